@@ -1,0 +1,228 @@
+//! What moves between the stages: raw messages, batches of rows, and the tokens that say "stored".
+//!
+//! Invariant: a batch is rectangular (`width` values a row) and its rows keep the order of their source. Not here: what
+//! the columns mean (a plan knows), how rows are stored (the journal).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smol_str::SmolStr;
+
+use crate::time::Timestamp;
+use crate::value::{Value, write_json_text};
+
+/// Where a row comes from and when it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowMeta {
+    /// Event time: what `System.Timestamp()` gives.
+    pub time: Timestamp,
+    /// When the gateway accepted the newest record the row was made of.
+    pub arrival: Timestamp,
+    /// Offset of that record in the journal's input sequence.
+    pub offset: i64,
+    /// Counts the rows that one offset gave.
+    pub ordinal: u32,
+}
+
+/// Rows of equal width in one allocation, row after row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    width: usize,
+    values: Vec<Value>,
+    meta: Vec<RowMeta>,
+}
+
+impl Batch {
+    pub fn new(width: usize) -> Batch {
+        Batch { width, values: Vec::new(), meta: Vec::new() }
+    }
+
+    pub fn with_capacity(width: usize, rows: usize) -> Batch {
+        Batch { width, values: Vec::with_capacity(width * rows), meta: Vec::with_capacity(rows) }
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn len(&self) -> usize {
+        self.meta.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.meta.is_empty()
+    }
+
+    /// Appends a row; missing values are NULL, extra ones are cut off.
+    pub fn push(&mut self, meta: RowMeta, row: impl IntoIterator<Item = Value>) {
+        let end = self.values.len() + self.width;
+        self.values.extend(row.into_iter().take(self.width));
+        self.values.resize(end, Value::Null);
+        self.meta.push(meta);
+    }
+
+    /// Appends a row of NULLs to be filled in place.
+    pub fn push_blank(&mut self, meta: RowMeta) -> &mut [Value] {
+        let start = self.values.len();
+        self.values.resize(start + self.width, Value::Null);
+        self.meta.push(meta);
+        self.values.get_mut(start..).unwrap_or_default()
+    }
+
+    /// Takes the last row back.
+    pub fn pop(&mut self) {
+        if self.meta.pop().is_some() {
+            self.values.truncate(self.meta.len() * self.width);
+        }
+    }
+
+    /// The values of row `i`; empty past the end.
+    pub fn row(&self, i: usize) -> &[Value] {
+        self.values.get(i * self.width..(i + 1) * self.width).unwrap_or_default()
+    }
+
+    pub fn row_mut(&mut self, i: usize) -> &mut [Value] {
+        self.values.get_mut(i * self.width..(i + 1) * self.width).unwrap_or_default()
+    }
+
+    pub fn meta(&self) -> &[RowMeta] {
+        &self.meta
+    }
+
+    pub fn meta_mut(&mut self) -> &mut [RowMeta] {
+        &mut self.meta
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = (&RowMeta, &[Value])> {
+        self.meta.iter().enumerate().map(|(i, meta)| (meta, self.row(i)))
+    }
+
+    /// Appends all rows of another batch of the same width.
+    pub fn append(&mut self, other: &mut Batch) {
+        self.values.append(&mut other.values);
+        self.meta.append(&mut other.meta);
+    }
+
+    pub fn clear(&mut self) {
+        self.values.clear();
+        self.meta.clear();
+    }
+
+    /// About how many bytes the rows hold: what byte budgets count.
+    pub fn bytes(&self) -> usize {
+        self.values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>() + self.meta.len() * size_of::<RowMeta>()
+    }
+}
+
+/// A column of rows that leave a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: SmolStr,
+    /// The value is a record whose fields are columns themselves (what `*` gives); the name is not shown. A field whose
+    /// name an explicit column has, or an earlier spread gave, is skipped.
+    pub spread: bool,
+}
+
+/// Rows that leave a statement or wait in a stream of the journal: they describe themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    pub columns: Arc<[Column]>,
+    pub batch: Batch,
+}
+
+/// The columns of one row as they are shown: spread records opened, clashes resolved, in order.
+pub fn shown<'a>(columns: &'a [Column], row: &'a [Value]) -> Vec<(&'a SmolStr, &'a Value)> {
+    let mut fields: Vec<(&SmolStr, &Value)> = Vec::with_capacity(columns.len());
+    for (i, (column, value)) in columns.iter().zip(row).enumerate() {
+        if !column.spread {
+            fields.push((&column.name, value));
+            continue;
+        }
+        let Value::Record(record) = value else { continue };
+        for (name, value) in record.iter() {
+            let taken = columns.iter().any(|c| !c.spread && c.name == *name)
+                || columns.iter().zip(row).take(i).any(|(c, v)| c.spread && matches!(v, Value::Record(r) if r.get(name).is_some()));
+            if !taken {
+                fields.push((name, value));
+            }
+        }
+    }
+    fields
+}
+
+/// Writes one row as a JSON object.
+pub fn write_row_json(columns: &[Column], row: &[Value], out: &mut String) {
+    if columns.iter().any(|c| c.spread) {
+        crate::value::write_json_object(shown(columns, row).into_iter(), out);
+        return;
+    }
+    out.push('{');
+    for (i, (column, value)) in columns.iter().zip(row).enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        write_json_text(&column.name, out);
+        out.push(':');
+        value.write_json(out);
+    }
+    out.push('}');
+}
+
+/// What a message carried beside its payload. Shared by the events of one message, and by equal messages of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MessageMeta {
+    pub topic: SmolStr,
+    pub qos: u8,
+    pub retain: bool,
+    /// MQTT 5 user properties in their order; a name may repeat.
+    pub user_properties: Vec<(SmolStr, SmolStr)>,
+}
+
+/// One event as it is stored: exactly one JSON object, checked to be one.
+#[derive(Clone, Debug)]
+pub struct RawEvent {
+    pub arrival: Timestamp,
+    pub payload: Bytes,
+    pub message: Arc<MessageMeta>,
+    /// The MQTT packet id it came with, to recognise a redelivery; 0 for none.
+    pub packet_id: u16,
+}
+
+/// A reason that a row, event or message did not go on: a short fixed word for counters (`undecodable`,
+/// `conversion`, `udf_trap`, …).
+pub type Reason = &'static str;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Record;
+
+    fn column(name: &str, spread: bool) -> Column {
+        Column { name: name.into(), spread }
+    }
+
+    #[test]
+    fn spread_columns_open_and_explicit_names_win() {
+        let record = |pairs: &[(&str, i64)]| {
+            Value::record(Record::from_unique(pairs.iter().map(|(n, v)| (SmolStr::new(n), Value::BigInt(*v))).collect()))
+        };
+        let columns = [column("a", false), column("", true), column("", true), column("c", false)];
+        let row = [Value::BigInt(0), record(&[("a", 1), ("b", 2), ("c", 3)]), record(&[("b", 4), ("d", 5)]), Value::BigInt(9)];
+        let mut out = String::new();
+        write_row_json(&columns, &row, &mut out);
+        assert_eq!(out, r#"{"a":0,"b":2,"d":5,"c":9}"#);
+    }
+
+    #[test]
+    fn rows_stay_rectangular() {
+        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let mut batch = Batch::new(2);
+        batch.push(meta, [Value::BigInt(1)]);
+        batch.push(meta, [Value::BigInt(1), Value::BigInt(2), Value::BigInt(3)]);
+        batch.push_blank(meta);
+        batch.pop();
+        assert_eq!(batch.row(0), [Value::BigInt(1), Value::Null]);
+        assert_eq!(batch.row(1), [Value::BigInt(1), Value::BigInt(2)]);
+        assert_eq!(batch.len(), 2);
+    }
+}

@@ -1,0 +1,246 @@
+//! The syntax tree of a query script.
+//!
+//! In: what the parser read. Out: plain data with a [`Span`] wherever an error may have to point. Invariant: a tree says
+//! only what was written; nothing here is bound to an input, typed or checked. Not here: meaning (`resolve`).
+
+use smol_str::SmolStr;
+
+pub use crate::diagnostic::Span;
+use crate::value::Type;
+
+/// A name as written, without its quotes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ident {
+    pub name: SmolStr,
+    pub span: Span,
+    /// Written as `[name]` or `"name"`.
+    pub quoted: bool,
+}
+
+/// A whole script: `CREATE TABLE` statements, at most one `WITH`, then one or more `SELECT` statements.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Script {
+    pub tables: Vec<CreateTable>,
+    pub steps: Vec<Step>,
+    pub statements: Vec<Select>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTable {
+    pub name: Ident,
+    pub columns: Vec<ColumnDef>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDef {
+    pub name: Ident,
+    pub ty: Type,
+    pub span: Span,
+}
+
+/// One `name AS (select)` of a `WITH`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub name: Ident,
+    pub body: Select,
+}
+
+/// One or more `SELECT` cores joined by `UNION`; `INTO` belongs to the whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    pub cores: Vec<SelectCore>,
+    /// `INTO output`; it stands in the first core of a union.
+    pub into: Option<Ident>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectCore {
+    pub items: Vec<SelectItem>,
+    pub from: From,
+    pub where_: Option<Expr>,
+    pub group_by: Vec<Expr>,
+    pub having: Option<Expr>,
+    /// `PARTITION BY key, … [INTO n]`: a hint.
+    pub partition_by: Vec<Expr>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SelectItem {
+    /// `*`
+    Star { span: Span },
+    /// `alias.*`, `column.*`, `alias.column.*`
+    PathStar { path: Vec<Ident>, span: Span },
+    /// `expr [[AS] alias]` or `alias = expr`
+    Expr { expr: Expr, alias: Option<Ident>, span: Span },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct From {
+    pub first: Source,
+    pub joins: Vec<Join>,
+}
+
+/// An input or a step in `FROM` or `JOIN`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub name: Ident,
+    pub alias: Option<Ident>,
+    pub timestamp_by: Option<Expr>,
+    /// keys of `TIMESTAMP BY … OVER`
+    pub over: Vec<Expr>,
+    /// `PARTITION BY key, …` on the source
+    pub partition_by: Vec<Expr>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Join {
+    /// `[INNER] JOIN source ON …`, `LEFT [OUTER] JOIN source ON …`
+    Table { left_outer: bool, source: Source, on: Expr, span: Span },
+    /// `CROSS APPLY f(x) AS a`, `OUTER APPLY f(x) AS a`
+    Apply { outer: bool, function: ApplyFunction, argument: Expr, alias: Ident, span: Span },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyFunction {
+    GetArrayElements,
+    GetRecordProperties,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    pub kind: ExprKind,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExprKind {
+    Literal(Literal),
+    /// `a`, `a.b.c`, `[a].[b]`: the parser does not know which part is a source and which a field
+    Path(Vec<Ident>),
+    /// `System.Timestamp()`, `System.Timestamp`
+    SystemTimestamp,
+    /// `System.Window().Id`
+    WindowId,
+    Unary(UnaryOp, Box<Expr>),
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `x IS [NOT] NULL`
+    IsNull {
+        negated: bool,
+        operand: Box<Expr>,
+    },
+    Between {
+        negated: bool,
+        operand: Box<Expr>,
+        low: Box<Expr>,
+        high: Box<Expr>,
+    },
+    In {
+        negated: bool,
+        operand: Box<Expr>,
+        list: Vec<Expr>,
+    },
+    Like {
+        negated: bool,
+        operand: Box<Expr>,
+        pattern: Box<Expr>,
+        escape: Option<Box<Expr>>,
+    },
+    /// `CASE [operand] WHEN … THEN … ELSE … END`; `ELSE` is mandatory in the language, the binder reports its absence
+    Case {
+        operand: Option<Box<Expr>>,
+        branches: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
+    /// `CAST(e AS t)`, `TRY_CAST(e AS t)`
+    Cast {
+        is_try: bool,
+        operand: Box<Expr>,
+        ty: Type,
+    },
+    /// any call: scalar, aggregate, analytic, window, user function
+    Call(Call),
+    /// a field of a call's or a parenthesised expression's result: `f(x).y`
+    Field(Box<Expr>, Ident),
+}
+
+/// `name(arguments) [OVER (…)]`. The name is a path: `COUNT`, `udf.score`, `uda.mean`, `System.Window`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    pub name: Vec<Ident>,
+    pub args: Vec<Arg>,
+    /// `DISTINCT` before the first argument
+    pub distinct: bool,
+    pub over: Option<Over>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arg {
+    Expr(Expr),
+    /// `*`, as in `COUNT(*)` and `LAG(*)`
+    Star(Span),
+}
+
+/// `OVER ([PARTITION BY …] [ORDER BY …] [LIMIT DURATION(unit, n)] [WHEN cond])`, the parts in any order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Over {
+    pub partition_by: Vec<Expr>,
+    pub order_by: Vec<OrderItem>,
+    pub limit: Option<LimitDuration>,
+    pub when: Option<Box<Expr>>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderItem {
+    pub expr: Expr,
+    pub descending: bool,
+}
+
+/// `LIMIT DURATION(unit, n)`
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitDuration {
+    pub unit: Ident,
+    pub count: Box<Expr>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    Null,
+    BigInt(i64),
+    Float(f64),
+    Text(SmolStr),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnaryOp {
+    Not,
+    Minus,
+    Plus,
+    /// `~`
+    BitNot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryOp {
+    Or,
+    And,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    BitAnd,
+    BitOr,
+    BitXor,
+}

@@ -1,0 +1,28 @@
+//! The one integration binary (each one links wasmtime); a module a topic.
+
+#[path = "it/architecture.rs"]
+mod architecture;
+#[path = "it/cases.rs"]
+mod cases;
+#[path = "it/cli.rs"]
+mod cli;
+#[path = "it/crash.rs"]
+mod crash;
+#[path = "it/end_to_end.rs"]
+mod end_to_end;
+#[path = "it/job.rs"]
+mod job;
+#[path = "it/journal.rs"]
+mod journal;
+#[path = "it/mqtt.rs"]
+mod mqtt;
+#[path = "it/output.rs"]
+mod output;
+#[path = "it/query_errors.rs"]
+mod query_errors;
+#[path = "it/score.rs"]
+mod score;
+#[path = "it/support.rs"]
+mod support;
+#[path = "it/udf.rs"]
+mod udf;
