@@ -52,7 +52,7 @@ fn draw(f: &mut Formatter<'_>, of: &Diagnostics, item: &Diagnostic) -> fmt::Resu
             let drawn = Drawn::new(&place);
             writeln!(f, "{:gutter$} --> {}:{}:{}", "", of.file, place.line, place.column)?;
             writeln!(f, " {:gutter$} |", "")?;
-            writeln!(f, " {number} | {}", drawn.text)?;
+            writeln!(f, "{}", format!(" {number} | {}", drawn.text).trim_end())?;
             let carets = format!("{:indent$}{}", "", "^".repeat(drawn.carets), indent = drawn.indent);
             writeln!(f, " {:gutter$} | {}", "", format!("{carets} {}", printable(&item.label)).trim_end())?;
         }
@@ -143,5 +143,183 @@ impl Drawn {
         drawn.text.truncate(drawn.text.trim_end().len());
         drawn.carets = drawn.carets.max(1);
         drawn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::super::Span;
+    use super::*;
+
+    fn check(text: &str, items: Vec<Diagnostic>, want: Expect) {
+        let drawn = Diagnostics { file: "q".into(), text: text.into(), items }.to_string();
+        want.assert_eq(&drawn);
+    }
+
+    fn at(start: usize, end: usize) -> Diagnostic {
+        Diagnostic::error("wrong", Span::new(start, end)).label("here")
+    }
+
+    #[test]
+    fn the_caret_stands_under_its_text_behind_tabs_and_wide_characters() {
+        check(
+            "\tä = 温度 - x\r\n",
+            vec![at(15, 16)],
+            expect![[r#"
+            error: wrong
+              --> q:1:11
+               |
+             1 |     ä = 温度 - x
+               |                ^ here
+        "#]],
+        );
+        check(
+            "温度",
+            vec![at(0, 6)],
+            expect![[r#"
+            error: wrong
+              --> q:1:1
+               |
+             1 | 温度
+               | ^^^^ here
+        "#]],
+        );
+        check(
+            "a\u{7}b\u{1b}[1m",
+            vec![at(2, 3)],
+            expect![[r#"
+            error: wrong
+              --> q:1:3
+               |
+             1 | a�b�[1m
+               |   ^ here
+        "#]],
+        );
+    }
+
+    #[test]
+    fn every_span_draws() {
+        check(
+            "ab\ncd",
+            vec![at(5, 5)],
+            expect![[r#"
+            error: wrong
+              --> q:2:3
+               |
+             2 | cd
+               |   ^ here
+        "#]],
+        );
+        check(
+            "ab\n",
+            vec![at(3, 3)],
+            expect![[r#"
+                error: wrong
+                  --> q:2:1
+                   |
+                 2 |
+                   | ^ here
+            "#]],
+        );
+        check(
+            "",
+            vec![at(0, 0)],
+            expect![[r#"
+                error: wrong
+                  --> q:1:1
+                   |
+                 1 |
+                   | ^ here
+            "#]],
+        );
+        check(
+            "ab\ncd",
+            vec![at(1, 5)],
+            expect![[r#"
+            error: wrong
+              --> q:1:2
+               |
+             1 | ab
+               |  ^ here
+        "#]],
+        );
+        check(
+            "äb",
+            vec![at(1, 99)],
+            expect![[r#"
+            error: wrong
+              --> q:1:1
+               |
+             1 | äb
+               | ^^ here
+        "#]],
+        );
+        check(
+            "ab",
+            vec![at(7, 3)],
+            expect![[r#"
+            error: wrong
+              --> q:1:3
+               |
+             1 | ab
+               |   ^ here
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_caret() {
+        let line = "x".repeat(5000);
+        let mut far = Diagnostics::new("q", line.as_str());
+        far.push(at(3000, 3002));
+        let drawn = far.to_string();
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines[1], "  --> q:1:3001");
+        assert_eq!(lines[3], format!(" 1 | …{}…", "x".repeat(240)));
+        assert_eq!(lines[4], format!("   | {}^^ here", " ".repeat(121)));
+    }
+
+    #[test]
+    fn notes_help_warnings_and_the_closing_line() {
+        let warning = Diagnostic::warning("odd", None).note("first\nsecond").note("third").help("do\nthis");
+        let second = at(11 * 2, 23);
+        check(
+            &"a\n".repeat(12),
+            vec![warning, second.clone(), second],
+            expect![[r#"
+            warning: odd
+              --> q
+               = note: first
+                       second
+               = note: third
+               = help: do
+                       this
+
+            error: wrong
+               --> q:12:1
+                |
+             12 | a
+                | ^ here
+
+            error: wrong
+               --> q:12:1
+                |
+             12 | a
+                | ^ here
+
+            2 errors, 1 warning
+        "#]],
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_span_of_any_text_draws(text in "\\PC{0,20}(\n|\t|\r\n|é){0,3}\\PC{0,9}", start in 0usize..40, end in 0usize..40) {
+            let mut items = Diagnostics::new("q", text);
+            items.push(at(start, end));
+            assert!(items.to_string().contains('^'));
+        }
     }
 }

@@ -6,7 +6,11 @@
 /// Longer names are not compared: nobody mistypes them, and the work grows with the square.
 const LENGTH_MAX: usize = 64;
 
-/// The candidate nearest to `name`, ignoring letter case, if it is near enough to be a slip: one edit in three letters.
+/// More edits than this make another word, however long it is.
+const EDITS_MAX: usize = 3;
+
+/// The candidate nearest to `name`, ignoring letter case, if it is near enough to be a slip: one edit in three letters, three
+/// at most.
 /// A swap of two neighbours counts as one edit. The first of equally near ones wins.
 pub fn suggest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, candidates: impl IntoIterator<Item = &'a S>) -> Option<&'a str> {
     let wanted = letters(name)?;
@@ -14,7 +18,7 @@ pub fn suggest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, candidates: impl Int
     for candidate in candidates {
         let candidate = candidate.as_ref();
         let Some(have) = letters(candidate) else { continue };
-        let allowed = (wanted.len().max(have.len()) / 3).max(1);
+        let allowed = (wanted.len().max(have.len()) / 3).clamp(1, EDITS_MAX);
         let distance = distance(&wanted, &have);
         if distance <= allowed && distance < have.len() && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));

@@ -242,14 +242,17 @@ mod tests {
 
     #[test]
     fn go_ends_a_statement_only_alone_on_its_line() {
-        assert_eq!(kinds("a\n go \nGO b go\ngo"), [
-            (Kind::Word, "a"),
-            (Kind::Semicolon, "go"),
-            (Kind::Word, "GO"),
-            (Kind::Word, "b"),
-            (Kind::Word, "go"),
-            (Kind::Semicolon, "go")
-        ]);
+        assert_eq!(
+            kinds("a\n go \nGO b go\ngo"),
+            [
+                (Kind::Word, "a"),
+                (Kind::Semicolon, "go"),
+                (Kind::Word, "GO"),
+                (Kind::Word, "b"),
+                (Kind::Word, "go"),
+                (Kind::Semicolon, "go")
+            ]
+        );
     }
 
     #[test]
@@ -259,7 +262,10 @@ mod tests {
             assert_eq!(tokens.iter().map(|token| token.kind).collect::<Vec<_>>(), [Kind::Word, Kind::Bad(bad), Kind::End], "{text}");
             assert_eq!(tokens[1].span.start, 2);
         }
-        assert_eq!(kinds("[] ? =="), [(Kind::Bad(Bad::EmptyName), "[]"), (Kind::Bad(Bad::Character), "?"), (Kind::Bad(Bad::Doubled), "==")]);
+        assert_eq!(
+            kinds("[] ? =="),
+            [(Kind::Bad(Bad::EmptyName), "[]"), (Kind::Bad(Bad::Character), "?"), (Kind::Bad(Bad::Doubled), "==")]
+        );
     }
 
     proptest::proptest! {

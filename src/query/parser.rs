@@ -69,7 +69,7 @@ impl<'a> Parser<'a> {
             let Err(mut error) = self.statement(&mut script) else { continue };
             let is_last = errors.items.len() + 1 >= ERRORS_MAX;
             if is_last {
-                error = Box::new(error.note(format!("only the first {ERRORS_MAX} errors are shown")));
+                *error = error.note(format!("only the first {ERRORS_MAX} errors are shown"));
             }
             errors.push(*error);
             if is_last {

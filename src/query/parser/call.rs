@@ -1,6 +1,6 @@
 //! What starts with a word: paths, calls with OVER, CASE, CAST.
 
-use super::error::{error, shown, subquery};
+use super::error::{error, shown};
 use super::expr::{Level, Tree};
 use super::{Parsed, Parser};
 use crate::query::ast::{Arg, Call, ExprKind, Ident, LimitDuration, OrderItem, Over};
@@ -65,14 +65,10 @@ impl Parser<'_> {
 
     fn argument(&mut self, height: &mut usize) -> Parsed<Arg> {
         let token = self.peek();
-        if self.at_word("SELECT") {
-            return Err(subquery(token.span));
-        }
-        if self.at_sign(Sign::Star) && matches!(self.peek_at(1).kind, Kind::Sign(Sign::Comma | Sign::Close)) {
-            self.bump();
+        if self.take_sign(Sign::Star) {
             return Ok(Arg::Star(token.span));
         }
-        self.part(height).map(|tree| Arg::Expr(tree.expr))
+        self.part(height).map(|tree| Arg::Expr(*tree.expr))
     }
 
     /// A whole expression inside a larger one; `height` becomes at least its height.
@@ -105,13 +101,13 @@ impl Parser<'_> {
                 return Err(Box::new(error(title, token.span, "a second one in the same `OVER`")));
             }
             if self.take_words(&["PARTITION", "BY"]) {
-                over.partition_by = self.list(|p| p.part(height).map(|tree| tree.expr))?;
+                over.partition_by = self.list(|p| p.part(height).map(|tree| *tree.expr))?;
             } else if self.take_words(&["ORDER", "BY"]) {
                 over.order_by = self.list(|p| p.order_item(height))?;
             } else if self.take_word("LIMIT") {
                 over.limit = Some(self.limit(height)?);
             } else if self.take_word("WHEN") {
-                over.when = Some(Box::new(self.part(height)?.expr));
+                over.when = Some(self.part(height)?.expr);
             } else {
                 let words = ["PARTITION", "ORDER", "LIMIT", "WHEN"];
                 return Err(self.unexpected("`PARTITION BY`, `ORDER BY`, `LIMIT DURATION`, `WHEN` or `)`", &words));
@@ -122,7 +118,7 @@ impl Parser<'_> {
     }
 
     fn order_item(&mut self, height: &mut usize) -> Parsed<OrderItem> {
-        let expr = self.part(height)?.expr;
+        let expr = *self.part(height)?.expr;
         let descending = self.take_word("DESC");
         if !descending {
             self.take_word("ASC");
@@ -140,7 +136,7 @@ impl Parser<'_> {
         self.expect_open("DURATION")?;
         let unit = self.name("a unit such as `second`")?;
         self.expect_sign(Sign::Comma, "`,` and a number: `DURATION(second, 60)`")?;
-        let count = Box::new(self.part(height)?.expr);
+        let count = self.part(height)?.expr;
         self.expect_sign(Sign::Close, "`)`")?;
         Ok(LimitDuration { unit, count, span: self.span_from(start) })
     }
@@ -150,12 +146,12 @@ impl Parser<'_> {
         let start = self.bump().span;
         self.nested(|p| {
             let mut height = 0;
-            let operand = if p.at_word("WHEN") { None } else { Some(Box::new(p.part(&mut height)?.expr)) };
+            let operand = if p.at_word("WHEN") { None } else { Some(p.part(&mut height)?.expr) };
             let mut branches = Vec::new();
             while p.take_word("WHEN") {
-                let when = p.part(&mut height)?.expr;
+                let when = *p.part(&mut height)?.expr;
                 p.expect_word("THEN")?;
-                branches.push((when, p.part(&mut height)?.expr));
+                branches.push((when, *p.part(&mut height)?.expr));
             }
             if branches.is_empty() {
                 return Err(p.unexpected("`WHEN`", &["WHEN"]));
@@ -167,7 +163,7 @@ impl Parser<'_> {
             if !p.take_word("ELSE") {
                 return Err(p.unexpected("`WHEN`, `ELSE` or an operator", &["WHEN", "ELSE", "END"]));
             }
-            let otherwise = Some(Box::new(p.part(&mut height)?.expr));
+            let otherwise = Some(p.part(&mut height)?.expr);
             p.expect_word("END")?;
             let span = p.span_from(start);
             p.grown(ExprKind::Case { operand, branches, otherwise }, span, height)
@@ -180,7 +176,7 @@ impl Parser<'_> {
         let is_try = self.text_of(name).eq_ignore_ascii_case("TRY_CAST");
         self.bump();
         let mut height = 0;
-        let operand = Box::new(self.nested(|p| p.part(&mut height))?.expr);
+        let operand = self.nested(|p| p.part(&mut height))?.expr;
         if !self.take_word("AS") {
             let error = self.unexpected("`AS` and a type", &["AS"]);
             return Err(Box::new(error.help(format!("write `{}(… AS bigint)`", self.text_of(name)))));

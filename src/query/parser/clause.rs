@@ -41,7 +41,9 @@ impl Parser<'_> {
         let counts = self.peek_at(1).kind == Kind::Number || (self.is_sign(1, Sign::Open) && self.peek_at(2).kind == Kind::Number);
         if self.at_word("TOP") && counts {
             let error = error("SELECT TOP is not in the language", span, "a stream has no end to count to");
-            return Err(Box::new(error.help("write `TopOne() OVER (ORDER BY …)` or `CollectTop(n) OVER (ORDER BY …)` and group by a window")));
+            return Err(Box::new(
+                error.help("write `TopOne() OVER (ORDER BY …)` or `CollectTop(n) OVER (ORDER BY …)` and group by a window"),
+            ));
         }
         Ok(())
     }
@@ -64,6 +66,12 @@ impl Parser<'_> {
             let alias = self.bump_ident();
             self.bump();
             let expr = self.expr()?;
+            if self.at_word("AS") {
+                let error = error("a column has two names", self.peek().span, format!("it is already called {}", shown(&alias.name)));
+                return Err(Box::new(
+                    error.help("`name = expression` gives a name; a comparison goes into parentheses: `(a = b) AS same`"),
+                ));
+            }
             return Ok(SelectItem::Expr { expr, alias: Some(alias), span: self.span_from(start) });
         }
         let expr = self.expr()?;

@@ -46,21 +46,29 @@ pub(super) fn bad(bad: Bad, text: &str, span: Span) -> Error {
         Bad::OpenQuote => ("a double quote is not closed".into(), "opened here", "close it with `\"`"),
         Bad::OpenComment => ("a comment is not closed".into(), "opened here", "close it with `*/`; comments nest"),
         Bad::EmptyName => ("a name is empty".into(), "expected a name between the quotes", "an empty text is written `''`"),
-        Bad::Number => (format!("{} is no number", shown(text)), "digits run into letters", "write numbers like `12`, `1.5` or `1e3`; units are arguments of their own: `TumblingWindow(second, 10)`"),
+        Bad::Number => (
+            format!("{} is no number", shown(text)),
+            "digits run into letters",
+            "write numbers like `12`, `1.5` or `1e3`; units are arguments of their own: `TumblingWindow(second, 10)`",
+        ),
         Bad::Doubled => match text {
             "==" => ("`==` is no operator".into(), "expected `=`", "equality is written `=`"),
             "&&" => ("`&&` is no operator".into(), "expected `AND`", "write `AND`; `&` works on bits"),
             _ => ("`||` is no operator".into(), "expected `OR`", "write `OR`; texts are joined with `+` or CONCAT"),
         },
-        Bad::Character => (format!("unexpected {}", shown(text)), "no part of the language", match text {
-            "@" => "the language has no variables; write the value itself",
-            "`" => "names are quoted with brackets: `[name]`",
-            "#" => "a comment starts with `--`",
-            "{" | "}" => "lists and records come from data or from functions",
-            "]" => "a name in brackets is written `[name]`",
-            "!" => "write `NOT` to negate, `<>` or `!=` for unequal",
-            _ => "texts stand in single quotes, names in brackets",
-        }),
+        Bad::Character => (
+            format!("unexpected {}", shown(text)),
+            "no part of the language",
+            match text {
+                "@" => "the language has no variables; write the value itself",
+                "`" => "names are quoted with brackets: `[name]`",
+                "#" => "a comment starts with `--`",
+                "{" | "}" => "lists and records come from data or from functions",
+                "]" => "a name in brackets is written `[name]`",
+                "!" => "write `NOT` to negate, `<>` or `!=` for unequal",
+                _ => "texts stand in single quotes, names in brackets",
+            },
+        ),
     };
     Box::new(error(title, span, label).help(help))
 }

@@ -3,7 +3,7 @@
 //! Precedence is T-SQL's, tightest first: `~`; `* / %`; `+ - & ^ |` and the signs; comparisons and the other predicates; NOT; AND;
 //! OR. A sign takes in the products behind it: `-a / b` is `-(a / b)`.
 
-use super::error::{error, reserved, shown, subquery};
+use super::error::{Error, error, reserved, shown, subquery};
 use super::{HEIGHT_MAX, NESTING_MAX, Parsed, Parser};
 use crate::diagnostic::Span;
 use crate::query::ast::{BinaryOp, Expr, ExprKind, Ident, Literal, UnaryOp};
@@ -23,22 +23,25 @@ pub(super) enum Level {
 
 /// An expression and the levels of its tree.
 pub(super) struct Tree {
-    pub expr: Expr,
+    /// Boxed, as parents keep it; small frames let the deepest expression fit a thread's stack.
+    pub expr: Box<Expr>,
     pub height: usize,
 }
 
 /// Words that end an expression; where one is due they are rather a missing operand than a bad name.
-const AFTER_EXPRESSION: &[&str] = &["FROM", "INTO", "WHERE", "GROUP", "HAVING", "UNION", "ON", "AS", "THEN", "WHEN", "ELSE", "END", "AND", "OR"];
+const AFTER_EXPRESSION: &[&str] =
+    &["FROM", "INTO", "WHERE", "GROUP", "HAVING", "UNION", "ON", "AS", "THEN", "WHEN", "ELSE", "END", "AND", "OR"];
 
 impl Parser<'_> {
     pub(super) fn expr(&mut self) -> Parsed<Expr> {
-        self.tree(Level::Or).map(|tree| tree.expr)
+        self.tree(Level::Or).map(|tree| *tree.expr)
     }
 
     /// What `inside` reads, one level of nesting deeper.
     pub(super) fn nested<T>(&mut self, inside: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.nesting >= NESTING_MAX {
-            let error = error("the expression is nested too deep", self.peek().span, format!("level {} of at most {NESTING_MAX}", NESTING_MAX + 1));
+            let error =
+                error("the expression is nested too deep", self.peek().span, format!("level {} of at most {NESTING_MAX}", NESTING_MAX + 1));
             return Err(Box::new(error.help("compute a part of it in a step of `WITH`")));
         }
         self.nesting += 1;
@@ -49,10 +52,10 @@ impl Parser<'_> {
 
     pub(super) fn grown(&self, kind: ExprKind, span: Span, below: usize) -> Parsed<Tree> {
         if below >= HEIGHT_MAX {
-            let error = error("the expression is too long", span, format!("more than {HEIGHT_MAX} operators in a row"));
+            let error = error("the expression is too deep", span, format!("more than {HEIGHT_MAX} operators inside each other"));
             return Err(Box::new(error.help("compute a part of it in a step of `WITH`, or join texts with `CONCAT(…)`")));
         }
-        Ok(Tree { expr: Expr { kind, span }, height: below + 1 })
+        Ok(Tree { expr: Box::new(Expr { kind, span }), height: below + 1 })
     }
 
     /// An expression of operators that bind at least as tightly as `level`.
@@ -66,9 +69,7 @@ impl Parser<'_> {
                 left = self.chain(left, "AND", BinaryOp::And, Level::Not)?;
             } else if level <= Level::Predicate && self.at_predicate() {
                 if is_predicate {
-                    let token = self.peek();
-                    let error = error("comparisons do not chain", token.span, format!("a second comparison, {}", shown(self.text_of(token))));
-                    return Err(Box::new(error.help("join comparisons with `AND`: `a < b AND b < c`")));
+                    return Err(self.second_comparison());
                 }
                 left = self.predicate(left)?;
                 is_predicate = true;
@@ -84,7 +85,7 @@ impl Parser<'_> {
 
     fn binary(&self, op: BinaryOp, left: Tree, right: Tree) -> Parsed<Tree> {
         let span = left.expr.span.to(right.expr.span);
-        self.grown(ExprKind::Binary(op, Box::new(left.expr), Box::new(right.expr)), span, left.height.max(right.height))
+        self.grown(ExprKind::Binary(op, left.expr, right.expr), span, left.height.max(right.height))
     }
 
     /// All operands of one AND or OR chain, as a balanced tree: a list of a thousand conditions is ten levels deep.
@@ -150,11 +151,11 @@ impl Parser<'_> {
         }
         let start = left.expr.span;
         let mut height = left.height;
-        let operand = Box::new(left.expr);
+        let operand = left.expr;
         let mut part = |p: &mut Self| -> Parsed<Box<Expr>> {
             let tree = p.tree(Level::Sum)?;
             height = height.max(tree.height);
-            Ok(Box::new(tree.expr))
+            Ok(tree.expr)
         };
         if self.take_word("IS") {
             let negated = self.take_word("NOT");
@@ -190,7 +191,7 @@ impl Parser<'_> {
             p.list(|p| {
                 let tree = p.tree(Level::Or)?;
                 height = height.max(tree.height);
-                Ok(tree.expr)
+                Ok(*tree.expr)
             })
         })?;
         self.expect_sign(Sign::Close, "`,` or `)`")?;
@@ -210,8 +211,7 @@ impl Parser<'_> {
             Kind::Sign(Sign::Tilde) => (UnaryOp::BitNot, Level::Sign),
             Kind::Word if self.at_word("NOT") => {
                 if level > Level::Not {
-                    let error = error("NOT cannot stand here", token.span, "a condition where a value is expected");
-                    return Err(Box::new(error.help("put the condition in parentheses: `(NOT …)`")));
+                    return Err(not_a_condition(token.span));
                 }
                 (UnaryOp::Not, Level::Not)
             }
@@ -219,49 +219,29 @@ impl Parser<'_> {
         };
         self.bump();
         let below = self.nested(|p| p.tree(operand))?;
-        self.grown(ExprKind::Unary(op, Box::new(below.expr)), self.span_from(token.span), below.height)
+        self.grown(ExprKind::Unary(op, below.expr), self.span_from(token.span), below.height)
     }
 
     fn primary(&mut self) -> Parsed<Tree> {
         let token = self.peek();
         let text = self.text_of(token);
         match token.kind {
-            Kind::Number => {
-                let literal = self.number()?;
-                self.grown(ExprKind::Literal(literal), token.span, 0)
-            }
-            Kind::Text => {
-                let literal = Literal::Text(self.bump_ident().name);
-                self.grown(ExprKind::Literal(literal), token.span, 0)
-            }
+            Kind::Number | Kind::Text => self.literal(),
             Kind::DoubleQuoted => self.double_quoted(),
             Kind::Bracketed => self.named(),
             Kind::Sign(Sign::Open) if self.is_word(1, "SELECT") => Err(subquery(token.span)),
             Kind::Sign(Sign::Open) => self.parenthesised(),
-            Kind::Sign(Sign::Star) => {
-                let error = error("`*` cannot stand here", token.span, "expected an expression");
-                Err(Box::new(error.help("`*` stands in a SELECT list, in `COUNT(*)`, `LAG(*)` and `LAST(*)`")))
-            }
-            Kind::Word if self.at_word("NULL") => {
-                self.bump();
-                self.grown(ExprKind::Literal(Literal::Null), token.span, 0)
-            }
+            Kind::Word if self.at_word("NULL") => self.literal(),
             Kind::Word if self.at_word("CASE") => self.case(),
             Kind::Word if ["CAST", "TRY_CAST"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open) => self.cast(),
             Kind::Word if self.at_word("EXISTS") && self.is_sign(1, Sign::Open) && self.is_word(2, "SELECT") => Err(subquery(token.span)),
             // LEFT and RIGHT are functions as well
-            Kind::Word if !is_reserved(text) || (["LEFT", "RIGHT"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open)) => self.named(),
-            Kind::Word => {
-                let after_comma = self.previous().kind == Kind::Sign(Sign::Comma) && self.at > 0;
-                let ends = AFTER_EXPRESSION.iter().any(|word| self.at_word(word));
-                let plain = || error(format!("unexpected {}", shown(text)), token.span, "expected an expression");
-                Err(match (after_comma, ends) {
-                    (true, true) => Box::new(plain().help(format!("remove the comma before `{text}`"))),
-                    (false, true) => Box::new(plain()),
-                    _ => reserved("an expression", text, token.span),
-                })
+            Kind::Word
+                if !is_reserved(text) || (["LEFT", "RIGHT"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open)) =>
+            {
+                self.named()
             }
-            _ => Err(self.unexpected("an expression", &[])),
+            _ => Err(self.no_expression()),
         }
     }
 
@@ -278,7 +258,7 @@ impl Parser<'_> {
         while self.take_sign(Sign::Dot) {
             let field = self.field_name()?;
             let span = of.expr.span.to(field.span);
-            of = self.grown(ExprKind::Field(Box::new(of.expr), field), span, of.height)?;
+            of = self.grown(ExprKind::Field(of.expr, field), span, of.height)?;
         }
         Ok(of)
     }
@@ -294,4 +274,38 @@ impl Parser<'_> {
             _ => Err(self.unexpected("the name of a field", &[])),
         }
     }
+
+    fn second_comparison(&self) -> Error {
+        let token = self.peek();
+        let error = error("comparisons do not chain", token.span, format!("a second comparison, {}", shown(self.text_of(token))));
+        Box::new(error.help("join comparisons with `AND`: `a < b AND b < c`"))
+    }
+
+    fn no_expression(&self) -> Error {
+        let token = self.peek();
+        let text = self.text_of(token);
+        if token.kind == Kind::Sign(Sign::Star) {
+            let error = error("`*` cannot stand here", token.span, "expected an expression");
+            return Box::new(error.help("`*` stands in a SELECT list, in `COUNT(*)`, `LAG(*)` and `LAST(*)`"));
+        }
+        if token.kind != Kind::Word {
+            return self.unexpected("an expression", &[]);
+        }
+        if self.at_word("SELECT") && self.previous().kind == Kind::Sign(Sign::Open) {
+            return subquery(token.span);
+        }
+        if !AFTER_EXPRESSION.iter().any(|word| self.at_word(word)) {
+            return reserved("an expression", text, token.span);
+        }
+        let plain = error(format!("unexpected {}", shown(text)), token.span, "expected an expression");
+        Box::new(match self.previous().kind {
+            Kind::Sign(Sign::Comma) => plain.help(format!("remove the comma before `{text}`")),
+            _ => plain,
+        })
+    }
+}
+
+fn not_a_condition(span: Span) -> Error {
+    let error = error("NOT cannot stand here", span, "a condition where a value is expected");
+    Box::new(error.help("put the condition in parentheses: `(NOT …)`"))
 }

@@ -94,7 +94,12 @@ impl Parser<'_> {
                 return Err(refused_join(word, start.to(self.peek_at(1).span)));
             }
         }
-        let begun = [("INNER", "`JOIN` after `INNER`"), ("LEFT", "`JOIN` after `LEFT`"), ("CROSS", "`APPLY` after `CROSS`"), ("OUTER", "`APPLY` after `OUTER`")];
+        let begun = [
+            ("INNER", "`JOIN` after `INNER`"),
+            ("LEFT", "`JOIN` after `LEFT`"),
+            ("CROSS", "`APPLY` after `CROSS`"),
+            ("OUTER", "`APPLY` after `OUTER`"),
+        ];
         for (word, expected) in begun {
             if self.take_word(word) {
                 return Err(self.unexpected(expected, &["JOIN", "APPLY"]));
@@ -107,7 +112,9 @@ impl Parser<'_> {
         let source = self.source()?;
         if !self.take_word("ON") {
             let expected = self.unexpected("`ON` and the condition of the join", &["ON"]);
-            return Err(Box::new(expected.help("two streams are joined within a time: `ON a.id = b.id AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`")));
+            return Err(Box::new(
+                expected.help("two streams are joined within a time: `ON a.id = b.id AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`"),
+            ));
         }
         let on = self.expr()?;
         Ok(Join::Table { left_outer, source, on, span: self.span_from(start) })
@@ -142,11 +149,8 @@ fn refused_join(word: &str, span: Span) -> Error {
 }
 
 fn no_apply_function(name: &Ident) -> Error {
-    let error = error(
-        format!("APPLY cannot take {}", shown(&name.name)),
-        name.span,
-        "expected `GetArrayElements` or `GetRecordProperties`",
-    );
+    let error =
+        error(format!("APPLY cannot take {}", shown(&name.name)), name.span, "expected `GetArrayElements` or `GetRecordProperties`");
     let meant = suggest(&name.name, APPLIED.iter().map(|(applied, _)| *applied));
     Box::new(match meant {
         Some(meant) => error.help(format!("did you mean `{meant}`?")),

@@ -34,8 +34,22 @@ const OTHER_TYPES: &[(&[&str], &str)] = &[
 ];
 
 impl Parser<'_> {
+    /// A number, a text or NULL.
+    pub(super) fn literal(&mut self) -> Parsed<Tree> {
+        let token = self.peek();
+        let literal = match token.kind {
+            Kind::Number => self.number()?,
+            Kind::Text => Literal::Text(self.bump_ident().name),
+            _ => {
+                self.bump();
+                Literal::Null
+            }
+        };
+        self.grown(ExprKind::Literal(literal), token.span, 0)
+    }
+
     /// A number: whole ones are bigint, those with a point or an exponent float.
-    pub(super) fn number(&mut self) -> Parsed<Literal> {
+    fn number(&mut self) -> Parsed<Literal> {
         let token = self.bump();
         let text = self.text_of(token);
         if text.bytes().all(|byte| byte.is_ascii_digit()) {

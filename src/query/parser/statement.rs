@@ -10,7 +10,8 @@ use crate::query::token::{Kind, Sign};
 const STARTS: &[&str] = &["SELECT", "WITH", "CREATE"];
 
 /// What could have followed a complete SELECT, for hints at misspelt words.
-const CLAUSES: &[&str] = &["FROM", "INTO", "TIMESTAMP", "PARTITION", "JOIN", "LEFT", "CROSS", "OUTER", "WHERE", "GROUP", "HAVING", "UNION"];
+const CLAUSES: &[&str] =
+    &["SELECT", "FROM", "INTO", "TIMESTAMP", "PARTITION", "JOIN", "LEFT", "CROSS", "OUTER", "WHERE", "GROUP", "HAVING", "UNION"];
 
 impl Parser<'_> {
     pub(super) fn statement(&mut self, script: &mut Script) -> Parsed<()> {
@@ -167,9 +168,13 @@ impl Parser<'_> {
         let (what, help) = match word.as_str() {
             "DECLARE" | "SET" => ("variables are", "write the value where it is used, or read it from a reference input"),
             "INSERT" => ("INSERT is", "write `SELECT … INTO output FROM input`"),
-            "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => ("changing stored data is", "a query only turns events into rows: `SELECT … INTO output`"),
+            "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => {
+                ("changing stored data is", "a query only turns events into rows: `SELECT … INTO output`")
+            }
             "DROP" | "ALTER" | "USE" | "GRANT" => ("database commands are", "inputs and outputs are named in the job file"),
-            "IF" | "WHILE" | "BEGIN" | "RETURN" | "EXEC" | "EXECUTE" | "PRINT" => ("procedures are", "write `CASE` for a choice, a function for a computation"),
+            "IF" | "WHILE" | "BEGIN" | "RETURN" | "EXEC" | "EXECUTE" | "PRINT" => {
+                ("procedures are", "write `CASE` for a choice, a function for a computation")
+            }
             _ => return self.unexpected(STATEMENTS, STARTS),
         };
         let title = format!("{what} not in the language");

@@ -9,7 +9,7 @@ use crate::query::ast::*;
 
 /// An expression with every grouping shown.
 fn grouped(text: &str) -> String {
-    let script = parse(&format!("SELECT {text} AS r FROM x"), "q").unwrap_or_else(|errors| panic!("{errors}"));
+    let script = parse(&format!("SELECT r = {text} FROM x"), "q").unwrap_or_else(|errors| panic!("{errors}"));
     match &script.statements[0].cores[0].items[0] {
         SelectItem::Expr { expr, .. } => show(expr),
         other => panic!("{other:?}"),
@@ -29,7 +29,9 @@ fn show(expr: &Expr) -> String {
         ExprKind::Unary(op, operand) => format!("({op:?} {})", show(operand)),
         ExprKind::Binary(op, left, right) => format!("({} {op:?} {})", show(left), show(right)),
         ExprKind::IsNull { negated, operand } => format!("({} {}null)", show(operand), not(*negated)),
-        ExprKind::Between { negated, operand, low, high } => format!("({} {}between {} {})", show(operand), not(*negated), show(low), show(high)),
+        ExprKind::Between { negated, operand, low, high } => {
+            format!("({} {}between {} {})", show(operand), not(*negated), show(low), show(high))
+        }
         ExprKind::In { negated, operand, list } => format!("({} {}in {})", show(operand), not(*negated), all(list)),
         ExprKind::Like { negated, operand, pattern, escape } => {
             let escape = escape.as_ref().map_or(String::new(), |escape| format!(" escape {}", show(escape)));
@@ -42,7 +44,14 @@ fn show(expr: &Expr) -> String {
         }
         ExprKind::Cast { is_try, operand, ty } => format!("{}cast({} as {ty})", if *is_try { "try " } else { "" }, show(operand)),
         ExprKind::Call(call) => {
-            let args: Vec<String> = call.args.iter().map(|arg| match arg { Arg::Expr(expr) => show(expr), Arg::Star(_) => "*".into() }).collect();
+            let args: Vec<String> = call
+                .args
+                .iter()
+                .map(|arg| match arg {
+                    Arg::Expr(expr) => show(expr),
+                    Arg::Star(_) => "*".into(),
+                })
+                .collect();
             let distinct = if call.distinct { "distinct " } else { "" };
             format!("{}({distinct}{}){}", names(&call.name), args.join(", "), call.over.as_ref().map_or(String::new(), over))
         }
@@ -61,7 +70,8 @@ fn names(path: &[Ident]) -> String {
 fn over(over: &Over) -> String {
     let mut parts = Vec::new();
     let by: Vec<String> = over.partition_by.iter().map(show).collect();
-    let order: Vec<String> = over.order_by.iter().map(|item| format!("{}{}", show(&item.expr), if item.descending { " desc" } else { "" })).collect();
+    let order: Vec<String> =
+        over.order_by.iter().map(|item| format!("{}{}", show(&item.expr), if item.descending { " desc" } else { "" })).collect();
     parts.extend((!by.is_empty()).then(|| format!("by {}", by.join(", "))));
     parts.extend((!order.is_empty()).then(|| format!("order {}", order.join(", "))));
     parts.extend(over.limit.as_ref().map(|limit| format!("{} {}", show(&limit.count), limit.unit.name)));
@@ -89,7 +99,10 @@ fn operators_bind_as_in_t_sql() {
         ("a = 1 OR b = 1 AND c = 1", "((a Eq 1) Or ((b Eq 1) And (c Eq 1)))"),
         ("NOT NOT a LIKE 'x'", "(Not (Not (a like 'x')))"),
         ("a BETWEEN 1 AND 2 + 3 AND b = 1", "((a between 1 (2 Add 3)) And (b Eq 1))"),
-        ("a NOT BETWEEN 1 AND 2 OR b NOT IN (1, c + 1) OR d NOT LIKE '%!%' ESCAPE '!'", "(((a not between 1 2) Or (b not in 1, (c Add 1))) Or (d not like '%!%' escape '!'))"),
+        (
+            "a NOT BETWEEN 1 AND 2 OR b NOT IN (1, c + 1) OR d NOT LIKE '%!%' ESCAPE '!'",
+            "(((a not between 1 2) Or (b not in 1, (c Add 1))) Or (d not like '%!%' escape '!'))",
+        ),
         ("a + 1 IS NOT NULL AND b IS NULL", "(((a Add 1) not null) And (b null))"),
         ("a !< 1 AND b !> 2 AND c != 3 AND d <> 4", "(((a Ge 1) And (b Le 2)) And ((c Ne 3) And (d Ne 4)))"),
         ("(a = 1) = (b = 2)", "((a Eq 1) Eq (b Eq 2))"),
@@ -149,8 +162,14 @@ fn calls() {
         ("system.TimeStamp", "@time"),
         ("System.Window().Id", "@window"),
         ("LAG(*, 1)", "LAG(*, 1)"),
-        ("LAG(a, 1, -1) OVER (PARTITION BY k, l.m LIMIT DURATION(minute, 5) WHEN a > 1)", "LAG(a, 1, (Minus 1)) over [by k, l.m; 5 minute; when (a Gt 1)]"),
-        ("TopOne() OVER (LIMIT DURATION(ss, 1) ORDER BY a DESC, b ASC, c PARTITION BY k)", "TopOne() over [by k; order a desc, b, c; 1 ss]"),
+        (
+            "LAG(a, 1, -1) OVER (PARTITION BY k, l.m LIMIT DURATION(minute, 5) WHEN a > 1)",
+            "LAG(a, 1, (Minus 1)) over [by k, l.m; 5 minute; when (a Gt 1)]",
+        ),
+        (
+            "TopOne() OVER (LIMIT DURATION(ss, 1) ORDER BY a DESC, b ASC, c PARTITION BY k)",
+            "TopOne() over [by k; order a desc, b, c; 1 ss]",
+        ),
         ("ISFIRST(mi, 5) OVER ()", "ISFIRST(mi, 5) over []"),
         ("LAST(a) OVER (LIMIT DURATION(hour, 1)).b", "LAST(a) over [1 hour]->b"),
         ("CAST(a + 1 AS nvarchar(max))", "cast((a Add 1) as nvarchar(max))"),
