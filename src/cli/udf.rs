@@ -4,7 +4,7 @@
 //! limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for something that is not there.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub struct Call {
     /// Name of the function, in any case style
     pub export: String,
     /// JSON values, or bare text; `null` is NULL
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     pub args: Vec<String>,
     #[command(flatten)]
     pub setup: Setup,
@@ -101,6 +101,7 @@ impl Setup {
 enum Failed {
     #[error("{0}")]
     Udf(#[from] UdfError),
+    #[cfg(feature = "udf-build")]
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
@@ -225,10 +226,6 @@ fn compile_ahead(precompile: &Precompile) -> Result<String, Failed> {
     Ok(out)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failed> {
-    std::fs::read(path).map_err(|source| Failed::File { path: path.to_owned(), source })
-}
-
 #[cfg(feature = "udf-build")]
 mod build {
     //! Finding or compiling the core module.
@@ -236,7 +233,7 @@ mod build {
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
 
-    use super::{Build, Failed, read};
+    use super::{Build, Failed};
     use crate::udf::build::component;
 
     const TARGET: &str = "wasm32-unknown-unknown";
@@ -248,7 +245,8 @@ mod build {
             (true, Some(name)) => PathBuf::from(name),
             _ => module.with_extension("component.wasm"),
         });
-        let wasm = component(&module, &read(&module)?)?;
+        let read = std::fs::read(&module).map_err(|source| Failed::File { path: module.clone(), source })?;
+        let wasm = component(&module, &read)?;
         std::fs::write(&output, &wasm).map_err(|source| Failed::File { path: output.clone(), source })?;
         Ok(format!("{}  {} bytes\n", output.display(), wasm.len()))
     }
