@@ -9,7 +9,6 @@
 
 mod aggregate;
 mod analytic;
-mod argument;
 mod call;
 mod constant;
 mod cut;
@@ -111,6 +110,15 @@ impl<'a> Binder<'a> {
     fn column(&mut self, info: ColumnInfo) -> ColumnId {
         self.columns.push(info);
         self.columns.len() - 1
+    }
+
+    /// Whether two ids are one column: the same, or one payload field spelled in two letter cases.
+    fn same_column(&self, a: ColumnId, b: ColumnId) -> bool {
+        a == b
+            || match (self.columns.get(a), self.columns.get(b)) {
+                (Some(a), Some(b)) => a.field_of.is_some() && a.field_of == b.field_of && same_ignoring_case(&a.name, &b.name),
+                _ => false,
+            }
     }
 
     /// The text at a span, on one line.

@@ -171,15 +171,8 @@ impl Cut<'_> {
         slots.extend(right.slots.iter().map(|(id, slot)| (*id, slot + width)));
         let mut flow = Flow { node: left.node, slots, pending: None };
         let on = on.as_ref().map(|e| flow.bind(e));
-        flow.node = Node::Join {
-            left: Box::new(flow.node),
-            right: Box::new(right.node),
-            id,
-            left_outer: *left_outer,
-            bound: *bound,
-            keys,
-            on,
-        };
+        flow.node =
+            Node::Join { left: Box::new(flow.node), right: Box::new(right.node), id, left_outer: *left_outer, bound: *bound, keys, on };
         flow
     }
 

@@ -74,23 +74,17 @@ impl Core<'_, '_> {
             ExprKind::Between { negated, operand, low, high } => {
                 Expr::Between { negated: *negated, operand: boxed(self, operand), low: boxed(self, low), high: boxed(self, high) }
             }
-            ExprKind::In { negated, operand, list } => Expr::In {
-                negated: *negated,
-                operand: boxed(self, operand),
-                list: list.iter().map(|e| self.expr(e, place)).collect(),
-            },
+            ExprKind::In { negated, operand, list } => {
+                Expr::In { negated: *negated, operand: boxed(self, operand), list: list.iter().map(|e| self.expr(e, place)).collect() }
+            }
             ExprKind::Like { negated, operand, pattern, escape } => Expr::Like {
                 negated: *negated,
                 operand: boxed(self, operand),
                 pattern: boxed(self, pattern),
                 escape: escape.as_ref().map(|e| boxed(self, e)),
             },
-            ExprKind::Case { operand, branches, otherwise } => {
-                self.case(operand.as_deref(), branches, otherwise.as_deref(), e.span, place)
-            }
-            ExprKind::Cast { is_try, operand, ty } => {
-                Expr::Cast { is_try: *is_try, operand: boxed(self, operand), ty: *ty, span: e.span }
-            }
+            ExprKind::Case { operand, branches, otherwise } => self.case(operand.as_deref(), branches, otherwise.as_deref(), e.span, place),
+            ExprKind::Cast { is_try, operand, ty } => Expr::Cast { is_try: *is_try, operand: boxed(self, operand), ty: *ty, span: e.span },
             ExprKind::Call(call) => self.call(call, e.span, place),
             ExprKind::Field(value, field) => super::scope::below_of(self.expr(value, place), std::slice::from_ref(field)),
         }

@@ -70,7 +70,11 @@ impl Core<'_, '_> {
                 Some(near) => format!("did you mean '{near}'?"),
                 None => format!("an MQTT input has {}", NAMES.map(|n| format!("'{n}'")).join(", ")),
             };
-            Box::new(Diagnostic::error(format!("unknown metadata property '{text}'"), property.span).label("an input has no such property").help(help))
+            Box::new(
+                Diagnostic::error(format!("unknown metadata property '{text}'"), property.span)
+                    .label("an input has no such property")
+                    .help(help),
+            )
         })?;
         Ok((index, column))
     }

@@ -32,10 +32,28 @@ pub(super) struct Source {
 }
 
 pub(super) enum SourceKind {
-    Scan { input: SmolStr, tag: u32, columns: Vec<(ColumnId, ScanColumn)>, timestamp_by: Option<Expr>, keys: Vec<Expr>, schema: Option<TableSchema> },
-    Step { index: usize, rel: Rel, columns: Vec<OutColumn>, opened: Vec<(SmolStr, Expr)> },
-    Reference { out: ColumnId, schema: Option<TableSchema> },
-    Apply { function: ApplyFunction, out: ColumnId },
+    Scan {
+        input: SmolStr,
+        tag: u32,
+        columns: Vec<(ColumnId, ScanColumn)>,
+        timestamp_by: Option<Expr>,
+        keys: Vec<Expr>,
+        schema: Option<TableSchema>,
+    },
+    Step {
+        index: usize,
+        rel: Rel,
+        columns: Vec<OutColumn>,
+        opened: Vec<(SmolStr, Expr)>,
+    },
+    Reference {
+        out: ColumnId,
+        schema: Option<TableSchema>,
+    },
+    Apply {
+        function: ApplyFunction,
+        out: ColumnId,
+    },
 }
 
 /// Whether a source has a column.
@@ -143,6 +161,13 @@ impl Core<'_, '_> {
         let visible = self.sources.get(self.scope.clone()).unwrap_or_default();
         let source = find_named(visible, name, |s| &s.name)?;
         self.sources.iter().position(|s| std::ptr::eq(s, source))
+    }
+
+    /// Whether a path names a source as a whole and no column of it for certain.
+    pub(super) fn names_whole_source(&self, path: &[Ident]) -> bool {
+        let [name] = path else { return false };
+        let source = self.source_named(&name.name).and_then(|i| self.sources.get(i));
+        source.is_some_and(|s| s.has(&name.name) != Has::Yes)
     }
 
     /// A source's name used as a value: the column of that name when there is one, else the whole event.
@@ -309,7 +334,8 @@ impl Core<'_, '_> {
         if let Some(expr) = self.step_as_value(first, rest, span) {
             return expr;
         }
-        let candidates: Vec<usize> = self.scope.clone().filter(|i| self.sources.get(*i).is_some_and(|s| s.has(&first.name) != Has::No)).collect();
+        let candidates: Vec<usize> =
+            self.scope.clone().filter(|i| self.sources.get(*i).is_some_and(|s| s.has(&first.name) != Has::No)).collect();
         match candidates.as_slice() {
             [] => {
                 let all: Vec<usize> = self.scope.clone().collect();
@@ -370,7 +396,8 @@ impl Core<'_, '_> {
             .label("no such column")
             .help(did_you_mean(&column.name, &known, "column"));
         if self.item_aliases.iter().any(|alias| same_ignoring_case(alias, &column.name)) {
-            problem = problem.note("an alias of the SELECT list is not visible in WHERE and GROUP BY: repeat the expression, or use a step");
+            problem =
+                problem.note("an alias of the SELECT list is not visible in WHERE and GROUP BY: repeat the expression, or use a step");
         }
         self.binder.problem(problem);
         Expr::Const(Value::Null)
@@ -417,7 +444,9 @@ impl Core<'_, '_> {
         let target = self.scope.clone().find(|i| {
             self.sources.get(*i).is_some_and(|s| match &s.kind {
                 SourceKind::Scan { input, .. } => same_ignoring_case(input, &from.name.name),
-                SourceKind::Step { index, .. } => *index < step && script.steps.get(*index).is_some_and(|s| same_ignoring_case(&s.name.name, &from.name.name)),
+                SourceKind::Step { index, .. } => {
+                    *index < step && script.steps.get(*index).is_some_and(|s| same_ignoring_case(&s.name.name, &from.name.name))
+                }
                 SourceKind::Reference { .. } | SourceKind::Apply { .. } => false,
             })
         })?;
@@ -438,7 +467,12 @@ impl Core<'_, '_> {
         let mut source = Source {
             name: ast.alias.as_ref().unwrap_or(&ast.name).name.clone(),
             original: ast.name.name.clone(),
-            kind: SourceKind::Step { index: usize::MAX, rel: super::relation::Relation::poisoned().rel, columns: Vec::new(), opened: Vec::new() },
+            kind: SourceKind::Step {
+                index: usize::MAX,
+                rel: super::relation::Relation::poisoned().rel,
+                columns: Vec::new(),
+                opened: Vec::new(),
+            },
             over: Vec::new(),
             external: None,
             poisoned: false,
