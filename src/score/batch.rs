@@ -145,11 +145,6 @@ impl Batch {
         }
     }
 
-    /// How many rows stand under suspicion.
-    pub fn suspects(&self) -> usize {
-        self.suspects.len()
-    }
-
     /// The piece failed in a way that may be a row's fault. `retries`: how often the whole batch is tried again first.
     pub fn failed(&mut self, retries: u32, failure: impl FnOnce(usize) -> Failure) -> Reaction {
         let Some(piece) = self.pieces.last_mut() else { return Reaction::Next };

@@ -122,6 +122,13 @@ impl Gate {
         }
     }
 
+    /// Looks at this time at the latest.
+    pub fn look_by(&mut self, at: Duration) {
+        if let Some(closed) = &mut self.closed {
+            closed.until = closed.until.min(at);
+        }
+    }
+
     pub fn open(&mut self) {
         (self.closed, self.probe, self.failures) = (None, None, 0);
     }

@@ -22,8 +22,6 @@ use super::{Failure, NanPolicy, Outcome, clipped};
 const BYTES_MIN: usize = 1024;
 /// Full batches scored in a row before a lowered row limit is doubled.
 const GROW_AFTER: u32 = 8;
-/// Rows that fail one after another, before any was ever scored, until the model is suspected.
-const UNPROVEN_MAX: usize = 3;
 /// Looks at other rows at once, before looking only now and then.
 const LOOKS_AT_ONCE: u32 = 3;
 /// Longest request and response text kept with a failed row.
@@ -161,7 +159,6 @@ pub struct Desk {
     full_batches: u32,
     /// A row that was scored under this signature.
     proven: Option<Row>,
-    unproven: usize,
     looks: u32,
     failed: Option<String>,
     nan_results: u64,
@@ -188,7 +185,6 @@ impl Desk {
             bytes_now: rules.max_bytes.max(BYTES_MIN),
             full_batches: 0,
             proven: None,
-            unproven: 0,
             looks: 0,
             failed: None,
             nan_results: 0,
@@ -214,6 +210,10 @@ impl Desk {
         self.queue(statement).push_back(Waiting { chunk: id, next: 0, end: rows });
         self.waiting += rows;
         self.waiting_since.get_or_insert(now);
+        if self.proven.is_none() && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
+            // perhaps only the first rows are bad, and these are the first good ones
+            self.gate.look_by(now + self.rules.backoff.base);
+        }
         id
     }
 
@@ -237,7 +237,6 @@ impl Desk {
         self.results = signature.output.path.clone().into();
         self.generation += 1;
         self.proven = None;
-        self.unproven = 0;
         let idle: Vec<u64> = self.batches.iter().filter(|(_, open)| !open.flying).map(|(id, _)| *id).collect();
         for id in idle.into_iter().rev() {
             self.put_back(now, id);
@@ -337,8 +336,10 @@ impl Desk {
                 }
                 Step::AskModel => match &self.proven {
                     Some(row) => (form.body(std::iter::once(row)), 1),
+                    // nothing was ever scored: that rows of this batch are not either says nothing about them
                     None => {
-                        self.judge_unproven(now, id);
+                        open.batch.model_fails();
+                        self.suspect_model(now);
                         return self.next_request(now);
                     }
                 },
@@ -363,19 +364,6 @@ impl Desk {
         self.parallel.sent(id);
         self.flights.insert(id, flight);
         Request { id, body, rows, results: self.results.clone(), reload_key }
-    }
-
-    /// Suspects, and nothing was ever scored: a few rows may simply be bad, more of them mean the signature is not right.
-    fn judge_unproven(&mut self, now: Duration, id: u64) {
-        let Some(open) = self.batches.get_mut(&id) else { return };
-        self.unproven += open.batch.suspects();
-        if self.unproven < UNPROVEN_MAX {
-            let bad = open.batch.model_works();
-            self.condemn(id, bad);
-        } else {
-            open.batch.model_fails();
-            self.suspect_model(now);
-        }
     }
 
     fn suspect_model(&mut self, now: Duration) {
@@ -610,7 +598,6 @@ impl Desk {
         let Step::Send(range) = open.batch.step() else { return };
         if open.generation == self.generation {
             self.proven = open.encoded.get(range.start).cloned();
-            self.unproven = 0;
         }
         let is_full = range.len() >= self.rows_now;
         let rows: Vec<RowRef> = open.rows.get(range).unwrap_or_default().to_vec();
@@ -682,7 +669,7 @@ impl Desk {
     fn looked(&mut self, now: Duration, id: u64, class: Class, row: Row, generation: u64, details: &Details) {
         if class == Class::Done {
             if generation == self.generation {
-                (self.proven, self.unproven) = (Some(row), 0);
+                self.proven = Some(row);
             }
             self.looks = 0;
             return self.gate.open();
