@@ -4,14 +4,14 @@
 //! limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for something that is not there.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::query::catalog::{Shape, Signature, folded};
+use crate::query::catalog::{Shape, Signature};
 use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, default_cache_dir, json};
 use crate::value::Value;
 
@@ -53,7 +53,7 @@ pub struct Call {
     /// Name of the function, in any case style
     pub export: String,
     /// JSON values, or bare text; `null` is NULL
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     pub args: Vec<String>,
     #[command(flatten)]
     pub setup: Setup,
@@ -101,6 +101,7 @@ impl Setup {
 enum Failed {
     #[error("{0}")]
     Udf(#[from] UdfError),
+    #[cfg(feature = "udf-build")]
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
@@ -123,15 +124,7 @@ impl Failed {
 
 /// Runs a command; what it answers goes to standard output, errors to standard error.
 pub fn run(command: UdfCommand) -> ExitCode {
-    let done = match command {
-        #[cfg(feature = "udf-build")]
-        UdfCommand::Build(build) => self::build::run(&build),
-        UdfCommand::Inspect(inspect) => show(&inspect),
-        UdfCommand::Call(call) => call_once(&call),
-        #[cfg(feature = "compile")]
-        UdfCommand::Precompile(precompile) => compile_ahead(&precompile),
-    };
-    match done {
+    match execute(command) {
         Ok(text) => {
             use std::io::Write;
             // a reader that is gone has seen what it wanted
@@ -142,6 +135,17 @@ pub fn run(command: UdfCommand) -> ExitCode {
             eprintln!("error: {failed}");
             failed.exit_code()
         }
+    }
+}
+
+fn execute(command: UdfCommand) -> Result<String, Failed> {
+    match command {
+        #[cfg(feature = "udf-build")]
+        UdfCommand::Build(build) => self::build::run(&build),
+        UdfCommand::Inspect(inspect) => show(&inspect),
+        UdfCommand::Call(call) => call_once(&call),
+        #[cfg(feature = "compile")]
+        UdfCommand::Precompile(precompile) => compile_ahead(&precompile),
     }
 }
 
@@ -207,7 +211,8 @@ fn check_count(name: &str, signature: &Signature, given: usize) -> Result<(), Fa
         return Ok(());
     }
     let takes = if least == most { most.to_string() } else { format!("{least} to {most}") };
-    Err(Failed::Usage(format!("{} takes {takes} arguments, not {given}: {}", folded(name), sql(name, signature))))
+    let arguments = if takes == "1" { "argument" } else { "arguments" };
+    Err(Failed::Usage(format!("{name} takes {takes} {arguments}, not {given}: {}", sql(name, signature))))
 }
 
 #[cfg(feature = "compile")]
@@ -225,10 +230,6 @@ fn compile_ahead(precompile: &Precompile) -> Result<String, Failed> {
     Ok(out)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failed> {
-    std::fs::read(path).map_err(|source| Failed::File { path: path.to_owned(), source })
-}
-
 #[cfg(feature = "udf-build")]
 mod build {
     //! Finding or compiling the core module.
@@ -236,7 +237,7 @@ mod build {
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
 
-    use super::{Build, Failed, read};
+    use super::{Build, Failed};
     use crate::udf::build::component;
 
     const TARGET: &str = "wasm32-unknown-unknown";
@@ -248,7 +249,8 @@ mod build {
             (true, Some(name)) => PathBuf::from(name),
             _ => module.with_extension("component.wasm"),
         });
-        let wasm = component(&module, &read(&module)?)?;
+        let read = std::fs::read(&module).map_err(|source| Failed::File { path: module.clone(), source })?;
+        let wasm = component(&module, &read)?;
         std::fs::write(&output, &wasm).map_err(|source| Failed::File { path: output.clone(), source })?;
         Ok(format!("{}  {} bytes\n", output.display(), wasm.len()))
     }
@@ -276,12 +278,120 @@ mod build {
     }
 
     /// The .wasm file of one line of cargo's messages, if it is about this crate.
-    fn module_of(line: &str, manifest: &Path) -> Option<PathBuf> {
+    pub(super) fn module_of(line: &str, manifest: &Path) -> Option<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_ours =
             message.get("reason")?.as_str()? == "compiler-artifact" && Path::new(message.get("manifest_path")?.as_str()?) == manifest;
         let files = message.get("filenames")?.as_array()?;
         let wasm = files.iter().filter_map(|f| f.as_str()).find(|f| f.ends_with(".wasm"));
         wasm.filter(|_| is_ours).map(PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: UdfCommand,
+    }
+
+    /// A component with `add-one: func(x: s64, by: option<s64>) -> s64`, `negate: func(x: f64) -> f64` and `fail`.
+    fn file(dir: &Path) -> PathBuf {
+        let text = r#"(component
+            (core module $m
+                (func (export "add") (param i64 i32 i64) (result i64)
+                    (i64.add (local.get 0) (select (local.get 2) (i64.const 1) (local.get 1))))
+                (func (export "negate") (param f64) (result f64) (f64.neg (local.get 0)))
+                (func (export "fail") (result i64) unreachable))
+            (core instance $i (instantiate $m))
+            (func (export "add-one") (param "x" s64) (param "by" (option s64)) (result s64) (canon lift (core func $i "add")))
+            (func (export "negate") (param "x" float64) (result float64) (canon lift (core func $i "negate")))
+            (func (export "fail") (result s64) (canon lift (core func $i "fail"))))"#;
+        let path = dir.join("f.wasm");
+        std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+        path
+    }
+
+    fn answer(words: &[&str]) -> Result<String, Failed> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path()).display().to_string();
+        let cache = dir.path().join("cache").display().to_string();
+        let (command, rest) = words.split_first().unwrap();
+        let words = ["udf", command, &path, "--cache", &cache].into_iter().chain(rest.iter().copied());
+        execute(Cli::try_parse_from(words).unwrap().command)
+    }
+
+    #[test]
+    fn a_call_prints_json() {
+        let cases: [(&[&str], &str); 6] = [
+            (&["addOne", "41"], "42\n"),
+            (&["add_one", "-5", "2"], "-3\n"),
+            (&["add-one", "-5", "null"], "-4\n"),
+            (&["add-one", "null"], "null\n"),
+            (&["negate", "0.5"], "-0.5\n"),
+            (&["negate", "-1e3"], "1000.0\n"),
+        ];
+        for (words, printed) in cases {
+            let words: Vec<&str> = ["call"].iter().chain(words).copied().collect();
+            assert_eq!(answer(&words).unwrap(), printed, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_fails_and_a_call_that_cannot_be_differ() {
+        let cases: [(&[&str], ExitCode, &str); 5] = [
+            (&["fail"], ExitCode::FAILURE, "udf.fail: trapped"),
+            (&["add-one", "x"], ExitCode::FAILURE, "udf.add-one: argument 1 (x: s64): nvarchar(max) \"x\" is no bigint"),
+            (&["add-one"], ExitCode::from(2), "add-one takes 1 to 2 arguments, not 0: udf.add_one(x bigint, by bigint or NULL) -> bigint"),
+            (&["negate", "1", "2"], ExitCode::from(2), "negate takes 1 argument, not 2"),
+            (&["subtract"], ExitCode::from(2), "exports no function `subtract`; it has add-one, negate, fail"),
+        ];
+        for (words, code, message) in cases {
+            let words: Vec<&str> = ["call"].iter().chain(words).copied().collect();
+            let failed = answer(&words).unwrap_err();
+            assert!(failed.to_string().contains(message), "{failed}");
+            assert_eq!(failed.exit_code(), code, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn inspect_shows_both_sides() {
+        let shown = answer(&["inspect"]).unwrap();
+        for line in [
+            "  compiled  now (not in the cache)",
+            "  imports   none",
+            "    SQL  udf.add_one(x bigint, by bigint or NULL) -> bigint",
+            "    WIT  add-one: func(x: s64, by: option<s64>) -> s64",
+        ] {
+            assert!(shown.lines().any(|l| l == line), "{line:?} in\n{shown}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "compile")]
+    fn what_was_compiled_ahead_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path()).display().to_string();
+        let cache = dir.path().join("cache").display().to_string();
+        let run = |command: &str| execute(Cli::try_parse_from(["udf", command, &path, "--cache", &cache]).unwrap().command).unwrap();
+        assert!(run("precompile").starts_with("compiled  "));
+        assert!(run("precompile").starts_with("was there  "));
+        assert!(run("inspect").contains("found in the cache"));
+    }
+
+    #[test]
+    #[cfg(feature = "udf-build")]
+    fn cargo_messages_name_the_module_of_the_crate_asked_for() {
+        let line = r#"{"reason":"compiler-artifact","manifest_path":"/g/Cargo.toml","filenames":["/t/g.d","/t/g.wasm"]}"#;
+        assert_eq!(build::module_of(line, Path::new("/g/Cargo.toml")), Some("/t/g.wasm".into()));
+        assert_eq!(build::module_of(line, Path::new("/other/Cargo.toml")), None);
+        assert_eq!(build::module_of("Compiling g", Path::new("/g/Cargo.toml")), None);
     }
 }

@@ -22,6 +22,10 @@ pub fn component(path: &Path, wasm: &[u8]) -> Result<Vec<u8>, UdfError> {
     if wasm.windows(PREVIEW_1.len()).any(|w| w == PREVIEW_1) {
         return Err(failed("it imports WASI preview 1; build it for wasm32-unknown-unknown, which needs no imports".to_owned()));
     }
+    let described = wit_component::metadata::decode(wasm).map_err(|e| failed(format!("{e:#}")))?.0.is_some();
+    if !described {
+        return Err(failed("it carries no component type; export its functions with wit-bindgen".to_owned()));
+    }
     let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(wasm).map_err(|e| failed(format!("{e:#}")))?;
     encoder.encode().map_err(|e| failed(format!("{e:#}")))
 }

@@ -5,8 +5,7 @@
 //! here: the settings that the code depends on (`engine`); wasmtime stores them in the code and refuses other ones.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -141,6 +140,8 @@ fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
 
 #[cfg(feature = "compile")]
 fn write(dir: &Path, name: &str, code: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
     // a name of its own, so that two processes that compile at once do not write one file
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

@@ -351,3 +351,6 @@ fn one_field(name: SmolStr, value: Value) -> Value {
 fn unexpected(ty: &Wit) -> Mismatch {
     Mismatch::new(format!("a value of another type than {ty}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,17 +151,22 @@ fn mib(bytes: usize) -> String {
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|max| desired > max) {
-            // fails by the guest's own maximum, whatever is answered
-            return Ok(true);
-        }
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         if total > self.limits.memory_bytes {
             self.denied = true;
             return Ok(false);
         }
-        self.memory_bytes = total;
+        // past the guest's own maximum it fails, whatever is answered here
+        if maximum.is_none_or(|max| desired <= max) {
+            self.memory_bytes = total;
+        }
         Ok(true)
+    }
+
+    /// More than 4 GiB, or the system has no more. What was counted before stays counted: the instance is near its end.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.denied = true;
+        Ok(())
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
