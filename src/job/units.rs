@@ -83,7 +83,7 @@ pub(super) fn show_size(bytes: u64) -> String {
         ("MB", 1_000_000),
         ("KB", 1_000),
     ];
-    let fit = units.iter().find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+    let fit = units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
     fit.map_or(format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 

@@ -1,5 +1,7 @@
 //! Job files: what a good one says, and every problem of bad ones, drawn whole.
 
+#![allow(clippy::panic, clippy::expect_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::time::Duration;
 
