@@ -257,6 +257,11 @@ impl Job {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
+    /// A fresh list for problems that lie outside the file but are shown at a place in it.
+    pub fn problems(&self) -> Diagnostics {
+        Diagnostics::new(self.path.display().to_string(), self.text.as_str())
+    }
+
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
@@ -279,7 +284,7 @@ impl Job {
     /// # Errors
     /// A problem for each secret that cannot be read, at its place in the job file.
     pub fn check_secrets(&self) -> Result<(), Diagnostics> {
-        let mut errors = Diagnostics::new(self.path.display().to_string(), self.text.as_str());
+        let mut errors = self.problems();
         for secret in self.secrets() {
             if let Err(error) = secret.read() {
                 errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be read").help(error.help()));
