@@ -41,6 +41,8 @@ pub enum JournalError {
     Position { consumer: String, position: i64, stored: i64, end: i64 },
     #[error("rows of consumer {consumer} cannot be stored: {reason}")]
     Rows { consumer: String, reason: String },
+    #[error("an event of {bytes} bytes cannot be stored: {max} are the most")]
+    Payload { bytes: usize, max: usize },
     #[error("more than {max} {what} in one journal")]
     TooMany { what: &'static str, max: usize },
     #[error("cannot read the journal: {reason}; run `forebay journal verify`")]
