@@ -144,7 +144,8 @@ impl Inner {
     fn close(&self) {
         self.shared.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
+        // a handle dropped by what runs after a commit: the writer cannot wait for itself
+        if let Some(writer) = writer.filter(|w| w.thread().id() != thread::current().id()) {
             // it catches its own panics and has answered everybody
             let _ = writer.join();
         }

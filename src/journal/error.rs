@@ -80,6 +80,11 @@ impl From<JournalError> for StepError {
     }
 }
 
+/// Whether another program (`sqlite3 job.db`) held the file for too long: nothing was written, it may be tried again.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
 /// Whether there was no room: such a transaction is rolled back cleanly and may be tried again.
 pub(super) fn is_disk_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)

@@ -18,7 +18,7 @@ use super::JournalConfig;
 use super::books::{Books, INPUTS};
 use super::budget::Budget;
 use super::command::Command;
-use super::error::{JournalError, is_disk_full};
+use super::error::{JournalError, is_busy, is_disk_full};
 use super::queue::{Entry, Gate, Queue, Rule, Taken};
 use super::recent::Recent;
 use super::segment::{EventBuilder, Sealer, Segment};
@@ -151,6 +151,11 @@ impl Writer {
                 self.on_disk_full(entries, &error);
                 Ok(())
             }
+            Err(error) if is_busy(&error) && !self.shared.queue.is_closing() => {
+                tracing::warn!(%error, "another program holds the journal's file; trying again");
+                self.shared.queue.give_back(entries);
+                Ok(())
+            }
             Err(error) => {
                 let poisoned = JournalError::Poisoned { reason: error.to_string() };
                 // before the answers, so that whoever hears of one finds the others refused as well
@@ -169,12 +174,15 @@ impl Writer {
         for entry in entries {
             outcomes.push(apply(&mut tx, &mut entry.command)?);
         }
-        let retention = retention(&self.config);
+        // the budget goes before what is only good to have
+        let is_full = self.budget.is_full();
+        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
         let more = self.shared.with_recent(|recent| {
             let more = trim::step(&mut tx, recent, retention)?;
             let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
+            let gave_up = is_full && recent.give_up(mark);
             trim::drop_left(&tx, &recent.take_left(mark))?;
-            Ok::<bool, rusqlite::Error>(more)
+            Ok::<bool, rusqlite::Error>(more || gave_up)
         })?;
         tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
         let (books, segments) = (tx.books, tx.segments);
@@ -184,7 +192,10 @@ impl Writer {
         self.last_commit = Some(Instant::now());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(segments);
-        self.budget.measure(&self.db)?;
+        // it is durable: no error may say otherwise from here on
+        if let Err(error) = self.budget.measure(&self.db) {
+            tracing::warn!(%error, "cannot tell how full the journal is");
+        }
         self.set_gate();
         Ok(outcomes)
     }
@@ -258,7 +269,7 @@ impl Writer {
         self.seek_room = false;
         let result = self.try_maintain();
         match result {
-            Err(error) if is_disk_full(&error) => {
+            Err(error) if is_disk_full(&error) || is_busy(&error) => {
                 self.trim_more = false;
                 Ok(())
             }
@@ -282,7 +293,10 @@ impl Writer {
         }
         let free: i64 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if free > FREE_PAGES_KEPT && !self.trim_more {
-            self.db.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            // it frees one page a step
+            let mut vacuum = self.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
         }
         self.set_gate();
         Ok(())

@@ -229,7 +229,7 @@ fn closing_makes_durable_what_waits() {
     assert_eq!(pool.journal.commit(Commit::at(ConsumerId(1), 0)).wait(), Err(JournalError::Closed));
     assert_eq!(pool.journal.sync(), Err(JournalError::Closed));
     assert!(matches!(pool.journal.reader(StreamId::INPUTS, 0).next(1, Instant::now()), Ok(Read::Closed)));
-    assert!(!beside(&pool.path, "-wal").exists(), "a closed journal is one file");
+    assert!(!beside(&pool.path, "-wal").exists(), "a closed journal needs no log");
     assert_eq!(Status::open_readonly(&pool.path).unwrap().streams[0].next, 1);
     assert!(verify(&pool.path).unwrap().is_good());
 }
@@ -674,6 +674,40 @@ fn a_full_journal_stops_intake_until_its_consumer_has_caught_up() {
 }
 
 #[test]
+fn a_full_journal_lets_go_of_what_no_consumer_needs() {
+    let keep = Some(Duration::from_secs(3600));
+    let pool = Pool::with(|c| JournalConfig { max_bytes: 3 << 20, retention: keep, ..c });
+    let consumer = pool.consumer("scored", StreamId::INPUTS);
+    pool.journal.keep_only_consumers(&["scored".into()]).unwrap();
+    for i in 0..60 {
+        let range = pool.store(vec![noise(100_000, i + 1)]);
+        pool.commit(Commit::at(consumer.id, range.end));
+    }
+    assert!(pool.segments(StreamId::INPUTS).len() < 40);
+    assert!(verify(&pool.path).unwrap().is_good());
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_on_the_writer_thread() {
+    let pool = Pool::new();
+    let (done, dropped) = channel();
+    let handle = pool.journal.clone();
+    let commit = Commit::at(ConsumerId(99), 0);
+    let (go, wait) = channel::<()>();
+    pool.journal.commit_then(
+        commit,
+        Box::new(move |_| {
+            wait.recv().unwrap();
+            drop(handle);
+            done.send(()).unwrap();
+        }),
+    );
+    drop(pool.journal);
+    go.send(()).unwrap();
+    dropped.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
 fn rows_for_a_dead_output_wait_while_the_journal_is_full() {
     let pool = Pool::with(|c| JournalConfig { max_bytes: 3 << 20, recent_records: 0, ..c });
     let results = pool.journal.stream("scored").unwrap();
@@ -878,4 +912,21 @@ fn after_a_failed_write_nothing_is_acknowledged_any_more() {
     let pool = pool.reopen();
     assert_eq!(pool.store_some(1), 3..4);
     assert!(verify(&pool.path).unwrap().is_good());
+}
+
+#[test]
+fn a_drained_pool_gives_its_pages_back() {
+    let pool = Pool::with(|c| JournalConfig { recent_records: 0, ..c });
+    let consumer = pool.consumer("scored", StreamId::INPUTS);
+    pool.journal.keep_only_consumers(&["scored".into()]).unwrap();
+    let range = pool.store((0..80).map(|i| noise(100_000, i + 1)).collect());
+    let db = rusqlite::Connection::open(&pool.path).unwrap();
+    let pages = || db.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap();
+    let full = pages();
+    pool.commit(Commit::at(consumer.id, range.end));
+    let begin = Instant::now();
+    while pages() > full - 100 {
+        assert!(begin.elapsed() < PATIENCE, "{} of {full} pages are left", pages());
+        std::thread::yield_now();
+    }
 }
