@@ -1,1 +1,437 @@
+//! The engine as a whole: queries from text, laws over cuts and restarts, policies, ids, counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::batch::{MessageMeta, RawEvent, write_row_json};
+use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
+use crate::query::plan::Part;
+
+const SECOND: i64 = TICKS_PER_SECOND;
+
+fn parts(query: &str) -> Vec<Part> {
+    let input = |name: &str, kind| InputDef { name: name.to_owned(), kind };
+    let number = || Shape::Integer { min: i64::MIN, max: i64::MAX };
+    let signature = Signature { params: vec![Param { name: "x".to_owned(), shape: number() }], result: number(), text: String::new() };
+    let catalog = Catalog {
+        inputs: vec![input("a", InputKind::Stream), input("b", InputKind::Stream), input("r", InputKind::Reference)],
+        outputs: None,
+        functions: vec![
+            FunctionDef { name: "half".to_owned(), kind: FunctionKind::Local { index: 0, signature } },
+            FunctionDef { name: "score".to_owned(), kind: FunctionKind::External },
+        ],
+    };
+    let plan = crate::query::compile(query, "q", &catalog).unwrap_or_else(|e| panic!("{e}"));
+    plan.statements[0].parts.clone()
+}
+
+/// Refuses odd numbers.
+fn half() -> Functions {
+    Box::new(|_, args| match args {
+        [Value::BigInt(n)] if n % 2 == 0 => Ok(Value::BigInt(n / 2)),
+        _ => Err(RowError { reason: "udf_error", message: "odd".to_owned() }),
+    })
+}
+
+fn options(on_error: OnError) -> ExecutorOptions {
+    ExecutorOptions { on_error, ..ExecutorOptions::default() }
+}
+
+fn executor(query: &str, options: ExecutorOptions) -> Executor {
+    Executor::new(&parts(query)[0], options, Some(half())).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::parse("2024-01-01").unwrap().saturating_add(seconds * SECOND)
+}
+
+fn event(arrival: i64, payload: &str) -> RawEvent {
+    RawEvent { arrival: at(arrival), payload: Bytes::copy_from_slice(payload.as_bytes()), message: Arc::default(), packet_id: 0 }
+}
+
+fn lines(rows: &Rows) -> Vec<String> {
+    let line = |(_, row)| {
+        let mut out = String::new();
+        write_row_json(&rows.columns, row, &mut out);
+        out
+    };
+    rows.batch.rows().map(line).collect()
+}
+
+/// `(sent at, input, payload)` with `"t"` as event time in the payload.
+fn run(query: &str, options: ExecutorOptions, events: &[(i64, &str, String)]) -> Emitted {
+    let mut executor = executor(query, options);
+    for (offset, (arrival, input, payload)) in (0..).zip(events) {
+        executor.push_events(input, offset, &[event(*arrival, payload)]);
+    }
+    executor.finish();
+    executor.take()
+}
+
+/// One query for each way of keeping state.
+const QUERIES: &[&str] = &[
+    "SELECT k, COUNT(*) AS n, SUM(v) AS s, MAX(v) AS m FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 5)",
+    "SELECT k, Collect(v) AS c, COUNT(DISTINCT v) AS d FROM a TIMESTAMP BY t GROUP BY k, HoppingWindow(second, 6, 4)",
+    "SELECT k, COUNT(*) AS n, AVG(v) AS s FROM a TIMESTAMP BY t GROUP BY k, SlidingWindow(second, 4)",
+    "SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 2, 6) OVER (PARTITION BY k)",
+    "SELECT System.Window().Id AS w, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY Windows(Window('x', TumblingWindow(second, 3)), Window('y', SlidingWindow(second, 2)))",
+    "SELECT v, LAG(v, 2) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS l, ISFIRST(second, 3) OVER (PARTITION BY k) AS f, SUM(v) OVER (PARTITION BY k LIMIT DURATION(second, 4)) AS s FROM a TIMESTAMP BY t",
+    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN -2 AND 3",
+    "SELECT x.v AS xv, y.v AS yv, System.Timestamp() AS ts FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND x.v < y.v AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, COUNT(*) AS n, LAST(v) OVER (LIMIT DURATION(second, 9)) AS l FROM u GROUP BY k, LAST(v) OVER (LIMIT DURATION(second, 9)), TumblingWindow(second, 4)",
+    "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 2) SELECT k, COUNT(*) AS n, COUNT(v) AS m FROM j GROUP BY k, TumblingWindow(second, 3)",
+    "SELECT v, k FROM a TIMESTAMP BY t WHERE v > 1",
+];
+
+type Sent = (u8, i64, i64, i64, i64);
+
+fn sent() -> impl Strategy<Value = Vec<Sent>> {
+    // input, pause before it, age in half seconds, key, value
+    prop::collection::vec((0u8..2, 0i64..3, 0i64..9, 0i64..2, 0i64..5), 0..40)
+}
+
+fn raw(sent: &[Sent]) -> Vec<(String, RawEvent)> {
+    let mut arrival = 100;
+    let each = |(input, pause, age, k, v): &Sent| {
+        arrival += pause;
+        let time = at(arrival).saturating_add(-age * SECOND / 2);
+        let payload = format!("{{\"t\":\"{time}\",\"k\":{k},\"v\":{v}}}");
+        (if *input == 0 { "a" } else { "b" }.to_owned(), event(arrival, &payload))
+    };
+    sent.iter().map(each).collect()
+}
+
+/// Feeds events in calls of the given lengths; where a cut says so, commits and goes on in a fresh executor, having
+/// dropped what came after the commit.
+fn feed(part: &Part, options: &ExecutorOptions, events: &[(String, RawEvent)], cuts: &[(usize, bool)]) -> (Vec<String>, usize) {
+    let fresh = || Executor::new(part, options.clone(), Some(half())).unwrap();
+    let mut executor = fresh();
+    let mut state: BTreeMap<(u32, Vec<u8>), Vec<u8>> = BTreeMap::new();
+    let mut out = Vec::new();
+    let mut commit = |executor: &mut Executor, out: &mut Vec<String>| {
+        let emitted = executor.take();
+        let times = emitted.rows.batch.meta().iter().map(|m| m.time.to_string());
+        out.extend(lines(&emitted.rows).into_iter().zip(times).map(|(line, time)| format!("{time} {line}")));
+        for change in emitted.state {
+            match change.value {
+                Some(value) => drop(state.insert((change.op, change.key), value)),
+                None => drop(state.remove(&(change.op, change.key)).expect("a removed state row was there")),
+            }
+        }
+        state.clone()
+    };
+    let push = |executor: &mut Executor, from: usize, to: usize| {
+        let mut at = from;
+        while at < to {
+            let end = (at..to).find(|i| events[*i].0 != events[at].0).unwrap_or(to);
+            let same: Vec<RawEvent> = events[at..end].iter().map(|(_, e)| e.clone()).collect();
+            executor.push_events(&events[at].0, at as i64, &same);
+            at = end;
+        }
+    };
+    let mut position = 0;
+    for (length, crash) in cuts {
+        let end = (position + length).min(events.len());
+        push(&mut executor, position, end);
+        position = end;
+        if *crash {
+            let stored = commit(&mut executor, &mut out);
+            // read on without a commit, then lose it
+            push(&mut executor, position, (position + 3).min(events.len()));
+            executor.tick(events.last().map_or(at(0), |(_, e)| e.arrival));
+            executor = fresh();
+            executor.load_state(stored.iter().map(|((op, key), value)| (*op, key.as_slice(), value.as_slice()))).unwrap();
+        }
+    }
+    push(&mut executor, position, events.len());
+    executor.finish();
+    let left = commit(&mut executor, &mut out);
+    (out, left.len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// The rows and their order depend neither on how the input is cut nor on restarts.
+    #[test]
+    fn cuts_and_crashes_change_nothing(
+        query in 0..QUERIES.len(),
+        sent in sent(),
+        cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12),
+        out_of_order in 0i64..3,
+        adjust in any::<bool>(),
+    ) {
+        let part = &parts(QUERIES[query])[0];
+        let policies = TimePolicies { late_tolerance: Some(3 * SECOND), out_of_order: out_of_order * SECOND, adjust, ..TimePolicies::default() };
+        let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
+        let events = raw(&sent);
+        let (whole, _) = feed(part, &options, &events, &[]);
+        let (cut, _) = feed(part, &options, &events, &cuts);
+        prop_assert_eq!(whole, cut);
+    }
+
+    /// Each substream is a timeline of its own: its rows are those it gives when it is alone.
+    #[test]
+    fn substreams_do_not_see_each_other(sent in sent(), cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12)) {
+        let part = &parts("SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a TIMESTAMP BY t OVER k GROUP BY k, SlidingWindow(second, 3)")[0];
+        let options = ExecutorOptions::default();
+        let events: Vec<_> = raw(&sent).into_iter().map(|(_, e)| ("a".to_owned(), e)).collect();
+        let (together, _) = feed(part, &options, &events, &cuts);
+        for key in 0..2 {
+            let of_key = |text: &str| text.contains(&format!("\"k\":{key}"));
+            let alone: Vec<_> = events.iter().filter(|(_, e)| of_key(std::str::from_utf8(&e.payload).unwrap())).cloned().collect();
+            let (alone, _) = feed(part, &options, &alone, &[]);
+            let mine: Vec<String> = together.iter().filter(|line| of_key(line)).cloned().collect();
+            prop_assert_eq!(mine, alone);
+        }
+    }
+
+    /// Every row read is counted once.
+    #[test]
+    fn counts_add_up(sent in sent(), adjust in any::<bool>(), out_of_order in 0i64..3) {
+        let policies = TimePolicies { late_tolerance: Some(2 * SECOND), out_of_order: out_of_order * SECOND, adjust, ..TimePolicies::default() };
+        for query in ["SELECT udf.half(v) AS h FROM a TIMESTAMP BY t WHERE k = 0", "SELECT SUM(udf.half(v)) AS h FROM a TIMESTAMP BY t WHERE k = 0 GROUP BY TumblingWindow(second, 2)"] {
+            let mut executor = executor(query, ExecutorOptions { policies, ..options(OnError::DeadLetter) });
+            let events = raw(&sent);
+            let mut sum = Counts::default();
+            for (offset, (_, event)) in (0..).zip(&events) {
+                executor.push_events("a", offset, std::slice::from_ref(event));
+                let emitted = executor.take();
+                let failed: u64 = emitted.counts.failed.values().sum();
+                prop_assert_eq!(failed, emitted.failures.len() as u64);
+                sum.rows += emitted.counts.rows;
+                sum.filtered += emitted.counts.filtered + failed + emitted.counts.dropped.values().sum::<u64>() + emitted.counts.evaluated;
+                prop_assert_eq!(sum.rows, sum.filtered + emitted.waiting);
+            }
+            prop_assert_eq!(sum.rows, events.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn state_goes_when_it_can_no_longer_matter() {
+    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2]) {
+        let part = &parts(query)[0];
+        let sent: Vec<Sent> = (0..60).map(|i| (u8::from(i % 3 == 0), 1, i % 4, i % 2, i % 5)).collect();
+        let (_, left) = feed(part, &ExecutorOptions::default(), &raw(&sent), &[(20, true), (20, true)]);
+        assert!(left <= rows_left, "{left} state rows left by {query}");
+    }
+}
+
+#[test]
+fn a_failing_row_follows_the_policy() {
+    let query = "SELECT udf.half(v) AS h FROM a";
+    let events: Vec<_> = [4, 3, 2].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
+
+    let emitted = run(query, options(OnError::Null), &events);
+    assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#, r#"{"h":null}"#, r#"{"h":1}"#]);
+    assert_eq!(emitted.counts.nulled["udf_error"], 1);
+
+    let emitted = run(query, options(OnError::DeadLetter), &events);
+    assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#, r#"{"h":1}"#]);
+    let failure = &emitted.failures[0];
+    assert_eq!((failure.reason, failure.position, failure.message.as_str()), ("udf_error", 1, "odd"));
+    assert_eq!(failure.body, Failed::Event(Bytes::from_static(b"{\"v\":3}")));
+    assert_eq!(&query[failure.span.start..failure.span.end], "udf.half(v)");
+
+    let emitted = run(query, options(OnError::Stop), &events);
+    assert_eq!(emitted.stopped.map(|f| f.position), Some(1));
+    assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#], "rows before the failed one are given");
+}
+
+#[test]
+fn a_stop_inside_a_batch_gives_the_rows_before_it() {
+    let mut executor = executor("SELECT v, 10 / v AS q FROM a WHERE udf.half(v) < 9", options(OnError::Stop));
+    let events: Vec<RawEvent> = [4, 2, 0, 3, 8].iter().map(|v| event(0, &format!("{{\"v\":{v}}}"))).collect();
+    executor.push_events("a", 10, &events);
+    let emitted = executor.take();
+    assert_eq!(lines(&emitted.rows), [r#"{"v":4,"q":2}"#, r#"{"v":2,"q":5}"#]);
+    let stopped = emitted.stopped.unwrap();
+    assert_eq!((stopped.reason, stopped.position), ("divide_by_zero", 12));
+    executor.push_events("a", 15, &events);
+    assert!(executor.take().rows.batch.is_empty(), "a stopped executor takes nothing");
+}
+
+#[test]
+fn a_stop_with_state_commits_nothing() {
+    let query = "SELECT SUM(udf.half(v)) AS s FROM a GROUP BY TumblingWindow(second, 1)";
+    let events: Vec<_> = [(0, 2), (5, 4), (9, 3)].iter().map(|(t, v)| (*t, "a", format!("{{\"v\":{v}}}"))).collect();
+    let emitted = run(query, options(OnError::Stop), &events);
+    assert_eq!(emitted.stopped.map(|f| f.position), Some(2));
+    assert!(emitted.rows.batch.is_empty() && emitted.state.is_empty());
+}
+
+#[test]
+fn a_functions_own_policy_wins() {
+    let mut options = options(OnError::Stop);
+    options.functions_on_error.insert(0, OnError::Null);
+    let emitted = run("SELECT udf.half(v) AS h FROM a", options, &[(0, "a", "{\"v\":3}".to_owned())]);
+    assert_eq!(lines(&emitted.rows), [r#"{"h":null}"#]);
+    assert!(emitted.stopped.is_none());
+}
+
+#[test]
+fn invalid_input_is_dropped_and_reported_whatever_the_policy() {
+    let payloads = ["{\"t\":\"soon\"}", "{}", "[1]", "{\"t\":\"2024-01-01T00:00:05Z\"}", "{\"t\":\"2024-01-01T09:00:00Z\"}"];
+    let events: Vec<_> = payloads.iter().map(|p| (5, "a", (*p).to_owned())).collect();
+    let emitted = run("SELECT t FROM a TIMESTAMP BY t", options(OnError::Stop), &events);
+    assert_eq!(emitted.rows.batch.len(), 1);
+    assert_eq!(emitted.counts.failed, BTreeMap::from([("invalid_timestamp", 2), ("undecodable", 1)]));
+    assert_eq!(emitted.counts.dropped, BTreeMap::from([("early", 1)]));
+    assert_eq!(emitted.failures.len(), 3);
+    assert!(emitted.stopped.is_none());
+}
+
+#[test]
+fn stateless_rows_keep_the_offset_of_their_event_and_count_in_it() {
+    let mut executor = executor("SELECT r.ArrayValue AS x FROM a CROSS APPLY GetArrayElements(xs) AS r", ExecutorOptions::default());
+    let events = ["{\"xs\":[1,2]}", "{\"xs\":[]}", "{\"xs\":[3,4,5]}"].map(|p| event(0, p));
+    executor.push_events("a", 7, &events);
+    let emitted = executor.take();
+    let ids: Vec<(i64, u32)> = emitted.rows.batch.meta().iter().map(|m| (m.offset, m.ordinal)).collect();
+    assert_eq!(ids, [(7, 0), (7, 1), (9, 0), (9, 1), (9, 2)]);
+    assert!(emitted.state.is_empty());
+    assert_eq!((emitted.counts.evaluated, emitted.counts.rows_out), (3, 5));
+}
+
+#[test]
+fn rows_with_state_count_on_in_the_newest_offset_across_commits() {
+    let query = "SELECT k, COUNT(*) AS n FROM a GROUP BY k, TumblingWindow(second, 5)";
+    let part = &parts(query)[0];
+    let mut executor = Executor::new(part, ExecutorOptions::default(), None).unwrap();
+    executor.push_events("a", 0, &[event(1, "{\"k\":1}"), event(2, "{\"k\":2}"), event(6, "{\"k\":3}")]);
+    let first = executor.take();
+    let ids = |e: &Emitted| e.rows.batch.meta().iter().map(|m| (m.offset, m.ordinal)).collect::<Vec<_>>();
+    assert_eq!(ids(&first), [(2, 0), (2, 1)]);
+
+    let mut again = Executor::new(part, ExecutorOptions::default(), None).unwrap();
+    let stored = |e: &Emitted| e.state.iter().filter_map(|c| c.value.clone().map(|v| (c.op, c.key.clone(), v))).collect::<Vec<_>>();
+    again.load_state(stored(&first).iter().map(|(op, k, v)| (*op, k.as_slice(), v.as_slice()))).unwrap();
+    again.tick(at(20));
+    let second = again.take();
+    assert_eq!(ids(&second), [(2, 2)]);
+    assert_eq!(lines(&second.rows), [r#"{"k":3,"n":1}"#]);
+}
+
+#[test]
+fn a_quiet_input_closes_its_windows_by_ticks() {
+    let mut executor =
+        executor("SELECT COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)", ExecutorOptions::default());
+    assert_eq!(executor.next_tick(), None);
+    executor.push_events("a", 0, &[event(3, &format!("{{\"t\":\"{}\"}}", at(3)))]);
+    let due = executor.next_tick().unwrap();
+    assert!(due > at(15) && due < at(16), "window end, plus the late tolerance: {due}");
+    executor.tick(at(15));
+    assert!(executor.take().rows.batch.is_empty());
+    executor.tick(due);
+    assert_eq!(lines(&executor.take().rows), [r#"{"n":1}"#]);
+    assert_eq!(executor.next_tick(), None);
+}
+
+#[test]
+fn rows_come_at_once_where_nothing_has_to_wait() {
+    for query in [
+        "SELECT v FROM a",
+        "SELECT v FROM a TIMESTAMP BY t",
+        "SELECT v FROM a TIMESTAMP BY t UNION SELECT v FROM a TIMESTAMP BY t WHERE 1 = 0",
+    ] {
+        let mut executor = executor(query, ExecutorOptions::default());
+        executor.push_events("a", 0, &[event(3, &format!("{{\"v\":1,\"t\":\"{}\"}}", at(3)))]);
+        assert_eq!(lines(&executor.take().rows), [r#"{"v":1}"#], "{query}");
+    }
+}
+
+#[test]
+fn parts_around_an_external_call_pass_rows_on() {
+    let parts = parts("WITH s AS (SELECT k, udf.score(v) AS p FROM a) SELECT k, p FROM s WHERE p > 1");
+    let part = &parts[0];
+    let mut root = Executor::new(part, ExecutorOptions::default(), None).unwrap();
+    root.push_events("a", 4, &[event(0, "{\"k\":\"x\",\"v\":1}"), event(0, "{\"k\":\"y\",\"v\":2}")]);
+    let mut asked = root.take().rows;
+    let last = asked.batch.width() - 1;
+    for i in 0..asked.batch.len() {
+        let argument = asked.batch.row(i)[last].clone();
+        assert_eq!(argument, Value::BigInt(i as i64 + 1));
+        asked.batch.row_mut(i)[last] = argument;
+    }
+    let mut tail = Executor::for_tail(part.external.as_ref().unwrap(), &part.columns, ExecutorOptions::default(), None).unwrap();
+    tail.push_rows(0, &asked);
+    let emitted = tail.take();
+    let mut rows = emitted.rows.clone();
+    for later in &parts[1..] {
+        let mut executor = Executor::new(later, ExecutorOptions::default(), None).unwrap();
+        executor.push_rows(0, &rows);
+        rows = executor.take().rows;
+    }
+    assert_eq!(lines(&rows), [r#"{"k":"y","p":2}"#]);
+    assert_eq!(rows.batch.meta()[0].offset, 5, "the id is that of the event");
+}
+
+#[test]
+fn windows_over_answers_close_when_the_part_before_says_so() {
+    let parts = parts("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS p FROM s GROUP BY TumblingWindow(second, 5)");
+    let last = parts.last().unwrap();
+    let mut executor = Executor::new(last, ExecutorOptions::default(), None).unwrap();
+    let meta = |time: i64| RowMeta { time: at(time), arrival: at(time), offset: time, ordinal: 0 };
+    let mut batch = crate::batch::Batch::new(1);
+    batch.push(meta(1), [Value::BigInt(2)]);
+    batch.push(meta(5), [Value::BigInt(3)]);
+    executor.push_rows(0, &Rows { columns: Arc::new([]), batch });
+    executor.tick(at(100));
+    assert!(executor.take().rows.batch.is_empty(), "only the part before knows that nothing more comes");
+    executor.advance(at(5));
+    assert!(executor.take().rows.batch.is_empty(), "a row at the end may still come");
+    executor.advance(at(6));
+    assert_eq!(lines(&executor.take().rows), [r#"{"p":5}"#]);
+}
+
+#[test]
+fn reference_tables_can_be_replaced_while_running() {
+    let mut executor = executor("SELECT a.k AS k, r.name AS name FROM a LEFT JOIN r ON a.k = r.k", ExecutorOptions::default());
+    let table = |name: &str| {
+        let fields = vec![(SmolStr::new("k"), Value::Float(1.0)), (SmolStr::new("name"), Value::text(name))];
+        Arc::new(vec![Value::record(crate::value::Record::from_unique(fields))])
+    };
+    let mut seen = Vec::new();
+    for (offset, name) in (0..).zip(["old", "new"]) {
+        executor.set_reference("r".into(), table(name));
+        executor.push_events("a", offset * 2, &[event(0, "{\"k\":1}"), event(0, "{\"k\":null}")]);
+        seen.extend(lines(&executor.take().rows));
+    }
+    assert_eq!(seen, [r#"{"k":1,"name":"old"}"#, r#"{"k":null,"name":null}"#, r#"{"k":1,"name":"new"}"#, r#"{"k":null,"name":null}"#]);
+}
+
+#[test]
+fn metadata_of_a_message_can_be_read() {
+    let message = MessageMeta { topic: "t/1".into(), qos: 1, retain: false, user_properties: vec![("site".into(), "x".into())] };
+    let event = RawEvent { message: Arc::new(message), ..event(0, "{}") };
+    let mut executor = executor(
+        "SELECT GetMetadataPropertyValue(a, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(a, '[User].[site]') AS site, EventEnqueuedUtcTime AS at FROM a",
+        ExecutorOptions::default(),
+    );
+    executor.push_events("a", 0, &[event]);
+    assert_eq!(lines(&executor.take().rows), [r#"{"topic":"t/1","site":"x","at":"2024-01-01T00:00:00.0000000Z"}"#]);
+}
+
+#[test]
+fn what_is_not_supported_is_said_before_anything_runs() {
+    let part = &parts("SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a")[0];
+    let error = Executor::new(part, ExecutorOptions::default(), None).unwrap_err();
+    assert!(matches!(error, EngineError::Unsupported { what: "AnomalyDetection_ChangePoint", .. }));
+}
+
+#[test]
+fn damaged_state_is_an_error() {
+    let part = &parts(QUERIES[0])[0];
+    let mut executor = Executor::new(part, ExecutorOptions::default(), None).unwrap();
+    assert!(matches!(executor.load_state([(1, &[9u8][..], &[][..])]), Err(EngineError::State { op: 1, .. })));
+}
+
+#[test]
+fn an_executor_moves_between_threads() {
+    fn moves<T: Send>(_: &T) {}
+    moves(&executor("SELECT v FROM a", ExecutorOptions::default()));
+}
