@@ -1,1 +1,290 @@
-//! To come.
+//! The job file: what to read, compute, call and write.
+//!
+//! In: TOML text. Out: a checked [`Job`], or every problem of the file at once, with line, caret and hint. Invariant: past
+//! [`parse`] nothing is left to validate but what lies outside the file: paths ([`load`] looks), secrets
+//! ([`Job::check_secrets`]), the query (`query`). Not here: any default that another module could choose for itself.
+
+mod address;
+mod function;
+mod input;
+mod journal;
+mod metrics;
+mod output;
+mod reader;
+mod secret;
+mod units;
+
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use address::{Broker, MqttAddress, Qos};
+pub use function::{AzureMlFunction, ColumnType, Function, FunctionKind, InputShape, ManualSignature, Mode, OnNan, WasmFunction};
+pub use input::{FileInput, Format, Input, InputKind, MqttInput};
+pub use journal::{Journal, OnFull};
+pub use metrics::Metrics;
+pub use output::{FileOutput, Fsync, MqttOutput, Output, OutputKind};
+pub use secret::{Secret, SecretError, SecretSource};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use reader::{Problems, Section};
+
+/// Job files are written by hand; more is the wrong file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The longest tolerance of the time policies: 20 days, 23:59:59.
+const TOLERANCE_MAX: Duration = Duration::from_secs(21 * 86_400 - 1);
+
+/// A checked job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Letters, digits, `-`, `_`, `.`; at most 64. Part of file names and client ids.
+    pub name: String,
+    /// The job file itself.
+    pub path: PathBuf,
+    /// The query file.
+    pub query: PathBuf,
+    /// What happens to a row that fails, unless its function says otherwise.
+    pub on_error: OnError,
+    /// Where a new statement starts to read.
+    pub start: Start,
+    pub time: TimePolicy,
+    /// At least one; in the order of the file, names unique ignoring case.
+    pub inputs: Vec<Input>,
+    /// Names unique when folded to letters and digits.
+    pub functions: Vec<Function>,
+    /// At least one; names unique ignoring case.
+    pub outputs: Vec<Output>,
+    pub journal: Journal,
+    pub metrics: Metrics,
+    /// Odd settings that stop nothing, to be shown once.
+    pub warnings: Diagnostics,
+    /// The file's text without literal secrets, for messages that come later.
+    text: String,
+}
+
+/// What happens to a row that fails at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// The row is set aside with its reason.
+    DeadLetter,
+    /// The failing expression becomes NULL.
+    Null,
+    /// The statement stops; intake goes on.
+    Stop,
+}
+
+impl OnError {
+    const WORDS: &[(&str, OnError)] = &[("dead-letter", OnError::DeadLetter), ("null", OnError::Null), ("stop", OnError::Stop)];
+}
+
+/// Where a new statement starts to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next event.
+    Now,
+    /// With the oldest event the journal still has.
+    Oldest,
+}
+
+/// Ingress policies of inputs with TIMESTAMP BY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimePolicy {
+    /// `None`: wait for ever.
+    pub late_tolerance: Option<Duration>,
+    pub out_of_order_tolerance: Duration,
+    /// For late events as well.
+    pub out_of_order_policy: OutOfOrderPolicy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfOrderPolicy {
+    Adjust,
+    Drop,
+}
+
+/// Reads and checks a job file, and that the files it names exist.
+///
+/// # Errors
+/// Every problem found.
+pub fn load(path: &Path) -> Result<Job, Diagnostics> {
+    let refused = |title: String, help: &str| {
+        let mut refused = Diagnostics::new(path.display().to_string(), "");
+        refused.push(Diagnostic::error(title, None).help(help));
+        refused
+    };
+    let mut text = String::new();
+    let opened = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    opened.map_err(|error| {
+        let help = match error.kind() {
+            ErrorKind::InvalidData => "a job file is UTF-8 text",
+            ErrorKind::IsADirectory => "name the job file inside it",
+            _ => "check the path and its permissions",
+        };
+        refused(format!("the job file cannot be read: {error}"), help)
+    })?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(format!("the job file is longer than {FILE_BYTES_MAX} bytes"), "check that it is the right file"));
+    }
+    read(&text, path, true)
+}
+
+/// Checks the text of a job file; `path` is its place, to which its paths are relative. Looks at no other file.
+///
+/// # Errors
+/// Every problem found.
+pub fn parse(text: &str, path: &Path) -> Result<Job, Diagnostics> {
+    read(text, path, false)
+}
+
+fn read(text: &str, path: &Path, look_at_files: bool) -> Result<Job, Diagnostics> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let problems = Problems::new(&path.display().to_string(), text, folder, look_at_files);
+    let job = reader::document(text, &problems).and_then(|root| checked(root, path, &problems));
+    let mut found = problems.into_inner();
+    found.sort();
+    match job {
+        Some(job) if !found.has_errors() => Ok(Job { text: found.text.clone(), warnings: found, ..job }),
+        _ => Err(found),
+    }
+}
+
+fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems: &Problems) -> Option<Job> {
+    let mut root = Section::root(document.get_ref(), problems);
+    let general = root.section("job", true).and_then(general);
+    let inputs = root.named("inputs", input::read);
+    let functions = root.named("functions", function::read);
+    let outputs = root.named("outputs", output::read);
+    for (kind, names, folded) in [
+        ("inputs", inputs.iter().map(|input| (&input.name, input.span)).collect::<Vec<_>>(), false),
+        ("functions", functions.iter().map(|function| (&function.name, function.span)).collect(), true),
+        ("outputs", outputs.iter().map(|output| (&output.name, output.span)).collect(), false),
+    ] {
+        unique(kind, &names, folded, problems);
+    }
+    for (kind, is_empty) in [("input", inputs.is_empty()), ("output", outputs.is_empty())] {
+        let key = format!("{kind}s");
+        if is_empty && !root.has(&key) {
+            problems.push(Diagnostic::error(format!("the job has no {kind}"), None).help(format!("add a section `[{key}.NAME]`")));
+        }
+    }
+    let name = general.as_ref().map_or("job", |general| general.name.as_str());
+    let journal = journal::read(root.section("journal", false), name, problems);
+    let metrics = metrics::read(root.section("metrics", false));
+    root.finish();
+    let general = general?;
+    Some(Job {
+        name: general.name,
+        path: path.to_path_buf(),
+        query: general.query,
+        on_error: general.on_error,
+        start: general.start,
+        time: general.time,
+        inputs,
+        functions,
+        outputs,
+        journal,
+        metrics,
+        warnings: Diagnostics::new(path.display().to_string(), ""),
+        text: String::new(),
+    })
+}
+
+/// What `[job]` holds.
+struct General {
+    name: String,
+    query: PathBuf,
+    on_error: OnError,
+    start: Start,
+    time: TimePolicy,
+}
+
+fn general(mut section: Section) -> Option<General> {
+    let name = section.required_text("name", "write `name = \"taxi\"`");
+    if let Some(name) = &name {
+        let fits = name.value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && (1..=64).contains(&name.value.len());
+        if !fits || name.value.starts_with('.') {
+            let error = Diagnostic::error("the job's name does not fit", name.span).label("expected letters, digits, `-`, `_` and `.`");
+            section.problems().push(error.help("it becomes part of file names and client ids: at most 64 characters, no leading `.`"));
+        }
+    }
+    let query = section.required_file("query", "write `query = \"taxi.asaql\"`; the path is relative to the job file");
+    let general = General {
+        name: name.map(|name| name.value).unwrap_or_default(),
+        query: query.unwrap_or_default(),
+        on_error: section.choice("on_error", OnError::WORDS, OnError::DeadLetter),
+        start: section.choice("start", &[("now", Start::Now), ("oldest", Start::Oldest)], Start::Oldest),
+        time: TimePolicy {
+            late_tolerance: section.duration_or_forever("late_tolerance", Duration::ZERO, TOLERANCE_MAX, Some(Duration::from_secs(5))),
+            out_of_order_tolerance: section.duration("out_of_order_tolerance", Duration::ZERO, TOLERANCE_MAX, Duration::ZERO),
+            out_of_order_policy: section.choice(
+                "out_of_order_policy",
+                &[("adjust", OutOfOrderPolicy::Adjust), ("drop", OutOfOrderPolicy::Drop)],
+                OutOfOrderPolicy::Adjust,
+            ),
+        },
+    };
+    section.finish();
+    Some(general)
+}
+
+/// Names that a query could not tell apart.
+fn unique(kind: &str, names: &[(&String, Span)], folded: bool, problems: &Problems) {
+    let key = |name: &str| {
+        let letters = name.chars().filter(|c| !folded || c.is_alphanumeric());
+        letters.flat_map(char::to_lowercase).collect::<String>()
+    };
+    let mut seen: Vec<(String, &String)> = Vec::new();
+    for (name, span) in names {
+        match seen.iter().find(|(other, _)| *other == key(name)) {
+            Some((_, other)) => {
+                let error = Diagnostic::error(format!("two {kind} of the same name"), *span)
+                    .label(format!("a query cannot tell it from `{other}`"));
+                problems.push(error.help(if folded {
+                    "letters and digits have to differ, ignoring letter case"
+                } else {
+                    "names have to differ in more than letter case"
+                }));
+            }
+            None => seen.push((key(name), name)),
+        }
+    }
+}
+
+impl Job {
+    /// The folder of the job file.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Every secret the job names.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
+            InputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
+            InputKind::File(_) => None,
+        });
+        let functions = self.functions.iter().filter_map(|function| match &function.kind {
+            FunctionKind::AzureMl(endpoint) => endpoint.key.as_ref(),
+            FunctionKind::Wasm(_) => None,
+        });
+        let outputs = self.outputs.iter().filter_map(|output| match &output.kind {
+            OutputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
+            OutputKind::File(_) | OutputKind::Stdout => None,
+        });
+        inputs.chain(functions).chain(outputs)
+    }
+
+    /// Reads every secret once, to find what is missing before the job starts.
+    ///
+    /// # Errors
+    /// A problem for each secret that cannot be read, at its place in the job file.
+    pub fn check_secrets(&self) -> Result<(), Diagnostics> {
+        let mut errors = Diagnostics::new(self.path.display().to_string(), self.text.as_str());
+        for secret in self.secrets() {
+            if let Err(error) = secret.read() {
+                errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be read").help(error.help()));
+            }
+        }
+        errors.into_result(())
+    }
+}

@@ -23,6 +23,10 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 /// Parentheses, calls, CASE and prefix operators inside each other. No person writes more, and each level costs stack.
 const NESTING_MAX: usize = 64;
 
+/// Calls of the expression parser inside each other: two for a level of plain nesting, and room for mixed operators. A build without
+/// optimisation then needs less than half of a thread's 2 MiB.
+const RECURSION_MAX: usize = 2 * NESTING_MAX + 16;
+
 /// Levels of an expression's tree. Chains of AND and of OR are balanced, so only very long arithmetic reaches it.
 const HEIGHT_MAX: usize = 128;
 
@@ -48,6 +52,7 @@ struct Parser<'a> {
     tokens: Vec<Token>,
     at: usize,
     nesting: usize,
+    recursion: usize,
     in_step: bool,
     /// Index of the last word that was taken for an alias without AS: the likeliest misspelt keyword.
     loose_alias: Option<usize>,
@@ -55,7 +60,7 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Parser<'a> {
-        Parser { text, tokens: lex(text), at: 0, nesting: 0, in_step: false, loose_alias: None }
+        Parser { text, tokens: lex(text), at: 0, nesting: 0, recursion: 0, in_step: false, loose_alias: None }
     }
 
     fn script(&mut self, errors: &mut Diagnostics) -> Script {
@@ -85,7 +90,7 @@ impl<'a> Parser<'a> {
 
     /// Goes on to where the next statement may start.
     fn recover(&mut self, start: usize) {
-        (self.nesting, self.in_step) = (0, false);
+        (self.nesting, self.recursion, self.in_step) = (0, 0, false);
         if self.at == start {
             self.bump();
         }

@@ -1,1 +1,714 @@
-//! To come.
+//! Job files: what a good one says, and every problem of bad ones, drawn whole.
+
+use std::path::Path;
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use forebay::job::{self, *};
+use secrecy::ExposeSecret;
+
+const SMALL: &str = r#"
+[job]
+name  = "taxi"
+query = "taxi.asaql"
+
+[inputs.rides]
+type   = "mqtt"
+url    = "mqtt://127.0.0.1:1883"
+topics = ["taxi/+/rides"]
+
+[functions.createArray]
+type      = "wasm"
+component = "udfs/create_array.wasm"
+
+[functions.score]
+type = "azureml"
+url  = "http://127.0.0.1:5001/score"
+key  = "env:AML_KEY"
+
+[outputs.scored]
+type  = "mqtt"
+url   = "mqtt://127.0.0.1:1883"
+topic = "taxi/scored"
+"#;
+
+fn good(text: &str) -> Job {
+    job::parse(text, Path::new("jobs/taxi.toml")).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The message of a bad file that is `SMALL` with some changes.
+fn bad(changes: &[(&str, &str)], want: Expect) {
+    let text = changes.iter().fold(SMALL.to_string(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    });
+    want.assert_eq(&job::parse(&text, Path::new("taxi.toml")).expect_err("a bad file").to_string());
+}
+
+fn mib(count: u64) -> u64 {
+    count << 20
+}
+
+#[test]
+fn a_small_job_has_the_documented_defaults() {
+    let job = good(SMALL);
+    assert_eq!((job.name.as_str(), job.query.as_path()), ("taxi", Path::new("jobs/taxi.asaql")));
+    assert_eq!((job.on_error, job.start), (OnError::DeadLetter, Start::Oldest));
+    let time = TimePolicy {
+        late_tolerance: Some(Duration::from_secs(5)),
+        out_of_order_tolerance: Duration::ZERO,
+        out_of_order_policy: OutOfOrderPolicy::Adjust,
+    };
+    assert_eq!(job.time, time);
+
+    let InputKind::Mqtt(rides) = &job.inputs[0].kind else { panic!("{:?}", job.inputs) };
+    let address = MqttAddress { host: "127.0.0.1".into(), port: 1883, tls: false };
+    assert_eq!((&rides.broker.address, rides.broker.keep_alive, &rides.broker.client_id), (&address, Duration::from_secs(30), &None));
+    assert_eq!((rides.topics.as_slice(), rides.qos), (["taxi/+/rides".to_string()].as_slice(), Qos::AtLeastOnce));
+    assert_eq!((rides.payload_bytes_max as u64, rides.unacked_bytes_max as u64), (mib(1), mib(16)));
+    assert_eq!((rides.receive_maximum, rides.session_expiry), (1_000, Some(Duration::from_secs(7 * 86_400))));
+
+    let FunctionKind::Wasm(array) = &job.functions[0].kind else { panic!("{:?}", job.functions) };
+    assert_eq!((array.component.as_path(), &array.export), (Path::new("jobs/udfs/create_array.wasm"), &None));
+    assert_eq!((array.memory, array.timeout, array.result_bytes_max), (mib(32), Duration::from_millis(100), mib(1)));
+
+    let FunctionKind::AzureMl(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    assert_eq!((score.url.as_str(), score.swagger_url.as_ref()), ("http://127.0.0.1:5001/score", None));
+    assert_eq!((score.max_batch_count, score.max_batch_bytes, score.parallel_requests), (1_000, 1_000_000, 20));
+    assert_eq!((score.linger, score.request_timeout), (Duration::from_millis(20), Duration::from_secs(10)));
+    assert_eq!((score.mode, score.nan, &score.signature), (Mode::Edge, OnNan::Null, &None));
+
+    let OutputKind::Mqtt(scored) = &job.outputs[0].kind else { panic!("{:?}", job.outputs) };
+    assert_eq!((scored.topic.as_str(), scored.qos, scored.retain), ("taxi/scored", Qos::AtLeastOnce, false));
+
+    let journal = Journal {
+        path: "jobs/taxi.db".into(),
+        max_bytes: mib(1024),
+        on_full: OnFull::Block,
+        retention: Duration::ZERO,
+        dead_letters_max_bytes: mib(64),
+        commit_interval: Duration::from_millis(20),
+        commit_records: 1_000,
+    };
+    assert_eq!(job.journal, journal);
+    assert_eq!((job.metrics.enabled, job.metrics.listen.to_string()), (true, "127.0.0.1:9464".into()));
+    assert!(job.warnings.is_empty());
+}
+
+#[test]
+fn every_setting_can_be_set() {
+    let job = good(
+        r#"
+        [job]
+        name = "plant-7"
+        query = "/etc/forebay/plant.asaql"
+        on_error = "stop"
+        start = "now"
+        late_tolerance = -1
+        out_of_order_tolerance = "1m30s"
+        out_of_order_policy = "drop"
+
+        [inputs.rides]
+        type = "mqtt"
+        url = "mqtts://[::1]"
+        topics = ["a/#", "$share/g/b"]
+        qos = 0
+        username = "gw"
+        password = "file:secrets/mqtt"
+        ca_file = "ca.pem"
+        client_id = "gw-7"
+        keep_alive = "1m"
+        payload_bytes_max = "64KiB"
+        receive_maximum = 20
+        unacked_bytes_max = 1048576
+        session_expiry = "forever"
+        format = "json"
+
+        [inputs."my file"]
+        type = "file"
+        path = "rides.jsonl"
+
+        [functions.f]
+        type = "wasm"
+        component = "f.wasm"
+        export = "some-other"
+        memory = "128MiB"
+        timeout = "1s"
+        result_bytes_max = "2MB"
+        on_error = "null"
+
+        [functions.score]
+        type = "azureml"
+        url = "https://e.westeurope.inference.ml.azure.com/score"
+        key = "credential:aml"
+        swagger_url = "https://e.westeurope.inference.ml.azure.com/swagger.json"
+        max_batch_count = 50
+        max_batch_bytes = "100KB"
+        parallel_requests = 2
+        linger = "0s"
+        request_timeout = "3s"
+        mode = "asa"
+        order = "stream"
+        on_error = "dead-letter"
+        ca_file = "ca.pem"
+        constants = { z = 1, method = "predict", list = [1.5, true], inner = { x = 0x10 } }
+        nan = "dead-letter"
+        deployment = "blue"
+        input_path = "Inputs.data"
+        input_kind = "records"
+        columns = [{ name = "distance", type = "float" }, { name = "note", type = "any" }]
+        output_path = ["Results"]
+
+        [outputs.a]
+        type = "file"
+        path = "out/a.jsonl"
+        rotate_bytes = "1GB"
+        rotate_interval = "1d"
+        keep_files = 3
+        fsync = "interval"
+        fsync_interval = "250ms"
+        row_id = "id"
+        [outputs.b]
+        type = "stdout"
+
+        [journal]
+        path = "/var/lib/forebay/plant.db"
+        max_bytes = "100MiB"
+        on_full = "drop-oldest"
+        retention = "7d"
+        dead_letters_max_bytes = "10MiB"
+        commit_interval = "5ms"
+        commit_records = 10
+
+        [metrics]
+        listen = "0.0.0.0:9000"
+        allow_remote = true
+        "#,
+    );
+    assert_eq!(job.query, Path::new("/etc/forebay/plant.asaql"));
+    assert_eq!((job.on_error, job.start, job.time.late_tolerance), (OnError::Stop, Start::Now, None));
+    assert_eq!((job.time.out_of_order_tolerance, job.time.out_of_order_policy), (Duration::from_secs(90), OutOfOrderPolicy::Drop));
+    let names: Vec<&str> = job.inputs.iter().map(|input| input.name.as_str()).collect();
+    assert_eq!(names, ["rides", "my file"]);
+    let InputKind::Mqtt(rides) = &job.inputs[0].kind else { panic!("{:?}", job.inputs) };
+    assert_eq!(rides.broker.address, MqttAddress { host: "::1".into(), port: 8883, tls: true });
+    assert_eq!(rides.broker.password.as_ref().expect("password").source(), &SecretSource::File("jobs/secrets/mqtt".into()));
+    assert_eq!((rides.qos, rides.session_expiry, rides.unacked_bytes_max), (Qos::AtMostOnce, None, 1 << 20));
+    assert_eq!(
+        job.functions.iter().map(|function| function.on_error).collect::<Vec<_>>(),
+        [Some(OnError::Null), Some(OnError::DeadLetter)]
+    );
+    let FunctionKind::AzureMl(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    let constants = serde_json::to_string(&score.constants).expect("json");
+    assert_eq!(constants, r#"[["z",1],["method","predict"],["list",[1.5,true]],["inner",{"x":16}]]"#);
+    let signature = ManualSignature {
+        input_path: vec!["Inputs".into(), "data".into()],
+        input: InputShape::Records,
+        columns: vec![("distance".into(), Some(forebay::value::Type::Float)), ("note".into(), None)],
+        output_path: Some(vec!["Results".into()]),
+    };
+    assert_eq!(score.signature, Some(signature));
+    let file = FileOutput {
+        path: "jobs/out/a.jsonl".into(),
+        rotate_bytes: Some(1_000_000_000),
+        rotate_interval: Some(Duration::from_secs(86_400)),
+        keep_files: Some(3),
+        fsync: Fsync::Interval(Duration::from_millis(250)),
+    };
+    assert_eq!((&job.outputs[0].kind, job.outputs[0].row_id.as_deref()), (&OutputKind::File(file), Some("id")));
+    assert_eq!(job.outputs[1].kind, OutputKind::Stdout);
+    assert_eq!(
+        (job.journal.on_full, job.journal.retention, job.journal.commit_records),
+        (OnFull::DropOldest, Duration::from_secs(604_800), 10)
+    );
+    assert_eq!(job.metrics.listen.to_string(), "0.0.0.0:9000");
+}
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    expect![[r#"
+        error: the section `[job]` is missing
+          --> taxi.toml
+           = help: start the file with `[job]`
+
+        error: the job has no input
+          --> taxi.toml
+           = help: add a section `[inputs.NAME]`
+
+        error: the job has no output
+          --> taxi.toml
+           = help: add a section `[outputs.NAME]`
+
+        3 errors
+    "#]]
+    .assert_eq(&job::parse("", Path::new("taxi.toml")).expect_err("empty").to_string());
+}
+
+#[test]
+fn text_that_is_no_toml() {
+    bad(
+        &[("name  = \"taxi\"", "name = taxi\nx = \"a")],
+        expect![[r#"
+        error: invalid boolean, expected `true`
+          --> taxi.toml:3:8
+           |
+         3 | name = taxi
+           |        ^^^^
+           = help: the job file is TOML: `key = "text"` under `[section]`
+
+        error: invalid basic string, expected `"`
+          --> taxi.toml:4:7
+           |
+         4 | x = "a
+           |       ^
+           = help: the job file is TOML: `key = "text"` under `[section]`
+
+        2 errors
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_keys_and_sections_get_a_suggestion() {
+    bad(
+        &[("topics", "topic"), ("[outputs.scored]", "[output.scored]"), ("component", "colour = 1\ncomponent")],
+        expect![[r#"
+            error: the job has no output
+              --> taxi.toml
+               = help: add a section `[outputs.NAME]`
+
+            error: `[inputs.rides]` needs `topics`
+              --> taxi.toml:6:9
+               |
+             6 | [inputs.rides]
+               |         ^^^^^ `topics` is missing
+               = help: write `topics = ["taxi/+/rides"]`
+
+            error: unknown key `topic`
+              --> taxi.toml:9:1
+               |
+             9 | topic = ["taxi/+/rides"]
+               | ^^^^^ `[inputs.rides]` has no such key
+               = help: did you mean `topics`?
+
+            error: unknown key `colour`
+               --> taxi.toml:13:1
+                |
+             13 | colour = 1
+                | ^^^^^^ `[functions.createArray]` has no such key
+                = help: known are type, component, export, memory, timeout, result_bytes_max, on_error
+
+            error: unknown key `output`
+               --> taxi.toml:21:2
+                |
+             21 | [output.scored]
+                |  ^^^^^^ the job file has no such key
+                = help: did you mean `outputs`?
+
+            5 errors
+        "#]],
+    );
+}
+
+#[test]
+fn missing_keys_are_told_at_their_section() {
+    bad(
+        &[
+            ("name  = \"taxi\"\n", ""),
+            ("type  = \"mqtt\"\nurl   = \"mqtt://127.0.0.1:1883\"\n", "type = \"mqtt\"\n"),
+            ("type = \"azureml\"\n", ""),
+        ],
+        expect![[r#"
+            error: `[job]` needs `name`
+              --> taxi.toml:2:2
+               |
+             2 | [job]
+               |  ^^^ `name` is missing
+               = help: write `name = "taxi"`
+
+            error: `[functions.score]` needs `type`
+               --> taxi.toml:14:12
+                |
+             14 | [functions.score]
+                |            ^^^^^ `type` is missing
+                = help: write `type = "wasm"` or `type = "azureml"`
+
+            error: `[outputs.scored]` needs `url`
+               --> taxi.toml:18:10
+                |
+             18 | [outputs.scored]
+                |          ^^^^^^ `url` is missing
+                = help: write `url = "mqtt://127.0.0.1:1883"`
+
+            3 errors
+        "#]],
+    );
+}
+
+#[test]
+fn a_literal_key_is_refused_and_not_shown() {
+    bad(
+        &[("env:AML_KEY", "s3cr3t-k3y"), ("mqtt://127.0.0.1:1883", "mqtt://gw:hunter2@127.0.0.1:1883")],
+        expect![[r#"
+            error: a password stands in an address
+              --> taxi.toml:8:10
+               |
+             8 | url    = "********************************"
+               |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ expected the address without `user:password@`
+               = help: write `username = "…"` and `password = "env:NAME"`, or `key = "env:NAME"` for an endpoint
+
+            error: `key` is written into the job file
+               --> taxi.toml:18:8
+                |
+             18 | key  = "**********"
+                |        ^^^^^^^^^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
+                = note: job files are copied and logged; secrets are only referred to
+                = help: put the secret into an environment variable and write `key = "env:NAME"`
+
+            2 errors
+        "#]],
+    );
+}
+
+#[test]
+fn qos_2_is_refused_with_the_reason() {
+    bad(
+        &[("topics = ", "qos = 2\ntopics = ")],
+        expect![[r#"
+        error: QoS 2 is not supported
+          --> taxi.toml:9:7
+           |
+         9 | qos = 2
+           |       ^ expected 0 or 1
+           = note: QoS 2 is exactly once for one hop only and costs two more packets a message; with QoS 1 every row carries an id by which repeats are dropped
+           = help: write `qos = 1`
+    "#]],
+    );
+}
+
+#[test]
+fn addresses_that_are_none() {
+    bad(
+        &[
+            ("mqtt://127.0.0.1:1883", "tcp://127.0.0.1:1883"),
+            ("http://127.0.0.1:5001/score", "127.0.0.1/score"),
+            ("mqtt://127.0.0.1:1883", "mqtt://h/a/b"),
+        ],
+        expect![[r#"
+            error: brokers are addressed by `mqtt://`
+              --> taxi.toml:8:10
+               |
+             8 | url    = "tcp://127.0.0.1:1883"
+               |          ^^^^^^^^^^^^^^^^^^^^^^ expected `mqtt://` or `mqtts://`
+               = help: write `mqtt://host:1883`, or `mqtts://host:8883` for TLS
+
+            error: this is no address: relative URL without a base
+               --> taxi.toml:17:8
+                |
+             17 | url  = "127.0.0.1/score"
+                |        ^^^^^^^^^^^^^^^^^ cannot be read
+                = help: write `https://host/score`, or `http://127.0.0.1:5001/score`
+
+            error: an address of a broker has no path
+               --> taxi.toml:22:9
+                |
+             22 | url   = "mqtt://h/a/b"
+                |         ^^^^^^^^^^^^^^ expected only host and port
+                = help: topics are listed by `topics` or `topic`
+
+            3 errors
+        "#]],
+    );
+}
+
+#[test]
+fn units_ranges_and_types() {
+    bad(
+        &[
+            (
+                "type = \"azureml\"",
+                "type = \"azureml\"\nmax_batch_count = 20000\nlinger = 20\nparallel_requests = \"many\"\nmax_batch_bytes = \"1 apple\"",
+            ),
+            ("[job]", "[journal]\nmax_bytes = \"1KB\"\non_full = \"drop\"\n[job]\nlate_tolerance = \"30d\""),
+            ("topics = [\"taxi/+/rides\"]", "topics = [\"taxi/#/rides\", 7]\npayload_bytes_max = \"32MiB\""),
+        ],
+        expect![[r#"
+            error: `max_bytes` has the wrong form
+              --> taxi.toml:3:13
+               |
+             3 | max_bytes = "1KB"
+               |             ^^^^^ expected a size from "16MiB" to "16TiB"
+               = help: write it with a unit, like "32MiB" or "1GB"; the default is "1GiB"
+
+            error: `on_full` has the wrong form
+              --> taxi.toml:4:11
+               |
+             4 | on_full = "drop"
+               |           ^^^^^^ expected "block" or "drop-oldest"
+               = help: write `on_full = "block"`
+
+            error: `late_tolerance` has the wrong form
+              --> taxi.toml:6:18
+               |
+             6 | late_tolerance = "30d"
+               |                  ^^^^^ expected a duration from "0s" to "20d23h59m59s"
+               = help: write it with a unit, like "20ms", "5s" or "7d"; or "forever"; the default is "5s"
+
+            error: `taxi/#/rides` is no topic here
+               --> taxi.toml:13:11
+                |
+             13 | topics = ["taxi/#/rides", 7]
+                |           ^^^^^^^^^^^^^^ `#` stands for all that follows: `a/#`
+
+            error: `topics` has the wrong form
+               --> taxi.toml:13:27
+                |
+             13 | topics = ["taxi/#/rides", 7]
+                |                           ^ expected a text
+                = help: write `topics = ["…"]`
+
+            error: `payload_bytes_max` is above `unacked_bytes_max`
+               --> taxi.toml:14:21
+                |
+             14 | payload_bytes_max = "32MiB"
+                |                     ^^^^^^^ one message would never fit
+                = help: raise `unacked_bytes_max` or lower `payload_bytes_max`
+
+            error: `max_batch_count` has the wrong form
+               --> taxi.toml:22:19
+                |
+             22 | max_batch_count = 20000
+                |                   ^^^^^ expected a whole number from 1 to 10000
+                = help: the default is 1000
+
+            error: `linger` has the wrong form
+               --> taxi.toml:23:10
+                |
+             23 | linger = 20
+                |          ^^ expected a duration from "0s" to "10s"
+                = help: write it with a unit, like "20ms", "5s" or "7d"; the default is "20ms"
+
+            error: `parallel_requests` has the wrong form
+               --> taxi.toml:24:21
+                |
+             24 | parallel_requests = "many"
+                |                     ^^^^^^ expected a whole number from 1 to 256
+                = help: the default is 20
+
+            error: `max_batch_bytes` has the wrong form
+               --> taxi.toml:25:19
+                |
+             25 | max_batch_bytes = "1 apple"
+                |                   ^^^^^^^^^ expected a size from "1KiB" to "64MiB"
+                = help: write it with a unit, like "32MiB" or "1GB"; the default is "1MB"
+
+            10 errors
+        "#]],
+    );
+}
+
+#[test]
+fn names_that_a_query_cannot_tell_apart() {
+    bad(
+        &[("[functions.score]", "[functions.create_array]"), ("[outputs.scored]", "[outputs.Scored]\ntype = \"stdout\"\n[outputs.scored]")],
+        expect![[r#"
+            error: two functions of the same name
+               --> taxi.toml:15:12
+                |
+             15 | [functions.create_array]
+                |            ^^^^^^^^^^^^ a query cannot tell it from `createArray`
+                = help: letters and digits have to differ, ignoring letter case
+
+            error: two outputs of the same name
+               --> taxi.toml:22:10
+                |
+             22 | [outputs.scored]
+                |          ^^^^^^ a query cannot tell it from `Scored`
+                = help: names have to differ in more than letter case
+
+            2 errors
+        "#]],
+    );
+}
+
+#[test]
+fn settings_that_contradict_each_other() {
+    bad(
+        &[
+            ("url    = \"mqtt://127.0.0.1:1883\"", "url = \"mqtt://127.0.0.1:1883\"\nca_file = \"ca.pem\""),
+            ("key  = \"env:AML_KEY\"", "columns = []\noutput_path = \"a..b\""),
+            (
+                "[outputs.scored]",
+                "[outputs.file]\ntype = \"file\"\npath = \"a\"\nkeep_files = 3\nfsync_interval = \"1s\"\n[metrics]\nlisten = \"0.0.0.0:1\"\n[outputs.scored]",
+            ),
+        ],
+        expect![[r#"
+            error: `ca_file` without TLS
+              --> taxi.toml:9:11
+               |
+             9 | ca_file = "ca.pem"
+               |           ^^^^^^^^ has no use with `mqtt://`
+               = help: write the url with `mqtts://`
+
+            error: `columns` without `input_kind`
+               --> taxi.toml:19:11
+                |
+             19 | columns = []
+                |           ^^ half a signature
+                = help: write `input_kind = "array"`, or leave the signature to the endpoint's swagger
+
+            error: `output_path` has an empty part
+               --> taxi.toml:20:15
+                |
+             20 | output_path = "a..b"
+                |               ^^^^^^ expected names
+                = help: write `output_path = "Inputs.data"`; names with points stand in a list
+
+            error: `keep_files` without rotation
+               --> taxi.toml:25:14
+                |
+             25 | keep_files = 3
+                |              ^ there is only one file
+                = help: add `rotate_bytes = "64MiB"` or `rotate_interval = "1d"`
+
+            error: `fsync_interval` has no use here
+               --> taxi.toml:26:18
+                |
+             26 | fsync_interval = "1s"
+                |                  ^^^^ only with `fsync = "interval"`
+                = help: write `fsync = "interval"`, or leave this out
+
+            error: metrics would be open to the network
+               --> taxi.toml:28:10
+                |
+             28 | listen = "0.0.0.0:1"
+                |          ^^^^^^^^^^^ expected a loopback address
+                = help: metrics have no login; write `allow_remote = true` if that is meant
+
+            6 errors
+        "#]],
+    );
+}
+
+#[test]
+fn columns_of_a_signature() {
+    bad(
+        &[(
+            "key  = \"env:AML_KEY\"",
+            "input_kind = \"split\"\ncolumns = [{ name = \"a\", type = \"flaot\" }, { name = \"b\" }, 3, { name = \"c\", type = \"bit\", unit = 1 }]\nconstants = { when = 2024-01-01 }",
+        )],
+        expect![[r#"
+            error: this is no type of a column
+               --> taxi.toml:19:33
+                |
+             19 | columns = [{ name = "a", type = "flaot" }, { name = "b" }, 3, { name = "c", type = "bit", unit = 1 }]
+                |                                 ^^^^^^^ expected a type of the query language
+                = help: did you mean "float"?
+
+            error: `[functions.score.columns]` needs `type`
+               --> taxi.toml:19:44
+                |
+             19 | columns = [{ name = "a", type = "flaot" }, { name = "b" }, 3, { name = "c", type = "bit", unit = 1 }]
+                |                                            ^^^^^^^^^^^^^^ `type` is missing
+                = help: write `columns = [{ name = "distance", type = "float" }]`
+
+            error: a column has the wrong form
+               --> taxi.toml:19:60
+                |
+             19 | columns = [{ name = "a", type = "flaot" }, { name = "b" }, 3, { name = "c", type = "bit", unit = 1 }]
+                |                                                            ^ expected `{ name, type }`
+                = help: write `columns = [{ name = "distance", type = "float" }]`
+
+            error: unknown key `unit`
+               --> taxi.toml:19:91
+                |
+             19 | columns = [{ name = "a", type = "flaot" }, { name = "b" }, 3, { name = "c", type = "bit", unit = 1 }]
+                |                                                                                           ^^^^ `[functions.score.columns]` has no such key
+                = help: known are name, type
+
+            error: a constant has no JSON form
+               --> taxi.toml:20:22
+                |
+             20 | constants = { when = 2024-01-01 }
+                |                      ^^^^^^^^^^ dates are texts in JSON
+                = help: write a text, a number, `true`, `false`, a list or a table
+
+            5 errors
+        "#]],
+    );
+}
+
+#[test]
+fn passwords_without_tls_are_warned_of() {
+    let text = SMALL.replacen("mqtt://127.0.0.1:1883\"", "mqtt://broker.plant\"\nusername = \"gw\"\npassword = \"env:MQTT\"", 1);
+    expect![[r#"
+        warning: the password crosses the network unencrypted
+          --> jobs/taxi.toml:8:1
+           |
+         8 | url    = "mqtt://broker.plant"
+           | ^^^ no TLS
+           = help: write the url with `mqtts://`
+    "#]]
+    .assert_eq(&good(&text).warnings.to_string());
+}
+
+#[test]
+fn files_that_do_not_exist_are_told_by_load() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("taxi.toml");
+    std::fs::write(&path, SMALL).expect("written");
+    std::fs::write(folder.path().join("taxi.asaql"), "SELECT * INTO scored FROM rides").expect("written");
+    let errors = job::load(&path).expect_err("the component is missing").to_string();
+    expect![[r#"
+        error: `component` names no file
+           --> FOLDER/taxi.toml:13:13
+            |
+         13 | component = "udfs/create_array.wasm"
+            |             ^^^^^^^^^^^^^^^^^^^^^^^^ FOLDER/udfs/create_array.wasm does not exist
+            = help: paths are relative to the job file
+    "#]]
+    .assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
+    std::fs::create_dir(folder.path().join("udfs")).expect("folder");
+    std::fs::write(folder.path().join("udfs/create_array.wasm"), "").expect("written");
+    job::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+    let missing = job::load(&folder.path().join("none.toml")).expect_err("no such file").to_string();
+    expect![[r#"
+        error: the job file cannot be read: No such file or directory (os error 2)
+          --> FOLDER/none.toml
+           = help: check the path and its permissions
+    "#]]
+    .assert_eq(&missing.replace(&folder.path().display().to_string(), "FOLDER"));
+}
+
+#[test]
+fn secrets_are_read_when_asked_for() {
+    let folder = tempfile::tempdir().expect("folder");
+    let text = SMALL.replace("env:AML_KEY", "file:key");
+    let job = job::parse(&text, &folder.path().join("taxi.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    let errors = job.check_secrets().expect_err("there is no such file").to_string();
+    expect![[r#"
+        error: FOLDER/key cannot be read: No such file or directory (os error 2)
+           --> FOLDER/taxi.toml:18:8
+            |
+         18 | key  = "file:key"
+            |        ^^^^^^^^^^ cannot be read
+            = help: check the path and its permissions
+    "#]]
+    .assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
+    for key in ["first", "second"] {
+        std::fs::write(folder.path().join("key"), format!("{key}\n")).expect("written");
+        let read: Vec<String> = job.secrets().map(|secret| secret.read().expect("readable").expose_secret().to_string()).collect();
+        assert_eq!(read, [key]);
+    }
+    assert!(job.check_secrets().is_ok());
+    let unset = good(&SMALL.replace("AML_KEY", "FOREBAY_TEST_NO_SUCH_VARIABLE")).check_secrets().expect_err("not set");
+    expect![[r#"
+        error: the environment variable FOREBAY_TEST_NO_SUCH_VARIABLE is not set
+           --> jobs/taxi.toml:18:8
+            |
+         18 | key  = "env:FOREBAY_TEST_NO_SUCH_VARIABLE"
+            |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ cannot be read
+            = help: set it where forebay is started
+    "#]]
+    .assert_eq(&unset.to_string());
+}

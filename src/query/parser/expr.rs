@@ -4,7 +4,7 @@
 //! OR. A sign takes in the products behind it: `-a / b` is `-(a / b)`.
 
 use super::error::{Error, error, reserved, shown, subquery};
-use super::{HEIGHT_MAX, NESTING_MAX, Parsed, Parser};
+use super::{HEIGHT_MAX, NESTING_MAX, Parsed, Parser, RECURSION_MAX};
 use crate::diagnostic::Span;
 use crate::query::ast::{BinaryOp, Expr, ExprKind, Ident, Literal, UnaryOp};
 use crate::query::token::{Kind, Sign, is_reserved};
@@ -60,6 +60,16 @@ impl Parser<'_> {
 
     /// An expression of operators that bind at least as tightly as `level`.
     pub(super) fn tree(&mut self, level: Level) -> Parsed<Tree> {
+        if self.recursion >= RECURSION_MAX {
+            return Err(self.too_deep());
+        }
+        self.recursion += 1;
+        let read = self.operators(level);
+        self.recursion -= 1;
+        read
+    }
+
+    fn operators(&mut self, level: Level) -> Parsed<Tree> {
         let mut left = self.prefix(level)?;
         let mut is_predicate = false;
         loop {
@@ -273,6 +283,11 @@ impl Parser<'_> {
             }
             _ => Err(self.unexpected("the name of a field", &[])),
         }
+    }
+
+    fn too_deep(&self) -> Error {
+        let error = error("the expression is nested too deep", self.peek().span, format!("more than {NESTING_MAX} levels"));
+        Box::new(error.help("compute a part of it in a step of `WITH`"))
     }
 
     fn second_comparison(&self) -> Error {

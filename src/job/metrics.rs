@@ -1,0 +1,38 @@
+//! `[metrics]`: the address of metrics and health.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::reader::Section;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    pub enabled: bool,
+    /// Default 127.0.0.1:9464. Beyond loopback only with `allow_remote`: what it tells is not protected.
+    pub listen: SocketAddr,
+}
+
+pub(super) fn read(section: Option<Section>) -> Metrics {
+    let mut metrics = Metrics { enabled: true, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) };
+    let Some(mut section) = section else { return metrics };
+    metrics.enabled = section.boolean("enabled", metrics.enabled);
+    let allow_remote = section.boolean("allow_remote", false);
+    if let Some(text) = section.text("listen") {
+        match text.value.parse::<SocketAddr>() {
+            Ok(listen) if listen.ip().is_loopback() || allow_remote => metrics.listen = listen,
+            Ok(_) => section.wrong(
+                "listen",
+                "metrics would be open to the network",
+                "expected a loopback address",
+                "metrics have no login; write `allow_remote = true` if that is meant",
+            ),
+            Err(_) => section.wrong(
+                "listen",
+                "`listen` has the wrong form",
+                "expected an address and a port",
+                "write `listen = \"127.0.0.1:9464\"`",
+            ),
+        }
+    }
+    section.finish();
+    metrics
+}

@@ -1,0 +1,404 @@
+//! Walks the TOML document: each key is asked for once, with its type and range; what nobody asked for is unknown.
+//!
+//! Invariant: a problem never ends the walk, so all of them are found; a key with a problem reads as its default.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::secret::Secret;
+use super::units;
+use crate::diagnostic::{Diagnostic, Diagnostics, Span, suggest};
+
+/// A text of the file, and where it stands.
+pub(super) struct Text {
+    pub value: String,
+    pub span: Span,
+}
+
+/// What is wrong, collected.
+pub(super) struct Problems {
+    found: RefCell<Diagnostics>,
+    /// Paths of the file are relative to this.
+    pub folder: PathBuf,
+    look_at_files: bool,
+}
+
+impl Problems {
+    pub fn new(file: &str, text: &str, folder: &Path, look_at_files: bool) -> Problems {
+        Problems { found: RefCell::new(Diagnostics::new(file, text)), folder: folder.to_path_buf(), look_at_files }
+    }
+
+    pub fn push(&self, problem: Diagnostic) {
+        self.found.borrow_mut().push(problem);
+    }
+
+    /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
+    pub fn mask(&self, span: Span) {
+        let mut found = self.found.borrow_mut();
+        let inner = span.start + 1..span.end.saturating_sub(1);
+        // line breaks stay, for the places of other problems
+        let stars = |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
+        if let Some(hidden) = found.text.get(inner.clone()).map(stars) {
+            found.text.replace_range(inner, &hidden);
+        }
+    }
+
+    pub fn into_inner(self) -> Diagnostics {
+        self.found.into_inner()
+    }
+}
+
+/// The document; `None` with its syntax errors told.
+pub(super) fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.push(
+            Diagnostic::error(error.message(), error.span().map(Span::from))
+                .help("the job file is TOML: `key = \"text\"` under `[section]`"),
+        );
+    }
+    errors.is_empty().then_some(document)
+}
+
+/// A table of the file.
+pub(super) struct Section<'r, 'i> {
+    /// `inputs.rides`; empty for the file itself
+    path: String,
+    /// The last part of its name, where missing keys are told.
+    pub span: Option<Span>,
+    table: &'r DeTable<'i>,
+    problems: &'r Problems,
+    asked: Vec<String>,
+}
+
+impl<'r, 'i> Section<'r, 'i> {
+    pub fn root(table: &'r DeTable<'i>, problems: &'r Problems) -> Section<'r, 'i> {
+        Section { path: String::new(), span: None, table, problems, asked: Vec::new() }
+    }
+
+    pub fn problems(&self) -> &'r Problems {
+        self.problems
+    }
+
+    /// The section's own name, without `inputs.`.
+    pub fn name(&self) -> String {
+        self.path.split_once('.').map_or(self.path.as_str(), |(_, name)| name).to_string()
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.table.keys().any(|name| name.get_ref() == key)
+    }
+
+    /// Where a key stands; the section's name when it is absent.
+    pub fn key_span(&self, key: &str) -> Option<Span> {
+        let found = self.table.keys().find(|name| name.get_ref() == key);
+        found.map(|name| Span::from(name.span())).or(self.span)
+    }
+
+    /// Says that the value of a key is wrong.
+    pub fn wrong(&self, key: &str, title: impl Into<String>, label: impl Into<String>, help: impl Into<String>) {
+        let value = self.table.iter().find(|(name, _)| name.get_ref() == key);
+        let span = value.map(|(_, value)| Span::from(value.span())).or(self.span);
+        self.problems.push(Diagnostic::error(title, span).label(label).help(help));
+    }
+
+    fn ask(&mut self, key: &str) {
+        if !self.asked.iter().any(|asked| asked == key) {
+            self.asked.push(key.to_string());
+        }
+    }
+
+    pub fn get(&mut self, key: &str) -> Option<(&'r DeValue<'i>, Span)> {
+        self.ask(key);
+        let (_, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some((value.get_ref(), Span::from(value.span())))
+    }
+
+    fn expected(&self, key: &str, span: Span, what: &str, help: &str) {
+        self.problems.push(Diagnostic::error(format!("`{key}` has the wrong form"), span).label(format!("expected {what}")).help(help));
+    }
+
+    fn missing(&self, key: &str, help: &str) {
+        let title = format!("`[{}]` needs `{key}`", self.path);
+        self.problems.push(Diagnostic::error(title, self.span).label(format!("`{key}` is missing")).help(help));
+    }
+
+    pub fn text(&mut self, key: &str) -> Option<Text> {
+        let (value, span) = self.get(key)?;
+        match value {
+            DeValue::String(text) if !text.is_empty() && !text.contains('\0') => Some(Text { value: text.to_string(), span }),
+            DeValue::String(_) => {
+                self.expected(key, span, "a text that is not empty", "leave the key out for its default");
+                None
+            }
+            _ => {
+                self.expected(key, span, "a text", &format!("write `{key} = \"…\"`"));
+                None
+            }
+        }
+    }
+
+    pub fn required_text(&mut self, key: &str, help: &str) -> Option<Text> {
+        if !self.has(key) {
+            self.ask(key);
+            self.missing(key, help);
+            return None;
+        }
+        self.text(key)
+    }
+
+    /// Texts of a list; `None` when it is absent or wrong.
+    pub fn texts(&mut self, key: &str) -> Option<Vec<Text>> {
+        let (value, span) = self.get(key)?;
+        let help = format!("write `{key} = [\"…\"]`");
+        let DeValue::Array(items) = value else {
+            self.expected(key, span, "a list of texts", &help);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in items.iter() {
+            match item.get_ref() {
+                DeValue::String(text) => texts.push(Text { value: text.to_string(), span: Span::from(item.span()) }),
+                _ => self.expected(key, Span::from(item.span()), "a text", &help),
+            }
+        }
+        Some(texts)
+    }
+
+    pub fn required_texts(&mut self, key: &str, help: &str) -> Vec<Text> {
+        if !self.has(key) {
+            self.ask(key);
+            self.missing(key, help);
+            return Vec::new();
+        }
+        let texts = self.texts(key);
+        if texts.as_ref().is_some_and(Vec::is_empty) {
+            self.wrong(key, format!("`{key}` is empty"), "expected at least one", help);
+        }
+        texts.unwrap_or_default()
+    }
+
+    pub fn boolean(&mut self, key: &str, default: bool) -> bool {
+        match self.get(key) {
+            None => default,
+            Some((DeValue::Boolean(value), _)) => *value,
+            Some((_, span)) => {
+                self.expected(key, span, "`true` or `false`", &format!("write `{key} = {default}`"));
+                default
+            }
+        }
+    }
+
+    pub fn count(&mut self, key: &str, least: u64, most: u64, default: u64) -> u64 {
+        let Some((value, span)) = self.get(key) else { return default };
+        let number = match value {
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        match number {
+            Some(number) if (least..=most).contains(&number) => number,
+            _ => {
+                self.expected(key, span, &format!("a whole number from {least} to {most}"), &format!("the default is {default}"));
+                default
+            }
+        }
+    }
+
+    /// A size in bytes: a text with a unit, or a plain number of bytes.
+    pub fn size(&mut self, key: &str, least: u64, most: u64, default: u64) -> u64 {
+        self.optional_size(key, least, most, &format!("the default is \"{}\"", units::show_size(default))).unwrap_or(default)
+    }
+
+    pub fn optional_size(&mut self, key: &str, least: u64, most: u64, help: &str) -> Option<u64> {
+        let (value, span) = self.get(key)?;
+        let bytes = match value {
+            DeValue::String(text) => units::size(text),
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        let fits = bytes.filter(|bytes| (least..=most).contains(bytes));
+        if fits.is_none() {
+            let (least, most) = (units::show_size(least), units::show_size(most));
+            self.expected(
+                key,
+                span,
+                &format!("a size from \"{least}\" to \"{most}\""),
+                &format!("write it with a unit, like \"32MiB\" or \"1GB\"; {help}"),
+            );
+        }
+        fits
+    }
+
+    pub fn duration(&mut self, key: &str, least: Duration, most: Duration, default: Duration) -> Duration {
+        self.optional_duration(key, least, most, &format!("the default is \"{}\"", units::show_duration(default))).unwrap_or(default)
+    }
+
+    pub fn optional_duration(&mut self, key: &str, least: Duration, most: Duration, help: &str) -> Option<Duration> {
+        let (value, span) = self.get(key)?;
+        let duration = match value {
+            DeValue::String(text) => units::duration(text),
+            _ => None,
+        };
+        let fits = duration.filter(|duration| (least..=most).contains(duration));
+        if fits.is_none() {
+            let (least, most) = (units::show_duration(least), units::show_duration(most));
+            self.expected(
+                key,
+                span,
+                &format!("a duration from \"{least}\" to \"{most}\""),
+                &format!("write it with a unit, like \"20ms\", \"5s\" or \"7d\"; {help}"),
+            );
+        }
+        fits
+    }
+
+    /// `None`: `"forever"`, or -1 as Stream Analytics writes it.
+    pub fn duration_or_forever(&mut self, key: &str, least: Duration, most: Duration, default: Option<Duration>) -> Option<Duration> {
+        let (value, _) = match self.get(key) {
+            None => return default,
+            Some(found) => found,
+        };
+        let forever = match value {
+            DeValue::String(text) => text.eq_ignore_ascii_case("forever"),
+            DeValue::Integer(number) => number.as_str() == "-1",
+            _ => false,
+        };
+        if forever {
+            return None;
+        }
+        let default_text = default.map_or("forever".into(), units::show_duration);
+        self.optional_duration(key, least, most, &format!("or \"forever\"; the default is \"{default_text}\"")).or(default)
+    }
+
+    /// One of some words.
+    pub fn choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
+        self.optional_choice(key, words).unwrap_or(default)
+    }
+
+    pub fn optional_choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
+        let (value, span) = self.get(key)?;
+        let written = match value {
+            DeValue::String(text) => text.as_ref(),
+            _ => "",
+        };
+        let found = words.iter().find(|(word, _)| *word == written).map(|(_, value)| *value);
+        if found.is_none() {
+            let all: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            let help = match suggest(written, words.iter().map(|(word, _)| *word)) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => format!("write `{key} = {}`", all.first().map_or("", String::as_str)),
+            };
+            self.expected(key, span, &all.join(" or "), &help);
+        }
+        found
+    }
+
+    /// A path, relative to the job file.
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let text = self.text(key)?;
+        Some(self.problems.folder.join(text.value))
+    }
+
+    /// The path of a file that has to exist.
+    pub fn file(&mut self, key: &str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        if self.problems.look_at_files && !path.is_file() {
+            let help = "paths are relative to the job file";
+            self.wrong(key, format!("`{key}` names no file"), format!("{} does not exist", path.display()), help);
+        }
+        Some(path)
+    }
+
+    pub fn required_file(&mut self, key: &str, help: &str) -> Option<PathBuf> {
+        if !self.has(key) {
+            self.ask(key);
+            self.missing(key, help);
+            return None;
+        }
+        self.file(key)
+    }
+
+    /// A password or key, given by reference.
+    pub fn secret(&mut self, key: &str) -> Option<Secret> {
+        let text = self.text(key)?;
+        match Secret::parse(&text.value, text.span, &self.problems.folder) {
+            Some(secret) => Some(secret),
+            None => {
+                self.problems.mask(text.span);
+                let error = Diagnostic::error(format!("`{key}` is written into the job file"), text.span)
+                    .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
+                    .help(format!("put the secret into an environment variable and write `{key} = \"env:NAME\"`"));
+                self.problems.push(error.note("job files are copied and logged; secrets are only referred to"));
+                None
+            }
+        }
+    }
+
+    /// A table inside this one.
+    pub fn section(&mut self, key: &str, required: bool) -> Option<Section<'r, 'i>> {
+        match self.get(key) {
+            Some((DeValue::Table(table), _)) => Some(self.inner(key, table)),
+            Some((_, span)) => {
+                self.expected(key, span, &format!("a section `[{key}]`"), "settings stand under their section");
+                None
+            }
+            None => {
+                if required {
+                    self.problems.push(
+                        Diagnostic::error(format!("the section `[{key}]` is missing"), None).help(format!("start the file with `[{key}]`")),
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    pub fn inner(&self, key: &str, table: &'r DeTable<'i>) -> Section<'r, 'i> {
+        let path = if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) };
+        Section { path, span: self.key_span(key), table, problems: self.problems, asked: Vec::new() }
+    }
+
+    /// The tables `[key.NAME]`, in the order of the file.
+    pub fn named<T>(&mut self, key: &str, read: impl Fn(Section<'r, 'i>) -> Option<T>) -> Vec<T> {
+        let Some(section) = self.section(key, false) else { return Vec::new() };
+        let mut entries: Vec<_> = section.table.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        let mut all = Vec::new();
+        for (name, value) in entries {
+            let span = Span::from(name.span());
+            if name.get_ref().is_empty() || name.get_ref().chars().any(char::is_control) {
+                section
+                    .problems
+                    .push(Diagnostic::error("a name is empty or has control characters", span).label("expected a name a query can write"));
+            }
+            match value.get_ref() {
+                DeValue::Table(table) => all.extend(read(section.inner(name.get_ref(), table))),
+                _ => section.expected(
+                    name.get_ref(),
+                    Span::from(value.span()),
+                    &format!("a section `[{key}.{}]`", name.get_ref()),
+                    "settings stand under their section",
+                ),
+            }
+        }
+        all
+    }
+
+    /// Says which keys nobody asked for.
+    pub fn finish(self) {
+        for name in self.table.keys().filter(|name| !self.asked.iter().any(|asked| asked == name.get_ref())) {
+            let place = if self.path.is_empty() { "the job file".to_string() } else { format!("`[{}]`", self.path) };
+            let error = Diagnostic::error(format!("unknown key `{}`", name.get_ref()), Span::from(name.span()))
+                .label(format!("{place} has no such key"));
+            let help = match suggest(name.get_ref(), &self.asked) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("known are {}", self.asked.join(", ")),
+            };
+            self.problems.push(error.help(help));
+        }
+    }
+}
