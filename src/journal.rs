@@ -1,1 +1,391 @@
-//! To come.
+//! The durable pool: one SQLite file a job.
+//!
+//! In: events of all inputs ([`Append`]) and what consumers did ([`Commit`]). Out: streams to read from any position
+//! ([`Reader`]), answers once something is durable, and the state of consumers after a restart. Invariant: what was
+//! answered "stored" is there after a crash, and a commit is there as a whole or not at all. Not here: what events mean,
+//! who consumes what, broker sessions.
+//!
+//! One thread owns the writing connection (`writer`); commands reach it through bounded lanes (`queue`) and share
+//! transactions (`transaction`). Readers have connections of their own and use them only when they are behind the
+//! segments kept in memory (`stream`).
+
+mod books;
+mod budget;
+mod command;
+mod consumer;
+mod dead_letter;
+mod error;
+mod ledger;
+mod lock;
+mod quarantine;
+mod queue;
+mod reader;
+mod recent;
+mod schema;
+mod segment;
+mod status;
+mod stream;
+mod transaction;
+mod trim;
+mod verify;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::OptionalExtension;
+use smol_str::SmolStr;
+
+use crate::batch::MessageMeta;
+use crate::time::{Clock, Timestamp};
+
+pub use command::{
+    Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt, RemovedConsumer, Start,
+    StateChange, StateEntry, StreamId,
+};
+pub use dead_letter::{DeadLetter, DeadLetterCount, StoredDeadLetter};
+pub use error::JournalError;
+pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
+pub use reader::{Read, Reader};
+pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
+pub use status::{ConsumerStatus, LedgerLine, Live, QuarantinedSegment, Status, StreamStatus};
+pub use verify::{VerifyReport, verify};
+
+use books::Books;
+use command::{Command, ask};
+use error::StepError;
+use lock::Lock;
+use queue::{Lane, Queue};
+use recent::Recent;
+use stream::Streams;
+use transaction::Transaction;
+use writer::{Shared, Writer};
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    pub path: PathBuf,
+    /// Budget for the file and its write-ahead log.
+    pub max_bytes: u64,
+    /// A commit waits this long after the last one for others to share it.
+    pub commit_interval: Duration,
+    /// … or until so many records wait.
+    pub commit_records: usize,
+    /// Cap of the dead-letter table; the oldest are dropped beyond it.
+    pub dead_letters_max_bytes: u64,
+    /// Recent segments kept in memory, over all streams.
+    pub tail_bytes_max: usize,
+    /// Records younger than this stay even when everybody has read them.
+    pub retention: Option<Duration>,
+    /// Newest records of each input that stay so that redeliveries can be recognised: the receive window.
+    pub recent_records: usize,
+    pub clock: Clock,
+}
+
+impl JournalConfig {
+    /// The defaults: 1 GiB, commits every 20 ms or 1,000 records, 64 MiB of dead letters, 8 MiB of memory.
+    pub fn new(path: impl Into<PathBuf>) -> JournalConfig {
+        JournalConfig {
+            path: path.into(),
+            max_bytes: 1 << 30,
+            commit_interval: Duration::from_millis(20),
+            commit_records: 1000,
+            dead_letters_max_bytes: 64 << 20,
+            tail_bytes_max: 8 << 20,
+            retention: None,
+            recent_records: 1000,
+            clock: Clock::Real,
+        }
+    }
+}
+
+/// A stored event, to recognise a redelivery by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    pub offset: i64,
+    /// 0 for none
+    pub packet_id: u16,
+    pub message: Arc<MessageMeta>,
+    pub payload: Bytes,
+}
+
+/// The open journal. Clones are handles to the same one; the last one dropped closes it.
+#[derive(Clone)]
+pub struct Journal(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    max_bytes: u64,
+    incarnation: [u8; 16],
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    _lock: Lock,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("path", &self.0.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        self.shared.queue.close();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // it catches its own panics and has answered everybody
+            let _ = writer.join();
+        }
+        self.shared.streams.close();
+    }
+}
+
+impl Journal {
+    /// Opens the journal, or makes a new one, and starts its writer. An error leaves the file as it was.
+    pub fn open(config: JournalConfig) -> Result<Journal, JournalError> {
+        let path = config.path.clone();
+        let lock = Lock::take(&path)?;
+        let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
+        let db = schema::open_writer(&path, config.max_bytes)?;
+        let books = Books::load(&db).map_err(unusable)?;
+        let recent = Recent::load(&db, config.recent_records, books.inputs.len()).map_err(unusable)?;
+        trim::drop_stale(&db, &books, &recent).map_err(unusable)?;
+        let incarnation: Vec<u8> =
+            db.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(unusable)?;
+        let incarnation = <[u8; 16]>::try_from(incarnation).map_err(|_| JournalError::Foreign { path: path.display().to_string() })?;
+        let shared = Arc::new(Shared {
+            queue: Queue::default(),
+            streams: Streams::new(config.tail_bytes_max),
+            recent: Mutex::new(recent),
+            used_bytes: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            last_arrival: AtomicI64::new(0),
+            commits: AtomicU64::new(0),
+        });
+        let max_bytes = config.max_bytes;
+        let writer = Writer::new(config, db, books, shared.clone()).map_err(unusable)?;
+        let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
+        let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
+        Ok(Journal(Arc::new(Inner { path, max_bytes, incarnation, shared, writer: Mutex::new(Some(thread)), _lock: lock })))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Random, made with the file: the first part of every row id.
+    pub fn incarnation(&self) -> [u8; 16] {
+        self.0.incarnation
+    }
+
+    /// [`Journal::incarnation`] in hexadecimal.
+    pub fn incarnation_hex(&self) -> String {
+        self.0.incarnation.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Eight random hexadecimal digits, made with the file.
+    pub fn client_id_suffix(&self) -> Result<String, JournalError> {
+        let stored = self.get_meta("client_id_suffix")?.unwrap_or_default();
+        String::from_utf8(stored).map_err(JournalError::read)
+    }
+
+    /// A value kept for the job under a name.
+    pub fn get_meta(&self, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        let db = schema::open_reader(&self.0.path)?;
+        db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional().map_err(JournalError::read)
+    }
+
+    /// Keeps a value for the job under a name; durable when it returns.
+    pub fn put_meta(&self, key: &str, value: &[u8]) -> Result<(), JournalError> {
+        let (key, value) = (key.to_string(), value.to_vec());
+        self.control(move |tx| {
+            tx.db.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", rusqlite::params![key, value])?;
+            Ok(())
+        })
+    }
+
+    /// The number of an input; a new name gets one.
+    pub fn input(&self, name: &str) -> Result<InputId, JournalError> {
+        let name = SmolStr::new(name);
+        self.control(move |tx| consumer::input(tx, &name))
+    }
+
+    /// The number of a stream of rows; a new name gets one.
+    pub fn stream(&self, name: &str) -> Result<StreamId, JournalError> {
+        let name = SmolStr::new(name);
+        self.control(move |tx| consumer::stream(tx, &name))
+    }
+
+    /// Finds the consumer of this name, or makes it. A changed fingerprint keeps its position and clears its state.
+    pub fn register_consumer(&self, spec: ConsumerSpec) -> Result<ConsumerInfo, JournalError> {
+        self.control(move |tx| consumer::register(tx, &spec))
+    }
+
+    /// Closes all consumers but these; what they had not read is counted `consumer_removed`. Call it once all consumers
+    /// of the job are registered: only then are segments trimmed.
+    pub fn keep_only_consumers(&self, names: &[SmolStr]) -> Result<Vec<RemovedConsumer>, JournalError> {
+        let names = names.to_vec();
+        self.control(move |tx| consumer::keep_only(tx, &names))
+    }
+
+    /// The state a consumer had at its last commit, by operator and key.
+    pub fn load_state(&self, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
+        consumer::load_state(&schema::open_reader(&self.0.path)?, consumer)
+    }
+
+    /// Stores events. Waits while the lane of intake is full, which it soon is when the byte budget is used up: so the
+    /// caller stops reading. `on_durable` gets the answer in every case.
+    pub fn append(&self, append: Append) {
+        self.0.shared.queue.push(Lane::Intake, Command::Append(append));
+    }
+
+    /// As [`Journal::append`], but gives the append back where that would wait, or while the budget is used up.
+    pub fn try_append(&self, append: Append) -> Option<Append> {
+        match self.0.shared.queue.try_push(Lane::Intake, Command::Append(append)) {
+            Some(Command::Append(append)) => Some(append),
+            _ => None,
+        }
+    }
+
+    /// Stores a consumer's step; see [`Commit`]. Commits of one consumer are done in the order given.
+    pub fn commit(&self, commit: Commit) -> Receipt {
+        let (reply, answer) = sync_channel(1);
+        // nobody may listen any more: nothing to do
+        self.commit_then(commit, Box::new(move |result| drop(reply.try_send(result))));
+        Receipt(answer)
+    }
+
+    /// As [`Journal::commit`], with the answer given to a function on the writer thread.
+    pub fn commit_then(&self, commit: Commit, done: OnCommitted) {
+        let lane = Lane::Consumer(commit.consumer.0);
+        self.0.shared.queue.push(lane, Command::Commit(commit, done));
+    }
+
+    /// Makes what waits durable as soon as possible; does not wait for it.
+    pub fn flush(&self) {
+        self.0.shared.queue.flush();
+    }
+
+    /// Waits until everything given before is durable (but intake that waits for room).
+    pub fn sync(&self) -> Result<(), JournalError> {
+        self.control(|_| Ok(()))
+    }
+
+    /// A reader of a stream from `position` on.
+    pub fn reader(&self, stream: StreamId, position: i64) -> Reader {
+        Reader::new(self.0.shared.clone(), self.0.path.clone(), stream, position)
+    }
+
+    /// Makes every waiting [`Reader::next`] return [`Read::Idle`].
+    pub fn wake_readers(&self) {
+        self.0.shared.streams.wake();
+    }
+
+    /// First kept offset and end of a stream.
+    pub fn ends(&self, stream: StreamId) -> (i64, i64) {
+        self.0.shared.streams.ends(stream.0)
+    }
+
+    /// Arrival time of the newest stored event; arrival never decreases.
+    pub fn last_arrival(&self) -> Timestamp {
+        Timestamp::saturating_from_ticks(self.0.shared.last_arrival.load(Ordering::Acquire))
+    }
+
+    /// Whether the byte budget or the disk is used up, so that intake waits.
+    pub fn is_full(&self) -> bool {
+        self.0.shared.is_full.load(Ordering::Acquire)
+    }
+
+    /// Bytes used of the budget, as of the last commit.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.shared.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing is stored any more, if so: poisoned or closed.
+    pub fn refusal(&self) -> Option<JournalError> {
+        self.0.shared.queue.refusal()
+    }
+
+    /// All counters as of the last commit.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.0.shared.streams.ledger()
+    }
+
+    /// Adds to counters outside of any commit; durable when it returns.
+    pub fn count(&self, counters: Vec<(Counter, u64)>) -> Result<(), JournalError> {
+        self.control(move |tx| {
+            counters.iter().for_each(|(counter, n)| tx.books.ledger.add(counter.clone(), *n));
+            Ok(())
+        })
+    }
+
+    pub fn status(&self) -> Result<Status, JournalError> {
+        let mut status = Status::open_readonly(&self.0.path)?;
+        status.live = Some(Live {
+            max_bytes: self.0.max_bytes,
+            is_full: self.is_full(),
+            refusal: self.refusal().map(|e| e.to_string()),
+            tail_bytes: self.0.shared.streams.bytes(),
+            commits: self.0.shared.commits.load(Ordering::Relaxed),
+        });
+        Ok(status)
+    }
+
+    /// Up to `max` dead letters with an id above `after`, oldest first.
+    pub fn dead_letters(&self, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
+        dead_letters_readonly(&self.0.path, after, max)
+    }
+
+    /// Stores dead letters outside of any commit; durable when it returns.
+    pub fn add_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<(), JournalError> {
+        self.control(move |tx| letters.iter().try_for_each(|l| dead_letter::store(tx.db, &mut tx.books, l)).map_err(StepError::Sql))
+    }
+
+    /// Removes the dead letters with these ids, or all; how many there were.
+    pub fn remove_dead_letters(&self, ids: Option<Vec<i64>>) -> Result<u64, JournalError> {
+        self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, ids.as_deref()).map_err(StepError::Sql))
+    }
+
+    /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be there.
+    pub fn recent_messages(&self, input: InputId, max: usize) -> Result<Vec<StoredMessage>, JournalError> {
+        let segments = self.0.shared.with_recent(|recent| recent.segments(input.0));
+        let mut found = Vec::new();
+        reader::read_events(&self.0.path, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
+            found.push(StoredMessage { offset: event.offset, packet_id: event.packet_id, message: event.message.clone(), payload });
+        })?;
+        Ok(found.split_off(found.len().saturating_sub(max)))
+    }
+
+    /// Takes no more commands, finishes those that wait (intake that waits for room is refused), and closes the file.
+    /// Readers get [`Read::Closed`].
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// Has the writer do a step and waits for its answer.
+    fn control<T: Send + 'static>(
+        &self,
+        step: impl FnMut(&mut Transaction<'_>) -> Result<T, StepError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (command, answer): (Command, Receiver<Result<T, JournalError>>) = ask(step);
+        self.0.shared.queue.push(Lane::Control, command);
+        answer.recv().unwrap_or(Err(JournalError::Closed))
+    }
+}
+
+/// Dead letters of any journal, also while its job runs; see [`Journal::dead_letters`].
+pub fn dead_letters_readonly(path: &Path, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
+    dead_letter::list(&schema::open_reader(path)?, after, max)
+}

@@ -1,1 +1,108 @@
-//! To come.
+//! User functions: every exported function of a WebAssembly component is an SQL function.
+//!
+//! In: component files and rows' values. Out: signatures for the query's catalog, and results. Invariant: whatever a guest
+//! does ends as a value or as a row error; it ends neither the process nor another function. Not here: what a query may
+//! do with a function (`query`), endpoints (`score`).
+//!
+//! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
+//! file, `imports` what it asks for, `instance` one store, `breaker` the pause after repeated traps, `host` all of it for
+//! one executor, `build` the way from a core module to a component.
+
+mod breaker;
+#[cfg(feature = "udf-build")]
+pub mod build;
+mod cache;
+mod component;
+mod convert;
+mod engine;
+mod host;
+mod imports;
+mod instance;
+pub mod json;
+mod stats;
+mod ticker;
+pub mod wit;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use cache::default_dir as default_cache_dir;
+pub use component::{Callable, Component, Export, Origin};
+pub use engine::Engine;
+pub use host::{FunctionBinding, Host};
+pub use stats::{Failure, Stats};
+
+/// What a component may use. Units are in the names; all are on by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// linear memory of one instance, all its memories together
+    pub memory_bytes: usize,
+    /// wall-clock time of one call; exact to two ticks of 10 ms
+    pub timeout: Duration,
+    /// one result as the host holds it: text by its bytes, an element of a list or a field by some 40
+    pub result_bytes_max: usize,
+    /// elements of one table
+    pub table_elements_max: usize,
+    /// tables of one instance
+    pub tables_max: usize,
+    /// core instances that a component is made of
+    pub instances_max: usize,
+    /// linear memories that a component is made of
+    pub memories_max: usize,
+}
+
+impl Default for Limits {
+    /// Enough for functions in Rust, C or Zig; larger languages raise the memory in the job file.
+    fn default() -> Limits {
+        Limits {
+            memory_bytes: 32 << 20,
+            timeout: Duration::from_millis(100),
+            result_bytes_max: 1 << 20,
+            // JavaScript and Python runtimes have some 5,000 functions in their tables
+            table_elements_max: 20_000,
+            // a component from common tools has one table and four instances for its shims
+            tables_max: 16,
+            instances_max: 32,
+            memories_max: 8,
+        }
+    }
+}
+
+/// Why a component cannot be used. All are found before the first row.
+#[derive(Debug, thiserror::Error)]
+pub enum UdfError {
+    #[error("{path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} has {bytes} bytes; a component may have {max}")]
+    TooLarge { path: PathBuf, bytes: u64, max: u64 },
+    #[error("{path} is no WebAssembly; a function is a component file (.wasm)")]
+    NotWasm { path: PathBuf },
+    #[error("{path}: core modules are not supported yet; build a component: `forebay udf build {path}`")]
+    CoreModule { path: PathBuf },
+    #[error(
+        "{path} is compiled code, which cannot be checked; name the .wasm it was made from: forebay finds its own compiled code by digest"
+    )]
+    CompiledCode { path: PathBuf },
+    #[error("{path} does not compile: {reason}")]
+    Compile { path: PathBuf, reason: String },
+    #[error(
+        "{path}: no compiled code for it in {cache}, and this build has no compiler; run `forebay udf precompile` of a full build of the same version and copy its cache folder"
+    )]
+    NoCompiler { path: PathBuf, cache: String },
+    #[error("{path} asks for {imports}, which nobody provides; functions get no imports by default")]
+    UnknownImport { path: PathBuf, imports: String },
+    #[error("{path} exports no functions")]
+    NoFunctions { path: PathBuf },
+    #[error("{path}: `{first}` and `{second}` are one name to a query; rename one of them")]
+    Collision { path: PathBuf, first: String, second: String },
+    #[error("{path} exports no function `{name}`; it has {exports}")]
+    NoSuchExport { path: PathBuf, name: String, exports: String },
+    #[error("{path}: `{export}` cannot be a function of a query: {reason}")]
+    NotCallable { path: PathBuf, export: String, reason: String },
+    #[error("{path} does not start: {reason}")]
+    Start { path: PathBuf, reason: String },
+    #[error("the WebAssembly engine does not start: {0}")]
+    Engine(String),
+    #[error("{path} does not become a component: {reason}")]
+    Build { path: PathBuf, reason: String },
+}

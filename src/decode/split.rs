@@ -1,0 +1,243 @@
+//! One payload to its events.
+//!
+//! In: an MQTT payload, which is a JSON object, an array of objects, or one object per line. Out: events as slices of the
+//! payload, and the parts that are no events, each with the reason. Invariant: every byte of a payload that is not blank
+//! or punctuation between events lies in exactly one event or one bad part. Not here: fields (`Decoder`), metadata.
+
+use bytes::Bytes;
+use jiter::{Jiter, JiterError, Peek};
+
+use super::json::check;
+
+/// What a payload holds.
+#[derive(Debug, Default)]
+pub struct Split {
+    /// Exactly one JSON object each, without blanks around it.
+    pub events: Vec<Bytes>,
+    pub bad: Vec<BadPayload>,
+}
+
+/// A part of a payload (or all of it) that is no event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadPayload {
+    pub payload: Bytes,
+    /// what is wrong with it, for the dead letter
+    pub error: String,
+    /// where the part starts, in bytes of the payload
+    pub position: usize,
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Splits a payload into events. A bad element or line is bad alone; behind a syntax error inside an array nothing can
+/// be told apart, so the rest of that array is one bad part.
+pub fn split(payload: &Bytes) -> Split {
+    let mut out = Splitter { payload, split: Split::default() };
+    let start = if payload.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    out.whole(start);
+    out.split
+}
+
+struct Splitter<'a> {
+    payload: &'a Bytes,
+    split: Split,
+}
+
+impl Splitter<'_> {
+    fn whole(&mut self, start: usize) {
+        let text = self.payload.get(start..).unwrap_or_default();
+        let (from, to) = trimmed(text, start);
+        let Some(first) = self.payload.get(from) else {
+            return self.bad(0, self.payload.len(), "the payload is empty".to_owned());
+        };
+        if from == to {
+            return self.bad(0, self.payload.len(), "the payload is empty".to_owned());
+        }
+        if *first == b'[' {
+            return self.array(from, to);
+        }
+        match self.object(from, to) {
+            Ok(()) => {}
+            Err(_) if self.looks_like_lines(from, to) => self.lines(from, to),
+            Err(error) => self.bad(from, to, error),
+        }
+    }
+
+    /// One object that fills `from..to`.
+    fn object(&mut self, from: usize, to: usize) -> Result<(), String> {
+        let text = self.payload.get(from..to).unwrap_or_default();
+        let mut jiter = Jiter::new(text);
+        let wrong = |e: JiterError| at(text, &e);
+        let peek = jiter.peek().map_err(wrong)?;
+        let fault = check(&mut jiter, peek, 0).map_err(wrong)?;
+        jiter.finish().map_err(wrong)?;
+        match (peek, fault) {
+            (Peek::Object, None) => {
+                self.split.events.push(self.payload.slice(from..to));
+                Ok(())
+            }
+            (Peek::Object, Some(fault)) => Err(fault.to_string()),
+            _ => Err("an event must be a JSON object".to_owned()),
+        }
+    }
+
+    fn array(&mut self, from: usize, to: usize) {
+        let text = self.payload.get(from..to).unwrap_or_default();
+        let mut jiter = Jiter::new(text);
+        let mut next = match jiter.next_array() {
+            Ok(next) => next,
+            Err(error) => return self.bad(from, to, at(text, &error)),
+        };
+        while let Some(peek) = next {
+            let start = from + jiter.current_index();
+            match check(&mut jiter, peek, 1) {
+                Ok(fault) => {
+                    let end = from + jiter.current_index();
+                    match (peek, fault) {
+                        (Peek::Object, None) => self.split.events.push(self.payload.slice(start..end)),
+                        (Peek::Object, Some(fault)) => self.bad(start, end, fault.to_string()),
+                        _ => self.bad(start, end, "an element of the array is not a JSON object".to_owned()),
+                    }
+                }
+                Err(error) => return self.bad(start, to, at(text, &error)),
+            }
+            let end = from + jiter.current_index();
+            match jiter.array_step() {
+                Ok(step) => next = step,
+                Err(error) => return self.bad(end, to, at(text, &error)),
+            }
+        }
+        let end = from + jiter.current_index();
+        if end < to {
+            let (rest, to) = trimmed(self.payload.get(end..to).unwrap_or_default(), end);
+            self.bad(rest, to, "something follows the end of the array".to_owned());
+        }
+    }
+
+    /// Whether a text that is no single object is meant as one object per line: its first or its last line is an object
+    /// by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
+    fn looks_like_lines(&self, from: usize, to: usize) -> bool {
+        let lines: Vec<(usize, usize)> = self.line_bounds(from, to);
+        let complete = |bounds: Option<&(usize, usize)>| {
+            let text = bounds.and_then(|(a, b)| self.payload.get(*a..*b)).unwrap_or_default();
+            let mut jiter = Jiter::new(text);
+            matches!(jiter.peek(), Ok(Peek::Object)) && check(&mut jiter, Peek::Object, 0).is_ok() && jiter.finish().is_ok()
+        };
+        lines.len() > 1 && (complete(lines.first()) || complete(lines.last()))
+    }
+
+    fn lines(&mut self, from: usize, to: usize) {
+        for (start, end) in self.line_bounds(from, to) {
+            if let Err(error) = self.object(start, end) {
+                self.bad(start, end, error);
+            }
+        }
+    }
+
+    /// The lines that are not blank, without blanks around them.
+    fn line_bounds(&self, from: usize, to: usize) -> Vec<(usize, usize)> {
+        let text = self.payload.get(from..to).unwrap_or_default();
+        let mut bounds = Vec::new();
+        let mut start = from;
+        for line in text.split(|b| *b == b'\n') {
+            let (a, b) = trimmed(line, start);
+            if a < b {
+                bounds.push((a, b));
+            }
+            start += line.len() + 1;
+        }
+        bounds
+    }
+
+    fn bad(&mut self, from: usize, to: usize, error: String) {
+        self.split.bad.push(BadPayload { payload: self.payload.slice(from..to), error, position: from });
+    }
+}
+
+/// The bounds of `text` without JSON blanks around it, given where it starts.
+fn trimmed(text: &[u8], start: usize) -> (usize, usize) {
+    let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    let left = text.iter().take_while(|b| blank(b)).count();
+    let right = text.iter().rev().take_while(|b| blank(b)).count();
+    if left == text.len() { (start + left, start + left) } else { (start + left, start + text.len() - right) }
+}
+
+fn at(text: &[u8], error: &JiterError) -> String {
+    let position = jiter::LinePosition::find(text, error.index);
+    format!("not valid JSON: {} at line {} column {}", error.error_type, position.line, position.column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts(payload: &str) -> (Vec<String>, Vec<(usize, String)>) {
+        let split = split(&Bytes::copy_from_slice(payload.as_bytes()));
+        let events = split.events.iter().map(|e| String::from_utf8(e.to_vec()).unwrap()).collect();
+        (events, split.bad.into_iter().map(|b| (b.position, b.error)).collect())
+    }
+
+    #[test]
+    fn objects_arrays_and_lines_are_told_apart() {
+        assert_eq!(parts(" {\"a\" : 1}\n").0, ["{\"a\" : 1}"]);
+        assert_eq!(parts("\u{feff}{}").0, ["{}"]);
+        assert_eq!(parts("[{\"a\":1} , {\"b\":[1,{}]}]").0, ["{\"a\":1}", "{\"b\":[1,{}]}"]);
+        assert_eq!(parts("{\"a\":1}\r\n\n{\"a\":2}\n").0, ["{\"a\":1}", "{\"a\":2}"]);
+        assert_eq!(parts("{\n \"a\":\n 1\n}").0.len(), 1, "an indented object is one event");
+        assert_eq!(parts("[]"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_bad_element_or_line_is_bad_alone() {
+        let (events, bad) = parts("[{\"a\":1},7,{\"a\":99999999999999999999},{\"a\":2}]");
+        assert_eq!(events, ["{\"a\":1}", "{\"a\":2}"]);
+        assert_eq!(bad[0], (9, "an element of the array is not a JSON object".to_owned()));
+        assert_eq!(bad[1], (11, "a whole number does not fit 64 bits".to_owned()));
+        let (events, bad) = parts("{\"a\":1}\nnoise\n{\"a\":2}");
+        assert_eq!(events.len(), 2);
+        assert_eq!(bad[0].0, 8);
+    }
+
+    #[test]
+    fn behind_a_syntax_error_the_rest_of_an_array_is_bad() {
+        let (events, bad) = parts("[{\"a\":1},{\"a\":,{\"a\":2}]");
+        assert_eq!(events.len(), 1);
+        assert_eq!(bad.len(), 1);
+        assert_eq!(bad[0].0, 9);
+    }
+
+    #[test]
+    fn what_values_cannot_hold_is_refused() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(70), "]".repeat(70));
+        let digits = format!("{{\"a\":{}}}", "9".repeat(6000));
+        for payload in ["", " \n", "7", "null", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{} x", "{\"a\":01}", "{\"a\":NaN}", &deep, &digits] {
+            let (events, bad) = parts(payload);
+            assert_eq!((events.len(), bad.len()), (0, 1), "{payload:.40}");
+        }
+        let broken = split(&Bytes::from_static(b"{\"a\":\"\xff\"}"));
+        assert_eq!((broken.events.len(), broken.bad.len()), (0, 1), "text must be UTF-8");
+    }
+
+    #[test]
+    fn the_deepest_allowed_nesting_passes() {
+        let payload = format!("{{\"a\":{}1{}}}", "[".repeat(63), "]".repeat(63));
+        assert_eq!(parts(&payload).0.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_panics_and_none_vanishes(bytes in prop::collection::vec(prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b'"'), Just(b','), Just(b':'), Just(b'\n'), Just(b'1'), any::<u8>()], 0..60)) {
+            let split = split(&Bytes::from(bytes));
+            prop_assert!(split.bad.len() + split.events.len() <= 61);
+        }
+
+        #[test]
+        fn every_element_of_an_array_is_counted(good in prop::collection::vec(any::<bool>(), 1..20)) {
+            let items: Vec<String> = good.iter().enumerate().map(|(i, g)| if *g { format!("{{\"i\":{i}}}") } else { format!("{i}") }).collect();
+            let (events, bad) = parts(&format!("[{}]", items.join(", ")));
+            prop_assert_eq!(events.len(), good.iter().filter(|g| **g).count());
+            prop_assert_eq!(bad.len(), good.iter().filter(|g| !**g).count());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What every operator of an executor shares: options, functions, counters, failures.
+//!
+//! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a count
+//! under its reason. Not here: evaluation (`eval`), operators.
+
+use super::eval::{EvalError, Row};
+use super::{Counts, ExecutorOptions, Failed, Failure, Functions, OnError};
+use crate::batch::{RawEvent, Reason, RowMeta};
+use crate::diagnostic::Span;
+use crate::value::Value;
+
+/// Shared by the operators of an executor; the executor lends it to them for each step.
+pub(super) struct Env {
+    pub options: ExecutorOptions,
+    pub functions: Option<Functions>,
+    pub counts: Counts,
+    pub failures: Vec<Failure>,
+    pub stopped: Option<Failure>,
+}
+
+/// The events that a step brings: where a failed row finds its payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Origin<'a> {
+    pub first: i64,
+    pub events: &'a [RawEvent],
+}
+
+impl Origin<'_> {
+    fn event(&self, offset: i64) -> Option<&RawEvent> {
+        offset.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()).and_then(|i| self.events.get(i))
+    }
+}
+
+/// What a failed row means for the batch it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The row is gone, the others go on.
+    Dropped,
+    /// Neither this row nor one behind it goes on.
+    Stopped,
+}
+
+impl Env {
+    /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to
+    /// the equation of rows read.
+    pub(super) fn fail(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
+        let EvalError { error, span, policy } = error;
+        let body = if direct { failed_row(origin, row.meta, row.values) } else { Failed::Row(row_json(row.values)) };
+        let failure = Failure { meta: *row.meta, reason: error.reason, message: error.message, body, span };
+        match policy {
+            OnError::Stop => {
+                // an operator further on sees only earlier rows, so a later report is of an earlier row
+                self.stopped = Some(failure);
+                Fate::Stopped
+            }
+            OnError::DeadLetter | OnError::Null => {
+                self.counts.add_failed(failure.reason, direct);
+                self.failures.push(failure);
+                Fate::Dropped
+            }
+        }
+    }
+
+    /// An event is no valid input: dropped and reported whatever the policy, as the service does.
+    pub(super) fn refuse(&mut self, event: &RawEvent, meta: RowMeta, reason: Reason, message: String) {
+        self.counts.add_failed(reason, true);
+        let body = Failed::Event(event.payload.clone());
+        self.failures.push(Failure { meta, reason, message, body, span: Span::default() });
+    }
+}
+
+fn failed_row(origin: &Origin<'_>, meta: &RowMeta, values: &[Value]) -> Failed {
+    match origin.event(meta.offset) {
+        Some(event) => Failed::Event(event.payload.clone()),
+        None => Failed::Row(row_json(values)),
+    }
+}
+
+/// The columns of a row inside a query have no names any more: an array of their values.
+fn row_json(values: &[Value]) -> String {
+    let mut out = String::from("[");
+    for (i, value) in values.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        value.write_json(&mut out);
+    }
+    out.push(']');
+    out
+}

@@ -1,0 +1,210 @@
+//! Expressions over one row.
+//!
+//! In: a plan's [`Expr`] and a row. Out: a value (borrowed where the row or the plan already holds it), or the innermost
+//! error that the policy does not turn into NULL. Invariant: nothing is evaluated that the result does not need (`AND`,
+//! `OR`, `CASE` stop early). Not here: what an operator means (`query::builtins`), what becomes of a failed row.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::OnError;
+use super::env::Env;
+use crate::batch::{RowMeta, shown};
+use crate::diagnostic::Span;
+use crate::query::ast::BinaryOp;
+use crate::query::builtins::{self, RowError};
+use crate::query::plan::Expr;
+use crate::value::{Record, Value};
+
+/// A row that expressions read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub values: &'a [Value],
+    pub meta: &'a RowMeta,
+}
+
+/// An expression has no value for a row, and the policy does not let NULL stand in.
+#[derive(Clone, Debug)]
+pub(super) struct EvalError {
+    pub error: RowError,
+    pub span: Span,
+    /// `Stop` or `DeadLetter`.
+    pub policy: OnError,
+}
+
+type Out<'a> = Result<Cow<'a, Value>, Box<EvalError>>;
+
+/// Arguments up to this many live on the stack.
+const ARGS_INLINE: usize = 4;
+
+impl Env {
+    /// The value of `expr` for `row`.
+    pub(super) fn eval<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
+        match expr {
+            Expr::Const(value) => Ok(Cow::Borrowed(value)),
+            Expr::Slot(i) => Ok(row.values.get(*i).map_or(Cow::Owned(Value::Null), Cow::Borrowed)),
+            Expr::Time => owned(Value::DateTime(row.meta.time)),
+            Expr::Arrival => owned(Value::DateTime(row.meta.arrival)),
+            Expr::Path(base, names) => Ok(match self.eval(base, row)? {
+                Cow::Borrowed(value) => field(value, names).map_or(Cow::Owned(Value::Null), Cow::Borrowed),
+                Cow::Owned(value) => Cow::Owned(field(&value, names).cloned().unwrap_or_default()),
+            }),
+            Expr::Record(fields) => {
+                let mut record = Record::with_capacity(fields.len());
+                for (name, expr) in fields {
+                    record.push_unique(name.clone(), self.eval(expr, row)?.into_owned());
+                }
+                owned(Value::record(record))
+            }
+            Expr::Spread(columns, exprs) => {
+                let values = exprs.iter().map(|e| self.eval(e, row).map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
+                let fields = shown(columns, &values).into_iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+                owned(Value::record(Record::from_unique(fields)))
+            }
+            Expr::And(a, b) => bit(self.holds(a, row)? && self.holds(b, row)?),
+            Expr::Or(a, b) => bit(self.holds(a, row)? || self.holds(b, row)?),
+            Expr::Not(a) => bit(!self.holds(a, row)?),
+            Expr::IsNull { negated, operand } => bit(self.eval(operand, row)?.is_null() != *negated),
+            Expr::Between { negated, operand, low, high } => {
+                let value = self.eval(operand, row)?;
+                let inside = builtins::compare_op(BinaryOp::Ge, &value, &*self.eval(low, row)?)
+                    && builtins::compare_op(BinaryOp::Le, &value, &*self.eval(high, row)?);
+                bit(inside != *negated)
+            }
+            Expr::In { negated, operand, list } => {
+                let value = self.eval(operand, row)?;
+                for item in list {
+                    if value.equals(&*self.eval(item, row)?) {
+                        return bit(!*negated);
+                    }
+                }
+                bit(*negated)
+            }
+            Expr::Case { branches, otherwise } => {
+                for (condition, result) in branches {
+                    if self.holds(condition, row)? {
+                        return self.eval(result, row);
+                    }
+                }
+                self.eval(otherwise, row)
+            }
+            _ => self.eval_fallible(expr, row),
+        }
+    }
+
+    /// The kinds that can fail by themselves.
+    fn eval_fallible<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
+        let (result, span, policy) = match expr {
+            Expr::Binary(op, a, b, span) => {
+                let a = self.eval(a, row)?;
+                let b = self.eval(b, row)?;
+                (builtins::binary(*op, &a, &b), *span, self.options.on_error)
+            }
+            Expr::Negate(a, span) => (builtins::negate(&*self.eval(a, row)?), *span, self.options.on_error),
+            Expr::BitNot(a, span) => (builtins::bit_not(&*self.eval(a, row)?), *span, self.options.on_error),
+            Expr::Cast { is_try, operand, ty, span } => {
+                let value = self.eval(operand, row)?;
+                if value.kind() == Some(*ty) {
+                    return Ok(value);
+                }
+                match builtins::cast(&value, *ty) {
+                    Err(_) if *is_try => (Ok(Value::Null), *span, OnError::Null),
+                    result => (result, *span, self.options.on_error),
+                }
+            }
+            Expr::Like { negated, operand, pattern, escape } => {
+                let value = self.eval(operand, row)?;
+                let pattern = self.eval(pattern, row)?;
+                let escape = escape.as_ref().map(|e| self.eval(e, row)).transpose()?;
+                (like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated)), Span::default(), self.options.on_error)
+            }
+            Expr::Builtin { function, args, span } => {
+                let call = function.call;
+                (self.with_args(args, row, |_, values| call(values))?, *span, self.options.on_error)
+            }
+            Expr::Udf { index, name, args, span } => {
+                let policy = self.options.functions_on_error.get(index).copied().unwrap_or(self.options.on_error);
+                let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
+                    Some(functions) => functions(*index, values),
+                    None => Err(RowError { reason: "no_function", message: format!("no host was given that runs udf.{name}") }),
+                };
+                (self.with_args(args, row, call)?, *span, policy)
+            }
+            // every other kind is handled by `eval`
+            _ => (Ok(Value::Null), Span::default(), OnError::Null),
+        };
+        match result {
+            Ok(value) => owned(value),
+            Err(error) if policy == OnError::Null => {
+                self.counts.add_nulled(error.reason);
+                owned(Value::Null)
+            }
+            Err(error) => Err(Box::new(EvalError { error, span, policy })),
+        }
+    }
+
+    /// Evaluates arguments and calls with them, without an allocation for short lists.
+    fn with_args<T>(&mut self, args: &[Expr], row: Row<'_>, call: impl FnOnce(&mut Env, &[Value]) -> T) -> Result<T, Box<EvalError>> {
+        if args.len() <= ARGS_INLINE {
+            let mut values: [Value; ARGS_INLINE] = Default::default();
+            for (slot, arg) in values.iter_mut().zip(args) {
+                *slot = self.eval(arg, row)?.into_owned();
+            }
+            return Ok(call(self, values.get(..args.len()).unwrap_or_default()));
+        }
+        let values = args.iter().map(|a| self.eval(a, row).map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
+        Ok(call(self, &values))
+    }
+
+    /// Whether a predicate holds: NULL does not.
+    pub(super) fn holds(&mut self, expr: &Expr, row: Row<'_>) -> Result<bool, Box<EvalError>> {
+        if let Expr::Binary(op, a, b, _) = expr
+            && matches!(op, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
+        {
+            let a = self.eval(a, row)?;
+            let b = self.eval(b, row)?;
+            return Ok(builtins::compare_op(*op, &a, &b));
+        }
+        Ok(builtins::is_true(&*self.eval(expr, row)?))
+    }
+
+    /// Evaluates key expressions into `values`, and their bytes into `key`.
+    pub(super) fn eval_key(&mut self, exprs: &[Expr], row: Row<'_>, key: &mut Vec<u8>) -> Result<(), Box<EvalError>> {
+        key.clear();
+        for expr in exprs {
+            super::key::put_key(key, &*self.eval(expr, row)?);
+        }
+        Ok(())
+    }
+}
+
+fn owned<'a>(value: Value) -> Out<'a> {
+    Ok(Cow::Owned(value))
+}
+
+fn bit<'a>(value: bool) -> Out<'a> {
+    Ok(Cow::Owned(Value::Bit(value)))
+}
+
+fn field<'v>(value: &'v Value, names: &[crate::value::SmolStr]) -> Option<&'v Value> {
+    names.iter().try_fold(value, |value, name| match value {
+        Value::Record(record) => Arc::as_ref(record).find(name),
+        _ => None,
+    })
+}
+
+/// `LIKE` reads its operands as text; NULL is like nothing.
+fn like(value: &Value, pattern: &Value, escape: Option<&Value>) -> Result<bool, RowError> {
+    if value.is_null() || pattern.is_null() {
+        return Ok(false);
+    }
+    let text = |v: &Value| builtins::cast(v, crate::value::Type::Text);
+    let escape = match escape {
+        Some(Value::Text(e)) => e.chars().next(),
+        _ => None,
+    };
+    match (text(value)?, text(pattern)?) {
+        (Value::Text(value), Value::Text(pattern)) => builtins::try_like(&value, &pattern, escape),
+        _ => Ok(false),
+    }
+}

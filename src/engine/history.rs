@@ -1,0 +1,240 @@
+//! Rows that an operator holds, by key and in time order.
+//!
+//! In: rows to keep. Out: the rows of a key, oldest first; the state rows that changed. Invariant: rows of a key are
+//! sorted by (time, offset), rows of equal place keep the order they came in. They are stored in buckets of time, so a
+//! commit writes the buckets that changed and not what is held. Not here: when a row may go (each operator knows).
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::state::{Loaded, Writer, put_meta, put_values, read_meta, read_values};
+use crate::batch::RowMeta;
+use crate::value::Value;
+use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
+
+/// A span of held time is stored in about this many rows: more would cost rows, fewer would rewrite more of each.
+pub(super) const BUCKETS: i64 = 16;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Held {
+    pub meta: RowMeta,
+    /// For the operator's use: a left row of a join that has found a match.
+    pub flag: bool,
+    pub values: Box<[Value]>,
+}
+
+impl Held {
+    pub(super) fn time(&self) -> i64 {
+        self.meta.time.ticks()
+    }
+
+    fn place(&self) -> (i64, i64) {
+        (self.time(), self.meta.offset)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct History {
+    /// Kind byte of its state rows.
+    kind: u8,
+    /// Ticks of one bucket.
+    bucket: i64,
+    shelves: FxHashMap<Box<[u8]>, Shelf>,
+    changed: Vec<Box<[u8]>>,
+    rows: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    rows: VecDeque<Held>,
+    /// Buckets changed since the last commit, and buckets that have a state row; both short.
+    dirty: Vec<i64>,
+    stored: Vec<i64>,
+}
+
+impl History {
+    /// `span`: about how many ticks a row is held.
+    pub(super) fn new(kind: u8, span: i64) -> History {
+        History { kind, bucket: (span / BUCKETS).max(1), shelves: FxHashMap::default(), changed: Vec::new(), rows: 0 }
+    }
+
+    /// Number of rows held.
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<&VecDeque<Held>> {
+        self.shelves.get(key).map(|s| &s.rows)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.shelves.iter().filter(|(_, s)| !s.rows.is_empty()).map(|(k, _)| k.as_ref())
+    }
+
+    pub(super) fn push(&mut self, key: &[u8], held: Held) {
+        let bucket = held.time().div_euclid(self.bucket);
+        self.rows += 1;
+        self.touch(key, bucket);
+        if let Some(shelf) = self.shelves.get_mut(key) {
+            let mut at = shelf.rows.len();
+            while at > 0 && shelf.rows.get(at - 1).is_some_and(|before| before.place() > held.place()) {
+                at -= 1;
+            }
+            shelf.rows.insert(at, held);
+        }
+    }
+
+    /// The oldest row of a key.
+    pub(super) fn front(&self, key: &[u8]) -> Option<&Held> {
+        self.shelves.get(key).and_then(|s| s.rows.front())
+    }
+
+    pub(super) fn pop_front(&mut self, key: &[u8]) -> Option<Held> {
+        let held = self.shelves.get_mut(key)?.rows.pop_front()?;
+        self.rows -= 1;
+        self.touch(key, held.time().div_euclid(self.bucket));
+        Some(held)
+    }
+
+    /// Sets the flag of the `i`-th row of a key.
+    pub(super) fn set_flag(&mut self, key: &[u8], i: usize) {
+        let Some(held) = self.shelves.get_mut(key).and_then(|s| s.rows.get_mut(i)) else { return };
+        if !held.flag {
+            held.flag = true;
+            let bucket = held.time().div_euclid(self.bucket);
+            self.touch(key, bucket);
+        }
+    }
+
+    fn touch(&mut self, key: &[u8], bucket: i64) {
+        let shelf = match self.shelves.get_mut(key) {
+            Some(shelf) => shelf,
+            None => self.shelves.entry(key.into()).or_default(),
+        };
+        if shelf.dirty.is_empty() {
+            self.changed.push(key.into());
+        }
+        if shelf.dirty.last() != Some(&bucket) && !shelf.dirty.contains(&bucket) {
+            shelf.dirty.push(bucket);
+        }
+    }
+
+    /// Writes the buckets that changed since the last call.
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+        for key in std::mem::take(&mut self.changed) {
+            let Some(shelf) = self.shelves.get_mut(&key) else { continue };
+            for bucket in std::mem::take(&mut shelf.dirty) {
+                let from = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
+                let to = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) <= bucket);
+                let mut rest = Vec::with_capacity(key.len() + 12);
+                put_bytes(&mut rest, &key);
+                put_signed(&mut rest, bucket);
+                let known = shelf.stored.iter().position(|b| *b == bucket);
+                if from == to {
+                    if let Some(i) = known {
+                        shelf.stored.swap_remove(i);
+                        writer.put(self.kind, &rest, None);
+                    }
+                    continue;
+                }
+                if known.is_none() {
+                    shelf.stored.push(bucket);
+                }
+                let mut value = Vec::new();
+                put_varint(&mut value, (to - from) as u64);
+                for held in shelf.rows.range(from..to) {
+                    put_meta(&mut value, &held.meta);
+                    value.push(u8::from(held.flag));
+                    put_values(&mut value, &held.values);
+                }
+                writer.put(self.kind, &rest, Some(value));
+            }
+            if shelf.rows.is_empty() && shelf.stored.is_empty() {
+                self.shelves.remove(&key);
+            }
+        }
+    }
+
+    /// Takes a stored bucket back.
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+        let mut reader = Reader::new(loaded.rest);
+        let key: Box<[u8]> = reader.bytes()?.into();
+        let bucket = reader.signed()?;
+        let mut reader = Reader::new(loaded.value);
+        let n = reader.length()?;
+        let shelf = self.shelves.entry(key).or_default();
+        shelf.stored.push(bucket);
+        let mut rows = Vec::with_capacity(n);
+        for _ in 0..n {
+            let meta = read_meta(&mut reader)?;
+            let flag = reader.byte()? != 0;
+            rows.push(Held { meta, flag, values: read_values(&mut reader)?.into() });
+        }
+        self.rows += rows.len();
+        // buckets come in any order, but each is sorted and they do not overlap
+        let at = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
+        let behind = shelf.rows.split_off(at);
+        shelf.rows.extend(rows);
+        shelf.rows.extend(behind);
+        Ok(())
+    }
+
+    /// About how many bytes are held.
+    pub(super) fn bytes(&self) -> usize {
+        self.shelves.iter().map(|(k, s)| k.len() + 64 + s.rows.iter().map(held_bytes).sum::<usize>()).sum()
+    }
+}
+
+fn held_bytes(held: &Held) -> usize {
+    size_of::<Held>() + held.values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+    use proptest::prelude::*;
+
+    fn held(time: i64, offset: i64) -> Held {
+        let at = Timestamp::from_ticks(time).unwrap();
+        Held { meta: RowMeta { time: at, arrival: at, offset, ordinal: 0 }, flag: false, values: [Value::BigInt(offset)].into() }
+    }
+
+    proptest! {
+        /// What was committed, loaded into a fresh store, is what the old one held at that commit.
+        #[test]
+        fn stored_buckets_load_back(steps in prop::collection::vec((0u8..5, 0i64..300, 0u8..2), 1..60)) {
+            let mut history = History::new(1, 160);
+            let mut table = std::collections::BTreeMap::new();
+            for (i, (action, time, key)) in steps.iter().enumerate() {
+                match action {
+                    0..=2 => history.push(&[*key], held(*time, i as i64)),
+                    3 => drop(history.pop_front(&[*key])),
+                    _ => history.set_flag(&[*key], 0),
+                }
+                if i % 7 == 0 {
+                    let mut out = Vec::new();
+                    history.changes(&mut Writer { op: 0, substream: b"s", out: &mut out });
+                    for change in out {
+                        match change.value {
+                            Some(value) => table.insert(change.key, value),
+                            None => table.remove(&change.key),
+                        };
+                    }
+                    let mut fresh = History::new(1, 160);
+                    for (key, value) in &table {
+                        let loaded = Loaded::parse(key, value).unwrap();
+                        prop_assert_eq!((loaded.substream, loaded.kind), (&b"s"[..], 1));
+                        fresh.load(&loaded).unwrap();
+                    }
+                    for key in [[0], [1]] {
+                        let rows = |h: &History| h.get(&key).cloned().unwrap_or_default();
+                        prop_assert_eq!(rows(&fresh), rows(&history));
+                    }
+                    prop_assert_eq!(fresh.len(), history.len());
+                }
+            }
+        }
+    }
+}

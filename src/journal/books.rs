@@ -1,0 +1,116 @@
+//! What the writer knows without asking the file: ends of streams, positions of consumers, counters.
+//!
+//! In: the file at start. Out: [`Books`], copied at the start of a transaction and kept when it commits, so a failed one
+//! leaves no trace. Invariant: books and file agree whenever no transaction is open. Not here: segments and state rows.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+use smol_str::SmolStr;
+
+use super::dead_letter::{self, DeadLetterCount};
+use super::ledger::Ledger;
+use crate::time::Timestamp;
+
+/// The sequence of all inputs; the other streams hold rows.
+pub(super) const INPUTS: u32 = 0;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StreamBook {
+    pub name: SmolStr,
+    /// Everything below is trimmed.
+    pub first: i64,
+    /// The offset that the next record gets.
+    pub next: i64,
+    pub last_arrival: Timestamp,
+    /// Lowest position of a consumer when everything below it was last trimmed; nothing to do until it moves.
+    pub trimmed_to: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConsumerBook {
+    pub name: SmolStr,
+    pub fingerprint: String,
+    pub stream: u32,
+    /// Where it began to read.
+    pub start: i64,
+    pub position: i64,
+    pub drop_oldest: bool,
+    /// Up to here the journal itself moved it, so it may still commit an older position.
+    pub dropped_to: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Books {
+    /// By number.
+    pub streams: BTreeMap<u32, StreamBook>,
+    /// By number, from 1.
+    pub inputs: BTreeMap<u16, SmolStr>,
+    /// By number.
+    pub consumers: BTreeMap<u32, ConsumerBook>,
+    pub ledger: Ledger,
+    pub dead_letters: DeadLetterCount,
+    /// Segments set aside; while there are none nobody looks for them.
+    pub quarantined: u64,
+    /// Whether all consumers of this run are known: before that nothing may be trimmed.
+    pub consumers_known: bool,
+}
+
+impl Books {
+    pub fn load(db: &Connection) -> rusqlite::Result<Books> {
+        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: dead_letter::load_count(db)?, ..Books::default() };
+        let mut statement = db.prepare("SELECT id, name, first, next, last_arrival FROM stream")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, last_arrival) = (SmolStr::from(row.get::<_, String>(1)?), Timestamp::saturating_from_ticks(row.get(4)?));
+            let stream = StreamBook { name, first: row.get(2)?, next: row.get(3)?, last_arrival, trimmed_to: i64::MIN };
+            books.streams.insert(row.get(0)?, stream);
+        }
+        let mut statement = db.prepare("SELECT id, name FROM input")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            books.inputs.insert(row.get(0)?, SmolStr::from(row.get::<_, String>(1)?));
+        }
+        let mut statement = db.prepare("SELECT id, name, fingerprint, stream, start, position, drop_oldest FROM consumer")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let consumer = ConsumerBook {
+                name: SmolStr::from(row.get::<_, String>(1)?),
+                fingerprint: row.get(2)?,
+                stream: row.get(3)?,
+                start: row.get(4)?,
+                position: row.get(5)?,
+                drop_oldest: row.get(6)?,
+                dropped_to: i64::MIN,
+            };
+            books.consumers.insert(row.get(0)?, consumer);
+        }
+        books.quarantined = db.query_row("SELECT count(*) FROM quarantine", [], |row| row.get::<_, i64>(0))? as u64;
+        Ok(books)
+    }
+
+    /// Writes what differs from the books before the transaction. (New streams, inputs and consumers are inserted, and
+    /// consumers deleted, by the steps that do so.)
+    pub fn save(&self, db: &Connection, before: &Books) -> rusqlite::Result<()> {
+        let mut update = db.prepare_cached("UPDATE stream SET first = ?2, next = ?3, last_arrival = ?4 WHERE id = ?1")?;
+        for (id, stream) in &self.streams {
+            let same = before.streams.get(id).is_some_and(|b| (b.first, b.next) == (stream.first, stream.next));
+            if !same {
+                update.execute(params![id, stream.first, stream.next, stream.last_arrival.ticks()])?;
+            }
+        }
+        let mut update = db.prepare_cached("UPDATE consumer SET position = ?2 WHERE id = ?1")?;
+        for (id, consumer) in &self.consumers {
+            if before.consumers.get(id).is_none_or(|b| b.position != consumer.position) {
+                update.execute(params![id, consumer.position])?;
+            }
+        }
+        self.ledger.save(db, &before.ledger)
+    }
+
+    /// The lowest position that a consumer of the stream still needs; its end when there is none.
+    pub fn needed_from(&self, stream: u32) -> i64 {
+        let end = self.streams.get(&stream).map_or(0, |s| s.next);
+        self.consumers.values().filter(|c| c.stream == stream).map(|c| c.position).min().unwrap_or(end)
+    }
+}

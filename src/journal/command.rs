@@ -1,0 +1,249 @@
+//! What the journal is asked to do.
+//!
+//! Plain data of the callers ([`Append`], [`Commit`], [`ConsumerSpec`]) and the writer's own [`Command`]. Invariant: a
+//! command that asks for an answer gets exactly one, also when the journal fails or closes. Not here: how commands wait
+//! (`queue`) and what they do (`transaction`, `consumer`).
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+
+use smol_str::SmolStr;
+
+use super::dead_letter::DeadLetter;
+use super::error::{JournalError, StepError};
+use super::ledger::Counter;
+use super::transaction::Transaction;
+use crate::batch::{RawEvent, Reason, Rows};
+
+/// Number of an input in this journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InputId(pub u16);
+
+/// Number of a stream in this journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+impl StreamId {
+    /// The one sequence of all inputs.
+    pub const INPUTS: StreamId = StreamId(super::books::INPUTS);
+}
+
+/// Number of a consumer in this journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerId(pub u32);
+
+/// Runs on the writer thread when an append is durable (its offsets) or will never be; must be quick and must not wait
+/// for the journal.
+pub type OnDurable = Box<dyn FnOnce(Result<Range<i64>, JournalError>) + Send>;
+
+/// What came in: events of one input, and what did not become one.
+pub struct Append {
+    pub input: InputId,
+    pub events: Vec<RawEvent>,
+    /// How many records came in, as the source counted them: stored, undecodable and dropped ones.
+    pub received: u64,
+    /// Each counts as one undecodable record.
+    pub undecodable: Vec<DeadLetter>,
+    pub dropped: Vec<(Reason, u64)>,
+    /// Whatever else the source counts (`redelivered`, …).
+    pub ledger: Vec<(Counter, u64)>,
+    pub on_durable: OnDurable,
+}
+
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Append").field("input", &self.input).field("events", &self.events.len()).finish_non_exhaustive()
+    }
+}
+
+/// One key of an operator's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    pub op: u32,
+    pub key: Vec<u8>,
+    /// `None` removes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// One key of an operator's state, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateEntry {
+    pub op: u32,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+/// What a consumer did since its last commit; all of it is stored, or none.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub consumer: ConsumerId,
+    /// The next offset it will read.
+    pub position: i64,
+    pub state: Vec<StateChange>,
+    pub emit: Option<(StreamId, Rows)>,
+    pub dead_letters: Vec<DeadLetter>,
+    pub ledger: Vec<(Counter, u64)>,
+}
+
+impl Commit {
+    /// A commit that only moves the consumer.
+    pub fn at(consumer: ConsumerId, position: i64) -> Commit {
+        Commit { consumer, position, state: Vec::new(), emit: None, dead_letters: Vec::new(), ledger: Vec::new() }
+    }
+}
+
+/// Where a consumer begins that the journal has not seen before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    #[default]
+    Now,
+    Oldest,
+}
+
+/// What happens to a consumer that holds the oldest records when the byte budget is used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Intake stops until it has caught up.
+    #[default]
+    Block,
+    /// It is moved past them, counted.
+    DropOldest,
+}
+
+#[derive(Clone, Debug)]
+pub struct ConsumerSpec {
+    pub name: SmolStr,
+    /// Text of the statement and its steps; another text clears the state and keeps the position.
+    pub fingerprint: String,
+    pub stream: StreamId,
+    pub start: Start,
+    pub on_full: OnFull,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerInfo {
+    pub id: ConsumerId,
+    /// The next offset it reads.
+    pub position: i64,
+    /// The journal had not seen it (or it read another stream).
+    pub is_new: bool,
+    /// Its fingerprint is another one: the position is kept, the state was cleared.
+    pub changed: bool,
+}
+
+/// A consumer that is no longer part of the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedConsumer {
+    pub name: SmolStr,
+    /// How many records it had not read.
+    pub unread: u64,
+}
+
+/// The answer to a commit, to be waited for.
+#[derive(Debug)]
+pub struct Receipt(pub(super) Receiver<Result<(), JournalError>>);
+
+impl Receipt {
+    /// Waits until the commit is durable.
+    pub fn wait(self) -> Result<(), JournalError> {
+        self.0.recv().unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// The answer if there is one already.
+    pub fn poll(&self) -> Option<Result<(), JournalError>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(JournalError::Closed)),
+        }
+    }
+}
+
+/// Runs on the writer thread when a commit is durable or refused.
+pub type OnCommitted = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
+
+pub(super) enum Command {
+    Append(Append),
+    Commit(Commit, OnCommitted),
+    Control(Box<dyn Control>),
+}
+
+impl Command {
+    /// The stream it would make longer, when rows go there.
+    pub fn emits_to(&self) -> Option<u32> {
+        match self {
+            Command::Commit(Commit { emit: Some((stream, _)), .. }, _) => Some(stream.0),
+            _ => None,
+        }
+    }
+
+    /// How many records and about how many bytes it brings.
+    pub fn size(&self) -> (usize, usize) {
+        /// What a command costs beside its records.
+        const COMMAND_BYTES: usize = 256;
+        let letters = |letters: &[DeadLetter]| letters.iter().map(|l| l.bytes() as usize).sum::<usize>();
+        match self {
+            Command::Append(a) => {
+                let events: usize = a.events.iter().map(|e| e.payload.len() + size_of::<RawEvent>()).sum();
+                (a.events.len(), COMMAND_BYTES + events + letters(&a.undecodable))
+            }
+            Command::Commit(c, _) => {
+                let (rows, row_bytes) = c.emit.as_ref().map_or((0, 0), |(_, rows)| (rows.batch.len(), rows.batch.bytes()));
+                let state: usize = c.state.iter().map(|s| 64 + s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum();
+                (rows, COMMAND_BYTES + row_bytes + state + letters(&c.dead_letters))
+            }
+            Command::Control(_) => (0, COMMAND_BYTES),
+        }
+    }
+
+    /// Answers a command that will not be done.
+    pub fn refuse(self, error: JournalError) {
+        match self {
+            Command::Append(append) => (append.on_durable)(Err(error)),
+            Command::Commit(_, done) => done(Err(error)),
+            Command::Control(control) => control.answer(Err(error)),
+        }
+    }
+}
+
+/// A step that somebody waits for: registering, removing, meta values. May run again after a rollback.
+pub(super) trait Control: Send {
+    fn apply(&mut self, tx: &mut Transaction<'_>) -> rusqlite::Result<()>;
+    /// The transaction is durable, or will never be.
+    fn answer(self: Box<Self>, outcome: Result<(), JournalError>);
+}
+
+struct Ask<F, T> {
+    step: F,
+    result: Result<T, JournalError>,
+    reply: SyncSender<Result<T, JournalError>>,
+}
+
+impl<F, T> Control for Ask<F, T>
+where
+    F: FnMut(&mut Transaction<'_>) -> Result<T, StepError> + Send,
+    T: Send,
+{
+    fn apply(&mut self, tx: &mut Transaction<'_>) -> rusqlite::Result<()> {
+        self.result = match (self.step)(tx) {
+            Ok(value) => Ok(value),
+            Err(StepError::Refused(error)) => Err(error),
+            Err(StepError::Sql(error)) => return Err(error),
+        };
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), JournalError>) {
+        // nobody listens any more: nothing to do
+        let _ = self.reply.try_send(outcome.and(self.result));
+    }
+}
+
+/// A control command and where its answer comes.
+pub(super) fn ask<T: Send + 'static>(
+    step: impl FnMut(&mut Transaction<'_>) -> Result<T, StepError> + Send + 'static,
+) -> (Command, Receiver<Result<T, JournalError>>) {
+    let (reply, answer) = sync_channel(1);
+    (Command::Control(Box::new(Ask { step, result: Err(JournalError::Closed), reply })), answer)
+}

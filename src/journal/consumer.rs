@@ -1,0 +1,133 @@
+//! Inputs, streams and consumers: who writes and who reads.
+//!
+//! In: names from the job. Out: numbers that stay the same for the life of the file. Invariant: a consumer's position
+//! and state are kept as long as its name is part of the job, state only under an unchanged fingerprint. Not here: what
+//! a consumer commits (`transaction`), trimming behind it (`trim`).
+
+use rusqlite::{Connection, params};
+use smol_str::SmolStr;
+
+use super::books::{ConsumerBook, INPUTS, StreamBook};
+use super::command::{ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StateEntry, StreamId};
+use super::error::{JournalError, StepError};
+use super::ledger::{Counter, Edge, what};
+use super::transaction::Transaction;
+use crate::time::Timestamp;
+
+/// More would mean that names are made up at run time; each costs memory and a condition variable.
+const NAMES_MAX: usize = 1024;
+
+/// The number of an input, new names get one.
+pub(super) fn input(tx: &mut Transaction<'_>, name: &SmolStr) -> Result<InputId, StepError> {
+    if let Some((id, _)) = tx.books.inputs.iter().find(|(_, n)| *n == name) {
+        return Ok(InputId(*id));
+    }
+    check_room("inputs", tx.books.inputs.len())?;
+    let id = tx.books.inputs.last_key_value().map_or(1, |(id, _)| id + 1);
+    tx.db.execute("INSERT INTO input VALUES (?1, ?2)", params![id, name.as_str()])?;
+    tx.books.inputs.insert(id, name.clone());
+    Ok(InputId(id))
+}
+
+/// The number of a stream of rows, new names get one.
+pub(super) fn stream(tx: &mut Transaction<'_>, name: &SmolStr) -> Result<StreamId, StepError> {
+    if let Some((id, _)) = tx.books.streams.iter().find(|(id, s)| **id != INPUTS && s.name == *name) {
+        return Ok(StreamId(*id));
+    }
+    check_room("streams", tx.books.streams.len())?;
+    let id = tx.books.streams.last_key_value().map_or(1, |(id, _)| id + 1);
+    // the name of stream 0 is taken in the file, not in the job
+    let stored = if name == "inputs" { SmolStr::new_static("inputs (rows)") } else { name.clone() };
+    tx.db.execute("INSERT INTO stream VALUES (?1, ?2, 0, 0, 0)", params![id, stored.as_str()])?;
+    let book = StreamBook { name: stored, first: 0, next: 0, last_arrival: Timestamp::MIN, trimmed_to: i64::MIN };
+    tx.books.streams.insert(id, book);
+    Ok(StreamId(id))
+}
+
+fn check_room(what: &'static str, used: usize) -> Result<(), JournalError> {
+    if used >= NAMES_MAX { Err(JournalError::TooMany { what, max: NAMES_MAX }) } else { Ok(()) }
+}
+
+/// Finds a consumer by name, or makes it.
+pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<ConsumerInfo, StepError> {
+    let Some(stream) = tx.books.streams.get(&spec.stream.0).cloned() else {
+        return Err(JournalError::Unknown { what: "stream", number: spec.stream.0 }.into());
+    };
+    let drop_oldest = spec.on_full == OnFull::DropOldest;
+    let known = tx.books.consumers.iter().find(|(_, c)| c.name == spec.name).map(|(id, c)| (*id, c.clone()));
+    match known {
+        Some((id, consumer)) if consumer.stream == spec.stream.0 => {
+            let changed = consumer.fingerprint != spec.fingerprint;
+            if changed {
+                tx.db.execute("DELETE FROM state WHERE consumer = ?1", [id])?;
+            }
+            tx.db.execute(
+                "UPDATE consumer SET fingerprint = ?2, drop_oldest = ?3 WHERE id = ?1",
+                params![id, spec.fingerprint, drop_oldest],
+            )?;
+            let position = consumer.position;
+            tx.books.consumers.insert(id, ConsumerBook { fingerprint: spec.fingerprint.clone(), drop_oldest, ..consumer });
+            return Ok(ConsumerInfo { id: ConsumerId(id), position, is_new: false, changed });
+        }
+        // its position means nothing in another stream
+        Some((id, _)) => remove(tx, id).map(drop)?,
+        None => check_room("consumers", tx.books.consumers.len())?,
+    }
+    let start = match spec.start {
+        Start::Now => stream.next,
+        Start::Oldest => stream.first,
+    };
+    let id = tx.books.consumers.last_key_value().map_or(1, |(id, _)| id + 1);
+    tx.db.execute(
+        "INSERT INTO consumer VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
+        params![id, spec.name.as_str(), spec.fingerprint, spec.stream.0, start, drop_oldest],
+    )?;
+    let book = ConsumerBook {
+        name: spec.name.clone(),
+        fingerprint: spec.fingerprint.clone(),
+        stream: spec.stream.0,
+        start,
+        position: start,
+        drop_oldest,
+        dropped_to: i64::MIN,
+    };
+    tx.books.consumers.insert(id, book);
+    Ok(ConsumerInfo { id: ConsumerId(id), position: start, is_new: true, changed: false })
+}
+
+/// Closes every consumer that is not named, and lets trimming begin.
+pub(super) fn keep_only(tx: &mut Transaction<'_>, names: &[SmolStr]) -> Result<Vec<RemovedConsumer>, StepError> {
+    let gone: Vec<u32> = tx.books.consumers.iter().filter(|(_, c)| !names.contains(&c.name)).map(|(id, _)| *id).collect();
+    let mut removed = Vec::new();
+    for id in gone {
+        removed.extend(remove(tx, id)?);
+    }
+    tx.books.consumers_known = true;
+    for stream in tx.books.streams.values_mut() {
+        stream.trimmed_to = i64::MIN;
+    }
+    Ok(removed)
+}
+
+/// Closes a consumer: what it had not read is counted, and its whole span, so that its equation can still be checked.
+fn remove(tx: &mut Transaction<'_>, id: u32) -> Result<Option<RemovedConsumer>, StepError> {
+    let Some(consumer) = tx.books.consumers.get(&id).cloned() else { return Ok(None) };
+    let end = tx.books.streams.get(&consumer.stream).map_or(consumer.position, |s| s.next);
+    tx.skip(id, end, "consumer_removed");
+    let span = Counter::new(Edge::Consumer, consumer.name.clone(), what::STORED).because("until_removed");
+    tx.books.ledger.add(span, (end - consumer.start).max(0) as u64);
+    tx.db.execute("DELETE FROM state WHERE consumer = ?1", [id])?;
+    tx.db.execute("DELETE FROM consumer WHERE id = ?1", [id])?;
+    tx.books.consumers.remove(&id);
+    Ok(Some(RemovedConsumer { name: consumer.name, unread: (end - consumer.position).max(0) as u64 }))
+}
+
+/// All state of a consumer.
+pub(super) fn load_state(db: &Connection, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
+    let read = || -> rusqlite::Result<Vec<StateEntry>> {
+        let mut statement = db.prepare("SELECT op, key, value FROM state WHERE consumer = ?1 ORDER BY op, key")?;
+        let rows = statement.query_map([consumer.0], |row| Ok(StateEntry { op: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
+        rows.collect()
+    };
+    read().map_err(JournalError::read)
+}

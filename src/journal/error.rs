@@ -1,0 +1,84 @@
+//! What can go wrong with the journal, named by what the caller can do about it.
+//!
+//! In: SQLite and file errors. Out: [`JournalError`], cheap to clone, since one failed transaction answers many callers.
+//! Invariant: every message carries the path or the value that matters and the next step. Not here: damaged segments
+//! (they are set aside and counted, never an error).
+
+use std::path::Path;
+
+/// Why the journal did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum JournalError {
+    #[error(
+        "the journal {path} is in use: another process runs this job and holds {lock}; stop it, or give this job its own `path` under [journal]"
+    )]
+    Locked { path: String, lock: String },
+    #[error("SQLite {found} is too old for the journal: versions below 3.51.3 can lose committed writes; build with the bundled one")]
+    SqliteTooOld { found: String },
+    #[error("{path} is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]")]
+    Foreign { path: String },
+    #[error(
+        "the journal {path} has schema version {found}, this program reads version {expected}: run it with the program that made it, or move it away to start anew"
+    )]
+    Schema { path: String, found: i64, expected: i64 },
+    #[error("cannot open the journal {path}: {reason}; its directory must exist and be writable")]
+    Unusable { path: String, reason: String },
+    #[error("the journal {path} did not take the setting {name} = {wanted} (it is {found}); is the file on a network file system?")]
+    Setting { path: String, name: &'static str, wanted: String, found: String },
+    #[error(
+        "the journal is poisoned: a write failed ({reason}), so nothing is stored or acknowledged any more; check the disk, run `forebay journal verify`, then restart the job"
+    )]
+    Poisoned { reason: String },
+    #[error("the journal is closed")]
+    Closed,
+    #[error(
+        "the journal is full: {used_bytes} of {max_bytes} bytes are used; it takes more when consumers have caught up, or raise `max_bytes` under [journal]"
+    )]
+    Full { used_bytes: u64, max_bytes: u64 },
+    #[error("no {what} with number {number} in this journal")]
+    Unknown { what: &'static str, number: u32 },
+    #[error("consumer {consumer} cannot move to {position}: it stands at {stored} and its stream ends at {end}")]
+    Position { consumer: String, position: i64, stored: i64, end: i64 },
+    #[error("rows of consumer {consumer} cannot be stored: {reason}")]
+    Rows { consumer: String, reason: String },
+    #[error("more than {max} {what} in one journal")]
+    TooMany { what: &'static str, max: usize },
+    #[error("cannot read the journal: {reason}; run `forebay journal verify`")]
+    Read { reason: String },
+}
+
+impl JournalError {
+    pub(super) fn unusable(path: &Path, reason: impl ToString) -> JournalError {
+        JournalError::Unusable { path: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    pub(super) fn read(error: impl ToString) -> JournalError {
+        JournalError::Read { reason: error.to_string() }
+    }
+}
+
+/// Why one step of a transaction did not happen.
+#[derive(Debug)]
+pub(super) enum StepError {
+    /// The whole transaction is rolled back.
+    Sql(rusqlite::Error),
+    /// Only this step is answered with an error; it has written nothing.
+    Refused(JournalError),
+}
+
+impl From<rusqlite::Error> for StepError {
+    fn from(error: rusqlite::Error) -> StepError {
+        StepError::Sql(error)
+    }
+}
+
+impl From<JournalError> for StepError {
+    fn from(error: JournalError) -> StepError {
+        StepError::Refused(error)
+    }
+}
+
+/// Whether there was no room: such a transaction is rolled back cleanly and may be tried again.
+pub(super) fn is_disk_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}

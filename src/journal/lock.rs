@@ -1,0 +1,31 @@
+//! One process a journal.
+//!
+//! In: the journal's path. Out: a [`Lock`] that holds the file `<journal>.lock` until it is dropped or the process ends.
+//! Invariant: the file itself says nothing; only the operating system's lock on it counts, so a crash leaves nothing to
+//! clean up. Not here: readers, which need no lock.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+
+use super::error::JournalError;
+use super::schema::beside;
+
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub fn take(journal: &Path) -> Result<Lock, JournalError> {
+        let path = beside(journal, ".lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|e| JournalError::unusable(journal, format!("{}: {e}", path.display())))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(JournalError::Locked { path: journal.display().to_string(), lock: path.display().to_string() })
+            }
+            Err(TryLockError::Error(e)) => Err(JournalError::unusable(journal, format!("{}: {e}", path.display()))),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Commands waiting for the writer.
+//!
+//! In: commands from any thread, each in a lane: control, intake, one a consumer. Out: all that may run, together, when a
+//! group commit is due. Invariant: a lane keeps its order and is bounded in count and bytes, and a lane that may not run
+//! (intake while the journal is full) never holds back another. Not here: what commands do.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::command::Command;
+use super::error::JournalError;
+
+/// Commands of one lane: enough for the smallest batches of one commit interval.
+const LANE_COMMANDS_MAX: usize = 1024;
+/// Bytes of one lane: several transactions of intake; a single larger command is let in alone.
+const LANE_BYTES_MAX: usize = 8 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    /// First in every transaction.
+    Control,
+    Intake,
+    Consumer(u32),
+}
+
+pub(super) struct Entry {
+    pub lane: Lane,
+    pub command: Command,
+    records: usize,
+    bytes: usize,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("lane", &self.lane).field("records", &self.records).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    /// These two include what the writer has taken and not yet released.
+    count: usize,
+    bytes: usize,
+}
+
+/// What may not run while the journal is full.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gate {
+    pub intake_stopped: bool,
+    /// Streams that may not grow: somebody has yet to read what they hold.
+    pub stopped_streams: BTreeSet<u32>,
+}
+
+impl Gate {
+    fn lets(&self, command: &Command) -> bool {
+        match command {
+            Command::Append(_) => !self.intake_stopped,
+            other => other.emits_to().is_none_or(|stream| !self.stopped_streams.contains(&stream)),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: BTreeMap<Lane, Waiting>,
+    gate: Gate,
+    flush: bool,
+    closing: bool,
+    /// Why nothing is taken any more.
+    refusal: Option<JournalError>,
+}
+
+impl State {
+    fn has_room(&mut self, lane: Lane, bytes: usize) -> bool {
+        let waiting = self.lanes.entry(lane).or_default();
+        waiting.count == 0 || (waiting.count < LANE_COMMANDS_MAX && waiting.bytes + bytes <= LANE_BYTES_MAX)
+    }
+
+    /// Records that could be committed now, or `None` when there is nothing to do; whether a lane is full.
+    fn runnable(&self) -> Option<(usize, bool)> {
+        let mut sum = None;
+        for waiting in self.lanes.values() {
+            if !waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
+                continue;
+            }
+            let records: usize = waiting.entries.iter().map(|e| e.records).sum();
+            let is_full = waiting.count >= LANE_COMMANDS_MAX / 2 || waiting.bytes >= LANE_BYTES_MAX / 2;
+            let (before, was_full) = sum.unwrap_or((0, false));
+            sum = Some((before + records, was_full || is_full));
+        }
+        sum
+    }
+
+    fn take_runnable(&mut self) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        for waiting in self.lanes.values_mut() {
+            while waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
+                taken.extend(waiting.entries.pop_front());
+            }
+        }
+        taken
+    }
+}
+
+/// When a group commit is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub interval: Duration,
+    pub records: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Taken {
+    Work(Vec<Entry>),
+    /// Nothing to do until the time given.
+    Idle,
+    /// Closing, and nothing that may run is left.
+    Closing,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Something may run.
+    work: Condvar,
+    /// A lane got room.
+    room: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // no code that could panic runs under this lock
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for room in the lane, then adds the command; a queue that is closed refuses it.
+    pub fn push(&self, lane: Lane, command: Command) {
+        let (records, bytes) = command.size();
+        let mut state = self.lock();
+        let refusal = loop {
+            if let Some(error) = &state.refusal {
+                break error.clone();
+            }
+            if state.has_room(lane, bytes) {
+                self.add(&mut state, Entry { lane, command, records, bytes });
+                return;
+            }
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        // the answer runs code of the caller
+        drop(state);
+        command.refuse(refusal);
+    }
+
+    /// Adds the command, or gives it back when the lane is full or stopped.
+    pub fn try_push(&self, lane: Lane, command: Command) -> Option<Command> {
+        let (records, bytes) = command.size();
+        let mut state = self.lock();
+        if let Some(error) = state.refusal.clone() {
+            drop(state);
+            command.refuse(error);
+            return None;
+        }
+        if !state.gate.lets(&command) || !state.has_room(lane, bytes) {
+            return Some(command);
+        }
+        self.add(&mut state, Entry { lane, command, records, bytes });
+        None
+    }
+
+    fn add(&self, state: &mut State, entry: Entry) {
+        let waiting = state.lanes.entry(entry.lane).or_default();
+        waiting.count += 1;
+        waiting.bytes += entry.bytes;
+        // somebody waits for the answer
+        state.flush |= entry.lane == Lane::Control;
+        waiting.entries.push_back(entry);
+        self.work.notify_one();
+    }
+
+    /// Makes what waits due at once.
+    pub fn flush(&self) {
+        self.lock().flush = true;
+        self.work.notify_one();
+    }
+
+    /// Waits until a commit is due: at once if the last one is older than the interval, else when that has passed,
+    /// enough records wait, or somebody asked.
+    pub fn take(&self, rule: Rule, last_commit: Option<Instant>, idle_until: Instant) -> Taken {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let runnable = state.runnable();
+            let wait_until = match runnable {
+                None if state.closing => return Taken::Closing,
+                None => idle_until,
+                Some((records, lane_full)) => {
+                    let due = last_commit.and_then(|last| last.checked_add(rule.interval)).unwrap_or(now);
+                    if state.flush || state.closing || lane_full || records >= rule.records || now >= due {
+                        state.flush = false;
+                        return Taken::Work(state.take_runnable());
+                    }
+                    due
+                }
+            };
+            let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else { return Taken::Idle };
+            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The writer is done with these: their room is free again.
+    pub fn release(&self, entries: &[Entry]) {
+        let mut state = self.lock();
+        for entry in entries {
+            if let Some(waiting) = state.lanes.get_mut(&entry.lane) {
+                waiting.count = waiting.count.saturating_sub(1);
+                waiting.bytes = waiting.bytes.saturating_sub(entry.bytes);
+            }
+        }
+        self.room.notify_all();
+    }
+
+    /// Puts commands of a transaction that was rolled back to the front of their lanes.
+    pub fn give_back(&self, entries: Vec<Entry>) {
+        let mut state = self.lock();
+        for entry in entries.into_iter().rev() {
+            state.lanes.entry(entry.lane).or_default().entries.push_front(entry);
+        }
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.lock().closing
+    }
+
+    /// Waits, but not past the beginning of a close.
+    pub fn pause(&self, duration: Duration) {
+        let Some(until) = Instant::now().checked_add(duration) else { return };
+        let mut state = self.lock();
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|_| !state.closing) {
+            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub fn set_gate(&self, gate: Gate) {
+        let mut state = self.lock();
+        if state.gate != gate {
+            state.gate = gate;
+            self.work.notify_one();
+        }
+    }
+
+    /// Takes no new commands; those that wait are still done.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        state.refusal.get_or_insert(JournalError::Closed);
+        self.work.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Takes no new commands and gives those that wait, to be refused.
+    pub fn stop(&self, error: JournalError) -> Vec<Entry> {
+        let mut state = self.lock();
+        state.closing = true;
+        if state.refusal.as_ref().is_none_or(|e| *e == JournalError::Closed) {
+            state.refusal = Some(error);
+        }
+        self.work.notify_all();
+        self.room.notify_all();
+        state.lanes.values_mut().flat_map(|waiting| std::mem::take(&mut waiting.entries)).collect()
+    }
+
+    /// Why nothing is taken any more.
+    pub fn refusal(&self) -> Option<JournalError> {
+        self.lock().refusal.clone()
+    }
+}

@@ -1,0 +1,242 @@
+//! Reading a stream from a position on.
+//!
+//! In: segments from the memory tail, older ones from the file by a connection of the reader's own. Out: [`Read`]s, never
+//! across a segment's border. Invariant: every record from the position on is handed out once and in order, but those
+//! that are trimmed, set aside as damaged, or of inputs not asked for; [`Reader::position`] is what to commit. Not here:
+//! who remembers the position (the consumer's commits do).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::command::{InputId, StreamId, ask};
+use super::error::JournalError;
+use super::quarantine;
+use super::queue::Lane;
+use super::schema;
+use super::segment::{self, Damage, EventRef, EventSlice, Head, RowSlice, Segment};
+use super::stream::Found;
+use super::writer::Shared;
+
+/// What there was to read.
+#[derive(Clone, Debug)]
+pub enum Read {
+    /// From the stream of inputs.
+    Events(EventSlice),
+    /// From a stream of rows.
+    Rows(RowSlice),
+    /// Nothing (more) until the deadline, or the journal was asked to wake its readers. The position may have moved.
+    Idle,
+    /// The journal is closed.
+    Closed,
+}
+
+/// Reads one stream; made by [`super::Journal::reader`]. Belongs to one thread.
+pub struct Reader {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    stream: u32,
+    position: i64,
+    /// `None`: all inputs.
+    inputs: Option<Vec<u16>>,
+    current: Option<Segment>,
+    /// Open only while behind the memory tail.
+    db: Option<Connection>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("stream", &self.stream).field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+/// A segment of the file.
+enum OnDisk {
+    Segment(Segment),
+    /// Of an input not asked for.
+    Other {
+        end: i64,
+    },
+    Damaged {
+        first: i64,
+        damage: Damage,
+    },
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, path: PathBuf, stream: StreamId, position: i64) -> Reader {
+        Reader { shared, path, stream: stream.0, position, inputs: None, current: None, db: None }
+    }
+
+    /// Skips the segments of all other inputs; the position moves past them.
+    pub fn only(mut self, inputs: &[InputId]) -> Reader {
+        self.inputs = Some(inputs.iter().map(|i| i.0).collect());
+        self
+    }
+
+    /// The next offset to read: what a consumer commits once it is done with all it got.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Up to `max_records` (at least one) records; waits for them until `deadline`.
+    pub fn next(&mut self, max_records: usize, deadline: Instant) -> Result<Read, JournalError> {
+        loop {
+            if let Some(read) = self.serve(max_records) {
+                return Ok(read);
+            }
+            let before = self.position;
+            match self.shared.streams.find(self.stream, self.position, deadline) {
+                Found::Segment(segment) => {
+                    // caught up: the connection is of no use any more
+                    self.db = None;
+                    self.take(segment);
+                }
+                Found::OnDisk { end } => self.load(end)?,
+                Found::Trimmed { first } => self.position = first,
+                Found::Idle => return Ok(Read::Idle),
+                Found::Closed => return Ok(Read::Closed),
+            }
+            // a long stretch of other inputs' segments must not make the caller miss its deadline
+            if self.current.is_none() && self.position > before && Instant::now() >= deadline {
+                return Ok(Read::Idle);
+            }
+        }
+    }
+
+    fn wants(&self, input: u16) -> bool {
+        self.inputs.as_ref().is_none_or(|wanted| wanted.contains(&input))
+    }
+
+    fn take(&mut self, segment: Segment) {
+        match &segment {
+            Segment::Events(events) if !self.wants(events.input()) => self.position = segment.end(),
+            _ => {
+                self.position = self.position.max(segment.first());
+                self.current = Some(segment);
+            }
+        }
+    }
+
+    /// The next part of the current segment.
+    fn serve(&mut self, max_records: usize) -> Option<Read> {
+        let segment = self.current.as_ref()?;
+        let (first, end) = (segment.first(), segment.end());
+        let from = usize::try_from(self.position - first).ok()?;
+        let to = from.saturating_add(max_records.max(1)).min(usize::try_from(end - first).ok()?);
+        if from >= to {
+            self.current = None;
+            return None;
+        }
+        let read = match segment {
+            Segment::Events(s) => Read::Events(EventSlice::new(s.clone(), from..to)),
+            Segment::Rows(s) => Read::Rows(RowSlice::new(s.clone(), from..to)),
+        };
+        self.position = first + to as i64;
+        if self.position >= end {
+            self.current = None;
+        }
+        Some(read)
+    }
+
+    /// Reads the segment at the position from the file; `end` is that of the stream.
+    fn load(&mut self, end: i64) -> Result<(), JournalError> {
+        match self.find_on_disk()? {
+            Some(OnDisk::Segment(segment)) => self.take(segment),
+            Some(OnDisk::Other { end }) => self.position = end,
+            Some(OnDisk::Damaged { first, damage }) => self.pass_damaged(first, damage, end)?,
+            // everything up to the end was set aside
+            None => self.position = end,
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self) -> Result<&Connection, JournalError> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => schema::open_reader(&self.path)?,
+        };
+        Ok(self.db.insert(db))
+    }
+
+    /// The segment that holds the position, or else the next one.
+    fn find_on_disk(&mut self) -> Result<Option<OnDisk>, JournalError> {
+        const COLUMNS: &str = "stream, first, input, count, arrival, codec, raw_bytes, checksum, data";
+        let (stream, position, wanted) = (self.stream, self.position, self.inputs.clone());
+        let wants = |input: u16| wanted.as_ref().is_none_or(|wanted| wanted.contains(&input));
+        let db = self.connection()?;
+        let find = |condition: &str| -> rusqlite::Result<Option<OnDisk>> {
+            let sql = format!("SELECT {COLUMNS} FROM segment WHERE stream = ?1 AND {condition} LIMIT 1");
+            db.prepare_cached(&sql)?.query_row(params![stream, position], |row| read_segment(row, &wants)).optional()
+        };
+        let holding =
+            find("first <= ?2 AND first + count > ?2 AND first = (SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2)");
+        match holding.map_err(JournalError::read)? {
+            Some(found) => Ok(Some(found)),
+            None => find("first > ?2 ORDER BY first").map_err(JournalError::read),
+        }
+    }
+
+    /// Goes on behind a damaged segment and has the writer set it aside.
+    fn pass_damaged(&mut self, first: i64, damage: Damage, end: i64) -> Result<(), JournalError> {
+        let stream = self.stream;
+        let sql = "SELECT min(first) FROM segment WHERE stream = ?1 AND first > ?2";
+        let next: Option<i64> = self.connection()?.query_row(sql, params![stream, first], |row| row.get(0)).map_err(JournalError::read)?;
+        self.position = next.unwrap_or(end).max(self.position);
+        tracing::error!(stream, first, %damage, "a segment of the journal is damaged; it is set aside and counted");
+        let (command, _answer) = ask(move |tx| quarantine::set_aside(tx, stream, first));
+        // a journal that takes no commands any more does so after the next start
+        self.shared.queue.push(Lane::Control, command);
+        Ok(())
+    }
+}
+
+fn read_segment(row: &Row<'_>, wants: &dyn Fn(u16) -> bool) -> rusqlite::Result<OnDisk> {
+    let head = match read_head(row) {
+        Ok(head) => head,
+        Err(rusqlite::Error::IntegralValueOutOfRange(..) | rusqlite::Error::InvalidColumnType(..)) => {
+            return Ok(OnDisk::Damaged { first: row.get(1)?, damage: Damage::Checksum });
+        }
+        Err(other) => return Err(other),
+    };
+    if head.stream == super::books::INPUTS && !wants(head.input) {
+        return Ok(OnDisk::Other { end: head.first + i64::from(head.count) });
+    }
+    Ok(match segment::open(&head, row.get(7)?, row.get(8)?) {
+        Ok(segment) => OnDisk::Segment(segment),
+        Err(damage) => OnDisk::Damaged { first: head.first, damage },
+    })
+}
+
+/// Reads the columns `stream, first, input, count, arrival, codec, raw_bytes`, in this order.
+pub(super) fn read_head(row: &Row<'_>) -> rusqlite::Result<Head> {
+    Ok(Head {
+        stream: row.get(0)?,
+        first: row.get(1)?,
+        input: row.get(2)?,
+        count: row.get(3)?,
+        arrival: row.get(4)?,
+        codec: row.get(5)?,
+        raw_bytes: row.get(6)?,
+    })
+}
+
+/// Reads whole segments of the inputs' stream by their first offsets; those that are gone or damaged are passed over.
+pub(super) fn read_events(path: &Path, firsts: &[i64], mut each: impl FnMut(EventRef<'_>, Bytes)) -> Result<(), JournalError> {
+    let db = schema::open_reader(path)?;
+    let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = 0 AND first = ?1";
+    let mut find = db.prepare(sql).map_err(JournalError::read)?;
+    for first in firsts {
+        let found = find.query_row([first], |row| read_segment(row, &|_| true)).optional().map_err(JournalError::read)?;
+        let Some(OnDisk::Segment(Segment::Events(events))) = found else { continue };
+        let slice = EventSlice::new(events.clone(), 0..events.len());
+        for (i, event) in slice.iter().enumerate() {
+            each(event, slice.payload(i).unwrap_or_default());
+        }
+    }
+    Ok(())
+}

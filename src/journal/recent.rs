@@ -1,0 +1,112 @@
+//! The newest segments of each input: what a redelivery is recognised by.
+//!
+//! In: event segments as they are stored. Out: which of them trimming must leave. Invariant: the segments kept hold at
+//! least the newest `keep` records of each input, if there were so many, and no segment more than that needs. Not here:
+//! reading and comparing the messages (the source does, through `Journal::recent_messages`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rusqlite::Connection;
+
+use super::books::INPUTS;
+
+/// Segments looked at on start; reading their heads takes well under a second.
+const LOOK_BACK_SEGMENTS: i64 = 50_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub first: i64,
+    pub records: usize,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    segments: VecDeque<Kept>,
+    records: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Recent {
+    keep: usize,
+    inputs: BTreeMap<u16, Window>,
+    /// First offsets of segments that fell out of their window since trimming last asked.
+    left: Vec<i64>,
+}
+
+impl Recent {
+    pub fn new(keep: usize) -> Recent {
+        Recent { keep, inputs: BTreeMap::new(), left: Vec::new() }
+    }
+
+    /// Reads the windows back at start. An input whose newest segments lie further back than [`LOOK_BACK_SEGMENTS`] has
+    /// been quiet for so long that its sender has nothing left to repeat.
+    pub fn load(db: &Connection, keep: usize, inputs: usize) -> rusqlite::Result<Recent> {
+        let mut statement = db.prepare("SELECT input, first, count FROM segment WHERE stream = ?1 ORDER BY first DESC LIMIT ?2")?;
+        let mut rows = statement.query([i64::from(INPUTS), LOOK_BACK_SEGMENTS])?;
+        let (mut newest, mut records, mut complete) = (Vec::new(), BTreeMap::<u16, usize>::new(), 0);
+        while let Some(row) = rows.next()? {
+            let (input, first, count): (u16, i64, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let sum = records.entry(input).or_default();
+            let was_complete = *sum >= keep;
+            *sum += count as usize;
+            newest.push((input, first, count as usize));
+            complete += usize::from(!was_complete && *sum >= keep);
+            if complete >= inputs {
+                break;
+            }
+        }
+        let mut recent = Recent::new(keep);
+        for (input, first, count) in newest.into_iter().rev() {
+            recent.push(input, first, count);
+        }
+        // what lies below the mark of trimming is deleted at start, the rest trimming will meet
+        recent.left.clear();
+        Ok(recent)
+    }
+
+    pub fn push(&mut self, input: u16, first: i64, records: usize) {
+        let window = self.inputs.entry(input).or_default();
+        window.segments.push_back(Kept { first, records });
+        window.records += records;
+        while let Some(oldest) = window.segments.front().copied().filter(|oldest| window.records - oldest.records >= self.keep) {
+            window.segments.pop_front();
+            window.records -= oldest.records;
+            self.left.push(oldest.first);
+        }
+    }
+
+    pub fn holds(&self, input: u16, first: i64) -> bool {
+        self.inputs.get(&input).and_then(|w| w.segments.front()).is_some_and(|oldest| first >= oldest.first)
+    }
+
+    /// The segments of an input's window, oldest first.
+    pub fn segments(&self, input: u16) -> Vec<Kept> {
+        self.inputs.get(&input).map(|w| w.segments.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Segments that left their window and lie below `mark`, so that trimming has passed them; the others it will meet.
+    pub fn take_left(&mut self, mark: i64) -> Vec<i64> {
+        std::mem::take(&mut self.left).into_iter().filter(|first| *first < mark).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_records_of_each_input_are_held() {
+        let mut recent = Recent::new(10);
+        recent.push(1, 0, 4);
+        recent.push(2, 4, 1);
+        for i in 0..5 {
+            recent.push(1, 5 + i * 4, 4);
+        }
+        assert_eq!(recent.segments(1).iter().map(|k| k.first).collect::<Vec<_>>(), [13, 17, 21]);
+        assert!(recent.holds(2, 4), "a quiet input is not pushed out by a busy one");
+        assert!(!recent.holds(1, 9) && recent.holds(1, 13));
+        assert!(!recent.holds(3, 0));
+        assert_eq!(recent.take_left(9), [0, 5]);
+        assert_eq!(recent.take_left(100), [] as [i64; 0], "asked once");
+    }
+}

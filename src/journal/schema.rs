@@ -1,0 +1,204 @@
+//! The file: its settings, tables and version.
+//!
+//! In: a path. Out: the one writing connection, or a reading one. Invariant: a file that is not ours, or has another
+//! schema version, is left exactly as it was; every setting is read back. Not here: what the rows mean (the modules
+//! beside this one), the lock (`lock`).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::error::JournalError;
+
+/// `fbay`: tells our files from other SQLite files.
+const APPLICATION_ID: i64 = 0x6662_6179;
+/// Raised with every change of the tables below.
+pub(super) const SCHEMA_VERSION: i64 = 1;
+/// The first version without the bug that resets the write-ahead log and loses commits.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// SQLite's own default; state rows and segment heads are small, blobs use overflow pages.
+pub(super) const PAGE_BYTES: u64 = 4096;
+/// The page cache of the writer: the pool is written once and mostly read from memory.
+const WRITER_CACHE_KIB: i64 = 2048;
+/// A reader walks segments in order and profits little from a cache.
+const READER_CACHE_KIB: i64 = 512;
+/// Only other tools (`sqlite3 file.db`) can make us wait; they get this long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE input (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    first INTEGER NOT NULL,        -- everything below is trimmed
+    next INTEGER NOT NULL,         -- the offset that the next record gets
+    last_arrival INTEGER NOT NULL  -- ticks of 100 ns since year one
+);
+CREATE TABLE segment (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, first INTEGER NOT NULL, input INTEGER NOT NULL, count INTEGER NOT NULL,
+    arrival INTEGER NOT NULL,      -- of its newest record
+    codec INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL,
+    UNIQUE (stream, first)
+);
+CREATE TABLE quarantine (
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, input INTEGER, codec INTEGER, raw_bytes INTEGER,
+    checksum INTEGER, reason TEXT NOT NULL, at INTEGER NOT NULL, data BLOB, PRIMARY KEY (stream, first)
+);
+CREATE TABLE consumer (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, stream INTEGER NOT NULL,
+    start INTEGER NOT NULL, position INTEGER NOT NULL, drop_oldest INTEGER NOT NULL
+);
+CREATE TABLE state (
+    consumer INTEGER NOT NULL, op INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (consumer, op, key)
+) WITHOUT ROWID;
+CREATE TABLE ledger (
+    edge TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, reason TEXT NOT NULL, value INTEGER NOT NULL,
+    PRIMARY KEY (edge, name, what, reason)
+) WITHOUT ROWID;
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, stage TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+    input TEXT, source INTEGER, ordinal INTEGER NOT NULL, payload BLOB NOT NULL, request BLOB, response BLOB,
+    query_version TEXT NOT NULL, attempts INTEGER NOT NULL, bytes INTEGER NOT NULL
+);
+-- A row that fails again after a restart is the same dead letter. Undecodable messages have no offset (NULL): never equal.
+CREATE UNIQUE INDEX dead_letter_source ON dead_letter (stage, source, ordinal);
+INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', lower(hex(randomblob(4))));
+INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);
+";
+
+/// Where SQLite keeps the write-ahead log of this file.
+pub(super) fn wal_path(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+/// A file beside the journal, named after it.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Opens the writing connection, making the tables in a new file.
+pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, JournalError> {
+    check_sqlite_version(rusqlite::version_number(), rusqlite::version())?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags).map_err(|e| JournalError::unusable(path, e))?;
+    let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    db.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
+    let is_new = check_identity(&db, path)?;
+    if is_new {
+        // both only take effect before the first page is written
+        apply(&db, path, "page_size", PAGE_BYTES as i64)?;
+        apply(&db, path, "auto_vacuum", 2)?;
+    }
+    let checkpoint_pages = checkpoint_pages(max_bytes);
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(unusable)?;
+    if mode != "wal" {
+        return Err(setting(path, "journal_mode", "wal", mode));
+    }
+    apply(&db, path, "auto_vacuum", 2)?;
+    apply(&db, path, "synchronous", 2)?;
+    apply(&db, path, "wal_autocheckpoint", checkpoint_pages)?;
+    apply(&db, path, "journal_size_limit", checkpoint_pages * 2 * PAGE_BYTES as i64)?;
+    apply(&db, path, "cache_size", -WRITER_CACHE_KIB)?;
+    apply(&db, path, "temp_store", 2)?;
+    if is_new {
+        make_tables(&mut db).map_err(unusable)?;
+    }
+    // about two dozen statements are used again and again
+    db.set_prepared_statement_cache_capacity(48);
+    Ok(db)
+}
+
+/// Opens a connection that can only read; works beside the writer, in this process or another.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(|e| JournalError::unusable(path, e))?;
+    let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    db.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
+    // checkpoints are the writer's alone
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(unusable)?;
+    if check_identity(&db, path)? {
+        return Err(JournalError::Foreign { path: path.display().to_string() });
+    }
+    apply(&db, path, "query_only", 1)?;
+    apply(&db, path, "cache_size", -READER_CACHE_KIB)?;
+    Ok(db)
+}
+
+/// The write-ahead log is copied back after this many pages: 4 MiB, less for a small budget, which counts the log too.
+fn checkpoint_pages(max_bytes: u64) -> i64 {
+    i64::try_from(max_bytes / 8 / PAGE_BYTES).unwrap_or(i64::MAX).clamp(64, 1000)
+}
+
+fn check_sqlite_version(number: i32, text: &str) -> Result<(), JournalError> {
+    if number < SQLITE_VERSION_MIN {
+        return Err(JournalError::SqliteTooOld { found: text.to_string() });
+    }
+    Ok(())
+}
+
+/// Whether the file is empty; an error when it is neither empty nor a journal of this version. Writes nothing.
+fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
+    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let read = || -> rusqlite::Result<(i64, i64, i64)> {
+        Ok((number("SELECT count(*) FROM sqlite_master")?, number("PRAGMA application_id")?, number("PRAGMA user_version")?))
+    };
+    let foreign = || JournalError::Foreign { path: path.display().to_string() };
+    match read() {
+        Ok((0, 0, 0)) => Ok(true),
+        Ok((_, APPLICATION_ID, SCHEMA_VERSION)) => Ok(false),
+        Ok((_, APPLICATION_ID, found)) => Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION }),
+        Ok(_) => Err(foreign()),
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(foreign()),
+        Err(e) => Err(JournalError::unusable(path, e)),
+    }
+}
+
+fn make_tables(db: &mut Connection) -> rusqlite::Result<()> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(TABLES)?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()
+}
+
+/// Sets a pragma and reads it back: SQLite ignores what it does not like.
+fn apply(db: &Connection, path: &Path, name: &'static str, wanted: i64) -> Result<(), JournalError> {
+    let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    // some pragmas answer with a row and some do not
+    let mut statement = db.prepare(&format!("PRAGMA {name} = {wanted}")).map_err(unusable)?;
+    let mut rows = statement.query([]).map_err(unusable)?;
+    while rows.next().map_err(unusable)?.is_some() {}
+    let found: i64 = db.pragma_query_value(None, name, |row| row.get(0)).map_err(unusable)?;
+    if found != wanted {
+        return Err(setting(path, name, wanted, found));
+    }
+    Ok(())
+}
+
+fn setting(path: &Path, name: &'static str, wanted: impl ToString, found: impl ToString) -> JournalError {
+    JournalError::Setting { path: path.display().to_string(), name, wanted: wanted.to_string(), found: found.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_with_the_log_reset_bug_is_refused() {
+        assert!(check_sqlite_version(3_051_003, "3.51.3").is_ok());
+        let error = check_sqlite_version(3_051_002, "3.51.2").unwrap_err().to_string();
+        assert!(error.contains("3.51.2") && error.contains("3.51.3"), "{error}");
+        assert!(check_sqlite_version(rusqlite::version_number(), rusqlite::version()).is_ok());
+    }
+
+    #[test]
+    fn the_log_of_a_small_budget_is_short() {
+        assert_eq!(checkpoint_pages(0), 64);
+        assert_eq!(checkpoint_pages(8 * 100 * PAGE_BYTES), 100);
+        assert_eq!(checkpoint_pages(u64::MAX), 1000);
+    }
+}

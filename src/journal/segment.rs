@@ -1,0 +1,235 @@
+//! Segments: many records as one blob, one row of the file.
+//!
+//! In: records of one input, or rows of one stream. Out: [`Sealed`] bytes with a checksum over bytes and head, and the
+//! way back to [`Segment`]. Invariant: what is sealed opens to the same records, and no bytes, however bad, make opening
+//! panic or allocate more than the head justifies. Not here: where segments are kept (`stream`, `reader`).
+
+mod events;
+mod rows;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::value::codec::Damaged;
+
+pub(super) use events::EventBuilder;
+pub use events::{EventRef, EventSegment, EventSlice};
+pub(super) use rows::encode_rows;
+pub use rows::{RowSegment, RowSlice};
+
+/// Records a segment holds at most: what a reader must decode to get at one of them.
+pub(super) const SEGMENT_RECORDS_MAX: usize = 4096;
+/// A segment is closed when its records have this many bytes (a single larger record is a segment of its own).
+pub(super) const SEGMENT_RAW_BYTES: usize = 1 << 20;
+/// No head may make us allocate more: above the largest MQTT packet (256 MiB) with its topic and properties.
+pub(super) const RAW_BYTES_MAX: usize = 272 << 20;
+/// Shorter segments are stored as they are: compression has a fixed cost of its own.
+const COMPRESS_FROM_BYTES: usize = 128;
+
+const EVENTS: u8 = 1;
+const ROWS: u8 = 2;
+/// Set in the codec byte when the data is compressed with zstd.
+const ZSTD: u8 = 16;
+
+/// Why the bytes of a segment cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("checksum differs")]
+    Checksum,
+    #[error("unknown codec {0}")]
+    Codec(u8),
+    #[error("does not decompress")]
+    Compression,
+    #[error(transparent)]
+    Content(#[from] Damaged),
+    #[error("holds {found} records instead of {expected}")]
+    Count { expected: u32, found: u32 },
+}
+
+/// What the file says about a segment beside its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub stream: u32,
+    pub first: i64,
+    pub input: u16,
+    pub count: u32,
+    pub arrival: i64,
+    pub codec: u8,
+    pub raw_bytes: u32,
+}
+
+/// A segment as it goes to the file.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub head: Head,
+    pub checksum: u32,
+    pub data: Vec<u8>,
+}
+
+/// What a segment is made of before it is sealed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft<'a> {
+    pub stream: u32,
+    pub first: i64,
+    pub input: u16,
+    pub count: u32,
+    pub arrival: i64,
+    pub raw: &'a [u8],
+    pub is_rows: bool,
+}
+
+/// Compresses (level 1, and only where it helps) and signs segments.
+pub(super) struct Sealer(Option<zstd::bulk::Compressor<'static>>);
+
+impl Sealer {
+    pub fn new() -> Sealer {
+        // without a context segments are stored uncompressed: larger, not wrong
+        Sealer(zstd::bulk::Compressor::new(1).ok())
+    }
+
+    pub fn seal(&mut self, draft: Draft<'_>) -> Sealed {
+        let compress = draft.raw.len() >= COMPRESS_FROM_BYTES;
+        let packed = self.0.as_mut().filter(|_| compress).and_then(|c| c.compress(draft.raw).ok());
+        let (flag, data) = match packed {
+            Some(packed) if packed.len() < draft.raw.len() => (ZSTD, packed),
+            _ => (0, draft.raw.to_vec()),
+        };
+        let head = Head {
+            stream: draft.stream,
+            first: draft.first,
+            input: draft.input,
+            count: draft.count,
+            arrival: draft.arrival,
+            codec: flag | if draft.is_rows { ROWS } else { EVENTS },
+            raw_bytes: u32::try_from(draft.raw.len()).unwrap_or(u32::MAX),
+        };
+        Sealed { head, checksum: checksum(&head, &data), data }
+    }
+}
+
+/// Covers the head as well, so that a wrong offset or input is as visible as a wrong byte.
+pub(super) fn checksum(head: &Head, data: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&head.stream.to_le_bytes());
+    hasher.update(&head.first.to_le_bytes());
+    hasher.update(&head.input.to_le_bytes());
+    hasher.update(&head.count.to_le_bytes());
+    hasher.update(&head.arrival.to_le_bytes());
+    hasher.update(&[head.codec]);
+    hasher.update(&head.raw_bytes.to_le_bytes());
+    hasher.update(data);
+    hasher.finalize()
+}
+
+/// A decoded segment, shared by the memory tail and its readers.
+#[derive(Clone, Debug)]
+pub enum Segment {
+    Events(Arc<EventSegment>),
+    Rows(Arc<RowSegment>),
+}
+
+impl Segment {
+    /// Offset of its first record.
+    pub fn first(&self) -> i64 {
+        match self {
+            Segment::Events(s) => s.first(),
+            Segment::Rows(s) => s.first(),
+        }
+    }
+
+    /// Offset behind its last record.
+    pub fn end(&self) -> i64 {
+        match self {
+            Segment::Events(s) => s.first() + s.len() as i64,
+            Segment::Rows(s) => s.first() + s.len() as i64,
+        }
+    }
+
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Segment::Events(s) => s.bytes(),
+            Segment::Rows(s) => s.bytes(),
+        }
+    }
+}
+
+/// Checks, decompresses and decodes what the file holds.
+pub(super) fn open(head: &Head, stored_checksum: u32, data: Vec<u8>) -> Result<Segment, Damage> {
+    if checksum(head, &data) != stored_checksum {
+        return Err(Damage::Checksum);
+    }
+    let raw_bytes = head.raw_bytes as usize;
+    let raw = if head.codec & ZSTD == 0 {
+        data
+    } else {
+        if raw_bytes > RAW_BYTES_MAX {
+            return Err(Damage::Compression);
+        }
+        zstd::bulk::decompress(&data, raw_bytes).map_err(|_| Damage::Compression)?
+    };
+    if raw.len() != raw_bytes {
+        return Err(Damage::Compression);
+    }
+    let segment = match head.codec & !ZSTD {
+        EVENTS => Segment::Events(Arc::new(EventSegment::decode(head.first, head.input, Bytes::from(raw))?)),
+        ROWS => Segment::Rows(Arc::new(RowSegment::decode(head.first, &raw)?)),
+        other => return Err(Damage::Codec(other)),
+    };
+    let found = u32::try_from(segment.end() - segment.first()).unwrap_or(u32::MAX);
+    if found != head.count {
+        return Err(Damage::Count { expected: head.count, found });
+    }
+    Ok(segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn draft(raw: &[u8], is_rows: bool) -> Draft<'_> {
+        Draft { stream: 0, first: 5, input: 1, count: 1, arrival: 9, raw, is_rows }
+    }
+
+    #[test]
+    fn only_data_that_shrinks_is_compressed() {
+        let mut sealer = Sealer::new();
+        assert_eq!(sealer.seal(draft(&[0; 1000], true)).head.codec, ROWS | ZSTD);
+        assert_eq!(sealer.seal(draft(&[0; 50], true)).head.codec, ROWS);
+        let noise: Vec<u8> = (0..1000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let sealed = sealer.seal(draft(&noise, false));
+        assert!(sealed.data.len() <= noise.len());
+    }
+
+    #[test]
+    fn a_head_that_was_changed_does_not_open() {
+        let sealed = Sealer::new().seal(draft(b"anything", false));
+        for change in 0..6 {
+            let mut head = sealed.head;
+            match change {
+                0 => head.first += 1,
+                1 => head.input += 1,
+                2 => head.count += 1,
+                3 => head.codec |= ZSTD,
+                4 => head.raw_bytes = u32::MAX,
+                _ => head.stream += 1,
+            }
+            assert_eq!(open(&head, sealed.checksum, sealed.data.clone()).unwrap_err(), Damage::Checksum);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bad_bytes_never_panic(data in prop::collection::vec(any::<u8>(), 0..300), codec in any::<u8>(), raw_bytes in any::<u32>(), count in any::<u32>()) {
+            let head = Head { stream: 0, first: 0, input: 1, count, arrival: 0, codec, raw_bytes };
+            let _ = open(&head, checksum(&head, &data), data.clone());
+            // past the length check, into the decoders
+            for codec in [EVENTS, ROWS] {
+                let head = Head { codec, raw_bytes: data.len() as u32, ..head };
+                let _ = open(&head, checksum(&head, &data), data.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What is in the journal right now.
+//!
+//! In: one short read transaction, from this process or another. Out: [`Status`], plain numbers. Invariant: all numbers
+//! are of the same moment. Not here: whether they add up (`verify`), how they are shown (`cli`).
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::books::Books;
+use super::budget::used_bytes;
+use super::dead_letter::DeadLetterCount;
+use super::error::JournalError;
+use super::schema::{self, SCHEMA_VERSION, wal_path};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    pub path: String,
+    /// Hexadecimal.
+    pub incarnation: String,
+    pub schema_version: i64,
+    /// Pages in use and the write-ahead log: what the budget counts.
+    pub used_bytes: u64,
+    pub file_bytes: u64,
+    pub wal_bytes: u64,
+    pub streams: Vec<StreamStatus>,
+    pub consumers: Vec<ConsumerStatus>,
+    pub ledger: Vec<LedgerLine>,
+    pub dead_letters: DeadLetterCount,
+    pub quarantine: Vec<QuarantinedSegment>,
+    /// Known to the running journal only.
+    pub live: Option<Live>,
+}
+
+/// What only the process that writes can tell.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Live {
+    pub max_bytes: u64,
+    pub is_full: bool,
+    /// Why nothing is stored any more.
+    pub refusal: Option<String>,
+    /// Bytes of recent segments in memory.
+    pub tail_bytes: usize,
+    /// Transactions since start.
+    pub commits: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StreamStatus {
+    pub id: u32,
+    pub name: String,
+    /// Everything below is trimmed.
+    pub first: i64,
+    pub next: i64,
+    pub segments: u64,
+    /// In the file; may include some below `first` that are kept to recognise redeliveries.
+    pub records: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConsumerStatus {
+    pub id: u32,
+    pub name: String,
+    pub stream: u32,
+    pub start: i64,
+    pub position: i64,
+    pub pending: u64,
+    /// Its position is the lowest of its stream, so trimming waits for it.
+    pub pins: bool,
+    pub drop_oldest: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LedgerLine {
+    pub edge: &'static str,
+    pub name: String,
+    pub what: String,
+    pub reason: String,
+    pub value: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QuarantinedSegment {
+    pub stream: u32,
+    pub first: i64,
+    /// Offset behind its last record.
+    pub end: i64,
+    pub reason: String,
+}
+
+/// Quarantined segments listed; their number is not limited, a list for people is.
+const QUARANTINE_LISTED: i64 = 100;
+
+impl Status {
+    /// Reads the status of any journal, also while its job runs. Changes nothing.
+    pub fn open_readonly(path: &Path) -> Result<Status, JournalError> {
+        let db = schema::open_reader(path)?;
+        Status::read(&db, path).map_err(JournalError::read)
+    }
+
+    fn read(db: &Connection, path: &Path) -> rusqlite::Result<Status> {
+        // one snapshot for all that follows; never committed, it wrote nothing
+        let _snapshot = db.unchecked_transaction()?;
+        let books = Books::load(db)?;
+        let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
+        let wal = wal_path(path);
+        Ok(Status {
+            path: path.display().to_string(),
+            incarnation: db.query_row("SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))?,
+            schema_version: SCHEMA_VERSION,
+            used_bytes: used_bytes(db, &wal)?,
+            file_bytes: length(path),
+            wal_bytes: length(&wal),
+            streams: streams(db, &books)?,
+            consumers: consumers(&books),
+            ledger: ledger(&books),
+            dead_letters: books.dead_letters,
+            quarantine: quarantine(db)?,
+            live: None,
+        })
+    }
+}
+
+fn streams(db: &Connection, books: &Books) -> rusqlite::Result<Vec<StreamStatus>> {
+    let mut sums = db.prepare("SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(data)), 0) FROM segment WHERE stream = ?1")?;
+    let mut found = Vec::new();
+    for (id, stream) in &books.streams {
+        let (segments, records, bytes): (i64, i64, i64) = sums.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        found.push(StreamStatus {
+            id: *id,
+            name: stream.name.to_string(),
+            first: stream.first,
+            next: stream.next,
+            segments: segments as u64,
+            records: records as u64,
+            bytes: bytes as u64,
+        });
+    }
+    Ok(found)
+}
+
+fn consumers(books: &Books) -> Vec<ConsumerStatus> {
+    let end = |stream: u32| books.streams.get(&stream).map_or(0, |s| s.next);
+    let status = |(id, c): (&u32, &super::books::ConsumerBook)| ConsumerStatus {
+        id: *id,
+        name: c.name.to_string(),
+        stream: c.stream,
+        start: c.start,
+        position: c.position,
+        pending: (end(c.stream) - c.position).max(0) as u64,
+        pins: c.position < end(c.stream) && c.position == books.needed_from(c.stream),
+        drop_oldest: c.drop_oldest,
+    };
+    books.consumers.iter().map(status).collect()
+}
+
+fn ledger(books: &Books) -> Vec<LedgerLine> {
+    let line = |(counter, value): (&super::ledger::Counter, u64)| LedgerLine {
+        edge: counter.edge.as_str(),
+        name: counter.name.to_string(),
+        what: counter.what.to_string(),
+        reason: counter.reason.to_string(),
+        value,
+    };
+    books.ledger.iter().map(line).collect()
+}
+
+fn quarantine(db: &Connection) -> rusqlite::Result<Vec<QuarantinedSegment>> {
+    let mut statement = db.prepare("SELECT stream, first, past, reason FROM quarantine ORDER BY stream, first LIMIT ?1")?;
+    let rows = statement.query_map([QUARANTINE_LISTED], |row| {
+        Ok(QuarantinedSegment { stream: row.get(0)?, first: row.get(1)?, end: row.get(2)?, reason: row.get(3)? })
+    })?;
+    rows.collect()
+}

@@ -1,0 +1,277 @@
+//! One transaction: what the writer does for the commands it took together.
+//!
+//! In: appends, commits of consumers, and the file inside `BEGIN IMMEDIATE`. Out: rows written, new books, and the
+//! segments that readers may see once it is committed. Invariant: a step that is refused has written nothing; whatever
+//! else fails takes the whole transaction with it. Not here: when to begin and commit (`writer`).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+use smol_str::SmolStr;
+
+use super::books::{Books, INPUTS};
+use super::command::{Append, Commit, StateChange};
+use super::dead_letter;
+use super::error::{JournalError, StepError};
+use super::ledger::{Counter, Edge, what};
+use super::segment::{self, Draft, EventBuilder, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, encode_rows};
+use crate::batch::{Batch, Rows};
+use crate::time::Timestamp;
+
+pub(super) struct Transaction<'a> {
+    pub db: &'a Connection,
+    /// As they will be after the commit.
+    pub books: Books,
+    /// In the order of their offsets, by stream.
+    pub segments: Vec<(u32, Segment)>,
+    sealer: &'a mut Sealer,
+    /// Events of `builder_input` that have offsets but no segment yet.
+    builder: &'a mut EventBuilder,
+    builder_input: u16,
+    builder_first: i64,
+}
+
+impl<'a> Transaction<'a> {
+    pub fn new(db: &'a Connection, books: Books, sealer: &'a mut Sealer, builder: &'a mut EventBuilder) -> Transaction<'a> {
+        // what a transaction that failed left behind
+        if !builder.is_empty() {
+            builder.finish();
+        }
+        Transaction { db, books, segments: Vec::new(), sealer, builder, builder_input: 0, builder_first: 0 }
+    }
+
+    /// Gives the events their offsets and counts them.
+    pub fn append(&mut self, append: &Append) -> Result<Range<i64>, StepError> {
+        let Some(name) = self.books.inputs.get(&append.input.0).cloned() else {
+            return Err(JournalError::Unknown { what: "input", number: u32::from(append.input.0) }.into());
+        };
+        let stream = |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
+        let (first, mut arrival) = stream(&self.books);
+        let mut next = first;
+        for event in &append.events {
+            let full = self.builder.count() as usize >= SEGMENT_RECORDS_MAX
+                || (!self.builder.is_empty() && self.builder.bytes() + event.payload.len() > SEGMENT_RAW_BYTES);
+            if full || self.builder_input != append.input.0 {
+                self.close_segment()?;
+                self.builder_input = append.input.0;
+            }
+            if self.builder.is_empty() {
+                self.builder_first = next;
+            }
+            arrival = arrival.max(event.arrival);
+            self.builder.push(event, arrival);
+            next += 1;
+        }
+        if let Some(inputs) = self.books.streams.get_mut(&INPUTS) {
+            (inputs.next, inputs.last_arrival) = (next, arrival);
+        }
+        for letter in &append.undecodable {
+            dead_letter::store(self.db, &mut self.books, letter)?;
+        }
+        self.count_append(append, &name);
+        Ok(first..next)
+    }
+
+    fn count_append(&mut self, append: &Append, name: &SmolStr) {
+        let ledger = &mut self.books.ledger;
+        let counter = |what: &'static str| Counter::new(Edge::Input, name.clone(), what);
+        ledger.add(counter(what::RECEIVED), append.received);
+        ledger.add(counter(what::STORED), append.events.len() as u64);
+        for letter in &append.undecodable {
+            ledger.add(counter(what::UNDECODABLE).because(letter.reason.clone()), 1);
+        }
+        for (reason, n) in &append.dropped {
+            ledger.add(counter(what::DROPPED).because(*reason), *n);
+        }
+        for (counter, n) in &append.ledger {
+            ledger.add(counter.clone(), *n);
+        }
+    }
+
+    /// Writes the collected events as a segment.
+    fn close_segment(&mut self) -> rusqlite::Result<()> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let (count, arrival) = (self.builder.count(), self.builder.arrival().ticks());
+        let raw = self.builder.finish();
+        let (first, input) = (self.builder_first, self.builder_input);
+        let sealed = self.sealer.seal(Draft { stream: INPUTS, first, input, count, arrival, raw: &raw, is_rows: false });
+        insert_segment(self.db, &sealed)?;
+        // readers in this process get what a reader of the file would get
+        let decoded = segment::EventSegment::from_raw(first, input, raw).map_err(|e| invalid(e.to_string()))?;
+        self.segments.push((INPUTS, Segment::Events(Arc::new(decoded))));
+        Ok(())
+    }
+
+    /// Moves a consumer and stores what it did since its last commit.
+    pub fn commit(&mut self, commit: &Commit) -> Result<(), StepError> {
+        let id = commit.consumer.0;
+        let Some(consumer) = self.books.consumers.get(&id) else {
+            return Err(JournalError::Unknown { what: "consumer", number: id }.into());
+        };
+        let (name, stored, stream) = (consumer.name.clone(), consumer.position, consumer.stream);
+        let end = self.books.streams.get(&stream).map_or(0, |s| s.next);
+        let goes_back = commit.position < stored && stored > consumer.dropped_to;
+        if goes_back || commit.position > end {
+            return Err(JournalError::Position { consumer: name.into(), position: commit.position, stored, end }.into());
+        }
+        let encoded = match &commit.emit {
+            Some((stream, rows)) => Some((stream.0, self.encode(stream.0, rows, &name)?)),
+            None => None,
+        };
+        // nothing is refused from here on
+        if let Some((stream, parts)) = encoded {
+            self.insert_rows(stream, parts)?;
+        }
+        self.change_state(id, &commit.state)?;
+        for letter in &commit.dead_letters {
+            dead_letter::store(self.db, &mut self.books, letter)?;
+        }
+        for (counter, n) in &commit.ledger {
+            self.books.ledger.add(counter.clone(), *n);
+        }
+        self.advance(id, commit.position)?;
+        Ok(())
+    }
+
+    fn encode(&self, stream: u32, rows: &Rows, consumer: &SmolStr) -> Result<Vec<(Vec<u8>, Rows)>, JournalError> {
+        if stream == INPUTS || !self.books.streams.contains_key(&stream) {
+            return Err(JournalError::Unknown { what: "stream of rows", number: stream });
+        }
+        let refused = |reason: String| JournalError::Rows { consumer: consumer.to_string(), reason };
+        split_rows(rows)
+            .into_iter()
+            .map(|range| {
+                let raw = encode_rows(rows, range.clone()).map_err(refused)?;
+                if raw.len() > segment::RAW_BYTES_MAX {
+                    return Err(refused(format!("{} bytes in one segment are more than {}", raw.len(), segment::RAW_BYTES_MAX)));
+                }
+                let whole = range.len() == rows.batch.len();
+                Ok((raw, if whole { rows.clone() } else { part(rows, range) }))
+            })
+            .collect()
+    }
+
+    fn insert_rows(&mut self, stream: u32, parts: Vec<(Vec<u8>, Rows)>) -> rusqlite::Result<()> {
+        for (raw, rows) in parts {
+            let Some(book) = self.books.streams.get_mut(&stream) else { break };
+            let first = book.next;
+            let newest = rows.batch.rows().map(|(meta, _)| meta.arrival).max().unwrap_or_default();
+            book.last_arrival = book.last_arrival.max(newest);
+            book.next += rows.batch.len() as i64;
+            let count = u32::try_from(rows.batch.len()).unwrap_or(u32::MAX);
+            let draft = Draft { stream, first, input: 0, count, arrival: newest.ticks(), raw: &raw, is_rows: true };
+            insert_segment(self.db, &self.sealer.seal(draft))?;
+            self.segments.push((stream, Segment::Rows(Arc::new(RowSegment::new(first, rows)))));
+        }
+        Ok(())
+    }
+
+    fn change_state(&self, consumer: u32, changes: &[StateChange]) -> rusqlite::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut put = self.db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3, ?4)")?;
+        let mut delete = self.db.prepare_cached("DELETE FROM state WHERE consumer = ?1 AND op = ?2 AND key = ?3")?;
+        for change in changes {
+            match &change.value {
+                Some(value) => put.execute(params![consumer, change.op, change.key, value])?,
+                None => delete.execute(params![consumer, change.op, change.key])?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Moves a consumer and counts what it passed: read, or skipped where segments had been set aside.
+    fn advance(&mut self, id: u32, to: i64) -> rusqlite::Result<()> {
+        let Some(consumer) = self.books.consumers.get(&id).cloned() else { return Ok(()) };
+        if to <= consumer.position {
+            return Ok(());
+        }
+        let damaged = self.damaged_between(consumer.stream, consumer.position, to)?;
+        let passed = (to - consumer.position) as u64;
+        let counter = |what: &'static str| Counter::new(Edge::Consumer, consumer.name.clone(), what);
+        self.books.ledger.add(counter(what::READ), passed.saturating_sub(damaged));
+        self.books.ledger.add(counter(what::SKIPPED).because("damaged"), damaged);
+        if let Some(book) = self.books.consumers.get_mut(&id) {
+            book.position = to;
+        }
+        Ok(())
+    }
+
+    fn damaged_between(&self, stream: u32, from: i64, to: i64) -> rusqlite::Result<u64> {
+        if self.books.quarantined == 0 {
+            return Ok(0);
+        }
+        let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < ?3 AND past > ?2";
+        self.db.prepare_cached(sql)?.query_row(params![stream, from, to], |row| row.get::<_, i64>(0)).map(|n| n.max(0) as u64)
+    }
+
+    /// Moves a consumer past records that it will not read, for a reason.
+    pub fn skip(&mut self, id: u32, to: i64, reason: &'static str) {
+        let Some(consumer) = self.books.consumers.get_mut(&id).filter(|c| to > c.position) else { return };
+        let skipped = (to - consumer.position) as u64;
+        (consumer.position, consumer.dropped_to) = (to, to);
+        let counter = Counter::new(Edge::Consumer, consumer.name.clone(), what::SKIPPED).because(reason);
+        self.books.ledger.add(counter, skipped);
+    }
+
+    /// Closes the last segment and writes the books. Call it last.
+    pub fn finish(&mut self, before: &Books, dead_letters_max_bytes: u64) -> rusqlite::Result<()> {
+        self.close_segment()?;
+        dead_letter::enforce_cap(self.db, &mut self.books, dead_letters_max_bytes)?;
+        self.books.save(self.db, before)
+    }
+}
+
+fn invalid(reason: String) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(reason.into())
+}
+
+pub(super) fn insert_segment(db: &Connection, sealed: &Sealed) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO segment (stream, first, input, count, arrival, codec, raw_bytes, checksum, data)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    let head = &sealed.head;
+    insert.execute(params![
+        head.stream,
+        head.first,
+        head.input,
+        head.count,
+        head.arrival,
+        head.codec,
+        head.raw_bytes,
+        sealed.checksum,
+        sealed.data
+    ])?;
+    Ok(())
+}
+
+/// Cuts rows into segments of bounded size.
+fn split_rows(rows: &Rows) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (i, (_, values)) in rows.batch.rows().enumerate() {
+        let row: usize = values.iter().map(|v| 16 + v.heap_bytes()).sum();
+        if i > start && (i - start >= SEGMENT_RECORDS_MAX || bytes + row > SEGMENT_RAW_BYTES) {
+            ranges.push(start..i);
+            (start, bytes) = (i, 0);
+        }
+        bytes += row;
+    }
+    if start < rows.batch.len() {
+        ranges.push(start..rows.batch.len());
+    }
+    ranges
+}
+
+fn part(rows: &Rows, range: Range<usize>) -> Rows {
+    let mut batch = Batch::with_capacity(rows.batch.width(), range.len());
+    for (meta, values) in rows.batch.rows().skip(range.start).take(range.len()) {
+        batch.push(*meta, values.iter().cloned());
+    }
+    Rows { columns: rows.columns.clone(), batch }
+}

@@ -1,0 +1,136 @@
+//! Deleting what nobody needs any more.
+//!
+//! In: positions of consumers, retention, the windows for redeliveries. Out: deleted segments, a few with each
+//! transaction, so that no commit waits for a long deletion. Invariant: a segment that reaches to or above the lowest
+//! position of its stream is never deleted here, but by [`drop_oldest`], which first moves the consumer and counts it. Not
+//! here: how full the file is (`budget`).
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::books::{Books, INPUTS};
+use super::recent::Recent;
+use super::transaction::Transaction;
+use crate::time::Timestamp;
+
+/// Segments deleted in one transaction: freeing one touches each of its pages.
+pub(super) const TRIM_STEP: usize = 16;
+
+/// What trimming has to respect beside the consumers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retention {
+    /// Records that arrived at or after this stay.
+    pub keep_from: Option<Timestamp>,
+}
+
+/// Deletes up to [`TRIM_STEP`] segments of each stream; whether there may be more.
+pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<bool> {
+    if !tx.books.consumers_known {
+        return Ok(false);
+    }
+    let mut more = false;
+    let streams: Vec<u32> = tx.books.streams.keys().copied().collect();
+    for stream in streams {
+        more |= trim_stream(tx, stream, recent, retention)?;
+    }
+    Ok(more)
+}
+
+struct Candidate {
+    id: i64,
+    first: i64,
+    end: i64,
+    input: u16,
+    arrival: i64,
+}
+
+fn trim_stream(tx: &mut Transaction<'_>, stream: u32, recent: &mut Recent, retention: Retention) -> rusqlite::Result<bool> {
+    let needed = tx.books.needed_from(stream);
+    let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(false) };
+    let mut mark = book.first;
+    let candidates = below(tx, stream, mark, needed)?;
+    let mut stopped = false;
+    for segment in &candidates {
+        if retention.keep_from.is_some_and(|keep| segment.arrival >= keep.ticks()) {
+            stopped = true;
+            break;
+        }
+        let held = stream == INPUTS && recent.holds(segment.input, segment.first);
+        if !held {
+            tx.db.prepare_cached("DELETE FROM segment WHERE id = ?1")?.execute([segment.id])?;
+        }
+        mark = segment.end;
+    }
+    let more = !stopped && candidates.len() == TRIM_STEP;
+    if let Some(book) = tx.books.streams.get_mut(&stream) {
+        book.first = mark;
+        if !more && !stopped {
+            book.trimmed_to = needed;
+        }
+    }
+    Ok(more)
+}
+
+fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite::Result<Vec<Candidate>> {
+    let mut find = tx.db.prepare_cached(
+        "SELECT id, first, first + count, input, arrival FROM segment
+         WHERE stream = ?1 AND first >= ?2 AND first + count <= ?3 ORDER BY first LIMIT ?4",
+    )?;
+    let rows = find.query_map(params![stream, mark, needed, TRIM_STEP as i64], |row| {
+        Ok(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)?, arrival: row.get(4)? })
+    })?;
+    rows.collect()
+}
+
+/// Deletes segments that had been kept for redeliveries and have left their window.
+pub(super) fn drop_left(tx: &Transaction<'_>, firsts: &[i64]) -> rusqlite::Result<()> {
+    let mut delete = tx.db.prepare_cached("DELETE FROM segment WHERE stream = ?1 AND first = ?2")?;
+    for first in firsts {
+        delete.execute(params![INPUTS, first])?;
+    }
+    Ok(())
+}
+
+/// Makes room when the budget is used up: finds the stream whose oldest needed segment arrived first, and moves the
+/// consumers that hold it past it, if all of them are on `drop-oldest`. Whether anything moved.
+pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
+    let mut oldest: Option<(i64, u32, i64)> = None;
+    let streams: Vec<u32> = tx.books.streams.keys().copied().collect();
+    for stream in streams {
+        let needed = tx.books.needed_from(stream);
+        let mut find = tx.db.prepare_cached(
+            "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER BY first LIMIT 1",
+        )?;
+        let first = tx.books.streams.get(&stream).map_or(0, |s| s.first);
+        let found: Option<(i64, i64)> = find.query_row(params![stream, first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some((arrival, end)) = found
+            && oldest.is_none_or(|(least, ..)| arrival < least)
+        {
+            oldest = Some((arrival, stream, end));
+        }
+    }
+    let Some((_, stream, end)) = oldest else { return Ok(false) };
+    let holders: Vec<u32> = tx.books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end).map(|(id, _)| *id).collect();
+    if holders.is_empty() || !holders.iter().all(|id| tx.books.consumers.get(id).is_some_and(|c| c.drop_oldest)) {
+        return Ok(false);
+    }
+    for id in holders {
+        tx.skip(id, end, "budget");
+    }
+    Ok(true)
+}
+
+/// Deletes, at start, what lies below the mark of the inputs' stream and is no longer kept for redeliveries.
+pub(super) fn drop_stale(db: &Connection, books: &Books, recent: &Recent) -> rusqlite::Result<()> {
+    let mark = books.streams.get(&INPUTS).map_or(0, |s| s.first);
+    let stale: Vec<i64> = {
+        let mut find = db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first + count <= ?2")?;
+        let rows = find.query_map(params![INPUTS, mark], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u16>(1)?)))?;
+        rows.filter(|row| row.as_ref().map_or(true, |(first, input)| !recent.holds(*input, *first)))
+            .map(|row| row.map(|(first, _)| first))
+            .collect::<rusqlite::Result<_>>()?
+    };
+    for first in stale {
+        db.execute("DELETE FROM segment WHERE stream = ?1 AND first = ?2", params![INPUTS, first])?;
+    }
+    Ok(())
+}

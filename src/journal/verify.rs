@@ -1,0 +1,161 @@
+//! Whether a journal is whole: its file, its segments, its ledger.
+//!
+//! In: a journal's path; its job may be running. Out: a [`VerifyReport`] with every problem in words. Invariant: changes
+//! nothing, and reads everything in one snapshot. Not here: repairs (a damaged segment is set aside when it is read).
+
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use super::books::{Books, INPUTS};
+use super::error::JournalError;
+use super::ledger::{Edge, Imbalance, what};
+use super::reader::read_head;
+use super::schema;
+use super::segment;
+
+/// Problems listed in words; a file with more is lost anyway, and all are counted.
+const PROBLEMS_LISTED: usize = 100;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VerifyReport {
+    pub segments: u64,
+    pub records: u64,
+    pub bytes: u64,
+    /// Segments set aside earlier, with their records counted as skipped.
+    pub quarantined: u64,
+    /// At most a hundred of them.
+    pub problems: Vec<String>,
+    pub problem_count: u64,
+}
+
+impl VerifyReport {
+    pub fn is_good(&self) -> bool {
+        self.problem_count == 0
+    }
+
+    fn problem(&mut self, text: impl ToString) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_LISTED {
+            self.problems.push(text.to_string());
+        }
+    }
+}
+
+/// Checks the whole journal.
+pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
+    let db = schema::open_reader(path)?;
+    let check = || -> rusqlite::Result<VerifyReport> {
+        let _snapshot = db.unchecked_transaction()?;
+        let books = Books::load(&db)?;
+        let mut report = VerifyReport { quarantined: books.quarantined, ..VerifyReport::default() };
+        check_file(&db, &mut report)?;
+        for (id, stream) in &books.streams {
+            check_segments(&db, *id, stream.first, stream.next, &mut report)?;
+        }
+        books.ledger.imbalances().iter().for_each(|i| report.problem(i));
+        consumer_imbalances(&books).iter().for_each(|i| report.problem(i));
+        check_sums(&books, &mut report);
+        Ok(report)
+    };
+    check().map_err(JournalError::read)
+}
+
+fn check_file(db: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut statement = db.prepare("PRAGMA quick_check")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let line: String = row.get(0)?;
+        if line != "ok" {
+            report.problem(format!("file: {line}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_segments(db: &Connection, stream: u32, first: i64, next: i64, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut statement = db.prepare(
+        "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 ORDER BY first",
+    )?;
+    let mut rows = statement.query([stream])?;
+    let mut expected = first;
+    while let Some(row) = rows.next()? {
+        let Ok(head) = read_head(row) else {
+            report.problem(format!("stream {stream}: the head of a segment is damaged"));
+            continue;
+        };
+        let data: Vec<u8> = row.get(8)?;
+        report.segments += 1;
+        report.bytes += data.len() as u64;
+        let end = match segment::open(&head, row.get(7)?, data) {
+            Ok(segment) => segment.end(),
+            Err(damage) => {
+                report.problem(format!("stream {stream}: the segment at {} is damaged: {damage}", head.first));
+                head.first + i64::from(head.count)
+            }
+        };
+        report.records += (end - head.first) as u64;
+        // segments below the mark are kept for redeliveries only and need not be without gaps
+        if head.first >= expected {
+            check_gap(db, stream, expected, head.first, report)?;
+            expected = end;
+        } else if head.first >= first {
+            report.problem(format!("stream {stream}: the segment at {} overlaps the one before it", head.first));
+        }
+    }
+    check_gap(db, stream, expected, next, report)
+}
+
+/// Offsets without a segment must all have been set aside.
+fn check_gap(db: &Connection, stream: u32, from: i64, to: i64, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    if from >= to {
+        return Ok(());
+    }
+    let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < ?3 AND past > ?2";
+    let aside: i64 = db.query_row(sql, params![stream, from, to], |row| row.get(0))?;
+    if aside < to - from {
+        report.problem(format!("stream {stream}: {} records between {from} and {to} are missing", to - from - aside));
+    }
+    Ok(())
+}
+
+/// stored since its start = read + pending + skipped, for consumers of this run and for those that were removed.
+fn consumer_imbalances(books: &Books) -> Vec<Imbalance> {
+    let ledger = &books.ledger;
+    let mut names = ledger.names(Edge::Consumer);
+    names.extend(books.consumers.values().map(|c| c.name.clone()));
+    names.sort();
+    names.dedup();
+    let mut found = Vec::new();
+    for name in names {
+        let sum = |what: &str| i128::from(ledger.sum(Edge::Consumer, &name, what));
+        let (mut stored, mut pending) = (sum(what::STORED), 0);
+        if let Some(consumer) = books.consumers.values().find(|c| c.name == name) {
+            let end = books.streams.get(&consumer.stream).map_or(0, |s| s.next);
+            stored += i128::from(end - consumer.start);
+            pending = i128::from(end - consumer.position);
+        }
+        let right = sum(what::READ) + pending + sum(what::SKIPPED);
+        if stored != right {
+            let equation = "stored since its start = read + pending + skipped";
+            found.push(Imbalance { edge: Edge::Consumer, name, equation, left: stored, right });
+        }
+    }
+    found
+}
+
+/// Sums that must agree with something other than a counter.
+fn check_sums(books: &Books, report: &mut VerifyReport) {
+    let ledger = &books.ledger;
+    let stored: u64 = ledger.names(Edge::Input).iter().map(|name| ledger.sum(Edge::Input, name, what::STORED)).sum();
+    let next = books.streams.get(&INPUTS).map_or(0, |s| s.next);
+    if i128::from(stored) != i128::from(next) {
+        report.problem(format!("inputs count {stored} stored records, their stream has given out {next} offsets"));
+    }
+    let letters = |what: &str| ledger.sum(Edge::DeadLetters, "", what);
+    let left = letters(what::STORED);
+    let right = books.dead_letters.letters + letters(what::DROPPED) + letters(what::REMOVED);
+    if left != right {
+        report.problem(format!("dead letters: stored = kept + dropped + removed does not hold: {left} on the left, {right} on the right"));
+    }
+}

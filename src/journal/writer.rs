@@ -1,0 +1,338 @@
+//! The thread that owns the writing connection.
+//!
+//! In: commands from the queue. Out: group commits, then answers. Invariant: a command is answered "stored" only after
+//! the transaction that holds it is durable, and readers see its records before that answer. After a write that failed
+//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what the
+//! commands do (`transaction`, `consumer`, `trim`).
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior};
+
+use super::JournalConfig;
+use super::books::{Books, INPUTS};
+use super::budget::Budget;
+use super::command::Command;
+use super::error::{JournalError, is_disk_full};
+use super::queue::{Entry, Gate, Queue, Rule, Taken};
+use super::recent::Recent;
+use super::segment::{EventBuilder, Sealer, Segment};
+use super::stream::{Ends, Streams};
+use super::transaction::Transaction;
+use super::trim::{self, Retention};
+
+/// How often a quiet journal looks after itself.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Free pages given back to the file system at a time, when the file has many.
+const VACUUM_PAGES: u32 = 256;
+/// Fewer free pages (4 MiB) are left in the file: they are soon used again.
+const FREE_PAGES_KEPT: i64 = 1024;
+
+/// What the writer shares with callers and readers.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub queue: Queue,
+    pub streams: Streams,
+    pub recent: Mutex<Recent>,
+    pub used_bytes: AtomicU64,
+    pub is_full: AtomicBool,
+    /// Ticks of the newest record of stream 0.
+    pub last_arrival: AtomicI64,
+    pub commits: AtomicU64,
+}
+
+impl Shared {
+    pub fn with_recent<T>(&self, f: impl FnOnce(&mut Recent) -> T) -> T {
+        f(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(super) struct Writer {
+    config: JournalConfig,
+    db: Connection,
+    shared: Arc<Shared>,
+    books: Books,
+    budget: Budget,
+    sealer: Sealer,
+    builder: EventBuilder,
+    last_commit: Option<Instant>,
+    last_maintenance: Instant,
+    /// There is more to trim than one step does.
+    trim_more: bool,
+}
+
+/// What happened to a command, if its transaction commits.
+enum Outcome {
+    Append(Result<Range<i64>, JournalError>),
+    Commit(Result<(), JournalError>),
+    Control,
+}
+
+/// Why the writer stops for good.
+struct Failed(rusqlite::Error);
+
+impl Writer {
+    pub fn new(config: JournalConfig, db: Connection, books: Books, shared: Arc<Shared>) -> rusqlite::Result<Writer> {
+        let mut budget = Budget::new(&config.path, config.max_bytes);
+        budget.keep_reserve();
+        budget.measure(&db)?;
+        let mut writer = Writer {
+            config,
+            db,
+            shared,
+            books,
+            budget,
+            sealer: Sealer::new(),
+            builder: EventBuilder::default(),
+            last_commit: None,
+            last_maintenance: Instant::now(),
+            trim_more: false,
+        };
+        writer.publish(Vec::new());
+        writer.set_gate();
+        Ok(writer)
+    }
+
+    /// Works until the queue is closed and empty, or a write fails.
+    pub fn run(mut self) {
+        let shared = self.shared.clone();
+        let rule = Rule { interval: self.config.commit_interval, records: self.config.commit_records };
+        let ended = catch_unwind(AssertUnwindSafe(|| self.work_until_closed(rule)));
+        let error = match ended {
+            Ok(Ok(())) => JournalError::Closed,
+            Ok(Err(Failed(error))) => JournalError::Poisoned { reason: error.to_string() },
+            Err(_) => JournalError::Poisoned { reason: "the writer thread panicked".to_string() },
+        };
+        if error != JournalError::Closed {
+            tracing::error!(%error, "the journal stopped");
+        }
+        for entry in shared.queue.stop(error.clone()) {
+            entry.command.refuse(error.clone());
+        }
+    }
+
+    fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
+        loop {
+            let now = Instant::now();
+            let idle_until = if self.trim_more { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
+            match self.shared.queue.take(rule, self.last_commit, idle_until) {
+                Taken::Work(entries) => self.work(entries)?,
+                Taken::Idle => self.maintain()?,
+                Taken::Closing => break,
+            }
+            if self.last_maintenance.elapsed() >= MAINTENANCE_INTERVAL {
+                self.maintain()?;
+            }
+        }
+        // short start next time; what is durable stays so if this fails
+        let _ = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        Ok(())
+    }
+
+    fn work(&mut self, mut entries: Vec<Entry>) -> Result<(), Failed> {
+        match self.transact(&mut entries) {
+            Ok(outcomes) => {
+                self.shared.queue.release(&entries);
+                for (entry, outcome) in entries.into_iter().zip(outcomes) {
+                    answer(entry.command, outcome);
+                }
+                Ok(())
+            }
+            Err(error) if is_disk_full(&error) => {
+                self.on_disk_full(entries, &error);
+                Ok(())
+            }
+            Err(error) => {
+                let poisoned = JournalError::Poisoned { reason: error.to_string() };
+                // before the answers, so that whoever hears of one finds the others refused as well
+                let waiting = self.shared.queue.stop(poisoned.clone());
+                entries.into_iter().chain(waiting).for_each(|entry| entry.command.refuse(poisoned.clone()));
+                Err(Failed(error))
+            }
+        }
+    }
+
+    /// Does all commands in one durable transaction.
+    fn transact(&mut self, entries: &mut [Entry]) -> rusqlite::Result<Vec<Outcome>> {
+        let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(apply(&mut tx, &mut entry.command)?);
+        }
+        let retention = retention(&self.config);
+        let more = self.shared.with_recent(|recent| {
+            let more = trim::step(&mut tx, recent, retention)?;
+            let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
+            trim::drop_left(&tx, &recent.take_left(mark))?;
+            Ok::<bool, rusqlite::Error>(more)
+        })?;
+        tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
+        let (books, segments) = (tx.books, tx.segments);
+        sql.commit()?;
+        self.books = books;
+        self.trim_more = more;
+        self.last_commit = Some(Instant::now());
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.publish(segments);
+        self.budget.measure(&self.db)?;
+        self.set_gate();
+        Ok(outcomes)
+    }
+
+    fn publish(&mut self, segments: Vec<(u32, Segment)>) {
+        self.shared.with_recent(|recent| {
+            for (_, segment) in &segments {
+                if let Segment::Events(events) = segment {
+                    recent.push(events.input(), events.first(), events.len());
+                }
+            }
+        });
+        let books = &self.books;
+        if let Some(inputs) = books.streams.get(&INPUTS) {
+            self.shared.last_arrival.store(inputs.last_arrival.ticks(), Ordering::Release);
+        }
+        let ends = books.streams.iter().map(|(id, stream)| Ends {
+            stream: *id,
+            first: stream.first,
+            next: stream.next,
+            // before all consumers are known nobody can say what is of no use
+            needed_from: if books.consumers_known { books.needed_from(*id) } else { i64::MIN },
+        });
+        self.shared.streams.publish(ends, segments, Arc::new(books.ledger.clone()));
+    }
+
+    /// While full, intake waits, and so do rows for a stream whose reader has still something to read.
+    fn set_gate(&mut self) {
+        let is_full = self.budget.is_full();
+        self.shared.used_bytes.store(self.budget.used_bytes, Ordering::Relaxed);
+        let was_full = self.shared.is_full.swap(is_full, Ordering::Release);
+        if is_full != was_full {
+            let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
+            if is_full {
+                tracing::warn!(used_bytes, max_bytes, disk_full = self.budget.disk_full, "the journal is full; intake waits");
+            } else {
+                tracing::info!(used_bytes, max_bytes, "the journal has room again");
+            }
+        }
+        let stopped_streams: BTreeSet<u32> = if is_full {
+            let unread = |id: &u32| self.books.streams.get(id).is_some_and(|s| self.books.needed_from(*id) < s.next);
+            self.books.streams.keys().copied().filter(unread).collect()
+        } else {
+            BTreeSet::new()
+        };
+        self.shared.queue.set_gate(Gate { intake_stopped: is_full, stopped_streams });
+    }
+
+    /// Nothing was stored and nothing is lost: the commands wait, and those that free room may go first.
+    fn on_disk_full(&mut self, entries: Vec<Entry>, error: &rusqlite::Error) {
+        let again = self.budget.disk_full;
+        self.budget.disk_full = true;
+        self.budget.release_reserve();
+        self.set_gate();
+        if self.shared.queue.is_closing() {
+            let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
+            self.shared.queue.release(&entries);
+            entries.into_iter().for_each(|e| e.command.refuse(JournalError::Full { used_bytes, max_bytes }));
+            return;
+        }
+        self.shared.queue.give_back(entries);
+        if again {
+            tracing::warn!(%error, "no room on the disk even for small commits; trying again in a second");
+            self.shared.queue.pause(MAINTENANCE_INTERVAL);
+        }
+    }
+
+    /// Trims, makes room when the budget is used up, and gives free pages back.
+    fn maintain(&mut self) -> Result<(), Failed> {
+        self.last_maintenance = Instant::now();
+        let result = self.try_maintain();
+        match result {
+            Err(error) if is_disk_full(&error) => {
+                self.trim_more = false;
+                Ok(())
+            }
+            other => other.map_err(Failed),
+        }
+    }
+
+    fn try_maintain(&mut self) -> rusqlite::Result<()> {
+        if self.budget.disk_full && self.budget.keep_reserve() {
+            self.budget.disk_full = false;
+        }
+        if self.trim_more || self.budget.is_full() || self.config.retention.is_some() {
+            self.transact(&mut [])?;
+        }
+        if self.budget.is_full() && !self.trim_more {
+            self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            self.budget.measure(&self.db)?;
+            if self.budget.is_full() {
+                self.trim_more = self.drop_oldest()?;
+            }
+        }
+        let free: i64 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        if free > FREE_PAGES_KEPT && !self.trim_more {
+            self.db.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        }
+        self.set_gate();
+        Ok(())
+    }
+
+    fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
+        let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
+        let moved = tx.books.consumers_known && trim::drop_oldest(&mut tx)?;
+        if moved {
+            tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
+            let books = tx.books;
+            sql.commit()?;
+            self.books = books;
+            self.publish(Vec::new());
+        }
+        Ok(moved)
+    }
+}
+
+fn retention(config: &JournalConfig) -> Retention {
+    let ticks = |d: Duration| i64::try_from(d.as_nanos() / 100).unwrap_or(i64::MAX);
+    Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
+}
+
+fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Outcome> {
+    use super::error::StepError::{Refused, Sql};
+    Ok(match command {
+        Command::Append(append) => Outcome::Append(match tx.append(append) {
+            Ok(range) => Ok(range),
+            Err(Refused(error)) => Err(error),
+            Err(Sql(error)) => return Err(error),
+        }),
+        Command::Commit(commit, _) => Outcome::Commit(match tx.commit(commit) {
+            Ok(()) => Ok(()),
+            Err(Refused(error)) => Err(error),
+            Err(Sql(error)) => return Err(error),
+        }),
+        Command::Control(control) => {
+            control.apply(tx)?;
+            Outcome::Control
+        }
+    })
+}
+
+fn answer(command: Command, outcome: Outcome) {
+    // a caller's mistake must not stop everybody's journal
+    let told = catch_unwind(AssertUnwindSafe(|| match (command, outcome) {
+        (Command::Append(append), Outcome::Append(result)) => (append.on_durable)(result),
+        (Command::Commit(_, done), Outcome::Commit(result)) => done(result),
+        (Command::Control(control), _) => control.answer(Ok(())),
+        // each command made its own kind of outcome just above
+        (Command::Append(_) | Command::Commit(..), _) => {}
+    }));
+    if told.is_err() {
+        tracing::error!("what was to run after a commit panicked");
+    }
+}

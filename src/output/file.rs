@@ -1,0 +1,343 @@
+//! Rows to a file, one JSON object a line, with rotation.
+//!
+//! In: batches of rows. Out: [`Delivery`]. Invariant: the file always ends with a whole line, except after a crash, and
+//! then the half line is cut off before anything is appended. Not here: compression, remote file systems' own semantics.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use smol_str::SmolStr;
+
+use super::{Delivery, OutputStats, RowIds, lines};
+use crate::batch::Rows;
+use crate::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
+
+/// How far back the start of a half-written line is looked for: rows are far smaller.
+const TAIL_BYTES_MAX: u64 = 64 << 20;
+/// Rotated files of one second.
+const SAME_SECOND_MAX: u32 = 1_000;
+
+/// When written lines are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before each batch counts as delivered.
+    Always,
+    /// With the first batch after this time, and at the end; a power failure may cost what came since.
+    Interval(Duration),
+    /// When the system likes.
+    Never,
+}
+
+/// A file output, as the job describes it.
+#[derive(Clone, Debug)]
+pub struct FileOutputConfig {
+    pub path: PathBuf,
+    /// A batch that would make the file longer starts a new one, bytes.
+    pub rotate_bytes: Option<u64>,
+    /// A new file for each such interval, aligned to the clock (an hour begins at :00).
+    pub rotate_interval: Option<Duration>,
+    /// How many rotated files stay; older ones are deleted. `None` keeps all.
+    pub keep_files: Option<usize>,
+    pub fsync: Fsync,
+    /// Column that carries the row id.
+    pub row_id: Option<SmolStr>,
+}
+
+impl FileOutputConfig {
+    /// Without rotation, durable after each batch.
+    pub fn new(path: impl Into<PathBuf>) -> FileOutputConfig {
+        FileOutputConfig {
+            path: path.into(),
+            rotate_bytes: None,
+            rotate_interval: None,
+            keep_files: None,
+            fsync: Fsync::Always,
+            row_id: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct FileOutput {
+    path: PathBuf,
+    row_id: Option<SmolStr>,
+    clock: Clock,
+    /// `None` while a thread writes, or after one was left alone with it.
+    writer: Option<Writer>,
+    fresh: Writer,
+}
+
+impl FileOutput {
+    pub(super) fn new(config: FileOutputConfig, clock: Clock, stats: Arc<OutputStats>) -> FileOutput {
+        let (path, row_id) = (config.path.clone(), config.row_id.clone());
+        let writer = || Writer { config: config.clone(), stats: stats.clone(), open: None };
+        FileOutput { path, row_id, clock, writer: Some(writer()), fresh: writer() }
+    }
+
+    pub(super) async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+        let text = lines(rows, self.row_id.as_ref(), ids);
+        let now = self.clock.now();
+        // a thread that a dropped delivery left behind closes its file when done; a new writer opens it again
+        let mut writer = self.writer.take().unwrap_or_else(|| self.fresh.clone_closed());
+        let written = tokio::task::spawn_blocking(move || {
+            let result = writer.append(text.as_bytes(), now);
+            (writer, result)
+        })
+        .await;
+        match written {
+            Ok((writer, result)) => {
+                self.writer = Some(writer);
+                match result {
+                    Ok(()) => Delivery::Delivered,
+                    Err(error) => Delivery::TryAgain { reason: explain(&self.path, &error) },
+                }
+            }
+            Err(error) => Delivery::TryAgain { reason: format!("{}: {error}", self.path.display()) },
+        }
+    }
+
+    pub(super) async fn close(self) {
+        if let Some(mut writer) = self.writer {
+            let closed = tokio::task::spawn_blocking(move || writer.close()).await;
+            if let Ok(Err(error)) = closed {
+                tracing::warn!("{}", explain(&self.path, &error));
+            }
+        }
+    }
+}
+
+impl fmt::Display for FileOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+fn explain(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("{path}: no space left; rows wait in the journal until there is some")
+        }
+        io::ErrorKind::PermissionDenied => format!("{path}: {error}; give the service the right to write there"),
+        io::ErrorKind::NotFound => format!("{path}: {error}; create the folder"),
+        io::ErrorKind::ReadOnlyFilesystem => format!("{path}: {error}; choose a writable place"),
+        _ => format!("{path}: {error}"),
+    }
+}
+
+/// The blocking half.
+#[derive(Debug)]
+struct Writer {
+    config: FileOutputConfig,
+    stats: Arc<OutputStats>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    len: u64,
+    /// which rotation interval its content belongs to; `None` while it is empty
+    interval: Option<i64>,
+    synced_at: Instant,
+}
+
+impl Writer {
+    fn clone_closed(&self) -> Writer {
+        Writer { config: self.config.clone(), stats: self.stats.clone(), open: None }
+    }
+
+    /// Appends whole lines. After an error the file is as before, or closed, to be repaired when it is opened again.
+    fn append(&mut self, text: &[u8], now: Timestamp) -> io::Result<()> {
+        let interval = self.interval_of(now);
+        if self.open.is_none() {
+            self.open = Some(self.open_file()?);
+        }
+        if self.open.as_ref().is_some_and(|open| self.is_due(open, text.len(), interval)) {
+            self.rotate(now)?;
+            self.open = Some(self.open_file()?);
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if let Err(error) = open.file.write_all(text) {
+            // on a full disk half a line may have found room
+            if open.file.set_len(open.len).is_err() {
+                self.open = None;
+            }
+            return Err(error);
+        }
+        let synced = match self.config.fsync {
+            Fsync::Always => open.file.sync_data(),
+            Fsync::Interval(every) if open.synced_at.elapsed() >= every => {
+                open.synced_at = Instant::now();
+                open.file.sync_data()
+            }
+            Fsync::Interval(_) | Fsync::Never => Ok(()),
+        };
+        if let Err(error) = synced {
+            // what the system says about this file from here on cannot be trusted: cut the batch off and open anew
+            let _ = open.file.set_len(open.len);
+            self.open = None;
+            return Err(error);
+        }
+        open.len += text.len() as u64;
+        open.interval = interval;
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        match self.open.take() {
+            Some(open) if self.config.fsync != Fsync::Never => open.file.sync_data(),
+            _ => Ok(()),
+        }
+    }
+
+    fn interval_of(&self, at: Timestamp) -> Option<i64> {
+        let every = i64::try_from(self.config.rotate_interval?.as_millis()).ok().filter(|n| *n > 0)?;
+        Some(at.ticks().div_euclid(every.saturating_mul(TICKS_PER_MILLISECOND)))
+    }
+
+    fn is_due(&self, open: &Open, more: usize, interval: Option<i64>) -> bool {
+        let is_too_long = self.config.rotate_bytes.is_some_and(|max| open.len + more as u64 > max);
+        let is_too_old = open.interval.is_some() && open.interval != interval;
+        open.len > 0 && (is_too_long || is_too_old)
+    }
+
+    fn open_file(&self) -> io::Result<Open> {
+        let path = &self.config.path;
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another process or output writes this file; give each its own"),
+            TryLockError::Error(error) => error,
+        })?;
+        if repair(&mut file)? {
+            self.stats.repaired.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("{}: a half-written last line was cut off", path.display());
+        }
+        if is_new && self.config.fsync != Fsync::Never {
+            sync_folder(path)?;
+        }
+        let len = file.metadata()?.len();
+        let modified = file.metadata()?.modified().unwrap_or_else(|_| SystemTime::now());
+        let millis = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let modified = Timestamp::from_unix_millis(i64::try_from(millis).unwrap_or(i64::MAX));
+        let interval = self.interval_of(modified).filter(|_| len > 0);
+        self.stats.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Open { file, len, interval, synced_at: Instant::now() })
+    }
+
+    /// Gives the file its final name and deletes the oldest ones.
+    fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
+        self.close()?;
+        let path = &self.config.path;
+        let target = (0..SAME_SECOND_MAX).map(|n| rotated(path, now, n)).find(|p| !p.exists());
+        let target = target.ok_or_else(|| io::Error::other("a thousand files were rotated within a second; raise rotate_bytes"))?;
+        fs::rename(path, &target)?;
+        if let Some(keep) = self.config.keep_files {
+            let mut old = rotated_files(path)?;
+            old.sort();
+            let surplus = old.len().saturating_sub(keep);
+            for file in old.into_iter().take(surplus) {
+                fs::remove_file(file)?;
+            }
+        }
+        if self.config.fsync == Fsync::Never { Ok(()) } else { sync_folder(path) }
+    }
+}
+
+/// `rows.jsonl` becomes `rows.20260131T235959Z-000.jsonl`.
+fn rotated(path: &Path, now: Timestamp, n: u32) -> PathBuf {
+    let c = now.civil();
+    let (stem, extension) = name_parts(path);
+    let stamp = format!("{:04}{:02}{:02}T{:02}{:02}{:02}Z-{n:03}", c.year, c.month, c.day, c.hour, c.minute, c.second);
+    path.with_file_name(format!("{stem}.{stamp}{extension}"))
+}
+
+fn name_parts(path: &Path) -> (String, String) {
+    let text = |part: Option<&std::ffi::OsStr>| part.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    let extension = text(path.extension());
+    (text(path.file_stem()), if extension.is_empty() { extension } else { format!(".{extension}") })
+}
+
+/// The rotated files of this path: only names that [`rotated`] makes, so that nothing else is ever deleted.
+fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let (stem, extension) = name_parts(path);
+    let is_stamp = |stamp: &str| {
+        let pattern = "00000000T000000Z-000";
+        stamp.len() == pattern.len() && stamp.bytes().zip(pattern.bytes()).all(|(b, p)| if p == b'0' { b.is_ascii_digit() } else { b == p })
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let stamp = name.to_str().and_then(|n| n.strip_prefix(&stem)?.strip_prefix('.')?.strip_suffix(&extension));
+        if stamp.is_some_and(is_stamp) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes names durable: a new or renamed file is only found after a crash when its folder was synced.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}
+
+/// Makes the file end with a whole line. True when a half line was cut off. A file that does not look like rows is left
+/// alone, with an error.
+fn repair(file: &mut File) -> io::Result<bool> {
+    let len = file.metadata()?.len();
+    let from = len.saturating_sub(TAIL_BYTES_MAX);
+    let tail = last_line(file, from, len)?;
+    if tail.is_empty() {
+        return Ok(false);
+    }
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&tail).is_ok() && tail.starts_with(b"{") {
+        // only the line end is missing
+        file.write_all(b"\n")?;
+        return Ok(false);
+    }
+    // a power failure can leave zeros where a line was to be
+    let is_ours = tail.starts_with(b"{") || tail.iter().all(|b| *b == 0);
+    let starts_with_rows = first_byte(file)?.is_some_and(|b| b == b'{' || b == 0);
+    if !is_ours || !starts_with_rows {
+        return Err(io::Error::other(
+            "the file exists, does not end with a line end and does not hold rows; move it away or choose another path",
+        ));
+    }
+    file.set_len(len - tail.len() as u64)?;
+    Ok(true)
+}
+
+/// What follows the last line end between two positions, read backwards in growing steps.
+fn last_line(file: &mut File, from: u64, len: u64) -> io::Result<Vec<u8>> {
+    let mut step = 8 << 10;
+    loop {
+        let start = len.saturating_sub(step).max(from);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(len - start).read_to_end(&mut bytes)?;
+        if let Some(at) = bytes.iter().rposition(|b| *b == b'\n') {
+            return Ok(bytes.split_off(at + 1));
+        }
+        if start == from {
+            return if from == 0 { Ok(bytes) } else { Err(io::Error::other("the last line has no end within 64 MiB; move the file away")) };
+        }
+        step *= 8;
+    }
+}
+
+fn first_byte(file: &mut File) -> io::Result<Option<u8>> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut byte = [0u8; 1];
+    Ok(if file.read(&mut byte)? == 1 { byte.first().copied() } else { None })
+}

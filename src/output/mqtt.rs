@@ -1,0 +1,344 @@
+//! Rows to a broker: one JSON message a row, many under way at once.
+//!
+//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when its own PUBACK came; the client's queue is
+//! never the place where a row waits for a broker that is away. Not here: which topic a row goes to (one topic an
+//! output).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rumqttc::{
+    AsyncClient, Event, EventLoop, Packet, PubAckReason, Publish, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties,
+    PublishResult, QoS,
+};
+use smol_str::SmolStr;
+use tokio::task::JoinHandle;
+
+use super::progress::Progress;
+use super::{Delivery, OutputStats, RowIds, write_row};
+use crate::batch::Rows;
+use crate::source::backoff::Backoff;
+use crate::source::connection::{CheckedBroker, Trouble};
+use crate::source::socket::Collecting;
+use crate::source::{BrokerConfig, ConfigError, topic};
+
+/// Rows under way at once; brokers allow fewer (mosquitto: 20) and the client keeps to that.
+const WINDOW: u16 = 512;
+/// Requests the client writes with one system call.
+const REQUEST_BATCH: usize = 128;
+/// A goodbye is not worth waiting for longer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The user property that carries the row id.
+pub const ROW_ID_PROPERTY: &str = "forebay-id";
+
+/// An MQTT output, as the job describes it.
+#[derive(Clone, Debug)]
+pub struct MqttOutputConfig {
+    /// Its client id must differ from that of every input.
+    pub broker: BrokerConfig,
+    pub topic: String,
+    /// 0 or 1; with 0 a row counts as delivered once it was written to the network.
+    pub qos: u8,
+    pub retain: bool,
+    /// Larger rows are rejected, bytes; the broker's own limit holds besides.
+    pub payload_bytes_max: usize,
+    /// Column that carries the row id, beside the user property.
+    pub row_id: Option<SmolStr>,
+    /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
+    pub puback_timeout: Duration,
+}
+
+impl MqttOutputConfig {
+    pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+    pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// With the defaults: QoS 1, not retained, 1 MiB payloads.
+    pub fn new(broker: BrokerConfig, topic: impl Into<String>) -> MqttOutputConfig {
+        MqttOutputConfig {
+            broker,
+            topic: topic.into(),
+            qos: 1,
+            retain: false,
+            payload_bytes_max: Self::PAYLOAD_BYTES_MAX,
+            row_id: None,
+            puback_timeout: Self::PUBACK_TIMEOUT,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct MqttOutput {
+    config: MqttOutputConfig,
+    broker: CheckedBroker,
+    session: Option<Session>,
+    progress: Progress,
+    backoff: Backoff,
+    /// No attempt before this.
+    not_before: Option<Instant>,
+    /// The broker refused one of several rows without saying which: send them singly to find out.
+    one_by_one: bool,
+    stats: Arc<OutputStats>,
+}
+
+/// One connection; its task polls until the connection ends.
+#[derive(Debug)]
+struct Session {
+    client: AsyncClient,
+    task: JoinHandle<Trouble>,
+    since: Instant,
+    /// The broker's limit for a packet, bytes.
+    packet_bytes_max: Option<u32>,
+}
+
+/// Why a batch did not get through.
+struct Failure {
+    trouble: Trouble,
+    /// The one row that was under way, if it was one.
+    suspect: Option<usize>,
+}
+
+/// Rows that were sent and not yet confirmed, in order.
+type UnderWay = VecDeque<(usize, PublishNotice)>;
+
+impl MqttOutput {
+    pub(super) fn new(config: MqttOutputConfig, stats: Arc<OutputStats>) -> Result<MqttOutput, ConfigError> {
+        if let Some(problem) = topic::topic_problem(&config.topic) {
+            return Err(ConfigError::Topic { topic: config.topic, problem });
+        }
+        if config.qos > 1 {
+            return Err(ConfigError::Qos(config.qos));
+        }
+        let broker = CheckedBroker::new(config.broker.clone())?;
+        let (progress, backoff) = (Progress::default(), Backoff::default());
+        Ok(MqttOutput { config, broker, session: None, progress, backoff, not_before: None, one_by_one: false, stats })
+    }
+
+    pub(super) async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+        self.progress.begin(rows, ids);
+        match self.attempt(rows, ids).await {
+            Ok(()) => {
+                self.one_by_one = false;
+                self.not_before = None;
+                self.backoff.reset();
+                self.progress.finish()
+            }
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    pub(super) async fn close(mut self) {
+        if let Some(mut session) = self.session.take()
+            && session.client.try_disconnect().is_ok()
+        {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut session.task).await;
+        }
+    }
+
+    async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Failure> {
+        if let Some(at) = self.not_before {
+            tokio::time::sleep_until(at.into()).await;
+        }
+        self.connect().await.map_err(|trouble| Failure { trouble, suspect: None })?;
+        let mut under_way = UnderWay::new();
+        let mut refusal = None;
+        match self.send(rows, ids, &mut under_way, &mut refusal).await {
+            Ok(()) => match refusal {
+                None => Ok(()),
+                Some(text) => Err(Failure { trouble: Trouble::new(text), suspect: None }),
+            },
+            Err(stuck) => Err(self.end_session(stuck, under_way).await),
+        }
+    }
+
+    /// Sends all open rows and waits for their confirmation.
+    async fn send(&mut self, rows: &Rows, ids: RowIds<'_>, under_way: &mut UnderWay, refusal: &mut Option<String>) -> Result<(), Stuck> {
+        let Some(session) = &self.session else { return Err(Stuck { row: None, is_timeout: false }) };
+        let window = if self.one_by_one { 1 } else { usize::from(WINDOW) };
+        let patience = self.config.puback_timeout;
+        let mut from = 0;
+        loop {
+            let next = self.progress.next_open(from);
+            if let Some(row) = next.filter(|_| under_way.len() < window) {
+                from = row + 1;
+                let (payload, options) = match message(&self.config, rows, row, ids, session.packet_bytes_max) {
+                    Ok(message) => message,
+                    Err(reason) => {
+                        self.progress.reject(row, reason);
+                        continue;
+                    }
+                };
+                let publish = session.client.publish_tracked(self.config.topic.as_str(), payload, options);
+                match tokio::time::timeout(patience, publish).await {
+                    Ok(Ok(notice)) => under_way.push_back((row, notice)),
+                    Ok(Err(_)) => return Err(Stuck { row: None, is_timeout: false }),
+                    Err(_) => return Err(Stuck { row: None, is_timeout: true }),
+                }
+                continue;
+            }
+            let Some((row, notice)) = under_way.pop_front() else { return Ok(()) };
+            match tokio::time::timeout(patience, notice.wait_async()).await {
+                Ok(Ok(result)) => settle(&mut self.progress, row, &result, refusal),
+                Ok(Err(PublishNoticeError::RetainNotSupported)) => {
+                    self.progress.reject(row, "the broker does not keep retained messages: set `retain = false`".to_owned());
+                }
+                Ok(Err(_)) => return Err(Stuck { row: Some(row), is_timeout: false }),
+                Err(_) => return Err(Stuck { row: Some(row), is_timeout: true }),
+            }
+        }
+    }
+
+    /// A live connection, made if there is none.
+    async fn connect(&mut self) -> Result<(), Trouble> {
+        if let Some(session) = self.session.take_if(|s| s.task.is_finished()) {
+            tracing::debug!(output = %self, "{}", session.ended(&self.broker).await.text);
+        }
+        if self.session.is_some() {
+            return Ok(());
+        }
+        let collecting = Collecting::new();
+        // the client itself writes what came together
+        collecting.stop();
+        let mut options = self.broker.options(collecting).await?;
+        options.set_clean_start(true);
+        options.set_outgoing_inflight_upper_limit(WINDOW);
+        options.set_max_request_batch(REQUEST_BATCH);
+        let (client, mut events) = AsyncClient::builder(options).capacity(usize::from(WINDOW)).build();
+        let first = events.poll().await.map_err(|error| self.broker.explain(&error, false))?;
+        let packet_bytes_max = match first {
+            Event::Incoming(Packet::ConnAck(connack)) => connack.properties.and_then(|p| p.max_packet_size),
+            _ => None,
+        };
+        self.stats.opened.fetch_add(1, Ordering::Relaxed);
+        let task = tokio::spawn(poll(events, self.broker.clone()));
+        self.session = Some(Session { client, task, since: Instant::now(), packet_bytes_max });
+        Ok(())
+    }
+
+    /// Ends the connection and finds out what still came through.
+    async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay) -> Failure {
+        let suspect = stuck.row.filter(|_| under_way.is_empty());
+        let Some(session) = self.session.take() else {
+            return Failure { trouble: Trouble::new("no connection".to_owned()), suspect: None };
+        };
+        let held = session.since.elapsed();
+        let trouble = if stuck.is_timeout {
+            session.task.abort();
+            let patience = self.config.puback_timeout.as_secs_f64();
+            Trouble::new(format!("{} confirmed nothing for {patience} s; connecting again", self.broker.endpoint))
+        } else {
+            session.ended(&self.broker).await
+        };
+        // with the connection gone every notice answers
+        for (row, notice) in under_way {
+            if let Ok(result) = notice.wait_async().await {
+                settle(&mut self.progress, row, &result, &mut None);
+            }
+        }
+        if held > self.config.puback_timeout {
+            self.backoff.reset();
+        }
+        Failure { trouble, suspect }
+    }
+
+    /// Decides what a failure means for the rows, and when to try again.
+    fn failed(&mut self, failure: Failure) -> Delivery {
+        let Failure { trouble, suspect } = failure;
+        self.not_before = Some(Instant::now() + self.backoff.after(Duration::ZERO));
+        if let Some(reason) = &trouble.rejection {
+            match suspect {
+                Some(row) => self.progress.reject(row, reason.clone()),
+                None => self.one_by_one = true,
+            }
+            self.backoff.reset();
+        }
+        Delivery::TryAgain { reason: trouble.text }
+    }
+}
+
+/// Where sending came to a halt.
+struct Stuck {
+    /// the row whose confirmation did not come
+    row: Option<usize>,
+    is_timeout: bool,
+}
+
+impl Session {
+    /// Why the connection ended. Its task is ending.
+    async fn ended(self, broker: &CheckedBroker) -> Trouble {
+        match self.task.await {
+            Ok(trouble) => trouble,
+            Err(_) => Trouble::new(format!("the connection to {} ended", broker.endpoint)),
+        }
+    }
+}
+
+async fn poll(mut events: EventLoop, broker: CheckedBroker) -> Trouble {
+    loop {
+        if let Err(error) = events.poll().await {
+            return broker.explain(&error, true);
+        }
+    }
+}
+
+/// The message for a row; an error says why the receiver will never take it.
+fn message(
+    config: &MqttOutputConfig,
+    rows: &Rows,
+    row: usize,
+    ids: RowIds<'_>,
+    packet_bytes_max: Option<u32>,
+) -> Result<(Bytes, PublishOptions), String> {
+    let mut json = String::new();
+    write_row(rows, row, config.row_id.as_ref(), ids, &mut json);
+    if json.len() > config.payload_bytes_max {
+        return Err(format!("the row takes {} bytes, over payload_bytes_max = {}", json.len(), config.payload_bytes_max));
+    }
+    let payload = Bytes::from(json);
+    let qos = if config.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+    let mut properties = PublishProperties::default();
+    if let Some(meta) = rows.batch.meta().get(row) {
+        properties.user_properties.push((ROW_ID_PROPERTY.to_owned(), ids.id(meta)));
+    }
+    if let Some(max) = packet_bytes_max {
+        let publish = Publish::new(config.topic.as_str(), qos, payload.clone(), Some(properties.clone()));
+        let size = Packet::Publish(publish).size();
+        if size > max as usize {
+            return Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"));
+        }
+    }
+    Ok((payload, PublishOptions::new(qos).retain(config.retain).properties(properties)))
+}
+
+/// Notes what the broker said about a row.
+fn settle(progress: &mut Progress, row: usize, result: &PublishResult, refusal: &mut Option<String>) {
+    let PublishResult::Qos1(puback) = result else {
+        return progress.confirm(row);
+    };
+    match puback.reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => progress.confirm(row),
+        PubAckReason::TopicNameInvalid => progress.reject(row, "the broker refuses the topic".to_owned()),
+        PubAckReason::PayloadFormatInvalid => progress.reject(row, "the broker refuses the payload's format".to_owned()),
+        PubAckReason::NotAuthorized => {
+            *refusal = Some("the broker does not let us publish to the topic: correct `topic` or its access rules".to_owned());
+        }
+        other => *refusal = Some(format!("the broker does not take the row now ({other:?})")),
+    }
+}
+
+impl fmt::Display for MqttOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` at {}", self.config.topic, self.broker.endpoint)
+    }
+}
+
+impl Drop for MqttOutput {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            session.task.abort();
+        }
+    }
+}

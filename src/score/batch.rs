@@ -1,0 +1,241 @@
+//! One batch on its way to being scored: which rows to send next, and whose fault a failure is.
+//!
+//! In: how the last request of the batch ended. Out: the next [`Step`], and rows that are found to be bad. Invariant:
+//! every row is in exactly one place: in a piece still to be sent, among the suspects, or handed back as decided. A
+//! row is condemned only after something else was scored since it failed, so a model that broke condemns nobody.
+//! Not here: rows themselves, waiting, what other batches do.
+
+use std::ops::Range;
+
+use super::Failure;
+
+/// Suspects that pile up without anything being scored before we look whether the model still works.
+const SUSPECTS_MAX: usize = 3;
+/// Times a request may take too long before it is halved.
+const SLOW_MAX: u32 = 2;
+
+/// Requests that halving may spend on a batch: well above what a few bad rows cost (2·log2(rows) each), well below two
+/// a row. Past it the rest goes row by row, which bounds the whole to this and one a row.
+fn budget(rows: usize) -> usize {
+    rows / 4 + 16
+}
+
+/// A run of rows sent as one request.
+#[derive(Clone, Debug, PartialEq)]
+struct Piece {
+    rows: Range<usize>,
+    /// It is the whole batch as it was first sent.
+    whole: bool,
+    /// First half of a failing piece: if it is scored, the other half must hold the fault.
+    first_half: bool,
+    /// Known to hold a bad row without having been sent.
+    guilty: bool,
+    failures: u32,
+    slow: u32,
+    busy: u32,
+    /// Requests that its rows were part of.
+    attempts: u32,
+}
+
+/// What a batch wants next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Send these rows.
+    Send(Range<usize>),
+    /// Send a row that was scored before: is it the rows or the model?
+    AskModel,
+    /// Nothing is left.
+    Finished,
+}
+
+/// What came of a failure.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reaction {
+    /// The same again after a wait; how often it failed.
+    Again(u32),
+    /// On to the next step.
+    Next,
+    /// As `Next`, and requests should hold no more than this many rows.
+    Fewer(usize),
+    /// A row is bad for certain.
+    Bad(usize, Box<Failure>),
+    /// It failed too often; the rows stay.
+    GiveUp,
+}
+
+#[derive(Clone, Debug)]
+pub struct Batch {
+    len: usize,
+    /// A stack: the last is sent next.
+    pieces: Vec<Piece>,
+    /// Single rows that failed since anything was last scored.
+    suspects: Vec<(usize, Failure)>,
+    asking: bool,
+    requests: usize,
+}
+
+impl Batch {
+    pub fn new(len: usize) -> Batch {
+        let whole = Piece { rows: 0..len, whole: true, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0 };
+        Batch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0 }
+    }
+
+    /// What to send now. Asking twice gives the same answer.
+    pub fn step(&mut self) -> Step {
+        if self.asking {
+            return Step::AskModel;
+        }
+        while let Some(piece) = self.pieces.last() {
+            let single = piece.rows.len() <= 1;
+            if !single && self.requests > budget(self.len) && !piece.whole {
+                self.split(1, false);
+            } else if !single && piece.guilty {
+                self.split(piece.rows.len() / 2, true);
+            } else {
+                return Step::Send(piece.rows.clone());
+            }
+        }
+        if self.suspects.is_empty() {
+            return Step::Finished;
+        }
+        self.asking = true;
+        Step::AskModel
+    }
+
+    /// Notes that the step was sent.
+    pub fn sent(&mut self) {
+        self.requests += 1;
+        if let Some(piece) = self.pieces.last_mut().filter(|_| !self.asking) {
+            piece.attempts += 1;
+        }
+    }
+
+    /// Requests that the rows to be sent next were part of so far.
+    pub fn attempts(&self) -> u32 {
+        self.pieces.last().map_or(0, |piece| piece.attempts)
+    }
+
+    /// The piece was scored: the suspects are bad indeed, since the model works.
+    pub fn scored(&mut self) -> Vec<(usize, Failure)> {
+        if let Some(done) = self.pieces.pop()
+            && done.first_half
+            && let Some(other) = self.pieces.last_mut()
+        {
+            other.guilty = true;
+        }
+        std::mem::take(&mut self.suspects)
+    }
+
+    /// A row that was scored before was scored again: the suspects are bad.
+    pub fn model_works(&mut self) -> Vec<(usize, Failure)> {
+        self.asking = false;
+        std::mem::take(&mut self.suspects)
+    }
+
+    /// The model refuses what it took before: nobody here is condemned, the suspects will be sent again.
+    pub fn model_fails(&mut self) {
+        self.asking = false;
+        for (row, _) in self.suspects.drain(..).rev() {
+            let again =
+                Piece { rows: row..row + 1, whole: false, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0 };
+            self.pieces.push(again);
+        }
+        for piece in &mut self.pieces {
+            (piece.first_half, piece.guilty) = (false, false);
+        }
+    }
+
+    /// The piece failed in a way that may be a row's fault. `retries`: how often the whole batch is tried again first.
+    pub fn failed(&mut self, retries: u32, failure: impl FnOnce(usize) -> Failure) -> Reaction {
+        let Some(piece) = self.pieces.last_mut() else { return Reaction::Next };
+        piece.failures += 1;
+        let len = piece.rows.len();
+        let single = len <= 1;
+        // halving a piece by mistake costs requests, condemning a row by mistake costs the row: where the fault may
+        // pass by itself, a row that stands alone is tried again too
+        let retries = if piece.whole || (single && retries > 1) { retries } else { 0 };
+        if piece.failures <= retries {
+            return Reaction::Again(piece.failures);
+        }
+        if single {
+            self.suspect(failure);
+        } else {
+            self.split(len / 2, true);
+        }
+        Reaction::Next
+    }
+
+    /// The piece took too long.
+    pub fn too_slow(&mut self, failure: impl FnOnce(usize) -> Failure) -> Reaction {
+        let Some(piece) = self.pieces.last_mut() else { return Reaction::Next };
+        piece.slow += 1;
+        let len = piece.rows.len();
+        if piece.slow < SLOW_MAX {
+            return Reaction::Again(piece.slow);
+        }
+        if len <= 1 {
+            self.suspect(failure);
+            return Reaction::Next;
+        }
+        self.split(len / 2, false);
+        Reaction::Fewer(len.div_ceil(2))
+    }
+
+    /// The piece has too many bytes.
+    pub fn too_large(&mut self, failure: impl FnOnce(usize) -> Failure) -> Reaction {
+        let Some(piece) = self.pieces.last() else { return Reaction::Next };
+        if piece.rows.len() > 1 {
+            self.split(piece.rows.len() / 2, false);
+            return Reaction::Next;
+        }
+        let row = piece.rows.start;
+        let bad = Reaction::Bad(row, Box::new(failure(row)));
+        self.pieces.pop();
+        bad
+    }
+
+    /// The endpoint is busy with something else.
+    pub fn busy(&mut self, retries: u32) -> Reaction {
+        let Some(piece) = self.pieces.last_mut() else { return Reaction::Next };
+        piece.busy += 1;
+        if piece.busy <= retries {
+            return Reaction::Again(piece.busy);
+        }
+        piece.busy = 0;
+        Reaction::GiveUp
+    }
+
+    /// The rows that are not decided.
+    pub fn undecided(&self) -> Vec<usize> {
+        let suspects = self.suspects.iter().map(|(row, _)| *row);
+        let mut rows: Vec<usize> = self.pieces.iter().flat_map(|piece| piece.rows.clone()).chain(suspects).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    fn suspect(&mut self, failure: impl FnOnce(usize) -> Failure) {
+        if let Some(piece) = self.pieces.pop() {
+            self.suspects.push((piece.rows.start, failure(piece.rows.start)));
+            self.asking = self.suspects.len() >= SUSPECTS_MAX;
+        }
+    }
+
+    /// Cuts the next piece in two; the first `at` rows are sent first. `isolating`: because a row in it is bad.
+    fn split(&mut self, at: usize, isolating: bool) {
+        let Some(piece) = self.pieces.pop() else { return };
+        let middle = piece.rows.start + at;
+        let half = |rows: Range<usize>| Piece {
+            rows,
+            whole: false,
+            first_half: false,
+            guilty: false,
+            failures: 0,
+            // one more slow answer is enough to halve again
+            slow: piece.slow.min(SLOW_MAX - 1),
+            busy: 0,
+            attempts: piece.attempts,
+        };
+        self.pieces.push(half(middle..piece.rows.end));
+        self.pieces.push(Piece { first_half: isolating, ..half(piece.rows.start..middle) });
+    }
+}

@@ -1,0 +1,97 @@
+//! A signature in words, for `forebay check`.
+//!
+//! In: a [`Signature`] and what is known of the columns a query sends. Out: lines of text: what goes where, and what is
+//! converted how. Invariant: a conversion shown as possible is one that `body` makes. Not here: fetching.
+
+use std::fmt::Write;
+
+use crate::value::{SmolStr, Type, same_ignoring_case};
+
+use super::body::conversion;
+use super::signature::{Cell, Cells, Column, Layout, PerRow, Signature};
+
+/// Describes a signature. `given`: the columns of the query's argument in their order, with names where they have any and
+/// types where they are known; empty when nothing is known.
+pub fn describe(signature: &Signature, given: &[(Option<SmolStr>, Option<Type>)]) -> String {
+    let mut out = String::new();
+    let input = &signature.input;
+    let _ = writeln!(out, "rows     `{}`: {}", input.path.join("."), layout_words(&input.layout));
+    for (name, value) in &input.constants {
+        let _ = writeln!(out, "constant `{name}`: {value}");
+    }
+    let place = if signature.output.path.is_empty() { "the answer".into() } else { format!("`{}`", signature.output.path.join(".")) };
+    let _ = writeln!(out, "results  {place}: {}", per_row_words(&signature.output.per_row));
+    match &input.layout {
+        Layout::Records { columns, .. }
+        | Layout::Split { columns }
+        | Layout::Columns { columns }
+        | Layout::Index { columns }
+        | Layout::Table { columns, .. } => named_columns(&mut out, columns, given),
+        Layout::Array { width, cells, .. } => list_columns(&mut out, *width, cells, given),
+        Layout::Vector { cell } => line(&mut out, "value", *cell, given.first().and_then(|(_, ty)| *ty)),
+        Layout::Untyped => {}
+    }
+    out
+}
+
+fn layout_words(layout: &Layout) -> String {
+    match layout {
+        Layout::Array { width: Some(width), .. } => format!("one array of {width} columns a row"),
+        Layout::Array { .. } => "one array a row, of any width".into(),
+        Layout::Records { columns, .. } => format!("one record of {} columns a row", columns.len()),
+        Layout::Vector { cell } => format!("one {cell} a row"),
+        Layout::Split { columns } => format!("a data frame of {} columns (split)", columns.len()),
+        Layout::Columns { columns } => format!("a data frame of {} columns (by column)", columns.len()),
+        Layout::Index { columns } => format!("a data frame of {} columns (by row)", columns.len()),
+        Layout::Table { columns, .. } => format!("a data frame of {} columns (table)", columns.len()),
+        Layout::Untyped => "as the query gives them; the endpoint describes nothing, so nothing is checked or converted".into(),
+    }
+}
+
+fn per_row_words(per_row: &PerRow) -> String {
+    match per_row {
+        PerRow::Cell(cell) => format!("one {cell} a row"),
+        PerRow::Record(columns) => {
+            let columns: Vec<String> = columns.iter().map(|c| format!("{} {}", c.name, c.cell)).collect();
+            format!("one record a row ({})", columns.join(", "))
+        }
+        PerRow::Untyped => "one a row, of unknown type".into(),
+    }
+}
+
+fn named_columns(out: &mut String, columns: &[Column], given: &[(Option<SmolStr>, Option<Type>)]) {
+    let is = |column: &Column, name: &Option<SmolStr>| name.as_ref().is_some_and(|name| same_ignoring_case(name, &column.name));
+    for column in columns {
+        let found = given.iter().find(|(name, _)| is(column, name));
+        if !given.is_empty() && found.is_none() {
+            let _ = writeln!(out, "  {:<16} {:<14} MISSING: the query does not send it", column.name, column.cell.to_string());
+        } else {
+            line(out, &column.name, column.cell, found.and_then(|(_, ty)| *ty));
+        }
+    }
+    for (name, _) in given.iter().filter(|(name, _)| !columns.iter().any(|column| is(column, name))) {
+        let _ = writeln!(out, "  {:<16} {:<14} EXTRA: the endpoint has no such column", name.as_deref().unwrap_or("?"), "");
+    }
+}
+
+fn list_columns(out: &mut String, width: Option<usize>, cells: &Cells, given: &[(Option<SmolStr>, Option<Type>)]) {
+    if let Some(width) = width.filter(|width| !given.is_empty() && *width != given.len()) {
+        let _ = writeln!(out, "  WRONG WIDTH: the query sends {} columns, the endpoint takes {width}", given.len());
+    }
+    for i in 0..width.unwrap_or(1).max(given.len()) {
+        let cell = match cells {
+            Cells::All(cell) => *cell,
+            Cells::Each(cells) => cells.get(i).copied().unwrap_or(Cell::Any),
+        };
+        let (name, ty) = given.get(i).cloned().unwrap_or_default();
+        line(out, &name.map_or_else(|| format!("column {}", i + 1), |name| name.to_string()), cell, ty);
+    }
+}
+
+fn line(out: &mut String, name: &str, cell: Cell, given: Option<Type>) {
+    let _ = match given.map(|ty| (ty, conversion(ty, cell))) {
+        None => writeln!(out, "  {name:<16} {:<14}", cell.to_string()),
+        Some((ty, Ok(how))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {how}", cell.to_string()),
+        Some((ty, Err(why))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {}", cell.to_string(), why.to_uppercase()),
+    };
+}

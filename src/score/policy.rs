@@ -1,0 +1,204 @@
+//! What an answer means for the rows it was asked for: the status table.
+//!
+//! In: the outcome of a request as plain facts. Out: a [`Class`]. Invariant: decided by status codes and header facts,
+//! never by an error's text; every status has a class. Source: the table of the wire contract, section 5. Not here: how
+//! long to wait (`retry`), how a batch is split (`split`), what the endpoint's gate does (`gate`).
+
+use std::time::Duration;
+
+use crate::batch::Reason;
+
+/// Whose rules decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// A gateway that must not stop: isolate bad rows, pause and keep buffering on what an operator has to repair.
+    #[default]
+    Edge,
+    /// What Stream Analytics does: retry what is retriable, fail the job on the rest.
+    Asa,
+}
+
+/// What came back, but for a 200 with the right number of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 200, the results are there
+    Results,
+    /// 200, but not one result a row
+    BadResponse,
+    /// Any other status.
+    Status(Status),
+    /// No connection: refused, no route, no name, or broken off while connecting.
+    Unreachable,
+    /// The server's certificate did not verify.
+    BadCertificate,
+    /// The connection ended before the answer did.
+    Closed,
+    /// Our own time limit passed.
+    TimedOut,
+}
+
+/// The status facts of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub code: u16,
+    /// `ms-azureml-model-error-statuscode`: the model's own status behind a managed front end.
+    pub model: Option<u16>,
+    /// `x-ms-run-function-failed: True`
+    pub function_failed: bool,
+}
+
+impl Status {
+    /// The code that counts: behind a managed endpoint every refusal of the model arrives as 424.
+    pub fn effective(self) -> u16 {
+        match (self.code, self.model) {
+            (424, Some(model)) if model != 200 => model,
+            (code, _) => code,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Done,
+    /// The endpoint cannot be reached: back off together, without end.
+    Offline,
+    /// The endpoint is overloaded: back off, without end, and send less at once.
+    Overloaded,
+    /// Try these rows again `retries` times; then one of them may be at fault: halve until it stands alone.
+    Isolate {
+        retries: u32,
+        reason: Reason,
+    },
+    /// Took too long: after a second time the request is halved, and requests stay smaller.
+    TooSlow,
+    /// Too many bytes: halve at once, nobody is to blame, and bodies stay smaller.
+    TooLarge,
+    /// Something else goes on at the endpoint: try some times, then pause.
+    Busy,
+    /// The key is refused: read it again, then pause.
+    KeyRefused,
+    /// An operator has to repair something; keep buffering, look now and then.
+    Pause(Blocked),
+    /// Stream Analytics would fail the job here.
+    FailJob,
+}
+
+/// What an operator has to repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// 401 with a key that was read again, or no key to be had
+    Key,
+    /// 403
+    Forbidden,
+    /// 404
+    NotFound,
+    /// 409 that does not pass
+    Busy,
+    /// The certificate does not verify.
+    Certificate,
+    /// This is no scoring endpoint, or it does not speak the protocol (2xx, 3xx, 405, 415 …).
+    Protocol(u16),
+    /// Every row fails, also rows like those that were scored before: the model or its signature changed.
+    Model,
+}
+
+impl Blocked {
+    /// Short name for states and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Blocked::Key => "key refused (401)",
+            Blocked::Forbidden => "forbidden (403)",
+            Blocked::NotFound => "not found (404)",
+            Blocked::Busy => "endpoint busy (409)",
+            Blocked::Certificate => "certificate not valid",
+            Blocked::Protocol(_) => "not a scoring endpoint",
+            Blocked::Model => "every row fails",
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Blocked::Key => "put a valid key where `key` points to; it is read again at every look",
+            Blocked::Forbidden => "give the identity the right to score on this endpoint",
+            Blocked::NotFound => "check `url`, and that a deployment of the endpoint gets traffic",
+            Blocked::Busy => "wait for the operation on the endpoint to end, or end it",
+            Blocked::Certificate => "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock",
+            Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
+            Blocked::Model => "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log",
+        }
+    }
+}
+
+/// Tries on a 500 that the model did not raise, before a row is suspected.
+const RETRIES_SERVER_ERROR: u32 = 5;
+/// Tries where a proxy may have answered, a worker may have died, or the container may be starting.
+const RETRIES_MAYBE_ROW: u32 = 3;
+/// Tries on 409 before pausing.
+pub const RETRIES_BUSY: u32 = 10;
+
+/// The class of an outcome.
+pub fn classify(mode: Mode, outcome: Outcome) -> Class {
+    let class = edge(outcome);
+    match mode {
+        Mode::Edge => class,
+        Mode::Asa => asa(outcome, class),
+    }
+}
+
+fn edge(outcome: Outcome) -> Class {
+    let isolate = |retries, reason| Class::Isolate { retries, reason };
+    let status = match outcome {
+        Outcome::Results => return Class::Done,
+        Outcome::BadResponse => return isolate(1, "bad_response"),
+        Outcome::Unreachable => return Class::Offline,
+        Outcome::BadCertificate => return Class::Pause(Blocked::Certificate),
+        Outcome::Closed => return isolate(RETRIES_MAYBE_ROW, "connection_closed"),
+        Outcome::TimedOut => return Class::TooSlow,
+        Outcome::Status(status) => status,
+    };
+    match status.effective() {
+        400 | 422 => isolate(0, "rejected"),
+        401 => Class::KeyRefused,
+        403 => Class::Pause(Blocked::Forbidden),
+        404 => Class::Pause(Blocked::NotFound),
+        408 | 504 => Class::TooSlow,
+        409 => Class::Busy,
+        413 => Class::TooLarge,
+        424 => isolate(RETRIES_MAYBE_ROW, "container_failed"),
+        429 | 503 => Class::Overloaded,
+        500 if status.function_failed || status.code == 424 => isolate(1, "model_failed"),
+        502 => isolate(RETRIES_MAYBE_ROW, "model_failed"),
+        501 | 505 => Class::Pause(Blocked::Protocol(status.code)),
+        500..=599 => isolate(RETRIES_SERVER_ERROR, "server_error"),
+        _ => Class::Pause(Blocked::Protocol(status.code)),
+    }
+}
+
+/// Documented: 503 and its like are retried, 400, 401, 404 and 409 fail the job; the rest is read from the same rule.
+fn asa(outcome: Outcome, edge: Class) -> Class {
+    match outcome {
+        Outcome::Results => Class::Done,
+        Outcome::Unreachable | Outcome::Closed | Outcome::TimedOut => Class::Offline,
+        Outcome::BadCertificate | Outcome::BadResponse => Class::FailJob,
+        Outcome::Status(status) => match status.effective() {
+            408 | 502 | 504 => Class::Offline,
+            429 | 503 => Class::Overloaded,
+            500 if matches!(edge, Class::Isolate { retries: RETRIES_SERVER_ERROR, .. }) => Class::Offline,
+            _ => Class::FailJob,
+        },
+    }
+}
+
+/// An answer's facts that are worth keeping beside its class.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// The status on the wire and, behind a managed front end, the model's own.
+    pub status: Option<u16>,
+    pub model_status: Option<u16>,
+    /// The start of the body, or the error's text.
+    pub text: String,
+    pub retry_after: Option<Duration>,
+    pub request_id: String,
+}

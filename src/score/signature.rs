@@ -1,0 +1,225 @@
+//! The signature of a scoring endpoint, read from its swagger document.
+//!
+//! In: swagger 2.0 or OpenAPI 3.0/3.1 text, or what a person wrote in the job file. Out: [`Signature`]: where the rows
+//! go in the request, how they are laid out, the types of their cells, what else the body must hold, and where the
+//! results are. Invariant: a path of an input is never empty, and reading a document never panics or loops. Not here:
+//! walking the document (`swagger`), fetching it (`http`), building bodies (`body`).
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+use super::swagger;
+
+/// What an endpoint takes and gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signature {
+    /// Path of the score operation as the document spells it; empty for a written signature.
+    pub score_path: String,
+    pub input: Input,
+    pub output: Output,
+}
+
+/// Where and how rows are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Keys from the top of the body down to the rows: `data`, or `Inputs` and `WebServiceInput0`.
+    pub path: Vec<String>,
+    pub layout: Layout,
+    /// Other top-level properties with the value to send.
+    pub constants: Vec<(String, Json)>,
+}
+
+/// How rows are laid out below the path.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Layout {
+    /// A row is a list; `dims` counts the levels of lists including the one of rows.
+    Array { dims: usize, width: Option<usize>, cells: Cells },
+    /// A row is an object.
+    Records { columns: Vec<Column>, required: Vec<String> },
+    /// A row is a scalar.
+    Vector { cell: Cell },
+    /// `{"columns": […], "index": […], "data": [[…]]}`
+    Split { columns: Vec<Column> },
+    /// `{"column": {"0": …}}`
+    Columns { columns: Vec<Column> },
+    /// `{"0": {"column": …}}`
+    Index { columns: Vec<Column> },
+    /// `{"schema": …, "data": [{"index": 0, …}]}`; the schema is that of the example
+    Table { columns: Vec<Column>, schema: Json },
+    /// Nothing is known: the row goes as the query typed it, in a list.
+    Untyped,
+}
+
+/// Types of the cells of a row that is a list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cells {
+    All(Cell),
+    Each(Vec<Cell>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: String,
+    pub cell: Cell,
+}
+
+/// The type of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    BigInt,
+    Float,
+    Text,
+    Bit,
+    /// `zoned`: sent with a final `Z`. A column made from dates without a zone refuses one that has it, so the sample
+    /// in the document decides.
+    DateTime {
+        zoned: bool,
+    },
+    Array,
+    Any,
+}
+
+impl Cell {
+    /// The cell type that the job file names; as in the query language.
+    pub fn parse(name: &str) -> Option<Cell> {
+        Some(match name.trim().to_ascii_lowercase().as_str() {
+            "bigint" => Cell::BigInt,
+            "float" => Cell::Float,
+            "nvarchar(max)" | "string" => Cell::Text,
+            "bit" => Cell::Bit,
+            "datetime" => Cell::DateTime { zoned: true },
+            "array" => Cell::Array,
+            "any" => Cell::Any,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cell::BigInt => "bigint",
+            Cell::Float => "float",
+            Cell::Text => "nvarchar(max)",
+            Cell::Bit => "bit",
+            Cell::DateTime { .. } => "datetime",
+            Cell::Array => "array",
+            Cell::Any => "any",
+        })
+    }
+}
+
+/// Where the results are. A hint only: it comes from the author's sample and nothing enforces it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Keys to follow to the list of results; empty when the body is the list, or nothing is known.
+    pub path: Vec<String>,
+    pub per_row: PerRow,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PerRow {
+    Cell(Cell),
+    Record(Vec<Column>),
+    Untyped,
+}
+
+/// A signature as a person writes it, where the endpoint has no swagger.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenSignature {
+    /// Keys down to the rows, joined by dots: `data`, `Inputs.WebServiceInput0`. Default `data`.
+    pub rows: Option<String>,
+    /// `array` (default), `records`, `vector`, `split` or `columns`.
+    pub layout: Option<String>,
+    /// `name type`, in order; for an array a type is enough. Types: bigint, float, nvarchar(max), bit, datetime, any.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Keys down to the results, joined by dots; absent: found by the usual names.
+    pub results: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SignatureError {
+    #[error("the swagger document is not JSON: {0}")]
+    NotJson(String),
+    #[error("the swagger document has no score operation (a `post` on a path that ends in /score)")]
+    NoOperation,
+    #[error("the swagger document is broken: {0}")]
+    Broken(String),
+    #[error("several inputs hold rows ({}): write the signature in the job file and name the one to use", .0.join(", "))]
+    Ambiguous(Vec<String>),
+    #[error("unknown layout `{0}`: use array, records, vector, split or columns")]
+    Layout(String),
+    #[error("column `{0}` is not `name type` with a type of bigint, float, nvarchar(max), bit, datetime, array or any")]
+    Column(String),
+}
+
+impl Signature {
+    /// Reads a swagger document (2.0, 3.0 or 3.1).
+    pub fn from_swagger(text: &str) -> Result<Signature, SignatureError> {
+        swagger::signature(&serde_json::from_str(text).map_err(|e| SignatureError::NotJson(e.to_string()))?)
+    }
+
+    /// What is used when the endpoint has no swagger and none was written: `{"data": [row, …]}`, rows as the query typed
+    /// them, the result found by the usual names.
+    pub fn untyped() -> Signature {
+        Signature {
+            score_path: String::new(),
+            input: Input { path: vec!["data".into()], layout: Layout::Untyped, constants: Vec::new() },
+            output: Output { path: Vec::new(), per_row: PerRow::Untyped },
+        }
+    }
+
+    /// Checks a written signature. A row list without columns is untyped.
+    pub fn from_written(written: &WrittenSignature) -> Result<Signature, SignatureError> {
+        let columns = || written.columns.iter().map(|c| named(c)).collect::<Result<Vec<Column>, _>>();
+        let cells = || written.columns.iter().map(|c| named(c).map(|c| c.cell)).collect::<Result<Vec<Cell>, _>>();
+        let layout = match written.layout.as_deref().unwrap_or("array") {
+            "array" if written.columns.is_empty() => Layout::Untyped,
+            "array" => Layout::Array { dims: 2, width: Some(written.columns.len()), cells: Cells::Each(cells()?) },
+            "records" if written.columns.is_empty() => Layout::Untyped,
+            "records" => Layout::Records { columns: columns()?, required: Vec::new() },
+            "vector" => Layout::Vector { cell: cells()?.first().copied().unwrap_or(Cell::Any) },
+            "split" => Layout::Split { columns: columns()? },
+            "columns" => Layout::Columns { columns: columns()? },
+            other => return Err(SignatureError::Layout(other.into())),
+        };
+        let path = split_path(written.rows.as_deref().unwrap_or("data"));
+        let path = if path.is_empty() { vec!["data".into()] } else { path };
+        let results = written.results.as_deref().map(split_path).unwrap_or_default();
+        Ok(Signature {
+            score_path: String::new(),
+            input: Input { path, layout, constants: Vec::new() },
+            output: Output { path: results, per_row: PerRow::Untyped },
+        })
+    }
+
+    /// Sets what the job file says for other properties of the body; they win over the document's example.
+    pub fn with_constants(mut self, constants: &[(String, Json)]) -> Signature {
+        for (name, value) in constants {
+            match self.input.constants.iter_mut().find(|(n, _)| n == name) {
+                Some((_, old)) => *old = value.clone(),
+                None => self.input.constants.push((name.clone(), value.clone())),
+            }
+        }
+        self
+    }
+
+    /// Whether rows go out unchecked.
+    pub fn is_untyped(&self) -> bool {
+        self.input.layout == Layout::Untyped
+    }
+}
+
+fn split_path(text: &str) -> Vec<String> {
+    text.split('.').map(str::trim).filter(|s| !s.is_empty()).map(String::from).collect()
+}
+
+/// `name type`, or a type alone.
+fn named(text: &str) -> Result<Column, SignatureError> {
+    let (name, ty) = text.trim().rsplit_once(char::is_whitespace).unwrap_or(("", text));
+    let cell = Cell::parse(ty).ok_or_else(|| SignatureError::Column(text.into()))?;
+    Ok(Column { name: name.trim().into(), cell })
+}

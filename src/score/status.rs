@@ -1,0 +1,106 @@
+//! What a scorer tells about itself while it works.
+//!
+//! In: counts and states from its task. Out: the same, to be read at any time by metrics and health. Invariant: counters
+//! only grow. Not here: names of metrics.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// Upper bounds of the latency buckets in milliseconds; one more bucket takes the rest.
+pub const LATENCY_BOUNDS_MS: [u64; 12] = [5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000];
+
+/// Counters and state of a scorer.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Requests answered, or given up by their time limit; swagger fetches are not counted.
+    pub requests: AtomicU64,
+    /// Requests that ended in anything but results.
+    pub failed_requests: AtomicU64,
+    /// Rows scored.
+    pub rows: AtomicU64,
+    /// Rows that failed, before or after sending.
+    pub failed_rows: AtomicU64,
+    /// Results that were NaN or infinite.
+    pub nan_results: AtomicU64,
+    /// Requests out now.
+    pub in_flight: AtomicI64,
+    /// Requests allowed at once now.
+    pub parallel: AtomicI64,
+    /// Rows that wait for a request now.
+    pub waiting_rows: AtomicI64,
+    /// Requests by latency; bounds in [`LATENCY_BOUNDS_MS`].
+    pub latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
+    /// All latencies together, microseconds.
+    pub latency_sum_us: AtomicU64,
+    text: Mutex<Text>,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    state: State,
+    last_error: Option<String>,
+}
+
+/// Where a scorer stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum State {
+    /// No swagger document was ever seen and none is written: rows wait.
+    #[default]
+    UnknownSignature,
+    Ready,
+    /// The endpoint is away or overloaded: rows wait, it is tried again.
+    BackingOff {
+        since: Timestamp,
+        until: Timestamp,
+    },
+    /// Somebody has to repair something: rows wait, it is looked at now and then.
+    Paused {
+        since: Timestamp,
+        reason: &'static str,
+        remedy: &'static str,
+    },
+    /// In mode `asa` the endpoint's answer ended the job.
+    Failed {
+        why: String,
+    },
+}
+
+impl Status {
+    pub fn state(&self) -> State {
+        self.text().state.clone()
+    }
+
+    /// The newest failure of a request or of fetching the signature.
+    pub fn last_error(&self) -> Option<String> {
+        self.text().last_error.clone()
+    }
+
+    /// Sets the state; says whether it is another kind of state than before.
+    pub(super) fn set_state(&self, state: State) -> bool {
+        let mut text = self.text();
+        let is_new = std::mem::discriminant(&text.state) != std::mem::discriminant(&state);
+        text.state = state;
+        is_new
+    }
+
+    pub(super) fn set_error(&self, error: String) {
+        self.text().last_error = Some(error);
+    }
+
+    pub(super) fn observe(&self, latency: Duration) {
+        let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(LATENCY_BOUNDS_MS.len());
+        if let Some(bucket) = self.latency.get(bucket) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+        self.latency_sum_us.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn text(&self) -> MutexGuard<'_, Text> {
+        // a reader or writer that panicked leaves whole values behind
+        self.text.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

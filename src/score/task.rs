@@ -1,0 +1,381 @@
+//! The task of an endpoint: feeds the desk and does what it says.
+//!
+//! In: chunks, answers, the passing of time. Out: requests on the wire, answered chunks, status. Invariant: one task owns
+//! the desk, and a chunk's share of the held bytes is given back only with its answer. Not here: any decision (`desk`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::time::{Clock, Timestamp};
+
+use super::breaker::Cause;
+use super::desk::{Answer, Desk, Event, Request, Standing};
+use super::http::{Client, Fetched, read_key};
+use super::policy::{Details, Outcome as Answered, Status as StatusCode};
+use super::retry::Backoff;
+use super::{Chunk, Ended, KeySource, Outcome, ScoreConfig, Signature, State, Status, stopped};
+
+/// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
+pub(super) const INTAKE_MAX: usize = 64;
+/// How often to look whether anybody still waits, once nothing more can come in.
+const ABANDONED_CHECK: Duration = Duration::from_secs(1);
+
+/// A chunk on its way in.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub chunk: Chunk,
+    pub reply: Reply,
+    pub permit: OwnedSemaphorePermit,
+}
+
+type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
+
+/// Something that was on the wire.
+enum Arrived {
+    Answer(u64, Answer, Duration),
+    Swagger(Result<Fetched, String>),
+}
+
+/// Fetching the swagger document.
+#[derive(Debug, Default)]
+struct Fetching {
+    due: Option<Duration>,
+    out: bool,
+    failures: u32,
+    /// The endpoint has none.
+    absent: bool,
+}
+
+pub(super) struct Task {
+    name: String,
+    desk: Desk,
+    client: Client,
+    key_source: Option<KeySource>,
+    key: Option<SecretString>,
+    constants: Vec<(String, serde_json::Value)>,
+    /// Written in the job file: nothing is fetched.
+    is_written: bool,
+    signature: Option<Signature>,
+    fetching: Fetching,
+    backoff: Backoff,
+    slow_probe: Duration,
+    replies: HashMap<u64, (Reply, OwnedSemaphorePermit)>,
+    failed: Option<String>,
+    on_wire: JoinSet<Arrived>,
+    status: Arc<Status>,
+    swagger: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+    started: Instant,
+    started_at: Timestamp,
+}
+
+impl Task {
+    pub fn new(
+        config: ScoreConfig,
+        client: Client,
+        status: Arc<Status>,
+        swagger: watch::Sender<Option<String>>,
+        stop: CancellationToken,
+    ) -> Task {
+        let cached = config.cached_swagger.as_deref().and_then(|text| Signature::from_swagger(text).ok());
+        let is_written = config.signature.is_some();
+        let mut task = Task {
+            desk: Desk::new(config.rules()),
+            name: config.name,
+            client,
+            key_source: config.key,
+            key: None,
+            constants: config.constants,
+            is_written,
+            signature: None,
+            fetching: Fetching { due: (!is_written).then_some(Duration::ZERO), ..Fetching::default() },
+            backoff: config.timing.backoff,
+            slow_probe: config.timing.slow_probe,
+            replies: HashMap::new(),
+            failed: None,
+            on_wire: JoinSet::new(),
+            status,
+            swagger,
+            stop,
+            started: Instant::now(),
+            started_at: Clock::Real.now(),
+        };
+        if let Some(signature) = config.signature.or(cached) {
+            task.use_signature(signature);
+        }
+        if task.load_key().is_err() {
+            task.desk.key_missing(Duration::ZERO);
+        }
+        task
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {
+        let mut is_open = true;
+        loop {
+            self.work();
+            if !is_open && (self.desk.is_idle() || self.replies.values().all(|(reply, _)| reply.is_closed())) {
+                return;
+            }
+            let wake = self.wake(is_open);
+            tokio::select! {
+                () = self.stop.cancelled() => return self.end(&stopped()),
+                got = incoming.recv(), if is_open => match got {
+                    Some(got) => self.take(got),
+                    None => is_open = false,
+                },
+                Some(arrived) = self.on_wire.join_next() => if let Ok(arrived) = arrived {
+                    self.arrived(arrived);
+                },
+                () = tokio::time::sleep_until(wake.into()) => self.forget_abandoned(),
+            }
+        }
+    }
+
+    fn wake(&self, is_open: bool) -> Instant {
+        let now = self.now();
+        let due = self.fetching.due.filter(|_| !self.fetching.out);
+        let check = if is_open { Duration::from_secs(60) } else { ABANDONED_CHECK };
+        let wake = self.desk.wake(now).into_iter().chain(due).fold(now + check, Duration::min);
+        self.started + wake
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        if let Some(why) = &self.failed {
+            let _ = incoming.reply.send(Err(Ended { why: why.clone() }));
+            return;
+        }
+        let id = self.desk.submit(self.now(), incoming.chunk.statement, incoming.chunk.args);
+        self.replies.insert(id, (incoming.reply, incoming.permit));
+    }
+
+    /// Sends what may go and passes on what the desk found, until neither gives anything new.
+    fn work(&mut self) {
+        loop {
+            let now = self.now();
+            self.fetch_if_due(now);
+            while let Some(request) = self.desk.next_request(now) {
+                self.send(request);
+            }
+            let events = self.desk.take_events();
+            if events.is_empty() {
+                break;
+            }
+            for event in events {
+                self.heed(now, event);
+            }
+        }
+        self.publish();
+    }
+
+    fn send(&mut self, request: Request) {
+        if request.reload_key {
+            let _ = self.load_key();
+        }
+        let key = self.key.clone();
+        if self.key_source.is_some() && key.is_none() {
+            // counts as a refusal: nothing goes out without its key
+            let status = StatusCode { code: 401, model: None, function_failed: false };
+            let details = Details { text: self.status.last_error().unwrap_or_default(), ..Details::default() };
+            let answer = Answer { outcome: Answered::Status(status), values: Vec::new(), details };
+            self.on_wire.spawn(async move { Arrived::Answer(request.id, answer, Duration::ZERO) });
+            return;
+        }
+        let client = self.client.clone();
+        self.on_wire.spawn(async move {
+            let (id, answer, took) = client.score(request, key).await;
+            Arrived::Answer(id, answer, took)
+        });
+    }
+
+    fn heed(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::Done { chunk, outcomes } => {
+                let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() as u64;
+                self.status.rows.fetch_add(outcomes.len() as u64 - failed, Ordering::Relaxed);
+                self.status.failed_rows.fetch_add(failed, Ordering::Relaxed);
+                if let Some((reply, _permit)) = self.replies.remove(&chunk) {
+                    let _ = reply.send(Ok(outcomes));
+                }
+            }
+            Event::ReloadKey => match self.load_key() {
+                Ok(true) => self.desk.key_changed(now),
+                Ok(false) => {}
+                Err(()) => self.desk.key_missing(now),
+            },
+            Event::Refetch => {
+                if !self.is_written {
+                    self.fetching.due = Some(now);
+                }
+            }
+            Event::Failed(why) => {
+                self.failed = Some(why.clone());
+                self.end(&Ended { why });
+            }
+        }
+    }
+
+    /// Reads the key again. `Ok(true)`: it is another one.
+    fn load_key(&mut self) -> Result<bool, ()> {
+        let Some(source) = &self.key_source else { return Ok(false) };
+        match read_key(source) {
+            Ok(key) => {
+                let is_new = self.key.as_ref().is_none_or(|old| old.expose_secret() != key.expose_secret());
+                self.key = Some(key);
+                Ok(is_new)
+            }
+            Err(why) => {
+                self.key = None;
+                self.status.set_error(format!("no key: {why}"));
+                Err(())
+            }
+        }
+    }
+
+    fn arrived(&mut self, arrived: Arrived) {
+        let now = self.now();
+        match arrived {
+            Arrived::Answer(id, answer, took) => {
+                self.status.requests.fetch_add(1, Ordering::Relaxed);
+                self.status.observe(took);
+                if answer.outcome != Answered::Results {
+                    self.status.failed_requests.fetch_add(1, Ordering::Relaxed);
+                    self.status.set_error(shown(&answer));
+                    tracing::debug!(function = self.name, error = shown(&answer), "a scoring request failed");
+                }
+                // without a deployment there is no document either: what took its place is not to be trusted
+                if answer.details.status == Some(404) && self.fetching.absent {
+                    self.fetching.absent = false;
+                    self.fetching.due = Some(now + self.slow_probe);
+                    self.signature = None;
+                    self.desk.forget_signature();
+                }
+                self.desk.answered(now, id, answer, fastrand::f64());
+            }
+            Arrived::Swagger(fetched) => self.fetched(now, fetched),
+        }
+    }
+
+    fn fetch_if_due(&mut self, now: Duration) {
+        if self.fetching.out || self.failed.is_some() || self.fetching.due.is_none_or(|due| due > now) {
+            return;
+        }
+        (self.fetching.due, self.fetching.out) = (None, true);
+        let (client, key) = (self.client.clone(), self.key.clone());
+        self.on_wire.spawn(async move { Arrived::Swagger(client.swagger(key).await) });
+    }
+
+    fn fetched(&mut self, now: Duration, fetched: Result<Fetched, String>) {
+        self.fetching.out = false;
+        let why = match fetched {
+            Ok(Fetched::Document(text)) => match Signature::from_swagger(&text) {
+                Ok(signature) => {
+                    self.fetching.failures = 0;
+                    self.use_signature(signature);
+                    self.swagger.send_if_modified(|old| {
+                        let is_new = old.as_deref() != Some(text.as_str());
+                        *old = Some(text);
+                        is_new
+                    });
+                    return;
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(Fetched::Absent) => {
+                self.fetching.failures = 0;
+                if self.signature.is_none() {
+                    tracing::warn!(
+                        function = self.name,
+                        "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
+                    );
+                    self.fetching.absent = true;
+                    self.use_signature(Signature::untyped());
+                }
+                return;
+            }
+            Err(why) => why,
+        };
+        self.fetching.failures = self.fetching.failures.saturating_add(1);
+        self.fetching.due = Some(now + self.backoff.wait(self.fetching.failures, fastrand::f64(), None));
+        if self.fetching.failures == 1 && self.signature.is_none() {
+            tracing::warn!(function = self.name, why, "the endpoint's signature is not known yet: rows wait for it");
+        }
+        // a key that was replaced is found here as well
+        if self.key_source.is_some() {
+            let _ = self.load_key();
+        }
+        self.status.set_error(format!("signature: {why}"));
+    }
+
+    fn use_signature(&mut self, signature: Signature) {
+        let signature = signature.with_constants(&self.constants);
+        if self.signature.as_ref() == Some(&signature) {
+            return;
+        }
+        if self.signature.is_some() {
+            tracing::warn!(function = self.name, "the endpoint's signature has changed: rows are sent by the new one");
+        }
+        self.desk.set_signature(self.now(), &signature);
+        self.signature = Some(signature);
+    }
+
+    fn forget_abandoned(&mut self) {
+        let gone: Vec<u64> = self.replies.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.replies.remove(&id);
+            self.desk.forget(id);
+        }
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        for (_, (reply, _permit)) in self.replies.drain() {
+            let _ = reply.send(Err(ended.clone()));
+        }
+    }
+
+    fn publish(&self) {
+        let status = &self.status;
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        status.in_flight.store(gauge(self.desk.in_flight()), Ordering::Relaxed);
+        status.parallel.store(i64::from(self.desk.parallel_now()), Ordering::Relaxed);
+        status.waiting_rows.store(gauge(self.desk.waiting_rows()), Ordering::Relaxed);
+        status.nan_results.store(self.desk.nan_results(), Ordering::Relaxed);
+        let at = |t: Duration| self.started_at.saturating_add(i64::try_from(t.as_nanos() / 100).unwrap_or(i64::MAX));
+        let state = match self.desk.standing() {
+            Standing::UnknownSignature => State::UnknownSignature,
+            Standing::Ready => State::Ready,
+            Standing::Failed(why) => State::Failed { why },
+            Standing::Closed(closed) => match closed.cause {
+                Cause::Backoff => State::BackingOff { since: at(closed.since), until: at(closed.until) },
+                Cause::Blocked(blocked) => State::Paused { since: at(closed.since), reason: blocked.reason(), remedy: blocked.remedy() },
+            },
+        };
+        let shown = state.clone();
+        if status.set_state(state) {
+            let error = status.last_error().unwrap_or_default();
+            match shown {
+                State::Paused { reason, remedy, .. } => {
+                    tracing::warn!(function = self.name, error, "scoring is paused: {reason}; {remedy}")
+                }
+                State::Failed { why } => tracing::error!(function = self.name, "scoring has ended: {why}"),
+                State::BackingOff { .. } => tracing::info!(function = self.name, error, "the endpoint is away: rows wait"),
+                State::Ready | State::UnknownSignature => tracing::info!(function = self.name, "scoring is {shown:?}"),
+            }
+        }
+    }
+}
+
+fn shown(answer: &Answer) -> String {
+    let status = answer.details.status.map_or_else(|| format!("{:?}", answer.outcome), |status| status.to_string());
+    format!("{status}: {}", answer.details.text)
+}

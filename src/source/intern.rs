@@ -1,0 +1,123 @@
+//! One [`MessageMeta`] for many messages.
+//!
+//! In: topic and properties of a publish. Out: a shared `MessageMeta`, and whether the topic belongs to the input.
+//! Invariant: equal topic and properties give equal metas; memory is bounded. Not here: payloads.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use rumqttc::Publish;
+use rustc_hash::{FxHashMap, FxHasher};
+use smol_str::SmolStr;
+
+use super::topic;
+use crate::batch::MessageMeta;
+
+/// Topics with their properties kept at once; a fleet beyond that pays an allocation a message now and then.
+const METAS_MAX: usize = 4_096;
+
+#[derive(Debug)]
+pub(super) struct Interner {
+    filters: Vec<String>,
+    known: FxHashMap<u64, Known>,
+    last: Option<Known>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub meta: Arc<MessageMeta>,
+    /// some filter of the input matches the topic
+    pub is_wanted: bool,
+}
+
+impl Interner {
+    pub fn new(filters: Vec<String>) -> Interner {
+        Interner { filters, known: FxHashMap::default(), last: None }
+    }
+
+    /// The meta of a publish; its topic must be UTF-8 (the protocol says so), else what is not is replaced.
+    pub fn meta(&mut self, publish: &Publish) -> Known {
+        if let Some(last) = &self.last
+            && is_of(&last.meta, publish)
+        {
+            return last.clone();
+        }
+        let key = key(publish);
+        let known = match self.known.get(&key) {
+            Some(known) if is_of(&known.meta, publish) => known.clone(),
+            _ => {
+                let known = self.describe(publish);
+                if self.known.len() >= METAS_MAX {
+                    self.known.clear();
+                }
+                self.known.insert(key, known.clone());
+                known
+            }
+        };
+        self.last = Some(known.clone());
+        known
+    }
+
+    fn describe(&self, publish: &Publish) -> Known {
+        let topic = String::from_utf8_lossy(&publish.topic);
+        let is_wanted = self.filters.iter().any(|filter| topic::matches(filter, &topic));
+        let user_properties = properties(publish).iter().map(|(n, v)| (SmolStr::new(n), SmolStr::new(v))).collect();
+        let meta = MessageMeta { topic: SmolStr::new(&topic), qos: publish.qos as u8, retain: publish.retain, user_properties };
+        Known { meta: Arc::new(meta), is_wanted }
+    }
+}
+
+fn properties(publish: &Publish) -> &[(String, String)] {
+    publish.properties.as_ref().map_or(&[], |p| &p.user_properties)
+}
+
+fn is_of(meta: &MessageMeta, publish: &Publish) -> bool {
+    meta.topic.as_bytes() == &*publish.topic
+        && meta.qos == publish.qos as u8
+        && meta.retain == publish.retain
+        && meta
+            .user_properties
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .eq(properties(publish).iter().map(|(n, v)| (n.as_str(), v.as_str())))
+}
+
+fn key(publish: &Publish) -> u64 {
+    let mut hasher = FxHasher::default();
+    publish.topic.hash(&mut hasher);
+    (publish.qos as u8, publish.retain, properties(publish)).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rumqttc::{PublishProperties, QoS};
+
+    fn publish(topic: &str, property: Option<&str>) -> Publish {
+        let properties = property.map(|v| PublishProperties { user_properties: vec![("n".into(), v.into())], ..Default::default() });
+        Publish::new(topic, QoS::AtLeastOnce, "x", properties)
+    }
+
+    #[test]
+    fn equal_messages_share_and_others_do_not() {
+        let mut interner = Interner::new(vec!["a/+".into()]);
+        let first = interner.meta(&publish("a/1", Some("v")));
+        interner.meta(&publish("a/2", None));
+        let again = interner.meta(&publish("a/1", Some("v")));
+        assert!(Arc::ptr_eq(&first.meta, &again.meta));
+        let other = interner.meta(&publish("a/1", Some("w")));
+        assert_eq!(other.meta.user_properties, [("n".into(), "w".into())]);
+        assert!(other.is_wanted);
+        assert!(!interner.meta(&publish("b", None)).is_wanted);
+    }
+
+    #[test]
+    fn the_number_of_metas_is_bounded() {
+        let mut interner = Interner::new(vec!["#".into()]);
+        for i in 0..METAS_MAX * 2 {
+            interner.meta(&publish(&format!("t/{i}"), None));
+        }
+        assert!(interner.known.len() <= METAS_MAX);
+    }
+}

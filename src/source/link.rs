@@ -1,0 +1,206 @@
+//! One connection as the tokens see it.
+//!
+//! In: ranges received, tokens resolved on any thread. Out: acknowledgements into the client's queue. Invariant: a link
+//! belongs to one connection and one client object; once closed it sends nothing, so a token can never acknowledge a
+//! message of a later connection that happens to have the same packet id. Not here: the network.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rumqttc::{AsyncClient, ClientError, ManualAck, PubAck};
+use tokio::sync::Notify;
+
+use super::acks::Acks;
+use super::socket::Collecting;
+use super::stats::{SourceStats, add};
+
+/// Says that a batch is durable. Dropped without that, it acknowledges nothing: the source gives the connection up, since
+/// nothing behind the batch could be acknowledged either, and the broker sends it all again.
+#[derive(Debug)]
+#[must_use = "dropping it acknowledges nothing and makes the source connect again"]
+pub struct AckToken {
+    link: Arc<Link>,
+    range: u64,
+    is_resolved: bool,
+}
+
+impl AckToken {
+    /// The batch is durable: acknowledges it, unless its connection is gone. Never blocks.
+    pub fn stored(mut self) {
+        self.is_resolved = true;
+        self.link.stored(self.range);
+    }
+}
+
+impl Drop for AckToken {
+    fn drop(&mut self) {
+        if !self.is_resolved {
+            self.link.given_up(self.range);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    state: Mutex<State>,
+    /// A range was resolved.
+    changed: Notify,
+    collecting: Collecting,
+    stats: Arc<SourceStats>,
+}
+
+#[derive(Debug)]
+struct State {
+    acks: Acks,
+    /// Released and not yet taken by the client's queue, which may be full for a moment.
+    backlog: VecDeque<u16>,
+    /// `None` once the connection is closed.
+    client: Option<AsyncClient>,
+    /// Disconnect as soon as nothing is unresolved.
+    is_stopping: bool,
+    has_said_goodbye: bool,
+}
+
+impl Link {
+    pub fn new(client: AsyncClient, collecting: Collecting, stats: Arc<SourceStats>) -> Link {
+        let state =
+            State { acks: Acks::default(), backlog: VecDeque::new(), client: Some(client), is_stopping: false, has_said_goodbye: false };
+        Link { state: Mutex::new(state), changed: Notify::new(), collecting, stats }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers what was received and gives its token.
+    pub fn receive(self: &Arc<Self>, packet_ids: Vec<u16>, bytes: usize, qos0: u64) -> AckToken {
+        let mut state = self.lock();
+        let range = state.acks.receive(packet_ids, bytes, qos0);
+        self.publish_bytes(&state);
+        AckToken { link: self.clone(), range, is_resolved: false }
+    }
+
+    fn stored(&self, range: u64) {
+        let mut state = self.lock();
+        let State { acks, backlog, .. } = &mut *state;
+        acks.stored(range, backlog);
+        state.send_backlog();
+        self.resolved(&mut state);
+    }
+
+    fn given_up(&self, range: u64) {
+        let mut state = self.lock();
+        add(&self.stats.lost_qos0, state.acks.given_up(range));
+        if !state.is_stopping && !state.has_said_goodbye {
+            state.has_said_goodbye = true;
+            self.disconnect_now(&state);
+        }
+        self.resolved(&mut state);
+    }
+
+    fn resolved(&self, state: &mut State) {
+        self.publish_bytes(state);
+        self.disconnect_when_done(state);
+        self.changed.notify_one();
+    }
+
+    fn publish_bytes(&self, state: &State) {
+        self.stats.unacked_bytes.store(state.acks.bytes() as u64, Ordering::Relaxed);
+    }
+
+    /// Tries again what the client's queue had no room for.
+    pub fn send_backlog(&self) {
+        let mut state = self.lock();
+        state.send_backlog();
+        self.disconnect_when_done(&mut state);
+    }
+
+    /// Whether the broker waits for the acknowledgement of this packet id.
+    pub fn holds(&self, packet_id: u16) -> bool {
+        self.lock().acks.holds(packet_id)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.lock().acks.bytes()
+    }
+
+    /// Waits until at most `bytes` are unresolved.
+    pub async fn room(&self, bytes: usize) {
+        while self.bytes() > bytes {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until every token is resolved.
+    pub async fn all_resolved(&self) {
+        while self.lock().acks.unresolved() > 0 {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Disconnects when the last token is resolved.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.is_stopping = true;
+        self.disconnect_when_done(&mut state);
+    }
+
+    /// Disconnects at once.
+    pub fn stop_now(&self) {
+        self.disconnect_now(&self.lock());
+    }
+
+    fn disconnect_now(&self, state: &State) {
+        // a goodbye that is only collected would never leave
+        self.collecting.stop();
+        if let Some(client) = &state.client {
+            // this queue of the client has no bound; an error means that the connection is gone already
+            let _ = client.try_disconnect_now();
+        }
+    }
+
+    fn disconnect_when_done(&self, state: &mut State) {
+        if !state.is_stopping || state.has_said_goodbye || state.acks.unresolved() > 0 || !state.backlog.is_empty() {
+            return;
+        }
+        state.has_said_goodbye = true;
+        self.collecting.stop();
+        // behind the acknowledgements in the same queue
+        if state.client.as_ref().is_some_and(|client| client.try_disconnect().is_err()) {
+            self.disconnect_now(state);
+        }
+    }
+
+    /// The connection is gone: nothing is sent from here on.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.client = None;
+        state.backlog.clear();
+    }
+
+    /// Packet ids of the batches that were given up.
+    pub fn lost_ids(&self) -> Vec<u16> {
+        self.lock().acks.lost_ids().collect()
+    }
+}
+
+impl State {
+    fn send_backlog(&mut self) {
+        let Some(client) = &self.client else {
+            self.backlog.clear();
+            return;
+        };
+        while let Some(&packet_id) = self.backlog.front() {
+            match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id, None))) {
+                // full: each queued acknowledgement gives the event loop an event, and then we try again
+                Err(ClientError::RequestChannelFull(_)) => return,
+                // the event loop ended: the connection is about to be closed
+                Err(_) => self.backlog.clear(),
+                Ok(()) => {
+                    self.backlog.pop_front();
+                }
+            }
+        }
+    }
+}

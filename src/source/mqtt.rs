@@ -1,0 +1,552 @@
+//! The MQTT source: one task that connects, receives and hands over, for as long as the job runs.
+//!
+//! In: a checked config, the newest records of the journal, a clock. Out: [`Arrivals`] through a bounded channel.
+//! Invariant: a connection starts only when every token of the one before is resolved, so a packet id never means two
+//! messages at once and what we hold is what one connection received. Not here: what is stored.
+//!
+//! Each connection has a client object of its own. The client is only polled and its events forwarded; acknowledgements
+//! never wait inside that loop, and a started poll is never dropped once the broker has accepted us.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rumqttc::{
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectionError, Event, EventLoop, IncomingPacketSizeLimit, MqttOptions, Packet,
+    Publish, QoS, RetainForwardRule, SubAck, SubscribeFilter, SubscribeReasonCode,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::{Backoff, GOOD_AFTER};
+use super::connection::{CheckedBroker, ConfigError, Trouble};
+use super::intern::Interner;
+use super::link::Link;
+use super::redelivery::{RecentRecord, Recognition, Seen};
+use super::session::NothingInFlight;
+use super::socket::Collecting;
+use super::stats::{SourceStats, Until, add};
+use super::{Arrivals, Arrived, MqttSourceConfig, topic};
+use crate::time::Clock;
+
+/// Batches on their way to the intake. Their bytes are bounded by `unacked_bytes_max`; this bounds how many small ones
+/// wait, and is more than a commit interval gives.
+const BATCHES_MAX: usize = 1_024;
+/// What a message costs in memory beside topic and payload, about: the client's and our own records.
+const MESSAGE_OVERHEAD: usize = 256;
+/// Room for topic and properties on top of the largest payload.
+const PACKET_OVERHEAD: u32 = 8 << 10;
+/// Acknowledgements that wait in the client's queue; more wait in ours.
+const REQUESTS_MAX: usize = 4_096;
+/// Packets that the client takes from the socket at once.
+const READ_BATCH_MAX: usize = 128;
+/// Messages remembered to recognise redeliveries, in receive windows: brokers exceed the window they were given.
+const SEEN_WINDOWS: usize = 4;
+/// This many equal size errors in a row: it is one message that comes back each time.
+const POISON_AFTER: u32 = 3;
+/// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
+/// How long a stop waits for what was received to be stored.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running source. Dropping it ends the task without a goodbye; [`MqttSource::stop`] says one.
+#[derive(Debug)]
+pub struct MqttSource {
+    stats: Arc<SourceStats>,
+    stop: CancellationToken,
+    current: Current,
+    task: Option<JoinHandle<()>>,
+}
+
+/// The link of the present connection.
+type Current = Arc<Mutex<Option<Arc<Link>>>>;
+
+impl MqttSource {
+    /// Starts receiving. `recent` are the newest records of this input in the journal, oldest first; a few thousand do.
+    /// The channel ends when the source was stopped. Needs a tokio runtime.
+    pub fn start<'a>(
+        config: MqttSourceConfig,
+        recent: impl IntoIterator<Item = RecentRecord<'a>>,
+        clock: Clock,
+    ) -> Result<(MqttSource, mpsc::Receiver<Arrivals>), ConfigError> {
+        let broker = check(&config)?;
+        let stats = Arc::new(SourceStats::default());
+        let stop = CancellationToken::new();
+        let current = Current::default();
+        let (out, arrivals) = mpsc::channel(BATCHES_MAX);
+        let mut seen = Seen::new(usize::from(config.receive_maximum) * SEEN_WINDOWS);
+        seen.seed(recent);
+        let receiver = Receiver {
+            who: broker.endpoint.to_string(),
+            interner: Interner::new(config.topics.clone()),
+            session_known: config.session_expected,
+            is_subscribed: false,
+            asked_at: Instant::now(),
+            config,
+            broker,
+            seen,
+            clock,
+            out,
+            stats: stats.clone(),
+            stop: stop.clone(),
+            current: current.clone(),
+        };
+        let task = tokio::spawn(receiver.run());
+        Ok((MqttSource { stats, stop, current, task: Some(task) }, arrivals))
+    }
+
+    pub fn stats(&self) -> &Arc<SourceStats> {
+        &self.stats
+    }
+
+    /// Takes no further messages, waits up to 5 s until those handed over are stored and acknowledged, and says goodbye
+    /// to the broker, which keeps the session. The receiving end of the channel must still be served meanwhile.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let current = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(link) = current() {
+            link.stop();
+        }
+        let Some(mut task) = self.task.take() else { return };
+        if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_ok() {
+            return;
+        }
+        if let Some(link) = current() {
+            link.stop_now();
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for MqttSource {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+fn check(config: &MqttSourceConfig) -> Result<CheckedBroker, ConfigError> {
+    if config.topics.is_empty() {
+        return Err(ConfigError::NoTopics);
+    }
+    for filter in &config.topics {
+        if let Some(problem) = topic::filter_problem(filter) {
+            return Err(ConfigError::Topic { topic: filter.clone(), problem });
+        }
+    }
+    if config.qos > 1 {
+        return Err(ConfigError::Qos(config.qos));
+    }
+    let range = |name, value: u64, ok: bool, expected| if ok { Ok(()) } else { Err(ConfigError::Range { name, value, expected }) };
+    let payload = config.payload_bytes_max;
+    range("payload_bytes_max", payload.into(), (1..=256 << 20).contains(&payload), "1 byte to 256 MiB")?;
+    range("receive_maximum", config.receive_maximum.into(), config.receive_maximum > 0, "1 to 65535 messages")?;
+    let unacked = config.unacked_bytes_max;
+    range("unacked_bytes_max", unacked as u64, unacked >= payload as usize, "at least payload_bytes_max")?;
+    CheckedBroker::new(config.broker.clone())
+}
+
+/// How a connection ended.
+enum End {
+    Stopped,
+    /// Nobody takes messages any more.
+    Unwanted,
+    /// Reading stood still for too long because too little was stored.
+    Stalled,
+    Lost(Trouble),
+}
+
+struct Receiver {
+    /// For log lines.
+    who: String,
+    config: MqttSourceConfig,
+    broker: CheckedBroker,
+    seen: Seen,
+    interner: Interner,
+    clock: Clock,
+    out: mpsc::Sender<Arrivals>,
+    stats: Arc<SourceStats>,
+    stop: CancellationToken,
+    current: Current,
+    /// The broker has, or should have, a session of ours.
+    session_known: bool,
+    /// The broker has accepted our topics in the session it has.
+    is_subscribed: bool,
+    /// When we last asked for the topics.
+    asked_at: Instant,
+}
+
+impl Receiver {
+    async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut poison = Poison::default();
+        while !self.stop.is_cancelled() && !self.out.is_closed() {
+            let started = Instant::now();
+            let (end, accepted) = self.connection().await;
+            self.stats.set_connected(false);
+            let held = if accepted { started.elapsed() } else { Duration::ZERO };
+            if accepted {
+                add(&self.stats.disconnects, 1);
+            }
+            match end {
+                End::Stopped | End::Unwanted => break,
+                End::Stalled => {
+                    let text = "reading stands still: what was received is not being stored; see the journal";
+                    self.stats.raise(&self.who, text.to_owned(), Until::Steady);
+                    // it was our own wish to leave
+                    backoff.reset();
+                }
+                End::Lost(trouble) => {
+                    let until = if accepted { Until::Steady } else { Until::Accepted };
+                    self.stats.raise(&self.who, poison.judge(trouble, &self.config), until);
+                }
+            }
+            let stop = self.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(backoff.after(held)) => {}
+            }
+        }
+    }
+
+    /// One connection from beginning to end. Afterwards all its tokens are resolved, unless the source stops. The flag
+    /// says whether the broker accepted us.
+    async fn connection(&mut self) -> (End, bool) {
+        let collecting = Collecting::new();
+        let options = match self.options(collecting.clone()).await {
+            Ok(options) => options,
+            Err(trouble) => return (End::Lost(trouble), false),
+        };
+        let (client, mut events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).build();
+        let link = Arc::new(Link::new(client.clone(), collecting, self.stats.clone()));
+        self.set_current(Some(link.clone()));
+
+        // Until the broker has accepted us nothing is lost by giving up in the middle.
+        let stop = self.stop.clone();
+        let first = tokio::select! {
+            first = events.poll() => first,
+            () = stop.cancelled() => return (End::Stopped, false),
+        };
+        // the store was for accepting the session; asking it again at every packet is for nothing
+        events.options.clear_session_store();
+        let accepted = match first {
+            Ok(Event::Incoming(Packet::ConnAck(connack))) => {
+                self.accepted(connack.session_present, &client);
+                true
+            }
+            Ok(_) => false,
+            Err(error) => return (End::Lost(self.broker.explain(&error, false)), false),
+        };
+        let steady = self.when_steady();
+        let end = self.receive(&mut events, &client, &link).await;
+        steady.abort();
+        link.close();
+        self.set_current(None);
+        drop(events);
+        self.stats.set_connected(false);
+        tokio::select! {
+            () = link.all_resolved() => {}
+            () = stop.cancelled() => {}
+        }
+        for packet_id in link.lost_ids() {
+            self.seen.forget(packet_id);
+        }
+        (end, accepted)
+    }
+
+    /// Ends the alarm about lost connections when this one has held for a while.
+    fn when_steady(&self) -> JoinHandle<()> {
+        let (stats, who) = (self.stats.clone(), self.who.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(GOOD_AFTER).await;
+            stats.clear(&who, Until::Steady);
+        })
+    }
+
+    async fn options(&self, collecting: Collecting) -> Result<MqttOptions, Trouble> {
+        let config = &self.config;
+        let expiry = u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX);
+        let mut options = self.broker.options(collecting).await?;
+        options.set_clean_start(false);
+        options.set_session_expiry_interval(Some(expiry));
+        options.set_session_store(NothingInFlight { session_expiry_seconds: expiry });
+        options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
+        options.set_ack_mode(AckMode::Manual);
+        options.set_receive_maximum(Some(config.receive_maximum));
+        options.set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(config.payload_bytes_max.saturating_add(PACKET_OVERHEAD)));
+        options.set_max_request_batch(READ_BATCH_MAX);
+        // what the client decodes ahead of us counts too, so large messages are taken one at a time
+        let read_batch = config.unacked_bytes_max / (config.payload_bytes_max as usize).max(1);
+        options.set_read_batch_size(read_batch.clamp(1, READ_BATCH_MAX));
+        Ok(options)
+    }
+
+    fn set_current(&self, link: Option<Arc<Link>>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    /// The broker accepted us: makes sure that it sends us our topics.
+    fn accepted(&mut self, session_present: bool, client: &AsyncClient) {
+        add(&self.stats.connects, 1);
+        self.stats.set_connected(true);
+        self.stats.clear(&self.who, Until::Accepted);
+        self.seen.connected(session_present);
+        if !session_present {
+            if self.session_known {
+                add(&self.stats.resubscribed, 1);
+                tracing::warn!(source = self.who, "the broker had lost our session; subscribing again");
+            }
+            self.is_subscribed = false;
+        }
+        self.session_known = true;
+        // The first time in a session of an earlier process too: the job may name other topics now.
+        if !self.is_subscribed {
+            self.subscribe(client);
+        }
+    }
+
+    fn subscribe(&mut self, client: &AsyncClient) {
+        self.asked_at = Instant::now();
+        let qos = if self.config.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let filters = self.config.topics.iter().map(|filter| SubscribeFilter {
+            path: filter.clone(),
+            qos,
+            nolocal: false,
+            preserve_retain: true,
+            // retained messages come once a session, not once a connection
+            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
+        });
+        // a full queue is one more thing that the next attempt may find better
+        if let Err(error) = client.try_subscribe_many(filters.collect::<Vec<_>>()) {
+            tracing::error!(source = self.who, %error, "the subscription could not be queued");
+        }
+    }
+
+    async fn receive(&mut self, events: &mut EventLoop, client: &AsyncClient, link: &Arc<Link>) -> End {
+        let mut batch = Batch::default();
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.arrived(publish, link, &mut batch),
+                Ok(Event::Incoming(Packet::SubAck(suback))) => self.subscribed(&suback),
+                Ok(_) => {}
+                Err(ConnectionError::RequestsDone) => {
+                    self.hand_over(link, &mut batch).await;
+                    // a batch that was given up ends the connection the same way
+                    let trouble = || Trouble::new("what was received could not be stored; connecting again".to_owned());
+                    return if self.stop.is_cancelled() { End::Stopped } else { End::Lost(trouble()) };
+                }
+                Err(error) => {
+                    self.hand_over(link, &mut batch).await;
+                    return End::Lost(self.broker.explain(&error, true));
+                }
+            }
+            link.send_backlog();
+            if self.stop.is_cancelled() {
+                link.stop();
+            } else if !self.is_subscribed && self.asked_at.elapsed() >= SUBSCRIBE_AGAIN {
+                self.subscribe(client);
+            }
+            let read_ahead_is_done = events.state.events.is_empty();
+            if (read_ahead_is_done || batch.bytes >= self.config.unacked_bytes_max / 4)
+                && let Some(end) = self.hand_over(link, &mut batch).await
+            {
+                return end;
+            }
+        }
+    }
+
+    /// Takes one publish into the batch.
+    fn arrived(&mut self, publish: Publish, link: &Link, batch: &mut Batch) {
+        if self.stop.is_cancelled() {
+            // the broker keeps it
+            return;
+        }
+        add(&self.stats.received, 1);
+        let packet_id = publish.pkid;
+        if publish.dup && (batch.packet_ids.contains(&packet_id) || link.holds(packet_id)) {
+            // we have it and will acknowledge it, once
+            add(&self.stats.redelivered, 1);
+            return;
+        }
+        let known = self.interner.meta(&publish);
+        let size = publish.payload.len() + publish.topic.len() + MESSAGE_OVERHEAD;
+        if publish.qos == QoS::AtMostOnce {
+            if self.stats.unacked_bytes.load(Relaxed) as usize + batch.bytes + size > self.config.unacked_bytes_max {
+                add(&self.stats.lost_qos0, 1);
+                return;
+            }
+        } else {
+            batch.packet_ids.push(packet_id);
+        }
+        if !known.is_wanted {
+            add(&self.stats.unmatched, 1);
+            return;
+        }
+        if publish.qos != QoS::AtMostOnce {
+            match self.seen.judge(packet_id, publish.dup, &known.meta.topic, &publish.payload) {
+                Recognition::New => {}
+                Recognition::Possible => add(&self.stats.redelivered_possible, 1),
+                Recognition::Redelivered => {
+                    add(&self.stats.redelivered, 1);
+                    return;
+                }
+            }
+        }
+        batch.bytes += size;
+        batch.messages.push(Arrived {
+            payload: publish.payload,
+            message: known.meta,
+            arrival: self.clock.now(),
+            packet_id,
+            dup: publish.dup,
+        });
+    }
+
+    fn subscribed(&mut self, suback: &SubAck) {
+        let refused: Vec<String> = std::iter::zip(&self.config.topics, &suback.return_codes)
+            .filter(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
+            .map(|(filter, code)| format!("`{filter}` ({code:?})"))
+            .collect();
+        if refused.is_empty() {
+            self.is_subscribed = true;
+            self.stats.clear(&self.who, Until::Subscribed);
+        } else {
+            let text =
+                format!("the broker refused the subscription to {}: correct `topics` or the broker's access rules", refused.join(", "));
+            self.stats.raise(&self.who, text, Until::Subscribed);
+        }
+    }
+
+    /// Hands the batch over and sees to it that not too much is under way. An answer ends the connection.
+    async fn hand_over(&mut self, link: &Arc<Link>, batch: &mut Batch) -> Option<End> {
+        let Batch { messages, packet_ids, bytes } = std::mem::take(batch);
+        if messages.is_empty() && packet_ids.is_empty() {
+            return None;
+        }
+        let must_hold_back = !packet_ids.is_empty();
+        let qos0 = messages.iter().filter(|m| m.packet_id == 0).count() as u64;
+        let ack = link.receive(packet_ids, bytes, qos0);
+        if messages.is_empty() {
+            // nothing to store; what came before still has to be
+            ack.stored();
+            return None;
+        }
+        let mut arrivals = Some(Arrivals { messages, ack });
+        match self.out.try_reserve() {
+            Ok(permit) => {
+                if let Some(arrivals) = arrivals.take() {
+                    permit.send(arrivals);
+                }
+            }
+            Err(mpsc::error::TrySendError::Closed(())) => return Some(End::Unwanted),
+            Err(mpsc::error::TrySendError::Full(())) => {}
+        }
+        if arrivals.is_some() || (must_hold_back && link.bytes() >= self.config.unacked_bytes_max) {
+            return self.wait_for_room(link, &mut arrivals).await;
+        }
+        None
+    }
+
+    /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must
+    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged.
+    async fn wait_for_room(&self, link: &Link, arrivals: &mut Option<Arrivals>) -> Option<End> {
+        add(&self.stats.stalls, 1);
+        let enough = async {
+            if let Some(waiting) = arrivals.take() {
+                match self.out.reserve().await {
+                    Ok(permit) => permit.send(waiting),
+                    Err(_) => return Some(End::Unwanted),
+                }
+            }
+            link.room(self.config.unacked_bytes_max / 2).await;
+            None
+        };
+        tokio::select! {
+            end = enough => end,
+            () = tokio::time::sleep(self.broker.config.keep_alive / 2) => Some(End::Stalled),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+/// What is collected for one hand-over.
+#[derive(Default)]
+struct Batch {
+    messages: Vec<Arrived>,
+    /// Of all that must be acknowledged, in receive order: more than `messages` when some are not to be stored.
+    packet_ids: Vec<u16>,
+    bytes: usize,
+}
+
+/// Finds the message that comes back each time and ends the connection each time.
+#[derive(Default)]
+struct Poison {
+    size: usize,
+    times: u32,
+}
+
+impl Poison {
+    /// The alarm for a lost connection.
+    fn judge(&mut self, trouble: Trouble, config: &MqttSourceConfig) -> String {
+        let Some(size) = trouble.oversize else {
+            *self = Poison::default();
+            return trouble.text;
+        };
+        self.times = if size == self.size { self.times + 1 } else { 1 };
+        self.size = size;
+        if self.times < POISON_AFTER {
+            return trouble.text;
+        }
+        format!(
+            "a message of {size} bytes on {} is over payload_bytes_max = {} and holds up everything behind it: raise payload_bytes_max, \
+             or delete the session of client `{}` at the broker, which loses what is queued there",
+            config.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", "),
+            config.payload_bytes_max,
+            config.broker.client_id,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::BrokerConfig;
+
+    fn config() -> MqttSourceConfig {
+        MqttSourceConfig::new(BrokerConfig::new("mqtt://127.0.0.1:1", "c"), vec!["a/#".into()])
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert!(check(&config()).is_ok());
+        let with = |change: fn(&mut MqttSourceConfig)| {
+            let mut config = config();
+            change(&mut config);
+            check(&config).unwrap_err()
+        };
+        assert_eq!(with(|c| c.topics.clear()), ConfigError::NoTopics);
+        assert!(matches!(with(|c| c.topics = vec!["a#".into()]), ConfigError::Topic { .. }));
+        assert_eq!(with(|c| c.qos = 2), ConfigError::Qos(2));
+        assert!(matches!(with(|c| c.receive_maximum = 0), ConfigError::Range { name: "receive_maximum", .. }));
+        assert!(matches!(with(|c| c.unacked_bytes_max = 10), ConfigError::Range { name: "unacked_bytes_max", .. }));
+    }
+
+    #[test]
+    fn three_equal_size_errors_name_topic_limit_and_remedy() {
+        let mut poison = Poison::default();
+        let oversize = |n| Trouble { text: "too big".into(), oversize: Some(n), rejection: None };
+        for n in [5, 7, 7] {
+            assert_eq!(poison.judge(oversize(n), &config()), "too big");
+        }
+        let alarm = poison.judge(oversize(7), &config());
+        for word in ["7 bytes", "`a/#`", "payload_bytes_max = 1048576", "raise payload_bytes_max", "client `c`"] {
+            assert!(alarm.contains(word), "{alarm}");
+        }
+        poison.judge(Trouble::new("gone".into()), &config());
+        assert_eq!(poison.judge(oversize(7), &config()), "too big", "something else came between");
+    }
+}

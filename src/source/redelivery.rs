@@ -1,0 +1,256 @@
+//! Tells a redelivered message from a new one.
+//!
+//! In: publishes in receive order, and at start the newest records of the journal. Out: [`Recognition`]. Invariant: a
+//! message is called redelivered only when packet id, topic and payload equal those of the last stored message with
+//! that packet id in this session. Not here: what is done about it. A broker that gives a packet id to the next message
+//! at once, instead of counting on, defeats this across a crash when both messages are equal: MQTT gives no more to
+//! tell them by.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher};
+
+use rustc_hash::FxHashMap;
+
+/// A stored record as the journal gives it back at start. A message may have given several records.
+#[derive(Clone, Debug)]
+pub struct RecentRecord<'a> {
+    /// 0 (no packet id) is skipped
+    pub packet_id: u16,
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+}
+
+/// What a publish is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// Append it.
+    New,
+    /// It is stored already: acknowledge, do not append.
+    Redelivered,
+    /// The broker sent it before, and whether it was stored then cannot be told: append it.
+    Possible,
+}
+
+/// The last messages of the session.
+#[derive(Debug)]
+pub struct Seen {
+    by_packet: FxHashMap<u16, Entry>,
+    /// Packet ids in the order of recording, with the stamp of the entry they stand for.
+    order: VecDeque<(u16, u64)>,
+    stamp: u64,
+    capacity: usize,
+    /// The broker resumed the session that the entries are of.
+    resumed: bool,
+    /// The entries reach back over everything the broker may send again.
+    complete: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stamp: u64,
+    topic: u64,
+    last: Part,
+    /// Parts before the last one, when the journal cut the message into records.
+    earlier: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    len: usize,
+    hash: u64,
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+impl Part {
+    fn of(bytes: &[u8]) -> Part {
+        Part { len: bytes.len(), hash: hash(bytes) }
+    }
+
+    /// `bytes` without this part at its end.
+    fn strip_from(self, bytes: &[u8]) -> Option<&[u8]> {
+        let (head, tail) = bytes.split_at_checked(bytes.len().checked_sub(self.len)?)?;
+        (hash(tail) == self.hash).then_some(head)
+    }
+}
+
+impl Seen {
+    /// Keeps the last `capacity` messages (at least one).
+    pub fn new(capacity: usize) -> Seen {
+        let capacity = capacity.max(1);
+        Seen { by_packet: FxHashMap::default(), order: VecDeque::new(), stamp: 0, capacity, resumed: false, complete: false }
+    }
+
+    /// Fills in what the journal holds, oldest first. Neighbours with one packet id and topic count as one message.
+    pub fn seed<'a>(&mut self, records: impl IntoIterator<Item = RecentRecord<'a>>) {
+        let mut before = 0;
+        for record in records {
+            if record.packet_id != 0 {
+                let topic = hash(record.topic.as_bytes());
+                let part = Part::of(record.payload);
+                match self.by_packet.get_mut(&record.packet_id) {
+                    Some(entry) if before == record.packet_id && entry.topic == topic => {
+                        entry.earlier.push(std::mem::replace(&mut entry.last, part));
+                    }
+                    _ => self.insert(record.packet_id, topic, part),
+                }
+                self.complete = true;
+            }
+            before = record.packet_id;
+        }
+    }
+
+    /// A connection is up; `resumed` is the broker's session-present flag.
+    pub fn connected(&mut self, resumed: bool) {
+        self.resumed = resumed;
+        if !resumed {
+            // packet ids start over, so what was seen before says nothing any more, and from here on all is seen
+            self.by_packet.clear();
+            self.order.clear();
+            self.complete = true;
+        }
+    }
+
+    /// Judges a publish with a packet id and, unless it is a redelivery, remembers it.
+    pub fn judge(&mut self, packet_id: u16, dup: bool, topic: &str, payload: &[u8]) -> Recognition {
+        let topic_hash = hash(topic.as_bytes());
+        if dup && self.resumed && self.by_packet.get(&packet_id).is_some_and(|e| e.is(topic_hash, payload)) {
+            return Recognition::Redelivered;
+        }
+        self.insert(packet_id, topic_hash, Part::of(payload));
+        if dup && !(self.resumed && self.complete) { Recognition::Possible } else { Recognition::New }
+    }
+
+    /// The message with this packet id was not stored after all.
+    pub fn forget(&mut self, packet_id: u16) {
+        self.by_packet.remove(&packet_id);
+    }
+
+    fn insert(&mut self, packet_id: u16, topic: u64, last: Part) {
+        self.stamp += 1;
+        self.by_packet.insert(packet_id, Entry { stamp: self.stamp, topic, last, earlier: Vec::new() });
+        self.order.push_back((packet_id, self.stamp));
+        if self.order.len() > self.capacity
+            && let Some((oldest, stamp)) = self.order.pop_front()
+            && self.by_packet.get(&oldest).is_some_and(|e| e.stamp == stamp)
+        {
+            self.by_packet.remove(&oldest);
+        }
+    }
+}
+
+impl Entry {
+    /// Whether the payload is what the parts were cut from: the last parts in order, with nothing but the separators of
+    /// a JSON array or of lines around them.
+    fn is(&self, topic: u64, payload: &[u8]) -> bool {
+        if self.topic != topic {
+            return false;
+        }
+        if self.last == Part::of(payload) {
+            return true;
+        }
+        let mut rest = payload;
+        for part in std::iter::once(&self.last).chain(self.earlier.iter().rev()) {
+            match part.strip_from(without_separators(rest)) {
+                Some(head) => rest = head,
+                None => return false,
+            }
+            if without_separators(rest).is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn without_separators(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'[' | b']' | b',')).map_or(0, |i| i + 1);
+    bytes.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Recognition::{New, Possible, Redelivered};
+
+    fn record<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> RecentRecord<'a> {
+        RecentRecord { packet_id, topic, payload: payload.as_bytes() }
+    }
+
+    #[test]
+    fn after_a_resumed_session_only_equal_messages_are_redeliveries() {
+        let mut seen = Seen::new(10);
+        seen.connected(false);
+        assert_eq!(seen.judge(1, false, "t", b"{}"), New);
+        assert_eq!(seen.judge(2, false, "t", b"{\"a\":1}"), New);
+        seen.connected(true);
+        assert_eq!(seen.judge(1, true, "t", b"{}"), Redelivered);
+        assert_eq!(seen.judge(2, true, "u", b"{\"a\":1}"), New, "other topic");
+        assert_eq!(seen.judge(3, true, "t", b"{}"), New, "other packet id");
+        assert_eq!(seen.judge(1, false, "t", b"{}"), New, "not marked as a duplicate: the id is in use again");
+    }
+
+    #[test]
+    fn what_was_not_stored_is_not_recognised() {
+        let mut seen = Seen::new(10);
+        seen.connected(false);
+        seen.judge(1, false, "t", b"x");
+        seen.forget(1);
+        seen.connected(true);
+        assert_eq!(seen.judge(1, true, "t", b"x"), New);
+    }
+
+    #[test]
+    fn without_the_session_a_duplicate_is_only_possible() {
+        let mut seen = Seen::new(10);
+        seen.connected(false);
+        seen.judge(1, false, "t", b"x");
+        seen.connected(false);
+        assert_eq!(seen.judge(1, true, "t", b"x"), Possible);
+
+        let mut fresh = Seen::new(10);
+        fresh.connected(true);
+        assert_eq!(fresh.judge(1, true, "t", b"x"), Possible, "the journal had nothing to compare with");
+    }
+
+    #[test]
+    fn records_of_the_journal_recognise_the_message_they_were_cut_from() {
+        let seeded = || {
+            let mut seen = Seen::new(10);
+            seen.seed([
+                record(7, "t", r#"{"old":1}"#),
+                record(8, "t", r#"{"a":1}"#),
+                record(8, "t", r#"{"a":2}"#),
+                record(0, "t", "{}"),
+                record(9, "u", "{}"),
+            ]);
+            seen.connected(true);
+            seen
+        };
+        assert_eq!(seeded().judge(8, true, "t", b" [{\"a\":1},\n {\"a\":2} ]\n"), Redelivered);
+        assert_eq!(seeded().judge(8, true, "t", b"{\"a\":1}\n{\"a\":2}\n"), Redelivered);
+        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":2}]"), Redelivered, "two messages reused the id");
+        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":0},{\"a\":1},{\"a\":2}]"), New);
+        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":1}]"), New);
+        assert_eq!(seeded().judge(7, true, "t", b"{\"old\":1}"), Redelivered);
+        assert_eq!(seeded().judge(9, true, "u", b"{}"), Redelivered);
+        assert_eq!(seeded().judge(9, true, "u", b""), New);
+    }
+
+    #[test]
+    fn the_window_is_bounded() {
+        let mut seen = Seen::new(3);
+        seen.connected(false);
+        for id in 1..=5 {
+            seen.judge(id, false, "t", b"x");
+        }
+        assert_eq!((seen.by_packet.len(), seen.order.len()), (3, 3));
+        seen.connected(true);
+        assert_eq!(seen.judge(5, true, "t", b"x"), Redelivered);
+        assert_eq!(seen.judge(1, true, "t", b"x"), New);
+    }
+}

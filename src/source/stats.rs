@@ -1,0 +1,87 @@
+//! Counters and state of a source, for metrics and health.
+//!
+//! In: what the source does. Out: numbers that anybody may read at any time. Invariant: every received message is in
+//! exactly one of handed over, `redelivered`, `unmatched`, `lost_qos0`. Not here: how they are exported.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Counts since the process started.
+#[derive(Debug, Default)]
+pub struct SourceStats {
+    /// publishes that arrived, whatever became of them
+    pub received: AtomicU64,
+    /// sent again by the broker although stored: acknowledged, not handed over
+    pub redelivered: AtomicU64,
+    /// sent again by the broker, handed over because nothing tells whether they were stored
+    pub redelivered_possible: AtomicU64,
+    /// times the broker had lost the session and the topics were subscribed again
+    pub resubscribed: AtomicU64,
+    pub connects: AtomicU64,
+    pub disconnects: AtomicU64,
+    /// QoS 0 messages that found no room or were not stored
+    pub lost_qos0: AtomicU64,
+    /// messages of topics that the job does not name any more: acknowledged, not handed over
+    pub unmatched: AtomicU64,
+    /// times reading stopped because too much was received and not stored
+    pub stalls: AtomicU64,
+    /// bytes received and not stored
+    pub unacked_bytes: AtomicU64,
+    connected: AtomicBool,
+    alarm: Mutex<Option<Alarm>>,
+}
+
+/// What it takes for an alarm to be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// the broker accepts us
+    Accepted,
+    /// the broker accepts our subscription
+    Subscribed,
+    /// a connection holds for a while; an alarm that came with each loss and went with each return would be noise
+    Steady,
+}
+
+#[derive(Debug)]
+struct Alarm {
+    text: String,
+    until: Until,
+}
+
+impl SourceStats {
+    /// Whether the broker has accepted the connection and it still stands.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong and what to do about it; `None` while all is well.
+    pub fn alarm(&self) -> Option<String> {
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|a| a.text.clone())
+    }
+
+    pub(super) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Raises an alarm; logged only when it says something new, however often it is tried again.
+    pub(super) fn raise(&self, who: &str, text: String, until: Until) {
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarm.as_ref().is_none_or(|a| a.text != text) {
+            tracing::warn!(source = who, "{text}");
+        }
+        *alarm = Some(Alarm { text, until });
+    }
+
+    /// What `until` stands for has come about.
+    pub(super) fn clear(&self, who: &str, until: Until) {
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarm.take_if(|a| a.until == until).is_some() {
+            tracing::info!(source = who, "all is well again");
+        }
+    }
+}
+
+/// Adds to a counter.
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}

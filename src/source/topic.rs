@@ -1,0 +1,113 @@
+//! Topic filters.
+//!
+//! In: filters as the job writes them, topics as the broker sends them. Out: whether they are valid, whether they match.
+//! Invariant: a valid filter never makes matching loop or allocate. Not here: subscribing.
+
+/// Longest topic or filter MQTT can carry, bytes.
+pub const TOPIC_BYTES_MAX: usize = 65_535;
+
+/// Why a text is no topic filter; `None` when it is one.
+pub fn filter_problem(filter: &str) -> Option<&'static str> {
+    if filter.starts_with("$share/") && shared_part(filter).is_none() {
+        return Some("a shared subscription is written `$share/GROUP/FILTER`");
+    }
+    let plain = shared_part(filter).unwrap_or(filter);
+    if plain.is_empty() {
+        return Some("a topic filter cannot be empty");
+    }
+    if filter.len() > TOPIC_BYTES_MAX || filter.contains('\0') {
+        return Some("a topic filter is at most 65,535 bytes without a zero byte");
+    }
+    let mut levels = plain.split('/').peekable();
+    while let Some(level) = levels.next() {
+        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
+            return Some("`#` stands alone as the last level");
+        }
+        if level.contains('+') && level != "+" {
+            return Some("`+` stands alone as a level");
+        }
+    }
+    None
+}
+
+/// Why a text is no topic to publish to; `None` when it is one.
+pub fn topic_problem(topic: &str) -> Option<&'static str> {
+    if topic.is_empty() {
+        return Some("a topic cannot be empty");
+    }
+    if topic.len() > TOPIC_BYTES_MAX || topic.contains('\0') {
+        return Some("a topic is at most 65,535 bytes without a zero byte");
+    }
+    topic.contains(['+', '#']).then_some("`+` and `#` are for subscriptions only")
+}
+
+/// Whether a message on `topic` belongs to the subscription `filter` (a shared one by its filter part).
+pub fn matches(filter: &str, topic: &str) -> bool {
+    let filter = shared_part(filter).unwrap_or(filter);
+    // a wildcard at the first level does not match the broker's own topics
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for wanted in filter.split('/') {
+        if wanted == "#" {
+            return true;
+        }
+        match levels.next() {
+            Some(level) if wanted == "+" || wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// `FILTER` of `$share/GROUP/FILTER`.
+fn shared_part(filter: &str) -> Option<&str> {
+    let (group, rest) = filter.strip_prefix("$share/")?.split_once('/')?;
+    (!group.is_empty() && !group.contains(['+', '#'])).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_match_as_mqtt_says() {
+        for (filter, topic, expected) in [
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/b/c", "a/b", false),
+            ("a/+/c", "a/b/c", true),
+            ("a/+/c", "a//c", true),
+            ("a/+", "a", false),
+            ("a/+", "a/", true),
+            ("+", "/a", false),
+            ("+/+", "/a", true),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("a/#", "ab", false),
+            ("#", "anything/at/all", true),
+            ("#", "$SYS/broker", false),
+            ("+/broker", "$SYS/broker", false),
+            ("$SYS/#", "$SYS/broker", true),
+            ("$share/g/a/+", "a/b", true),
+            ("$share/g/a/+", "b/b", false),
+        ] {
+            assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn filters_are_checked() {
+        for filter in ["a", "/", "+", "#", "a/+/b/#", "$share/g/a", "$SYS/#"] {
+            assert_eq!(filter_problem(filter), None, "{filter}");
+        }
+        for filter in ["", "a#", "#/a", "a+/b", "a/b+", "$share/g", "$share//a", "$share/+/a", "$share/g/", "a\0"] {
+            assert!(filter_problem(filter).is_some(), "{filter}");
+        }
+        for topic in ["", "a/+", "a/#", "\0"] {
+            assert!(topic_problem(topic).is_some(), "{topic}");
+        }
+        assert_eq!(topic_problem("a/b c/ü"), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! The functions of a job, for one executor.
+//!
+//! In: a function's index and a row's arguments. Out: its value, or a row error that names it. Invariant: functions of one
+//! component share an instance; whatever ends it, the next call finds a new one. Not here: which rows are asked for
+//! (`engine`), threads: a host belongs to one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::Val;
+
+use super::UdfError;
+use super::breaker::Breaker;
+use super::component::Component;
+use super::convert;
+use super::instance::{CallError, Instance};
+use super::stats::{Failure, Stats};
+use super::wit::Wit;
+use crate::query::builtins::RowError;
+use crate::query::catalog::Signature;
+use crate::value::Value;
+
+/// A function of the job: a name and an export.
+#[derive(Clone, Debug)]
+pub struct FunctionBinding {
+    /// as the job file names it
+    pub name: String,
+    pub component: Arc<Component>,
+    /// what [`Component::find`] answers
+    pub export: usize,
+    /// counts for all hosts that the binding is given to
+    pub stats: Arc<Stats>,
+}
+
+impl FunctionBinding {
+    pub fn new(component: Arc<Component>, export: usize, name: impl Into<String>) -> FunctionBinding {
+        FunctionBinding { name: name.into(), component, export, stats: Arc::default() }
+    }
+
+    /// The signature for the query's catalog; `None` when the export cannot be called.
+    pub fn signature(&self) -> Option<&Signature> {
+        self.component.signature(self.export)
+    }
+}
+
+/// Instances of the job's functions.
+#[derive(Debug, Default)]
+pub struct Host {
+    functions: Vec<Function>,
+    rooms: Vec<Room>,
+}
+
+/// A component and its instance, when it has one.
+struct Room {
+    component: Arc<Component>,
+    instance: Option<Instance>,
+}
+
+#[derive(Debug)]
+struct Function {
+    name: String,
+    room: usize,
+    export: usize,
+    stats: Arc<Stats>,
+    breaker: Breaker,
+    /// kept from call to call for its allocation
+    params: Vec<Val>,
+}
+
+impl Host {
+    /// Makes an instance of each component, so that one that cannot start is found now. The index of a function is its
+    /// place in `bindings`.
+    ///
+    /// # Errors
+    /// A component does not start; a binding names an export that cannot be called.
+    pub fn new(bindings: &[FunctionBinding]) -> Result<Host, UdfError> {
+        let mut host = Host::default();
+        for binding in bindings {
+            let component = &binding.component;
+            if binding.signature().is_none() {
+                let name = component.exports().get(binding.export).map_or_else(|| binding.name.clone(), |e| e.path());
+                component.find(&name)?;
+            }
+            let known = host.rooms.iter().position(|room| Arc::ptr_eq(&room.component, component));
+            let room = match known {
+                Some(room) => room,
+                None => {
+                    let instance = Instance::new(component).map_err(|e| e.at_start(component))?;
+                    binding.stats.count_instance();
+                    host.rooms.push(Room { component: Arc::clone(component), instance: Some(instance) });
+                    host.rooms.len() - 1
+                }
+            };
+            host.functions.push(Function {
+                name: binding.name.clone(),
+                room,
+                export: binding.export,
+                stats: Arc::clone(&binding.stats),
+                breaker: Breaker::default(),
+                params: Vec::new(),
+            });
+        }
+        Ok(host)
+    }
+
+    /// Calls a function with a row's arguments. NULL for a parameter that does not take it is NULL without a call.
+    ///
+    /// # Errors
+    /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
+    /// `udf_breaker` (paused after many traps); the message names the function and what to do.
+    pub fn call(&mut self, index: usize, args: &[Value]) -> Result<Value, RowError> {
+        let Some(function) = self.functions.get_mut(index) else {
+            return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
+        };
+        let Some(room) = self.rooms.get_mut(function.room) else {
+            return Err(RowError { reason: Failure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
+        };
+        function.call(room, args).map_err(|e| {
+            function.stats.count_failure(e.failure);
+            RowError { reason: e.failure.reason(), message: format!("udf.{}: {}", function.name, e.message) }
+        })
+    }
+}
+
+impl Function {
+    fn call(&mut self, room: &mut Room, args: &[Value]) -> Result<Value, CallError> {
+        let component = Arc::clone(&room.component);
+        let Some(callable) = component.callable(self.export) else {
+            return Err(conversion("is no function that a query can call".to_owned()));
+        };
+        let types = &callable.ty.params;
+        if args.len() > types.len() {
+            return Err(conversion(format!("takes {} arguments, not {}", types.len(), args.len())));
+        }
+        // arguments left out at the end are NULL
+        let given = || args.iter().chain(std::iter::repeat(&Value::Null));
+        if types.iter().zip(given()).any(|(p, v)| v.is_null() && !matches!(p.ty, Wit::Option(_))) {
+            return Ok(Value::Null);
+        }
+        let start = Instant::now();
+        if let Some(left) = self.breaker.paused(monotonic) {
+            let seconds = left.as_secs() + 1;
+            let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
+            return Err(CallError { failure: Failure::Breaker, message });
+        }
+        self.params.clear();
+        for (i, (param, value)) in types.iter().zip(given()).enumerate() {
+            let val = convert::lower(&param.ty, value)
+                .map_err(|e| conversion(format!("argument {} ({}: {}): {e}", i + 1, param.name.wit, param.ty)))?;
+            self.params.push(val);
+        }
+        let outcome = self.enter(room, callable.ty.result.is_some());
+        let memory_bytes = room.instance.as_ref().map_or(0, Instance::memory_bytes);
+        let value = outcome.and_then(|val| result(callable.ty.result.as_ref(), val));
+        self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), memory_bytes);
+        value
+    }
+
+    /// Runs the guest and keeps the instance in order.
+    fn enter(&mut self, room: &mut Room, has_result: bool) -> Result<Option<Val>, CallError> {
+        let called = match &mut room.instance {
+            Some(instance) => run(instance, &room.component, self.export, &self.params, has_result),
+            none => Instance::new(&room.component).and_then(|instance| {
+                self.stats.count_instance();
+                run(none.insert(instance), &room.component, self.export, &self.params, has_result)
+            }),
+        };
+        match &called {
+            Ok(_) => self.breaker.fine(),
+            Err(e) if e.failure.ends_instance() => {
+                room.instance = None;
+                if let Some(pause) = self.breaker.lost(monotonic) {
+                    tracing::warn!(
+                        function = self.name,
+                        pause_s = pause.as_secs(),
+                        reason = e.failure.reason(),
+                        "function paused: {}",
+                        e.message
+                    );
+                }
+            }
+            Err(_) => {}
+        }
+        if room.instance.as_ref().is_some_and(Instance::is_worn) {
+            room.instance = None;
+        }
+        called
+    }
+}
+
+fn run(instance: &mut Instance, component: &Component, export: usize, params: &[Val], has_result: bool) -> Result<Option<Val>, CallError> {
+    if !has_result {
+        return instance.call(component, export, params, &mut []).map(|()| None);
+    }
+    let mut results = [Val::Bool(false)];
+    instance.call(component, export, params, &mut results)?;
+    let [val] = results;
+    Ok(Some(val))
+}
+
+/// The value of a result; `err` of a `result` is the row's error.
+fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
+    let lifted = match (ty, val) {
+        (Some(Wit::Result(ok, _)), Some(Val::Result(Ok(val)))) => convert::lift_arm(ok.as_deref(), val),
+        (Some(Wit::Result(_, err)), Some(Val::Result(Err(val)))) => {
+            let message = match convert::lift_arm(err.as_deref(), val) {
+                Ok(Value::Null) => "answered err".to_owned(),
+                Ok(Value::Text(text)) => text.into(),
+                Ok(value) => value.to_json(),
+                Err(e) => e.to_string(),
+            };
+            return Err(CallError { failure: Failure::Error, message });
+        }
+        (Some(ty), Some(val)) => convert::lift(ty, val),
+        _ => Ok(Value::Null),
+    };
+    lifted.map_err(|e| conversion(format!("its result does not convert: {e}")))
+}
+
+fn conversion(message: String) -> CallError {
+    CallError { failure: Failure::Conversion, message }
+}
+
+/// Time since the first call of this function: pauses are measured, never dated.
+fn monotonic() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").field("component", &self.component).field("instance", &self.instance.is_some()).finish()
+    }
+}

@@ -1,0 +1,187 @@
+//! One store with one instance in it.
+//!
+//! In: a component and lowered arguments. Out: results, or why the call ended. Invariant: limits hold from the first
+//! instruction of a start function on; after a call that lost the instance nothing is called in its store again (wasmtime
+//! would refuse). Not here: when to make a new one (`host`), converting values (`convert`).
+
+use std::time::Duration;
+
+use wasmtime::component::{Func, Val};
+use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, WasmBacktrace};
+
+use super::component::Component;
+use super::engine::STACK_BYTES;
+use super::imports::NotGranted;
+use super::stats::Failure;
+use super::ticker::Ticker;
+use super::{Limits, UdfError};
+
+/// Time for start functions and initialisers, when a call's own time is shorter: they run once an instance.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
+/// Calls after which an instance is replaced, so that a guest that leaks, or keeps what it should not, starts afresh.
+/// Making one costs 25 µs, so this is nothing a call.
+const RECYCLE_CALLS: u32 = 10_000;
+/// wasmtime's words when a result takes more than it may; it has no type for them.
+const RESULT_TOO_LARGE: &str = "fuel allocated for hostcalls";
+
+/// What a store holds of ours: the limits and what was used.
+pub struct State {
+    limits: Limits,
+    memory_bytes: usize,
+    /// a growth was refused since the call began
+    denied: bool,
+}
+
+pub struct Instance {
+    store: Store<State>,
+    /// by export of the component; `None` for those that no query can call
+    funcs: Vec<Option<Func>>,
+    calls: u32,
+    /// memory right after the start
+    start_bytes: usize,
+}
+
+/// Why a call has no results.
+#[derive(Debug)]
+pub struct CallError {
+    pub failure: Failure,
+    pub message: String,
+}
+
+impl Instance {
+    /// Makes an instance and runs its start functions.
+    ///
+    /// # Errors
+    /// It does not fit the limits, or its start function traps.
+    pub fn new(component: &Component) -> Result<Instance, CallError> {
+        let limits = *component.limits();
+        let mut store = Store::new(component.engine().wasm(), State { limits, memory_bytes: 0, denied: false });
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(limits.result_bytes_max);
+        store.set_epoch_deadline(Ticker::ticks(limits.timeout.max(START_TIMEOUT)));
+        let _ticking = component.engine().ticking();
+        let instance = match component.pre().instantiate(&mut store) {
+            Ok(instance) => instance,
+            Err(error) => return Err(explain(store.data(), &error, START_TIMEOUT.max(limits.timeout))),
+        };
+        let funcs =
+            component.exports().iter().map(|e| e.callable.is_ok().then(|| instance.get_func(&mut store, e.index)).flatten()).collect();
+        let start_bytes = store.data().memory_bytes;
+        Ok(Instance { store, funcs, calls: 0, start_bytes })
+    }
+
+    /// Calls an export. `results` has as many places as it has results.
+    ///
+    /// # Errors
+    /// It traps, runs too long, or gives too much: the instance is lost.
+    pub fn call(&mut self, component: &Component, export: usize, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
+        let Some(Some(func)) = self.funcs.get(export) else {
+            return Err(CallError { failure: Failure::Trap, message: "is no exported function".to_owned() });
+        };
+        self.calls += 1;
+        self.store.data_mut().denied = false;
+        self.store.set_epoch_deadline(Ticker::ticks(component.limits().timeout));
+        let _ticking = component.engine().ticking();
+        match func.call(self.store.as_context_mut(), params, results) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(explain(self.store.data(), &error, component.limits().timeout)),
+        }
+    }
+
+    /// Linear memory held, all memories together.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes
+    }
+
+    /// Whether to replace it: by calls, or because it grew over half of what it may.
+    pub fn is_worn(&self) -> bool {
+        let room = self.store.data().limits.memory_bytes.saturating_sub(self.start_bytes);
+        self.calls >= RECYCLE_CALLS || self.memory_bytes().saturating_sub(self.start_bytes) > room / 2
+    }
+}
+
+impl CallError {
+    /// As an error of loading.
+    pub fn at_start(self, component: &Component) -> UdfError {
+        UdfError::Start { path: component.path().to_owned(), reason: self.message }
+    }
+}
+
+fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallError {
+    let answer = |failure, message| CallError { failure, message };
+    if let Some(refused) = error.downcast_ref::<NotGranted>() {
+        return answer(Failure::Trap, format!("{refused}; build it without that import"));
+    }
+    let trap = error.downcast_ref::<Trap>();
+    if trap == Some(&Trap::Interrupt) {
+        let ms = timeout.as_millis();
+        return answer(Failure::Timeout, format!("ran longer than {ms} ms and was stopped; make it faster or raise its timeout"));
+    }
+    if state.denied {
+        let limit = mib(state.limits.memory_bytes);
+        return answer(Failure::Memory, format!("wanted more than its {limit} of memory; raise its memory limit or find the leak"));
+    }
+    match trap {
+        Some(Trap::StackOverflow) => {
+            answer(Failure::Trap, format!("ran out of its {} KiB of stack; look for a recursion without end", STACK_BYTES >> 10))
+        }
+        Some(trap) => {
+            let place =
+                error.downcast_ref::<WasmBacktrace>().and_then(|b| b.frames().first().and_then(|f| f.func_name()).map(str::to_owned));
+            let place = place.map_or_else(String::new, |name| format!(" in `{name}`"));
+            let words = trap.to_string();
+            let words = words.strip_prefix("wasm trap: ").unwrap_or(&words);
+            answer(Failure::Trap, format!("trapped{place}: {words}; try the row with `forebay udf call`"))
+        }
+        None => {
+            let reason = error.root_cause().to_string();
+            if reason.contains(RESULT_TOO_LARGE) {
+                let limit = mib(state.limits.result_bytes_max);
+                return answer(Failure::Result, format!("gave a result of more than {limit}; give less or raise its result limit"));
+            }
+            answer(Failure::Trap, format!("gave a malformed result: {reason}; build it with current bindings"))
+        }
+    }
+}
+
+/// Bytes in words: MiB where it is whole.
+fn mib(bytes: usize) -> String {
+    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{bytes} bytes") }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
+        if total > self.limits.memory_bytes {
+            self.denied = true;
+            return Ok(false);
+        }
+        // past the guest's own maximum it fails, whatever is answered here
+        if maximum.is_none_or(|max| desired <= max) {
+            self.memory_bytes = total;
+        }
+        Ok(true)
+    }
+
+    /// More than 4 GiB, or the system has no more. What was counted before stays counted: the instance is near its end.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.denied = true;
+        Ok(())
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= self.limits.table_elements_max)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances_max
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables_max
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories_max
+    }
+}
