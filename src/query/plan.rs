@@ -7,6 +7,10 @@
 //! stateful operators whose rows an external call needs; a part is one consumer of the journal.
 
 use std::collections::BTreeSet;
+pub mod explain;
+
+pub use explain::explain;
+
 use std::sync::Arc;
 
 use smol_str::SmolStr;
