@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod eval;
+pub mod finite;
+pub mod test;
 pub mod udf;
 
 /// A small streaming runtime for IoT gateways: MQTT in, Stream Analytics SQL over it, functions in WebAssembly, a
@@ -23,6 +26,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a query over finite files in event time and print its rows
+    Eval(eval::EvalArgs),
+    /// Run test cases of the query language
+    Test(test::TestArgs),
     /// Build, inspect and call user functions
     #[command(subcommand)]
     Udf(udf::UdfCommand),
@@ -39,6 +46,8 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Eval(args) => eval::run(&args),
+            Command::Test(args) => test::run(&args),
             Command::Udf(command) => udf::run(command),
         }
     }
