@@ -76,6 +76,28 @@ impl Batch {
         }
     }
 
+    /// Keeps the rows that `keep` says yes to; it may change them.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut RowMeta, &mut [Value]) -> bool) {
+        let width = self.width;
+        let mut kept = 0;
+        for i in 0..self.meta.len() {
+            let Some(meta) = self.meta.get_mut(i) else { break };
+            let values = self.values.get_mut(i * width..(i + 1) * width).unwrap_or_default();
+            if !keep(meta, values) {
+                continue;
+            }
+            if kept < i {
+                self.meta.swap(kept, i);
+                for column in 0..width {
+                    self.values.swap(kept * width + column, i * width + column);
+                }
+            }
+            kept += 1;
+        }
+        self.meta.truncate(kept);
+        self.values.truncate(kept * width);
+    }
+
     /// The values of row `i`; empty past the end.
     pub fn row(&self, i: usize) -> &[Value] {
         self.values.get(i * self.width..(i + 1) * self.width).unwrap_or_default()
@@ -224,5 +246,21 @@ mod tests {
         assert_eq!(batch.row(0), [Value::BigInt(1), Value::Null]);
         assert_eq!(batch.row(1), [Value::BigInt(1), Value::BigInt(2)]);
         assert_eq!(batch.len(), 2);
+    }
+
+    #[test]
+    fn retained_rows_keep_their_order_and_meta() {
+        let mut batch = Batch::new(2);
+        for i in 0..6 {
+            let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: i, ordinal: 0 };
+            batch.push(meta, [Value::BigInt(i), Value::BigInt(i * 10)]);
+        }
+        batch.retain(|meta, row| {
+            row[1] = Value::BigInt(meta.offset * 100);
+            meta.offset % 3 != 0
+        });
+        let rows: Vec<(i64, &[Value])> = batch.rows().map(|(m, r)| (m.offset, r)).collect();
+        let row = |i: i64| [Value::BigInt(i), Value::BigInt(i * 100)];
+        assert_eq!(rows, [(1, &row(1)[..]), (2, &row(2)), (4, &row(4)), (5, &row(5))]);
     }
 }

@@ -6,9 +6,9 @@
 
 use jiter::Jiter;
 
+use super::DecodeError;
 use super::json::{RecordBuilder, read, text};
 use super::schema::{Schema, fit};
-use super::DecodeError;
 use crate::value::{Record, SmolStr, Value, same_ignoring_case};
 
 /// Field positions remembered from event to event; events with more fields fall back to a search by name.
@@ -241,7 +241,10 @@ mod tests {
             &["b", "t", "x", "f", "e", "gone"],
             &[r#"{"skip":{"x":[1,"}"]},"t":"a\u00fcb","b":true,"x":-7,"f":5.0,"e":1e3}"#, r#"{"x":1}"#, r#"{"t":null,"x":2,"b":[1,null]}"#],
         );
-        assert_eq!(rows[0], [Value::Bit(true), Value::text("aüb"), Value::BigInt(-7), Value::Float(5.0), Value::Float(1000.0), Value::Null]);
+        assert_eq!(
+            rows[0],
+            [Value::Bit(true), Value::text("aüb"), Value::BigInt(-7), Value::Float(5.0), Value::Float(1000.0), Value::Null]
+        );
         assert_eq!(rows[1][2], Value::BigInt(1));
         assert_eq!(rows[2][0], Value::array(vec![Value::BigInt(1), Value::Null]));
     }

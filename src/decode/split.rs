@@ -211,7 +211,8 @@ mod tests {
     fn what_values_cannot_hold_is_refused() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(70), "]".repeat(70));
         let digits = format!("{{\"a\":{}}}", "9".repeat(6000));
-        for payload in ["", " \n", "7", "null", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{} x", "{\"a\":01}", "{\"a\":NaN}", &deep, &digits] {
+        for payload in ["", " \n", "7", "null", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{} x", "{\"a\":01}", "{\"a\":NaN}", &deep, &digits]
+        {
             let (events, bad) = parts(payload);
             assert_eq!((events.len(), bad.len()), (0, 1), "{payload:.40}");
         }

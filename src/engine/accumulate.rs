@@ -19,11 +19,20 @@ use crate::value::{Record, SmolStr, Value, number_of};
 pub(super) enum Acc {
     Count(i64),
     /// Whole numbers and floats apart, so that whole sums are exact; `floats_seen` decides the type of the result.
-    Sum { whole: i128, floats: f64, count: u64, floats_seen: bool },
+    Sum {
+        whole: i128,
+        floats: f64,
+        count: u64,
+        floats_seen: bool,
+    },
     /// The least or greatest so far, NULL before the first.
     Extreme(Value),
     /// Count, mean and sum of squared distances from it.
-    Moments { count: u64, mean: f64, squares: f64 },
+    Moments {
+        count: u64,
+        mean: f64,
+        squares: f64,
+    },
     /// All values, or those to take a percentile of.
     Values(Vec<Value>),
     /// The best so far: order keys, then the value.
@@ -172,10 +181,7 @@ impl Acc {
     pub(super) fn merge(&mut self, aggregate: &Aggregate, later: &Acc) {
         match (self, later) {
             (Acc::Count(n), Acc::Count(m)) => *n += m,
-            (
-                Acc::Sum { whole, floats, count, floats_seen },
-                Acc::Sum { whole: w, floats: f, count: c, floats_seen: s },
-            ) => {
+            (Acc::Sum { whole, floats, count, floats_seen }, Acc::Sum { whole: w, floats: f, count: c, floats_seen: s }) => {
                 *whole += w;
                 *floats += f;
                 *count += c;
@@ -213,9 +219,7 @@ impl Acc {
         Ok(match self {
             Acc::Count(n) => Value::BigInt(*n),
             Acc::Sum { count: 0, .. } => Value::Null,
-            Acc::Sum { whole, floats, count, .. } if aggregate.function == Avg => {
-                Value::Float((*whole as f64 + floats) / *count as f64)
-            }
+            Acc::Sum { whole, floats, count, .. } if aggregate.function == Avg => Value::Float((*whole as f64 + floats) / *count as f64),
             Acc::Sum { whole, floats, floats_seen: true, .. } => Value::Float(*whole as f64 + floats),
             Acc::Sum { whole, .. } => Value::BigInt(i64::try_from(*whole).map_err(|_| RowError {
                 reason: "overflow",
@@ -455,7 +459,13 @@ mod tests {
     fn top_keeps_arrival_order_among_ties_and_null_is_smallest() {
         let top = aggregate(AggregateFunction::CollectTop { count: 3 }, false, &[true]);
         let row = |order: Value, name: &str| vec![Value::text(name), order];
-        let rows = [row(Value::BigInt(1), "a"), row(Value::Null, "n"), row(Value::Float(2.0), "b"), row(Value::BigInt(2), "c"), row(Value::BigInt(0), "z")];
+        let rows = [
+            row(Value::BigInt(1), "a"),
+            row(Value::Null, "n"),
+            row(Value::Float(2.0), "b"),
+            row(Value::BigInt(2), "c"),
+            row(Value::BigInt(0), "z"),
+        ];
         assert_eq!(over(&top, &rows).to_json(), r#"[{"rank":1,"value":"b"},{"rank":2,"value":"c"},{"rank":3,"value":"a"}]"#);
     }
 

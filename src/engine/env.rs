@@ -23,11 +23,25 @@ pub(super) struct Env {
 pub(super) struct Origin<'a> {
     pub first: i64,
     pub events: &'a [RawEvent],
+    /// For a part that reads rows: their own ids, by place (inside, rows carry their offset in the stream).
+    pub metas: &'a [RowMeta],
 }
 
 impl Origin<'_> {
     fn event(&self, offset: i64) -> Option<&RawEvent> {
-        offset.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()).and_then(|i| self.events.get(i))
+        self.place(offset).and_then(|i| self.events.get(i))
+    }
+
+    fn place(&self, offset: i64) -> Option<usize> {
+        offset.checked_sub(self.first).and_then(|i| usize::try_from(i).ok())
+    }
+
+    /// The meta with the id that the row had in the stream it was read from.
+    pub(super) fn restored(&self, meta: &RowMeta) -> RowMeta {
+        match self.place(meta.offset).and_then(|i| self.metas.get(i)) {
+            Some(own) => RowMeta { offset: own.offset, ordinal: own.ordinal, ..*meta },
+            None => *meta,
+        }
     }
 }
 
@@ -46,11 +60,14 @@ impl Env {
     pub(super) fn fail(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
         let EvalError { error, span, policy } = error;
         let body = if direct { failed_row(origin, row.meta, row.values) } else { Failed::Row(row_json(row.values)) };
-        let failure = Failure { meta: *row.meta, reason: error.reason, message: error.message, body, span };
+        let position = row.meta.offset;
+        let failure = Failure { meta: origin.restored(row.meta), position, reason: error.reason, message: error.message, body, span };
         match policy {
             OnError::Stop => {
-                // an operator further on sees only earlier rows, so a later report is of an earlier row
-                self.stopped = Some(failure);
+                // an operator further on sees only earlier rows; of two branches the earlier row counts
+                if self.stopped.as_ref().is_none_or(|known| position < known.position) {
+                    self.stopped = Some(failure);
+                }
                 Fate::Stopped
             }
             OnError::DeadLetter | OnError::Null => {
@@ -65,7 +82,7 @@ impl Env {
     pub(super) fn refuse(&mut self, event: &RawEvent, meta: RowMeta, reason: Reason, message: String) {
         self.counts.add_failed(reason, true);
         let body = Failed::Event(event.payload.clone());
-        self.failures.push(Failure { meta, reason, message, body, span: Span::default() });
+        self.failures.push(Failure { meta, position: meta.offset, reason, message, body, span: Span::default() });
     }
 }
 

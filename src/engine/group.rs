@@ -1,0 +1,188 @@
+//! Groups: the rows of one key in one pane or session, as accumulators.
+//!
+//! In: prepared rows. Out: result rows. Invariant: groups of one window come out in the order of their first rows, so
+//! results do not depend on hashing. Not here: where a window ends (`fixed`, `sliding`, `session`).
+
+use super::accumulate::{Acc, arity, prepare};
+use super::env::{Env, Origin};
+use super::eval::{EvalError, Row};
+use super::state::{put_meta, put_values, read_meta, read_values};
+use super::{Fate, OnError};
+use crate::batch::{Batch, RowMeta};
+use crate::query::plan::{Aggregate, Expr};
+use crate::time::Timestamp;
+use crate::value::codec::{Damaged, Reader};
+use crate::value::{SmolStr, Value};
+
+/// A row on its way into windows: keys and arguments evaluated.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub key: Vec<u8>,
+    pub keys: Vec<Value>,
+    /// For each aggregate its argument and order keys, one after another.
+    pub args: Vec<Value>,
+}
+
+impl Prepared {
+    /// Evaluates the keys and arguments of a row; nothing is changed in a window before all of them succeeded.
+    pub(super) fn fill(&mut self, env: &mut Env, keys: &[Expr], aggregates: &[Aggregate], row: Row<'_>) -> Result<(), Box<EvalError>> {
+        self.key.clear();
+        self.keys.clear();
+        self.args.clear();
+        for expr in keys {
+            let value = env.eval(expr, row)?.into_owned();
+            super::key::put_key(&mut self.key, &value);
+            self.keys.push(value);
+        }
+        for aggregate in aggregates {
+            fill_args(env, aggregate, row, &mut self.args)?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends the prepared argument and the order keys of one aggregate.
+pub(super) fn fill_args(env: &mut Env, aggregate: &Aggregate, row: Row<'_>, out: &mut Vec<Value>) -> Result<(), Box<EvalError>> {
+    let argument = match (&aggregate.argument, aggregate.order_by.first()) {
+        (Some(expr), _) => env.eval(expr, row)?.into_owned(),
+        // percentiles are over what they order by
+        (None, Some((expr, _))) => env.eval(expr, row)?.into_owned(),
+        // the whole row counts: any value but NULL
+        (None, None) => Value::BigInt(1),
+    };
+    match prepare(&aggregate.function, argument) {
+        Ok(value) => out.push(value),
+        Err(error) => out.push(env.or_null(error, aggregate.span)?),
+    }
+    for (expr, _) in &aggregate.order_by {
+        out.push(env.eval(expr, row)?.into_owned());
+    }
+    Ok(())
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Group {
+    /// Meta of the first row: the order of groups.
+    pub first: RowMeta,
+    /// Newest arrival and offset that contributed.
+    pub newest: RowMeta,
+    pub keys: Box<[Value]>,
+    pub accs: Box<[Acc]>,
+    /// Changed since the last commit; has a state row.
+    pub dirty: bool,
+    pub stored: bool,
+}
+
+impl Group {
+    pub(super) fn new(aggregates: &[Aggregate], meta: RowMeta, keys: &[Value]) -> Group {
+        let accs = aggregates.iter().map(Acc::new).collect();
+        Group { first: meta, newest: meta, keys: keys.into(), accs, dirty: false, stored: false }
+    }
+
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, args: &[Value]) {
+        self.newest = newer(self.newest, meta);
+        let mut at = 0;
+        for (acc, aggregate) in self.accs.iter_mut().zip(aggregates) {
+            let n = arity(aggregate);
+            acc.add(aggregate, args.get(at..at + n).unwrap_or_default());
+            at += n;
+        }
+    }
+
+    /// Adds a later part of the same group.
+    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Group) {
+        self.newest = newer(self.newest, &later.newest);
+        for ((acc, more), aggregate) in self.accs.iter_mut().zip(&later.accs).zip(aggregates) {
+            acc.merge(aggregate, more);
+        }
+    }
+
+    pub(super) fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_meta(&mut out, &self.first);
+        put_meta(&mut out, &self.newest);
+        put_values(&mut out, &self.keys);
+        self.accs.iter().for_each(|acc| acc.write(&mut out));
+        out
+    }
+
+    pub(super) fn read(aggregates: &[Aggregate], bytes: &[u8]) -> Result<Group, Damaged> {
+        let mut reader = Reader::new(bytes);
+        let first = read_meta(&mut reader)?;
+        let newest = read_meta(&mut reader)?;
+        let keys = read_values(&mut reader)?.into();
+        let accs = aggregates.iter().map(|a| Acc::read(a, &mut reader)).collect::<Result<_, _>>()?;
+        Ok(Group { first, newest, keys, accs, dirty: false, stored: true })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Group>() + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>() + self.accs.iter().map(Acc::bytes).sum::<usize>()
+    }
+}
+
+/// The newer of two rows by offset, with the later arrival.
+fn newer(a: RowMeta, b: &RowMeta) -> RowMeta {
+    let mut newest = if b.offset >= a.offset { *b } else { a };
+    newest.arrival = a.arrival.max(b.arrival);
+    newest
+}
+
+/// Where windows put their results.
+pub(super) struct Sink<'a> {
+    pub env: &'a mut Env,
+    pub origin: Origin<'a>,
+    pub aggregates: &'a [Aggregate],
+    pub out: &'a mut Batch,
+    pub window: Option<SmolStr>,
+}
+
+impl Sink<'_> {
+    /// Writes the result rows of groups that share an end, in the order of their first rows.
+    pub(super) fn groups<'g>(&mut self, end: i64, mut groups: Vec<(&'g [u8], &'g Group)>) {
+        groups.sort_unstable_by_key(|(key, g)| (g.first.time, g.first.offset, g.first.ordinal, *key));
+        for (_, group) in groups {
+            self.group(end, group);
+        }
+    }
+
+    pub(super) fn group(&mut self, end: i64, group: &Group) {
+        if self.env.stopped.is_some() {
+            return;
+        }
+        let meta = RowMeta { time: Timestamp::saturating_from_ticks(end), ordinal: 0, ..group.newest };
+        let mut row = Vec::with_capacity(group.keys.len() + group.accs.len() + 1);
+        row.extend_from_slice(&group.keys);
+        for (acc, aggregate) in group.accs.iter().zip(self.aggregates) {
+            let value = acc.finish(aggregate).or_else(|error| self.env.or_null(error, aggregate.span));
+            match value {
+                Ok(value) => row.push(value),
+                Err(error) => {
+                    self.env.fail(&self.origin, Row { values: &row, meta: &meta }, *error, false);
+                    return;
+                }
+            }
+        }
+        row.push(self.window.clone().map_or(Value::Null, Value::Text));
+        self.out.push(meta, row);
+    }
+}
+
+impl Env {
+    /// NULL in place of a value that could not be made, if that is the policy.
+    pub(super) fn or_null(
+        &mut self,
+        error: crate::query::builtins::RowError,
+        span: crate::diagnostic::Span,
+    ) -> Result<Value, Box<EvalError>> {
+        if self.options.on_error == OnError::Null {
+            self.counts.add_nulled(error.reason);
+            return Ok(Value::Null);
+        }
+        Err(Box::new(EvalError { error, span, policy: self.options.on_error }))
+    }
+
+    /// A row failed: whether the rows behind it go on.
+    pub(super) fn goes_on(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
+        self.fail(origin, row, error, direct) == Fate::Dropped
+    }
+}

@@ -1,0 +1,300 @@
+//! Joins of two streams within a bound of time.
+//!
+//! In: two inputs with their watermarks. Out: pairs, stamped with the later time; for a left join also the left rows that
+//! found no match, stamped with their time plus the upper bound. Invariant: rows are worked off in (time, offset) order
+//! over both sides, so the result does not depend on how they came; a row is held just as long as a match can come. Not
+//! here: reference tables.
+
+use std::collections::BTreeSet;
+
+use super::env::Env;
+use super::eval::{EvalError, Row};
+use super::history::{Held, History};
+use super::key::put_key;
+use super::op::{Flow, Op, Step};
+use super::state::{Loaded, Writer};
+use crate::batch::{Batch, RowMeta};
+use crate::query::builtins::{dateadd, datediff};
+use crate::query::plan::{Expr, JoinBound};
+use crate::time::{TICKS_PER_SECOND, Timestamp};
+use crate::value::Value;
+use crate::value::codec::Damaged;
+
+/// Kinds of state rows: rows not worked off yet, rows that may still match.
+const WAITING: [u8; 2] = [0, 1];
+const HELD: [u8; 2] = [2, 3];
+
+const LEFT: usize = 0;
+const RIGHT: usize = 1;
+
+#[derive(Debug)]
+pub(super) struct JoinOp {
+    pub left: Op,
+    pub right: Op,
+    pub id: u32,
+    pub left_outer: bool,
+    bound: JoinBound,
+    keys: [Vec<Expr>; 2],
+    on: Option<Expr>,
+    widths: [usize; 2],
+    waiting: [History; 2],
+    held: [History; 2],
+    /// Held rows in the order in which they go: time and key.
+    agenda: [BTreeSet<(i64, Box<[u8]>)>; 2],
+}
+
+impl JoinOp {
+    pub(super) fn new(
+        left: Op,
+        right: Op,
+        id: u32,
+        left_outer: bool,
+        bound: JoinBound,
+        keys: &[(Expr, Expr)],
+        on: Option<&Expr>,
+    ) -> JoinOp {
+        // how long rows are held, roughly: the bound's distance in time
+        let origin = Timestamp::saturating_from_ticks(Timestamp::MAX.ticks() / 2);
+        let reach = |n: i64| dateadd(bound.unit, n, origin).map_or(TICKS_PER_SECOND, |t| (t.ticks() - origin.ticks()).abs());
+        let span = reach(bound.low).max(reach(bound.high)).max(TICKS_PER_SECOND);
+        let widths = [left.width(), right.width()];
+        JoinOp {
+            left,
+            right,
+            id,
+            left_outer,
+            bound,
+            keys: [keys.iter().map(|(l, _)| l.clone()).collect(), keys.iter().map(|(_, r)| r.clone()).collect()],
+            on: on.cloned(),
+            widths,
+            waiting: WAITING.map(|kind| History::new(kind, span)),
+            held: HELD.map(|kind| History::new(kind, span)),
+            agenda: [BTreeSet::new(), BTreeSet::new()],
+        }
+    }
+
+    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
+        let direct = [self.left.is_direct(), self.right.is_direct()];
+        let left = self.left.step(cx);
+        let right = self.right.step(cx);
+        let watermark = left.watermark.min(right.watermark);
+        for (side, mut flow) in [left, right].into_iter().enumerate() {
+            for i in 0..flow.batch.len() {
+                let Some(meta) = flow.batch.meta().get(i).copied() else { break };
+                let values = flow.batch.row_mut(i).iter_mut().map(std::mem::take).collect();
+                self.side(side, |s| s.waiting.push(b"", Held { meta, flag: false, values }));
+                cx.env.counts.evaluated += u64::from(direct.get(side).copied().unwrap_or(false));
+            }
+        }
+        let mut out = Batch::new(self.widths.iter().sum());
+        while let Some(side) = self.next_side(watermark) {
+            let Some(held) = self.side(side, |s| s.waiting.pop_front(b"")).flatten() else { break };
+            self.release(held.time(), &mut out);
+            if let Err((meta, values, error)) = self.work_off(cx.env, side, held, &mut out)
+                && !cx.env.goes_on(&cx.origin, Row { values: &values, meta: &meta }, *error, false)
+            {
+                return Flow { batch: out, watermark: i64::MIN };
+            }
+        }
+        self.release(watermark, &mut out);
+        Flow { batch: out, watermark: self.out_watermark(watermark) }
+    }
+
+    /// The side whose next row comes first, if it may be worked off.
+    fn next_side(&self, watermark: i64) -> Option<usize> {
+        let next = |(side, history): (usize, &History)| history.front(b"").map(|held| (held.time(), held.meta.offset, side));
+        let (time, _, side) = self.waiting.iter().enumerate().filter_map(next).min()?;
+        (time <= watermark).then_some(side)
+    }
+
+    /// Pairs a row with what the other side holds, and holds it for what is to come.
+    fn work_off(&mut self, env: &mut Env, side: usize, held: Held, out: &mut Batch) -> Result<(), (RowMeta, Box<[Value]>, Box<EvalError>)> {
+        let key = match self.key_of(env, side, &held) {
+            Ok(key) => key,
+            Err(error) => return Err((held.meta, held.values, error)),
+        };
+        let Some(key) = key else {
+            // NULL matches nothing; a left join still gives the row when its time has come
+            if side == LEFT && self.left_outer {
+                self.hold(side, UNMATCHABLE, held);
+            }
+            return Ok(());
+        };
+        let before = out.len();
+        match self.pair(env, side, &key, &held, out) {
+            Ok(matched) => {
+                let flag = !matched.is_empty();
+                if side == RIGHT {
+                    matched.into_iter().for_each(|i| self.held[LEFT].set_flag(&key, i));
+                }
+                self.hold(side, &key, Held { flag: side == LEFT && flag, ..held });
+                Ok(())
+            }
+            Err(error) => {
+                while out.len() > before {
+                    out.pop();
+                }
+                Err((held.meta, held.values, error))
+            }
+        }
+    }
+
+    /// Appends the pairs of one row; gives the places of the partners.
+    fn pair(&self, env: &mut Env, side: usize, key: &[u8], held: &Held, out: &mut Batch) -> Result<Vec<usize>, Box<EvalError>> {
+        let mut matched = Vec::new();
+        let others = if side == LEFT { &self.held[RIGHT] } else { &self.held[LEFT] };
+        let Some(others) = others.get(key) else { return Ok(matched) };
+        for (i, other) in others.iter().enumerate() {
+            let (left, right) = if side == LEFT { (held, other) } else { (other, held) };
+            let distance = datediff(self.bound.unit, left.meta.time, right.meta.time);
+            if !(self.bound.low..=self.bound.high).contains(&distance) {
+                continue;
+            }
+            let newest = if right.meta.offset > left.meta.offset { right.meta } else { left.meta };
+            let meta = RowMeta { time: left.meta.time.max(right.meta.time), arrival: left.meta.arrival.max(right.meta.arrival), ..newest };
+            out.push(meta, left.values.iter().chain(&right.values).cloned());
+            if let Some(on) = &self.on
+                && !env.holds(on, Row { values: out.row(out.len() - 1), meta: &meta })?
+            {
+                out.pop();
+                continue;
+            }
+            matched.push(i);
+        }
+        Ok(matched)
+    }
+
+    /// The bytes of a row's join key; `None` when a part of it is NULL.
+    fn key_of(&self, env: &mut Env, side: usize, held: &Held) -> Result<Option<Vec<u8>>, Box<EvalError>> {
+        let mut key = Vec::new();
+        for expr in self.keys.get(side).into_iter().flatten() {
+            let value = env.eval(expr, Row { values: &held.values, meta: &held.meta })?;
+            if value.is_null() {
+                return Ok(None);
+            }
+            put_key(&mut key, &value);
+        }
+        Ok(Some(key))
+    }
+
+    fn hold(&mut self, side: usize, key: &[u8], held: Held) {
+        let time = held.time();
+        self.side(side, |s| {
+            s.held.push(key, held);
+            s.agenda.insert((time, key.into()));
+        });
+    }
+
+    /// Lets go of rows that nothing can match any more once only rows from `limit` on can come; left rows without a
+    /// match come out.
+    fn release(&mut self, limit: i64, out: &mut Batch) {
+        let limit = Timestamp::saturating_from_ticks(limit);
+        let ended = limit == Timestamp::MAX;
+        let mut unmatched: Vec<Held> = Vec::new();
+        while let Some((time, key)) = self.agenda[LEFT].first() {
+            let time = Timestamp::saturating_from_ticks(*time);
+            if !ended && datediff(self.bound.unit, time, limit) <= self.bound.high {
+                break;
+            }
+            let key = key.clone();
+            self.agenda[LEFT].pop_first();
+            while self.held[LEFT].front(&key).is_some_and(|held| held.meta.time <= time) {
+                unmatched.extend(self.held[LEFT].pop_front(&key).filter(|held| self.left_outer && !held.flag));
+            }
+        }
+        unmatched.sort_by_key(|held| (held.meta.time, held.meta.offset));
+        for held in unmatched {
+            let time = self.unmatched_time(held.meta.time);
+            out.push(RowMeta { time, ..held.meta }, held.values);
+        }
+        while let Some((time, key)) = self.agenda[RIGHT].first() {
+            let time = Timestamp::saturating_from_ticks(*time);
+            if !ended && datediff(self.bound.unit, limit, time) >= self.bound.low {
+                break;
+            }
+            let key = key.clone();
+            self.agenda[RIGHT].pop_first();
+            while self.held[RIGHT].front(&key).is_some_and(|held| held.meta.time <= time) {
+                self.held[RIGHT].pop_front(&key);
+            }
+        }
+    }
+
+    /// The latest moment at which a match could have come, in whole units.
+    fn unmatched_time(&self, time: Timestamp) -> Timestamp {
+        if self.bound.high <= 0 {
+            return time;
+        }
+        dateadd(self.bound.unit, self.bound.high, time).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Unmatched rows may still come out with the time of the oldest left row.
+    fn out_watermark(&self, watermark: i64) -> i64 {
+        match self.agenda[LEFT].first() {
+            Some((time, _)) if self.left_outer => {
+                let oldest = self.unmatched_time(Timestamp::saturating_from_ticks(*time)).ticks();
+                watermark.min(oldest.saturating_sub(1))
+            }
+            _ => watermark,
+        }
+    }
+
+    fn side<T>(&mut self, side: usize, with: impl FnOnce(Side<'_>) -> T) -> Option<T> {
+        let waiting = self.waiting.get_mut(side)?;
+        let held = self.held.get_mut(side)?;
+        let agenda = self.agenda.get_mut(side)?;
+        Some(with(Side { waiting, held, agenda }))
+    }
+
+    pub(super) fn deadline(&self) -> Option<i64> {
+        let waiting = self.waiting.iter().filter_map(|w| w.front(b"").map(Held::time));
+        // one unit past the bound is past every boundary that counts
+        let unmatched = self.agenda[LEFT].first().filter(|_| self.left_outer).map(|(time, _)| {
+            let past = dateadd(self.bound.unit, self.bound.high.max(0).saturating_add(1), Timestamp::saturating_from_ticks(*time));
+            past.unwrap_or(Timestamp::MAX).ticks()
+        });
+        waiting.chain(unmatched).min()
+    }
+
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+        self.waiting.iter_mut().chain(&mut self.held).for_each(|history| history.changes(writer));
+    }
+
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+        let [left_waiting, right_waiting] = &mut self.waiting;
+        let [left_held, right_held] = &mut self.held;
+        match loaded.kind {
+            0 => left_waiting.load(loaded),
+            1 => right_waiting.load(loaded),
+            2 => left_held.load(loaded),
+            _ => right_held.load(loaded),
+        }
+    }
+
+    /// Finds the agenda of loaded rows again.
+    pub(super) fn loaded(&mut self) {
+        for (agenda, held) in self.agenda.iter_mut().zip(&self.held) {
+            for key in held.keys() {
+                agenda.extend(held.get(key).into_iter().flatten().map(|row| (row.time(), Box::from(key))));
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let agenda: usize = self.agenda.iter().flatten().map(|(_, k)| 48 + k.len()).sum();
+        self.waiting.iter().chain(&self.held).map(History::bytes).sum::<usize>() + agenda
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.iter().chain(&self.held).all(|history| history.len() == 0)
+    }
+}
+
+/// Left rows with a NULL key wait under this key; no key of values is like it (those start with a small tag).
+const UNMATCHABLE: &[u8] = &[0xff];
+
+struct Side<'a> {
+    waiting: &'a mut History,
+    held: &'a mut History,
+    agenda: &'a mut BTreeSet<(i64, Box<[u8]>)>,
+}

@@ -1,0 +1,140 @@
+//! The leaf of an operator tree that reads an input: event-time order.
+//!
+//! In: decoded rows of this step, in arrival order. Out: rows in (event time, offset) order and the watermark. Invariant:
+//! no row comes out below a watermark given before. Not here: decoding and the arrival-side policies (`feed`), which are
+//! the same for all substreams.
+
+use super::history::{Held, History};
+use super::op::{Flow, Step};
+use super::state::{Loaded, Writer};
+use crate::batch::Batch;
+use crate::time::Timestamp;
+use crate::value::codec::{Damaged, Reader, put_signed};
+
+const NEWEST: u8 = 0;
+const WAITING: u8 = 1;
+
+#[derive(Debug)]
+pub(super) struct ScanOp {
+    pub id: u32,
+    pub width: usize,
+    /// Which of the executor's feeds it reads.
+    feed: usize,
+    /// Has `TIMESTAMP BY`: otherwise time is arrival time, which only grows.
+    timed: bool,
+    /// The greatest event time accepted, once there is one.
+    newest: Option<i64>,
+    newest_changed: bool,
+    newest_stored: bool,
+    /// Rows that wait for earlier ones, when out-of-order tolerance is given.
+    waiting: History,
+}
+
+impl ScanOp {
+    pub(super) fn new(id: u32, width: usize, feed: usize, timed: bool, out_of_order: i64) -> ScanOp {
+        let waiting = History::new(WAITING, out_of_order);
+        ScanOp { id, width, feed, timed, newest: None, newest_changed: false, newest_stored: false, waiting }
+    }
+
+    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
+        let mut batch = cx.inbox.get_mut(self.feed).map(std::mem::take).unwrap_or_default();
+        if batch.width() != self.width {
+            batch = Batch::new(self.width);
+        }
+        if !self.timed {
+            return Flow { batch, watermark: cx.now };
+        }
+        let tolerance = cx.env.options.policies.out_of_order;
+        let adjust = cx.env.options.policies.adjust;
+        let before = self.newest;
+        let (newest, counts) = (&mut self.newest, &mut cx.env.counts);
+        batch.retain(|meta, _| {
+            let time = meta.time.ticks();
+            let mark = newest.map_or(i64::MIN, |n| n.saturating_sub(tolerance));
+            if time < mark {
+                if !adjust {
+                    counts.add_dropped("out_of_order");
+                    return false;
+                }
+                counts.adjusted += 1;
+                meta.time = Timestamp::saturating_from_ticks(mark);
+            }
+            *newest = Some(newest.map_or(time, |n| n.max(time)));
+            true
+        });
+        self.newest_changed |= self.newest != before;
+        let watermark = self.watermark(cx);
+        if tolerance > 0 {
+            for i in 0..batch.len() {
+                let Some(meta) = batch.meta().get(i).copied() else { break };
+                let values = batch.row_mut(i).iter_mut().map(std::mem::take).collect();
+                self.waiting.push(b"", Held { meta, flag: false, values });
+            }
+            batch.clear();
+            while self.waiting.front(b"").is_some_and(|held| held.time() <= watermark) {
+                if let Some(held) = self.waiting.pop_front(b"") {
+                    batch.push(held.meta, held.values);
+                }
+            }
+        }
+        Flow { batch, watermark }
+    }
+
+    /// What the accepted rows allow, or what time itself allows: no later arrival may be older than the late tolerance.
+    fn watermark(&self, cx: &Step<'_>) -> i64 {
+        if cx.now == i64::MAX {
+            return i64::MAX;
+        }
+        let policies = &cx.env.options.policies;
+        let by_rows = self.newest.map_or(i64::MIN, |n| n.saturating_sub(policies.out_of_order));
+        let by_clock = policies.late_tolerance.map_or(i64::MIN, |late| cx.now.saturating_sub(late));
+        by_rows.max(by_clock)
+    }
+
+    /// Rows that wait here.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn deadline(&self) -> Option<i64> {
+        self.waiting.front(b"").map(Held::time)
+    }
+
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+        self.waiting.changes(writer);
+        if std::mem::take(&mut self.newest_changed)
+            && let Some(newest) = self.newest
+        {
+            self.newest_stored = true;
+            let mut value = Vec::new();
+            put_signed(&mut value, newest);
+            writer.put(NEWEST, &[], Some(value));
+        }
+    }
+
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+        if loaded.kind == NEWEST {
+            self.newest = Some(Reader::new(loaded.value).signed()?);
+            self.newest_stored = true;
+            return Ok(());
+        }
+        self.waiting.load(loaded)
+    }
+
+    /// Whether forgetting this scan changes nothing: the late policy alone keeps later rows above what was accepted.
+    pub(super) fn is_idle(&self, floor: i64) -> bool {
+        self.waiting.len() == 0 && self.newest.is_none_or(|n| n < floor)
+    }
+
+    /// Removes the state row of an idle scan.
+    pub(super) fn retire(&mut self, writer: &mut Writer<'_>) {
+        if std::mem::take(&mut self.newest_stored) {
+            writer.put(NEWEST, &[], None);
+        }
+        self.newest = None;
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.bytes()
+    }
+}

@@ -1,0 +1,196 @@
+//! Session windows: rows until a pause, cut at checkpoints when they last too long.
+//!
+//! In: rows in time order. Out: a result for each group of a session when it ends. Invariant: a session ends at its last
+//! row plus the timeout, or at the first multiple of the longest duration that lies at least that long behind its start;
+//! what follows a cut starts at the cut. Not here: evaluation of keys.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
+
+use super::group::{Group, Prepared, Sink};
+use super::state::{Loaded, Writer};
+use crate::batch::RowMeta;
+use crate::query::plan::{Aggregate, SessionKey};
+use crate::value::codec::{Damaged, Reader, put_bytes, put_signed};
+
+const SESSION: u8 = 3;
+const GROUP: u8 = 4;
+
+#[derive(Debug)]
+pub(super) struct Sessions {
+    timeout: i64,
+    max_duration: i64,
+    partition_by: Vec<SessionKey>,
+    sessions: FxHashMap<Box<[u8]>, Session>,
+    /// When each session ends if no row comes.
+    ends: BTreeSet<(i64, Box<[u8]>)>,
+    changed: Vec<Box<[u8]>>,
+    /// Groups and sessions whose state rows go.
+    gone: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    start: i64,
+    last: i64,
+    groups: FxHashMap<Box<[u8]>, Group>,
+    dirty: bool,
+    stored: bool,
+}
+
+impl Sessions {
+    pub(super) fn new(timeout: i64, max_duration: i64, partition_by: Vec<SessionKey>) -> Sessions {
+        Sessions {
+            timeout: timeout.max(1),
+            max_duration: max_duration.max(1),
+            partition_by,
+            sessions: FxHashMap::default(),
+            ends: BTreeSet::new(),
+            changed: Vec::new(),
+            gone: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn end_of(&self, session: &Session) -> i64 {
+        let quiet = session.last.saturating_add(self.timeout);
+        if session.groups.is_empty() {
+            return quiet;
+        }
+        quiet.min(self.checkpoint(session.start))
+    }
+
+    /// The first multiple of the longest duration at least that long after `start`.
+    fn checkpoint(&self, start: i64) -> i64 {
+        let from = start.saturating_add(self.max_duration);
+        (from.div_euclid(self.max_duration) + i64::from(from.rem_euclid(self.max_duration) > 0)).saturating_mul(self.max_duration)
+    }
+
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+        let mut key = std::mem::take(&mut self.scratch);
+        key.clear();
+        for i in &self.partition_by {
+            if let Some(value) = row.keys.get(*i) {
+                super::key::put_key(&mut key, value);
+            }
+        }
+        let time = meta.time.ticks();
+        match self.sessions.get(key.as_slice()) {
+            Some(session) => drop(self.ends.remove(&(self.end_of(session), key.as_slice().into()))),
+            None => drop(self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() })),
+        }
+        if let Some(session) = self.sessions.get_mut(key.as_slice()) {
+            session.last = time;
+            let group = match session.groups.get_mut(row.key.as_slice()) {
+                Some(group) => group,
+                None => session.groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys)),
+            };
+            group.add(aggregates, meta, &row.args);
+            group.dirty = true;
+            if !session.dirty {
+                session.dirty = true;
+                self.changed.push(key.as_slice().into());
+            }
+        }
+        self.reschedule(&key);
+        self.scratch = key;
+    }
+
+    fn reschedule(&mut self, key: &[u8]) {
+        if let Some(session) = self.sessions.get(key) {
+            self.ends.insert((self.end_of(session), key.into()));
+        }
+    }
+
+    pub(super) fn next_end(&self) -> Option<i64> {
+        self.ends.first().map(|(end, _)| *end)
+    }
+
+    /// Ends the first session, whose end is `end`.
+    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
+        let Some((_, key)) = self.ends.pop_first() else { return };
+        let Some(mut session) = self.sessions.remove(&key) else { return };
+        sink.groups(end, session.groups.iter().map(|(k, g)| (k.as_ref(), g)).collect());
+        let stored = session.groups.drain().filter(|(_, g)| g.stored);
+        self.gone.extend(stored.map(|(group, _)| (key.clone(), Some(group))));
+        if end < session.last.saturating_add(self.timeout) {
+            // cut: what still belongs to the session starts here
+            session.start = end;
+            if !session.dirty {
+                session.dirty = true;
+                self.changed.push(key.clone());
+            }
+            self.sessions.insert(key.clone(), session);
+            self.reschedule(&key);
+        } else if session.stored {
+            self.gone.push((key, None));
+        }
+    }
+
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
+        let session_key = |key: &[u8]| {
+            let mut rest = vec![window];
+            put_bytes(&mut rest, key);
+            rest
+        };
+        let group_key = |key: &[u8], group: &[u8]| {
+            let mut rest = session_key(key);
+            rest.extend_from_slice(group);
+            rest
+        };
+        for (key, group) in self.gone.drain(..) {
+            match group {
+                Some(group) => writer.put(GROUP, &group_key(&key, &group), None),
+                None => writer.put(SESSION, &session_key(&key), None),
+            }
+        }
+        for key in self.changed.drain(..) {
+            let Some(session) = self.sessions.get_mut(&key) else { continue };
+            session.dirty = false;
+            session.stored = true;
+            let mut value = Vec::new();
+            put_signed(&mut value, session.start);
+            put_signed(&mut value, session.last);
+            writer.put(SESSION, &session_key(&key), Some(value));
+            for (id, group) in session.groups.iter_mut().filter(|(_, g)| g.dirty) {
+                group.dirty = false;
+                group.stored = true;
+                writer.put(GROUP, &group_key(&key, id), Some(group.write()));
+            }
+        }
+    }
+
+    pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {
+        let mut reader = Reader::new(rest);
+        let key = reader.bytes()?;
+        let session = self.sessions.entry(key.into()).or_default();
+        if loaded.kind == SESSION {
+            let mut reader = Reader::new(loaded.value);
+            session.start = reader.signed()?;
+            session.last = reader.signed()?;
+            session.stored = true;
+            return Ok(());
+        }
+        let mut before = Vec::new();
+        put_bytes(&mut before, key);
+        let id = rest.get(before.len()..).unwrap_or_default();
+        session.groups.insert(id.into(), Group::read(aggregates, loaded.value)?);
+        Ok(())
+    }
+
+    /// Finds the ends of loaded sessions again.
+    pub(super) fn loaded(&mut self) {
+        let keys: Vec<Box<[u8]>> = self.sessions.keys().cloned().collect();
+        keys.iter().for_each(|key| self.reschedule(key));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.sessions.iter().map(|(k, s)| k.len() + 96 + s.groups.iter().map(|(k, g)| k.len() + g.bytes()).sum::<usize>()).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.gone.is_empty()
+    }
+}

@@ -1,0 +1,124 @@
+//! Sliding windows: a result whenever the content of the last `size` ticks changes.
+//!
+//! In: rows in time order. Out: for each key a result at every entry of a row and at every exit. Invariant: a change
+//! point is worked off once, when no row can come any more at it; several changes at one moment give one result, none
+//! when nothing is left. Not here: evaluation of keys.
+
+use std::collections::BTreeSet;
+
+use super::group::{Group, Prepared, Sink};
+use super::history::{Held, History};
+use super::state::{Loaded, Writer};
+use crate::batch::RowMeta;
+use crate::value::codec::{Damaged, Reader, put_signed};
+
+/// State rows: the held rows take kinds from here on, one a window.
+const ROWS: u8 = 64;
+const DONE: u8 = 2;
+
+#[derive(Debug)]
+pub(super) struct Sliding {
+    size: i64,
+    /// Keys before the arguments in a held row.
+    keys: usize,
+    rows: History,
+    /// Moments at which the content of a key changes.
+    points: BTreeSet<(i64, Box<[u8]>)>,
+    /// Points before this are worked off.
+    done: i64,
+    done_changed: bool,
+}
+
+impl Sliding {
+    pub(super) fn new(size: i64, keys: usize, window: u8) -> Sliding {
+        let rows = History::new(ROWS.saturating_add(window), size);
+        Sliding { size: size.max(1), keys, rows, points: BTreeSet::new(), done: i64::MIN, done_changed: false }
+    }
+
+    pub(super) fn add(&mut self, meta: &RowMeta, row: &Prepared) {
+        let values = row.keys.iter().chain(&row.args).cloned().collect();
+        self.rows.push(&row.key, Held { meta: *meta, flag: false, values });
+        self.schedule(meta.time.ticks(), &row.key);
+    }
+
+    fn schedule(&mut self, time: i64, key: &[u8]) {
+        for point in [time, time.saturating_add(self.size)] {
+            if point >= self.done {
+                self.points.insert((point, key.into()));
+            }
+        }
+    }
+
+    pub(super) fn next_end(&self) -> Option<i64> {
+        self.points.first().map(|(point, _)| *point)
+    }
+
+    /// Works off the first change point, which is at `end`.
+    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
+        let Some((_, key)) = self.points.pop_first() else { return };
+        while self.rows.front(&key).is_some_and(|held| held.time() <= end - self.size) {
+            self.rows.pop_front(&key);
+        }
+        self.done = end;
+        self.done_changed = true;
+        let Some(rows) = self.rows.get(&key) else { return };
+        let mut content = rows.iter().take_while(|held| held.time() <= end).peekable();
+        let Some(first) = content.peek() else { return };
+        let (keys, _) = first.values.split_at(self.keys.min(first.values.len()));
+        let mut group = Group::new(sink.aggregates, first.meta, keys);
+        for held in content {
+            group.add(sink.aggregates, &held.meta, held.values.get(self.keys..).unwrap_or_default());
+        }
+        sink.group(end, &group);
+    }
+
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
+        self.rows.changes(writer);
+        if std::mem::take(&mut self.done_changed) {
+            let mut value = Vec::new();
+            // other keys may have the same point still before them
+            let all = self.points.first().is_none_or(|(point, _)| *point > self.done);
+            put_signed(&mut value, if all { self.done.saturating_add(1) } else { self.done });
+            writer.put(DONE, &[window], Some(value));
+        }
+    }
+
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+        if loaded.kind == DONE {
+            self.done = Reader::new(loaded.value).signed()?;
+            return Ok(());
+        }
+        self.rows.load(loaded)
+    }
+
+    /// Finds the change points of loaded rows again.
+    pub(super) fn loaded(&mut self) {
+        let found: Vec<(i64, Box<[u8]>)> = self
+            .rows
+            .keys()
+            .flat_map(|key| self.rows.get(key).into_iter().flatten().map(move |held| (held.time(), Box::from(key))))
+            .collect();
+        for (time, key) in found {
+            self.schedule(time, &key);
+        }
+    }
+
+    pub(super) fn retire(&mut self, window: u8, writer: &mut Writer<'_>) {
+        if self.done > i64::MIN {
+            writer.put(DONE, &[window], None);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.bytes() + self.points.iter().map(|(_, k)| 48 + k.len()).sum::<usize>()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() == 0
+    }
+}
+
+/// Whether a state row of this kind belongs to the sliding window of this number.
+pub(super) fn owns(kind: u8, window: u8) -> bool {
+    kind == ROWS.saturating_add(window)
+}
