@@ -6,6 +6,10 @@
 //! Each statement is compiled by itself (its steps are inlined) and cut into [`Part`]s at external calls and behind
 //! stateful operators whose rows an external call needs; a part is one consumer of the journal.
 
+pub mod explain;
+
+pub use explain::explain;
+
 use std::sync::Arc;
 
 use smol_str::SmolStr;
