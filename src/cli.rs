@@ -7,8 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod check;
+pub mod eval;
 pub mod journal;
 pub mod run;
+pub mod test;
 pub mod udf;
 
 /// A small streaming runtime for IoT gateways: MQTT in, Stream Analytics SQL over it, functions in WebAssembly, a
@@ -27,6 +30,12 @@ pub struct Cli {
 enum Command {
     /// Run a job until stopped
     Run(run::RunArgs),
+    /// Validate a job, compile its query, print the plan and the signatures
+    Check(check::CheckArgs),
+    /// Run a query over finite files in event time and print the rows
+    Eval(eval::EvalArgs),
+    /// Run test cases
+    Test(test::TestArgs),
     /// Build, inspect and call user functions
     #[command(subcommand)]
     Udf(udf::UdfCommand),
@@ -48,6 +57,9 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Eval(args) => eval::run(args),
+            Command::Test(args) => test::run(args),
             Command::Udf(command) => udf::run(command),
             Command::Journal(command) => journal::run(&command),
         }
