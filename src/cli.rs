@@ -1,3 +1,45 @@
-//! To come.
+//! The commands: one file each.
+//!
+//! In: arguments. Out: what a person reads, and an exit code: 0 done, 1 failure, 2 bad input (3: a query stopped by a
+//! runtime error, `eval` only). Not here: anything that another stage could use.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
 
 pub mod udf;
+
+/// A small streaming runtime for IoT gateways: MQTT in, Stream Analytics SQL over it, functions in WebAssembly, a
+/// durable pool, batched Azure ML scoring, scored rows out.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, max_term_width = 100)]
+pub struct Cli {
+    /// Write logs as JSON, one object a line
+    #[arg(long, global = true)]
+    pub log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build, inspect and call user functions
+    #[command(subcommand)]
+    Udf(udf::UdfCommand),
+}
+
+impl Cli {
+    /// The log filter when FOREBAY_LOG does not give one: commands that print results log only warnings.
+    pub fn default_log(&self) -> &'static str {
+        match self.command {
+            _ => "error",
+        }
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Udf(command) => udf::run(command),
+        }
+    }
+}

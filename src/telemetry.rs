@@ -1,1 +1,159 @@
-//! To come.
+//! What the process says about itself: `/metrics`, `/healthz`, `/readyz` on a local port.
+//!
+//! In: a function that gives a [`Report`] when asked. Out: HTTP answers. Invariant: a scrape computes the numbers, so
+//! nothing grows while nobody scrapes. Not here: what the numbers mean (the ledger is the journal's).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+/// One number with its labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Without the prefix `forebay_` and, for a counter, without the suffix `_total`.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: SampleKind,
+    pub labels: Vec<(&'static str, String)>,
+    pub value: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampleKind {
+    Counter,
+    Gauge,
+}
+
+/// The state of a running job at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub samples: Vec<Sample>,
+    /// Why the process should be replaced; empty when it is well.
+    pub sick: Vec<String>,
+    /// Why the job does not do all of its work just now; empty when it is ready.
+    pub not_ready: Vec<String>,
+}
+
+type Source = Arc<dyn Fn() -> Report + Send + Sync>;
+
+/// Serves until `shutdown` resolves. The listener is the caller's, so that its port may be picked by the system.
+///
+/// # Errors
+/// What the listener says.
+pub async fn serve(listener: TcpListener, report: Source, shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|State(report): State<Source>| async move { verdict(report().sick) }))
+        .route("/readyz", get(|State(report): State<Source>| async move { verdict(report().not_ready) }))
+        .with_state(report);
+    axum::serve(listener, app).with_graceful_shutdown(shutdown).await
+}
+
+/// Binds the metrics port.
+///
+/// # Errors
+/// The address and the system's reason, with what to do.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+}
+
+/// The metrics port cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics cannot listen on {address}: {source}; set another `listen` in [metrics], or `enabled = false`")]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+fn verdict(problems: Vec<String>) -> impl IntoResponse {
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(serde_json::json!({ "ok": problems.is_empty(), "problems": problems })))
+}
+
+async fn metrics(State(report): State<Source>) -> impl IntoResponse {
+    match render(report().samples) {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], error.to_string()),
+    }
+}
+
+/// The samples in the OpenMetrics text form.
+///
+/// # Errors
+/// When the encoder refuses a name or label, which the names used here never cause.
+pub fn render(samples: Vec<Sample>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("forebay");
+    registry.register_collector(Box::new(Samples(samples)));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Samples(Vec<Sample>);
+
+impl Collector for Samples {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut families: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
+        for sample in &self.0 {
+            families.entry(sample.name).or_default().push(sample);
+        }
+        for (name, family) in families {
+            let Some(first) = family.first() else { continue };
+            let kind = match first.kind {
+                SampleKind::Counter => MetricType::Counter,
+                SampleKind::Gauge => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(name, first.help, None, kind)?;
+            for sample in family {
+                let encoder = metric.encode_family(&sample.labels)?;
+                match sample.kind {
+                    SampleKind::Counter => ConstCounter::new(sample.value).encode(encoder)?,
+                    SampleKind::Gauge => ConstGauge::new(sample.value).encode(encoder)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(name: &'static str, kind: SampleKind, input: &str, value: f64) -> Sample {
+        Sample { name, help: "a number", kind, labels: vec![("input", input.to_owned())], value }
+    }
+
+    #[test]
+    fn families_are_grouped_and_counters_get_their_suffix() {
+        let samples = vec![
+            sample("received", SampleKind::Counter, "a", 3.0),
+            sample("pool_bytes", SampleKind::Gauge, "a", 7.5),
+            sample("received", SampleKind::Counter, "b\"", 4.0),
+        ];
+        let text = render(samples).unwrap();
+        assert!(text.contains("# TYPE forebay_received counter"), "{text}");
+        assert!(text.contains("forebay_received_total{input=\"a\"} 3.0"), "{text}");
+        assert!(text.contains("forebay_received_total{input=\"b\\\"\"} 4.0"), "{text}");
+        assert!(text.contains("forebay_pool_bytes{input=\"a\"} 7.5"), "{text}");
+        assert_eq!(text.matches("# TYPE forebay_received ").count(), 1);
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -10,6 +10,8 @@ mod cli;
 mod crash;
 #[path = "it/end_to_end.rs"]
 mod end_to_end;
+#[path = "it/harness.rs"]
+mod harness;
 #[path = "it/job.rs"]
 mod job;
 #[path = "it/journal.rs"]

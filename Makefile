@@ -1,0 +1,70 @@
+# The two commands a newcomer needs are `make demo` and `make test`. Everything else is listed by `make help`.
+SHELL := /bin/sh
+CARGO ?= cargo
+PYTHON ?= python3
+AML_VENV ?= $(CURDIR)/target/aml-venv
+WASM_TARGET := wasm32-unknown-unknown
+COMPONENTS := udfs/target/components
+
+.PHONY: help demo test check bench udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: tools ## build the functions and the binary, then run the whole job with everything embedded (under 60 s after the build)
+	$(CARGO) build --release --locked
+	sh udfs/build.sh target/release/forebay
+	target/release/forebay demo $(DEMO_ARGS)
+
+test: tools test-peers ## install the test peers and pass all tests
+	$(CARGO) build --locked
+	sh udfs/build.sh target/debug/forebay
+	FOREBAY_AML_VENV="$(AML_VENV)" $(CARGO) test --locked
+
+check: tools fmt clippy doc test ## what continuous integration runs: formatting, lints, docs, tests
+
+bench: tools peers-mosquitto ## print the figures (release build; needs mosquitto)
+	$(CARGO) build --release --locked
+	sh udfs/build.sh target/release/forebay
+	$(CARGO) bench --locked --bench figures
+
+udfs: tools ## build the example functions as components into udfs/target/components
+	$(CARGO) build --locked
+	sh udfs/build.sh target/debug/forebay
+
+fmt:
+	$(CARGO) fmt --check
+	cd udfs && $(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustup, then try again" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: install gcc or clang (Debian: apt-get install build-essential)" >&2; exit 1; }
+	@if command -v rustup >/dev/null; then \
+	  rustup target list --installed | grep -qx $(WASM_TARGET) || rustup target add $(WASM_TARGET); \
+	else \
+	  [ -d "$$(rustc --print sysroot)/lib/rustlib/$(WASM_TARGET)" ] || { echo "the Rust target $(WASM_TARGET) is missing and rustup is not here to add it" >&2; exit 1; }; \
+	fi
+
+test-peers: peers-mosquitto peers-aml ## the real counterparts of the tests: mosquitto and Azure ML's inference server
+
+peers-mosquitto:
+	@if command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq mosquitto; \
+	else echo "mosquitto is missing: run  sudo apt-get install mosquitto  (Debian, Ubuntu), then try again" >&2; exit 1; fi
+
+peers-aml:
+	@if [ -f "$(AML_VENV)/.filled" ]; then :; else \
+	  $(PYTHON) -m venv "$(AML_VENV)" || { echo "python3 with venv is missing: run  sudo apt-get install python3-venv , then try again" >&2; exit 1; }; \
+	  "$(AML_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/aml-server/requirements.txt \
+	  || { echo "the Azure ML inference server did not install: see pip's message above; it needs Python 3.9 to 3.12" >&2; exit 1; }; \
+	  touch "$(AML_VENV)/.filled"; fi
+
+clean: ## remove what was built, but not the test peers
+	$(CARGO) clean
+	rm -rf udfs/target

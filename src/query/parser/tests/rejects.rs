@@ -1,0 +1,879 @@
+//! What the grammar refuses: the whole drawn error.
+
+use expect_test::{Expect, expect};
+
+use super::{errors, parse};
+
+/// The errors of each text, one after the other.
+fn check(texts: &[&str], want: Expect) {
+    let drawn: Vec<String> = texts.iter().map(|text| errors(text)).collect();
+    want.assert_eq(&drawn.join("\n"));
+}
+
+#[test]
+fn statements_of_other_dialects() {
+    check(
+        &["DECLARE @a bigint", "INSERT INTO o SELECT a FROM x", "UPDATE x", "DROP TABLE x", "IF 1 = 1"],
+        expect![[r#"
+            error: variables are not in the language
+              --> q.asaql:1:1
+               |
+             1 | DECLARE @a bigint
+               | ^^^^^^^ expected `SELECT`, `WITH` or `CREATE TABLE`, found `DECLARE`
+               = help: write the value where it is used, or read it from a reference input
+
+            error: INSERT is not in the language
+              --> q.asaql:1:1
+               |
+             1 | INSERT INTO o SELECT a FROM x
+               | ^^^^^^ expected `SELECT`, `WITH` or `CREATE TABLE`, found `INSERT`
+               = help: write `SELECT … INTO output FROM input`
+
+            error: changing stored data is not in the language
+              --> q.asaql:1:1
+               |
+             1 | UPDATE x
+               | ^^^^^^ expected `SELECT`, `WITH` or `CREATE TABLE`, found `UPDATE`
+               = help: a query only turns events into rows: `SELECT … INTO output`
+
+            error: database commands are not in the language
+              --> q.asaql:1:1
+               |
+             1 | DROP TABLE x
+               | ^^^^ expected `SELECT`, `WITH` or `CREATE TABLE`, found `DROP`
+               = help: inputs and outputs are named in the job file
+
+            error: procedures are not in the language
+              --> q.asaql:1:1
+               |
+             1 | IF 1 = 1
+               | ^^ expected `SELECT`, `WITH` or `CREATE TABLE`, found `IF`
+               = help: write `CASE` for a choice, a function for a computation
+        "#]],
+    );
+}
+
+#[test]
+fn clauses_of_other_dialects() {
+    check(
+        &[
+            "SELECT DISTINCT a FROM x",
+            "SELECT TOP 3 a FROM x",
+            "SELECT TOP (3) a FROM x",
+            "SELECT a FROM x ORDER BY a",
+            "SELECT a FROM x WHERE a = 1 LIMIT 10",
+            "SELECT a FROM x LIMIT 10",
+            "SELECT a FROM x EXCEPT SELECT a FROM y",
+            "SELECT a FROM x MATCH_RECOGNIZE (LIMIT DURATION(minute, 1))",
+            "SELECT SUM(a) OVER (ORDER BY t ROWS 3 PRECEDING) FROM x",
+        ],
+        expect![[r#"
+            error: SELECT DISTINCT is not in the language
+              --> q.asaql:1:8
+               |
+             1 | SELECT DISTINCT a FROM x
+               |        ^^^^^^^^ a stream has no end to compare with
+               = help: group by the columns and a window: `GROUP BY a, b, TumblingWindow(second, 10)`
+
+            error: SELECT TOP is not in the language
+              --> q.asaql:1:8
+               |
+             1 | SELECT TOP 3 a FROM x
+               |        ^^^ a stream has no end to count to
+               = help: write `TopOne() OVER (ORDER BY …)` or `CollectTop(n) OVER (ORDER BY …)` and group by a window
+
+            error: SELECT TOP is not in the language
+              --> q.asaql:1:8
+               |
+             1 | SELECT TOP (3) a FROM x
+               |        ^^^ a stream has no end to count to
+               = help: write `TopOne() OVER (ORDER BY …)` or `CollectTop(n) OVER (ORDER BY …)` and group by a window
+
+            error: ORDER BY is not in the language
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x ORDER BY a
+               |                 ^^^^^ a stream has no end to sort at
+               = help: rows come in the order of time; `ORDER BY` stands only inside `OVER (…)` of TopOne, CollectTop and the percentiles
+
+            error: LIMIT is not in the language
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a = 1 LIMIT 10
+               |                             ^^^^^ a stream has no end to count to
+               = help: take the first rows of a window with `CollectTop(n) OVER (ORDER BY …)` and `GROUP BY` a window
+
+            error: LIMIT is not in the language
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x LIMIT 10
+               |                 ^^^^^ a stream has no end to count to
+               = help: take the first rows of a window with `CollectTop(n) OVER (ORDER BY …)` and `GROUP BY` a window
+
+            error: EXCEPT is not in the language
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x EXCEPT SELECT a FROM y
+               |                 ^^^^^^ only `UNION` combines SELECTs
+               = help: use a `LEFT JOIN` and `WHERE … IS NULL` for what is absent, a `JOIN` for what is in both
+
+            error: MATCH_RECOGNIZE is not supported yet
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x MATCH_RECOGNIZE (LIMIT DURATION(minute, 1))
+               |                 ^^^^^^^^^^^^^^^ patterns over rows
+               = help: compare a row with earlier ones by `LAG(…) OVER (…)` or `LAST(…) OVER (… WHEN …)`
+
+            error: frames of rows are not in the language
+              --> q.asaql:1:32
+               |
+             1 | SELECT SUM(a) OVER (ORDER BY t ROWS 3 PRECEDING) FROM x
+               |                                ^^^^ expected `LIMIT DURATION(unit, n)`
+               = help: the rows looked at are limited by time: `OVER (LIMIT DURATION(minute, 5))`
+        "#]],
+    );
+}
+
+#[test]
+fn subqueries() {
+    check(
+        &[
+            "SELECT a FROM (SELECT b FROM x)",
+            "SELECT (SELECT b FROM x) AS c FROM y",
+            "SELECT a FROM x WHERE a IN (SELECT b FROM y)",
+            "SELECT a FROM x WHERE EXISTS (SELECT b FROM y)",
+        ],
+        expect![[r#"
+            error: subqueries are not in the language
+              --> q.asaql:1:15
+               |
+             1 | SELECT a FROM (SELECT b FROM x)
+               |               ^ a SELECT cannot stand here
+               = help: name it as a step, `WITH step AS (SELECT …)`, and use or join the step
+
+            error: subqueries are not in the language
+              --> q.asaql:1:8
+               |
+             1 | SELECT (SELECT b FROM x) AS c FROM y
+               |        ^ a SELECT cannot stand here
+               = help: name it as a step, `WITH step AS (SELECT …)`, and use or join the step
+
+            error: subqueries are not in the language
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a IN (SELECT b FROM y)
+               |                             ^^^^^^ a SELECT cannot stand here
+               = help: name it as a step, `WITH step AS (SELECT …)`, and use or join the step
+
+            error: subqueries are not in the language
+              --> q.asaql:1:23
+               |
+             1 | SELECT a FROM x WHERE EXISTS (SELECT b FROM y)
+               |                       ^^^^^^ a SELECT cannot stand here
+               = help: name it as a step, `WITH step AS (SELECT …)`, and use or join the step
+        "#]],
+    );
+}
+
+#[test]
+fn joins_and_apply() {
+    check(
+        &[
+            "SELECT a FROM x RIGHT JOIN y ON 1 = 1",
+            "SELECT a FROM x FULL OUTER JOIN y ON 1 = 1",
+            "SELECT a FROM x CROSS JOIN y",
+            "SELECT a FROM x, y",
+            "SELECT a FROM x JOIN y WHERE 1 = 1",
+            "SELECT a FROM x CROSS APPLY GetArrayLength(a) AS b",
+            "SELECT a FROM x CROSS APPLY GetArrayElement(a) AS b",
+            "SELECT a FROM x CROSS APPLY GetArrayElements(a)",
+            "SELECT a FROM x LEFT y ON 1 = 1",
+        ],
+        expect![[r#"
+            error: RIGHT JOIN is not in the language
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x RIGHT JOIN y ON 1 = 1
+               |                 ^^^^^^^^^^ expected `JOIN` or `LEFT JOIN`
+               = help: swap the two inputs and write `LEFT JOIN`
+
+            error: FULL JOIN is not in the language
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x FULL OUTER JOIN y ON 1 = 1
+               |                 ^^^^^^^^^^ expected `JOIN` or `LEFT JOIN`
+               = help: write a `LEFT JOIN` each way and combine them with `UNION`
+
+            error: CROSS JOIN is not in the language
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x CROSS JOIN y
+               |                 ^^^^^^^^^^ expected `JOIN` or `LEFT JOIN`
+               = help: write `JOIN … ON` with a condition
+
+            error: FROM names one input
+              --> q.asaql:1:16
+               |
+             1 | SELECT a FROM x, y
+               |                ^ inputs are not listed with commas
+               = help: write `JOIN other ON … AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`, or `UNION`
+
+            error: unexpected `WHERE`
+              --> q.asaql:1:24
+               |
+             1 | SELECT a FROM x JOIN y WHERE 1 = 1
+               |                        ^^^^^ expected `ON` and the condition of the join
+               = help: two streams are joined within a time: `ON a.id = b.id AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`
+
+            error: APPLY cannot take `GetArrayLength`
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x CROSS APPLY GetArrayLength(a) AS b
+               |                             ^^^^^^^^^^^^^^ expected `GetArrayElements` or `GetRecordProperties`
+               = help: other functions are called in the SELECT list or in WHERE
+
+            error: APPLY cannot take `GetArrayElement`
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x CROSS APPLY GetArrayElement(a) AS b
+               |                             ^^^^^^^^^^^^^^^ expected `GetArrayElements` or `GetRecordProperties`
+               = help: did you mean `GetArrayElements`?
+
+            error: the query ends too early
+              --> q.asaql:1:48
+               |
+             1 | SELECT a FROM x CROSS APPLY GetArrayElements(a)
+               |                                                ^ expected a name for what APPLY gives
+               = help: write `APPLY GetArrayElements(…) AS element`
+
+            error: unexpected `y`
+              --> q.asaql:1:22
+               |
+             1 | SELECT a FROM x LEFT y ON 1 = 1
+               |                      ^ expected `JOIN` after `LEFT`
+        "#]],
+    );
+}
+
+#[test]
+fn from_and_into() {
+    check(
+        &[
+            "SELECT 1 AS one",
+            "SELECT a WHERE b = 1",
+            "SELECT a FROM x INTO o",
+            "WITH s AS (SELECT a INTO o FROM x) SELECT a FROM s",
+            "SELECT a FROM x UNION SELECT a INTO o FROM y",
+            "SELECT a FROM my-input",
+            "SELECT a INTO plant.rides FROM x",
+            "SELECT a FROM x PARTITION BY k INTO 1",
+        ],
+        expect![[r#"
+            error: a SELECT needs FROM
+              --> q.asaql:1:16
+               |
+             1 | SELECT 1 AS one
+               |                ^ expected `FROM` and the name of an input or a step
+               = help: every row comes from an event: `SELECT 1 AS one FROM input`
+
+            error: a SELECT needs FROM
+              --> q.asaql:1:10
+               |
+             1 | SELECT a WHERE b = 1
+               |          ^^^^^ expected `FROM` and the name of an input or a step
+               = help: every row comes from an event: `SELECT 1 AS one FROM input`
+
+            error: INTO stands behind FROM
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x INTO o
+               |                 ^^^^ expected before `FROM`
+               = help: write `SELECT … INTO output FROM input`
+
+            error: INTO cannot stand inside WITH
+              --> q.asaql:1:21
+               |
+             1 | WITH s AS (SELECT a INTO o FROM x) SELECT a FROM s
+               |                     ^^^^ a step has no output
+               = help: write `INTO` in the SELECT that reads the step
+
+            error: INTO belongs to the first SELECT of a UNION
+              --> q.asaql:1:37
+               |
+             1 | SELECT a FROM x UNION SELECT a INTO o FROM y
+               |                                     ^ the whole union goes to one output
+               = help: move `INTO o` before the first `FROM`
+
+            error: unexpected `-`
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM my-input
+               |                 ^ an input has a plain name
+               = help: a name with other characters than letters, digits and `_` is written in brackets: `[my-name]`
+
+            error: unexpected `.`
+              --> q.asaql:1:20
+               |
+             1 | SELECT a INTO plant.rides FROM x
+               |                    ^ an output has a plain name
+               = help: a name with other characters than letters, digits and `_` is written in brackets: `[my-name]`
+
+            error: a number of partitions is a whole number above 1
+              --> q.asaql:1:37
+               |
+             1 | SELECT a FROM x PARTITION BY k INTO 1
+               |                                     ^ expected 2 or more
+               = help: leave `INTO n` out: it is only a hint
+        "#]],
+    );
+}
+
+#[test]
+fn clauses_out_of_order() {
+    check(
+        &[
+            "SELECT a FROM x GROUP BY a WHERE b = 1",
+            "SELECT a FROM x WHERE a = 1 JOIN y ON 1 = 1",
+            "SELECT a FROM x WHERE a = 1 TIMESTAMP BY t",
+            "SELECT a FROM x WHERE a = 1 WHERE b = 1",
+        ],
+        expect![[r#"
+            error: WHERE is misplaced or written twice
+              --> q.asaql:1:28
+               |
+             1 | SELECT a FROM x GROUP BY a WHERE b = 1
+               |                            ^^^^^ cannot stand here
+               = help: the order is SELECT, INTO, FROM (TIMESTAMP BY, PARTITION BY, JOIN), WHERE, GROUP BY, HAVING, UNION
+
+            error: JOIN is misplaced
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a = 1 JOIN y ON 1 = 1
+               |                             ^^^^ joins stand behind the first input of FROM
+               = help: the order is SELECT, INTO, FROM (TIMESTAMP BY, PARTITION BY, JOIN), WHERE, GROUP BY, HAVING, UNION
+
+            error: TIMESTAMP BY is misplaced or written twice
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a = 1 TIMESTAMP BY t
+               |                             ^^^^^^^^^ stands right behind the name of its input
+               = help: the order is SELECT, INTO, FROM (TIMESTAMP BY, PARTITION BY, JOIN), WHERE, GROUP BY, HAVING, UNION
+
+            error: WHERE is misplaced or written twice
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a = 1 WHERE b = 1
+               |                             ^^^^^ cannot stand here
+               = help: the order is SELECT, INTO, FROM (TIMESTAMP BY, PARTITION BY, JOIN), WHERE, GROUP BY, HAVING, UNION
+        "#]],
+    );
+}
+
+#[test]
+fn scripts() {
+    check(
+        &[
+            "",
+            "-- nothing",
+            "CREATE TABLE x (a bigint)",
+            "WITH s AS (SELECT a FROM x)",
+            "WITH s AS (SELECT a FROM x) SELECT a FROM s WITH t AS (SELECT a FROM x) SELECT a FROM t",
+            "SELECT a FROM x; WITH s AS (SELECT a FROM x) SELECT a FROM s",
+            "CREATE VIEW v",
+            "WITH s AS SELECT a FROM x",
+        ],
+        expect![[r#"
+            error: the script has no SELECT
+              --> q.asaql
+               = help: write at least `SELECT * INTO output FROM input`
+
+            error: the script has no SELECT
+              --> q.asaql
+               = help: write at least `SELECT * INTO output FROM input`
+
+            error: the script has no SELECT
+              --> q.asaql
+               = help: write at least `SELECT * INTO output FROM input`
+
+            error: the query ends too early
+              --> q.asaql:1:28
+               |
+             1 | WITH s AS (SELECT a FROM x)
+               |                            ^ expected `,` and another step, or the `SELECT` that uses the steps
+
+            error: a script has one WITH
+              --> q.asaql:1:45
+               |
+             1 | WITH s AS (SELECT a FROM x) SELECT a FROM s WITH t AS (SELECT a FROM x) SELECT a FROM t
+               |                                             ^^^^ a second `WITH`
+               = help: write all steps behind the first `WITH`, separated by commas
+
+            error: WITH stands behind a SELECT
+              --> q.asaql:1:18
+               |
+             1 | SELECT a FROM x; WITH s AS (SELECT a FROM x) SELECT a FROM s
+               |                  ^^^^ expected before the first `SELECT`
+               = help: every SELECT of a script can use the steps of the one WITH at its start
+
+            error: unexpected `VIEW`
+              --> q.asaql:1:8
+               |
+             1 | CREATE VIEW v
+               |        ^^^^ expected `TABLE`
+               = help: the only thing to create is `CREATE TABLE input (column type, …)`
+
+            error: unexpected `SELECT`
+              --> q.asaql:1:11
+               |
+             1 | WITH s AS SELECT a FROM x
+               |           ^^^^^^ expected `(` and the step's `SELECT`
+        "#]],
+    );
+}
+
+#[test]
+fn case_and_cast() {
+    check(
+        &[
+            "SELECT CASE WHEN a > 1 THEN 'x' END AS r FROM x",
+            "SELECT CASE a ELSE 1 END AS r FROM x",
+            "SELECT CASE WHEN a = 1 THEN 2 FROM x",
+            "SELECT CAST(a AS nvarchar(64)) AS s FROM x",
+            "SELECT CAST(a AS nvarchar) AS s FROM x",
+            "SELECT CAST(a AS int) AS s FROM x",
+            "SELECT CAST(a AS bigit) AS s FROM x",
+            "SELECT CAST(a, bigint) AS s FROM x",
+            "CREATE TABLE x (a string)",
+            "CREATE TABLE x (a bigint NOT NULL)",
+        ],
+        expect![[r#"
+            error: CASE needs ELSE
+              --> q.asaql:1:33
+               |
+             1 | SELECT CASE WHEN a > 1 THEN 'x' END AS r FROM x
+               |                                 ^^^ expected `ELSE` before `END`
+               = help: write `ELSE NULL` where nothing else fits
+
+            error: unexpected `ELSE`
+              --> q.asaql:1:15
+               |
+             1 | SELECT CASE a ELSE 1 END AS r FROM x
+               |               ^^^^ expected `WHEN`
+
+            error: unexpected `FROM`
+              --> q.asaql:1:31
+               |
+             1 | SELECT CASE WHEN a = 1 THEN 2 FROM x
+               |                               ^^^^ expected `WHEN`, `ELSE` or an operator
+
+            error: only nvarchar(max) exists
+              --> q.asaql:1:18
+               |
+             1 | SELECT CAST(a AS nvarchar(64)) AS s FROM x
+               |                  ^^^^^^^^^^^^ expected `nvarchar(max)`
+               = help: write `nvarchar(max)`; `LEFT(text, n)` shortens a text
+
+            error: only nvarchar(max) exists
+              --> q.asaql:1:18
+               |
+             1 | SELECT CAST(a AS nvarchar) AS s FROM x
+               |                  ^^^^^^^^ expected `nvarchar(max)`
+               = help: write `nvarchar(max)`; `LEFT(text, n)` shortens a text
+
+            error: `int` is no type of the language
+              --> q.asaql:1:18
+               |
+             1 | SELECT CAST(a AS int) AS s FROM x
+               |                  ^^^ expected a type
+               = help: write `bigint`
+
+            error: `bigit` is no type of the language
+              --> q.asaql:1:18
+               |
+             1 | SELECT CAST(a AS bigit) AS s FROM x
+               |                  ^^^^^ expected a type
+               = help: write `bigint`
+
+            error: unexpected `,`
+              --> q.asaql:1:14
+               |
+             1 | SELECT CAST(a, bigint) AS s FROM x
+               |              ^ expected `AS` and a type
+               = help: write `CAST(… AS bigint)`
+
+            error: `string` is no type of the language
+              --> q.asaql:1:19
+               |
+             1 | CREATE TABLE x (a string)
+               |                   ^^^^^^ expected a type
+               = help: write `nvarchar(max)`
+
+            error: unexpected `NOT`
+              --> q.asaql:1:26
+               |
+             1 | CREATE TABLE x (a bigint NOT NULL)
+               |                          ^^^ expected `,` and another column, or `)`
+        "#]],
+    );
+}
+
+#[test]
+fn expressions() {
+    check(
+        &[
+            "SELECT a, FROM x",
+            "SELECT FROM x",
+            "SELECT a FROM x WHERE",
+            "SELECT a FROM x WHERE a < b < c",
+            "SELECT a = b AS c FROM x",
+            "SELECT order FROM x",
+            "SELECT a AS end FROM x",
+            "SELECT a + FROM x",
+            "SELECT a FROM x WHERE a IS 1",
+            "SELECT a FROM x WHERE a = NOT b",
+            "SELECT f(a FROM x",
+            "SELECT f(a b) FROM x",
+            "SELECT (a + 1 FROM x",
+            "SELECT a.* AS b, (a.*) FROM x",
+            "SELECT * + 1 FROM x",
+            "SELECT LAG(a) OVER (LIMIT 5) FROM x",
+            "SELECT LAG(a) OVER (LIMIT DURATION(minute, 1) LIMIT DURATION(minute, 2)) FROM x",
+            "SELECT \"[a] b\" FROM x",
+        ],
+        expect![[r#"
+            error: unexpected `FROM`
+              --> q.asaql:1:11
+               |
+             1 | SELECT a, FROM x
+               |           ^^^^ expected an expression
+               = help: remove the comma before `FROM`
+
+            error: unexpected `FROM`
+              --> q.asaql:1:8
+               |
+             1 | SELECT FROM x
+               |        ^^^^ expected an expression
+
+            error: the query ends too early
+              --> q.asaql:1:22
+               |
+             1 | SELECT a FROM x WHERE
+               |                      ^ expected an expression
+
+            error: comparisons do not chain
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a < b < c
+               |                             ^ a second comparison, `<`
+               = help: join comparisons with `AND`: `a < b AND b < c`
+
+            error: a column has two names
+              --> q.asaql:1:14
+               |
+             1 | SELECT a = b AS c FROM x
+               |              ^^ it is already called `a`
+               = help: `name = expression` gives a name; a comparison goes into parentheses: `(a = b) AS same`
+
+            error: unexpected `order`
+              --> q.asaql:1:8
+               |
+             1 | SELECT order FROM x
+               |        ^^^^^ expected an expression
+               = help: `order` is a reserved word; as a name it is written `[order]`
+
+            error: unexpected `end`
+              --> q.asaql:1:13
+               |
+             1 | SELECT a AS end FROM x
+               |             ^^^ expected the name of the column
+               = help: `end` is a reserved word; as a name it is written `[end]`
+
+            error: unexpected `FROM`
+              --> q.asaql:1:12
+               |
+             1 | SELECT a + FROM x
+               |            ^^^^ expected an expression
+
+            error: unexpected `1`
+              --> q.asaql:1:28
+               |
+             1 | SELECT a FROM x WHERE a IS 1
+               |                            ^ expected `NULL` or `NOT NULL`
+               = help: `IS` only tests for NULL; values are compared with `=`
+
+            error: NOT cannot stand here
+              --> q.asaql:1:27
+               |
+             1 | SELECT a FROM x WHERE a = NOT b
+               |                           ^^^ a condition where a value is expected
+               = help: put the condition in parentheses: `(NOT …)`
+
+            error: unexpected `FROM`
+              --> q.asaql:1:12
+               |
+             1 | SELECT f(a FROM x
+               |            ^^^^ expected `,` and another argument, or `)`
+
+            error: unexpected `b`
+              --> q.asaql:1:12
+               |
+             1 | SELECT f(a b) FROM x
+               |            ^ expected `,` and another argument, or `)`
+
+            error: unexpected `FROM`
+              --> q.asaql:1:15
+               |
+             1 | SELECT (a + 1 FROM x
+               |               ^^^^ expected `)`
+
+            error: unexpected `AS`
+              --> q.asaql:1:12
+               |
+             1 | SELECT a.* AS b, (a.*) FROM x
+               |            ^^ expected `,`, `AS`, `INTO` or `FROM`
+
+            error: unexpected `+`
+              --> q.asaql:1:10
+               |
+             1 | SELECT * + 1 FROM x
+               |          ^ expected `,`, `AS`, `INTO` or `FROM`
+
+            error: unexpected `5`
+              --> q.asaql:1:27
+               |
+             1 | SELECT LAG(a) OVER (LIMIT 5) FROM x
+               |                           ^ expected `DURATION(unit, n)` after `LIMIT`
+               = help: write `LIMIT DURATION(second, 60)`
+
+            error: `LIMIT` is written twice
+              --> q.asaql:1:47
+               |
+             1 | SELECT LAG(a) OVER (LIMIT DURATION(minute, 1) LIMIT DURATION(minute, 2)) FROM x
+               |                                               ^^^^^ a second one in the same `OVER`
+
+            error: a path in double quotes has names in brackets only
+              --> q.asaql:1:8
+               |
+             1 | SELECT "[a] b" FROM x
+               |        ^^^^^^^ expected `"[a][b]"`
+               = help: a text stands in single quotes: `'[a]'`
+        "#]],
+    );
+}
+
+#[test]
+fn misspelt_keywords() {
+    check(
+        &[
+            "SELCT a FROM x",
+            "SELECT a FORM x",
+            "SELECT a FROM x WEHRE a = 1",
+            "SELECT a FROM x TIMESTMP BY t",
+            "SELECT a FROM x WHERE a = 1 GRUOP BY a",
+            "SELECT CASE WHEN a = 1 THN 2 ELSE 3 END FROM x",
+            "SELECT LAG(a) OVER (LIMT DURATION(minute, 1)) FROM x",
+        ],
+        expect![[r#"
+            error: unexpected `SELCT`
+              --> q.asaql:1:1
+               |
+             1 | SELCT a FROM x
+               | ^^^^^ did you mean `SELECT`?
+
+            error: unexpected `FORM`
+              --> q.asaql:1:10
+               |
+             1 | SELECT a FORM x
+               |          ^^^^ did you mean `FROM`?
+
+            error: unexpected `WEHRE`
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x WEHRE a = 1
+               |                 ^^^^^ did you mean `WHERE`?
+
+            error: unexpected `TIMESTMP`
+              --> q.asaql:1:17
+               |
+             1 | SELECT a FROM x TIMESTMP BY t
+               |                 ^^^^^^^^ did you mean `TIMESTAMP`?
+
+            error: unexpected `GRUOP`
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a = 1 GRUOP BY a
+               |                             ^^^^^ did you mean `GROUP`?
+
+            error: unexpected `THN`
+              --> q.asaql:1:24
+               |
+             1 | SELECT CASE WHEN a = 1 THN 2 ELSE 3 END FROM x
+               |                        ^^^ did you mean `THEN`?
+
+            error: unexpected `LIMT`
+              --> q.asaql:1:21
+               |
+             1 | SELECT LAG(a) OVER (LIMT DURATION(minute, 1)) FROM x
+               |                     ^^^^ did you mean `LIMIT`?
+        "#]],
+    );
+}
+
+#[test]
+fn tokens() {
+    check(
+        &[
+            "SELECT 'a FROM x",
+            "SELECT [a FROM x",
+            "SELECT a /* b FROM x",
+            "SELECT \"a FROM x",
+            "SELECT [] FROM x",
+            "SELECT 10s FROM x",
+            "SELECT a FROM x WHERE a == 1",
+            "SELECT a FROM x WHERE a = 1 && b = 2",
+            "SELECT a || b FROM x",
+            "SELECT `a` FROM x",
+            "SELECT a FROM x WHERE a = @b",
+            "SELECT 9223372036854775808 FROM x",
+            "SELECT 1e999 FROM x",
+        ],
+        expect![[r#"
+            error: a text is not closed
+              --> q.asaql:1:8
+               |
+             1 | SELECT 'a FROM x
+               |        ^ opened here
+               = help: close it with `'`; a quote inside a text is doubled: `'it''s'`
+
+            error: a name in brackets is not closed
+              --> q.asaql:1:8
+               |
+             1 | SELECT [a FROM x
+               |        ^ opened here
+               = help: close it with `]`; a `]` inside a name is doubled
+
+            error: a comment is not closed
+              --> q.asaql:1:10
+               |
+             1 | SELECT a /* b FROM x
+               |          ^^ opened here
+               = help: close it with `*/`; comments nest
+
+            error: a double quote is not closed
+              --> q.asaql:1:8
+               |
+             1 | SELECT "a FROM x
+               |        ^ opened here
+               = help: close it with `"`
+
+            error: a name is empty
+              --> q.asaql:1:8
+               |
+             1 | SELECT [] FROM x
+               |        ^^ expected a name between the quotes
+               = help: an empty text is written `''`
+
+            error: `10s` is no number
+              --> q.asaql:1:8
+               |
+             1 | SELECT 10s FROM x
+               |        ^^^ digits run into letters
+               = help: write numbers like `12`, `1.5` or `1e3`; units are arguments of their own: `TumblingWindow(second, 10)`
+
+            error: `==` is no operator
+              --> q.asaql:1:25
+               |
+             1 | SELECT a FROM x WHERE a == 1
+               |                         ^^ expected `=`
+               = help: equality is written `=`
+
+            error: `&&` is no operator
+              --> q.asaql:1:29
+               |
+             1 | SELECT a FROM x WHERE a = 1 && b = 2
+               |                             ^^ expected `AND`
+               = help: write `AND`; `&` works on bits
+
+            error: `||` is no operator
+              --> q.asaql:1:10
+               |
+             1 | SELECT a || b FROM x
+               |          ^^ expected `OR`
+               = help: write `OR`; texts are joined with `+` or CONCAT
+
+            error: unexpected ```
+              --> q.asaql:1:8
+               |
+             1 | SELECT `a` FROM x
+               |        ^ no part of the language
+               = help: names are quoted with brackets: `[name]`
+
+            error: unexpected `@`
+              --> q.asaql:1:27
+               |
+             1 | SELECT a FROM x WHERE a = @b
+               |                           ^ no part of the language
+               = help: the language has no variables; write the value itself
+
+            error: `9223372036854775808` does not fit a bigint
+              --> q.asaql:1:8
+               |
+             1 | SELECT 9223372036854775808 FROM x
+               |        ^^^^^^^^^^^^^^^^^^^ at most 9223372036854775807
+               = help: write it as a float: with a point
+
+            error: `1e999` does not fit a float
+              --> q.asaql:1:8
+               |
+             1 | SELECT 1e999 FROM x
+               |        ^^^^^ at most about 1.8e308
+        "#]],
+    );
+}
+
+#[test]
+fn the_first_error_of_each_statement_is_reported() {
+    let text = "SELECT a FRM x;\nSELECT COUNT(* FROM x\nSELECT b FROM x WHERE (b = 1\n  AND c = 2;\nWITH s AS (SELECT a FROM (SELECT 1)),\n t AS (SELECT a FROM)\nSELECT a, a b c FROM s\nUNION SELECT a FROM\n";
+    expect![[r#"
+        error: unexpected `FRM`
+          --> q.asaql:1:10
+           |
+         1 | SELECT a FRM x;
+           |          ^^^ did you mean `FROM`?
+
+        error: unexpected `FROM`
+          --> q.asaql:2:16
+           |
+         2 | SELECT COUNT(* FROM x
+           |                ^^^^ expected `,` and another argument, or `)`
+
+        error: unexpected `;`
+          --> q.asaql:4:12
+           |
+         4 |   AND c = 2;
+           |            ^ expected `)`
+
+        error: subqueries are not in the language
+          --> q.asaql:5:26
+           |
+         5 | WITH s AS (SELECT a FROM (SELECT 1)),
+           |                          ^ a SELECT cannot stand here
+           = help: name it as a step, `WITH step AS (SELECT …)`, and use or join the step
+
+        error: unexpected `c`
+          --> q.asaql:7:15
+           |
+         7 | SELECT a, a b c FROM s
+           |               ^ expected `,`, `AS`, `INTO` or `FROM`
+
+        5 errors
+    "#]]
+    .assert_eq(&errors(text));
+}
+
+#[test]
+fn good_statements_between_bad_ones_are_still_errors_of_the_bad_ones_only() {
+    let errors = parse("SELECT a FROM x\nSELEC b FROM x\nSELECT c FROM x", "q").expect_err("the second is misspelt");
+    assert_eq!(errors.items.len(), 1);
+    assert_eq!(errors.items[0].label, "did you mean `SELECT`?");
+}
