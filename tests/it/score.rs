@@ -70,11 +70,13 @@ impl Server {
 
 /// One server a kind, shared by the tests. `rough` is a second faulty one: it hangs and dies.
 fn server(kind: &'static str) -> &'static Server {
-    static SERVERS: [(&str, OnceLock<Server>); 6] = [
+    static SERVERS: [(&str, OnceLock<Server>); 8] = [
         ("array", OnceLock::new()),
         ("frame", OnceLock::new()),
         ("multi", OnceLock::new()),
         ("string", OnceLock::new()),
+        ("split", OnceLock::new()),
+        ("inputs", OnceLock::new()),
         ("faulty", OnceLock::new()),
         ("rough", OnceLock::new()),
     ];
@@ -265,6 +267,24 @@ async fn a_result_encoded_twice_is_decoded_and_an_error_with_status_200_isolated
     assert_eq!((failed.len(), failed[0].0, failed[0].1.reason), (1, 1, "bad_response"));
     assert!(failed[0].1.response.contains("Shape of passed values"), "{:?}", failed[0].1);
     assert_eq!(failed[0].1.request, r#"{"data":[["x"]]}"#);
+}
+
+#[tokio::test]
+async fn a_signature_that_only_a_later_swagger_version_can_tell_is_found() {
+    let scorer = start(config(&ready("split").await.url("")));
+    let rows = vec![ride_record(1, "Mon", 12, 1, 5.8), array(&["2", "Wed", "10", "2", "10"])];
+    assert_eq!(scored(&score(&scorer, rows).await), two_fares());
+    assert!(scorer.swagger_updates().borrow().as_ref().unwrap().contains("\"openapi\": \"3.0.3\""));
+}
+
+#[tokio::test]
+async fn wrapped_inputs_go_with_the_constants_of_the_example_or_of_the_job() {
+    let mut config = config(&ready("inputs").await.url(""));
+    let rows = vec![ride_record(1, "Mon", 12, 1, 5.8)];
+    let result = |fare| record(&[("distance", Value::Float(5.8)), ("Scored Labels", Value::Float(fare))]);
+    assert_eq!(scored(&score(&start(config.clone()), rows.clone()).await), [result(15.92)]);
+    config.constants = vec![("GlobalParameters".into(), serde_json::json!({"factor": 2.0}))];
+    assert_eq!(scored(&score(&start(config), rows).await), [result(31.84)]);
 }
 
 // ---- faults -----------------------------------------------------------------------------------------------------

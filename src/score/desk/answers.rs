@@ -88,6 +88,9 @@ impl Desk {
             Class::Isolate { .. } if self.gate.is_probe(id) && answer.outcome == Answered::Closed => {
                 self.gate.failed(now, id, Cause::Backoff, random, None);
             }
+            Class::Busy if self.gate.is_probe(id) && self.gate.closed().is_some_and(|c| c.cause == Cause::Blocked(Blocked::Busy)) => {
+                self.gate.failed(now, id, Cause::Blocked(Blocked::Busy), random, retry_after);
+            }
             Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
             Class::TooSlow | Class::FailJob => {}
         }

@@ -148,7 +148,8 @@ fn every_row_of_the_status_table() {
     let back_off = Some(Cause::Backoff);
     let every_row = blocked(Blocked::Model);
     let bad_response = || fault(Answered::BadResponse);
-    let table: Vec<(&str, fn() -> Answer, Option<Cause>)> = vec![
+    type Line = (&'static str, fn() -> Answer, Option<Cause>);
+    let table: Vec<Line> = vec![
         ("202", || status(202), blocked(Blocked::Protocol(202))),
         ("204", || status(204), blocked(Blocked::Protocol(204))),
         ("301", || status(301), blocked(Blocked::Protocol(301))),
