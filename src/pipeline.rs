@@ -40,6 +40,7 @@ use outputs::OutputHandle;
 pub use prepare::{PrepareError, Prepared};
 pub use report::Snapshot;
 use report::Watched;
+pub use stages::score_config;
 use stop::Stop;
 
 /// Why a job cannot start or go on.
@@ -49,7 +50,9 @@ pub enum PipelineError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Metrics(#[from] telemetry::BindError),
-    #[error("statement {statement} stopped at offset {offset}: {message}; correct the query or the data and start again, or set on_error = \"dead-letter\"")]
+    #[error(
+        "statement {statement} stopped at offset {offset}: {message}; correct the query or the data and start again, or set on_error = \"dead-letter\""
+    )]
     StatementStopped { statement: SmolStr, offset: i64, message: String },
     #[error("statement {statement} stopped: {why}; repair the endpoint and start again, or set mode = \"edge\" to wait for it instead")]
     ScoringEnded { statement: SmolStr, why: String },
@@ -98,14 +101,35 @@ impl Pipeline {
 
         let outputs = stages::outputs(job, &journal, &clock, &watched)?;
         let scorers = stages::scorers(job, &journal, &watched)?;
-        let build = statement::Build { job, prepared: &prepared, journal: &journal, outputs: &outputs, scorers: &scorers, stop: &stop, health: &health, clock: &clock };
+        let build = statement::Build {
+            job,
+            prepared: &prepared,
+            journal: &journal,
+            outputs: &outputs,
+            scorers: &scorers,
+            stop: &stop,
+            health: &health,
+            clock: &clock,
+        };
         let workers = tokio::task::block_in_place(|| build.spawn_all())?;
         let (sources, intakes) = stages::sources(job, &journal, &clock, &watched, &health)?;
 
         let serving = CancellationToken::new();
         let metrics = serve(job, &watched, &serving).await?;
         tracing::info!(job = %job.name, pool = %journal.path().display(), "running");
-        Ok(Pipeline { journal, stop, health, watched, sources, intakes, workers, outputs, metrics, serving, scorers: scorers.into_values().collect() })
+        Ok(Pipeline {
+            journal,
+            stop,
+            health,
+            watched,
+            sources,
+            intakes,
+            workers,
+            outputs,
+            metrics,
+            serving,
+            scorers: scorers.into_values().collect(),
+        })
     }
 
     /// Where `/metrics`, `/healthz` and `/readyz` are; `None` when they are switched off.
@@ -147,7 +171,10 @@ impl Pipeline {
         let (scorers, drained) = (self.scorers, self.serving.clone());
         tokio::spawn(async move {
             let end = tokio::time::Instant::now() + DRAIN;
-            let busy = |s: &Scorer| s.status().state() == State::Ready && s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed) > 0;
+            let busy = |s: &Scorer| {
+                s.status().state() == State::Ready
+                    && s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed) > 0
+            };
             while tokio::time::Instant::now() < end && scorers.iter().any(busy) && !drained.is_cancelled() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

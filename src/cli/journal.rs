@@ -57,7 +57,8 @@ pub struct Of {
 impl Of {
     /// The pool's path; a job whose functions or query are broken still has a pool to look into.
     fn pool(&self) -> Result<PathBuf, (u8, String)> {
-        let text = std::fs::read_to_string(&self.job).map_err(|e| (2, format!("error: the job file {} cannot be read: {e}", self.job.display())))?;
+        let text = std::fs::read_to_string(&self.job)
+            .map_err(|e| (2, format!("error: the job file {} cannot be read: {e}", self.job.display())))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
         let pool = job.journal.path;
         if !pool.exists() {
@@ -72,7 +73,9 @@ pub fn run(command: &JournalCommand) -> ExitCode {
     let done = match command {
         JournalCommand::Status { of, json } => of.pool().and_then(|pool| status(&pool, *json)),
         JournalCommand::Verify { of } => of.pool().and_then(|pool| verified(&pool)),
-        JournalCommand::DeadLetters(DeadLetters::Ls { of, after, limit, json }) => of.pool().and_then(|pool| letters(&pool, *after, *limit, *json)),
+        JournalCommand::DeadLetters(DeadLetters::Ls { of, after, limit, json }) => {
+            of.pool().and_then(|pool| letters(&pool, *after, *limit, *json))
+        }
     };
     match done {
         Ok(text) => {
@@ -102,11 +105,25 @@ fn status(pool: &Path, json: bool) -> Result<String, (u8, String)> {
 pub fn describe(status: &Status) -> String {
     use std::fmt::Write;
     let mut out = String::new();
-    let _ = writeln!(out, "pool {}: {} in use ({} file, {} log)", status.path, bytes(status.used_bytes), bytes(status.file_bytes), bytes(status.wal_bytes));
+    let _ = writeln!(
+        out,
+        "pool {}: {} in use ({} file, {} log)",
+        status.path,
+        bytes(status.used_bytes),
+        bytes(status.file_bytes),
+        bytes(status.wal_bytes)
+    );
     let _ = writeln!(out, "\nstreams");
     for s in &status.streams {
         let name = if s.id == 0 { "inputs" } else { &s.name };
-        let _ = writeln!(out, "  {name:<24} {:>12} records in {:>6} segments, offsets {} to {}", number(s.records), number(s.segments), s.first, s.next);
+        let _ = writeln!(
+            out,
+            "  {name:<24} {:>12} records in {:>6} segments, offsets {} to {}",
+            number(s.records),
+            number(s.segments),
+            s.first,
+            s.next
+        );
     }
     let _ = writeln!(out, "\nconsumers");
     for c in &status.consumers {
@@ -143,7 +160,13 @@ pub fn ledger(status: &Status) -> String {
 
 fn verified(pool: &Path) -> Result<String, (u8, String)> {
     let report = verify(pool).map_err(failure)?;
-    let summary = format!("{} segments, {} records, {}, {} quarantined", number(report.segments), number(report.records), bytes(report.bytes), report.quarantined);
+    let summary = format!(
+        "{} segments, {} records, {}, {} quarantined",
+        number(report.segments),
+        number(report.records),
+        bytes(report.bytes),
+        report.quarantined
+    );
     if report.is_good() {
         return Ok(format!("{summary}: all checksums and all equations hold\n"));
     }
@@ -196,7 +219,7 @@ pub fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

@@ -57,7 +57,11 @@ pub fn run(args: &TestArgs) -> ExitCode {
     }
     let (mut passed, mut failed) = (0usize, 0usize);
     for verdict in files.iter().filter_map(|file| judge(file, args.filter.as_deref())) {
-        if verdict.passed { passed += 1 } else { failed += 1 }
+        if verdict.passed {
+            passed += 1
+        } else {
+            failed += 1
+        }
         if args.json {
             println!("{}", serde_json::to_string(&verdict).unwrap_or_default());
         } else if !verdict.passed {

@@ -140,7 +140,12 @@ impl Ledger {
             }
         };
         check(Edge::Input, "received = stored + undecodable + dropped", &[RECEIVED], &[STORED, UNDECODABLE, DROPPED]);
-        check(Edge::Statement, "rows in + released = filtered + failed + evaluated + held", &[ROWS_IN, RELEASED], &[FILTERED, FAILED, EVALUATED, HELD]);
+        check(
+            Edge::Statement,
+            "rows in + released = filtered + failed + evaluated + held",
+            &[ROWS_IN, RELEASED],
+            &[FILTERED, FAILED, EVALUATED, HELD],
+        );
         check(Edge::Output, "rows in = delivered + dead-lettered + dropped", &[ROWS_IN], &[DELIVERED, DEAD_LETTERED, DROPPED]);
         found
     }

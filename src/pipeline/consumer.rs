@@ -13,7 +13,7 @@ use super::flow::Flow;
 use super::mark::Mark;
 use super::scoring::Chunk;
 use crate::engine::Emitted;
-use crate::journal::{Commit, Counter, Edge, Read, Reader, Receipt, StreamId};
+use crate::journal::{Commit, Read, Reader, Receipt, StreamId};
 use crate::score::{self, Scorer};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
 use crate::value::Value;
@@ -83,12 +83,12 @@ impl Consumer {
                 continue;
             }
             self.confirm(receipt.take())?;
-            receipt = self.finish(std::mem::take(&mut read))?;
+            receipt = self.finish()?;
             committed = Instant::now();
         }
         if read > 0 {
             self.confirm(receipt.take())?;
-            receipt = self.finish(read)?;
+            receipt = self.finish()?;
         }
         self.confirm(receipt)
     }
@@ -114,15 +114,12 @@ impl Consumer {
     }
 
     /// Commits what came out since the last time, or hands it on to be scored.
-    fn finish(&mut self, read: u64) -> Result<Option<(Receipt, Option<Timestamp>)>, PipelineError> {
+    fn finish(&mut self) -> Result<Option<(Receipt, Option<Timestamp>)>, PipelineError> {
         let Emitted { rows, failures, counts, waiting, state, watermark, stopped } = self.feed.executor.take();
         if let Some(failure) = stopped {
             return Err(self.flow.stopped(&failure));
         }
-        let mut ledger: Vec<(Counter, u64)> = self.flow.counts(&counts, &mut self.held, waiting);
-        if read > 0 {
-            ledger.push((self.flow.counter(Edge::Consumer, "read"), read));
-        }
+        let ledger = self.flow.counts(&counts, &mut self.held, waiting);
         let mut commit = Commit {
             state: state.into_iter().map(super::feed::state_change).collect(),
             dead_letters: self.flow.letters(failures),

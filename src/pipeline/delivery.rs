@@ -117,7 +117,6 @@ impl Deliverer {
         };
         pending.position = self.reader.position();
         pending.read += read;
-        pending.ledger.push((self.flow.counter(Edge::Consumer, "read"), read));
         Ok(rows)
     }
 

@@ -20,8 +20,6 @@ use crate::time::Clock;
 pub struct Flow {
     pub journal: Journal,
     pub consumer: ConsumerId,
-    /// The consumer's name in the journal.
-    pub name: SmolStr,
     /// The statement it belongs to, as counters and row ids name it.
     pub statement: SmolStr,
     /// Columns of the rows it gives.
@@ -33,15 +31,14 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub fn counter(&self, edge: Edge, what: &'static str) -> Counter {
-        let name = if edge == Edge::Consumer { self.name.clone() } else { self.statement.clone() };
-        Counter::new(edge, name, what)
+    fn counter(&self, what: &'static str) -> Counter {
+        Counter::new(Edge::Statement, self.statement.clone(), what)
     }
 
     /// What the ledger learns of one stretch of work. `held` is how many rows waited for earlier ones before it, and becomes
     /// how many do now.
     pub fn counts(&self, counts: &Counts, held: &mut u64, waiting: u64) -> Vec<(Counter, u64)> {
-        let statement = |what: &'static str, n: u64| (self.counter(Edge::Statement, what), n);
+        let statement = |what: &'static str, n: u64| (self.counter(what), n);
         let mut entries = vec![
             statement("rows_in", counts.rows),
             statement("filtered", counts.filtered),
@@ -53,7 +50,7 @@ impl Flow {
         ];
         *held = waiting;
         let by_reason = |what: &'static str, reasons: &BTreeMap<Reason, u64>| -> Vec<_> {
-            reasons.iter().map(|(reason, n)| (self.counter(Edge::Statement, what).because(*reason), *n)).collect()
+            reasons.iter().map(|(reason, n)| (self.counter(what).because(*reason), *n)).collect()
         };
         entries.extend(by_reason("failed", &counts.failed));
         entries.extend(by_reason("failed", &counts.dropped));
@@ -113,11 +110,7 @@ impl Flow {
 
     /// The error of a statement whose policy is to stop.
     pub fn stopped(&self, failure: &Failure) -> PipelineError {
-        PipelineError::StatementStopped {
-            statement: self.statement.clone(),
-            offset: failure.meta.offset,
-            message: failure.message.clone(),
-        }
+        PipelineError::StatementStopped { statement: self.statement.clone(), offset: failure.meta.offset, message: failure.message.clone() }
     }
 
     /// The error of a statement whose endpoint ended it (mode `asa`).

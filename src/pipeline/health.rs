@@ -58,11 +58,7 @@ impl Health {
     /// Resolves once the job cannot go on.
     pub async fn failed(&self) -> String {
         let mut fatal = self.fatal.subscribe();
-        let result = match fatal.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            // the sender lives as long as `self`
-            Err(_) => String::new(),
-        };
-        result
+        // the sender lives as long as `self`, so the wait cannot fail
+        fatal.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
 }

@@ -47,7 +47,10 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let text = match std::fs::read_to_string(&job.query) {
         Ok(text) => text,
         Err(error) => {
-            problems.push(Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None).help("`query` in [job] names it, relative to the job file"));
+            problems.push(
+                Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None)
+                    .help("`query` in [job] names it, relative to the job file"),
+            );
             return Err(PrepareError(vec![problems]));
         }
     };

@@ -84,7 +84,11 @@ impl Watched {
         let status = self.journal.status().unwrap_or_default();
         Snapshot {
             received: total(Edge::Input, what::RECEIVED),
-            scored: ledger.iter().filter(|(c, _)| c.edge == Edge::Statement && c.what == what::EVALUATED && c.name.ends_with("/score")).map(|(_, n)| n).sum(),
+            scored: ledger
+                .iter()
+                .filter(|(c, _)| c.edge == Edge::Statement && c.what == what::EVALUATED && c.name.ends_with("/score"))
+                .map(|(_, n)| n)
+                .sum(),
             delivered: total(Edge::Output, what::DELIVERED),
             pending: status.consumers.iter().filter(|c| c.stream == StreamId::INPUTS.0).map(|c| c.pending).max().unwrap_or(0),
             dead_letters: status.dead_letters.letters,
@@ -185,7 +189,13 @@ impl Watched {
                 add("udf_seconds", "time spent in a function's calls", Counter, &of, s.nanos() as f64 / 1e9);
                 add("udf_memory_bytes_max", "largest memory an instance had", Gauge, &of, s.memory_bytes_max() as f64);
                 for (reason, failures) in s.failures() {
-                    add("udf_failures", "calls that gave a row error", Counter, &[("function", name.as_str()), ("reason", reason)], failures as f64);
+                    add(
+                        "udf_failures",
+                        "calls that gave a row error",
+                        Counter,
+                        &[("function", name.as_str()), ("reason", reason)],
+                        failures as f64,
+                    );
                 }
             }
         });
@@ -211,7 +221,9 @@ fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static st
         (Edge::Input, what::UNDECODABLE) => ("input_undecodable", "payloads, or parts of them, that are no events", "input"),
         (Edge::Input, what::DROPPED) => ("input_dropped", "events dropped, by reason", "input"),
         (Edge::Input, "redelivered") => ("source_redelivered", "messages the broker sent again that were stored already", "input"),
-        (Edge::Input, "redelivered_possible") => ("source_redelivered_possible", "messages the broker sent again, stored because nothing tells them from new ones", "input"),
+        (Edge::Input, "redelivered_possible") => {
+            ("source_redelivered_possible", "messages the broker sent again, stored because nothing tells them from new ones", "input")
+        }
         (Edge::Input, "lost_qos0") => ("source_lost_qos0", "messages with QoS 0 that could not be stored", "input"),
         (Edge::Consumer, what::READ) => ("consumer_read", "records a consumer has read", "consumer"),
         (Edge::Consumer, what::SKIPPED) => ("consumer_skipped", "records a consumer was moved past, by reason", "consumer"),

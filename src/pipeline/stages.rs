@@ -38,7 +38,13 @@ pub fn recent_records(job: &Job) -> usize {
 type Intakes = Vec<JoinHandle<Result<(), JournalError>>>;
 
 /// Connects the inputs. Last of all, so that everything behind them runs already.
-pub fn sources(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched, health: &Arc<Health>) -> Result<(Vec<MqttSource>, Intakes), PipelineError> {
+pub fn sources(
+    job: &Job,
+    journal: &Journal,
+    clock: &Clock,
+    watched: &Watched,
+    health: &Arc<Health>,
+) -> Result<(Vec<MqttSource>, Intakes), PipelineError> {
     let (mut sources, mut intakes) = (Vec::new(), Vec::new());
     for input in &job.inputs {
         let name = SmolStr::new(&input.name);
@@ -53,7 +59,8 @@ pub fn sources(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched, h
         let recent = stored.iter().map(|m| RecentRecord { packet_id: m.packet_id, topic: &m.message.topic, payload: &m.payload });
         let (source, arrivals) = MqttSource::start(config, recent, clock.clone()).map_err(|e| problem(e.to_string()))?;
         watched.add_source(name.clone(), source.stats().clone());
-        let intake = Intake { name: name.clone(), input: id, journal: journal.clone(), stats: source.stats().clone(), health: health.clone() };
+        let intake =
+            Intake { name: name.clone(), input: id, journal: journal.clone(), stats: source.stats().clone(), health: health.clone() };
         intakes.push(intake.spawn(arrivals).map_err(|source| PipelineError::System { what: "the intake thread", source })?);
         sources.push(source);
     }
@@ -120,7 +127,12 @@ pub fn outputs(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched) -
         let end = match &output.kind {
             OutputKind::Mqtt(mqtt) => {
                 let (id, _) = client_id(journal, &mqtt.broker, &format!("forebay-{}-out-{}", job.name, output.name))?;
-                let config = MqttOutputConfig { qos: qos(mqtt.qos), retain: mqtt.retain, row_id, ..MqttOutputConfig::new(broker(&mqtt.broker, id).map_err(problem)?, &mqtt.topic) };
+                let config = MqttOutputConfig {
+                    qos: qos(mqtt.qos),
+                    retain: mqtt.retain,
+                    row_id,
+                    ..MqttOutputConfig::new(broker(&mqtt.broker, id).map_err(problem)?, &mqtt.topic)
+                };
                 Output::mqtt(config).map_err(|e| problem(e.to_string()))?
             }
             OutputKind::File(file) => {
@@ -186,8 +198,16 @@ fn keep_swagger(scorer: &Scorer, journal: Journal, key: String) {
 /// # Errors
 /// When a signature that was written by hand does not hold together.
 pub fn score_config(name: &str, endpoint: &AzureMlFunction) -> Result<ScoreConfig, String> {
-    let key = endpoint.key.clone().map(|secret| -> crate::score::KeySource { Arc::new(move || secret.read().map_err(|e| format!("{e}; {}", e.help()))) });
-    let signature = endpoint.signature.as_ref().map(|written| Signature::from_written(&written_signature(written))).transpose().map_err(|e| e.to_string())?;
+    let key = endpoint
+        .key
+        .clone()
+        .map(|secret| -> crate::score::KeySource { Arc::new(move || secret.read().map_err(|e| format!("{e}; {}", e.help()))) });
+    let signature = endpoint
+        .signature
+        .as_ref()
+        .map(|written| Signature::from_written(&written_signature(written)))
+        .transpose()
+        .map_err(|e| e.to_string())?;
     Ok(ScoreConfig {
         swagger_url: endpoint.swagger_url.as_ref().map(ToString::to_string),
         key,

@@ -15,8 +15,8 @@ use super::consumer::{Consumer, Into};
 use super::delivery::Deliverer;
 use super::feed::Feed;
 use super::flow::Flow;
-use super::mark::Mark;
 use super::health::Health;
+use super::mark::Mark;
 use super::outputs::OutputHandle;
 use super::prepare::Prepared;
 use super::scoring::Scoring;
@@ -86,10 +86,20 @@ impl Build<'_> {
             }
             result
         };
-        std::thread::Builder::new().name(job.name.to_string()).spawn(body).map_err(|source| PipelineError::System { what: "a thread", source })
+        std::thread::Builder::new()
+            .name(job.name.to_string())
+            .spawn(body)
+            .map_err(|source| PipelineError::System { what: "a thread", source })
     }
 
-    fn statement(&self, number: usize, name: &SmolStr, statement: &Statement, names: &mut Vec<SmolStr>, jobs: &mut Vec<Thread>) -> Result<(), PipelineError> {
+    fn statement(
+        &self,
+        number: usize,
+        name: &SmolStr,
+        statement: &Statement,
+        names: &mut Vec<SmolStr>,
+        jobs: &mut Vec<Thread>,
+    ) -> Result<(), PipelineError> {
         let mut from: Option<(StreamId, Mark)> = None;
         let parts = statement.parts.len();
         for (i, part) in statement.parts.iter().enumerate() {
@@ -123,7 +133,8 @@ impl Build<'_> {
     ) -> Result<(), PipelineError> {
         let consumer_name = SmolStr::new(format!("statement {name}"));
         let stream = from.as_ref().map(|(stream, _)| *stream);
-        let (flow, reader) = self.flow(consumer_name.clone(), name.clone(), &statement.fingerprint, Some(part), part.columns.clone(), stream, names)?;
+        let (flow, reader) =
+            self.flow(consumer_name.clone(), name.clone(), &statement.fingerprint, Some(part), part.columns.clone(), stream, names)?;
         let state = self.journal.load_state(flow.consumer)?;
         let mut executor = self.executor(name, part)?;
         let rows = state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
@@ -134,7 +145,8 @@ impl Build<'_> {
             Some(external) => {
                 let scorer = self.scorer(external)?.clone();
                 let (chunks, waiting) = sync_channel(self.chunks(external));
-                let tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?).map_err(|e| engine(name, &e))?;
+                let tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
+                    .map_err(|e| engine(name, &e))?;
                 let scoring = Scoring { flow: flow.clone(), tail, into, mark: mark.clone(), answered: 0 };
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || scoring.run(&waiting)) });
                 Into::Score { scorer, lane: number, chunks }
@@ -145,9 +157,18 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn deliverer(&self, name: &SmolStr, statement: &Statement, part: Option<&Part>, from: Option<StreamId>, names: &mut Vec<SmolStr>) -> Result<Thread, PipelineError> {
+    fn deliverer(
+        &self,
+        name: &SmolStr,
+        statement: &Statement,
+        part: Option<&Part>,
+        from: Option<StreamId>,
+        names: &mut Vec<SmolStr>,
+    ) -> Result<Thread, PipelineError> {
         let output = self.outputs.iter().map(|(handle, _)| handle).find(|handle| handle.name().eq_ignore_ascii_case(&statement.output));
-        let output = output.cloned().ok_or_else(|| PipelineError::Output { name: statement.output.clone(), reason: "the job has no such output".to_owned() })?;
+        let output = output
+            .cloned()
+            .ok_or_else(|| PipelineError::Output { name: statement.output.clone(), reason: "the job has no such output".to_owned() })?;
         let consumer_name = SmolStr::new(format!("output {name}"));
         // rows of a stream describe themselves: they are delivered as they are, whatever the query says by now
         let fingerprint = part.map_or("rows", |_| statement.fingerprint.as_str());
@@ -192,7 +213,6 @@ impl Build<'_> {
         let flow = Flow {
             journal: self.journal.clone(),
             consumer: info.id,
-            name: consumer_name,
             statement,
             columns,
             query_version: self.prepared.query_version.clone(),
@@ -229,7 +249,9 @@ impl Build<'_> {
 
     fn scorer(&self, external: &External) -> Result<&Scorer, PipelineError> {
         let found = self.scorers.iter().find(|(name, _)| folded(name) == folded(&external.function));
-        found.map(|(_, scorer)| scorer).ok_or_else(|| PipelineError::Function { name: external.function.clone(), reason: "it has no endpoint".to_owned() })
+        found
+            .map(|(_, scorer)| scorer)
+            .ok_or_else(|| PipelineError::Function { name: external.function.clone(), reason: "it has no endpoint".to_owned() })
     }
 
     /// How many chunks may be under way: two for each request, within what memory can spare.

@@ -1,1 +1,297 @@
-//! To come.
+//! The whole job through real peers: mosquitto and Azure ML's inference server.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forebay::demo::client::{Feed, Message, Receiver};
+use forebay::demo::fleet::Fleet;
+use forebay::time::Timestamp;
+use serde_json::Value as Json;
+
+use crate::harness::{Forebay, PATIENCE, component, http, until, write};
+use crate::score::Server;
+use crate::support::Mosquitto;
+
+/// What a receiver saw, in order: row id and row.
+type Seen = Arc<Mutex<Vec<(String, Json)>>>;
+
+/// A runtime for the test's own clients.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn listen(runtime: &tokio::runtime::Runtime, broker: &Mosquitto, id: &str, topic: &str) -> (Receiver, Seen) {
+    let seen: Seen = Arc::default();
+    let sink = seen.clone();
+    let take = move |m: Message| {
+        let row = serde_json::from_slice(&m.payload).expect("an output row is JSON");
+        sink.lock().expect("seen").push((m.row_id.expect("every row has an id"), row));
+    };
+    let receiver = runtime.block_on(async { Receiver::listen(id, "127.0.0.1", broker.port, topic, take) });
+    assert!(runtime.block_on(receiver.ready(PATIENCE)), "the receiver is subscribed");
+    (receiver, seen)
+}
+
+/// Publishes `count` rides and waits for the broker's acknowledgements; answers them by id, in order.
+fn publish(runtime: &tokio::runtime::Runtime, broker: &Mosquitto, fleet: &mut Fleet, count: usize) -> Vec<(String, Json)> {
+    let at = Timestamp::parse("2026-05-01T10:00:00Z").expect("a time");
+    let rides: Vec<_> = (0..count).map(|_| fleet.ride(at)).collect();
+    let sent = rides.iter().map(|r| (r.id.clone(), serde_json::from_str(&r.payload).expect("JSON"))).collect();
+    runtime.block_on(async {
+        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        for ride in rides {
+            assert!(feed.send(&ride.topic, ride.payload).await);
+        }
+        assert!(feed.drained(PATIENCE).await, "the broker took {} of {}", feed.acknowledged(), feed.sent());
+    });
+    sent
+}
+
+/// The fares a direct call gives, by ride id.
+fn direct(
+    server: SocketAddr,
+    rides: &[(String, Json)],
+    row: impl Fn(&Json) -> Json,
+    result: impl Fn(Json) -> Vec<Json>,
+) -> HashMap<String, Json> {
+    let mut fares = HashMap::new();
+    for chunk in rides.chunks(2000) {
+        let body = serde_json::json!({ "data": chunk.iter().map(|(_, r)| row(r)).collect::<Vec<_>>() });
+        let (status, answer) = http(server, "POST", "/score", &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+        let scores = result(serde_json::from_str(&answer).expect("JSON"));
+        assert_eq!(scores.len(), chunk.len());
+        fares.extend(chunk.iter().map(|(id, _)| id.clone()).zip(scores));
+    }
+    fares
+}
+
+const FIELDS: [&str; 5] = ["vendorid", "weekday", "pickuphour", "passenger", "distance"];
+
+fn text(value: &Json) -> Json {
+    Json::String(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+fn as_array(ride: &Json) -> Json {
+    FIELDS.iter().map(|f| text(&ride[f])).collect()
+}
+
+fn as_record(ride: &Json) -> Json {
+    FIELDS.iter().map(|f| ((*f).to_owned(), ride[f].clone())).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn list(answer: Json) -> Vec<Json> {
+    answer.as_array().expect("an array").clone()
+}
+
+/// A job file over this broker, with these functions and outputs.
+fn job(dir: &Path, broker: &Mosquitto, query: &str, functions: &[(&str, SocketAddr)], outputs: &[&str], extra: &str) -> PathBuf {
+    let mut text = format!(
+        "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopics = [\"taxi/+/rides\"]\n",
+        broker.port
+    );
+    text += &format!("[functions.createArray]\ntype = \"wasm\"\ncomponent = {:?}\n", component("create_array"));
+    text += &format!("[functions.createRow]\ntype = \"wasm\"\ncomponent = {:?}\n", component("create_row"));
+    for (name, server) in functions {
+        text += &format!("[functions.{name}]\ntype = \"azureml\"\nurl = \"http://{server}/score\"\n");
+    }
+    for name in outputs {
+        text += &format!("[outputs.{name}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{name}\"\n", broker.port);
+    }
+    write(dir, "job.asaql", query);
+    write(dir, "job.toml", &(text + extra))
+}
+
+fn distinct(seen: &Seen) -> usize {
+    seen.lock()
+        .expect("seen")
+        .iter()
+        .map(|(_, row)| row["rideId"].as_str().expect("a ride id").to_owned())
+        .collect::<std::collections::HashSet<_>>()
+        .len()
+}
+
+/// Each ride came exactly once, with the fare a direct call gives.
+fn assert_scored_once(seen: &Seen, fares: &HashMap<String, Json>) {
+    let seen = seen.lock().expect("seen");
+    let mut by_ride: HashMap<&str, &Json> = HashMap::new();
+    for (id, row) in seen.iter() {
+        let ride = row["rideId"].as_str().expect("a ride id");
+        assert!(by_ride.insert(ride, &row["fare"]).is_none(), "ride {ride} came twice, the second time as {id}");
+    }
+    assert_eq!(by_ride.len(), fares.len());
+    for (ride, fare) in by_ride {
+        assert_eq!(*fare, fares[ride], "ride {ride}");
+    }
+}
+
+#[test]
+fn fifty_thousand_rides_are_scored_once_by_four_kinds_of_endpoint() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let kinds = ["array", "frame", "multi", "string"];
+    let servers: Vec<Server> = kinds.iter().map(|kind| Server::start(kind)).collect();
+    let addresses: Vec<SocketAddr> = servers.iter().map(|s| s.address()).collect();
+    let query = "
+        WITH Dataframe AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance FROM rides)
+        SELECT rideId, udf.array(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO array FROM rides;
+        SELECT rideId, udf.frame(udf.createRow(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO frame FROM rides;
+        WITH_PLACEHOLDER";
+    let query = query.replace(
+        "WITH_PLACEHOLDER",
+        "SELECT rideId, udf.multi(udf.createRow(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO multi FROM Dataframe;
+        SELECT rideId, udf.string(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO string FROM rides",
+    );
+    let functions: Vec<(&str, SocketAddr)> = kinds.iter().copied().zip(addresses.iter().copied()).collect();
+    let path = job(dir.path(), &broker, &query, &functions, &kinds, "");
+    let outputs: Vec<(Receiver, Seen)> =
+        kinds.iter().map(|k| listen(&runtime, &broker, &format!("receiver-{k}"), &format!("out/{k}"))).collect();
+    let forebay = Forebay::run(&path);
+    let rides = publish(&runtime, &broker, &mut Fleet::new(1), 50_000);
+    for (kind, (_, seen)) in kinds.iter().zip(&outputs) {
+        until(&format!("50,000 rows from {kind}:\n{}", forebay.log()), || (distinct(seen) == rides.len()).then_some(()));
+    }
+    let unpack = |answer: Json| answer["result"].as_array().expect("a result").clone();
+    let decode = |answer: Json| {
+        serde_json::from_str::<Json>(answer.as_str().expect("text")).expect("JSON")["result"].as_array().expect("a result").clone()
+    };
+    assert_scored_once(&outputs[0].1, &direct(addresses[0], &rides, as_array, list));
+    assert_scored_once(&outputs[1].1, &direct(addresses[1], &rides, as_record, list));
+    assert_scored_once(&outputs[2].1, &direct(addresses[2], &rides, as_record, unpack));
+    assert_scored_once(&outputs[3].1, &direct(addresses[3], &rides, as_array, decode));
+    assert_eq!(forebay.metric("forebay_input_received_total"), 50_000.0);
+    forebay.stop();
+}
+
+#[test]
+fn an_endpoint_that_is_down_from_the_start_gets_everything_in_order_when_it_comes_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = reserved.local_addr().expect("an address");
+    drop(reserved);
+    let query =
+        "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
+    let path = job(dir.path(), &broker, query, &[("score", address)], &["scored"], "");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/scored");
+    let mut forebay = Forebay::run(&path);
+    let rides = publish(&runtime, &broker, &mut Fleet::new(2), 20_000);
+    until("20,000 events in the pool", || (forebay.metric("forebay_input_stored_total") == 20_000.0).then_some(()));
+    assert_eq!(distinct(&seen), 0);
+    assert!(forebay.is_alive());
+    let server = Server::start_on("array", address.port());
+    until("all rides scored", || (distinct(&seen) == rides.len()).then_some(()));
+    assert_scored_once(&seen, &direct(server.address(), &rides, as_array, list));
+    let order: Vec<String> = seen.lock().expect("seen").iter().map(|(_, row)| row["rideId"].as_str().expect("id").to_owned()).collect();
+    assert_eq!(order, rides.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), "rows come in stream order");
+    forebay.stop();
+}
+
+#[test]
+fn a_full_pool_withholds_acknowledgements_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = reserved.local_addr().expect("an address");
+    drop(reserved);
+    let query = "SELECT rideId, filler, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
+    let path = job(dir.path(), &broker, query, &[("score", address)], &["scored"], "[journal]\nmax_bytes = \"4MiB\"\n");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/scored");
+    let mut forebay = Forebay::run(&path);
+    // noise does not compress, so the pool fills as it would with real bytes
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut fleet = Fleet::new(3);
+    let count = 6_000;
+    runtime.block_on(async {
+        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        for _ in 0..count {
+            let ride = fleet.ride(Timestamp::MIN);
+            let noise: String = (0..1500).map(|_| rng.alphanumeric()).collect();
+            let payload = ride.payload.replacen('{', &format!("{{\"filler\":\"{noise}\","), 1);
+            assert!(feed.send(&ride.topic, payload).await);
+        }
+        assert!(feed.drained(PATIENCE).await);
+    });
+    until("intake to stop", || (forebay.metric("forebay_pool_full") == 1.0).then_some(()));
+    let stored = forebay.metric("forebay_input_stored_total");
+    assert!(stored < f64::from(count), "the pool is too small for all: {stored}");
+    let file = std::fs::metadata(dir.path().join("test.db")).expect("the pool").len();
+    assert!(file < 8 << 20, "the pool keeps near its budget: {file} bytes");
+    assert!(forebay.is_alive());
+    assert_eq!(forebay.get("/healthz").0, 200);
+    let _server = Server::start_on("array", address.port());
+    until("all rides scored once there is room", || (distinct(&seen) == count as usize).then_some(()));
+    assert!(forebay.is_alive());
+    forebay.stop();
+}
+
+#[test]
+fn a_bad_payload_becomes_a_dead_letter_and_the_next_one_is_processed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let path = job(dir.path(), &broker, "SELECT n INTO plain FROM rides", &[], &["plain"], "");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/plain");
+    let forebay = Forebay::run(&path);
+    runtime.block_on(async {
+        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        for payload in [
+            "{\"n\":1}",
+            "not json",
+            "{\"n\":",
+            "[{\"n\":2},3,{\"n\":3}]",
+            "{\"n\":99999999999999999999}",
+            "\u{fffd}",
+            "{\"n\":4}\n{\"n\":5}",
+            "7",
+            "",
+            "{\"n\":6}",
+        ] {
+            assert!(feed.send("taxi/a/rides", payload).await);
+        }
+        assert!(feed.drained(PATIENCE).await);
+    });
+    until("six rows", || (seen.lock().expect("seen").len() == 6).then_some(()));
+    let numbers: Vec<i64> = seen.lock().expect("seen").iter().map(|(_, row)| row["n"].as_i64().expect("n")).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(forebay.metric("forebay_input_undecodable_total"), 7.0);
+    let (code, listed, _) = crate::harness::cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    assert_eq!(code, 0);
+    assert!(listed.contains("not json") && listed.contains("undecodable"), "{listed}");
+    forebay.stop();
+}
+
+#[test]
+fn tumbling_windows_close_on_a_quiet_device_and_survive_a_kill() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let query = "SELECT deviceId, COUNT(*) AS n, SUM(distance) AS total, System.Timestamp() AS at INTO windows FROM rides GROUP BY deviceId, TumblingWindow(second, 4)";
+    let path = job(dir.path(), &broker, query, &[], &["windows"], "");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/windows");
+    let mut fleet = Fleet::new(4);
+    let mut sent = 0;
+    for _ in 0..3 {
+        let forebay = Forebay::run(&path);
+        sent += publish(&runtime, &broker, &mut fleet, 500).len();
+        until("all stored", || (forebay.metric("forebay_input_stored_total") == sent as f64).then_some(()));
+        forebay.kill();
+    }
+    let forebay = Forebay::run(&path);
+    let counted = |seen: &Seen| {
+        let seen = seen.lock().expect("seen");
+        let rows: HashMap<&str, i64> = seen.iter().map(|(id, row)| (id.as_str(), row["n"].as_i64().expect("n"))).collect();
+        rows.values().sum::<i64>()
+    };
+    // nothing is sent any more: ticks alone must close the last window
+    until("every ride in exactly one window", || (counted(&seen) >= sent as i64).then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(counted(&seen), sent as i64);
+    forebay.stop();
+}

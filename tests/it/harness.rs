@@ -108,10 +108,6 @@ impl Forebay {
         self.child.try_wait().expect("a status").is_none()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Ends it at once, as a power cut would.
     pub fn kill(mut self) {
         self.child.kill().expect("kill");
@@ -123,7 +119,9 @@ impl Forebay {
         let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("kill");
         assert!(status.success());
         let log = self.log.clone();
-        until("the end after SIGTERM", || self.child.try_wait().expect("a status").inspect(|s| assert!(s.success(), "{s}\n{}", log.lock().expect("the log").join("\n"))))
+        until("the end after SIGTERM", || {
+            self.child.try_wait().expect("a status").inspect(|s| assert!(s.success(), "{s}\n{}", log.lock().expect("the log").join("\n")))
+        })
     }
 }
 
@@ -175,6 +173,16 @@ pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
 
 /// Runs the binary to its end: exit code, standard output, standard error.
 pub fn cli(dir: &Path, args: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary()).args(args).current_dir(dir).stdin(Stdio::null()).env_remove("FOREBAY_LOG").output().expect("the binary runs");
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let output = Command::new(binary())
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .env_remove("FOREBAY_LOG")
+        .output()
+        .expect("the binary runs");
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }

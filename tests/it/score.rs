@@ -17,17 +17,21 @@ use forebay::value::{Record, SmolStr, Value};
 use tokio::runtime::Handle;
 
 /// A score script under the real server; it ends with the test process.
-struct Server {
-    port: u16,
+pub struct Server {
+    pub port: u16,
     _child: Child,
 }
 
 impl Server {
-    fn start(script: &str) -> Server {
+    pub fn start(script: &str) -> Server {
+        Server::start_on(script, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+    }
+
+    /// At an address that a job was given before.
+    pub fn start_on(script: &str, port: u16) -> Server {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let venv = std::env::var_os("FOREBAY_AML_VENV").map_or_else(|| root.join("target/aml-venv"), PathBuf::from);
         assert!(venv.join(".filled").exists(), "no inference server in {}: run `make test-peers`", venv.display());
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // the shell ends the server when this process, which holds the other end of its input, is gone
         let child = Command::new("bash")
             .args(["-c", r#""$0" "$1" "$2" "$3" & server=$!; cat > /dev/null; kill $server"#])
@@ -46,6 +50,10 @@ impl Server {
             std::thread::sleep(Duration::from_millis(100));
         }
         server
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     fn call(&self, request: &str) -> Option<String> {
