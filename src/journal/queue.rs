@@ -68,6 +68,8 @@ impl Gate {
 struct State {
     lanes: BTreeMap<Lane, Waiting>,
     gate: Gate,
+    /// Commands of a lane that one transaction takes; `None`: all.
+    take_max: Option<usize>,
     flush: bool,
     closing: bool,
     /// Why nothing is taken any more.
@@ -96,8 +98,10 @@ impl State {
 
     fn take_runnable(&mut self) -> Vec<Entry> {
         let mut taken = Vec::new();
+        let take_max = self.take_max.unwrap_or(usize::MAX);
         for waiting in self.lanes.values_mut() {
-            while waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
+            let end = taken.len().saturating_add(take_max);
+            while taken.len() < end && waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
                 let entry = waiting.entries.pop_front();
                 waiting.records = waiting.records.saturating_sub(entry.as_ref().map_or(0, |e| e.records));
                 taken.extend(entry);
@@ -226,9 +230,21 @@ impl Queue {
         self.room.notify_all();
     }
 
-    /// Puts commands of a transaction that was rolled back to the front of their lanes.
+    /// The next transactions are small: what did not fit together may fit one by one.
+    pub fn shrink(&self) {
+        self.lock().take_max = Some(1);
+    }
+
+    /// A transaction was stored: the next may be twice as large.
+    pub fn grow(&self) {
+        let mut state = self.lock();
+        state.take_max = state.take_max.map(|max| max * 2).filter(|max| *max < LANE_COMMANDS_MAX);
+    }
+
+    /// Puts commands of a transaction that was rolled back to the front of their lanes; they are due at once.
     pub fn give_back(&self, entries: Vec<Entry>) {
         let mut state = self.lock();
+        state.flush = true;
         for entry in entries.into_iter().rev() {
             let waiting = state.lanes.entry(entry.lane).or_default();
             waiting.records += entry.records;
