@@ -3,6 +3,7 @@
 use expect_test::{Expect, expect};
 use forebay::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
 use forebay::query::compile;
+use forebay::query::plan::explain;
 
 fn catalog() -> Catalog {
     let input = |name: &str, kind| InputDef { name: name.into(), kind };
@@ -24,15 +25,15 @@ fn catalog() -> Catalog {
 }
 
 fn check(query: &str, expected: &Expect) {
-    match compile(query, "taxi.asaql", &catalog()) {
-        Ok(_) => panic!("it compiles: {query}"),
-        Err(problems) => expected.assert_eq(&problems.to_string()),
-    }
+    let drawn = compile(query, "taxi.asaql", &catalog()).map_or_else(|problems| problems.to_string(), |plan| explain(&plan));
+    expected.assert_eq(&drawn);
 }
 
 #[test]
 fn an_unknown_input_with_its_neighbour() {
-    check("SELECT a FROM ride", &expect![[r#"
+    check(
+        "SELECT a FROM ride",
+        &expect![[r#"
         error: no INTO, and no output is called `output`
           --> taxi.asaql:1:1
            |
@@ -48,122 +49,152 @@ fn an_unknown_input_with_its_neighbour() {
            = help: did you mean `rides`?
 
         2 errors
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_unknown_output() {
-    check("SELECT a INTO score FROM rides", &expect![[r#"
+    check(
+        "SELECT a INTO score FROM rides",
+        &expect![[r#"
         error: unknown output `score`
           --> taxi.asaql:1:15
            |
          1 | SELECT a INTO score FROM rides
            |               ^^^^^ not an output of this job
            = help: did you mean `scored`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn no_output_of_the_default_name() {
-    check("SELECT a FROM rides", &expect![[r#"
+    check(
+        "SELECT a FROM rides",
+        &expect![[r#"
         error: no INTO, and no output is called `output`
           --> taxi.asaql:1:1
            |
          1 | SELECT a FROM rides
            | ^^^^^^ its rows have nowhere to go
            = help: write `INTO scored` before FROM
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_unknown_column_of_a_step() {
-    check("WITH s AS (SELECT deviceId, fare FROM rides)\nSELECT deviceid, far INTO scored FROM s", &expect![[r#"
+    check(
+        "WITH s AS (SELECT deviceId, fare FROM rides)\nSELECT deviceid, far INTO scored FROM s",
+        &expect![[r#"
         error: unknown column `far` in `s`
           --> taxi.asaql:2:18
            |
          2 | SELECT deviceid, far INTO scored FROM s
            |                  ^^^ no such column
            = help: did you mean `fare`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_unknown_column_of_a_declared_input() {
-    check("CREATE TABLE rides (id bigint, distance float);\nSELECT distanse INTO scored FROM rides", &expect![[r#"
+    check(
+        "CREATE TABLE rides (id bigint, distance float);\nSELECT distanse INTO scored FROM rides",
+        &expect![[r#"
         error: unknown column `distanse` in `rides`
           --> taxi.asaql:2:8
            |
          2 | SELECT distanse INTO scored FROM rides
            |        ^^^^^^^^ no such column
            = help: did you mean `distance`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_misspelt_function() {
-    check("SELECT COALESC(a, 0) AS a INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT COALESC(a, 0) AS a INTO scored FROM rides",
+        &expect![[r#"
         error: unknown function `COALESC`
           --> taxi.asaql:1:8
            |
          1 | SELECT COALESC(a, 0) AS a INTO scored FROM rides
            |        ^^^^^^^^^^^^^ no such function
            = help: did you mean `COALESCE`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn try_evaluate_of_the_background_article() {
-    check("SELECT TryEvaluate(a / b) AS q INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT TryEvaluate(a / b) AS q INTO scored FROM rides",
+        &expect![[r#"
         error: unknown function `TryEvaluate`
           --> taxi.asaql:1:8
            |
          1 | SELECT TryEvaluate(a / b) AS q INTO scored FROM rides
            |        ^^^^^^^^^^^^^^^^^^ no such function
            = help: for a conversion write `TRY_CAST(x AS type)`; for a function set `on_error = "null"` in its section of the job file: both give NULL instead of an error
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_user_function_without_its_prefix() {
-    check("SELECT createArray(a) AS q INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT createArray(a) AS q INTO scored FROM rides",
+        &expect![[r#"
         error: unknown function `createArray`
           --> taxi.asaql:1:8
            |
          1 | SELECT createArray(a) AS q INTO scored FROM rides
            |        ^^^^^^^^^^^^^^ no such function
            = help: user functions have a prefix: write `udf.createArray(…)`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_misspelt_user_function() {
-    check("SELECT udf.scor(a) AS q INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT udf.scor(a) AS q INTO scored FROM rides",
+        &expect![[r#"
         error: unknown function `udf.scor`
           --> taxi.asaql:1:8
            |
          1 | SELECT udf.scor(a) AS q INTO scored FROM rides
            |        ^^^^^^^^^^^ not a function of this job
            = help: did you mean `score`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_argument_that_never_converts() {
-    check("SELECT udf.create_array(vendorid, CAST(weekday AS datetime), 'far') AS q INTO scored FROM rides", &expect![[r#"
-        error: `distance` of `udf.create_array` cannot take this argument
-          --> taxi.asaql:1:62
-           |
-         1 | SELECT udf.create_array(vendorid, CAST(weekday AS datetime), 'far') AS q INTO scored FROM rides
-           |                                                              ^^^^^ a nvarchar(max) never becomes float
-           = note: the call: udf.create_array(any, datetime, nvarchar(max))
-           = note: the function: create-array: func(vendorid: string, weekday: string, distance: f64) -> list<string>
-           = help: `distance` takes float
-    "#]]);
+    check(
+        "SELECT udf.create_array(vendorid, CAST(weekday AS datetime), 'far') AS q INTO scored FROM rides",
+        &expect![[r#"
+            error: `distance` of `udf.create_array` cannot take this argument
+              --> taxi.asaql:1:62
+               |
+             1 | SELECT udf.create_array(vendorid, CAST(weekday AS datetime), 'far') AS q INTO scored FROM rides
+               |                                                              ^^^^^ an nvarchar(max) never becomes float
+               = note: the call: udf.create_array(any, datetime, nvarchar(max))
+               = note: the function: create-array: func(vendorid: string, weekday: string, distance: f64) -> list<string>
+               = help: `distance` takes float
+        "#]],
+    );
 }
 
 #[test]
 fn a_wrong_number_of_arguments() {
-    check("SELECT udf.createArray(vendorid) AS q, LEFT(a) AS l INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT udf.createArray(vendorid) AS q, LEFT(a) AS l INTO scored FROM rides",
+        &expect![[r#"
         error: `udf.createArray` takes 3 arguments
           --> taxi.asaql:1:8
            |
@@ -179,36 +210,45 @@ fn a_wrong_number_of_arguments() {
            |                                        ^^^^^^^ 1 given
 
         2 errors
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_endpoint_takes_one_argument() {
-    check("SELECT udf.score(a, b) AS fare INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT udf.score(a, b) AS fare INTO scored FROM rides",
+        &expect![[r#"
         error: `udf.score` takes one argument
           --> taxi.asaql:1:8
            |
          1 | SELECT udf.score(a, b) AS fare INTO scored FROM rides
            |        ^^^^^^^^^^^^^^^ 2 given
            = help: an endpoint scores one value a row: make an array of several with a function of yours, `udf.score(udf.createArray(a, b))`, or a record with a step, `WITH Row AS (SELECT a, b FROM input) SELECT udf.score(Row) FROM input`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_user_aggregate() {
-    check("SELECT uda.mean(a) AS m INTO scored FROM rides GROUP BY TumblingWindow(second, 5)", &expect![[r#"
+    check(
+        "SELECT uda.mean(a) AS m INTO scored FROM rides GROUP BY TumblingWindow(second, 5)",
+        &expect![[r#"
         error: `uda.mean`: user aggregates are not supported yet
           --> taxi.asaql:1:8
            |
          1 | SELECT uda.mean(a) AS m INTO scored FROM rides GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^ no user aggregate can run
            = help: collect the values with `Collect(x)` and hand the array to a user function: `udf.name(Collect(x))`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_date_part() {
-    check("SELECT DATEADD(minuet, 1, at) AS t, DATEPART('day', at) AS d INTO scored FROM rides", &expect![[r#"
+    check(
+        "SELECT DATEADD(minuet, 1, at) AS t, DATEPART('day', at) AS d INTO scored FROM rides",
+        &expect![[r#"
         error: unknown date part `minuet`
           --> taxi.asaql:1:16
            |
@@ -224,19 +264,23 @@ fn a_date_part() {
            = help: date parts are year, quarter, month, dayofyear, day, week, weekday, hour, minute, second, millisecond, microsecond
 
         2 errors
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_window_without_a_unit() {
-    check("SELECT COUNT(*) AS n INTO scored FROM rides\nGROUP BY TumblingWindow(10)", &expect![[r#"
+    check(
+        "SELECT COUNT(*) AS n INTO scored FROM rides\nGROUP BY TumblingWindow(10)",
+        &expect![[r#"
         error: a tumbling window needs a unit and a size
           --> taxi.asaql:2:25
            |
          2 | GROUP BY TumblingWindow(10)
            |                         ^^ expected a unit such as `second`
            = help: write `TumblingWindow(second, 10)`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -263,7 +307,7 @@ fn window_sizes_and_units() {
                |
              3 | SELECT COUNT(*) AS n INTO scored FROM rides GROUP BY SlidingWindow(second, 0);
                |                                                                            ^ expected a whole number above 0
-               = help: write `TumblingWindow(second, 10)`
+               = help: give the length of the window, such as `10` seconds
 
             error: each event would count in 604800000000 windows
               --> taxi.asaql:4:54
@@ -286,19 +330,24 @@ fn window_sizes_and_units() {
 
 #[test]
 fn groups_without_a_window() {
-    check("SELECT k, COUNT(*) AS n INTO scored FROM rides GROUP BY k", &expect![[r#"
+    check(
+        "SELECT k, COUNT(*) AS n INTO scored FROM rides GROUP BY k",
+        &expect![[r#"
         error: a window must be specified in GROUP BY
           --> taxi.asaql:1:57
            |
          1 | SELECT k, COUNT(*) AS n INTO scored FROM rides GROUP BY k
            |                                                         ^ a stream has no end, so a group needs one
            = help: add a window, `TumblingWindow(second, 10)`, or `System.Timestamp()` for rows of one moment
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_aggregate_without_groups() {
-    check("SELECT COUNT(*) AS n INTO scored FROM rides WHERE SUM(a) > 2", &expect![[r#"
+    check(
+        "SELECT COUNT(*) AS n INTO scored FROM rides WHERE SUM(a) > 2",
+        &expect![[r#"
         error: the aggregate `COUNT` needs a GROUP BY with a window
           --> taxi.asaql:1:8
            |
@@ -314,12 +363,15 @@ fn an_aggregate_without_groups() {
            = help: put the condition in HAVING
 
         2 errors
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_column_that_is_not_grouped() {
-    check("SELECT UPPER(zone) AS z, COUNT(*) AS n INTO scored FROM rides GROUP BY z, TumblingWindow(second, 10)", &expect![[r#"
+    check(
+        "SELECT UPPER(zone) AS z, COUNT(*) AS n INTO scored FROM rides GROUP BY z, TumblingWindow(second, 10)",
+        &expect![[r#"
         error: `zone` is not in GROUP BY
           --> taxi.asaql:1:14
            |
@@ -327,19 +379,23 @@ fn a_column_that_is_not_grouped() {
            |              ^^^^ a group has many values of it
            = note: GROUP BY does not see the alias `z`: repeat the expression there
            = help: add `zone` to GROUP BY, or choose one of its values: `MAX(zone)`, `TopOne(zone) OVER (ORDER BY …)`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_join_of_streams_without_a_bound() {
-    check("SELECT a.id INTO scored FROM rides a JOIN stops b ON a.id = b.id", &expect![[r#"
+    check(
+        "SELECT a.id INTO scored FROM rides a JOIN stops b ON a.id = b.id",
+        &expect![[r#"
         error: the join is not time bounded
           --> taxi.asaql:1:54
            |
          1 | SELECT a.id INTO scored FROM rides a JOIN stops b ON a.id = b.id
            |                                                      ^^^^^^^^^^^ expected a DATEDIFF between the two sources
            = help: add `AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`: rows wait for a partner only so long
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -375,62 +431,77 @@ fn join_bounds() {
 
 #[test]
 fn a_name_that_two_sources_may_have() {
-    check("SELECT id INTO scored FROM rides a JOIN zones z ON a.zone = z.zone", &expect![[r#"
+    check(
+        "SELECT id INTO scored FROM rides a JOIN zones z ON a.zone = z.zone",
+        &expect![[r#"
         error: `id` could belong to several sources
           --> taxi.asaql:1:8
            |
          1 | SELECT id INTO scored FROM rides a JOIN zones z ON a.zone = z.zone
            |        ^^ which one?
            = help: write `a.id` or `z.id`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_name_hidden_by_an_alias() {
-    check("SELECT rides.id INTO scored FROM rides AS r", &expect![[r#"
+    check(
+        "SELECT rides.id INTO scored FROM rides AS r",
+        &expect![[r#"
         error: `rides` is called `r` in this SELECT
           --> taxi.asaql:1:8
            |
          1 | SELECT rides.id INTO scored FROM rides AS r
            |        ^^^^^ an alias hides the name
            = help: write `r.…`; for a payload field of this name write `r.rides.…`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_field_of_apply_without_its_name() {
-    check("SELECT ArrayValue INTO scored FROM rides CROSS APPLY GetArrayElements(tags) AS t", &expect![[r#"
+    check(
+        "SELECT ArrayValue INTO scored FROM rides CROSS APPLY GetArrayElements(tags) AS t",
+        &expect![[r#"
         error: `ArrayValue` is a field of `t`
           --> taxi.asaql:1:8
            |
          1 | SELECT ArrayValue INTO scored FROM rides CROSS APPLY GetArrayElements(tags) AS t
            |        ^^^^^^^^^^ not a column by itself
            = help: write `t.ArrayValue`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn reference_data_in_from() {
-    check("SELECT id INTO scored FROM zones", &expect![[r#"
+    check(
+        "SELECT id INTO scored FROM zones",
+        &expect![[r#"
         error: reference data `zones` in FROM
           --> taxi.asaql:1:28
            |
          1 | SELECT id INTO scored FROM zones
            |                            ^^^^^ reference data never moves time
            = help: read a stream and join it: `FROM input JOIN zones ON input.id = zones.id`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn two_columns_of_one_name() {
-    check("SELECT a.id, b.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(second, a, b) BETWEEN 0 AND 1", &expect![[r#"
+    check(
+        "SELECT a.id, b.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(second, a, b) BETWEEN 0 AND 1",
+        &expect![[r#"
         error: two columns are called `id`
           --> taxi.asaql:1:14
            |
          1 | SELECT a.id, b.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(second, a, b) BETWEEN 0 AND 1
            |              ^^^^ the name is taken
            = help: give one of them another name: `AS id2`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -476,7 +547,9 @@ fn a_step_beside_from_that_filters() {
 
 #[test]
 fn steps_that_read_each_other() {
-    check("WITH a AS (SELECT k FROM b), b AS (SELECT k FROM b), a AS (SELECT k FROM rides)\nSELECT k INTO scored FROM a", &expect![[r#"
+    check(
+        "WITH a AS (SELECT k FROM b), b AS (SELECT k FROM b), a AS (SELECT k FROM rides)\nSELECT k INTO scored FROM a",
+        &expect![[r#"
         error: the step `b` is defined further down
           --> taxi.asaql:1:26
            |
@@ -499,7 +572,8 @@ fn steps_that_read_each_other() {
            = help: give each step of WITH a name of its own
 
         3 errors
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -542,14 +616,26 @@ fn analytic_functions() {
 
 #[test]
 fn timestamp_by_on_a_step() {
-    check("WITH s AS (SELECT * FROM rides TIMESTAMP BY System.Timestamp())\nSELECT k INTO scored FROM s TIMESTAMP BY at", &expect![[r#"
-        error: System.Timestamp() inside TIMESTAMP BY
-          --> taxi.asaql:1:45
-           |
-         1 | WITH s AS (SELECT * FROM rides TIMESTAMP BY System.Timestamp())
-           |                                             ^^^^^^^^^^^^^^^^^^ this is what TIMESTAMP BY defines
-           = help: name a field of the payload that holds the time
-    "#]]);
+    check(
+        "WITH s AS (SELECT *, 1 AS k FROM rides TIMESTAMP BY System.Timestamp())\nSELECT k INTO scored FROM s TIMESTAMP BY at",
+        &expect![[r#"
+            error: System.Timestamp() inside TIMESTAMP BY
+              --> taxi.asaql:1:53
+               |
+             1 | WITH s AS (SELECT *, 1 AS k FROM rides TIMESTAMP BY System.Timestamp())
+               |                                                     ^^^^^^^^^^^^^^^^^^ this is what TIMESTAMP BY defines
+               = help: name a field of the payload that holds the time
+
+            error: TIMESTAMP BY on `s`
+              --> taxi.asaql:2:42
+               |
+             2 | SELECT k INTO scored FROM s TIMESTAMP BY at
+               |                                          ^^ only an input of the stream kind takes it: the rows of a step have their time already
+               = help: move TIMESTAMP BY to where the input is read
+
+            2 errors
+        "#]],
+    );
 }
 
 #[test]

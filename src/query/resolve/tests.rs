@@ -29,12 +29,15 @@ fn check(query: &str, expected: &Expect) {
 
 #[test]
 fn the_background_articles_array_form() {
-    check("SELECT udf.score(udf.createArray(vendorid, weekday, distance)) INTO output FROM rides", &expect![[r#"
+    check(
+        "SELECT udf.score(udf.createArray(vendorid, weekday, distance)) INTO output FROM rides",
+        &expect![[r#"
         into output
           read rides: vendorid, weekday, distance
           call score(udf.createArray(vendorid, weekday, distance))
           gives score = score()
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -66,19 +69,24 @@ fn a_dataframe_step_can_also_be_read() {
 
 #[test]
 fn only_rows_that_pass_where_are_scored_and_equal_calls_are_one() {
-    check("SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < 3", &expect![[r#"
+    check(
+        "SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < 3",
+        &expect![[r#"
         into out
           read x: b, a, c
           where ((b > 1) AND (c < 3))
           call score(a)
           where (score() > 5)
           gives s = score(), twice = (2 * score())
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn nested_calls_follow_each_other() {
-    check("SELECT id, udf.rate(udf.score(a)) AS r INTO out FROM x", &expect![[r#"
+    check(
+        "SELECT id, udf.rate(udf.score(a)) AS r INTO out FROM x",
+        &expect![[r#"
         into out
           part 1
             read x: id, a
@@ -87,12 +95,15 @@ fn nested_calls_follow_each_other() {
           part 2
             call rate(score)
             gives id, r = rate()
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_filter_on_the_answer_stands_between_two_calls() {
-    check("SELECT udf.rate(b) AS r INTO out FROM x WHERE udf.score(a) > 1", &expect![[r#"
+    check(
+        "SELECT udf.rate(b) AS r INTO out FROM x WHERE udf.score(a) > 1",
+        &expect![[r#"
         into out
           part 1
             read x: a, b
@@ -102,7 +113,8 @@ fn a_filter_on_the_answer_stands_between_two_calls() {
           part 2
             call rate(b)
             gives r = rate()
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -147,7 +159,9 @@ fn a_call_on_an_aggregate_is_cut_behind_the_window() {
 
 #[test]
 fn a_call_may_be_a_grouping_key_or_inside_an_aggregate() {
-    check("SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, 5)", &expect![[r#"
+    check(
+        "SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, 5)",
+        &expect![[r#"
         into out
           part 1
             read x: A, b
@@ -159,16 +173,20 @@ fn a_call_may_be_a_grouping_key_or_inside_an_aggregate() {
           part 3, keeps state
             group by score in sliding 5 s: MAX(rate)
             gives s = score, r = MAX(rate)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_call_that_nobody_reads_is_not_made() {
-    check("WITH s AS (SELECT k, udf.score(a) AS sc FROM x) SELECT k INTO out FROM s", &expect![[r#"
+    check(
+        "WITH s AS (SELECT k, udf.score(a) AS sc FROM x) SELECT k INTO out FROM s",
+        &expect![[r#"
         into out
           read x: k
           gives k
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -186,50 +204,65 @@ fn a_star_step_decodes_only_what_is_read() {
 
 #[test]
 fn a_star_that_leaves_is_the_whole_event() {
-    check("SELECT *, LEN(name) INTO out FROM x", &expect![[r#"
+    check(
+        "SELECT *, LEN(name) INTO out FROM x",
+        &expect![[r#"
         into out
           read x: whole events, name
           gives x.*, LEN = LEN(name)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_star_after_apply_has_the_record_of_apply() {
-    check("SELECT * INTO out FROM x OUTER APPLY GetRecordProperties(x.tags) AS p", &expect![[r#"
+    check(
+        "SELECT * INTO out FROM x OUTER APPLY GetRecordProperties(x.tags) AS p",
+        &expect![[r#"
         into out
           read x: tags, whole events
           outer apply GetRecordProperties(tags)
           gives x.*, p = GetRecordProperties(tags)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn fixed_lists_hide_the_rest() {
-    check("WITH s AS (SELECT a AS one, b.c AS two FROM x) SELECT s.*, one + 1 AS next INTO out FROM s", &expect![[r#"
+    check(
+        "WITH s AS (SELECT a AS one, b.c AS two FROM x) SELECT s.*, one + 1 AS next INTO out FROM s",
+        &expect![[r#"
         into out
           read x: a, b
           gives one = a, two = b.c, next = (a + 1)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_source_name_that_is_also_a_field() {
-    check("SELECT x, COUNT(x) OVER (LIMIT DURATION(second, 5)) AS n INTO out FROM x", &expect![[r#"
+    check(
+        "SELECT x, COUNT(x) OVER (LIMIT DURATION(second, 5)) AS n INTO out FROM x",
+        &expect![[r#"
         into out
           read x: x, whole events
           look back: COUNT(*) within 5 s
           gives x = CASE WHEN x IS NOT NULL THEN x ELSE x END, n = COUNT(*) within 5 s
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn arrival_times_come_from_the_payload_when_it_has_them() {
-    check("SELECT id INTO out FROM x WHERE DATEDIFF(minute, EventEnqueuedUtcTime, GETUTCDATE()) BETWEEN 0 AND 5", &expect![[r#"
+    check(
+        "SELECT id INTO out FROM x WHERE DATEDIFF(minute, EventEnqueuedUtcTime, GETUTCDATE()) BETWEEN 0 AND 5",
+        &expect![[r#"
         into out
           read x: arrival, EventEnqueuedUtcTime, id
           where DATEDIFF('minute', CASE WHEN EventEnqueuedUtcTime IS NOT NULL THEN EventEnqueuedUtcTime ELSE arrival END, arrival) BETWE…
           gives id
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -335,33 +368,42 @@ fn three_streams() {
 
 #[test]
 fn reference_data() {
-    check("SELECT t.dev, r.site INTO out FROM x t LEFT JOIN sites r ON t.dev = r.dev AND t.v >= r.lo", &expect![[r#"
+    check(
+        "SELECT t.dev, r.site INTO out FROM x t LEFT JOIN sites r ON t.dev = r.dev AND t.v >= r.lo",
+        &expect![[r#"
         into out
           read x: dev, v
           left join reference sites on dev = sites.dev AND (v >= sites.lo)
           gives dev, site = sites.site
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_union_reads_only_what_is_used() {
-    check("WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y TIMESTAMP BY at) SELECT v INTO out FROM u", &expect![[r#"
+    check(
+        "WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y TIMESTAMP BY at) SELECT v INTO out FROM u",
+        &expect![[r#"
         into out
           union of
             read x: v
             read y: at, w timestamp by at
           gives v
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn create_table_makes_columns_known() {
-    check("CREATE TABLE x (id bigint, name nvarchar(max)); SELECT * INTO out FROM x WHERE Id > 1", &expect![[r#"
+    check(
+        "CREATE TABLE x (id bigint, name nvarchar(max)); SELECT * INTO out FROM x WHERE Id > 1",
+        &expect![[r#"
         into out
           read x: id, name checked against its schema
           where (id > 1)
           gives id, name
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
