@@ -16,6 +16,7 @@ mod expression;
 mod fingerprint;
 mod function;
 mod group;
+mod inline;
 mod join;
 mod metadata;
 mod relation;

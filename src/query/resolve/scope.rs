@@ -41,7 +41,8 @@ pub(super) enum SourceKind {
         schema: Option<TableSchema>,
     },
     Step {
-        index: usize,
+        /// `None`: nothing has the name.
+        index: Option<usize>,
         rel: Rel,
         columns: Vec<OutColumn>,
         opened: Vec<(SmolStr, Expr)>,
@@ -58,7 +59,7 @@ pub(super) enum SourceKind {
 
 /// Whether a source has a column.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Has {
+pub(super) enum Has {
     Yes,
     /// It depends on the event.
     Maybe,
@@ -84,6 +85,14 @@ impl Source {
         matches!(self.kind, SourceKind::Scan { .. } | SourceKind::Step { .. })
     }
 
+    /// The step it reads.
+    pub(super) fn of_step(&self) -> Option<usize> {
+        match &self.kind {
+            SourceKind::Step { index, .. } => *index,
+            _ => None,
+        }
+    }
+
     fn schema(&self) -> Option<&TableSchema> {
         match &self.kind {
             SourceKind::Scan { schema, .. } | SourceKind::Reference { schema, .. } => schema.as_ref(),
@@ -91,7 +100,7 @@ impl Source {
         }
     }
 
-    fn has(&self, name: &str) -> Has {
+    pub(super) fn has(&self, name: &str) -> Has {
         match &self.kind {
             _ if self.poisoned => Has::Maybe,
             SourceKind::Scan { .. } if is_arrival_name(name) => Has::Yes,
@@ -403,76 +412,12 @@ impl Core<'_, '_> {
         Expr::Const(Value::Null)
     }
 
-    /// A step that is not in `FROM`, used as a value: the form `SELECT udf.score(Dataframe) FROM input`.
-    fn step_as_value(&mut self, first: &Ident, rest: &[Ident], span: Span) -> Option<Expr> {
-        let steps = self.binder.script.steps.get(..self.visible)?;
-        let index = steps.iter().position(|s| s.name.name == first.name)?;
-        if self.scope.clone().filter_map(|i| self.sources.get(i)).any(|s| s.has(&first.name) == Has::Yes) {
-            return None;
-        }
-        if rest.is_empty()
-            && let Some(record) = self.inline_step(index)
-        {
-            return Some(record);
-        }
-        let name = &first.name;
-        let mut problem = Diagnostic::error(format!("the step `{name}` is not in FROM"), span)
-            .label("used as a value here")
-            .help(format!("read the step: `FROM {name}`"))
-            .note("a step can be used beside FROM only when it just selects columns of the same input, without WHERE, JOIN, APPLY or GROUP BY");
-        if let Some(source) = self.scope.clone().filter_map(|i| self.sources.get(i)).find(|s| s.is_stream()) {
-            problem = problem.note(format!("for a column that is called `{name}` write `{}.{name}`", source.name));
-        }
-        self.binder.problem(problem);
-        Some(Expr::Const(Value::Null))
-    }
-
-    /// The row of a step that only selects columns of a source that is in this `FROM`, as a record.
-    fn inline_step(&mut self, step: usize) -> Option<Expr> {
-        let script = self.binder.script;
-        let body = &script.steps.get(step)?.body;
-        let [core] = body.cores.as_slice() else { return None };
-        let from = &core.from.first;
-        let plain = core.from.joins.is_empty()
-            && core.where_.is_none()
-            && core.group_by.is_empty()
-            && core.having.is_none()
-            && from.timestamp_by.is_none();
-        if !plain {
-            return None;
-        }
-        let target = self.scope.clone().find(|i| {
-            self.sources.get(*i).is_some_and(|s| match &s.kind {
-                SourceKind::Scan { input, .. } => same_ignoring_case(input, &from.name.name),
-                SourceKind::Step { index, .. } => {
-                    *index < step && script.steps.get(*index).is_some_and(|s| same_ignoring_case(&s.name.name, &from.name.name))
-                }
-                SourceKind::Reference { .. } | SourceKind::Apply { .. } => false,
-            })
-        })?;
-        let columns = self.bind_items_in(target, from, step, &core.items)?;
-        if let Some(used) = self.binder.used.get_mut(step) {
-            *used = true;
-        }
-        Some(if columns.iter().any(|(c, _)| c.spread) {
-            let (columns, values): (Vec<Column>, Vec<Expr>) = columns.into_iter().unzip();
-            Expr::Spread(columns.into(), values)
-        } else {
-            Expr::Record(columns.into_iter().map(|(c, value)| (c.name, value)).collect())
-        })
-    }
-
     /// What a name in `FROM` reads.
     pub(super) fn source(&mut self, ast: &crate::query::ast::Source) -> Source {
         let mut source = Source {
             name: ast.alias.as_ref().unwrap_or(&ast.name).name.clone(),
             original: ast.name.name.clone(),
-            kind: SourceKind::Step {
-                index: usize::MAX,
-                rel: super::relation::Relation::poisoned().rel,
-                columns: Vec::new(),
-                opened: Vec::new(),
-            },
+            kind: SourceKind::Step { index: None, rel: super::relation::Relation::poisoned().rel, columns: Vec::new(), opened: Vec::new() },
             over: Vec::new(),
             external: None,
             poisoned: false,
@@ -486,7 +431,7 @@ impl Core<'_, '_> {
                 source.over = relation.over;
                 source.external = relation.external;
                 source.poisoned = relation.poisoned;
-                source.kind = SourceKind::Step { index, rel: relation.rel, columns: relation.columns, opened: Vec::new() };
+                source.kind = SourceKind::Step { index: Some(index), rel: relation.rel, columns: relation.columns, opened: Vec::new() };
             }
             Some(Named::Input(input)) => {
                 source.original = input.name.as_str().into();

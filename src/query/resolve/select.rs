@@ -16,7 +16,6 @@ use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
 use super::scope::{Source, SourceKind};
 use super::tree::{conjunction, conjuncts, reads, same};
 use super::{Binder, scored_apart};
-use crate::batch::Column;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, ApplyFunction, ExprKind, SelectCore, SelectItem};
 use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow};
@@ -65,10 +64,10 @@ enum Joined {
 }
 
 /// A column of the SELECT list.
-struct Item {
-    name: SmolStr,
-    spread: bool,
-    expr: Expr,
+pub(super) struct Item {
+    pub(super) name: SmolStr,
+    pub(super) spread: bool,
+    pub(super) expr: Expr,
     span: Span,
     origin: Origin,
 }
@@ -238,7 +237,8 @@ impl Core<'_, '_> {
 
     fn timestamp_by(&mut self, ast: &ast::Source, index: usize) {
         let Some(by) = &ast.timestamp_by else { return };
-        if !self.sources.get(index).is_some_and(|s| s.poisoned || matches!(s.kind, SourceKind::Scan { .. })) {
+        let unknown = |s: &Source| s.poisoned && s.of_step().is_none();
+        if !self.sources.get(index).is_some_and(|s| unknown(s) || matches!(s.kind, SourceKind::Scan { .. })) {
             let problem = Diagnostic::error(format!("TIMESTAMP BY on `{}`", ast.name.name), by.span)
                 .label("only an input of the stream kind takes it: the rows of a step have their time already")
                 .help("move TIMESTAMP BY to where the input is read");
@@ -258,7 +258,7 @@ impl Core<'_, '_> {
 
     // ---- SELECT list ---------------------------------------------------------------------------------------------
 
-    fn items(&mut self, list: &[SelectItem]) -> Vec<Item> {
+    pub(super) fn items(&mut self, list: &[SelectItem]) -> Vec<Item> {
         let mut items = Vec::with_capacity(list.len());
         for (i, item) in list.iter().enumerate() {
             match item {
@@ -324,40 +324,8 @@ impl Core<'_, '_> {
         items.push(Item { name: SmolStr::default(), spread: true, expr, span, origin: Origin::Star });
     }
 
-    /// Reads a step's SELECT list over one source that is in this FROM; the form `SELECT udf.score(Step) FROM input`.
-    pub(super) fn bind_items_in(
-        &mut self,
-        target: usize,
-        from: &ast::Source,
-        visible: usize,
-        list: &[SelectItem],
-    ) -> Option<Vec<(Column, Expr)>> {
-        let source = self.sources.get_mut(target)?;
-        let alias = from.alias.as_ref().unwrap_or(&from.name).name.clone();
-        let name = std::mem::replace(&mut source.name, alias);
-        let scope = std::mem::replace(&mut self.scope, target..target + 1);
-        let outer = std::mem::replace(&mut self.visible, visible);
-        let (calls, analytics, grouped) = (self.row_calls.len(), self.analytics_made(), std::mem::take(&mut self.grouped));
-        let aliases = self.aliases.len();
-        let mut items = self.items(list);
-        self.aliases.truncate(aliases);
-        self.grouped = grouped;
-        self.visible = outer;
-        self.scope = scope;
-        if let Some(source) = self.sources.get_mut(target) {
-            source.name = name;
-        }
-        self.check_names(&mut items);
-        let plain = self.row_calls.len() == calls && self.analytics_made() == analytics;
-        plain.then(|| items.into_iter().map(|i| (Column { name: i.name, spread: i.spread }, i.expr)).collect())
-    }
-
-    fn analytics_made(&self) -> usize {
-        self.analytics.len() + self.sources.iter().map(|s| s.analytics.len()).sum::<usize>()
-    }
-
     /// Names of columns are unique: JSON cannot hold two of one name. A column of `*` gives way to one that was named.
-    fn check_names(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn check_names(&mut self, items: &mut Vec<Item>) {
         let mut taken: FxHashMap<SmolStr, bool> = FxHashMap::default();
         for item in items.iter().filter(|i| !i.spread && i.origin == Origin::Written) {
             if taken.insert(item.name.clone(), true).is_some() {

@@ -1,52 +1,623 @@
+//! Shapes of plans, as `explain` tells them.
+
+use expect_test::{Expect, expect};
+
+use super::resolve;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
-use crate::query::{compile, plan::explain};
+use crate::query::plan::{Plan, explain};
+use crate::query::{compile, parser};
 
 fn catalog() -> Catalog {
     let input = |name: &str, kind| InputDef { name: name.into(), kind };
-    let text = Shape::Text;
-    let params = ["vendorid", "weekday", "distance"].map(|name| Param { name: name.into(), shape: text.clone() }).to_vec();
-    let signature = Signature {
-        params,
-        result: Shape::List(Box::new(Shape::Text)),
-        text: "create-array: func(vendorid: string, weekday: string, distance: string) -> list<string>".into(),
-    };
+    let params = ["vendorid", "weekday", "distance"].map(|name| Param { name: name.into(), shape: Shape::Text }).to_vec();
+    let result = Shape::List(Box::new(Shape::Text));
+    let signature = Signature { params, result, text: "create-array: func(…) -> list<string>".into() };
     let local = FunctionDef { name: "create_array".into(), kind: FunctionKind::Local { index: 0, signature } };
     let external = |name: &str| FunctionDef { name: name.into(), kind: FunctionKind::External };
-    Catalog {
-        inputs: vec![
-            input("rides", InputKind::Stream),
-            input("x", InputKind::Stream),
-            input("y", InputKind::Stream),
-            input("z", InputKind::Stream),
-            input("sites", InputKind::Reference),
-        ],
-        outputs: None,
-        functions: vec![local, external("score"), external("rate")],
+    let mut inputs: Vec<InputDef> = ["rides", "x", "y", "z"].map(|name| input(name, InputKind::Stream)).to_vec();
+    inputs.push(input("sites", InputKind::Reference));
+    Catalog { inputs, outputs: None, functions: vec![local, external("score"), external("rate")] }
+}
+
+fn plan(query: &str) -> Plan {
+    compile(query, "q.asaql", &catalog()).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn check(query: &str, expected: &Expect) {
+    expected.assert_eq(&explain(&plan(query)));
+}
+
+#[test]
+fn the_background_articles_array_form() {
+    check(
+        "SELECT udf.score(udf.createArray(vendorid, weekday, distance)) INTO output FROM rides",
+        &expect![[r#"
+        into output
+          read rides: vendorid, weekday, distance
+          call score(udf.createArray(vendorid, weekday, distance))
+          gives score = score()
+    "#]],
+    );
+}
+
+#[test]
+fn the_background_articles_dataframe_form() {
+    check(
+        "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output FROM rides",
+        &expect![[r#"
+            into output
+              read rides: vendorid, weekday, distance
+              call score({vendorid: vendorid, weekday: weekday, distance: distance})
+              gives score = score()
+        "#]],
+    );
+}
+
+#[test]
+fn a_dataframe_step_can_also_be_read() {
+    check(
+        "WITH Dataframe AS (SELECT vendorid, weekday FROM rides WHERE distance > 0) SELECT udf.score(Dataframe) AS s INTO output FROM Dataframe",
+        &expect![[r#"
+            into output
+              read rides: distance, vendorid, weekday
+              where (distance > 0)
+              call score({vendorid: vendorid, weekday: weekday})
+              gives s = score()
+        "#]],
+    );
+}
+
+#[test]
+fn only_rows_that_pass_where_are_scored_and_equal_calls_are_one() {
+    check(
+        "SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < 3",
+        &expect![[r#"
+        into out
+          read x: b, a, c
+          where ((b > 1) AND (c < 3))
+          call score(a)
+          where (score() > 5)
+          gives s = score(), twice = (2 * score())
+    "#]],
+    );
+}
+
+#[test]
+fn nested_calls_follow_each_other() {
+    check(
+        "SELECT id, udf.rate(udf.score(a)) AS r INTO out FROM x",
+        &expect![[r#"
+        into out
+          part 1
+            read x: id, a
+            call score(a)
+            gives id, score = score()
+          part 2
+            call rate(score)
+            gives id, r = rate()
+    "#]],
+    );
+}
+
+#[test]
+fn a_filter_on_the_answer_stands_between_two_calls() {
+    check(
+        "SELECT udf.rate(b) AS r INTO out FROM x WHERE udf.score(a) > 1",
+        &expect![[r#"
+        into out
+          part 1
+            read x: a, b
+            call score(a)
+            where (score() > 1)
+            gives b
+          part 2
+            call rate(b)
+            gives r = rate()
+    "#]],
+    );
+}
+
+#[test]
+fn a_call_in_a_step_is_cut_before_the_window_above() {
+    check(
+        "WITH s AS (SELECT *, udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT b, COUNT(*) AS n, AVG(sc) AS m INTO out FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
+        &expect![[r#"
+            into out
+              part 1, keeps state
+                read x: at, a, b timestamp by at
+                gives a, b
+              part 2
+                call score(a)
+                where (score() > 3)
+                gives sc = score(), b
+              part 3, keeps state
+                group by b in tumbling 10 s: COUNT(*), AVG(sc)
+                where (COUNT(*) > 2)
+                gives b, n = COUNT(*), m = AVG(sc)
+        "#]],
+    );
+}
+
+#[test]
+fn a_call_on_an_aggregate_is_cut_behind_the_window() {
+    check(
+        "SELECT k, udf.score(AVG(v)) AS s INTO out FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) HAVING COUNT(*) > 3 AND udf.score(AVG(v)) > 1",
+        &expect![[r#"
+            into out
+              part 1, keeps state
+                read x: at, k, v timestamp by at
+                group by k in hopping 3 min every 1 min: AVG(v), COUNT(*)
+                where (COUNT(*) > 3)
+                gives k, AVG = AVG(v)
+              part 2
+                call score(AVG)
+                where (score() > 1)
+                gives k, s = score()
+        "#]],
+    );
+}
+
+#[test]
+fn a_call_may_be_a_grouping_key_or_inside_an_aggregate() {
+    check(
+        "SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, 5)",
+        &expect![[r#"
+        into out
+          part 1
+            read x: A, b
+            call score(A)
+            gives score = score(), b
+          part 2
+            call rate(b)
+            gives score, rate = rate()
+          part 3, keeps state
+            group by score in sliding 5 s: MAX(rate)
+            gives s = score, r = MAX(rate)
+    "#]],
+    );
+}
+
+#[test]
+fn a_call_that_nobody_reads_is_not_made() {
+    check(
+        "WITH s AS (SELECT k, udf.score(a) AS sc FROM x) SELECT k INTO out FROM s",
+        &expect![[r#"
+        into out
+          read x: k
+          gives k
+    "#]],
+    );
+}
+
+#[test]
+fn a_star_step_decodes_only_what_is_read() {
+    check(
+        "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out FROM t",
+        &expect![[r#"
+            into out
+              read rides: a, b, c
+              where (a > 1)
+              gives b, d = c.d, up = (a + 1)
+        "#]],
+    );
+}
+
+#[test]
+fn a_star_that_leaves_is_the_whole_event() {
+    check(
+        "SELECT *, LEN(name) INTO out FROM x",
+        &expect![[r#"
+        into out
+          read x: whole events, name
+          gives x.*, LEN = LEN(name)
+    "#]],
+    );
+}
+
+#[test]
+fn a_star_after_apply_has_the_record_of_apply() {
+    check(
+        "SELECT * INTO out FROM x OUTER APPLY GetRecordProperties(x.tags) AS p",
+        &expect![[r#"
+        into out
+          read x: tags, whole events
+          outer apply GetRecordProperties(tags)
+          gives x.*, p = GetRecordProperties(tags)
+    "#]],
+    );
+}
+
+#[test]
+fn fixed_lists_hide_the_rest() {
+    check(
+        "WITH s AS (SELECT a AS one, b.c AS two FROM x) SELECT s.*, one + 1 AS next INTO out FROM s",
+        &expect![[r#"
+        into out
+          read x: a, b
+          gives one = a, two = b.c, next = (a + 1)
+    "#]],
+    );
+}
+
+#[test]
+fn a_source_name_that_is_also_a_field() {
+    check(
+        "SELECT x, COUNT(x) OVER (LIMIT DURATION(second, 5)) AS n INTO out FROM x",
+        &expect![[r#"
+        into out
+          read x: x, whole events
+          look back: COUNT(*) within 5 s
+          gives x = CASE WHEN x IS NOT NULL THEN x ELSE x END, n = COUNT(*) within 5 s
+    "#]],
+    );
+}
+
+#[test]
+fn arrival_times_come_from_the_payload_when_it_has_them() {
+    check(
+        "SELECT id INTO out FROM x WHERE DATEDIFF(minute, EventEnqueuedUtcTime, GETUTCDATE()) BETWEEN 0 AND 5",
+        &expect![[r#"
+        into out
+          read x: arrival, EventEnqueuedUtcTime, id
+          where DATEDIFF('minute', CASE WHEN EventEnqueuedUtcTime IS NOT NULL THEN EventEnqueuedUtcTime ELSE arrival END, arrival) BETWE…
+          gives id
+    "#]],
+    );
+}
+
+#[test]
+fn metadata() {
+    check(
+        "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id INTO out FROM x AS g",
+        &expect![[r#"
+            into out
+              read x: User.site, EventId
+              gives site = User.site, id = EventId
+        "#]],
+    );
+}
+
+#[test]
+fn window_kinds() {
+    check(
+        "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY k, Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), Offset(ms, -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER (PARTITION BY k)), Window('e', System.Timestamp()))",
+        &expect![[r#"
+            into out
+              read x: k, v
+              group by k in 'a' tumbling 90 min and 'b' hopping 1 h every 5 min offset -1 ms and 'c' sliding 5 s and 'd' session 5 s at most 1 min for each key and 'e' snapshot: COUNT(*), MIN text(CAST(v AS nvarchar(max)))
+              gives id = window id, n = COUNT(*), lo = MIN text(CAST(v AS nvarchar(max)))
+        "#]],
+    );
+}
+
+#[test]
+fn group_keys_match_select_expressions_by_meaning() {
+    check(
+        "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, TumblingWindow(second, 10)",
+        &expect![[r#"
+            into out
+              read x: zone, M, v
+              group by UPPER(zone), M.a in tumbling 10 s: SUM(v)
+              gives z = UPPER(zone), deep = M.a.b, twice = (SUM(v) + SUM(v))
+        "#]],
+    );
+}
+
+#[test]
+fn analytic_functions_run_before_where() {
+    check(
+        "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
+        &expect![[r#"
+            into out
+              read x: at, k, n timestamp by at over k
+              look back: ISFIRST(5 s), LAG(n, 2) else 0 by k within 1 min when (n > 2)
+              where (ISFIRST(5 s) = 1)
+              gives n, p = LAG(n, 2) else 0 by k within 1 min when (n > 2)
+        "#]],
+    );
+}
+
+#[test]
+fn analytic_functions_run_before_a_join() {
+    check(
+        "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND DATEDIFF(second, b, a) BETWEEN -5 AND 0",
+        &expect![[r#"
+            into out
+              join within 0 to 5 second
+                read x: id
+                read y: id, v
+                look back: LAST(v) within 1 h
+              on id = id
+              gives id, v = LAST(v) within 1 h
+        "#]],
+    );
+}
+
+#[test]
+fn bounds_of_a_join_may_be_comparisons() {
+    check(
+        "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 AND a.id = b.id AND b.v > a.v",
+        &expect![[r#"
+            into out
+              left join within 0 to 9 minute
+                read x: id, v
+                read y: id, v
+              on id = id AND (v > v)
+              gives id
+        "#]],
+    );
+}
+
+#[test]
+fn three_streams() {
+    check(
+        "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
+        &expect![[r#"
+            into out
+              join within -63 to 0 second
+                join within 0 to 60 second
+                  read x: run
+                  read y: run
+                on run = run
+                read z: run
+              on run = run AND (DATEDIFF('second', System.Timestamp(), System.Timestamp()) BETWEEN 0 AND 60 AND DATEDIFF('second', System.Timestamp(), …
+              gives run
+        "#]],
+    );
+}
+
+#[test]
+fn reference_data() {
+    check(
+        "SELECT t.dev, r.site INTO out FROM x t LEFT JOIN sites r ON t.dev = r.dev AND t.v >= r.lo",
+        &expect![[r#"
+        into out
+          read x: dev, v
+          left join reference sites on dev = sites.dev AND (v >= sites.lo)
+          gives dev, site = sites.site
+    "#]],
+    );
+}
+
+#[test]
+fn a_union_reads_only_what_is_used() {
+    check(
+        "WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y TIMESTAMP BY at) SELECT v INTO out FROM u",
+        &expect![[r#"
+        into out
+          union of
+            read x: v
+            read y: at, w timestamp by at
+          gives v
+    "#]],
+    );
+}
+
+#[test]
+fn create_table_makes_columns_known() {
+    check(
+        "CREATE TABLE x (id bigint, name nvarchar(max)); SELECT * INTO out FROM x WHERE Id > 1",
+        &expect![[r#"
+        into out
+          read x: id, name checked against its schema
+          where (id > 1)
+          gives id, name
+    "#]],
+    );
+}
+
+#[test]
+fn an_unused_aggregate_is_not_computed() {
+    check(
+        "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO out FROM s",
+        &expect![[r#"
+            into out
+              read x: k
+              group by k in tumbling 1 s: COUNT(*)
+              gives n = COUNT(*)
+        "#]],
+    );
+}
+
+#[test]
+fn equal_text_gives_equal_fingerprints_and_used_steps_count() {
+    let fingerprint = |query: &str| plan(query).statements.iter().map(|s| s.fingerprint.clone()).collect::<Vec<_>>();
+    let base = "WITH a AS (SELECT k FROM x), b AS (SELECT v FROM y) SELECT k INTO o FROM a";
+    let spaced = "WITH a AS (SELECT k -- the key\n FROM x), b AS (SELECT v FROM y)\nSELECT  k INTO o /* here */ FROM a;";
+    assert_eq!(fingerprint(base), ["a AS SELECT k FROM x\nSELECT k INTO o FROM a"]);
+    assert_eq!(fingerprint(base), fingerprint(spaced));
+    assert_eq!(fingerprint(base), fingerprint(&base.replace("SELECT v FROM y", "SELECT w FROM y")));
+    assert_ne!(fingerprint(base), fingerprint(&base.replace("SELECT k FROM x", "SELECT k FROM z")));
+}
+
+#[test]
+fn operators_of_a_part_are_numbered_from_zero() {
+    let query =
+        "WITH s AS (SELECT udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT MAX(sc) AS m INTO o FROM s GROUP BY TumblingWindow(second, 1)";
+    let plan = plan(query);
+    let ids: Vec<Vec<u32>> = plan.statements.iter().flat_map(|s| &s.parts).map(|part| ids(&part.root)).collect();
+    assert_eq!(ids, [vec![0], vec![], vec![0]]);
+}
+
+fn ids(node: &crate::query::plan::Node) -> Vec<u32> {
+    use crate::query::plan::Node;
+    match node {
+        Node::Scan(scan) => vec![scan.id],
+        Node::Rows { .. } => Vec::new(),
+        Node::Filter { input, .. } | Node::Project { input, .. } | Node::Apply { input, .. } | Node::ReferenceJoin { input, .. } => {
+            ids(input)
+        }
+        Node::Aggregate { input, id, .. } | Node::Analytic { input, id, .. } => ids(input).into_iter().chain([*id]).collect(),
+        Node::Join { left, right, id, .. } => ids(left).into_iter().chain(ids(right)).chain([*id]).collect(),
+        Node::Union { inputs, id } => inputs.iter().flat_map(ids).chain([*id]).collect(),
     }
 }
 
-fn plan(query: &str) -> String {
-    match compile(query, "q.asaql", &catalog()) {
-        Ok(plan) => explain(&plan),
-        Err(problems) => problems.to_string(),
+/// Every slot lies below the width of the node it reads: the invariant that the engine relies on.
+fn slots_fit(node: &crate::query::plan::Node) -> bool {
+    use super::tree::{aggregate_parts, analytic_parts, each_slot};
+    use crate::query::plan::{Expr, Node};
+    let fits = |exprs: Vec<&Expr>, width: usize| {
+        let mut fit = true;
+        exprs.into_iter().for_each(|e| each_slot(e, &mut |slot| fit &= slot < width));
+        fit
+    };
+    match node {
+        Node::Scan(scan) => fits(scan.timestamp_by.iter().chain(&scan.over).collect(), scan.columns.len()),
+        Node::Rows { .. } => true,
+        Node::Filter { input, predicate } => slots_fit(input) && fits(vec![predicate], input.width()),
+        Node::Project { input, exprs } => slots_fit(input) && fits(exprs.iter().collect(), input.width()),
+        Node::Apply { input, argument, .. } => slots_fit(input) && fits(vec![argument], input.width()),
+        Node::Aggregate { input, keys, aggregates, .. } => {
+            slots_fit(input) && fits(keys.iter().chain(aggregates.iter().flat_map(aggregate_parts)).collect(), input.width())
+        }
+        Node::Analytic { input, calls, .. } => slots_fit(input) && fits(calls.iter().flat_map(analytic_parts).collect(), input.width()),
+        Node::Join { left, right, keys, on, .. } => {
+            let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
+            slots_fit(left)
+                && slots_fit(right)
+                && fits(l, left.width())
+                && fits(r, right.width())
+                && fits(on.iter().collect(), node.width())
+        }
+        Node::ReferenceJoin { input, keys, on, .. } => {
+            let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
+            slots_fit(input) && fits(l, input.width()) && fits(r, 1) && fits(on.iter().collect(), node.width())
+        }
+        Node::Union { inputs, .. } => inputs.iter().all(|i| slots_fit(i) && i.width() == node.width()),
     }
 }
 
 #[test]
-fn show() {
-    for q in [
-        "SELECT udf.score(udf.createArray(vendorid, weekday, distance)) AS fare, deviceId INTO scored FROM rides WHERE distance > 0 AND udf.score(weekday) > 5",
-        "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output FROM rides",
-        "WITH s AS (SELECT * FROM rides WHERE a > 1) SELECT b, c.d FROM s",
-        "WITH s AS (SELECT *, udf.score(a) AS sc FROM rides) SELECT b, COUNT(*) AS n, AVG(sc) AS m FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
-        "SELECT k, udf.score(AVG(v)) AS s, udf.score(udf.rate(k)) FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) HAVING udf.score(AVG(v)) > 1 AND COUNT(*) > 3",
-        "SELECT s.run, f.code FROM x s TIMESTAMP BY at JOIN y p TIMESTAMP BY at ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f TIMESTAMP BY at ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
-        "SELECT t.dev, s.site, t.EventEnqueuedUtcTime FROM x t LEFT JOIN sites s ON t.dev = s.dev AND t.a > s.lo",
-        "SELECT a.id, r.ArrayValue AS v, x.n FROM rides a CROSS APPLY GetArrayElements(a.tags) AS r CROSS APPLY GetRecordProperties(r.ArrayValue) AS p JOIN x ON x.id = a.id AND DATEDIFF(second, a, x) BETWEEN 0 AND 5",
-        "WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y) SELECT v FROM u",
-        "SELECT n, LAG(n) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS prev, GetMetadataPropertyValue(x, 'Mqtt.Topic') AS t FROM x TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
-        "WITH a AS (SELECT udf.score(v) AS s, k FROM x TIMESTAMP BY at), b AS (SELECT MAX(s) AS m FROM a GROUP BY SlidingWindow(second, 4)) SELECT udf.rate(m), System.Timestamp() AS t FROM b; SELECT k FROM a",
-    ] {
-        println!("{q}\n{}", plan(q));
+fn every_slot_fits_and_parts_meet() {
+    for query in QUERIES {
+        for part in plan(query).statements.iter().flat_map(|s| &s.parts) {
+            assert!(slots_fit(&part.root), "{query}");
+            let last = part.external.as_ref().map_or(&part.root, |external| &external.tail);
+            assert_eq!(last.width(), part.columns.len(), "{query}");
+            assert!(slots_fit(last) && !part.external.as_ref().is_some_and(|e| e.tail.is_stateful() || part.root.is_stateful()), "{query}");
+        }
     }
 }
+
+#[test]
+fn chains_of_steps_end_in_an_error_and_not_in_a_crash() {
+    let deep = |n: usize, body: &str| {
+        let mut text = "WITH s0 AS (SELECT a, b FROM x)".to_owned();
+        (1..n).for_each(|i| text.push_str(&format!(", s{i} AS ({})", body.replace('@', &format!("s{}", i - 1)))));
+        format!("{text} SELECT a INTO o FROM s{}", n - 1)
+    };
+    assert!(compile(&deep(30, "SELECT a + 1 AS a, b FROM @ WHERE a > b"), "q", &catalog()).is_ok());
+    for text in [
+        deep(200, "SELECT a, b FROM @"),
+        deep(30, "SELECT l.a, r.b FROM @ l JOIN @ r ON l.a = r.a AND DATEDIFF(second, l, r) BETWEEN 0 AND 1"),
+        deep(30, "SELECT a, b FROM @ UNION SELECT b, a FROM @"),
+    ] {
+        let problems = compile(&text, "q", &catalog()).unwrap_err().to_string();
+        assert!(problems.contains("multiply beyond reason"), "{problems}");
+    }
+}
+
+#[test]
+fn large_expressions_end_in_an_error_and_not_in_a_crash() {
+    let mut nested = "a".to_owned();
+    (0..30).for_each(|_| nested = format!("CASE {nested} WHEN 1 THEN 2 WHEN 3 THEN 4 ELSE 5 END"));
+    let calls: Vec<String> = (0..40).map(|i| format!("udf.score(f{i}) AS c{i}")).collect();
+    for (item, wanted) in [(nested, "the operand of this CASE is too large"), (calls.join(", "), "too many external calls")] {
+        let problems =
+            compile(&format!("SELECT {item} AS r INTO o FROM x").replace("c39 AS r", "c39"), "q", &catalog()).unwrap_err().to_string();
+        assert!(problems.contains(wanted), "{problems}");
+    }
+}
+
+#[test]
+fn a_script_without_a_statement_is_an_error() {
+    let script = crate::query::ast::Script::default();
+    assert!(resolve(&script, "", "q", &catalog()).unwrap_err().to_string().contains("no SELECT statement"));
+    assert!(parser::parse("", "q").is_err());
+}
+
+proptest::proptest! {
+    /// Whatever is put where, the binder answers.
+    #[test]
+    fn no_input_crashes_the_binder(words in proptest::collection::vec(proptest::sample::select(WORDS.to_vec()), 0..24)) {
+        let _ = compile(&words.join(" "), "q", &catalog());
+        let _ = compile(&format!("SELECT {} FROM x", words.join(" ")), "q", &catalog());
+        let _ = compile(&format!("SELECT k FROM x GROUP BY {}", words.join(" ")), "q", &catalog());
+        let _ = compile(&format!("SELECT x.k FROM x JOIN y ON {}", words.join(" ")), "q", &catalog());
+    }
+}
+
+const WORDS: [&str; 40] = [
+    "SELECT",
+    "FROM",
+    "x",
+    "y",
+    "sites",
+    "WHERE",
+    "GROUP BY",
+    "HAVING",
+    "JOIN",
+    "ON",
+    "AND",
+    "=",
+    ",",
+    "(",
+    ")",
+    "*",
+    ".",
+    "k",
+    "1",
+    "-3",
+    "'t'",
+    "COUNT(*)",
+    "udf.score(k)",
+    "udf.createArray(k, 1, 'a')",
+    "LAG(k) OVER (LIMIT DURATION(second, 5))",
+    "TumblingWindow(second, 5)",
+    "System.Timestamp()",
+    "DATEDIFF(second, x, y)",
+    "BETWEEN 0 AND 5",
+    "CASE WHEN k = 1 THEN 2 ELSE 3 END",
+    "AS",
+    "INTO",
+    "o",
+    "UNION",
+    "WITH s AS (SELECT k FROM x)",
+    "s",
+    "x.*",
+    "CROSS APPLY GetArrayElements(k) AS e",
+    "TIMESTAMP BY at",
+    "NULL",
+];
+
+/// The queries above.
+const QUERIES: [&str; 27] = [
+    "SELECT udf.score(udf.createArray(vendorid, weekday, distance)) INTO output FROM rides",
+    "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output FROM rides",
+    "WITH Dataframe AS (SELECT vendorid, weekday FROM rides WHERE distance > 0) SELECT udf.score(Dataframe) AS s INTO output FROM Dataframe",
+    "SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < 3",
+    "SELECT id, udf.rate(udf.score(a)) AS r INTO out FROM x",
+    "SELECT udf.rate(b) AS r INTO out FROM x WHERE udf.score(a) > 1",
+    "WITH s AS (SELECT *, udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT b, COUNT(*) AS n, AVG(sc) AS m INTO out FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
+    "SELECT k, udf.score(AVG(v)) AS s INTO out FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) HAVING COUNT(*) > 3 AND udf.score(AVG(v)) > 1",
+    "SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, 5)",
+    "WITH s AS (SELECT k, udf.score(a) AS sc FROM x) SELECT k INTO out FROM s",
+    "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out FROM t",
+    "SELECT *, LEN(name) INTO out FROM x",
+    "SELECT * INTO out FROM x OUTER APPLY GetRecordProperties(x.tags) AS p",
+    "WITH s AS (SELECT a AS one, b.c AS two FROM x) SELECT s.*, one + 1 AS next INTO out FROM s",
+    "SELECT x, COUNT(x) OVER (LIMIT DURATION(second, 5)) AS n INTO out FROM x",
+    "SELECT id INTO out FROM x WHERE DATEDIFF(minute, EventEnqueuedUtcTime, GETUTCDATE()) BETWEEN 0 AND 5",
+    "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id INTO out FROM x AS g",
+    "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY k, Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), Offset(ms, -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER (PARTITION BY k)), Window('e', System.Timestamp()))",
+    "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, TumblingWindow(second, 10)",
+    "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
+    "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND DATEDIFF(second, b, a) BETWEEN -5 AND 0",
+    "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 AND a.id = b.id AND b.v > a.v",
+    "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
+    "SELECT t.dev, r.site INTO out FROM x t LEFT JOIN sites r ON t.dev = r.dev AND t.v >= r.lo",
+    "WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y TIMESTAMP BY at) SELECT v INTO out FROM u",
+    "CREATE TABLE x (id bigint, name nvarchar(max)); SELECT * INTO out FROM x WHERE Id > 1",
+    "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO out FROM s",
+];

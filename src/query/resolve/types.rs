@@ -74,7 +74,7 @@ impl Binder<'_> {
 }
 
 fn with_article(ty: Type) -> String {
-    if ty == Type::Array { format!("an {ty}") } else { format!("a {ty}") }
+    if matches!(ty, Type::Array | Type::Text) { format!("an {ty}") } else { format!("a {ty}") }
 }
 
 fn bare(shape: &Shape) -> &Shape {

@@ -242,7 +242,7 @@ impl Core<'_, '_> {
                 "the size of a window is positive",
                 length.span,
                 "expected a whole number above 0",
-                "write `TumblingWindow(second, 10)`",
+                "give the length of the window, such as `10` seconds",
             );
         }
         if length.ticks > SPAN_MAX {
