@@ -334,6 +334,18 @@ fn a_quiet_input_closes_its_windows_by_ticks() {
 }
 
 #[test]
+fn a_window_over_a_left_join_sees_unmatched_rows_in_their_place() {
+    let query = "WITH j AS (SELECT x.k AS k FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(minute, x, y) BETWEEN 0 AND 0)
+        SELECT COUNT(*) AS n, MAX(k) AS k FROM j GROUP BY TumblingWindow(second, 10)";
+    // key 1 finds no match, which is known only when the minute is over
+    let events = [(10, "a", 1), (30, "a", 2), (35, "b", 2), (50, "b", 2), (100, "b", 9)];
+    let events: Vec<_> = events.iter().map(|(t, input, k)| (*t, *input, format!("{{\"k\":{k}}}"))).collect();
+    let emitted = run(query, ExecutorOptions::default(), &events);
+    assert_eq!(lines(&emitted.rows), [r#"{"n":1,"k":1}"#, r#"{"n":1,"k":2}"#, r#"{"n":1,"k":2}"#]);
+    assert_eq!(emitted.rows.batch.meta().iter().map(|m| m.time).collect::<Vec<_>>(), [at(10), at(40), at(50)]);
+}
+
+#[test]
 fn rows_come_at_once_where_nothing_has_to_wait() {
     for query in [
         "SELECT v FROM a",
