@@ -7,6 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod check;
+pub mod eval;
+pub mod journal;
+pub mod run;
+pub mod test;
 pub mod udf;
 
 /// A small streaming runtime for IoT gateways: MQTT in, Stream Analytics SQL over it, functions in WebAssembly, a
@@ -23,15 +28,27 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a job until stopped
+    Run(run::RunArgs),
+    /// Validate a job, compile its query, print the plan and the signatures
+    Check(check::CheckArgs),
+    /// Run a query over finite files in event time and print the rows
+    Eval(eval::EvalArgs),
+    /// Run test cases
+    Test(test::TestArgs),
     /// Build, inspect and call user functions
     #[command(subcommand)]
     Udf(udf::UdfCommand),
+    /// Look into a job's pool, also while the job runs
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
 }
 
 impl Cli {
     /// The log filter when FOREBAY_LOG does not give one: commands that print results log only warnings.
     pub fn default_log(&self) -> &'static str {
         match self.command {
+            Command::Run(_) => "info",
             _ => "error",
         }
     }
@@ -39,7 +56,12 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Eval(args) => eval::run(args),
+            Command::Test(args) => test::run(args),
             Command::Udf(command) => udf::run(command),
+            Command::Journal(command) => journal::run(&command),
         }
     }
 }

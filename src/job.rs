@@ -14,6 +14,7 @@ mod reader;
 mod secret;
 mod units;
 
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub use secret::{Secret, SecretError, SecretSource};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use reader::{Problems, Section};
+
+/// Job files are written by hand; more is the wrong file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The longest tolerance of the time policies: 20 days, 23:59:59.
 const TOLERANCE_MAX: Duration = Duration::from_secs(21 * 86_400 - 1);
@@ -104,16 +108,24 @@ pub enum OutOfOrderPolicy {
 /// # Errors
 /// Every problem found.
 pub fn load(path: &Path) -> Result<Job, Diagnostics> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let mut unreadable = Diagnostics::new(path.display().to_string(), "");
+    let refused = |title: String, help: &str| {
+        let mut refused = Diagnostics::new(path.display().to_string(), "");
+        refused.push(Diagnostic::error(title, None).help(help));
+        refused
+    };
+    let mut text = String::new();
+    let opened = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    opened.map_err(|error| {
         let help = match error.kind() {
-            std::io::ErrorKind::InvalidData => "a job file is UTF-8 text",
-            std::io::ErrorKind::IsADirectory => "name the job file inside it",
+            ErrorKind::InvalidData => "a job file is UTF-8 text",
+            ErrorKind::IsADirectory => "name the job file inside it",
             _ => "check the path and its permissions",
         };
-        unreadable.push(Diagnostic::error(format!("the job file cannot be read: {error}"), None).help(help));
-        unreadable
+        refused(format!("the job file cannot be read: {error}"), help)
     })?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(format!("the job file is longer than {FILE_BYTES_MAX} bytes"), "check that it is the right file"));
+    }
     read(&text, path, true)
 }
 
@@ -245,6 +257,11 @@ impl Job {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
+    /// A fresh list for problems that lie outside the file but are shown at a place in it.
+    pub fn problems(&self) -> Diagnostics {
+        Diagnostics::new(self.path.display().to_string(), self.text.as_str())
+    }
+
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
@@ -267,7 +284,7 @@ impl Job {
     /// # Errors
     /// A problem for each secret that cannot be read, at its place in the job file.
     pub fn check_secrets(&self) -> Result<(), Diagnostics> {
-        let mut errors = Diagnostics::new(self.path.display().to_string(), self.text.as_str());
+        let mut errors = self.problems();
         for secret in self.secrets() {
             if let Err(error) = secret.read() {
                 errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be read").help(error.help()));

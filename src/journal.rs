@@ -39,7 +39,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use smol_str::SmolStr;
 
 use crate::batch::MessageMeta;
@@ -144,7 +144,8 @@ impl Inner {
     fn close(&self) {
         self.shared.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
+        // a handle dropped by what runs after a commit: the writer cannot wait for itself
+        if let Some(writer) = writer.filter(|w| w.thread().id() != thread::current().id()) {
             // it catches its own panics and has answered everybody
             let _ = writer.join();
         }
@@ -155,10 +156,16 @@ impl Inner {
 impl Journal {
     /// Opens the journal, or makes a new one, and starts its writer. An error leaves the file as it was.
     pub fn open(config: JournalConfig) -> Result<Journal, JournalError> {
+        Journal::start(config, |_| Ok(()))
+    }
+
+    /// Opens with the writing connection prepared; tests give it limits of their own.
+    fn start(config: JournalConfig, prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<Journal, JournalError> {
         let path = config.path.clone();
         let lock = Lock::take(&path)?;
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let db = schema::open_writer(&path, config.max_bytes)?;
+        prepare(&db).map_err(unusable)?;
         let books = Books::load(&db).map_err(unusable)?;
         let recent = Recent::load(&db, config.recent_records, books.inputs.len()).map_err(unusable)?;
         trim::drop_stale(&db, &books, &recent).map_err(unusable)?;

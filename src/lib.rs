@@ -3,20 +3,20 @@
 //!
 //! The modules, in flow order; each may use only those above it, and `pipeline` alone sees every stage.
 
-pub mod batch;
-pub mod cli;
-pub mod decode;
-pub mod demo;
-pub mod diagnostic;
-pub mod engine;
-pub mod job;
-pub mod journal;
-pub mod output;
-pub mod pipeline;
-pub mod query;
-pub mod score;
-pub mod source;
-pub mod telemetry;
 pub mod time;
-pub mod udf;
 pub mod value;
+pub mod batch;
+pub mod diagnostic;
+pub mod job;
+pub mod decode;
+pub mod source;
+pub mod journal;
+pub mod query;
+pub mod udf;
+pub mod engine;
+pub mod score;
+pub mod output;
+pub mod telemetry;
+pub mod pipeline;
+pub mod demo;
+pub mod cli;

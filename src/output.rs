@@ -67,7 +67,7 @@ pub struct Output {
 #[derive(Debug)]
 enum Kind {
     Mqtt(Box<MqttOutput>),
-    File(FileOutput),
+    File(Box<FileOutput>),
     Stdout(StdoutOutput),
 }
 
@@ -97,7 +97,7 @@ impl Output {
     /// One line a row to a file. Opens it with the first delivery; `clock` times the rotation.
     pub fn file(config: FileOutputConfig, clock: Clock) -> Output {
         let stats = Arc::new(OutputStats::default());
-        let kind = Kind::File(FileOutput::new(config, clock, stats.clone()));
+        let kind = Kind::File(Box::new(FileOutput::new(config, clock, stats.clone())));
         Output { kind, stats, trouble: None }
     }
 

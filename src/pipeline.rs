@@ -1,1 +1,213 @@
-//! To come.
+//! READ THIS FIRST: builds the stages from a job, wires them, and drains them in order.
+//!
+//! In: a checked job and its compiled query ([`prepare`]). Out: a [`Pipeline`] that runs until it is stopped. Invariant:
+//! stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it needs still there.
+//! Not here: what any stage does.
+
+mod consumer;
+mod delivery;
+mod feed;
+mod flow;
+mod health;
+mod intake;
+mod mark;
+mod outputs;
+pub mod prepare;
+mod report;
+mod scoring;
+mod stages;
+mod statement;
+mod stop;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::Job;
+use crate::journal::{Journal, JournalConfig, JournalError};
+use crate::score::{Scorer, State};
+use crate::source::MqttSource;
+use crate::telemetry::{self, Report};
+use crate::time::Clock;
+
+use health::Health;
+use outputs::OutputHandle;
+pub use prepare::{PrepareError, Prepared};
+pub use report::Snapshot;
+use report::Watched;
+use stop::Stop;
+
+/// Why a job cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Metrics(#[from] telemetry::BindError),
+    #[error("statement {statement} stopped at offset {offset}: {message}; correct the query or the data and start again, or set on_error = \"dead-letter\"")]
+    StatementStopped { statement: SmolStr, offset: i64, message: String },
+    #[error("statement {statement} stopped: {why}; repair the endpoint and start again, or set mode = \"edge\" to wait for it instead")]
+    ScoringEnded { statement: SmolStr, why: String },
+    #[error("input {name}: {reason}")]
+    Input { name: SmolStr, reason: String },
+    #[error("output {name}: {reason}")]
+    Output { name: SmolStr, reason: String },
+    #[error("function {name}: {reason}")]
+    Function { name: SmolStr, reason: String },
+    #[error("{what}: {source}")]
+    System { what: &'static str, source: std::io::Error },
+}
+
+/// A thread of the job and its end.
+type Worker = JoinHandle<Result<(), PipelineError>>;
+
+/// A running job.
+#[derive(Debug)]
+pub struct Pipeline {
+    journal: Journal,
+    stop: Stop,
+    health: Arc<Health>,
+    watched: Arc<Watched>,
+    sources: Vec<MqttSource>,
+    intakes: Vec<JoinHandle<Result<(), JournalError>>>,
+    workers: Vec<Worker>,
+    outputs: Vec<(OutputHandle, tokio::task::JoinHandle<()>)>,
+    metrics: Option<SocketAddr>,
+    serving: CancellationToken,
+    scorers: Vec<Scorer>,
+}
+
+/// How long a stop waits for answers that are on their way.
+const DRAIN: Duration = Duration::from_secs(5);
+
+impl Pipeline {
+    /// Starts a job. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What keeps the job from starting; nothing runs then.
+    pub async fn start(job: &Job, prepared: Prepared, clock: Clock) -> Result<Pipeline, PipelineError> {
+        let journal = tokio::task::block_in_place(|| Journal::open(journal_config(job, &clock)))?;
+        let health = Arc::new(Health::default());
+        let stop = Stop::default();
+        let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings));
+
+        let outputs = stages::outputs(job, &journal, &clock, &watched)?;
+        let scorers = stages::scorers(job, &journal, &watched)?;
+        let build = statement::Build { job, prepared: &prepared, journal: &journal, outputs: &outputs, scorers: &scorers, stop: &stop, health: &health, clock: &clock };
+        let workers = tokio::task::block_in_place(|| build.spawn_all())?;
+        let (sources, intakes) = stages::sources(job, &journal, &clock, &watched, &health)?;
+
+        let serving = CancellationToken::new();
+        let metrics = serve(job, &watched, &serving).await?;
+        tracing::info!(job = %job.name, pool = %journal.path().display(), "running");
+        Ok(Pipeline { journal, stop, health, watched, sources, intakes, workers, outputs, metrics, serving, scorers: scorers.into_values().collect() })
+    }
+
+    /// Where `/metrics`, `/healthz` and `/readyz` are; `None` when they are switched off.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Everything that is exported at `/metrics`.
+    pub fn report(&self) -> Report {
+        self.watched.report()
+    }
+
+    /// A few numbers for a status line.
+    pub fn snapshot(&self) -> Snapshot {
+        self.watched.snapshot()
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Resolves when the job cannot go on as a whole: the journal refuses.
+    pub async fn failed(&self) -> String {
+        self.health.failed().await
+    }
+
+    /// Stops in flow order: no further input, everything received is stored and acknowledged, consumers commit what they
+    /// have, outputs say goodbye, the journal closes.
+    ///
+    /// # Errors
+    /// The first thing that could not be finished; what was committed stays committed.
+    pub async fn stop(self) -> Result<(), PipelineError> {
+        for source in self.sources {
+            source.stop().await;
+        }
+        self.stop.set();
+        self.journal.wake_readers();
+        self.watched.release();
+        let (scorers, drained) = (self.scorers, self.serving.clone());
+        tokio::spawn(async move {
+            let end = tokio::time::Instant::now() + DRAIN;
+            let busy = |s: &Scorer| s.status().state() == State::Ready && s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed) > 0;
+            while tokio::time::Instant::now() < end && scorers.iter().any(busy) && !drained.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // an endpoint that is away keeps its rows in the journal
+            scorers.iter().for_each(Scorer::stop);
+        });
+        let (intakes, workers, journal) = (self.intakes, self.workers, self.journal);
+        let (journal, mut result) = tokio::task::spawn_blocking(move || {
+            let mut result = Ok(());
+            for intake in intakes {
+                result = result.and(intake.join().unwrap_or(Ok(())).map_err(PipelineError::from));
+            }
+            for worker in workers {
+                result = result.and(worker.join().unwrap_or(Ok(())));
+            }
+            (journal, result)
+        })
+        .await
+        .map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
+        for (handle, task) in self.outputs {
+            drop(handle);
+            // a task that was cancelled has nothing left to say
+            let _ = task.await;
+        }
+        self.serving.cancel();
+        tokio::task::block_in_place(|| journal.close());
+        if let Err(PipelineError::StatementStopped { .. }) = &result {
+            // it was reported when it happened, and its position is where it should be
+            result = Ok(());
+        }
+        result
+    }
+}
+
+fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
+    let j = &job.journal;
+    JournalConfig {
+        max_bytes: j.max_bytes,
+        commit_interval: j.commit_interval,
+        commit_records: j.commit_records,
+        dead_letters_max_bytes: j.dead_letters_max_bytes,
+        retention: (!j.retention.is_zero()).then_some(j.retention),
+        recent_records: stages::recent_records(job),
+        clock: clock.clone(),
+        ..JournalConfig::new(&j.path)
+    }
+}
+
+async fn serve(job: &Job, watched: &Arc<Watched>, serving: &CancellationToken) -> Result<Option<SocketAddr>, PipelineError> {
+    if !job.metrics.enabled {
+        return Ok(None);
+    }
+    let listener = telemetry::bind(job.metrics.listen).await?;
+    let address = listener.local_addr().map_err(|source| PipelineError::System { what: "the metrics port", source })?;
+    let (watched, ended) = (watched.clone(), serving.clone().cancelled_owned());
+    tokio::spawn(async move {
+        if let Err(error) = telemetry::serve(listener, Arc::new(move || watched.report()), ended).await {
+            tracing::error!("the metrics port failed: {error}");
+        }
+    });
+    tracing::info!("metrics on http://{address}/metrics");
+    Ok(Some(address))
+}

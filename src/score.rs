@@ -16,6 +16,7 @@ mod describe;
 pub mod desk;
 mod http;
 pub mod policy;
+pub mod queue;
 pub mod response;
 pub mod retry;
 pub mod signature;

@@ -270,11 +270,12 @@ mod build {
             return Err(Failed::Cargo(format!("cargo did not build it; if the target is missing: rustup target add {TARGET}")));
         }
         let messages = String::from_utf8_lossy(&output.stdout);
-        messages
-            .lines()
-            .filter_map(|line| module_of(line, &manifest))
-            .next_back()
-            .ok_or_else(|| Failed::Cargo(format!("{} gives no module: its [lib] needs crate-type = [\"cdylib\"]", manifest.display())))
+        messages.lines().filter_map(|line| module_of(line, &manifest)).next_back().ok_or_else(|| {
+            Failed::Cargo(format!(
+                "{} gives no module: name the folder of one crate, with crate-type = [\"cdylib\"] in its [lib]",
+                manifest.display()
+            ))
+        })
     }
 
     /// The .wasm file of one line of cargo's messages, if it is about this crate.

@@ -326,6 +326,11 @@ impl Executor {
         }
     }
 
+    /// Whether a commit is due at once: rows came out, a row failed, or the executor stopped.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || !self.env.failures.is_empty() || self.env.stopped.is_some()
+    }
+
     /// Everything that came out and changed since the last call; it belongs into one commit.
     pub fn take(&mut self) -> Emitted {
         let columns = Arc::clone(&self.columns);

@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use super::reader::{Section, Text};
 use super::secret::Secret;
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::Diagnostic;
 
 /// The keep-alive of MQTT is a 16-bit number of seconds.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
@@ -140,8 +140,8 @@ fn address(section: &Section, text: &Text, form: &str) -> Option<Url> {
         None
     };
     // by hand as well: what does not parse may still hold a password
-    if let Some(at) = credentials_end(&text.value) {
-        section.problems().mask(Span::new(text.span.start + 1, (text.span.start + 1 + at).min(text.span.end)));
+    if has_credentials(&text.value) {
+        section.problems().mask(text.span);
         let error = Diagnostic::error("a password stands in an address", text.span).label("expected the address without `user:password@`");
         return refuse(error.help("write `username = \"…\"` and `password = \"env:NAME\"`, or `key = \"env:NAME\"` for an endpoint"));
     }
@@ -151,11 +151,10 @@ fn address(section: &Section, text: &Text, form: &str) -> Option<Url> {
     }
 }
 
-/// Bytes before the `@` that ends a user and password.
-fn credentials_end(url: &str) -> Option<usize> {
-    let start = url.find("//")? + 2;
-    let authority = url.get(start..)?.split(['/', '?', '#']).next()?;
-    authority.rfind('@').map(|at| start + at)
+/// Whether something stands before an `@` in front of the host.
+fn has_credentials(url: &str) -> bool {
+    let authority = url.split_once("//").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    authority.is_some_and(|authority| authority.contains('@'))
 }
 
 pub(super) fn is_loopback(host: &str) -> bool {

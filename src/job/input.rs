@@ -26,6 +26,7 @@ pub struct Input {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a job has a handful of inputs")]
 pub enum InputKind {
     Mqtt(MqttInput),
     File(FileInput),

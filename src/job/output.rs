@@ -113,7 +113,7 @@ fn file(section: &mut Section) -> Option<FileOutput> {
             "keep_files",
             "`keep_files` without rotation",
             "there is only one file",
-            &format!("add `rotate_bytes = \"{}\"` or `rotate_interval = \"1d\"`", super::units::show_size(64 * MIB)),
+            format!("add `rotate_bytes = \"{}\"` or `rotate_interval = \"1d\"`", super::units::show_size(64 * MIB)),
         );
     }
     let words = [("always", FsyncWord::Always), ("interval", FsyncWord::Interval), ("never", FsyncWord::Never)];

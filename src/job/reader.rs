@@ -36,12 +36,14 @@ impl Problems {
         self.found.borrow_mut().push(problem);
     }
 
-    /// Hides a range of the text, so that no message shows a password.
+    /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
     pub fn mask(&self, span: Span) {
         let mut found = self.found.borrow_mut();
-        let hidden = found.text.get(span.start..span.end).map(|secret| "*".repeat(secret.len()));
-        if let Some(hidden) = hidden {
-            found.text.replace_range(span.start..span.end, &hidden);
+        let inner = span.start + 1..span.end.saturating_sub(1);
+        // line breaks stay, for the places of other problems
+        let stars = |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
+        if let Some(hidden) = found.text.get(inner.clone()).map(stars) {
+            found.text.replace_range(inner, &hidden);
         }
     }
 
@@ -104,8 +106,14 @@ impl<'r, 'i> Section<'r, 'i> {
         self.problems.push(Diagnostic::error(title, span).label(label).help(help));
     }
 
+    fn ask(&mut self, key: &str) {
+        if !self.asked.iter().any(|asked| asked == key) {
+            self.asked.push(key.to_string());
+        }
+    }
+
     pub fn get(&mut self, key: &str) -> Option<(&'r DeValue<'i>, Span)> {
-        self.asked.push(key.to_string());
+        self.ask(key);
         let (_, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
         Some((value.get_ref(), Span::from(value.span())))
     }
@@ -136,7 +144,7 @@ impl<'r, 'i> Section<'r, 'i> {
 
     pub fn required_text(&mut self, key: &str, help: &str) -> Option<Text> {
         if !self.has(key) {
-            self.asked.push(key.to_string());
+            self.ask(key);
             self.missing(key, help);
             return None;
         }
@@ -163,7 +171,7 @@ impl<'r, 'i> Section<'r, 'i> {
 
     pub fn required_texts(&mut self, key: &str, help: &str) -> Vec<Text> {
         if !self.has(key) {
-            self.asked.push(key.to_string());
+            self.ask(key);
             self.missing(key, help);
             return Vec::new();
         }
@@ -307,7 +315,7 @@ impl<'r, 'i> Section<'r, 'i> {
 
     pub fn required_file(&mut self, key: &str, help: &str) -> Option<PathBuf> {
         if !self.has(key) {
-            self.asked.push(key.to_string());
+            self.ask(key);
             self.missing(key, help);
             return None;
         }
@@ -320,7 +328,7 @@ impl<'r, 'i> Section<'r, 'i> {
         match Secret::parse(&text.value, text.span, &self.problems.folder) {
             Some(secret) => Some(secret),
             None => {
-                self.problems.mask(Span::new(text.span.start + 1, text.span.end.saturating_sub(1)));
+                self.problems.mask(text.span);
                 let error = Diagnostic::error(format!("`{key}` is written into the job file"), text.span)
                     .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
                     .help(format!("put the secret into an environment variable and write `{key} = \"env:NAME\"`"));
@@ -384,7 +392,8 @@ impl<'r, 'i> Section<'r, 'i> {
     pub fn finish(self) {
         for name in self.table.keys().filter(|name| !self.asked.iter().any(|asked| asked == name.get_ref())) {
             let place = if self.path.is_empty() { "the job file".to_string() } else { format!("`[{}]`", self.path) };
-            let error = Diagnostic::error(format!("{place} has no `{}`", name.get_ref()), Span::from(name.span())).label("unknown");
+            let error = Diagnostic::error(format!("unknown key `{}`", name.get_ref()), Span::from(name.span()))
+                .label(format!("{place} has no such key"));
             let help = match suggest(name.get_ref(), &self.asked) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("known are {}", self.asked.join(", ")),

@@ -83,27 +83,25 @@ pub(super) fn show_size(bytes: u64) -> String {
         ("MB", 1_000_000),
         ("KB", 1_000),
     ];
-    let fit = units.iter().find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+    let fit = units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
     fit.map_or(format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
-/// A duration as an error shows it: in the largest unit that divides it.
+/// A duration as an error shows it: `20d23h59m59s`.
 pub(super) fn show_duration(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    let units = [
-        ("d", 86_400_000_000_000u128),
-        ("h", 3_600_000_000_000),
-        ("m", 60_000_000_000),
-        ("s", 1_000_000_000),
-        ("ms", 1_000_000),
-        ("us", 1_000),
-    ];
-    let fit = units.iter().find(|(_, unit)| nanos > 0 && nanos % unit == 0);
-    match fit {
-        _ if nanos == 0 => "0s".into(),
-        Some((name, unit)) => format!("{}{name}", nanos / unit),
-        None => format!("{nanos}ns"),
+    let mut rest = duration.as_nanos();
+    if rest == 0 {
+        return "0s".into();
     }
+    let mut shown = String::new();
+    for name in ["d", "h", "m", "s", "ms", "us", "ns"] {
+        let unit = DURATIONS.iter().find(|(word, _)| *word == name).map_or(1, |(_, unit)| *unit);
+        if rest >= unit {
+            shown.push_str(&format!("{}{name}", rest / unit));
+            rest %= unit;
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -157,7 +155,7 @@ mod tests {
         for bytes in [1, 1000, 1024, 1536, 1_000_000, 64 << 20, 1_000_000_000, 1 << 30] {
             assert_eq!(size(&show_size(bytes)), Some(bytes));
         }
-        for nanos in [0, 1, 1_000, 20_000_000, 5_000_000_000, 90_000_000_000, 604_800_000_000_000] {
+        for nanos in [0, 1, 1_000, 20_000_000, 5_000_000_000, 90_000_000_001, 604_800_000_000_000] {
             assert_eq!(duration(&show_duration(Duration::from_nanos(nanos))), Some(Duration::from_nanos(nanos)));
         }
     }

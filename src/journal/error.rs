@@ -41,6 +41,8 @@ pub enum JournalError {
     Position { consumer: String, position: i64, stored: i64, end: i64 },
     #[error("rows of consumer {consumer} cannot be stored: {reason}")]
     Rows { consumer: String, reason: String },
+    #[error("an event of {bytes} bytes cannot be stored: {max} are the most")]
+    Payload { bytes: usize, max: usize },
     #[error("more than {max} {what} in one journal")]
     TooMany { what: &'static str, max: usize },
     #[error("cannot read the journal: {reason}; run `forebay journal verify`")]
@@ -76,6 +78,11 @@ impl From<JournalError> for StepError {
     fn from(error: JournalError) -> StepError {
         StepError::Refused(error)
     }
+}
+
+/// Whether another program (`sqlite3 job.db`) held the file for too long: nothing was written, it may be tried again.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 
 /// Whether there was no room: such a transaction is rolled back cleanly and may be tried again.

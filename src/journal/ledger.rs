@@ -20,6 +20,9 @@ pub mod what {
     pub const FILTERED: &str = "filtered";
     pub const FAILED: &str = "failed";
     pub const EVALUATED: &str = "evaluated";
+    /// Rows that began to wait inside a plan for earlier ones, and those that no longer do.
+    pub const HELD: &str = "held";
+    pub const RELEASED: &str = "released";
     pub const ROWS_OUT: &str = "rows_out";
     pub const DELIVERED: &str = "delivered";
     pub const DEAD_LETTERED: &str = "dead_lettered";
@@ -126,18 +129,19 @@ impl Ledger {
     pub fn imbalances(&self) -> Vec<Imbalance> {
         use what::*;
         let mut found = Vec::new();
-        let mut check = |edge: Edge, equation, left: &'static str, right: &[&str]| {
+        let mut check = |edge: Edge, equation, left: &[&str], right: &[&str]| {
             for name in self.names(edge) {
                 let sum = |what: &str| i128::from(self.sum(edge, &name, what));
-                let (left, right) = (sum(left), right.iter().map(|w| sum(w)).sum());
+                let total = |side: &[&str]| -> i128 { side.iter().map(|what| sum(what)).sum() };
+                let (left, right) = (total(left), total(right));
                 if left != right {
                     found.push(Imbalance { edge, name, equation, left, right });
                 }
             }
         };
-        check(Edge::Input, "received = stored + undecodable + dropped", RECEIVED, &[STORED, UNDECODABLE, DROPPED]);
-        check(Edge::Statement, "rows in = filtered + failed + evaluated", ROWS_IN, &[FILTERED, FAILED, EVALUATED]);
-        check(Edge::Output, "rows in = delivered + dead-lettered + dropped", ROWS_IN, &[DELIVERED, DEAD_LETTERED, DROPPED]);
+        check(Edge::Input, "received = stored + undecodable + dropped", &[RECEIVED], &[STORED, UNDECODABLE, DROPPED]);
+        check(Edge::Statement, "rows in + released = filtered + failed + evaluated + held", &[ROWS_IN, RELEASED], &[FILTERED, FAILED, EVALUATED, HELD]);
+        check(Edge::Output, "rows in = delivered + dead-lettered + dropped", &[ROWS_IN], &[DELIVERED, DEAD_LETTERED, DROPPED]);
         found
     }
 

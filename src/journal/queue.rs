@@ -40,6 +40,8 @@ impl std::fmt::Debug for Entry {
 #[derive(Debug, Default)]
 struct Waiting {
     entries: VecDeque<Entry>,
+    /// of the entries
+    records: usize,
     /// These two include what the writer has taken and not yet released.
     count: usize,
     bytes: usize,
@@ -85,10 +87,9 @@ impl State {
             if !waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
                 continue;
             }
-            let records: usize = waiting.entries.iter().map(|e| e.records).sum();
             let is_full = waiting.count >= LANE_COMMANDS_MAX / 2 || waiting.bytes >= LANE_BYTES_MAX / 2;
             let (before, was_full) = sum.unwrap_or((0, false));
-            sum = Some((before + records, was_full || is_full));
+            sum = Some((before + waiting.records, was_full || is_full));
         }
         sum
     }
@@ -97,7 +98,9 @@ impl State {
         let mut taken = Vec::new();
         for waiting in self.lanes.values_mut() {
             while waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
-                taken.extend(waiting.entries.pop_front());
+                let entry = waiting.entries.pop_front();
+                waiting.records = waiting.records.saturating_sub(entry.as_ref().map_or(0, |e| e.records));
+                taken.extend(entry);
             }
         }
         taken
@@ -174,6 +177,7 @@ impl Queue {
         let waiting = state.lanes.entry(entry.lane).or_default();
         waiting.count += 1;
         waiting.bytes += entry.bytes;
+        waiting.records += entry.records;
         // somebody waits for the answer
         state.flush |= entry.lane == Lane::Control;
         waiting.entries.push_back(entry);
@@ -226,7 +230,9 @@ impl Queue {
     pub fn give_back(&self, entries: Vec<Entry>) {
         let mut state = self.lock();
         for entry in entries.into_iter().rev() {
-            state.lanes.entry(entry.lane).or_default().entries.push_front(entry);
+            let waiting = state.lanes.entry(entry.lane).or_default();
+            waiting.records += entry.records;
+            waiting.entries.push_front(entry);
         }
     }
 

@@ -75,6 +75,19 @@ impl Recent {
         }
     }
 
+    /// Lets go of a few segments that only this window keeps, since the journal is full; whether there were any.
+    pub fn give_up(&mut self, mark: i64) -> bool {
+        let before = self.left.len();
+        for window in self.inputs.values_mut() {
+            for _ in 0..super::trim::TRIM_STEP {
+                let Some(oldest) = window.segments.pop_front_if(|oldest| oldest.first < mark) else { break };
+                window.records -= oldest.records;
+                self.left.push(oldest.first);
+            }
+        }
+        self.left.len() > before
+    }
+
     pub fn holds(&self, input: u16, first: i64) -> bool {
         self.inputs.get(&input).and_then(|w| w.segments.front()).is_some_and(|oldest| first >= oldest.first)
     }
@@ -108,5 +121,17 @@ mod tests {
         assert!(!recent.holds(3, 0));
         assert_eq!(recent.take_left(9), [0, 5]);
         assert_eq!(recent.take_left(100), [] as [i64; 0], "asked once");
+    }
+
+    #[test]
+    fn a_full_journal_keeps_only_what_a_consumer_needs() {
+        let mut recent = Recent::new(1000);
+        (0..40).for_each(|i| recent.push(1, i, 1));
+        assert!(recent.give_up(20));
+        assert_eq!(recent.take_left(20), (0..16).collect::<Vec<_>>(), "a few at a time");
+        assert!(recent.give_up(20) && !recent.give_up(20));
+        assert!(!recent.holds(1, 19) && recent.holds(1, 20));
+        recent.push(1, 40, 999);
+        assert!(!recent.holds(1, 38), "and counts right from then on");
     }
 }

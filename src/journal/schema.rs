@@ -64,7 +64,7 @@ CREATE TABLE dead_letter (
 );
 -- A row that fails again after a restart is the same dead letter. Undecodable messages have no offset (NULL): never equal.
 CREATE UNIQUE INDEX dead_letter_source ON dead_letter (stage, source, ordinal);
-INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', lower(hex(randomblob(4))));
+INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', CAST(lower(hex(randomblob(4))) AS BLOB));
 INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);
 ";
 

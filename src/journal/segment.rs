@@ -24,6 +24,8 @@ pub(super) const SEGMENT_RECORDS_MAX: usize = 4096;
 pub(super) const SEGMENT_RAW_BYTES: usize = 1 << 20;
 /// No head may make us allocate more: above the largest MQTT packet (256 MiB) with its topic and properties.
 pub(super) const RAW_BYTES_MAX: usize = 272 << 20;
+/// One event; the rest of the segment is for what its message carried.
+pub(super) const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 /// Shorter segments are stored as they are: compression has a fixed cost of its own.
 const COMPRESS_FROM_BYTES: usize = 128;
 

@@ -15,7 +15,9 @@ use super::command::{Append, Commit, StateChange};
 use super::dead_letter;
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
-use super::segment::{self, Draft, EventBuilder, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, encode_rows};
+use super::segment::{
+    self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, encode_rows,
+};
 use crate::batch::{Batch, Rows};
 use crate::time::Timestamp;
 
@@ -46,6 +48,9 @@ impl<'a> Transaction<'a> {
         let Some(name) = self.books.inputs.get(&append.input.0).cloned() else {
             return Err(JournalError::Unknown { what: "input", number: u32::from(append.input.0) }.into());
         };
+        if let Some(large) = append.events.iter().map(|e| e.payload.len()).find(|n| *n > PAYLOAD_BYTES_MAX) {
+            return Err(JournalError::Payload { bytes: large, max: PAYLOAD_BYTES_MAX }.into());
+        }
         let stream = |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
         let (first, mut arrival) = stream(&self.books);
         let mut next = first;

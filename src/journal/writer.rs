@@ -18,7 +18,7 @@ use super::JournalConfig;
 use super::books::{Books, INPUTS};
 use super::budget::Budget;
 use super::command::Command;
-use super::error::{JournalError, is_disk_full};
+use super::error::{JournalError, is_busy, is_disk_full};
 use super::queue::{Entry, Gate, Queue, Rule, Taken};
 use super::recent::Recent;
 use super::segment::{EventBuilder, Sealer, Segment};
@@ -64,6 +64,8 @@ pub(super) struct Writer {
     last_maintenance: Instant,
     /// There is more to trim than one step does.
     trim_more: bool,
+    /// The journal is full, and something has changed since room was last looked for.
+    seek_room: bool,
 }
 
 /// What happened to a command, if its transaction commits.
@@ -92,6 +94,7 @@ impl Writer {
             last_commit: None,
             last_maintenance: Instant::now(),
             trim_more: false,
+            seek_room: false,
         };
         writer.publish(Vec::new());
         writer.set_gate();
@@ -119,7 +122,7 @@ impl Writer {
     fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
         loop {
             let now = Instant::now();
-            let idle_until = if self.trim_more { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
+            let idle_until = if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
             match self.shared.queue.take(rule, self.last_commit, idle_until) {
                 Taken::Work(entries) => self.work(entries)?,
                 Taken::Idle => self.maintain()?,
@@ -137,6 +140,7 @@ impl Writer {
     fn work(&mut self, mut entries: Vec<Entry>) -> Result<(), Failed> {
         match self.transact(&mut entries) {
             Ok(outcomes) => {
+                self.seek_room = self.budget.is_full();
                 self.shared.queue.release(&entries);
                 for (entry, outcome) in entries.into_iter().zip(outcomes) {
                     answer(entry.command, outcome);
@@ -145,6 +149,11 @@ impl Writer {
             }
             Err(error) if is_disk_full(&error) => {
                 self.on_disk_full(entries, &error);
+                Ok(())
+            }
+            Err(error) if is_busy(&error) && !self.shared.queue.is_closing() => {
+                tracing::warn!(%error, "another program holds the journal's file; trying again");
+                self.shared.queue.give_back(entries);
                 Ok(())
             }
             Err(error) => {
@@ -165,12 +174,15 @@ impl Writer {
         for entry in entries {
             outcomes.push(apply(&mut tx, &mut entry.command)?);
         }
-        let retention = retention(&self.config);
+        // the budget goes before what is only good to have
+        let is_full = self.budget.is_full();
+        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
         let more = self.shared.with_recent(|recent| {
             let more = trim::step(&mut tx, recent, retention)?;
             let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
+            let gave_up = is_full && recent.give_up(mark);
             trim::drop_left(&tx, &recent.take_left(mark))?;
-            Ok::<bool, rusqlite::Error>(more)
+            Ok::<bool, rusqlite::Error>(more || gave_up)
         })?;
         tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
         let (books, segments) = (tx.books, tx.segments);
@@ -180,7 +192,10 @@ impl Writer {
         self.last_commit = Some(Instant::now());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(segments);
-        self.budget.measure(&self.db)?;
+        // it is durable: no error may say otherwise from here on
+        if let Err(error) = self.budget.measure(&self.db) {
+            tracing::warn!(%error, "cannot tell how full the journal is");
+        }
         self.set_gate();
         Ok(outcomes)
     }
@@ -251,9 +266,10 @@ impl Writer {
     /// Trims, makes room when the budget is used up, and gives free pages back.
     fn maintain(&mut self) -> Result<(), Failed> {
         self.last_maintenance = Instant::now();
+        self.seek_room = false;
         let result = self.try_maintain();
         match result {
-            Err(error) if is_disk_full(&error) => {
+            Err(error) if is_disk_full(&error) || is_busy(&error) => {
                 self.trim_more = false;
                 Ok(())
             }
@@ -277,7 +293,10 @@ impl Writer {
         }
         let free: i64 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if free > FREE_PAGES_KEPT && !self.trim_more {
-            self.db.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            // it frees one page a step
+            let mut vacuum = self.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
         }
         self.set_gate();
         Ok(())
@@ -334,5 +353,63 @@ fn answer(command: Command, outcome: Outcome) {
     }));
     if told.is_err() {
         tracing::error!("what was to run after a commit panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::batch::RawEvent;
+    use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, OnFull, Start, StreamId, verify};
+    use crate::time::Timestamp;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn append(input: InputId, seed: u8) -> (Append, Receiver<Result<Range<i64>, JournalError>>) {
+        let (answer, answers) = channel();
+        let payload: Vec<u8> = (0..40_000u32).map(|n| (n.wrapping_mul(2_654_435_761).wrapping_add(u32::from(seed)) >> 11) as u8).collect();
+        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), packet_id: 0 };
+        let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
+        let append = Append { input, events: vec![event], received: 1, undecodable: vec![], dropped: vec![], ledger: vec![], on_durable };
+        (append, answers)
+    }
+
+    /// A page limit of SQLite's own answers just as a full disk does.
+    #[test]
+    fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let config =
+            JournalConfig { commit_interval: Duration::from_millis(1), recent_records: 0, ..JournalConfig::new(dir.path().join("job.db")) };
+        let path = config.path.clone();
+        let journal = Journal::start(config, |db| db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
+        let input = journal.input("rides").unwrap();
+        let spec = ConsumerSpec {
+            name: "scored".into(),
+            fingerprint: String::new(),
+            stream: StreamId::INPUTS,
+            start: Start::Oldest,
+            on_full: OnFull::Block,
+        };
+        let consumer = journal.register_consumer(spec).unwrap();
+        journal.keep_only_consumers(&["scored".into()]).unwrap();
+        let mut waiting = Vec::new();
+        while !journal.is_full() && waiting.len() < 200 {
+            let (batch, answer) = append(input, waiting.len() as u8);
+            journal.append(batch);
+            waiting.push(answer);
+        }
+        assert!(journal.is_full(), "200 pages hold less than 8 MB");
+        let stored = journal.ends(StreamId::INPUTS).1;
+        assert!(stored < waiting.len() as i64);
+        journal.commit(Commit::at(consumer.id, stored)).wait().unwrap();
+        for (i, answer) in waiting.iter().enumerate() {
+            let range = answer.recv_timeout(PATIENCE).unwrap().unwrap();
+            assert_eq!(range, i as i64..i as i64 + 1, "each is stored once, in order");
+        }
+        assert!(verify(&path).unwrap().is_good());
     }
 }

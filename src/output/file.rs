@@ -15,12 +15,12 @@ use smol_str::SmolStr;
 
 use super::{Delivery, OutputStats, RowIds, lines};
 use crate::batch::Rows;
-use crate::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
+use crate::time::{Clock, TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Timestamp};
 
 /// How far back the start of a half-written line is looked for: rows are far smaller.
 const TAIL_BYTES_MAX: u64 = 64 << 20;
-/// Rotated files of one second.
-const SAME_SECOND_MAX: u32 = 1_000;
+/// Highest number among rotated files of one second: what three digits hold.
+const SAME_SECOND_MAX: u32 = 999;
 
 /// When written lines are made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,14 +235,14 @@ impl Writer {
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
         self.close()?;
         let path = &self.config.path;
-        let target = (0..SAME_SECOND_MAX).map(|n| rotated(path, now, n)).find(|p| !p.exists());
-        let target = target.ok_or_else(|| io::Error::other("a thousand files were rotated within a second; raise rotate_bytes"))?;
+        let mut old = rotated_files(path)?;
+        old.sort();
+        let target = rotated(path, &next_stamp(old.last().map(|(stamp, _)| stamp.as_str()), now));
         fs::rename(path, &target)?;
         if let Some(keep) = self.config.keep_files {
-            let mut old = rotated_files(path)?;
-            old.sort();
+            old.push((String::new(), target));
             let surplus = old.len().saturating_sub(keep);
-            for file in old.into_iter().take(surplus) {
+            for (_, file) in old.into_iter().take(surplus) {
                 fs::remove_file(file)?;
             }
         }
@@ -251,11 +251,28 @@ impl Writer {
 }
 
 /// `rows.jsonl` becomes `rows.20260131T235959Z-000.jsonl`.
-fn rotated(path: &Path, now: Timestamp, n: u32) -> PathBuf {
-    let c = now.civil();
+fn rotated(path: &Path, stamp: &str) -> PathBuf {
     let (stem, extension) = name_parts(path);
-    let stamp = format!("{:04}{:02}{:02}T{:02}{:02}{:02}Z-{n:03}", c.year, c.month, c.day, c.hour, c.minute, c.second);
     path.with_file_name(format!("{stem}.{stamp}{extension}"))
+}
+
+/// The stamp for a file rotated now: always behind the newest one there is, also when the clock was set back, so that the
+/// order of names is the order of rows and the oldest is what gets deleted.
+fn next_stamp(newest: Option<&str>, now: Timestamp) -> String {
+    let stamp = |at: Timestamp, n: u32| {
+        let c = at.civil();
+        format!("{:04}{:02}{:02}T{:02}{:02}{:02}Z-{n:03}", c.year, c.month, c.day, c.hour, c.minute, c.second)
+    };
+    let first = stamp(now, 0);
+    let Some((second, n)) = newest.filter(|newest| *newest >= first.as_str()).and_then(read_stamp) else { return first };
+    if n < SAME_SECOND_MAX { stamp(second, n + 1) } else { stamp(second.saturating_add(TICKS_PER_SECOND), 0) }
+}
+
+/// Second and number of a stamp.
+fn read_stamp(stamp: &str) -> Option<(Timestamp, u32)> {
+    let part = |from: usize, to: usize| stamp.get(from..to);
+    let text = format!("{}-{}-{}T{}:{}:{}Z", part(0, 4)?, part(4, 6)?, part(6, 8)?, part(9, 11)?, part(11, 13)?, part(13, 15)?);
+    Some((Timestamp::parse(&text)?, part(17, 20)?.parse().ok()?))
 }
 
 fn name_parts(path: &Path) -> (String, String) {
@@ -264,8 +281,8 @@ fn name_parts(path: &Path) -> (String, String) {
     (text(path.file_stem()), if extension.is_empty() { extension } else { format!(".{extension}") })
 }
 
-/// The rotated files of this path: only names that [`rotated`] makes, so that nothing else is ever deleted.
-fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// The rotated files of this path with their stamps: only names that [`rotated`] makes, so that nothing else is ever deleted.
+fn rotated_files(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let (stem, extension) = name_parts(path);
     let is_stamp = |stamp: &str| {
         let pattern = "00000000T000000Z-000";
@@ -276,8 +293,8 @@ fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let name = entry.file_name();
         let stamp = name.to_str().and_then(|n| n.strip_prefix(&stem)?.strip_prefix('.')?.strip_suffix(&extension));
-        if stamp.is_some_and(is_stamp) {
-            files.push(entry.path());
+        if let Some(stamp) = stamp.filter(|s| is_stamp(s)) {
+            files.push((stamp.to_owned(), entry.path()));
         }
     }
     Ok(files)
@@ -340,4 +357,20 @@ fn first_byte(file: &mut File) -> io::Result<Option<u8>> {
     file.seek(SeekFrom::Start(0))?;
     let mut byte = [0u8; 1];
     Ok(if file.read(&mut byte)? == 1 { byte.first().copied() } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_files_sort_in_the_order_of_their_rows() {
+        let at = |text| Timestamp::parse(text).unwrap();
+        let now = at("2026-01-31T23:59:59Z");
+        assert_eq!(next_stamp(None, now), "20260131T235959Z-000");
+        assert_eq!(next_stamp(Some("20260131T235958Z-005"), now), "20260131T235959Z-000");
+        assert_eq!(next_stamp(Some("20260131T235959Z-005"), now), "20260131T235959Z-006");
+        assert_eq!(next_stamp(Some("20260131T235959Z-999"), now), "20260201T000000Z-000");
+        assert_eq!(next_stamp(Some("20270101T000000Z-001"), now), "20270101T000000Z-002", "the clock was set back");
+    }
 }

@@ -68,6 +68,7 @@ pub struct SelectCore {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all items are expressions")]
 pub enum SelectItem {
     /// `*`
     Star { span: Span },
@@ -97,6 +98,7 @@ pub struct Source {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a query has a handful of joins")]
 pub enum Join {
     /// `[INNER] JOIN source ON …`, `LEFT [OUTER] JOIN source ON …`
     Table { left_outer: bool, source: Source, on: Expr, span: Span },

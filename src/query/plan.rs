@@ -6,6 +6,11 @@
 //! Each statement is compiled by itself (its steps are inlined) and cut into [`Part`]s at external calls and behind
 //! stateful operators whose rows an external call needs; a part is one consumer of the journal.
 
+use std::collections::BTreeSet;
+pub mod explain;
+
+pub use explain::explain;
+
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -145,6 +150,22 @@ impl Node {
             }
             Node::Aggregate { .. } | Node::Analytic { .. } | Node::Join { .. } => true,
             Node::Union { inputs, .. } => inputs.iter().any(Node::is_stateful),
+        }
+    }
+
+    /// Names of the inputs that it and those below it read.
+    pub fn inputs(&self) -> BTreeSet<SmolStr> {
+        match self {
+            Node::Scan(scan) => BTreeSet::from([scan.input.clone()]),
+            Node::Rows { .. } => BTreeSet::new(),
+            Node::Filter { input, .. }
+            | Node::Project { input, .. }
+            | Node::Apply { input, .. }
+            | Node::Aggregate { input, .. }
+            | Node::Analytic { input, .. }
+            | Node::ReferenceJoin { input, .. } => input.inputs(),
+            Node::Join { left, right, .. } => left.inputs().into_iter().chain(right.inputs()).collect(),
+            Node::Union { inputs, .. } => inputs.iter().flat_map(Node::inputs).collect(),
         }
     }
 

@@ -25,6 +25,9 @@ mod tree;
 mod types;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use smol_str::SmolStr;
 
 use self::relation::{ColumnId, ColumnInfo, OutColumn, Rel, Relation, find_named};
@@ -39,7 +42,10 @@ use crate::value::same_ignoring_case;
 const STEPS_INLINED_MAX: usize = 512;
 
 /// Steps that read one another in a chain. Binding and running go down the chain by recursion.
-const STEP_DEPTH_MAX: usize = 64;
+const STEP_DEPTH_MAX: usize = 32;
+
+/// Parts of one statement: each has a stream of its own in the journal, and a row passes through all of them.
+const PARTS_MAX: usize = 16;
 
 /// Problems kept; past it more text helps nobody.
 const PROBLEMS_MAX: usize = 100;
@@ -66,6 +72,8 @@ struct Binder<'a> {
     text: &'a str,
     catalog: &'a Catalog,
     problems: Diagnostics,
+    /// Problems met, also those told before: what had one is not asked about again.
+    met: usize,
     tables: Vec<TableSchema>,
     /// By [`ColumnId`].
     columns: Vec<ColumnInfo>,
@@ -91,6 +99,7 @@ impl<'a> Binder<'a> {
             text,
             catalog,
             problems: Diagnostics::new(file, text),
+            met: 0,
             tables: Vec::new(),
             columns: Vec::new(),
             scans: 0,
@@ -102,6 +111,7 @@ impl<'a> Binder<'a> {
 
     /// Reports a problem once: a step that is read twice is bound twice.
     fn problem(&mut self, problem: Diagnostic) {
+        self.met += 1;
         if self.problems.items.len() < PROBLEMS_MAX && !self.problems.items.contains(&problem) {
             self.problems.push(problem);
         }
@@ -195,6 +205,13 @@ impl<'a> Binder<'a> {
             return None;
         }
         let parts = cut::cut(&relation, &self.columns);
+        if parts.len() > PARTS_MAX {
+            let problem = Diagnostic::error(format!("this statement needs {} external calls one after another", parts.len()), select.span)
+                .label(format!("at most {PARTS_MAX}: the answers of each are stored"))
+                .help("score several values in one call, or spread the calls over several statements");
+            self.problem(problem);
+            return None;
+        }
         let fingerprint = fingerprint::of(self.text, self.script, &self.used, select);
         Some(Statement { output, fingerprint, span: select.span, parts })
     }

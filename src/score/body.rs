@@ -388,3 +388,60 @@ fn joined<T>(out: &mut String, items: impl Iterator<Item = T>, mut write: impl F
         write(out, i, item);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::signature::Signature;
+    use super::*;
+
+    fn encoded(cell: Cell, frame: bool, value: Value) -> Result<String, &'static str> {
+        let layout = match frame {
+            true => Layout::Split { columns: vec![Column { name: "c".into(), cell }] },
+            false => Layout::Array { dims: 2, width: Some(1), cells: Cells::All(cell) },
+        };
+        let input = Input { layout, ..Signature::untyped().input };
+        Form::new(&input, Some(5)).encode(&Value::array(vec![value])).map(|row| row.text).map_err(|bad| bad.reason)
+    }
+
+    #[test]
+    fn every_conversion() {
+        let text = Value::text;
+        let date = Value::DateTime(Timestamp::from_unix_millis(0));
+        for (cell, value, expected) in [
+            (Cell::Text, text("a\"b"), Ok("[\"a\\\"b\"]")),
+            (Cell::Text, Value::BigInt(-5), Ok("[\"-5\"]")),
+            (Cell::Text, Value::Float(5.8), Ok("[\"5.8\"]")),
+            (Cell::Text, Value::Float(10.0), Ok("[\"10\"]")),
+            (Cell::Text, Value::Bit(true), Ok("[\"1\"]")),
+            (Cell::Text, text("Wednesday"), Err("text_length")),
+            (Cell::Text, Value::array(vec![]), Err("conversion")),
+            (Cell::Text, Value::Null, Err("null")),
+            (Cell::Float, text(" 2.50 "), Ok("[2.5]")),
+            (Cell::Float, text("x"), Err("conversion")),
+            (Cell::Float, text("NaN"), Err("conversion")),
+            (Cell::Float, Value::Float(f64::INFINITY), Err("not_finite")),
+            (Cell::Float, Value::BigInt(3), Ok("[3]")),
+            (Cell::Float, Value::Null, Err("null")),
+            (Cell::BigInt, Value::Float(2.0), Ok("[2]")),
+            (Cell::BigInt, Value::Float(1.7), Err("conversion")),
+            (Cell::BigInt, Value::Float(1e300), Err("conversion")),
+            (Cell::BigInt, text("12"), Ok("[12]")),
+            (Cell::BigInt, text("12.5"), Err("conversion")),
+            (Cell::Bit, text("False"), Ok("[false]")),
+            (Cell::Bit, text("no"), Err("conversion")),
+            (Cell::Bit, Value::BigInt(1), Ok("[true]")),
+            (Cell::Bit, Value::BigInt(2), Err("conversion")),
+            (Cell::DateTime { zoned: true }, date.clone(), Ok("[\"1970-01-01T00:00:00.0000000Z\"]")),
+            (Cell::DateTime { zoned: false }, text("1970-01-01"), Ok("[\"1970-01-01T00:00:00.0000000\"]")),
+            (Cell::DateTime { zoned: true }, Value::BigInt(0), Err("conversion")),
+            (Cell::Array, Value::array(vec![Value::BigInt(1)]), Ok("[[1]]")),
+            (Cell::Any, Value::Null, Ok("[null]")),
+            (Cell::Any, Value::array(vec![Value::Float(f64::NAN)]), Err("not_finite")),
+        ] {
+            assert_eq!(encoded(cell, false, value.clone()), expected.map(String::from), "{value:?} as {cell}");
+        }
+        // a data frame knows missing text, but no missing number
+        assert_eq!(encoded(Cell::Text, true, Value::Null), Ok("[null]".into()));
+        assert_eq!(encoded(Cell::BigInt, true, Value::Null), Err("null"));
+    }
+}

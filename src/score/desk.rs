@@ -4,28 +4,27 @@
 //! comes in goes out in exactly one outcome, and at most `parallel` requests are out. Not here: a clock, randomness,
 //! sockets, tasks: those call in, so every outage is a table test.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod answers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::value::Value;
 
-use super::batch::{Batch, Reaction, Step};
+use super::batch::{Batch, Step};
 use super::body::{Form, Row};
 use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
-use super::policy::{Blocked, Class, Details, Mode, Outcome as Answered, RETRIES_BUSY, classify};
+use super::policy::{Blocked, Details, Mode, Outcome as Answered};
+use super::queue::{Queue, RowRef, Taken};
 use super::retry::Backoff;
 use super::signature::Signature;
-use super::{Failure, NanPolicy, Outcome, clipped};
+use super::{Failure, NanPolicy, Outcome};
 
 /// A learned byte limit does not go below this: a smaller one would be about a single row.
 const BYTES_MIN: usize = 1024;
-/// Full batches scored in a row before a lowered row limit is doubled.
-const GROW_AFTER: u32 = 8;
-/// Looks at other rows at once, before looking only now and then.
-const LOOKS_AT_ONCE: u32 = 3;
-/// Longest request and response text kept with a failed row.
-const KEPT_MAX: usize = 4096;
 
 /// What the desk keeps to.
 #[derive(Clone, Debug)]
@@ -80,31 +79,9 @@ pub enum Event {
     Failed(String),
 }
 
-/// Rows of a chunk that wait.
-#[derive(Clone, Debug)]
-struct Waiting {
-    chunk: u64,
-    next: usize,
-    end: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct RowRef {
-    chunk: u64,
-    row: usize,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    args: Vec<Value>,
-    outcomes: Vec<Option<Outcome>>,
-    open: usize,
-}
-
 #[derive(Debug)]
 struct Open {
     batch: Batch,
-    statement: usize,
     rows: Vec<RowRef>,
     encoded: Vec<Row>,
     not_before: Duration,
@@ -144,11 +121,7 @@ pub struct Desk {
     form: Option<Arc<Form>>,
     results: Arc<[String]>,
     generation: u64,
-    queues: Vec<(usize, VecDeque<Waiting>)>,
-    turn: usize,
-    waiting: usize,
-    waiting_since: Option<Duration>,
-    chunks: HashMap<u64, Chunk>,
+    queue: Queue,
     batches: BTreeMap<u64, Open>,
     flights: HashMap<u64, Flight>,
     last_id: u64,
@@ -171,11 +144,7 @@ impl Desk {
             form: None,
             results: Arc::from([]),
             generation: 0,
-            queues: Vec::new(),
-            turn: 0,
-            waiting: 0,
-            waiting_since: None,
-            chunks: HashMap::new(),
+            queue: Queue::default(),
             batches: BTreeMap::new(),
             flights: HashMap::new(),
             last_id: 0,
@@ -201,15 +170,11 @@ impl Desk {
     /// Takes the arguments of some rows of a statement. The chunk's number comes back in its event.
     pub fn submit(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
         let id = self.new_id();
-        let rows = args.len();
-        if rows == 0 {
+        if args.is_empty() {
             self.events.push(Event::Done { chunk: id, outcomes: Vec::new() });
             return id;
         }
-        self.chunks.insert(id, Chunk { args, outcomes: vec![None; rows], open: rows });
-        self.queue(statement).push_back(Waiting { chunk: id, next: 0, end: rows });
-        self.waiting += rows;
-        self.waiting_since.get_or_insert(now);
+        self.queue.push(now, id, statement, args);
         if self.proven.is_none() && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
             // perhaps only the first rows are bad, and these are the first good ones
             self.gate.look_by(now + self.rules.backoff.base);
@@ -219,16 +184,7 @@ impl Desk {
 
     /// Drops the rows of a chunk that nobody waits for any more; those on their way are scored all the same.
     pub fn forget(&mut self, chunk: u64) {
-        for (_, queue) in &mut self.queues {
-            queue.retain(|w| {
-                let keep = w.chunk != chunk;
-                self.waiting -= if keep { 0 } else { w.end - w.next };
-                keep
-            });
-        }
-        if !self.batches.values().any(|open| open.rows.iter().any(|row| row.chunk == chunk)) {
-            self.chunks.remove(&chunk);
-        }
+        self.queue.forget(chunk);
     }
 
     /// Sets the signature to send by. Rows that wait or are to be sent again go by the new one.
@@ -267,7 +223,7 @@ impl Desk {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.chunks.is_empty() && self.flights.is_empty()
+        self.queue.is_empty() && self.flights.is_empty()
     }
 
     pub fn in_flight(&self) -> usize {
@@ -280,7 +236,7 @@ impl Desk {
 
     /// Rows that were not put into a batch yet.
     pub fn waiting_rows(&self) -> usize {
-        self.waiting
+        self.queue.waiting()
     }
 
     /// Results that were NaN or infinite so far.
@@ -301,7 +257,7 @@ impl Desk {
     /// When [`Desk::next_request`] may have something although nothing came in.
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let later = self.batches.values().filter(|open| !open.flying).map(|open| open.not_before);
-        let linger = self.waiting_since.map(|since| since + self.rules.linger);
+        let linger = self.queue.since().map(|since| since + self.rules.linger);
         later.chain(linger).chain(self.gate.opens_at()).filter(|at| *at > now).min()
     }
 
@@ -386,130 +342,47 @@ impl Desk {
     }
 
     fn row_to_look_at(&self, form: &Form) -> Option<Row> {
-        let held = self
-            .batches
-            .values()
-            .flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i)).copied().collect::<Vec<RowRef>>());
-        let queued = self.queues.iter().flat_map(|(_, queue)| queue.iter());
-        let queued = queued.flat_map(|w| (w.next..w.end).map(|row| RowRef { chunk: w.chunk, row }));
+        let held = self.batches.values().flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
         // newest first: the oldest are those that failed
-        let rows: Vec<RowRef> = held.chain(queued).collect();
-        let encoded = |r: &RowRef| self.chunks.get(&r.chunk)?.args.get(r.row).and_then(|value| form.encode(value).ok());
+        let rows: Vec<RowRef> = held.chain(self.queue.rows()).collect();
         let skip = (self.looks as usize).wrapping_mul(rows.len() / 3 + 1) % rows.len().max(1);
+        let encoded = |row: &RowRef| self.queue.value(*row).and_then(|value| form.encode(value).ok());
         rows.iter().rev().cycle().skip(skip).take(rows.len()).find_map(encoded)
     }
 
-    fn queue(&mut self, statement: usize) -> &mut VecDeque<Waiting> {
-        let at = match self.queues.iter().position(|(s, _)| *s == statement) {
-            Some(at) => at,
-            None => {
-                self.queues.push((statement, VecDeque::new()));
-                self.queues.len() - 1
-            }
-        };
-        // just found or pushed
-        #[allow(clippy::indexing_slicing)]
-        &mut self.queues[at].1
-    }
-
     fn is_batch_due(&self, now: Duration) -> bool {
-        let lingered = self.waiting_since.is_some_and(|since| now >= since + self.rules.linger);
-        self.waiting > 0 && (self.batches.is_empty() || self.waiting >= self.rows_now || lingered)
+        let lingered = self.queue.since().is_some_and(|since| now >= since + self.rules.linger);
+        let waiting = self.queue.waiting();
+        waiting > 0 && (self.batches.is_empty() || waiting >= self.rows_now || lingered)
     }
 
-    /// Makes a batch of waiting rows, those of one statement first; the statements take turns. Rows that do not fit the
-    /// signature are decided on the way.
+    /// Makes a batch of waiting rows. Rows that do not fit the signature are decided on the way.
     fn form_batch(&mut self, now: Duration, form: &Form) -> Option<u64> {
         while self.is_batch_due(now) && self.batches.len() < self.parallel.now() as usize {
-            let (mut rows, mut encoded) = (Vec::new(), Vec::new());
-            let mut bytes = form.frame_bytes();
-            let statements = self.queues.len();
-            let mut first = None;
-            for k in 0..statements {
-                let Some((statement, queue)) = self.queues.get_mut((self.turn + k) % statements) else { break };
-                first.get_or_insert(*statement);
-                let mut queue = std::mem::take(queue);
-                self.fill(&mut queue, form, &mut rows, &mut encoded, &mut bytes);
-                let is_full = !queue.is_empty();
-                if let Some((_, slot)) = self.queues.get_mut((self.turn + k) % statements) {
-                    *slot = queue;
-                }
-                if is_full {
-                    break;
-                }
+            let Taken { rows, encoded, bad, .. } = self.queue.take(now, form, self.rows_now, self.bytes_now);
+            for (row, failure) in bad {
+                self.decide(row, Outcome::Failed(failure));
             }
-            self.turn = (self.turn + 1) % statements.max(1);
-            self.waiting_since = (self.waiting > 0).then_some(now);
             if rows.is_empty() {
                 continue;
             }
             let id = self.new_id();
-            let (batch, statement, generation) = (Batch::new(rows.len()), first.unwrap_or_default(), self.generation);
-            self.batches.insert(id, Open { batch, statement, rows, encoded, not_before: now, flying: false, generation });
+            let (batch, generation) = (Batch::new(rows.len()), self.generation);
+            self.batches.insert(id, Open { batch, rows, encoded, not_before: now, flying: false, generation });
             return Some(id);
         }
         None
     }
 
-    /// Moves rows from a queue into a batch until one of them is exhausted.
-    fn fill(&mut self, queue: &mut VecDeque<Waiting>, form: &Form, rows: &mut Vec<RowRef>, encoded: &mut Vec<Row>, bytes: &mut usize) {
-        while let Some(waiting) = queue.front_mut() {
-            if rows.len() >= self.rows_now {
-                return;
-            }
-            if waiting.next >= waiting.end {
-                queue.pop_front();
-                continue;
-            }
-            let row = RowRef { chunk: waiting.chunk, row: waiting.next };
-            let value = self.chunks.get(&row.chunk).and_then(|chunk| chunk.args.get(row.row));
-            let bad = match value.map(|value| form.encode(value)) {
-                Some(Ok(text)) if !rows.is_empty() && *bytes + text.bytes() > self.bytes_now => return,
-                Some(Ok(text)) => {
-                    *bytes += text.bytes();
-                    encoded.push(text);
-                    rows.push(row);
-                    None
-                }
-                Some(Err(bad)) => Some(Failure::before_sending(bad, value.map(Value::to_json).unwrap_or_default())),
-                None => None,
-            };
-            waiting.next += 1;
-            self.waiting -= 1;
-            if let Some(failure) = bad {
-                self.decide(row, Outcome::Failed(failure));
-            }
-        }
-    }
-
     /// Takes the undecided rows of a batch back to the front of the queue.
     fn put_back(&mut self, now: Duration, id: u64) {
         let Some(open) = self.batches.remove(&id) else { return };
-        for row in open.batch.undecided().into_iter().rev().filter_map(|i| open.rows.get(i)) {
-            let queue = self.queue(open.statement);
-            match queue.front_mut() {
-                Some(front) if front.chunk == row.chunk && front.next == row.row + 1 => front.next = row.row,
-                _ => queue.push_front(Waiting { chunk: row.chunk, next: row.row, end: row.row + 1 }),
-            }
-            self.waiting += 1;
-        }
-        if self.waiting > 0 {
-            self.waiting_since.get_or_insert(now);
-        }
+        let rows: Vec<RowRef> = open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()).collect();
+        self.queue.put_back(now, &rows);
     }
 
     fn decide(&mut self, row: RowRef, outcome: Outcome) {
-        let Some(chunk) = self.chunks.get_mut(&row.chunk) else { return };
-        if let Some(slot) = chunk.outcomes.get_mut(row.row)
-            && slot.is_none()
-        {
-            *slot = Some(outcome);
-            chunk.open -= 1;
-        }
-        if chunk.open == 0
-            && let Some(chunk) = self.chunks.remove(&row.chunk)
-        {
-            let outcomes = chunk.outcomes.into_iter().flatten().collect();
+        if let Some(outcomes) = self.queue.decide(row, outcome) {
             self.events.push(Event::Done { chunk: row.chunk, outcomes });
         }
     }
@@ -520,184 +393,5 @@ impl Desk {
                 self.decide(row, Outcome::Failed(failure));
             }
         }
-    }
-
-    /// Takes the answer to a request. `random` is in `[0, 1)`.
-    pub fn answered(&mut self, now: Duration, id: u64, answer: Answer, random: f64) {
-        let full = self.flights.len() >= self.parallel.now() as usize;
-        let Some(flight) = self.flights.remove(&id) else { return };
-        let class = classify(self.rules.mode, answer.outcome);
-        if class == Class::FailJob {
-            return self.fail(&answer.details);
-        }
-        if let Flight::Look { row, generation } = flight {
-            return self.looked(now, id, class, row, generation, &answer.details);
-        }
-        self.heed(now, id, class, &answer, random, full);
-        let batch = match &flight {
-            Flight::Piece { batch, .. } | Flight::AskModel { batch } => *batch,
-            Flight::Look { .. } => return,
-        };
-        let Some(open) = self.batches.get_mut(&batch) else { return };
-        open.flying = false;
-        match (flight, class) {
-            (Flight::Piece { .. }, Class::Done) => self.scored(batch, answer.values),
-            (Flight::Piece { bytes, .. }, class) => self.piece_failed(now, batch, class, &answer, bytes, random),
-            (_, Class::Done) => {
-                let bad = open.batch.model_works();
-                self.condemn(batch, bad);
-            }
-            (_, Class::Isolate { .. } | Class::TooSlow | Class::TooLarge) => {
-                open.batch.model_fails();
-                self.suspect_model(now);
-            }
-            (_, Class::Busy) => open.not_before = now + self.rules.backoff.wait(1, random, None),
-            _ => {}
-        }
-        // the signature changed while the request was out
-        if self.batches.get(&batch).is_some_and(|open| open.generation != self.generation) {
-            self.put_back(now, batch);
-        } else if self.batches.get_mut(&batch).is_some_and(|open| open.batch.step() == Step::Finished) {
-            self.batches.remove(&batch);
-        }
-    }
-
-    /// What an answer means for the endpoint as a whole.
-    fn heed(&mut self, now: Duration, id: u64, class: Class, answer: &Answer, random: f64, full: bool) {
-        let retry_after = answer.details.retry_after;
-        match class {
-            Class::Done => {
-                self.gate.passed(id);
-                self.parallel.succeeded(id, full);
-            }
-            Class::Offline => self.gate.failed(now, id, Cause::Backoff, random, retry_after),
-            Class::Overloaded => {
-                self.parallel.overloaded(id);
-                // one request too many says nothing against the others, unless the server asks for silence
-                let one_too_many = answer.details.status == Some(429) && self.parallel.now() > 1 && !self.gate.is_probe(id);
-                if !one_too_many || retry_after.is_some() {
-                    self.gate.failed(now, id, Cause::Backoff, random, retry_after);
-                }
-            }
-            Class::KeyRefused => {
-                self.events.push(Event::ReloadKey);
-                self.gate.failed(now, id, Cause::Blocked(Blocked::Key), random, retry_after);
-            }
-            Class::Pause(blocked) => self.gate.failed(now, id, Cause::Blocked(blocked), random, retry_after),
-            Class::TooSlow if self.gate.is_probe(id) => self.gate.failed(now, id, Cause::Backoff, random, None),
-            Class::Isolate { .. } if self.gate.is_probe(id) && answer.outcome == Answered::Closed => {
-                self.gate.failed(now, id, Cause::Backoff, random, None);
-            }
-            Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
-            Class::TooSlow | Class::FailJob => {}
-        }
-    }
-
-    fn scored(&mut self, id: u64, values: Vec<Value>) {
-        let Some(open) = self.batches.get_mut(&id) else { return };
-        let Step::Send(range) = open.batch.step() else { return };
-        if open.generation == self.generation {
-            self.proven = open.encoded.get(range.start).cloned();
-        }
-        let is_full = range.len() >= self.rows_now;
-        let rows: Vec<RowRef> = open.rows.get(range).unwrap_or_default().to_vec();
-        let bad = open.batch.scored();
-        self.condemn(id, bad);
-        for (row, value) in rows.into_iter().zip(values) {
-            let outcome = self.result(value);
-            self.decide(row, outcome);
-        }
-        if is_full && self.rows_now < self.rules.max_rows {
-            self.full_batches += 1;
-            if self.full_batches >= GROW_AFTER {
-                (self.full_batches, self.rows_now) = (0, (self.rows_now * 2).min(self.rules.max_rows));
-            }
-        }
-    }
-
-    fn result(&mut self, value: Value) -> Outcome {
-        if !matches!(value, Value::Float(f) if !f.is_finite()) {
-            return Outcome::Scored(value);
-        }
-        self.nan_results += 1;
-        match self.rules.nan {
-            NanPolicy::Null => Outcome::Scored(Value::Null),
-            NanPolicy::DeadLetter => Outcome::Failed(Failure {
-                reason: "nan_result",
-                message: "the model's result is not a finite number".into(),
-                status: Some(200),
-                response: format!("{value:?}"),
-                ..Failure::default()
-            }),
-        }
-    }
-
-    fn piece_failed(&mut self, now: Duration, id: u64, class: Class, answer: &Answer, bytes: usize, random: f64) {
-        let (details, form) = (&answer.details, self.form.clone());
-        let Some(open) = self.batches.get_mut(&id) else { return };
-        let attempts = open.batch.attempts();
-        let (encoded, generation) = (&open.encoded, open.generation == self.generation);
-        let failure = |reason: &'static str| {
-            let request = |i: usize| match (encoded.get(i), &form) {
-                (Some(row), Some(form)) if generation => form.body(std::iter::once(row)),
-                _ => String::new(),
-            };
-            move |i: usize| Failure::of_answer(reason, details, attempts, clipped(&request(i), KEPT_MAX))
-        };
-        let reaction = match class {
-            Class::Isolate { retries, reason } => open.batch.failed(retries, failure(reason)),
-            Class::TooSlow => open.batch.too_slow(failure("too_slow")),
-            Class::TooLarge => open.batch.too_large(failure("too_large")),
-            Class::Busy => open.batch.busy(RETRIES_BUSY),
-            // 429 without a closed gate: these rows alone step back
-            Class::Overloaded if self.gate.closed().is_none() => Reaction::Again(attempts.max(1)),
-            _ => return,
-        };
-        if class == Class::TooLarge {
-            self.bytes_now = self.bytes_now.min((bytes / 2).max(BYTES_MIN));
-        }
-        match reaction {
-            Reaction::Again(failures) => open.not_before = now + self.rules.backoff.wait(failures, random, details.retry_after),
-            Reaction::Next => {}
-            Reaction::Fewer(rows) => (self.rows_now, self.full_batches) = (self.rows_now.min(rows.max(1)), 0),
-            Reaction::Bad(row, failure) => self.condemn(id, vec![(row, *failure)]),
-            Reaction::GiveUp => self.gate.close(now, Cause::Blocked(Blocked::Busy), self.rules.slow_probe),
-        }
-    }
-
-    /// The answer to a look: only a scored row opens the gate again.
-    fn looked(&mut self, now: Duration, id: u64, class: Class, row: Row, generation: u64, details: &Details) {
-        if class == Class::Done {
-            if generation == self.generation {
-                self.proven = Some(row);
-            }
-            self.looks = 0;
-            return self.gate.open();
-        }
-        if class == Class::KeyRefused {
-            self.events.push(Event::ReloadKey);
-        }
-        self.looks = self.looks.saturating_add(1);
-        let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && matches!(class, Class::Isolate { .. });
-        let wait = if at_once { Duration::ZERO } else { self.rules.slow_probe.max(details.retry_after.unwrap_or_default()) };
-        if self.gate.is_probe(id) {
-            self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
-        }
-        if !at_once {
-            self.events.push(Event::Refetch);
-        }
-    }
-
-    fn fail(&mut self, details: &Details) {
-        let status = details.status.map_or(String::from("no answer"), |s| format!("status {s}"));
-        let why = format!("{status}: {}", details.text);
-        self.failed = Some(why.clone());
-        self.chunks.clear();
-        self.batches.clear();
-        self.queues.clear();
-        self.flights.clear();
-        self.waiting = 0;
-        self.waiting_since = None;
-        self.events.push(Event::Failed(why));
     }
 }

@@ -202,3 +202,41 @@ pub struct Details {
     pub retry_after: Option<Duration>,
     pub request_id: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_424_counts_as_the_models_own_status() {
+        let wrapped = |model| Outcome::Status(Status { code: 424, model, function_failed: false });
+        assert_eq!(classify(Mode::Edge, wrapped(Some(503))), Class::Overloaded);
+        assert_eq!(classify(Mode::Edge, wrapped(Some(500))), Class::Isolate { retries: 1, reason: "model_failed" });
+        assert_eq!(classify(Mode::Edge, wrapped(Some(413))), Class::TooLarge);
+        assert_eq!(classify(Mode::Edge, wrapped(None)), Class::Isolate { retries: 3, reason: "container_failed" });
+        assert_eq!(classify(Mode::Asa, wrapped(Some(503))), Class::Overloaded);
+        // only a 424 is unwrapped
+        let other = Status { code: 503, model: Some(400), function_failed: false };
+        assert_eq!(classify(Mode::Edge, Outcome::Status(other)), Class::Overloaded);
+    }
+
+    #[test]
+    fn a_500_is_the_models_only_when_the_server_says_so() {
+        let status = |function_failed| Outcome::Status(Status { code: 500, model: None, function_failed });
+        assert_eq!(classify(Mode::Edge, status(true)), Class::Isolate { retries: 1, reason: "model_failed" });
+        assert_eq!(classify(Mode::Edge, status(false)), Class::Isolate { retries: 5, reason: "server_error" });
+        assert_eq!(classify(Mode::Asa, status(true)), Class::FailJob);
+        assert_eq!(classify(Mode::Asa, status(false)), Class::Offline);
+    }
+
+    #[test]
+    fn every_status_has_a_class_and_only_results_are_done() {
+        for code in 0..=999 {
+            for mode in [Mode::Edge, Mode::Asa] {
+                let class = classify(mode, Outcome::Status(Status { code, model: None, function_failed: false }));
+                assert_ne!(class, Class::Done, "{code}");
+                assert!(mode == Mode::Asa || class != Class::FailJob, "{code}");
+            }
+        }
+    }
+}

@@ -140,3 +140,64 @@ fn shown(json: &JsonValue<'_>) -> String {
 fn clip(text: &str) -> String {
     super::clipped(text, SHOWN_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(body: &str, rows: usize, path: &[&str]) -> String {
+        let path: Vec<String> = path.iter().map(|s| s.to_string()).collect();
+        match read_results(body.as_bytes(), rows, &path) {
+            Ok(values) => values.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>().join(" "),
+            Err(bad) => bad.to_string(),
+        }
+    }
+
+    #[test]
+    fn where_results_are_found_and_what_is_none() {
+        let fares = "Float(15.92) Float(25.26)";
+        for (body, rows, path, expected) in [
+            ("[15.92, 25.26]", 2, &[][..], fares),
+            ("[15.92, NaN]", 2, &[], "Float(15.92) Float(NaN)"),
+            ("[Infinity, -Infinity]", 2, &[], "Float(inf) Float(-inf)"),
+            ("[15.92, null]", 2, &[], "Float(15.92) Null"),
+            (r#"{"result": [15.92, 25.26]}"#, 2, &["result"], fares),
+            (r#"{"a": {"b": [15.92, 25.26]}, "c": 1}"#, 2, &["a", "b"], fares),
+            (r#"{"Results": {"WebServiceOutput0": [15.92, 25.26]}, "time": 3}"#, 2, &[], fares),
+            (r#"{"predictions": [15.92, 25.26], "model": "x"}"#, 2, &[], fares),
+            (r#"{"only": [15.92, 25.26]}"#, 2, &[], fares),
+            (r#""{\"result\": [15.92, 25.26]}""#, 2, &[], fares),
+            ("15.92", 1, &[], "Float(15.92)"),
+            (r#"{"result": "low"}"#, 1, &[], r#"Text("low")"#),
+            ("[[0.5, 0.5]]", 1, &[], "Array([Float(0.5), Float(0.5)])"),
+            ("[15.92]", 2, &[], "the answer has 1 results for 2 rows"),
+            ("[1, 2, 3]", 2, &[], "the answer has 3 results for 2 rows"),
+            ("15.92", 2, &[], "the answer holds no list of results: 15.92"),
+            ("{}", 1, &[], "the answer holds no list of results: {}"),
+            ("null", 1, &[], "the answer holds no list of results: null"),
+            ("ok but not JSON", 2, &[], "the answer is not JSON: ok but not JSON"),
+            ("", 1, &[], "the answer is not JSON: "),
+            (r#""could not convert""#, 1, &[], "the script answered with an error: could not convert"),
+            (r#""\"could not convert\"""#, 1, &[], "the script answered with an error: could not convert"),
+            (r#"{"error": "no column x"}"#, 1, &[], "the script answered with an error: no column x"),
+            (r#""{\"error\": \"no column x\"}""#, 1, &[], "the script answered with an error: no column x"),
+            (r#"{"message": "no"}"#, 1, &["result"], "the script answered with an error: no"),
+            (r#"{"result": [15.92, 25.26], "error": null}"#, 2, &[], fares),
+        ] {
+            assert_eq!(shown(body, rows, path), expected, "{body}");
+        }
+        let deep = format!("[{}1{}]", "[".repeat(100), "]".repeat(100));
+        assert_eq!(shown(&deep, 1, &[]), "a result is nested deeper than 64 levels");
+        assert_eq!(shown("[123456789012345678901234567890]", 1, &[]), "Float(1.2345678901234568e29)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..200), rows in 0usize..4) {
+            if let Ok(values) = read_results(&body, rows, &[]) {
+                prop_assert_eq!(values.len(), rows);
+            }
+        }
+    }
+}

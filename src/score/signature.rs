@@ -5,6 +5,9 @@
 //! results are. Invariant: a path of an input is never empty, and reading a document never panics or loops. Not here:
 //! walking the document (`swagger`), fetching it (`http`), building bodies (`body`).
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use serde_json::Value as Json;

@@ -41,7 +41,9 @@ const PACKET_OVERHEAD: u32 = 8 << 10;
 const REQUESTS_MAX: usize = 4_096;
 /// Packets that the client takes from the socket at once.
 const READ_BATCH_MAX: usize = 128;
-/// Messages remembered to recognise redeliveries, in receive windows: brokers exceed the window they were given.
+/// Messages remembered to recognise redeliveries: at least these, at about 100 bytes each, since brokers exceed the
+/// window they were given, and four windows if that is more.
+const SEEN_MIN: usize = 16_384;
 const SEEN_WINDOWS: usize = 4;
 /// This many equal size errors in a row: it is one message that comes back each time.
 const POISON_AFTER: u32 = 3;
@@ -75,7 +77,7 @@ impl MqttSource {
         let stop = CancellationToken::new();
         let current = Current::default();
         let (out, arrivals) = mpsc::channel(BATCHES_MAX);
-        let mut seen = Seen::new(usize::from(config.receive_maximum) * SEEN_WINDOWS);
+        let mut seen = Seen::new((usize::from(config.receive_maximum) * SEEN_WINDOWS).max(SEEN_MIN));
         seen.seed(recent);
         let receiver = Receiver {
             who: broker.endpoint.to_string(),
@@ -185,11 +187,10 @@ impl Receiver {
         let mut backoff = Backoff::default();
         let mut poison = Poison::default();
         while !self.stop.is_cancelled() && !self.out.is_closed() {
-            let started = Instant::now();
-            let (end, accepted) = self.connection().await;
+            let (end, link, held) = self.connection().await;
+            self.set_current(None);
             self.stats.set_connected(false);
-            let held = if accepted { started.elapsed() } else { Duration::ZERO };
-            if accepted {
+            if held.is_some() {
                 add(&self.stats.disconnects, 1);
             }
             match end {
@@ -201,25 +202,38 @@ impl Receiver {
                     backoff.reset();
                 }
                 End::Lost(trouble) => {
-                    let until = if accepted { Until::Steady } else { Until::Accepted };
+                    let until = if held.is_some() { Until::Steady } else { Until::Accepted };
                     self.stats.raise(&self.who, poison.judge(trouble, &self.config), until);
                 }
             }
             let stop = self.stop.clone();
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(backoff.after(held)) => {}
+                () = self.settle(link) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(backoff.after(held.unwrap_or_default())) => {}
             }
         }
     }
 
-    /// One connection from beginning to end. Afterwards all its tokens are resolved, unless the source stops. The flag
-    /// says whether the broker accepted us.
-    async fn connection(&mut self) -> (End, bool) {
+    /// Waits until every token of a past connection is resolved.
+    async fn settle(&mut self, link: Option<Arc<Link>>) {
+        let Some(link) = link else { return };
+        link.all_resolved().await;
+        for packet_id in link.lost_ids() {
+            self.seen.forget(packet_id);
+        }
+    }
+
+    /// One connection from beginning to end: how it ended, its link, which is closed, and how long it held, if the
+    /// broker accepted it at all.
+    async fn connection(&mut self) -> (End, Option<Arc<Link>>, Option<Duration>) {
         let collecting = Collecting::new();
         let options = match self.options(collecting.clone()).await {
             Ok(options) => options,
-            Err(trouble) => return (End::Lost(trouble), false),
+            Err(trouble) => return (End::Lost(trouble), None, None),
         };
         let (client, mut events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).build();
         let link = Arc::new(Link::new(client.clone(), collecting, self.stats.clone()));
@@ -229,33 +243,21 @@ impl Receiver {
         let stop = self.stop.clone();
         let first = tokio::select! {
             first = events.poll() => first,
-            () = stop.cancelled() => return (End::Stopped, false),
+            () = stop.cancelled() => return (End::Stopped, None, None),
         };
         // the store was for accepting the session; asking it again at every packet is for nothing
         events.options.clear_session_store();
-        let accepted = match first {
-            Ok(Event::Incoming(Packet::ConnAck(connack))) => {
-                self.accepted(connack.session_present, &client);
-                true
-            }
-            Ok(_) => false,
-            Err(error) => return (End::Lost(self.broker.explain(&error, false)), false),
-        };
+        match first {
+            Ok(Event::Incoming(Packet::ConnAck(connack))) => self.accepted(connack.session_present, &client),
+            Ok(_) => return (End::Lost(Trouble::new("the broker does not begin with CONNACK".to_owned())), None, None),
+            Err(error) => return (End::Lost(self.broker.explain(&error, false)), None, None),
+        }
+        let since = Instant::now();
         let steady = self.when_steady();
         let end = self.receive(&mut events, &client, &link).await;
         steady.abort();
         link.close();
-        self.set_current(None);
-        drop(events);
-        self.stats.set_connected(false);
-        tokio::select! {
-            () = link.all_resolved() => {}
-            () = stop.cancelled() => {}
-        }
-        for packet_id in link.lost_ids() {
-            self.seen.forget(packet_id);
-        }
-        (end, accepted)
+        (end, Some(link), Some(since.elapsed()))
     }
 
     /// Ends the alarm about lost connections when this one has held for a while.

@@ -82,12 +82,16 @@ impl Component {
     pub fn load(engine: &Engine, path: &Path, limits: Limits) -> Result<Component, UdfError> {
         let source = |source| UdfError::Read { path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(source)?;
-        let bytes = file.metadata().map_err(source)?.len();
+        let meta = file.metadata().map_err(source)?;
+        if !meta.is_file() {
+            return Err(UdfError::NotWasm { path: path.to_owned() });
+        }
+        let bytes = meta.len();
         if bytes > FILE_BYTES_MAX {
             return Err(UdfError::TooLarge { path: path.to_owned(), bytes, max: FILE_BYTES_MAX });
         }
         let mut wasm = Vec::new();
-        // a device or a growing file is cut off here, and then is no component
+        // a file that grows meanwhile is cut off here, and then is no component
         file.take(FILE_BYTES_MAX).read_to_end(&mut wasm).map_err(source)?;
         Component::from_bytes(engine, path, &wasm, limits)
     }

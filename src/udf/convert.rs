@@ -11,6 +11,7 @@ use wasmtime::component::Val;
 
 use super::json;
 use super::wit::{Case, DATETIME_FIELD, Field, JSON_FIELD, Name, Wit};
+use crate::query::builtins::cast;
 use crate::query::catalog::folded;
 use crate::time::Timestamp;
 use crate::value::{Record, Type, Value};
@@ -150,19 +151,14 @@ fn narrow(f: f64) -> Result<f32, Mismatch> {
 
 /// Text as CAST makes it from a number, a bit or a datetime; records and arrays stay what they are.
 fn text(value: &Value) -> Result<SmolStr, Mismatch> {
-    Ok(match value {
-        Value::Text(text) => text.clone(),
-        Value::BigInt(n) => smol_str::format_smolstr!("{n}"),
-        Value::Float(f) => float_text(*f),
-        Value::Bit(b) => SmolStr::new_static(if *b { "1" } else { "0" }),
-        Value::DateTime(at) => smol_str::format_smolstr!("{at}"),
-        Value::Null | Value::Record(_) | Value::Array(_) => return Err(Mismatch::wanted(value, "nvarchar(max)")),
-    })
-}
-
-/// The shortest text that reads back; exponents only where digits alone would be long.
-fn float_text(f: f64) -> SmolStr {
-    if f == 0.0 || (1e-7..1e21).contains(&f.abs()) { smol_str::format_smolstr!("{f}") } else { smol_str::format_smolstr!("{f:e}") }
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Null | Value::Record(_) | Value::Array(_) => Err(Mismatch::wanted(value, "nvarchar(max)")),
+        _ => match cast(value, Type::Text) {
+            Ok(Value::Text(text)) => Ok(text),
+            _ => Err(Mismatch::wanted(value, "nvarchar(max)")),
+        },
+    }
 }
 
 fn character(value: &Value) -> Result<char, Mismatch> {

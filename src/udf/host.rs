@@ -20,6 +20,9 @@ use crate::query::builtins::RowError;
 use crate::query::catalog::Signature;
 use crate::value::Value;
 
+/// Longest message of a row error, in characters: it is stored with the dead letter and logged.
+const MESSAGE_CHARS_MAX: usize = 500;
+
 /// A function of the job: a name and an export.
 #[derive(Clone, Debug)]
 pub struct FunctionBinding {
@@ -117,7 +120,7 @@ impl Host {
         };
         function.call(room, args).map_err(|e| {
             function.stats.count_failure(e.failure);
-            RowError { reason: e.failure.reason(), message: format!("udf.{}: {}", function.name, e.message) }
+            RowError { reason: e.failure.reason(), message: format!("udf.{}: {}", function.name, cut(&e.message)) }
         })
     }
 }
@@ -150,9 +153,8 @@ impl Function {
             self.params.push(val);
         }
         let outcome = self.enter(room, callable.ty.result.is_some());
-        let memory_bytes = room.instance.as_ref().map_or(0, Instance::memory_bytes);
         let value = outcome.and_then(|val| result(callable.ty.result.as_ref(), val));
-        self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), memory_bytes);
+        self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         value
     }
 
@@ -165,6 +167,9 @@ impl Function {
                 run(none.insert(instance), &room.component, self.export, &self.params, has_result)
             }),
         };
+        if let Some(instance) = &room.instance {
+            self.stats.count_memory(instance.memory_bytes());
+        }
         match &called {
             Ok(_) => self.breaker.fine(),
             Err(e) if e.failure.ends_instance() => {
@@ -219,6 +224,11 @@ fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
 
 fn conversion(message: String) -> CallError {
     CallError { failure: Failure::Conversion, message }
+}
+
+/// The start of a message: guests word theirs at any length.
+fn cut(message: &str) -> &str {
+    message.char_indices().nth(MESSAGE_CHARS_MAX).and_then(|(end, _)| message.get(..end)).unwrap_or(message)
 }
 
 /// Time since the first call of this function: pauses are measured, never dated.

@@ -68,7 +68,7 @@ impl Stats {
         self.instances.load(Ordering::Relaxed)
     }
 
-    /// Most linear memory that the component held after a call of this function.
+    /// Most linear memory that the component held after a call of this function, failed ones included.
     pub fn memory_bytes_max(&self) -> u64 {
         self.memory_bytes_max.load(Ordering::Relaxed)
     }
@@ -78,9 +78,12 @@ impl Stats {
         REASONS.into_iter().zip(self.failures.iter().map(|n| n.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn count_call(&self, nanos: u64, memory_bytes: usize) {
+    pub(super) fn count_call(&self, nanos: u64) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_memory(&self, memory_bytes: usize) {
         let memory_bytes = memory_bytes as u64;
         if self.memory_bytes_max.load(Ordering::Relaxed) < memory_bytes {
             self.memory_bytes_max.fetch_max(memory_bytes, Ordering::Relaxed);

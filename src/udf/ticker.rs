@@ -14,6 +14,9 @@ use wasmtime::EngineWeak;
 /// One tick. Shorter costs wake-ups, longer makes deadlines coarse.
 pub const TICK: Duration = Duration::from_millis(10);
 
+/// Some three centuries: wasmtime adds it to the ticks so far, which must not overflow.
+const TICKS_MAX: u64 = 1 << 40;
+
 #[derive(Debug)]
 pub struct Ticker {
     shared: Arc<Shared>,
@@ -56,7 +59,8 @@ impl Ticker {
 
     /// Ticks to allow so that a call gets at least `timeout`: the one under way may be nearly over.
     pub fn ticks(timeout: Duration) -> u64 {
-        u64::try_from(timeout.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX - 1).saturating_add(1)
+        let ticks = u64::try_from(timeout.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(TICKS_MAX);
+        ticks.min(TICKS_MAX) + 1
     }
 }
 
@@ -99,6 +103,7 @@ mod tests {
         for (ms, ticks) in [(0, 1), (1, 2), (10, 2), (100, 11), (101, 12)] {
             assert_eq!(Ticker::ticks(Duration::from_millis(ms)), ticks, "{ms} ms");
         }
+        assert_eq!(Ticker::ticks(Duration::MAX), TICKS_MAX + 1);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Job files: what a good one says, and every problem of bad ones, drawn whole.
 
+#![allow(clippy::panic, clippy::expect_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -240,12 +242,15 @@ fn an_empty_file_says_what_is_needed() {
            = help: add a section `[outputs.NAME]`
 
         3 errors
-    "#]].assert_eq(&job::parse("", Path::new("taxi.toml")).expect_err("empty").to_string());
+    "#]]
+    .assert_eq(&job::parse("", Path::new("taxi.toml")).expect_err("empty").to_string());
 }
 
 #[test]
 fn text_that_is_no_toml() {
-    bad(&[("name  = \"taxi\"", "name = taxi\nx = \"a")], expect![[r#"
+    bad(
+        &[("name  = \"taxi\"", "name = taxi\nx = \"a")],
+        expect![[r#"
         error: invalid boolean, expected `true`
           --> taxi.toml:3:8
            |
@@ -261,46 +266,50 @@ fn text_that_is_no_toml() {
            = help: the job file is TOML: `key = "text"` under `[section]`
 
         2 errors
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn unknown_keys_and_sections_get_a_suggestion() {
-    bad(&[("topics", "topic"), ("[outputs.scored]", "[output.scored]"), ("component", "colour = 1\ncomponent")], expect![[r#"
-        error: the job has no output
-          --> taxi.toml
-           = help: add a section `[outputs.NAME]`
+    bad(
+        &[("topics", "topic"), ("[outputs.scored]", "[output.scored]"), ("component", "colour = 1\ncomponent")],
+        expect![[r#"
+            error: the job has no output
+              --> taxi.toml
+               = help: add a section `[outputs.NAME]`
 
-        error: `[inputs.rides]` needs `topics`
-          --> taxi.toml:6:9
-           |
-         6 | [inputs.rides]
-           |         ^^^^^ `topics` is missing
-           = help: write `topics = ["taxi/+/rides"]`
+            error: `[inputs.rides]` needs `topics`
+              --> taxi.toml:6:9
+               |
+             6 | [inputs.rides]
+               |         ^^^^^ `topics` is missing
+               = help: write `topics = ["taxi/+/rides"]`
 
-        error: `[inputs.rides]` has no `topic`
-          --> taxi.toml:9:1
-           |
-         9 | topic = ["taxi/+/rides"]
-           | ^^^^^ unknown
-           = help: did you mean `topics`?
+            error: unknown key `topic`
+              --> taxi.toml:9:1
+               |
+             9 | topic = ["taxi/+/rides"]
+               | ^^^^^ `[inputs.rides]` has no such key
+               = help: did you mean `topics`?
 
-        error: `[functions.createArray]` has no `colour`
-           --> taxi.toml:13:1
-            |
-         13 | colour = 1
-            | ^^^^^^ unknown
-            = help: known are type, type, component, export, memory, timeout, result_bytes_max, on_error
+            error: unknown key `colour`
+               --> taxi.toml:13:1
+                |
+             13 | colour = 1
+                | ^^^^^^ `[functions.createArray]` has no such key
+                = help: known are type, component, export, memory, timeout, result_bytes_max, on_error
 
-        error: the job file has no `output`
-           --> taxi.toml:21:2
-            |
-         21 | [output.scored]
-            |  ^^^^^^ unknown
-            = help: did you mean `outputs`?
+            error: unknown key `output`
+               --> taxi.toml:21:2
+                |
+             21 | [output.scored]
+                |  ^^^^^^ the job file has no such key
+                = help: did you mean `outputs`?
 
-        5 errors
-    "#]]);
+            5 errors
+        "#]],
+    );
 }
 
 #[test]
@@ -340,29 +349,34 @@ fn missing_keys_are_told_at_their_section() {
 
 #[test]
 fn a_literal_key_is_refused_and_not_shown() {
-    bad(&[("env:AML_KEY", "s3cr3t-k3y"), ("mqtt://127.0.0.1:1883", "mqtt://gw:hunter2@127.0.0.1:1883")], expect![[r#"
-        error: a password stands in an address
-          --> taxi.toml:8:10
-           |
-         8 | url    = "*****************@127.0.0.1:1883"
-           |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ expected the address without `user:password@`
-           = help: write `username = "…"` and `password = "env:NAME"`, or `key = "env:NAME"` for an endpoint
+    bad(
+        &[("env:AML_KEY", "s3cr3t-k3y"), ("mqtt://127.0.0.1:1883", "mqtt://gw:hunter2@127.0.0.1:1883")],
+        expect![[r#"
+            error: a password stands in an address
+              --> taxi.toml:8:10
+               |
+             8 | url    = "********************************"
+               |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ expected the address without `user:password@`
+               = help: write `username = "…"` and `password = "env:NAME"`, or `key = "env:NAME"` for an endpoint
 
-        error: `key` is written into the job file
-           --> taxi.toml:18:8
-            |
-         18 | key  = "**********"
-            |        ^^^^^^^^^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
-            = note: job files are copied and logged; secrets are only referred to
-            = help: put the secret into an environment variable and write `key = "env:NAME"`
+            error: `key` is written into the job file
+               --> taxi.toml:18:8
+                |
+             18 | key  = "**********"
+                |        ^^^^^^^^^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
+                = note: job files are copied and logged; secrets are only referred to
+                = help: put the secret into an environment variable and write `key = "env:NAME"`
 
-        2 errors
-    "#]]);
+            2 errors
+        "#]],
+    );
 }
 
 #[test]
 fn qos_2_is_refused_with_the_reason() {
-    bad(&[("topics = ", "qos = 2\ntopics = ")], expect![[r#"
+    bad(
+        &[("topics = ", "qos = 2\ntopics = ")],
+        expect![[r#"
         error: QoS 2 is not supported
           --> taxi.toml:9:7
            |
@@ -370,7 +384,8 @@ fn qos_2_is_refused_with_the_reason() {
            |       ^ expected 0 or 1
            = note: QoS 2 is exactly once for one hop only and costs two more packets a message; with QoS 1 every row carries an id by which repeats are dropped
            = help: write `qos = 1`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -438,7 +453,7 @@ fn units_ranges_and_types() {
               --> taxi.toml:6:18
                |
              6 | late_tolerance = "30d"
-               |                  ^^^^^ expected a duration from "0s" to "1814399s"
+               |                  ^^^^^ expected a duration from "0s" to "20d23h59m59s"
                = help: write it with a unit, like "20ms", "5s" or "7d"; or "forever"; the default is "5s"
 
             error: `taxi/#/rides` is no topic here
@@ -606,11 +621,11 @@ fn columns_of_a_signature() {
                 |                                                            ^ expected `{ name, type }`
                 = help: write `columns = [{ name = "distance", type = "float" }]`
 
-            error: `[functions.score.columns]` has no `unit`
+            error: unknown key `unit`
                --> taxi.toml:19:91
                 |
              19 | columns = [{ name = "a", type = "flaot" }, { name = "b" }, 3, { name = "c", type = "bit", unit = 1 }]
-                |                                                                                           ^^^^ unknown
+                |                                                                                           ^^^^ `[functions.score.columns]` has no such key
                 = help: known are name, type
 
             error: a constant has no JSON form
@@ -635,7 +650,8 @@ fn passwords_without_tls_are_warned_of() {
          8 | url    = "mqtt://broker.plant"
            | ^^^ no TLS
            = help: write the url with `mqtts://`
-    "#]].assert_eq(&good(&text).warnings.to_string());
+    "#]]
+    .assert_eq(&good(&text).warnings.to_string());
 }
 
 #[test]
@@ -652,7 +668,8 @@ fn files_that_do_not_exist_are_told_by_load() {
          13 | component = "udfs/create_array.wasm"
             |             ^^^^^^^^^^^^^^^^^^^^^^^^ FOLDER/udfs/create_array.wasm does not exist
             = help: paths are relative to the job file
-    "#]].assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
+    "#]]
+    .assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
     std::fs::create_dir(folder.path().join("udfs")).expect("folder");
     std::fs::write(folder.path().join("udfs/create_array.wasm"), "").expect("written");
     job::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
@@ -661,7 +678,8 @@ fn files_that_do_not_exist_are_told_by_load() {
         error: the job file cannot be read: No such file or directory (os error 2)
           --> FOLDER/none.toml
            = help: check the path and its permissions
-    "#]].assert_eq(&missing.replace(&folder.path().display().to_string(), "FOLDER"));
+    "#]]
+    .assert_eq(&missing.replace(&folder.path().display().to_string(), "FOLDER"));
 }
 
 #[test]
@@ -677,7 +695,8 @@ fn secrets_are_read_when_asked_for() {
          18 | key  = "file:key"
             |        ^^^^^^^^^^ cannot be read
             = help: check the path and its permissions
-    "#]].assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
+    "#]]
+    .assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
     for key in ["first", "second"] {
         std::fs::write(folder.path().join("key"), format!("{key}\n")).expect("written");
         let read: Vec<String> = job.secrets().map(|secret| secret.read().expect("readable").expose_secret().to_string()).collect();
@@ -692,5 +711,6 @@ fn secrets_are_read_when_asked_for() {
          18 | key  = "env:FOREBAY_TEST_NO_SUCH_VARIABLE"
             |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ cannot be read
             = help: set it where forebay is started
-    "#]].assert_eq(&unset.to_string());
+    "#]]
+    .assert_eq(&unset.to_string());
 }

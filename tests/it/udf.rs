@@ -14,8 +14,8 @@ use forebay::value::Value;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(None).unwrap());
 
-/// Short, so that a loop costs a test little.
-const TIMEOUT: Duration = Duration::from_millis(30);
+/// Short, so that a loop costs a test little; long beside what a busy machine takes from the others.
+const TIMEOUT: Duration = Duration::from_millis(100);
 
 fn limits() -> Limits {
     Limits { timeout: TIMEOUT, memory_bytes: 4 << 20, ..Limits::default() }
@@ -185,6 +185,13 @@ fn what_does_not_convert_is_a_row_error_that_names_the_function() {
 }
 
 #[test]
+fn the_error_of_a_guest_is_cut_to_a_length_that_a_log_bears() {
+    let mut host = Host::new(&bind(&guest("echo"), &["parse"])).unwrap();
+    let error = host.call(0, &[Value::text("ü".repeat(10_000))]).unwrap_err();
+    assert_eq!(error.message.chars().count(), "udf.parse: ".len() + 500);
+}
+
+#[test]
 fn null_is_null_without_a_call_unless_the_parameter_takes_it() {
     let bindings = bind(&guest("echo"), &["echo-s64", "echo-option", "echo-json"]);
     let mut host = Host::new(&bindings).unwrap();
@@ -254,7 +261,7 @@ fn a_hostile_function_costs_its_row_and_nothing_else() {
         ("trap", "udf_trap", "wasm `unreachable` instruction executed"),
         ("divide", "udf_trap", "integer divide by zero"),
         ("wild", "udf_trap", "out of bounds memory access"),
-        ("endless", "udf_timeout", "ran longer than 30 ms"),
+        ("endless", "udf_timeout", "ran longer than 100 ms"),
         ("bomb", "udf_memory", "wanted more than its 4 MiB of memory"),
         ("gulp", "udf_memory", "wanted more than its 4 MiB of memory"),
         ("table-bomb", "udf_trap", "unreachable"),
@@ -281,7 +288,9 @@ fn a_hostile_function_costs_its_row_and_nothing_else() {
     }
     let row = [Value::BigInt(1), Value::text("Monday"), Value::BigInt(5), Value::BigInt(2), Value::BigInt(6)];
     assert!(other.call(0, &row).is_ok());
-    assert!(bindings[0].stats.memory_bytes_max() <= 4 << 20);
+    // the bomb came close to its limit and no further
+    let most = bindings[4].stats.memory_bytes_max();
+    assert!((3 << 20..=4 << 20).contains(&most), "{most}");
 }
 
 #[test]

@@ -20,7 +20,10 @@ const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursd
 impl DatePart {
     /// Reads a part's name or one of its abbreviations, in any letter case.
     pub fn parse(text: &str) -> Option<DatePart> {
-        Some(match text.to_ascii_lowercase().as_str() {
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return DatePart::parse(&text.to_ascii_lowercase());
+        }
+        Some(match text {
             "year" | "yy" | "yyyy" => DatePart::Year,
             "quarter" | "qq" | "q" => DatePart::Quarter,
             "month" | "mm" | "m" => DatePart::Month,

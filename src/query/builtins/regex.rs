@@ -316,8 +316,9 @@ impl<'a> Translator<'a> {
 
     /// A hyphen between two characters makes a range, at an end or beside a set like `\d` it is itself.
     fn hyphen(&mut self) {
-        let at_start = self.out.ends_with('[') || self.out.ends_with("[^");
-        let after_set = [DIGIT, WORD, "]", r"\s", r"\S", "}"].iter().any(|set| self.out.ends_with(set)) && !self.out.ends_with(r"\]");
+        let ends = |part: &str| self.out.strip_suffix(part).is_some_and(|front| !front.ends_with('\\'));
+        let at_start = ends("[") || ends("[^");
+        let after_set = [DIGIT, WORD, "]", r"\s", r"\S", "}"].into_iter().any(ends);
         let before_set = [r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", r"\p", r"\P", "]"].iter().any(|set| self.rest.starts_with(set));
         if at_start || after_set || before_set { self.literal('-') } else { self.out.push('-') }
     }
@@ -347,6 +348,7 @@ mod tests {
             ("a-b", r"[a-]b", 2),
             ("x[y", "[[]", 2),
             ("x]y", r"[\]]", 2),
+            ("x", r"[\[-z]", 1),
             ("a&&b", "[&&]", 2),
             ("a{b", "a{b", 1),
             ("a{,2}", "a{,2}", 1),

@@ -108,7 +108,7 @@ impl Core<'_, '_> {
         for (i, arg) in call.args.iter().enumerate() {
             args.push(match arg {
                 arg if i == 0 && function.takes_date_part => self.date_part(function.name, arg),
-                Arg::Expr(e) => match self.source_time_argument(call, arg) {
+                Arg::Expr(e) => match self.source_time_argument(call, arg, place) {
                     Some(time) => time,
                     None => self.expr(e, place),
                 },

@@ -12,7 +12,7 @@ use super::select::Core;
 use super::tree::same;
 use super::{did_you_mean, scored_apart};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::query::ast::{Arg, Call, Ident};
+use crate::query::ast::{Arg, Call, ExprKind, Ident};
 use crate::query::catalog::{FunctionDef, FunctionKind, Signature, folded};
 use crate::query::plan::Expr;
 use crate::value::Value;
@@ -50,7 +50,7 @@ impl Core<'_, '_> {
                 .help("the name of the input stands for the whole event: `udf.name(input)`");
             return self.refuse(problem);
         };
-        let bound: Vec<Expr> = args.iter().map(|e| self.expr(e, place)).collect();
+        let bound: Vec<Expr> = args.iter().map(|e| self.user_argument(e, place)).collect();
         match &function.kind {
             FunctionKind::Local { index, signature } => {
                 if let Some(problem) = self.mismatch(name, signature, &args, &bound, span) {
@@ -60,6 +60,20 @@ impl Core<'_, '_> {
             }
             FunctionKind::External => self.external_call(function, name, bound, span, place),
         }
+    }
+
+    /// The name of an input or a step as an argument is the whole event, whatever columns it has.
+    fn user_argument(&mut self, e: &crate::query::ast::Expr, place: Place) -> Expr {
+        if let ExprKind::Path(path) = &e.kind
+            && let [name] = path.as_slice()
+            && self.names_whole_source(path)
+            && let Some(index) = self.source_named(&name.name)
+        {
+            let whole = self.whole(index);
+            super::tree::each_slot(&whole, &mut |id| self.uses.push((id, e.span)));
+            return whole;
+        }
+        self.expr(e, place)
     }
 
     fn unknown_user_function(&mut self, name: &Ident, span: Span) -> Expr {

@@ -149,9 +149,16 @@ impl Core<'_, '_> {
         // the last use is the one in the expression at work
         let span = self.uses.iter().rev().find(|(used, _)| *used == id).map(|(_, span)| *span);
         let text = span.map(|span| self.binder.text_at(span)).unwrap_or_default();
-        let problem = Diagnostic::error(format!("`{text}` is not in GROUP BY"), span)
+        let by_alias = self.keys.iter().find_map(|(_, key)| match key {
+            Expr::Slot(key) => self.binder.columns.get(*key).map(|info| info.name.clone()).filter(|name| self.item_aliases.contains(name)),
+            _ => None,
+        });
+        let mut problem = Diagnostic::error(format!("`{text}` is not in GROUP BY"), span)
             .label("a group has many values of it")
             .help(format!("add `{text}` to GROUP BY, or choose one of its values: `MAX({text})`, `TopOne({text}) OVER (ORDER BY …)`"));
+        if let Some(alias) = by_alias {
+            problem = problem.note(format!("GROUP BY does not see the alias `{alias}`: repeat the expression there"));
+        }
         self.binder.problem(problem);
     }
 }

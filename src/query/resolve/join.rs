@@ -11,7 +11,7 @@ use super::scope::SourceKind;
 use super::select::Core;
 use super::tree::{self, conjunction, each_slot, reads_time, same};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::query::ast::{Arg, BinaryOp, Call, Expr as Ast, ExprKind, Ident};
+use crate::query::ast::{Arg, BinaryOp, Call, Expr as Ast, ExprKind};
 use crate::query::builtins;
 use crate::query::plan::{DatePart, Expr, JoinBound};
 use crate::value::{Type, Value};
@@ -109,21 +109,21 @@ impl Core<'_, '_> {
         Some((unit, self.stream_argument(from)?, self.stream_argument(to)?))
     }
 
-    /// A source named as an argument of DATEDIFF.
+    /// A source named as an argument of DATEDIFF; in ON a source goes before a column of its name.
     fn stream_argument(&self, arg: &Arg) -> Option<usize> {
-        let name = constant::word(arg)?;
-        let index = self.source_named(&name.name)?;
-        (self.names_whole_source(std::slice::from_ref(name)) && self.sources.get(index)?.is_stream()).then_some(index)
+        let index = self.source_named(&constant::word(arg)?.name)?;
+        self.sources.get(index)?.is_stream().then_some(index)
     }
 
     /// An argument of DATEDIFF that names a source stands for its event time.
-    pub(super) fn source_time_argument(&mut self, call: &Call, arg: &Arg) -> Option<Expr> {
-        let name: &Ident = call.name.last()?;
-        if !name.name.eq_ignore_ascii_case("datediff") {
+    pub(super) fn source_time_argument(&mut self, call: &Call, arg: &Arg, place: Place) -> Option<Expr> {
+        if !call.name.last()?.name.eq_ignore_ascii_case("datediff") {
             return None;
         }
         let index = self.stream_argument(arg)?;
-        Some(Expr::Slot(self.source_time(index)))
+        let is_column = !self.names_whole_source(std::slice::from_ref(constant::word(arg)?));
+        let joined = self.sources.iter().filter(|s| s.is_stream()).count() > 1;
+        (place.clause == Clause::On || (joined && !is_column)).then(|| Expr::Slot(self.source_time(index)))
     }
 
     /// The column that holds a source's event time beside those of others.

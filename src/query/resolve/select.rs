@@ -23,7 +23,10 @@ use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow};
 use crate::value::Type;
 
 /// Sources of one FROM: each stands for an operator in a chain that runs by recursion.
-const SOURCES_MAX: usize = 32;
+const SOURCES_MAX: usize = 16;
+
+/// External calls of one SELECT: each is a part of the plan with a stream of its own.
+const CALLS_MAX: usize = 16;
 
 /// A SELECT while its clauses are bound.
 pub(super) struct Core<'b, 'a> {
@@ -67,8 +70,18 @@ struct Item {
     spread: bool,
     expr: Expr,
     span: Span,
-    /// Made from a function's name or a number: gives way to a name that was written.
-    generated: bool,
+    origin: Origin,
+}
+
+/// Where the name of a column comes from; it decides who gives way when two are equal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// An alias, or the name of the column itself.
+    Written,
+    /// The name of a function, or a number.
+    Made,
+    /// A `*`.
+    Star,
 }
 
 /// Binds a SELECT that may name the first `visible` steps.
@@ -94,9 +107,9 @@ pub(super) fn bind(binder: &mut Binder<'_>, select: &SelectCore, visible: usize)
         aliases: Vec::new(),
         item_aliases: aliases(select),
     };
-    let before = core.binder.problems.items.len();
+    let before = core.binder.met;
     let mut relation = core.select(select);
-    relation.poisoned |= core.binder.problems.items.len() > before || core.sources.iter().any(|s| s.poisoned);
+    relation.poisoned |= core.binder.met > before || core.sources.iter().any(|s| s.poisoned);
     relation
 }
 
@@ -253,14 +266,14 @@ impl Core<'_, '_> {
                 SelectItem::PathStar { path, span } => self.path_star(path, *span, &mut items),
                 SelectItem::Expr { expr, alias, span } => {
                     let bound = self.expr(expr, Place::clause(Clause::Select));
-                    let (name, generated) = match alias {
-                        Some(alias) => (alias.name.clone(), false),
-                        None => name_of(expr).unwrap_or_else(|| (format_smolstr!("Column{}", i + 1), true)),
+                    let (name, origin) = match alias {
+                        Some(alias) => (alias.name.clone(), Origin::Written),
+                        None => name_of(expr).unwrap_or_else(|| (format_smolstr!("Column{}", i + 1), Origin::Made)),
                     };
                     if let Some(alias) = alias {
                         self.aliases.push((alias.name.clone(), bound.clone()));
                     }
-                    items.push(Item { name, spread: false, expr: bound, span: *span, generated });
+                    items.push(Item { name, spread: false, expr: bound, span: *span, origin });
                 }
             }
         }
@@ -290,13 +303,10 @@ impl Core<'_, '_> {
 
     fn push_star(&mut self, index: usize, span: Span, items: &mut Vec<Item>) {
         for (name, spread, expr) in self.star(index) {
-            // a column of `*` whose name is there already is left out
-            if spread || !items.iter().any(|i| !i.spread && i.name == name) {
-                if let Expr::Slot(id) = &expr {
-                    self.uses.push((*id, span));
-                }
-                items.push(Item { name, spread, expr, span, generated: false });
+            if let Expr::Slot(id) = &expr {
+                self.uses.push((*id, span));
             }
+            items.push(Item { name, spread, expr, span, origin: Origin::Star });
         }
     }
 
@@ -311,7 +321,7 @@ impl Core<'_, '_> {
             }
         }
         let expr = self.path(path, span);
-        items.push(Item { name: SmolStr::default(), spread: true, expr, span, generated: false });
+        items.push(Item { name: SmolStr::default(), spread: true, expr, span, origin: Origin::Star });
     }
 
     /// Reads a step's SELECT list over one source that is in this FROM; the form `SELECT udf.score(Step) FROM input`.
@@ -346,10 +356,10 @@ impl Core<'_, '_> {
         self.analytics.len() + self.sources.iter().map(|s| s.analytics.len()).sum::<usize>()
     }
 
-    /// Names of columns are unique: JSON cannot hold two of one name.
-    fn check_names(&mut self, items: &mut [Item]) {
+    /// Names of columns are unique: JSON cannot hold two of one name. A column of `*` gives way to one that was named.
+    fn check_names(&mut self, items: &mut Vec<Item>) {
         let mut taken: FxHashMap<SmolStr, bool> = FxHashMap::default();
-        for item in items.iter().filter(|i| !i.spread && !i.generated) {
+        for item in items.iter().filter(|i| !i.spread && i.origin == Origin::Written) {
             if taken.insert(item.name.clone(), true).is_some() {
                 let problem = Diagnostic::error(format!("two columns are called `{}`", item.name), item.span)
                     .label("the name is taken")
@@ -357,7 +367,8 @@ impl Core<'_, '_> {
                 self.binder.problem(problem);
             }
         }
-        for (i, item) in items.iter_mut().enumerate().filter(|(_, i)| i.generated) {
+        items.retain(|i| i.spread || i.origin != Origin::Star || taken.insert(i.name.clone(), true).is_none());
+        for (i, item) in items.iter_mut().enumerate().filter(|(_, i)| i.origin == Origin::Made) {
             let mut number = i + 1;
             while taken.insert(item.name.clone(), false).is_some() {
                 item.name = format_smolstr!("Column{number}");
@@ -381,6 +392,10 @@ impl Core<'_, '_> {
         }
         let row_calls = std::mem::take(&mut self.row_calls);
         let group_calls = std::mem::take(&mut self.group_calls);
+        if let Some(call) = row_calls.iter().chain(&group_calls).nth(CALLS_MAX) {
+            let problem = Diagnostic::error("too many external calls in one SELECT", call.span).label(format!("at most {CALLS_MAX}"));
+            self.binder.problem(problem.help("score several values in one call"));
+        }
         // without groups HAVING is one more WHERE
         let (rows, groups) = if self.grouped { (filter, having) } else { (both(filter, having), None) };
         rel = filtered(rel, rows, row_calls);
@@ -500,14 +515,14 @@ fn both(a: Option<Expr>, b: Option<Expr>) -> Option<Expr> {
     conjunction(a.into_iter().chain(b))
 }
 
-/// The column name of an expression without an alias, and whether it was made up.
-fn name_of(e: &ast::Expr) -> Option<(SmolStr, bool)> {
+/// The column name of an expression without an alias.
+fn name_of(e: &ast::Expr) -> Option<(SmolStr, Origin)> {
     match &e.kind {
-        ExprKind::Path(path) => path.last().map(|part| (part.name.clone(), false)),
-        ExprKind::Field(_, field) => Some((field.name.clone(), false)),
-        ExprKind::Call(call) => call.name.last().map(|name| (name.name.clone(), true)),
-        ExprKind::SystemTimestamp => Some((SmolStr::new_static("Timestamp"), true)),
-        ExprKind::WindowId => Some((SmolStr::new_static("Id"), true)),
+        ExprKind::Path(path) => path.last().map(|part| (part.name.clone(), Origin::Written)),
+        ExprKind::Field(_, field) => Some((field.name.clone(), Origin::Written)),
+        ExprKind::Call(call) => call.name.last().map(|name| (name.name.clone(), Origin::Made)),
+        ExprKind::SystemTimestamp => Some((SmolStr::new_static("Timestamp"), Origin::Made)),
+        ExprKind::WindowId => Some((SmolStr::new_static("Id"), Origin::Made)),
         _ => None,
     }
 }

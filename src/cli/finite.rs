@@ -1,0 +1,401 @@
+//! A query over finite inputs, in event time: what `eval` and `test` share.
+//!
+//! In: events and reference rows in memory, a query. Out: rows, in the order they come out, statement by statement.
+//! Invariant: the same inputs give the same rows; no clock is read and nothing is written. Not here: files and arguments
+//! (`eval`), what the rows should be (`test`), the journal (`pipeline`).
+//!
+//! Events of all inputs get one sequence of offsets, by arrival. Where no arrival time is given an event arrives when it
+//! happens, so nothing is late or early, and the order of a file is the order of arrival.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::batch::{Column, RawEvent, Reason, Rows};
+use crate::decode::{DecodeError, Decoder};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failure, Functions, OnError, TimePolicies};
+use crate::job;
+use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
+use crate::query::compile;
+use crate::query::plan::{Node, Part, Plan, Scan, Statement};
+use crate::time::{TICKS_PER_SECOND, Timestamp};
+use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, default_cache_dir};
+use crate::value::Value;
+
+/// Events handed to an executor at once: rows come out while the inputs are still read.
+const CHUNK: usize = 1024;
+
+/// Arrival of the first event of an input that has no times at all; the others follow a millisecond apart.
+const UNTIMED_START: &str = "2000-01-01T00:00:00Z";
+
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// `None`: it arrives when it happens.
+    pub arrival: Option<Timestamp>,
+    /// One JSON object.
+    pub payload: Bytes,
+}
+
+/// The time policies in the units of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// -1: never late.
+    pub late_tolerance_s: i64,
+    pub out_of_order_tolerance_s: i64,
+    /// Events beyond a tolerance are dropped and not adjusted.
+    pub drop: bool,
+}
+
+impl Default for Policies {
+    fn default() -> Policies {
+        Policies { late_tolerance_s: 5, out_of_order_tolerance_s: 0, drop: false }
+    }
+}
+
+/// Why a run gave no or not all rows.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Compile(Diagnostics),
+    /// A runtime error under `OnError::Stop`, drawn at its place in the query.
+    #[error("{0}")]
+    Stopped(Diagnostics),
+    #[error("{0}")]
+    Job(Diagnostics),
+    #[error("{0}")]
+    Other(String),
+}
+
+#[derive(Debug, Default)]
+pub struct FiniteRun {
+    pub inputs: Vec<(String, Vec<Event>)>,
+    /// Reference tables: a JSON object each row.
+    pub references: Vec<(String, Vec<Bytes>)>,
+    pub on_error: OnError,
+    policies: Policies,
+    bindings: Vec<FunctionBinding>,
+    functions: Vec<FunctionDef>,
+    /// By index of the function, where it has a policy of its own.
+    functions_on_error: Vec<(usize, OnError)>,
+}
+
+impl FiniteRun {
+    pub fn new(policies: Policies) -> FiniteRun {
+        FiniteRun { policies, ..FiniteRun::default() }
+    }
+
+    /// Takes over the functions of a job file. Endpoints are known to the binder, but a run does not call them.
+    ///
+    /// # Errors
+    /// The job file has problems; a component does not load.
+    pub fn load_functions(&mut self, path: &Path) -> Result<(), RunError> {
+        let job = job::load(path).map_err(RunError::Job)?;
+        let other = |e: &dyn std::fmt::Display| RunError::Other(e.to_string());
+        let engine = Engine::new(default_cache_dir()).map_err(|e| other(&e))?;
+        for function in &job.functions {
+            let kind = match &function.kind {
+                job::FunctionKind::AzureMl(_) => FunctionKind::External,
+                job::FunctionKind::Wasm(wasm) => {
+                    let limits = Limits {
+                        memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
+                        timeout: wasm.timeout,
+                        result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
+                        ..Limits::default()
+                    };
+                    let component = Component::load(&engine, &wasm.component, limits).map_err(|e| other(&e))?;
+                    let export = component.find(wasm.export.as_deref().unwrap_or(&function.name)).map_err(|e| other(&e))?;
+                    let binding = FunctionBinding::new(Arc::new(component), export, function.name.as_str());
+                    let Some(signature) = binding.signature().cloned() else {
+                        return Err(RunError::Other(format!("{}: `{}` cannot be called", wasm.component.display(), function.name)));
+                    };
+                    let index = self.bindings.len();
+                    self.bindings.push(binding);
+                    self.functions_on_error.extend(function.on_error.map(|policy| (index, on_error(policy))));
+                    FunctionKind::Local { index, signature }
+                }
+            };
+            self.functions.push(FunctionDef { name: function.name.clone(), kind });
+        }
+        Ok(())
+    }
+
+    /// Compiles the query and runs it to the end of the inputs. Answers what to tell the user beside the rows.
+    ///
+    /// # Errors
+    /// The query does not compile, or a statement stopped; rows that came before have been handed over.
+    pub fn run(&self, text: &str, file: &str, mut sink: impl FnMut(&str, &[Column], &[Value])) -> Result<Vec<String>, RunError> {
+        let plan = compile(text, file, &self.catalog()).map_err(RunError::Compile)?;
+        let sequence = self.sequence(&plan)?;
+        let options = self.options()?;
+        let mut lines = Vec::new();
+        let mut stopped = Diagnostics::new(file, text);
+        for statement in &plan.statements {
+            let part = single_part(statement).map_err(|problem| one(file, text, problem))?;
+            let executor = || Executor::new(part, options.clone(), self.host()?).map_err(|e| unsupported(e, file, text));
+            let mut notes = Notes::default();
+            let mut delivered = 0usize;
+            let mut deliver = |rows: &Rows, skip: usize| {
+                rows.batch.rows().skip(skip).for_each(|(_, row)| sink(&statement.output, &rows.columns, row));
+            };
+            let failure = feed(&mut executor()?, &self.inputs, &sequence, true, &mut |emitted| {
+                deliver(&emitted.rows, 0);
+                delivered += emitted.rows.batch.len();
+                notes.add(emitted);
+            });
+            if let Some(failure) = failure {
+                if part.is_stateful() {
+                    // such a part gives nothing of the step that it stopped in: run what lies before the bad event again
+                    let before = usize::try_from(failure.position).ok().and_then(|n| sequence.get(..n)).unwrap_or_default();
+                    feed(&mut executor()?, &self.inputs, before, false, &mut |emitted| {
+                        let skip = delivered.min(emitted.rows.batch.len());
+                        delivered -= skip;
+                        deliver(&emitted.rows, skip);
+                    });
+                }
+                let help = "guard the expression with TRY_CAST, CASE or WHERE";
+                stopped.push(Diagnostic::error(failure.message, known(failure.span)).label(failure.reason).help(help));
+            }
+            lines.extend(notes.lines(&statement.output));
+        }
+        if stopped.is_empty() { Ok(lines) } else { Err(RunError::Stopped(stopped)) }
+    }
+
+    fn catalog(&self) -> Catalog {
+        let def = |name: &String, kind| InputDef { name: name.clone(), kind };
+        let streams = self.inputs.iter().map(|(name, _)| def(name, InputKind::Stream));
+        let references = self.references.iter().map(|(name, _)| def(name, InputKind::Reference));
+        Catalog { inputs: streams.chain(references).collect(), outputs: None, functions: self.functions.clone() }
+    }
+
+    fn options(&self) -> Result<ExecutorOptions, RunError> {
+        let timed = self.inputs.iter().flat_map(|(_, events)| events).any(|e| e.arrival.is_some());
+        let ticks = |seconds: i64| seconds.saturating_mul(TICKS_PER_SECOND);
+        let policies = TimePolicies {
+            // what arrives when it happens is never late
+            late_tolerance: Some(self.policies.late_tolerance_s).filter(|s| timed && *s >= 0).map(ticks),
+            out_of_order: ticks(self.policies.out_of_order_tolerance_s),
+            adjust: !self.policies.drop,
+            ..TimePolicies::default()
+        };
+        let mut options = ExecutorOptions { on_error: self.on_error, policies, ..ExecutorOptions::default() };
+        options.functions_on_error.extend(self.functions_on_error.iter().copied());
+        for (name, rows) in &self.references {
+            let mut decoder = Decoder::new([], Some(0), None);
+            let table = rows.iter().map(|payload| record(&mut decoder, payload)).collect::<Result<_, _>>();
+            let table = table.map_err(|e| RunError::Other(format!("reference table `{name}`: {e}")))?;
+            options.references.insert(name.as_str().into(), Arc::new(table));
+        }
+        Ok(options)
+    }
+
+    /// The events of all inputs in the order of arrival: the input's place in `inputs`, and the event.
+    fn sequence(&self, plan: &Plan) -> Result<Vec<(usize, RawEvent)>, RunError> {
+        let mut lanes = Vec::with_capacity(self.inputs.len());
+        for (name, events) in &self.inputs {
+            lanes.push(self.arrivals(plan, name, events)?);
+        }
+        let message = Arc::default();
+        let mut next = vec![0usize; lanes.len()];
+        let mut sequence = Vec::with_capacity(lanes.iter().map(Vec::len).sum());
+        loop {
+            let heads = lanes.iter().zip(&next).enumerate().filter_map(|(i, (lane, n))| Some((*lane.get(*n)?, i)));
+            let Some((arrival, input)) = heads.min() else { return Ok(sequence) };
+            let Some(at) = next.get_mut(input) else { return Ok(sequence) };
+            if let Some(event) = self.inputs.get(input).and_then(|(_, events)| events.get(*at)) {
+                let payload = event.payload.clone();
+                sequence.push((input, RawEvent { arrival, payload, message: Arc::clone(&message), packet_id: 0 }));
+            }
+            *at += 1;
+        }
+    }
+
+    /// When each event of an input arrives; never decreasing.
+    fn arrivals(&self, plan: &Plan, name: &str, events: &[Event]) -> Result<Vec<Timestamp>, RunError> {
+        let times = match first_timestamped(plan, name) {
+            Some(scan) if events.iter().any(|e| e.arrival.is_none()) => self.event_times(scan, events)?,
+            _ => Vec::new(),
+        };
+        let start = Timestamp::parse(UNTIMED_START).unwrap_or_default();
+        let mut latest = Timestamp::MIN;
+        let arrival = |(i, event): (usize, &Event)| {
+            let untimed = || start.saturating_add(i64::try_from(i).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND / 1000));
+            let own = event.arrival.or_else(|| times.get(i).copied().flatten());
+            // an event without a time comes right behind the one before it
+            let fallback = if times.is_empty() { untimed() } else { latest };
+            latest = latest.max(own.unwrap_or(fallback));
+            latest
+        };
+        Ok(events.iter().enumerate().map(arrival).collect())
+    }
+
+    /// The value of `TIMESTAMP BY` for each event: the scan is run by itself, without a time policy.
+    fn event_times(&self, scan: &Scan, events: &[Event]) -> Result<Vec<Option<Timestamp>>, RunError> {
+        let Some(by) = scan.timestamp_by.clone() else { return Ok(Vec::new()) };
+        let plain = Scan { timestamp_by: None, over: Vec::new(), schema: None, ..scan.clone() };
+        let root = Node::Project { input: Box::new(Node::Scan(plain)), exprs: vec![by] };
+        let columns: Arc<[Column]> = Arc::new([Column { name: "time".into(), spread: false }]);
+        let part = Part { root, external: None, columns };
+        let options = ExecutorOptions { on_error: OnError::Null, ..ExecutorOptions::default() };
+        let mut executor = Executor::new(&part, options, self.host()?).map_err(|e| RunError::Other(e.to_string()))?;
+        let raw = |e: &Event| RawEvent { arrival: Timestamp::MIN, payload: e.payload.clone(), message: Arc::default(), packet_id: 0 };
+        executor.push_events(&scan.input, 0, &events.iter().map(raw).collect::<Vec<_>>());
+        let mut times = vec![None; events.len()];
+        for (meta, row) in executor.take().rows.batch.rows() {
+            let time = match row {
+                [Value::DateTime(t)] => Some(*t),
+                [Value::Text(text)] => Timestamp::parse(text),
+                _ => None,
+            };
+            if let Some(slot) = usize::try_from(meta.offset).ok().and_then(|i| times.get_mut(i)) {
+                *slot = time;
+            }
+        }
+        Ok(times)
+    }
+
+    /// The functions for one executor.
+    fn host(&self) -> Result<Option<Functions>, RunError> {
+        if self.bindings.is_empty() {
+            return Ok(None);
+        }
+        let mut host = Host::new(&self.bindings).map_err(|e| RunError::Other(e.to_string()))?;
+        Ok(Some(Box::new(move |index, args| host.call(index, args))))
+    }
+}
+
+/// Runs the events through an executor, to the end of the input when `to_end`. Answers the failure that stopped it.
+fn feed(
+    executor: &mut Executor,
+    inputs: &[(String, Vec<Event>)],
+    sequence: &[(usize, RawEvent)],
+    to_end: bool,
+    deliver: &mut dyn FnMut(&Emitted),
+) -> Option<Failure> {
+    let mut offset = 0i64;
+    // runs of one input, as the journal has them
+    for run in sequence.chunk_by(|(a, _), (b, _)| a == b).flat_map(|run| run.chunks(CHUNK)) {
+        let name = run.first().and_then(|(input, _)| inputs.get(*input)).map_or("", |(name, _)| name);
+        let events: Vec<RawEvent> = run.iter().map(|(_, event)| event.clone()).collect();
+        executor.push_events(name, offset, &events);
+        offset = offset.saturating_add(i64::try_from(run.len()).unwrap_or(i64::MAX));
+        let emitted = executor.take();
+        deliver(&emitted);
+        if emitted.stopped.is_some() {
+            return emitted.stopped;
+        }
+    }
+    if to_end {
+        executor.finish();
+        let emitted = executor.take();
+        deliver(&emitted);
+        return emitted.stopped;
+    }
+    None
+}
+
+/// The part of a statement that calls no endpoint.
+fn single_part(statement: &Statement) -> Result<&Part, Diagnostic> {
+    match statement.parts.as_slice() {
+        [part] if part.external.is_none() => Ok(part),
+        parts => {
+            let call = parts.iter().find_map(|part| part.external.as_ref());
+            let name = call.map_or("an endpoint", |call| call.function.as_str());
+            let error = Diagnostic::error(format!("`{name}` is an endpoint, and a run over files calls none"), call.map(|c| c.span));
+            Err(error.label("not called here").help("run the job with `forebay run`, or leave the call out"))
+        }
+    }
+}
+
+/// A compile error with one problem.
+fn one(file: &str, text: &str, problem: Diagnostic) -> RunError {
+    let mut problems = Diagnostics::new(file, text);
+    problems.push(problem);
+    RunError::Compile(problems)
+}
+
+fn unsupported(error: EngineError, file: &str, text: &str) -> RunError {
+    let span = match &error {
+        EngineError::Unsupported { span, .. } => known(*span),
+        _ => None,
+    };
+    one(file, text, Diagnostic::error(error.to_string(), span))
+}
+
+/// What went wrong without stopping anything: how often, and the first message, by what happened and the reason.
+#[derive(Debug, Default)]
+struct Notes(BTreeMap<(&'static str, Reason), (u64, String)>);
+
+impl Notes {
+    fn count(&mut self, what: &'static str, reason: Reason, n: u64, message: &str) {
+        let (count, first) = self.0.entry((what, reason)).or_default();
+        *count += n;
+        if first.is_empty() {
+            message.clone_into(first);
+        }
+    }
+
+    fn add(&mut self, emitted: &Emitted) {
+        for failure in &emitted.failures {
+            self.count("set aside", failure.reason, 1, &failure.message);
+        }
+        for (reason, n) in &emitted.counts.dropped {
+            self.count("dropped by the time policy", reason, *n, "");
+        }
+        for (reason, n) in &emitted.counts.nulled {
+            self.count("got NULL in place of a failing expression", reason, *n, "");
+        }
+    }
+
+    fn lines(&self, output: &str) -> impl Iterator<Item = String> {
+        self.0.iter().map(move |((what, reason), (n, first))| {
+            let first = if first.is_empty() { String::new() } else { format!("; the first: {first}") };
+            format!("warning: output `{output}`: {n} row(s) {what} ({reason}){first}")
+        })
+    }
+}
+
+/// The first scan of an input that says `TIMESTAMP BY`.
+fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
+    let roots = plan.statements.iter().flat_map(|s| &s.parts).map(|part| &part.root);
+    let mut stack: Vec<&Node> = roots.collect();
+    stack.reverse();
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::Scan(scan) if scan.input == input && scan.timestamp_by.is_some() => return Some(scan),
+            Node::Scan(_) | Node::Rows { .. } => {}
+            Node::Filter { input, .. }
+            | Node::Project { input, .. }
+            | Node::Apply { input, .. }
+            | Node::Aggregate { input, .. }
+            | Node::Analytic { input, .. }
+            | Node::ReferenceJoin { input, .. } => stack.push(input),
+            Node::Join { left, right, .. } => stack.extend([&**right, &**left]),
+            Node::Union { inputs, .. } => stack.extend(inputs.iter().rev()),
+        }
+    }
+    None
+}
+
+/// A whole JSON object as a record.
+fn record(decoder: &mut Decoder, payload: &[u8]) -> Result<Value, DecodeError> {
+    let mut row = [Value::Null];
+    decoder.decode(payload, &mut row)?;
+    let [value] = row;
+    Ok(value)
+}
+
+fn on_error(policy: job::OnError) -> OnError {
+    match policy {
+        job::OnError::DeadLetter => OnError::DeadLetter,
+        job::OnError::Null => OnError::Null,
+        job::OnError::Stop => OnError::Stop,
+    }
+}
+
+/// A span, unless nobody knew one.
+fn known(span: Span) -> Option<Span> {
+    (span != Span::default()).then_some(span)
+}

@@ -1,0 +1,214 @@
+//! `forebay journal …`: looks into a job's pool, also while the job runs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::job;
+use crate::journal::{Status, StoredDeadLetter, dead_letters_readonly, verify};
+
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// What the pool holds and where every consumer stands
+    Status {
+        #[command(flatten)]
+        of: Of,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every segment's checksum and the equations of the ledger
+    Verify {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Rows that could not go on, each with its reason
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// List them, oldest first
+    Ls {
+        #[command(flatten)]
+        of: Of,
+        /// Begin behind this number
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+        /// List at most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Print JSON, one object a line, with whole payloads
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which pool.
+#[derive(Debug, clap::Args)]
+pub struct Of {
+    /// The job file
+    #[arg(long)]
+    job: PathBuf,
+}
+
+impl Of {
+    /// The pool's path; a job whose functions or query are broken still has a pool to look into.
+    fn pool(&self) -> Result<PathBuf, (u8, String)> {
+        let text = std::fs::read_to_string(&self.job).map_err(|e| (2, format!("error: the job file {} cannot be read: {e}", self.job.display())))?;
+        let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
+        let pool = job.journal.path;
+        if !pool.exists() {
+            return Err((1, format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display())));
+        }
+        Ok(pool)
+    }
+}
+
+/// Runs the command: 2 for a mistake in the job file, 1 for a failure.
+pub fn run(command: &JournalCommand) -> ExitCode {
+    let done = match command {
+        JournalCommand::Status { of, json } => of.pool().and_then(|pool| status(&pool, *json)),
+        JournalCommand::Verify { of } => of.pool().and_then(|pool| verified(&pool)),
+        JournalCommand::DeadLetters(DeadLetters::Ls { of, after, limit, json }) => of.pool().and_then(|pool| letters(&pool, *after, *limit, *json)),
+    };
+    match done {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err((code, text)) => {
+            eprintln!("{text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn failure(error: impl std::fmt::Display) -> (u8, String) {
+    (1, format!("error: {error}"))
+}
+
+fn status(pool: &Path, json: bool) -> Result<String, (u8, String)> {
+    let status = Status::open_readonly(pool).map_err(failure)?;
+    if json {
+        return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
+    }
+    Ok(describe(&status))
+}
+
+/// The status as a person reads it.
+pub fn describe(status: &Status) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let _ = writeln!(out, "pool {}: {} in use ({} file, {} log)", status.path, bytes(status.used_bytes), bytes(status.file_bytes), bytes(status.wal_bytes));
+    let _ = writeln!(out, "\nstreams");
+    for s in &status.streams {
+        let name = if s.id == 0 { "inputs" } else { &s.name };
+        let _ = writeln!(out, "  {name:<24} {:>12} records in {:>6} segments, offsets {} to {}", number(s.records), number(s.segments), s.first, s.next);
+    }
+    let _ = writeln!(out, "\nconsumers");
+    for c in &status.consumers {
+        let pins = if c.pins && c.pending > 0 { ", holds the oldest segment" } else { "" };
+        let _ = writeln!(out, "  {:<24} at {:>12}, {:>12} pending{pins}", c.name, c.position, number(c.pending));
+    }
+    out.push('\n');
+    out.push_str(&ledger(status));
+    let _ = writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), bytes(status.dead_letters.bytes));
+    for q in &status.quarantine {
+        let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
+    }
+    out
+}
+
+/// The ledger, a line an edge: every counter with its reasons.
+pub fn ledger(status: &Status) -> String {
+    use std::fmt::Write;
+    let mut out = String::from("ledger\n");
+    let mut edges: Vec<(&str, &str)> = status.ledger.iter().map(|l| (l.edge, l.name.as_str())).collect();
+    edges.dedup();
+    for (edge, name) in edges {
+        let lines = status.ledger.iter().filter(|l| l.edge == edge && l.name == name);
+        let counts: Vec<String> = lines
+            .map(|l| {
+                let reason = if l.reason.is_empty() { String::new() } else { format!(" ({})", l.reason) };
+                format!("{}{reason} {}", l.what.replace('_', " "), number(l.value))
+            })
+            .collect();
+        let _ = writeln!(out, "  {edge} {name}: {}", counts.join(", "));
+    }
+    out
+}
+
+fn verified(pool: &Path) -> Result<String, (u8, String)> {
+    let report = verify(pool).map_err(failure)?;
+    let summary = format!("{} segments, {} records, {}, {} quarantined", number(report.segments), number(report.records), bytes(report.bytes), report.quarantined);
+    if report.is_good() {
+        return Ok(format!("{summary}: all checksums and all equations hold\n"));
+    }
+    Err((1, format!("{summary}\n{}\nerror: {} problems", report.problems.join("\n"), report.problem_count)))
+}
+
+fn letters(pool: &Path, after: i64, limit: usize, json: bool) -> Result<String, (u8, String)> {
+    let letters = dead_letters_readonly(pool, after, limit).map_err(failure)?;
+    let mut out = String::new();
+    for letter in &letters {
+        out.push_str(&if json { as_json(letter).map_err(failure)? } else { as_text(letter) });
+        out.push('\n');
+    }
+    if letters.len() == limit && !json {
+        out.push_str(&format!("there may be more: --after {}\n", letters.last().map_or(after, |l| l.id)));
+    }
+    if letters.is_empty() && !json {
+        out.push_str("no dead letters\n");
+    }
+    Ok(out)
+}
+
+fn as_json(stored: &StoredDeadLetter) -> Result<String, serde_json::Error> {
+    let l = &stored.letter;
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    serde_json::to_string(&serde_json::json!({
+        "id": stored.id, "at": l.at.to_string(), "stage": l.stage.as_str(), "reason": l.reason.as_str(), "message": l.message,
+        "input": l.input.as_deref(), "offset": l.offset, "ordinal": l.ordinal, "payload": text(&l.payload),
+        "request": l.request.as_ref().map(text), "response": l.response.as_ref().map(text),
+        "query_version": l.query_version.as_str(), "attempts": l.attempts,
+    }))
+}
+
+/// Longest part of a payload that a listing shows, characters.
+const SHOWN: usize = 120;
+
+fn as_text(stored: &StoredDeadLetter) -> String {
+    let l = &stored.letter;
+    let payload = String::from_utf8_lossy(&l.payload);
+    let mut shown: String = payload.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if payload.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    let offset = l.offset.map(|o| format!(" offset {o}")).unwrap_or_default();
+    format!("{:>6}  {}  {}{offset}: {}: {}\n        {shown}", stored.id, l.at, l.stage, l.reason, l.message)
+}
+
+/// `12,345`
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..10_000 => format!("{n} B"),
+        10_000..10_000_000 => format!("{:.1} KB", n as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.1} GB", n as f64 / 1e9),
+    }
+}

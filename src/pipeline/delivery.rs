@@ -1,0 +1,154 @@
+//! From a stream of the journal, or straight from the inputs, to an output.
+//!
+//! In: stored rows, or events that a stateless plan turns into rows on the way. Out: deliveries, and the position that
+//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not here:
+//! how an output delivers, statements with state or external calls (`consumer`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smol_str::SmolStr;
+
+use super::PipelineError;
+use super::feed::Feed;
+use super::flow::Flow;
+use super::outputs::OutputHandle;
+use crate::batch::{Batch, Rows};
+use crate::engine::Emitted;
+use crate::journal::{Commit, Counter, DeadLetter, Edge, Read, Reader, Receipt};
+use crate::output::Delivery;
+
+/// Records read at once: large enough to batch, small enough that a repeat after a crash is short.
+const READ_MAX: usize = 1000;
+/// How long a read waits before it looks whether the job is to stop.
+const WAIT: Duration = Duration::from_millis(500);
+/// First and longest pause after an output asked to try again.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// A position that moved without rows to deliver is committed this often.
+const COMMIT_IDLE: Duration = Duration::from_secs(1);
+
+/// One statement's way to its output.
+#[derive(Debug)]
+pub struct Deliverer {
+    pub flow: Flow,
+    pub reader: Reader,
+    /// The plan that turns events into rows; `None` when the stream holds finished rows.
+    pub feed: Option<Feed>,
+    pub output: OutputHandle,
+    /// Names the statement in row ids.
+    pub statement: SmolStr,
+    /// Rows that wait inside the plan for earlier ones.
+    pub held: u64,
+}
+
+/// What was read and waits for its commit.
+#[derive(Debug, Default)]
+struct Pending {
+    position: i64,
+    read: u64,
+    ledger: Vec<(Counter, u64)>,
+    letters: Vec<DeadLetter>,
+}
+
+impl Deliverer {
+    /// Runs until the job stops.
+    ///
+    /// # Errors
+    /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
+    pub fn run(mut self) -> Result<(), PipelineError> {
+        let mut last: Option<Receipt> = None;
+        let mut committed = Instant::now();
+        let mut waiting = Pending::default();
+        while !self.flow.stop.is_set() {
+            let Some((rows, mut pending)) = self.read(&mut waiting)? else { break };
+            if !rows.batch.is_empty() && !self.deliver(&rows, &mut pending) {
+                // stopped in the middle of a retry: what was read is read again at the next start
+                break;
+            }
+            let is_due = !rows.batch.is_empty() || !pending.letters.is_empty() || committed.elapsed() >= COMMIT_IDLE;
+            if pending.read == 0 || !is_due {
+                waiting = pending;
+                continue;
+            }
+            if let Some(receipt) = last.take() {
+                receipt.wait()?;
+            }
+            last = Some(self.commit(pending));
+            committed = Instant::now();
+        }
+        if waiting.read > 0 {
+            last = Some(self.commit(waiting));
+        }
+        last.map_or(Ok(()), |receipt| Ok(receipt.wait()?))
+    }
+
+    fn commit(&self, pending: Pending) -> Receipt {
+        let commit = Commit { dead_letters: pending.letters, ledger: pending.ledger, ..Commit::at(self.flow.consumer, pending.position) };
+        self.flow.journal.commit(commit)
+    }
+
+    /// The next rows and what goes with them; `None` when the journal closed.
+    fn read(&mut self, waiting: &mut Pending) -> Result<Option<(Arc<Rows>, Pending)>, PipelineError> {
+        let mut pending = std::mem::take(waiting);
+        let rows = match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
+            Read::Closed => return Ok(None),
+            Read::Idle => Rows { columns: self.flow.columns.clone(), batch: Batch::default() },
+            found => self.rows(&found, &mut pending)?,
+        };
+        Ok(Some((Arc::new(rows), pending)))
+    }
+
+    /// The rows that records give, and what the ledger learns of them.
+    fn rows(&mut self, found: &Read, pending: &mut Pending) -> Result<Rows, PipelineError> {
+        let (rows, read) = match (&mut self.feed, found) {
+            (None, Read::Rows(slice)) => (slice.to_rows(), slice.len() as u64),
+            (None, _) => (Rows { columns: self.flow.columns.clone(), batch: Batch::default() }, 0),
+            (Some(feed), found) => {
+                let read = feed.push(found);
+                let Emitted { rows, failures, counts, waiting, stopped, .. } = feed.executor.take();
+                if let Some(failure) = stopped {
+                    return Err(self.flow.stopped(&failure));
+                }
+                pending.ledger.extend(self.flow.counts(&counts, &mut self.held, waiting));
+                pending.letters.extend(self.flow.letters(failures));
+                (rows, read)
+            }
+        };
+        pending.position = self.reader.position();
+        pending.read += read;
+        pending.ledger.push((self.flow.counter(Edge::Consumer, "read"), read));
+        Ok(rows)
+    }
+
+    /// Delivers all rows, trying again for as long as it takes; `false` when the job stops first.
+    fn deliver(&mut self, rows: &Arc<Rows>, pending: &mut Pending) -> bool {
+        let mut pause = RETRY_FIRST;
+        let count = rows.batch.len() as u64;
+        let output = self.output.name().clone();
+        let counter = |what: &'static str| Counter::new(Edge::Output, output.clone(), what);
+        loop {
+            match self.output.deliver(rows, &self.statement) {
+                Delivery::Delivered => {
+                    pending.ledger.push((counter("rows_in"), count));
+                    pending.ledger.push((counter("delivered"), count));
+                    return true;
+                }
+                Delivery::Rejected { rows: refused } => {
+                    let n = refused.len() as u64;
+                    pending.ledger.push((counter("rows_in"), count));
+                    pending.ledger.push((counter("delivered"), count - n));
+                    pending.ledger.push((counter("dead_lettered"), n));
+                    pending.letters.extend(self.flow.rejected(&output, rows, refused));
+                    return true;
+                }
+                Delivery::TryAgain { .. } | Delivery::Gone { .. } => {
+                    if self.flow.stop.sleep(pause) {
+                        return false;
+                    }
+                    pause = (pause * 2).min(RETRY_LONGEST);
+                }
+            }
+        }
+    }
+}

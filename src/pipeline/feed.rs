@@ -1,0 +1,53 @@
+//! What the journal holds, given to an executor.
+//!
+//! Invariant: everything that is read is pushed, in order. Not here: when to commit.
+
+use smol_str::SmolStr;
+
+use crate::batch::RawEvent;
+use crate::engine::Executor;
+use crate::journal::{EventSlice, InputId, Read, StateChange};
+
+/// An executor and the names of the inputs it may be given.
+#[derive(Debug)]
+pub struct Feed {
+    pub executor: Executor,
+    pub inputs: Vec<(InputId, SmolStr)>,
+}
+
+impl Feed {
+    /// Pushes what was read; answers how many records that were.
+    pub fn push(&mut self, read: &Read) -> u64 {
+        match read {
+            Read::Events(slice) => {
+                let name = self.inputs.iter().find(|(id, _)| id.0 == slice.input()).map(|(_, name)| name.clone());
+                if let Some(name) = name {
+                    self.executor.push_events(&name, slice.first(), &raw_events(slice));
+                }
+                slice.len() as u64
+            }
+            Read::Rows(slice) => {
+                self.executor.push_rows(slice.first(), &slice.to_rows());
+                slice.len() as u64
+            }
+            Read::Idle | Read::Closed => 0,
+        }
+    }
+}
+
+fn raw_events(slice: &EventSlice) -> Vec<RawEvent> {
+    let events = slice.iter().enumerate();
+    events
+        .map(|(i, e)| RawEvent {
+            arrival: e.arrival,
+            payload: slice.payload(i).unwrap_or_default(),
+            message: e.message.clone(),
+            packet_id: e.packet_id,
+        })
+        .collect()
+}
+
+/// The engine's change of state as the journal stores it.
+pub fn state_change(change: crate::engine::StateChange) -> StateChange {
+    StateChange { op: change.op, key: change.key, value: change.value }
+}

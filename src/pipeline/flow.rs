@@ -1,0 +1,127 @@
+//! What every consumer of the journal has in common.
+//!
+//! In: results of an executor. Out: ledger entries, dead letters, and the consumer's own commits. Invariant: a row that an
+//! executor read is in exactly one counter. Not here: reading, executing, delivering.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::PipelineError;
+use super::stop::Stop;
+use crate::batch::{Column, Reason, Rows, write_row_json};
+use crate::engine::{Counts, Failed, Failure};
+use crate::journal::{ConsumerId, Counter, DeadLetter, Edge, Journal};
+use crate::time::Clock;
+
+/// A consumer's place in the job.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub journal: Journal,
+    pub consumer: ConsumerId,
+    /// The consumer's name in the journal.
+    pub name: SmolStr,
+    /// The statement it belongs to, as counters and row ids name it.
+    pub statement: SmolStr,
+    /// Columns of the rows it gives.
+    pub columns: Arc<[Column]>,
+    /// Tells under which text of the query a row failed.
+    pub query_version: SmolStr,
+    pub stop: Stop,
+    pub clock: Clock,
+}
+
+impl Flow {
+    pub fn counter(&self, edge: Edge, what: &'static str) -> Counter {
+        let name = if edge == Edge::Consumer { self.name.clone() } else { self.statement.clone() };
+        Counter::new(edge, name, what)
+    }
+
+    /// What the ledger learns of one stretch of work. `held` is how many rows waited for earlier ones before it, and becomes
+    /// how many do now.
+    pub fn counts(&self, counts: &Counts, held: &mut u64, waiting: u64) -> Vec<(Counter, u64)> {
+        let statement = |what: &'static str, n: u64| (self.counter(Edge::Statement, what), n);
+        let mut entries = vec![
+            statement("rows_in", counts.rows),
+            statement("filtered", counts.filtered),
+            statement("evaluated", counts.evaluated),
+            statement("rows_out", counts.rows_out),
+            statement("adjusted", counts.adjusted),
+            statement("held", waiting.saturating_sub(*held)),
+            statement("released", held.saturating_sub(waiting)),
+        ];
+        *held = waiting;
+        let by_reason = |what: &'static str, reasons: &BTreeMap<Reason, u64>| -> Vec<_> {
+            reasons.iter().map(|(reason, n)| (self.counter(Edge::Statement, what).because(*reason), *n)).collect()
+        };
+        entries.extend(by_reason("failed", &counts.failed));
+        entries.extend(by_reason("failed", &counts.dropped));
+        entries.extend(by_reason("failed_derived", &counts.failed_derived));
+        entries.extend(by_reason("nulled", &counts.nulled));
+        entries.retain(|(_, n)| *n > 0);
+        entries
+    }
+
+    /// Rows that failed in this statement.
+    pub fn letters(&self, failures: Vec<Failure>) -> Vec<DeadLetter> {
+        let stage = SmolStr::new(format!("statement {}", self.statement));
+        failures
+            .into_iter()
+            .map(|failure| DeadLetter {
+                at: failure.meta.arrival,
+                stage: stage.clone(),
+                reason: SmolStr::new_static(failure.reason),
+                message: failure.message,
+                input: None,
+                offset: Some(failure.meta.offset),
+                ordinal: failure.meta.ordinal,
+                payload: match failure.body {
+                    Failed::Event(bytes) => bytes.to_vec(),
+                    Failed::Row(text) => text.into_bytes(),
+                },
+                query_version: self.query_version.clone(),
+                attempts: 1,
+                ..DeadLetter::default()
+            })
+            .collect()
+    }
+
+    /// Rows that an output refused.
+    pub fn rejected(&self, output: &str, rows: &Rows, refused: Vec<(usize, String)>) -> Vec<DeadLetter> {
+        refused
+            .into_iter()
+            .filter_map(|(i, message)| {
+                let meta = rows.batch.meta().get(i)?;
+                let mut payload = String::new();
+                write_row_json(&rows.columns, rows.batch.row(i), &mut payload);
+                Some(DeadLetter {
+                    at: self.clock.now(),
+                    stage: SmolStr::new(format!("output {output}")),
+                    reason: SmolStr::new_static("rejected"),
+                    message,
+                    offset: Some(meta.offset),
+                    ordinal: meta.ordinal,
+                    payload: payload.into_bytes(),
+                    query_version: self.query_version.clone(),
+                    attempts: 1,
+                    ..DeadLetter::default()
+                })
+            })
+            .collect()
+    }
+
+    /// The error of a statement whose policy is to stop.
+    pub fn stopped(&self, failure: &Failure) -> PipelineError {
+        PipelineError::StatementStopped {
+            statement: self.statement.clone(),
+            offset: failure.meta.offset,
+            message: failure.message.clone(),
+        }
+    }
+
+    /// The error of a statement whose endpoint ended it (mode `asa`).
+    pub fn ended(&self, why: &str) -> PipelineError {
+        PipelineError::ScoringEnded { statement: self.statement.clone(), why: why.to_owned() }
+    }
+}

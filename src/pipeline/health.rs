@@ -1,0 +1,68 @@
+//! What is wrong with a running job.
+//!
+//! Invariant: a problem is logged when it is reported, and only then. Not here: conditions that a stage can tell at any
+//! moment (a full pool, a broker that is away): `report` asks for those.
+
+use std::sync::{Mutex, PoisonError};
+
+use smol_str::SmolStr;
+use tokio::sync::watch;
+
+use super::PipelineError;
+
+/// Problems that last until a person acts.
+#[derive(Debug)]
+pub struct Health {
+    stopped: Mutex<Vec<(SmolStr, String)>>,
+    fatal: watch::Sender<Option<String>>,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health { stopped: Mutex::default(), fatal: watch::Sender::new(None) }
+    }
+}
+
+impl Health {
+    /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running; all
+    /// else ends the job.
+    pub fn ended(&self, who: &SmolStr, error: &PipelineError) {
+        tracing::error!("{error}");
+        match error {
+            PipelineError::StatementStopped { .. } | PipelineError::ScoringEnded { .. } => {
+                self.stopped.lock().unwrap_or_else(PoisonError::into_inner).push((who.clone(), error.to_string()));
+            }
+            _ => self.fail(error.to_string()),
+        }
+    }
+
+    /// The job cannot go on.
+    pub fn fail(&self, why: String) {
+        self.fatal.send_if_modified(|fatal| {
+            let is_first = fatal.is_none();
+            fatal.get_or_insert(why);
+            is_first
+        });
+    }
+
+    /// Statements that stopped, and why.
+    pub fn stopped(&self) -> Vec<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, why)| why.clone()).collect()
+    }
+
+    /// Why the job cannot go on, if so.
+    pub fn fatal(&self) -> Option<String> {
+        self.fatal.borrow().clone()
+    }
+
+    /// Resolves once the job cannot go on.
+    pub async fn failed(&self) -> String {
+        let mut fatal = self.fatal.subscribe();
+        let result = match fatal.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // the sender lives as long as `self`
+            Err(_) => String::new(),
+        };
+        result
+    }
+}

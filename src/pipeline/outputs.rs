@@ -1,0 +1,77 @@
+//! Outputs as tasks: several statements may write to one.
+//!
+//! In: rows of statements, one request at a time a statement. Out: what the output answered. Invariant: an output is
+//! owned by one task; a request that was taken is answered. Not here: trying again, positions (`delivery`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smol_str::SmolStr;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::batch::Rows;
+use crate::output::{Delivery, Output, RowIds};
+
+/// Requests that wait for one output: each statement has at most one under way, so this only bounds their number.
+const WAITING_MAX: usize = 64;
+
+struct Request {
+    rows: Arc<Rows>,
+    statement: SmolStr,
+    reply: oneshot::Sender<Delivery>,
+}
+
+/// The sending end of an output.
+#[derive(Clone, Debug)]
+pub struct OutputHandle {
+    name: SmolStr,
+    requests: mpsc::Sender<Request>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl OutputHandle {
+    /// Gives the output a task of its own. It ends when all handles are gone.
+    pub fn spawn(name: SmolStr, mut output: Output, incarnation: String) -> (OutputHandle, JoinHandle<()>) {
+        let (requests, mut waiting) = mpsc::channel::<Request>(WAITING_MAX);
+        let task = tokio::spawn(async move {
+            while let Some(Request { rows, statement, reply }) = waiting.recv().await {
+                let delivery = output.deliver(&rows, RowIds { incarnation: &incarnation, statement: &statement }).await;
+                // the statement may have been stopped meanwhile: then the rows are delivered again at the next start
+                let _ = reply.send(delivery);
+            }
+            output.close().await;
+        });
+        (OutputHandle { name, requests, trouble: Arc::default() }, task)
+    }
+
+    pub fn name(&self) -> &SmolStr {
+        &self.name
+    }
+
+    /// Delivers rows and waits for the answer. Called from a plain thread.
+    pub fn deliver(&self, rows: &Arc<Rows>, statement: &SmolStr) -> Delivery {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { rows: rows.clone(), statement: statement.clone(), reply };
+        let gone = || Delivery::TryAgain { reason: "the output is closing".to_owned() };
+        if self.requests.blocking_send(request).is_err() {
+            return gone();
+        }
+        let delivery = answer.blocking_recv().unwrap_or_else(|_| gone());
+        self.note(&delivery);
+        delivery
+    }
+
+    /// Keeps what is wrong for health; the output itself logs each change.
+    fn note(&self, delivery: &Delivery) {
+        let now = match delivery {
+            Delivery::TryAgain { reason } | Delivery::Gone { reason } => Some(reason.clone()),
+            Delivery::Delivered | Delivery::Rejected { .. } => None,
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Why rows wait just now.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

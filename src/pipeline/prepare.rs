@@ -1,0 +1,150 @@
+//! From a job file to a plan: everything that can be known before anything runs.
+//!
+//! In: a checked job. Out: its functions, loaded, and its query, compiled against them. Invariant: no file, endpoint or
+//! broker is changed or called. Not here: starting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use smol_str::SmolStr;
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::engine::{ExecutorOptions, OnError, TimePolicies};
+use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
+use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
+use crate::query::plan::Plan;
+use crate::time::TICKS_PER_SECOND;
+use crate::udf::{Component, Engine, FunctionBinding, Limits, default_cache_dir};
+
+/// A job that can start.
+#[derive(Debug)]
+pub struct Prepared {
+    pub catalog: Catalog,
+    pub plan: Plan,
+    /// Local functions, in the order of the plan's indexes.
+    pub bindings: Vec<FunctionBinding>,
+    /// What a row does that fails, and the time policies, for every executor of the job.
+    pub options: ExecutorOptions,
+    /// Tells the query's text from others in dead letters.
+    pub query_version: SmolStr,
+    /// Odd things that stop nothing.
+    pub warnings: Vec<Diagnostics>,
+}
+
+/// All problems of a job, in the texts in which they stand.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct PrepareError(pub Vec<Diagnostics>);
+
+/// Loads the functions and compiles the query.
+///
+/// # Errors
+/// Every problem of the components and of the query.
+pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
+    let mut problems = job.problems();
+    let functions = functions(job, &mut problems);
+    let text = match std::fs::read_to_string(&job.query) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None).help("`query` in [job] names it, relative to the job file"));
+            return Err(PrepareError(vec![problems]));
+        }
+    };
+    let (catalog, bindings) = functions;
+    let catalog = Catalog {
+        inputs: job.inputs.iter().map(|i| InputDef { name: i.name.clone(), kind: InputKind::Stream }).collect(),
+        outputs: Some(job.outputs.iter().map(|o| o.name.clone()).collect()),
+        functions: catalog,
+    };
+    // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
+    // are told in the same run
+    let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
+    match compiled {
+        Ok(plan) if !problems.has_errors() => Ok(Prepared {
+            options: options(job, &bindings),
+            catalog,
+            plan,
+            bindings,
+            query_version: version(&text),
+            warnings: [job.warnings.clone()].into_iter().filter(|w| !w.is_empty()).collect(),
+        }),
+        Ok(_) => Err(PrepareError(vec![problems])),
+        Err(errors) if problems.has_errors() => Err(PrepareError(vec![problems, errors])),
+        Err(errors) => Err(PrepareError(vec![errors])),
+    }
+}
+
+fn version(text: &str) -> SmolStr {
+    let digest = Sha256::digest(text.as_bytes());
+    SmolStr::new(digest.iter().take(6).map(|b| format!("{b:02x}")).collect::<String>())
+}
+
+/// The catalog's functions and the bindings of the local ones; what does not load becomes a problem at its place.
+fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<FunctionBinding>) {
+    let wasm = job.functions.iter().any(|f| matches!(f.kind, FunctionKind::Wasm(_)));
+    let engine = if wasm { Some(Engine::new(default_cache_dir())) } else { None };
+    let mut bindings: Vec<FunctionBinding> = Vec::new();
+    let mut known = Vec::new();
+    for function in &job.functions {
+        let kind = match &function.kind {
+            FunctionKind::AzureMl(_) => catalog::FunctionKind::External,
+            FunctionKind::Wasm(wasm) => {
+                let loaded = match &engine {
+                    Some(Ok(engine)) => load(engine, function, wasm),
+                    Some(Err(error)) => Err(error.to_string()),
+                    None => Err("no engine".to_owned()),
+                };
+                match loaded {
+                    Ok((binding, signature)) => {
+                        bindings.push(binding);
+                        catalog::FunctionKind::Local { index: bindings.len() - 1, signature }
+                    }
+                    Err(error) => {
+                        problems.push(Diagnostic::error(error, function.span).label("this function cannot be used"));
+                        continue;
+                    }
+                }
+            }
+        };
+        known.push(FunctionDef { name: function.name.clone(), kind });
+    }
+    (known, bindings)
+}
+
+fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(FunctionBinding, catalog::Signature), String> {
+    let limits = Limits {
+        memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
+        timeout: wasm.timeout,
+        result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let component = Component::load(engine, &wasm.component, limits).map_err(|e| e.to_string())?;
+    let export = component.find(wasm.export.as_deref().unwrap_or(&function.name)).map_err(|e| e.to_string())?;
+    let signature = component.signature(export).cloned().ok_or("the export has no signature")?;
+    Ok((FunctionBinding::new(Arc::new(component), export, &function.name), signature))
+}
+
+fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
+    let policy = |on_error| match on_error {
+        job::OnError::DeadLetter => OnError::DeadLetter,
+        job::OnError::Null => OnError::Null,
+        job::OnError::Stop => OnError::Stop,
+    };
+    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(policy);
+    ExecutorOptions {
+        on_error: policy(job.on_error),
+        functions_on_error: bindings.iter().enumerate().filter_map(|(i, b)| Some((i, of_function(&b.name)?))).collect(),
+        policies: TimePolicies {
+            late_tolerance: job.time.late_tolerance.map(ticks),
+            out_of_order: ticks(job.time.out_of_order_tolerance),
+            adjust: job.time.out_of_order_policy == job::OutOfOrderPolicy::Adjust,
+            ..TimePolicies::default()
+        },
+        ..ExecutorOptions::default()
+    }
+}
+
+fn ticks(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX).min(1000 * 366 * 86_400 * TICKS_PER_SECOND)
+}

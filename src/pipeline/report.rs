@@ -1,0 +1,231 @@
+//! What a running job says about itself.
+//!
+//! In: the stages' own counters and the journal's ledger. Out: a [`Report`] for `/metrics`, `/healthz`, `/readyz`, and a
+//! [`Snapshot`] for a status line. Invariant: every number is read when it is asked for. Not here: HTTP.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smol_str::SmolStr;
+
+use super::health::Health;
+use super::outputs::OutputHandle;
+use crate::job::Job;
+use crate::journal::{Edge, Journal, Status, StreamId, what};
+use crate::score::{Scorer, State};
+use crate::source::SourceStats;
+use crate::telemetry::{Report, Sample, SampleKind};
+use crate::udf::{FunctionBinding, Stats};
+
+/// The stages that are asked.
+#[derive(Debug)]
+pub struct Watched {
+    job: SmolStr,
+    journal: Journal,
+    health: Arc<Health>,
+    stages: Mutex<Stages>,
+}
+
+#[derive(Debug, Default)]
+struct Stages {
+    sources: Vec<(SmolStr, Arc<SourceStats>)>,
+    outputs: Vec<OutputHandle>,
+    scorers: Vec<Scorer>,
+    functions: Vec<(String, Arc<Stats>)>,
+}
+
+/// A few numbers for a status line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// events and bad payloads that came in
+    pub received: u64,
+    /// rows an endpoint answered
+    pub scored: u64,
+    /// rows that outputs took
+    pub delivered: u64,
+    /// events stored that the slowest consumer has not finished
+    pub pending: u64,
+    pub dead_letters: u64,
+    pub pool_bytes: u64,
+    /// what keeps the job from doing all of its work just now
+    pub trouble: Vec<String>,
+}
+
+impl Watched {
+    pub fn new(job: &Job, journal: Journal, health: Arc<Health>, functions: &[FunctionBinding]) -> Watched {
+        let functions = functions.iter().map(|f| (f.name.clone(), f.stats.clone())).collect();
+        Watched { job: SmolStr::new(&job.name), journal, health, stages: Mutex::new(Stages { functions, ..Stages::default() }) }
+    }
+
+    pub fn add_source(&self, name: SmolStr, stats: Arc<SourceStats>) {
+        self.with(|s| s.sources.push((name, stats)));
+    }
+
+    pub fn add_output(&self, output: OutputHandle) {
+        self.with(|s| s.outputs.push(output));
+    }
+
+    pub fn add_scorer(&self, scorer: Scorer) {
+        self.with(|s| s.scorers.push(scorer));
+    }
+
+    /// Forgets the stages, so that they can end.
+    pub fn release(&self) {
+        self.with(|s| *s = Stages::default());
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Stages) -> T) -> T {
+        f(&mut self.stages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let ledger = self.journal.ledger();
+        let total = |edge: Edge, what: &str| ledger.iter().filter(|(c, _)| c.edge == edge && c.what == what).map(|(_, n)| n).sum();
+        let status = self.journal.status().unwrap_or_default();
+        Snapshot {
+            received: total(Edge::Input, what::RECEIVED),
+            scored: ledger.iter().filter(|(c, _)| c.edge == Edge::Statement && c.what == what::EVALUATED && c.name.ends_with("/score")).map(|(_, n)| n).sum(),
+            delivered: total(Edge::Output, what::DELIVERED),
+            pending: status.consumers.iter().filter(|c| c.stream == StreamId::INPUTS.0).map(|c| c.pending).max().unwrap_or(0),
+            dead_letters: status.dead_letters.letters,
+            pool_bytes: status.used_bytes,
+            trouble: self.not_ready(),
+        }
+    }
+
+    pub fn report(&self) -> Report {
+        let mut samples = Vec::new();
+        self.ledger_samples(&mut samples);
+        match self.journal.status() {
+            Ok(status) => self.pool_samples(&status, &mut samples),
+            Err(error) => tracing::warn!("the pool's status cannot be read: {error}"),
+        }
+        self.stage_samples(&mut samples);
+        let sick = self.health.fatal().into_iter().chain(self.journal.refusal().map(|e| e.to_string())).collect();
+        Report { samples, sick, not_ready: self.not_ready() }
+    }
+
+    /// What a person who looks at `/readyz` wants to know.
+    fn not_ready(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.health.fatal().into_iter().collect();
+        problems.extend(self.health.stopped());
+        if self.journal.is_full() {
+            problems.push("the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]".to_owned());
+        }
+        self.with(|stages| {
+            for (name, stats) in &stages.sources {
+                match stats.alarm() {
+                    Some(alarm) => problems.push(format!("input {name}: {alarm}")),
+                    None if !stats.is_connected() => problems.push(format!("input {name}: not connected yet")),
+                    None => {}
+                }
+            }
+            problems.extend(stages.outputs.iter().filter_map(|o| Some(format!("output {}: {}", o.name(), o.trouble()?))));
+            problems.extend(stages.scorers.iter().filter_map(|s| Some(format!("function {}: {}", s.name(), scorer_trouble(s)?))));
+        });
+        problems
+    }
+
+    fn ledger_samples(&self, samples: &mut Vec<Sample>) {
+        for (counter, value) in self.journal.ledger().iter() {
+            let Some((name, help, label)) = ledger_metric(counter.edge, &counter.what) else { continue };
+            let mut labels = vec![("job", self.job.to_string()), (label, counter.name.to_string())];
+            if !counter.reason.is_empty() {
+                labels.push(("reason", counter.reason.to_string()));
+            }
+            samples.push(Sample { name, help, kind: SampleKind::Counter, labels, value: value as f64 });
+        }
+    }
+
+    fn pool_samples(&self, status: &Status, samples: &mut Vec<Sample>) {
+        let mut gauge = |name, help, labels: Vec<(&'static str, String)>, value: u64| {
+            let labels = [("job", self.job.to_string())].into_iter().chain(labels).collect();
+            samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });
+        };
+        gauge("pool_used_bytes", "bytes of the pool's budget in use", vec![], status.used_bytes);
+        gauge("pool_full", "1 while intake waits because the budget is used up", vec![], u64::from(self.journal.is_full()));
+        gauge("dead_letters", "dead letters in the pool", vec![], status.dead_letters.letters);
+        gauge("quarantined_segments", "damaged segments that were set aside", vec![], status.quarantine.len() as u64);
+        if let Some(live) = &status.live {
+            gauge("pool_max_bytes", "the pool's budget", vec![], live.max_bytes);
+        }
+        for consumer in &status.consumers {
+            gauge("consumer_pending", "records a consumer has not read", vec![("consumer", consumer.name.clone())], consumer.pending);
+        }
+    }
+
+    fn stage_samples(&self, samples: &mut Vec<Sample>) {
+        use SampleKind::{Counter, Gauge};
+        let mut add = |name, help, kind, labels: &[(&'static str, &str)], value: f64| {
+            let labels = [("job", self.job.as_str())].iter().chain(labels).map(|(name, value)| (*name, (*value).to_owned())).collect();
+            samples.push(Sample { name, help, kind, labels, value });
+        };
+        let n = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
+        self.with(|stages| {
+            for (name, s) in &stages.sources {
+                let of = [("input", name.as_str())];
+                add("source_connected", "1 while the broker has accepted us", Gauge, &of, f64::from(u8::from(s.is_connected())));
+                add("source_connects", "connections made", Counter, &of, n(&s.connects));
+                add("source_disconnects", "connections lost", Counter, &of, n(&s.disconnects));
+                add("source_resubscribed", "times the broker had lost the session", Counter, &of, n(&s.resubscribed));
+                add("source_unacked_bytes", "bytes received and not yet stored", Gauge, &of, n(&s.unacked_bytes));
+            }
+            for scorer in &stages.scorers {
+                let (of, s) = ([("function", scorer.name())], scorer.status());
+                let gauge = |value: &AtomicI64| value.load(Ordering::Relaxed) as f64;
+                add("score_requests", "requests sent to the endpoint", Counter, &of, n(&s.requests));
+                add("score_failed_requests", "requests that did not give results", Counter, &of, n(&s.failed_requests));
+                add("score_in_flight", "requests under way", Gauge, &of, gauge(&s.in_flight));
+                add("score_parallel", "requests that may be under way just now", Gauge, &of, gauge(&s.parallel));
+                add("score_ready", "1 while the endpoint answers", Gauge, &of, f64::from(u8::from(scorer_trouble(scorer).is_none())));
+            }
+            for (name, s) in &stages.functions {
+                let of = [("function", name.as_str())];
+                add("udf_calls", "calls of a function", Counter, &of, s.calls() as f64);
+                add("udf_seconds", "time spent in a function's calls", Counter, &of, s.nanos() as f64 / 1e9);
+                add("udf_memory_bytes_max", "largest memory an instance had", Gauge, &of, s.memory_bytes_max() as f64);
+                for (reason, failures) in s.failures() {
+                    add("udf_failures", "calls that gave a row error", Counter, &[("function", name.as_str()), ("reason", reason)], failures as f64);
+                }
+            }
+        });
+    }
+}
+
+fn scorer_trouble(scorer: &Scorer) -> Option<String> {
+    let last = || scorer.status().last_error().map(|e| format!(" ({e})")).unwrap_or_default();
+    match scorer.status().state() {
+        State::Ready => None,
+        State::UnknownSignature => Some(format!("its signature is not known yet, rows wait{}", last())),
+        State::BackingOff { since, .. } => Some(format!("out of reach since {since}, rows wait{}", last())),
+        State::Paused { reason, remedy, .. } => Some(format!("paused: {reason}; {remedy}{}", last())),
+        State::Failed { why } => Some(why),
+    }
+}
+
+/// The metric of a ledger entry: name, help, and the label that says whose it is.
+fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    Some(match (edge, counted) {
+        (Edge::Input, what::RECEIVED) => ("input_received", "events and bad payloads that came in", "input"),
+        (Edge::Input, what::STORED) => ("input_stored", "events stored", "input"),
+        (Edge::Input, what::UNDECODABLE) => ("input_undecodable", "payloads, or parts of them, that are no events", "input"),
+        (Edge::Input, what::DROPPED) => ("input_dropped", "events dropped, by reason", "input"),
+        (Edge::Input, "redelivered") => ("source_redelivered", "messages the broker sent again that were stored already", "input"),
+        (Edge::Input, "redelivered_possible") => ("source_redelivered_possible", "messages the broker sent again, stored because nothing tells them from new ones", "input"),
+        (Edge::Input, "lost_qos0") => ("source_lost_qos0", "messages with QoS 0 that could not be stored", "input"),
+        (Edge::Consumer, what::READ) => ("consumer_read", "records a consumer has read", "consumer"),
+        (Edge::Consumer, what::SKIPPED) => ("consumer_skipped", "records a consumer was moved past, by reason", "consumer"),
+        (Edge::Statement, what::ROWS_IN) => ("statement_rows_in", "rows a statement was given", "statement"),
+        (Edge::Statement, what::FILTERED) => ("statement_filtered", "rows a WHERE left out", "statement"),
+        (Edge::Statement, what::FAILED) => ("statement_failed", "rows that failed, by reason", "statement"),
+        (Edge::Statement, what::EVALUATED) => ("statement_evaluated", "rows that were evaluated", "statement"),
+        (Edge::Statement, what::ROWS_OUT) => ("statement_rows_out", "rows a statement gave", "statement"),
+        (Edge::Output, what::ROWS_IN) => ("output_rows_in", "rows an output was given", "output"),
+        (Edge::Output, what::DELIVERED) => ("output_delivered", "rows the receiver confirmed", "output"),
+        (Edge::Output, what::DEAD_LETTERED) => ("output_dead_lettered", "rows the receiver refused", "output"),
+        (Edge::Output, what::DROPPED) => ("output_dropped", "rows dropped, by reason", "output"),
+        (Edge::DeadLetters, what::STORED) => ("dead_letters_stored", "dead letters ever stored", "table"),
+        (Edge::DeadLetters, what::DROPPED) => ("dead_letters_dropped", "dead letters dropped, by reason", "table"),
+        _ => return None,
+    })
+}

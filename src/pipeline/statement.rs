@@ -1,0 +1,247 @@
+//! The consumers of one statement, made from its plan.
+//!
+//! In: the parts of the plan. Out: threads. Each part that keeps state or calls an endpoint is a consumer of its own and
+//! writes a stream; the last stream, or the inputs themselves when the statement needs none, are delivered. Invariant: a
+//! consumer's name in the journal depends on the statement's output and place alone, so it is found again. Not here: what
+//! the consumers do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use smol_str::SmolStr;
+
+use super::consumer::{Consumer, Into};
+use super::delivery::Deliverer;
+use super::feed::Feed;
+use super::flow::Flow;
+use super::mark::Mark;
+use super::health::Health;
+use super::outputs::OutputHandle;
+use super::prepare::Prepared;
+use super::scoring::Scoring;
+use super::stop::Stop;
+use super::{PipelineError, Worker};
+use crate::engine::{EngineError, Executor, Functions};
+use crate::job::{self, Job};
+use crate::journal::{ConsumerSpec, InputId, Journal, OnFull, Reader, Start, StreamId};
+use crate::query::catalog::folded;
+use crate::query::plan::{External, Part, Statement};
+use crate::score::Scorer;
+use crate::time::Clock;
+use crate::udf::Host;
+
+/// Chunks of at most 1,000 rows that one statement may have under way at an endpoint, beyond two for each request.
+const CHUNKS_MIN: usize = 4;
+/// At most so many chunks: what a gateway's memory can spare.
+const CHUNKS_MAX: usize = 24;
+
+/// What the consumers are made of.
+#[derive(Debug)]
+pub struct Build<'a> {
+    pub job: &'a Job,
+    pub prepared: &'a Prepared,
+    pub journal: &'a Journal,
+    pub outputs: &'a [(OutputHandle, tokio::task::JoinHandle<()>)],
+    pub scorers: &'a BTreeMap<SmolStr, Scorer>,
+    pub stop: &'a Stop,
+    pub health: &'a Arc<Health>,
+    pub clock: &'a Clock,
+}
+
+/// A thread to be started once everything is made.
+struct Thread {
+    name: SmolStr,
+    run: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>,
+}
+
+impl Build<'_> {
+    /// Makes all consumers, closes those that are gone from the job, and starts the threads.
+    ///
+    /// # Errors
+    /// When the journal refuses, a function cannot be instantiated, or the system gives no thread.
+    pub fn spawn_all(&self) -> Result<Vec<Worker>, PipelineError> {
+        let mut names = Vec::new();
+        let mut jobs = Vec::new();
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        for (number, statement) in self.prepared.plan.statements.iter().enumerate() {
+            let place = places.entry(statement.output.to_lowercase()).or_default();
+            // two statements may write to one output
+            let name = if *place == 0 { statement.output.clone() } else { SmolStr::new(format!("{}~{}", statement.output, *place + 1)) };
+            *place += 1;
+            self.statement(number, &name, statement, &mut names, &mut jobs)?;
+        }
+        for removed in self.journal.keep_only_consumers(&names)? {
+            tracing::warn!(consumer = %removed.name, unread = removed.unread, "no longer part of the job: closed, what it had not read is counted consumer_removed");
+        }
+        jobs.into_iter().map(|job| self.spawn(job)).collect()
+    }
+
+    fn spawn(&self, job: Thread) -> Result<Worker, PipelineError> {
+        let (health, name) = (self.health.clone(), job.name.clone());
+        let body = move || {
+            let result = (job.run)();
+            if let Err(error) = &result {
+                health.ended(&name, error);
+            }
+            result
+        };
+        std::thread::Builder::new().name(job.name.to_string()).spawn(body).map_err(|source| PipelineError::System { what: "a thread", source })
+    }
+
+    fn statement(&self, number: usize, name: &SmolStr, statement: &Statement, names: &mut Vec<SmolStr>, jobs: &mut Vec<Thread>) -> Result<(), PipelineError> {
+        let mut from: Option<(StreamId, Mark)> = None;
+        let parts = statement.parts.len();
+        for (i, part) in statement.parts.iter().enumerate() {
+            let is_last = i + 1 == parts;
+            if is_last && part.external.is_none() && !part.is_stateful() {
+                // the output runs it
+                jobs.push(self.deliverer(name, statement, Some(part), from.map(|(stream, _)| stream), names)?);
+                return Ok(());
+            }
+            let part_name = if i == 0 { name.clone() } else { SmolStr::new(format!("{name}/{}", i + 1)) };
+            let into = self.journal.stream(&part_name)?;
+            let mark = Mark::default();
+            self.part(number, &part_name, statement, part, from.take(), (into, mark.clone()), names, jobs)?;
+            from = Some((into, mark));
+        }
+        jobs.push(self.deliverer(name, statement, None, from.map(|(stream, _)| stream), names)?);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, and every argument is a different thing of the statement")]
+    fn part(
+        &self,
+        number: usize,
+        name: &SmolStr,
+        statement: &Statement,
+        part: &Part,
+        from: Option<(StreamId, Mark)>,
+        (into, mark): (StreamId, Mark),
+        names: &mut Vec<SmolStr>,
+        jobs: &mut Vec<Thread>,
+    ) -> Result<(), PipelineError> {
+        let consumer_name = SmolStr::new(format!("statement {name}"));
+        let stream = from.as_ref().map(|(stream, _)| *stream);
+        let (flow, reader) = self.flow(consumer_name.clone(), name.clone(), &statement.fingerprint, Some(part), part.columns.clone(), stream, names)?;
+        let state = self.journal.load_state(flow.consumer)?;
+        let mut executor = self.executor(name, part)?;
+        let rows = state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
+        executor.load_state(rows).map_err(|e| engine(name, &e))?;
+        let feed = self.feed(executor)?;
+        let sink = match &part.external {
+            None => Into::Stream(into),
+            Some(external) => {
+                let scorer = self.scorer(external)?.clone();
+                let (chunks, waiting) = sync_channel(self.chunks(external));
+                let tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?).map_err(|e| engine(name, &e))?;
+                let scoring = Scoring { flow: flow.clone(), tail, into, mark: mark.clone(), answered: 0 };
+                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || scoring.run(&waiting)) });
+                Into::Score { scorer, lane: number, chunks }
+            }
+        };
+        let consumer = Consumer { flow, reader, feed, into: sink, upstream: from.map(|(_, mark)| mark), mark, held: 0 };
+        jobs.push(Thread { name: consumer_name, run: Box::new(move || consumer.run()) });
+        Ok(())
+    }
+
+    fn deliverer(&self, name: &SmolStr, statement: &Statement, part: Option<&Part>, from: Option<StreamId>, names: &mut Vec<SmolStr>) -> Result<Thread, PipelineError> {
+        let output = self.outputs.iter().map(|(handle, _)| handle).find(|handle| handle.name().eq_ignore_ascii_case(&statement.output));
+        let output = output.cloned().ok_or_else(|| PipelineError::Output { name: statement.output.clone(), reason: "the job has no such output".to_owned() })?;
+        let consumer_name = SmolStr::new(format!("output {name}"));
+        // rows of a stream describe themselves: they are delivered as they are, whatever the query says by now
+        let fingerprint = part.map_or("rows", |_| statement.fingerprint.as_str());
+        let last = statement.parts.last();
+        let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
+        let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, names)?;
+        let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor))).transpose()?;
+        let deliverer = Deliverer { flow, reader, feed, output, statement: name.clone(), held: 0 };
+        Ok(Thread { name: SmolStr::new(format!("output {name}")), run: Box::new(move || deliverer.run()) })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as `part`")]
+    fn flow(
+        &self,
+        consumer_name: SmolStr,
+        statement: SmolStr,
+        fingerprint: &str,
+        part: Option<&Part>,
+        columns: Arc<[crate::batch::Column]>,
+        from: Option<StreamId>,
+        names: &mut Vec<SmolStr>,
+    ) -> Result<(Flow, Reader), PipelineError> {
+        let stream = from.unwrap_or(StreamId::INPUTS);
+        let start = match (from, self.job.start) {
+            (None, job::Start::Now) => Start::Now,
+            _ => Start::Oldest,
+        };
+        let on_full = match self.job.journal.on_full {
+            job::OnFull::Block => OnFull::Block,
+            job::OnFull::DropOldest => OnFull::DropOldest,
+        };
+        let spec = ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
+        let info = self.journal.register_consumer(spec)?;
+        if info.changed && fingerprint != "rows" {
+            tracing::warn!(statement = %statement, position = info.position, "the statement was changed: it keeps its position and starts with empty state");
+        }
+        names.push(consumer_name.clone());
+        let mut reader = self.journal.reader(stream, info.position);
+        if let (None, Some(part)) = (from, part) {
+            reader = reader.only(&self.inputs_of(part)?);
+        }
+        let flow = Flow {
+            journal: self.journal.clone(),
+            consumer: info.id,
+            name: consumer_name,
+            statement,
+            columns,
+            query_version: self.prepared.query_version.clone(),
+            stop: self.stop.clone(),
+            clock: self.clock.clone(),
+        };
+        Ok((flow, reader))
+    }
+
+    /// The inputs that a part reads, by the journal's numbers.
+    fn inputs_of(&self, part: &Part) -> Result<Vec<InputId>, PipelineError> {
+        let names: BTreeSet<SmolStr> = part.root.inputs();
+        names.iter().map(|name| Ok(self.journal.input(name)?)).collect()
+    }
+
+    fn executor(&self, name: &SmolStr, part: &Part) -> Result<Executor, PipelineError> {
+        Executor::new(part, self.prepared.options.clone(), self.functions()?).map_err(|e| engine(name, &e))
+    }
+
+    /// Instances of the functions for one executor: they belong to its thread.
+    fn functions(&self) -> Result<Option<Functions>, PipelineError> {
+        if self.prepared.bindings.is_empty() {
+            return Ok(None);
+        }
+        let host = Host::new(&self.prepared.bindings);
+        let mut host = host.map_err(|e| PipelineError::Function { name: SmolStr::new_static("(all)"), reason: e.to_string() })?;
+        Ok(Some(Box::new(move |index, args| host.call(index, args))))
+    }
+
+    fn feed(&self, executor: Executor) -> Result<Feed, PipelineError> {
+        let inputs = self.job.inputs.iter().map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
+        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()? })
+    }
+
+    fn scorer(&self, external: &External) -> Result<&Scorer, PipelineError> {
+        let found = self.scorers.iter().find(|(name, _)| folded(name) == folded(&external.function));
+        found.map(|(_, scorer)| scorer).ok_or_else(|| PipelineError::Function { name: external.function.clone(), reason: "it has no endpoint".to_owned() })
+    }
+
+    /// How many chunks may be under way: two for each request, within what memory can spare.
+    fn chunks(&self, external: &External) -> usize {
+        let parallel = self.job.functions.iter().find_map(|f| match &f.kind {
+            job::FunctionKind::AzureMl(endpoint) if folded(&f.name) == folded(&external.function) => Some(endpoint.parallel_requests),
+            _ => None,
+        });
+        (parallel.unwrap_or(1) * 2).clamp(CHUNKS_MIN, CHUNKS_MAX)
+    }
+}
+
+fn engine(statement: &SmolStr, error: &EngineError) -> PipelineError {
+    PipelineError::Function { name: statement.clone(), reason: error.to_string() }
+}

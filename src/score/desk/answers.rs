@@ -1,0 +1,200 @@
+//! What an answer does to the desk: the endpoint's gate, the batch, the rows.
+//!
+//! In: the answer to one request. Out: decided rows, a changed gate, events. Invariant: as of the desk. Not here: sending.
+
+use std::time::Duration;
+
+use crate::value::Value;
+
+use super::super::batch::{Reaction, Step};
+use super::super::body::Row;
+use super::super::breaker::Cause;
+use super::super::policy::{Blocked, Class, Details, Outcome as Answered, RETRIES_BUSY, classify};
+use super::super::queue::{Queue, RowRef};
+use super::super::{Failure, NanPolicy, Outcome, clipped};
+use super::{Answer, BYTES_MIN, Desk, Event, Flight};
+
+/// Full batches scored in a row before a lowered row limit is doubled.
+const GROW_AFTER: u32 = 8;
+/// Looks at other rows at once, before looking only now and then.
+const LOOKS_AT_ONCE: u32 = 3;
+/// Longest request and response text kept with a failed row.
+const KEPT_MAX: usize = 4096;
+
+impl Desk {
+    /// Takes the answer to a request. `random` is in `[0, 1)`.
+    pub fn answered(&mut self, now: Duration, id: u64, answer: Answer, random: f64) {
+        let full = self.flights.len() >= self.parallel.now() as usize;
+        let Some(flight) = self.flights.remove(&id) else { return };
+        let class = classify(self.rules.mode, answer.outcome);
+        if class == Class::FailJob {
+            return self.fail(&answer.details);
+        }
+        if let Flight::Look { row, generation } = flight {
+            return self.looked(now, id, class, row, generation, &answer.details);
+        }
+        self.heed(now, id, class, &answer, random, full);
+        let batch = match &flight {
+            Flight::Piece { batch, .. } | Flight::AskModel { batch } => *batch,
+            Flight::Look { .. } => return,
+        };
+        let Some(open) = self.batches.get_mut(&batch) else { return };
+        open.flying = false;
+        match (flight, class) {
+            (Flight::Piece { .. }, Class::Done) => self.scored(batch, answer.values),
+            (Flight::Piece { bytes, .. }, class) => self.piece_failed(now, batch, class, &answer, bytes, random),
+            (_, Class::Done) => {
+                let bad = open.batch.model_works();
+                self.condemn(batch, bad);
+            }
+            (_, Class::Isolate { .. } | Class::TooSlow | Class::TooLarge) => {
+                open.batch.model_fails();
+                self.suspect_model(now);
+            }
+            (_, Class::Busy) => open.not_before = now + self.rules.backoff.wait(1, random, None),
+            _ => {}
+        }
+        // the signature changed while the request was out
+        if self.batches.get(&batch).is_some_and(|open| open.generation != self.generation) {
+            self.put_back(now, batch);
+        } else if self.batches.get_mut(&batch).is_some_and(|open| open.batch.step() == Step::Finished) {
+            self.batches.remove(&batch);
+        }
+    }
+
+    /// What an answer means for the endpoint as a whole.
+    fn heed(&mut self, now: Duration, id: u64, class: Class, answer: &Answer, random: f64, full: bool) {
+        let retry_after = answer.details.retry_after;
+        match class {
+            Class::Done => {
+                self.gate.passed(id);
+                self.parallel.succeeded(id, full);
+            }
+            Class::Offline => self.gate.failed(now, id, Cause::Backoff, random, retry_after),
+            Class::Overloaded => {
+                self.parallel.overloaded(id);
+                // one request too many says nothing against the others, unless the server asks for silence
+                let one_too_many = answer.details.status == Some(429) && self.parallel.now() > 1 && !self.gate.is_probe(id);
+                if !one_too_many || retry_after.is_some() {
+                    self.gate.failed(now, id, Cause::Backoff, random, retry_after);
+                }
+            }
+            Class::KeyRefused => {
+                self.events.push(Event::ReloadKey);
+                self.gate.failed(now, id, Cause::Blocked(Blocked::Key), random, retry_after);
+            }
+            Class::Pause(blocked) => self.gate.failed(now, id, Cause::Blocked(blocked), random, retry_after),
+            Class::TooSlow if self.gate.is_probe(id) => self.gate.failed(now, id, Cause::Backoff, random, None),
+            Class::Isolate { .. } if self.gate.is_probe(id) && answer.outcome == Answered::Closed => {
+                self.gate.failed(now, id, Cause::Backoff, random, None);
+            }
+            Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
+            Class::TooSlow | Class::FailJob => {}
+        }
+    }
+
+    fn scored(&mut self, id: u64, values: Vec<Value>) {
+        let Some(open) = self.batches.get_mut(&id) else { return };
+        let Step::Send(range) = open.batch.step() else { return };
+        if open.generation == self.generation {
+            self.proven = open.encoded.get(range.start).cloned();
+        }
+        let is_full = range.len() >= self.rows_now;
+        let rows: Vec<RowRef> = open.rows.get(range).unwrap_or_default().to_vec();
+        let bad = open.batch.scored();
+        self.condemn(id, bad);
+        for (row, value) in rows.into_iter().zip(values) {
+            let outcome = self.result(value);
+            self.decide(row, outcome);
+        }
+        if is_full && self.rows_now < self.rules.max_rows {
+            self.full_batches += 1;
+            if self.full_batches >= GROW_AFTER {
+                (self.full_batches, self.rows_now) = (0, (self.rows_now * 2).min(self.rules.max_rows));
+            }
+        }
+    }
+
+    fn result(&mut self, value: Value) -> Outcome {
+        if !matches!(value, Value::Float(f) if !f.is_finite()) {
+            return Outcome::Scored(value);
+        }
+        self.nan_results += 1;
+        match self.rules.nan {
+            NanPolicy::Null => Outcome::Scored(Value::Null),
+            NanPolicy::DeadLetter => Outcome::Failed(Failure {
+                reason: "nan_result",
+                message: "the model's result is not a finite number".into(),
+                status: Some(200),
+                response: format!("{value:?}"),
+                ..Failure::default()
+            }),
+        }
+    }
+
+    fn piece_failed(&mut self, now: Duration, id: u64, class: Class, answer: &Answer, bytes: usize, random: f64) {
+        let (details, form) = (&answer.details, self.form.clone());
+        let Some(open) = self.batches.get_mut(&id) else { return };
+        let attempts = open.batch.attempts();
+        let (encoded, generation) = (&open.encoded, open.generation == self.generation);
+        let failure = |reason: &'static str| {
+            let request = |i: usize| match (encoded.get(i), &form) {
+                (Some(row), Some(form)) if generation => form.body(std::iter::once(row)),
+                _ => String::new(),
+            };
+            move |i: usize| Failure::of_answer(reason, details, attempts, clipped(&request(i), KEPT_MAX))
+        };
+        let reaction = match class {
+            Class::Isolate { retries, reason } => open.batch.failed(retries, failure(reason)),
+            Class::TooSlow => open.batch.too_slow(failure("too_slow")),
+            Class::TooLarge => open.batch.too_large(failure("too_large")),
+            Class::Busy => open.batch.busy(RETRIES_BUSY),
+            // 429 without a closed gate: these rows alone step back
+            Class::Overloaded if self.gate.closed().is_none() => Reaction::Again(attempts.max(1)),
+            _ => return,
+        };
+        if class == Class::TooLarge {
+            self.bytes_now = self.bytes_now.min((bytes / 2).max(BYTES_MIN));
+        }
+        match reaction {
+            Reaction::Again(failures) => open.not_before = now + self.rules.backoff.wait(failures, random, details.retry_after),
+            Reaction::Next => {}
+            Reaction::Fewer(rows) => (self.rows_now, self.full_batches) = (self.rows_now.min(rows.max(1)), 0),
+            Reaction::Bad(row, failure) => self.condemn(id, vec![(row, *failure)]),
+            Reaction::GiveUp => self.gate.close(now, Cause::Blocked(Blocked::Busy), self.rules.slow_probe),
+        }
+    }
+
+    /// The answer to a look: only a scored row opens the gate again.
+    fn looked(&mut self, now: Duration, id: u64, class: Class, row: Row, generation: u64, details: &Details) {
+        if class == Class::Done {
+            if generation == self.generation {
+                self.proven = Some(row);
+            }
+            self.looks = 0;
+            return self.gate.open();
+        }
+        if class == Class::KeyRefused {
+            self.events.push(Event::ReloadKey);
+        }
+        self.looks = self.looks.saturating_add(1);
+        let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && matches!(class, Class::Isolate { .. });
+        let wait = if at_once { Duration::ZERO } else { self.rules.slow_probe.max(details.retry_after.unwrap_or_default()) };
+        if self.gate.is_probe(id) {
+            self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
+        }
+        if !at_once {
+            self.events.push(Event::Refetch);
+        }
+    }
+
+    fn fail(&mut self, details: &Details) {
+        let status = details.status.map_or(String::from("no answer"), |s| format!("status {s}"));
+        let why = format!("{status}: {}", details.text);
+        self.failed = Some(why.clone());
+        self.queue = Queue::default();
+        self.batches.clear();
+        self.flights.clear();
+        self.events.push(Event::Failed(why));
+    }
+}

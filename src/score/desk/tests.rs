@@ -1,0 +1,352 @@
+//! Outages as tables: a desk, a scripted endpoint, and time that moves only when nothing else can happen.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::breaker::Cause;
+use super::super::policy::{Blocked, Mode, Outcome as Answered, Status};
+use super::super::retry::Backoff;
+use super::super::signature::{Signature, WrittenSignature};
+use super::super::{Failure, NanPolicy, Outcome};
+use super::{Answer, Desk, Event, Request, Rules, Standing};
+use crate::value::Value;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn rules() -> Rules {
+    Rules {
+        max_rows: 1000,
+        max_bytes: 1_000_000,
+        parallel: 4,
+        linger: MS(20),
+        mode: Mode::Edge,
+        nan: NanPolicy::Null,
+        backoff: Backoff { base: MS(500), cap: MS(60_000) },
+        slow_probe: MS(60_000),
+        text_max: None,
+    }
+}
+
+fn desk(rules: Rules) -> Desk {
+    let mut desk = Desk::new(rules);
+    let written = WrittenSignature { columns: vec!["bigint".into()], ..WrittenSignature::default() };
+    desk.set_signature(Duration::ZERO, &Signature::from_written(&written).unwrap());
+    desk
+}
+
+fn rows(numbers: impl IntoIterator<Item = i64>) -> Vec<Value> {
+    numbers.into_iter().map(|n| Value::array(vec![Value::BigInt(n)])).collect()
+}
+
+/// The numbers of a request's body.
+fn numbers(request: &Request) -> Vec<i64> {
+    let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+    body["data"].as_array().unwrap().iter().map(|row| row[0].as_i64().unwrap()).collect()
+}
+
+fn results(numbers: &[i64]) -> Answer {
+    let values = numbers.iter().map(|n| Value::BigInt(n * 10)).collect();
+    Answer { outcome: Answered::Results, values, details: Default::default() }
+}
+
+fn status(code: u16) -> Answer {
+    let facts = Status { code, model: None, function_failed: code == 500 };
+    let mut details = super::Details { text: format!("asked for {code}"), ..Default::default() };
+    details.status = Some(code);
+    Answer { outcome: Answered::Status(facts), values: Vec::new(), details }
+}
+
+fn fault(outcome: Answered) -> Answer {
+    Answer { outcome, values: Vec::new(), details: Default::default() }
+}
+
+/// What a run of the desk against a scripted endpoint came to.
+#[derive(Default)]
+struct Run {
+    chunks: Vec<(u64, Vec<Outcome>)>,
+    requests: usize,
+    took: Duration,
+    failed: Option<String>,
+}
+
+/// Answers every request at once by `endpoint`; time jumps to the next thing that is due, up to `limit`.
+fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMut(Duration, &[i64]) -> Answer) -> Run {
+    let (mut now, mut run) = (from, Run::default());
+    loop {
+        while let Some(request) = desk.next_request(now) {
+            assert!(desk.in_flight() <= 4);
+            run.requests += 1;
+            assert!(run.requests < 20_000, "no end of requests");
+            let answer = endpoint(now, &numbers(&request));
+            desk.answered(now, request.id, answer, 0.5);
+        }
+        for event in desk.take_events() {
+            match event {
+                Event::Done { chunk, outcomes } => run.chunks.push((chunk, outcomes)),
+                Event::Failed(why) => run.failed = Some(why),
+                Event::ReloadKey | Event::Refetch => {}
+            }
+        }
+        match desk.wake(now).filter(|wake| *wake <= limit) {
+            Some(wake) => now = wake,
+            None => break,
+        }
+    }
+    run.took = now - from;
+    run
+}
+
+fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
+    let failed = |(i, o)| match o {
+        &Outcome::Scored(_) => None,
+        Outcome::Failed(f) => Some((i, f)),
+    };
+    outcomes.iter().enumerate().filter_map(failed).collect()
+}
+
+/// The model of these tables: a negative number fails the whole request.
+fn model(_: Duration, numbers: &[i64]) -> Answer {
+    if numbers.iter().any(|n| *n < 0) { status(500) } else { results(numbers) }
+}
+
+#[test]
+fn bisecting_costs_what_the_wire_contract_measured() {
+    // rows, how many bad ones spread over them, the most requests that measured bisecting took
+    for (n, bad, most) in [(1000, 1, 23), (1000, 2, 41), (1000, 5, 80), (1000, 20, 255), (200, 1, 17), (200, 5, 64)] {
+        let mut desk = desk(rules());
+        let is_bad = |i: i64| i % (n / bad) == n / bad / 3;
+        desk.submit(Duration::ZERO, 0, rows((0..n).map(|i| if is_bad(i) { -i } else { i })));
+        let run = run(&mut desk, Duration::ZERO, MS(60_000), model);
+        let failed = failures(&run.chunks[0].1);
+        assert_eq!(failed.len() as i64, bad, "{n} rows");
+        assert!(failed.iter().all(|(i, f)| is_bad(*i as i64) && f.reason == "model_failed"));
+        assert!(run.requests <= most, "{n} rows, {bad} bad: {} requests", run.requests);
+    }
+}
+
+#[test]
+fn an_endpoint_away_for_hours_costs_few_requests_and_no_row() {
+    let mut desk = desk(rules());
+    for statement in 0..3 {
+        desk.submit(Duration::ZERO, statement, rows(0..500));
+    }
+    let hours = MS(3 * 3600 * 1000);
+    let run = run(&mut desk, Duration::ZERO, hours * 2, |now, n| if now < hours { fault(Answered::Unreachable) } else { results(n) });
+    assert_eq!(run.chunks.len(), 3);
+    assert!(run.chunks.iter().all(|(_, outcomes)| failures(outcomes).is_empty()));
+    // about one look each half minute: half of the cap on average
+    assert!((300..450).contains(&run.requests), "{}", run.requests);
+    assert_eq!(desk.standing(), Standing::Ready);
+    assert!(desk.is_idle());
+}
+
+/// The status table, row by row: the state it leads to while it lasts, and what becomes of 8 rows when it ends.
+#[test]
+fn every_row_of_the_status_table() {
+    let blocked = |b| Some(Cause::Blocked(b));
+    let back_off = Some(Cause::Backoff);
+    let every_row = blocked(Blocked::Model);
+    let bad_response = || fault(Answered::BadResponse);
+    let table: Vec<(&str, fn() -> Answer, Option<Cause>)> = vec![
+        ("202", || status(202), blocked(Blocked::Protocol(202))),
+        ("204", || status(204), blocked(Blocked::Protocol(204))),
+        ("301", || status(301), blocked(Blocked::Protocol(301))),
+        ("400", || status(400), every_row),
+        ("401", || status(401), blocked(Blocked::Key)),
+        ("403", || status(403), blocked(Blocked::Forbidden)),
+        ("404", || status(404), blocked(Blocked::NotFound)),
+        ("405", || status(405), blocked(Blocked::Protocol(405))),
+        ("408", || status(408), every_row),
+        ("409", || status(409), blocked(Blocked::Busy)),
+        ("415", || status(415), blocked(Blocked::Protocol(415))),
+        ("422", || status(422), every_row),
+        ("424", || status(424), every_row),
+        ("429", || status(429), back_off),
+        ("431", || status(431), blocked(Blocked::Protocol(431))),
+        ("500", || status(500), every_row),
+        ("501", || status(501), blocked(Blocked::Protocol(501))),
+        ("502", || status(502), every_row),
+        ("503", || status(503), back_off),
+        ("504", || status(504), every_row),
+        ("599", || status(599), every_row),
+        ("unreachable", || fault(Answered::Unreachable), back_off),
+        ("certificate", || fault(Answered::BadCertificate), blocked(Blocked::Certificate)),
+        ("closed", || fault(Answered::Closed), every_row),
+        ("timeout", || fault(Answered::TimedOut), every_row),
+        ("bad response", bad_response, every_row),
+    ];
+    for (name, answer, expected) in table {
+        for proven in [false, true] {
+            let mut desk = desk(rules());
+            if proven {
+                desk.submit(Duration::ZERO, 0, rows([7]));
+                run(&mut desk, Duration::ZERO, MS(0), model);
+            }
+            desk.submit(Duration::ZERO, 0, rows(0..8));
+            let trouble = run(&mut desk, Duration::ZERO, MS(240_000), |_, _| answer());
+            assert!(trouble.chunks.is_empty(), "{name}: rows were decided while nothing was scored");
+            assert!(trouble.requests < 60, "{name}: {} requests in four minutes", trouble.requests);
+            match desk.standing() {
+                Standing::Closed(closed) => assert_eq!(Some(closed.cause), expected, "{name}"),
+                other => assert_eq!(None, expected, "{name}: {other:?}"),
+            }
+            let after = run(&mut desk, MS(240_000), MS(600_000), model);
+            assert_eq!(after.chunks.len(), 1, "{name}");
+            assert!(failures(&after.chunks[0].1).is_empty(), "{name}: {:?}", after.chunks[0].1);
+        }
+    }
+}
+
+#[test]
+fn mode_asa_fails_the_job_or_waits() {
+    for (code, fails) in
+        [(400, true), (401, true), (404, true), (409, true), (413, true), (424, true), (429, false), (503, false), (504, false)]
+    {
+        let mut desk = desk(Rules { mode: Mode::Asa, ..rules() });
+        desk.submit(Duration::ZERO, 0, rows(0..8));
+        let run = run(&mut desk, Duration::ZERO, MS(10_000), |_, _| status(code));
+        assert_eq!(run.failed.is_some(), fails, "{code}");
+        assert_eq!(matches!(desk.standing(), Standing::Failed(_)), fails, "{code}");
+    }
+}
+
+#[test]
+fn too_large_is_halved_without_blame_and_remembered() {
+    let mut desk = desk(rules());
+    desk.submit(Duration::ZERO, 0, rows(1000..2000));
+    let limited = |_: Duration, n: &[i64]| if n.len() > 300 { status(413) } else { results(n) };
+    let first = run(&mut desk, Duration::ZERO, MS(1000), limited);
+    assert!(failures(&first.chunks[0].1).is_empty());
+    desk.submit(MS(1000), 0, rows(1000..2000));
+    let second = run(&mut desk, MS(1000), MS(2000), |_, n| {
+        assert!(n.len() <= 500);
+        limited(Duration::ZERO, n)
+    });
+    assert!(failures(&second.chunks[0].1).is_empty());
+    let mut single = super::tests::desk(rules());
+    single.submit(Duration::ZERO, 0, rows([1, 2]));
+    let run = run(&mut single, Duration::ZERO, MS(1000), |_, _| status(413));
+    assert!(failures(&run.chunks[0].1).iter().all(|(_, f)| f.reason == "too_large"));
+}
+
+#[test]
+fn what_takes_too_long_is_sent_in_smaller_requests_that_grow_again() {
+    let mut desk = desk(rules());
+    desk.submit(Duration::ZERO, 0, rows(0..1000));
+    let mut largest = 0;
+    let slow = |_: Duration, n: &[i64]| if n.len() > 300 { fault(Answered::TimedOut) } else { results(n) };
+    assert!(failures(&run(&mut desk, Duration::ZERO, MS(60_000), slow).chunks[0].1).is_empty());
+    desk.submit(MS(60_000), 0, rows(0..1000));
+    run(&mut desk, MS(60_000), MS(60_100), |_, n| {
+        largest = largest.max(n.len());
+        results(n)
+    });
+    assert_eq!(largest, 250);
+    for i in 0..12 {
+        desk.submit(MS(61_000 + i * 100), 0, rows(0..1000));
+        run(&mut desk, MS(61_000 + i * 100), MS(61_000 + i * 100 + 50), |_, n| {
+            largest = largest.max(n.len());
+            results(n)
+        });
+    }
+    assert_eq!(largest, 1000);
+}
+
+#[test]
+fn statements_take_turns() {
+    let mut desk = desk(Rules { max_rows: 10, parallel: 1, ..rules() });
+    desk.submit(Duration::ZERO, 0, rows(0..40));
+    desk.submit(Duration::ZERO, 1, rows(100..120));
+    let mut order = Vec::new();
+    run(&mut desk, Duration::ZERO, MS(1000), |_, n| {
+        order.push(n[0] / 100);
+        results(n)
+    });
+    assert_eq!(order, [0, 1, 0, 1, 0, 0]);
+}
+
+#[test]
+fn rows_wait_for_company_only_while_others_are_out() {
+    let mut desk = desk(rules());
+    desk.submit(MS(0), 0, rows([1]));
+    let first = desk.next_request(MS(0)).unwrap();
+    desk.submit(MS(1), 0, rows([2]));
+    assert!(desk.next_request(MS(5)).is_none());
+    assert_eq!(desk.wake(MS(5)), Some(MS(21)));
+    desk.submit(MS(6), 0, rows([3]));
+    let second = desk.next_request(MS(21)).unwrap();
+    assert_eq!(numbers(&second), [2, 3]);
+    desk.submit(MS(22), 0, rows([4]));
+    desk.answered(MS(23), first.id, results(&[1]), 0.5);
+    desk.answered(MS(23), second.id, results(&[2, 3]), 0.5);
+    assert_eq!(numbers(&desk.next_request(MS(23)).unwrap()), [4]);
+}
+
+#[test]
+fn a_new_signature_is_used_for_what_is_sent_again() {
+    let mut desk = desk(rules());
+    desk.submit(Duration::ZERO, 0, rows(0..4));
+    run(&mut desk, Duration::ZERO, MS(1000), |_, _| status(500));
+    assert!(matches!(desk.standing(), Standing::Closed(_)));
+    let written = WrittenSignature { columns: vec!["nvarchar(max)".into()], ..WrittenSignature::default() };
+    desk.set_signature(MS(1000), &Signature::from_written(&written).unwrap());
+    let mut done = Vec::new();
+    while let Some(request) = desk.next_request(MS(1000)) {
+        assert!(request.body.contains("[\"0\"]") || request.body.contains("[\"3\"]"), "{}", request.body);
+        let values = vec![Value::BigInt(1); request.rows];
+        desk.answered(MS(1000), request.id, Answer { outcome: Answered::Results, values, details: Default::default() }, 0.5);
+        done.extend(desk.take_events());
+    }
+    assert!(done.iter().any(|event| matches!(event, Event::Done { outcomes, .. } if outcomes.len() == 4)));
+}
+
+#[test]
+fn an_abandoned_chunk_is_not_sent() {
+    let mut desk = desk(rules());
+    let chunk = desk.submit(Duration::ZERO, 0, rows(0..4));
+    desk.forget(chunk);
+    assert!(desk.next_request(MS(100)).is_none());
+    assert!(desk.is_idle());
+}
+
+proptest! {
+    /// Whatever the endpoint answers for a while, every row ends as it should once it answers well again.
+    #[test]
+    fn no_row_is_lost_condemned_or_answered_twice(
+        chunks in prop::collection::vec((0usize..3, prop::collection::vec(prop_oneof![9 => 0i64..1000, 1 => -1000i64..-1], 1..60)), 1..6),
+        answers in prop::collection::vec(0usize..12, 0..60),
+        max_rows in 1usize..40,
+    ) {
+        let mut desk = desk(Rules { max_rows, ..rules() });
+        let mut expected = std::collections::HashMap::new();
+        for (statement, numbers) in &chunks {
+            let id = desk.submit(Duration::ZERO, *statement, rows(numbers.iter().copied()));
+            expected.insert(id, numbers.clone());
+        }
+        let mut script = answers.into_iter();
+        let run = run(&mut desk, Duration::ZERO, MS(36_000_000), |now, n| match script.next() {
+            Some(0) => status(503),
+            Some(1) => status(429),
+            Some(2) => status(404),
+            Some(3) => status(401),
+            Some(4) => fault(Answered::Unreachable),
+            Some(5) => status(409),
+            _ => model(now, n),
+        });
+        // with nothing good among them no row may be condemned: they are still held
+        if chunks.iter().any(|(_, numbers)| numbers.iter().any(|n| *n >= 0)) {
+            prop_assert_eq!(run.chunks.len(), expected.len());
+        }
+        for (chunk, outcomes) in &run.chunks {
+            let numbers = &expected[chunk];
+            prop_assert_eq!(outcomes.len(), numbers.len());
+            for (n, outcome) in numbers.iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Scored(value) => prop_assert_eq!(value, &Value::BigInt(n * 10)),
+                    Outcome::Failed(_) => prop_assert!(*n < 0, "{} is good", n),
+                }
+            }
+        }
+    }
+}

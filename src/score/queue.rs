@@ -1,0 +1,190 @@
+//! Rows that wait for a request, and the chunks they belong to.
+//!
+//! In: chunks of arguments by statement. Out: rows for the next batch, and chunks whose rows are all decided. Invariant:
+//! a row waits at most once, and a chunk is given out when its last row is decided, in its own order. Not here: what is
+//! sent when, how large a batch may be.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::value::Value;
+
+use super::body::{Form, Row};
+use super::{Failure, Outcome};
+
+/// A row of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowRef {
+    pub chunk: u64,
+    pub row: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    statement: usize,
+    args: Vec<Value>,
+    outcomes: Vec<Option<Outcome>>,
+    open: usize,
+}
+
+/// Rows of a chunk that wait.
+#[derive(Debug)]
+struct Waiting {
+    chunk: u64,
+    next: usize,
+    end: usize,
+}
+
+/// Rows taken for a batch.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub rows: Vec<RowRef>,
+    /// Their JSON, one each.
+    pub encoded: Vec<Row>,
+    /// Rows that cannot be sent.
+    pub bad: Vec<(RowRef, Failure)>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Queue {
+    chunks: HashMap<u64, Chunk>,
+    statements: Vec<(usize, VecDeque<Waiting>)>,
+    /// Whose turn it is.
+    turn: usize,
+    waiting: usize,
+    since: Option<Duration>,
+}
+
+impl Queue {
+    /// Takes in a chunk of at least one row.
+    pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>) {
+        let rows = args.len();
+        self.chunks.insert(chunk, Chunk { statement, args, outcomes: vec![None; rows], open: rows });
+        self.of(statement).push_back(Waiting { chunk, next: 0, end: rows });
+        self.waiting += rows;
+        self.since.get_or_insert(now);
+    }
+
+    /// Rows that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Since when rows have been waiting for the next batch.
+    pub fn since(&self) -> Option<Duration> {
+        self.since
+    }
+
+    /// Whether every row was decided.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The argument of a row.
+    pub fn value(&self, row: RowRef) -> Option<&Value> {
+        self.chunks.get(&row.chunk)?.args.get(row.row)
+    }
+
+    /// All rows that wait, statement by statement.
+    pub fn rows(&self) -> impl Iterator<Item = RowRef> {
+        let waiting = self.statements.iter().flat_map(|(_, queue)| queue.iter());
+        waiting.flat_map(|w| (w.next..w.end).map(|row| RowRef { chunk: w.chunk, row }))
+    }
+
+    /// Takes rows for a batch, at most so many rows and bytes (one row may have more): those of one statement first, and
+    /// the statements take turns.
+    pub fn take(&mut self, now: Duration, form: &Form, max_rows: usize, max_bytes: usize) -> Taken {
+        let mut taken = Taken { bytes: form.frame_bytes(), ..Taken::default() };
+        let statements = self.statements.len();
+        for k in 0..statements {
+            let Some((_, queue)) = self.statements.get_mut((self.turn + k) % statements) else { break };
+            fill(&mut taken, queue, &self.chunks, form, max_rows, max_bytes);
+            if !queue.is_empty() {
+                break;
+            }
+        }
+        self.turn = (self.turn + 1) % statements.max(1);
+        self.waiting = self.statements.iter().flat_map(|(_, queue)| queue).map(|w| w.end - w.next).sum();
+        self.since = (self.waiting > 0).then_some(now);
+        taken
+    }
+
+    /// Puts rows that were taken, in ascending order, back to the front.
+    pub fn put_back(&mut self, now: Duration, rows: &[RowRef]) {
+        for row in rows.iter().rev() {
+            let Some(statement) = self.chunks.get(&row.chunk).map(|chunk| chunk.statement) else { continue };
+            let queue = self.of(statement);
+            match queue.front_mut() {
+                Some(front) if front.chunk == row.chunk && front.next == row.row + 1 => front.next = row.row,
+                _ => queue.push_front(Waiting { chunk: row.chunk, next: row.row, end: row.row + 1 }),
+            }
+            self.waiting += 1;
+        }
+        if self.waiting > 0 {
+            self.since.get_or_insert(now);
+        }
+    }
+
+    /// Notes what became of a row; gives the chunk's outcomes when it was the last.
+    pub fn decide(&mut self, row: RowRef, outcome: Outcome) -> Option<Vec<Outcome>> {
+        let chunk = self.chunks.get_mut(&row.chunk)?;
+        let slot = chunk.outcomes.get_mut(row.row).filter(|slot| slot.is_none())?;
+        *slot = Some(outcome);
+        chunk.open -= 1;
+        if chunk.open > 0 {
+            return None;
+        }
+        self.chunks.remove(&row.chunk).map(|chunk| chunk.outcomes.into_iter().flatten().collect())
+    }
+
+    /// Drops a chunk that nobody waits for; rows of it that were taken are decided in vain.
+    pub fn forget(&mut self, chunk: u64) {
+        self.chunks.remove(&chunk);
+        for (_, queue) in &mut self.statements {
+            queue.retain(|w| w.chunk != chunk);
+        }
+        self.waiting = self.statements.iter().flat_map(|(_, queue)| queue).map(|w| w.end - w.next).sum();
+    }
+
+    fn of(&mut self, statement: usize) -> &mut VecDeque<Waiting> {
+        let at = match self.statements.iter().position(|(s, _)| *s == statement) {
+            Some(at) => at,
+            None => {
+                self.statements.push((statement, VecDeque::new()));
+                self.statements.len() - 1
+            }
+        };
+        // just found or pushed
+        #[allow(clippy::indexing_slicing)]
+        &mut self.statements[at].1
+    }
+}
+
+/// Moves rows from a queue into a batch until one of them is exhausted.
+fn fill(taken: &mut Taken, queue: &mut VecDeque<Waiting>, chunks: &HashMap<u64, Chunk>, form: &Form, max_rows: usize, max_bytes: usize) {
+    while let Some(waiting) = queue.front_mut() {
+        if waiting.next >= waiting.end {
+            queue.pop_front();
+            continue;
+        }
+        if taken.rows.len() >= max_rows {
+            return;
+        }
+        let row = RowRef { chunk: waiting.chunk, row: waiting.next };
+        let value = chunks.get(&row.chunk).and_then(|chunk| chunk.args.get(row.row));
+        match value.map(|value| (form.encode(value), value)) {
+            Some((Ok(text), _)) => {
+                if !taken.rows.is_empty() && taken.bytes + text.bytes() > max_bytes {
+                    return;
+                }
+                taken.bytes += text.bytes();
+                taken.encoded.push(text);
+                taken.rows.push(row);
+            }
+            Some((Err(bad), value)) => taken.bad.push((row, Failure::before_sending(bad, value.to_json()))),
+            None => {}
+        }
+        waiting.next += 1;
+    }
+}
