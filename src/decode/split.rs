@@ -228,9 +228,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_payload_panics_and_none_vanishes(bytes in prop::collection::vec(prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b'"'), Just(b','), Just(b':'), Just(b'\n'), Just(b'1'), any::<u8>()], 0..60)) {
-            let split = split(&Bytes::from(bytes));
-            prop_assert!(split.bad.len() + split.events.len() <= 61);
+        fn every_byte_lies_in_one_event_or_one_bad_part(bytes in prop::collection::vec(prop::sample::select(&b"{}[],:\"\n 1\xffa"[..]), 0..60)) {
+            let payload = Bytes::from(bytes);
+            let split = split(&payload);
+            let mut covered = vec![0; payload.len()];
+            let events = split.events.iter().map(|e| (e.as_ptr() as usize - payload.as_ptr() as usize, e.len()));
+            for (at, len) in events.chain(split.bad.iter().map(|b| (b.position, b.payload.len()))) {
+                covered[at..at + len].iter_mut().for_each(|n| *n += 1);
+            }
+            for (byte, times) in payload.iter().zip(covered) {
+                prop_assert!(times == 1 || (times == 0 && b" \n[],".contains(byte)), "{byte} {times}");
+            }
+            prop_assert!(!payload.is_empty() || split.bad.len() == 1);
         }
 
         #[test]

@@ -108,7 +108,7 @@ impl JoinOp {
     }
 
     /// Pairs a row with what the other side holds, and holds it for what is to come.
-    fn work_off(&mut self, env: &mut Env, side: usize, held: Held, out: &mut Batch) -> Result<(), (RowMeta, Box<[Value]>, Box<EvalError>)> {
+    fn work_off(&mut self, env: &mut Env, side: usize, held: Held, out: &mut Batch) -> Result<(), Refused> {
         let key = match self.key_of(env, side, &held) {
             Ok(key) => key,
             Err(error) => return Err((held.meta, held.values, error)),
@@ -289,6 +289,9 @@ impl JoinOp {
         self.waiting.iter().chain(&self.held).all(|history| history.len() == 0)
     }
 }
+
+/// A row that failed, and why.
+type Refused = (RowMeta, Box<[Value]>, Box<EvalError>);
 
 /// Left rows with a NULL key wait under this key; no key of values is like it (those start with a small tag).
 const UNMATCHABLE: &[u8] = &[0xff];

@@ -17,6 +17,8 @@ use crate::value::codec::{Damaged, Reader, put_bytes, put_signed};
 const SESSION: u8 = 3;
 const GROUP: u8 = 4;
 
+type Key = Box<[u8]>;
+
 #[derive(Debug)]
 pub(super) struct Sessions {
     timeout: i64,
@@ -27,7 +29,7 @@ pub(super) struct Sessions {
     ends: BTreeSet<(i64, Box<[u8]>)>,
     changed: Vec<Box<[u8]>>,
     /// Groups and sessions whose state rows go.
-    gone: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    gone: Vec<(Key, Option<Key>)>,
     scratch: Vec<u8>,
 }
 
