@@ -68,6 +68,17 @@ impl MqttOutputConfig {
             puback_timeout: Self::PUBACK_TIMEOUT,
         }
     }
+
+    /// The first setting that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if let Some(problem) = topic::topic_problem(&self.topic) {
+            return Err(ConfigError::Topic { topic: self.topic.clone(), problem });
+        }
+        if self.qos > 1 {
+            return Err(ConfigError::Qos(self.qos));
+        }
+        CheckedBroker::new(self.broker.clone()).map(|_| ())
+    }
 }
 
 #[derive(Debug)]
@@ -106,12 +117,7 @@ type UnderWay = VecDeque<(usize, PublishNotice)>;
 
 impl MqttOutput {
     pub(super) fn new(config: MqttOutputConfig, stats: Arc<OutputStats>) -> Result<MqttOutput, ConfigError> {
-        if let Some(problem) = topic::topic_problem(&config.topic) {
-            return Err(ConfigError::Topic { topic: config.topic, problem });
-        }
-        if config.qos > 1 {
-            return Err(ConfigError::Qos(config.qos));
-        }
+        config.check()?;
         let broker = CheckedBroker::new(config.broker.clone())?;
         let (progress, backoff) = (Progress::default(), Backoff::default());
         Ok(MqttOutput { config, broker, session: None, progress, backoff, not_before: None, one_by_one: false, stats })
