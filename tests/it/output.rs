@@ -1,4 +1,5 @@
 //! Outputs against brokers, and files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
 use std::path::Path;
