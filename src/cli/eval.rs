@@ -91,7 +91,7 @@ enum EvalError {
 impl EvalError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            EvalError::Run(RunError::Compile(_) | RunError::Job(_)) => ExitCode::from(2),
+            EvalError::Run(RunError::Compile(_)) => ExitCode::from(2),
             EvalError::Run(RunError::Stopped(_)) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
@@ -111,7 +111,9 @@ pub fn run(args: &EvalArgs) -> ExitCode {
             let _ = out.flush();
             match &error {
                 // drawn with its own title
-                EvalError::Run(RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems)) => eprint!("{problems}"),
+                EvalError::Run(RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems)) => {
+                    eprint!("{problems}")
+                }
                 _ => eprintln!("error: {error}"),
             }
             error.exit_code()
@@ -240,8 +242,24 @@ mod tests {
     #[test]
     fn the_flags_of_the_design() {
         let args = parse(&[
-            "q.asaql", "--input", "a=x.json", "--input", "b=y=z.json", "--reference", "r=r.json", "--late-tolerance", "-1",
-            "--out-of-order-tolerance", "3", "--out-of-order-policy", "drop", "--arrival-field", "at", "--job", "j.toml", "--on-error",
+            "q.asaql",
+            "--input",
+            "a=x.json",
+            "--input",
+            "b=y=z.json",
+            "--reference",
+            "r=r.json",
+            "--late-tolerance",
+            "-1",
+            "--out-of-order-tolerance",
+            "3",
+            "--out-of-order-policy",
+            "drop",
+            "--arrival-field",
+            "at",
+            "--job",
+            "j.toml",
+            "--on-error",
             "dead-letter",
         ])
         .unwrap();

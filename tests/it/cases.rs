@@ -29,7 +29,8 @@ fn the_language_cases_pass() {
         .map(|(place, v)| format!("{place}\n{}", v.difference))
         .collect();
     assert!(failed.is_empty(), "{} of {} cases fail:\n{}", failed.len(), verdicts.len(), failed.join("\n"));
-    let passing: Vec<&str> = verdicts.iter().filter(|(_, v)| v.passed).map(|(place, _)| place.as_str()).filter(|p| pending.contains(p)).collect();
+    let passing: Vec<&str> =
+        verdicts.iter().filter(|(_, v)| v.passed).map(|(place, _)| place.as_str()).filter(|p| pending.contains(p)).collect();
     assert!(passing.is_empty(), "take these out of PENDING, they pass: {passing:?}");
     let places: BTreeSet<&str> = verdicts.iter().map(|(place, _)| place.as_str()).collect();
     let unknown: Vec<&&str> = pending.difference(&places).collect();
