@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod eval;
-pub mod finite;
 pub mod test;
 pub mod udf;
 
@@ -46,8 +45,8 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         match self.command {
-            Command::Eval(args) => eval::run(&args),
-            Command::Test(args) => test::run(&args),
+            Command::Eval(args) => eval::run(args),
+            Command::Test(args) => test::run(args),
             Command::Udf(command) => udf::run(command),
         }
     }

@@ -16,7 +16,7 @@ use clap::Args;
 pub use case::{Case, OutOfOrder, Settings, Wanted};
 pub use compare::{Order, Row};
 
-use super::finite::{FiniteRun, Policies, RunError};
+use super::eval::finite::{FiniteRun, Policies, RunError};
 use crate::batch::write_row_json;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
@@ -47,7 +47,7 @@ pub struct Verdict {
 const FOLDER_DEPTH_MAX: usize = 32;
 
 /// Runs the command.
-pub fn run(args: &TestArgs) -> ExitCode {
+pub fn run(args: TestArgs) -> ExitCode {
     let mut files = Vec::new();
     for path in &args.paths {
         if let Err(e) = find_cases(path, FOLDER_DEPTH_MAX, &mut files) {
@@ -244,7 +244,7 @@ mod tests {
     fn no_case_at_all_is_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         let run =
-            |filter: Option<&str>| run(&TestArgs { paths: vec![folder.path().to_owned()], filter: filter.map(str::to_owned), json: true });
+            |filter: Option<&str>| run(TestArgs { paths: vec![folder.path().to_owned()], filter: filter.map(str::to_owned), json: true });
         let code = |c: ExitCode| format!("{c:?}");
         assert_eq!(code(run(None)), code(ExitCode::FAILURE));
         let text = r#"{"query":"SELECT v FROM gw","inputs":{"gw":[]},"expected":{}}"#;
