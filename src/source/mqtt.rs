@@ -273,7 +273,6 @@ impl Receiver {
     /// The broker accepted us: makes sure that it sends us our topics.
     fn accepted(&mut self, session_present: bool, client: &AsyncClient) {
         add(&self.stats.connects, 1);
-        self.stats.set_connected(true);
         self.stats.clear(&self.who, Until::Accepted);
         self.seen.connected(session_present);
         if !session_present {
@@ -285,6 +284,7 @@ impl Receiver {
         }
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
+        self.stats.set_connected(self.is_subscribed);
         if !self.is_subscribed {
             self.subscribe(client);
         }
@@ -394,6 +394,7 @@ impl Receiver {
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;
+            self.stats.set_connected(true);
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
             let text =
