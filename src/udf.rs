@@ -14,6 +14,7 @@ pub mod build;
 mod cache;
 mod component;
 mod convert;
+mod cpu_time;
 mod engine;
 mod host;
 mod imports;
@@ -37,7 +38,8 @@ pub use stats::{Failure, Stats};
 pub struct Limits {
     /// linear memory of one instance, all its memories together
     pub memory_bytes: usize,
-    /// wall-clock time of one call; exact to two ticks of 10 ms
+    /// time of one call: the first half on the wall, the second in processor time of its thread, so that a busy machine
+    /// does not count against it; exact to two ticks of 10 ms
     pub timeout: Duration,
     /// one result as the host holds it: text by its bytes, an element of a list or a field by some 40
     pub result_bytes_max: usize,

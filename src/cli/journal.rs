@@ -153,7 +153,8 @@ pub fn ledger(status: &Status) -> String {
                 format!("{}{reason} {}", l.what.replace('_', " "), number(l.value))
             })
             .collect();
-        let _ = writeln!(out, "  {edge} {name}: {}", counts.join(", "));
+        let of = if name.is_empty() { String::new() } else { format!(" {name}") };
+        let _ = writeln!(out, "  {}{of}: {}", edge.replace('_', " "), counts.join(", "));
     }
     out
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::engine::{ExecutorOptions, OnError, TimePolicies};
+use crate::engine::{EngineError, Executor, ExecutorOptions, OnError, TimePolicies};
 use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
@@ -64,18 +64,52 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     // are told in the same run
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
     match compiled {
-        Ok(plan) if !problems.has_errors() => Ok(Prepared {
-            options: options(job, &bindings),
-            catalog,
-            plan,
-            bindings,
-            query_version: version(&text),
-            warnings: [job.warnings.clone()].into_iter().filter(|w| !w.is_empty()).collect(),
-        }),
+        Ok(plan) if !problems.has_errors() => runnable(
+            Prepared {
+                options: options(job, &bindings),
+                catalog,
+                plan,
+                bindings,
+                query_version: version(&text),
+                warnings: [job.warnings.clone()].into_iter().filter(|w| !w.is_empty()).collect(),
+            },
+            &text,
+            job,
+        ),
         Ok(_) => Err(PrepareError(vec![problems])),
         Err(errors) if problems.has_errors() => Err(PrepareError(vec![problems, errors])),
         Err(errors) => Err(PrepareError(vec![errors])),
     }
+}
+
+/// Builds every part once: what the engine cannot run is told here and not at the start.
+fn runnable(prepared: Prepared, text: &str, job: &Job) -> Result<Prepared, PrepareError> {
+    let mut errors = Diagnostics::new(job.query.display().to_string(), text);
+    for statement in &prepared.plan.statements {
+        for part in &statement.parts {
+            let root = Executor::new(part, prepared.options.clone(), None).map(drop);
+            let tail = |e| Executor::for_tail(e, &part.columns, prepared.options.clone(), None).map(drop);
+            if let Err(error) = root.and_then(|()| part.external.as_ref().map_or(Ok(()), tail)) {
+                let span = match &error {
+                    EngineError::Unsupported { span, .. } => *span,
+                    _ => statement.span,
+                };
+                errors.push(Diagnostic::error(error.to_string(), span).label("this cannot run"));
+            }
+        }
+    }
+    let mut settings = job.problems();
+    for function in &job.functions {
+        if let FunctionKind::AzureMl(endpoint) = &function.kind
+            && let Err(error) = super::score_config(&function.name, endpoint)
+        {
+            settings.push(Diagnostic::error(error, function.span).label("its signature does not hold together").help(
+                "correct `input_path`, `input_kind`, `columns` and `output_path`, or leave them out to use the endpoint's own description",
+            ));
+        }
+    }
+    let found: Vec<Diagnostics> = [settings, errors].into_iter().filter(|d| !d.is_empty()).collect();
+    if found.is_empty() { Ok(prepared) } else { Err(PrepareError(found)) }
 }
 
 fn version(text: &str) -> SmolStr {
@@ -129,14 +163,9 @@ fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(Fu
 }
 
 fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
-    let policy = |on_error| match on_error {
-        job::OnError::DeadLetter => OnError::DeadLetter,
-        job::OnError::Null => OnError::Null,
-        job::OnError::Stop => OnError::Stop,
-    };
-    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(policy);
+    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(on_error);
     ExecutorOptions {
-        on_error: policy(job.on_error),
+        on_error: on_error(job.on_error),
         functions_on_error: bindings.iter().enumerate().filter_map(|(i, b)| Some((i, of_function(&b.name)?))).collect(),
         policies: TimePolicies {
             late_tolerance: job.time.late_tolerance.map(ticks),
@@ -145,6 +174,15 @@ fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
             ..TimePolicies::default()
         },
         ..ExecutorOptions::default()
+    }
+}
+
+/// The job file's word as the engine knows it.
+pub fn on_error(on_error: job::OnError) -> OnError {
+    match on_error {
+        job::OnError::DeadLetter => OnError::DeadLetter,
+        job::OnError::Null => OnError::Null,
+        job::OnError::Stop => OnError::Stop,
     }
 }
 
