@@ -108,6 +108,14 @@ pub enum OutOfOrderPolicy {
 /// # Errors
 /// Every problem found.
 pub fn load(path: &Path) -> Result<Job, Diagnostics> {
+    read(&text(path)?, path, true)
+}
+
+/// Reads a job file and checks nothing but that it can be one.
+///
+/// # Errors
+/// One problem: it cannot be read, is no text, or is far too long.
+pub fn text(path: &Path) -> Result<String, Diagnostics> {
     let refused = |title: String, help: &str| {
         let mut refused = Diagnostics::new(path.display().to_string(), "");
         refused.push(Diagnostic::error(title, None).help(help));
@@ -126,7 +134,7 @@ pub fn load(path: &Path) -> Result<Job, Diagnostics> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(refused(format!("the job file is longer than {FILE_BYTES_MAX} bytes"), "check that it is the right file"));
     }
-    read(&text, path, true)
+    Ok(text)
 }
 
 /// Checks the text of a job file; `path` is its place, to which its paths are relative. Looks at no other file.

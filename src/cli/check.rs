@@ -34,7 +34,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            eprint!("{problems}");
             ExitCode::from(2)
         }
     }

@@ -78,8 +78,8 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 /// Why a run gave no or not all rows.
 #[derive(Debug, thiserror::Error)]
 enum EvalError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be read: {source}; {}", .help)]
+    File { path: PathBuf, source: io::Error, help: &'static str },
     #[error("{0}")]
     Input(String),
     #[error(transparent)]
@@ -167,7 +167,8 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), EvalError> {
 
 /// The text of the query and the name shown in errors.
 fn query(given: &str) -> Result<(String, String), EvalError> {
-    let read = |path: &str, source| EvalError::File { path: path.into(), source };
+    let help = "give a file with a query, `-` for standard input, or the query itself";
+    let read = |path: &str, source| EvalError::File { path: path.into(), source, help };
     if given == "-" {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map_err(|e| read("standard input", e))?;
@@ -185,7 +186,10 @@ fn query(given: &str) -> Result<(String, String), EvalError> {
 
 /// The objects of a file; what is none is told on standard error and passed over, as a running job does.
 fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
-    let bytes = fs::read(file).map_err(|source| EvalError::File { path: file.into(), source })?;
+    let bytes = fs::read(file).map_err(|source| {
+        let help = "give a file with a JSON array of objects or one object per line";
+        EvalError::File { path: file.into(), source, help }
+    })?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
     }
@@ -194,7 +198,7 @@ fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
         eprintln!("warning: {}: byte {}: not an event, passed over: {}", file.display(), bad.position, bad.error);
     }
     if rows.events.is_empty() && !rows.bad.is_empty() {
-        return Err(EvalError::Input(format!("`{name}`: {} holds no JSON object", file.display())));
+        return Err(EvalError::Input(format!("`{name}`: {} holds no JSON object; give a JSON array of objects or one object per line", file.display())));
     }
     Ok(rows.events)
 }
@@ -213,7 +217,7 @@ fn with_arrival(name: &str, mut events: Vec<Event>, field: Option<&str>) -> Resu
             Value::BigInt(ms) => Some(Timestamp::from_unix_millis(*ms)),
             _ => None,
         };
-        event.arrival = Some(arrival.ok_or_else(|| wrong(format!("`{field}` is no time: {}", value.to_json())))?);
+        event.arrival = Some(arrival.ok_or_else(|| wrong(format!("`{field}` is no time: {}; give ISO 8601 text or milliseconds since 1970", value.to_json())))?);
     }
     Ok(events)
 }
@@ -317,6 +321,6 @@ mod tests {
         assert_eq!(events[0].arrival, Timestamp::parse("2024-01-01"));
         assert_eq!(events[1].arrival, Timestamp::parse("1970-01-01T00:00:01"));
         let error = with_arrival("a", vec![event(r#"{"at":"soon"}"#)], Some("at")).unwrap_err();
-        assert_eq!(error.to_string(), "`a`, event 1: `at` is no time: \"soon\"");
+        assert_eq!(error.to_string(), "`a`, event 1: `at` is no time: \"soon\"; give ISO 8601 text or milliseconds since 1970");
     }
 }

@@ -51,7 +51,7 @@ pub fn run(args: &TestArgs) -> ExitCode {
     let mut files = Vec::new();
     for path in &args.paths {
         if let Err(e) = find_cases(path, FOLDER_DEPTH_MAX, &mut files) {
-            eprintln!("error: {}: {e}", path.display());
+            eprintln!("error: {} cannot be read: {e}; give case files (.json) or folders of them", path.display());
             return ExitCode::FAILURE;
         }
     }

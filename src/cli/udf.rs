@@ -114,6 +114,15 @@ enum Failed {
 }
 
 impl Failed {
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Failed::Udf(error) => error.help(),
+            #[cfg(feature = "udf-build")]
+            Failed::File { .. } => Some("check the path and its permissions"),
+            _ => None,
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
             Failed::Usage(_) | Failed::Udf(UdfError::NoSuchExport { .. }) => ExitCode::from(2),
@@ -133,6 +142,9 @@ pub fn run(command: UdfCommand) -> ExitCode {
         }
         Err(failed) => {
             eprintln!("error: {failed}");
+            if let Some(help) = failed.help() {
+                eprintln!(" = help: {help}");
+            }
             failed.exit_code()
         }
     }

@@ -40,6 +40,9 @@ pub enum FunctionKind {
     Local { index: usize, signature: Signature },
     /// An endpoint: the plan is cut at the call. It takes one argument.
     External,
+    /// One that did not load, which is told elsewhere: it takes anything, so that the rest of the query can be checked. A
+    /// plan made with one gives NULL for it and is not run.
+    Unknown,
 }
 
 /// What a function takes and gives, read from its component.

@@ -90,7 +90,7 @@ fn list_columns(out: &mut String, width: Option<usize>, cells: &Cells, given: &[
 
 fn line(out: &mut String, name: &str, cell: Cell, given: Option<Type>) {
     let _ = match given.map(|ty| (ty, conversion(ty, cell))) {
-        None => writeln!(out, "  {name:<16} {:<14}", cell.to_string()),
+        None => writeln!(out, "  {name:<16} {cell}"),
         Some((ty, Ok(how))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {how}", cell.to_string()),
         Some((ty, Err(why))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {}", cell.to_string(), why.to_uppercase()),
     };

@@ -59,6 +59,7 @@ impl Core<'_, '_> {
                 Expr::Udf { index: *index, name: name.name.clone(), args: bound, span }
             }
             FunctionKind::External => self.external_call(function, name, bound, span, place),
+            FunctionKind::Unknown => Expr::Const(Value::Null),
         }
     }
 
