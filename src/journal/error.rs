@@ -51,7 +51,9 @@ pub enum JournalError {
 
 impl JournalError {
     pub(super) fn unusable(path: &Path, reason: impl ToString) -> JournalError {
-        JournalError::Unusable { path: path.display().to_string(), reason: reason.to_string() }
+        // SQLite's own words for it lead astray
+        let reason = if path.is_dir() { "it is a folder, not a file".to_owned() } else { reason.to_string() };
+        JournalError::Unusable { path: path.display().to_string(), reason }
     }
 
     pub(super) fn read(error: impl ToString) -> JournalError {
