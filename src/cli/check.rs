@@ -79,8 +79,8 @@ fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
     let calls = parts.filter(|part| part.external.as_ref().is_some_and(|call| call.function == function));
     let mut forms: Vec<Sent> = Vec::new();
     for part in calls {
-        let Node::Project { exprs, .. } = &part.root else { continue };
-        let form = exprs.last().map(|argument| form(argument, prepared)).unwrap_or_default();
+        let Node::Project { exprs, input } = &part.root else { continue };
+        let form = exprs.last().map(|argument| form(argument, input, prepared)).unwrap_or_default();
         if !form.is_empty() && !forms.contains(&form) {
             forms.push(form);
         }
@@ -88,9 +88,10 @@ fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
     if forms.is_empty() { vec![Sent::new()] } else { forms }
 }
 
-fn form(argument: &Expr, prepared: &Prepared) -> Sent {
+/// `rows`: what gives the rows that the expression reads.
+fn form(argument: &Expr, rows: &Node, prepared: &Prepared) -> Sent {
     match argument {
-        Expr::Record(fields) => fields.iter().map(|(name, e)| (Some(name.clone()), kind(e, prepared))).collect(),
+        Expr::Record(fields) => fields.iter().map(|(name, e)| (Some(name.clone()), kind(e, rows, prepared))).collect(),
         Expr::Udf { index, .. } => match prepared.bindings.get(*index).and_then(|b| b.signature()).map(|s| &s.result) {
             Some(Shape::Tuple(items)) => items.iter().map(|shape| (None, shape.kind())).collect(),
             // as `udf` names them to a query
@@ -102,8 +103,13 @@ fn form(argument: &Expr, prepared: &Prepared) -> Sent {
 }
 
 /// The type of an expression that has the same for every row.
-fn kind(e: &Expr, prepared: &Prepared) -> Option<Type> {
+fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
     match e {
+        Expr::Slot(slot) => match rows {
+            Node::Project { exprs, input } => exprs.get(*slot).and_then(|e| kind(e, input, prepared)),
+            Node::Filter { input, .. } => kind(e, input, prepared),
+            _ => None,
+        },
         Expr::Const(value) => value.kind(),
         Expr::Time | Expr::Arrival => Some(Type::DateTime),
         Expr::Cast { ty, .. } => Some(*ty),
