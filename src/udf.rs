@@ -113,7 +113,9 @@ impl UdfError {
         match self {
             UdfError::Read { .. } => Some("check the path and its permissions"),
             UdfError::TooLarge { .. } => Some("check that it is the right file"),
-            UdfError::Compile { .. } => Some("the file is damaged or cut off, or needs what this version does not know: build or copy it again"),
+            UdfError::Compile { .. } => {
+                Some("the file is damaged or cut off, or needs what this version does not know: build or copy it again")
+            }
             UdfError::NoFunctions { .. } => Some("let its world export one: `export add: func(a: s64, b: s64) -> s64;`"),
             UdfError::NoSuchExport { .. } => Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one"),
             UdfError::NotCallable { .. } => Some("give it parameters and a result of plain values"),

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{AzureMlFunction, FunctionKind, InputKind, Job};
 use crate::pipeline::{Prepared, score_config};
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
-use crate::score::{Signature, describe, fetch_swagger};
-use crate::value::{SmolStr, Type};
+use crate::score::{Given, Signature, describe, fetch_swagger, misfits};
+use crate::value::Type;
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -31,9 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn run(args: &CheckArgs) -> ExitCode {
     match super::run::load(&args.job) {
         Ok((job, prepared)) => {
-            print!("{}", report(&job, &prepared, args.offline));
-            println!("\nthe job is valid");
-            ExitCode::SUCCESS
+            let (text, misfits) = report(&job, &prepared, args.offline);
+            print!("{text}");
+            if misfits.is_empty() {
+                println!("\nthe job is valid");
+                return ExitCode::SUCCESS;
+            }
+            eprint!("\n{misfits}");
+            ExitCode::from(2)
         }
         Err(problems) => {
             eprint!("{problems}");
@@ -42,7 +48,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
-fn report(job: &Job, prepared: &Prepared, offline: bool) -> String {
+/// The report, and what can never be sent to an endpoint, at its place in the query.
+fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics) {
+    let mut misfits = Diagnostics::new(job.query.display().to_string(), std::fs::read_to_string(&job.query).unwrap_or_default());
     let mut out = format!("job {}, pool {}\n\nplan\n{}", job.name, shown(&job.journal.path), indented(&explain(&prepared.plan)));
     if !job.functions.is_empty() {
         out.push_str("\nfunctions\n");
@@ -57,7 +65,14 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> String {
     }
     for function in &job.functions {
         if let FunctionKind::AzureMl(endpoint) = &function.kind {
-            let signature = signature(&function.name, endpoint, &sent(prepared, &function.name), offline);
+            let sent = sent(prepared, &function.name);
+            let signature = signature(&function.name, endpoint, offline).map_or_else(
+                |why| why,
+                |(before, signature)| {
+                    misfits.items.extend(sent.iter().flat_map(|sent| complaints(&function.name, &signature, sent)));
+                    before + &sent.iter().map(|sent| describe(&signature, &sent.values)).collect::<String>()
+                },
+            );
             out.push_str(&format!("  udf.{}\n    at    {}\n{}", function.name, endpoint.url, indented(&indented(&signature))));
         }
     }
@@ -67,38 +82,51 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> String {
     if job.inputs.iter().any(|i| matches!(i.kind, InputKind::Mqtt(_))) {
         out.push_str("\nnote: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;\n      mosquitto keeps 1,000 for a client unless max_queued_messages is raised\n");
     }
-    out
+    misfits.sort();
+    (out, misfits)
 }
 
-/// Name and type of each value of a row that goes to an endpoint, as far as they are known.
-type Sent = Vec<(Option<SmolStr>, Option<Type>)>;
+/// A form in which rows go to an endpoint, as far as it is known.
+#[derive(Default)]
+struct Sent {
+    values: Vec<Given>,
+    /// The call in the query.
+    at: Option<Span>,
+}
 
 /// What the statements send to an endpoint, each form once; one that nothing is known of when there is no other.
 fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
-    let parts = prepared.plan.statements.iter().flat_map(|s| &s.parts);
-    let calls = parts.filter(|part| part.external.as_ref().is_some_and(|call| call.function == function));
     let mut forms: Vec<Sent> = Vec::new();
-    for part in calls {
+    for part in prepared.plan.statements.iter().flat_map(|s| &s.parts) {
+        let Some(call) = part.external.as_ref().filter(|call| call.function == function) else { continue };
         let Node::Project { exprs, input } = &part.root else { continue };
-        let form = exprs.last().map(|argument| form(argument, input, prepared)).unwrap_or_default();
-        if !form.is_empty() && !forms.contains(&form) {
-            forms.push(form);
+        let values = exprs.last().map(|argument| form(argument, input, prepared)).unwrap_or_default();
+        if !values.is_empty() && !forms.iter().any(|known| known.values == values) {
+            forms.push(Sent { values, at: Some(call.span) });
         }
     }
-    if forms.is_empty() { vec![Sent::new()] } else { forms }
+    if forms.is_empty() { vec![Sent::default()] } else { forms }
+}
+
+fn complaints(function: &str, signature: &Signature, sent: &Sent) -> Vec<Diagnostic> {
+    let complaint = |why: String| {
+        let error = Diagnostic::error(format!("`udf.{function}` never takes this: {why}"), sent.at).label("no row of it can be sent");
+        error.help("correct the query, or the signature in the job file where it is written there; types are above")
+    };
+    misfits(signature, &sent.values).into_iter().map(complaint).collect()
 }
 
 /// `rows`: what gives the rows that the expression reads.
-fn form(argument: &Expr, rows: &Node, prepared: &Prepared) -> Sent {
+fn form(argument: &Expr, rows: &Node, prepared: &Prepared) -> Vec<Given> {
     match argument {
         Expr::Record(fields) => fields.iter().map(|(name, e)| (Some(name.clone()), kind(e, rows, prepared))).collect(),
         Expr::Udf { index, .. } => match prepared.bindings.get(*index).and_then(|b| b.signature()).map(|s| &s.result) {
             Some(Shape::Tuple(items)) => items.iter().map(|shape| (None, shape.kind())).collect(),
             // as `udf` names them to a query
             Some(Shape::Record(fields)) => fields.iter().map(|(name, shape)| (Some(name.replace('-', "_").into()), shape.kind())).collect(),
-            _ => Sent::new(),
+            _ => Vec::new(),
         },
-        _ => Sent::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -119,18 +147,14 @@ fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
     }
 }
 
-/// The endpoint's signature in words, or why it is not known now.
-fn signature(name: &str, endpoint: &AzureMlFunction, sent: &[Sent], offline: bool) -> String {
-    let in_words = |signature: &Signature| sent.iter().map(|sent| describe(signature, sent)).collect::<String>();
-    let config = match score_config(name, endpoint) {
-        Ok(config) => config,
-        Err(error) => return format!("its signature is wrong: {error}\n"),
-    };
-    if let Some(signature) = &config.signature {
-        return in_words(signature);
+/// The endpoint's signature and what to say before it; or why it is not known now.
+fn signature(name: &str, endpoint: &AzureMlFunction, offline: bool) -> Result<(String, Signature), String> {
+    let config = score_config(name, endpoint).map_err(|error| format!("its signature is wrong: {error}\n"))?;
+    if let Some(signature) = config.signature {
+        return Ok((String::new(), signature));
     }
     if offline {
-        return "its signature was not asked for (--offline)\n".to_owned();
+        return Err("its signature was not asked for (--offline)\n".to_owned());
     }
     let fetched = super::run::runtime().map_err(|e| e.to_string()).and_then(|runtime| {
         runtime.block_on(async {
@@ -138,12 +162,13 @@ fn signature(name: &str, endpoint: &AzureMlFunction, sent: &[Sent], offline: boo
         })
     });
     match fetched {
-        Ok(Some((_, signature))) => in_words(&signature),
+        Ok(Some((_, signature))) => Ok((String::new(), signature)),
         Ok(None) => {
-            format!("it publishes no description, so nothing is checked or converted before sending\n{}", in_words(&Signature::untyped()))
+            let before = "it publishes no description, so nothing is checked or converted before sending\n";
+            Ok((before.to_owned(), Signature::untyped()))
         }
         Err(error) => {
-            format!("its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n")
+            Err(format!("its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n"))
         }
     }
 }

@@ -31,10 +31,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
     pub reference: Vec<(String, PathBuf)>,
     /// How late an event may arrive, in seconds; -1 for any time
-    #[arg(long, value_name = "S", default_value_t = 5, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    #[arg(long, value_name = "S", default_value_t = 5, allow_negative_numbers = true, value_parser = late)]
     pub late_tolerance: i64,
     /// How far out of order events are put back, in seconds
-    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true, value_parser = seconds)]
     pub out_of_order_tolerance: i64,
     /// What becomes of events beyond a tolerance
     #[arg(long, value_name = "POLICY", default_value = "adjust")]
@@ -65,6 +65,15 @@ impl From<OnErrorArg> for OnError {
             OnErrorArg::DeadLetter => OnError::DeadLetter,
         }
     }
+}
+
+fn seconds(text: &str) -> Result<i64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds >= 0);
+    seconds.ok_or_else(|| "write a whole number of seconds, as in 5".to_owned())
+}
+
+fn late(text: &str) -> Result<i64, String> {
+    if text == "-1" { Ok(-1) } else { seconds(text).map_err(|e| e + ", or -1 for any time") }
 }
 
 /// `NAME=FILE`
@@ -198,7 +207,10 @@ fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
         eprintln!("warning: {}: byte {}: not an event, passed over: {}", file.display(), bad.position, bad.error);
     }
     if rows.events.is_empty() && !rows.bad.is_empty() {
-        return Err(EvalError::Input(format!("`{name}`: {} holds no JSON object; give a JSON array of objects or one object per line", file.display())));
+        return Err(EvalError::Input(format!(
+            "`{name}`: {} holds no JSON object; give a JSON array of objects or one object per line",
+            file.display()
+        )));
     }
     Ok(rows.events)
 }
@@ -217,7 +229,10 @@ fn with_arrival(name: &str, mut events: Vec<Event>, field: Option<&str>) -> Resu
             Value::BigInt(ms) => Some(Timestamp::from_unix_millis(*ms)),
             _ => None,
         };
-        event.arrival = Some(arrival.ok_or_else(|| wrong(format!("`{field}` is no time: {}; give ISO 8601 text or milliseconds since 1970", value.to_json())))?);
+        event.arrival =
+            Some(arrival.ok_or_else(|| {
+                wrong(format!("`{field}` is no time: {}; give ISO 8601 text or milliseconds since 1970", value.to_json()))
+            })?);
     }
     Ok(events)
 }

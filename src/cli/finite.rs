@@ -115,7 +115,7 @@ impl FiniteRun {
         let mut lines = Vec::new();
         let mut stopped = Diagnostics::new(file, text);
         for statement in &plan.statements {
-            let part = single_part(statement).map_err(|problem| one(file, text, problem))?;
+            let part = single_part(statement).map_err(|problem| one(file, text, *problem))?;
             let executor = || Executor::new(part, options.clone(), self.host()?).map_err(|e| unsupported(e, file, text));
             let mut notes = Notes::default();
             let mut delivered = 0usize;
@@ -279,14 +279,14 @@ fn feed(
 }
 
 /// The part of a statement that calls no endpoint.
-fn single_part(statement: &Statement) -> Result<&Part, Diagnostic> {
+fn single_part(statement: &Statement) -> Result<&Part, Box<Diagnostic>> {
     match statement.parts.as_slice() {
         [part] if part.external.is_none() => Ok(part),
         parts => {
             let call = parts.iter().find_map(|part| part.external.as_ref());
             let name = call.map_or("an endpoint", |call| call.function.as_str());
             let error = Diagnostic::error(format!("`{name}` is an endpoint, and a run over files calls none"), call.map(|c| c.span));
-            Err(error.label("not called here").help("run the job with `forebay run`, or leave the call out"))
+            Err(Box::new(error.label("not called here").help("run the job with `forebay run`, or leave the call out")))
         }
     }
 }

@@ -209,6 +209,9 @@ fn as_text(stored: &StoredDeadLetter) -> String {
     if payload.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }
+    if shown.trim().is_empty() {
+        shown = "(empty)".to_owned();
+    }
     let offset = l.offset.map(|o| format!(" offset {o}")).unwrap_or_default();
     format!("{:>6}  {}  {}{offset}: {}: {}\n        {shown}", stored.id, l.at, l.stage, l.reason, l.message)
 }

@@ -52,7 +52,7 @@ pub fn run(args: &TestArgs) -> ExitCode {
     for path in &args.paths {
         if let Err(e) = find_cases(path, FOLDER_DEPTH_MAX, &mut files) {
             eprintln!("error: {} cannot be read: {e}; give case files (.json) or folders of them", path.display());
-            return ExitCode::FAILURE;
+            return ExitCode::from(2);
         }
     }
     let (mut passed, mut failed) = (0usize, 0usize);

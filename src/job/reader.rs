@@ -372,9 +372,11 @@ impl<'r, 'i> Section<'r, 'i> {
         for (name, value) in entries {
             let span = Span::from(name.span());
             if name.get_ref().is_empty() || name.get_ref().chars().any(char::is_control) {
-                section
-                    .problems
-                    .push(Diagnostic::error("a name is empty or has control characters", span).label("expected a name a query can write").help("write `[inputs.rides]`"));
+                section.problems.push(
+                    Diagnostic::error("a name is empty or has control characters", span)
+                        .label("expected a name a query can write")
+                        .help("write `[inputs.rides]`"),
+                );
             }
             match value.get_ref() {
                 DeValue::Table(table) => all.extend(read(section.inner(name.get_ref(), table))),

@@ -51,9 +51,12 @@ pub enum JournalError {
 
 impl JournalError {
     pub(super) fn unusable(path: &Path, reason: impl ToString) -> JournalError {
+        let path_text = path.display().to_string();
         // SQLite's own words for it lead astray
-        let reason = if path.is_dir() { "it is a folder, not a file".to_owned() } else { reason.to_string() };
-        JournalError::Unusable { path: path.display().to_string(), reason }
+        if path.is_dir() {
+            return JournalError::Foreign { path: path_text };
+        }
+        JournalError::Unusable { path: path_text, reason: reason.to_string() }
     }
 
     pub(super) fn read(error: impl ToString) -> JournalError {

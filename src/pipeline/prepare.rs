@@ -3,6 +3,7 @@
 //! In: a checked job. Out: its functions, loaded, and its query, compiled against them. Invariant: no file, endpoint or
 //! broker is changed or called. Not here: starting.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,10 +48,11 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let text = match std::fs::read_to_string(&job.query) {
         Ok(text) => text,
         Err(error) => {
-            problems.push(
-                Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None)
-                    .help("`query` in [job] names it, relative to the job file"),
-            );
+            let help = match error.kind() {
+                ErrorKind::InvalidData => "a query is UTF-8 text; `query` in [job] names its file",
+                _ => "check its permissions; `query` in [job] names it, relative to the job file",
+            };
+            problems.push(Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None).help(help));
             return Err(PrepareError(vec![problems]));
         }
     };

@@ -180,10 +180,10 @@ pub fn cli(dir: &Path, args: &[&str]) -> (i32, String, String) {
 pub fn cli_in(dir: &Path, environment: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
     let output = Command::new(binary())
         .args(args)
+        .env_remove("FOREBAY_LOG")
         .envs(environment.iter().copied())
         .current_dir(dir)
         .stdin(Stdio::null())
-        .env_remove("FOREBAY_LOG")
         .output()
         .expect("the binary runs");
     (

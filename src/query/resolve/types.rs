@@ -99,4 +99,3 @@ fn takes(shape: &Shape, ty: Type) -> bool {
         Shape::Unit => false,
     }
 }
-
