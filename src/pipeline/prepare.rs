@@ -44,6 +44,11 @@ pub struct PrepareError(pub Vec<Diagnostics>);
 /// Every problem of the components and of the query.
 pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let mut problems = job.problems();
+    for input in job.inputs.iter().filter(|input| matches!(input.kind, job::InputKind::File(_))) {
+        let error = Diagnostic::error(format!("input `{}` is a file, and a job reads streams", input.name), input.span);
+        problems
+            .push(error.label("only `type = \"mqtt\"` runs").help("run the query over files with `forebay eval QUERY --input NAME=FILE`"));
+    }
     let (functions, bindings) = functions(job, &mut problems);
     let text = match std::fs::read_to_string(&job.query) {
         Ok(text) => text,

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use expect_test::{Expect, expect};
+use forebay::demo::endpoint::Endpoint;
 use tempfile::TempDir;
 
 use crate::harness::{Forebay, cli_in, component, root, until, write};
@@ -951,6 +952,19 @@ fn bad_files() {
            = help: a query is UTF-8 text; `query` in [job] names its file
     "#]]);
 
+    // nothing of the job would run
+    place.write("rides.jsonl", "");
+    place.job("type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1\"\ntopics = [\"taxi/+/rides\"]", "type = \"file\"\npath = \"rides.jsonl\"");
+    place.check(&expect![[r#"
+        exit 2
+        error: input `rides` is a file, and a job reads streams
+          --> taxi.toml:8:9
+           |
+         8 | [inputs.rides]
+           |         ^^^^^ only `type = "mqtt"` runs
+           = help: run the query over files with `forebay eval QUERY --input NAME=FILE`
+    "#]]);
+
     let eval = |input: &str, wanted: &Expect| place.expect(&["eval", "SELECT v INTO o FROM gw", "--input", input], wanted);
     eval(
         "gw=none.json",
@@ -1521,6 +1535,26 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
 
         the job is valid
     "#]]);
+    // the columns that the endpoint describes stand beside what the query sends
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let endpoint = runtime.block_on(Endpoint::start()).unwrap();
+    place.job("http://127.0.0.1:5001/score", &endpoint.url());
+    let described = place.answer(&["check", "taxi.toml"]);
+    let (_, described) = described.split_once("  udf.score\n").unwrap();
+    let (described, _) = described.split_once("\nnote").unwrap();
+    let described = format!("udf.score\n{described}").replace(&endpoint.url(), "ENDPOINT");
+    expect![[r#"
+            at    ENDPOINT
+            rows     `data`: one array of 5 columns a row
+            results  the answer: one float a row
+              column 1         nvarchar(max)  from nvarchar(max): as is
+              column 2         nvarchar(max)  from nvarchar(max): as is
+              column 3         nvarchar(max)  from nvarchar(max): as is
+              column 4         nvarchar(max)  from nvarchar(max): as is
+              column 5         nvarchar(max)  from nvarchar(max): as is
+    "#]]
+    .assert_eq(&described);
+    assert_eq!(endpoint.requests(), 0, "nothing is scored by a check");
     // an endpoint that is away is no mistake
     place.job("127.0.0.1:5001", "127.0.0.1:1");
     let away = place.answer(&["check", "taxi.toml"]);
