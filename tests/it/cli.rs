@@ -1544,6 +1544,7 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
     let (described, _) = described.split_once("\nnote").unwrap();
     let described = format!("udf.score\n{described}").replace(&endpoint.url(), "ENDPOINT");
     expect![[r#"
+        udf.score
             at    ENDPOINT
             rows     `data`: one array of 5 columns a row
             results  the answer: one float a row
