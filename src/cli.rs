@@ -9,7 +9,6 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod eval;
-mod finite;
 pub mod journal;
 pub mod run;
 pub mod test;
@@ -59,8 +58,8 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
-            Command::Eval(args) => eval::run(&args),
-            Command::Test(args) => test::run(&args),
+            Command::Eval(args) => eval::run(args),
+            Command::Test(args) => test::run(args),
             Command::Udf(command) => udf::run(command),
             Command::Journal(command) => journal::run(&command),
         }

@@ -3,6 +3,8 @@
 //! In: a query and files. Out: one JSON object a row on standard output, messages on standard error. Exit codes: 0 done,
 //! 2 does not compile, 3 stopped by a runtime error, 1 anything else. Not here: the run itself (`finite`).
 
+pub mod finite;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
@@ -12,13 +14,13 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::Args;
 
-use super::finite::{Event, FiniteRun, Policies, RunError};
 use super::test::OutOfOrder;
 use crate::batch::write_row_json;
 use crate::decode::{Decoder, split};
 use crate::engine::OnError;
 use crate::time::Timestamp;
 use crate::value::{Value, write_json_text};
+use finite::{Event, FiniteRun, Policies, RunError};
 
 #[derive(Debug, Args)]
 pub struct EvalArgs {
@@ -100,7 +102,7 @@ enum EvalError {
 impl EvalError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            EvalError::Run(RunError::Compile(_) | RunError::Job(_)) => ExitCode::from(2),
+            EvalError::Run(RunError::Compile(_)) => ExitCode::from(2),
             EvalError::Run(RunError::Stopped(_)) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
@@ -108,9 +110,9 @@ impl EvalError {
 }
 
 /// Runs the command.
-pub fn run(args: &EvalArgs) -> ExitCode {
+pub fn run(args: EvalArgs) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = eval(args, &mut out).and_then(|()| out.flush().map_err(EvalError::Output));
+    let done = eval(&args, &mut out).and_then(|()| out.flush().map_err(EvalError::Output));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // a reader that is gone has seen what it wanted

@@ -51,8 +51,15 @@ pub struct Forebay {
 }
 
 impl Forebay {
-    /// Starts the job and waits until its metrics port answers.
+    /// Starts the job and waits until its inputs are subscribed: from then on the broker keeps messages for it.
     pub fn run(job: &Path) -> Forebay {
+        let forebay = Forebay::start(job);
+        until("the subscription", || (forebay.metric("forebay_source_connected") >= 1.0).then_some(()));
+        forebay
+    }
+
+    /// Starts the job and waits until its metrics port answers.
+    fn start(job: &Path) -> Forebay {
         let mut child = Command::new(binary())
             .arg("run")
             .arg(job)

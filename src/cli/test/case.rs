@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::compare::{Order, Row};
-use crate::cli::finite::Event;
+use crate::cli::eval::finite::Event;
 use crate::time::Timestamp;
 
 /// The key of an input row that gives its arrival time and is no column.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::batch::{Column, RawEvent, Reason, Rows};
 use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failure, Functions, OnError, TimePolicies};
+use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failed, Failure, Functions, OnError, TimePolicies};
 use crate::job;
 use crate::pipeline::prepare;
 use crate::query::catalog::{Catalog, FunctionDef, InputDef, InputKind};
@@ -28,6 +28,9 @@ use crate::value::Value;
 
 /// Events handed to an executor at once: rows come out while the inputs are still read.
 const CHUNK: usize = 1024;
+
+/// Characters of a failed row that a message shows.
+const SHOWN_MAX: usize = 200;
 
 /// Arrival of the first event of an input that has no times at all; the others follow a millisecond apart.
 const UNTIMED_START: &str = "2000-01-01T00:00:00Z";
@@ -137,8 +140,7 @@ impl FiniteRun {
                         deliver(&emitted.rows, skip);
                     });
                 }
-                let help = "guard the expression with TRY_CAST, CASE or WHERE";
-                stopped.push(Diagnostic::error(failure.message, known(failure.span)).label(failure.reason).help(help));
+                stopped.push(stop(&failure));
             }
             lines.extend(notes.lines(&statement.output));
         }
@@ -361,6 +363,17 @@ fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
     None
 }
 
+/// The row that a statement stopped at, at its place in the query.
+fn stop(failure: &Failure) -> Diagnostic {
+    let row = match &failure.body {
+        Failed::Event(payload) => format!("the event: {}", String::from_utf8_lossy(payload)),
+        Failed::Row(json) => format!("the row inside the query: {json}"),
+    };
+    let shown: String = row.chars().take(SHOWN_MAX).collect();
+    let cut = if shown.len() < row.len() { "…" } else { "" };
+    Diagnostic::error(failure.message.clone(), known(failure.span)).label(failure.reason).note(format!("{shown}{cut}"))
+}
+
 /// A whole JSON object as a record.
 fn record(decoder: &mut Decoder, payload: &[u8]) -> Result<Value, DecodeError> {
     let mut row = [Value::Null];
@@ -372,4 +385,97 @@ fn record(decoder: &mut Decoder, payload: &[u8]) -> Result<Value, DecodeError> {
 /// A span, unless nobody knew one.
 fn known(span: Span) -> Option<Span> {
     (span != Span::default()).then_some(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::write_row_json;
+
+    fn events(lines: &[&str]) -> Vec<Event> {
+        lines.iter().map(|l| Event { arrival: None, payload: Bytes::copy_from_slice(l.as_bytes()) }).collect()
+    }
+
+    /// The rows as JSON, a line each, then what `run` answered.
+    fn rows(run: &FiniteRun, query: &str) -> (String, Result<Vec<String>, RunError>) {
+        let mut out = String::new();
+        let ended = run.run(query, "q", |output, columns, row| {
+            out.push_str(output);
+            out.push(' ');
+            write_row_json(columns, row, &mut out);
+            out.push('\n');
+        });
+        (out, ended)
+    }
+
+    fn over(inputs: &[(&str, &[&str])]) -> FiniteRun {
+        let mut run = FiniteRun::new(Policies::default());
+        run.inputs = inputs.iter().map(|(name, lines)| ((*name).to_owned(), events(lines))).collect();
+        run
+    }
+
+    #[test]
+    fn inputs_are_merged_by_the_time_at_which_their_events_happen() {
+        let a: &[&str] = &[r#"{"t":"2024-01-01T00:00:01Z","n":1}"#, r#"{"t":"2024-01-01T00:00:04Z","n":4}"#];
+        let b: &[&str] = &[r#"{"u":"2024-01-01T00:00:02Z","n":2}"#, r#"{"u":"2024-01-01T00:00:03Z","n":3}"#];
+        let run = over(&[("a", a), ("b", b)]);
+        let (out, ended) = rows(&run, "SELECT n FROM a TIMESTAMP BY t UNION SELECT n FROM b TIMESTAMP BY u");
+        assert_eq!(out.replace("output ", ""), "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n");
+        assert!(ended.unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_order_of_a_file_is_the_order_of_arrival_and_nothing_is_late() {
+        let lines: &[&str] = &[r#"{"t":"2024-01-01T00:10:00Z","n":1}"#, r#"{"t":"2024-01-01T00:09:30Z","n":2}"#];
+        let query = "SELECT n, System.Timestamp() AS at INTO o FROM a TIMESTAMP BY t";
+        let mut run = over(&[("a", lines)]);
+        let (out, _) = rows(&run, query);
+        assert_eq!(out.matches("00:10:00.0000000Z").count(), 2, "moved up to the watermark: {out}");
+        run.policies.out_of_order_tolerance_s = 60;
+        let (out, _) = rows(&run, query);
+        assert_eq!(out, "o {\"n\":2,\"at\":\"2024-01-01T00:09:30.0000000Z\"}\no {\"n\":1,\"at\":\"2024-01-01T00:10:00.0000000Z\"}\n");
+        run.policies = Policies { drop: true, ..Policies::default() };
+        let (out, ended) = rows(&run, query);
+        assert_eq!(out.lines().count(), 1);
+        assert_eq!(ended.unwrap(), ["warning: output `o`: 1 row(s) dropped by the time policy (out_of_order)"]);
+    }
+
+    #[test]
+    fn a_stopped_statement_has_given_what_came_before_and_the_others_run() {
+        let lines: Vec<String> =
+            (0..6).map(|s| format!(r#"{{"t":"2024-01-01T00:00:{s:02}Z","v":{}}}"#, if s == 4 { "\"x\"" } else { "1" })).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let run = over(&[("a", &lines)]);
+        let query = "SELECT SUM(CAST(v AS bigint)) AS s INTO sums FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 2)\n\
+                     SELECT COUNT(*) AS n INTO counts FROM a TIMESTAMP BY t GROUP BY TumblingWindow(minute, 1)";
+        let (out, ended) = rows(&run, query);
+        assert_eq!(out, "sums {\"s\":1}\nsums {\"s\":2}\ncounts {\"n\":1}\ncounts {\"n\":5}\n");
+        let Err(RunError::Stopped(problems)) = ended else { panic!("{ended:?}") };
+        let text = problems.to_string();
+        assert!(text.contains("Cannot cast value 'x'") && text.contains("00:00:04Z"), "{text}");
+    }
+
+    #[test]
+    fn what_does_not_stop_is_told() {
+        let mut run = over(&[("a", &[r#"{"v":"x"}"#, r#"{"v":"y"}"#, r#"{"v":"1"}"#])]);
+        run.on_error = OnError::DeadLetter;
+        let (out, ended) = rows(&run, "SELECT CAST(v AS bigint) AS v FROM a");
+        assert_eq!(out, "output {\"v\":1}\n");
+        let notes = ended.unwrap();
+        assert_eq!(notes.len(), 1);
+        assert!(
+            notes[0].starts_with("warning: output `output`: 2 row(s) set aside (conversion); the first: Cannot cast value 'x'"),
+            "{notes:?}"
+        );
+    }
+
+    #[test]
+    fn a_call_of_an_endpoint_is_refused_at_its_place() {
+        let mut run = over(&[("a", &[])]);
+        run.functions.push(FunctionDef { name: "score".to_owned(), kind: FunctionKind::External });
+        let (_, ended) = rows(&run, "SELECT udf.score(v) AS s FROM a");
+        let Err(RunError::Compile(problems)) = ended else { panic!("{ended:?}") };
+        assert!(problems.to_string().contains("`score` is an endpoint"), "{problems}");
+        assert!(problems.items[0].span.is_some());
+    }
 }
