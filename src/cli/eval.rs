@@ -1,7 +1,7 @@
 //! `forebay eval`: run a query over finite files in event time and print the rows.
 //!
 //! In: a query and files. Out: one JSON object a row on standard output, messages on standard error. Exit codes: 0 done,
-//! 2 does not compile, 3 stopped by a runtime error, 1 anything else. Not here: the run itself (`finite`).
+//! 2 the query or the job file is wrong, 3 stopped by a runtime error, 1 anything else. Not here: the run itself (`finite`).
 
 pub mod finite;
 
@@ -102,7 +102,7 @@ enum EvalError {
 impl EvalError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            EvalError::Run(RunError::Compile(_)) => ExitCode::from(2),
+            EvalError::Run(RunError::Compile(_) | RunError::Job(_)) => ExitCode::from(2),
             EvalError::Run(RunError::Stopped(_)) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }

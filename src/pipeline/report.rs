@@ -168,7 +168,13 @@ impl Watched {
         self.with(|stages| {
             for (name, s) in &stages.sources {
                 let of = [("input", name.as_str())];
-                add("source_connected", "1 while the broker has accepted the connection and the subscription", Gauge, &of, f64::from(u8::from(s.is_connected())));
+                add(
+                    "source_connected",
+                    "1 while the broker has accepted the connection and the subscription",
+                    Gauge,
+                    &of,
+                    f64::from(u8::from(s.is_connected())),
+                );
                 add("source_connects", "connections made", Counter, &of, n(&s.connects));
                 add("source_disconnects", "connections lost", Counter, &of, n(&s.disconnects));
                 add("source_resubscribed", "times the broker had lost the session", Counter, &of, n(&s.resubscribed));

@@ -391,6 +391,7 @@ fn known(span: Span) -> Option<Span> {
 mod tests {
     use super::*;
     use crate::batch::write_row_json;
+    use crate::query::catalog::FunctionKind;
 
     fn events(lines: &[&str]) -> Vec<Event> {
         lines.iter().map(|l| Event { arrival: None, payload: Bytes::copy_from_slice(l.as_bytes()) }).collect()
