@@ -19,7 +19,7 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> ExitCode {
     match load(&args.job) {
         Err(problems) => {
-            eprintln!("{problems}");
+            eprint!("{problems}");
             ExitCode::from(2)
         }
         Ok((job, prepared)) => match serve(&args.job, job, prepared) {

@@ -51,8 +51,8 @@ pub fn run(args: TestArgs) -> ExitCode {
     let mut files = Vec::new();
     for path in &args.paths {
         if let Err(e) = find_cases(path, FOLDER_DEPTH_MAX, &mut files) {
-            eprintln!("error: {}: {e}", path.display());
-            return ExitCode::FAILURE;
+            eprintln!("error: {} cannot be read: {e}; give case files (.json) or folders of them", path.display());
+            return ExitCode::from(2);
         }
     }
     let (mut passed, mut failed) = (0usize, 0usize);

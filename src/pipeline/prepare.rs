@@ -3,6 +3,7 @@
 //! In: a checked job. Out: its functions, loaded, and its query, compiled against them. Invariant: no file, endpoint or
 //! broker is changed or called. Not here: starting.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
 use crate::time::TICKS_PER_SECOND;
-use crate::udf::{Component, Engine, FunctionBinding, Limits, default_cache_dir};
+use crate::udf::{Component, Engine, FunctionBinding, Limits, UdfError, default_cache_dir};
 
 /// A job that can start.
 #[derive(Debug)]
@@ -43,22 +44,27 @@ pub struct PrepareError(pub Vec<Diagnostics>);
 /// Every problem of the components and of the query.
 pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let mut problems = job.problems();
-    let functions = functions(job, &mut problems);
+    for input in job.inputs.iter().filter(|input| matches!(input.kind, job::InputKind::File(_))) {
+        let error = Diagnostic::error(format!("input `{}` is a file, and a job reads streams", input.name), input.span);
+        problems
+            .push(error.label("only `type = \"mqtt\"` runs").help("run the query over files with `forebay eval QUERY --input NAME=FILE`"));
+    }
+    let (functions, bindings) = functions(job, &mut problems);
     let text = match std::fs::read_to_string(&job.query) {
         Ok(text) => text,
         Err(error) => {
-            problems.push(
-                Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None)
-                    .help("`query` in [job] names it, relative to the job file"),
-            );
+            let help = match error.kind() {
+                ErrorKind::InvalidData => "a query is UTF-8 text; `query` in [job] names its file",
+                _ => "check its permissions; `query` in [job] names it, relative to the job file",
+            };
+            problems.push(Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None).help(help));
             return Err(PrepareError(vec![problems]));
         }
     };
-    let (catalog, bindings) = functions;
     let catalog = Catalog {
         inputs: job.inputs.iter().map(|i| InputDef { name: i.name.clone(), kind: InputKind::Stream }).collect(),
         outputs: Some(job.outputs.iter().map(|o| o.name.clone()).collect()),
-        functions: catalog,
+        functions,
     };
     // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
     // are told in the same run
@@ -118,19 +124,19 @@ fn version(text: &str) -> SmolStr {
 }
 
 /// The catalog's functions and the bindings of the local ones; what does not load becomes a problem at its place.
-fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<FunctionBinding>) {
-    let wasm = job.functions.iter().any(|f| matches!(f.kind, FunctionKind::Wasm(_)));
-    let engine = if wasm { Some(Engine::new(default_cache_dir())) } else { None };
+pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<FunctionBinding>) {
+    let mut engine = None;
     let mut bindings: Vec<FunctionBinding> = Vec::new();
     let mut known = Vec::new();
     for function in &job.functions {
         let kind = match &function.kind {
             FunctionKind::AzureMl(_) => catalog::FunctionKind::External,
             FunctionKind::Wasm(wasm) => {
-                let loaded = match &engine {
-                    Some(Ok(engine)) => load(engine, function, wasm),
-                    Some(Err(error)) => Err(error.to_string()),
-                    None => Err("no engine".to_owned()),
+                let engine = engine.get_or_insert_with(|| Engine::new(default_cache_dir()));
+                let loaded = match engine {
+                    Ok(engine) => load(engine, function, wasm),
+                    Err(UdfError::Engine(reason)) => Err(UdfError::Engine(reason.clone())),
+                    Err(other) => Err(UdfError::Engine(other.to_string())),
                 };
                 match loaded {
                     Ok((binding, signature)) => {
@@ -138,8 +144,12 @@ fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<Fu
                         catalog::FunctionKind::Local { index: bindings.len() - 1, signature }
                     }
                     Err(error) => {
-                        problems.push(Diagnostic::error(error, function.span).label("this function cannot be used"));
-                        continue;
+                        let problem = Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");
+                        problems.push(match error.help() {
+                            Some(help) => problem.help(help),
+                            None => problem,
+                        });
+                        catalog::FunctionKind::Unknown
                     }
                 }
             }
@@ -149,20 +159,26 @@ fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<Fu
     (known, bindings)
 }
 
-fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(FunctionBinding, catalog::Signature), String> {
+fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
     let limits = Limits {
         memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
         timeout: wasm.timeout,
         result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
         ..Limits::default()
     };
-    let component = Component::load(engine, &wasm.component, limits).map_err(|e| e.to_string())?;
-    let export = component.find(wasm.export.as_deref().unwrap_or(&function.name)).map_err(|e| e.to_string())?;
-    let signature = component.signature(export).cloned().ok_or("the export has no signature")?;
+    let component = Component::load(engine, &wasm.component, limits)?;
+    let name = wasm.export.as_deref().unwrap_or(&function.name);
+    let export = component.find(name)?;
+    let signature = component.signature(export).cloned().ok_or_else(|| UdfError::NotCallable {
+        path: wasm.component.clone(),
+        export: name.to_owned(),
+        reason: "it has no signature".to_owned(),
+    })?;
     Ok((FunctionBinding::new(Arc::new(component), export, &function.name), signature))
 }
 
-fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
+/// What the job says about failing rows and late events.
+pub fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
     let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(on_error);
     ExecutorOptions {
         on_error: on_error(job.on_error),

@@ -18,11 +18,12 @@ use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failed, Failure, Functions, OnError, TimePolicies};
 use crate::job;
-use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
+use crate::pipeline::prepare;
+use crate::query::catalog::{Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::compile;
 use crate::query::plan::{Node, Part, Plan, Scan, Statement};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
-use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, default_cache_dir};
+use crate::udf::{FunctionBinding, Host};
 use crate::value::Value;
 
 /// Events handed to an executor at once: rows come out while the inputs are still read.
@@ -96,32 +97,13 @@ impl FiniteRun {
     /// The job file has problems; a component does not load.
     pub fn load_functions(&mut self, path: &Path) -> Result<(), RunError> {
         let job = job::load(path).map_err(RunError::Job)?;
-        let other = |e: &dyn std::fmt::Display| RunError::Other(e.to_string());
-        let engine = Engine::new(default_cache_dir()).map_err(|e| other(&e))?;
-        for function in &job.functions {
-            let kind = match &function.kind {
-                job::FunctionKind::AzureMl(_) => FunctionKind::External,
-                job::FunctionKind::Wasm(wasm) => {
-                    let limits = Limits {
-                        memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
-                        timeout: wasm.timeout,
-                        result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
-                        ..Limits::default()
-                    };
-                    let component = Component::load(&engine, &wasm.component, limits).map_err(|e| other(&e))?;
-                    let export = component.find(wasm.export.as_deref().unwrap_or(&function.name)).map_err(|e| other(&e))?;
-                    let binding = FunctionBinding::new(Arc::new(component), export, function.name.as_str());
-                    let Some(signature) = binding.signature().cloned() else {
-                        return Err(RunError::Other(format!("{}: `{}` cannot be called", wasm.component.display(), function.name)));
-                    };
-                    let index = self.bindings.len();
-                    self.bindings.push(binding);
-                    self.functions_on_error.extend(function.on_error.map(|policy| (index, on_error(policy))));
-                    FunctionKind::Local { index, signature }
-                }
-            };
-            self.functions.push(FunctionDef { name: function.name.clone(), kind });
+        let mut problems = job.problems();
+        let (functions, bindings) = prepare::functions(&job, &mut problems);
+        if problems.has_errors() {
+            return Err(RunError::Job(problems));
         }
+        let policies = prepare::options(&job, &bindings).functions_on_error;
+        (self.functions, self.bindings, self.functions_on_error) = (functions, bindings, policies.into_iter().collect());
         Ok(())
     }
 
@@ -400,14 +382,6 @@ fn record(decoder: &mut Decoder, payload: &[u8]) -> Result<Value, DecodeError> {
     Ok(value)
 }
 
-fn on_error(policy: job::OnError) -> OnError {
-    match policy {
-        job::OnError::DeadLetter => OnError::DeadLetter,
-        job::OnError::Null => OnError::Null,
-        job::OnError::Stop => OnError::Stop,
-    }
-}
-
 /// A span, unless nobody knew one.
 fn known(span: Span) -> Option<Span> {
     (span != Span::default()).then_some(span)
@@ -417,6 +391,7 @@ fn known(span: Span) -> Option<Span> {
 mod tests {
     use super::*;
     use crate::batch::write_row_json;
+    use crate::query::catalog::FunctionKind;
 
     fn events(lines: &[&str]) -> Vec<Event> {
         lines.iter().map(|l| Event { arrival: None, payload: Bytes::copy_from_slice(l.as_bytes()) }).collect()
