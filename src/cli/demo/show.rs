@@ -1,0 +1,365 @@
+//! The play itself: the fleet publishes, the endpoint goes away and comes back, the pool drains.
+//!
+//! In: peers that answer, a job file. Out: what a person sees, and whether everything arrived. Invariant: ends by itself,
+//! whatever the peers do. Not here: how a line looks (`screen`), what counts as good (`verdict`).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::peers::{PATIENCE, Peers};
+use super::screen::{Numbers, Screen};
+use super::verdict::Verdict;
+use super::{DemoArgs, Refusal, failure};
+use crate::cli::journal::{ledger, number, verified};
+use crate::cli::run::load;
+use crate::demo::client::{Feed, Receiver};
+use crate::demo::fleet::Fleet;
+use crate::demo::folder::Folder;
+use crate::demo::tally::Tally;
+use crate::journal::Status;
+use crate::pipeline::{Pipeline, Snapshot};
+use crate::time::Clock;
+
+/// Rides that are told apart: what the longest and fastest run publishes.
+const RIDES_MAX: usize = 10_000_000;
+/// Published and not yet acknowledged: below the room in the fleet's client, so that publishing never waits.
+const UNACKNOWLEDGED_MAX: u64 = 900;
+/// How often the fleet publishes what is due.
+const PACE: Duration = Duration::from_millis(20);
+/// Draining gives up after so long without a ride, when nothing is known to be in the way.
+const GIVE_UP: Duration = Duration::from_secs(15);
+/// The same while the endpoint is away: the job looks for it at least once a minute.
+const GIVE_UP_AWAY: Duration = Duration::from_secs(65);
+/// After the last ride: time for repeats to come.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Begin and end of the outage in a run of so many seconds.
+pub fn outage(seconds: u64) -> (Duration, Duration) {
+    let third = Duration::from_secs(seconds) / 3;
+    (third, third * 2)
+}
+
+/// Why the play did not reach its end.
+enum Cut {
+    Interrupted,
+    Failed(String),
+}
+
+/// Everything that runs.
+pub struct Show {
+    job: PathBuf,
+    pool: PathBuf,
+    peers: Peers,
+    pipeline: Pipeline,
+    fleet: Fleet,
+    feed: Feed,
+    /// Listens as long as it is held.
+    _receiver: Receiver,
+    tally: Arc<Mutex<Tally>>,
+    screen: Screen,
+    started: Instant,
+    next_status: Instant,
+    is_endpoint_down: bool,
+}
+
+impl Show {
+    /// Connects receiver and fleet, and starts the job.
+    ///
+    /// # Errors
+    /// 2 for a mistake that shows in the job, 1 for anything else that keeps it from starting.
+    pub async fn open(args: &DemoArgs, peers: Peers, job: &Path, screen: Screen) -> Result<Show, Refusal> {
+        let (loaded, prepared) = tokio::task::block_in_place(|| load(job)).map_err(|problems| (2, problems))?;
+        let tally = Arc::new(Mutex::new(Tally::new(args.seed, RIDES_MAX)));
+        let sink = tally.clone();
+        let name = |who: &str| format!("forebay-demo-{who}-{:08x}", fastrand::u32(..));
+        let topic = format!("{}/scored", peers.root);
+        let receiver = Receiver::listen(&name("receiver"), &peers.host, peers.port, &topic, move |message| {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).take(&message.payload);
+        });
+        if !receiver.ready(PATIENCE).await {
+            let url = &peers.broker_url;
+            return Err(failure(format!(
+                "the broker {url} takes connections but confirmed no subscription in {PATIENCE:?}; it must speak MQTT 5 and let in clients without a login"
+            )));
+        }
+        let feed = Feed::connect(&name("fleet"), &peers.host, peers.port);
+        let pipeline = Pipeline::start(&loaded, prepared, Clock::Real).await.map_err(failure)?;
+        let now = Instant::now();
+        let show = Show {
+            job: job.to_owned(),
+            pool: loaded.journal.path.clone(),
+            peers,
+            pipeline,
+            fleet: Fleet::new(args.seed),
+            feed,
+            _receiver: receiver,
+            tally,
+            screen,
+            started: now,
+            next_status: now,
+            is_endpoint_down: false,
+        };
+        show.subscribed().await?;
+        Ok(show)
+    }
+
+    /// Waits for the job's subscription: what is published before it has no taker.
+    async fn subscribed(&self) -> Result<(), Refusal> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let trouble = self.snapshot().trouble.into_iter().find(|t| t.starts_with("input "));
+            match trouble {
+                None => return Ok(()),
+                Some(trouble) if Instant::now() >= end => return Err(failure(format!("the job does not get its rides: {trouble}"))),
+                Some(_) => tokio::time::sleep(PACE).await,
+            }
+        }
+    }
+
+    /// Plays to the end; answers whether everything arrived and all equations hold.
+    ///
+    /// # Errors
+    /// When the job fails.
+    pub async fn run(mut self, args: &DemoArgs, stop: &CancellationToken, folder: &mut Folder) -> Result<bool, Refusal> {
+        if args.keep {
+            folder.keep();
+        }
+        self.screen.header();
+        self.started = Instant::now();
+        self.next_status = self.started + self.screen.interval();
+        match self.play(args, stop).await {
+            Ok(()) => {}
+            Err(Cut::Interrupted) => return self.interrupted(folder).await,
+            Err(Cut::Failed(why)) => {
+                let _ = self.pipeline.stop().await;
+                return Err(failure(why));
+            }
+        }
+        if args.keep { self.result_and_go_on(args, stop, folder).await } else { self.result(folder).await }
+    }
+
+    async fn play(&mut self, args: &DemoArgs, stop: &CancellationToken) -> Result<(), Cut> {
+        let io = |why: std::io::Error| Cut::Failed(format!("the embedded endpoint: {why}"));
+        if self.peers.endpoint.is_some() {
+            let (begin, end) = outage(args.seconds);
+            self.publish(args.rate, Some(begin), stop).await?;
+            if let Some(endpoint) = &self.peers.endpoint {
+                endpoint.go_down().await.map_err(io)?;
+            }
+            self.is_endpoint_down = true;
+            self.say("-- the endpoint goes away: connections are refused, rides gather in the pool");
+            self.publish(args.rate, Some(end), stop).await?;
+            if let Some(endpoint) = &self.peers.endpoint {
+                endpoint.come_back().map_err(io)?;
+            }
+            self.is_endpoint_down = false;
+            self.say("-- the endpoint is back: the job finds out when it looks next, then the pool drains, oldest first");
+        }
+        self.publish(args.rate, Some(Duration::from_secs(args.seconds)), stop).await?;
+        self.say("-- the fleet stops; what is in the pool goes on");
+        self.drain(stop).await
+    }
+
+    /// Publishes at `rate` until `end`, counted from the start; `None`: until it is stopped.
+    async fn publish(&mut self, rate: u64, end: Option<Duration>, stop: &CancellationToken) -> Result<(), Cut> {
+        loop {
+            let elapsed = self.started.elapsed();
+            let until = end.map_or(elapsed, |end| elapsed.min(end));
+            let due = (until.as_secs_f64() * rate as f64) as u64;
+            while self.feed.sent() < due && self.feed.sent().saturating_sub(self.feed.acknowledged()) < UNACKNOWLEDGED_MAX {
+                let ride = self.fleet.ride(Clock::Real.now());
+                let topic = ride.topic.replacen("taxi", &self.peers.root, 1);
+                if !self.feed.send(&topic, ride.payload).await {
+                    return Err(Cut::Failed("the fleet's client ended".to_owned()));
+                }
+            }
+            if end.is_some_and(|end| elapsed >= end) {
+                return Ok(());
+            }
+            self.pause(stop).await?;
+        }
+    }
+
+    /// Until every ride has arrived, or nothing moves any more.
+    async fn drain(&mut self, stop: &CancellationToken) -> Result<(), Cut> {
+        let (mut moved, mut before) = (Instant::now(), 0);
+        loop {
+            let distinct = self.tally(Tally::distinct);
+            if distinct >= self.feed.sent() && self.feed.acknowledged() >= self.feed.sent() {
+                self.status();
+                return Ok(());
+            }
+            if distinct != before {
+                (moved, before) = (Instant::now(), distinct);
+            }
+            if moved.elapsed() > GIVE_UP {
+                let snapshot = self.snapshot();
+                let is_away = snapshot.trouble.iter().any(|t| t.starts_with("function "));
+                if !is_away || moved.elapsed() > GIVE_UP_AWAY {
+                    self.status();
+                    self.say(&format!(
+                        "-- nothing came for {} s; {} rides are still in the pool",
+                        moved.elapsed().as_secs(),
+                        number(snapshot.pending)
+                    ));
+                    snapshot.trouble.iter().for_each(|t| self.screen.say(&format!("   {t}")));
+                    return Ok(());
+                }
+            }
+            self.pause(stop).await?;
+        }
+    }
+
+    /// A moment, and a status line when one is due.
+    async fn pause(&mut self, stop: &CancellationToken) -> Result<(), Cut> {
+        tokio::select! {
+            () = tokio::time::sleep(PACE) => {}
+            () = stop.cancelled() => return Err(Cut::Interrupted),
+            why = self.pipeline.failed() => return Err(Cut::Failed(why)),
+        }
+        if Instant::now() >= self.next_status {
+            self.status();
+            self.next_status += self.screen.interval();
+        }
+        Ok(())
+    }
+
+    async fn interrupted(mut self, folder: &Folder) -> Result<bool, Refusal> {
+        self.screen.say("-- stopping: the job commits what it has");
+        let (sent, pool) = (self.feed.acknowledged(), self.pool.clone());
+        self.pipeline.stop().await.map_err(failure)?;
+        let seen = self.tally.lock().unwrap_or_else(PoisonError::into_inner).distinct();
+        let kept = if folder.is_temporary() { "they go with it".to_owned() } else { format!("they stay in {}", pool.display()) };
+        let rest = sent.saturating_sub(seen);
+        self.screen.say(&format!(
+            "stopped: the broker acknowledged {} rides, the receiver saw {}; {}",
+            number(sent),
+            number(seen),
+            if rest == 0 {
+                "none is left".to_owned()
+            } else {
+                format!("{} were still on their way through broker and pool, {kept}", number(rest))
+            }
+        ));
+        Ok(true)
+    }
+
+    /// Stops the job, then says what came of it.
+    async fn result(mut self, folder: &mut Folder) -> Result<bool, Refusal> {
+        self.pipeline.stop().await.map_err(failure)?;
+        tokio::time::sleep(SETTLE).await;
+        let verdict = verdict(&self.feed, &self.tally);
+        let is_good = report(&mut self.screen, &verdict, &self.pool)?;
+        if !is_good {
+            folder.keep();
+            let job = self.job.display();
+            self.screen.say(&format!(
+                "\nlook into it: forebay journal status --job {job}\n              forebay journal dead-letters ls --job {job}"
+            ));
+        } else if !folder.is_temporary() {
+            self.screen.say(&format!("\njob file and pool stay in {}", folder.path().display()));
+        }
+        Ok(is_good)
+    }
+
+    /// Says what came of it while the job runs, and runs on until it is stopped.
+    async fn result_and_go_on(mut self, args: &DemoArgs, stop: &CancellationToken, folder: &Folder) -> Result<bool, Refusal> {
+        tokio::time::sleep(SETTLE).await;
+        let verdict = verdict(&self.feed, &self.tally);
+        let is_good = report(&mut self.screen, &verdict, &self.pool)?;
+        let hints = self.hints();
+        self.screen.say(&hints);
+        self.screen.header();
+        // what was not published during the pause is not made up for
+        self.started = Instant::now() - Duration::from_secs_f64(self.feed.sent() as f64 / args.rate as f64);
+        self.next_status = Instant::now();
+        let ended = self.publish(args.rate, None, stop).await;
+        self.screen.say("-- stopping: the job commits what it has");
+        self.pipeline.stop().await.map_err(failure)?;
+        self.screen.say(&format!("stopped; job file and pool stay in {}", folder.path().display()));
+        match ended {
+            Err(Cut::Failed(why)) => Err(failure(why)),
+            _ => Ok(is_good),
+        }
+    }
+
+    fn hints(&self) -> String {
+        let Peers { host, port, root, broker_url, endpoint_url, .. } = &self.peers;
+        let metrics = self.pipeline.metrics_address().map_or_else(|| "switched off".to_owned(), |a| format!("http://{a}/metrics"));
+        let job = self.job.display();
+        format!(
+            "\nthe fleet publishes on and everything keeps running until Ctrl-C\n  \
+               broker    {broker_url}\n  endpoint  {endpoint_url}\n  metrics   {metrics}\n  pool      {}\n\
+             try in another terminal\n  \
+               mosquitto_sub -V mqttv5 -h {host} -p {port} -t '{root}/scored'    # the scored rides\n  \
+               curl -s {metrics}\n  \
+               forebay journal status --job {job}\n",
+            self.pool.display()
+        )
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        tokio::task::block_in_place(|| self.pipeline.snapshot())
+    }
+
+    fn tally<T>(&self, of: impl FnOnce(&Tally) -> T) -> T {
+        of(&self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A line among the status lines, with the moment.
+    fn say(&mut self, text: &str) {
+        self.screen.say(text);
+    }
+
+    fn status(&mut self) {
+        let snapshot = self.snapshot();
+        let is_waiting = snapshot.trouble.iter().any(|t| t.starts_with("function "));
+        let endpoint = match (self.is_endpoint_down, is_waiting) {
+            (true, _) => "DOWN",
+            (false, true) if self.peers.endpoint.is_some() => "up, not found yet",
+            (false, true) => "out of reach",
+            (false, false) => "up",
+        };
+        self.screen.status(&Numbers {
+            elapsed: self.started.elapsed(),
+            received: snapshot.received,
+            scored: snapshot.scored,
+            delivered: self.tally(Tally::rows),
+            pending: snapshot.pending,
+            endpoint,
+        });
+    }
+}
+
+fn verdict(feed: &Feed, tally: &Mutex<Tally>) -> Verdict {
+    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    Verdict {
+        published: feed.sent(),
+        acknowledged: feed.acknowledged(),
+        distinct: tally.distinct(),
+        repeats: tally.repeats(),
+        without_fare: tally.without_fare(),
+        foreign: tally.foreign(),
+    }
+}
+
+/// Prints the verdict and the job's own books; answers whether both are good.
+fn report(screen: &mut Screen, verdict: &Verdict, pool: &Path) -> Result<bool, Refusal> {
+    screen.say(&format!("\nresult: the fleet's count beside the receiver's\n{verdict}\n"));
+    let status = Status::open_readonly(pool).map_err(failure)?;
+    screen.say(&ledger(&status));
+    match verified(pool) {
+        Ok(line) => {
+            screen.say(&line);
+            Ok(verdict.is_good())
+        }
+        Err((_, problems)) => {
+            screen.say(&problems);
+            Ok(false)
+        }
+    }
+}
