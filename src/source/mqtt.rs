@@ -303,6 +303,7 @@ impl Receiver {
                 tracing::warn!(source = self.who, "the broker had lost our session; subscribing again");
             }
             self.is_subscribed = false;
+            self.stats.set_subscribed(false);
         }
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
@@ -415,6 +416,7 @@ impl Receiver {
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;
+            self.stats.set_subscribed(true);
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
             let text =
