@@ -79,7 +79,11 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 fn check_component(args: &DemoArgs) -> Result<PathBuf, Refusal> {
     args.component.canonicalize().map_err(|why| {
         let path = args.component.display();
-        (2, format!("error: the function's component {path} cannot be read: {why}; run `make udfs` or give --component PATH"))
+        let problem = match why.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no component at {path}"),
+            _ => format!("the component {path} cannot be read: {why}"),
+        };
+        (2, format!("error: {problem}: run `make udfs` or give --component PATH"))
     })
 }
 
