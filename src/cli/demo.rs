@@ -119,6 +119,7 @@ async fn play(args: &DemoArgs, component: PathBuf) -> Result<bool, Refusal> {
     let peers = Peers::start(args.broker.as_ref(), args.endpoint.as_ref()).await?;
     let job = peers.write_job(&folder, &component, args.key.as_deref()).map_err(failure)?;
     screen.say(&intro(args, &peers, &folder));
+    screen.say("");
     // dropping the show drops peers; the folder goes last
     let show = tokio::select! {
         show = Show::open(args, peers, &job, screen) => show?,
@@ -131,29 +132,31 @@ fn intro(args: &DemoArgs, peers: &Peers, folder: &Folder) -> String {
     let (third, two_thirds) = show::outage(args.seconds);
     let embedded = |is_embedded: bool| if is_embedded { "embedded" } else { "yours" };
     let away = match peers.endpoint {
-        Some(_) => format!("; goes away from second {} to {}", third.as_secs_f32().round(), two_thirds.as_secs_f32().round()),
+        Some(_) => format!("\n             away from second {} to {}", third.as_secs_f32().round(), two_thirds.as_secs_f32().round()),
         None => String::new(),
     };
-    let goes = if folder.is_temporary() && !args.keep { " (removed at the end)" } else { "" };
+    let goes = if folder.is_temporary() && !args.keep { "\n             (removed at the end)" } else { "" };
     format!(
-        "forebay demo: a streaming job and everything around it, in this one process\n\n  \
-           fleet     taxis publish {} rides a second over MQTT for {} s\n  \
-           broker    {}, {}\n  \
-           job       stores each ride in its pool, a WebAssembly function builds the model's input,\n            \
-                     the endpoint's answer joins the ride as its fare, and the row goes to {}/scored\n  \
-           endpoint  {}, {}{away}\n  \
-           receiver  a separate client on {}/scored that counts rides by itself\n  \
-           pool      {}{goes}\n\n\
-         received: stored in the pool and acknowledged to the broker    scored: answered by the endpoint\n\
-         delivered: rows the receiver got                               in pool: stored, not through yet\n",
-        args.rate,
-        args.seconds,
-        peers.broker_url,
-        embedded(peers.broker.is_some()),
-        peers.root,
-        peers.endpoint_url,
-        embedded(peers.endpoint.is_some()),
-        peers.root,
-        folder.path().join("taxi.db").display(),
+        "forebay demo: a streaming job and everything around it, in one process\n\n  \
+           fleet      40 taxis, {rate} finished rides a second over MQTT for {seconds} s\n  \
+           broker     {broker}, {broker_is}\n  \
+           job        stores each ride in its pool; a WebAssembly function makes the\n             \
+                      model's input of it; the fare joins it and goes to {root}/scored\n  \
+           endpoint   {endpoint}, {endpoint_is}{away}\n  \
+           receiver   a client of its own that counts the rides on {root}/scored\n  \
+           pool       {pool}{goes}\n\n\
+         what the columns show\n  \
+           received   rides in the pool, from then on acknowledged to the broker\n  \
+           scored     rides the endpoint has answered\n  \
+           delivered  rows the receiver got\n  \
+           in pool    rides that wait for their score\n\n",
+        rate = args.rate,
+        seconds = args.seconds,
+        broker = peers.broker_url,
+        broker_is = embedded(peers.broker.is_some()),
+        root = peers.root,
+        endpoint = peers.endpoint_url,
+        endpoint_is = embedded(peers.endpoint.is_some()),
+        pool = folder.path().join("taxi.db").display(),
     )
 }

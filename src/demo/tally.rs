@@ -1,29 +1,54 @@
 //! What came out at the far end, counted by ride.
 //!
-//! In: the messages a receiver got. Out: how many rows, how many distinct rides of this fleet, how many came again.
-//! Invariant: counts only what it is shown; it knows nothing of the job. Not here: listening.
+//! In: the messages a receiver got. Out: how many rows, how many distinct rides of this fleet, how many came again, how
+//! many with a fare that is not theirs. Invariant: counts only what it is shown; it knows nothing of the job. Not here:
+//! listening.
 
 use serde_json::Value as Json;
+
+use super::endpoint::fare;
+use super::fleet::Fleet;
+use crate::time::Timestamp;
 
 /// The rides of one fleet that were seen, by number.
 #[derive(Debug)]
 pub struct Tally {
     prefix: String,
-    /// `seen[n]`: ride number `n` came. Rides with numbers past `rides_max` count as foreign.
-    seen: Vec<bool>,
+    /// By number; grows with the highest number that came.
+    rides: Vec<Seen>,
+    /// Rides with numbers past this count as foreign.
     rides_max: usize,
+    /// Drives the same rides again, for their fares.
+    fleet: Option<Fleet>,
     rows: u64,
     distinct: u64,
     repeats: u64,
     foreign: u64,
-    without_fare: u64,
+    wrong_fares: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    is_seen: bool,
+    /// What the embedded endpoint takes for the ride, cents.
+    fare: Option<u32>,
 }
 
 impl Tally {
-    /// For the rides of `Fleet::new(seed)`, at most `rides_max` of them.
-    pub fn new(seed: u64, rides_max: usize) -> Tally {
-        let prefix = format!("r{seed:x}-");
-        Tally { prefix, seen: Vec::new(), rides_max, rows: 0, distinct: 0, repeats: 0, foreign: 0, without_fare: 0 }
+    /// For the rides of `Fleet::new(seed)`, at most `rides_max` of them. `checks_fares`: the fares must be the embedded
+    /// endpoint's; otherwise any number will do.
+    pub fn new(seed: u64, rides_max: usize, checks_fares: bool) -> Tally {
+        Tally {
+            prefix: format!("r{seed:x}-"),
+            rides: vec![Seen::default()],
+            rides_max,
+            fleet: checks_fares.then(|| Fleet::new(seed)),
+            rows: 0,
+            distinct: 0,
+            repeats: 0,
+            foreign: 0,
+            wrong_fares: 0,
+        }
     }
 
     /// Counts one row as it was received.
@@ -31,20 +56,23 @@ impl Tally {
         self.rows += 1;
         let row: Json = serde_json::from_slice(payload).unwrap_or_default();
         let number = row.get("rideId").and_then(Json::as_str).and_then(|id| id.strip_prefix(&self.prefix)?.parse::<usize>().ok());
-        let Some(number) = number.filter(|n| *n <= self.rides_max) else {
+        let Some(number) = number.filter(|n| (1..=self.rides_max).contains(n)) else {
             self.foreign += 1;
             return;
         };
-        if self.seen.len() <= number {
-            self.seen.resize(number + 1, false);
+        while self.rides.len() <= number {
+            let fare = self.fleet.as_mut().and_then(|fleet| fare_of(&fleet.ride(Timestamp::MIN).payload));
+            self.rides.push(Seen { is_seen: false, fare });
         }
-        let Some(seen) = self.seen.get_mut(number) else { return };
-        if std::mem::replace(seen, true) {
+        let Some(ride) = self.rides.get_mut(number) else { return };
+        if std::mem::replace(&mut ride.is_seen, true) {
             self.repeats += 1;
             return;
         }
         self.distinct += 1;
-        self.without_fare += u64::from(!row.get("fare").is_some_and(Json::is_number));
+        let fare = row.get("fare").and_then(Json::as_f64);
+        let is_right = if self.fleet.is_some() { fare.map(cents) == ride.fare } else { fare.is_some() };
+        self.wrong_fares += u64::from(!is_right);
     }
 
     /// All rows that came.
@@ -67,10 +95,21 @@ impl Tally {
         self.foreign
     }
 
-    /// Rides whose row had no number for a fare.
-    pub fn without_fare(&self) -> u64 {
-        self.without_fare
+    /// Rides whose fare was no number, or not theirs.
+    pub fn wrong_fares(&self) -> u64 {
+        self.wrong_fares
     }
+}
+
+fn cents(fare: f64) -> u32 {
+    (fare * 100.0).round() as u32
+}
+
+/// The fare of a ride as it was published, cents.
+fn fare_of(payload: &str) -> Option<u32> {
+    let ride: Json = serde_json::from_str(payload).ok()?;
+    let (weekday, hour) = (ride.get("weekday")?.as_str()?, ride.get("pickuphour")?.as_i64()?);
+    Some(cents(fare(weekday, hour, ride.get("passenger")?.as_i64()?, ride.get("distance")?.as_f64()?)))
 }
 
 #[cfg(test)]
@@ -79,7 +118,7 @@ mod tests {
 
     #[test]
     fn rides_are_counted_once_and_the_rest_is_told_apart() {
-        let mut tally = Tally::new(255, 100);
+        let mut tally = Tally::new(255, 100, false);
         for payload in [
             r#"{"rideId":"rff-000001","fare":7.5}"#,
             r#"{"rideId":"rff-000003","fare":7.5}"#,
@@ -87,20 +126,24 @@ mod tests {
             r#"{"rideId":"rff-000004","fare":null}"#,
             r#"{"rideId":"r1-000001","fare":7.5}"#,
             r#"{"rideId":"rff-999999","fare":7.5}"#,
+            r#"{"rideId":"rff-0","fare":7.5}"#,
             r#"{"rideId":7}"#,
             "no JSON",
         ] {
             tally.take(payload.as_bytes());
         }
-        assert_eq!((tally.rows(), tally.distinct(), tally.repeats(), tally.foreign(), tally.without_fare()), (8, 3, 1, 4, 1));
+        assert_eq!((tally.rows(), tally.distinct(), tally.repeats(), tally.foreign(), tally.wrong_fares()), (9, 3, 1, 5, 1));
     }
 
     #[test]
-    fn the_fleets_own_ids_are_understood() {
-        let (mut fleet, mut tally) = (super::super::fleet::Fleet::new(7), Tally::new(7, 10));
-        for _ in 0..10 {
-            tally.take(format!(r#"{{"rideId":"{}","fare":1}}"#, fleet.ride(crate::time::Timestamp::MIN).id).as_bytes());
+    fn a_fare_counts_only_with_its_own_ride() {
+        let (mut fleet, mut tally) = (Fleet::new(7), Tally::new(7, 10, true));
+        let rides: Vec<_> = (0..10).map(|_| fleet.ride(Timestamp::MIN)).collect();
+        let fares: Vec<f64> = rides.iter().map(|r| f64::from(fare_of(&r.payload).unwrap()) / 100.0).collect();
+        assert_ne!(fares[0], fares[1]);
+        for (ride, of) in [(9, 9), (0, 1), (1, 1)] {
+            tally.take(format!(r#"{{"rideId":"{}","fare":{}}}"#, rides[ride].id, fares[of]).as_bytes());
         }
-        assert_eq!((tally.distinct(), tally.foreign()), (10, 0));
+        assert_eq!((tally.distinct(), tally.foreign(), tally.wrong_fares()), (3, 0, 1));
     }
 }

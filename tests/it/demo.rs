@@ -43,7 +43,7 @@ fn everything_arrives_although_the_endpoint_is_away_in_the_middle() {
     let (code, out, err) = demo(dir.path(), &["--seconds", "6", "--rate", "200", "--dir", "here"]);
     assert_eq!(assert_good(code, &out, &err), 1200, "{out}");
     let at = |text: &str| out.find(text).unwrap_or_else(|| panic!("{text:?} in\n{out}"));
-    assert!(at("-- the endpoint goes away") < at("DOWN") && at("DOWN") < at("-- the endpoint is back"), "{out}");
+    assert!(at("the endpoint goes away;") < at("DOWN") && at("DOWN") < at("the endpoint is back;"), "{out}");
     assert!(dir.path().join("here/taxi.db").exists() && dir.path().join("here/job.toml").exists());
 
     let (code, _, err) = demo(dir.path(), &["--dir", "here"]);
@@ -162,7 +162,7 @@ fn leftovers(dir: &Path) -> Vec<String> {
 fn ctrl_c_in_the_outage_stops_it_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut demo = Running::start(dir.path(), &["--seconds", "30", "--rate", "50"]);
-    demo.wait_for("-- the endpoint goes away");
+    demo.wait_for("the endpoint goes away;");
     let (code, out) = demo.interrupt();
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("\nstopped: ") && !out.contains("\nresult"), "{out}");
@@ -173,7 +173,7 @@ fn ctrl_c_in_the_outage_stops_it_and_leaves_nothing_behind() {
 fn kept_it_goes_on_after_the_result_until_ctrl_c() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut demo = Running::start(dir.path(), &["--seconds", "3", "--rate", "100", "--keep"]);
-    demo.wait_for("forebay journal status --job ");
+    demo.wait_for("journal status --job ");
     let job = demo.seen.lines().find_map(|l| l.split_once("journal status --job ")).expect("the hint").1.to_owned();
     let (code, out, err) = cli(dir.path(), &["journal", "status", "--job", &job]);
     assert_eq!(code, 0, "{err}");

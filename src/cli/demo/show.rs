@@ -64,6 +64,8 @@ pub struct Show {
     started: Instant,
     next_status: Instant,
     is_endpoint_down: bool,
+    /// Trouble that was told and is not over.
+    told: Option<String>,
 }
 
 impl Show {
@@ -73,7 +75,7 @@ impl Show {
     /// 2 for a mistake that shows in the job, 1 for anything else that keeps it from starting.
     pub async fn open(args: &DemoArgs, peers: Peers, job: &Path, screen: Screen) -> Result<Show, Refusal> {
         let (loaded, prepared) = tokio::task::block_in_place(|| load(job)).map_err(|problems| (2, problems))?;
-        let tally = Arc::new(Mutex::new(Tally::new(args.seed, RIDES_MAX)));
+        let tally = Arc::new(Mutex::new(Tally::new(args.seed, RIDES_MAX, peers.endpoint.is_some())));
         let sink = tally.clone();
         let name = |who: &str| format!("forebay-demo-{who}-{:08x}", fastrand::u32(..));
         let topic = format!("{}/scored", peers.root);
@@ -102,6 +104,7 @@ impl Show {
             started: now,
             next_status: now,
             is_endpoint_down: false,
+            told: None,
         };
         show.subscribed().await?;
         Ok(show)
@@ -151,16 +154,16 @@ impl Show {
                 endpoint.go_down().await.map_err(io)?;
             }
             self.is_endpoint_down = true;
-            self.say("-- the endpoint goes away: connections are refused, rides gather in the pool");
+            self.say("the endpoint goes away; it refuses connections and rides gather in the pool");
             self.publish(args.rate, Some(end), stop).await?;
             if let Some(endpoint) = &self.peers.endpoint {
                 endpoint.come_back().map_err(io)?;
             }
             self.is_endpoint_down = false;
-            self.say("-- the endpoint is back: the job finds out when it looks next, then the pool drains, oldest first");
+            self.say("the endpoint is back; the job notices when it tries next, then the pool drains, oldest first");
         }
         self.publish(args.rate, Some(Duration::from_secs(args.seconds)), stop).await?;
-        self.say("-- the fleet stops; what is in the pool goes on");
+        self.say("the fleet stops; what is in the pool goes on");
         self.drain(stop).await
     }
 
@@ -229,7 +232,7 @@ impl Show {
     }
 
     async fn interrupted(mut self, folder: &Folder) -> Result<bool, Refusal> {
-        self.screen.say("-- stopping: the job commits what it has");
+        self.say("stopping; the job commits what it has");
         let (sent, pool) = (self.feed.acknowledged(), self.pool.clone());
         self.pipeline.stop().await.map_err(failure)?;
         let seen = self.tally.lock().unwrap_or_else(PoisonError::into_inner).distinct();
@@ -252,8 +255,7 @@ impl Show {
     async fn result(mut self, folder: &mut Folder) -> Result<bool, Refusal> {
         self.pipeline.stop().await.map_err(failure)?;
         tokio::time::sleep(SETTLE).await;
-        let verdict = verdict(&self.feed, &self.tally);
-        let is_good = report(&mut self.screen, &verdict, &self.pool)?;
+        let is_good = report(&mut self.screen, &self.feed, &self.tally, &self.pool)?;
         if !is_good {
             folder.keep();
             let job = self.job.display();
@@ -269,8 +271,7 @@ impl Show {
     /// Says what came of it while the job runs, and runs on until it is stopped.
     async fn result_and_go_on(mut self, args: &DemoArgs, stop: &CancellationToken, folder: &Folder) -> Result<bool, Refusal> {
         tokio::time::sleep(SETTLE).await;
-        let verdict = verdict(&self.feed, &self.tally);
-        let is_good = report(&mut self.screen, &verdict, &self.pool)?;
+        let is_good = report(&mut self.screen, &self.feed, &self.tally, &self.pool)?;
         let hints = self.hints();
         self.screen.say(&hints);
         self.screen.header();
@@ -278,7 +279,7 @@ impl Show {
         self.started = Instant::now() - Duration::from_secs_f64(self.feed.sent() as f64 / args.rate as f64);
         self.next_status = Instant::now();
         let ended = self.publish(args.rate, None, stop).await;
-        self.screen.say("-- stopping: the job commits what it has");
+        self.say("stopping; the job commits what it has");
         self.pipeline.stop().await.map_err(failure)?;
         self.screen.say(&format!("stopped; job file and pool stay in {}", folder.path().display()));
         match ended {
@@ -290,14 +291,14 @@ impl Show {
     fn hints(&self) -> String {
         let Peers { host, port, root, broker_url, endpoint_url, .. } = &self.peers;
         let metrics = self.pipeline.metrics_address().map_or_else(|| "switched off".to_owned(), |a| format!("http://{a}/metrics"));
-        let job = self.job.display();
+        let (forebay, job) = (program(), self.job.display());
         format!(
             "\nthe fleet publishes on and everything keeps running until Ctrl-C\n  \
                broker    {broker_url}\n  endpoint  {endpoint_url}\n  metrics   {metrics}\n  pool      {}\n\
              try in another terminal\n  \
                mosquitto_sub -V mqttv5 -h {host} -p {port} -t '{root}/scored'    # the scored rides\n  \
                curl -s {metrics}\n  \
-               forebay journal status --job {job}\n",
+               {forebay} journal status --job {job}\n",
             self.pool.display()
         )
     }
@@ -310,19 +311,33 @@ impl Show {
         of(&self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A line among the status lines, with the moment.
+    /// What happens now, among the status lines.
     fn say(&mut self, text: &str) {
-        self.screen.say(text);
+        self.screen.say(&format!("-- {} s: {text}", self.started.elapsed().as_secs()));
+    }
+
+    /// Tells once what is wrong, but for the outage that is played.
+    fn tell(&mut self, snapshot: &Snapshot) {
+        let is_played = self.peers.endpoint.is_some();
+        let trouble = snapshot.trouble.iter().find(|t| !(is_played && t.starts_with("function "))).cloned();
+        match (&self.told, &trouble) {
+            (None, Some(text)) => self.say(text),
+            (Some(_), None) => self.say("all is well again"),
+            _ => {}
+        }
+        self.told = trouble;
     }
 
     fn status(&mut self) {
         let snapshot = self.snapshot();
-        let is_waiting = snapshot.trouble.iter().any(|t| t.starts_with("function "));
-        let endpoint = match (self.is_endpoint_down, is_waiting) {
-            (true, _) => "DOWN",
-            (false, true) if self.peers.endpoint.is_some() => "up, not found yet",
-            (false, true) => "out of reach",
-            (false, false) => "up",
+        self.tell(&snapshot);
+        let waits = snapshot.trouble.iter().find(|t| t.starts_with("function "));
+        let endpoint = match waits {
+            _ if self.is_endpoint_down => "DOWN",
+            None => "up",
+            Some(_) if self.peers.endpoint.is_some() => "up, not noticed yet",
+            Some(why) if why.contains("paused") => "refuses",
+            Some(_) => "out of reach",
         };
         self.screen.status(&Numbers {
             elapsed: self.started.elapsed(),
@@ -335,31 +350,34 @@ impl Show {
     }
 }
 
-fn verdict(feed: &Feed, tally: &Mutex<Tally>) -> Verdict {
+/// How this program was called.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "forebay".to_owned())
+}
+
+fn verdict(feed: &Feed, tally: &Mutex<Tally>, status: &Status) -> Verdict {
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     Verdict {
         published: feed.sent(),
         acknowledged: feed.acknowledged(),
         distinct: tally.distinct(),
         repeats: tally.repeats(),
-        without_fare: tally.without_fare(),
+        wrong_fares: tally.wrong_fares(),
         foreign: tally.foreign(),
+        in_pool: status.consumers.iter().map(|c| c.pending).sum(),
     }
 }
 
 /// Prints the verdict and the job's own books; answers whether both are good.
-fn report(screen: &mut Screen, verdict: &Verdict, pool: &Path) -> Result<bool, Refusal> {
-    screen.say(&format!("\nresult: the fleet's count beside the receiver's\n{verdict}\n"));
+fn report(screen: &mut Screen, feed: &Feed, tally: &Mutex<Tally>, pool: &Path) -> Result<bool, Refusal> {
     let status = Status::open_readonly(pool).map_err(failure)?;
+    let verdict = verdict(feed, tally, &status);
+    screen.say(&format!("\nresult: the fleet's own count beside the receiver's\n{verdict}\n\nthe job's own books: every row that goes in comes out, or is counted with a reason"));
     screen.say(&ledger(&status));
-    match verified(pool) {
-        Ok(line) => {
-            screen.say(&line);
-            Ok(verdict.is_good())
-        }
-        Err((_, problems)) => {
-            screen.say(&problems);
-            Ok(false)
-        }
-    }
+    let (text, is_whole) = match verified(pool) {
+        Ok(line) => (line, true),
+        Err((_, problems)) => (problems, false),
+    };
+    screen.say(&format!("\nthe pool: {text}"));
+    Ok(is_whole && verdict.is_good())
 }

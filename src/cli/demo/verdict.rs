@@ -16,10 +16,12 @@ pub struct Verdict {
     pub distinct: u64,
     /// Rows whose ride the receiver had seen before.
     pub repeats: u64,
-    /// Rides without a number for a fare.
-    pub without_fare: u64,
+    /// Rides with no fare, or with one that is not theirs.
+    pub wrong_fares: u64,
     /// Rows that are no ride of this fleet.
     pub foreign: u64,
+    /// Rows still in the pool, by the job's own books.
+    pub in_pool: u64,
 }
 
 impl Verdict {
@@ -28,7 +30,7 @@ impl Verdict {
     }
 
     pub fn is_good(&self) -> bool {
-        self.acknowledged > 0 && self.missing() == 0 && self.without_fare == 0
+        self.acknowledged > 0 && self.missing() == 0 && self.wrong_fares == 0
     }
 }
 
@@ -38,21 +40,25 @@ impl std::fmt::Display for Verdict {
         row("rides the broker acknowledged to the fleet", self.acknowledged)?;
         row("distinct rides the receiver saw", self.distinct)?;
         row("missing", self.missing())?;
+        if self.missing() > 0 {
+            row("rows still in the pool", self.in_pool)?;
+        }
         row("repeats", self.repeats)?;
         if self.published > self.acknowledged {
             row("published, but never acknowledged", self.published - self.acknowledged)?;
         }
-        if self.without_fare > 0 {
-            row("rides without a fare", self.without_fare)?;
+        if self.wrong_fares > 0 {
+            row("rides without their own fare", self.wrong_fares)?;
         }
         if self.foreign > 0 {
             row("rows that are no ride of this fleet", self.foreign)?;
         }
         match self.missing() {
             _ if self.acknowledged == 0 => write!(f, "nothing was published: the broker acknowledged no ride"),
-            0 if self.without_fare > 0 => write!(f, "nothing is missing, but not every ride has a fare"),
-            0 if self.repeats == 0 => write!(f, "nothing is missing, nothing came twice: every ride came out with its fare"),
-            0 => write!(f, "nothing is missing: every ride came out with its fare, and repeats are told by their forebay-id"),
+            0 if self.wrong_fares > 0 => write!(f, "nothing is missing, but not every ride has its own fare"),
+            0 if self.repeats == 0 => write!(f, "nothing is missing, nothing came twice: every ride came out with its own fare"),
+            0 => write!(f, "nothing is missing: every ride came out with its own fare, and repeats are told by their forebay-id"),
+            n if n <= self.in_pool => write!(f, "not everything has come out, but nothing is lost: the pool holds the rest"),
             1 => write!(f, "1 RIDE IS MISSING"),
             n => write!(f, "{} RIDES ARE MISSING", number(n)),
         }
@@ -63,7 +69,8 @@ impl std::fmt::Display for Verdict {
 mod tests {
     use super::*;
 
-    const GOOD: Verdict = Verdict { published: 1500, acknowledged: 1500, distinct: 1500, repeats: 0, without_fare: 0, foreign: 0 };
+    const GOOD: Verdict =
+        Verdict { published: 1500, acknowledged: 1500, distinct: 1500, repeats: 0, wrong_fares: 0, foreign: 0, in_pool: 0 };
 
     #[test]
     fn what_counts_as_good_and_what_is_said() {
@@ -72,7 +79,8 @@ mod tests {
             (Verdict { repeats: 2, ..GOOD }, true, "repeats are told"),
             (Verdict { distinct: 1499, ..GOOD }, false, "1 RIDE IS MISSING"),
             (Verdict { distinct: 100, ..GOOD }, false, "1,400 RIDES ARE MISSING"),
-            (Verdict { without_fare: 1, ..GOOD }, false, "not every ride has a fare"),
+            (Verdict { wrong_fares: 1, ..GOOD }, false, "not every ride has its own fare"),
+            (Verdict { distinct: 100, in_pool: 1400, ..GOOD }, false, "the pool holds the rest"),
             (Verdict { acknowledged: 0, distinct: 0, ..GOOD }, false, "acknowledged no ride"),
             // the broker took it, only its acknowledgement was lost
             (Verdict { acknowledged: 1499, ..GOOD }, true, "published, but never acknowledged"),
