@@ -117,12 +117,13 @@ async fn play(args: &DemoArgs, component: PathBuf) -> Result<bool, Refusal> {
     let mut screen = Screen::new();
     let mut folder = folder(args)?;
     let peers = Peers::start(args.broker.as_ref(), args.endpoint.as_ref()).await?;
-    let job = peers.write_job(&folder, &component, args.key.as_deref()).map_err(failure)?;
+    let path = peers.write_job(&folder, &component, args.key.as_deref()).map_err(failure)?;
+    let job = tokio::task::block_in_place(|| super::run::load(&path)).map_err(|problems| (2, problems))?;
     screen.say(&intro(args, &peers, &folder));
     screen.say("");
     // dropping the show drops peers; the folder goes last
     let show = tokio::select! {
-        show = Show::open(args, peers, &job, screen) => show?,
+        show = Show::open(args, peers, &path, job, screen) => show?,
         () = stop.cancelled() => return Ok(true),
     };
     show.run(args, &stop, &mut folder).await
@@ -149,7 +150,7 @@ fn intro(args: &DemoArgs, peers: &Peers, folder: &Folder) -> String {
            received   rides in the pool, from then on acknowledged to the broker\n  \
            scored     rides the endpoint has answered\n  \
            delivered  rows the receiver got\n  \
-           in pool    rides that wait for their score\n\n",
+           in pool    rows that wait for their score, or scored, for the broker\n\n",
         rate = args.rate,
         seconds = args.seconds,
         broker = peers.broker_url,

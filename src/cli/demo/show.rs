@@ -15,13 +15,13 @@ use super::screen::{Numbers, Screen};
 use super::verdict::Verdict;
 use super::{DemoArgs, Refusal, failure};
 use crate::cli::journal::{ledger, number, verified};
-use crate::cli::run::load;
 use crate::demo::client::{Feed, Receiver};
 use crate::demo::fleet::Fleet;
 use crate::demo::folder::Folder;
 use crate::demo::tally::Tally;
+use crate::job::Job;
 use crate::journal::Status;
-use crate::pipeline::{Pipeline, Snapshot};
+use crate::pipeline::{Pipeline, Prepared, Snapshot};
 use crate::time::Clock;
 
 /// Rides that are told apart: what the longest and fastest run publishes.
@@ -72,9 +72,14 @@ impl Show {
     /// Connects receiver and fleet, and starts the job.
     ///
     /// # Errors
-    /// 2 for a mistake that shows in the job, 1 for anything else that keeps it from starting.
-    pub async fn open(args: &DemoArgs, peers: Peers, job: &Path, screen: Screen) -> Result<Show, Refusal> {
-        let (loaded, prepared) = tokio::task::block_in_place(|| load(job)).map_err(|problems| (2, problems))?;
+    /// What keeps them from starting.
+    pub async fn open(
+        args: &DemoArgs,
+        peers: Peers,
+        path: &Path,
+        (job, prepared): (Job, Prepared),
+        screen: Screen,
+    ) -> Result<Show, Refusal> {
         let tally = Arc::new(Mutex::new(Tally::new(args.seed, RIDES_MAX, peers.endpoint.is_some())));
         let sink = tally.clone();
         let name = |who: &str| format!("forebay-demo-{who}-{:08x}", fastrand::u32(..));
@@ -89,11 +94,11 @@ impl Show {
             )));
         }
         let feed = Feed::connect(&name("fleet"), &peers.host, peers.port);
-        let pipeline = Pipeline::start(&loaded, prepared, Clock::Real).await.map_err(failure)?;
+        let pipeline = Pipeline::start(&job, prepared, Clock::Real).await.map_err(failure)?;
         let now = Instant::now();
         let show = Show {
-            job: job.to_owned(),
-            pool: loaded.journal.path.clone(),
+            job: path.to_owned(),
+            pool: job.journal.path.clone(),
             peers,
             pipeline,
             fleet: Fleet::new(args.seed),
@@ -204,11 +209,7 @@ impl Show {
                 let is_away = snapshot.trouble.iter().any(|t| t.starts_with("function "));
                 if !is_away || moved.elapsed() > GIVE_UP_AWAY {
                     self.status();
-                    self.say(&format!(
-                        "-- nothing came for {} s; {} rides are still in the pool",
-                        moved.elapsed().as_secs(),
-                        number(snapshot.pending)
-                    ));
+                    self.say(&format!("nothing came for {} s; giving up on the rest", moved.elapsed().as_secs()));
                     snapshot.trouble.iter().for_each(|t| self.screen.say(&format!("   {t}")));
                     return Ok(());
                 }
@@ -258,10 +259,9 @@ impl Show {
         let is_good = report(&mut self.screen, &self.feed, &self.tally, &self.pool)?;
         if !is_good {
             folder.keep();
-            let job = self.job.display();
-            self.screen.say(&format!(
-                "\nlook into it: forebay journal status --job {job}\n              forebay journal dead-letters ls --job {job}"
-            ));
+            let (forebay, job) = (program(), self.job.display());
+            self.screen
+                .say(&format!("\nlook into it\n  {forebay} journal status --job {job}\n  {forebay} journal dead-letters ls --job {job}"));
         } else if !folder.is_temporary() {
             self.screen.say(&format!("\njob file and pool stay in {}", folder.path().display()));
         }
@@ -307,6 +307,12 @@ impl Show {
         tokio::task::block_in_place(|| self.pipeline.snapshot())
     }
 
+    /// Rows that wait in the pool: rides for their score, scored ones for the broker.
+    fn in_pool(&self) -> u64 {
+        let status = tokio::task::block_in_place(|| self.pipeline.journal().status());
+        status.map_or(0, |status| waiting(&status))
+    }
+
     fn tally<T>(&self, of: impl FnOnce(&Tally) -> T) -> T {
         of(&self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -344,7 +350,7 @@ impl Show {
             received: snapshot.received,
             scored: snapshot.scored,
             delivered: self.tally(Tally::rows),
-            pending: snapshot.pending,
+            pending: self.in_pool(),
             endpoint,
         });
     }
@@ -353,6 +359,11 @@ impl Show {
 /// How this program was called.
 fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "forebay".to_owned())
+}
+
+/// What all consumers together have not done; a row waits for one of them at a time.
+fn waiting(status: &Status) -> u64 {
+    status.consumers.iter().map(|c| c.pending).sum()
 }
 
 fn verdict(feed: &Feed, tally: &Mutex<Tally>, status: &Status) -> Verdict {
@@ -364,7 +375,7 @@ fn verdict(feed: &Feed, tally: &Mutex<Tally>, status: &Status) -> Verdict {
         repeats: tally.repeats(),
         wrong_fares: tally.wrong_fares(),
         foreign: tally.foreign(),
-        in_pool: status.consumers.iter().map(|c| c.pending).sum(),
+        in_pool: waiting(status),
     }
 }
 
