@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod demo;
 pub mod eval;
 pub mod journal;
 pub mod run;
@@ -30,6 +31,8 @@ pub struct Cli {
 enum Command {
     /// Run a job until stopped
     Run(run::RunArgs),
+    /// Run the taxi job with everything embedded: broker, fleet, endpoint, an outage, the ledger
+    Demo(demo::DemoArgs),
     /// Validate a job, compile its query, print the plan and the signatures
     Check(check::CheckArgs),
     /// Run a query over finite files in event time and print the rows
@@ -57,6 +60,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run(args) => run::run(&args),
+            Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Eval(args) => eval::run(args),
             Command::Test(args) => test::run(args),

@@ -4,3 +4,5 @@ pub mod broker;
 pub mod client;
 pub mod endpoint;
 pub mod fleet;
+pub mod folder;
+pub mod tally;

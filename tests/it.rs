@@ -10,6 +10,8 @@ mod cases;
 mod cli;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/demo.rs"]
+mod demo;
 #[path = "it/end_to_end.rs"]
 mod end_to_end;
 #[path = "it/harness.rs"]

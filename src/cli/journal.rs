@@ -158,7 +158,8 @@ pub fn ledger(status: &Status) -> String {
     out
 }
 
-fn verified(pool: &Path) -> Result<String, (u8, String)> {
+/// Checks the whole pool: a line that says so, or exit code and problems.
+pub(super) fn verified(pool: &Path) -> Result<String, (u8, String)> {
     let report = verify(pool).map_err(failure)?;
     let summary = format!(
         "{} segments, {} records, {}, {} quarantined",

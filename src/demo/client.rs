@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{AsyncClient, BrokerSessionResumePolicy, Event, Incoming, MqttOptions, PublishOptions};
+use rumqttc::{AsyncClient, BrokerSessionResumePolicy, Event, Incoming, MqttOptions, NetworkOptions, PublishOptions};
 use tokio::task::JoinHandle;
 
 /// Messages that wait inside the client before `send` has to wait.
@@ -23,6 +23,10 @@ fn options(id: &str, host: &str, port: u16) -> MqttOptions {
     let mut options = MqttOptions::new(id, (host.to_owned(), port));
     options.set_keep_alive(30);
     options.set_max_packet_size(Some(PACKET_BYTES_MAX));
+    // acknowledgements are small: held back for the peer's delayed ones they would come a few in 40 ms
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     options
 }
 

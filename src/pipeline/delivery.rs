@@ -97,11 +97,21 @@ impl Deliverer {
     /// The next rows and what goes with them; `None` when the journal closed.
     fn read(&mut self, waiting: &mut Pending) -> Result<Option<(Arc<Rows>, Pending)>, PipelineError> {
         let mut pending = std::mem::take(waiting);
-        let rows = match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
+        let full = pending.read + READ_MAX as u64;
+        let mut rows = match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
             Read::Closed => return Ok(None),
             Read::Idle => Rows { columns: self.flow.columns.clone(), batch: Batch::default() },
             found => self.rows(&found, &mut pending)?,
         };
+        // A read ends with its segment, and segments are as small as the commits that wrote them. Delivered one by one,
+        // a backlog would leave no faster than it came in.
+        while !rows.batch.is_empty() && pending.read < full {
+            let room = usize::try_from(full - pending.read).unwrap_or(READ_MAX);
+            match self.reader.next(room, Instant::now())? {
+                Read::Closed | Read::Idle => break,
+                found => rows.batch.append(&mut self.rows(&found, &mut pending)?.batch),
+            }
+        }
         Ok(Some((Arc::new(rows), pending)))
     }
 

@@ -121,6 +121,7 @@ impl Watched {
                 match stats.alarm() {
                     Some(alarm) => problems.push(format!("input {name}: {alarm}")),
                     None if !stats.is_connected() => problems.push(format!("input {name}: not connected yet")),
+                    None if !stats.is_subscribed() => problems.push(format!("input {name}: not subscribed yet")),
                     None => {}
                 }
             }
@@ -176,7 +177,7 @@ impl Watched {
                     "1 while the broker has accepted the connection and the subscription",
                     Gauge,
                     &of,
-                    f64::from(u8::from(s.is_connected())),
+                    f64::from(u8::from(s.is_connected() && s.is_subscribed())),
                 );
                 add("source_connects", "connections made", Counter, &of, n(&s.connects));
                 add("source_disconnects", "connections lost", Counter, &of, n(&s.disconnects));

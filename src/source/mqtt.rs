@@ -281,10 +281,11 @@ impl Receiver {
                 tracing::warn!(source = self.who, "the broker had lost our session; subscribing again");
             }
             self.is_subscribed = false;
+            self.stats.set_subscribed(false);
         }
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
-        self.stats.set_connected(self.is_subscribed);
+        self.stats.set_connected(true);
         if !self.is_subscribed {
             self.subscribe(client);
         }
@@ -394,7 +395,7 @@ impl Receiver {
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;
-            self.stats.set_connected(true);
+            self.stats.set_subscribed(true);
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
             let text =

@@ -37,8 +37,10 @@ pub(super) async fn serve(stream: TcpStream, shared: Shared) {
     let mut packets = Packets { read, buffer: BytesMut::new(), max };
     let Ok(Ok(Some(Packet::Connect(connect, _, auth)))) = tokio::time::timeout(HELLO_TIMEOUT, packets.next()).await else { return };
     let properties = connect.properties.unwrap_or_default();
+    // who brings no name gets one
+    let assigned = connect.client_id.is_empty().then(|| format!("anonymous-{:016x}", fastrand::u64(..)));
     let client = Client {
-        id: connect.client_id,
+        id: assigned.clone().unwrap_or(connect.client_id),
         clean_start: connect.clean_start,
         is_persistent: properties.session_expiry_interval.unwrap_or(0) > 0,
         receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
@@ -46,12 +48,10 @@ pub(super) async fn serve(stream: TcpStream, shared: Shared) {
     };
     let answer = if !is_allowed(&shared, &auth) {
         Err(ConnectReturnCode::BadUserNamePassword)
-    } else if client.id.is_empty() {
-        Err(ConnectReturnCode::ClientIdentifierNotValid)
     } else {
         lock(&shared).connect(&client).ok_or(ConnectReturnCode::QuotaExceeded)
     };
-    let connack = Packet::ConnAck(connack(&shared, answer));
+    let connack = Packet::ConnAck(connack(&shared, answer, assigned));
     let mut hello = BytesMut::new();
     if connack.write(&mut hello, None).is_err() || write.write_all(&hello).await.is_err() {
         return;
@@ -82,7 +82,7 @@ fn is_allowed(shared: &Shared, auth: &ConnectAuth) -> bool {
         }
 }
 
-fn connack(shared: &Shared, answer: Result<(u64, bool), ConnectReturnCode>) -> ConnAck {
+fn connack(shared: &Shared, answer: Result<(u64, bool), ConnectReturnCode>, assigned: Option<String>) -> ConnAck {
     let hub = lock(shared);
     match answer {
         Err(code) => ConnAck { session_present: false, code, properties: None },
@@ -93,7 +93,7 @@ fn connack(shared: &Shared, answer: Result<(u64, bool), ConnectReturnCode>) -> C
                 max_qos: Some(1),
                 retain_available: None,
                 max_packet_size: hub.options.packet_bytes_max,
-                assigned_client_identifier: None,
+                assigned_client_identifier: assigned,
                 topic_alias_max: None,
                 reason_string: None,
                 user_properties: Vec::new(),
