@@ -50,7 +50,7 @@ struct Alarm {
 }
 
 impl SourceStats {
-    /// Whether the broker has accepted the connection and the subscription, and the connection still stands.
+    /// Whether the broker has accepted the connection and it still stands.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }
