@@ -1,6 +1,6 @@
 //! Payload bytes to events, and events to the fields that a query reads.
 //!
-//! In: MQTT payloads, then the stored events they were split into. Out: [`split`] gives events of which each is exactly
+//! In: MQTT payloads, then the stored events they were split into. Out: [`split()`] gives events of which each is exactly
 //! one checked JSON object; [`Decoder`] fills the slots of a row with the fields asked for. Invariant: what `split` let
 //! through, a `Decoder` reads. Not here: event time and its policies (`engine`), storing events (`journal`).
 

@@ -3,6 +3,9 @@
 //!
 //! The modules, in flow order; each may use only those above it, and `pipeline` alone sees every stage.
 
+// `make doc` documents private items too: the book is for who works on the crate
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod time;
 pub mod value;
 pub mod batch;

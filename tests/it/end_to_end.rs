@@ -268,6 +268,25 @@ fn a_bad_payload_becomes_a_dead_letter_and_the_next_one_is_processed() {
 }
 
 #[test]
+fn a_query_reads_topic_and_user_properties() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let query = "SELECT n, GetMetadataPropertyValue(rides, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(rides, '[User].[site]') AS site,
+        GetMetadataPropertyValue(rides, '[User].[absent]') AS absent, GetMetadataPropertyValue(rides, 'Mqtt.Qos') AS qos INTO plain FROM rides";
+    let path = job(dir.path(), &broker, query, &[], &["plain"], "");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/plain");
+    let forebay = Forebay::run(&path);
+    let mut message = crate::support::Message::new("taxi/7/rides", "{\"n\":1}");
+    message.properties.push(("site".to_owned(), "north".to_owned()));
+    runtime.block_on(crate::support::publish(&broker.url(), vec![message]));
+    until("the row", || (!seen.lock().expect("seen").is_empty()).then_some(()));
+    let row = seen.lock().expect("seen")[0].1.clone();
+    assert_eq!(row, serde_json::json!({"n": 1, "topic": "taxi/7/rides", "site": "north", "absent": null, "qos": 1}));
+    forebay.stop();
+}
+
+#[test]
 fn tumbling_windows_close_on_a_quiet_device_and_survive_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
     let runtime = runtime();
