@@ -57,7 +57,10 @@ pub fn run() {
 
     let sizes: usize = (0..1000).scan(fleet(), |fleet, _| Some(fleet.ride(now()).payload.len())).sum();
     println!("end to end: {events} events of about {} bytes, QoS 1, from mosquitto's queue", sizes / 1000);
-    println!("{:<9} {:>9} {:>8} {:>10} {:>9} {:>10} {:>9} {:>8}", "", "events/s", "CPU s/M", "peak MB", "steady MB", "written B", "pool MB", "rows");
+    println!(
+        "{:<9} {:>9} {:>8} {:>10} {:>9} {:>10} {:>9} {:>8}",
+        "", "events/s", "CPU s/M", "peak MB", "steady MB", "written B", "pool MB", "rows"
+    );
     let mut pairs = Vec::new();
     for round in 0..ROUNDS {
         let baseline = place.baseline();
@@ -160,7 +163,9 @@ impl Place {
         });
         let seconds = start.elapsed().as_secs_f64();
         let expected = (self.events + 1) as f64;
-        until("the last commit", Duration::from_millis(10), || (forebay.metric("forebay_output_delivered_total") >= expected).then_some(()));
+        until("the last commit", Duration::from_millis(10), || {
+            (forebay.metric("forebay_output_delivered_total") >= expected).then_some(())
+        });
         let used = usage(forebay.pid()).since(&before);
         std::thread::sleep(Duration::from_secs(2));
         let steady_mb = usage(forebay.pid()).resident_mb;
