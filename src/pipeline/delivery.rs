@@ -30,7 +30,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 const COMMIT_IDLE: Duration = Duration::from_secs(1);
 
 /// Commits under way that were not yet confirmed: with one alone, delivery would go at the pace of the commit interval.
-const RECEIPTS_MAX: usize = 16;
+/// So many times `READ_MAX` rows, or those of one interval, may be delivered again after a crash.
+const RECEIPTS_MAX: usize = 8;
 
 /// One statement's way to its output.
 #[derive(Debug)]
