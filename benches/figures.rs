@@ -1,17 +1,25 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
 //! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
+//!
+//! `cargo bench --bench figures -- end-to-end` or `-- micro` runs one half; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
+
+#[path = "figures/baseline.rs"]
+mod baseline;
 #[path = "figures/end_to_end.rs"]
 mod end_to_end;
 #[path = "figures/micro.rs"]
 mod micro;
+#[path = "figures/peers.rs"]
+mod peers;
 #[path = "figures/process.rs"]
 mod process;
 
 fn main() {
     // the baseline runs in a process of its own, so that its CPU and memory can be told from ours
-    if let Ok(role) = std::env::var("FOREBAY_BENCH_ROLE") {
-        return end_to_end::baseline(&role);
+    if let Ok(role) = std::env::var(baseline::ROLE) {
+        return baseline::run(&role);
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));

@@ -30,3 +30,10 @@ pub fn usage(pid: u32) -> Usage {
     let written = io.lines().find_map(|l| l.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0.0);
     Usage { cpu_s: cpu / TICKS, resident_mb: kb("VmRSS:") / 1024.0, resident_peak_mb: kb("VmHWM:") / 1024.0, written_bytes: written }
 }
+
+impl Usage {
+    /// CPU and writes since `before`; memory as it is now.
+    pub fn since(self, before: &Usage) -> Usage {
+        Usage { cpu_s: self.cpu_s - before.cpu_s, written_bytes: self.written_bytes - before.written_bytes, ..self }
+    }
+}

@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 
 /// Messages that wait inside the client before `send` has to wait.
 const QUEUE: usize = 1000;
+/// Messages on their way to the broker at once.
+const IN_FLIGHT_MAX: u16 = 256;
 /// Largest message either end takes, bytes.
 const PACKET_BYTES_MAX: u32 = 4 << 20;
 /// Pause before another try to connect.
@@ -27,6 +29,8 @@ fn options(id: &str, host: &str, port: u16) -> MqttOptions {
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
+    // the client keeps a place for each and looks through all of them again and again
+    options.set_outgoing_inflight_upper_limit(IN_FLIGHT_MAX);
     options
 }
 

@@ -4,6 +4,7 @@
 //! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not here:
 //! how an output delivers, statements with state or external calls (`consumer`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// A position that moved without rows to deliver is committed this often.
 const COMMIT_IDLE: Duration = Duration::from_secs(1);
+
+/// Commits under way that were not yet confirmed: with one alone, delivery would go at the pace of the commit interval.
+/// So many times `READ_MAX` rows, or those of one interval, may be delivered again after a crash.
+const RECEIPTS_MAX: usize = 8;
 
 /// One statement's way to its output.
 #[derive(Debug)]
@@ -59,7 +64,7 @@ impl Deliverer {
     /// # Errors
     /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
     pub fn run(mut self) -> Result<(), PipelineError> {
-        let mut last: Option<Receipt> = None;
+        let mut receipts: VecDeque<Receipt> = VecDeque::new();
         let mut committed = Instant::now();
         let mut waiting = Pending::default();
         while !self.flow.stop.is_set() {
@@ -77,16 +82,18 @@ impl Deliverer {
                 waiting = pending;
                 continue;
             }
-            if let Some(receipt) = last.take() {
-                receipt.wait()?;
+            receipts.push_back(self.commit(pending));
+            if receipts.len() > RECEIPTS_MAX
+                && let Some(oldest) = receipts.pop_front()
+            {
+                oldest.wait()?;
             }
-            last = Some(self.commit(pending));
             committed = Instant::now();
         }
         if waiting.read > 0 {
-            last = Some(self.commit(waiting));
+            receipts.push_back(self.commit(waiting));
         }
-        last.map_or(Ok(()), |receipt| Ok(receipt.wait()?))
+        receipts.into_iter().try_for_each(|receipt| Ok(receipt.wait()?))
     }
 
     fn commit(&self, pending: Pending) -> Receipt {

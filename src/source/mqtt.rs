@@ -25,7 +25,7 @@ use super::intern::Interner;
 use super::link::Link;
 use super::poison::Poison;
 use super::redelivery::{RecentRecord, Recognition, Seen};
-use super::session::NothingInFlight;
+use super::session::{NothingInFlight, OUTGOING_MAX};
 use super::socket::Collecting;
 use super::stats::{SourceStats, Until, add};
 use super::{Arrivals, Arrived, MqttSourceConfig};
@@ -257,6 +257,7 @@ impl Receiver {
         options.set_session_store(NothingInFlight { session_expiry_seconds: expiry });
         options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
         options.set_ack_mode(AckMode::Manual);
+        options.set_outgoing_inflight_upper_limit(OUTGOING_MAX);
         options.set_receive_maximum(Some(config.receive_maximum));
         options.set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(config.payload_bytes_max.saturating_add(PACKET_OVERHEAD)));
         options.set_max_request_batch(READ_BATCH_MAX);

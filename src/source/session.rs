@@ -8,6 +8,10 @@ use rumqttc::{PersistedAckMode, PersistedSession, SessionStore, SessionStoreErro
 
 type Answer<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
 
+/// Packet ids of our own that the client keeps room for. Only subscriptions need one; with the default of 65,535 it keeps
+/// 10 MB and looks through all of it at every acknowledgement.
+pub(super) const OUTGOING_MAX: u16 = 16;
+
 #[derive(Debug)]
 pub(super) struct NothingInFlight {
     pub session_expiry_seconds: u32,
@@ -20,7 +24,7 @@ impl SessionStore for NothingInFlight {
             client_id: key.client_id().to_owned(),
             clean_start: false,
             session_expiry_interval: Some(self.session_expiry_seconds),
-            outgoing_inflight_upper_limit: None,
+            outgoing_inflight_upper_limit: Some(OUTGOING_MAX),
             ack_mode: PersistedAckMode::Manual,
             last_pkid: 0,
             last_puback: 0,
