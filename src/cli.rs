@@ -10,7 +10,6 @@ use clap::{Parser, Subcommand};
 pub mod check;
 pub mod demo;
 pub mod eval;
-mod finite;
 pub mod journal;
 pub mod run;
 pub mod test;
@@ -63,8 +62,8 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
-            Command::Eval(args) => eval::run(&args),
-            Command::Test(args) => test::run(&args),
+            Command::Eval(args) => eval::run(args),
+            Command::Test(args) => test::run(args),
             Command::Udf(command) => udf::run(command),
             Command::Journal(command) => journal::run(&command),
         }

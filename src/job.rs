@@ -108,6 +108,14 @@ pub enum OutOfOrderPolicy {
 /// # Errors
 /// Every problem found.
 pub fn load(path: &Path) -> Result<Job, Diagnostics> {
+    read(&text(path)?, path, true)
+}
+
+/// Reads a job file and checks nothing but that it can be one.
+///
+/// # Errors
+/// One problem: it cannot be read, is no text, or is far too long.
+pub fn text(path: &Path) -> Result<String, Diagnostics> {
     let refused = |title: String, help: &str| {
         let mut refused = Diagnostics::new(path.display().to_string(), "");
         refused.push(Diagnostic::error(title, None).help(help));
@@ -126,7 +134,7 @@ pub fn load(path: &Path) -> Result<Job, Diagnostics> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(refused(format!("the job file is longer than {FILE_BYTES_MAX} bytes"), "check that it is the right file"));
     }
-    read(&text, path, true)
+    Ok(text)
 }
 
 /// Checks the text of a job file; `path` is its place, to which its paths are relative. Looks at no other file.
@@ -264,19 +272,26 @@ impl Job {
 
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.passwords().chain(self.keys())
+    }
+
+    fn passwords(&self) -> impl Iterator<Item = &Secret> {
         let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
             InputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
             InputKind::File(_) => None,
-        });
-        let functions = self.functions.iter().filter_map(|function| match &function.kind {
-            FunctionKind::AzureMl(endpoint) => endpoint.key.as_ref(),
-            FunctionKind::Wasm(_) => None,
         });
         let outputs = self.outputs.iter().filter_map(|output| match &output.kind {
             OutputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
             OutputKind::File(_) | OutputKind::Stdout => None,
         });
-        inputs.chain(functions).chain(outputs)
+        inputs.chain(outputs)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Secret> {
+        self.functions.iter().filter_map(|function| match &function.kind {
+            FunctionKind::AzureMl(endpoint) => endpoint.key.as_ref(),
+            FunctionKind::Wasm(_) => None,
+        })
     }
 
     /// Reads every secret once, to find what is missing before the job starts.
@@ -285,9 +300,10 @@ impl Job {
     /// A problem for each secret that cannot be read, at its place in the job file.
     pub fn check_secrets(&self) -> Result<(), Diagnostics> {
         let mut errors = self.problems();
-        for secret in self.secrets() {
-            if let Err(error) = secret.read() {
-                errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be read").help(error.help()));
+        let passwords = self.passwords().map(|secret| (secret, secret.read()));
+        for (secret, read) in passwords.chain(self.keys().map(|secret| (secret, secret.read_key()))) {
+            if let Err(error) = read {
+                errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be used").help(error.help()));
             }
         }
         errors.into_result(())

@@ -26,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use smol_str::SmolStr;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::Job;
@@ -95,6 +96,11 @@ impl Pipeline {
     /// What keeps the job from starting; nothing runs then.
     pub async fn start(job: &Job, prepared: Prepared, clock: Clock) -> Result<Pipeline, PipelineError> {
         let journal = tokio::task::block_in_place(|| Journal::open(journal_config(job, &clock)))?;
+        // before any stage: a port that is taken must not leave a half-started job behind
+        let listener = match job.metrics.enabled {
+            true => Some(telemetry::bind(job.metrics.listen).await?),
+            false => None,
+        };
         let health = Arc::new(Health::default());
         let stop = Stop::default();
         let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings));
@@ -115,7 +121,7 @@ impl Pipeline {
         let (sources, intakes) = stages::sources(job, &journal, &clock, &watched, &health)?;
 
         let serving = CancellationToken::new();
-        let metrics = serve(job, &watched, &serving).await?;
+        let metrics = listener.map(|listener| serve(listener, &watched, &serving)).transpose()?;
         tracing::info!(job = %job.name, pool = %journal.path().display(), "running");
         Ok(Pipeline {
             journal,
@@ -223,11 +229,7 @@ fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
     }
 }
 
-async fn serve(job: &Job, watched: &Arc<Watched>, serving: &CancellationToken) -> Result<Option<SocketAddr>, PipelineError> {
-    if !job.metrics.enabled {
-        return Ok(None);
-    }
-    let listener = telemetry::bind(job.metrics.listen).await?;
+fn serve(listener: TcpListener, watched: &Arc<Watched>, serving: &CancellationToken) -> Result<SocketAddr, PipelineError> {
     let address = listener.local_addr().map_err(|source| PipelineError::System { what: "the metrics port", source })?;
     let (watched, ended) = (watched.clone(), serving.clone().cancelled_owned());
     tokio::spawn(async move {
@@ -236,5 +238,5 @@ async fn serve(job: &Job, watched: &Arc<Watched>, serving: &CancellationToken) -
         }
     });
     tracing::info!("metrics on http://{address}/metrics");
-    Ok(Some(address))
+    Ok(address)
 }

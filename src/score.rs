@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Reason;
 use crate::value::Value;
 
-pub use describe::describe;
+pub use describe::{Given, describe, misfits};
 pub use http::fetch_swagger;
 pub use policy::Mode;
 pub use signature::{Signature, WrittenSignature};

@@ -10,6 +10,7 @@ pub mod connection;
 mod intern;
 mod link;
 pub mod mqtt;
+mod poison;
 pub mod redelivery;
 mod session;
 pub(crate) mod socket;
@@ -72,6 +73,28 @@ impl MqttSourceConfig {
             session_expected: false,
         }
     }
+
+    /// The first setting that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.topics.is_empty() {
+            return Err(ConfigError::NoTopics);
+        }
+        for filter in &self.topics {
+            if let Some(problem) = topic::filter_problem(filter) {
+                return Err(ConfigError::Topic { topic: filter.clone(), problem });
+            }
+        }
+        if self.qos > 1 {
+            return Err(ConfigError::Qos(self.qos));
+        }
+        let range = |name, value: u64, ok: bool, expected| if ok { Ok(()) } else { Err(ConfigError::Range { name, value, expected }) };
+        let payload = self.payload_bytes_max;
+        range("payload_bytes_max", payload.into(), (1..=256 << 20).contains(&payload), "1 byte to 256 MiB")?;
+        range("receive_maximum", self.receive_maximum.into(), self.receive_maximum > 0, "1 to 65535 messages")?;
+        let unacked = self.unacked_bytes_max;
+        range("unacked_bytes_max", unacked as u64, unacked >= payload as usize, "at least payload_bytes_max")?;
+        connection::CheckedBroker::new(self.broker.clone()).map(|_| ())
+    }
 }
 
 /// One message as it was received.
@@ -95,4 +118,28 @@ pub struct Arrivals {
     /// In receive order; never empty.
     pub messages: Vec<Arrived>,
     pub ack: AckToken,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> MqttSourceConfig {
+        MqttSourceConfig::new(BrokerConfig::new("mqtt://127.0.0.1:1", "c"), vec!["a/#".into()])
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert!(config().check().is_ok());
+        let with = |change: fn(&mut MqttSourceConfig)| {
+            let mut config = config();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        assert_eq!(with(|c| c.topics.clear()), ConfigError::NoTopics);
+        assert!(matches!(with(|c| c.topics = vec!["a#".into()]), ConfigError::Topic { .. }));
+        assert_eq!(with(|c| c.qos = 2), ConfigError::Qos(2));
+        assert!(matches!(with(|c| c.receive_maximum = 0), ConfigError::Range { name: "receive_maximum", .. }));
+        assert!(matches!(with(|c| c.unacked_bytes_max = 10), ConfigError::Range { name: "unacked_bytes_max", .. }));
+    }
 }

@@ -14,6 +14,7 @@ pub mod build;
 mod cache;
 mod component;
 mod convert;
+mod cpu_time;
 mod engine;
 mod host;
 mod imports;
@@ -37,7 +38,8 @@ pub use stats::{Failure, Stats};
 pub struct Limits {
     /// linear memory of one instance, all its memories together
     pub memory_bytes: usize,
-    /// wall-clock time of one call; exact to two ticks of 10 ms
+    /// time of one call: the first half on the wall, the second in processor time of its thread, so that a busy machine
+    /// does not count against it; exact to two ticks of 10 ms
     pub timeout: Duration,
     /// one result as the host holds it: text by its bytes, an element of a list or a field by some 40
     pub result_bytes_max: usize,
@@ -68,10 +70,10 @@ impl Default for Limits {
     }
 }
 
-/// Why a component cannot be used. All are found before the first row.
+/// Why a component cannot be used; [`UdfError::help`] says what to do. All are found before the first row.
 #[derive(Debug, thiserror::Error)]
 pub enum UdfError {
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} has {bytes} bytes; a component may have {max}")]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
@@ -89,7 +91,7 @@ pub enum UdfError {
         "{path}: no compiled code for it in {cache}, and this build has no compiler; run `forebay udf precompile` of a full build of the same version and copy its cache folder"
     )]
     NoCompiler { path: PathBuf, cache: String },
-    #[error("{path} asks for {imports}, which nobody provides; functions get no imports by default")]
+    #[error("{path} asks for {imports}, which nobody provides; functions get no imports by default: build it without")]
     UnknownImport { path: PathBuf, imports: String },
     #[error("{path} exports no functions")]
     NoFunctions { path: PathBuf },
@@ -105,4 +107,29 @@ pub enum UdfError {
     Engine(String),
     #[error("{path} does not become a component: {reason}")]
     Build { path: PathBuf, reason: String },
+}
+
+impl UdfError {
+    /// What to do about it, where the message does not say.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            UdfError::Read { .. } => Some("check the path and its permissions"),
+            UdfError::TooLarge { .. } => Some("check that it is the right file"),
+            UdfError::Compile { .. } => {
+                Some("the file is damaged or cut off, or needs what this version does not know: build or copy it again")
+            }
+            UdfError::NoFunctions { .. } => Some("let its world export one: `export add: func(a: s64, b: s64) -> s64;`"),
+            UdfError::NoSuchExport { .. } => Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one"),
+            UdfError::NotCallable { .. } => Some("give it parameters and a result of plain values"),
+            UdfError::Start { .. } => Some("`memory` in the job file raises its limit"),
+            UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
+            UdfError::NotWasm { .. }
+            | UdfError::CoreModule { .. }
+            | UdfError::CompiledCode { .. }
+            | UdfError::NoCompiler { .. }
+            | UdfError::UnknownImport { .. }
+            | UdfError::Collision { .. }
+            | UdfError::Build { .. } => None,
+        }
+    }
 }

@@ -4,14 +4,17 @@
 //! Invariant: nothing is changed and no row is sent; an endpoint is asked only for its description, and one that is away
 //! is no mistake. Not here: wording of problems (`diagnostic`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{AzureMlFunction, FunctionKind, InputKind, Job};
 use crate::pipeline::{Prepared, score_config};
-use crate::query::plan::explain;
-use crate::score::{Signature, describe, fetch_swagger};
+use crate::query::catalog::Shape;
+use crate::query::plan::{Expr, Node, explain};
+use crate::score::{Given, Signature, describe, fetch_swagger, misfits};
+use crate::value::Type;
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -29,63 +32,129 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn run(args: &CheckArgs) -> ExitCode {
     match super::run::load(&args.job) {
         Ok((job, prepared)) => {
-            print!("{}", report(&job, &prepared, args.offline));
-            println!("the job is valid");
-            ExitCode::SUCCESS
+            let (text, misfits) = report(&job, &prepared, args.offline);
+            print!("{text}");
+            if misfits.is_empty() {
+                println!("\nthe job is valid");
+                return ExitCode::SUCCESS;
+            }
+            eprint!("\n{misfits}");
+            ExitCode::from(2)
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            eprint!("{problems}");
             ExitCode::from(2)
         }
     }
 }
 
-fn report(job: &Job, prepared: &Prepared, offline: bool) -> String {
-    let mut out = format!("job {}, pool {}\n\nplan\n{}", job.name, job.journal.path.display(), indented(&explain(&prepared.plan)));
+/// The report, and what can never be sent to an endpoint, at its place in the query.
+fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics) {
+    let mut misfits = Diagnostics::new(job.query.display().to_string(), std::fs::read_to_string(&job.query).unwrap_or_default());
+    let mut out = format!("job {}, pool {}\n\nplan\n{}", job.name, shown(&job.journal.path), indented(&explain(&prepared.plan)));
     if !job.functions.is_empty() {
         out.push_str("\nfunctions\n");
     }
     for binding in &prepared.bindings {
-        let wit = binding.signature().map_or("", |s| s.text.as_str());
-        let params = binding.signature().map(|s| s.params.iter().map(|p| format!("{} {}", p.name, p.shape)).collect::<Vec<_>>().join(", "));
-        let result = binding.signature().map(|s| s.result.to_string()).unwrap_or_default();
-        out.push_str(&format!(
-            "  udf.{}({}) returns {result}\n    {wit}\n    from {}\n",
-            binding.name,
-            params.unwrap_or_default(),
-            binding.component.path().display()
-        ));
+        if let Some(signature) = binding.signature() {
+            let params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name, p.shape)).collect();
+            out.push_str(&format!("  udf.{}({})\n", binding.name, params.join(", ")));
+            out.push_str(&format!("    gives {}\n    WIT   {}\n", signature.result, signature.text));
+        }
+        out.push_str(&format!("    from  {}\n", shown(binding.component.path())));
     }
     for function in &job.functions {
         if let FunctionKind::AzureMl(endpoint) = &function.kind {
-            out.push_str(&format!(
-                "  udf.{} at {}\n{}",
-                function.name,
-                endpoint.url,
-                indented(&indented(&signature(&function.name, endpoint, offline)))
-            ));
+            let sent = sent(prepared, &function.name);
+            let signature = signature(&function.name, endpoint, offline).map_or_else(
+                |why| why,
+                |(before, signature)| {
+                    misfits.items.extend(sent.iter().flat_map(|sent| complaints(&function.name, &signature, sent)));
+                    before + &sent.iter().map(|sent| describe(&signature, &sent.values)).collect::<String>()
+                },
+            );
+            out.push_str(&format!("  udf.{}\n    at    {}\n{}", function.name, endpoint.url, indented(&indented(&signature))));
         }
     }
     for warning in &prepared.warnings {
-        out.push_str(&format!("\n{warning}\n"));
+        out.push_str(&format!("\n{warning}"));
     }
     if job.inputs.iter().any(|i| matches!(i.kind, InputKind::Mqtt(_))) {
         out.push_str("\nnote: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;\n      mosquitto keeps 1,000 for a client unless max_queued_messages is raised\n");
     }
-    out
+    misfits.sort();
+    (out, misfits)
 }
 
-/// The endpoint's signature in words, or why it is not known now.
-fn signature(name: &str, endpoint: &AzureMlFunction, offline: bool) -> String {
-    let config = match score_config(name, endpoint) {
-        Ok(config) => config,
-        Err(error) => return format!("its signature is wrong: {error}\n"),
+/// A form in which rows go to an endpoint, as far as it is known.
+#[derive(Default)]
+struct Sent {
+    values: Vec<Given>,
+    /// The call in the query.
+    at: Option<Span>,
+}
+
+/// What the statements send to an endpoint, each form once; one that nothing is known of when there is no other.
+fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
+    let mut forms: Vec<Sent> = Vec::new();
+    for part in prepared.plan.statements.iter().flat_map(|s| &s.parts) {
+        let Some(call) = part.external.as_ref().filter(|call| call.function == function) else { continue };
+        let Node::Project { exprs, input } = &part.root else { continue };
+        let values = exprs.last().map(|argument| form(argument, input, prepared)).unwrap_or_default();
+        if !values.is_empty() && !forms.iter().any(|known| known.values == values) {
+            forms.push(Sent { values, at: Some(call.span) });
+        }
+    }
+    if forms.is_empty() { vec![Sent::default()] } else { forms }
+}
+
+fn complaints(function: &str, signature: &Signature, sent: &Sent) -> Vec<Diagnostic> {
+    let complaint = |why: String| {
+        let error = Diagnostic::error(format!("`udf.{function}` never takes this: {why}"), sent.at).label("no row of it can be sent");
+        error.help("correct the query, or the signature in the job file where it is written there; types are above")
     };
-    if let Some(signature) = &config.signature {
-        return describe(signature, &[]);
+    misfits(signature, &sent.values).into_iter().map(complaint).collect()
+}
+
+/// `rows`: what gives the rows that the expression reads.
+fn form(argument: &Expr, rows: &Node, prepared: &Prepared) -> Vec<Given> {
+    match argument {
+        Expr::Record(fields) => fields.iter().map(|(name, e)| (Some(name.clone()), kind(e, rows, prepared))).collect(),
+        Expr::Udf { index, .. } => match prepared.bindings.get(*index).and_then(|b| b.signature()).map(|s| &s.result) {
+            Some(Shape::Tuple(items)) => items.iter().map(|shape| (None, shape.kind())).collect(),
+            // as `udf` names them to a query
+            Some(Shape::Record(fields)) => fields.iter().map(|(name, shape)| (Some(name.replace('-', "_").into()), shape.kind())).collect(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// The type of an expression that has the same for every row.
+fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
+    match e {
+        Expr::Slot(slot) => match rows {
+            Node::Project { exprs, input } => exprs.get(*slot).and_then(|e| kind(e, input, prepared)),
+            Node::Filter { input, .. } => kind(e, input, prepared),
+            _ => None,
+        },
+        Expr::Const(value) => value.kind(),
+        Expr::Time | Expr::Arrival => Some(Type::DateTime),
+        Expr::Cast { ty, .. } => Some(*ty),
+        Expr::Builtin { function, .. } => function.returns,
+        Expr::Udf { index, .. } => prepared.bindings.get(*index).and_then(|b| b.signature()).and_then(|s| s.result.kind()),
+        _ => None,
+    }
+}
+
+/// The endpoint's signature and what to say before it; or why it is not known now.
+fn signature(name: &str, endpoint: &AzureMlFunction, offline: bool) -> Result<(String, Signature), String> {
+    let config = score_config(name, endpoint).map_err(|error| format!("its signature is wrong: {error}\n"))?;
+    if let Some(signature) = config.signature {
+        return Ok((String::new(), signature));
     }
     if offline {
-        return "its signature was not asked for (--offline)\n".to_owned();
+        return Err("its signature was not asked for (--offline)\n".to_owned());
     }
     let fetched = super::run::runtime().map_err(|e| e.to_string()).and_then(|runtime| {
         runtime.block_on(async {
@@ -93,14 +162,31 @@ fn signature(name: &str, endpoint: &AzureMlFunction, offline: bool) -> String {
         })
     });
     match fetched {
-        Ok(Some((_, signature))) => describe(&signature, &[]),
-        Ok(None) => format!(
-            "it publishes no description, so nothing is checked or converted before sending\n{}",
-            describe(&Signature::untyped(), &[])
-        ),
-        Err(error) => {
-            format!("its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n")
+        Ok(Some((_, signature))) => Ok((String::new(), signature)),
+        Ok(None) => {
+            let before = "it publishes no description, so nothing is checked or converted before sending\n";
+            Ok((before.to_owned(), Signature::untyped()))
         }
+        Err(error) => {
+            Err(format!("its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n"))
+        }
+    }
+}
+
+/// A path as a person would type it here: without `..`, from the current folder when it lies inside.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().and_then(|dir| dir.canonicalize());
+    // a pool may not be there yet, its folder is
+    let whole = path.canonicalize().or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folder.canonicalize().map(|folder| folder.join(name))
+        }
+        _ => Ok(path.to_owned()),
+    });
+    match (here, whole) {
+        (Ok(here), Ok(whole)) => whole.strip_prefix(&here).unwrap_or(&whole).display().to_string(),
+        _ => path.display().to_string(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `forebay eval`: run a query over finite files in event time and print the rows.
 //!
 //! In: a query and files. Out: one JSON object a row on standard output, messages on standard error. Exit codes: 0 done,
-//! 2 does not compile, 3 stopped by a runtime error, 1 anything else. Not here: the run itself (`finite`).
+//! 2 the query or the job file is wrong, 3 stopped by a runtime error, 1 anything else. Not here: the run itself (`finite`).
+
+pub mod finite;
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,13 +14,13 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::Args;
 
-use super::finite::{Event, FiniteRun, Policies, RunError};
 use super::test::OutOfOrder;
 use crate::batch::write_row_json;
 use crate::decode::{Decoder, split};
 use crate::engine::OnError;
 use crate::time::Timestamp;
 use crate::value::{Value, write_json_text};
+use finite::{Event, FiniteRun, Policies, RunError};
 
 #[derive(Debug, Args)]
 pub struct EvalArgs {
@@ -31,10 +33,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
     pub reference: Vec<(String, PathBuf)>,
     /// How late an event may arrive, in seconds; -1 for any time
-    #[arg(long, value_name = "S", default_value_t = 5, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    #[arg(long, value_name = "S", default_value_t = 5, allow_negative_numbers = true, value_parser = late)]
     pub late_tolerance: i64,
     /// How far out of order events are put back, in seconds
-    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true, value_parser = seconds)]
     pub out_of_order_tolerance: i64,
     /// What becomes of events beyond a tolerance
     #[arg(long, value_name = "POLICY", default_value = "adjust")]
@@ -67,6 +69,15 @@ impl From<OnErrorArg> for OnError {
     }
 }
 
+fn seconds(text: &str) -> Result<i64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds >= 0);
+    seconds.ok_or_else(|| "write a whole number of seconds, as in 5".to_owned())
+}
+
+fn late(text: &str) -> Result<i64, String> {
+    if text == "-1" { Ok(-1) } else { seconds(text).map_err(|e| e + ", or -1 for any time") }
+}
+
 /// `NAME=FILE`
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
@@ -78,8 +89,8 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 /// Why a run gave no or not all rows.
 #[derive(Debug, thiserror::Error)]
 enum EvalError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be read: {source}; {}", .help)]
+    File { path: PathBuf, source: io::Error, help: &'static str },
     #[error("{0}")]
     Input(String),
     #[error(transparent)]
@@ -99,9 +110,9 @@ impl EvalError {
 }
 
 /// Runs the command.
-pub fn run(args: &EvalArgs) -> ExitCode {
+pub fn run(args: EvalArgs) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = eval(args, &mut out).and_then(|()| out.flush().map_err(EvalError::Output));
+    let done = eval(&args, &mut out).and_then(|()| out.flush().map_err(EvalError::Output));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // a reader that is gone has seen what it wanted
@@ -167,7 +178,8 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), EvalError> {
 
 /// The text of the query and the name shown in errors.
 fn query(given: &str) -> Result<(String, String), EvalError> {
-    let read = |path: &str, source| EvalError::File { path: path.into(), source };
+    let help = "give a file with a query, `-` for standard input, or the query itself";
+    let read = |path: &str, source| EvalError::File { path: path.into(), source, help };
     if given == "-" {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map_err(|e| read("standard input", e))?;
@@ -185,7 +197,10 @@ fn query(given: &str) -> Result<(String, String), EvalError> {
 
 /// The objects of a file; what is none is told on standard error and passed over, as a running job does.
 fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
-    let bytes = fs::read(file).map_err(|source| EvalError::File { path: file.into(), source })?;
+    let bytes = fs::read(file).map_err(|source| {
+        let help = "give a file with a JSON array of objects or one object per line";
+        EvalError::File { path: file.into(), source, help }
+    })?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
     }
@@ -194,7 +209,10 @@ fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
         eprintln!("warning: {}: byte {}: not an event, passed over: {}", file.display(), bad.position, bad.error);
     }
     if rows.events.is_empty() && !rows.bad.is_empty() {
-        return Err(EvalError::Input(format!("`{name}`: {} holds no JSON object", file.display())));
+        return Err(EvalError::Input(format!(
+            "`{name}`: {} holds no JSON object; give a JSON array of objects or one object per line",
+            file.display()
+        )));
     }
     Ok(rows.events)
 }
@@ -213,7 +231,10 @@ fn with_arrival(name: &str, mut events: Vec<Event>, field: Option<&str>) -> Resu
             Value::BigInt(ms) => Some(Timestamp::from_unix_millis(*ms)),
             _ => None,
         };
-        event.arrival = Some(arrival.ok_or_else(|| wrong(format!("`{field}` is no time: {}", value.to_json())))?);
+        event.arrival =
+            Some(arrival.ok_or_else(|| {
+                wrong(format!("`{field}` is no time: {}; give ISO 8601 text or milliseconds since 1970", value.to_json()))
+            })?);
     }
     Ok(events)
 }
@@ -317,6 +338,6 @@ mod tests {
         assert_eq!(events[0].arrival, Timestamp::parse("2024-01-01"));
         assert_eq!(events[1].arrival, Timestamp::parse("1970-01-01T00:00:01"));
         let error = with_arrival("a", vec![event(r#"{"at":"soon"}"#)], Some("at")).unwrap_err();
-        assert_eq!(error.to_string(), "`a`, event 1: `at` is no time: \"soon\"");
+        assert_eq!(error.to_string(), "`a`, event 1: `at` is no time: \"soon\"; give ISO 8601 text or milliseconds since 1970");
     }
 }

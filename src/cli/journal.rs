@@ -57,8 +57,7 @@ pub struct Of {
 impl Of {
     /// The pool's path; a job whose functions or query are broken still has a pool to look into.
     fn pool(&self) -> Result<PathBuf, (u8, String)> {
-        let text = std::fs::read_to_string(&self.job)
-            .map_err(|e| (2, format!("error: the job file {} cannot be read: {e}", self.job.display())))?;
+        let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
         let pool = job.journal.path;
         if !pool.exists() {
@@ -83,7 +82,7 @@ pub fn run(command: &JournalCommand) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err((code, text)) => {
-            eprintln!("{text}");
+            eprintln!("{}", text.trim_end());
             ExitCode::from(code)
         }
     }
@@ -153,7 +152,8 @@ pub fn ledger(status: &Status) -> String {
                 format!("{}{reason} {}", l.what.replace('_', " "), number(l.value))
             })
             .collect();
-        let _ = writeln!(out, "  {edge} {name}: {}", counts.join(", "));
+        let of = if name.is_empty() { String::new() } else { format!(" {name}") };
+        let _ = writeln!(out, "  {}{of}: {}", edge.replace('_', " "), counts.join(", "));
     }
     out
 }
@@ -210,6 +210,9 @@ fn as_text(stored: &StoredDeadLetter) -> String {
     let mut shown: String = payload.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if payload.chars().nth(SHOWN).is_some() {
         shown.push('…');
+    }
+    if shown.trim().is_empty() {
+        shown = "(empty)".to_owned();
     }
     let offset = l.offset.map(|o| format!(" offset {o}")).unwrap_or_default();
     format!("{:>6}  {}  {}{offset}: {}: {}\n        {shown}", stored.id, l.at, l.stage, l.reason, l.message)

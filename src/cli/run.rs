@@ -1,6 +1,6 @@
-//! `forebay run JOB`: until SIGTERM or Ctrl-C, which drain and commit.
+//! `forebay run JOB`: until SIGTERM or Ctrl-C, which drain and commit; SIGHUP reads the job again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,10 +19,10 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> ExitCode {
     match load(&args.job) {
         Err(problems) => {
-            eprintln!("{problems}");
+            eprint!("{problems}");
             ExitCode::from(2)
         }
-        Ok((job, prepared)) => match serve(&job, prepared) {
+        Ok((job, prepared)) => match serve(&args.job, job, prepared) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -36,7 +36,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
 ///
 /// # Errors
 /// Every problem found.
-pub fn load(path: &std::path::Path) -> Result<(job::Job, Prepared), String> {
+pub fn load(path: &Path) -> Result<(job::Job, Prepared), String> {
     let job = job::load(path).map_err(|e| e.to_string())?;
     job.check_secrets().map_err(|e| e.to_string())?;
     let prepared = crate::pipeline::prepare::prepare(&job).map_err(|e| e.to_string())?;
@@ -54,24 +54,48 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()
 }
 
-fn serve(job: &job::Job, prepared: Prepared) -> Result<(), String> {
-    for warning in &prepared.warnings {
-        tracing::warn!("{warning}");
-    }
+/// Why a running job stops.
+enum Word {
+    Stop,
+    Reload,
+    Fatal(String),
+}
+
+fn serve(path: &Path, job: job::Job, prepared: Prepared) -> Result<(), String> {
     runtime().map_err(|e| e.to_string())?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
-        let pipeline = Pipeline::start(job, prepared, Clock::Real).await.map_err(|e| e.to_string())?;
-        let fatal = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
-            why = pipeline.failed() => Some(why),
-        };
-        tracing::info!("stopping");
-        let stopped = pipeline.stop().await.map_err(|e| e.to_string());
-        match fatal {
-            Some(why) => Err(why),
-            None => stopped.inspect(|()| tracing::info!("stopped")),
+        let listen = |kind| signal(kind).map_err(|e| e.to_string());
+        let mut signals = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
+        let mut next = Some((job, prepared));
+        while let Some((job, prepared)) = next.take() {
+            for warning in &prepared.warnings {
+                tracing::warn!("{warning}");
+            }
+            let pipeline = Pipeline::start(&job, prepared, Clock::Real).await.map_err(|e| e.to_string())?;
+            let word = loop {
+                let word = tokio::select! {
+                    _ = signals.0.recv() => Word::Stop,
+                    _ = signals.1.recv() => Word::Stop,
+                    _ = signals.2.recv() => Word::Reload,
+                    why = pipeline.failed() => Word::Fatal(why),
+                };
+                let Word::Reload = word else { break word };
+                // a job that is not valid is told, and the running one goes on
+                match tokio::task::block_in_place(|| load(path)) {
+                    Ok(loaded) => {
+                        next = Some(loaded);
+                        break Word::Reload;
+                    }
+                    Err(problems) => tracing::error!("not reloaded, the job goes on as it was:\n{problems}"),
+                }
+            };
+            tracing::info!("{}", if next.is_some() { "reloading" } else { "stopping" });
+            let stopped = pipeline.stop().await.map_err(|e| e.to_string());
+            if let Word::Fatal(why) = word {
+                return Err(why);
+            }
+            stopped?;
         }
+        tracing::info!("stopped");
+        Ok(())
     })
 }

@@ -16,7 +16,7 @@ use clap::Args;
 pub use case::{Case, OutOfOrder, Settings, Wanted};
 pub use compare::{Order, Row};
 
-use super::finite::{FiniteRun, Policies, RunError};
+use super::eval::finite::{FiniteRun, Policies, RunError};
 use crate::batch::write_row_json;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
@@ -47,12 +47,12 @@ pub struct Verdict {
 const FOLDER_DEPTH_MAX: usize = 32;
 
 /// Runs the command.
-pub fn run(args: &TestArgs) -> ExitCode {
+pub fn run(args: TestArgs) -> ExitCode {
     let mut files = Vec::new();
     for path in &args.paths {
         if let Err(e) = find_cases(path, FOLDER_DEPTH_MAX, &mut files) {
-            eprintln!("error: {}: {e}", path.display());
-            return ExitCode::FAILURE;
+            eprintln!("error: {} cannot be read: {e}; give case files (.json) or folders of them", path.display());
+            return ExitCode::from(2);
         }
     }
     let (mut passed, mut failed) = (0usize, 0usize);
@@ -125,8 +125,8 @@ pub fn check(case: &Case) -> Result<(), String> {
     match (&case.wanted, ended) {
         (Wanted::Rows(wanted), Ok(_)) => differences(wanted, &mut got, case.order),
         (Wanted::Rows(_), Err(e)) => Err(format!("  rows expected, but it ended with an error:\n{}", indented(&e.to_string()))),
-        (Wanted::Fail(word), Err(RunError::Compile(problems))) => contains(&problems, word),
-        (Wanted::Stop(word), Err(RunError::Stopped(problems))) => contains(&problems, word),
+        (Wanted::Fail(word), Err(RunError::Compile(problems))) => contains(&problems, word, said),
+        (Wanted::Stop(word), Err(RunError::Stopped(problems))) => contains(&problems, word, |problem| problem.title.clone()),
         (Wanted::Fail(word), other) => Err(unexpected("a compile error", word, other.err(), &got)),
         (Wanted::Stop(word), other) => Err(unexpected("a runtime error", word, other.err(), &got)),
     }
@@ -146,7 +146,7 @@ fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, V
     for (output, rows) in wanted {
         let came = got.remove(output).unwrap_or_default();
         if let Some(difference) = compare::difference(rows, &came, order) {
-            text.push_str(&format!("  output `{output}`\n{}", indented(&difference)));
+            text.push_str(&format!("  output `{output}`\n{}", indented(&indented(&difference))));
         }
     }
     for (output, rows) in got.iter() {
@@ -155,11 +155,15 @@ fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, V
     if text.is_empty() { Ok(()) } else { Err(text) }
 }
 
-/// Whether what is said about a problem contains the word; the text of the query beside it does not count.
-fn contains(problems: &Diagnostics, word: &str) -> Result<(), String> {
-    let said = |d: &Diagnostic| [&[d.title.clone(), d.label.clone(), d.help.clone().unwrap_or_default()], d.notes.as_slice()].concat();
+/// Everything that is said about a problem; the text of the query beside it is not.
+fn said(problem: &Diagnostic) -> String {
+    let help = problem.help.as_deref().unwrap_or_default();
+    [&problem.title, &problem.label, help, &problem.notes.join("\n")].join("\n")
+}
+
+fn contains(problems: &Diagnostics, word: &str, said: fn(&Diagnostic) -> String) -> Result<(), String> {
     let word = word.to_lowercase();
-    if problems.items.iter().flat_map(said).any(|text| text.to_lowercase().contains(&word)) {
+    if problems.items.iter().any(|problem| said(problem).to_lowercase().contains(&word)) {
         return Ok(());
     }
     Err(format!("  the error does not contain `{word}`:\n{}", indented(&problems.to_string())))
@@ -175,4 +179,77 @@ fn unexpected(wanted: &str, word: &str, error: Option<RunError>, got: &BTreeMap<
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a case answers, as one text; empty when it passes.
+    fn verdict(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a-case.json");
+        fs::write(&file, text).unwrap();
+        judge(&file, None).unwrap().difference
+    }
+
+    fn with(query: &str, wanted: &str) -> String {
+        verdict(&format!(r#"{{"query":"{query}","inputs":{{"gw":[{{"v":4}},{{"v":0}}]}},{wanted}}}"#))
+    }
+
+    #[test]
+    fn a_case_passes_or_says_what_differs() {
+        assert_eq!(with("SELECT v FROM gw", r#""expected":{"output":[{"v":4},{"v":0}]}"#), "");
+        assert_eq!(with("SELECT v FROM gw WHERE v > 9", r#""expected":{}"#), "");
+        assert_eq!(with("SELECT v FROM gw WHERE v > 9", r#""expected":{"output":[]}"#), "");
+        let wrong = with("SELECT v INTO a FROM gw", r#""expected":{"b":[{"v":4}]}"#);
+        assert!(wrong.contains("output `b`\n    row 1 is missing\n      expected {\"v\":4}"), "{wrong}");
+        assert!(wrong.contains("output `a` was not expected to get rows, it got 2"), "{wrong}");
+    }
+
+    #[test]
+    fn errors_have_to_be_of_the_kind_and_say_the_word() {
+        assert_eq!(with("SELECT v FROM nowhere", r#""must_fail":"NOWHERE""#), "");
+        assert_eq!(with("SELECT 1 / v AS r FROM gw", r#""must_stop":"Zero""#), "");
+        for (query, wanted, answer) in [
+            ("SELECT v AS zebra FROM nowhere", r#""must_fail":"zebra""#, "does not contain `zebra`"),
+            ("SELECT 1 / v AS zebra FROM gw", r#""must_stop":"zebra""#, "does not contain `zebra`"),
+            ("SELECT v FROM gw", r#""must_fail":"v""#, "it ran and gave 2 row(s)"),
+            ("SELECT v FROM nowhere", r#""must_stop":"nowhere""#, "ended with another error"),
+            ("SELECT 1 / v AS r FROM gw", r#""expected":{}"#, "ended with an error"),
+        ] {
+            let difference = with(query, wanted);
+            assert!(difference.contains(answer), "{query}: {difference}");
+        }
+        assert!(verdict("[]").contains("no test case"));
+    }
+
+    #[test]
+    fn folders_are_walked_and_names_filtered() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        for name in ["z.json", "a/b/y.json", "a/notes.md"] {
+            fs::write(folder.path().join(name), "{}").unwrap();
+        }
+        let mut found = Vec::new();
+        find_cases(folder.path(), FOLDER_DEPTH_MAX, &mut found).unwrap();
+        let names: Vec<String> = found.iter().map(|f| f.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["a/b/y.json", "z.json"]);
+        assert!(judge(&found[0], Some("y")).is_some());
+        assert!(judge(&found[0], Some("no such name")).is_none());
+        assert!(find_cases(&folder.path().join("missing"), 1, &mut found).is_err());
+    }
+
+    #[test]
+    fn no_case_at_all_is_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let run =
+            |filter: Option<&str>| run(TestArgs { paths: vec![folder.path().to_owned()], filter: filter.map(str::to_owned), json: true });
+        let code = |c: ExitCode| format!("{c:?}");
+        assert_eq!(code(run(None)), code(ExitCode::FAILURE));
+        let text = r#"{"query":"SELECT v FROM gw","inputs":{"gw":[]},"expected":{}}"#;
+        fs::write(folder.path().join("one.json"), text).unwrap();
+        assert_eq!(code(run(None)), code(ExitCode::SUCCESS));
+        assert_eq!(code(run(Some("two"))), code(ExitCode::FAILURE));
+    }
 }

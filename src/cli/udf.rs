@@ -1,7 +1,7 @@
 //! `forebay udf`: build, look into, try and compile ahead user functions.
 //!
 //! In: arguments. Out: what a person reads, or a component file. Invariant: a function is called just as a job calls it,
-//! limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for something that is not there.
+//! limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for what is not there or is no function.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -102,8 +102,11 @@ enum Failed {
     #[error("{0}")]
     Udf(#[from] UdfError),
     #[cfg(feature = "udf-build")]
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("{path} cannot be read: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[cfg(feature = "udf-build")]
+    #[error("{path} cannot be written: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Row(String),
     #[cfg(feature = "udf-build")]
@@ -114,9 +117,21 @@ enum Failed {
 }
 
 impl Failed {
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Failed::Udf(error) => error.help(),
+            #[cfg(feature = "udf-build")]
+            Failed::Read { .. } | Failed::Write { .. } => Some("check the path and its permissions"),
+            _ => None,
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
-            Failed::Usage(_) | Failed::Udf(UdfError::NoSuchExport { .. }) => ExitCode::from(2),
+            Failed::Udf(UdfError::Engine(_) | UdfError::NoCompiler { .. }) => ExitCode::FAILURE,
+            Failed::Usage(_) | Failed::Udf(_) => ExitCode::from(2),
+            #[cfg(feature = "udf-build")]
+            Failed::Read { .. } => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -133,6 +148,9 @@ pub fn run(command: UdfCommand) -> ExitCode {
         }
         Err(failed) => {
             eprintln!("error: {failed}");
+            if let Some(help) = failed.help() {
+                eprintln!(" = help: {help}");
+            }
             failed.exit_code()
         }
     }
@@ -249,15 +267,15 @@ mod build {
             (true, Some(name)) => PathBuf::from(name),
             _ => module.with_extension("component.wasm"),
         });
-        let read = std::fs::read(&module).map_err(|source| Failed::File { path: module.clone(), source })?;
+        let read = std::fs::read(&module).map_err(|source| Failed::Read { path: module.clone(), source })?;
         let wasm = component(&module, &read)?;
-        std::fs::write(&output, &wasm).map_err(|source| Failed::File { path: output.clone(), source })?;
+        std::fs::write(&output, &wasm).map_err(|source| Failed::Write { path: output.clone(), source })?;
         Ok(format!("{}  {} bytes\n", output.display(), wasm.len()))
     }
 
     /// Runs cargo and finds the core module that the crate itself gives.
     fn compile(dir: &Path) -> Result<PathBuf, Failed> {
-        let failed = |source| Failed::File { path: dir.join("Cargo.toml"), source };
+        let failed = |source| Failed::Read { path: dir.join("Cargo.toml"), source };
         let manifest = dir.join("Cargo.toml").canonicalize().map_err(failed)?;
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(&cargo)

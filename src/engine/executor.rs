@@ -326,6 +326,11 @@ impl Executor {
         }
     }
 
+    /// Rows read that wait for earlier ones.
+    pub fn waiting(&self) -> u64 {
+        self.lanes.values().map(|lane| lane.op.waiting() as u64).sum()
+    }
+
     /// Whether a commit is due at once: rows came out, a row failed, or the executor stopped.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty() || !self.env.failures.is_empty() || self.env.stopped.is_some()
@@ -342,7 +347,7 @@ impl Executor {
         } else {
             self.changes(&mut state);
         }
-        let waiting = self.lanes.values().map(|lane| lane.op.waiting() as u64).sum();
+        let waiting = self.waiting();
         let watermark = (self.watermark > i64::MIN).then(|| Timestamp::saturating_from_ticks(self.watermark));
         Emitted {
             rows,

@@ -169,7 +169,7 @@ fn azureml(section: &mut Section) -> Option<AzureMlFunction> {
     if let Some(name) = deployment.as_ref().filter(|name| !name.value.chars().all(|c| c.is_ascii_graphic())) {
         let error = Diagnostic::error("the deployment's name does not fit a header", name.span)
             .label("expected letters, digits and signs without blanks");
-        section.problems().push(error);
+        section.problems().push(error.help("copy it from the endpoint's page in the studio"));
     }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let endpoint = AzureMlFunction {

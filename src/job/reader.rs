@@ -308,7 +308,8 @@ impl<'r, 'i> Section<'r, 'i> {
         let path = self.path(key)?;
         if self.problems.look_at_files && !path.is_file() {
             let help = "paths are relative to the job file";
-            self.wrong(key, format!("`{key}` names no file"), format!("{} does not exist", path.display()), help);
+            let why = if path.exists() { "is no file" } else { "does not exist" };
+            self.wrong(key, format!("`{key}` names no file"), format!("{} {why}", path.display()), help);
         }
         Some(path)
     }
@@ -371,9 +372,11 @@ impl<'r, 'i> Section<'r, 'i> {
         for (name, value) in entries {
             let span = Span::from(name.span());
             if name.get_ref().is_empty() || name.get_ref().chars().any(char::is_control) {
-                section
-                    .problems
-                    .push(Diagnostic::error("a name is empty or has control characters", span).label("expected a name a query can write"));
+                section.problems.push(
+                    Diagnostic::error("a name is empty or has control characters", span)
+                        .label("expected a name a query can write")
+                        .help("write `[inputs.rides]`"),
+                );
             }
             match value.get_ref() {
                 DeValue::Table(table) => all.extend(read(section.inner(name.get_ref(), table))),

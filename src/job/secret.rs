@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::diagnostic::Span;
 
@@ -40,6 +40,8 @@ pub enum SecretError {
     Empty { place: String },
     #[error("{place} is no UTF-8 text")]
     NotText { place: String },
+    #[error("{place} is no key: it is blank or has characters that a header cannot hold")]
+    NotKey { place: String },
     #[error("{} is longer than {SECRET_BYTES_MAX} bytes", path.display())]
     TooLong { path: PathBuf },
     #[error("{} cannot be read: {source}", path.display())]
@@ -55,6 +57,7 @@ impl SecretError {
             SecretError::Unset { .. } => "set it where forebay is started",
             SecretError::Empty { .. } => "put the secret there",
             SecretError::NotText { .. } | SecretError::TooLong { .. } => "check that it is the right file",
+            SecretError::NotKey { .. } => "put only the key there, on one line",
             SecretError::Unreadable { .. } => "check the path and its permissions",
             SecretError::NoCredentials { .. } => "systemd sets it for units with `LoadCredential=`; elsewhere use `env:` or `file:`",
         }
@@ -104,6 +107,19 @@ impl Secret {
             return Err(SecretError::Empty { place: self.to_string() });
         }
         Ok(SecretString::from(text))
+    }
+
+    /// The same for a key, which goes into a header; blanks around it do not count.
+    ///
+    /// # Errors
+    /// When there is none, or it does not fit a header.
+    pub fn read_key(&self) -> Result<SecretString, SecretError> {
+        let key = self.read()?;
+        let text = key.expose_secret().trim();
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return Err(SecretError::NotKey { place: self.to_string() });
+        }
+        Ok(key)
     }
 
     fn read_file(&self, path: &Path) -> Result<String, SecretError> {

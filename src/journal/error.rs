@@ -51,7 +51,12 @@ pub enum JournalError {
 
 impl JournalError {
     pub(super) fn unusable(path: &Path, reason: impl ToString) -> JournalError {
-        JournalError::Unusable { path: path.display().to_string(), reason: reason.to_string() }
+        let path_text = path.display().to_string();
+        // SQLite's own words for it lead astray
+        if path.is_dir() {
+            return JournalError::Foreign { path: path_text };
+        }
+        JournalError::Unusable { path: path_text, reason: reason.to_string() }
     }
 
     pub(super) fn read(error: impl ToString) -> JournalError {

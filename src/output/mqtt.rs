@@ -68,6 +68,17 @@ impl MqttOutputConfig {
             puback_timeout: Self::PUBACK_TIMEOUT,
         }
     }
+
+    /// The first setting that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if let Some(problem) = topic::topic_problem(&self.topic) {
+            return Err(ConfigError::Topic { topic: self.topic.clone(), problem });
+        }
+        if self.qos > 1 {
+            return Err(ConfigError::Qos(self.qos));
+        }
+        CheckedBroker::new(self.broker.clone()).map(|_| ())
+    }
 }
 
 #[derive(Debug)]
@@ -106,12 +117,7 @@ type UnderWay = VecDeque<(usize, PublishNotice)>;
 
 impl MqttOutput {
     pub(super) fn new(config: MqttOutputConfig, stats: Arc<OutputStats>) -> Result<MqttOutput, ConfigError> {
-        if let Some(problem) = topic::topic_problem(&config.topic) {
-            return Err(ConfigError::Topic { topic: config.topic, problem });
-        }
-        if config.qos > 1 {
-            return Err(ConfigError::Qos(config.qos));
-        }
+        config.check()?;
         let broker = CheckedBroker::new(config.broker.clone())?;
         let (progress, backoff) = (Progress::default(), Backoff::default());
         Ok(MqttOutput { config, broker, session: None, progress, backoff, not_before: None, one_by_one: false, stats })
@@ -150,7 +156,7 @@ impl MqttOutput {
                 None => Ok(()),
                 Some(text) => Err(Failure { trouble: Trouble::new(text), suspect: None }),
             },
-            Err(stuck) => Err(self.end_session(stuck, under_way).await),
+            Err(stuck) => Err(self.end_session(stuck, under_way, refusal).await),
         }
     }
 
@@ -219,13 +225,13 @@ impl MqttOutput {
     }
 
     /// Ends the connection and finds out what still came through.
-    async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay) -> Failure {
+    async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Failure {
         let suspect = stuck.row.filter(|_| under_way.is_empty());
         let Some(session) = self.session.take() else {
             return Failure { trouble: Trouble::new("no connection".to_owned()), suspect: None };
         };
         let held = session.since.elapsed();
-        let trouble = if stuck.is_timeout {
+        let mut trouble = if stuck.is_timeout {
             session.task.abort();
             let patience = self.config.puback_timeout.as_secs_f64();
             Trouble::new(format!("{} confirmed nothing for {patience} s; connecting again", self.broker.endpoint))
@@ -235,8 +241,12 @@ impl MqttOutput {
         // with the connection gone every notice answers
         for (row, notice) in under_way {
             if let Ok(result) = notice.wait_async().await {
-                settle(&mut self.progress, row, &result, &mut None);
+                settle(&mut self.progress, row, &result, &mut refusal);
             }
+        }
+        // some brokers refuse a row and then end the connection too; the refusal is what a person can do something about
+        if let Some(text) = refusal {
+            trouble.text = text;
         }
         if held > self.config.puback_timeout {
             self.backoff.reset();

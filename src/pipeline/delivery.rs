@@ -14,7 +14,7 @@ use super::feed::Feed;
 use super::flow::Flow;
 use super::outputs::OutputHandle;
 use crate::batch::{Batch, Rows};
-use crate::engine::Emitted;
+use crate::engine::{Emitted, Failure};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, Read, Reader, Receipt};
 use crate::output::Delivery;
 
@@ -49,6 +49,8 @@ struct Pending {
     read: u64,
     ledger: Vec<(Counter, u64)>,
     letters: Vec<DeadLetter>,
+    /// The row at which the statement stops; what was read before it is delivered.
+    stopped: Option<Failure>,
 }
 
 impl Deliverer {
@@ -62,9 +64,13 @@ impl Deliverer {
         let mut waiting = Pending::default();
         while !self.flow.stop.is_set() {
             let Some((rows, mut pending)) = self.read(&mut waiting)? else { break };
-            if !rows.batch.is_empty() && !self.deliver(&rows, &mut pending) {
+            if !rows.batch.is_empty() && !self.deliver(&rows, &mut pending)? {
                 // stopped in the middle of a retry: what was read is read again at the next start
                 break;
+            }
+            if let Some(failure) = pending.stopped.take() {
+                self.commit(pending).wait()?;
+                return Err(self.flow.stopped(&failure));
             }
             let is_due = !rows.batch.is_empty() || !pending.letters.is_empty() || committed.elapsed() >= COMMIT_IDLE;
             if pending.read == 0 || !is_due {
@@ -117,21 +123,19 @@ impl Deliverer {
             (Some(feed), found) => {
                 let read = feed.push(found);
                 let Emitted { rows, failures, counts, waiting, stopped, .. } = feed.executor.take();
-                if let Some(failure) = stopped {
-                    return Err(self.flow.stopped(&failure));
-                }
+                pending.stopped = stopped;
                 pending.ledger.extend(self.flow.counts(&counts, &mut self.held, waiting));
                 pending.letters.extend(self.flow.letters(failures));
                 (rows, read)
             }
         };
-        pending.position = self.reader.position();
+        pending.position = pending.stopped.as_ref().map_or(self.reader.position(), |failure| failure.position);
         pending.read += read;
         Ok(rows)
     }
 
     /// Delivers all rows, trying again for as long as it takes; `false` when the job stops first.
-    fn deliver(&mut self, rows: &Arc<Rows>, pending: &mut Pending) -> bool {
+    fn deliver(&mut self, rows: &Arc<Rows>, pending: &mut Pending) -> Result<bool, PipelineError> {
         let mut pause = RETRY_FIRST;
         let count = rows.batch.len() as u64;
         let output = self.output.name().clone();
@@ -141,7 +145,7 @@ impl Deliverer {
                 Delivery::Delivered => {
                     pending.ledger.push((counter("rows_in"), count));
                     pending.ledger.push((counter("delivered"), count));
-                    return true;
+                    return Ok(true);
                 }
                 Delivery::Rejected { rows: refused } => {
                     let n = refused.len() as u64;
@@ -149,11 +153,12 @@ impl Deliverer {
                     pending.ledger.push((counter("delivered"), count - n));
                     pending.ledger.push((counter("dead_lettered"), n));
                     pending.letters.extend(self.flow.rejected(&output, rows, refused));
-                    return true;
+                    return Ok(true);
                 }
-                Delivery::TryAgain { .. } | Delivery::Gone { .. } => {
+                Delivery::Gone { reason } => return Err(PipelineError::Output { name: output, reason }),
+                Delivery::TryAgain { .. } => {
                     if self.flow.stop.sleep(pause) {
-                        return false;
+                        return Ok(false);
                     }
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 use super::PipelineError;
 use super::stop::Stop;
-use crate::batch::{Column, Reason, Rows, write_row_json};
+use crate::batch::{Column, Reason, RowMeta, Rows, write_row_json};
 use crate::engine::{Counts, Failed, Failure};
 use crate::journal::{ConsumerId, Counter, DeadLetter, Edge, Journal};
 use crate::time::Clock;
@@ -111,6 +111,11 @@ impl Flow {
     /// The error of a statement whose policy is to stop.
     pub fn stopped(&self, failure: &Failure) -> PipelineError {
         PipelineError::StatementStopped { statement: self.statement.clone(), offset: failure.meta.offset, message: failure.message.clone() }
+    }
+
+    /// The error of a statement whose policy is to stop at a row that its endpoint refuses.
+    pub fn refused(&self, meta: &RowMeta, message: &str) -> PipelineError {
+        PipelineError::StatementStopped { statement: self.statement.clone(), offset: meta.offset, message: message.to_owned() }
     }
 
     /// The error of a statement whose endpoint ended it (mode `asa`).

@@ -3,6 +3,7 @@
 //! In: a checked job. Out: its functions, loaded, and its query, compiled against them. Invariant: no file, endpoint or
 //! broker is changed or called. Not here: starting.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::engine::{ExecutorOptions, OnError, TimePolicies};
+use crate::engine::{EngineError, Executor, ExecutorOptions, OnError, TimePolicies};
 use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
 use crate::time::TICKS_PER_SECOND;
-use crate::udf::{Component, Engine, FunctionBinding, Limits, default_cache_dir};
+use crate::udf::{Component, Engine, FunctionBinding, Limits, UdfError, default_cache_dir};
 
 /// A job that can start.
 #[derive(Debug)]
@@ -43,39 +44,78 @@ pub struct PrepareError(pub Vec<Diagnostics>);
 /// Every problem of the components and of the query.
 pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let mut problems = job.problems();
-    let functions = functions(job, &mut problems);
+    for input in job.inputs.iter().filter(|input| matches!(input.kind, job::InputKind::File(_))) {
+        let error = Diagnostic::error(format!("input `{}` is a file, and a job reads streams", input.name), input.span);
+        problems
+            .push(error.label("only `type = \"mqtt\"` runs").help("run the query over files with `forebay eval QUERY --input NAME=FILE`"));
+    }
+    let (functions, bindings) = functions(job, &mut problems);
     let text = match std::fs::read_to_string(&job.query) {
         Ok(text) => text,
         Err(error) => {
-            problems.push(
-                Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None)
-                    .help("`query` in [job] names it, relative to the job file"),
-            );
+            let help = match error.kind() {
+                ErrorKind::InvalidData => "a query is UTF-8 text; `query` in [job] names its file",
+                _ => "check its permissions; `query` in [job] names it, relative to the job file",
+            };
+            problems.push(Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None).help(help));
             return Err(PrepareError(vec![problems]));
         }
     };
-    let (catalog, bindings) = functions;
     let catalog = Catalog {
         inputs: job.inputs.iter().map(|i| InputDef { name: i.name.clone(), kind: InputKind::Stream }).collect(),
         outputs: Some(job.outputs.iter().map(|o| o.name.clone()).collect()),
-        functions: catalog,
+        functions,
     };
     // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
     // are told in the same run
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
     match compiled {
-        Ok(plan) if !problems.has_errors() => Ok(Prepared {
-            options: options(job, &bindings),
-            catalog,
-            plan,
-            bindings,
-            query_version: version(&text),
-            warnings: [job.warnings.clone()].into_iter().filter(|w| !w.is_empty()).collect(),
-        }),
+        Ok(plan) if !problems.has_errors() => runnable(
+            Prepared {
+                options: options(job, &bindings),
+                catalog,
+                plan,
+                bindings,
+                query_version: version(&text),
+                warnings: [job.warnings.clone()].into_iter().filter(|w| !w.is_empty()).collect(),
+            },
+            &text,
+            job,
+        ),
         Ok(_) => Err(PrepareError(vec![problems])),
         Err(errors) if problems.has_errors() => Err(PrepareError(vec![problems, errors])),
         Err(errors) => Err(PrepareError(vec![errors])),
     }
+}
+
+/// Builds every part once: what the engine cannot run is told here and not at the start.
+fn runnable(prepared: Prepared, text: &str, job: &Job) -> Result<Prepared, PrepareError> {
+    let mut errors = Diagnostics::new(job.query.display().to_string(), text);
+    for statement in &prepared.plan.statements {
+        for part in &statement.parts {
+            let root = Executor::new(part, prepared.options.clone(), None).map(drop);
+            let tail = |e| Executor::for_tail(e, &part.columns, prepared.options.clone(), None).map(drop);
+            if let Err(error) = root.and_then(|()| part.external.as_ref().map_or(Ok(()), tail)) {
+                let span = match &error {
+                    EngineError::Unsupported { span, .. } => *span,
+                    _ => statement.span,
+                };
+                errors.push(Diagnostic::error(error.to_string(), span).label("this cannot run"));
+            }
+        }
+    }
+    let mut settings = job.problems();
+    for function in &job.functions {
+        if let FunctionKind::AzureMl(endpoint) = &function.kind
+            && let Err(error) = super::score_config(&function.name, endpoint)
+        {
+            settings.push(Diagnostic::error(error, function.span).label("its signature does not hold together").help(
+                "correct `input_path`, `input_kind`, `columns` and `output_path`, or leave them out to use the endpoint's own description",
+            ));
+        }
+    }
+    let found: Vec<Diagnostics> = [settings, errors].into_iter().filter(|d| !d.is_empty()).collect();
+    if found.is_empty() { Ok(prepared) } else { Err(PrepareError(found)) }
 }
 
 fn version(text: &str) -> SmolStr {
@@ -84,19 +124,19 @@ fn version(text: &str) -> SmolStr {
 }
 
 /// The catalog's functions and the bindings of the local ones; what does not load becomes a problem at its place.
-fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<FunctionBinding>) {
-    let wasm = job.functions.iter().any(|f| matches!(f.kind, FunctionKind::Wasm(_)));
-    let engine = if wasm { Some(Engine::new(default_cache_dir())) } else { None };
+pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<FunctionBinding>) {
+    let mut engine = None;
     let mut bindings: Vec<FunctionBinding> = Vec::new();
     let mut known = Vec::new();
     for function in &job.functions {
         let kind = match &function.kind {
             FunctionKind::AzureMl(_) => catalog::FunctionKind::External,
             FunctionKind::Wasm(wasm) => {
-                let loaded = match &engine {
-                    Some(Ok(engine)) => load(engine, function, wasm),
-                    Some(Err(error)) => Err(error.to_string()),
-                    None => Err("no engine".to_owned()),
+                let engine = engine.get_or_insert_with(|| Engine::new(default_cache_dir()));
+                let loaded = match engine {
+                    Ok(engine) => load(engine, function, wasm),
+                    Err(UdfError::Engine(reason)) => Err(UdfError::Engine(reason.clone())),
+                    Err(other) => Err(UdfError::Engine(other.to_string())),
                 };
                 match loaded {
                     Ok((binding, signature)) => {
@@ -104,8 +144,12 @@ fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<Fu
                         catalog::FunctionKind::Local { index: bindings.len() - 1, signature }
                     }
                     Err(error) => {
-                        problems.push(Diagnostic::error(error, function.span).label("this function cannot be used"));
-                        continue;
+                        let problem = Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");
+                        problems.push(match error.help() {
+                            Some(help) => problem.help(help),
+                            None => problem,
+                        });
+                        catalog::FunctionKind::Unknown
                     }
                 }
             }
@@ -115,28 +159,29 @@ fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Vec<Fu
     (known, bindings)
 }
 
-fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(FunctionBinding, catalog::Signature), String> {
+fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
     let limits = Limits {
         memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
         timeout: wasm.timeout,
         result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
         ..Limits::default()
     };
-    let component = Component::load(engine, &wasm.component, limits).map_err(|e| e.to_string())?;
-    let export = component.find(wasm.export.as_deref().unwrap_or(&function.name)).map_err(|e| e.to_string())?;
-    let signature = component.signature(export).cloned().ok_or("the export has no signature")?;
+    let component = Component::load(engine, &wasm.component, limits)?;
+    let name = wasm.export.as_deref().unwrap_or(&function.name);
+    let export = component.find(name)?;
+    let signature = component.signature(export).cloned().ok_or_else(|| UdfError::NotCallable {
+        path: wasm.component.clone(),
+        export: name.to_owned(),
+        reason: "it has no signature".to_owned(),
+    })?;
     Ok((FunctionBinding::new(Arc::new(component), export, &function.name), signature))
 }
 
-fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
-    let policy = |on_error| match on_error {
-        job::OnError::DeadLetter => OnError::DeadLetter,
-        job::OnError::Null => OnError::Null,
-        job::OnError::Stop => OnError::Stop,
-    };
-    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(policy);
+/// What the job says about failing rows and late events.
+pub fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
+    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(on_error);
     ExecutorOptions {
-        on_error: policy(job.on_error),
+        on_error: on_error(job.on_error),
         functions_on_error: bindings.iter().enumerate().filter_map(|(i, b)| Some((i, of_function(&b.name)?))).collect(),
         policies: TimePolicies {
             late_tolerance: job.time.late_tolerance.map(ticks),
@@ -145,6 +190,15 @@ fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
             ..TimePolicies::default()
         },
         ..ExecutorOptions::default()
+    }
+}
+
+/// The job file's word as the engine knows it.
+pub fn on_error(on_error: job::OnError) -> OnError {
+    match on_error {
+        job::OnError::DeadLetter => OnError::DeadLetter,
+        job::OnError::Null => OnError::Null,
+        job::OnError::Stop => OnError::Stop,
     }
 }
 

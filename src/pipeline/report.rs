@@ -121,7 +121,6 @@ impl Watched {
                 match stats.alarm() {
                     Some(alarm) => problems.push(format!("input {name}: {alarm}")),
                     None if !stats.is_connected() => problems.push(format!("input {name}: not connected yet")),
-                    None if !stats.is_subscribed() => problems.push(format!("input {name}: not subscribed yet")),
                     None => {}
                 }
             }
@@ -134,7 +133,10 @@ impl Watched {
     fn ledger_samples(&self, samples: &mut Vec<Sample>) {
         for (counter, value) in self.journal.ledger().iter() {
             let Some((name, help, label)) = ledger_metric(counter.edge, &counter.what) else { continue };
-            let mut labels = vec![("job", self.job.to_string()), (label, counter.name.to_string())];
+            let mut labels = vec![("job", self.job.to_string())];
+            if !counter.name.is_empty() {
+                labels.push((label, counter.name.to_string()));
+            }
             if !counter.reason.is_empty() {
                 labels.push(("reason", counter.reason.to_string()));
             }
@@ -169,16 +171,27 @@ impl Watched {
         self.with(|stages| {
             for (name, s) in &stages.sources {
                 let of = [("input", name.as_str())];
-                add("source_connected", "1 while the broker has accepted us", Gauge, &of, f64::from(u8::from(s.is_connected())));
+                add(
+                    "source_connected",
+                    "1 while the broker has accepted the connection and the subscription",
+                    Gauge,
+                    &of,
+                    f64::from(u8::from(s.is_connected())),
+                );
                 add("source_connects", "connections made", Counter, &of, n(&s.connects));
                 add("source_disconnects", "connections lost", Counter, &of, n(&s.disconnects));
                 add("source_resubscribed", "times the broker had lost the session", Counter, &of, n(&s.resubscribed));
+                add("source_unmatched", "messages of topics that the job does not name any more", Counter, &of, n(&s.unmatched));
                 add("source_unacked_bytes", "bytes received and not yet stored", Gauge, &of, n(&s.unacked_bytes));
             }
             for scorer in &stages.scorers {
                 let (of, s) = ([("function", scorer.name())], scorer.status());
                 let gauge = |value: &AtomicI64| value.load(Ordering::Relaxed) as f64;
                 add("score_requests", "requests sent to the endpoint", Counter, &of, n(&s.requests));
+                add("score_rows", "rows answered", Counter, &of, n(&s.rows));
+                add("score_failed_rows", "rows that got no result", Counter, &of, n(&s.failed_rows));
+                add("score_nan_results", "results that are no number", Counter, &of, n(&s.nan_results));
+                add("score_waiting_rows", "rows handed in and not answered", Gauge, &of, gauge(&s.waiting_rows));
                 add("score_failed_requests", "requests that did not give results", Counter, &of, n(&s.failed_requests));
                 add("score_in_flight", "requests under way", Gauge, &of, gauge(&s.in_flight));
                 add("score_parallel", "requests that may be under way just now", Gauge, &of, gauge(&s.parallel));
@@ -233,6 +246,13 @@ fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static st
         (Edge::Statement, what::FAILED) => ("statement_failed", "rows that failed, by reason", "statement"),
         (Edge::Statement, what::EVALUATED) => ("statement_evaluated", "rows that were evaluated", "statement"),
         (Edge::Statement, what::ROWS_OUT) => ("statement_rows_out", "rows a statement gave", "statement"),
+        (Edge::Statement, what::HELD) => ("statement_held", "rows that began to wait for earlier ones", "statement"),
+        (Edge::Statement, what::RELEASED) => ("statement_released", "rows that no longer wait for earlier ones", "statement"),
+        (Edge::Statement, "adjusted") => ("statement_adjusted", "rows whose event time a policy moved", "statement"),
+        (Edge::Statement, "nulled") => ("statement_nulled", "expressions that NULL stands in for, by reason", "statement"),
+        (Edge::Statement, "failed_derived") => {
+            ("statement_failed_derived", "failed rows that the query itself had made, by reason", "statement")
+        }
         (Edge::Output, what::ROWS_IN) => ("output_rows_in", "rows an output was given", "output"),
         (Edge::Output, what::DELIVERED) => ("output_delivered", "rows the receiver confirmed", "output"),
         (Edge::Output, what::DEAD_LETTERED) => ("output_dead_lettered", "rows the receiver refused", "output"),

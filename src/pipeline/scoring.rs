@@ -13,7 +13,7 @@ use super::PipelineError;
 use super::flow::Flow;
 use super::mark::Mark;
 use crate::batch::{Batch, Rows};
-use crate::engine::{Emitted, Executor};
+use crate::engine::{Emitted, Executor, OnError};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, Receipt, StreamId};
 use crate::score::{self, Outcome, Ticket};
 use crate::time::Timestamp;
@@ -40,6 +40,8 @@ pub struct Scoring {
     pub flow: Flow,
     /// Runs what follows the call.
     pub tail: Executor,
+    /// What becomes of a row without an answer.
+    pub on_error: OnError,
     pub into: StreamId,
     /// Tells the part behind how far this one is.
     pub mark: Mark,
@@ -84,16 +86,21 @@ impl Scoring {
         let scored = |what: &'static str| Counter::new(Edge::Statement, SmolStr::new(format!("{}/score", self.flow.statement)), what);
         let mut failed = 0;
         for ((meta, row), outcome) in batch.rows().zip(outcomes) {
+            let carried = row.get(..row.len().saturating_sub(1)).unwrap_or_default();
             match outcome {
-                Outcome::Scored(answer) => {
-                    let carried = row.len().saturating_sub(1);
-                    answered.push(*meta, row.iter().take(carried).cloned().chain([answer]));
-                }
-                Outcome::Failed(failure) => {
-                    failed += 1;
-                    commit.ledger.push((scored("failed").because(failure.reason), 1));
-                    commit.dead_letters.push(self.letter(meta, row, failure));
-                }
+                Outcome::Scored(answer) => answered.push(*meta, carried.iter().cloned().chain([answer])),
+                Outcome::Failed(failure) => match self.on_error {
+                    OnError::Stop => return Err(self.flow.refused(meta, &failure.message)),
+                    OnError::Null => {
+                        commit.ledger.push((scored("nulled").because(failure.reason), 1));
+                        answered.push(*meta, carried.iter().cloned());
+                    }
+                    OnError::DeadLetter => {
+                        failed += 1;
+                        commit.ledger.push((scored("failed").because(failure.reason), 1));
+                        commit.dead_letters.push(self.letter(meta, row, failure));
+                    }
+                },
             }
         }
         commit.ledger.push((scored("rows_in"), rows_in));
@@ -101,7 +108,7 @@ impl Scoring {
         let rows = Rows { columns: self.flow.columns.clone(), batch: answered };
         self.tail.push_rows(self.answered, &rows);
         self.answered += rows.batch.len() as i64;
-        let Emitted { rows, failures, counts, stopped, .. } = self.tail.take();
+        let Emitted { rows, failures, counts, state, stopped, .. } = self.tail.take();
         if let Some(failure) = &stopped {
             return Err(self.flow.stopped(failure));
         }
@@ -109,6 +116,7 @@ impl Scoring {
         let of_tail = Flow { statement: answers, ..self.flow.clone() };
         commit.ledger.extend(of_tail.counts(&counts, &mut 0, 0));
         commit.dead_letters.extend(self.flow.letters(failures));
+        commit.state = state.into_iter().map(super::feed::state_change).collect();
         if !rows.batch.is_empty() {
             commit.emit = Some((self.into, rows));
         }

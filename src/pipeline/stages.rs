@@ -202,12 +202,7 @@ pub fn score_config(name: &str, endpoint: &AzureMlFunction) -> Result<ScoreConfi
         .key
         .clone()
         .map(|secret| -> crate::score::KeySource { Arc::new(move || secret.read().map_err(|e| format!("{e}; {}", e.help()))) });
-    let signature = endpoint
-        .signature
-        .as_ref()
-        .map(|written| Signature::from_written(&written_signature(written)))
-        .transpose()
-        .map_err(|e| e.to_string())?;
+    let signature = endpoint.signature.as_ref().map(signature).transpose()?;
     Ok(ScoreConfig {
         swagger_url: endpoint.swagger_url.as_ref().map(ToString::to_string),
         key,
@@ -230,6 +225,16 @@ pub fn score_config(name: &str, endpoint: &AzureMlFunction) -> Result<ScoreConfi
         signature,
         ..ScoreConfig::new(name, endpoint.url.as_str())
     })
+}
+
+fn signature(written: &job::ManualSignature) -> Result<Signature, String> {
+    let mut signature = Signature::from_written(&written_signature(written)).map_err(|e| e.to_string())?;
+    // a name may hold the point that joins names in the short form
+    signature.input.path.clone_from(&written.input_path);
+    if let Some(path) = &written.output_path {
+        signature.output.path.clone_from(path);
+    }
+    Ok(signature)
 }
 
 fn written_signature(written: &job::ManualSignature) -> WrittenSignature {

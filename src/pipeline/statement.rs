@@ -18,11 +18,11 @@ use super::flow::Flow;
 use super::health::Health;
 use super::mark::Mark;
 use super::outputs::OutputHandle;
-use super::prepare::Prepared;
+use super::prepare::{self, Prepared};
 use super::scoring::Scoring;
 use super::stop::Stop;
 use super::{PipelineError, Worker};
-use crate::engine::{EngineError, Executor, Functions};
+use crate::engine::{EngineError, Executor, Functions, OnError};
 use crate::job::{self, Job};
 use crate::journal::{ConsumerSpec, InputId, Journal, OnFull, Reader, Start, StreamId};
 use crate::query::catalog::folded;
@@ -137,8 +137,9 @@ impl Build<'_> {
             self.flow(consumer_name.clone(), name.clone(), &statement.fingerprint, Some(part), part.columns.clone(), stream, names)?;
         let state = self.journal.load_state(flow.consumer)?;
         let mut executor = self.executor(name, part)?;
-        let rows = state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
-        executor.load_state(rows).map_err(|e| engine(name, &e))?;
+        let rows = || state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
+        executor.load_state(rows()).map_err(|e| engine(name, &e))?;
+        let held = executor.waiting();
         let feed = self.feed(executor)?;
         let sink = match &part.external {
             None => Into::Stream(into),
@@ -147,12 +148,13 @@ impl Build<'_> {
                 let (chunks, waiting) = sync_channel(self.chunks(external));
                 let tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
                     .map_err(|e| engine(name, &e))?;
-                let scoring = Scoring { flow: flow.clone(), tail, into, mark: mark.clone(), answered: 0 };
+                let on_error = self.on_error(external);
+                let scoring = Scoring { flow: flow.clone(), tail, on_error, into, mark: mark.clone(), answered: 0 };
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || scoring.run(&waiting)) });
                 Into::Score { scorer, lane: number, chunks }
             }
         };
-        let consumer = Consumer { flow, reader, feed, into: sink, upstream: from.map(|(_, mark)| mark), mark, held: 0 };
+        let consumer = Consumer { flow, reader, feed, into: sink, upstream: from.map(|(_, mark)| mark), mark, held };
         jobs.push(Thread { name: consumer_name, run: Box::new(move || consumer.run()) });
         Ok(())
     }
@@ -252,6 +254,12 @@ impl Build<'_> {
         found
             .map(|(_, scorer)| scorer)
             .ok_or_else(|| PipelineError::Function { name: external.function.clone(), reason: "it has no endpoint".to_owned() })
+    }
+
+    /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.
+    fn on_error(&self, external: &External) -> OnError {
+        let own = self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
+        own.map_or(self.prepared.options.on_error, prepare::on_error)
     }
 
     /// How many chunks may be under way: two for each request, within what memory can spare.

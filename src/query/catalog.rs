@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::value::Type;
+
 /// Everything a query can name.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -40,6 +42,9 @@ pub enum FunctionKind {
     Local { index: usize, signature: Signature },
     /// An endpoint: the plan is cut at the call. It takes one argument.
     External,
+    /// One that did not load, which is told elsewhere: it takes anything, so that the rest of the query can be checked. A
+    /// plan made with one gives NULL for it and is not run.
+    Unknown,
 }
 
 /// What a function takes and gives, read from its component.
@@ -86,6 +91,23 @@ pub enum Shape {
     Variant(Vec<(String, Option<Shape>)>),
     /// no result: NULL
     Unit,
+}
+
+impl Shape {
+    /// The SQL type of its values that are not NULL; `None`: it differs, or there are none.
+    pub fn kind(&self) -> Option<Type> {
+        match self {
+            Shape::Any | Shape::Unit => None,
+            Shape::Bit => Some(Type::Bit),
+            Shape::Integer { .. } => Some(Type::BigInt),
+            Shape::Float => Some(Type::Float),
+            Shape::Text | Shape::Enum(_) => Some(Type::Text),
+            Shape::DateTime => Some(Type::DateTime),
+            Shape::List(_) | Shape::Tuple(_) => Some(Type::Array),
+            Shape::Record(_) | Shape::Flags(_) | Shape::Variant(_) => Some(Type::Record),
+            Shape::Option(inner) => inner.kind(),
+        }
+    }
 }
 
 impl fmt::Display for Shape {

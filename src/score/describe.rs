@@ -10,9 +10,12 @@ use crate::value::{SmolStr, Type, same_ignoring_case};
 use super::body::conversion;
 use super::signature::{Cell, Cells, Column, Layout, PerRow, Signature};
 
+/// What is known of a value that a query sends: its name, when it has one, and its type.
+pub type Given = (Option<SmolStr>, Option<Type>);
+
 /// Describes a signature. `given`: the columns of the query's argument in their order, with names where they have any and
 /// types where they are known; empty when nothing is known.
-pub fn describe(signature: &Signature, given: &[(Option<SmolStr>, Option<Type>)]) -> String {
+pub fn describe(signature: &Signature, given: &[Given]) -> String {
     let mut out = String::new();
     let input = &signature.input;
     let _ = writeln!(out, "rows     `{}`: {}", input.path.join("."), layout_words(&input.layout));
@@ -22,16 +25,64 @@ pub fn describe(signature: &Signature, given: &[(Option<SmolStr>, Option<Type>)]
     let place = if signature.output.path.is_empty() { "the answer".into() } else { format!("`{}`", signature.output.path.join(".")) };
     let _ = writeln!(out, "results  {place}: {}", per_row_words(&signature.output.per_row));
     match &input.layout {
-        Layout::Records { columns, .. }
-        | Layout::Split { columns }
-        | Layout::Columns { columns }
-        | Layout::Index { columns }
-        | Layout::Table { columns, .. } => named_columns(&mut out, columns, given),
+        Layout::Records { columns, .. } => named_columns(&mut out, columns, given),
+        Layout::Split { columns } | Layout::Columns { columns } | Layout::Index { columns } | Layout::Table { columns, .. } => {
+            named_columns(&mut out, columns, &in_order(columns, given))
+        }
         Layout::Array { width, cells, .. } => list_columns(&mut out, *width, cells, given),
         Layout::Vector { cell } => line(&mut out, "value", *cell, given.first().and_then(|(_, ty)| *ty)),
         Layout::Untyped => {}
     }
     out
+}
+
+/// Why no row of this form can be sent: each reason in words, none when it fits or too little is known.
+pub fn misfits(signature: &Signature, given: &[Given]) -> Vec<String> {
+    let is_array = given.iter().all(|(name, _)| name.is_none());
+    match &signature.input.layout {
+        _ if given.is_empty() => Vec::new(),
+        Layout::Records { .. } if is_array => vec!["it takes a record, and this is an array".to_owned()],
+        Layout::Records { columns, required } => {
+            named_misfits(columns, given, |column| required.is_empty() || required.contains(&column.name))
+        }
+        Layout::Split { columns } | Layout::Columns { columns } | Layout::Index { columns } | Layout::Table { columns, .. } => {
+            match is_array && columns.len() != given.len() {
+                true => vec![format!("it takes {} columns, and this array has {}", columns.len(), given.len())],
+                false => named_misfits(columns, &in_order(columns, given), |_| true),
+            }
+        }
+        Layout::Array { .. } if !is_array => vec!["it takes an array, and this is a record".to_owned()],
+        Layout::Array { width: Some(width), .. } if *width != given.len() => {
+            vec![format!("it takes {width} columns, and this array has {}", given.len())]
+        }
+        Layout::Array { .. } | Layout::Vector { .. } | Layout::Untyped => Vec::new(),
+    }
+}
+
+fn named_misfits(columns: &[Column], given: &[Given], is_needed: impl Fn(&Column) -> bool) -> Vec<String> {
+    let mut misfits = Vec::new();
+    for column in columns {
+        match given.iter().find(|(name, _)| is(column, name.as_ref())) {
+            None if is_needed(column) => misfits.push(format!("its column `{}` is missing", column.name)),
+            Some((_, Some(ty))) if conversion(*ty, column.cell).is_err() => {
+                misfits.push(format!("its column `{}` takes {}, to which no {ty} converts", column.name, column.cell));
+            }
+            _ => {}
+        }
+    }
+    let unknown = given.iter().filter_map(|(name, _)| name.as_ref()).filter(|name| !columns.iter().any(|column| is(column, Some(name))));
+    misfits.extend(unknown.map(|name| format!("it has no column `{name}`")));
+    misfits
+}
+
+/// An array goes into a data frame by position: its values get the names of the columns.
+fn in_order(columns: &[Column], given: &[Given]) -> Vec<Given> {
+    let named = |(i, (name, ty)): (usize, &Given)| (name.clone().or_else(|| columns.get(i).map(|c| c.name.as_str().into())), *ty);
+    given.iter().enumerate().map(named).collect()
+}
+
+fn is(column: &Column, name: Option<&SmolStr>) -> bool {
+    name.is_some_and(|name| same_ignoring_case(name, &column.name))
 }
 
 fn layout_words(layout: &Layout) -> String {
@@ -59,22 +110,21 @@ fn per_row_words(per_row: &PerRow) -> String {
     }
 }
 
-fn named_columns(out: &mut String, columns: &[Column], given: &[(Option<SmolStr>, Option<Type>)]) {
-    let is = |column: &Column, name: &Option<SmolStr>| name.as_ref().is_some_and(|name| same_ignoring_case(name, &column.name));
+fn named_columns(out: &mut String, columns: &[Column], given: &[Given]) {
     for column in columns {
-        let found = given.iter().find(|(name, _)| is(column, name));
+        let found = given.iter().find(|(name, _)| is(column, name.as_ref()));
         if !given.is_empty() && found.is_none() {
             let _ = writeln!(out, "  {:<16} {:<14} MISSING: the query does not send it", column.name, column.cell.to_string());
         } else {
             line(out, &column.name, column.cell, found.and_then(|(_, ty)| *ty));
         }
     }
-    for (name, _) in given.iter().filter(|(name, _)| !columns.iter().any(|column| is(column, name))) {
+    for (name, _) in given.iter().filter(|(name, _)| !columns.iter().any(|column| is(column, name.as_ref()))) {
         let _ = writeln!(out, "  {:<16} {:<14} EXTRA: the endpoint has no such column", name.as_deref().unwrap_or("?"), "");
     }
 }
 
-fn list_columns(out: &mut String, width: Option<usize>, cells: &Cells, given: &[(Option<SmolStr>, Option<Type>)]) {
+fn list_columns(out: &mut String, width: Option<usize>, cells: &Cells, given: &[Given]) {
     if let Some(width) = width.filter(|width| !given.is_empty() && *width != given.len()) {
         let _ = writeln!(out, "  WRONG WIDTH: the query sends {} columns, the endpoint takes {width}", given.len());
     }
@@ -90,7 +140,7 @@ fn list_columns(out: &mut String, width: Option<usize>, cells: &Cells, given: &[
 
 fn line(out: &mut String, name: &str, cell: Cell, given: Option<Type>) {
     let _ = match given.map(|ty| (ty, conversion(ty, cell))) {
-        None => writeln!(out, "  {name:<16} {:<14}", cell.to_string()),
+        None => writeln!(out, "  {name:<16} {cell}"),
         Some((ty, Ok(how))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {how}", cell.to_string()),
         Some((ty, Err(why))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {}", cell.to_string(), why.to_uppercase()),
     };

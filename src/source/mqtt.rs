@@ -23,11 +23,12 @@ use super::backoff::{Backoff, GOOD_AFTER};
 use super::connection::{CheckedBroker, ConfigError, Trouble};
 use super::intern::Interner;
 use super::link::Link;
+use super::poison::Poison;
 use super::redelivery::{RecentRecord, Recognition, Seen};
 use super::session::NothingInFlight;
 use super::socket::Collecting;
 use super::stats::{SourceStats, Until, add};
-use super::{Arrivals, Arrived, MqttSourceConfig, topic};
+use super::{Arrivals, Arrived, MqttSourceConfig};
 use crate::time::Clock;
 
 /// Batches on their way to the intake. Their bytes are bounded by `unacked_bytes_max`; this bounds how many small ones
@@ -45,8 +46,6 @@ const READ_BATCH_MAX: usize = 128;
 /// window they were given, and four windows if that is more.
 const SEEN_MIN: usize = 16_384;
 const SEEN_WINDOWS: usize = 4;
-/// This many equal size errors in a row: it is one message that comes back each time.
-const POISON_AFTER: u32 = 3;
 /// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
 /// How long a stop waits for what was received to be stored.
@@ -72,7 +71,8 @@ impl MqttSource {
         recent: impl IntoIterator<Item = RecentRecord<'a>>,
         clock: Clock,
     ) -> Result<(MqttSource, mpsc::Receiver<Arrivals>), ConfigError> {
-        let broker = check(&config)?;
+        config.check()?;
+        let broker = CheckedBroker::new(config.broker.clone())?;
         let stats = Arc::new(SourceStats::default());
         let stop = CancellationToken::new();
         let current = Current::default();
@@ -129,27 +129,6 @@ impl Drop for MqttSource {
             task.abort();
         }
     }
-}
-
-fn check(config: &MqttSourceConfig) -> Result<CheckedBroker, ConfigError> {
-    if config.topics.is_empty() {
-        return Err(ConfigError::NoTopics);
-    }
-    for filter in &config.topics {
-        if let Some(problem) = topic::filter_problem(filter) {
-            return Err(ConfigError::Topic { topic: filter.clone(), problem });
-        }
-    }
-    if config.qos > 1 {
-        return Err(ConfigError::Qos(config.qos));
-    }
-    let range = |name, value: u64, ok: bool, expected| if ok { Ok(()) } else { Err(ConfigError::Range { name, value, expected }) };
-    let payload = config.payload_bytes_max;
-    range("payload_bytes_max", payload.into(), (1..=256 << 20).contains(&payload), "1 byte to 256 MiB")?;
-    range("receive_maximum", config.receive_maximum.into(), config.receive_maximum > 0, "1 to 65535 messages")?;
-    let unacked = config.unacked_bytes_max;
-    range("unacked_bytes_max", unacked as u64, unacked >= payload as usize, "at least payload_bytes_max")?;
-    CheckedBroker::new(config.broker.clone())
 }
 
 /// How a connection ended.
@@ -294,7 +273,6 @@ impl Receiver {
     /// The broker accepted us: makes sure that it sends us our topics.
     fn accepted(&mut self, session_present: bool, client: &AsyncClient) {
         add(&self.stats.connects, 1);
-        self.stats.set_connected(true);
         self.stats.clear(&self.who, Until::Accepted);
         self.seen.connected(session_present);
         if !session_present {
@@ -303,10 +281,10 @@ impl Receiver {
                 tracing::warn!(source = self.who, "the broker had lost our session; subscribing again");
             }
             self.is_subscribed = false;
-            self.stats.set_subscribed(false);
         }
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
+        self.stats.set_connected(self.is_subscribed);
         if !self.is_subscribed {
             self.subscribe(client);
         }
@@ -416,7 +394,7 @@ impl Receiver {
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;
-            self.stats.set_subscribed(true);
+            self.stats.set_connected(true);
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
             let text =
@@ -484,73 +462,4 @@ struct Batch {
     /// Of all that must be acknowledged, in receive order: more than `messages` when some are not to be stored.
     packet_ids: Vec<u16>,
     bytes: usize,
-}
-
-/// Finds the message that comes back each time and ends the connection each time.
-#[derive(Default)]
-struct Poison {
-    size: usize,
-    times: u32,
-}
-
-impl Poison {
-    /// The alarm for a lost connection.
-    fn judge(&mut self, trouble: Trouble, config: &MqttSourceConfig) -> String {
-        let Some(size) = trouble.oversize else {
-            *self = Poison::default();
-            return trouble.text;
-        };
-        self.times = if size == self.size { self.times + 1 } else { 1 };
-        self.size = size;
-        if self.times < POISON_AFTER {
-            return trouble.text;
-        }
-        format!(
-            "a message of {size} bytes on {} is over payload_bytes_max = {} and holds up everything behind it: raise payload_bytes_max, \
-             or delete the session of client `{}` at the broker, which loses what is queued there",
-            config.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", "),
-            config.payload_bytes_max,
-            config.broker.client_id,
-        )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::BrokerConfig;
-
-    fn config() -> MqttSourceConfig {
-        MqttSourceConfig::new(BrokerConfig::new("mqtt://127.0.0.1:1", "c"), vec!["a/#".into()])
-    }
-
-    #[test]
-    fn settings_are_checked() {
-        assert!(check(&config()).is_ok());
-        let with = |change: fn(&mut MqttSourceConfig)| {
-            let mut config = config();
-            change(&mut config);
-            check(&config).unwrap_err()
-        };
-        assert_eq!(with(|c| c.topics.clear()), ConfigError::NoTopics);
-        assert!(matches!(with(|c| c.topics = vec!["a#".into()]), ConfigError::Topic { .. }));
-        assert_eq!(with(|c| c.qos = 2), ConfigError::Qos(2));
-        assert!(matches!(with(|c| c.receive_maximum = 0), ConfigError::Range { name: "receive_maximum", .. }));
-        assert!(matches!(with(|c| c.unacked_bytes_max = 10), ConfigError::Range { name: "unacked_bytes_max", .. }));
-    }
-
-    #[test]
-    fn three_equal_size_errors_name_topic_limit_and_remedy() {
-        let mut poison = Poison::default();
-        let oversize = |n| Trouble { text: "too big".into(), oversize: Some(n), rejection: None };
-        for n in [5, 7, 7] {
-            assert_eq!(poison.judge(oversize(n), &config()), "too big");
-        }
-        let alarm = poison.judge(oversize(7), &config());
-        for word in ["7 bytes", "`a/#`", "payload_bytes_max = 1048576", "raise payload_bytes_max", "client `c`"] {
-            assert!(alarm.contains(word), "{alarm}");
-        }
-        poison.judge(Trouble::new("gone".into()), &config());
-        assert_eq!(poison.judge(oversize(7), &config()), "too big", "something else came between");
-    }
 }

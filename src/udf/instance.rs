@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use wasmtime::component::{Func, Val};
-use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, WasmBacktrace};
+use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::component::Component;
+use super::cpu_time;
 use super::engine::STACK_BYTES;
 use super::imports::NotGranted;
 use super::stats::Failure;
@@ -30,6 +31,35 @@ pub struct State {
     memory_bytes: usize,
     /// a growth was refused since the call began
     denied: bool,
+    /// the time that the present call may take
+    timeout: Duration,
+    /// processor time of the thread when half of that had passed on the wall
+    halfway: Option<Duration>,
+}
+
+impl State {
+    fn new(limits: Limits) -> State {
+        State { limits, memory_bytes: 0, denied: false, timeout: limits.timeout, halfway: None }
+    }
+
+    fn begin(&mut self, timeout: Duration) {
+        (self.denied, self.timeout, self.halfway) = (false, timeout, None);
+    }
+
+    /// Half of the time is measured on the wall, which costs nothing, the other half in processor time of the thread: on
+    /// a machine with more to do than it can, a call may wait for long without having run for long.
+    fn deadline(&mut self) -> Result<UpdateDeadline, wasmtime::Error> {
+        let half = self.timeout / 2;
+        let go_on = || Ok(UpdateDeadline::Continue(Ticker::ticks(half)));
+        match (self.halfway, cpu_time::of_this_thread()) {
+            (None, Some(now)) => {
+                self.halfway = Some(now);
+                go_on()
+            }
+            (Some(then), Some(now)) if now.saturating_sub(then) < half => go_on(),
+            _ => Err(Trap::Interrupt.into()),
+        }
+    }
 }
 
 pub struct Instance {
@@ -55,10 +85,12 @@ impl Instance {
     /// It does not fit the limits, or its start function traps.
     pub fn new(component: &Component) -> Result<Instance, CallError> {
         let limits = *component.limits();
-        let mut store = Store::new(component.engine().wasm(), State { limits, memory_bytes: 0, denied: false });
+        let mut store = Store::new(component.engine().wasm(), State::new(limits));
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.result_bytes_max);
-        store.set_epoch_deadline(Ticker::ticks(limits.timeout.max(START_TIMEOUT)));
+        store.epoch_deadline_callback(|mut store| store.data_mut().deadline());
+        store.data_mut().begin(limits.timeout.max(START_TIMEOUT));
+        store.set_epoch_deadline(Ticker::ticks(limits.timeout.max(START_TIMEOUT) / 2));
         let _ticking = component.engine().ticking();
         let instance = match component.pre().instantiate(&mut store) {
             Ok(instance) => instance,
@@ -79,8 +111,8 @@ impl Instance {
             return Err(CallError { failure: Failure::Trap, message: "is no exported function".to_owned() });
         };
         self.calls += 1;
-        self.store.data_mut().denied = false;
-        self.store.set_epoch_deadline(Ticker::ticks(component.limits().timeout));
+        self.store.data_mut().begin(component.limits().timeout);
+        self.store.set_epoch_deadline(Ticker::ticks(component.limits().timeout / 2));
         let _ticking = component.engine().ticking();
         match func.call(self.store.as_context_mut(), params, results) {
             Ok(()) => Ok(()),

@@ -51,8 +51,15 @@ pub struct Forebay {
 }
 
 impl Forebay {
-    /// Starts the job and waits until its metrics port answers.
+    /// Starts the job and waits until its inputs are subscribed: from then on the broker keeps messages for it.
     pub fn run(job: &Path) -> Forebay {
+        let forebay = Forebay::start(job);
+        until("the subscription", || (forebay.metric("forebay_source_connected") >= 1.0).then_some(()));
+        forebay
+    }
+
+    /// Starts the job and waits until its metrics port answers.
+    fn start(job: &Path) -> Forebay {
         let mut child = Command::new(binary())
             .arg("run")
             .arg(job)
@@ -173,11 +180,17 @@ pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
 
 /// Runs the binary to its end: exit code, standard output, standard error.
 pub fn cli(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    cli_in(dir, &[], args)
+}
+
+/// The same with variables in its environment.
+pub fn cli_in(dir: &Path, environment: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
     let output = Command::new(binary())
         .args(args)
+        .env_remove("FOREBAY_LOG")
+        .envs(environment.iter().copied())
         .current_dir(dir)
         .stdin(Stdio::null())
-        .env_remove("FOREBAY_LOG")
         .output()
         .expect("the binary runs");
     (

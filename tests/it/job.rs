@@ -693,7 +693,7 @@ fn secrets_are_read_when_asked_for() {
            --> FOLDER/taxi.toml:18:8
             |
          18 | key  = "file:key"
-            |        ^^^^^^^^^^ cannot be read
+            |        ^^^^^^^^^^ cannot be used
             = help: check the path and its permissions
     "#]]
     .assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
@@ -709,7 +709,7 @@ fn secrets_are_read_when_asked_for() {
            --> jobs/taxi.toml:18:8
             |
          18 | key  = "env:FOREBAY_TEST_NO_SUCH_VARIABLE"
-            |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ cannot be read
+            |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ cannot be used
             = help: set it where forebay is started
     "#]]
     .assert_eq(&unset.to_string());

@@ -1,4 +1,5 @@
 //! The MQTT source against real and misbehaving brokers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

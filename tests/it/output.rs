@@ -1,4 +1,5 @@
 //! Outputs against brokers, and files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
 use std::path::Path;
@@ -165,12 +166,12 @@ async fn rows_too_large_for_the_broker_are_rejected_and_the_others_pass() {
 
 #[tokio::test]
 async fn a_topic_that_is_not_ours_says_so_and_the_row_stays() {
-    let broker = Mosquitto::start_with("allow_anonymous true\nacl_file {}/acl\nlog_type all\n", |folder| {
+    let broker = Mosquitto::start_with("allow_anonymous true\nacl_file {}/acl\n", |folder| {
         fs::write(folder.join("acl"), "topic read scored\n").unwrap();
     });
     let mut output = Output::mqtt(config(&broker.url())).unwrap();
     let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else { panic!("not allowed") };
-    assert!(reason.contains("access rules"), "{reason}\n{}", fs::read_to_string(broker.folder().join("log")).unwrap());
+    assert!(reason.contains("access rules"), "{reason}");
 }
 
 fn file_output(config: FileOutputConfig) -> Output {

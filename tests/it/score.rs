@@ -24,7 +24,9 @@ pub struct Server {
 
 impl Server {
     pub fn start(script: &str) -> Server {
-        Server::start_on(script, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+        // the listener must be gone before the server binds
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Server::start_on(script, port)
     }
 
     /// At an address that a job was given before.

@@ -2,6 +2,7 @@
 //!
 //! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by their
 //! own id.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::fs;

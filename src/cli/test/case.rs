@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::compare::{Order, Row};
-use crate::cli::finite::Event;
+use crate::cli::eval::finite::Event;
 use crate::time::Timestamp;
 
 /// The key of an input row that gives its arrival time and is no column.
@@ -80,12 +80,12 @@ impl Case {
     /// The file cannot be read or is no case; the text says what is wrong, without the file's name.
     pub fn read(file: &Path) -> Result<Case, String> {
         let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
-        let raw: Raw = serde_json::from_str(&text).map_err(|e| format!("no test case: {e}"))?;
+        let raw: Raw = from_object(&text).map_err(|e| format!("no test case: {e}; {FORM}"))?;
         let wanted = match (raw.expected, raw.must_fail, raw.must_stop) {
             (Some(rows), None, None) => Wanted::Rows(rows),
             (None, Some(word), None) => Wanted::Fail(word),
             (None, None, Some(word)) => Wanted::Stop(word),
-            _ => return Err("no test case: it needs exactly one of `expected`, `must_fail` and `must_stop`".to_owned()),
+            _ => return Err(format!("no test case: it needs exactly one of `expected`, `must_fail` and `must_stop`; {FORM}")),
         };
         let stem = || file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Case {
@@ -101,6 +101,17 @@ impl Case {
             order: raw.order,
             wanted,
         })
+    }
+}
+
+/// What a case looks like, for those who have not seen one.
+const FORM: &str = "a case is a JSON object such as {\"query\": \"SELECT v INTO o FROM gw\", \"inputs\": {\"gw\": [{\"v\": 1}]}, \"expected\": {\"o\": [{\"v\": 1}]}}";
+
+/// An object, told apart from other JSON first: the reader would take an array for a case as well.
+fn from_object(text: &str) -> Result<Raw, String> {
+    match text.trim_start().starts_with('{') {
+        true => serde_json::from_str(text).map_err(|e| e.to_string()),
+        false => Err("expected a JSON object".to_owned()),
     }
 }
 

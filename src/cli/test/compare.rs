@@ -25,7 +25,7 @@ const TOLERANCE: f64 = 1e-9;
 /// Rows shown of each kind; more hide what is wrong.
 const SHOWN_MAX: usize = 10;
 
-/// What differs, in lines indented by two blanks; `None` when nothing does.
+/// What differs, in lines; `None` when nothing does.
 pub fn difference(wanted: &[Row], got: &[Row], order: Order) -> Option<String> {
     match order {
         Order::Exact => in_order(wanted, got),
@@ -41,10 +41,10 @@ fn in_order(wanted: &[Row], got: &[Row]) -> Option<String> {
         let text = match (wanted.get(i), got.get(i)) {
             (Some(w), Some(g)) if same_row(w, g) => continue,
             (Some(w), Some(g)) => {
-                format!("  row {} differs\n    expected {}\n    got      {}\n{}", i + 1, json(w), json(g), fields(w, g))
+                format!("row {} differs\n  expected {}\n  got      {}\n{}", i + 1, json(w), json(g), fields(w, g))
             }
-            (Some(w), None) => format!("  row {} is missing\n    expected {}\n", i + 1, json(w)),
-            (None, Some(g)) => format!("  row {} was not expected\n    got      {}\n", i + 1, json(g)),
+            (Some(w), None) => format!("row {} is missing\n  expected {}\n", i + 1, json(w)),
+            (None, Some(g)) => format!("row {} was not expected\n  got      {}\n", i + 1, json(g)),
             (None, None) => continue,
         };
         shown += 1;
@@ -68,14 +68,14 @@ fn in_any_order(wanted: &[Row], got: &[Row]) -> Option<String> {
     }
     let mut out = String::new();
     for row in missing.iter().take(SHOWN_MAX) {
-        let _ = writeln!(out, "  missing\n    expected {}", json(row));
+        let _ = writeln!(out, "missing\n  expected {}", json(row));
         if let [only] = left.as_slice() {
-            let _ = write!(out, "    got      {}\n{}", json(only), fields(row, only));
+            let _ = write!(out, "  got      {}\n{}", json(only), fields(row, only));
         }
     }
     let alone = missing.len() == 1 && left.len() == 1;
     for row in left.iter().take(SHOWN_MAX).filter(|_| !alone) {
-        let _ = writeln!(out, "  not expected\n    got      {}", json(row));
+        let _ = writeln!(out, "not expected\n  got      {}", json(row));
     }
     finish(out, missing.len() + left.len(), wanted, got)
 }
@@ -84,7 +84,7 @@ fn finish(mut out: String, differences: usize, wanted: &[Row], got: &[Row]) -> O
     if differences == 0 {
         return None;
     }
-    let _ = writeln!(out, "  {} expected, {} came, {differences} differ", count(wanted.len()), count(got.len()));
+    let _ = writeln!(out, "{} expected, {} came, {differences} differ", count(wanted.len()), count(got.len()));
     Some(out)
 }
 
@@ -99,7 +99,7 @@ fn fields(wanted: &Row, got: &Row) -> String {
     for name in names {
         let (w, g) = (wanted.get(name).unwrap_or(&Value::Null), got.get(name).unwrap_or(&Value::Null));
         if !same(w, g) {
-            let _ = writeln!(out, "      {name}: expected {w}, got {g}");
+            let _ = writeln!(out, "    {name}: expected {w}, got {g}");
         }
     }
     out

@@ -59,6 +59,7 @@ impl Core<'_, '_> {
                 Expr::Udf { index: *index, name: name.name.clone(), args: bound, span }
             }
             FunctionKind::External => self.external_call(function, name, bound, span, place),
+            FunctionKind::Unknown => Expr::Const(Value::Null),
         }
     }
 
@@ -85,6 +86,9 @@ impl Core<'_, '_> {
         let names: Vec<&str> = self.binder.catalog.functions.iter().map(|f| f.name.as_str()).collect();
         let near = self.binder.catalog.functions.iter().find(|f| folded(&f.name).contains(&folded(&name.name)));
         let help = match near {
+            _ if names.is_empty() => {
+                format!("functions are those of a job file: `[functions.{}]`; `forebay eval` takes one with `--job`", name.name)
+            }
             Some(near) if names.len() > 1 => format!("did you mean `{}`?", near.name),
             _ => did_you_mean(&name.name, &names, "function in the job file"),
         };

@@ -48,7 +48,7 @@ impl Binder<'_> {
 
     fn type_of_call(&self, wanted: usize) -> Option<Type> {
         self.catalog.functions.iter().find_map(|f| match &f.kind {
-            FunctionKind::Local { index, signature } if *index == wanted => type_of_shape(&signature.result),
+            FunctionKind::Local { index, signature } if *index == wanted => signature.result.kind(),
             _ => None,
         })
     }
@@ -97,20 +97,5 @@ fn takes(shape: &Shape, ty: Type) -> bool {
         Shape::Variant(_) => matches!(ty, Type::Record | Type::Text),
         Shape::Option(inner) => takes(inner, ty),
         Shape::Unit => false,
-    }
-}
-
-/// The type of what a function gives.
-pub(super) fn type_of_shape(shape: &Shape) -> Option<Type> {
-    match shape {
-        Shape::Any | Shape::Unit => None,
-        Shape::Bit => Some(Type::Bit),
-        Shape::Integer { .. } => Some(Type::BigInt),
-        Shape::Float => Some(Type::Float),
-        Shape::Text | Shape::Enum(_) => Some(Type::Text),
-        Shape::DateTime => Some(Type::DateTime),
-        Shape::List(_) | Shape::Tuple(_) => Some(Type::Array),
-        Shape::Record(_) | Shape::Flags(_) | Shape::Variant(_) => Some(Type::Record),
-        Shape::Option(inner) => type_of_shape(inner),
     }
 }

@@ -16,17 +16,21 @@ use bytes::Bytes;
 use crate::batch::{Column, RawEvent, Reason, Rows};
 use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failure, Functions, OnError, TimePolicies};
+use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failed, Failure, Functions, OnError, TimePolicies};
 use crate::job;
-use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
+use crate::pipeline::prepare;
+use crate::query::catalog::{Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::compile;
 use crate::query::plan::{Node, Part, Plan, Scan, Statement};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
-use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, default_cache_dir};
+use crate::udf::{FunctionBinding, Host};
 use crate::value::Value;
 
 /// Events handed to an executor at once: rows come out while the inputs are still read.
 const CHUNK: usize = 1024;
+
+/// Characters of a failed row that a message shows.
+const SHOWN_MAX: usize = 200;
 
 /// Arrival of the first event of an input that has no times at all; the others follow a millisecond apart.
 const UNTIMED_START: &str = "2000-01-01T00:00:00Z";
@@ -93,32 +97,13 @@ impl FiniteRun {
     /// The job file has problems; a component does not load.
     pub fn load_functions(&mut self, path: &Path) -> Result<(), RunError> {
         let job = job::load(path).map_err(RunError::Job)?;
-        let other = |e: &dyn std::fmt::Display| RunError::Other(e.to_string());
-        let engine = Engine::new(default_cache_dir()).map_err(|e| other(&e))?;
-        for function in &job.functions {
-            let kind = match &function.kind {
-                job::FunctionKind::AzureMl(_) => FunctionKind::External,
-                job::FunctionKind::Wasm(wasm) => {
-                    let limits = Limits {
-                        memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
-                        timeout: wasm.timeout,
-                        result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
-                        ..Limits::default()
-                    };
-                    let component = Component::load(&engine, &wasm.component, limits).map_err(|e| other(&e))?;
-                    let export = component.find(wasm.export.as_deref().unwrap_or(&function.name)).map_err(|e| other(&e))?;
-                    let binding = FunctionBinding::new(Arc::new(component), export, function.name.as_str());
-                    let Some(signature) = binding.signature().cloned() else {
-                        return Err(RunError::Other(format!("{}: `{}` cannot be called", wasm.component.display(), function.name)));
-                    };
-                    let index = self.bindings.len();
-                    self.bindings.push(binding);
-                    self.functions_on_error.extend(function.on_error.map(|policy| (index, on_error(policy))));
-                    FunctionKind::Local { index, signature }
-                }
-            };
-            self.functions.push(FunctionDef { name: function.name.clone(), kind });
+        let mut problems = job.problems();
+        let (functions, bindings) = prepare::functions(&job, &mut problems);
+        if problems.has_errors() {
+            return Err(RunError::Job(problems));
         }
+        let policies = prepare::options(&job, &bindings).functions_on_error;
+        (self.functions, self.bindings, self.functions_on_error) = (functions, bindings, policies.into_iter().collect());
         Ok(())
     }
 
@@ -133,7 +118,7 @@ impl FiniteRun {
         let mut lines = Vec::new();
         let mut stopped = Diagnostics::new(file, text);
         for statement in &plan.statements {
-            let part = single_part(statement).map_err(|problem| one(file, text, problem))?;
+            let part = single_part(statement).map_err(|problem| one(file, text, *problem))?;
             let executor = || Executor::new(part, options.clone(), self.host()?).map_err(|e| unsupported(e, file, text));
             let mut notes = Notes::default();
             let mut delivered = 0usize;
@@ -155,8 +140,7 @@ impl FiniteRun {
                         deliver(&emitted.rows, skip);
                     });
                 }
-                let help = "guard the expression with TRY_CAST, CASE or WHERE";
-                stopped.push(Diagnostic::error(failure.message, known(failure.span)).label(failure.reason).help(help));
+                stopped.push(stop(&failure));
             }
             lines.extend(notes.lines(&statement.output));
         }
@@ -297,14 +281,14 @@ fn feed(
 }
 
 /// The part of a statement that calls no endpoint.
-fn single_part(statement: &Statement) -> Result<&Part, Diagnostic> {
+fn single_part(statement: &Statement) -> Result<&Part, Box<Diagnostic>> {
     match statement.parts.as_slice() {
         [part] if part.external.is_none() => Ok(part),
         parts => {
             let call = parts.iter().find_map(|part| part.external.as_ref());
             let name = call.map_or("an endpoint", |call| call.function.as_str());
             let error = Diagnostic::error(format!("`{name}` is an endpoint, and a run over files calls none"), call.map(|c| c.span));
-            Err(error.label("not called here").help("run the job with `forebay run`, or leave the call out"))
+            Err(Box::new(error.label("not called here").help("run the job with `forebay run`, or leave the call out")))
         }
     }
 }
@@ -379,6 +363,17 @@ fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
     None
 }
 
+/// The row that a statement stopped at, at its place in the query.
+fn stop(failure: &Failure) -> Diagnostic {
+    let row = match &failure.body {
+        Failed::Event(payload) => format!("the event: {}", String::from_utf8_lossy(payload)),
+        Failed::Row(json) => format!("the row inside the query: {json}"),
+    };
+    let shown: String = row.chars().take(SHOWN_MAX).collect();
+    let cut = if shown.len() < row.len() { "…" } else { "" };
+    Diagnostic::error(failure.message.clone(), known(failure.span)).label(failure.reason).note(format!("{shown}{cut}"))
+}
+
 /// A whole JSON object as a record.
 fn record(decoder: &mut Decoder, payload: &[u8]) -> Result<Value, DecodeError> {
     let mut row = [Value::Null];
@@ -387,15 +382,101 @@ fn record(decoder: &mut Decoder, payload: &[u8]) -> Result<Value, DecodeError> {
     Ok(value)
 }
 
-fn on_error(policy: job::OnError) -> OnError {
-    match policy {
-        job::OnError::DeadLetter => OnError::DeadLetter,
-        job::OnError::Null => OnError::Null,
-        job::OnError::Stop => OnError::Stop,
-    }
-}
-
 /// A span, unless nobody knew one.
 fn known(span: Span) -> Option<Span> {
     (span != Span::default()).then_some(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::write_row_json;
+    use crate::query::catalog::FunctionKind;
+
+    fn events(lines: &[&str]) -> Vec<Event> {
+        lines.iter().map(|l| Event { arrival: None, payload: Bytes::copy_from_slice(l.as_bytes()) }).collect()
+    }
+
+    /// The rows as JSON, a line each, then what `run` answered.
+    fn rows(run: &FiniteRun, query: &str) -> (String, Result<Vec<String>, RunError>) {
+        let mut out = String::new();
+        let ended = run.run(query, "q", |output, columns, row| {
+            out.push_str(output);
+            out.push(' ');
+            write_row_json(columns, row, &mut out);
+            out.push('\n');
+        });
+        (out, ended)
+    }
+
+    fn over(inputs: &[(&str, &[&str])]) -> FiniteRun {
+        let mut run = FiniteRun::new(Policies::default());
+        run.inputs = inputs.iter().map(|(name, lines)| ((*name).to_owned(), events(lines))).collect();
+        run
+    }
+
+    #[test]
+    fn inputs_are_merged_by_the_time_at_which_their_events_happen() {
+        let a: &[&str] = &[r#"{"t":"2024-01-01T00:00:01Z","n":1}"#, r#"{"t":"2024-01-01T00:00:04Z","n":4}"#];
+        let b: &[&str] = &[r#"{"u":"2024-01-01T00:00:02Z","n":2}"#, r#"{"u":"2024-01-01T00:00:03Z","n":3}"#];
+        let run = over(&[("a", a), ("b", b)]);
+        let (out, ended) = rows(&run, "SELECT n FROM a TIMESTAMP BY t UNION SELECT n FROM b TIMESTAMP BY u");
+        assert_eq!(out.replace("output ", ""), "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n");
+        assert!(ended.unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_order_of_a_file_is_the_order_of_arrival_and_nothing_is_late() {
+        let lines: &[&str] = &[r#"{"t":"2024-01-01T00:10:00Z","n":1}"#, r#"{"t":"2024-01-01T00:09:30Z","n":2}"#];
+        let query = "SELECT n, System.Timestamp() AS at INTO o FROM a TIMESTAMP BY t";
+        let mut run = over(&[("a", lines)]);
+        let (out, _) = rows(&run, query);
+        assert_eq!(out.matches("00:10:00.0000000Z").count(), 2, "moved up to the watermark: {out}");
+        run.policies.out_of_order_tolerance_s = 60;
+        let (out, _) = rows(&run, query);
+        assert_eq!(out, "o {\"n\":2,\"at\":\"2024-01-01T00:09:30.0000000Z\"}\no {\"n\":1,\"at\":\"2024-01-01T00:10:00.0000000Z\"}\n");
+        run.policies = Policies { drop: true, ..Policies::default() };
+        let (out, ended) = rows(&run, query);
+        assert_eq!(out.lines().count(), 1);
+        assert_eq!(ended.unwrap(), ["warning: output `o`: 1 row(s) dropped by the time policy (out_of_order)"]);
+    }
+
+    #[test]
+    fn a_stopped_statement_has_given_what_came_before_and_the_others_run() {
+        let lines: Vec<String> =
+            (0..6).map(|s| format!(r#"{{"t":"2024-01-01T00:00:{s:02}Z","v":{}}}"#, if s == 4 { "\"x\"" } else { "1" })).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let run = over(&[("a", &lines)]);
+        let query = "SELECT SUM(CAST(v AS bigint)) AS s INTO sums FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 2)\n\
+                     SELECT COUNT(*) AS n INTO counts FROM a TIMESTAMP BY t GROUP BY TumblingWindow(minute, 1)";
+        let (out, ended) = rows(&run, query);
+        assert_eq!(out, "sums {\"s\":1}\nsums {\"s\":2}\ncounts {\"n\":1}\ncounts {\"n\":5}\n");
+        let Err(RunError::Stopped(problems)) = ended else { panic!("{ended:?}") };
+        let text = problems.to_string();
+        assert!(text.contains("Cannot cast value 'x'") && text.contains("00:00:04Z"), "{text}");
+    }
+
+    #[test]
+    fn what_does_not_stop_is_told() {
+        let mut run = over(&[("a", &[r#"{"v":"x"}"#, r#"{"v":"y"}"#, r#"{"v":"1"}"#])]);
+        run.on_error = OnError::DeadLetter;
+        let (out, ended) = rows(&run, "SELECT CAST(v AS bigint) AS v FROM a");
+        assert_eq!(out, "output {\"v\":1}\n");
+        let notes = ended.unwrap();
+        assert_eq!(notes.len(), 1);
+        assert!(
+            notes[0].starts_with("warning: output `output`: 2 row(s) set aside (conversion); the first: Cannot cast value 'x'"),
+            "{notes:?}"
+        );
+    }
+
+    #[test]
+    fn a_call_of_an_endpoint_is_refused_at_its_place() {
+        let mut run = over(&[("a", &[])]);
+        run.functions.push(FunctionDef { name: "score".to_owned(), kind: FunctionKind::External });
+        let (_, ended) = rows(&run, "SELECT udf.score(v) AS s FROM a");
+        let Err(RunError::Compile(problems)) = ended else { panic!("{ended:?}") };
+        assert!(problems.to_string().contains("`score` is an endpoint"), "{problems}");
+        assert!(problems.items[0].span.is_some());
+    }
 }
