@@ -121,7 +121,6 @@ impl Watched {
                 match stats.alarm() {
                     Some(alarm) => problems.push(format!("input {name}: {alarm}")),
                     None if !stats.is_connected() => problems.push(format!("input {name}: not connected yet")),
-                    None if !stats.is_subscribed() => problems.push(format!("input {name}: not subscribed yet")),
                     None => {}
                 }
             }

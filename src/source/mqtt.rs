@@ -282,7 +282,6 @@ impl Receiver {
                 tracing::warn!(source = self.who, "the broker had lost our session; subscribing again");
             }
             self.is_subscribed = false;
-            self.stats.set_subscribed(false);
         }
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
@@ -396,7 +395,11 @@ impl Receiver {
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;
+<<<<<<< HEAD
             self.stats.set_subscribed(true);
+=======
+            self.stats.set_connected(true);
+>>>>>>> h-demo
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
             let text =

@@ -28,7 +28,6 @@ pub struct SourceStats {
     /// bytes received and not stored
     pub unacked_bytes: AtomicU64,
     connected: AtomicBool,
-    subscribed: AtomicBool,
     alarm: Mutex<Option<Alarm>>,
 }
 
@@ -55,11 +54,6 @@ impl SourceStats {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Whether the broker has confirmed the topics, for the session that it keeps.
-    pub fn is_subscribed(&self) -> bool {
-        self.subscribed.load(Ordering::Relaxed)
-    }
-
     /// What is wrong and what to do about it; `None` while all is well.
     pub fn alarm(&self) -> Option<String> {
         self.alarm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|a| a.text.clone())
@@ -67,10 +61,6 @@ impl SourceStats {
 
     pub(super) fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_subscribed(&self, subscribed: bool) {
-        self.subscribed.store(subscribed, Ordering::Relaxed);
     }
 
     /// Raises an alarm; logged only when it says something new, however often it is tried again.
