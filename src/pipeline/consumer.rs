@@ -66,6 +66,7 @@ impl Consumer {
         let mut receipt: Option<(Receipt, Option<Timestamp>)> = None;
         let mut committed = Instant::now();
         let mut read = 0;
+        let mut at = self.reader.position();
         while !self.flow.stop.is_set() {
             // loaded before the read: when that finds nothing, all rows up to this mark have been read
             let upstream = self.upstream.as_ref().and_then(Mark::get);
@@ -78,15 +79,19 @@ impl Consumer {
                 }
                 found => self.feed.push(&found),
             };
-            let is_due = self.feed.executor.has_output() || read >= COMMIT_RECORDS || (read > 0 && committed.elapsed() >= COMMIT_IDLE);
+            // the position also moves past what other statements read
+            let moved = self.reader.position() > at;
+            let is_due = self.feed.executor.has_output() || read >= COMMIT_RECORDS || (moved && committed.elapsed() >= COMMIT_IDLE);
             if !is_due {
                 continue;
             }
+            read = 0;
+            at = self.reader.position();
             self.confirm(receipt.take())?;
             receipt = self.finish()?;
             committed = Instant::now();
         }
-        if read > 0 {
+        if self.reader.position() > at {
             self.confirm(receipt.take())?;
             receipt = self.finish()?;
         }

@@ -45,6 +45,16 @@ pub struct Deliverer {
     pub statement: SmolStr,
     /// Rows that wait inside the plan for earlier ones.
     pub held: u64,
+    /// Rows that were read on the way and have other columns than those before them: an earlier text of the statement.
+    pub ahead: Option<Ahead>,
+}
+
+/// Rows for the next delivery, and where the reader stood behind them.
+#[derive(Debug)]
+pub struct Ahead {
+    rows: Rows,
+    read: u64,
+    position: i64,
 }
 
 /// What was read and waits for its commit.
@@ -66,7 +76,8 @@ impl Deliverer {
     pub fn run(mut self) -> Result<(), PipelineError> {
         let mut receipts: VecDeque<Receipt> = VecDeque::new();
         let mut committed = Instant::now();
-        let mut waiting = Pending::default();
+        let mut at = self.reader.position();
+        let mut waiting = Pending { position: at, ..Pending::default() };
         while !self.flow.stop.is_set() {
             let Some((rows, mut pending)) = self.read(&mut waiting)? else { break };
             if !rows.batch.is_empty() && !self.deliver(&rows, &mut pending)? {
@@ -78,10 +89,13 @@ impl Deliverer {
                 return Err(self.flow.stopped(&failure));
             }
             let is_due = !rows.batch.is_empty() || !pending.letters.is_empty() || committed.elapsed() >= COMMIT_IDLE;
-            if pending.read == 0 || !is_due {
+            // the position also moves past what other statements read
+            if pending.position == at || !is_due {
                 waiting = pending;
                 continue;
             }
+            at = pending.position;
+            waiting.position = at;
             receipts.push_back(self.commit(pending));
             if receipts.len() > RECEIPTS_MAX
                 && let Some(oldest) = receipts.pop_front()
@@ -90,7 +104,7 @@ impl Deliverer {
             }
             committed = Instant::now();
         }
-        if waiting.read > 0 {
+        if waiting.position > at {
             receipts.push_back(self.commit(waiting));
         }
         receipts.into_iter().try_for_each(|receipt| Ok(receipt.wait()?))
@@ -105,18 +119,30 @@ impl Deliverer {
     fn read(&mut self, waiting: &mut Pending) -> Result<Option<(Arc<Rows>, Pending)>, PipelineError> {
         let mut pending = std::mem::take(waiting);
         let full = pending.read + READ_MAX as u64;
-        let mut rows = match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
-            Read::Closed => return Ok(None),
-            Read::Idle => Rows { columns: self.flow.columns.clone(), batch: Batch::default() },
-            found => self.rows(&found, &mut pending)?,
+        let mut rows = if let Some(ahead) = self.ahead.take() {
+            (pending.position, pending.read) = (ahead.position, pending.read + ahead.read);
+            ahead.rows
+        } else {
+            match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
+                Read::Closed => return Ok(None),
+                found => self.rows(&found, &mut pending)?,
+            }
         };
         // A read ends with its segment, and segments are as small as the commits that wrote them. Delivered one by one,
         // a backlog would leave no faster than it came in.
-        while !rows.batch.is_empty() && pending.read < full {
+        while !rows.batch.is_empty() && pending.read < full && pending.stopped.is_none() {
             let room = usize::try_from(full - pending.read).unwrap_or(READ_MAX);
-            match self.reader.next(room, Instant::now())? {
+            let before = (pending.position, pending.read);
+            let mut more = match self.reader.next(room, Instant::now())? {
                 Read::Closed | Read::Idle => break,
-                found => rows.batch.append(&mut self.rows(&found, &mut pending)?.batch),
+                found => self.rows(&found, &mut pending)?,
+            };
+            if more.columns == rows.columns {
+                rows.batch.append(&mut more.batch);
+            } else {
+                self.ahead = Some(Ahead { rows: more, read: pending.read - before.1, position: pending.position });
+                (pending.position, pending.read) = before;
+                break;
             }
         }
         Ok(Some((Arc::new(rows), pending)))

@@ -176,7 +176,7 @@ impl Watched {
                     "1 while the broker has accepted the connection and the subscription",
                     Gauge,
                     &of,
-                    f64::from(u8::from(s.is_connected() && s.is_subscribed())),
+                    f64::from(u8::from(s.is_connected())),
                 );
                 add("source_connects", "connections made", Counter, &of, n(&s.connects));
                 add("source_disconnects", "connections lost", Counter, &of, n(&s.disconnects));

@@ -178,7 +178,7 @@ impl Build<'_> {
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
         let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, names)?;
         let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor))).transpose()?;
-        let deliverer = Deliverer { flow, reader, feed, output, statement: name.clone(), held: 0 };
+        let deliverer = Deliverer { flow, reader, feed, output, statement: name.clone(), held: 0, ahead: None };
         Ok(Thread { name: SmolStr::new(format!("output {name}")), run: Box::new(move || deliverer.run()) })
     }
 

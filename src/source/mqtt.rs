@@ -285,7 +285,7 @@ impl Receiver {
         }
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
-        self.stats.set_connected(true);
+        self.stats.set_connected(self.is_subscribed);
         if !self.is_subscribed {
             self.subscribe(client);
         }
@@ -395,11 +395,7 @@ impl Receiver {
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;
-<<<<<<< HEAD
-            self.stats.set_subscribed(true);
-=======
             self.stats.set_connected(true);
->>>>>>> h-demo
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
             let text =
