@@ -125,7 +125,8 @@ struct Inner {
     incarnation: [u8; 16],
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    _lock: Lock,
+    /// Given back when the journal closes, whoever still has a handle.
+    lock: Mutex<Option<Lock>>,
 }
 
 impl fmt::Debug for Journal {
@@ -150,6 +151,7 @@ impl Inner {
             let _ = writer.join();
         }
         self.shared.streams.close();
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -185,7 +187,14 @@ impl Journal {
         let writer = Writer::new(config, db, books, shared.clone()).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
-        Ok(Journal(Arc::new(Inner { path, max_bytes, incarnation, shared, writer: Mutex::new(Some(thread)), _lock: lock })))
+        Ok(Journal(Arc::new(Inner {
+            path,
+            max_bytes,
+            incarnation,
+            shared,
+            writer: Mutex::new(Some(thread)),
+            lock: Mutex::new(Some(lock)),
+        })))
     }
 
     pub fn path(&self) -> &Path {

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::Job;
@@ -63,6 +64,8 @@ pub enum PipelineError {
     Output { name: SmolStr, reason: String },
     #[error("function {name}: {reason}")]
     Function { name: SmolStr, reason: String },
+    #[error("{who} panicked, which is a fault of forebay: please report it with the log; the pool is safe, start again")]
+    Panicked { who: SmolStr },
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -83,7 +86,10 @@ pub struct Pipeline {
     outputs: Vec<(OutputHandle, tokio::task::JoinHandle<()>)>,
     metrics: Option<SocketAddr>,
     serving: CancellationToken,
+    server: Option<tokio::task::JoinHandle<()>>,
     scorers: Vec<Scorer>,
+    /// Ends deliveries that wait for somebody else.
+    hurry: CancellationToken,
 }
 
 /// How long a stop waits for answers that are on their way.
@@ -105,7 +111,8 @@ impl Pipeline {
         let stop = Stop::default();
         let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings));
 
-        let outputs = stages::outputs(job, &journal, &clock, &watched)?;
+        let hurry = CancellationToken::new();
+        let outputs = stages::outputs(job, &journal, &clock, &watched, &hurry)?;
         let scorers = stages::scorers(job, &journal, &watched)?;
         let build = statement::Build {
             job,
@@ -121,7 +128,7 @@ impl Pipeline {
         let (sources, intakes) = stages::sources(job, &journal, &clock, &watched, &health)?;
 
         let serving = CancellationToken::new();
-        let metrics = listener.map(|listener| serve(listener, &watched, &serving)).transpose()?;
+        let (metrics, server) = listener.map(|listener| serve(listener, &watched, &serving)).transpose()?.unzip();
         tracing::info!(job = %job.name, pool = %journal.path().display(), "running");
         Ok(Pipeline {
             journal,
@@ -134,6 +141,8 @@ impl Pipeline {
             outputs,
             metrics,
             serving,
+            server,
+            hurry,
             scorers: scorers.into_values().collect(),
         })
     }
@@ -163,55 +172,70 @@ impl Pipeline {
     }
 
     /// Stops in flow order: no further input, everything received is stored and acknowledged, consumers commit what they
-    /// have, outputs say goodbye, the journal closes.
+    /// have, outputs say goodbye, the journal closes. What cannot be finished in a few seconds (the pool is full, a broker or
+    /// an endpoint is away) stays where it is and goes on at the next start.
     ///
     /// # Errors
-    /// The first thing that could not be finished; what was committed stays committed.
+    /// The first thing that went wrong; what was committed stays committed.
     pub async fn stop(self) -> Result<(), PipelineError> {
-        for source in self.sources {
-            source.stop().await;
-        }
+        let mut sources: JoinSet<()> = self.sources.into_iter().map(MqttSource::stop).collect();
+        while sources.join_next().await.is_some() {}
         self.stop.set();
         self.journal.wake_readers();
         self.watched.release();
-        let (scorers, drained) = (self.scorers, self.serving.clone());
-        tokio::spawn(async move {
-            let end = tokio::time::Instant::now() + DRAIN;
-            let busy = |s: &Scorer| {
-                s.status().state() == State::Ready
-                    && s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed) > 0
-            };
-            while tokio::time::Instant::now() < end && scorers.iter().any(busy) && !drained.is_cancelled() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            // an endpoint that is away keeps its rows in the journal
-            scorers.iter().for_each(Scorer::stop);
+        let ended = CancellationToken::new();
+        tokio::spawn(hurry(self.scorers, self.journal.clone(), self.hurry, ended.clone()));
+        let (intakes, workers) = (self.intakes, self.workers);
+        let joined = tokio::task::spawn_blocking(move || {
+            let intakes = intakes.into_iter().map(|intake| ended_well(intake.join().map(|r| r.map_err(PipelineError::from))));
+            let first = intakes.fold(Ok(()), Result::and);
+            workers.into_iter().map(|worker| ended_well(worker.join())).fold(first, Result::and)
         });
-        let (intakes, workers, journal) = (self.intakes, self.workers, self.journal);
-        let (journal, mut result) = tokio::task::spawn_blocking(move || {
-            let mut result = Ok(());
-            for intake in intakes {
-                result = result.and(intake.join().unwrap_or(Ok(())).map_err(PipelineError::from));
-            }
-            for worker in workers {
-                result = result.and(worker.join().unwrap_or(Ok(())));
-            }
-            (journal, result)
-        })
-        .await
-        .map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
+        let result = joined.await.map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
         for (handle, task) in self.outputs {
             drop(handle);
             // a task that was cancelled has nothing left to say
             let _ = task.await;
         }
+        ended.cancel();
         self.serving.cancel();
-        tokio::task::block_in_place(|| journal.close());
-        if let Err(PipelineError::StatementStopped { .. }) = &result {
-            // it was reported when it happened, and its position is where it should be
-            result = Ok(());
+        if let Some(server) = self.server {
+            // its port is free for a reloaded job once it has ended; a scrape that hangs does not hold that up
+            let _ = tokio::time::timeout(DRAIN, server).await;
         }
+        tokio::task::block_in_place(|| self.journal.close());
         result
+    }
+}
+
+/// Sees to it that a stop ends: gives up requests and deliveries that wait for somebody else, then commits that wait for room.
+async fn hurry(scorers: Vec<Scorer>, journal: Journal, hurry: CancellationToken, ended: CancellationToken) {
+    let end = tokio::time::Instant::now() + DRAIN;
+    let waiting = |s: &Scorer| s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed);
+    let busy = |s: &Scorer| s.status().state() == State::Ready && waiting(s) > 0;
+    while tokio::time::Instant::now() < end && scorers.iter().any(busy) && !ended.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // an endpoint that is away keeps its rows in the journal
+    scorers.iter().for_each(Scorer::stop);
+    if tokio::time::timeout_at(end, ended.cancelled()).await.is_err() {
+        hurry.cancel();
+    }
+    if tokio::time::timeout(DRAIN, ended.cancelled()).await.is_err() {
+        tracing::warn!("stopping with work unfinished: it goes on at the next start");
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+    }
+}
+
+/// How a thread ended, as the end of the job sees it: what a statement stopped for was told when it happened, and a commit
+/// that the closing journal refused is done again at the next start.
+fn ended_well(joined: std::thread::Result<Result<(), PipelineError>>) -> Result<(), PipelineError> {
+    match joined {
+        Ok(Err(
+            PipelineError::StatementStopped { .. } | PipelineError::ScoringEnded { .. } | PipelineError::Journal(JournalError::Closed),
+        )) => Ok(()),
+        Ok(result) => result,
+        Err(_) => Err(PipelineError::Panicked { who: SmolStr::new_static("a thread of the job") }),
     }
 }
 
@@ -229,14 +253,18 @@ fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
     }
 }
 
-fn serve(listener: TcpListener, watched: &Arc<Watched>, serving: &CancellationToken) -> Result<SocketAddr, PipelineError> {
+fn serve(
+    listener: TcpListener,
+    watched: &Arc<Watched>,
+    serving: &CancellationToken,
+) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), PipelineError> {
     let address = listener.local_addr().map_err(|source| PipelineError::System { what: "the metrics port", source })?;
     let (watched, ended) = (watched.clone(), serving.clone().cancelled_owned());
-    tokio::spawn(async move {
+    let server = tokio::spawn(async move {
         if let Err(error) = telemetry::serve(listener, Arc::new(move || watched.report()), ended).await {
             tracing::error!("the metrics port failed: {error}");
         }
     });
     tracing::info!("metrics on http://{address}/metrics");
-    Ok(address)
+    Ok((address, server))
 }

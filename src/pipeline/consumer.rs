@@ -55,6 +55,10 @@ pub struct Consumer {
     pub mark: Mark,
     /// Rows that wait inside the plan for earlier ones.
     pub held: u64,
+    /// Another part reads what this one gives: it has to learn how late it is while nothing comes.
+    pub feeds_part: bool,
+    /// The committing end of the scoring is gone.
+    pub ended: bool,
 }
 
 impl Consumer {
@@ -67,7 +71,7 @@ impl Consumer {
         let mut committed = Instant::now();
         let mut read = 0;
         let mut at = self.reader.position();
-        while !self.flow.stop.is_set() {
+        while !self.flow.stop.is_set() && !self.ended {
             // loaded before the read: when that finds nothing, all rows up to this mark have been read
             let upstream = self.upstream.as_ref().and_then(Mark::get);
             let found = self.reader.next(READ_MAX, Instant::now() + WAIT)?;
@@ -81,7 +85,9 @@ impl Consumer {
             };
             // the position also moves past what other statements read
             let moved = self.reader.position() > at;
-            let is_due = self.feed.executor.has_output() || read >= COMMIT_RECORDS || (moved && committed.elapsed() >= COMMIT_IDLE);
+            let tells = self.feeds_part && read == 0 && committed.elapsed() >= COMMIT_IDLE;
+            let is_due =
+                self.feed.executor.has_output() || tells || read >= COMMIT_RECORDS || (moved && committed.elapsed() >= COMMIT_IDLE);
             if !is_due {
                 continue;
             }
@@ -91,7 +97,7 @@ impl Consumer {
             receipt = self.finish()?;
             committed = Instant::now();
         }
-        if self.reader.position() > at {
+        if self.reader.position() > at && !self.ended {
             self.confirm(receipt.take())?;
             receipt = self.finish()?;
         }
@@ -113,7 +119,7 @@ impl Consumer {
             executor.advance(watermark);
         }
         let now = self.flow.clock.now().saturating_add(-TICK_LAG);
-        if executor.next_tick().is_some_and(|due| due <= now) {
+        if self.feeds_part || executor.next_tick().is_some_and(|due| due <= now) {
             executor.tick(now);
         }
     }
@@ -152,7 +158,7 @@ impl Consumer {
                     },
                 };
                 // the other end is gone only when it failed or the job stops; its own error says why
-                let _ = chunks.send(Chunk { commit, batch, ticket, watermark });
+                self.ended = chunks.send(Chunk { commit, batch, ticket, watermark }).is_err();
                 Ok(None)
             }
         }

@@ -2,9 +2,11 @@
 //!
 //! Invariant: everything that is read is pushed, in order. Not here: when to commit.
 
+use std::sync::Arc;
+
 use smol_str::SmolStr;
 
-use crate::batch::RawEvent;
+use crate::batch::{Batch, Column, RawEvent, Rows};
 use crate::engine::Executor;
 use crate::journal::{EventSlice, InputId, Read, StateChange};
 
@@ -13,6 +15,8 @@ use crate::journal::{EventSlice, InputId, Read, StateChange};
 pub struct Feed {
     pub executor: Executor,
     pub inputs: Vec<(InputId, SmolStr)>,
+    /// The columns that the plan expects of a stream's rows; `None` for a part that reads inputs.
+    pub columns: Option<Arc<[Column]>>,
 }
 
 impl Feed {
@@ -27,12 +31,27 @@ impl Feed {
                 slice.len() as u64
             }
             Read::Rows(slice) => {
-                self.executor.push_rows(slice.first(), &slice.to_rows());
+                let rows = slice.to_rows();
+                let rows = match &self.columns {
+                    Some(columns) if *columns != rows.columns => renamed(&rows, columns),
+                    _ => rows,
+                };
+                self.executor.push_rows(slice.first(), &rows);
                 slice.len() as u64
             }
             Read::Idle | Read::Closed => 0,
         }
     }
+}
+
+/// Rows of an earlier text of the statement, brought to the columns that it has now: by name, NULL where there is none.
+fn renamed(rows: &Rows, columns: &Arc<[Column]>) -> Rows {
+    let places: Vec<Option<usize>> = columns.iter().map(|c| rows.columns.iter().position(|old| old == c)).collect();
+    let mut batch = Batch::with_capacity(columns.len(), rows.batch.len());
+    for (meta, row) in rows.batch.rows() {
+        batch.push(*meta, places.iter().map(|place| place.and_then(|i| row.get(i)).cloned().unwrap_or_default()));
+    }
+    Rows { columns: columns.clone(), batch }
 }
 
 fn raw_events(slice: &EventSlice) -> Vec<RawEvent> {

@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use tokio::sync::watch;
 
 use super::PipelineError;
+use crate::journal::JournalError;
 
 /// Problems that last until a person acts.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ impl Health {
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running; all
     /// else ends the job.
     pub fn ended(&self, who: &SmolStr, error: &PipelineError) {
+        if let PipelineError::Journal(JournalError::Closed) = error {
+            // the job stops, and what was refused is done again at the next start
+            return;
+        }
         tracing::error!("{error}");
         match error {
             PipelineError::StatementStopped { .. } | PipelineError::ScoringEnded { .. } => {

@@ -4,6 +4,7 @@
 //! the dead letters for what does not decode. Invariant: a token is told `stored` only after the commit that holds all of
 //! its messages. Not here: receiving, decoding fields.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -36,7 +37,14 @@ impl Intake {
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(self, arrivals: mpsc::Receiver<Arrivals>) -> std::io::Result<JoinHandle<Result<(), JournalError>>> {
-        std::thread::Builder::new().name(format!("intake {}", self.name)).spawn(move || self.run(arrivals))
+        std::thread::Builder::new().name(format!("intake {}", self.name)).spawn(move || {
+            let health = self.health.clone();
+            let name = self.name.clone();
+            catch_unwind(AssertUnwindSafe(|| self.run(arrivals))).unwrap_or_else(|_| {
+                health.fail(format!("the intake of input {name} panicked, which is a fault of forebay: please report it with the log"));
+                Ok(())
+            })
+        })
     }
 
     fn run(self, mut arrivals: mpsc::Receiver<Arrivals>) -> Result<(), JournalError> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use smol_str::SmolStr;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::batch::Rows;
 use crate::output::{Delivery, Output, RowIds};
@@ -30,16 +31,21 @@ pub struct OutputHandle {
 }
 
 impl OutputHandle {
-    /// Gives the output a task of its own. It ends when all handles are gone.
-    pub fn spawn(name: SmolStr, mut output: Output, incarnation: String) -> (OutputHandle, JoinHandle<()>) {
+    /// Gives the output a task of its own. It ends when all handles are gone; `hurry` gives up what it waits for.
+    pub fn spawn(name: SmolStr, mut output: Output, incarnation: String, hurry: CancellationToken) -> (OutputHandle, JoinHandle<()>) {
         let (requests, mut waiting) = mpsc::channel::<Request>(WAITING_MAX);
         let task = tokio::spawn(async move {
             while let Some(Request { rows, statement, reply }) = waiting.recv().await {
-                let delivery = output.deliver(&rows, RowIds { incarnation: &incarnation, statement: &statement }).await;
+                let delivery = tokio::select! {
+                    delivery = output.deliver(&rows, RowIds { incarnation: &incarnation, statement: &statement }) => delivery,
+                    () = hurry.cancelled() => Delivery::TryAgain { reason: "the job stops".to_owned() },
+                };
                 // the statement may have been stopped meanwhile: then the rows are delivered again at the next start
                 let _ = reply.send(delivery);
             }
-            output.close().await;
+            if !hurry.is_cancelled() {
+                output.close().await;
+            }
         });
         (OutputHandle { name, requests, trouble: Arc::default() }, task)
     }
@@ -52,7 +58,8 @@ impl OutputHandle {
     pub fn deliver(&self, rows: &Arc<Rows>, statement: &SmolStr) -> Delivery {
         let (reply, answer) = oneshot::channel();
         let request = Request { rows: rows.clone(), statement: statement.clone(), reply };
-        let gone = || Delivery::TryAgain { reason: "the output is closing".to_owned() };
+        // the task ends after the last handle, so this means that it failed
+        let gone = || Delivery::Gone { reason: "its task ended; please report this with the log".to_owned() };
         if self.requests.blocking_send(request).is_err() {
             return gone();
         }

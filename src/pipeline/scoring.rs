@@ -5,7 +5,8 @@
 //! read, so a crash scores again only what was under way. Not here: batching, retries, parallelism (`score`).
 
 use std::collections::VecDeque;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -31,6 +32,8 @@ pub struct Chunk {
     pub watermark: Option<Timestamp>,
 }
 
+/// How long to wait for a chunk before the commits under way are looked after.
+const WAIT: Duration = Duration::from_millis(200);
 /// Commits under way that were not yet confirmed.
 const RECEIPTS_MAX: usize = 16;
 
@@ -56,7 +59,16 @@ impl Scoring {
     /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
     pub fn run(mut self, chunks: &Receiver<Chunk>) -> Result<(), PipelineError> {
         let mut receipts: VecDeque<(Receipt, Option<Timestamp>)> = VecDeque::new();
-        while let Ok(Chunk { commit, batch, ticket, watermark }) = chunks.recv() {
+        loop {
+            let Chunk { commit, batch, ticket, watermark } = match chunks.recv_timeout(WAIT) {
+                Ok(chunk) => chunk,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    // nothing else would tell the part behind that these are stored
+                    receipts.drain(..).try_for_each(|receipt| self.confirm(receipt))?;
+                    continue;
+                }
+            };
             let outcomes = match ticket.map(Ticket::outcomes_blocking) {
                 None => Vec::new(),
                 Some(Ok(outcomes)) => outcomes,

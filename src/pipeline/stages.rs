@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::PipelineError;
 use super::health::Health;
@@ -118,7 +119,13 @@ fn broker(broker: &Broker, client_id: String) -> Result<BrokerConfig, String> {
 type Outputs = Vec<(OutputHandle, tokio::task::JoinHandle<()>)>;
 
 /// Gives each output its task. They connect with the first row.
-pub fn outputs(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched) -> Result<Outputs, PipelineError> {
+pub fn outputs(
+    job: &Job,
+    journal: &Journal,
+    clock: &Clock,
+    watched: &Watched,
+    hurry: &CancellationToken,
+) -> Result<Outputs, PipelineError> {
     let mut made = Vec::new();
     for output in &job.outputs {
         let name = SmolStr::new(&output.name);
@@ -153,7 +160,7 @@ pub fn outputs(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched) -
             }
             OutputKind::Stdout => Output::stdout(row_id),
         };
-        let (handle, task) = OutputHandle::spawn(name, end, journal.incarnation_hex());
+        let (handle, task) = OutputHandle::spawn(name, end, journal.incarnation_hex(), hurry.clone());
         watched.add_output(handle.clone());
         made.push((handle, task));
     }

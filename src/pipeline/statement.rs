@@ -6,6 +6,7 @@
 //! the consumers do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -80,7 +81,8 @@ impl Build<'_> {
     fn spawn(&self, job: Thread) -> Result<Worker, PipelineError> {
         let (health, name) = (self.health.clone(), job.name.clone());
         let body = move || {
-            let result = (job.run)();
+            // a panic must not leave the job half alive with nobody the wiser
+            let result = catch_unwind(AssertUnwindSafe(job.run)).unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
             if let Err(error) = &result {
                 health.ended(&name, error);
             }
@@ -105,6 +107,9 @@ impl Build<'_> {
         for (i, part) in statement.parts.iter().enumerate() {
             let is_last = i + 1 == parts;
             if is_last && part.external.is_none() && !part.is_stateful() {
+                if i == 0 {
+                    self.leftover(name, statement, names, jobs)?;
+                }
                 // the output runs it
                 jobs.push(self.deliverer(name, statement, Some(part), from.map(|(stream, _)| stream), names)?);
                 return Ok(());
@@ -116,6 +121,24 @@ impl Build<'_> {
             from = Some((into, mark));
         }
         jobs.push(self.deliverer(name, statement, None, from.map(|(stream, _)| stream), names)?);
+        Ok(())
+    }
+
+    /// A statement that needs no stream any more may have left rows in one: they are delivered before they are forgotten.
+    fn leftover(
+        &self,
+        name: &SmolStr,
+        statement: &Statement,
+        names: &mut Vec<SmolStr>,
+        jobs: &mut Vec<Thread>,
+    ) -> Result<(), PipelineError> {
+        let consumer = format!("output {name}");
+        let status = self.journal.status()?;
+        if status.consumers.iter().any(|c| c.name == consumer && c.stream != StreamId::INPUTS.0 && c.pending > 0) {
+            tracing::info!(statement = %name, "rows of its earlier text are still to be delivered");
+            let stream = self.journal.stream(name)?;
+            jobs.push(self.deliverer(name, statement, None, Some(stream), names)?);
+        }
         Ok(())
     }
 
@@ -135,6 +158,7 @@ impl Build<'_> {
         let stream = from.as_ref().map(|(stream, _)| *stream);
         let (flow, reader) =
             self.flow(consumer_name.clone(), name.clone(), &statement.fingerprint, Some(part), part.columns.clone(), stream, names)?;
+        let feeds_part = statement.parts.last().is_some_and(|last| !std::ptr::eq(last, part));
         let state = self.journal.load_state(flow.consumer)?;
         let mut executor = self.executor(name, part)?;
         let rows = || state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
@@ -154,7 +178,10 @@ impl Build<'_> {
                 Into::Score { scorer, lane: number, chunks }
             }
         };
-        let consumer = Consumer { flow, reader, feed, into: sink, upstream: from.map(|(_, mark)| mark), mark, held };
+        let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
+        let feed = Feed { columns: before, ..feed };
+        let consumer =
+            Consumer { flow, reader, feed, into: sink, upstream: from.map(|(_, mark)| mark), mark, held, feeds_part, ended: false };
         jobs.push(Thread { name: consumer_name, run: Box::new(move || consumer.run()) });
         Ok(())
     }
@@ -171,13 +198,18 @@ impl Build<'_> {
         let output = output
             .cloned()
             .ok_or_else(|| PipelineError::Output { name: statement.output.clone(), reason: "the job has no such output".to_owned() })?;
-        let consumer_name = SmolStr::new(format!("output {name}"));
+        // Whoever reads the inputs for a statement has one name, so a statement that is changed from the one kind to the
+        // other keeps its position.
+        let kind = if from.is_some() { "output" } else { "statement" };
+        let consumer_name = SmolStr::new(format!("{kind} {name}"));
         // rows of a stream describe themselves: they are delivered as they are, whatever the query says by now
         let fingerprint = part.map_or("rows", |_| statement.fingerprint.as_str());
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
         let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, names)?;
         let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor))).transpose()?;
+        let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
+        let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let deliverer = Deliverer { flow, reader, feed, output, statement: name.clone(), held: 0, ahead: None };
         Ok(Thread { name: SmolStr::new(format!("output {name}")), run: Box::new(move || deliverer.run()) })
     }
@@ -246,7 +278,13 @@ impl Build<'_> {
 
     fn feed(&self, executor: Executor) -> Result<Feed, PipelineError> {
         let inputs = self.job.inputs.iter().map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
-        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()? })
+        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()?, columns: None })
+    }
+
+    /// The columns of the rows that the part before this one writes.
+    fn columns_before(&self, statement: &Statement, part: &Part) -> Option<Arc<[crate::batch::Column]>> {
+        let at = statement.parts.iter().position(|p| std::ptr::eq(p, part))?;
+        statement.parts.get(at.checked_sub(1)?).map(|before| before.columns.clone())
     }
 
     fn scorer(&self, external: &External) -> Result<&Scorer, PipelineError> {

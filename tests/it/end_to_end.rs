@@ -314,3 +314,91 @@ fn tumbling_windows_close_on_a_quiet_device_and_survive_a_kill() {
     assert_eq!(counted(&seen), sent as i64);
     forebay.stop();
 }
+
+#[test]
+fn windows_behind_a_call_close_when_the_device_is_quiet() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let server = Server::start("array");
+    let query = "WITH Scored AS (SELECT deviceId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare FROM rides)
+        SELECT COUNT(*) AS n, SUM(fare) AS total INTO windows FROM Scored GROUP BY TumblingWindow(second, 2)";
+    let path = job(dir.path(), &broker, query, &[("score", server.address())], &["windows"], "");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/windows");
+    let forebay = Forebay::run(&path);
+    publish(&runtime, &broker, &mut Fleet::new(5), 50);
+    let counted = || seen.lock().expect("seen").iter().map(|(_, row)| row["n"].as_i64().expect("n")).sum::<i64>();
+    until("all rides in closed windows", || (counted() == 50).then_some(()));
+    forebay.stop();
+}
+
+#[test]
+fn a_job_stops_although_its_pool_is_full_and_its_output_is_away() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let query = "SELECT rideId, filler, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS before INTO away FROM rides";
+    let extra = format!("[outputs.away]\ntype = \"mqtt\"\nurl = \"mqtt://{nobody}\"\ntopic = \"x\"\n[journal]\nmax_bytes = \"16MiB\"\n");
+    let path = job(dir.path(), &broker, query, &[], &[], &extra);
+    let forebay = Forebay::run(&path);
+    let mut rng = fastrand::Rng::with_seed(6);
+    runtime.block_on(async {
+        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        for n in 0..24_000 {
+            let noise: String = (0..1500).map(|_| rng.alphanumeric()).collect();
+            assert!(feed.send("taxi/a/rides", format!("{{\"n\":{n},\"filler\":\"{noise}\"}}")).await);
+        }
+        assert!(feed.drained(PATIENCE).await);
+    });
+    until("intake to stop", || (forebay.metric("forebay_pool_full") == 1.0).then_some(()));
+    // waits for the end, and asserts that it is a good one
+    forebay.stop();
+}
+
+#[test]
+fn a_changed_query_loses_no_row_of_the_old_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let mut broker = Mosquitto::start();
+    let out = Mosquitto::start();
+    let queries = [
+        "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS before INTO plain FROM rides",
+        "SELECT n AS number, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS previous INTO plain FROM rides",
+        "SELECT n AS direct INTO plain FROM rides",
+    ];
+    let extra = format!("[outputs.plain]\ntype = \"mqtt\"\nurl = \"{}\"\ntopic = \"out/plain\"\n", out.url());
+    let (receiver, seen) = listen(&runtime, &out, "receiver", "out/plain");
+    drop(receiver);
+    let mut out = out;
+    out.stop();
+    for (i, query) in queries.iter().enumerate() {
+        let path = job(dir.path(), &broker, query, &[], &[], &extra);
+        let forebay = Forebay::run(&path);
+        let messages = (0..3).map(|n| crate::support::Message::new("taxi/a/rides", format!("{{\"n\":{}}}", i * 3 + n))).collect();
+        runtime.block_on(crate::support::publish(&broker.url(), messages));
+        until("three rows more", || (forebay.metric("forebay_input_stored_total") == (i as f64 + 1.0) * 3.0).then_some(()));
+        until("them to be read", || (i == 2 || forebay.metric("forebay_consumer_pending{job=\"test\",consumer=\"statement plain\"}") == 0.0).then_some(()));
+        if i < 2 {
+            forebay.stop();
+            continue;
+        }
+        out.start_again();
+        let sink = seen.clone();
+        let take = move |m: Message| sink.lock().expect("seen").push((m.row_id.expect("an id"), serde_json::from_slice(&m.payload).expect("JSON")));
+        let _receiver = runtime.block_on(async { Receiver::listen("receiver", "127.0.0.1", out.port, "out/plain", take) });
+        until("nine rows", || (seen.lock().expect("seen").len() >= 9).then_some(()));
+        let mut numbers: Vec<(String, i64)> = Vec::new();
+        for (_, row) in seen.lock().expect("seen").iter() {
+            for name in ["n", "number", "direct"] {
+                numbers.extend(row[name].as_i64().map(|n| (name.to_owned(), n)));
+            }
+        }
+        numbers.sort_by_key(|(_, n)| *n);
+        let expected: Vec<(String, i64)> = (0..9).map(|n| (["n", "number", "direct"][n as usize / 3].to_owned(), n)).collect();
+        assert_eq!(numbers, expected);
+        forebay.stop();
+        break;
+    }
+    broker.stop();
+}
