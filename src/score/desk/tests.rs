@@ -284,6 +284,39 @@ fn what_takes_too_long_is_sent_in_smaller_requests_that_grow_again() {
 }
 
 #[test]
+fn no_float_that_is_not_finite_gets_through_at_any_depth() {
+    let results = [
+        // as sent, and what is left under `null`
+        ("1.5", "1.5"),
+        ("NaN", "null"),
+        ("[0.5, NaN]", "[0.5,null]"),
+        (r#"{"a": [1, {"b": -Infinity}], "c": "NaN"}"#, r#"{"a":[1,{"b":null}],"c":"NaN"}"#),
+        (r#"{"a": [1.5], "c": "low"}"#, r#"{"a":[1.5],"c":"low"}"#),
+    ];
+    for nan in [NanPolicy::Null, NanPolicy::DeadLetter] {
+        let mut desk = desk(Rules { nan, ..rules() });
+        desk.submit(Duration::ZERO, 0, rows(0..5));
+        let body = format!("[{}]", results.map(|(sent, _)| sent).join(","));
+        let values = crate::score::response::read_results(body.as_bytes(), 5, &[]).unwrap();
+        let run = run(&mut desk, Duration::ZERO, MS(1000), |_, _| Answer { values: values.clone(), ..fault(Answered::Results) });
+        assert_eq!(desk.nan_results(), 3);
+        for (outcome, (sent, left)) in run.chunks[0].1.iter().zip(results) {
+            match outcome {
+                // not by its JSON text alone: that has `null` for NaN too
+                Outcome::Scored(value) => assert_eq!(*value, only(left), "{sent}"),
+                Outcome::Failed(failure) => assert_eq!((nan, failure.reason), (NanPolicy::DeadLetter, "nan_result"), "{sent}"),
+            }
+        }
+        assert_eq!(failures(&run.chunks[0].1).len(), if nan == NanPolicy::Null { 0 } else { 3 });
+    }
+}
+
+/// The value that a JSON text stands for.
+fn only(json: &str) -> Value {
+    crate::score::response::read_results(format!("[{json}]").as_bytes(), 1, &[]).unwrap().remove(0)
+}
+
+#[test]
 fn statements_take_turns() {
     let mut desk = desk(Rules { max_rows: 10, parallel: 1, ..rules() });
     desk.submit(Duration::ZERO, 0, rows(0..40));
