@@ -2,7 +2,8 @@
 //!
 //! In: how the last request of the batch ended. Out: the next [`Step`], and rows that are found to be bad. Invariant:
 //! every row is in exactly one place: in a piece still to be sent, among the suspects, or handed back as decided. A
-//! row is condemned only after something else was scored since it failed, so a model that broke condemns nobody.
+//! row is condemned only after something else was scored since it failed, so a model that broke condemns nobody. Where
+//! the failure may have passed with an outage, it is condemned only if it fails again after that.
 //! Not here: rows themselves, waiting, what other batches do.
 
 use std::ops::Range;
@@ -35,6 +36,24 @@ struct Piece {
     busy: u32,
     /// Requests that its rows were part of.
     attempts: u32,
+    /// A row that was a suspect when the model was seen to work.
+    retest: bool,
+}
+
+impl Piece {
+    fn new(rows: Range<usize>) -> Piece {
+        Piece { rows, whole: false, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0, retest: false }
+    }
+}
+
+/// A single row that failed since anything was last scored.
+#[derive(Clone, Debug)]
+struct Suspect {
+    row: usize,
+    failure: Failure,
+    attempts: u32,
+    /// It may have failed only because nothing could be scored then.
+    retest: bool,
 }
 
 /// What a batch wants next.
@@ -68,15 +87,14 @@ pub struct Batch {
     len: usize,
     /// A stack: the last is sent next.
     pieces: Vec<Piece>,
-    /// Single rows that failed since anything was last scored.
-    suspects: Vec<(usize, Failure)>,
+    suspects: Vec<Suspect>,
     asking: bool,
     requests: usize,
 }
 
 impl Batch {
     pub fn new(len: usize) -> Batch {
-        let whole = Piece { rows: 0..len, whole: true, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0 };
+        let whole = Piece { whole: true, ..Piece::new(0..len) };
         Batch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0 }
     }
 
@@ -115,7 +133,7 @@ impl Batch {
         self.pieces.last().map_or(0, |piece| piece.attempts)
     }
 
-    /// The piece was scored: the suspects are bad indeed, since the model works.
+    /// The piece was scored, so the model works: hands back the suspects that are bad indeed.
     pub fn scored(&mut self) -> Vec<(usize, Failure)> {
         if let Some(done) = self.pieces.pop()
             && done.first_half
@@ -123,25 +141,31 @@ impl Batch {
         {
             other.guilty = true;
         }
-        std::mem::take(&mut self.suspects)
+        self.judge()
     }
 
-    /// A row that was scored before was scored again: the suspects are bad.
+    /// A row that was scored before was scored again: hands back the suspects that are bad.
     pub fn model_works(&mut self) -> Vec<(usize, Failure)> {
         self.asking = false;
-        std::mem::take(&mut self.suspects)
+        self.judge()
+    }
+
+    /// The model works now. That it did when a suspect failed is another matter: an outage may have ended in between.
+    fn judge(&mut self) -> Vec<(usize, Failure)> {
+        let (again, bad): (Vec<_>, Vec<_>) = std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
+        for Suspect { row, attempts, .. } in again.into_iter().rev() {
+            self.pieces.push(Piece { retest: true, attempts, ..Piece::new(row..row + 1) });
+        }
+        bad.into_iter().map(|suspect| (suspect.row, suspect.failure)).collect()
     }
 
     /// The model refuses what it took before: nobody here is condemned, the suspects will be sent again.
     pub fn model_fails(&mut self) {
         self.asking = false;
-        for (row, _) in self.suspects.drain(..).rev() {
-            let again =
-                Piece { rows: row..row + 1, whole: false, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0 };
-            self.pieces.push(again);
-        }
+        self.pieces.extend(self.suspects.drain(..).rev().map(|suspect| Piece::new(suspect.row..suspect.row + 1)));
         for piece in &mut self.pieces {
-            (piece.first_half, piece.guilty) = (false, false);
+            // what was learnt of them may be the model's fault
+            (piece.first_half, piece.guilty, piece.retest) = (false, false, false);
         }
     }
 
@@ -153,12 +177,13 @@ impl Batch {
         let single = len <= 1;
         // halving a piece by mistake costs requests, condemning a row by mistake costs the row: where the fault may
         // pass by itself, a row that stands alone is tried again too
-        let retries = if piece.whole || (single && retries > 1) { retries } else { 0 };
+        let may_pass = retries > 1;
+        let retries = if piece.whole || (single && may_pass) { retries } else { 0 };
         if piece.failures <= retries {
             return Reaction::Again(piece.failures);
         }
         if single {
-            self.suspect(failure);
+            self.suspect(may_pass, failure);
         } else {
             self.split(len / 2, true);
         }
@@ -174,7 +199,7 @@ impl Batch {
             return Reaction::Again(piece.slow);
         }
         if len <= 1 {
-            self.suspect(failure);
+            self.suspect(true, failure);
             return Reaction::Next;
         }
         self.split(len / 2, false);
@@ -207,15 +232,16 @@ impl Batch {
 
     /// The rows that are not decided.
     pub fn undecided(&self) -> Vec<usize> {
-        let suspects = self.suspects.iter().map(|(row, _)| *row);
+        let suspects = self.suspects.iter().map(|suspect| suspect.row);
         let mut rows: Vec<usize> = self.pieces.iter().flat_map(|piece| piece.rows.clone()).chain(suspects).collect();
         rows.sort_unstable();
         rows
     }
 
-    fn suspect(&mut self, failure: impl FnOnce(usize) -> Failure) {
-        if let Some(piece) = self.pieces.pop() {
-            self.suspects.push((piece.rows.start, failure(piece.rows.start)));
+    fn suspect(&mut self, may_pass: bool, failure: impl FnOnce(usize) -> Failure) {
+        if let Some(Piece { rows, attempts, retest, .. }) = self.pieces.pop() {
+            let row = rows.start;
+            self.suspects.push(Suspect { row, failure: failure(row), attempts, retest: may_pass && !retest });
             self.asking = self.suspects.len() >= SUSPECTS_MAX;
         }
     }
@@ -224,18 +250,51 @@ impl Batch {
     fn split(&mut self, at: usize, isolating: bool) {
         let Some(piece) = self.pieces.pop() else { return };
         let middle = piece.rows.start + at;
-        let half = |rows: Range<usize>| Piece {
-            rows,
-            whole: false,
-            first_half: false,
-            guilty: false,
-            failures: 0,
-            // one more slow answer is enough to halve again
-            slow: piece.slow.min(SLOW_MAX - 1),
-            busy: 0,
-            attempts: piece.attempts,
-        };
+        // one more slow answer is enough to halve again
+        let slow = piece.slow.min(SLOW_MAX - 1);
+        let half = |rows: Range<usize>| Piece { slow, attempts: piece.attempts, ..Piece::new(rows) };
         self.pieces.push(half(middle..piece.rows.end));
         self.pieces.push(Piece { first_half: isolating, ..half(piece.rows.start..middle) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows fail with `retries` until row 0 stands alone as a suspect.
+    fn row_0_suspected(retries: u32) -> Batch {
+        let mut batch = Batch::new(2);
+        while batch.suspects.is_empty() {
+            assert!(matches!(batch.step(), Step::Send(_)));
+            batch.sent();
+            batch.failed(retries, |_| Failure::default());
+        }
+        assert_eq!(batch.step(), Step::Send(1..2));
+        batch
+    }
+
+    #[test]
+    fn who_failed_in_what_may_have_been_an_outage_is_sent_once_more() {
+        let mut batch = row_0_suspected(3);
+        assert_eq!(batch.scored(), []);
+        assert_eq!(batch.step(), Step::Send(0..1));
+        assert_eq!(batch.attempts(), 8);
+        let mut bad = batch.clone();
+        assert_eq!(batch.scored(), []);
+        assert_eq!(batch.step(), Step::Finished);
+        while bad.failed(3, |_| Failure::default()) != Reaction::Next {}
+        assert_eq!(bad.step(), Step::AskModel);
+        assert_eq!(bad.model_works(), [(0, Failure::default())]);
+        assert_eq!(bad.step(), Step::Finished);
+    }
+
+    #[test]
+    fn who_was_refused_by_the_model_itself_is_not_sent_again() {
+        for retries in [0, 1] {
+            let mut batch = row_0_suspected(retries);
+            assert_eq!(batch.scored(), [(0, Failure::default())]);
+            assert_eq!(batch.step(), Step::Finished);
+        }
     }
 }

@@ -239,7 +239,7 @@ impl Desk {
         self.queue.waiting()
     }
 
-    /// Results that were NaN or infinite so far.
+    /// Results so far that were NaN or infinite, or held such a number.
     pub fn nan_results(&self) -> u64 {
         self.nan_results
     }

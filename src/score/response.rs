@@ -42,11 +42,13 @@ pub fn read_results(body: &[u8], rows: usize, path: &[String]) -> Result<Vec<Val
             return Err(BadResponse::ErrorText(clip(text)));
         }
     }
-    if let Some(text) = error_text(value) {
+    let named = follow(value, path);
+    // what the signature names counts before a field that only looks like an error
+    let complete = matches!(named, Some(JsonValue::Array(items)) if items.len() == rows);
+    if let Some(text) = error_text(value).filter(|_| !complete) {
         return Err(BadResponse::ErrorText(text));
     }
-    let found = follow(value, path).unwrap_or_else(|| descend(value));
-    match found {
+    match named.unwrap_or_else(|| descend(value)) {
         JsonValue::Array(items) if items.len() == rows => items.iter().map(|item| to_value(item, 0)).collect(),
         JsonValue::Array(items) => Err(BadResponse::WrongCount { sent: rows, found: items.len() }),
         JsonValue::Object(fields) if fields.is_empty() => Err(BadResponse::NoList("{}".into())),
@@ -69,14 +71,15 @@ fn get<'a, 'j>(value: &'a JsonValue<'j>, key: &str) -> Option<&'a JsonValue<'j>>
     }
 }
 
-/// The text of `{"error": …}`, or of an object that holds nothing but a `message`.
+/// The text of `{"error": …}`, or of an object that holds nothing but a `message`. NULL is no error.
 fn error_text(value: &JsonValue<'_>) -> Option<String> {
     let JsonValue::Object(fields) = value else { return None };
     let has_list = RESULT_KEYS.iter().any(|key| matches!(get(value, key), Some(JsonValue::Array(_) | JsonValue::Object(_))));
     if has_list {
         return None;
     }
-    let text = get(value, "error").or_else(|| get(value, "message").filter(|_| fields.len() == 1))?;
+    let said = |key: &str| get(value, key).filter(|text| !matches!(text, JsonValue::Null));
+    let text = said("error").or_else(|| said("message").filter(|_| fields.len() == 1))?;
     Some(clip(&match text {
         JsonValue::Str(text) => text.to_string(),
         other => shown(other),
@@ -184,6 +187,12 @@ mod tests {
             (r#""{\"error\": \"no column x\"}""#, 1, &[], "the script answered with an error: no column x"),
             (r#"{"message": "no"}"#, 1, &["result"], "the script answered with an error: no"),
             (r#"{"result": [15.92, 25.26], "error": null}"#, 2, &[], fares),
+            (r#"{"scores": [15.92, 25.26], "error": null}"#, 2, &["scores"], fares),
+            (r#"{"scores": [15.92, 25.26], "error": ""}"#, 2, &["scores"], fares),
+            (r#"{"scores": 15.92, "error": null}"#, 1, &["scores"], "Float(15.92)"),
+            (r#"{"scores": [15.92], "error": "half of it"}"#, 2, &["scores"], "the script answered with an error: half of it"),
+            (r#"{"scores": null, "error": "no column x"}"#, 1, &["scores"], "the script answered with an error: no column x"),
+            (r#"{"error": null}"#, 1, &[], "the answer holds no list of results: null"),
         ] {
             assert_eq!(shown(body, rows, path), expected, "{body}");
         }

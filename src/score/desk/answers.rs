@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::value::Value;
+use crate::value::{Record, Value};
 
 use super::super::batch::{Reaction, Step};
 use super::super::body::Row;
@@ -119,17 +119,17 @@ impl Desk {
     }
 
     fn result(&mut self, value: Value) -> Outcome {
-        if !matches!(value, Value::Float(f) if !f.is_finite()) {
+        if is_finite(&value) {
             return Outcome::Scored(value);
         }
         self.nan_results += 1;
         match self.rules.nan {
-            NanPolicy::Null => Outcome::Scored(Value::Null),
+            NanPolicy::Null => Outcome::Scored(without_nan(&value)),
             NanPolicy::DeadLetter => Outcome::Failed(Failure {
                 reason: "nan_result",
-                message: "the model's result is not a finite number".into(),
+                message: "the model's result is not a finite number, or holds one that is not".into(),
                 status: Some(200),
-                response: format!("{value:?}"),
+                response: clipped(&format!("{value:?}"), KEPT_MAX),
                 ..Failure::default()
             }),
         }
@@ -199,5 +199,27 @@ impl Desk {
         self.batches.clear();
         self.flights.clear();
         self.events.push(Event::Failed(why));
+    }
+}
+
+/// Whether all floats are, at any depth. Results are not nested deeper than `response` lets them be.
+fn is_finite(value: &Value) -> bool {
+    match value {
+        Value::Float(f) => f.is_finite(),
+        Value::Array(items) => items.iter().all(is_finite),
+        Value::Record(record) => record.iter().all(|(_, value)| is_finite(value)),
+        _ => true,
+    }
+}
+
+/// The value with NULL for every float that is not finite, at any depth.
+fn without_nan(value: &Value) -> Value {
+    match value {
+        Value::Float(f) if !f.is_finite() => Value::Null,
+        Value::Array(items) => Value::array(items.iter().map(without_nan).collect()),
+        Value::Record(record) => {
+            Value::record(Record::from_unique(record.iter().map(|(name, value)| (name.clone(), without_nan(value))).collect()))
+        }
+        other => other.clone(),
     }
 }

@@ -125,6 +125,35 @@ fn bisecting_costs_what_the_wire_contract_measured() {
     }
 }
 
+/// One outage, whenever it begins and ends, condemns no row that the model takes; the bad ones are still found.
+#[test]
+fn an_outage_that_ends_while_rows_are_isolated_condemns_nobody() {
+    let outages: [(&str, fn() -> Answer); 5] = [
+        ("502", || status(502)),
+        ("424", || status(424)),
+        ("599", || status(599)),
+        ("closed", || fault(Answered::Closed)),
+        ("timeout", || fault(Answered::TimedOut)),
+    ];
+    for (name, broken) in outages {
+        for (numbers, begin, length) in [0, 1, 4, 9].into_iter().flat_map(|begin| {
+            let all = [vec![1, 2], vec![1, -2], vec![-1, 2, 3, 4, 5], vec![1, 2, 3, -4, -5, -6, -7, 8]];
+            all.into_iter().flat_map(move |numbers| (0..30).map(move |length| (numbers.clone(), begin, length)))
+        }) {
+            let (mut desk, mut requests) = (desk(rules()), 0);
+            desk.submit(Duration::ZERO, 0, rows(numbers.clone()));
+            let run = run(&mut desk, Duration::ZERO, MS(36_000_000), |_, n| {
+                requests += 1;
+                let away = (begin..begin + length).contains(&(requests - 1));
+                if away || n.iter().any(|n| *n < 0) { broken() } else { results(n) }
+            });
+            let found: Vec<usize> = failures(&run.chunks[0].1).iter().map(|(i, _)| *i).collect();
+            let bad: Vec<usize> = (0..numbers.len()).filter(|i| numbers[*i] < 0).collect();
+            assert_eq!(found, bad, "{name}, {length} requests from {begin} on, {numbers:?}");
+        }
+    }
+}
+
 #[test]
 fn an_endpoint_away_for_hours_costs_few_requests_and_no_row() {
     let mut desk = desk(rules());
@@ -252,6 +281,39 @@ fn what_takes_too_long_is_sent_in_smaller_requests_that_grow_again() {
         });
     }
     assert_eq!(largest, 1000);
+}
+
+#[test]
+fn no_float_that_is_not_finite_gets_through_at_any_depth() {
+    let results = [
+        // as sent, and what is left under `null`
+        ("1.5", "1.5"),
+        ("NaN", "null"),
+        ("[0.5, NaN]", "[0.5,null]"),
+        (r#"{"a": [1, {"b": -Infinity}], "c": "NaN"}"#, r#"{"a":[1,{"b":null}],"c":"NaN"}"#),
+        (r#"{"a": [1.5], "c": "low"}"#, r#"{"a":[1.5],"c":"low"}"#),
+    ];
+    for nan in [NanPolicy::Null, NanPolicy::DeadLetter] {
+        let mut desk = desk(Rules { nan, ..rules() });
+        desk.submit(Duration::ZERO, 0, rows(0..5));
+        let body = format!("[{}]", results.map(|(sent, _)| sent).join(","));
+        let values = crate::score::response::read_results(body.as_bytes(), 5, &[]).unwrap();
+        let run = run(&mut desk, Duration::ZERO, MS(1000), |_, _| Answer { values: values.clone(), ..fault(Answered::Results) });
+        assert_eq!(desk.nan_results(), 3);
+        for (outcome, (sent, left)) in run.chunks[0].1.iter().zip(results) {
+            match outcome {
+                // not by its JSON text alone: that has `null` for NaN too
+                Outcome::Scored(value) => assert_eq!(*value, only(left), "{sent}"),
+                Outcome::Failed(failure) => assert_eq!((nan, failure.reason), (NanPolicy::DeadLetter, "nan_result"), "{sent}"),
+            }
+        }
+        assert_eq!(failures(&run.chunks[0].1).len(), if nan == NanPolicy::Null { 0 } else { 3 });
+    }
+}
+
+/// The value that a JSON text stands for.
+fn only(json: &str) -> Value {
+    crate::score::response::read_results(format!("[{json}]").as_bytes(), 1, &[]).unwrap().remove(0)
 }
 
 #[test]
