@@ -45,7 +45,8 @@ pub struct MqttInput {
     /// Valid topic filters, at least one.
     pub topics: Vec<String>,
     pub qos: Qos,
-    /// Larger messages are acknowledged, counted and dropped. 1 MiB.
+    /// The broker is told not to send larger ones; one that comes all the same ends the connection and, the third time,
+    /// raises an alarm. 1 MiB.
     pub payload_bytes_max: usize,
     /// Messages the broker may send ahead of acknowledgements. 1,000: the records of one commit.
     pub receive_maximum: u16,

@@ -378,14 +378,18 @@ fn a_changed_query_loses_no_row_of_the_old_one() {
         let messages = (0..3).map(|n| crate::support::Message::new("taxi/a/rides", format!("{{\"n\":{}}}", i * 3 + n))).collect();
         runtime.block_on(crate::support::publish(&broker.url(), messages));
         until("three rows more", || (forebay.metric("forebay_input_stored_total") == (i as f64 + 1.0) * 3.0).then_some(()));
-        until("them to be read", || (i == 2 || forebay.metric("forebay_consumer_pending{job=\"test\",consumer=\"statement plain\"}") == 0.0).then_some(()));
+        until("them to be read", || {
+            (i == 2 || forebay.metric("forebay_consumer_pending{job=\"test\",consumer=\"statement plain\"}") == 0.0).then_some(())
+        });
         if i < 2 {
             forebay.stop();
             continue;
         }
         out.start_again();
         let sink = seen.clone();
-        let take = move |m: Message| sink.lock().expect("seen").push((m.row_id.expect("an id"), serde_json::from_slice(&m.payload).expect("JSON")));
+        let take = move |m: Message| {
+            sink.lock().expect("seen").push((m.row_id.expect("an id"), serde_json::from_slice(&m.payload).expect("JSON")))
+        };
         let _receiver = runtime.block_on(async { Receiver::listen("receiver", "127.0.0.1", out.port, "out/plain", take) });
         until("nine rows", || (seen.lock().expect("seen").len() >= 9).then_some(()));
         let mut numbers: Vec<(String, i64)> = Vec::new();
