@@ -224,6 +224,16 @@ impl Value {
         out
     }
 
+    /// Whether a part of the value lies more than `max` records and arrays down; looks no deeper than that.
+    pub fn depth_exceeds(&self, max: usize) -> bool {
+        let below = |v: &Value| max.checked_sub(1).is_none_or(|max| v.depth_exceeds(max));
+        match self {
+            Value::Record(record) => record.iter().any(|(_, v)| below(v)),
+            Value::Array(items) => items.iter().any(below),
+            _ => false,
+        }
+    }
+
     /// About how many bytes the value holds beyond its own 24: what budgets count.
     pub fn heap_bytes(&self) -> usize {
         match self {
@@ -322,6 +332,21 @@ fn compare_int_float(a: i64, b: f64) -> Option<Ordering> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depth_counts_records_and_arrays() {
+        let nested = |levels: usize| {
+            (0..levels).fold(Value::BigInt(1), |inner, i| match i % 2 {
+                0 => Value::array(vec![Value::Null, inner]),
+                _ => Value::record(Record::from_unique(vec![("f".into(), inner)])),
+            })
+        };
+        for levels in [0, 1, 2, 64, 65] {
+            assert!(!nested(levels).depth_exceeds(levels), "{levels}");
+            assert!(levels == 0 || nested(levels).depth_exceeds(levels - 1), "{levels}");
+        }
+        assert!(!Value::array(Vec::new()).depth_exceeds(0), "nothing lies inside");
+    }
 
     #[test]
     fn a_value_stays_small() {

@@ -11,17 +11,19 @@ use super::key::put_key;
 use super::state::{put_values, read_values};
 use crate::query::builtins::RowError;
 use crate::query::plan::{Aggregate, AggregateFunction};
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
+use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes, put_signed, put_varint};
 use crate::value::{Record, SmolStr, Value, number_of};
 
 /// The state of one aggregate of one group.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Acc {
     Count(i64),
-    /// Whole numbers and floats apart, so that whole sums are exact; `floats_seen` decides the type of the result.
+    /// Whole numbers and floats apart, so that whole sums are exact; `floats_seen` decides the type of the result. Floats
+    /// past [`HUGE`] are summed apart, each times [`SHRINK`], so that a sum on the way never leaves the range of floats.
     Sum {
         whole: i128,
         floats: f64,
+        huge: f64,
         count: u64,
         floats_seen: bool,
     },
@@ -40,6 +42,15 @@ pub(super) enum Acc {
     /// Distinct values by their key bytes, which also gives them an order.
     Distinct(BTreeMap<Vec<u8>, Value>),
 }
+
+/// Floats from here on, 2^960, are summed shrunk: of those below, 2^64 sum up to a finite float.
+const HUGE: f64 = f64::from_bits((1023 + 960) << 52);
+
+/// 2^-64: a power of two, so that shrinking a huge float keeps every digit, and as many of them have a finite sum.
+const SHRINK: f64 = f64::from_bits((1023 - 64) << 52);
+
+/// In place of `floats_seen` where the sum of huge floats follows, which is nearly never.
+const SUM_WITH_HUGE: u8 = 2;
 
 /// How many values a row gives an aggregate: the argument and its order keys.
 pub(super) fn arity(aggregate: &Aggregate) -> usize {
@@ -129,7 +140,7 @@ impl Acc {
         use AggregateFunction::*;
         match function {
             Count => Acc::Count(0),
-            Sum | Avg => Acc::Sum { whole: 0, floats: 0.0, count: 0, floats_seen: false },
+            Sum | Avg => Acc::Sum { whole: 0, floats: 0.0, huge: 0.0, count: 0, floats_seen: false },
             Min { .. } | Max { .. } => Acc::Extreme(Value::Null),
             StDev | StDevP | Var | VarP => Acc::Moments { count: 0, mean: 0.0, squares: 0.0 },
             Collect | PercentileCont { .. } | PercentileDisc { .. } => Acc::Values(Vec::new()),
@@ -145,12 +156,15 @@ impl Acc {
         }
         match self {
             Acc::Count(n) => *n += 1,
-            Acc::Sum { whole, floats, count, floats_seen } => {
+            Acc::Sum { whole, floats, huge, count, floats_seen } => {
                 *count += 1;
                 match value {
                     Value::BigInt(n) => *whole += i128::from(*n),
                     other => {
-                        *floats += as_f64(other);
+                        match as_f64(other) {
+                            f if f.abs() >= HUGE => *huge += f * SHRINK,
+                            f => *floats += f,
+                        }
                         *floats_seen = true;
                     }
                 }
@@ -181,9 +195,10 @@ impl Acc {
     pub(super) fn merge(&mut self, aggregate: &Aggregate, later: &Acc) {
         match (self, later) {
             (Acc::Count(n), Acc::Count(m)) => *n += m,
-            (Acc::Sum { whole, floats, count, floats_seen }, Acc::Sum { whole: w, floats: f, count: c, floats_seen: s }) => {
+            (Acc::Sum { whole, floats, huge, count, floats_seen }, Acc::Sum { whole: w, floats: f, huge: h, count: c, floats_seen: s }) => {
                 *whole += w;
                 *floats += f;
+                *huge += h;
                 *count += c;
                 *floats_seen |= s;
             }
@@ -213,28 +228,37 @@ impl Acc {
     /// The aggregate's value.
     ///
     /// # Errors
-    /// A sum of bigints that no bigint holds.
+    /// A sum of bigints that no bigint holds, a float that is not finite, a collection nested deeper than stored values
+    /// may be.
     pub(super) fn finish(&self, aggregate: &Aggregate) -> Result<Value, RowError> {
         use AggregateFunction::*;
         Ok(match self {
             Acc::Count(n) => Value::BigInt(*n),
             Acc::Sum { count: 0, .. } => Value::Null,
-            Acc::Sum { whole, floats, count, .. } if aggregate.function == Avg => Value::Float((*whole as f64 + floats) / *count as f64),
-            Acc::Sum { whole, floats, floats_seen: true, .. } => Value::Float(*whole as f64 + floats),
+            Acc::Sum { whole, floats, huge, count, .. } if aggregate.function == Avg => {
+                finite("AVG", divided_sum(*whole, *floats, *huge, *count as f64))?
+            }
+            Acc::Sum { whole, floats, huge, floats_seen: true, .. } => finite("SUM", divided_sum(*whole, *floats, *huge, 1.0))?,
             Acc::Sum { whole, .. } => Value::BigInt(i64::try_from(*whole).map_err(|_| RowError {
                 reason: "overflow",
                 message: format!("SUM gives {whole}, which is no bigint; sum CAST(… AS float) instead"),
             })?),
             Acc::Extreme(best) => best.clone(),
-            Acc::Moments { count, squares, .. } => moments(&aggregate.function, *count, *squares),
+            Acc::Moments { count, squares, .. } => match moments(&aggregate.function, *count, *squares) {
+                Some(f) => finite(name(&aggregate.function), f)?,
+                None => Value::Null,
+            },
             Acc::Values(values) => match aggregate.function {
-                PercentileCont { fraction } => percentile_cont(&sorted(aggregate, values), fraction),
+                PercentileCont { fraction } => match percentile_cont(&sorted(aggregate, values), fraction) {
+                    Some(f) => finite("PERCENTILE_CONT", f)?,
+                    None => Value::Null,
+                },
                 PercentileDisc { fraction } => percentile_disc(&sorted(aggregate, values), fraction),
-                _ => Value::array(values.clone()),
+                _ => shallow(aggregate, Value::array(values.clone()))?,
             },
             Acc::Top(best) => match aggregate.function {
-                TopOne => best.first().map(|(_, value)| value.clone()).unwrap_or_default(),
-                _ => Value::array(best.iter().zip(1i64..).map(|((_, value), rank)| ranked(rank, value)).collect()),
+                TopOne => shallow(aggregate, best.first().map(|(_, value)| value.clone()).unwrap_or_default())?,
+                _ => shallow(aggregate, Value::array(best.iter().zip(1i64..).map(|((_, v), rank)| ranked(rank, v)).collect()))?,
             },
             Acc::Distinct(seen) if aggregate.function == Count => Value::BigInt(i64::try_from(seen.len()).unwrap_or(i64::MAX)),
             Acc::Distinct(seen) => {
@@ -248,11 +272,14 @@ impl Acc {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
             Acc::Count(n) => put_signed(out, *n),
-            Acc::Sum { whole, floats, count, floats_seen } => {
+            Acc::Sum { whole, floats, huge, count, floats_seen } => {
                 out.extend_from_slice(&whole.to_le_bytes());
                 out.extend_from_slice(&floats.to_le_bytes());
                 put_varint(out, *count);
-                out.push(u8::from(*floats_seen));
+                out.push(if *huge == 0.0 { u8::from(*floats_seen) } else { SUM_WITH_HUGE });
+                if *huge != 0.0 {
+                    out.extend_from_slice(&huge.to_le_bytes());
+                }
             }
             Acc::Extreme(value) => put_values(out, std::slice::from_ref(value)),
             Acc::Moments { count, mean, squares } => {
@@ -283,12 +310,12 @@ impl Acc {
         let float = |reader: &mut Reader<'_>| Ok::<_, Damaged>(f64::from_le_bytes(array(reader.take(8)?)));
         Ok(match Acc::new(aggregate) {
             Acc::Count(_) => Acc::Count(reader.signed()?),
-            Acc::Sum { .. } => Acc::Sum {
-                whole: i128::from_le_bytes(array(reader.take(16)?)),
-                floats: float(reader)?,
-                count: reader.varint()?,
-                floats_seen: reader.byte()? != 0,
-            },
+            Acc::Sum { .. } => {
+                let (whole, floats) = (i128::from_le_bytes(array(reader.take(16)?)), float(reader)?);
+                let (count, seen) = (reader.varint()?, reader.byte()?);
+                let huge = if seen == SUM_WITH_HUGE { float(reader)? } else { 0.0 };
+                Acc::Sum { whole, floats, huge, count, floats_seen: seen != 0 }
+            }
             Acc::Extreme(_) => Acc::Extreme(one(reader)?),
             Acc::Moments { .. } => Acc::Moments { count: reader.varint()?, mean: float(reader)?, squares: float(reader)? },
             Acc::Values(_) => Acc::Values(read_values(reader)?),
@@ -371,14 +398,38 @@ fn ranked(rank: i64, value: &Value) -> Value {
     Value::record(Record::from_unique(fields))
 }
 
-fn moments(function: &AggregateFunction, count: u64, squares: f64) -> Value {
+/// A collection, which must not nest deeper than stored values may: one of collections grows from step to step.
+fn shallow(aggregate: &Aggregate, value: Value) -> Result<Value, RowError> {
+    if !value.depth_exceeds(DEPTH_MAX) {
+        return Ok(value);
+    }
+    let message = format!("{} would nest deeper than {DEPTH_MAX} levels; collect the parts that matter", name(&aggregate.function));
+    Err(RowError { reason: "too_deep", message })
+}
+
+/// A float result, which must be finite.
+fn finite(name: &str, f: f64) -> Result<Value, RowError> {
+    if f.is_finite() {
+        return Ok(Value::Float(f));
+    }
+    Err(RowError { reason: "overflow", message: format!("{name} is outside the range of float; leave out values that are this large") })
+}
+
+/// What was summed, divided; not finite only where that is so of the result.
+fn divided_sum(whole: i128, floats: f64, huge: f64, by: f64) -> f64 {
+    let plain = whole as f64 + floats;
+    if huge == 0.0 { plain / by } else { (huge + plain * SHRINK) / by / SHRINK }
+}
+
+/// `None`: too few values.
+fn moments(function: &AggregateFunction, count: u64, squares: f64) -> Option<f64> {
     use AggregateFunction::*;
     let divisor = if matches!(function, StDev | Var) { count.saturating_sub(1) } else { count };
     if divisor == 0 {
-        return Value::Null;
+        return None;
     }
     let variance = squares / divisor as f64;
-    Value::Float(if matches!(function, StDev | StDevP) { variance.sqrt() } else { variance })
+    Some(if matches!(function, StDev | StDevP) { variance.sqrt() } else { variance })
 }
 
 fn sorted(aggregate: &Aggregate, values: &[Value]) -> Vec<Value> {
@@ -388,13 +439,16 @@ fn sorted(aggregate: &Aggregate, values: &[Value]) -> Vec<Value> {
     values
 }
 
-fn percentile_cont(sorted: &[Value], fraction: f64) -> Value {
-    let Some(last) = sorted.len().checked_sub(1) else { return Value::Null };
+/// `None`: no values.
+fn percentile_cont(sorted: &[Value], fraction: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
     let place = fraction * last as f64;
     let below = place.floor();
     let at = |i: f64| sorted.get((i as usize).min(last)).map_or(0.0, as_f64);
     let (low, high) = (at(below), at(place.ceil()));
-    Value::Float(low + (high - low) * (place - below))
+    let (apart, share) = (high - low, place - below);
+    // of two values at the far ends of floats the distance is none; their shares are
+    Some(if apart.is_finite() { low + apart * share } else { low * (1.0 - share) + high * share })
 }
 
 fn percentile_disc(sorted: &[Value], fraction: f64) -> Value {
@@ -453,6 +507,63 @@ mod tests {
         let mut acc = Acc::new(&sum);
         ints(&[i64::MAX, 1]).iter().for_each(|row| acc.add(&sum, row));
         assert_eq!(acc.finish(&sum).unwrap_err().reason, "overflow");
+    }
+
+    #[test]
+    fn floats_that_leave_their_range_are_errors_and_no_others() {
+        use AggregateFunction::*;
+        let of = |function, values: &[f64]| {
+            let aggregate = aggregate(function, false, &[false]);
+            let mut acc = Acc::new(&aggregate);
+            values.iter().for_each(|v| acc.add(&aggregate, &[Value::Float(*v), Value::Float(*v)]));
+            acc.finish(&aggregate).map_err(|e| e.reason)
+        };
+        let max = f64::MAX;
+        for function in [StDev, StDevP, Var, VarP] {
+            assert_eq!(of(function, &[max, -max, max]), Err("overflow"));
+        }
+        assert_eq!(of(Sum, &[max, max]), Err("overflow"));
+        assert_eq!(of(Sum, &[max, max, -max]), Ok(Value::Float(max)));
+        assert_eq!(of(Sum, &[max, -max, 1.5]), Ok(Value::Float(1.5)));
+        assert_eq!(of(Avg, &[max, max, max]), Ok(Value::Float(max)));
+        assert_eq!(of(Avg, &[1e300, 2e300]), Ok(Value::Float(1.5e300)));
+        assert_eq!(of(Avg, &[1e-300, 3e-300]), Ok(Value::Float(2e-300)));
+        assert_eq!(of(Avg, &[f64::INFINITY, f64::NEG_INFINITY]), Err("overflow"));
+        assert_eq!(of(PercentileCont { fraction: 0.5 }, &[max, -max]), Ok(Value::Float(0.0)));
+        assert!(of(PercentileCont { fraction: 0.75 }, &[max, -max]).is_ok());
+        assert_eq!(of(PercentileCont { fraction: 0.5 }, &[f64::INFINITY]), Err("overflow"));
+    }
+
+    #[test]
+    fn a_sum_of_huge_floats_reads_back() {
+        let sum = aggregate(AggregateFunction::Sum, false, &[]);
+        let mut acc = Acc::new(&sum);
+        for value in [Value::BigInt(3), Value::Float(1.5), Value::Float(f64::MAX)] {
+            acc.add(&sum, &[value]);
+            let mut bytes = Vec::new();
+            acc.write(&mut bytes);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(Acc::read(&sum, &mut reader).unwrap(), acc);
+            assert!(reader.is_done());
+        }
+    }
+
+    #[test]
+    fn collections_nest_no_deeper_than_stored_values() {
+        use AggregateFunction::*;
+        let nested = |levels: usize| (0..levels).fold(Value::BigInt(1), |inner, _| Value::array(vec![inner]));
+        for (function, adds) in [(Collect, 1), (CollectTop { count: 2 }, 2), (TopOne, 0)] {
+            let aggregate = aggregate(function, false, &[false]);
+            let of = |levels: usize| {
+                let mut acc = Acc::new(&aggregate);
+                acc.add(&aggregate, &[nested(levels), Value::BigInt(1)]);
+                acc.finish(&aggregate)
+            };
+            assert!(of(DEPTH_MAX - adds).is_ok(), "{:?}", aggregate.function);
+            let error = of(DEPTH_MAX - adds + 1).unwrap_err();
+            assert_eq!(error.reason, "too_deep");
+            assert!(error.message.starts_with(name(&aggregate.function)), "{}", error.message);
+        }
     }
 
     #[test]

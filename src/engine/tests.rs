@@ -224,6 +224,24 @@ fn state_goes_when_it_can_no_longer_matter() {
 }
 
 #[test]
+fn an_exact_field_of_a_spread_comes_before_a_column_alike() {
+    let query = "WITH s AS (SELECT *, 1 AS V FROM a) SELECT *, v AS q, V AS c, v.x AS x FROM s";
+    let events: Vec<(i64, &str, String)> = [r#"{"v":7}"#, r#"{"v":null}"#, r#"{"w":7}"#, r#"{"v":{"x":2}}"#, r#"{"V":5}"#]
+        .iter()
+        .map(|payload| (0, "a", (*payload).to_owned()))
+        .collect();
+    let emitted = run(query, options(OnError::Stop), &events);
+    let expected = [
+        r#"{"v":7,"V":1,"q":7,"c":1,"x":null}"#,
+        r#"{"v":null,"V":1,"q":null,"c":1,"x":null}"#,
+        r#"{"w":7,"V":1,"q":1,"c":1,"x":null}"#,
+        r#"{"v":{"x":2},"V":1,"q":{"x":2},"c":1,"x":2}"#,
+        r#"{"V":1,"q":1,"c":1,"x":null}"#,
+    ];
+    assert_eq!(lines(&emitted.rows), expected);
+}
+
+#[test]
 fn a_failing_row_follows_the_policy() {
     let query = "SELECT udf.half(v) AS h FROM a";
     let events: Vec<_> = [4, 3, 2].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();

@@ -19,6 +19,7 @@ use super::wit::Wit;
 use crate::query::builtins::RowError;
 use crate::query::catalog::Signature;
 use crate::value::Value;
+use crate::value::codec::DEPTH_MAX;
 
 /// Longest message of a row error, in characters: it is stored with the dead letter and logged.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -110,7 +111,7 @@ impl Host {
     ///
     /// # Errors
     /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
-    /// `udf_breaker` (paused after many traps); the message names the function and what to do.
+    /// `udf_breaker` (paused after many traps), `too_deep` (its result nests); the message names the function and what to do.
     pub fn call(&mut self, index: usize, args: &[Value]) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
@@ -219,7 +220,13 @@ fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
         (Some(ty), Some(val)) => convert::lift(ty, val),
         _ => Ok(Value::Null),
     };
-    lifted.map_err(|e| conversion(format!("its result does not convert: {e}")))
+    let value = lifted.map_err(|e| conversion(format!("its result does not convert: {e}")))?;
+    // it may become state, which could not be read back
+    if value.depth_exceeds(DEPTH_MAX) {
+        let message = format!("its result nests deeper than {DEPTH_MAX} levels; give a flatter one, or text");
+        return Err(CallError { failure: Failure::TooDeep, message });
+    }
+    Ok(value)
 }
 
 fn conversion(message: String) -> CallError {
@@ -240,5 +247,23 @@ fn monotonic() -> Duration {
 impl std::fmt::Debug for Room {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Room").field("component", &self.component).field("instance", &self.instance.is_some()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_nests_no_deeper_than_stored_values() {
+        let of = |levels: usize| {
+            let text = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+            let val = Val::Record(vec![("json".to_owned(), Val::String(text))]);
+            result(Some(&Wit::Result(Some(Box::new(Wit::Json)), None)), Some(Val::Result(Ok(Some(Box::new(val))))))
+        };
+        assert!(of(DEPTH_MAX).is_ok());
+        let error = of(DEPTH_MAX + 1).unwrap_err();
+        assert_eq!(error.failure.reason(), "too_deep");
+        assert!(error.message.contains("deeper than 64 levels"), "{}", error.message);
     }
 }

@@ -24,10 +24,13 @@ pub enum Failure {
     Conversion,
     /// It is paused after many traps.
     Breaker,
+    /// Its result nests deeper than stored values may.
+    TooDeep,
 }
 
 /// The reasons in the order of [`Failure`].
-const REASONS: [Reason; 7] = ["udf_trap", "udf_timeout", "udf_memory", "udf_result", "udf_error", "udf_conversion", "udf_breaker"];
+const REASONS: [Reason; 8] =
+    ["udf_trap", "udf_timeout", "udf_memory", "udf_result", "udf_error", "udf_conversion", "udf_breaker", "too_deep"];
 
 impl Failure {
     /// The fixed word for row errors and counters.

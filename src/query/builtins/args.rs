@@ -137,14 +137,14 @@ impl<'a> Args<'a> {
         RowError::new(reason, format!("{}: {what}", self.name))
     }
 
-    /// An integer result left its range.
-    pub fn overflow(self) -> RowError {
-        self.error("overflow", "the result is outside the range of its type")
+    /// A bigint result of a function that gives floats for floats left its range.
+    pub fn bigint_overflow(self) -> RowError {
+        self.error("overflow", "the result is outside the range of bigint; CAST the argument to float first")
     }
 
     /// A float result, which must be finite.
     pub fn finite(self, f: f64) -> Result<Value, RowError> {
-        if f.is_finite() { Ok(Value::Float(f)) } else { Err(self.overflow()) }
+        if f.is_finite() { Ok(Value::Float(f)) } else { Err(self.error("overflow", "the result is outside the range of float")) }
     }
 
     /// Checks the size of a text before it is built.

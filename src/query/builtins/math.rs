@@ -13,7 +13,7 @@ type Out = Result<Value, RowError>;
 pub fn abs(values: &[Value]) -> Out {
     let Some(args) = Args::strict("ABS", values) else { return Ok(Value::Null) };
     match args.number(0)? {
-        Number::BigInt(n) => n.checked_abs().map(Value::BigInt).ok_or_else(|| args.overflow()),
+        Number::BigInt(n) => n.checked_abs().map(Value::BigInt).ok_or_else(|| args.bigint_overflow()),
         Number::Float(f) => Ok(Value::Float(f.abs())),
     }
 }
@@ -70,7 +70,7 @@ pub fn power(values: &[Value]) -> Out {
     let Some(args) = Args::strict("POWER", values) else { return Ok(Value::Null) };
     let (base, exponent) = (args.number(0)?, args.number(1)?);
     if let (Number::BigInt(b), Number::BigInt(e @ 0..)) = (base, exponent) {
-        return integer_power(b, e).map(Value::BigInt).ok_or_else(|| args.overflow());
+        return integer_power(b, e).map(Value::BigInt).ok_or_else(|| args.bigint_overflow());
     }
     let float = |n: Number| match n {
         Number::BigInt(n) => n as f64,
@@ -85,7 +85,7 @@ pub fn power(values: &[Value]) -> Out {
         return Err(args.error("argument", format!("{b:?} has no power {e:?}")));
     }
     match base {
-        Number::BigInt(_) => float_in_range(result).map(Value::BigInt).ok_or_else(|| args.overflow()),
+        Number::BigInt(_) => float_in_range(result).map(Value::BigInt).ok_or_else(|| args.bigint_overflow()),
         Number::Float(_) => args.finite(result),
     }
 }
@@ -104,7 +104,7 @@ pub fn round(values: &[Value]) -> Out {
     let x = args.number(0)?;
     let digits = args.integer(1)?;
     match x {
-        Number::BigInt(n) => round_integer(n, digits).map(Value::BigInt).ok_or_else(|| args.overflow()),
+        Number::BigInt(n) => round_integer(n, digits).map(Value::BigInt).ok_or_else(|| args.bigint_overflow()),
         Number::Float(f) => args.finite(round_float(f, digits)),
     }
 }
@@ -222,6 +222,18 @@ mod tests {
         assert_eq!(round(&[Value::Null, Value::text("x")]), Ok(Value::Null));
         assert_eq!(abs(&[Value::BigInt(i64::MIN)]).unwrap_err().reason, "overflow");
         assert_eq!(exp(&[Value::BigInt(1000)]).unwrap_err().reason, "overflow");
+    }
+
+    #[test]
+    fn an_overflow_names_the_function_and_the_way_out() {
+        let message = |r: Out| r.unwrap_err().message;
+        let bigint = "the result is outside the range of bigint; CAST the argument to float first";
+        assert_eq!(message(abs(&[Value::BigInt(i64::MIN)])), format!("ABS: {bigint}"));
+        assert_eq!(message(round(&[Value::BigInt(i64::MAX), Value::BigInt(-1)])), format!("ROUND: {bigint}"));
+        assert_eq!(message(power(&[Value::BigInt(10), Value::BigInt(19)])), format!("POWER: {bigint}"));
+        assert_eq!(power(&[Value::Float(10.0), Value::BigInt(19)]), Ok(Value::Float(1e19)), "as the message promises");
+        // a float is past help
+        assert_eq!(message(square(&[Value::Float(1e200)])), "SQUARE: the result is outside the range of float");
     }
 
     proptest! {

@@ -306,7 +306,7 @@ impl Core<'_, '_> {
             return Expr::Const(Value::Null);
         };
         if let Some(column) = explicit(columns, name) {
-            return Expr::Slot(column.id);
+            return if column.name == *name { Expr::Slot(column.id) } else { exact_or(columns, name, column.id) };
         }
         if let Some((_, known)) = opened.iter().find(|(n, _)| n == name) {
             return known.clone();
@@ -449,6 +449,20 @@ impl Core<'_, '_> {
         }
         source
     }
+}
+
+/// An explicit column that is called `name` only when letter case is ignored. A field of exactly this name that a spread
+/// has at run time comes first, NULL too: of spread records the first with a name gives it, so the explicit column, as a
+/// record of one field called `name`, goes last.
+fn exact_or(columns: &[OutColumn], name: &SmolStr, otherwise: ColumnId) -> Expr {
+    let mut records: Vec<Expr> = columns.iter().filter(|c| c.spread).map(|c| Expr::Slot(c.id)).collect();
+    if records.is_empty() {
+        return Expr::Slot(otherwise);
+    }
+    records.push(Expr::Record(vec![(name.clone(), Expr::Slot(otherwise))]));
+    let spread = Column { name: SmolStr::default(), spread: true };
+    let shown = vec![spread; records.len()];
+    Expr::Path(Box::new(Expr::Spread(shown.into(), records)), vec![name.clone()])
 }
 
 /// The columns of a step as one record.
