@@ -16,7 +16,8 @@ const SUSPECTS_MAX: usize = 3;
 const SLOW_MAX: u32 = 2;
 
 /// Requests that halving may spend on a batch: well above what a few bad rows cost (2·log2(rows) each), well below two
-/// a row. Past it the rest goes row by row, which bounds the whole to this and one a row.
+/// a row. Past it the rest goes row by row, which bounds the whole to this and one a row, two
+/// for a row that is tested again.
 fn budget(rows: usize) -> usize {
     rows / 4 + 16
 }

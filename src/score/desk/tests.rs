@@ -128,7 +128,8 @@ fn bisecting_costs_what_the_wire_contract_measured() {
 /// One outage, whenever it begins and ends, condemns no row that the model takes; the bad ones are still found.
 #[test]
 fn an_outage_that_ends_while_rows_are_isolated_condemns_nobody() {
-    let outages: [(&str, fn() -> Answer); 5] = [
+    type Outage = (&'static str, fn() -> Answer);
+    let outages: [Outage; 5] = [
         ("502", || status(502)),
         ("424", || status(424)),
         ("599", || status(599)),
