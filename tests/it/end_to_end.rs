@@ -406,3 +406,30 @@ fn a_changed_query_loses_no_row_of_the_old_one() {
     }
     broker.stop();
 }
+
+#[test]
+fn the_data_frame_of_a_step_is_scored_in_both_spellings() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let (frame, array) = (Server::start("frame"), Server::start("array"));
+    let query = "WITH Dataframe AS (SELECT vendorid, weekday, pickuphour, passenger, distance FROM rides)
+        SELECT udf.scoreFrame(Dataframe) AS fare INTO frames FROM Dataframe;
+        SELECT rideId, udf.scoreFrame(Dataframe) AS fare INTO literal FROM rides;
+        SELECT rideId, udf.scoreArray(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO arrays FROM rides";
+    let functions = [("scoreFrame", frame.address()), ("scoreArray", array.address())];
+    let path = job(dir.path(), &broker, query, &functions, &["frames", "literal", "arrays"], "");
+    let (_frames, frames) = listen(&runtime, &broker, "receiver-frames", "out/frames");
+    let (_literal, literal) = listen(&runtime, &broker, "receiver-literal", "out/literal");
+    let (_arrays, arrays) = listen(&runtime, &broker, "receiver-arrays", "out/arrays");
+    let forebay = Forebay::run(&path);
+    let rides = publish(&runtime, &broker, &mut Fleet::new(8), 500);
+    until("all rows", || [&frames, &literal, &arrays].iter().all(|seen| seen.lock().expect("seen").len() >= rides.len()).then_some(()));
+    let fares = direct(frame.address(), &rides, as_record, list);
+    assert_scored_once(&literal, &fares);
+    assert_scored_once(&arrays, &direct(array.address(), &rides, as_array, list));
+    // the first statement carries no id: its rows come in the order of the stream
+    let in_order: Vec<Json> = frames.lock().expect("seen").iter().map(|(_, row)| row["fare"].clone()).collect();
+    assert_eq!(in_order, rides.iter().map(|(id, _)| fares[id].clone()).collect::<Vec<_>>());
+    forebay.stop();
+}
