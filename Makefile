@@ -53,18 +53,25 @@ tools:
 
 test-peers: peers-mosquitto peers-aml ## the real counterparts of the tests: mosquitto and Azure ML's inference server
 
+# mosquitto itself, openssl for the certificates of the TLS tests, and the kill command
 peers-mosquitto:
-	@if command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq mosquitto; \
-	else echo "mosquitto is missing: run  sudo apt-get install mosquitto  (Debian, Ubuntu), then try again" >&2; exit 1; fi
+	@missing=""; \
+	command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$$missing mosquitto"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
+	[ -x /bin/kill ] || [ -x /usr/bin/kill ] || missing="$$missing procps"; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq $$missing; \
+	else echo "missing:$$missing; run  sudo apt-get install$$missing  (Debian, Ubuntu), then try again" >&2; exit 1; fi
 
 peers-aml:
 	@if [ -f "$(AML_VENV)/.filled" ]; then :; else \
+	  if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq python3-venv; fi; \
 	  $(PYTHON) -m venv "$(AML_VENV)" || { echo "python3 with venv is missing: run  sudo apt-get install python3-venv , then try again" >&2; exit 1; }; \
 	  "$(AML_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/aml-server/requirements.txt \
 	  || { echo "the Azure ML inference server did not install: see pip's message above; it needs Python 3.9 to 3.12" >&2; exit 1; }; \
 	  touch "$(AML_VENV)/.filled"; fi
 
-clean: ## remove what was built, but not the test peers
+clean: ## remove what was built, the inference server of the tests with it
 	$(CARGO) clean
 	rm -rf udfs/target
