@@ -41,14 +41,14 @@ pub use executor::Executor;
 
 use crate::batch::{Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
-use crate::query::builtins::RowError;
 use crate::time::{TICKS_PER_SECOND, Timestamp};
+use crate::udf::UserFunctions;
 use crate::value::codec::Damaged;
 use crate::value::{SmolStr, Value};
 use env::Fate;
 
-/// Calls a local user function: its index, its arguments.
-pub type Functions = Box<dyn FnMut(usize, &[Value]) -> Result<Value, RowError> + Send>;
+/// The user functions that an executor calls; they belong to it and to its thread.
+pub type Functions = Box<dyn UserFunctions>;
 
 /// What becomes of a row when an expression has no value for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

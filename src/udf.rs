@@ -27,11 +27,24 @@ pub mod wit;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::query::builtins::RowError;
+use crate::time::Timestamp;
+use crate::value::Value;
+
 pub use cache::default_dir as default_cache_dir;
 pub use component::{Callable, Component, Export, Origin};
 pub use engine::Engine;
 pub use host::{FunctionBinding, Host};
 pub use stats::{Failure, Stats};
+
+/// What an executor asks of user functions. [`Host`] answers with components; tests answer by themselves.
+pub trait UserFunctions: Send {
+    /// Calls a function with a row's arguments; `at` is the row's event time.
+    ///
+    /// # Errors
+    /// The row's error; its reason is one of [`Failure`]'s words.
+    fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError>;
+}
 
 /// What a component may use. Units are in the names; all are on by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

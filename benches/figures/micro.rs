@@ -16,7 +16,7 @@ use forebay::engine::{Executor, ExecutorOptions};
 use forebay::journal::{Append, Commit, ConsumerId, ConsumerSpec, Journal, JournalConfig, OnFull, Start, StateChange, StreamId};
 use forebay::query::catalog::{Catalog, InputDef, InputKind};
 use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
-use forebay::udf::{Component, Engine, FunctionBinding, Host, Limits};
+use forebay::udf::{Component, Engine, FunctionBinding, Host, Limits, UserFunctions as _};
 use forebay::value::Value;
 
 const PASSES: usize = 3;
@@ -126,7 +126,7 @@ fn wasm(folder: &Path) {
     let time = best(|| {
         seconds(|| {
             for _ in 0..CALLS {
-                black_box(host.call(0, black_box(&args)).unwrap());
+                black_box(host.call(0, black_box(&args), Timestamp::MIN).unwrap());
             }
         })
     });

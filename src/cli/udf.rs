@@ -12,7 +12,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::query::catalog::{Shape, Signature};
-use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, default_cache_dir, json};
+use crate::time::Timestamp;
+use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, UserFunctions as _, default_cache_dir, json};
 use crate::value::Value;
 
 #[derive(Debug, Subcommand)]
@@ -217,7 +218,7 @@ fn call_once(call: &Call) -> Result<String, Failed> {
     }
     let args: Vec<Value> = call.args.iter().map(|arg| json::parse(arg).unwrap_or_else(|_| Value::text(arg))).collect();
     let mut host = Host::new(&[binding])?;
-    let value = host.call(0, &args).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
+    let value = host.call(0, &args, Timestamp::MIN).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
     Ok(format!("{}\n", value.to_json()))
 }
 

@@ -125,7 +125,7 @@ impl Env {
             Expr::Udf { index, name, args, span } => {
                 let policy = self.options.functions_on_error.get(index).copied().unwrap_or(self.options.on_error);
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
-                    Some(functions) => functions(*index, values),
+                    Some(functions) => functions.call(*index, values, row.meta.time),
                     None => Err(RowError { reason: "no_function", message: format!("no host was given that runs udf.{name}") }),
                 };
                 (self.with_args(args, row, call)?, *span, policy)

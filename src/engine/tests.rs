@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::{MessageMeta, RawEvent, write_row_json};
+use crate::query::builtins::RowError;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
 use crate::query::plan::Part;
 
@@ -29,11 +30,19 @@ fn parts(query: &str) -> Vec<Part> {
 }
 
 /// Refuses odd numbers.
+struct Half;
+
+impl UserFunctions for Half {
+    fn call(&mut self, _: usize, args: &[Value], _: Timestamp) -> Result<Value, RowError> {
+        match args {
+            [Value::BigInt(n)] if n % 2 == 0 => Ok(Value::BigInt(n / 2)),
+            _ => Err(RowError { reason: "udf_error", message: "odd".to_owned() }),
+        }
+    }
+}
+
 fn half() -> Functions {
-    Box::new(|_, args| match args {
-        [Value::BigInt(n)] if n % 2 == 0 => Ok(Value::BigInt(n / 2)),
-        _ => Err(RowError { reason: "udf_error", message: "odd".to_owned() }),
-    })
+    Box::new(Half)
 }
 
 fn options(on_error: OnError) -> ExecutorOptions {

@@ -272,8 +272,8 @@ impl Build<'_> {
             return Ok(None);
         }
         let host = Host::new(&self.prepared.bindings);
-        let mut host = host.map_err(|e| PipelineError::Function { name: SmolStr::new_static("(all)"), reason: e.to_string() })?;
-        Ok(Some(Box::new(move |index, args| host.call(index, args))))
+        let host = host.map_err(|e| PipelineError::Function { name: SmolStr::new_static("(all)"), reason: e.to_string() })?;
+        Ok(Some(Box::new(host)))
     }
 
     fn feed(&self, executor: Executor) -> Result<Feed, PipelineError> {

@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::Val;
 
-use super::UdfError;
 use super::breaker::Breaker;
 use super::component::Component;
 use super::convert;
 use super::instance::{CallError, Instance};
 use super::stats::{Failure, Stats};
 use super::wit::Wit;
+use super::{UdfError, UserFunctions};
 use crate::query::builtins::RowError;
 use crate::query::catalog::Signature;
+use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::DEPTH_MAX;
 
@@ -106,13 +107,15 @@ impl Host {
         }
         Ok(host)
     }
+}
 
+impl UserFunctions for Host {
     /// Calls a function with a row's arguments. NULL for a parameter that does not take it is NULL without a call.
     ///
     /// # Errors
     /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
     /// `udf_breaker` (paused after many traps), `too_deep` (its result nests); the message names the function and what to do.
-    pub fn call(&mut self, index: usize, args: &[Value]) -> Result<Value, RowError> {
+    fn call(&mut self, index: usize, args: &[Value], _at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
         };

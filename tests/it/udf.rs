@@ -9,11 +9,13 @@ use std::time::Duration;
 use forebay::query::builtins::RowError;
 use forebay::query::catalog::Shape;
 use forebay::time::Timestamp;
-use forebay::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, json};
+use forebay::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, UserFunctions as _, json};
 use forebay::value::Value;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(None).unwrap());
 
+/// Event time of the rows of these tests.
+const NOW: Timestamp = Timestamp::MIN;
 /// Short, so that a loop costs a test little; long beside what a busy machine takes from the others.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -76,7 +78,7 @@ fn the_taxi_array_takes_numbers_for_its_texts() {
     assert!(component.imports().is_empty());
     let mut host = Host::new(&bind(&component, &["createArray"])).unwrap();
     let row = [Value::BigInt(1), Value::text("Monday"), Value::BigInt(5), Value::BigInt(2), Value::Float(5.8)];
-    assert_eq!(host.call(0, &row).unwrap().to_json(), r#"["1","Monday","5","2","5.8"]"#);
+    assert_eq!(host.call(0, &row, NOW).unwrap().to_json(), r#"["1","Monday","5","2","5.8"]"#);
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn the_taxi_row_is_a_record_by_name() {
         let mut host = Host::new(&bind(&component, &[name])).unwrap();
         let row = [Value::BigInt(1), Value::text("Monday"), Value::BigInt(5), Value::BigInt(2), Value::BigInt(6)];
         let wanted = r#"{"vendorid":1,"weekday":"Monday","pickuphour":5,"passenger":2,"distance":6.0}"#;
-        assert_eq!(host.call(0, &row).unwrap().to_json(), wanted);
+        assert_eq!(host.call(0, &row, NOW).unwrap().to_json(), wanted);
     }
 }
 
@@ -138,7 +140,7 @@ fn every_shape_comes_back_as_it_went() {
     let names: Vec<&str> = cases.iter().map(|(name, ..)| *name).collect();
     let mut host = Host::new(&bind(&component, &names)).unwrap();
     for (index, (name, argument, result)) in cases.into_iter().enumerate() {
-        assert_eq!(host.call(index, &[value(argument)]).unwrap().to_json(), result, "{name}({argument})");
+        assert_eq!(host.call(index, &[value(argument)], NOW).unwrap().to_json(), result, "{name}({argument})");
     }
     // each exported function is in the list, but those without arguments
     for export in component.exports() {
@@ -151,7 +153,7 @@ fn every_shape_comes_back_as_it_went() {
 fn a_datetime_stays_one_to_the_tick() {
     let mut host = Host::new(&bind(&guest("echo"), &["echo-datetime"])).unwrap();
     for at in [Timestamp::MIN, Timestamp::parse("2024-05-01T10:00:00.1234567Z").unwrap(), Timestamp::MAX] {
-        assert_eq!(host.call(0, &[Value::DateTime(at)]), Ok(Value::DateTime(at)));
+        assert_eq!(host.call(0, &[Value::DateTime(at)], NOW), Ok(Value::DateTime(at)));
     }
 }
 
@@ -175,7 +177,7 @@ fn what_does_not_convert_is_a_row_error_that_names_the_function() {
     let mut host = Host::new(&bindings).unwrap();
     for (index, (name, argument, reason, message)) in cases.into_iter().enumerate() {
         let args: Vec<Value> = if argument.is_empty() { vec![] } else { vec![value(argument)] };
-        let RowError { reason: r, message: m } = host.call(index, &args).unwrap_err();
+        let RowError { reason: r, message: m } = host.call(index, &args, NOW).unwrap_err();
         assert_eq!(r, reason, "{name}: {m}");
         assert!(m.contains(message), "{m}");
         assert_eq!(failures(&bindings[index], reason), 1);
@@ -187,7 +189,7 @@ fn what_does_not_convert_is_a_row_error_that_names_the_function() {
 #[test]
 fn the_error_of_a_guest_is_cut_to_a_length_that_a_log_bears() {
     let mut host = Host::new(&bind(&guest("echo"), &["parse"])).unwrap();
-    let error = host.call(0, &[Value::text("ü".repeat(10_000))]).unwrap_err();
+    let error = host.call(0, &[Value::text("ü".repeat(10_000))], NOW).unwrap_err();
     assert_eq!(error.message.chars().count(), "udf.parse: ".len() + 500);
 }
 
@@ -195,11 +197,11 @@ fn the_error_of_a_guest_is_cut_to_a_length_that_a_log_bears() {
 fn null_is_null_without_a_call_unless_the_parameter_takes_it() {
     let bindings = bind(&guest("echo"), &["echo-s64", "echo-option", "echo-json"]);
     let mut host = Host::new(&bindings).unwrap();
-    assert_eq!(host.call(0, &[Value::Null]), Ok(Value::Null));
-    assert_eq!(host.call(0, &[]), Ok(Value::Null));
-    assert_eq!(host.call(1, &[Value::Null]), Ok(Value::Null));
-    assert_eq!(host.call(1, &[]), Ok(Value::Null));
-    assert_eq!(host.call(2, &[Value::Null]), Ok(Value::Null));
+    assert_eq!(host.call(0, &[Value::Null], NOW), Ok(Value::Null));
+    assert_eq!(host.call(0, &[], NOW), Ok(Value::Null));
+    assert_eq!(host.call(1, &[Value::Null], NOW), Ok(Value::Null));
+    assert_eq!(host.call(1, &[], NOW), Ok(Value::Null));
+    assert_eq!(host.call(2, &[Value::Null], NOW), Ok(Value::Null));
     assert_eq!(bindings.each_calls(), [0, 2, 0]);
 }
 
@@ -279,15 +281,15 @@ fn a_hostile_function_costs_its_row_and_nothing_else() {
     let mut other = Host::new(&other).unwrap();
     for round in 1..=2 {
         for (index, (name, reason, message)) in cases.iter().enumerate() {
-            let error = host.call(index, &[]).unwrap_err();
+            let error = host.call(index, &[], NOW).unwrap_err();
             assert_eq!(error.reason, *reason, "{}", error.message);
             assert!(error.message.starts_with(&format!("udf.{name}: ")) && error.message.contains(message), "{}", error.message);
             assert_eq!(failures(&bindings[index], reason), round);
-            assert_eq!(host.call(cases.len(), &[]), Ok(Value::BigInt(7)), "after {name}");
+            assert_eq!(host.call(cases.len(), &[], NOW), Ok(Value::BigInt(7)), "after {name}");
         }
     }
     let row = [Value::BigInt(1), Value::text("Monday"), Value::BigInt(5), Value::BigInt(2), Value::BigInt(6)];
-    assert!(other.call(0, &row).is_ok());
+    assert!(other.call(0, &row, NOW).is_ok());
     // the bomb came close to its limit and no further
     let most = bindings[4].stats.memory_bytes_max();
     assert!((3 << 20..=4 << 20).contains(&most), "{most}");
@@ -297,17 +299,17 @@ fn a_hostile_function_costs_its_row_and_nothing_else() {
 fn a_function_that_only_traps_is_paused_and_others_are_not() {
     let bindings = bind(&Arc::new(hostile()), &["trap", "fine"]);
     let mut host = Host::new(&bindings).unwrap();
-    let mut error = host.call(0, &[]).unwrap_err();
+    let mut error = host.call(0, &[], NOW).unwrap_err();
     let mut traps = 0;
     // on a machine that stands still for a second the pause may be over before it is seen; then one more trap starts the next
     while error.reason == "udf_trap" && traps < 200 {
         traps += 1;
-        error = host.call(0, &[]).unwrap_err();
+        error = host.call(0, &[], NOW).unwrap_err();
     }
     assert!(traps >= 100, "{traps}");
     assert_eq!(error.reason, "udf_breaker");
     assert!(error.message.starts_with("udf.trap: is paused for "), "{}", error.message);
-    assert_eq!(host.call(1, &[]), Ok(Value::BigInt(7)));
+    assert_eq!(host.call(1, &[], NOW), Ok(Value::BigInt(7)));
     assert_eq!(bindings.each_calls(), [traps, 1]);
 }
 
@@ -319,7 +321,7 @@ fn a_guest_that_leaks_is_recycled_before_it_is_full() {
     let mut host = Host::new(&bindings).unwrap();
     let mut most = 0;
     for _ in 0..200 {
-        let Value::BigInt(pages) = host.call(0, &[]).unwrap() else { panic!() };
+        let Value::BigInt(pages) = host.call(0, &[], NOW).unwrap() else { panic!() };
         most = most.max(pages);
     }
     // 4 MiB are 64 pages, half of what is over the first page are 31
@@ -333,7 +335,7 @@ fn nothing_stays_for_ever_in_an_instance() {
         (func (export "count") (result i64) (global.set $n (i64.add (global.get $n) (i64.const 1))) (global.get $n))"#;
     let component = Arc::new(around(core, r#"(func (export "count") (result s64) (canon lift (core func $i "count")))"#));
     let mut host = Host::new(&bind(&component, &["count"])).unwrap();
-    let last = (0..10_001).map(|_| host.call(0, &[]).unwrap()).last();
+    let last = (0..10_001).map(|_| host.call(0, &[], NOW).unwrap()).last();
     assert_eq!(last, Some(Value::BigInt(1)));
 }
 
@@ -357,11 +359,11 @@ fn wasi_is_stubbed_and_denied_when_called() {
     );
     assert_eq!(component.imports(), ["wasi:clocks/monotonic-clock@0.2.0"]);
     let mut host = Host::new(&bind(&component, &["never", "calls"])).unwrap();
-    assert_eq!(host.call(0, &[]), Ok(Value::BigInt(1)));
-    let error = host.call(1, &[]).unwrap_err();
+    assert_eq!(host.call(0, &[], NOW), Ok(Value::BigInt(1)));
+    let error = host.call(1, &[], NOW).unwrap_err();
     assert_eq!(error.reason, "udf_trap");
     assert_eq!(error.message, "udf.calls: calls wasi:clocks/monotonic-clock@0.2.0#now, which is not granted; build it without that import");
-    assert_eq!(host.call(0, &[]), Ok(Value::BigInt(1)));
+    assert_eq!(host.call(0, &[], NOW), Ok(Value::BigInt(1)));
 }
 
 #[test]
@@ -372,7 +374,7 @@ fn an_interface_of_types_alone_asks_for_nothing() {
         (core instance $i (instantiate $m))
         (func (export "f") (result s64) (canon lift (core func $i "f"))))"#;
     let component = Arc::new(component(text).unwrap());
-    assert_eq!(Host::new(&bind(&component, &["f"])).unwrap().call(0, &[]), Ok(Value::BigInt(1)));
+    assert_eq!(Host::new(&bind(&component, &["f"])).unwrap().call(0, &[], NOW), Ok(Value::BigInt(1)));
 }
 
 const PLAIN: &str = r#"(core module $m (func (export "f") (result i64) (i64.const 1))) (core instance $i (instantiate $m))"#;
@@ -441,7 +443,7 @@ fn a_resource_in_a_signature_refuses_that_function_alone() {
     let refused = component.find("[static]counter.last").unwrap_err().to_string();
     assert!(refused.contains("belongs to a resource"), "{refused}");
     let component = Arc::new(component);
-    assert_eq!(Host::new(&bind(&component, &["one"])).unwrap().call(0, &[]), Ok(Value::BigInt(1)));
+    assert_eq!(Host::new(&bind(&component, &["one"])).unwrap().call(0, &[], NOW), Ok(Value::BigInt(1)));
     // a binding made by hand is checked as well
     assert!(matches!(Host::new(&[FunctionBinding::new(component, 0, "take")]), Err(UdfError::NotCallable { .. })));
 }
@@ -471,18 +473,18 @@ fn functions_of_one_component_share_an_instance_and_hosts_do_not() {
     let bindings = bind(&Arc::new(around(core, lifts)), &["a", "b"]);
     let mut hosts = [Host::new(&bindings).unwrap(), Host::new(&bindings).unwrap()];
     for host in &mut hosts {
-        assert_eq!(host.call(0, &[]), Ok(Value::BigInt(1)));
-        assert_eq!(host.call(1, &[]), Ok(Value::BigInt(2)));
+        assert_eq!(host.call(0, &[], NOW), Ok(Value::BigInt(1)));
+        assert_eq!(host.call(1, &[], NOW), Ok(Value::BigInt(2)));
     }
     // the counters are the binding's
     assert_eq!(bindings.each_calls(), [2, 2]);
-    assert!(hosts[0].call(2, &[]).is_err());
+    assert!(hosts[0].call(2, &[], NOW).is_err());
 }
 
 #[test]
 fn a_host_moves_to_the_thread_that_calls() {
     let mut host = Host::new(&bind(&Arc::new(hostile()), &["fine", "recursion"])).unwrap();
-    let joined = std::thread::spawn(move || (host.call(1, &[]).unwrap_err().reason, host.call(0, &[]))).join().unwrap();
+    let joined = std::thread::spawn(move || (host.call(1, &[], NOW).unwrap_err().reason, host.call(0, &[], NOW))).join().unwrap();
     assert_eq!(joined, ("udf_trap", Ok(Value::BigInt(7))));
 }
 
@@ -512,7 +514,7 @@ mod cache {
         assert_eq!(component.origin(), Origin::Cache);
         let row = [1, 2, 3, 4, 5].map(Value::BigInt);
         let mut host = Host::new(&bind(&component, &["createArray"])).unwrap();
-        assert_eq!(host.call(0, &row).unwrap().to_json(), r#"["1","2","3","4","5"]"#);
+        assert_eq!(host.call(0, &row, NOW).unwrap().to_json(), r#"["1","2","3","4","5"]"#);
     }
 
     #[test]

@@ -245,8 +245,8 @@ impl FiniteRun {
         if self.bindings.is_empty() {
             return Ok(None);
         }
-        let mut host = Host::new(&self.bindings).map_err(|e| RunError::Other(e.to_string()))?;
-        Ok(Some(Box::new(move |index, args| host.call(index, args))))
+        let host = Host::new(&self.bindings).map_err(|e| RunError::Other(e.to_string()))?;
+        Ok(Some(Box::new(host)))
     }
 }
 
