@@ -13,6 +13,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 use super::engine::Engine;
+use super::grants::Grant;
 use super::imports::{self, Refused};
 use super::instance::State;
 use super::wit::FuncType;
@@ -116,7 +117,7 @@ impl Component {
             Some(compiled) => (compiled, Origin::Cache),
             None => (compile(engine, &path, wasm, &digest)?, Origin::Compiler),
         };
-        let linker = imports::linker::<State>(&compiled).map_err(|refused| match refused {
+        let linker = imports::linker(&compiled).map_err(|refused| match refused {
             Refused::Unknown(names) => UdfError::UnknownImport { path: path.clone(), imports: names.join(", ") },
             Refused::Linker(e) => UdfError::Start { path: path.clone(), reason: format!("{e:#}") },
         })?;
@@ -158,9 +159,16 @@ impl Component {
         self.exports.get(export).and_then(|e| e.callable.as_ref().ok())
     }
 
-    /// Names of the imports, those that are stubbed.
+    /// Names of the imports, those that are granted or stubbed.
     pub fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    /// What it has to be granted before it can be called.
+    pub fn needs(&self) -> Vec<Grant> {
+        let mut needs: Vec<Grant> = self.imports.iter().filter_map(|name| Grant::of_import(name)).collect();
+        needs.sort_unstable();
+        needs
     }
 
     /// Size of the file.

@@ -12,6 +12,7 @@ use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmB
 use super::component::Component;
 use super::cpu_time;
 use super::engine::STACK_BYTES;
+use super::grants::{Lent, Refusal};
 use super::imports::NotGranted;
 use super::stats::Failure;
 use super::ticker::Ticker;
@@ -35,15 +36,21 @@ pub struct State {
     timeout: Duration,
     /// processor time of the thread when half of that had passed on the wall
     halfway: Option<Duration>,
+    /// what the present call may use of its grants
+    lent: Option<Box<Lent>>,
 }
 
 impl State {
     fn new(limits: Limits) -> State {
-        State { limits, memory_bytes: 0, denied: false, timeout: limits.timeout, halfway: None }
+        State { limits, memory_bytes: 0, denied: false, timeout: limits.timeout, halfway: None, lent: None }
     }
 
     fn begin(&mut self, timeout: Duration) {
         (self.denied, self.timeout, self.halfway) = (false, timeout, None);
+    }
+
+    pub(super) fn lent(&mut self) -> Option<&mut Lent> {
+        self.lent.as_deref_mut()
     }
 
     /// Half of the time is measured on the wall, which costs nothing, the other half in processor time of the thread: on
@@ -120,6 +127,11 @@ impl Instance {
         }
     }
 
+    /// Exchanges what the next call may use of its grants.
+    pub fn swap_lent(&mut self, lent: &mut Option<Box<Lent>>) {
+        std::mem::swap(&mut self.store.data_mut().lent, lent);
+    }
+
     /// Linear memory held, all memories together.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes
@@ -143,6 +155,9 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
     let answer = |failure, message| CallError { failure, message };
     if let Some(refused) = error.downcast_ref::<NotGranted>() {
         return answer(Failure::Trap, format!("{refused}; build it without that import"));
+    }
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return answer(refusal.failure, refusal.message.clone());
     }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
