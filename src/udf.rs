@@ -16,7 +16,7 @@ mod component;
 mod convert;
 mod cpu_time;
 mod engine;
-pub mod grants;
+mod grants;
 mod host;
 mod imports;
 mod instance;

@@ -21,6 +21,7 @@ const MESSAGE_CHARS_MAX: usize = 500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
 #[component(enum)]
 #[repr(u8)]
+#[allow(dead_code, reason = "guests make them")]
 enum Level {
     #[component(name = "debug")]
     Debug,
