@@ -19,7 +19,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{Broker, MqttAddress, Qos};
-pub use function::{AzureMlFunction, ColumnType, Function, FunctionKind, InputShape, ManualSignature, Mode, OnNan, WasmFunction};
+pub use function::{
+    AzureMlFunction, ColumnType, ConfigValue, Function, FunctionKind, GrantedState, InputShape, ManualSignature, Mode, OnNan, WasmFunction,
+    WasmGrants,
+};
 pub use input::{FileInput, Format, Input, InputKind, MqttInput};
 pub use journal::{Journal, OnFull};
 pub use metrics::Metrics;
@@ -272,7 +275,19 @@ impl Job {
 
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.passwords().chain(self.keys())
+        self.passwords().chain(self.keys()).chain(self.settings())
+    }
+
+    /// Settings of functions that are secrets.
+    fn settings(&self) -> impl Iterator<Item = &Secret> {
+        let wasm = self.functions.iter().filter_map(|function| match &function.kind {
+            FunctionKind::Wasm(wasm) => wasm.grants.config.as_ref(),
+            FunctionKind::AzureMl(_) => None,
+        });
+        wasm.flatten().filter_map(|(_, value)| match value {
+            ConfigValue::Secret(secret) => Some(secret),
+            ConfigValue::Text(_) => None,
+        })
     }
 
     fn passwords(&self) -> impl Iterator<Item = &Secret> {
@@ -300,7 +315,7 @@ impl Job {
     /// A problem for each secret that cannot be read, at its place in the job file.
     pub fn check_secrets(&self) -> Result<(), Diagnostics> {
         let mut errors = self.problems();
-        let passwords = self.passwords().map(|secret| (secret, secret.read()));
+        let passwords = self.passwords().chain(self.settings()).map(|secret| (secret, secret.read()));
         for (secret, read) in passwords.chain(self.keys().map(|secret| (secret, secret.read_key()))) {
             if let Err(error) = read {
                 errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be used").help(error.help()));

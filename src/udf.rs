@@ -5,7 +5,8 @@
 //! do with a function (`query`), endpoints (`score`).
 //!
 //! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
-//! file, `core_module` one that is no component, `imports` what it asks for, `instance` one store, `breaker` the pause after repeated traps, `host` all of it for
+//! file, `core_module` one that is no component, `imports` what it asks for, `grants` what it may be given of that,
+//! `instance` one store, `breaker` the pause after repeated traps, `host` all of it for
 //! one executor, `build` the way from a core module to a component.
 
 mod breaker;
@@ -17,6 +18,7 @@ mod convert;
 mod core_module;
 mod cpu_time;
 mod engine;
+mod grants;
 mod host;
 mod imports;
 mod instance;
@@ -26,15 +28,18 @@ mod ticker;
 pub mod wit;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::query::builtins::RowError;
 use crate::time::Timestamp;
 use crate::value::Value;
+use crate::value::codec::Damaged;
 
 pub use cache::default_dir as default_cache_dir;
 pub use component::{Callable, Component, Export, Origin};
 pub use engine::Engine;
+pub use grants::{Grant, Grants, StateLimits, StateRow};
 pub use host::{FunctionBinding, Host};
 pub use stats::{Failure, Stats};
 
@@ -45,6 +50,26 @@ pub trait UserFunctions: Send {
     /// # Errors
     /// The row's error; its reason is one of [`Failure`]'s words.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError>;
+
+    /// What the functions remember that changed since the last time: it belongs into one commit with the rows that came
+    /// out. A failed call changes nothing.
+    fn take_state(&mut self, _out: &mut Vec<StateRow>) {}
+
+    /// Takes back a row of an earlier commit, before the first call.
+    ///
+    /// # Errors
+    /// It is damaged.
+    fn load_state(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), Damaged> {
+        Ok(())
+    }
+
+    /// About how many bytes the functions remember.
+    fn state_bytes(&self) -> usize {
+        0
+    }
+
+    /// A new version of a reference table, for calls from now on.
+    fn set_reference(&mut self, _name: &str, _table: &Arc<Vec<Value>>) {}
 }
 
 /// What a component may use. Units are in the names; all are on by default.
@@ -111,6 +136,10 @@ pub enum UdfError {
     NoCompiler { path: PathBuf, cache: String },
     #[error("{path} asks for {imports}, which nobody provides; functions get no imports by default: build it without")]
     UnknownImport { path: PathBuf, imports: String },
+    #[error("{path} imports {imports}, which the job does not grant; write {lines} in [functions.{function}]")]
+    NotGranted { path: PathBuf, imports: String, function: String, lines: String },
+    #[error("its setting `{key}` cannot be used: {reason}")]
+    Config { key: String, reason: String, help: &'static str },
     #[error("{path} exports no functions")]
     NoFunctions { path: PathBuf },
     #[error("{path}: `{first}` and `{second}` are one name to a query; rename one of them")]
@@ -136,6 +165,7 @@ impl UdfError {
             UdfError::Compile { .. } => {
                 Some("the file is damaged or cut off, or needs what this version does not know: build or copy it again")
             }
+            UdfError::Config { help, .. } => Some(help),
             UdfError::NoFunctions { .. } => Some("let its world export one: `export add: func(a: s64, b: s64) -> s64;`"),
             UdfError::NoSuchExport { .. } => Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one"),
             UdfError::NotCallable { .. } => Some("give it parameters and a result of plain values"),
@@ -150,6 +180,7 @@ impl UdfError {
             | UdfError::CompiledCode { .. }
             | UdfError::NoCompiler { .. }
             | UdfError::UnknownImport { .. }
+            | UdfError::NotGranted { .. }
             | UdfError::Collision { .. }
             | UdfError::Build { .. } => None,
         }

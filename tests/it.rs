@@ -32,3 +32,5 @@ mod score;
 mod support;
 #[path = "it/udf.rs"]
 mod udf;
+#[path = "it/udf_grants.rs"]
+mod udf_grants;

@@ -4,16 +4,20 @@
 //! limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for what is not there or is no function.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use secrecy::SecretString;
 
 use crate::query::catalog::{Shape, Signature};
-use crate::time::Timestamp;
-use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, UserFunctions as _, default_cache_dir, json};
+use crate::time::{Clock, Timestamp};
+use crate::udf::{
+    Component, Engine, FunctionBinding, Grant, Grants, Host, Limits, Origin, StateLimits, UdfError, UserFunctions as _, default_cache_dir,
+    json,
+};
 use crate::value::Value;
 
 #[derive(Debug, Subcommand)]
@@ -56,8 +60,52 @@ pub struct Call {
     /// JSON values, or bare text; `null` is NULL
     #[arg(allow_negative_numbers = true)]
     pub args: Vec<String>,
+    /// Grant an import: log, state (empty, and forgotten afterwards) or clock; may be repeated
+    #[arg(long = "import", value_name = "NAME")]
+    pub imports: Vec<Import>,
+    /// A setting of the function; may be repeated
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = setting)]
+    pub settings: Vec<(String, String)>,
+    /// Rows to look into: a JSON array, or one object a line; may be repeated
+    #[arg(long = "reference", value_name = "NAME=FILE", value_parser = setting)]
+    pub references: Vec<(String, String)>,
+    /// Event time of the call, ISO 8601 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub at: Option<Timestamp>,
     #[command(flatten)]
     pub setup: Setup,
+}
+
+/// What `--import` grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Import {
+    Log,
+    State,
+    Clock,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "expected a time such as 2024-05-01T12:00:00Z".to_owned())
+}
+
+impl Call {
+    /// As the job file would grant it.
+    fn grants(&self) -> Grants {
+        let has = |import| self.imports.contains(&import);
+        let settings = self.settings.iter().map(|(key, value)| (key.clone(), SecretString::from(value.as_str())));
+        Grants {
+            log: has(Import::Log),
+            clock: has(Import::Clock),
+            state: has(Import::State).then(StateLimits::default),
+            config: (!self.settings.is_empty()).then(|| settings.collect()),
+            lookup: self.references.iter().map(|(name, _)| name.as_str().into()).collect(),
+        }
+    }
 }
 
 #[cfg(feature = "compile")]
@@ -182,12 +230,8 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
             Origin::Compiler => "now (not in the cache)",
         }
     );
-    let imports = if component.imports().is_empty() {
-        "none".to_owned()
-    } else {
-        format!("{}\n            not granted: a call of one of them is a row error", component.imports().join(", "))
-    };
-    let _ = writeln!(out, "  imports   {imports}");
+    let imports = imports(&component);
+    let _ = writeln!(out, "  imports   {}", imports.join("\n            "));
     for export in component.exports() {
         let _ = writeln!(out, "\n  {}", export.path());
         match &export.callable {
@@ -203,6 +247,23 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
     Ok(out)
 }
 
+/// What a component asks for and what to do about it, a line each.
+fn imports(component: &Component) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut others = Vec::new();
+    for name in component.imports() {
+        match Grant::of_import(name) {
+            Some(grant) => lines.push(format!("{name}, granted by `{}`", grant.line())),
+            None => others.push(name.as_str()),
+        }
+    }
+    if !others.is_empty() {
+        lines.push(others.join(", "));
+        lines.push("not granted: a call of one of them is a row error".to_owned());
+    }
+    if lines.is_empty() { vec!["none".to_owned()] } else { lines }
+}
+
 /// `udf.create_array(vendorid nvarchar(max)) -> array (nvarchar(max))`
 fn sql(name: &str, signature: &Signature) -> String {
     let mut params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name.replace('-', "_"), p.shape)).collect();
@@ -213,14 +274,47 @@ fn sql(name: &str, signature: &Signature) -> String {
 fn call_once(call: &Call) -> Result<String, Failed> {
     let component = Arc::new(Component::load(&call.setup.engine()?, &call.file, call.setup.limits())?);
     let export = component.find(&call.export)?;
-    let binding = FunctionBinding::new(component, export, call.export.clone());
+    let binding = FunctionBinding::new(component, export, call.export.clone()).granting(call.grants());
     if let Some(signature) = binding.signature() {
         check_count(&call.export, signature, call.args.len())?;
     }
     let args: Vec<Value> = call.args.iter().map(|arg| json::parse(arg).unwrap_or_else(|_| Value::text(arg))).collect();
-    let mut host = Host::new(&[binding])?;
-    let value = host.call(0, &args, Timestamp::MIN).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
+    let mut host = Host::new(&[binding]).map_err(|e| match e {
+        UdfError::NotGranted { path, imports, .. } => Failed::Usage(not_granted(&path, &imports)),
+        other => other.into(),
+    })?;
+    for (name, file) in &call.references {
+        host.set_reference(name, &Arc::new(table(name, file)?));
+    }
+    let at = call.at.unwrap_or_else(|| Clock::Real.now());
+    let value = host.call(0, &args, at).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
     Ok(format!("{}\n", value.to_json()))
+}
+
+/// The flags that grant what is missing.
+fn not_granted(path: &Path, imports: &str) -> String {
+    let flag = |import: &str| match Grant::of_import(import) {
+        Some(Grant::Config) => "--config KEY=VALUE".to_owned(),
+        Some(Grant::Lookup) => "--reference NAME=FILE".to_owned(),
+        Some(grant) => format!("--import {}", grant.word()),
+        None => String::new(),
+    };
+    let flags: Vec<String> = imports.split(", ").map(flag).collect();
+    format!("{} imports {imports}, which is not granted; grant it with {}", path.display(), flags.join(" "))
+}
+
+/// The rows of a reference file.
+fn table(name: &str, file: &str) -> Result<Vec<Value>, Failed> {
+    let unusable = |why: String| Failed::Usage(format!("the reference {name}: {why}"));
+    let text = std::fs::read_to_string(file).map_err(|e| unusable(format!("{file} cannot be read: {e}")))?;
+    let rows = match text.trim_start().starts_with('[') {
+        true => json::parse(&text).and_then(|value| match value {
+            Value::Array(rows) => Ok(rows.to_vec()),
+            other => Ok(vec![other]),
+        }),
+        false => text.lines().filter(|line| !line.trim().is_empty()).map(json::parse).collect(),
+    };
+    rows.map_err(|e| unusable(format!("{file}: {e}")))
 }
 
 /// Arguments at the end that take NULL may be left out.

@@ -122,7 +122,7 @@ impl Env {
                 let call = function.call;
                 (self.with_args(args, row, |_, values| call(values))?, *span, self.options.on_error)
             }
-            Expr::Udf { index, name, args, span } => {
+            Expr::Udf { index, name, args, span, .. } => {
                 let policy = self.options.functions_on_error.get(index).copied().unwrap_or(self.options.on_error);
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
                     Some(functions) => functions.call(*index, values, row.meta.time),

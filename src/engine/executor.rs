@@ -22,6 +22,8 @@ use crate::value::{SmolStr, Value};
 
 /// The state row that keeps ids unique; operators number from 0.
 const IDS: u32 = u32::MAX;
+/// State rows of user functions.
+const FUNCTIONS: u32 = u32::MAX - 1;
 
 /// Runs one part of a statement. It may move between threads, it takes no locks and does no I/O.
 pub struct Executor {
@@ -32,7 +34,10 @@ pub struct Executor {
     /// One operator tree per substream; without `TIMESTAMP BY … OVER` one under the empty key.
     lanes: FxHashMap<Box<[u8]>, Lane>,
     substreams: bool,
+    /// An operator keeps state.
     stateful: bool,
+    /// A function that is called keeps state.
+    remembers: bool,
     reads_rows: bool,
     ids: Ids,
     out: Batch,
@@ -91,13 +96,13 @@ impl Executor {
         root: Node,
         columns: Arc<[Column]>,
         options: ExecutorOptions,
-        functions: Option<Functions>,
+        mut functions: Option<Functions>,
         tail: bool,
     ) -> Result<Executor, EngineError> {
         let mut scans = Vec::new();
         scans_of(&root, &mut scans);
         let feeds: Vec<Feed> = scans.into_iter().map(Feed::new).collect();
-        let stateful = root.is_stateful();
+        let (stateful, remembers) = (root.is_stateful(), root.calls_state());
         let substreams = feeds.iter().any(|feed| !feed.scan.over.is_empty());
         let reads_rows = feeds.is_empty();
         let ids = match (stateful, reads_rows, expands(&root)) {
@@ -113,6 +118,9 @@ impl Executor {
             lanes.insert(Box::default(), lane);
         }
         let out = Batch::new(root.width());
+        if let Some(functions) = &mut functions {
+            options.references.iter().for_each(|(name, table)| functions.set_reference(name, table));
+        }
         let env = Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None };
         Ok(Executor {
             env,
@@ -122,6 +130,7 @@ impl Executor {
             lanes,
             substreams,
             stateful,
+            remembers,
             reads_rows,
             ids,
             out,
@@ -134,6 +143,9 @@ impl Executor {
 
     /// Replaces a reference table; rows pushed from now on see it.
     pub fn set_reference(&mut self, name: SmolStr, table: Arc<Vec<Value>>) {
+        if let Some(functions) = &mut self.env.functions {
+            functions.set_reference(&name, &table);
+        }
         self.env.options.references.insert(name, table);
     }
 
@@ -290,7 +302,7 @@ impl Executor {
     }
 
     fn emit(&mut self, origin: &Origin<'_>, mut batch: Batch) {
-        if let (Some(stopped), false) = (&self.env.stopped, self.stateful) {
+        if let (Some(stopped), false) = (&self.env.stopped, self.stateful || self.remembers) {
             let position = stopped.position;
             batch.retain(|meta, _| meta.offset < position);
         }
@@ -342,7 +354,7 @@ impl Executor {
         let mut rows = Rows { columns, batch: std::mem::replace(&mut self.out, Batch::new(self.root.width())) };
         let mut state = Vec::new();
         let stopped = self.env.stopped.clone();
-        if stopped.is_some() && self.stateful {
+        if stopped.is_some() && (self.stateful || self.remembers) {
             rows.batch.clear();
         } else {
             self.changes(&mut state);
@@ -382,6 +394,11 @@ impl Executor {
             put_meta(&mut value, &meta);
             state.push(StateChange { op: IDS, key: Vec::new(), value: Some(value) });
         }
+        if let (Some(functions), true) = (&mut self.env.functions, self.remembers) {
+            let mut changed = Vec::new();
+            functions.take_state(&mut changed);
+            state.extend(changed.into_iter().map(|(key, value)| StateChange { op: FUNCTIONS, key, value }));
+        }
     }
 
     /// Takes back the state of a commit, before anything is pushed.
@@ -395,6 +412,13 @@ impl Executor {
                 let meta = read_meta(&mut Reader::new(value)).map_err(damaged)?;
                 if let Ids::Running { offset, next, .. } = &mut self.ids {
                     (*offset, *next) = (meta.offset, meta.ordinal);
+                }
+                continue;
+            }
+            if op == FUNCTIONS {
+                // rows of a function that is called no more stay where they are
+                if let (Some(functions), true) = (&mut self.env.functions, self.remembers) {
+                    functions.load_state(key, value).map_err(damaged)?;
                 }
                 continue;
             }
@@ -414,7 +438,8 @@ impl Executor {
 
     /// About how many bytes of state are held.
     pub fn state_bytes(&self) -> usize {
-        self.lanes.iter().map(|(key, lane)| key.len() + lane.op.bytes()).sum()
+        let functions = self.env.functions.as_ref().map_or(0, |functions| functions.state_bytes());
+        self.lanes.iter().map(|(key, lane)| key.len() + lane.op.bytes()).sum::<usize>() + functions
     }
 }
 

@@ -22,7 +22,8 @@ fn parts(query: &str) -> Vec<Part> {
         inputs: vec![input("a", InputKind::Stream), input("b", InputKind::Stream), input("r", InputKind::Reference)],
         outputs: None,
         functions: vec![
-            FunctionDef { name: "half".to_owned(), kind: FunctionKind::Local { index: 0, signature } },
+            FunctionDef { name: "half".to_owned(), kind: FunctionKind::Local { index: 0, signature: signature.clone(), keeps_state: false } },
+            FunctionDef { name: "tally".to_owned(), kind: FunctionKind::Local { index: 1, signature, keeps_state: true } },
             FunctionDef { name: "score".to_owned(), kind: FunctionKind::External },
         ],
     };
@@ -30,12 +31,55 @@ fn parts(query: &str) -> Vec<Part> {
     plan.statements[0].parts.clone()
 }
 
-/// Refuses odd numbers.
-struct Half;
+/// `half` refuses odd numbers; `tally` counts how often it was given each value, refuses every third time, and forgets
+/// a value after the seventh.
+#[derive(Default)]
+struct Fake {
+    seen: BTreeMap<Vec<u8>, i64>,
+    changed: std::collections::BTreeSet<Vec<u8>>,
+    stored: std::collections::BTreeSet<Vec<u8>>,
+}
 
-impl UserFunctions for Half {
-    fn call(&mut self, _: usize, args: &[Value], _: Timestamp) -> Result<Value, RowError> {
+impl Fake {
+    fn tally(&mut self, of: &Value) -> Result<Value, RowError> {
+        let key = of.to_json().into_bytes();
+        let before = self.seen.get(&key).copied().unwrap_or(0);
+        self.changed.insert(key.clone());
+        match before {
+            7 => drop(self.seen.remove(&key)),
+            _ => drop(self.seen.insert(key, before + 1)),
+        }
+        if before % 3 == 2 {
+            return Err(RowError { reason: "udf_error", message: "third".to_owned() });
+        }
+        Ok(Value::BigInt(before + 1))
+    }
+}
+
+impl UserFunctions for Fake {
+    fn take_state(&mut self, out: &mut Vec<crate::udf::StateRow>) {
+        for key in std::mem::take(&mut self.changed) {
+            match self.seen.get(&key) {
+                Some(n) => {
+                    self.stored.insert(key.clone());
+                    out.push((key, Some(n.to_be_bytes().to_vec())));
+                }
+                None if self.stored.remove(&key) => out.push((key, None)),
+                None => {}
+            }
+        }
+    }
+
+    fn load_state(&mut self, key: &[u8], value: &[u8]) -> Result<(), crate::value::codec::Damaged> {
+        let n = value.try_into().map_err(|_| crate::value::codec::Damaged { at: 0 })?;
+        self.stored.insert(key.to_vec());
+        self.seen.insert(key.to_vec(), i64::from_be_bytes(n));
+        Ok(())
+    }
+
+    fn call(&mut self, index: usize, args: &[Value], _: Timestamp) -> Result<Value, RowError> {
         match args {
+            [value] if index == 1 => self.tally(value),
             [Value::BigInt(n)] if n % 2 == 0 => Ok(Value::BigInt(n / 2)),
             _ => Err(RowError { reason: "udf_error", message: "odd".to_owned() }),
         }
@@ -43,7 +87,7 @@ impl UserFunctions for Half {
 }
 
 fn half() -> Functions {
-    Box::new(Half)
+    Box::<Fake>::default()
 }
 
 fn options(on_error: OnError) -> ExecutorOptions {
@@ -98,6 +142,24 @@ const QUERIES: &[&str] = &[
     "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
 ];
 
+/// Calls of a function that keeps state: in each clause that may have one, over rows that come at once, in time order,
+/// when windows close, and from several inputs.
+const REMEMBERING: &[&str] = &[
+    "SELECT v, udf.tally(k) AS n FROM a",
+    "SELECT v, k FROM a WHERE udf.tally(v) <> 2",
+    "WITH s AS (SELECT k, v, udf.tally(v) AS n FROM a) SELECT k, n FROM s WHERE n + k > 1",
+    "SELECT k, v, udf.tally(k) AS n, udf.tally(v) AS m, CASE WHEN v > 2 THEN udf.tally(v) ELSE 0 END AS o FROM a TIMESTAMP BY t",
+    "SELECT k, SUM(udf.tally(v)) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 3)",
+    "WITH s AS (SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t) SELECT n, COUNT(*) AS c FROM s GROUP BY n, HoppingWindow(second, 6, 2)",
+    "SELECT k, udf.tally(COUNT(*)) AS n FROM a TIMESTAMP BY t GROUP BY k, SlidingWindow(second, 4)",
+    "SELECT k, COUNT(*) AS c FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 2, 6) HAVING udf.tally(k) < 5",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, udf.tally(v) AS n FROM u",
+    "WITH u AS (SELECT k, udf.tally(v) AS v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v FROM u",
+    "SELECT x.v AS xv, udf.tally(y.v) AS n FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
+    "SELECT v, LAG(v) OVER (LIMIT DURATION(second, 6)) AS l, udf.tally(v) AS n FROM a TIMESTAMP BY t",
+    "SELECT k, e.ArrayValue AS e, udf.tally(e.ArrayValue) AS n FROM a CROSS APPLY GetArrayElements(w) AS e",
+];
+
 type Sent = (u8, i64, i64, i64, i64);
 
 fn sent() -> impl Strategy<Value = Vec<Sent>> {
@@ -110,7 +172,7 @@ fn raw(sent: &[Sent]) -> Vec<(String, RawEvent)> {
     let each = |(input, pause, age, k, v): &Sent| {
         arrival += pause;
         let time = at(arrival).saturating_add(-age * SECOND / 2);
-        let payload = format!("{{\"t\":\"{time}\",\"k\":{k},\"v\":{v}}}");
+        let payload = format!("{{\"t\":\"{time}\",\"k\":{k},\"v\":{v},\"w\":[{v},{k},{v}]}}");
         (if *input == 0 { "a" } else { "b" }.to_owned(), event(arrival, &payload))
     };
     sent.iter().map(each).collect()
@@ -183,6 +245,28 @@ proptest! {
         let (whole, _) = feed(part, &options, &events, &[]);
         let (cut, _) = feed(part, &options, &events, &cuts);
         prop_assert_eq!(whole, cut);
+    }
+
+    /// What a function remembers depends on the rows alone: neither on how they were cut into calls nor on restarts.
+    #[test]
+    fn what_a_function_remembers_does_not_depend_on_cuts_or_crashes(
+        query in 0..REMEMBERING.len(),
+        sent in sent(),
+        cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12),
+        out_of_order in 0i64..3,
+        adjust in any::<bool>(),
+        null in any::<bool>(),
+    ) {
+        let part = &parts(REMEMBERING[query])[0];
+        prop_assert!(part.is_stateful());
+        let policies = TimePolicies { late_tolerance: Some(3 * SECOND), out_of_order: out_of_order * SECOND, adjust, ..TimePolicies::default() };
+        let on_error = if null { OnError::Null } else { OnError::DeadLetter };
+        let options = ExecutorOptions { policies, ..options(on_error) };
+        let events = raw(&sent);
+        let (whole, left) = feed(part, &options, &events, &[]);
+        let (cut, cut_left) = feed(part, &options, &events, &cuts);
+        prop_assert_eq!(whole, cut);
+        prop_assert_eq!(left, cut_left);
     }
 
     /// Each substream is a timeline of its own: its rows are those it gives when it is alone.

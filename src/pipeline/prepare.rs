@@ -7,16 +7,17 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::engine::{EngineError, Executor, ExecutorOptions, OnError, TimePolicies};
 use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
 use crate::time::TICKS_PER_SECOND;
-use crate::udf::{Component, Engine, FunctionBinding, Limits, UdfError, default_cache_dir};
+use crate::udf::{Component, Engine, FunctionBinding, Grants, Limits, StateLimits, UdfError, default_cache_dir};
 
 /// A job that can start.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
         outputs: Some(job.outputs.iter().map(|o| o.name.clone()).collect()),
         functions,
     };
+    unknown_tables(job, &catalog, &mut problems);
     // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
     // are told in the same run
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
@@ -77,7 +79,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
                 plan,
                 bindings,
                 query_version: version(&text),
-                warnings: [job.warnings.clone()].into_iter().filter(|w| !w.is_empty()).collect(),
+                warnings: [job.warnings.clone(), problems].into_iter().filter(|w| !w.is_empty()).collect(),
             },
             &text,
             job,
@@ -140,8 +142,10 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
                 };
                 match loaded {
                     Ok((binding, signature)) => {
+                        let keeps_state = binding.keeps_state();
+                        unused_grants(&binding, function, wasm, problems);
                         bindings.push(binding);
-                        catalog::FunctionKind::Local { index: bindings.len() - 1, signature }
+                        catalog::FunctionKind::Local { index: bindings.len() - 1, signature, keeps_state }
                     }
                     Err(error) => {
                         let problem = Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");
@@ -167,6 +171,7 @@ fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(Fu
         ..Limits::default()
     };
     let component = Component::load(engine, &wasm.component, limits)?;
+    let grants = grants(&wasm.grants)?;
     let name = wasm.export.as_deref().unwrap_or(&function.name);
     let export = component.find(name)?;
     let signature = component.signature(export).cloned().ok_or_else(|| UdfError::NotCallable {
@@ -174,7 +179,55 @@ fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(Fu
         export: name.to_owned(),
         reason: "it has no signature".to_owned(),
     })?;
-    Ok((FunctionBinding::new(Arc::new(component), export, &function.name), signature))
+    let binding = FunctionBinding::new(Arc::new(component), export, &function.name).granting(grants);
+    binding.check_grants()?;
+    Ok((binding, signature))
+}
+
+/// The job file's grants as functions are given them; secrets are read now.
+fn grants(job: &job::WasmGrants) -> Result<Grants, UdfError> {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let value = |(key, value): &(String, job::ConfigValue)| match value {
+        job::ConfigValue::Text(text) => Ok((key.clone(), SecretString::from(text.as_str()))),
+        job::ConfigValue::Secret(secret) => match secret.read() {
+            Ok(secret) => Ok((key.clone(), secret)),
+            Err(error) => Err(UdfError::Config { key: key.clone(), reason: error.to_string(), help: error.help() }),
+        },
+    };
+    Ok(Grants {
+        log: job.log,
+        clock: job.clock,
+        state: job.state.map(|s| StateLimits { bytes_max: size(s.bytes_max), key_bytes_max: size(s.key_bytes_max) }),
+        config: job.config.as_ref().map(|config| config.iter().map(value).collect()).transpose()?,
+        lookup: job.lookup.iter().map(|(name, _)| SmolStr::new(name)).collect(),
+    })
+}
+
+/// A grant that nobody asks for is a mistake, or a component of another version.
+fn unused_grants(binding: &FunctionBinding, function: &Function, wasm: &WasmFunction, problems: &mut Diagnostics) {
+    let needs = binding.component.needs();
+    for (word, span) in wasm.grants.spans.iter().filter(|(word, _)| !needs.iter().any(|grant| grant.word() == *word)) {
+        let warning = Diagnostic::warning(format!("`{word}` is granted to `{}`, which does not import it", function.name), *span);
+        problems.push(warning.label("has no use").help("leave it out, or check that the component is the right one"));
+    }
+}
+
+/// Reference inputs that functions are granted and the job does not have.
+fn unknown_tables(job: &Job, catalog: &Catalog, problems: &mut Diagnostics) {
+    let references = catalog.inputs.iter().filter(|input| input.kind == InputKind::Reference);
+    let known: Vec<&str> = references.map(|input| input.name.as_str()).collect();
+    let granted = job.functions.iter().filter_map(|function| match &function.kind {
+        FunctionKind::Wasm(wasm) => Some(&wasm.grants.lookup),
+        FunctionKind::AzureMl(_) => None,
+    });
+    for (name, span) in granted.flatten().filter(|(name, _)| !known.contains(&name.as_str())) {
+        let help = match suggest(name, known.iter().copied()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None if known.is_empty() => "the job has none".to_owned(),
+            None => format!("known: {}", known.join(", ")),
+        };
+        problems.push(Diagnostic::error(format!("`lookup` names no reference input: `{name}`"), *span).label("not found").help(help));
+    }
 }
 
 /// What the job says about failing rows and late events.

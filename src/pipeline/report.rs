@@ -202,6 +202,11 @@ impl Watched {
                 add("udf_calls", "calls of a function", Counter, &of, s.calls() as f64);
                 add("udf_seconds", "time spent in a function's calls", Counter, &of, s.nanos() as f64 / 1e9);
                 add("udf_memory_bytes_max", "largest memory an instance had", Gauge, &of, s.memory_bytes_max() as f64);
+                let (written, dropped) = s.log_lines();
+                for (fate, lines) in [("written", written), ("dropped", dropped)] {
+                    let labels = [("function", name.as_str()), ("fate", fate)];
+                    add("udf_log_lines", "lines a function logged, and those past its rate", Counter, &labels, lines as f64);
+                }
                 for (reason, failures) in s.failures() {
                     add(
                         "udf_failures",

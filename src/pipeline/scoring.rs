@@ -128,7 +128,7 @@ impl Scoring {
         let of_tail = Flow { statement: answers, ..self.flow.clone() };
         commit.ledger.extend(of_tail.counts(&counts, &mut 0, 0));
         commit.dead_letters.extend(self.flow.letters(failures));
-        commit.state = state.into_iter().map(super::feed::state_change).collect();
+        commit.state.extend(state.into_iter().map(super::feed::state_change));
         if !rows.batch.is_empty() {
             commit.emit = Some((self.into, rows));
         }

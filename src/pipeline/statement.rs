@@ -170,8 +170,9 @@ impl Build<'_> {
             Some(external) => {
                 let scorer = self.scorer(external)?.clone();
                 let (chunks, waiting) = sync_channel(self.chunks(external));
-                let tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
+                let mut tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
                     .map_err(|e| engine(name, &e))?;
+                tail.load_state(rows()).map_err(|e| engine(name, &e))?;
                 let on_error = self.on_error(external);
                 let scoring = Scoring { flow: flow.clone(), tail, on_error, into, mark: mark.clone(), answered: 0 };
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || scoring.run(&waiting)) });

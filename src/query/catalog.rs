@@ -39,7 +39,8 @@ pub struct FunctionDef {
 #[derive(Clone, Debug)]
 pub enum FunctionKind {
     /// Runs in the executor, on the row. `index` is what the engine hands to `udf::Host::call`.
-    Local { index: usize, signature: Signature },
+    /// `keeps_state`: what it gives for a row depends on the rows it was called for before.
+    Local { index: usize, signature: Signature, keeps_state: bool },
     /// An endpoint: the plan is cut at the call. It takes one argument.
     External,
     /// One that did not load, which is told elsewhere: it takes anything, so that the rest of the query can be checked. A

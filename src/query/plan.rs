@@ -7,6 +7,7 @@
 //! stateful operators whose rows an external call needs; a part is one consumer of the journal.
 
 use std::collections::BTreeSet;
+pub mod calls;
 pub mod explain;
 
 pub use explain::explain;
@@ -57,9 +58,9 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether any operator keeps state: then its rows go through a stream of the journal.
+    /// Whether any operator keeps state, or calls a function that does: then its rows go through a stream of the journal.
     pub fn is_stateful(&self) -> bool {
-        self.root.is_stateful()
+        self.root.is_stateful() || self.root.calls_state()
     }
 }
 
@@ -70,7 +71,8 @@ pub struct External {
     pub function: SmolStr,
     /// The function as the query writes it, for messages.
     pub span: Span,
-    /// Runs on rows of `root`'s columns with the argument replaced by the answer; stateless. Its leaf is [`Node::Rows`].
+    /// Runs on rows of `root`'s columns with the argument replaced by the answer; no operator of it keeps state, functions
+    /// may. Its leaf is [`Node::Rows`].
     pub tail: Node,
 }
 
@@ -151,6 +153,11 @@ impl Node {
             Node::Aggregate { .. } | Node::Analytic { .. } | Node::Join { .. } => true,
             Node::Union { inputs, .. } => inputs.iter().any(Node::is_stateful),
         }
+    }
+
+    /// Whether this operator or one below it calls a function that keeps state.
+    pub fn calls_state(&self) -> bool {
+        calls::of_node(self).into_iter().flatten().any(|call| call.keeps_state)
     }
 
     /// Names of the inputs that it and those below it read.
@@ -287,12 +294,13 @@ pub enum Expr {
         args: Vec<Expr>,
         span: Span,
     },
-    /// A local user function; `index` is that of [`super::catalog::FunctionKind::Local`].
+    /// A local user function; `index` and `keeps_state` are those of [`super::catalog::FunctionKind::Local`].
     Udf {
         index: usize,
         name: SmolStr,
         args: Vec<Expr>,
         span: Span,
+        keeps_state: bool,
     },
 }
 

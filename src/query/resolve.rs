@@ -5,7 +5,8 @@
 //! (`parser`), the values of functions (`builtins`), running (`engine`).
 //!
 //! The files: `scope` finds columns, `expression` and `call` bind expressions, `aggregate`, `analytic`, `window` and
-//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `cut` turns that tree into parts.
+//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `cut` turns that tree into parts, `keeping` looks at calls of
+//! functions that keep state.
 
 mod aggregate;
 mod analytic;
@@ -18,6 +19,7 @@ mod function;
 mod group;
 mod inline;
 mod join;
+mod keeping;
 mod metadata;
 mod relation;
 mod scope;
@@ -210,6 +212,10 @@ impl<'a> Binder<'a> {
             let problem = Diagnostic::error(format!("this statement needs {} external calls one after another", parts.len()), select.span)
                 .label(format!("at most {PARTS_MAX}: the answers of each are stored"))
                 .help("score several values in one call, or spread the calls over several statements");
+            self.problem(problem);
+            return None;
+        }
+        if let Some(problem) = keeping::check(&parts) {
             self.problem(problem);
             return None;
         }

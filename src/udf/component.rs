@@ -15,6 +15,7 @@ use wasmtime::component::{ComponentExportIndex, InstancePre};
 use super::cache::Code;
 use super::core_module::{self, Problem};
 use super::engine::Engine;
+use super::grants::Grant;
 use super::imports::{self, Refused};
 use super::instance::State;
 use super::wit::FuncType;
@@ -196,9 +197,16 @@ impl Component {
         }
     }
 
-    /// Names of the imports, those that are stubbed.
+    /// Names of the imports, those that are granted or stubbed.
     pub fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    /// What it has to be granted before it can be called.
+    pub fn needs(&self) -> Vec<Grant> {
+        let mut needs: Vec<Grant> = self.imports.iter().filter_map(|name| Grant::of_import(name)).collect();
+        needs.sort_unstable();
+        needs
     }
 
     /// Size of the file.
@@ -260,7 +268,7 @@ type Parts = (Linked, Vec<Export>, Vec<String>);
 
 fn of_component(path: &Path, component: &wasmtime::component::Component) -> Result<Parts, UdfError> {
     let start = |e: wasmtime::Error| UdfError::Start { path: path.to_owned(), reason: format!("{e:#}") };
-    let linker = imports::linker::<State>(component).map_err(|refused| match refused {
+    let linker = imports::linker(component).map_err(|refused| match refused {
         Refused::Unknown(names) => UdfError::UnknownImport { path: path.to_owned(), imports: names.join(", ") },
         Refused::Linker(e) => start(e),
     })?;

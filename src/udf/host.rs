@@ -13,15 +13,16 @@ use super::breaker::Breaker;
 use super::component::{Component, Passing};
 use super::convert;
 use super::core_module::Reply;
+use super::grants::{Grant, Granted, Grants, Lent, StateRow};
 use super::instance::{CallError, Instance};
 use super::stats::{Failure, Stats};
 use super::wit::{FuncType, Wit};
 use super::{UdfError, UserFunctions, json};
 use crate::query::builtins::RowError;
-use crate::query::catalog::Signature;
+use crate::query::catalog::{Signature, folded};
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::value::codec::DEPTH_MAX;
+use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes};
 
 /// Longest message of a row error, in characters: it is stored with the dead letter and logged.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -37,13 +38,44 @@ pub struct FunctionBinding {
     pub component: Arc<Component>,
     /// what [`Component::find`] answers
     pub export: usize,
+    pub granted: Arc<Granted>,
     /// counts for all hosts that the binding is given to
     pub stats: Arc<Stats>,
 }
 
 impl FunctionBinding {
+    /// One that is granted nothing.
     pub fn new(component: Arc<Component>, export: usize, name: impl Into<String>) -> FunctionBinding {
-        FunctionBinding { name: name.into(), component, export, stats: Arc::default() }
+        let name = name.into();
+        FunctionBinding { granted: Arc::new(Granted::new(&name, Grants::default())), name, component, export, stats: Arc::default() }
+    }
+
+    /// The same with what the job grants it.
+    pub fn granting(self, grants: Grants) -> FunctionBinding {
+        FunctionBinding { granted: Arc::new(Granted::new(&self.name, grants)), ..self }
+    }
+
+    /// Whether rows depend on those before: then what calls it keeps state.
+    pub fn keeps_state(&self) -> bool {
+        self.component.needs().contains(&Grant::State) && self.granted.grants().state.is_some()
+    }
+
+    /// # Errors
+    /// The component imports what the function was not granted.
+    pub fn check_grants(&self) -> Result<(), UdfError> {
+        let grants = self.granted.grants();
+        let missing: Vec<Grant> = self.component.needs().into_iter().filter(|grant| !grants.has(*grant)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let imports = self.component.imports().iter().filter(|name| Grant::of_import(name).is_some_and(|g| missing.contains(&g)));
+        let imports: Vec<&str> = imports.map(String::as_str).collect();
+        Err(UdfError::NotGranted {
+            path: self.component.path().to_owned(),
+            imports: imports.join(", "),
+            function: self.name.clone(),
+            lines: grants.lines_for(&missing),
+        })
     }
 
     /// The signature for the query's catalog; `None` when the export cannot be called.
@@ -68,6 +100,8 @@ struct Room {
 #[derive(Debug)]
 struct Function {
     name: String,
+    /// as its state rows are marked: however the job file spells it
+    folded: String,
     room: usize,
     export: usize,
     stats: Arc<Stats>,
@@ -76,6 +110,8 @@ struct Function {
     params: Vec<Val>,
     /// the same for arguments as JSON text
     text: String,
+    /// what it may use of its grants; `None` without any
+    lent: Option<Box<Lent>>,
 }
 
 impl Host {
@@ -83,11 +119,13 @@ impl Host {
     /// place in `bindings`.
     ///
     /// # Errors
-    /// A component does not start; a binding names an export that cannot be called.
+    /// A component does not start, or imports what its function was not granted; a binding names an export that cannot be
+    /// called.
     pub fn new(bindings: &[FunctionBinding]) -> Result<Host, UdfError> {
         let mut host = Host::default();
         for binding in bindings {
             let component = &binding.component;
+            binding.check_grants()?;
             if binding.signature().is_none() {
                 let name = component.exports().get(binding.export).map_or_else(|| binding.name.clone(), |e| e.path());
                 component.find(&name)?;
@@ -104,12 +142,14 @@ impl Host {
             };
             host.functions.push(Function {
                 name: binding.name.clone(),
+                folded: folded(&binding.name),
                 room,
                 export: binding.export,
                 stats: Arc::clone(&binding.stats),
                 breaker: Breaker::default(),
                 params: Vec::new(),
                 text: String::new(),
+                lent: (!component.needs().is_empty()).then(|| Box::new(Lent::new(&binding.granted, &binding.stats))),
             });
         }
         Ok(host)
@@ -121,7 +161,7 @@ impl UserFunctions for Host {
     ///
     /// # Errors
     /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
-    /// `udf_breaker` (paused after many traps), `too_deep` (its result nests); the message names the function and what to do.
+    /// `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps), `too_deep` (its result nests); the message names the function and what to do.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
@@ -129,10 +169,50 @@ impl UserFunctions for Host {
         let Some(room) = self.rooms.get_mut(function.room) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
         };
-        function.call(room, args, at).map_err(|e| {
+        if let Some(lent) = &mut function.lent {
+            lent.begin(at);
+        }
+        let outcome = function.call(room, args, at);
+        if let Some(lent) = &mut function.lent {
+            lent.end(outcome.is_ok());
+        }
+        outcome.map_err(|e| {
             function.stats.count_failure(e.failure);
             RowError { reason: e.failure.reason(), message: format!("udf.{}: {}", function.name, cut(&e.message)) }
         })
+    }
+
+    fn take_state(&mut self, out: &mut Vec<StateRow>) {
+        for function in &mut self.functions {
+            let Some(lent) = &mut function.lent else { continue };
+            let of_function = |(key, value): StateRow| {
+                let mut whole = Vec::with_capacity(function.folded.len() + key.len() + 2);
+                put_bytes(&mut whole, function.folded.as_bytes());
+                whole.extend_from_slice(&key);
+                (whole, value)
+            };
+            out.extend(lent.take_state().into_iter().map(of_function));
+        }
+    }
+
+    /// Rows of a function that is gone, or that may no longer remember, are passed over.
+    fn load_state(&mut self, key: &[u8], value: &[u8]) -> Result<(), Damaged> {
+        let mut reader = Reader::new(key);
+        let name = reader.bytes()?;
+        let mut head = Vec::new();
+        put_bytes(&mut head, name);
+        let rest = key.get(head.len()..).unwrap_or_default();
+        let of_name = self.functions.iter_mut().find(|function| function.folded.as_bytes() == name);
+        let is_fine = of_name.and_then(|function| function.lent.as_mut()).is_none_or(|lent| lent.load_state(rest, value));
+        if is_fine { Ok(()) } else { Err(Damaged { at: head.len() }) }
+    }
+
+    fn set_reference(&mut self, name: &str, table: &Arc<Vec<Value>>) {
+        self.functions.iter_mut().filter_map(|function| function.lent.as_mut()).for_each(|lent| lent.set_table(name, table));
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.functions.iter().filter_map(|function| function.lent.as_ref()).map(|lent| lent.state_bytes()).sum()
     }
 }
 
@@ -226,11 +306,19 @@ impl Function {
 
     /// Runs the guest and keeps the instance in order.
     fn enter<T>(&mut self, room: &mut Room, run: impl FnOnce(&mut Instance, &Component) -> Result<T, CallError>) -> Result<T, CallError> {
+        // what the function is lent lies in the store for as long as the call takes
+        let lent = &mut self.lent;
+        let run = |instance: &mut Instance| {
+            instance.swap_lent(lent);
+            let called = run(instance, &room.component);
+            instance.swap_lent(lent);
+            called
+        };
         let called = match &mut room.instance {
-            Some(instance) => run(instance, &room.component),
+            Some(instance) => run(instance),
             none => Instance::new(&room.component).and_then(|instance| {
                 self.stats.count_instance();
-                run(none.insert(instance), &room.component)
+                run(none.insert(instance))
             }),
         };
         if let Some(instance) = &room.instance {
@@ -240,7 +328,9 @@ impl Function {
             Ok(_) => self.breaker.fine(),
             Err(e) if e.failure.ends_instance() => {
                 room.instance = None;
-                if let Some(pause) = self.breaker.lost(monotonic) {
+                if e.failure.is_fault()
+                    && let Some(pause) = self.breaker.lost(monotonic)
+                {
                     tracing::warn!(
                         function = self.name,
                         pause_s = pause.as_secs(),
@@ -267,13 +357,11 @@ fn run(
     params: &[Val],
     has_result: bool,
 ) -> Result<Option<Val>, CallError> {
-    if !has_result {
-        return instance.call(component, export, at, params, &mut []).map(|()| None);
-    }
     let mut results = [Val::Bool(false)];
-    instance.call(component, export, at, params, &mut results)?;
+    let places = if has_result { results.as_mut_slice() } else { &mut [] };
+    let called = instance.call(component, export, at, params, places);
     let [val] = results;
-    Ok(Some(val))
+    called.map(|()| has_result.then_some(val))
 }
 
 /// The value of a result; `err` of a `result` is the row's error.
@@ -315,7 +403,7 @@ fn cut(message: &str) -> &str {
 }
 
 /// Time since the first call of this function: pauses are measured, never dated.
-fn monotonic() -> Duration {
+pub(super) fn monotonic() -> Duration {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }

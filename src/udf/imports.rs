@@ -1,10 +1,13 @@
 //! What a component asks for.
 //!
-//! In: the imports of a component. Out: a linker that satisfies the harmless ones. Invariant: nothing real is ever linked;
-//! a WASI function traps with its name when called. Not here: granted imports such as `log` or `state`.
+//! In: the imports of a component. Out: a linker that satisfies the harmless ones. Invariant: nothing of the machine is
+//! ever linked; a WASI function traps with its name when called. Not here: what granted imports such as `log` do (`grants`).
 
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType};
+
+use super::grants::{self, Grant};
+use super::instance::State;
 
 /// The package namespace whose imports toolchains link whether or not the code needs them.
 const STUBBED: &str = "wasi:";
@@ -36,16 +39,17 @@ pub fn names(component: &Component) -> Vec<String> {
     component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// A linker with stubs for WASI and for interfaces that only name types.
+/// A linker with what can be granted, and with stubs for WASI and for interfaces that only name types.
 ///
 /// # Errors
 /// Any other import.
-pub fn linker<T: 'static>(component: &Component) -> Result<Linker<T>, Refused> {
+pub fn linker(component: &Component) -> Result<Linker<State>, Refused> {
     let engine = component.engine();
     let mut linker = Linker::new(engine);
     let mut unknown = Vec::new();
     for (name, import) in component.component_type().imports(engine) {
         match &import.ty {
+            ComponentItem::ComponentInstance(_) if let Some(grant) = Grant::of_import(name) => grants::link(&mut linker.instance(name)?, grant)?,
             ComponentItem::ComponentInstance(instance) if name.starts_with(STUBBED) || only_types(instance, engine) => {
                 stub(&mut linker.instance(name)?, instance, name, engine)?;
             }

@@ -13,6 +13,7 @@ use super::component::{Component, Entry, Linked};
 use super::core_module::{self, Broken, Exited, Reply, Wasi};
 use super::cpu_time;
 use super::engine::STACK_BYTES;
+use super::grants::{Lent, Refusal};
 use super::imports::NotGranted;
 use super::stats::Failure;
 use super::ticker::Ticker;
@@ -41,16 +42,31 @@ pub struct State {
     pub(super) at: Timestamp,
     /// what the stubs of a core module remember
     pub(super) wasi: Wasi,
+    /// what the present call may use of its grants
+    lent: Option<Box<Lent>>,
 }
 
 impl State {
     fn new(limits: Limits) -> State {
-        State { limits, memory_bytes: 0, denied: false, timeout: limits.timeout, halfway: None, at: Timestamp::MIN, wasi: Wasi::default() }
+        State {
+            limits,
+            memory_bytes: 0,
+            denied: false,
+            timeout: limits.timeout,
+            halfway: None,
+            at: Timestamp::MIN,
+            wasi: Wasi::default(),
+            lent: None,
+        }
     }
 
     fn begin(&mut self, timeout: Duration, at: Timestamp) {
         (self.denied, self.timeout, self.halfway, self.at) = (false, timeout, None, at);
         self.wasi.begin();
+    }
+
+    pub(super) fn lent(&mut self) -> Option<&mut Lent> {
+        self.lent.as_deref_mut()
     }
 
     /// Half of the time is measured on the wall, which costs nothing, the other half in processor time of the thread: on
@@ -158,6 +174,11 @@ impl Instance {
         run(&mut self.store, &mut self.functions).map_err(|error| explain(self.store.data(), &error, timeout))
     }
 
+    /// Exchanges what the next call may use of its grants.
+    pub fn swap_lent(&mut self, lent: &mut Option<Box<Lent>>) {
+        std::mem::swap(&mut self.store.data_mut().lent, lent);
+    }
+
     /// Linear memory held, all memories together.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes
@@ -212,6 +233,9 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
             Broken::TooLong(_) => too_large(state),
             _ => answer(Failure::Trap, format!("{broken}; see wit/core-abi.md")),
         };
+    }
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return answer(refusal.failure, refusal.message.clone());
     }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {

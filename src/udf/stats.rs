@@ -26,11 +26,13 @@ pub enum Failure {
     Breaker,
     /// Its result nests deeper than stored values may.
     TooDeep,
+    /// It wanted to remember more than it may.
+    State,
 }
 
 /// The reasons in the order of [`Failure`].
-const REASONS: [Reason; 8] =
-    ["udf_trap", "udf_timeout", "udf_memory", "udf_result", "udf_error", "udf_conversion", "udf_breaker", "too_deep"];
+const REASONS: [Reason; 9] =
+    ["udf_trap", "udf_timeout", "udf_memory", "udf_result", "udf_error", "udf_conversion", "udf_breaker", "too_deep", "udf_state"];
 
 impl Failure {
     /// The fixed word for row errors and counters.
@@ -40,7 +42,12 @@ impl Failure {
 
     /// Whether it left the store unusable.
     pub fn ends_instance(self) -> bool {
-        matches!(self, Failure::Trap | Failure::Timeout | Failure::Memory | Failure::Result)
+        matches!(self, Failure::Trap | Failure::Timeout | Failure::Memory | Failure::Result | Failure::State)
+    }
+
+    /// Whether it speaks against calling the function again: a full state refuses some rows and takes others.
+    pub fn is_fault(self) -> bool {
+        self.ends_instance() && self != Failure::State
     }
 }
 
@@ -52,6 +59,8 @@ pub struct Stats {
     instances: AtomicU64,
     memory_bytes_max: AtomicU64,
     failures: [AtomicU64; REASONS.len()],
+    log_lines: AtomicU64,
+    log_lines_dropped: AtomicU64,
 }
 
 impl Stats {
@@ -79,6 +88,16 @@ impl Stats {
     /// Failed calls by reason, all reasons, in a fixed order.
     pub fn failures(&self) -> impl Iterator<Item = (Reason, u64)> {
         REASONS.into_iter().zip(self.failures.iter().map(|n| n.load(Ordering::Relaxed)))
+    }
+
+    /// Lines that it wrote to the log, and those past its rate.
+    pub fn log_lines(&self) -> (u64, u64) {
+        (self.log_lines.load(Ordering::Relaxed), self.log_lines_dropped.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_log_line(&self, is_written: bool) {
+        let counter = if is_written { &self.log_lines } else { &self.log_lines_dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_call(&self, nanos: u64) {

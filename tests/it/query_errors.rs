@@ -18,7 +18,7 @@ fn catalog() -> Catalog {
         inputs: vec![input("rides", InputKind::Stream), input("stops", InputKind::Stream), input("zones", InputKind::Reference)],
         outputs: Some(vec!["scored".into(), "alerts".into()]),
         functions: vec![
-            FunctionDef { name: "createArray".into(), kind: FunctionKind::Local { index: 0, signature } },
+            FunctionDef { name: "createArray".into(), kind: FunctionKind::Local { index: 0, signature, keeps_state: false } },
             FunctionDef { name: "score".into(), kind: FunctionKind::External },
         ],
     }

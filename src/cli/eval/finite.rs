@@ -21,7 +21,7 @@ use crate::job;
 use crate::pipeline::prepare;
 use crate::query::catalog::{Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::compile;
-use crate::query::plan::{Node, Part, Plan, Scan, Statement};
+use crate::query::plan::{Node, Part, Plan, Scan, Statement, calls};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
 use crate::udf::{FunctionBinding, Host};
 use crate::value::Value;
@@ -115,6 +115,7 @@ impl FiniteRun {
         let plan = compile(text, file, &self.catalog()).map_err(RunError::Compile)?;
         let sequence = self.sequence(&plan)?;
         let options = self.options()?;
+        self.check_tables(&plan)?;
         let mut lines = Vec::new();
         let mut stopped = Diagnostics::new(file, text);
         for statement in &plan.statements {
@@ -238,6 +239,19 @@ impl FiniteRun {
             }
         }
         Ok(times)
+    }
+
+    /// Functions that the query calls find the tables that they are granted.
+    fn check_tables(&self, plan: &Plan) -> Result<(), RunError> {
+        let calls = plan.statements.iter().flat_map(|s| &s.parts).flat_map(|part| calls::of_node(&part.root)).flatten();
+        for binding in calls.filter_map(|call| self.bindings.get(call.index)) {
+            let tables = &binding.granted.grants().lookup;
+            if let Some(missing) = tables.iter().find(|name| !self.references.iter().any(|(given, _)| given == *name)) {
+                let name = &binding.name;
+                return Err(RunError::Other(format!("udf.{name} looks into `{missing}`; give it with `--reference {missing}=FILE`")));
+            }
+        }
+        Ok(())
     }
 
     /// The functions for one executor.

@@ -52,11 +52,14 @@ impl Core<'_, '_> {
         };
         let bound: Vec<Expr> = args.iter().map(|e| self.user_argument(e, place)).collect();
         match &function.kind {
-            FunctionKind::Local { index, signature } => {
+            FunctionKind::Local { index, signature, keeps_state } => {
                 if let Some(problem) = self.mismatch(name, signature, &args, &bound, span) {
                     return self.refuse(problem);
                 }
-                Expr::Udf { index: *index, name: name.name.clone(), args: bound, span }
+                if *keeps_state && let Some(problem) = unordered(&name.name, place, span) {
+                    return self.refuse(problem);
+                }
+                Expr::Udf { index: *index, name: name.name.clone(), args: bound, span, keeps_state: *keeps_state }
             }
             FunctionKind::External => self.external_call(function, name, bound, span, place),
             FunctionKind::Unknown => Expr::Const(Value::Null),
@@ -187,6 +190,16 @@ fn forbidden(place: Place, span: Span) -> Option<Diagnostic> {
         ),
         Clause::Select | Clause::Where | Clause::GroupBy | Clause::Having => None,
     }
+}
+
+/// Places where a function is called for other than the rows of the query, one after another.
+fn unordered(name: &str, place: Place, span: Span) -> Option<Diagnostic> {
+    let is_ordered = !place.in_analytic && !matches!(place.clause, Clause::On | Clause::TimestampBy | Clause::PartitionBy);
+    (!is_ordered).then(|| {
+        Diagnostic::error(format!("`udf.{name}` keeps state and cannot stand in {}", place.name()), span)
+            .label("it is not called once a row here")
+            .help(format!("call it in a step, `WITH s AS (SELECT …, udf.{name}(x) AS y FROM …)`, and use the column there"))
+    })
 }
 
 /// Stands for a value after an error.

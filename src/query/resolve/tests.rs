@@ -12,7 +12,7 @@ fn catalog() -> Catalog {
     let params = ["vendorid", "weekday", "distance"].map(|name| Param { name: name.into(), shape: Shape::Text }).to_vec();
     let result = Shape::List(Box::new(Shape::Text));
     let signature = Signature { params, rest: None, result, text: "create-array: func(…) -> list<string>".into() };
-    let local = FunctionDef { name: "create_array".into(), kind: FunctionKind::Local { index: 0, signature } };
+    let local = FunctionDef { name: "create_array".into(), kind: FunctionKind::Local { index: 0, signature, keeps_state: false } };
     let external = |name: &str| FunctionDef { name: name.into(), kind: FunctionKind::External };
     let mut inputs: Vec<InputDef> = ["rides", "x", "y", "z"].map(|name| input(name, InputKind::Stream)).to_vec();
     inputs.push(input("sites", InputKind::Reference));

@@ -3,31 +3,9 @@
 //! In: expressions. Out: their parts, a rebuilt copy, or whether two mean the same. Invariant: spans never matter here.
 //! Not here: what a slot refers to (the caller says when two slots are one).
 
+pub(super) use crate::query::plan::calls::{aggregate_parts, analytic_parts, parts};
 use crate::query::plan::{Aggregate, Analytic, Expr};
 use crate::value::{Value, same_ignoring_case};
-
-/// The operands of an expression, in order.
-pub(super) fn parts(expr: &Expr) -> Vec<&Expr> {
-    match expr {
-        Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival => Vec::new(),
-        Expr::Path(e, _) | Expr::Not(e) | Expr::Negate(e, _) | Expr::BitNot(e, _) => vec![e],
-        Expr::Record(fields) => fields.iter().map(|(_, e)| e).collect(),
-        Expr::Spread(_, values) => values.iter().collect(),
-        Expr::And(a, b) | Expr::Or(a, b) | Expr::Binary(_, a, b, _) => vec![a, b],
-        Expr::IsNull { operand, .. } | Expr::Cast { operand, .. } => vec![operand],
-        Expr::Between { operand, low, high, .. } => vec![operand, low, high],
-        Expr::In { operand, list, .. } => std::iter::once(operand.as_ref()).chain(list).collect(),
-        Expr::Like { operand, pattern, escape, .. } => {
-            let mut parts = vec![operand.as_ref(), pattern.as_ref()];
-            parts.extend(escape.as_deref());
-            parts
-        }
-        Expr::Case { branches, otherwise } => {
-            branches.iter().flat_map(|(when, then)| [when, then]).chain(std::iter::once(otherwise.as_ref())).collect()
-        }
-        Expr::Builtin { args, .. } | Expr::Udf { args, .. } => args.iter().collect(),
-    }
-}
 
 /// Calls `f` with every slot that the expression reads.
 pub(super) fn each_slot(expr: &Expr, f: &mut dyn FnMut(usize)) {
@@ -83,7 +61,9 @@ pub(super) fn rewrite(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
         },
         Expr::Cast { is_try, operand, ty, span } => Expr::Cast { is_try: *is_try, operand: boxed(operand), ty: *ty, span: *span },
         Expr::Builtin { function, args, span } => Expr::Builtin { function, args: all(args, f), span: *span },
-        Expr::Udf { index, name, args, span } => Expr::Udf { index: *index, name: name.clone(), args: all(args, f), span: *span },
+        Expr::Udf { index, name, args, span, keeps_state } => {
+            Expr::Udf { index: *index, name: name.clone(), args: all(args, f), span: *span, keeps_state: *keeps_state }
+        }
     }
 }
 
@@ -114,17 +94,6 @@ pub(super) fn rewrite_aggregate(aggregate: &Aggregate, f: &mut dyn FnMut(&Expr) 
         order_by: aggregate.order_by.iter().map(|(e, descending)| (rewrite(e, f), *descending)).collect(),
         span: aggregate.span,
     }
-}
-
-/// The expressions of an analytic call.
-pub(super) fn analytic_parts(call: &Analytic) -> Vec<&Expr> {
-    let order = call.order_by.iter().map(|(e, _)| e);
-    call.argument.iter().chain(&call.default).chain(&call.partition_by).chain(order).chain(&call.when).collect()
-}
-
-/// The expressions of an aggregate.
-pub(super) fn aggregate_parts(aggregate: &Aggregate) -> Vec<&Expr> {
-    aggregate.argument.iter().chain(aggregate.order_by.iter().map(|(e, _)| e)).collect()
 }
 
 /// When two slots stand for the same column.

@@ -48,7 +48,7 @@ impl Binder<'_> {
 
     fn type_of_call(&self, wanted: usize) -> Option<Type> {
         self.catalog.functions.iter().find_map(|f| match &f.kind {
-            FunctionKind::Local { index, signature } if *index == wanted => signature.result.kind(),
+            FunctionKind::Local { index, signature, .. } if *index == wanted => signature.result.kind(),
             _ => None,
         })
     }

@@ -1,0 +1,132 @@
+//! `forebay:host/log`: lines in the job's log.
+//!
+//! In: levels and messages of guests. Out: at most ten lines a second and function, on one line each; the rest is counted.
+//! Invariant: a guest can neither flood the log nor write what looks like a line of somebody else. Not here: where the
+//! log goes.
+
+use std::time::Duration;
+
+use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower};
+
+use super::{Grant, Lent, PoisonError, lent};
+use crate::udf::host::monotonic;
+use crate::udf::instance::State;
+
+/// Enough to follow a function by eye; a job of 10,000 rows a second must not write 10,000 lines.
+const LINES_MAX: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(1);
+/// Longest message, in characters, as that of a row error.
+const MESSAGE_CHARS_MAX: usize = 500;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
+#[component(enum)]
+#[repr(u8)]
+#[allow(dead_code, reason = "guests make them")]
+enum Level {
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}
+
+/// Counts lines of the present second.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    from: Option<Duration>,
+    lines: u32,
+    dropped: u64,
+}
+
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is written, after so many that were not.
+    Written { dropped_before: u64 },
+    Dropped,
+}
+
+impl Limiter {
+    fn line(&mut self, now: Duration) -> Fate {
+        if self.from.is_none_or(|from| now.saturating_sub(from) >= WINDOW) {
+            (self.from, self.lines) = (Some(now), 0);
+        }
+        if self.lines >= LINES_MAX {
+            self.dropped += 1;
+            return Fate::Dropped;
+        }
+        self.lines += 1;
+        Fate::Written { dropped_before: std::mem::take(&mut self.dropped) }
+    }
+}
+
+pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+    linker.func_wrap("write", |mut store, (level, message): (Level, String)| {
+        write(lent(&mut store, Grant::Log)?, level, &message);
+        Ok(())
+    })
+}
+
+fn write(lent: &Lent, level: Level, message: &str) {
+    let fate = lent.granted.limiter.lock().unwrap_or_else(PoisonError::into_inner).line(monotonic());
+    let Fate::Written { dropped_before } = fate else { return lent.stats.count_log_line(false) };
+    lent.stats.count_log_line(true);
+    let function = lent.granted.name.as_str();
+    if dropped_before > 0 {
+        tracing::warn!(function, dropped = dropped_before, "lines of this function were left out: it may write {LINES_MAX} a second");
+    }
+    let message = printable(message);
+    match level {
+        Level::Debug => tracing::debug!(function, "{message}"),
+        Level::Info => tracing::info!(function, "{message}"),
+        Level::Warn => tracing::warn!(function, "{message}"),
+        Level::Error => tracing::error!(function, "{message}"),
+    }
+}
+
+/// The start of a message, on one line: a line break in it could pass for a line of forebay's own.
+fn printable(message: &str) -> String {
+    let mut out = String::new();
+    for (i, c) in message.chars().enumerate() {
+        match c {
+            _ if i == MESSAGE_CHARS_MAX => {
+                out.push('…');
+                break;
+            }
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_lines_a_second_are_written_and_the_rest_counted() {
+        let mut limiter = Limiter::default();
+        let at = Duration::from_millis;
+        for _ in 0..LINES_MAX {
+            assert_eq!(limiter.line(at(5_000)), Fate::Written { dropped_before: 0 });
+        }
+        for ms in [5_000, 5_999] {
+            assert_eq!(limiter.line(at(ms)), Fate::Dropped);
+        }
+        assert_eq!(limiter.line(at(6_000)), Fate::Written { dropped_before: 2 });
+        assert_eq!(limiter.line(at(6_001)), Fate::Written { dropped_before: 0 });
+    }
+
+    #[test]
+    fn a_message_stays_on_one_line_and_is_cut() {
+        assert_eq!(printable("a\nWARN b\u{1b}[2J ü"), "a\\nWARN b\\u{1b}[2J ü");
+        let long = printable(&"x".repeat(MESSAGE_CHARS_MAX + 1));
+        assert_eq!(long.chars().count(), MESSAGE_CHARS_MAX + 1);
+        assert!(long.ends_with('…'));
+        assert_eq!(printable(&"x".repeat(MESSAGE_CHARS_MAX)).len(), MESSAGE_CHARS_MAX);
+    }
+}
