@@ -113,7 +113,7 @@ impl Executor {
             lanes.insert(Box::default(), lane);
         }
         let out = Batch::new(root.width());
-        let env = Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None };
+        let env = Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None, trying: 0 };
         Ok(Executor {
             env,
             root,

@@ -15,7 +15,7 @@ fn verdicts() -> Vec<(String, Verdict)> {
     let mut files = Vec::new();
     find_cases(Path::new(FOLDER), 4, &mut files).expect("the folder of cases");
     let place = |v: &Verdict| v.file.with_extension("").strip_prefix(FOLDER).expect("below the folder").to_string_lossy().into_owned();
-    files.iter().filter_map(|file| judge(file, None)).map(|v| (place(&v), v)).collect()
+    files.iter().flat_map(|file| judge(file, None)).map(|v| (place(&v), v)).collect()
 }
 
 #[test]

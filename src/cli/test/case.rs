@@ -38,6 +38,18 @@ pub enum Wanted {
     Fail(String),
     /// A runtime error that contains this word, in any letter case.
     Stop(String),
+    /// Rows of these outputs; others are not looked at.
+    Outputs(Vec<Expected>),
+}
+
+/// An output of a test configuration.
+#[derive(Debug)]
+pub struct Expected {
+    /// its name, in any letter case
+    pub output: String,
+    pub rows: Vec<Row>,
+    /// Otherwise a difference is told and the case passes.
+    pub required: bool,
 }
 
 /// Time policies; what is absent is as in `forebay eval`.

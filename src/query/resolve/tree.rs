@@ -10,7 +10,7 @@ use crate::value::{Value, same_ignoring_case};
 pub(super) fn parts(expr: &Expr) -> Vec<&Expr> {
     match expr {
         Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival => Vec::new(),
-        Expr::Path(e, _) | Expr::Not(e) | Expr::Negate(e, _) | Expr::BitNot(e, _) => vec![e],
+        Expr::Path(e, _) | Expr::Not(e) | Expr::Try(e) | Expr::Negate(e, _) | Expr::BitNot(e, _) => vec![e],
         Expr::Record(fields) => fields.iter().map(|(_, e)| e).collect(),
         Expr::Spread(_, values) => values.iter().collect(),
         Expr::And(a, b) | Expr::Or(a, b) | Expr::Binary(_, a, b, _) => vec![a, b],
@@ -61,6 +61,7 @@ pub(super) fn rewrite(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
         Expr::Record(fields) => Expr::Record(fields.iter().map(|(n, e)| (n.clone(), rewrite(e, f))).collect()),
         Expr::Spread(columns, values) => Expr::Spread(columns.clone(), all(values, f)),
         Expr::Not(e) => Expr::Not(boxed(e)),
+        Expr::Try(e) => Expr::Try(boxed(e)),
         Expr::Negate(e, span) => Expr::Negate(boxed(e), *span),
         Expr::BitNot(e, span) => Expr::BitNot(boxed(e), *span),
         Expr::And(a, b) => Expr::And(boxed(a), boxed(b)),
