@@ -6,6 +6,7 @@
 mod case;
 mod compare;
 mod config;
+pub mod conformance;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +30,9 @@ pub struct TestArgs {
     /// Run only cases whose name or file contains this
     #[arg(long, value_name = "SUBSTRING")]
     pub filter: Option<String>,
+    /// Print a table of the language's constructs, with the cases that use each and how many pass (Markdown)
+    #[arg(long, conflicts_with = "json")]
+    pub conformance: bool,
     /// Take the functions of this job file, for queries that call them
     #[arg(long, value_name = "JOB")]
     pub job: Option<PathBuf>,
@@ -58,6 +62,10 @@ pub fn run(args: TestArgs) -> ExitCode {
             eprintln!("error: {} cannot be read: {e}; give case files (.json) or folders of them", path.display());
             return ExitCode::from(2);
         }
+    }
+    if args.conformance {
+        print!("{}", conformance::table(&files, args.filter.as_deref()));
+        return ExitCode::SUCCESS;
     }
     let (mut passed, mut failed) = (0usize, 0usize);
     for verdict in files.iter().flat_map(|file| judge_with(file, args.filter.as_deref(), args.job.as_deref())) {
@@ -136,7 +144,7 @@ fn verdict(name: String, file: &Path, case: Result<Case, String>, job: Option<&P
 /// What differs from what it wants, in lines.
 pub fn check(case: &Case, job: Option<&Path>) -> Result<String, String> {
     let mut run = FiniteRun::new(policies(case.settings));
-    if let Some(job) = job {
+    if let Some(job) = job.or(case.job.as_deref()) {
         run.load_functions(job).map_err(|e| indented(&e.to_string()))?;
     }
     run.inputs.clone_from(&case.inputs);
@@ -287,7 +295,13 @@ mod tests {
     fn no_case_at_all_is_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         let run = |filter: Option<&str>| {
-            run(TestArgs { paths: vec![folder.path().to_owned()], filter: filter.map(str::to_owned), job: None, json: true })
+            run(TestArgs {
+                paths: vec![folder.path().to_owned()],
+                filter: filter.map(str::to_owned),
+                job: None,
+                conformance: false,
+                json: true,
+            })
         };
         let code = |c: ExitCode| format!("{c:?}");
         assert_eq!(code(run(None)), code(ExitCode::FAILURE));

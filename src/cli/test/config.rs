@@ -117,6 +117,7 @@ impl RawCase {
             inputs,
             reference,
             settings: Settings::default(),
+            job: None,
             order: Order::Any,
             wanted: Wanted::Outputs(expected),
         })

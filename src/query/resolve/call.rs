@@ -8,7 +8,7 @@ use super::aggregate::{self, is_aggregate};
 use super::analytic::{is_analytic, is_over_history};
 use super::expression::Place;
 use super::select::Core;
-use super::{constant, window};
+use super::{constant, foreign, window};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident};
 use crate::query::builtins::{self, Builtin};
@@ -164,6 +164,9 @@ impl Core<'_, '_> {
         let problem = Diagnostic::error(format!("unknown function `{}`", name.name), name.span).label("no such function");
         if self.binder.catalog.function(&name.name).is_some() {
             return self.refuse(problem.help(format!("user functions have a prefix: write `udf.{}(…)`", name.name)));
+        }
+        if let Some(hint) = foreign::hint(&name.name) {
+            return self.refuse(problem.help(hint));
         }
         let names: Vec<&str> =
             builtins::names().chain(aggregate::NAMES).chain(super::analytic::NAMES).chain(window::NAMES).chain(OTHER_CALLS).collect();
