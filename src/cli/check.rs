@@ -141,6 +141,7 @@ fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
         Expr::Const(value) => value.kind(),
         Expr::Time | Expr::Arrival => Some(Type::DateTime),
         Expr::Cast { ty, .. } => Some(*ty),
+        Expr::Try(e) => kind(e, rows, prepared),
         Expr::Builtin { function, .. } => function.returns,
         Expr::Udf { index, .. } => prepared.bindings.get(*index).and_then(|b| b.signature()).and_then(|s| s.result.kind()),
         _ => None,

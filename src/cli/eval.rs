@@ -88,7 +88,7 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 
 /// Why a run gave no or not all rows.
 #[derive(Debug, thiserror::Error)]
-enum EvalError {
+pub(super) enum EvalError {
     #[error("{path} cannot be read: {source}; {}", .help)]
     File { path: PathBuf, source: io::Error, help: &'static str },
     #[error("{0}")]
@@ -196,7 +196,7 @@ fn query(given: &str) -> Result<(String, String), EvalError> {
 }
 
 /// The objects of a file; what is none is told on standard error and passed over, as a running job does.
-fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
+pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
     let bytes = fs::read(file).map_err(|source| {
         let help = "give a file with a JSON array of objects or one object per line";
         EvalError::File { path: file.into(), source, help }

@@ -5,6 +5,8 @@
 
 mod case;
 mod compare;
+mod config;
+pub mod conformance;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-pub use case::{Case, OutOfOrder, Settings, Wanted};
+pub use case::{Case, Expected, OutOfOrder, Settings, Wanted};
 pub use compare::{Order, Row};
 
 use super::eval::finite::{FiniteRun, Policies, RunError};
@@ -22,12 +24,18 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Case files, or folders with cases at any depth
+    /// Case files, test configurations of Stream Analytics (`testConfig.json`), or folders with them at any depth
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Run only cases whose name or file contains this
     #[arg(long, value_name = "SUBSTRING")]
     pub filter: Option<String>,
+    /// Print a table of the language's constructs, with the cases that use each and how many pass (Markdown)
+    #[arg(long, conflicts_with = "json")]
+    pub conformance: bool,
+    /// Take the functions of this job file, for queries that call them
+    #[arg(long, value_name = "JOB")]
+    pub job: Option<PathBuf>,
     /// Print a JSON object for each case: name, file, passed, and what differs
     #[arg(long)]
     pub json: bool,
@@ -39,7 +47,7 @@ pub struct Verdict {
     pub name: String,
     pub file: PathBuf,
     pub passed: bool,
-    /// Why it failed, in lines; empty when it passed.
+    /// Why it failed, in lines; when it passed, what differs in outputs that are not required.
     pub difference: String,
 }
 
@@ -55,8 +63,12 @@ pub fn run(args: TestArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     }
+    if args.conformance {
+        print!("{}", conformance::table(&files, args.filter.as_deref()));
+        return ExitCode::SUCCESS;
+    }
     let (mut passed, mut failed) = (0usize, 0usize);
-    for verdict in files.iter().filter_map(|file| judge(file, args.filter.as_deref())) {
+    for verdict in files.iter().flat_map(|file| judge_with(file, args.filter.as_deref(), args.job.as_deref())) {
         if verdict.passed {
             passed += 1
         } else {
@@ -64,8 +76,9 @@ pub fn run(args: TestArgs) -> ExitCode {
         }
         if args.json {
             println!("{}", serde_json::to_string(&verdict).unwrap_or_default());
-        } else if !verdict.passed {
-            println!("FAILED {} ({})\n{}", verdict.name, verdict.file.display(), verdict.difference);
+        } else if !verdict.difference.is_empty() {
+            let word = if verdict.passed { "passed" } else { "FAILED" };
+            println!("{word} {} ({})\n{}", verdict.name, verdict.file.display(), verdict.difference);
         }
     }
     if passed + failed == 0 {
@@ -76,7 +89,8 @@ pub fn run(args: TestArgs) -> ExitCode {
     if passed > 0 && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The case files of a path, sorted by name; a file is one itself.
+/// The case files of a path, sorted by name; a file is one itself. In a folder with a test configuration that is the only
+/// one: the files beside it are its data.
 ///
 /// # Errors
 /// The path does not exist or cannot be read.
@@ -87,6 +101,10 @@ pub fn find_cases(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::i
     }
     let mut entries: Vec<PathBuf> = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     entries.sort();
+    if let Some(file) = entries.iter().find(|entry| config::is_config(entry)) {
+        found.push(file.clone());
+        return Ok(());
+    }
     for entry in entries {
         if entry.extension().is_some_and(|e| e == "json") || (depth > 0 && entry.is_dir()) {
             find_cases(&entry, depth.saturating_sub(1), found)?;
@@ -95,24 +113,40 @@ pub fn find_cases(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::i
     Ok(())
 }
 
-/// Runs one case file; `None` when the filter leaves it out. A file that is no case has failed.
-pub fn judge(file: &Path, filter: Option<&str>) -> Option<Verdict> {
-    let case = Case::read(file);
-    let name = case.as_ref().map_or_else(|_| file.file_stem().unwrap_or_default().to_string_lossy().into_owned(), |c| c.name.clone());
-    if filter.is_some_and(|f| !name.contains(f) && !file.to_string_lossy().contains(f)) {
-        return None;
-    }
-    let result = case.map_err(|e| format!("  {e}\n")).and_then(|case| check(&case));
-    let difference = result.err().unwrap_or_default();
-    Some(Verdict { name, file: file.to_owned(), passed: difference.is_empty(), difference })
+/// Runs a case file or a test configuration; none of it that the filter leaves out. A file that is no case has failed.
+pub fn judge(file: &Path, filter: Option<&str>) -> Vec<Verdict> {
+    judge_with(file, filter, None)
 }
 
-/// Runs a case.
+/// The same, with the functions of a job file.
+pub fn judge_with(file: &Path, filter: Option<&str>, job: Option<&Path>) -> Vec<Verdict> {
+    let stem = || file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let cases = if config::is_config(file) {
+        config::read(file).unwrap_or_else(|e| vec![(stem(), Err(e))])
+    } else {
+        let case = Case::read(file);
+        vec![(case.as_ref().map_or_else(|_| stem(), |c| c.name.clone()), case)]
+    };
+    let wanted = |name: &str| filter.is_none_or(|f| name.contains(f) || file.to_string_lossy().contains(f));
+    cases.into_iter().filter(|(name, _)| wanted(name)).map(|(name, case)| verdict(name, file, case, job)).collect()
+}
+
+fn verdict(name: String, file: &Path, case: Result<Case, String>, job: Option<&Path>) -> Verdict {
+    let result = case.map_err(|e| format!("  {e}\n")).and_then(|case| check(&case, job));
+    let passed = result.is_ok();
+    let difference = result.unwrap_or_else(|difference| difference);
+    Verdict { name, file: file.to_owned(), passed, difference }
+}
+
+/// Runs a case. Answers what differs without harm, in lines.
 ///
 /// # Errors
 /// What differs from what it wants, in lines.
-pub fn check(case: &Case) -> Result<(), String> {
+pub fn check(case: &Case, job: Option<&Path>) -> Result<String, String> {
     let mut run = FiniteRun::new(policies(case.settings));
+    if let Some(job) = job.or(case.job.as_deref()) {
+        run.load_functions(job).map_err(|e| indented(&e.to_string()))?;
+    }
     run.inputs.clone_from(&case.inputs);
     run.references.clone_from(&case.reference);
     let mut got: BTreeMap<String, Vec<Row>> = BTreeMap::new();
@@ -124,7 +158,10 @@ pub fn check(case: &Case) -> Result<(), String> {
     });
     match (&case.wanted, ended) {
         (Wanted::Rows(wanted), Ok(_)) => differences(wanted, &mut got, case.order),
-        (Wanted::Rows(_), Err(e)) => Err(format!("  rows expected, but it ended with an error:\n{}", indented(&e.to_string()))),
+        (Wanted::Outputs(wanted), Ok(_)) => of_outputs(wanted, &got, case.order),
+        (Wanted::Rows(_) | Wanted::Outputs(_), Err(e)) => {
+            Err(format!("  rows expected, but it ended with an error:\n{}", indented(&e.to_string())))
+        }
         (Wanted::Fail(word), Err(RunError::Compile(problems))) => contains(&problems, word, said),
         (Wanted::Stop(word), Err(RunError::Stopped(problems))) => contains(&problems, word, |problem| problem.title.clone()),
         (Wanted::Fail(word), other) => Err(unexpected("a compile error", word, other.err(), &got)),
@@ -141,7 +178,7 @@ fn policies(settings: Settings) -> Policies {
     }
 }
 
-fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, Vec<Row>>, order: Order) -> Result<(), String> {
+fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, Vec<Row>>, order: Order) -> Result<String, String> {
     let mut text = String::new();
     for (output, rows) in wanted {
         let came = got.remove(output).unwrap_or_default();
@@ -152,7 +189,21 @@ fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, V
     for (output, rows) in got.iter() {
         text.push_str(&format!("  output `{output}` was not expected to get rows, it got {}\n", rows.len()));
     }
-    if text.is_empty() { Ok(()) } else { Err(text) }
+    if text.is_empty() { Ok(text) } else { Err(text) }
+}
+
+/// The outputs that a test configuration names.
+fn of_outputs(wanted: &[Expected], got: &BTreeMap<String, Vec<Row>>, order: Order) -> Result<String, String> {
+    let (mut text, mut failed) = (String::new(), false);
+    for Expected { output, rows, required } in wanted {
+        let came = got.iter().find(|(name, _)| name.eq_ignore_ascii_case(output)).map(|(_, rows)| rows.as_slice()).unwrap_or_default();
+        if let Some(difference) = compare::difference(rows, came, order) {
+            failed |= required;
+            let mark = if *required { "" } else { " (not required)" };
+            text.push_str(&format!("  output `{output}`{mark}\n{}", indented(&indented(&difference))));
+        }
+    }
+    if failed { Err(text) } else { Ok(text) }
 }
 
 /// Everything that is said about a problem; the text of the query beside it is not.
@@ -161,10 +212,10 @@ fn said(problem: &Diagnostic) -> String {
     [&problem.title, &problem.label, help, &problem.notes.join("\n")].join("\n")
 }
 
-fn contains(problems: &Diagnostics, word: &str, said: fn(&Diagnostic) -> String) -> Result<(), String> {
+fn contains(problems: &Diagnostics, word: &str, said: fn(&Diagnostic) -> String) -> Result<String, String> {
     let word = word.to_lowercase();
     if problems.items.iter().any(|problem| said(problem).to_lowercase().contains(&word)) {
-        return Ok(());
+        return Ok(String::new());
     }
     Err(format!("  the error does not contain `{word}`:\n{}", indented(&problems.to_string())))
 }
@@ -190,7 +241,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a-case.json");
         fs::write(&file, text).unwrap();
-        judge(&file, None).unwrap().difference
+        judge(&file, None).remove(0).difference
     }
 
     fn with(query: &str, wanted: &str) -> String {
@@ -235,16 +286,23 @@ mod tests {
         find_cases(folder.path(), FOLDER_DEPTH_MAX, &mut found).unwrap();
         let names: Vec<String> = found.iter().map(|f| f.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["a/b/y.json", "z.json"]);
-        assert!(judge(&found[0], Some("y")).is_some());
-        assert!(judge(&found[0], Some("no such name")).is_none());
+        assert_eq!(judge(&found[0], Some("y")).len(), 1);
+        assert!(judge(&found[0], Some("no such name")).is_empty());
         assert!(find_cases(&folder.path().join("missing"), 1, &mut found).is_err());
     }
 
     #[test]
     fn no_case_at_all_is_a_failure() {
         let folder = tempfile::tempdir().unwrap();
-        let run =
-            |filter: Option<&str>| run(TestArgs { paths: vec![folder.path().to_owned()], filter: filter.map(str::to_owned), json: true });
+        let run = |filter: Option<&str>| {
+            run(TestArgs {
+                paths: vec![folder.path().to_owned()],
+                filter: filter.map(str::to_owned),
+                job: None,
+                conformance: false,
+                json: true,
+            })
+        };
         let code = |c: ExitCode| format!("{c:?}");
         assert_eq!(code(run(None)), code(ExitCode::FAILURE));
         let text = r#"{"query":"SELECT v FROM gw","inputs":{"gw":[]},"expected":{}}"#;

@@ -16,6 +16,8 @@ pub(super) struct Env {
     pub counts: Counts,
     pub failures: Vec<Failure>,
     pub stopped: Option<Failure>,
+    /// Levels of `TryEvaluate` around what is evaluated now: inside, an error goes up to it whatever the policy.
+    pub trying: u32,
 }
 
 /// The events that a step brings: where a failed row finds its payload.

@@ -88,6 +88,15 @@ impl Env {
                 }
                 self.eval(otherwise, row)
             }
+            Expr::Try(inner) => {
+                self.trying += 1;
+                let result = self.eval(inner, row);
+                self.trying -= 1;
+                result.or_else(|failed| {
+                    self.counts.add_nulled(failed.error.reason);
+                    owned(Value::Null)
+                })
+            }
             _ => self.eval_fallible(expr, row),
         }
     }
@@ -135,7 +144,7 @@ impl Env {
         };
         match result {
             Ok(value) => owned(value),
-            Err(error) if policy == OnError::Null => {
+            Err(error) if policy == OnError::Null && self.trying == 0 => {
                 self.counts.add_nulled(error.reason);
                 owned(Value::Null)
             }

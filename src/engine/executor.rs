@@ -121,7 +121,7 @@ impl Executor {
         if let Some(functions) = &mut functions {
             options.references.iter().for_each(|(name, table)| functions.set_reference(name, table));
         }
-        let env = Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None };
+        let env = Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None, trying: 0 };
         Ok(Executor {
             env,
             root,

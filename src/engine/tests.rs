@@ -379,6 +379,22 @@ fn a_stop_with_state_commits_nothing() {
 }
 
 #[test]
+fn try_evaluate_gives_null_under_every_policy() {
+    // COALESCE shows that the error goes up to TryEvaluate and is not NULL further in
+    let query = "SELECT TryEvaluate(1 / x) AS a, TryEvaluate(COALESCE(1 / x, 5)) AS b, TryEvaluate(udf.half(x)) AS c FROM a";
+    for policy in [OnError::Stop, OnError::Null, OnError::DeadLetter] {
+        let mut executor = executor(query, options(policy));
+        executor.push_events("a", 0, &[event(0, r#"{"x":2}"#), event(1, r#"{"x":0}"#), event(2, r#"{"x":3}"#)]);
+        let emitted = executor.take();
+        assert!(emitted.stopped.is_none() && emitted.failures.is_empty());
+        let rows: Vec<Vec<Value>> = emitted.rows.batch.rows().map(|(_, row)| row.to_vec()).collect();
+        let int = Value::BigInt;
+        assert_eq!(rows, [vec![int(0), int(0), int(1)], vec![Value::Null, Value::Null, int(0)], vec![int(0), int(0), Value::Null]]);
+        assert_eq!(emitted.counts.nulled, BTreeMap::from([("divide_by_zero", 2), ("udf_error", 1)]));
+    }
+}
+
+#[test]
 fn a_functions_own_policy_wins() {
     let mut options = options(OnError::Stop);
     options.functions_on_error.insert(0, OnError::Null);

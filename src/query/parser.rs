@@ -7,6 +7,7 @@
 mod call;
 mod clause;
 mod cursor;
+mod endpoint_join;
 mod error;
 mod expr;
 mod from;

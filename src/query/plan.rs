@@ -289,6 +289,8 @@ pub enum Expr {
         ty: Type,
         span: Span,
     },
+    /// `TryEvaluate(e)`: NULL where `e` fails, whatever the policy for failing rows.
+    Try(Box<Expr>),
     Builtin {
         function: &'static Builtin,
         args: Vec<Expr>,

@@ -15,6 +15,7 @@ mod constant;
 mod cut;
 mod expression;
 mod fingerprint;
+mod foreign;
 mod function;
 mod group;
 mod inline;
@@ -31,6 +32,8 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::query) use aggregate::NAMES as AGGREGATES;
+pub(in crate::query) use analytic::NAMES as ANALYTICS;
 use smol_str::SmolStr;
 
 use self::relation::{ColumnId, ColumnInfo, OutColumn, Rel, Relation, find_named};

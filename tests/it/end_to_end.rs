@@ -433,3 +433,69 @@ fn the_data_frame_of_a_step_is_scored_in_both_spellings() {
     assert_eq!(in_order, rides.iter().map(|(id, _)| fares[id].clone()).collect::<Vec<_>>());
     forebay.stop();
 }
+
+/// A joined endpoint does not compile; what the error says to write is the example, and it runs.
+#[test]
+fn an_endpoint_drawn_as_a_join_runs_as_the_error_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/readings");
+    let dir = tempfile::tempdir().expect("a folder");
+    let sample = write(dir.path(), "readings.json", "{}");
+    let joined = root.join("joined.asaql");
+    let shown = std::process::Command::new(env!("CARGO_BIN_EXE_forebay"))
+        .args(["eval".as_ref(), joined.as_os_str(), "--input".as_ref()])
+        .arg(format!("readings={}", sample.display()))
+        .output()
+        .expect("the program");
+    assert_eq!(shown.status.code(), Some(2));
+    let message = String::from_utf8(shown.stderr).expect("text");
+    let (said, rewrite) = message.split_once("    = help: write\n").expect("a rewrite");
+    assert_eq!(
+        said.replace(joined.to_str().expect("a path"), "joined.asaql"),
+        "error: `detector` cannot be joined: an endpoint is called
+   --> joined.asaql:11:15
+    |
+ 11 | JOIN detector INTO (deviceId STRING, temperature FLOAT, humidity FLOAT) AS features
+    |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ a join takes no columns to send
+    = note: the endpoint is a function of the job file: `[functions.detector]` with `type = \"azureml\"`
+"
+    );
+    let rewrite: String = rewrite.lines().map(|line| format!("{}\n", line.strip_prefix("            ").expect("indented"))).collect();
+    assert_eq!(rewrite, std::fs::read_to_string(root.join("readings.asaql")).expect("the example"));
+
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let server = Server::start("readings");
+    let text = std::fs::read_to_string(root.join("job.toml")).expect("the example");
+    let text =
+        text.replace("127.0.0.1:1883", &format!("127.0.0.1:{}", broker.port)).replace("127.0.0.1:5001", &server.address().to_string());
+    write(dir.path(), "readings.asaql", &rewrite);
+    let forebay = Forebay::run(&write(dir.path(), "job.toml", &text));
+    let readings: Vec<Json> = (0..40)
+        .map(|i| serde_json::json!({ "deviceId": format!("d{}", i % 4), "temperature": 10 + i, "humidity": 35.5 + f64::from(i) }))
+        .chain([serde_json::json!({ "deviceId": "odd", "temperature": 20 })])
+        .collect();
+    runtime.block_on(async {
+        let feed = Feed::connect("sensors", "127.0.0.1", broker.port);
+        for reading in &readings {
+            assert!(feed.send("sensors/1/readings", reading.to_string()).await);
+        }
+        assert!(feed.drained(PATIENCE).await);
+    });
+    let path = dir.path().join("alarms.jsonl");
+    let rows = until("all rows", || {
+        let text = std::fs::read_to_string(&path).ok()?;
+        let rows: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        (rows.len() == readings.len()).then_some(rows)
+    });
+    let (status, answer) = http(server.address(), "POST", "/score", &serde_json::json!({ "data": readings[..40] }).to_string());
+    assert_eq!(status, 200, "{answer}");
+    let direct: Vec<Json> = serde_json::from_str(&answer).expect("JSON");
+    for ((row, reading), verdict) in rows.iter().zip(&readings).zip(&direct) {
+        assert_eq!(row["deviceId"], reading["deviceId"]);
+        assert_eq!((&row["anomalous"], &row["anomaly_score"]), (&verdict["prediction"], &verdict["score"]), "{reading}");
+    }
+    assert!(direct.iter().any(|v| v["prediction"] == true) && direct.iter().any(|v| v["prediction"] == false));
+    // a reading without humidity has no verdict, and is not lost
+    assert_eq!((&rows[40]["deviceId"], &rows[40]["anomaly_score"]), (&Json::from("odd"), &Json::Null));
+    forebay.stop();
+}

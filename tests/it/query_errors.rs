@@ -118,27 +118,38 @@ fn a_misspelt_function() {
     check(
         "SELECT COALESC(a, 0) AS a INTO scored FROM rides",
         &expect![[r#"
-        error: unknown function `COALESC`
-          --> taxi.asaql:1:8
-           |
-         1 | SELECT COALESC(a, 0) AS a INTO scored FROM rides
-           |        ^^^^^^^^^^^^^ no such function
-           = help: did you mean `COALESCE`?
-    "#]],
+            error: unknown function `COALESC`
+              --> taxi.asaql:1:8
+               |
+             1 | SELECT COALESC(a, 0) AS a INTO scored FROM rides
+               |        ^^^^^^^ no such function
+               = help: did you mean `COALESCE`?
+        "#]],
     );
 }
 
 #[test]
-fn try_evaluate_of_the_background_article() {
+fn try_evaluate_takes_one_local_expression() {
     check(
-        "SELECT TryEvaluate(a / b) AS q INTO scored FROM rides",
+        "SELECT TryEvaluate(a, b) AS q INTO scored FROM rides",
         &expect![[r#"
-        error: unknown function `TryEvaluate`
+        error: TryEvaluate takes one expression
           --> taxi.asaql:1:8
            |
-         1 | SELECT TryEvaluate(a / b) AS q INTO scored FROM rides
-           |        ^^^^^^^^^^^^^^^^^^ no such function
-           = help: for a conversion write `TRY_CAST(x AS type)`; for a function set `on_error = "null"` in its section of the job file: both give NULL instead of an error
+         1 | SELECT TryEvaluate(a, b) AS q INTO scored FROM rides
+           |        ^^^^^^^^^^^^^^^^^ 2 given
+           = help: write `TryEvaluate(a / b)`: NULL where it fails
+    "#]],
+    );
+    check(
+        "SELECT TryEvaluate(udf.score(a)) AS q INTO scored FROM rides",
+        &expect![[r#"
+        error: a call that leaves the gateway inside TryEvaluate
+          --> taxi.asaql:1:8
+           |
+         1 | SELECT TryEvaluate(udf.score(a)) AS q INTO scored FROM rides
+           |        ^^^^^^^^^^^^^^^^^^^^^^^^^ its answer comes later, with a policy of its own
+           = help: write the call without TryEvaluate and set `on_error = "null"` in the function's section of the job file
     "#]],
     );
 }
@@ -148,13 +159,13 @@ fn a_user_function_without_its_prefix() {
     check(
         "SELECT createArray(a) AS q INTO scored FROM rides",
         &expect![[r#"
-        error: unknown function `createArray`
-          --> taxi.asaql:1:8
-           |
-         1 | SELECT createArray(a) AS q INTO scored FROM rides
-           |        ^^^^^^^^^^^^^^ no such function
-           = help: user functions have a prefix: write `udf.createArray(…)`
-    "#]],
+            error: unknown function `createArray`
+              --> taxi.asaql:1:8
+               |
+             1 | SELECT createArray(a) AS q INTO scored FROM rides
+               |        ^^^^^^^^^^^ no such function
+               = help: user functions have a prefix: write `udf.createArray(…)`
+        "#]],
     );
 }
 
@@ -671,7 +682,7 @@ fn all_mistakes_at_once_and_each_only_once() {
               --> taxi.asaql:1:19
                |
              1 | WITH s AS (SELECT LENN(a) AS n FROM rides), t AS (SELECT n FROM s)
-               |                   ^^^^^^^ no such function
+               |                   ^^^^ no such function
                = help: did you mean `LEN`?
 
             error: the aggregate `COUNT` inside WHERE

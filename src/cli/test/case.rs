@@ -25,6 +25,8 @@ pub struct Case {
     /// Reference tables: name and rows, a JSON object each.
     pub reference: Vec<(String, Vec<Bytes>)>,
     pub settings: Settings,
+    /// A job file whose functions the query calls.
+    pub job: Option<PathBuf>,
     pub order: Order,
     pub wanted: Wanted,
 }
@@ -38,6 +40,18 @@ pub enum Wanted {
     Fail(String),
     /// A runtime error that contains this word, in any letter case.
     Stop(String),
+    /// Rows of these outputs; others are not looked at.
+    Outputs(Vec<Expected>),
+}
+
+/// An output of a test configuration.
+#[derive(Debug)]
+pub struct Expected {
+    /// its name, in any letter case
+    pub output: String,
+    pub rows: Vec<Row>,
+    /// Otherwise a difference is told and the case passes.
+    pub required: bool,
 }
 
 /// Time policies; what is absent is as in `forebay eval`.
@@ -64,6 +78,8 @@ struct Raw {
     inputs: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
     reference: serde_json::Map<String, serde_json::Value>,
+    /// relative to the case
+    job: Option<PathBuf>,
     #[serde(default)]
     settings: Settings,
     #[serde(default)]
@@ -98,6 +114,7 @@ impl Case {
                 .map(|(name, rows)| (name, rows.into_iter().map(|r| payload(&r)).collect()))
                 .collect(),
             settings: raw.settings,
+            job: raw.job.map(|job| file.parent().unwrap_or(Path::new("")).join(job)),
             order: raw.order,
             wanted,
         })

@@ -110,6 +110,9 @@ impl Parser<'_> {
 
     fn join_table(&mut self, start: Span, left_outer: bool) -> Parsed<Join> {
         let source = self.source()?;
+        if self.at_endpoint_join() {
+            return Err(self.endpoint_join(&source.name));
+        }
         if !self.take_word("ON") {
             let expected = self.unexpected("`ON` and the condition of the join", &["ON"]);
             return Err(Box::new(

@@ -77,7 +77,7 @@ pub fn aggregate_parts(aggregate: &Aggregate) -> Vec<&Expr> {
 pub fn parts(expr: &Expr) -> Vec<&Expr> {
     match expr {
         Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival => Vec::new(),
-        Expr::Path(e, _) | Expr::Not(e) | Expr::Negate(e, _) | Expr::BitNot(e, _) => vec![e],
+        Expr::Path(e, _) | Expr::Not(e) | Expr::Try(e) | Expr::Negate(e, _) | Expr::BitNot(e, _) => vec![e],
         Expr::Record(fields) => fields.iter().map(|(_, e)| e).collect(),
         Expr::Spread(_, values) => values.iter().collect(),
         Expr::And(a, b) | Expr::Or(a, b) | Expr::Binary(_, a, b, _) => vec![a, b],

@@ -359,6 +359,7 @@ fn full_text(expr: &Expr, names: &[String]) -> String {
             format!("{{{}}}", fields.join(", "))
         }
         Expr::Not(e) => format!("NOT {}", part(e)),
+        Expr::Try(e) => format!("TryEvaluate({})", part(e)),
         Expr::Negate(e, _) => format!("-{}", part(e)),
         Expr::BitNot(e, _) => format!("~{}", part(e)),
         Expr::And(a, b) => format!("({} AND {})", part(a), part(b)),

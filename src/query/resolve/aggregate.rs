@@ -16,7 +16,7 @@ use crate::query::plan::{Aggregate, AggregateFunction, Expr};
 use crate::value::Type;
 
 /// The aggregates, as the documents spell them.
-pub(super) const NAMES: [&str; 14] = [
+pub(in crate::query) const NAMES: [&str; 14] = [
     "COUNT",
     "SUM",
     "AVG",

@@ -18,7 +18,7 @@ use crate::time::TICKS_PER_DAY;
 use crate::value::Type;
 
 /// The functions that are analytic only, as the documents spell them.
-pub(super) const NAMES: [&str; 5] = ["LAG", "LAST", "ISFIRST", "AnomalyDetection_SpikeAndDip", "AnomalyDetection_ChangePoint"];
+pub(in crate::query) const NAMES: [&str; 5] = ["LAG", "LAST", "ISFIRST", "AnomalyDetection_SpikeAndDip", "AnomalyDetection_ChangePoint"];
 
 /// Rows that `LAG` may look back and the anomaly functions may learn from: each is kept for every partition.
 const HISTORY_MAX: i64 = 100_000;

@@ -8,7 +8,7 @@ use super::aggregate::{self, is_aggregate};
 use super::analytic::{is_analytic, is_over_history};
 use super::expression::Place;
 use super::select::Core;
-use super::{constant, window};
+use super::{constant, foreign, window};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident};
 use crate::query::builtins::{self, Builtin};
@@ -16,7 +16,7 @@ use crate::query::plan::{DatePart, Expr};
 use crate::value::Value;
 
 /// Names of calls that are no scalar functions, for suggestions.
-const OTHER_CALLS: [&str; 3] = ["GetMetadataPropertyValue", "GETUTCDATE", "System.Timestamp"];
+const OTHER_CALLS: [&str; 4] = ["TryEvaluate", "GetMetadataPropertyValue", "GETUTCDATE", "System.Timestamp"];
 
 /// Date parts by their full names, for suggestions.
 const DATE_PARTS: [&str; 12] =
@@ -83,6 +83,7 @@ impl Core<'_, '_> {
         }
         match name.name.to_ascii_lowercase().as_str() {
             "getmetadatapropertyvalue" => self.metadata(call, span),
+            "tryevaluate" => self.try_evaluate(call, span, place),
             "getutcdate" if call.args.is_empty() => Expr::Arrival,
             "getarrayelements" | "getrecordproperties" => {
                 let problem = Diagnostic::error(format!("`{}` stands only in APPLY", name.name), span)
@@ -92,7 +93,7 @@ impl Core<'_, '_> {
             }
             _ => match builtins::lookup(&name.name) {
                 Some(function) => self.builtin(function, call, span, place),
-                None => self.unknown_function(name, span),
+                None => self.unknown_function(name),
             },
         }
     }
@@ -121,6 +122,23 @@ impl Core<'_, '_> {
         Expr::Builtin { function, args, span }
     }
 
+    /// `TryEvaluate(expression)`, which an article on the service uses: NULL in place of an error.
+    fn try_evaluate(&mut self, call: &Call, span: Span, place: Place) -> Expr {
+        let [Arg::Expr(argument)] = call.args.as_slice() else {
+            let problem = Diagnostic::error("TryEvaluate takes one expression", span).label(format!("{} given", call.args.len()));
+            return self.refuse(problem.help("write `TryEvaluate(a / b)`: NULL where it fails"));
+        };
+        let calls = self.row_calls.len() + self.group_calls.len();
+        let value = self.expr(argument, place);
+        if self.row_calls.len() + self.group_calls.len() > calls {
+            let problem = Diagnostic::error("a call that leaves the gateway inside TryEvaluate", span)
+                .label("its answer comes later, with a policy of its own")
+                .help("write the call without TryEvaluate and set `on_error = \"null\"` in the function's section of the job file");
+            return self.refuse(problem);
+        }
+        Expr::Try(Box::new(value))
+    }
+
     fn date_part(&mut self, function: &str, arg: &Arg) -> Expr {
         let word = constant::word(arg);
         if let Some(part) = word.and_then(|word| DatePart::parse(&word.name)) {
@@ -142,14 +160,13 @@ impl Core<'_, '_> {
         self.refuse(Diagnostic::error(title, at).label("expected a date part such as `second`").help(help))
     }
 
-    fn unknown_function(&mut self, name: &Ident, span: Span) -> Expr {
-        let problem = Diagnostic::error(format!("unknown function `{}`", name.name), name.span.to(span)).label("no such function");
-        if name.name.eq_ignore_ascii_case("tryevaluate") {
-            let help = "for a conversion write `TRY_CAST(x AS type)`; for a function set `on_error = \"null\"` in its section of the job file: both give NULL instead of an error";
-            return self.refuse(problem.help(help));
-        }
+    fn unknown_function(&mut self, name: &Ident) -> Expr {
+        let problem = Diagnostic::error(format!("unknown function `{}`", name.name), name.span).label("no such function");
         if self.binder.catalog.function(&name.name).is_some() {
             return self.refuse(problem.help(format!("user functions have a prefix: write `udf.{}(…)`", name.name)));
+        }
+        if let Some(hint) = foreign::hint(&name.name) {
+            return self.refuse(problem.help(hint));
         }
         let names: Vec<&str> =
             builtins::names().chain(aggregate::NAMES).chain(super::analytic::NAMES).chain(window::NAMES).chain(OTHER_CALLS).collect();

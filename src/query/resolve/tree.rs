@@ -39,6 +39,7 @@ pub(super) fn rewrite(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
         Expr::Record(fields) => Expr::Record(fields.iter().map(|(n, e)| (n.clone(), rewrite(e, f))).collect()),
         Expr::Spread(columns, values) => Expr::Spread(columns.clone(), all(values, f)),
         Expr::Not(e) => Expr::Not(boxed(e)),
+        Expr::Try(e) => Expr::Try(boxed(e)),
         Expr::Negate(e, span) => Expr::Negate(boxed(e), *span),
         Expr::BitNot(e, span) => Expr::BitNot(boxed(e), *span),
         Expr::And(a, b) => Expr::And(boxed(a), boxed(b)),

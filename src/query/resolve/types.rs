@@ -20,6 +20,7 @@ impl Binder<'_> {
             Expr::Record(_) | Expr::Spread(..) => Some(Type::Record),
             Expr::Not(_) | Expr::And(..) | Expr::Or(..) => Some(Type::Bit),
             Expr::IsNull { .. } | Expr::Between { .. } | Expr::In { .. } | Expr::Like { .. } => Some(Type::Bit),
+            Expr::Try(e) => self.type_of(e),
             Expr::Negate(e, _) => self.type_of(e).filter(|ty| matches!(ty, Type::BigInt | Type::Float)),
             Expr::BitNot(e, _) => self.type_of(e).filter(|ty| matches!(ty, Type::BigInt | Type::Bit)),
             Expr::Binary(op, a, b, _) => self.type_of_binary(*op, a, b),
