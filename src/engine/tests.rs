@@ -1,5 +1,9 @@
 //! The engine as a whole: queries from text, laws over cuts and restarts, policies, ids, counts.
 
+mod aggregates;
+mod stream;
+mod windows;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
