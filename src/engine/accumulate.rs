@@ -452,7 +452,11 @@ fn percentile_cont(sorted: &[Value], fraction: f64) -> Option<f64> {
 }
 
 fn percentile_disc(sorted: &[Value], fraction: f64) -> Value {
-    let rank = (fraction * sorted.len() as f64).ceil().max(1.0) as usize;
+    let n = sorted.len() as f64;
+    let reaches = |rank: &usize| *rank as f64 / n >= fraction;
+    // the product may be rounded past a whole number: the shares themselves decide
+    let near = ((fraction * n) as usize).max(1);
+    let rank = (near.saturating_sub(1).max(1)..=near + 1).find(reaches).unwrap_or(near);
     sorted.get(rank - 1).or(sorted.last()).cloned().unwrap_or_default()
 }
 
@@ -498,6 +502,19 @@ mod tests {
         assert_eq!(over(&aggregate(StDev, false, &[]), &ints(&[1])), Value::Null);
         assert_eq!(over(&aggregate(Sum, false, &[]), &[vec![Value::Null]]), Value::Null);
         assert_eq!(over(&aggregate(Count, false, &[]), &[vec![Value::Null]]), Value::BigInt(0));
+    }
+
+    #[test]
+    fn a_discrete_percentile_is_the_first_value_whose_share_reaches_it() {
+        for n in 1..=120 {
+            let values = ints(&(1..=n).collect::<Vec<_>>());
+            for percent in 0..=100 {
+                let fraction = f64::from(percent) / 100.0;
+                let found = over(&aggregate(AggregateFunction::PercentileDisc { fraction }, false, &[false]), &values);
+                let first = (1..=n).find(|rank| *rank as f64 / n as f64 >= fraction);
+                assert_eq!(Some(found), first.map(Value::BigInt), "{fraction} of {n}");
+            }
+        }
     }
 
     #[test]

@@ -84,6 +84,10 @@ impl Sessions {
             None => drop(self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() })),
         }
         if let Some(session) = self.sessions.get_mut(key.as_slice()) {
+            if session.groups.is_empty() {
+                // every checkpoint since the cut has cut again, with nothing to give
+                session.start = session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
+            }
             session.last = time;
             let group = match session.groups.get_mut(row.key.as_slice()) {
                 Some(group) => group,

@@ -1,5 +1,13 @@
 //! The engine as a whole: queries from text, laws over cuts and restarts, policies, ids, counts.
 
+mod aggregates;
+mod analytic;
+mod bad_input;
+mod joins;
+mod laws;
+mod stream;
+mod windows;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,12 +21,12 @@ use crate::query::plan::Part;
 
 const SECOND: i64 = TICKS_PER_SECOND;
 
-fn parts(query: &str) -> Vec<Part> {
+fn catalog() -> Catalog {
     let input = |name: &str, kind| InputDef { name: name.to_owned(), kind };
     let number = || Shape::Integer { min: i64::MIN, max: i64::MAX };
     let signature =
         Signature { params: vec![Param { name: "x".to_owned(), shape: number() }], rest: None, result: number(), text: String::new() };
-    let catalog = Catalog {
+    Catalog {
         inputs: vec![input("a", InputKind::Stream), input("b", InputKind::Stream), input("r", InputKind::Reference)],
         outputs: None,
         functions: vec![
@@ -26,8 +34,11 @@ fn parts(query: &str) -> Vec<Part> {
             FunctionDef { name: "tally".to_owned(), kind: FunctionKind::Local { index: 1, signature, keeps_state: true } },
             FunctionDef { name: "score".to_owned(), kind: FunctionKind::External },
         ],
-    };
-    let plan = crate::query::compile(query, "q", &catalog).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+fn parts(query: &str) -> Vec<Part> {
+    let plan = crate::query::compile(query, "q", &catalog()).unwrap_or_else(|e| panic!("{e}"));
     plan.statements[0].parts.clone()
 }
 
