@@ -23,7 +23,8 @@ use crate::value::{SmolStr, Value};
 /// The state row that keeps ids unique; operators number from 0.
 const IDS: u32 = u32::MAX;
 
-/// Runs one part of a statement. It may move between threads, it takes no locks and does no I/O.
+/// Runs one part of a statement. It may move between threads and does no I/O; it takes no lock but that of the indexes, once
+/// for each version of a reference table.
 pub struct Executor {
     env: Env,
     root: Node,
