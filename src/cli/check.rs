@@ -218,11 +218,13 @@ fn table(settings: &ReferenceInput) -> Result<String, String> {
     let loading = async { tokio::time::timeout(PATIENCE, load_once(settings)).await };
     let rows = runtime.block_on(loading).unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))?;
     let mut columns: Vec<(SmolStr, Option<Type>)> = Vec::new();
-    for (name, value) in rows.iter().take(ROWS_LOOKED_AT).filter_map(Value::as_record).flat_map(|row| row.iter()) {
+    let records = rows.iter().take(ROWS_LOOKED_AT).filter_map(|row| if let Value::Record(record) = row { Some(record) } else { None });
+    for (name, value) in records.flat_map(|record| record.iter()) {
+        let has_room = columns.len() < COLUMNS_SHOWN;
         match columns.iter_mut().find(|(known, _)| known == name) {
             Some((_, ty)) if ty.is_none() => *ty = value.kind(),
             Some(_) => {}
-            None if columns.len() < COLUMNS_SHOWN => columns.push((name.clone(), value.kind())),
+            None if has_room => columns.push((name.clone(), value.kind())),
             None => {}
         }
     }
