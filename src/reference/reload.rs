@@ -163,16 +163,12 @@ impl Reload {
             self.fall_back().await;
         }
         let has_version = self.reference.current().is_some();
-        self.again = match (&trouble, is_away || !has_version) {
-            (None, _) => AGAIN_FIRST,
-            (Some(_), true) => {
-                if self.is_first {
-                    AGAIN_FIRST
-                } else {
-                    (self.again * 2).min(AGAIN_LONGEST)
-                }
-            }
-            (Some(_), false) => self.every.unwrap_or(AGAIN_LONGEST),
+        let was_troubled = self.reference.with(|status| status.trouble.is_some());
+        self.again = match (was_troubled, is_away || !has_version) {
+            (false, true) => AGAIN_FIRST,
+            (true, true) => (self.again * 2).min(AGAIN_LONGEST),
+            // what is wrong in itself hardly changes sooner
+            (_, false) => self.every.unwrap_or(AGAIN_LONGEST),
         };
         let before = self.reference.with(|status| {
             status.failures += u64::from(trouble.is_some() && status.trouble != trouble || is_away);

@@ -82,7 +82,7 @@ impl Forebay {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("forebay ended with {status}:\n{}", lines.join("\n"));
             }
-            lines.iter().find_map(|l| l.split("http://").nth(1)?.split('/').next()?.trim().parse().ok())
+            lines.iter().find_map(|l| l.split("metrics on http://").nth(1)?.split('/').next()?.trim().parse().ok())
         });
         Forebay { child, log, metrics }
     }

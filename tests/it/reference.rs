@@ -16,7 +16,7 @@ use forebay::time::Timestamp;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::harness::{Forebay, cli, root, until, write};
+use crate::harness::{Forebay, cli, component, root, until, write};
 use crate::support::{Message, Mosquitto, publish};
 
 const QUERY: &str = "SELECT r.n AS n, z.name AS zone INTO out FROM rides r JOIN zones z ON r.zone = z.id";
@@ -431,21 +431,22 @@ fn a_version_that_the_budget_has_no_room_for_leaves_the_one_before_it() {
     let large = version("large", (0..2 << 20).map(|_| rng.u8(..)).collect());
     assert!(matches!(journal.put_reference("zones", &large), Err(JournalError::Full { .. })));
     assert_eq!(journal.reference("zones").unwrap(), Some(small));
-    let before = journal.used_bytes();
     let medium = version("medium", (0..500 << 10).map(|_| rng.u8(..)).collect());
     journal.put_reference("zones", &medium).unwrap();
-    assert!(journal.used_bytes() >= before + (400 << 10), "it counts in the budget: {} after {before}", journal.used_bytes());
+    assert!(journal.used_bytes() >= 500 << 10, "it counts in the budget: {}", journal.used_bytes());
 }
 
 #[test]
 fn a_version_without_room_is_used_and_the_alarm_says_that_it_is_not_kept() {
     let place = Place::new();
     let mut rng = fastrand::Rng::with_seed(2);
-    let names = (0..60_000).map(|id| format!("{{\"id\":{id},\"name\":\"{:016x}{:016x}\"}}\n", rng.u64(..), rng.u64(..)));
-    place.replace("zones.json", &names.collect::<String>());
-    let forebay = Forebay::run(&place.job(QUERY, "path = \"zones.json\"", "[journal]\nmax_bytes = \"1MiB\"\n"));
-    place.send(0..1, 59_999);
-    assert_eq!(place.zones(1)[&0].len(), 32);
+    let mut name = || (0..256).map(|_| format!("{:016x}", rng.u64(..))).collect::<String>();
+    let rows = (0..9000).map(|id| format!("{{\"id\":{id},\"name\":\"{}\"}}\n", name()));
+    place.replace("zones.json", &rows.collect::<String>());
+    let settings = "path = \"zones.json\"\nbytes_max = \"64MiB\"";
+    let forebay = Forebay::run(&place.job(QUERY, settings, "[journal]\nmax_bytes = \"16MiB\"\n"));
+    place.send(0..1, 8999);
+    assert_eq!(place.zones(1)[&0].len(), 4096);
     wait_for_degraded(&forebay, "input zones: its version is not kept for a start offline: the journal is full");
     assert_eq!(metric(&forebay, "reference_kept", "zones"), 0.0);
     forebay.stop();
@@ -471,7 +472,8 @@ fn a_reload_of_the_job_keeps_the_version() {
 fn the_zones_example_runs() {
     let place = Place::new();
     let text = fs::read_to_string(root("examples/zones/job.toml")).unwrap();
-    let text = text.replace("mqtt://127.0.0.1:1883", &place.broker.url()).replace("[outputs.", "[metrics]\nlisten = \"127.0.0.1:0\"\n\n[outputs.");
+    let text =
+        text.replace("mqtt://127.0.0.1:1883", &place.broker.url()).replace("[outputs.", "[metrics]\nlisten = \"127.0.0.1:0\"\n\n[outputs.");
     for file in ["zones.asaql", "zones.csv"] {
         fs::copy(root(&format!("examples/zones/{file}")), place.path(file)).unwrap();
     }
@@ -491,6 +493,30 @@ fn the_zones_example_runs() {
     forebay.stop();
 }
 
+#[test]
+fn what_follows_a_call_to_an_endpoint_joins_with_the_newest_version_too() {
+    let place = Place::new();
+    let endpoint = place.runtime.block_on(forebay::demo::endpoint::Endpoint::start()).unwrap();
+    place.replace("zones.json", r#"[{"id":1,"name":"north"}]"#);
+    let query = "WITH s AS (SELECT n, zone, udf.score(udf.createArray('1', '2', '3', '4', '5')) AS fare FROM rides)\n\
+                 SELECT s.n AS n, s.fare AS fare, z.name AS zone INTO out FROM s JOIN zones z ON s.zone = z.id";
+    let more = format!(
+        "[functions.createArray]\ntype = \"wasm\"\ncomponent = {:?}\n[functions.score]\ntype = \"azureml\"\nurl = \"{}\"\n",
+        component("create_array"),
+        endpoint.url()
+    );
+    let forebay = Forebay::run(&place.job(query, "path = \"zones.json\"", &more));
+    place.send(0..3, 1);
+    assert!(place.zones(3).values().all(|zone| zone == "north"));
+    place.replace("zones.json", r#"[{"id":1,"name":"south"}]"#);
+    wait_for_version(&forebay, "zones", 2.0);
+    place.send(3..4, 1);
+    assert_eq!(place.zones(4)[&3], "south");
+    assert!(place.rows("out.jsonl").iter().all(|row| row["fare"].is_number()));
+    forebay.stop();
+    assert!(verify(&place.path("test.db")).unwrap().is_good());
+}
+
 /// The message of a job whose reference input has these settings.
 fn bad(zones: &str, want: &Expect) {
     let text = format!(
@@ -501,15 +527,160 @@ fn bad(zones: &str, want: &Expect) {
 
 #[test]
 fn settings_that_do_not_go_together() {
-    bad("format = \"cvs\"\nrelaod = \"1m\"\n", &expect![[""]]);
-    bad("path = \"a.json\"\nurl = \"http://127.0.0.1/a\"\n", &expect![[""]]);
-    bad("path = \"a.json\"\nkey = \"env:KEY\"\ndelimiter = \";\"\nreload = \"10ms\"\n", &expect![[""]]);
-    bad("path = \"a.csv\"\nformat = \"csv\"\ndelimiter = \"tab\"\nbytes_max = \"1GiB\"\nrows_max = 0\n", &expect![[""]]);
+    bad(
+        "format = \"cvs\"\nrelaod = \"1m\"\n",
+        &expect![[r#"
+        error: `[inputs.zones]` needs `path`
+          --> taxi.toml:4:9
+           |
+         4 | [inputs.zones]
+           |         ^^^^^ `path` is missing
+           = help: write `path = "zones.json"` for a file, or `url = "https://host/zones.json"`
+
+        error: `format` has the wrong form
+          --> taxi.toml:6:10
+           |
+         6 | format = "cvs"
+           |          ^^^^^ expected "json" or "csv"
+           = help: did you mean "csv"?
+
+        error: unknown key `relaod`
+          --> taxi.toml:7:1
+           |
+         7 | relaod = "1m"
+           | ^^^^^^ `[inputs.zones]` has no such key
+           = help: did you mean `reload`?
+
+        3 errors
+    "#]],
+    );
+    bad(
+        "path = \"a.json\"\nurl = \"http://127.0.0.1/a\"\n",
+        &expect![[r#"
+        error: reference data has `path` or `url`, not both
+          --> taxi.toml:7:7
+           |
+         7 | url = "http://127.0.0.1/a"
+           |       ^^^^^^^^^^^^^^^^^^^^ a second place
+           = help: write `path = "zones.json"` for a file, or `url = "https://host/zones.json"`
+    "#]],
+    );
+    bad(
+        "path = \"a.json\"\nkey = \"env:KEY\"\ndelimiter = \";\"\nreload = \"10ms\"\n",
+        &expect![[r#"
+        error: `key` has no use for a file
+          --> taxi.toml:7:7
+           |
+         7 | key = "env:KEY"
+           |       ^^^^^^^^^ only an address has it
+           = help: leave it out, or write `url` in place of `path`
+
+        error: `delimiter` has no use for JSON
+          --> taxi.toml:8:13
+           |
+         8 | delimiter = ";"
+           |             ^^^ only CSV has it
+           = help: write `format = "csv"`, or leave it out
+
+        error: `reload` has the wrong form
+          --> taxi.toml:9:10
+           |
+         9 | reload = "10ms"
+           |          ^^^^^^ expected a duration from "1s" to "366d"
+           = help: write it with a unit, like "20ms", "5s" or "7d"; leave it out and an address is asked every "10m", a file read when it changes
+
+        3 errors
+    "#]],
+    );
+    bad(
+        "path = \"a.csv\"\nformat = \"csv\"\ndelimiter = \"tab\"\nbytes_max = \"1GiB\"\nrows_max = 0\n",
+        &expect![[r#"
+        error: this does not delimit fields
+          --> taxi.toml:8:13
+           |
+         8 | delimiter = "tab"
+           |             ^^^^^ expected one sign of ASCII, no quote
+           = help: write `delimiter = ";"`, or `"\t"` for a tab; the default is ","
+
+        error: `bytes_max` has the wrong form
+          --> taxi.toml:9:13
+           |
+         9 | bytes_max = "1GiB"
+           |             ^^^^^^ expected a size from "1KiB" to "256MiB"
+           = help: write it with a unit, like "32MiB" or "1GB"; the default is "16MiB"
+
+        error: `rows_max` has the wrong form
+           --> taxi.toml:10:12
+            |
+         10 | rows_max = 0
+            |            ^ expected a whole number from 1 to 10000000
+            = help: the default is 100000
+
+        3 errors
+    "#]],
+    );
     bad(
         "url = \"ftp://host/a\"\nkey = \"s3cr3t\"\nkey_header = \"x key\"\ntimeout = 5\nqos = 1\n",
-        &expect![[""]],
+        &expect![[r#"
+            error: this is no address of an endpoint
+              --> taxi.toml:6:7
+               |
+             6 | url = "ftp://host/a"
+               |       ^^^^^^^^^^^^^^ expected `http://` or `https://`
+               = help: write `https://host/score`, or `http://127.0.0.1:5001/score`
+
+            error: `key` is written into the job file
+              --> taxi.toml:7:7
+               |
+             7 | key = "******"
+               |       ^^^^^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
+               = note: job files are copied and logged; secrets are only referred to
+               = help: put the secret into an environment variable and write `key = "env:NAME"`
+
+            error: this is no name of a header
+              --> taxi.toml:8:14
+               |
+             8 | key_header = "x key"
+               |              ^^^^^^^ expected letters, digits and `-`
+               = help: write `key_header = "x-api-key"`, or leave it out for `Authorization: Bearer`
+
+            error: `timeout` has the wrong form
+              --> taxi.toml:9:11
+               |
+             9 | timeout = 5
+               |           ^ expected a duration from "100ms" to "10m"
+               = help: write it with a unit, like "20ms", "5s" or "7d"; the default is "30s"
+
+            error: unknown key `qos`
+               --> taxi.toml:10:1
+                |
+             10 | qos = 1
+                | ^^^ `[inputs.zones]` has no such key
+                = help: known are type, path, url, key, key_header, ca_file, timeout, format, delimiter, reload, bytes_max, rows_max
+
+            5 errors
+        "#]],
     );
-    bad("url = \"http://127.0.0.1/a\"\nca_file = \"ca.pem\"\nkey_header = \"x-api-key\"\n", &expect![[""]]);
+    bad(
+        "url = \"http://127.0.0.1/a\"\nca_file = \"ca.pem\"\nkey_header = \"x-api-key\"\n",
+        &expect![[r#"
+        error: `ca_file` without TLS
+          --> taxi.toml:7:11
+           |
+         7 | ca_file = "ca.pem"
+           |           ^^^^^^^^ has no use with `http://`
+           = help: write the url with `https://`
+
+        error: `key_header` without `key`
+          --> taxi.toml:8:14
+           |
+         8 | key_header = "x-api-key"
+           |              ^^^^^^^^^^^ there is nothing to send in it
+           = help: write `key = "env:NAME"`, or leave `key_header` out
+
+        2 errors
+    "#]],
+    );
 }
 
 #[test]
@@ -526,7 +697,33 @@ fn check_shows_rows_and_columns() {
     write(dir.path(), "codes.csv", "zone,code\nnorth\n");
     let (code, out, err) = cli(dir.path(), &["check", "--offline", "job.toml"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    expect![[""]].assert_eq(&out);
+    expect![[r#"
+        job test, pool test.db
+
+        plan
+          into out
+            read rides: zone, n
+            join reference zones on zone = zones.id
+            gives n, zone = zones.name
+
+        reference data
+          zones
+            from  zones.json
+            2 rows: id bigint, name nvarchar(max), at record
+          codes
+            from  codes.csv
+            warning: it cannot be loaded now: line 2: 1 fields, but the first line names 2
+            until it can, the statements that join with it wait, and events wait in the pool
+          away
+            from  http://127.0.0.1:1/away
+            it was not asked for (--offline)
+
+        note: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;
+              mosquitto keeps 1,000 for a client unless max_queued_messages is raised
+
+        the job is valid
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]
@@ -538,5 +735,22 @@ fn reference_data_in_the_wrong_place_of_a_query() {
     write(dir.path(), "job.asaql", "SELECT z.name INTO out FROM zones z JOIN rides r ON r.zone = z.id");
     let (code, out, err) = cli(dir.path(), &["check", "job.toml"]);
     assert_eq!((code, out.as_str()), (2, ""));
-    expect![[""]].assert_eq(&err);
+    expect![[r#"
+        error: reference data `zones` in FROM
+          --> job.asaql:1:29
+           |
+         1 | SELECT z.name INTO out FROM zones z JOIN rides r ON r.zone = z.id
+           |                             ^^^^^ reference data never moves time
+           = help: read a stream and join it: `FROM input JOIN zones ON input.id = zones.id`
+
+        error: the join is not time bounded
+          --> job.asaql:1:53
+           |
+         1 | SELECT z.name INTO out FROM zones z JOIN rides r ON r.zone = z.id
+           |                                                     ^^^^^^^^^^^^^ expected a DATEDIFF between the two sources
+           = help: add `AND DATEDIFF(second, z, r) BETWEEN 0 AND 10`: rows wait for a partner only so long
+
+        2 errors
+    "#]]
+    .assert_eq(&err);
 }
