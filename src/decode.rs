@@ -11,7 +11,7 @@ mod split;
 
 pub use fields::Decoder;
 pub use schema::Schema;
-pub use split::{BadPayload, Split, split};
+pub use split::{BadPayload, Split, split, split_up_to};
 
 /// Why an event gives no row. An input error: the event is dropped and counted, the statement goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,7 @@ mod feed;
 mod fixed;
 mod group;
 mod history;
+mod index;
 mod join;
 mod key;
 mod merge;
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 pub use executor::Executor;
+pub use index::Indexes;
 
 use crate::batch::{Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
@@ -92,6 +94,8 @@ pub struct ExecutorOptions {
     pub policies: TimePolicies,
     /// Reference tables by input name; each item is a record.
     pub references: FxHashMap<SmolStr, Arc<Vec<Value>>>,
+    /// Made once for all executors that run with clones of these options.
+    pub indexes: Indexes,
 }
 
 /// A part cannot be run, or its stored state cannot be read.

@@ -11,6 +11,7 @@ mod journal;
 mod metrics;
 mod output;
 mod reader;
+mod reference;
 mod secret;
 mod units;
 
@@ -27,6 +28,7 @@ pub use input::{FileInput, Format, Input, InputKind, MqttInput};
 pub use journal::{Journal, OnFull};
 pub use metrics::Metrics;
 pub use output::{FileOutput, Fsync, MqttOutput, Output, OutputKind};
+pub use reference::{ReferenceAddress, ReferenceFormat, ReferenceInput, ReferencePlace};
 pub use secret::{Secret, SecretError, SecretSource};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
@@ -273,6 +275,14 @@ impl Job {
         Diagnostics::new(self.path.display().to_string(), self.text.as_str())
     }
 
+    /// The tables that streams are joined with.
+    pub fn references(&self) -> impl Iterator<Item = (&Input, &ReferenceInput)> {
+        self.inputs.iter().filter_map(|input| match &input.kind {
+            InputKind::Reference(reference) => Some((input, reference)),
+            InputKind::Mqtt(_) | InputKind::File(_) => None,
+        })
+    }
+
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.passwords().chain(self.keys()).chain(self.settings())
@@ -293,7 +303,7 @@ impl Job {
     fn passwords(&self) -> impl Iterator<Item = &Secret> {
         let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
             InputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
-            InputKind::File(_) => None,
+            InputKind::File(_) | InputKind::Reference(_) => None,
         });
         let outputs = self.outputs.iter().filter_map(|output| match &output.kind {
             OutputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
@@ -303,10 +313,15 @@ impl Job {
     }
 
     fn keys(&self) -> impl Iterator<Item = &Secret> {
-        self.functions.iter().filter_map(|function| match &function.kind {
+        let functions = self.functions.iter().filter_map(|function| match &function.kind {
             FunctionKind::AzureMl(endpoint) => endpoint.key.as_ref(),
             FunctionKind::Wasm(_) => None,
-        })
+        });
+        let references = self.references().filter_map(|(_, reference)| match &reference.place {
+            ReferencePlace::Http(address) => address.key.as_ref(),
+            ReferencePlace::File(_) => None,
+        });
+        functions.chain(references)
     }
 
     /// Reads every secret once, to find what is missing before the job starts.

@@ -18,6 +18,7 @@ mod scoring;
 mod stages;
 mod statement;
 mod stop;
+mod tables;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::job::Job;
 use crate::journal::{Journal, JournalConfig, JournalError};
@@ -88,6 +89,9 @@ pub struct Pipeline {
     serving: CancellationToken,
     server: Option<tokio::task::JoinHandle<()>>,
     scorers: Vec<Scorer>,
+    /// Ends the tasks that load reference data.
+    loading: DropGuard,
+    loaders: Vec<tokio::task::JoinHandle<()>>,
     /// Ends deliveries that wait for somebody else.
     hurry: CancellationToken,
 }
@@ -114,12 +118,17 @@ impl Pipeline {
         let hurry = CancellationToken::new();
         let outputs = stages::outputs(job, &journal, &clock, &watched, &hurry)?;
         let scorers = stages::scorers(job, &journal, &watched)?;
+        let loading = CancellationToken::new();
+        let (references, loaders) = stages::references(job, &journal, &clock, &watched, &loading)?;
+        // a start that fails further on leaves nobody loading
+        let loading = loading.drop_guard();
         let build = statement::Build {
             job,
             prepared: &prepared,
             journal: &journal,
             outputs: &outputs,
             scorers: &scorers,
+            references: &references,
             stop: &stop,
             health: &health,
             clock: &clock,
@@ -142,6 +151,8 @@ impl Pipeline {
             metrics,
             serving,
             server,
+            loading,
+            loaders,
             hurry,
             scorers: scorers.into_values().collect(),
         })
@@ -178,6 +189,7 @@ impl Pipeline {
     /// # Errors
     /// The first thing that went wrong; what was committed stays committed.
     pub async fn stop(self) -> Result<(), PipelineError> {
+        drop(self.loading);
         let mut sources: JoinSet<()> = self.sources.into_iter().map(MqttSource::stop).collect();
         while sources.join_next().await.is_some() {}
         self.stop.set();
@@ -192,6 +204,10 @@ impl Pipeline {
             workers.into_iter().map(|worker| ended_well(worker.join())).fold(first, Result::and)
         });
         let result = joined.await.map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
+        for loader in self.loaders {
+            // one that was cancelled has nothing to say
+            let _ = loader.await;
+        }
         for (handle, task) in self.outputs {
             drop(handle);
             // a task that was cancelled has nothing left to say

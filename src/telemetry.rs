@@ -48,6 +48,8 @@ pub struct Report {
     pub sick: Vec<String>,
     /// Why the job does not do all of its work just now; empty when it is ready.
     pub not_ready: Vec<String>,
+    /// What is not as it should be while the job does all of its work.
+    pub degraded: Vec<String>,
 }
 
 type Source = Arc<dyn Fn() -> Report + Send + Sync>;
@@ -59,8 +61,8 @@ type Source = Arc<dyn Fn() -> Report + Send + Sync>;
 pub async fn serve(listener: TcpListener, report: Source, shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|State(report): State<Source>| async move { verdict(report().sick) }))
-        .route("/readyz", get(|State(report): State<Source>| async move { verdict(report().not_ready) }))
+        .route("/healthz", get(|State(report): State<Source>| async move { verdict(report().sick, Vec::new()) }))
+        .route("/readyz", get(ready))
         .with_state(report);
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
 }
@@ -81,9 +83,18 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-fn verdict(problems: Vec<String>) -> impl IntoResponse {
+async fn ready(State(report): State<Source>) -> impl IntoResponse {
+    let Report { not_ready, degraded, .. } = report();
+    verdict(not_ready, degraded)
+}
+
+fn verdict(problems: Vec<String>, degraded: Vec<String>) -> impl IntoResponse + use<> {
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(serde_json::json!({ "ok": problems.is_empty(), "problems": problems })))
+    let mut answer = serde_json::json!({ "ok": problems.is_empty(), "problems": problems });
+    if let Some(answer) = answer.as_object_mut().filter(|_| !degraded.is_empty()) {
+        answer.insert("degraded".to_owned(), degraded.into());
+    }
+    (status, Json(answer))
 }
 
 async fn metrics(State(report): State<Source>) -> impl IntoResponse {

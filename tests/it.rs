@@ -26,6 +26,8 @@ mod mqtt;
 mod output;
 #[path = "it/query_errors.rs"]
 mod query_errors;
+#[path = "it/reference.rs"]
+mod reference;
 #[path = "it/score.rs"]
 mod score;
 #[path = "it/support.rs"]

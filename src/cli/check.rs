@@ -9,21 +9,27 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::job::{AzureMlFunction, FunctionKind, InputKind, Job};
+use crate::job::{AzureMlFunction, FunctionKind, InputKind, Job, ReferenceInput, ReferencePlace};
+use crate::journal::reference_readonly;
 use crate::pipeline::{Prepared, score_config};
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
+use crate::reference::load_once;
 use crate::score::{Given, Signature, describe, fetch_swagger, misfits};
-use crate::value::Type;
+use crate::value::{SmolStr, Type, Value};
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// The job file (TOML)
     job: PathBuf,
-    /// Do not ask the endpoints for their signatures
+    /// Do not ask the endpoints for their signatures, nor addresses for reference data
     #[arg(long)]
     offline: bool,
 }
+
+/// Rows of a table whose columns are told, and how many columns.
+const ROWS_LOOKED_AT: usize = 1000;
+const COLUMNS_SHOWN: usize = 50;
 
 /// How long an endpoint may take to describe itself: a person waits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -76,6 +82,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
             out.push_str(&format!("  udf.{}\n    at    {}\n{}", function.name, endpoint.url, indented(&indented(&signature))));
         }
     }
+    out.push_str(&references(job, offline));
     for warning in &prepared.warnings {
         out.push_str(&format!("\n{warning}"));
     }
@@ -172,6 +179,60 @@ fn signature(name: &str, endpoint: &AzureMlFunction, offline: bool) -> Result<(S
             Err(format!("its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n"))
         }
     }
+}
+
+/// The tables of reference data, as they are now.
+fn references(job: &Job, offline: bool) -> String {
+    let mut out = String::new();
+    for (input, settings) in job.references() {
+        if out.is_empty() {
+            out.push_str("\nreference data\n");
+        }
+        let place = match &settings.place {
+            ReferencePlace::File(path) => shown(path),
+            ReferencePlace::Http(address) => {
+                let mut url = address.url.clone();
+                // it may hold a signature
+                url.set_query(None);
+                url.to_string()
+            }
+        };
+        let found = match settings.place {
+            ReferencePlace::Http(_) if offline => "it was not asked for (--offline)\n".to_owned(),
+            _ => table(settings).unwrap_or_else(|why| {
+                let kept = reference_readonly(&job.journal.path, &input.name).ok().flatten();
+                let until = match kept {
+                    Some(kept) => format!("until it can, the version of {} in the pool is used, {} rows", kept.loaded_at, kept.rows),
+                    None => "until it can, the statements that join with it wait, and events wait in the pool".to_owned(),
+                };
+                format!("warning: it cannot be loaded now: {why}\n{until}\n")
+            }),
+        };
+        out.push_str(&format!("  {}\n    from  {place}\n{}", input.name, indented(&indented(&found))));
+    }
+    out
+}
+
+/// Rows and columns of a table.
+fn table(settings: &ReferenceInput) -> Result<String, String> {
+    let runtime = super::run::runtime().map_err(|e| e.to_string())?;
+    let loading = async { tokio::time::timeout(PATIENCE, load_once(settings)).await };
+    let rows = runtime.block_on(loading).unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))?;
+    let mut columns: Vec<(SmolStr, Option<Type>)> = Vec::new();
+    let records = rows.iter().take(ROWS_LOOKED_AT).filter_map(|row| if let Value::Record(record) = row { Some(record) } else { None });
+    for (name, value) in records.flat_map(|record| record.iter()) {
+        let has_room = columns.len() < COLUMNS_SHOWN;
+        match columns.iter_mut().find(|(known, _)| known == name) {
+            Some((_, ty)) if ty.is_none() => *ty = value.kind(),
+            Some(_) => {}
+            None if has_room => columns.push((name.clone(), value.kind())),
+            None => {}
+        }
+    }
+    let named = columns.iter().map(|(name, ty)| ty.map_or_else(|| name.to_string(), |ty| format!("{name} {ty}")));
+    let named: Vec<String> = named.collect();
+    let columns = if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) };
+    Ok(format!("{} rows{columns}\n", super::journal::number(rows.len() as u64)))
 }
 
 /// A path as a person would type it here: without `..`, from the current folder when it lies inside.

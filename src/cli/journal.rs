@@ -129,11 +129,32 @@ pub fn describe(status: &Status) -> String {
         let pins = if c.pins && c.pending > 0 { ", holds the oldest segment" } else { "" };
         let _ = writeln!(out, "  {:<24} at {:>12}, {:>12} pending{pins}", c.name, c.position, number(c.pending));
     }
+    out.push_str(&references(status));
     out.push('\n');
     out.push_str(&ledger(status));
     let _ = writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), bytes(status.dead_letters.bytes));
     for q in &status.quarantine {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
+    }
+    out
+}
+
+/// The tables of reference data, with what is wrong.
+fn references(status: &Status) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    if !status.references.is_empty() {
+        out.push_str("\nreference data\n");
+    }
+    for table in &status.references {
+        let version = table.version.as_ref().map_or("no version yet".to_owned(), |v| {
+            let digest: String = v.digest.chars().take(12).collect();
+            format!("version {digest}, {} rows, loaded {}, {} kept", number(v.rows), v.loaded_at, bytes(v.bytes))
+        });
+        let _ = writeln!(out, "  {:<24} {version}", table.name);
+        if let Some(error) = &table.error {
+            let _ = writeln!(out, "    since {}: {}", error.at, error.message);
+        }
     }
     out
 }

@@ -32,7 +32,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Splits a payload into events. A bad element or line is bad alone; behind a syntax error inside an array nothing can
 /// be told apart, so the rest of that array is one bad part.
 pub fn split(payload: &Bytes) -> Split {
-    let mut out = Splitter { payload, split: Split::default() };
+    split_up_to(payload, usize::MAX)
+}
+
+/// As [`split()`], but ends once there are more than `most` events and bad parts: what is far too long costs no more
+/// memory than that.
+pub fn split_up_to(payload: &Bytes, most: usize) -> Split {
+    let mut out = Splitter { payload, split: Split::default(), most };
     let start = if payload.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     out.whole(start);
     out.split
@@ -41,9 +47,10 @@ pub fn split(payload: &Bytes) -> Split {
 struct Splitter<'a> {
     payload: &'a Bytes,
     split: Split,
+    most: usize,
 }
 
-impl Splitter<'_> {
+impl<'a> Splitter<'a> {
     fn whole(&mut self, start: usize) {
         let text = self.payload.get(start..).unwrap_or_default();
         let (from, to) = trimmed(text, start);
@@ -89,6 +96,9 @@ impl Splitter<'_> {
             Err(error) => return self.bad(from, to, at(text, &error)),
         };
         while let Some(peek) = next {
+            if self.is_over() {
+                return;
+            }
             let start = from + jiter.current_index();
             match check(&mut jiter, peek, 1) {
                 Ok(fault) => {
@@ -117,17 +127,21 @@ impl Splitter<'_> {
     /// Whether a text that is no single object is meant as one object per line: its first or its last line is an object
     /// by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
     fn looks_like_lines(&self, from: usize, to: usize) -> bool {
-        let lines: Vec<(usize, usize)> = self.line_bounds(from, to);
-        let complete = |bounds: Option<&(usize, usize)>| {
-            let text = bounds.and_then(|(a, b)| self.payload.get(*a..*b)).unwrap_or_default();
+        let mut lines = self.line_bounds(from, to);
+        let complete = |bounds: (usize, usize)| {
+            let text = self.payload.get(bounds.0..bounds.1).unwrap_or_default();
             let mut jiter = Jiter::new(text);
             matches!(jiter.peek(), Ok(Peek::Object)) && check(&mut jiter, Peek::Object, 0).is_ok() && jiter.finish().is_ok()
         };
-        lines.len() > 1 && (complete(lines.first()) || complete(lines.last()))
+        let (first, last) = (lines.next(), lines.last());
+        first.zip(last).is_some_and(|(first, last)| complete(first) || complete(last))
     }
 
     fn lines(&mut self, from: usize, to: usize) {
         for (start, end) in self.line_bounds(from, to) {
+            if self.is_over() {
+                return;
+            }
             if let Err(error) = self.object(start, end) {
                 self.bad(start, end, error);
             }
@@ -135,18 +149,19 @@ impl Splitter<'_> {
     }
 
     /// The lines that are not blank, without blanks around them.
-    fn line_bounds(&self, from: usize, to: usize) -> Vec<(usize, usize)> {
+    fn line_bounds(&self, from: usize, to: usize) -> impl Iterator<Item = (usize, usize)> + use<'a> {
         let text = self.payload.get(from..to).unwrap_or_default();
-        let mut bounds = Vec::new();
         let mut start = from;
-        for line in text.split(|b| *b == b'\n') {
-            let (a, b) = trimmed(line, start);
-            if a < b {
-                bounds.push((a, b));
-            }
+        let bounds = text.split(|b| *b == b'\n').map(move |line| {
+            let bounds = trimmed(line, start);
             start += line.len() + 1;
-        }
-        bounds
+            bounds
+        });
+        bounds.filter(|(a, b)| a < b)
+    }
+
+    fn is_over(&self) -> bool {
+        self.split.events.len() + self.split.bad.len() > self.most
     }
 
     fn bad(&mut self, from: usize, to: usize, error: String) {

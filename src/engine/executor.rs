@@ -25,7 +25,8 @@ const IDS: u32 = u32::MAX;
 /// State rows of user functions.
 const FUNCTIONS: u32 = u32::MAX - 1;
 
-/// Runs one part of a statement. It may move between threads, it takes no locks and does no I/O.
+/// Runs one part of a statement. It may move between threads and does no I/O; it takes no lock but that of the indexes, once
+/// for each version of a reference table.
 pub struct Executor {
     env: Env,
     root: Node,

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use super::env::Env;
 use super::eval::{EvalError, Row};
+use super::index::{Index, Table};
 use super::key::put_key;
 use super::op::{Flow, Op, Step};
 use crate::batch::{Batch, RowMeta};
@@ -88,16 +87,17 @@ pub(super) struct ReferenceOp {
     left_outer: bool,
     keys: Vec<(Expr, Expr)>,
     on: Option<Expr>,
-    table: Arc<Vec<Value>>,
-    /// Rows of the table by key; made again when the table is replaced.
-    index: FxHashMap<Box<[u8]>, Vec<usize>>,
-    loaded: bool,
+    table: Table,
+    /// Rows of the table by key, shared with whoever joins the same version by the same keys.
+    index: Option<Arc<Index>>,
+    /// The right sides of the keys as a text, which tells them from others.
+    by: SmolStr,
 }
 
 impl ReferenceOp {
     pub(super) fn new(input: Op, name: &SmolStr, left_outer: bool, keys: &[(Expr, Expr)], on: Option<&Expr>) -> ReferenceOp {
-        let (table, index) = (Arc::new(Vec::new()), FxHashMap::default());
-        ReferenceOp { input, name: name.clone(), left_outer, keys: keys.to_vec(), on: on.cloned(), table, index, loaded: false }
+        let by = SmolStr::new(keys.iter().map(|(_, right)| format!("{right:?};")).collect::<String>());
+        ReferenceOp { input, name: name.clone(), left_outer, keys: keys.to_vec(), on: on.cloned(), table: Arc::default(), index: None, by }
     }
 
     pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
@@ -149,8 +149,8 @@ impl ReferenceOp {
             }
             put_key(key, &value);
         }
-        for i in self.index.get(key.as_slice()).into_iter().flatten() {
-            let (Some(slot), Some(record)) = (joined.last_mut(), self.table.get(*i)) else { continue };
+        for i in self.index.iter().flat_map(|index| index.rows(key)) {
+            let (Some(slot), Some(record)) = (joined.last_mut(), self.table.get(i)) else { continue };
             *slot = record.clone();
             let holds = match &self.on {
                 Some(on) => env.holds(on, Row { values: joined, meta })?,
@@ -165,24 +165,25 @@ impl ReferenceOp {
 
     /// Takes the present version of the table. A row whose key has no value, or is NULL, matches nothing.
     fn refresh(&mut self, env: &mut Env) {
-        let current = env.options.references.get(&self.name).cloned().unwrap_or_default();
-        if self.loaded && Arc::ptr_eq(&current, &self.table) {
+        let current = env.options.references.get(&self.name);
+        let is_same = current.map_or(self.table.is_empty(), |current| Arc::ptr_eq(current, &self.table));
+        if is_same && self.index.is_some() {
             return;
         }
-        self.loaded = true;
-        self.table = current;
-        self.index.clear();
+        self.table = current.cloned().unwrap_or_default();
+        // before the new one is made: two of a large table are more than needed
+        self.index = None;
         let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
-        let mut key = Vec::new();
-        'rows: for (i, record) in self.table.iter().enumerate() {
-            key.clear();
-            for (_, right) in &self.keys {
-                match env.eval(right, Row { values: std::slice::from_ref(record), meta: &meta }) {
-                    Ok(value) if !value.is_null() => put_key(&mut key, &value),
-                    _ => continue 'rows,
+        let indexes = env.options.indexes.clone();
+        let mut key_of = |record: &Value, key: &mut Vec<u8>| {
+            self.keys.iter().all(|(_, right)| match env.eval(right, Row { values: std::slice::from_ref(record), meta: &meta }) {
+                Ok(value) if !value.is_null() => {
+                    put_key(key, &value);
+                    true
                 }
-            }
-            self.index.entry(key.as_slice().into()).or_default().push(i);
-        }
+                _ => false,
+            })
+        };
+        self.index = Some(indexes.get(&self.table, &self.by, || Index::new(&self.table, &mut key_of)));
     }
 }

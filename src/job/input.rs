@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::address::{Broker, Qos, qos};
 use super::reader::{Section, Text};
+use super::reference::{self, ReferenceInput};
 use crate::diagnostic::{Diagnostic, Span};
 
 const KIB: u64 = 1 << 10;
@@ -30,6 +31,7 @@ pub struct Input {
 pub enum InputKind {
     Mqtt(MqttInput),
     File(FileInput),
+    Reference(ReferenceInput),
 }
 
 /// How payloads are read.
@@ -71,24 +73,22 @@ enum Type {
 
 pub(super) fn read(mut section: Section) -> Option<Input> {
     let words = [("mqtt", Type::Mqtt), ("file", Type::File), ("reference", Type::Reference)];
-    section.required_text("type", "write `type = \"mqtt\"` or `type = \"file\"`")?;
-    let kind = match section.optional_choice("type", &words)? {
+    section.required_text("type", "write `type = \"mqtt\"`, or `type = \"reference\"` for a table to join with")?;
+    let kind = section.optional_choice("type", &words)?;
+    let is_reference = matches!(kind, Type::Reference);
+    let kind = match kind {
         Type::Mqtt => mqtt(&mut section).map(InputKind::Mqtt),
         Type::File => {
             let path = section.required_file("path", "write `path = \"rides.jsonl\"`; the path is relative to the job file");
             path.map(|path| InputKind::File(FileInput { path }))
         }
-        Type::Reference => {
-            section.wrong(
-                "type",
-                "reference inputs are not supported yet",
-                "expected \"mqtt\" or \"file\"",
-                "give reference data to `forebay eval` by `--reference NAME=FILE`",
-            );
-            return None;
-        }
+        Type::Reference => reference::read(&mut section).map(InputKind::Reference),
     };
-    let format = section.choice("format", &[("json", Format::Json)], Format::Json);
+    // reference data has formats of its own
+    let format = match is_reference {
+        true => Format::Json,
+        false => section.choice("format", &[("json", Format::Json)], Format::Json),
+    };
     let (name, span) = (section.name(), section.span.unwrap_or_default());
     section.finish();
     Some(Input { name, kind: kind?, format, span })

@@ -122,7 +122,7 @@ impl<'r, 'i> Section<'r, 'i> {
         self.problems.push(Diagnostic::error(format!("`{key}` has the wrong form"), span).label(format!("expected {what}")).help(help));
     }
 
-    fn missing(&self, key: &str, help: &str) {
+    pub fn missing(&self, key: &str, help: &str) {
         let title = format!("`[{}]` needs `{key}`", self.path);
         self.problems.push(Diagnostic::error(title, self.span).label(format!("`{key}` is missing")).help(help));
     }

@@ -14,7 +14,7 @@ use super::error::JournalError;
 
 /// `fbay`: tells our files from other SQLite files.
 const APPLICATION_ID: i64 = 0x6662_6179;
-/// Raised with every change of the tables below.
+/// Raised with every change of the tables below that an earlier program could not work with.
 pub(super) const SCHEMA_VERSION: i64 = 1;
 /// The first version without the bug that resets the write-ahead log and loses commits.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -68,6 +68,18 @@ INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', CA
 INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);
 ";
 
+/// Tables that came later and that an earlier program does not miss: made in a file of any age when it is opened.
+const LATER_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS reference (
+    name TEXT PRIMARY KEY, digest TEXT NOT NULL, form TEXT NOT NULL, rows INTEGER NOT NULL,
+    loaded_at INTEGER NOT NULL,    -- ticks of 100 ns since year one
+    raw_bytes INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    data BLOB NOT NULL             -- what was read, zstd
+);
+-- Apart from the data, which is large: an error is written without it.
+CREATE TABLE IF NOT EXISTS reference_error (name TEXT PRIMARY KEY, at INTEGER NOT NULL, message TEXT NOT NULL);
+";
+
 /// Where SQLite keeps the write-ahead log of this file.
 pub(super) fn wal_path(path: &Path) -> PathBuf {
     beside(path, "-wal")
@@ -107,6 +119,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
     if is_new {
         make_tables(&mut db).map_err(unusable)?;
     }
+    db.execute_batch(LATER_TABLES).map_err(unusable)?;
     // about two dozen statements are used again and again
     db.set_prepared_statement_cache_capacity(48);
     Ok(db)

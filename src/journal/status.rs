@@ -13,6 +13,7 @@ use super::books::Books;
 use super::budget::used_bytes;
 use super::dead_letter::DeadLetterCount;
 use super::error::JournalError;
+use super::reference::{self, ReferenceStatus};
 use super::schema::{self, SCHEMA_VERSION, wal_path};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -30,6 +31,7 @@ pub struct Status {
     pub ledger: Vec<LedgerLine>,
     pub dead_letters: DeadLetterCount,
     pub quarantine: Vec<QuarantinedSegment>,
+    pub references: Vec<ReferenceStatus>,
     /// Known to the running journal only.
     pub live: Option<Live>,
 }
@@ -119,6 +121,7 @@ impl Status {
             ledger: ledger(&books),
             dead_letters: books.dead_letters,
             quarantine: quarantine(db)?,
+            references: reference::statuses(db)?,
             live: None,
         })
     }

@@ -11,6 +11,7 @@ use super::books::{Books, INPUTS};
 use super::error::JournalError;
 use super::ledger::{Edge, Imbalance, what};
 use super::reader::read_head;
+use super::reference;
 use super::schema;
 use super::segment;
 
@@ -56,6 +57,7 @@ pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
         books.ledger.imbalances().iter().for_each(|i| report.problem(i));
         consumer_imbalances(&books).iter().for_each(|i| report.problem(i));
         check_sums(&books, &mut report);
+        reference::damaged(&db)?.iter().for_each(|text| report.problem(text));
         Ok(report)
     };
     check().map_err(JournalError::read)

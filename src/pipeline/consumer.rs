@@ -67,14 +67,22 @@ impl Consumer {
     /// # Errors
     /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
     pub fn run(mut self) -> Result<(), PipelineError> {
+        if !self.feed.tables.wait(&self.flow.stop) {
+            return Ok(());
+        }
         let mut receipt: Option<(Receipt, Option<Timestamp>)> = None;
         let mut committed = Instant::now();
         let mut read = 0;
         let mut at = self.reader.position();
+        let mut is_between = true;
         while !self.flow.stop.is_set() && !self.ended {
             // loaded before the read: when that finds nothing, all rows up to this mark have been read
             let upstream = self.upstream.as_ref().and_then(Mark::get);
             let found = self.reader.next(READ_MAX, Instant::now() + WAIT)?;
+            // after the wait: what came meanwhile is joined with what was loaded meanwhile
+            if is_between {
+                self.feed.between_commits();
+            }
             read += match found {
                 Read::Closed => break,
                 Read::Idle => {
@@ -83,6 +91,7 @@ impl Consumer {
                 }
                 found => self.feed.push(&found),
             };
+            is_between &= read == 0 && !self.feed.executor.has_output();
             // the position also moves past what other statements read
             let moved = self.reader.position() > at;
             let tells = self.feeds_part && read == 0 && committed.elapsed() >= COMMIT_IDLE;
@@ -96,6 +105,7 @@ impl Consumer {
             self.confirm(receipt.take())?;
             receipt = self.finish()?;
             committed = Instant::now();
+            is_between = true;
         }
         if self.reader.position() > at && !self.ended {
             self.confirm(receipt.take())?;

@@ -74,6 +74,9 @@ impl Deliverer {
     /// # Errors
     /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
     pub fn run(mut self) -> Result<(), PipelineError> {
+        if self.feed.as_ref().is_some_and(|feed| !feed.tables.wait(&self.flow.stop)) {
+            return Ok(());
+        }
         let mut receipts: VecDeque<Receipt> = VecDeque::new();
         let mut committed = Instant::now();
         let mut at = self.reader.position();
@@ -125,7 +128,12 @@ impl Deliverer {
         } else {
             match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
                 Read::Closed => return Ok(None),
-                found => self.rows(&found, &mut pending)?,
+                found => {
+                    if let Some(feed) = self.feed.as_mut().filter(|_| pending.read == 0) {
+                        feed.between_commits();
+                    }
+                    self.rows(&found, &mut pending)?
+                }
             }
         };
         // A read ends with its segment, and segments are as small as the commits that wrote them. Delivered one by one,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::tables::Tables;
 use crate::batch::{Batch, Column, RawEvent, Rows};
 use crate::engine::Executor;
 use crate::journal::{EventSlice, InputId, Read, StateChange};
@@ -17,9 +18,16 @@ pub struct Feed {
     pub inputs: Vec<(InputId, SmolStr)>,
     /// The columns that the plan expects of a stream's rows; `None` for a part that reads inputs.
     pub columns: Option<Arc<[Column]>>,
+    pub tables: Tables,
 }
 
 impl Feed {
+    /// What was read so far is committed, or will be without anything that is read from now on: newer reference data may be
+    /// taken over.
+    pub fn between_commits(&mut self) {
+        self.tables.take_over(&mut self.executor);
+    }
+
     /// Pushes what was read; answers how many records that were.
     pub fn push(&mut self, read: &Read) -> u64 {
         match read {

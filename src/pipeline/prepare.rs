@@ -63,7 +63,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
         }
     };
     let catalog = Catalog {
-        inputs: job.inputs.iter().map(|i| InputDef { name: i.name.clone(), kind: InputKind::Stream }).collect(),
+        inputs: job.inputs.iter().map(|i| InputDef { name: i.name.clone(), kind: kind(i) }).collect(),
         outputs: Some(job.outputs.iter().map(|o| o.name.clone()).collect()),
         functions,
     };
@@ -87,6 +87,13 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
         Ok(_) => Err(PrepareError(vec![problems])),
         Err(errors) if problems.has_errors() => Err(PrepareError(vec![problems, errors])),
         Err(errors) => Err(PrepareError(vec![errors])),
+    }
+}
+
+fn kind(input: &job::Input) -> InputKind {
+    match &input.kind {
+        job::InputKind::Reference(_) => InputKind::Reference,
+        job::InputKind::Mqtt(_) | job::InputKind::File(_) => InputKind::Stream,
     }
 }
 

@@ -12,6 +12,7 @@ use super::health::Health;
 use super::outputs::OutputHandle;
 use crate::job::Job;
 use crate::journal::{Edge, Journal, Status, StreamId, what};
+use crate::reference::Reference;
 use crate::score::{Scorer, State};
 use crate::source::SourceStats;
 use crate::telemetry::{Report, Sample, SampleKind};
@@ -31,6 +32,7 @@ struct Stages {
     sources: Vec<(SmolStr, Arc<SourceStats>)>,
     outputs: Vec<OutputHandle>,
     scorers: Vec<Scorer>,
+    references: Vec<Reference>,
     functions: Vec<(String, Arc<Stats>)>,
 }
 
@@ -67,6 +69,10 @@ impl Watched {
 
     pub fn add_scorer(&self, scorer: Scorer) {
         self.with(|s| s.scorers.push(scorer));
+    }
+
+    pub fn add_reference(&self, reference: Reference) {
+        self.with(|s| s.references.push(reference));
     }
 
     /// Forgets the stages, so that they can end.
@@ -106,7 +112,25 @@ impl Watched {
         }
         self.stage_samples(&mut samples);
         let sick = self.health.fatal().into_iter().chain(self.journal.refusal().map(|e| e.to_string())).collect();
-        Report { samples, sick, not_ready: self.not_ready() }
+        Report { samples, sick, not_ready: self.not_ready(), degraded: self.degraded() }
+    }
+
+    /// The job goes on with what it has.
+    fn degraded(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.with(|stages| {
+            for reference in &stages.references {
+                let (name, status) = (reference.name(), reference.status());
+                let Some(version) = status.version else { continue };
+                if let Some(trouble) = status.trouble {
+                    found.push(format!("input {name}: the version loaded {} stays in use: {trouble}", version.loaded_at));
+                }
+                if let Some(why) = status.not_kept {
+                    found.push(format!("input {name}: its version is not kept for a start offline: {why}"));
+                }
+            }
+        });
+        found
     }
 
     /// What a person who looks at `/readyz` wants to know.
@@ -122,6 +146,13 @@ impl Watched {
                     Some(alarm) => problems.push(format!("input {name}: {alarm}")),
                     None if !stats.is_connected() => problems.push(format!("input {name}: not connected yet")),
                     None => {}
+                }
+            }
+            for reference in &stages.references {
+                let status = reference.status();
+                if status.version.is_none() {
+                    let why = status.trouble.map_or_else(String::new, |why| format!(": {why}"));
+                    problems.push(format!("input {}: not loaded yet, the statements that join with it wait{why}", reference.name()));
                 }
             }
             problems.extend(stages.outputs.iter().filter_map(|o| Some(format!("output {}: {}", o.name(), o.trouble()?))));
@@ -196,6 +227,25 @@ impl Watched {
                 add("score_in_flight", "requests under way", Gauge, &of, gauge(&s.in_flight));
                 add("score_parallel", "requests that may be under way just now", Gauge, &of, gauge(&s.parallel));
                 add("score_ready", "1 while the endpoint answers", Gauge, &of, f64::from(u8::from(scorer_trouble(scorer).is_none())));
+            }
+            for reference in &stages.references {
+                let (of, s) = ([("input", reference.name().as_str())], reference.status());
+                let is_current = s.trouble.is_none() && s.version.is_some();
+                add("reference_current", "1 while the newest data could be loaded", Gauge, &of, f64::from(u8::from(is_current)));
+                add(
+                    "reference_kept",
+                    "1 while the version in use is in the pool",
+                    Gauge,
+                    &of,
+                    f64::from(u8::from(s.not_kept.is_none() && s.version.is_some())),
+                );
+                add("reference_loads", "versions of reference data taken into use", Counter, &of, s.loads as f64);
+                add("reference_failures", "attempts to load reference data that gave none", Counter, &of, s.failures as f64);
+                if let Some(version) = &s.version {
+                    add("reference_rows", "rows of the version in use", Gauge, &of, version.rows.len() as f64);
+                    let loaded = version.loaded_at.unix_millis() as f64 / 1e3;
+                    add("reference_loaded_seconds", "when the version in use was loaded, seconds since 1970", Gauge, &of, loaded);
+                }
             }
             for (name, s) in &stages.functions {
                 let of = [("function", name.as_str())];

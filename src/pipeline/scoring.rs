@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 use super::PipelineError;
 use super::flow::Flow;
 use super::mark::Mark;
+use super::tables::Tables;
 use crate::batch::{Batch, Rows};
 use crate::engine::{Emitted, Executor, OnError};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, Receipt, StreamId};
@@ -43,6 +44,7 @@ pub struct Scoring {
     pub flow: Flow,
     /// Runs what follows the call.
     pub tail: Executor,
+    pub tables: Tables,
     /// What becomes of a row without an answer.
     pub on_error: OnError,
     pub into: StreamId,
@@ -118,6 +120,8 @@ impl Scoring {
         commit.ledger.push((scored("rows_in"), rows_in));
         commit.ledger.push((scored("evaluated"), rows_in - failed));
         let rows = Rows { columns: self.flow.columns.clone(), batch: answered };
+        // each call of this function is a commit
+        self.tables.take_over(&mut self.tail);
         self.tail.push_rows(self.answered, &rows);
         self.answered += rows.batch.len() as i64;
         let Emitted { rows, failures, counts, state, stopped, .. } = self.tail.take();

@@ -20,6 +20,7 @@ use super::report::Watched;
 use crate::job::{self, AzureMlFunction, Broker, FunctionKind, InputKind, Job, MqttInput, OutputKind, Qos};
 use crate::journal::{Journal, JournalError};
 use crate::output::{FileOutputConfig, MqttOutputConfig, Output};
+use crate::reference::Reference;
 use crate::score::{ScoreConfig, Scorer, Signature, WrittenSignature};
 use crate::source::{BrokerConfig, MqttSource, MqttSourceConfig, RecentRecord};
 use crate::time::Clock;
@@ -31,7 +32,7 @@ const RECENT_WINDOWS: usize = 2;
 pub fn recent_records(job: &Job) -> usize {
     let windows = job.inputs.iter().map(|i| match &i.kind {
         InputKind::Mqtt(mqtt) => usize::from(mqtt.receive_maximum),
-        InputKind::File(_) => 0,
+        InputKind::File(_) | InputKind::Reference(_) => 0,
     });
     windows.max().unwrap_or(0) * RECENT_WINDOWS
 }
@@ -49,8 +50,12 @@ pub fn sources(
     let (mut sources, mut intakes) = (Vec::new(), Vec::new());
     for input in &job.inputs {
         let name = SmolStr::new(&input.name);
-        let InputKind::Mqtt(mqtt) = &input.kind else {
-            return Err(PipelineError::Input { name, reason: "only mqtt inputs run; use `forebay eval` for files".to_owned() });
+        let mqtt = match &input.kind {
+            InputKind::Mqtt(mqtt) => mqtt,
+            InputKind::Reference(_) => continue,
+            InputKind::File(_) => {
+                return Err(PipelineError::Input { name, reason: "only mqtt inputs run; use `forebay eval` for files".to_owned() });
+            }
         };
         let id = journal.input(&input.name)?;
         let (client_id, known) = client_id(journal, &mqtt.broker, &format!("forebay-{}-{}", job.name, input.name))?;
@@ -114,6 +119,30 @@ fn broker(broker: &Broker, client_id: String) -> Result<BrokerConfig, String> {
         keep_alive: broker.keep_alive,
         ..BrokerConfig::new(format!("{scheme}://{host}:{}", broker.address.port), client_id)
     })
+}
+
+/// The tables that streams are joined with, and the tasks that load them.
+pub type References = (Vec<Reference>, Vec<tokio::task::JoinHandle<()>>);
+
+/// Starts to load the reference data.
+pub fn references(
+    job: &Job,
+    journal: &Journal,
+    clock: &Clock,
+    watched: &Watched,
+    ended: &CancellationToken,
+) -> Result<References, PipelineError> {
+    let names: Vec<SmolStr> = job.references().map(|(input, _)| SmolStr::new(&input.name)).collect();
+    journal.keep_only_references(&names)?;
+    let mut made = (Vec::new(), Vec::new());
+    for (input, settings) in job.references() {
+        let started = Reference::start(&input.name, settings, journal.clone(), clock.clone(), ended.clone());
+        let (reference, task) = started.map_err(|reason| PipelineError::Input { name: SmolStr::new(&input.name), reason })?;
+        watched.add_reference(reference.clone());
+        made.0.push(reference);
+        made.1.push(task);
+    }
+    Ok(made)
 }
 
 type Outputs = Vec<(OutputHandle, tokio::task::JoinHandle<()>)>;

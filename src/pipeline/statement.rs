@@ -22,12 +22,14 @@ use super::outputs::OutputHandle;
 use super::prepare::{self, Prepared};
 use super::scoring::Scoring;
 use super::stop::Stop;
+use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::engine::{EngineError, Executor, Functions, OnError};
 use crate::job::{self, Job};
 use crate::journal::{ConsumerSpec, InputId, Journal, OnFull, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
+use crate::reference::Reference;
 use crate::score::Scorer;
 use crate::time::Clock;
 use crate::udf::Host;
@@ -45,6 +47,7 @@ pub struct Build<'a> {
     pub journal: &'a Journal,
     pub outputs: &'a [(OutputHandle, tokio::task::JoinHandle<()>)],
     pub scorers: &'a BTreeMap<SmolStr, Scorer>,
+    pub references: &'a [Reference],
     pub stop: &'a Stop,
     pub health: &'a Arc<Health>,
     pub clock: &'a Clock,
@@ -164,7 +167,7 @@ impl Build<'_> {
         let rows = || state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
         executor.load_state(rows()).map_err(|e| engine(name, &e))?;
         let held = executor.waiting();
-        let feed = self.feed(executor)?;
+        let feed = self.feed(executor, part)?;
         let sink = match &part.external {
             None => Into::Stream(into),
             Some(external) => {
@@ -174,7 +177,8 @@ impl Build<'_> {
                     .map_err(|e| engine(name, &e))?;
                 tail.load_state(rows()).map_err(|e| engine(name, &e))?;
                 let on_error = self.on_error(external);
-                let scoring = Scoring { flow: flow.clone(), tail, on_error, into, mark: mark.clone(), answered: 0 };
+                let scoring =
+                    Scoring { flow: flow.clone(), tail, tables: self.tables(part), on_error, into, mark: mark.clone(), answered: 0 };
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || scoring.run(&waiting)) });
                 Into::Score { scorer, lane: number, chunks }
             }
@@ -208,7 +212,7 @@ impl Build<'_> {
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
         let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, names)?;
-        let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor))).transpose()?;
+        let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
         let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let deliverer = Deliverer { flow, reader, feed, output, statement: name.clone(), held: 0, ahead: None };
@@ -277,9 +281,14 @@ impl Build<'_> {
         Ok(Some(Box::new(host)))
     }
 
-    fn feed(&self, executor: Executor) -> Result<Feed, PipelineError> {
-        let inputs = self.job.inputs.iter().map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
-        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()?, columns: None })
+    fn feed(&self, executor: Executor, part: &Part) -> Result<Feed, PipelineError> {
+        let streams = self.job.inputs.iter().filter(|input| !matches!(input.kind, job::InputKind::Reference(_)));
+        let inputs = streams.map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
+        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()?, columns: None, tables: self.tables(part) })
+    }
+
+    fn tables(&self, part: &Part) -> Tables {
+        Tables::new(self.references, part.references())
     }
 
     /// The columns of the rows that the part before this one writes.

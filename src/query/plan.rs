@@ -62,6 +62,12 @@ impl Part {
     pub fn is_stateful(&self) -> bool {
         self.root.is_stateful() || self.root.calls_state()
     }
+
+    /// Names of the reference data that it joins with, before or behind its external call.
+    pub fn references(&self) -> BTreeSet<SmolStr> {
+        let behind = self.external.as_ref().map(|external| external.tail.references());
+        self.root.references().into_iter().chain(behind.into_iter().flatten()).collect()
+    }
 }
 
 /// A call that leaves the process. `root` gives the columns that are needed later and, last, the argument.
@@ -173,6 +179,25 @@ impl Node {
             | Node::ReferenceJoin { input, .. } => input.inputs(),
             Node::Join { left, right, .. } => left.inputs().into_iter().chain(right.inputs()).collect(),
             Node::Union { inputs, .. } => inputs.iter().flat_map(Node::inputs).collect(),
+        }
+    }
+
+    /// Names of the reference data that it and those below it join with.
+    pub fn references(&self) -> BTreeSet<SmolStr> {
+        match self {
+            Node::Scan(_) | Node::Rows { .. } => BTreeSet::new(),
+            Node::Filter { input, .. }
+            | Node::Project { input, .. }
+            | Node::Apply { input, .. }
+            | Node::Aggregate { input, .. }
+            | Node::Analytic { input, .. } => input.references(),
+            Node::ReferenceJoin { input, reference, .. } => {
+                let mut names = input.references();
+                names.insert(reference.clone());
+                names
+            }
+            Node::Join { left, right, .. } => left.references().into_iter().chain(right.references()).collect(),
+            Node::Union { inputs, .. } => inputs.iter().flat_map(Node::references).collect(),
         }
     }
 

@@ -7,9 +7,10 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Response, Url, redirect};
+use reqwest::{Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::http::{self, ClientError, Settings, read};
 use crate::time::Clock;
 
 use super::desk::{Answer, Request};
@@ -24,8 +25,6 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 const SWAGGER_BYTES_MAX: usize = 4 << 20;
 /// How much of an error's body is kept.
 const TEXT_MAX: usize = 4096;
-/// A connection that was not used for so long may have been dropped by something in between.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// What `swagger.json` is asked for: version 2, which cannot describe every frame, then the later ones.
 const SWAGGER_VERSIONS: [Option<&str>; 3] = [None, Some("3"), Some("3.1")];
 
@@ -49,8 +48,6 @@ pub enum Fetched {
 
 impl Client {
     pub fn new(config: &ScoreConfig) -> Result<Client, ConfigError> {
-        // the first caller in the process decides; all of ours ask for the same
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let bad_url = |url: &str| ConfigError::Url { name: config.name.clone(), url: url.into() };
         let parse = |url: &str| {
             Url::parse(url).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.host().is_some()).ok_or_else(|| bad_url(url))
@@ -60,26 +57,17 @@ impl Client {
             Some(url) => parse(url)?,
             None => beside(&score).ok_or_else(|| bad_url(&config.url))?,
         };
-        let mut builder = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(config.timing.connect_timeout)
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(config.parallel_requests.max(1) as usize)
-            .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = &config.ca_file {
-            let unusable = |why: String| ConfigError::CaFile { name: config.name.clone(), path: path.clone(), why };
-            let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-            let roots = Certificate::from_pem_bundle(&pem).map_err(|e| unusable(chain(&e)))?;
-            if roots.is_empty() {
-                return Err(unusable("no certificate in it".into()));
-            }
-            builder = builder.tls_certs_only(roots);
-        } else if score.scheme() == "http" && swagger.scheme() == "http" {
-            // a gateway without system certificates can still use a plain endpoint
-            builder = builder.tls_certs_only([]);
-        }
-        let http = builder.build().map_err(|e| ConfigError::Client { name: config.name.clone(), why: chain(&e) })?;
+        let settings = Settings {
+            connect_timeout: config.timing.connect_timeout,
+            idle_connections: config.parallel_requests.max(1) as usize,
+            ca_file: config.ca_file.as_deref(),
+            is_plain: score.scheme() == "http" && swagger.scheme() == "http",
+            redirects: redirect::Policy::none(),
+        };
+        let http = http::client(settings).map_err(|error| match error {
+            ClientError::CaFile { path, why } => ConfigError::CaFile { name: config.name.clone(), path, why: clipped(&why, TEXT_MAX) },
+            ClientError::Client(why) => ConfigError::Client { name: config.name.clone(), why: clipped(&why, TEXT_MAX) },
+        })?;
         let deployment = config.deployment.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
         Ok(Client { http, score, swagger, deployment, timeout: config.request_timeout })
     }
@@ -236,18 +224,6 @@ fn details_of(response: &Response, our_id: String) -> Details {
     }
 }
 
-/// The body, up to a limit; `None` past it.
-async fn read(mut response: Response, max: usize) -> reqwest::Result<Option<Vec<u8>>> {
-    let mut body = Vec::with_capacity(usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(0).min(max));
-    while let Some(part) = response.chunk().await? {
-        if body.len() + part.len() > max {
-            return Ok(None);
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(Some(body))
-}
-
 /// The text of an error: what the server calls `message`, else the start of the body.
 fn message_of(body: &[u8]) -> String {
     let message = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|v| v.get("message")?.as_str().map(String::from));
@@ -276,16 +252,7 @@ fn fault(error: &reqwest::Error) -> Outcome {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, clipped.
 fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
-    clipped(&text, TEXT_MAX)
+    clipped(&http::chain(error), TEXT_MAX)
 }

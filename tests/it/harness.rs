@@ -82,7 +82,7 @@ impl Forebay {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("forebay ended with {status}:\n{}", lines.join("\n"));
             }
-            lines.iter().find_map(|l| l.split("http://").nth(1)?.split('/').next()?.trim().parse().ok())
+            lines.iter().find_map(|l| l.split("metrics on http://").nth(1)?.split('/').next()?.trim().parse().ok())
         });
         Forebay { child, log, metrics }
     }
@@ -113,6 +113,12 @@ impl Forebay {
 
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("a status").is_none()
+    }
+
+    /// Sends it a signal, such as `-HUP`.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().expect("kill");
+        assert!(status.success());
     }
 
     /// Ends it at once, as a power cut would.

@@ -1,0 +1,93 @@
+//! The HTTP client that endpoints and reference data share.
+//!
+//! In: what of a connection the caller decides. Out: a client, answers read up to a limit, errors in words. Invariant: no
+//! proxy of the environment is used, and certificates come from the system or from the one file that was named. Not here:
+//! what is sent, what an answer means.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Response, redirect};
+
+/// A connection that was not used for so long may have been dropped by something in between.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// What the caller decides.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    pub connect_timeout: Duration,
+    /// Connections kept open while nothing is sent.
+    pub idle_connections: usize,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<&'a Path>,
+    /// Only `http://` is ever asked for: a gateway without system certificates can do that too.
+    pub is_plain: bool,
+    pub redirects: redirect::Policy,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("{}: {why}", path.display())]
+    CaFile { path: PathBuf, why: String },
+    #[error("{0}")]
+    Client(String),
+}
+
+/// Makes a client.
+///
+/// # Errors
+/// When the file of certificates cannot be used, or the system has none.
+pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
+    // the first caller in the process decides; all of ours ask for the same
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .redirect(settings.redirects)
+        .no_proxy()
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(IDLE_MAX)
+        .pool_max_idle_per_host(settings.idle_connections)
+        .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")));
+    if let Some(path) = settings.ca_file {
+        let unusable = |why: String| ClientError::CaFile { path: path.to_path_buf(), why };
+        let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
+        let roots = Certificate::from_pem_bundle(&pem).map_err(|e| unusable(chain(&e)))?;
+        if roots.is_empty() {
+            return Err(unusable("no certificate in it".into()));
+        }
+        builder = builder.tls_certs_only(roots);
+    } else if settings.is_plain {
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|e| ClientError::Client(chain(&e)))
+}
+
+/// The body, up to a limit; `None` past it.
+///
+/// # Errors
+/// When the connection breaks off.
+pub async fn read(mut response: Response, max: usize) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::with_capacity(usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(0).min(max));
+    while let Some(part) = response.chunk().await? {
+        if body.len() + part.len() > max {
+            return Ok(None);
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Some(body))
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! `[inputs.NAME]` with `type = "reference"`: a table that streams are joined with, and where it comes from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::address::{http_address, is_loopback};
+use super::reader::Section;
+use super::secret::Secret;
+use crate::diagnostic::Diagnostic;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// The longest time between two looks: what is older is hardly reference data of a running process.
+const RELOAD_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// How often an address is asked when the job does not say.
+const RELOAD_HTTP: Duration = Duration::from_secs(600);
+
+/// A table that is given as a whole and replaced as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceInput {
+    pub place: ReferencePlace,
+    pub format: ReferenceFormat,
+    /// `None`: a file that is read again only when it changes.
+    pub reload: Option<Duration>,
+    /// Of the file or the answer, unpacked. 16 MiB: in memory a table takes several times its bytes.
+    pub bytes_max: usize,
+    /// 100,000.
+    pub rows_max: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReferencePlace {
+    /// Need not exist yet.
+    File(PathBuf),
+    Http(ReferenceAddress),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceAddress {
+    pub url: Url,
+    pub key: Option<Secret>,
+    /// The header that carries the key as it is; `None`: `Authorization: Bearer KEY`.
+    pub key_header: Option<String>,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Of a whole request. 30 s.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceFormat {
+    /// An array of objects, or one object a line.
+    Json,
+    /// A line of names, then lines of texts.
+    Csv { delimiter: u8 },
+}
+
+#[derive(Clone, Copy)]
+enum Word {
+    Json,
+    Csv,
+}
+
+/// Keys that only an address has.
+const HTTP_KEYS: [&str; 4] = ["key", "key_header", "ca_file", "timeout"];
+
+pub(super) fn read(section: &mut Section) -> Option<ReferenceInput> {
+    let place = place(section);
+    let format = format(section);
+    let help = "leave it out and an address is asked every \"10m\", a file read when it changes";
+    let reload = section.optional_duration("reload", Duration::from_secs(1), RELOAD_MAX, help);
+    let bytes_max = section.size("bytes_max", KIB, 256 * MIB, 16 * MIB);
+    let rows_max = section.count("rows_max", 1, 10_000_000, 100_000);
+    let place = place?;
+    Some(ReferenceInput {
+        reload: reload.or(matches!(place, ReferencePlace::Http(_)).then_some(RELOAD_HTTP)),
+        place,
+        format: format?,
+        bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        rows_max: usize::try_from(rows_max).unwrap_or(usize::MAX),
+    })
+}
+
+fn place(section: &mut Section) -> Option<ReferencePlace> {
+    let path = section.path("path");
+    let http = http(section);
+    let help = "write `path = \"zones.json\"` for a file, or `url = \"https://host/zones.json\"`";
+    match (section.has("path"), section.has("url")) {
+        (true, true) => {
+            section.wrong("url", "reference data has `path` or `url`, not both", "a second place", help);
+            None
+        }
+        (false, false) => {
+            section.missing("path", help);
+            None
+        }
+        (true, false) => {
+            if let Some(key) = HTTP_KEYS.into_iter().find(|key| section.has(key)) {
+                section.wrong(
+                    key,
+                    format!("`{key}` has no use for a file"),
+                    "only an address has it",
+                    "leave it out, or write `url` in place of `path`",
+                );
+            }
+            path.map(ReferencePlace::File)
+        }
+        (false, true) => http.map(ReferencePlace::Http),
+    }
+}
+
+fn http(section: &mut Section) -> Option<ReferenceAddress> {
+    let url = section.text("url").and_then(|text| http_address(section, &text));
+    let key = section.secret("key");
+    let key_header = section.text("key_header");
+    let ca_file = section.file("ca_file");
+    let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), Duration::from_secs(30));
+    if let Some(name) = &key_header {
+        if reqwest::header::HeaderName::from_bytes(name.value.as_bytes()).is_err() {
+            let error = Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
+            section.problems().push(error.help("write `key_header = \"x-api-key\"`, or leave it out for `Authorization: Bearer`"));
+        } else if !section.has("key") {
+            let help = "write `key = \"env:NAME\"`, or leave `key_header` out";
+            section.wrong("key_header", "`key_header` without `key`", "there is nothing to send in it", help);
+        }
+    }
+    let url = url?;
+    if ca_file.is_some() && url.scheme() == "http" {
+        section.wrong("ca_file", "`ca_file` without TLS", "has no use with `http://`", "write the url with `https://`");
+    }
+    if key.is_some() && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
+        let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
+        section.problems().push(warning.help("write the url with `https://`"));
+    }
+    Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), ca_file, timeout })
+}
+
+fn format(section: &mut Section) -> Option<ReferenceFormat> {
+    let word = section.choice("format", &[("json", Word::Json), ("csv", Word::Csv)], Word::Json);
+    let delimiter = section.text("delimiter");
+    match (word, delimiter) {
+        (Word::Json, None) => Some(ReferenceFormat::Json),
+        (Word::Json, Some(_)) => {
+            section.wrong("delimiter", "`delimiter` has no use for JSON", "only CSV has it", "write `format = \"csv\"`, or leave it out");
+            None
+        }
+        (Word::Csv, None) => Some(ReferenceFormat::Csv { delimiter: b',' }),
+        (Word::Csv, Some(text)) => match text.value.as_bytes() {
+            [byte] if (byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t')) && !byte.is_ascii_alphanumeric() && *byte != b'"' => {
+                Some(ReferenceFormat::Csv { delimiter: *byte })
+            }
+            _ => {
+                let error = Diagnostic::error("this does not delimit fields", text.span).label("expected one sign of ASCII, no quote");
+                section.problems().push(error.help("write `delimiter = \";\"`, or `\"\\t\"` for a tab; the default is \",\""));
+                None
+            }
+        },
+    }
+}
