@@ -185,7 +185,11 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
     let imports = if component.imports().is_empty() {
         "none".to_owned()
     } else {
-        format!("{}\n            not granted: a call of one of them is a row error", component.imports().join(", "))
+        let answers = match component.kind() {
+            "core" => "stubs: wit/core-abi.md tells what each answers, the others are row errors",
+            _ => "not granted: a call of one of them is a row error",
+        };
+        format!("{}\n            {answers}", component.imports().join(", "))
     };
     let _ = writeln!(out, "  imports   {imports}");
     for export in component.exports() {
