@@ -16,8 +16,9 @@ use forebay::engine::{Executor, ExecutorOptions};
 use forebay::journal::{Append, Commit, ConsumerId, ConsumerSpec, Journal, JournalConfig, OnFull, Start, StateChange, StreamId};
 use forebay::query::catalog::{Catalog, InputDef, InputKind};
 use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
-use forebay::udf::{Component, Engine, FunctionBinding, Host, Limits, UserFunctions as _};
 use forebay::value::Value;
+
+use super::functions;
 
 const PASSES: usize = 3;
 /// Events of one pass through a query.
@@ -33,16 +34,16 @@ pub fn run() {
     fs::create_dir_all(&folder).unwrap();
     journal(&folder);
     decode();
-    wasm(&folder);
+    functions::run(&folder);
     queries(&folder);
 }
 
 /// The shortest time of some passes, seconds.
-fn best(mut pass: impl FnMut() -> f64) -> f64 {
+pub fn best(mut pass: impl FnMut() -> f64) -> f64 {
     (0..PASSES).map(|_| pass()).fold(f64::INFINITY, f64::min)
 }
 
-fn seconds(work: impl FnOnce()) -> f64 {
+pub fn seconds(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64()
@@ -109,28 +110,6 @@ fn decode() {
         })
     });
     println!("decode: JSON of {} bytes, 13 fields, 5 wanted\n  {:>9.0} ns an event\n", payload.len(), time * 1e9 / ROUNDS as f64);
-}
-
-fn wasm(folder: &Path) {
-    const CALLS: usize = 200_000;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components/create_array.wasm");
-    if !path.exists() {
-        println!("wasm: {} is missing; `make bench` builds it\n", path.display());
-        return;
-    }
-    let engine = Engine::new(Some(folder.join("cache"))).unwrap();
-    let component = Arc::new(Component::load(&engine, &path, Limits::default()).unwrap());
-    let export = component.find("createArray").unwrap();
-    let mut host = Host::new(&[FunctionBinding::new(component, export, "createArray")]).unwrap();
-    let args = ["1", "Mon", "17", "2", "8.33"].map(Value::text);
-    let time = best(|| {
-        seconds(|| {
-            for _ in 0..CALLS {
-                black_box(host.call(0, black_box(&args), Timestamp::MIN).unwrap());
-            }
-        })
-    });
-    println!("wasm: createArray, five texts in, five out\n  {:>9.0} ns a call\n", time * 1e9 / CALLS as f64);
 }
 
 /// One query and what feeds it.

@@ -63,6 +63,24 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// Allocation of one text argument that is kept for the next call.
+const TEXT_BYTES_KEPT: usize = 4 << 10;
+
+/// As [`lower`], into the place of an earlier call's argument: a text goes into the allocation of the last one.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_into(val: &mut Val, ty: &Wit, value: &Value) -> Result<(), Mismatch> {
+    match (ty, val, value) {
+        (Wit::String, Val::String(room), Value::Text(text)) if room.capacity() <= TEXT_BYTES_KEPT => {
+            room.clear();
+            room.push_str(text);
+        }
+        (ty, val, value) => *val = lower(ty, value)?,
+    }
+    Ok(())
+}
+
 /// The component value for an argument or a part of one.
 ///
 /// # Errors

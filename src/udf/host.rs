@@ -218,7 +218,7 @@ impl UserFunctions for Host {
 
 impl Function {
     fn call(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
-        let component = Arc::clone(&room.component);
+        let Room { component, instance } = room;
         let Some(callable) = component.callable(self.export) else {
             return Err(conversion("is no function that a query can call".to_owned()));
         };
@@ -234,11 +234,11 @@ impl Function {
                     return Ok(Value::Null);
                 }
                 self.not_paused()?;
-                self.call_typed(room, ty, given(), at)
+                self.call_typed(component, instance, ty, given(), at)
             }
             Passing::Json => {
                 self.not_paused()?;
-                self.call_json(room, args, at)
+                self.call_json(component, instance, args, at)
             }
         };
         self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -254,25 +254,25 @@ impl Function {
 
     fn call_typed<'a>(
         &mut self,
-        room: &mut Room,
+        component: &Component,
+        room: &mut Option<Instance>,
         ty: &FuncType,
         args: impl Iterator<Item = &'a Value>,
         at: Timestamp,
     ) -> Result<Value, CallError> {
         let mut params = std::mem::take(&mut self.params);
-        params.clear();
-        for (i, (param, value)) in ty.params.iter().zip(args).enumerate() {
-            let val = convert::lower(&param.ty, value)
+        params.resize(ty.params.len(), Val::Bool(false));
+        for (i, ((param, value), val)) in ty.params.iter().zip(args).zip(&mut params).enumerate() {
+            convert::lower_into(val, &param.ty, value)
                 .map_err(|e| conversion(format!("argument {} ({}: {}): {e}", i + 1, param.name.wit, param.ty)))?;
-            params.push(val);
         }
         let (export, has_result) = (self.export, ty.result.is_some());
-        let outcome = self.enter(room, |instance, component| run(instance, component, export, at, &params, has_result));
+        let outcome = self.enter(component, room, |instance| run(instance, component, export, at, &params, has_result));
         self.params = params;
         result(ty.result.as_ref(), outcome?)
     }
 
-    fn call_json(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
+    fn call_json(&mut self, component: &Component, room: &mut Option<Instance>, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         text.push('[');
@@ -284,7 +284,7 @@ impl Function {
         }
         text.push(']');
         let export = self.export;
-        let outcome = self.enter(room, |instance, component| instance.call_json(component, export, at, &text));
+        let outcome = self.enter(component, room, |instance| instance.call_json(component, export, at, &text));
         text.shrink_to(TEXT_BYTES_KEPT);
         self.text = text;
         match outcome? {
@@ -292,7 +292,7 @@ impl Function {
             Reply::Error(message) => Err(CallError { failure: Failure::Error, message }),
             Reply::Json(text) => {
                 let held = json::held_bytes(&text);
-                let max = room.component.limits().result_bytes_max;
+                let max = component.limits().result_bytes_max;
                 if held > max {
                     let message =
                         format!("gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit");
@@ -305,29 +305,34 @@ impl Function {
     }
 
     /// Runs the guest and keeps the instance in order.
-    fn enter<T>(&mut self, room: &mut Room, run: impl FnOnce(&mut Instance, &Component) -> Result<T, CallError>) -> Result<T, CallError> {
+    fn enter<T>(
+        &mut self,
+        component: &Component,
+        room: &mut Option<Instance>,
+        run: impl FnOnce(&mut Instance) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         // what the function is lent lies in the store for as long as the call takes
         let lent = &mut self.lent;
         let run = |instance: &mut Instance| {
             instance.swap_lent(lent);
-            let called = run(instance, &room.component);
+            let called = run(instance);
             instance.swap_lent(lent);
             called
         };
-        let called = match &mut room.instance {
+        let called = match &mut *room {
             Some(instance) => run(instance),
-            none => Instance::new(&room.component).and_then(|instance| {
+            none => Instance::new(component).and_then(|instance| {
                 self.stats.count_instance();
                 run(none.insert(instance))
             }),
         };
-        if let Some(instance) = &room.instance {
+        if let Some(instance) = room {
             self.stats.count_memory(instance.memory_bytes());
         }
         match &called {
             Ok(_) => self.breaker.fine(),
             Err(e) if e.failure.ends_instance() => {
-                room.instance = None;
+                *room = None;
                 if e.failure.is_fault()
                     && let Some(pause) = self.breaker.lost(monotonic)
                 {
@@ -342,8 +347,8 @@ impl Function {
             }
             Err(_) => {}
         }
-        if room.instance.as_ref().is_some_and(Instance::is_worn) {
-            room.instance = None;
+        if room.as_ref().is_some_and(Instance::is_worn) {
+            *room = None;
         }
         called
     }

@@ -89,6 +89,8 @@ pub struct Instance {
     store: Store<State>,
     functions: Functions,
     calls: u32,
+    /// what a call gets before its deadline is looked at
+    ticks: u64,
     /// memory right after the start
     start_bytes: usize,
 }
@@ -123,7 +125,7 @@ impl Instance {
         let _ticking = component.engine().ticking();
         let functions = Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
         let start_bytes = store.data().memory_bytes;
-        Ok(Instance { store, functions, calls: 0, start_bytes })
+        Ok(Instance { store, functions, calls: 0, ticks: Ticker::ticks(limits.timeout / 2), start_bytes })
     }
 
     /// Calls an export. `results` has as many places as it has results.
@@ -169,7 +171,7 @@ impl Instance {
         let timeout = component.limits().timeout;
         self.calls += 1;
         self.store.data_mut().begin(timeout, at);
-        self.store.set_epoch_deadline(Ticker::ticks(timeout / 2));
+        self.store.set_epoch_deadline(self.ticks);
         let _ticking = component.engine().ticking();
         run(&mut self.store, &mut self.functions).map_err(|error| explain(self.store.data(), &error, timeout))
     }
@@ -220,10 +222,10 @@ impl CallError {
 
 fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallError {
     let answer = |failure, message| CallError { failure, message };
-    if let Some(refused) = error.downcast_ref::<NotGranted>() {
-        return answer(Failure::Trap, format!("{refused}; build it without that import"));
-    }
     let said = Some(state.wasi.said()).filter(|said| !said.is_empty()).map_or_else(String::new, |said| format!("; it wrote: {said}"));
+    if let Some(refused) = error.downcast_ref::<NotGranted>() {
+        return answer(Failure::Trap, format!("{refused}{said}; build it without that import"));
+    }
     if let Some(exited) = error.downcast_ref::<Exited>() {
         return answer(Failure::Trap, format!("{exited}{said}; try the row with `forebay udf call`"));
     }

@@ -51,7 +51,8 @@ impl Ticker {
     pub fn call(&self) -> Ticking<'_> {
         // both sides write their own flag first and read the other's second, so one of them sees the other
         self.shared.active.fetch_add(1, Ordering::SeqCst);
-        if self.shared.parked.swap(false, Ordering::SeqCst) {
+        // looked at first: writing it for every call costs more than the rest of this
+        if self.shared.parked.load(Ordering::SeqCst) && self.shared.parked.swap(false, Ordering::SeqCst) {
             self.thread.unpark();
         }
         Ticking(&self.shared)

@@ -13,6 +13,8 @@ mod components;
 mod core_modules;
 #[path = "udf/hostile.rs"]
 mod hostile;
+#[path = "udf/types.rs"]
+mod types;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
