@@ -133,11 +133,9 @@ fn what_is_remembered_lasts_and_a_failed_call_leaves_no_trace() {
     for (key, value) in [("kept", "1"), ("b", "2"), ("ba", "")] {
         assert_eq!(ask("remember", &[key, value]), ok("null"));
     }
-    for (name, reason) in [
-        ("remember-and-fail", "udf_error"),
-        ("remember-and-trap", "udf_trap"),
-        ("remember-and-overflow", "udf_conversion"),
-    ] {
+    for (name, reason) in
+        [("remember-and-fail", "udf_error"), ("remember-and-trap", "udf_trap"), ("remember-and-overflow", "udf_conversion")]
+    {
         assert_eq!(ask(name, &["b", "changed"]).unwrap_err().reason, reason);
         assert_eq!(ask(name, &["new", "x"]).unwrap_err().reason, reason);
         assert_eq!(ask("keys", &[""]), ok(r#"["b","ba","kept"]"#), "{name}");
@@ -342,9 +340,10 @@ fn check_tells_every_mistake_in_the_grants() {
             = help: functions get settings as texts; write lists and tables as JSON text
 
         9 errors
-    "#]].assert_eq(&check(
+    "#]]
+    .assert_eq(&check(
         "imports = [\"stat\", \"lookup\", \"config\", \"clock\", \"socket\"]\nstate_bytes_max = \"2MiB\"\nlookup = []\n\
-         config = { api_key = \"geheim\", list = [1], at = 2024-05-01, ok = true }",
+         config = { api_key = \"geheim\", pin_token = 1234, list = [1], at = 2024-05-01, ok = true }",
     ));
     expect![[r#"
         exit 2
@@ -363,7 +362,8 @@ fn check_tells_every_mistake_in_the_grants() {
             = help: the job has none
 
         1 error, 1 warning
-    "#]].assert_eq(&check(&format!("{GRANTED}\nlookup = [\"zones\"]")));
+    "#]]
+    .assert_eq(&check(&format!("{GRANTED}\nlookup = [\"zones\"]")));
     expect![[r#"
         exit 2
         error: the environment variable FOREBAY_TEST_NO_SUCH is not set
@@ -372,7 +372,8 @@ fn check_tells_every_mistake_in_the_grants() {
          12 | config = { every = "env:FOREBAY_TEST_NO_SUCH" }
             |                    ^^^^^^^^^^^^^^^^^^^^^^^^^^ cannot be used
             = help: set it where forebay is started
-    "#]].assert_eq(&check("imports = [\"log\", \"state\", \"clock\"]\nconfig = { every = \"env:FOREBAY_TEST_NO_SUCH\" }"));
+    "#]]
+    .assert_eq(&check("imports = [\"log\", \"state\", \"clock\"]\nconfig = { every = \"env:FOREBAY_TEST_NO_SUCH\" }"));
 }
 
 #[test]
@@ -401,7 +402,8 @@ fn check_warns_of_a_grant_without_use() {
             = help: leave it out, or check that the component is the right one
 
         2 warnings
-    "#]].assert_eq(warnings.split("\nnote").next().unwrap());
+    "#]]
+    .assert_eq(warnings.split("\nnote").next().unwrap());
 }
 
 #[test]
@@ -419,7 +421,8 @@ fn eval_runs_a_function_that_remembers_in_memory() {
         {"output":"out","row":{"who":"b","visit":{"count":1,"last":null}}}
         {"output":"out","row":{"who":"a","visit":{"count":2,"last":"2024-05-01T00:00:00.0000000Z"}}}
         {"output":"out","row":{"who":"a","visit":{"count":3,"last":"2024-05-01T00:00:02.0000000Z"}}}
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
     assert!(err.contains("a has come 2 times"), "{err}");
     assert!(err.contains("visitCount"), "{err}");
     assert_eq!(run().1, out, "a run remembers nothing of the one before");
@@ -438,7 +441,11 @@ fn compile(query: &str) -> String {
         ],
     };
     match forebay::query::compile(query, "q.asaql", &catalog) {
-        Ok(plan) => format!("{} part(s), stateful: {:?}", plan.statements[0].parts.len(), plan.statements[0].parts.iter().map(|p| p.is_stateful()).collect::<Vec<_>>()),
+        Ok(plan) => format!(
+            "{} part(s), stateful: {:?}",
+            plan.statements[0].parts.len(),
+            plan.statements[0].parts.iter().map(|p| p.is_stateful()).collect::<Vec<_>>()
+        ),
         Err(problems) => problems.to_string(),
     }
 }
@@ -449,7 +456,7 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
         ("SELECT udf.tally(v) AS n FROM a", "1 part(s), stateful: [true]"),
         ("WITH s AS (SELECT v, udf.tally(v) AS n FROM a) SELECT n, v FROM s WHERE n > 1", "1 part(s), stateful: [true]"),
         ("SELECT udf.score(udf.tally(v)) AS n FROM a", "1 part(s), stateful: [true]"),
-        ("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT udf.tally(p) AS n FROM s", "1 part(s), stateful: [false]"),
+        ("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT udf.tally(p) AS n FROM s", "1 part(s), stateful: [true]"),
     ] {
         assert_eq!(compile(query), wanted, "{query}");
     }
@@ -460,8 +467,9 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1
            |                                       ^^^^^^^^^^^^ which call comes first is not defined
            = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
-    "#]].assert_eq(&compile("SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1"));
-    expect!["1 part(s), stateful: [true]"].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    "#]]
+    .assert_eq(&compile("SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1"));
+    expect!["1 part(s), stateful: [true]"].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
     expect![[r#"
         error: a function that keeps state would be called more than once for this
           --> q.asaql:1:13
@@ -469,7 +477,8 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | SELECT CASE udf.tally(v) WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE 'c' END AS n FROM a
            |             ^^^^^^^^^^^^ its value is needed several times a row
            = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
-    "#]].assert_eq(&compile("SELECT CASE udf.tally(v) WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE 'c' END AS n FROM a"));
+    "#]]
+    .assert_eq(&compile("SELECT CASE udf.tally(v) WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE 'c' END AS n FROM a"));
     expect![[r#"
         error: a function that keeps state in a query with TIMESTAMP BY … OVER
           --> q.asaql:1:8
@@ -477,7 +486,8 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t OVER k
            |        ^^^^^^^^^^^^ rows of different substreams have no order among each other
            = help: leave OVER out, or leave the grant `state` out
-    "#]].assert_eq(&compile("SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t OVER k"));
+    "#]]
+    .assert_eq(&compile("SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t OVER k"));
     expect![[r#"
         error: `udf.tally` keeps state and cannot stand in a JOIN condition
           --> q.asaql:1:33
@@ -485,7 +495,8 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1
            |                                 ^^^^^^^^^^^^^^ it is not called once a row here
            = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
-    "#]].assert_eq(&compile("SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    "#]]
+    .assert_eq(&compile("SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
     expect![[r#"
         error: `udf.tally` keeps state and cannot stand in an analytic function
           --> q.asaql:1:12
@@ -493,7 +504,8 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | SELECT LAG(udf.tally(v)) OVER (LIMIT DURATION(second, 5)) AS n FROM a
            |            ^^^^^^^^^^^^ it is not called once a row here
            = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
-    "#]].assert_eq(&compile("SELECT LAG(udf.tally(v)) OVER (LIMIT DURATION(second, 5)) AS n FROM a"));
+    "#]]
+    .assert_eq(&compile("SELECT LAG(udf.tally(v)) OVER (LIMIT DURATION(second, 5)) AS n FROM a"));
     expect![[r#"
         error: `udf.tally` keeps state and cannot stand in TIMESTAMP BY
           --> q.asaql:1:46
@@ -501,7 +513,8 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | SELECT v FROM a TIMESTAMP BY DATEADD(second, udf.tally(v), t)
            |                                              ^^^^^^^^^^^^ it is not called once a row here
            = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
-    "#]].assert_eq(&compile("SELECT v FROM a TIMESTAMP BY DATEADD(second, udf.tally(v), t)"));
+    "#]]
+    .assert_eq(&compile("SELECT v FROM a TIMESTAMP BY DATEADD(second, udf.tally(v), t)"));
 }
 
 /// Moments at which the process is killed.
@@ -519,7 +532,8 @@ fn receive(runtime: &tokio::runtime::Runtime, port: u16, output: &str) -> (Recei
         let count = row["visit"]["count"].as_i64().unwrap_or_else(|| panic!("a count: {row}"));
         sink.lock().expect("rows").push((m.row_id.expect("an id"), text("rideId"), text("vendorid"), count));
     };
-    let receiver = runtime.block_on(async { Receiver::listen(&format!("receiver-{output}"), "127.0.0.1", port, &format!("out/{output}"), take) });
+    let receiver =
+        runtime.block_on(async { Receiver::listen(&format!("receiver-{output}"), "127.0.0.1", port, &format!("out/{output}"), take) });
     assert!(runtime.block_on(receiver.ready(PATIENCE)));
     (receiver, rows)
 }
@@ -619,4 +633,43 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     for (_, rows) in &received {
         assert_counted(&rows.lock().expect("rows"), &sent, redelivered_possible);
     }
+}
+
+#[test]
+fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let broker = Mosquitto::start();
+    job(dir.path(), GRANTED);
+    let text = std::fs::read_to_string(dir.path().join("job.toml")).unwrap();
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let mqtt = format!("[outputs.out]\ntype = \"mqtt\"\nurl = \"{url}\"\ntopic = \"out/out\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let text = text.replace("mqtt://127.0.0.1:1883", &url).replace("[outputs.out]\ntype = \"stdout\"\n", &mqtt);
+    let path = write(dir.path(), "job.toml", &text);
+    write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors");
+    let (_receiver, rows) = receive(&runtime, broker.port, "out");
+    let feed = runtime.block_on(async { Feed::connect("doors", "127.0.0.1", broker.port) });
+    let mut sent = 0;
+    let mut pass = |times: usize| {
+        let forebay = Forebay::run(&path);
+        for _ in 0..times {
+            sent += 1;
+            let payload = format!("{{\"rideId\":\"r{sent}\",\"vendorid\":\"ann\"}}");
+            assert!(runtime.block_on(feed.send("door", payload)));
+        }
+        until("the rows", || (rows.lock().unwrap().len() == sent).then_some(()));
+        forebay.stop();
+        rows.lock().unwrap().iter().map(|(.., count)| *count).collect::<Vec<_>>()
+    };
+    assert_eq!(pass(3), [1, 2, 3]);
+
+    let wasm = dir.path().join("visit_count.wasm");
+    let mut bytes = std::fs::read(&wasm).unwrap();
+    // an empty custom section called `x`
+    bytes.extend([0, 2, 1, b'x']);
+    std::fs::write(&wasm, bytes).unwrap();
+    assert_eq!(pass(2), [1, 2, 3, 4, 5]);
+
+    write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit, 1 AS one INTO out FROM doors");
+    assert_eq!(pass(2), [1, 2, 3, 4, 5, 1, 2]);
 }

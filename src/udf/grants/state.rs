@@ -30,6 +30,9 @@ impl Default for StateLimits {
     }
 }
 
+/// A key and what it held before, if anything.
+type Change = (Box<str>, Option<Box<[u8]>>);
+
 /// Keys and values, with what the present call and the present commit changed.
 #[derive(Debug)]
 pub struct KeyValues {
@@ -37,7 +40,7 @@ pub struct KeyValues {
     entries: BTreeMap<Box<str>, Box<[u8]>>,
     bytes: usize,
     /// What the call found where it changed something, in order.
-    undo: Vec<(Box<str>, Option<Box<[u8]>>)>,
+    undo: Vec<Change>,
     /// Keys changed since the last commit; whether that holds them.
     changed: BTreeMap<Box<str>, bool>,
 }
@@ -56,7 +59,10 @@ impl KeyValues {
     fn set(&mut self, key: &str, value: Vec<u8>) -> Result<(), String> {
         let StateLimits { bytes_max, key_bytes_max } = self.limits;
         if key.len() > key_bytes_max {
-            return Err(format!("uses a state key of {} bytes; use shorter ones or raise `state_key_bytes_max` ({key_bytes_max})", key.len()));
+            return Err(format!(
+                "uses a state key of {} bytes; use shorter ones or raise `state_key_bytes_max` ({key_bytes_max})",
+                key.len()
+            ));
         }
         let before = self.entries.get(key).map_or(0, |old| cost(key, old));
         let after = self.bytes - before + cost(key, &value);
@@ -180,8 +186,14 @@ mod tests {
     fn a_limit_is_said_with_its_setting() {
         let mut values = KeyValues::new(StateLimits { bytes_max: 200, key_bytes_max: 4 });
         values.set("abcd", vec![0; 100]).unwrap();
-        assert_eq!(values.set("abcde", vec![]).unwrap_err(), "uses a state key of 5 bytes; use shorter ones or raise `state_key_bytes_max` (4)");
-        assert_eq!(values.set("b", vec![]).unwrap_err(), "wants to remember 233 bytes; delete what is old or raise `state_bytes_max` (200)");
+        assert_eq!(
+            values.set("abcde", vec![]).unwrap_err(),
+            "uses a state key of 5 bytes; use shorter ones or raise `state_key_bytes_max` (4)"
+        );
+        assert_eq!(
+            values.set("b", vec![]).unwrap_err(),
+            "wants to remember 233 bytes; delete what is old or raise `state_bytes_max` (200)"
+        );
         values.set("abcd", vec![0; 132]).unwrap();
         assert_eq!(values.bytes(), 200);
         values.delete("abcd");
