@@ -115,7 +115,7 @@ fn one_memory(limits: StateLimits) -> impl FnMut(&str, &[&str]) -> Result<String
         let binding = FunctionBinding::new(component.clone(), component.find(name).unwrap(), "ask").granting(all(limits));
         let mut host = Host::new(&[binding]).unwrap();
         rows.iter().for_each(|(key, value)| host.load_state(key, value).unwrap());
-        let args: Vec<Value> = args.iter().map(|text| Value::text(text)).collect();
+        let args: Vec<Value> = args.iter().map(Value::text).collect();
         let answer = host.call(0, &args, NOW).map(|value| value.to_json());
         let mut changed = Vec::new();
         host.take_state(&mut changed);
@@ -320,26 +320,34 @@ fn check_tells_every_mistake_in_the_grants() {
         error: `api_key` is written into the job file
            --> job.toml:14:22
             |
-         14 | config = { api_key = "******", list = [1], at = 2024-05-01, ok = true }
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
             |                      ^^^^^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
             = note: job files are copied and logged; secrets are only referred to
             = help: put the secret into an environment variable and write `api_key = "env:NAME"`
 
-        error: a setting has no text form
-           --> job.toml:14:39
+        error: `pin_token` is written into the job file
+           --> job.toml:14:44
             |
-         14 | config = { api_key = "******", list = [1], at = 2024-05-01, ok = true }
-            |                                       ^^^ expected a text, a number, `true` or `false`
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                                            ^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
+            = note: job files are copied and logged; secrets are only referred to
+            = help: put the secret into an environment variable and write `pin_token = "env:NAME"`
+
+        error: a setting has no text form
+           --> job.toml:14:57
+            |
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                                                         ^^^ expected a text, a number, `true` or `false`
             = help: functions get settings as texts; write lists and tables as JSON text
 
         error: a setting has no text form
-           --> job.toml:14:49
+           --> job.toml:14:67
             |
-         14 | config = { api_key = "******", list = [1], at = 2024-05-01, ok = true }
-            |                                                 ^^^^^^^^^^ expected a text, a number, `true` or `false`
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                                                                   ^^^^^^^^^^ expected a text, a number, `true` or `false`
             = help: functions get settings as texts; write lists and tables as JSON text
 
-        9 errors
+        10 errors
     "#]]
     .assert_eq(&check(
         "imports = [\"stat\", \"lookup\", \"config\", \"clock\", \"socket\"]\nstate_bytes_max = \"2MiB\"\nlookup = []\n\
@@ -469,7 +477,14 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
            = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
     "#]]
     .assert_eq(&compile("SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1"));
-    expect!["1 part(s), stateful: [true]"].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    expect![[r#"
+        error: a function that keeps state is called in two places of one statement
+          --> q.asaql:1:22
+           |
+         1 | WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1
+           |                      ^^^^^^^^^^^^ which call comes first is not defined
+           = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
+    "#]].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
     expect![[r#"
         error: a function that keeps state would be called more than once for this
           --> q.asaql:1:13

@@ -30,24 +30,21 @@ impl Default for StateLimits {
     }
 }
 
-/// A key and what it held before, if anything.
-type Change = (Box<str>, Option<Box<[u8]>>);
-
 /// Keys and values, with what the present call and the present commit changed.
 #[derive(Debug)]
 pub struct KeyValues {
     limits: StateLimits,
     entries: BTreeMap<Box<str>, Box<[u8]>>,
     bytes: usize,
-    /// What the call found where it changed something, in order.
-    undo: Vec<Change>,
-    /// Keys changed since the last commit; whether that holds them.
+    /// What the call found where it changed something: once a key, so that it is no larger than what is held.
+    undo: BTreeMap<Box<str>, Option<Box<[u8]>>>,
+    /// Keys changed since the last commit, and whether that holds them; one that came and went is none.
     changed: BTreeMap<Box<str>, bool>,
 }
 
 impl KeyValues {
     pub fn new(limits: StateLimits) -> KeyValues {
-        KeyValues { limits, entries: BTreeMap::new(), bytes: 0, undo: Vec::new(), changed: BTreeMap::new() }
+        KeyValues { limits, entries: BTreeMap::new(), bytes: 0, undo: BTreeMap::new(), changed: BTreeMap::new() }
     }
 
     fn get(&self, key: &str) -> Option<&[u8]> {
@@ -81,8 +78,14 @@ impl KeyValues {
     }
 
     fn put(&mut self, key: &str, value: Option<Box<[u8]>>) {
+        let is_gone = value.is_none();
         let old = self.swap(key, value);
-        self.undo.push((key.into(), old));
+        match self.undo.get(key) {
+            None => drop(self.undo.insert(key.into(), old)),
+            // it came and went in this call
+            Some(None) if is_gone => drop(self.undo.remove(key)),
+            Some(_) => {}
+        }
     }
 
     fn swap(&mut self, key: &str, value: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
@@ -102,14 +105,19 @@ impl KeyValues {
 
     /// The call went well: what it changed is to be stored.
     pub fn keep(&mut self) {
-        for (key, old) in self.undo.drain(..) {
-            self.changed.entry(key).or_insert(old.is_some());
+        for (key, old) in std::mem::take(&mut self.undo) {
+            let is_gone = !self.entries.contains_key(&key);
+            match self.changed.get(&key) {
+                None => drop(self.changed.insert(key, old.is_some())),
+                Some(false) if is_gone => drop(self.changed.remove(&key)),
+                Some(_) => {}
+            }
         }
     }
 
     /// The call failed: everything is as it was before.
     pub fn take_back(&mut self) {
-        while let Some((key, old)) = self.undo.pop() {
+        for (key, old) in std::mem::take(&mut self.undo) {
             self.swap(&key, old);
         }
     }
@@ -209,6 +217,26 @@ mod tests {
         values.set("k", vec![0; 99]).unwrap();
     }
 
+    #[test]
+    fn what_comes_and_goes_leaves_nothing_to_note() {
+        let mut values = KeyValues::new(StateLimits::default());
+        for i in 0..1000 {
+            let key = format!("k{i}");
+            values.set(&key, vec![0; 1000]).unwrap();
+            values.set(&key, vec![1; 1000]).unwrap();
+            values.delete(&key);
+        }
+        assert!(values.undo.is_empty());
+        for i in 0..1000 {
+            let key = format!("k{i}");
+            values.set(&key, vec![]).unwrap();
+            values.keep();
+            values.delete(&key);
+            values.keep();
+        }
+        assert!(values.changed.is_empty() && values.take().is_empty());
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Set(u8, u8),
@@ -258,6 +286,7 @@ mod tests {
                         prop_assert_eq!(&stored, &now);
                     }
                 }
+                prop_assert!(values.undo.len() <= 8 && values.changed.len() <= 8);
                 let bytes: usize = values.entries.iter().map(|(k, v)| cost(k, v)).sum();
                 prop_assert_eq!(values.bytes(), bytes);
             }
