@@ -312,9 +312,9 @@ fn table(name: &str, file: &str) -> Result<Vec<Value>, Failed> {
     let unusable = |why: String| Failed::Usage(format!("the reference {name}: {why}"));
     let text = std::fs::read_to_string(file).map_err(|e| unusable(format!("{file} cannot be read: {e}")))?;
     let rows = match text.trim_start().starts_with('[') {
-        true => json::parse(&text).and_then(|value| match value {
-            Value::Array(rows) => Ok(rows.to_vec()),
-            other => Ok(vec![other]),
+        true => json::parse(&text).map(|value| match value {
+            Value::Array(rows) => rows.to_vec(),
+            other => vec![other],
         }),
         false => text.lines().filter(|line| !line.trim().is_empty()).map(json::parse).collect(),
     };

@@ -30,7 +30,10 @@ fn catalog() -> Catalog {
         inputs: vec![input("a", InputKind::Stream), input("b", InputKind::Stream), input("r", InputKind::Reference)],
         outputs: None,
         functions: vec![
-            FunctionDef { name: "half".to_owned(), kind: FunctionKind::Local { index: 0, signature: signature.clone(), keeps_state: false } },
+            FunctionDef {
+                name: "half".to_owned(),
+                kind: FunctionKind::Local { index: 0, signature: signature.clone(), keeps_state: false },
+            },
             FunctionDef { name: "tally".to_owned(), kind: FunctionKind::Local { index: 1, signature, keeps_state: true } },
             FunctionDef { name: "score".to_owned(), kind: FunctionKind::External },
         ],

@@ -223,14 +223,24 @@ fn grants(section: &mut Section) -> WasmGrants {
     let bytes_max = section.size("state_bytes_max", KIB, 64 * MIB, MIB);
     let key_bytes_max = section.size("state_key_bytes_max", 16, 64 * KIB, 256);
     for key in ["state_bytes_max", "state_key_bytes_max"].into_iter().filter(|key| !has_state && section.has(key)) {
-        section.wrong(key, format!("`{key}` without `state`"), "limits what is not granted", "write `imports = [\"state\"]`, or leave it out");
+        section.wrong(
+            key,
+            format!("`{key}` without `state`"),
+            "limits what is not granted",
+            "write `imports = [\"state\"]`, or leave it out",
+        );
     }
     grants.state = has_state.then_some(GrantedState { bytes_max, key_bytes_max });
     grants.config = config(section);
     let is_lookup = section.has("lookup");
     grants.lookup = section.texts("lookup").unwrap_or_default().into_iter().map(|text| (text.value, text.span)).collect();
     if is_lookup && grants.lookup.is_empty() {
-        section.wrong("lookup", "`lookup` names no input", "expected names of reference inputs", "write `lookup = [\"zones\"]`, or leave it out");
+        section.wrong(
+            "lookup",
+            "`lookup` names no input",
+            "expected names of reference inputs",
+            "write `lookup = [\"zones\"]`, or leave it out",
+        );
     }
     for (word, is_there) in [("config", grants.config.is_some()), ("lookup", is_lookup)] {
         grants.spans.extend(is_there.then(|| section.key_span(word)).flatten().map(|span| (word, span)));
@@ -273,7 +283,9 @@ fn config(section: &mut Section) -> Option<Vec<(String, ConfigValue)>> {
         settings.extend(match Secret::parse(&text, span, &section.problems().folder) {
             Some(secret) => Some((name, ConfigValue::Secret(secret))),
             None if is_secret => {
-                section.problems().mask(span);
+                // what is masked lies between quotes, which a number has none of
+                let is_quoted = matches!(value.get_ref(), DeValue::String(_));
+                section.problems().mask(if is_quoted { span } else { Span::new(span.start.saturating_sub(1), span.end + 1) });
                 let error = Diagnostic::error(format!("`{name}` is written into the job file"), span)
                     .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
                     .help(format!("put the secret into an environment variable and write `{name} = \"env:NAME\"`"));

@@ -60,7 +60,8 @@ pub struct Part {
 impl Part {
     /// Whether any operator keeps state, or calls a function that does: then its rows go through a stream of the journal.
     pub fn is_stateful(&self) -> bool {
-        self.root.is_stateful() || self.root.calls_state()
+        let in_tail = || self.external.as_ref().is_some_and(|external| external.tail.calls_state());
+        self.root.is_stateful() || self.root.calls_state() || in_tail()
     }
 
     /// Names of the reference data that it joins with, before or behind its external call.

@@ -205,7 +205,10 @@ fn lent<'a>(store: &'a mut StoreContextMut<'_, instance::State>, grant: Grant) -
     match store.data_mut().lent() {
         Some(lent) if lent.granted.grants.has(grant) => Ok(lent),
         Some(_) => refuse(Failure::Trap, format!("calls {PACKAGE}{word}, which is not granted; write `{}` for it", grant.line())),
-        None => refuse(Failure::Trap, format!("calls {PACKAGE}{word} before it is called itself; there is no row then: use it inside the function")),
+        None => refuse(
+            Failure::Trap,
+            format!("calls {PACKAGE}{word} before it is called itself; there is no row then: use it inside the function"),
+        ),
     }
 }
 
@@ -228,7 +231,13 @@ mod tests {
     fn imports_are_known_by_package_and_version() {
         assert_eq!(Grant::of_import("forebay:host/state@0.1.0"), Some(Grant::State));
         assert_eq!(Grant::of_import("forebay:host/log@0.1.12"), Some(Grant::Log));
-        for other in ["forebay:host/state", "forebay:host/state@0.2.0", "forebay:host/state@0.1.", "forebay:host/http@0.1.0", "wasi:clocks/wall-clock@0.2.0"] {
+        for other in [
+            "forebay:host/state",
+            "forebay:host/state@0.2.0",
+            "forebay:host/state@0.1.",
+            "forebay:host/http@0.1.0",
+            "wasi:clocks/wall-clock@0.2.0",
+        ] {
             assert_eq!(Grant::of_import(other), None, "{other}");
         }
     }

@@ -49,7 +49,9 @@ pub fn linker(component: &Component) -> Result<Linker<State>, Refused> {
     let mut unknown = Vec::new();
     for (name, import) in component.component_type().imports(engine) {
         match &import.ty {
-            ComponentItem::ComponentInstance(_) if let Some(grant) = Grant::of_import(name) => grants::link(&mut linker.instance(name)?, grant)?,
+            ComponentItem::ComponentInstance(_) if let Some(grant) = Grant::of_import(name) => {
+                grants::link(&mut linker.instance(name)?, grant)?
+            }
             ComponentItem::ComponentInstance(instance) if name.starts_with(STUBBED) || only_types(instance, engine) => {
                 stub(&mut linker.instance(name)?, instance, name, engine)?;
             }

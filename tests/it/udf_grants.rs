@@ -115,7 +115,7 @@ fn one_memory(limits: StateLimits) -> impl FnMut(&str, &[&str]) -> Result<String
         let binding = FunctionBinding::new(component.clone(), component.find(name).unwrap(), "ask").granting(all(limits));
         let mut host = Host::new(&[binding]).unwrap();
         rows.iter().for_each(|(key, value)| host.load_state(key, value).unwrap());
-        let args: Vec<Value> = args.iter().map(|text| Value::text(text)).collect();
+        let args: Vec<Value> = args.iter().map(Value::text).collect();
         let answer = host.call(0, &args, NOW).map(|value| value.to_json());
         let mut changed = Vec::new();
         host.take_state(&mut changed);
@@ -133,11 +133,9 @@ fn what_is_remembered_lasts_and_a_failed_call_leaves_no_trace() {
     for (key, value) in [("kept", "1"), ("b", "2"), ("ba", "")] {
         assert_eq!(ask("remember", &[key, value]), ok("null"));
     }
-    for (name, reason) in [
-        ("remember-and-fail", "udf_error"),
-        ("remember-and-trap", "udf_trap"),
-        ("remember-and-overflow", "udf_conversion"),
-    ] {
+    for (name, reason) in
+        [("remember-and-fail", "udf_error"), ("remember-and-trap", "udf_trap"), ("remember-and-overflow", "udf_conversion")]
+    {
         assert_eq!(ask(name, &["b", "changed"]).unwrap_err().reason, reason);
         assert_eq!(ask(name, &["new", "x"]).unwrap_err().reason, reason);
         assert_eq!(ask("keys", &[""]), ok(r#"["b","ba","kept"]"#), "{name}");
@@ -267,13 +265,123 @@ fn check(grants: &str) -> String {
 #[test]
 fn check_tells_every_mistake_in_the_grants() {
     expect!["exit 0\n"].assert_eq(&check(GRANTED));
-    expect![[""]].assert_eq(&check(""));
-    expect![[""]].assert_eq(&check(
+    expect![[r#"
+        exit 2
+        error: visit_count.wasm imports forebay:host/state@0.1.0, forebay:host/clock@0.1.0, forebay:host/config@0.1.0, forebay:host/log@0.1.0, which the job does not grant; write `imports = ["log", "state", "clock"]` and `config = { key = "value" }` in [functions.visitCount]
+          --> job.toml:8:12
+           |
+         8 | [functions.visitCount]
+           |            ^^^^^^^^^^ this function cannot be used
+    "#]].assert_eq(&check(""));
+    expect![[r#"
+        exit 2
+        error: this cannot be granted to a function
+           --> job.toml:11:12
+            |
+         11 | imports = ["stat", "lookup", "config", "clock", "socket"]
+            |            ^^^^^^ expected "log", "state" or "clock"
+            = help: did you mean "state"?
+
+        error: this cannot be granted to a function
+           --> job.toml:11:20
+            |
+         11 | imports = ["stat", "lookup", "config", "clock", "socket"]
+            |                    ^^^^^^^^ expected "log", "state" or "clock"
+            = help: write `lookup = ["zones"]` with the names of reference inputs instead
+
+        error: this cannot be granted to a function
+           --> job.toml:11:30
+            |
+         11 | imports = ["stat", "lookup", "config", "clock", "socket"]
+            |                              ^^^^^^^^ expected "log", "state" or "clock"
+            = help: write `config = { key = "value" }` instead
+
+        error: this cannot be granted to a function
+           --> job.toml:11:49
+            |
+         11 | imports = ["stat", "lookup", "config", "clock", "socket"]
+            |                                                 ^^^^^^^^ expected "log", "state" or "clock"
+            = help: functions get nothing else of the machine: no files, no network, no clock but event time
+
+        error: `state_bytes_max` without `state`
+           --> job.toml:12:19
+            |
+         12 | state_bytes_max = "2MiB"
+            |                   ^^^^^^ limits what is not granted
+            = help: write `imports = ["state"]`, or leave it out
+
+        error: `lookup` names no input
+           --> job.toml:13:10
+            |
+         13 | lookup = []
+            |          ^^ expected names of reference inputs
+            = help: write `lookup = ["zones"]`, or leave it out
+
+        error: `api_key` is written into the job file
+           --> job.toml:14:22
+            |
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                      ^^^^^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
+            = note: job files are copied and logged; secrets are only referred to
+            = help: put the secret into an environment variable and write `api_key = "env:NAME"`
+
+        error: `pin_token` is written into the job file
+           --> job.toml:14:44
+            |
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                                            ^^^^ expected `env:NAME`, `file:PATH` or `credential:NAME`
+            = note: job files are copied and logged; secrets are only referred to
+            = help: put the secret into an environment variable and write `pin_token = "env:NAME"`
+
+        error: a setting has no text form
+           --> job.toml:14:57
+            |
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                                                         ^^^ expected a text, a number, `true` or `false`
+            = help: functions get settings as texts; write lists and tables as JSON text
+
+        error: a setting has no text form
+           --> job.toml:14:67
+            |
+         14 | config = { api_key = "******", pin_token = ****, list = [1], at = 2024-05-01, ok = true }
+            |                                                                   ^^^^^^^^^^ expected a text, a number, `true` or `false`
+            = help: functions get settings as texts; write lists and tables as JSON text
+
+        10 errors
+    "#]]
+    .assert_eq(&check(
         "imports = [\"stat\", \"lookup\", \"config\", \"clock\", \"socket\"]\nstate_bytes_max = \"2MiB\"\nlookup = []\n\
-         config = { api_key = \"geheim\", list = [1], at = 2024-05-01, ok = true }",
+         config = { api_key = \"geheim\", pin_token = 1234, list = [1], at = 2024-05-01, ok = true }",
     ));
-    expect![[""]].assert_eq(&check(&format!("{GRANTED}\nlookup = [\"zones\"]")));
-    expect![[""]].assert_eq(&check("imports = [\"log\", \"state\", \"clock\"]\nconfig = { every = \"env:FOREBAY_TEST_NO_SUCH\" }"));
+    expect![[r#"
+        exit 2
+        warning: `lookup` is granted to `visitCount`, which does not import it
+           --> job.toml:13:1
+            |
+         13 | lookup = ["zones"]
+            | ^^^^^^ has no use
+            = help: leave it out, or check that the component is the right one
+
+        error: `lookup` names no reference input: `zones`
+           --> job.toml:13:11
+            |
+         13 | lookup = ["zones"]
+            |           ^^^^^^^ not found
+            = help: the job has none
+
+        1 error, 1 warning
+    "#]]
+    .assert_eq(&check(&format!("{GRANTED}\nlookup = [\"zones\"]")));
+    expect![[r#"
+        exit 2
+        error: the environment variable FOREBAY_TEST_NO_SUCH is not set
+           --> job.toml:12:20
+            |
+         12 | config = { every = "env:FOREBAY_TEST_NO_SUCH" }
+            |                    ^^^^^^^^^^^^^^^^^^^^^^^^^^ cannot be used
+            = help: set it where forebay is started
+    "#]]
+    .assert_eq(&check("imports = [\"log\", \"state\", \"clock\"]\nconfig = { every = \"env:FOREBAY_TEST_NO_SUCH\" }"));
 }
 
 #[test]
@@ -287,7 +395,23 @@ fn check_warns_of_a_grant_without_use() {
     let (code, out, err) = cli_in(dir.path(), &[], &["check", "job.toml"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let warnings = out.split("\n\nwarning").skip(1).map(|w| format!("warning{w}\n")).collect::<String>();
-    expect![[""]].assert_eq(warnings.split("\nnote").next().unwrap());
+    expect![[r#"
+        warning: `clock` is granted to `createArray`, which does not import it
+           --> job.toml:16:12
+            |
+         16 | imports = ["clock"]
+            |            ^^^^^^^ has no use
+            = help: leave it out, or check that the component is the right one
+        warning: `config` is granted to `createArray`, which does not import it
+           --> job.toml:17:1
+            |
+         17 | config = {}
+            | ^^^^^^ has no use
+            = help: leave it out, or check that the component is the right one
+
+        2 warnings
+    "#]]
+    .assert_eq(warnings.split("\nnote").next().unwrap());
 }
 
 #[test]
@@ -300,7 +424,13 @@ fn eval_runs_a_function_that_remembers_in_memory() {
     let run = || cli_in(dir.path(), &[("FOREBAY_LOG", "info")], &["eval", query, "--input", "doors=doors.jsonl", "--job", "job.toml"]);
     let (code, out, err) = run();
     assert_eq!(code, 0, "{err}");
-    expect![[""]].assert_eq(&out);
+    expect![[r#"
+        {"output":"out","row":{"who":"a","visit":{"count":1,"last":null}}}
+        {"output":"out","row":{"who":"b","visit":{"count":1,"last":null}}}
+        {"output":"out","row":{"who":"a","visit":{"count":2,"last":"2024-05-01T00:00:00.0000000Z"}}}
+        {"output":"out","row":{"who":"a","visit":{"count":3,"last":"2024-05-01T00:00:02.0000000Z"}}}
+    "#]]
+    .assert_eq(&out);
     assert!(err.contains("a has come 2 times"), "{err}");
     assert!(err.contains("visitCount"), "{err}");
     assert_eq!(run().1, out, "a run remembers nothing of the one before");
@@ -319,7 +449,11 @@ fn compile(query: &str) -> String {
         ],
     };
     match forebay::query::compile(query, "q.asaql", &catalog) {
-        Ok(plan) => format!("{} part(s), stateful: {:?}", plan.statements[0].parts.len(), plan.statements[0].parts.iter().map(|p| p.is_stateful()).collect::<Vec<_>>()),
+        Ok(plan) => format!(
+            "{} part(s), stateful: {:?}",
+            plan.statements[0].parts.len(),
+            plan.statements[0].parts.iter().map(|p| p.is_stateful()).collect::<Vec<_>>()
+        ),
         Err(problems) => problems.to_string(),
     }
 }
@@ -330,15 +464,227 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
         ("SELECT udf.tally(v) AS n FROM a", "1 part(s), stateful: [true]"),
         ("WITH s AS (SELECT v, udf.tally(v) AS n FROM a) SELECT n, v FROM s WHERE n > 1", "1 part(s), stateful: [true]"),
         ("SELECT udf.score(udf.tally(v)) AS n FROM a", "1 part(s), stateful: [true]"),
-        ("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT udf.tally(p) AS n FROM s", "1 part(s), stateful: [false]"),
+        ("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT udf.tally(p) AS n FROM s", "1 part(s), stateful: [true]"),
     ] {
         assert_eq!(compile(query), wanted, "{query}");
     }
-    expect![[""]].assert_eq(&compile("SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1"));
-    expect![[""]].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
-    expect![[""]].assert_eq(&compile("SELECT CASE udf.tally(v) WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE 'c' END AS n FROM a"));
-    expect![[""]].assert_eq(&compile("SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t OVER k"));
-    expect![[""]].assert_eq(&compile("SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
-    expect![[""]].assert_eq(&compile("SELECT LAG(udf.tally(v)) OVER (LIMIT DURATION(second, 5)) AS n FROM a"));
-    expect![[""]].assert_eq(&compile("SELECT v FROM a TIMESTAMP BY DATEADD(second, udf.tally(v), t)"));
+    expect![[r#"
+        error: a function that keeps state is called in two places of one statement
+          --> q.asaql:1:39
+           |
+         1 | SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1
+           |                                       ^^^^^^^^^^^^ which call comes first is not defined
+           = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
+    "#]]
+    .assert_eq(&compile("SELECT udf.tally(v) AS n FROM a WHERE udf.tally(v) > 1"));
+    expect![[r#"
+        error: a function that keeps state is called in two places of one statement
+          --> q.asaql:1:22
+           |
+         1 | WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1
+           |                      ^^^^^^^^^^^^ which call comes first is not defined
+           = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
+    "#]].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    expect![[r#"
+        error: a function that keeps state would be called more than once for this
+          --> q.asaql:1:13
+           |
+         1 | SELECT CASE udf.tally(v) WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE 'c' END AS n FROM a
+           |             ^^^^^^^^^^^^ its value is needed several times a row
+           = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
+    "#]]
+    .assert_eq(&compile("SELECT CASE udf.tally(v) WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE 'c' END AS n FROM a"));
+    expect![[r#"
+        error: a function that keeps state in a query with TIMESTAMP BY … OVER
+          --> q.asaql:1:8
+           |
+         1 | SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t OVER k
+           |        ^^^^^^^^^^^^ rows of different substreams have no order among each other
+           = help: leave OVER out, or leave the grant `state` out
+    "#]]
+    .assert_eq(&compile("SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t OVER k"));
+    expect![[r#"
+        error: `udf.tally` keeps state and cannot stand in a JOIN condition
+          --> q.asaql:1:33
+           |
+         1 | SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1
+           |                                 ^^^^^^^^^^^^^^ it is not called once a row here
+           = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
+    "#]]
+    .assert_eq(&compile("SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    expect![[r#"
+        error: `udf.tally` keeps state and cannot stand in an analytic function
+          --> q.asaql:1:12
+           |
+         1 | SELECT LAG(udf.tally(v)) OVER (LIMIT DURATION(second, 5)) AS n FROM a
+           |            ^^^^^^^^^^^^ it is not called once a row here
+           = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
+    "#]]
+    .assert_eq(&compile("SELECT LAG(udf.tally(v)) OVER (LIMIT DURATION(second, 5)) AS n FROM a"));
+    expect![[r#"
+        error: `udf.tally` keeps state and cannot stand in TIMESTAMP BY
+          --> q.asaql:1:46
+           |
+         1 | SELECT v FROM a TIMESTAMP BY DATEADD(second, udf.tally(v), t)
+           |                                              ^^^^^^^^^^^^ it is not called once a row here
+           = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
+    "#]]
+    .assert_eq(&compile("SELECT v FROM a TIMESTAMP BY DATEADD(second, udf.tally(v), t)"));
+}
+
+/// Moments at which the process is killed.
+const KILLS: usize = 12;
+
+/// One row of an output: its id, the ride, the visitor and the count.
+type Row = (String, String, String, i64);
+
+fn receive(runtime: &tokio::runtime::Runtime, port: u16, output: &str) -> (Receiver, Arc<Mutex<Vec<Row>>>) {
+    let rows: Arc<Mutex<Vec<Row>>> = Arc::default();
+    let sink = rows.clone();
+    let take = move |m: Message| {
+        let row: Json = serde_json::from_slice(&m.payload).expect("JSON");
+        let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
+        let count = row["visit"]["count"].as_i64().unwrap_or_else(|| panic!("a count: {row}"));
+        sink.lock().expect("rows").push((m.row_id.expect("an id"), text("rideId"), text("vendorid"), count));
+    };
+    let receiver =
+        runtime.block_on(async { Receiver::listen(&format!("receiver-{output}"), "127.0.0.1", port, &format!("out/{output}"), take) });
+    assert!(runtime.block_on(receiver.ready(PATIENCE)));
+    (receiver, rows)
+}
+
+/// Every row id has one count; the counts of a visitor go from 1 on without a gap or a repeat.
+fn assert_counted(rows: &[Row], sent: &HashSet<String>, redelivered_possible: f64) {
+    let mut by_id: HashMap<&str, &Row> = HashMap::new();
+    for row in rows {
+        let known = by_id.entry(&row.0).or_insert(row);
+        assert_eq!(*known, row, "a row that is repeated under its id is the same row");
+    }
+    let mut counts: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    by_id.values().for_each(|(_, _, who, count)| counts.entry(who).or_default().push(*count));
+    for (who, mut counts) in counts {
+        counts.sort_unstable();
+        assert!(counts.iter().copied().eq(1..=counts.len() as i64), "the counts of {who} are no row of numbers: {counts:?}");
+    }
+    let again = by_id.len() - sent.len();
+    assert!(again as f64 <= redelivered_possible, "{again} rides were counted twice, the ledger has {redelivered_possible}");
+    println!("{} rides, {} rows, {again} counted again after a redelivery", sent.len(), rows.len());
+}
+
+#[test]
+fn kills_neither_lose_nor_repeat_what_a_function_counted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let broker = Mosquitto::start();
+    let server = Server::start("array");
+    // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the call
+    let query = "WITH s AS (SELECT rideId, vendorid, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare FROM rides),
+         c AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance, udf.before(vendorid) AS visit FROM rides)
+         SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO plain FROM rides;
+         SELECT rideId, vendorid, fare, udf.visitCount(vendorid) AS visit INTO scored FROM s;
+         SELECT rideId, vendorid, visit, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO asked FROM c";
+    write(dir.path(), "job.asaql", query);
+    let mut text = format!(
+        "[job]\nname = \"counting\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+         [inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"taxi/+/rides\"]\n\
+         [functions.createArray]\ntype = \"wasm\"\ncomponent = {array:?}\n\
+         [functions.score]\ntype = \"azureml\"\nurl = \"http://{server}/score\"\n",
+        port = broker.port,
+        array = component("create_array"),
+        server = server.address(),
+    );
+    for name in ["visitCount", "before"] {
+        let component = component("visit_count");
+        text += &format!(
+            "[functions.{name}]\ntype = \"wasm\"\nexport = \"visit-count\"\ncomponent = {component:?}\nimports = [\"state\", \"clock\", \"log\"]\nconfig = {{ every = 500 }}\n"
+        );
+    }
+    let outputs = ["plain", "scored", "asked"];
+    for output in outputs {
+        text += &format!("[outputs.{output}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{output}\"\n", broker.port);
+    }
+    let job = write(dir.path(), "job.toml", &text);
+    let received: Vec<_> = outputs.iter().map(|output| receive(&runtime, broker.port, output)).collect();
+
+    let mut forebay = Forebay::run(&job);
+    let going = Arc::new(AtomicBool::new(true));
+    let go_on = going.clone();
+    let feed = runtime.block_on(async { Arc::new(Feed::connect("fleet", "127.0.0.1", broker.port)) });
+    let publisher = feed.clone();
+    let publishing = runtime.spawn(async move {
+        let mut fleet = Fleet::new(30);
+        let mut ids = HashSet::new();
+        while go_on.load(Ordering::Relaxed) {
+            let ride = fleet.ride(Timestamp::MIN);
+            assert!(publisher.send(&ride.topic, ride.payload).await);
+            ids.insert(ride.id);
+            if ids.len() % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        ids
+    });
+    let mut rng = fastrand::Rng::with_seed(11);
+    for _ in 0..KILLS {
+        std::thread::sleep(Duration::from_millis(rng.u64(20..700)));
+        forebay.kill();
+        forebay = Forebay::run(&job);
+    }
+    going.store(false, Ordering::Relaxed);
+    let sent = runtime.block_on(publishing).expect("the publisher");
+    assert!(runtime.block_on(feed.drained(PATIENCE)), "the broker took all");
+    assert!(sent.len() > 500, "a run of {} rides shows little", sent.len());
+    for ((_, rows), output) in received.iter().zip(outputs) {
+        let missing = || {
+            let rows = rows.lock().expect("rows");
+            let seen: HashSet<&str> = rows.iter().map(|(_, ride, ..)| ride.as_str()).collect();
+            sent.iter().filter(|id| !seen.contains(id.as_str())).count()
+        };
+        until(&format!("all rides in {output}; log:\n{}", forebay.log()), || (missing() == 0).then_some(()));
+    }
+    let redelivered_possible = forebay.metric("forebay_source_redelivered_possible_total");
+    assert_eq!(forebay.metric("forebay_dead_letters"), 0.0);
+    forebay.stop();
+    for (_, rows) in &received {
+        assert_counted(&rows.lock().expect("rows"), &sent, redelivered_possible);
+    }
+}
+
+#[test]
+fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let broker = Mosquitto::start();
+    job(dir.path(), GRANTED);
+    let text = std::fs::read_to_string(dir.path().join("job.toml")).unwrap();
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let mqtt = format!("[outputs.out]\ntype = \"mqtt\"\nurl = \"{url}\"\ntopic = \"out/out\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let text = text.replace("mqtt://127.0.0.1:1883", &url).replace("[outputs.out]\ntype = \"stdout\"\n", &mqtt);
+    let path = write(dir.path(), "job.toml", &text);
+    write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors");
+    let (_receiver, rows) = receive(&runtime, broker.port, "out");
+    let feed = runtime.block_on(async { Feed::connect("doors", "127.0.0.1", broker.port) });
+    let mut sent = 0;
+    let mut pass = |times: usize| {
+        let forebay = Forebay::run(&path);
+        for _ in 0..times {
+            sent += 1;
+            let payload = format!("{{\"rideId\":\"r{sent}\",\"vendorid\":\"ann\"}}");
+            assert!(runtime.block_on(feed.send("door", payload)));
+        }
+        until("the rows", || (rows.lock().unwrap().len() == sent).then_some(()));
+        forebay.stop();
+        rows.lock().unwrap().iter().map(|(.., count)| *count).collect::<Vec<_>>()
+    };
+    assert_eq!(pass(3), [1, 2, 3]);
+
+    let wasm = dir.path().join("visit_count.wasm");
+    let mut bytes = std::fs::read(&wasm).unwrap();
+    // an empty custom section called `x`
+    bytes.extend([0, 2, 1, b'x']);
+    std::fs::write(&wasm, bytes).unwrap();
+    assert_eq!(pass(2), [1, 2, 3, 4, 5]);
+
+    write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit, 1 AS one INTO out FROM doors");
+    assert_eq!(pass(2), [1, 2, 3, 4, 5, 1, 2]);
 }

@@ -45,7 +45,9 @@ pub struct Limiter {
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     /// It is written, after so many that were not.
-    Written { dropped_before: u64 },
+    Written {
+        dropped_before: u64,
+    },
     Dropped,
 }
 

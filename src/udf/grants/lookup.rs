@@ -170,7 +170,10 @@ pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
         let found = lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(Failure::Trap, why))?;
         if found.len() > ROWS_MAX {
             let n = found.len();
-            return refuse(Failure::Trap, format!("asks for {n} rows of `{table}` at once; a lookup gives {ROWS_MAX}: look by a narrower column"));
+            return refuse(
+                Failure::Trap,
+                format!("asks for {n} rows of `{table}` at once; a lookup gives {ROWS_MAX}: look by a narrower column"),
+            );
         }
         Ok((found.into_iter().map(json).collect::<Vec<_>>(),))
     })?;

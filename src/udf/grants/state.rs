@@ -36,15 +36,15 @@ pub struct KeyValues {
     limits: StateLimits,
     entries: BTreeMap<Box<str>, Box<[u8]>>,
     bytes: usize,
-    /// What the call found where it changed something, in order.
-    undo: Vec<(Box<str>, Option<Box<[u8]>>)>,
-    /// Keys changed since the last commit; whether that holds them.
+    /// What the call found where it changed something: once a key, so that it is no larger than what is held.
+    undo: BTreeMap<Box<str>, Option<Box<[u8]>>>,
+    /// Keys changed since the last commit, and whether that holds them; one that came and went is none.
     changed: BTreeMap<Box<str>, bool>,
 }
 
 impl KeyValues {
     pub fn new(limits: StateLimits) -> KeyValues {
-        KeyValues { limits, entries: BTreeMap::new(), bytes: 0, undo: Vec::new(), changed: BTreeMap::new() }
+        KeyValues { limits, entries: BTreeMap::new(), bytes: 0, undo: BTreeMap::new(), changed: BTreeMap::new() }
     }
 
     fn get(&self, key: &str) -> Option<&[u8]> {
@@ -56,7 +56,10 @@ impl KeyValues {
     fn set(&mut self, key: &str, value: Vec<u8>) -> Result<(), String> {
         let StateLimits { bytes_max, key_bytes_max } = self.limits;
         if key.len() > key_bytes_max {
-            return Err(format!("uses a state key of {} bytes; use shorter ones or raise `state_key_bytes_max` ({key_bytes_max})", key.len()));
+            return Err(format!(
+                "uses a state key of {} bytes; use shorter ones or raise `state_key_bytes_max` ({key_bytes_max})",
+                key.len()
+            ));
         }
         let before = self.entries.get(key).map_or(0, |old| cost(key, old));
         let after = self.bytes - before + cost(key, &value);
@@ -75,8 +78,14 @@ impl KeyValues {
     }
 
     fn put(&mut self, key: &str, value: Option<Box<[u8]>>) {
+        let is_gone = value.is_none();
         let old = self.swap(key, value);
-        self.undo.push((key.into(), old));
+        match self.undo.get(key) {
+            None => drop(self.undo.insert(key.into(), old)),
+            // it came and went in this call
+            Some(None) if is_gone => drop(self.undo.remove(key)),
+            Some(_) => {}
+        }
     }
 
     fn swap(&mut self, key: &str, value: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
@@ -96,14 +105,19 @@ impl KeyValues {
 
     /// The call went well: what it changed is to be stored.
     pub fn keep(&mut self) {
-        for (key, old) in self.undo.drain(..) {
-            self.changed.entry(key).or_insert(old.is_some());
+        for (key, old) in std::mem::take(&mut self.undo) {
+            let is_gone = !self.entries.contains_key(&key);
+            match self.changed.get(&key) {
+                None => drop(self.changed.insert(key, old.is_some())),
+                Some(false) if is_gone => drop(self.changed.remove(&key)),
+                Some(_) => {}
+            }
         }
     }
 
     /// The call failed: everything is as it was before.
     pub fn take_back(&mut self) {
-        while let Some((key, old)) = self.undo.pop() {
+        for (key, old) in std::mem::take(&mut self.undo) {
             self.swap(&key, old);
         }
     }
@@ -180,8 +194,14 @@ mod tests {
     fn a_limit_is_said_with_its_setting() {
         let mut values = KeyValues::new(StateLimits { bytes_max: 200, key_bytes_max: 4 });
         values.set("abcd", vec![0; 100]).unwrap();
-        assert_eq!(values.set("abcde", vec![]).unwrap_err(), "uses a state key of 5 bytes; use shorter ones or raise `state_key_bytes_max` (4)");
-        assert_eq!(values.set("b", vec![]).unwrap_err(), "wants to remember 233 bytes; delete what is old or raise `state_bytes_max` (200)");
+        assert_eq!(
+            values.set("abcde", vec![]).unwrap_err(),
+            "uses a state key of 5 bytes; use shorter ones or raise `state_key_bytes_max` (4)"
+        );
+        assert_eq!(
+            values.set("b", vec![]).unwrap_err(),
+            "wants to remember 233 bytes; delete what is old or raise `state_bytes_max` (200)"
+        );
         values.set("abcd", vec![0; 132]).unwrap();
         assert_eq!(values.bytes(), 200);
         values.delete("abcd");
@@ -195,6 +215,26 @@ mod tests {
         assert!(!values.load(&[0xff], &[]));
         assert!(values.set("k", vec![0; 101]).is_err());
         values.set("k", vec![0; 99]).unwrap();
+    }
+
+    #[test]
+    fn what_comes_and_goes_leaves_nothing_to_note() {
+        let mut values = KeyValues::new(StateLimits::default());
+        for i in 0..1000 {
+            let key = format!("k{i}");
+            values.set(&key, vec![0; 1000]).unwrap();
+            values.set(&key, vec![1; 1000]).unwrap();
+            values.delete(&key);
+        }
+        assert!(values.undo.is_empty());
+        for i in 0..1000 {
+            let key = format!("k{i}");
+            values.set(&key, vec![]).unwrap();
+            values.keep();
+            values.delete(&key);
+            values.keep();
+        }
+        assert!(values.changed.is_empty() && values.take().is_empty());
     }
 
     #[derive(Clone, Debug)]
@@ -246,6 +286,7 @@ mod tests {
                         prop_assert_eq!(&stored, &now);
                     }
                 }
+                prop_assert!(values.undo.len() <= 8 && values.changed.len() <= 8);
                 let bytes: usize = values.entries.iter().map(|(k, v)| cost(k, v)).sum();
                 prop_assert_eq!(values.bytes(), bytes);
             }
