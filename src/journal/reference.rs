@@ -2,8 +2,9 @@
 //!
 //! In: the bytes of a version as they were read, and what is wrong with the newest. Out: both, after a restart.
 //! Invariant: a version is stored as a whole or not at all, and one that does not match its checksum is not given out.
-//! Not here: reading the bytes, when to load (`crate::reference`).
+//! Not here: reading the bytes, when to load (`reference`).
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use smol_str::SmolStr;
@@ -29,7 +30,7 @@ pub struct StoredReference {
     pub form: String,
     pub rows: u64,
     pub loaded_at: Timestamp,
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// What the journal knows of a table, without its rows.
@@ -139,7 +140,7 @@ pub fn reference_readonly(path: &std::path::Path, name: &str) -> Result<Option<S
                 form: row.get(1)?,
                 rows: row.get::<_, i64>(2)? as u64,
                 loaded_at: Timestamp::saturating_from_ticks(row.get(3)?),
-                bytes: Vec::new(),
+                bytes: Bytes::new(),
             };
             Ok((stored, row.get::<_, i64>(4)?, row.get::<_, u32>(5)?, row.get::<_, Vec<u8>>(6)?))
         })
@@ -150,7 +151,7 @@ pub fn reference_readonly(path: &std::path::Path, name: &str) -> Result<Option<S
         if checksum(&stored.digest, &stored.form, &data) != sum {
             return None;
         }
-        Some(StoredReference { bytes: zstd::bulk::decompress(&data, raw).ok()?, ..stored })
+        Some(StoredReference { bytes: zstd::bulk::decompress(&data, raw).ok()?.into(), ..stored })
     }))
 }
 

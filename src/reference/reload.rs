@@ -135,7 +135,7 @@ impl Reload {
             if journal.reference_digest(&name)?.is_some_and(|kept| kept == digest) {
                 return Ok(());
             }
-            journal.put_reference(&name, &StoredReference { digest, form, rows, loaded_at, bytes: bytes.to_vec() })
+            journal.put_reference(&name, &StoredReference { digest, form, rows, loaded_at, bytes })
         });
         let not_kept = match keeping.await {
             Ok(Ok(())) => None,
@@ -228,7 +228,7 @@ impl Reload {
 fn version(stored: StoredReference) -> Result<Version, String> {
     let format = format_of(&stored.form).ok_or_else(|| format!("it is kept in a form that this program does not know: {}", stored.form))?;
     // it was within the limits when it was kept
-    let rows = rows(&Bytes::from(stored.bytes), format, usize::MAX).map_err(|e| e.to_string())?;
+    let rows = rows(&stored.bytes, format, usize::MAX).map_err(|e| e.to_string())?;
     let loaded_at: Timestamp = stored.loaded_at;
     Ok(Version { digest: SmolStr::new(stored.digest), loaded_at, rows: Arc::new(rows) })
 }
