@@ -140,8 +140,12 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
                 };
                 match loaded {
                     Ok((binding, signature)) => {
+                        let (index, offers) = (bindings.len(), binding.aggregate());
                         bindings.push(binding);
-                        catalog::FunctionKind::Local { index: bindings.len() - 1, signature }
+                        match offers {
+                            Some(offers) => catalog::FunctionKind::Aggregate { index, signature, offers },
+                            None => catalog::FunctionKind::Local { index, signature },
+                        }
                     }
                     Err(error) => {
                         let problem = Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");

@@ -7,23 +7,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use wasmtime::component::Val;
 
+use super::aggregate::Aggregate;
 use super::breaker::Breaker;
-use super::component::Component;
+use super::component::{Component, Export};
 use super::convert;
 use super::instance::{CallError, Instance};
 use super::stats::{Failure, Stats};
 use super::wit::Wit;
-use super::{UdfError, UserFunctions};
+use super::{UdfError, UserAggregate, UserFunctions};
 use crate::query::builtins::RowError;
-use crate::query::catalog::Signature;
+use crate::query::catalog::{Offers, Signature};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::DEPTH_MAX;
 
 /// Longest message of a row error, in characters: it is stored with the dead letter and logged.
 const MESSAGE_CHARS_MAX: usize = 500;
+
+/// In place of a room's number: an aggregate, which has an instance of its own.
+const NO_ROOM: usize = usize::MAX;
 
 /// A function of the job: a name and an export.
 #[derive(Clone, Debug)]
@@ -42,6 +47,11 @@ impl FunctionBinding {
         FunctionBinding { name: name.into(), component, export, stats: Arc::default() }
     }
 
+    /// What it offers as an aggregate; `None` for a function.
+    pub fn aggregate(&self) -> Option<Offers> {
+        self.component.exports().get(self.export).and_then(Export::aggregate)
+    }
+
     /// The signature for the query's catalog; `None` when the export cannot be called.
     pub fn signature(&self) -> Option<&Signature> {
         self.component.signature(self.export)
@@ -53,6 +63,7 @@ impl FunctionBinding {
 pub struct Host {
     functions: Vec<Function>,
     rooms: Vec<Room>,
+    aggregates: FxHashMap<usize, Aggregate>,
 }
 
 /// A component and its instance, when it has one.
@@ -86,6 +97,13 @@ impl Host {
                 let name = component.exports().get(binding.export).map_or_else(|| binding.name.clone(), |e| e.path());
                 component.find(&name)?;
             }
+            if binding.aggregate().is_some() {
+                let aggregate = Aggregate::new(binding).map_err(|e| e.at_start(component))?;
+                host.aggregates.insert(host.functions.len(), aggregate);
+                // keeps the place in the order; nothing calls it
+                host.functions.push(Function::new(binding, NO_ROOM));
+                continue;
+            }
             let known = host.rooms.iter().position(|room| Arc::ptr_eq(&room.component, component));
             let room = match known {
                 Some(room) => room,
@@ -96,14 +114,7 @@ impl Host {
                     host.rooms.len() - 1
                 }
             };
-            host.functions.push(Function {
-                name: binding.name.clone(),
-                room,
-                export: binding.export,
-                stats: Arc::clone(&binding.stats),
-                breaker: Breaker::default(),
-                params: Vec::new(),
-            });
+            host.functions.push(Function::new(binding, room));
         }
         Ok(host)
     }
@@ -127,9 +138,24 @@ impl UserFunctions for Host {
             RowError { reason: e.failure.reason(), message: format!("udf.{}: {}", function.name, cut(&e.message)) }
         })
     }
+
+    fn aggregate(&mut self, index: usize) -> Option<&mut dyn UserAggregate> {
+        self.aggregates.get_mut(&index).map(|a| a as &mut dyn UserAggregate)
+    }
 }
 
 impl Function {
+    fn new(binding: &FunctionBinding, room: usize) -> Function {
+        Function {
+            name: binding.name.clone(),
+            room,
+            export: binding.export,
+            stats: Arc::clone(&binding.stats),
+            breaker: Breaker::default(),
+            params: Vec::new(),
+        }
+    }
+
     fn call(&mut self, room: &mut Room, args: &[Value]) -> Result<Value, CallError> {
         let component = Arc::clone(&room.component);
         let Some(callable) = component.callable(self.export) else {
@@ -208,7 +234,7 @@ fn run(instance: &mut Instance, component: &Component, export: usize, params: &[
 }
 
 /// The value of a result; `err` of a `result` is the row's error.
-fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
+pub(super) fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
     let lifted = match (ty, val) {
         (Some(Wit::Result(ok, _)), Some(Val::Result(Ok(val)))) => convert::lift_arm(ok.as_deref(), val),
         (Some(Wit::Result(_, err)), Some(Val::Result(Err(val)))) => {
@@ -232,17 +258,17 @@ fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
     Ok(value)
 }
 
-fn conversion(message: String) -> CallError {
+pub(super) fn conversion(message: String) -> CallError {
     CallError { failure: Failure::Conversion, message }
 }
 
 /// The start of a message: guests word theirs at any length.
-fn cut(message: &str) -> &str {
+pub(super) fn cut(message: &str) -> &str {
     message.char_indices().nth(MESSAGE_CHARS_MAX).and_then(|(end, _)| message.get(..end)).unwrap_or(message)
 }
 
 /// Time since the first call of this function: pauses are measured, never dated.
-fn monotonic() -> Duration {
+pub(super) fn monotonic() -> Duration {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use wasmtime::component::{Func, Val};
+use wasmtime::component::{ComponentExportIndex, Func, Val};
 use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::component::Component;
@@ -21,7 +21,7 @@ use super::{Limits, UdfError};
 const START_TIMEOUT: Duration = Duration::from_secs(1);
 /// Calls after which an instance is replaced, so that a guest that leaks, or keeps what it should not, starts afresh.
 /// Making one costs 25 µs, so this is nothing a call.
-const RECYCLE_CALLS: u32 = 10_000;
+pub const RECYCLE_CALLS: u32 = 10_000;
 /// wasmtime's words when a result takes more than it may; it has no type for them.
 const RESULT_TOO_LARGE: &str = "fuel allocated for hostcalls";
 
@@ -64,6 +64,7 @@ impl State {
 
 pub struct Instance {
     store: Store<State>,
+    instance: wasmtime::component::Instance,
     /// by export of the component; `None` for those that no query can call
     funcs: Vec<Option<Func>>,
     calls: u32,
@@ -99,7 +100,7 @@ impl Instance {
         let funcs =
             component.exports().iter().map(|e| e.callable.is_ok().then(|| instance.get_func(&mut store, e.index)).flatten()).collect();
         let start_bytes = store.data().memory_bytes;
-        Ok(Instance { store, funcs, calls: 0, start_bytes })
+        Ok(Instance { store, instance, funcs, calls: 0, start_bytes })
     }
 
     /// Calls an export. `results` has as many places as it has results.
@@ -107,17 +108,35 @@ impl Instance {
     /// # Errors
     /// It traps, runs too long, or gives too much: the instance is lost.
     pub fn call(&mut self, component: &Component, export: usize, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
-        let Some(Some(func)) = self.funcs.get(export) else {
+        let Some(Some(func)) = self.funcs.get(export).copied() else {
             return Err(CallError { failure: Failure::Trap, message: "is no exported function".to_owned() });
         };
-        self.calls += 1;
+        self.run(component, |store| func.call(store.as_context_mut(), params, results))
+    }
+
+    /// Lets the guest run, with the limits of one call.
+    ///
+    /// # Errors
+    /// See [`Instance::call`].
+    pub fn run<T>(
+        &mut self,
+        component: &Component,
+        guest: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        self.calls = self.calls.saturating_add(1);
         self.store.data_mut().begin(component.limits().timeout);
         self.store.set_epoch_deadline(Ticker::ticks(component.limits().timeout / 2));
         let _ticking = component.engine().ticking();
-        match func.call(self.store.as_context_mut(), params, results) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(explain(self.store.data(), &error, component.limits().timeout)),
-        }
+        guest(&mut self.store).map_err(|error| explain(self.store.data(), &error, component.limits().timeout))
+    }
+
+    /// An exported function that is no export of its own, such as a method.
+    pub fn find(&mut self, index: ComponentExportIndex) -> Option<Func> {
+        self.instance.get_func(&mut self.store, index)
+    }
+
+    pub fn store(&self) -> &Store<State> {
+        &self.store
     }
 
     /// Linear memory held, all memories together.

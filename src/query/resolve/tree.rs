@@ -110,6 +110,7 @@ pub(super) fn rewrite_aggregate(aggregate: &Aggregate, f: &mut dyn FnMut(&Expr) 
     Aggregate {
         function: aggregate.function.clone(),
         argument: aggregate.argument.as_ref().map(|e| rewrite(e, f)),
+        user_args: all(&aggregate.user_args, f),
         distinct: aggregate.distinct,
         order_by: aggregate.order_by.iter().map(|(e, descending)| (rewrite(e, f), *descending)).collect(),
         span: aggregate.span,
@@ -124,7 +125,7 @@ pub(super) fn analytic_parts(call: &Analytic) -> Vec<&Expr> {
 
 /// The expressions of an aggregate.
 pub(super) fn aggregate_parts(aggregate: &Aggregate) -> Vec<&Expr> {
-    aggregate.argument.iter().chain(aggregate.order_by.iter().map(|(e, _)| e)).collect()
+    aggregate.argument.iter().chain(&aggregate.user_args).chain(aggregate.order_by.iter().map(|(e, _)| e)).collect()
 }
 
 /// When two slots stand for the same column.
