@@ -30,5 +30,7 @@ mod query_errors;
 mod score;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/uda.rs"]
+mod uda;
 #[path = "it/udf.rs"]
 mod udf;
