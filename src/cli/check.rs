@@ -58,8 +58,12 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
     for binding in &prepared.bindings {
         if let Some(signature) = binding.signature() {
             let params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name, p.shape)).collect();
-            let prefix = if binding.aggregate().is_some() { "uda" } else { "udf" };
-            out.push_str(&format!("  {prefix}.{}({})\n", binding.name, params.join(", ")));
+            let (prefix, time) = match binding.aggregate() {
+                Some(offers) if offers.time => ("uda", " = System.Timestamp()"),
+                Some(_) => ("uda", ""),
+                None => ("udf", ""),
+            };
+            out.push_str(&format!("  {prefix}.{}({}{time})\n", binding.name, params.join(", ")));
             out.push_str(&format!("    gives {}\n    WIT   {}\n", signature.result, signature.text));
         }
         out.push_str(&format!("    from  {}\n", shown(binding.component.path())));

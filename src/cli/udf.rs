@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::query::catalog::{Shape, Signature};
+use crate::query::catalog::{Offers, Shape, Signature};
 use crate::time::Timestamp;
 use crate::udf::{Component, Engine, FunctionBinding, Host, Limits, Origin, UdfError, UserFunctions as _, default_cache_dir, json};
 use crate::value::Value;
@@ -192,7 +192,7 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
         let _ = writeln!(out, "\n  {}", export.path());
         match &export.callable {
             Ok(callable) => {
-                let _ = writeln!(out, "    SQL  {}", sql(export.prefix(), &export.name, &callable.signature));
+                let _ = writeln!(out, "    SQL  {}", sql(export.prefix(), &export.name, &callable.signature, export.aggregate()));
                 let _ = writeln!(out, "    WIT  {}", callable.signature.text);
             }
             Err(reason) => {
@@ -204,9 +204,8 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
 }
 
 /// `udf.create_array(vendorid nvarchar(max)) -> array (nvarchar(max))`
-fn sql(prefix: &str, name: &str, signature: &Signature) -> String {
-    let params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name.replace('-', "_"), p.shape)).collect();
-    format!("{prefix}.{}({}) -> {}", name.replace('-', "_"), params.join(", "), signature.result)
+fn sql(prefix: &str, name: &str, signature: &Signature, offers: Option<Offers>) -> String {
+    format!("{prefix}.{}{}", name.replace('-', "_"), signature.sql(offers))
 }
 
 fn call_once(call: &Call) -> Result<String, Failed> {
@@ -238,7 +237,7 @@ fn check_count(name: &str, signature: &Signature, given: usize) -> Result<(), Fa
     }
     let takes = if least == most { most.to_string() } else { format!("{least} to {most}") };
     let arguments = if takes == "1" { "argument" } else { "arguments" };
-    Err(Failed::Usage(format!("{name} takes {takes} {arguments}, not {given}: {}", sql("udf", name, signature))))
+    Err(Failed::Usage(format!("{name} takes {takes} {arguments}, not {given}: {}", sql("udf", name, signature, None))))
 }
 
 #[cfg(feature = "compile")]

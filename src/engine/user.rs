@@ -80,11 +80,7 @@ impl Share {
 
     /// Lets the guest take a row. It is added by [`Share::add`], or taken back by [`Share::undo`].
     fn enter(&mut self, guest: &mut dyn UserAggregate, row: &[Value]) -> Result<(), RowError> {
-        let mut entered = self.live(guest).and_then(|live| guest.accumulate(&live, row));
-        if entered.as_ref().is_err_and(|e| e.reason == NO_MEMORY) {
-            self.live = None;
-            entered = self.live(guest).and_then(|live| guest.accumulate(&live, row));
-        }
+        let entered = with_memory(guest, |guest| self.live(guest).and_then(|live| guest.accumulate(&live, row)));
         self.ahead = entered.is_ok();
         if entered.is_err() {
             self.live = None;
@@ -100,16 +96,22 @@ impl Share {
 
     /// A row is part of the group from now on.
     pub(super) fn add(&mut self, row: &[Value]) {
+        self.push(row.into());
+    }
+
+    fn push(&mut self, row: Row) {
         if !std::mem::take(&mut self.ahead) {
             self.live = None;
         }
-        self.rows.push(row.into());
+        self.rows.push(row);
     }
 
     /// Appends the rows of a later share.
     pub(super) fn append(&mut self, later: &Share) {
         self.live = None;
         self.rows.extend(later.rows.iter().cloned());
+        // rows cannot be had of it any more: `Users::value` says so
+        self.saved = self.saved.take().or_else(|| later.saved.clone());
     }
 
     /// Lets rows up to `time` go: one by one where that is less work than making the group again.
@@ -168,6 +170,17 @@ impl Share {
     }
 }
 
+/// Does something again when there was no memory for it: the instance is gone, and with it what others had used up.
+fn with_memory<T>(
+    guest: &mut dyn UserAggregate,
+    mut act: impl FnMut(&mut dyn UserAggregate) -> Result<T, RowError>,
+) -> Result<T, RowError> {
+    match act(guest) {
+        Err(error) if error.reason == NO_MEMORY => act(guest),
+        outcome => outcome,
+    }
+}
+
 fn time_of(row: &Row) -> i64 {
     match row.first() {
         Some(Value::DateTime(time)) => time.ticks(),
@@ -191,6 +204,15 @@ fn merged(shares: &[Share], guest: &mut dyn UserAggregate) -> Result<Live, RowEr
         guest.merge(&whole, &part)?;
     }
     Ok(whole)
+}
+
+/// Panes were saved by a component that could merge them, and the one in its place cannot.
+fn unmergeable(plan: &Plan) -> RowError {
+    let message = format!(
+        "uda.{}: its open windows were saved by a component with `merge`, and this one has none; results come again with the windows that begin now",
+        plan.name
+    );
+    RowError { reason: "udf_error", message }
 }
 
 /// The user aggregates of one `GROUP BY`.
@@ -218,6 +240,8 @@ struct Call {
 #[derive(Debug)]
 struct Running {
     size: i64,
+    /// The window holds the same rows.
+    shared: bool,
     shares: FxHashMap<Box<[u8]>, Share>,
 }
 
@@ -233,12 +257,12 @@ impl Users {
             from = to;
         }
         let running = |window: &State, call: &Call| {
-            let size = match window {
-                State::Fixed(fixed) if fixed.has_panes() && !call.plan.offers.merge => fixed.size(),
-                State::Sliding(sliding) => sliding.size(),
+            let (size, shared) = match window {
+                State::Fixed(fixed) if fixed.has_panes() && !call.plan.offers.merge => (fixed.size(), true),
+                State::Sliding(sliding) => (sliding.size(), false),
                 State::Fixed(_) | State::Session(_) => return None,
             };
-            Some(Running { size, shares: FxHashMap::default() })
+            Some(Running { size, shared, shares: FxHashMap::default() })
         };
         let running = windows.iter().map(|(_, window)| calls.iter().map(|call| running(window, call)).collect()).collect();
         Users { calls, running, fresh: Vec::new() }
@@ -336,13 +360,17 @@ impl Users {
                 continue;
             }
             for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
+                if window.leaves(meta).is_none() {
+                    continue;
+                }
+                let share = window.group_mut(meta, row).and_then(|group| group.share_mut(call.place));
                 match running.get_mut(c).and_then(Option::as_mut) {
-                    Some(running) if window.leaves(meta).is_some() => running.of(&row.key).add(values),
-                    Some(_) => {}
+                    Some(running) => {
+                        let held = share.and_then(|share| share.rows.last().cloned());
+                        running.of(&row.key).push(held.unwrap_or_else(|| values.into()));
+                    }
                     None if call.plan.offers.save => {
-                        if let (Some(share), Ok(guest)) =
-                            (window.group_mut(meta, row).and_then(|group| group.share_mut(call.place)), env.guest(&call.plan))
-                        {
+                        if let (Some(share), Ok(guest)) = (share, env.guest(&call.plan)) {
                             share.save(guest);
                         }
                     }
@@ -376,13 +404,15 @@ impl Users {
                     let share = running.of(&key);
                     share.expire(guest, call.plan.offers.deaccumulate, end.saturating_sub(size));
                     let content = shares.first().map(|s| s.rows.as_slice()).unwrap_or_default();
+                    if shares.iter().any(|s| s.saved.is_some()) {
+                        return Err(unmergeable(&call.plan));
+                    }
                     if share.rows != content {
                         *share = Share { rows: content.to_vec(), ..Share::default() };
                     }
-                    let live = share.live(guest)?;
-                    guest.compute(&live)
+                    with_memory(guest, |guest| share.live(guest).and_then(|live| guest.compute(&live)))
                 }
-                None => value_of(shares, guest),
+                None => with_memory(guest, |guest| value_of(shares, guest)),
             }
         });
         match value {
@@ -403,7 +433,7 @@ impl Users {
                     State::Fixed(fixed) => {
                         for (key, group) in fixed.groups() {
                             let shares = group.shares(call.place);
-                            shares.iter().for_each(|share| running.of(key).append(share));
+                            shares.iter().for_each(|share| running.of(key).rows.extend(share.rows.iter().cloned()));
                         }
                     }
                     State::Sliding(sliding) => {
@@ -429,8 +459,11 @@ impl Users {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let shares = self.running.iter().flatten().flatten().flat_map(|running| &running.shares);
-        shares.map(|(key, share)| key.len() + share.bytes()).sum()
+        let bytes = |running: &Running| {
+            let of_share = |share: &Share| if running.shared { size_of::<Row>() * share.rows.len() } else { share.bytes() };
+            running.shares.iter().map(|(key, share)| key.len() + size_of::<Share>() + of_share(share)).sum::<usize>()
+        };
+        self.running.iter().flatten().flatten().map(bytes).sum()
     }
 }
 

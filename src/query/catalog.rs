@@ -164,6 +164,18 @@ impl fmt::Display for Shape {
     }
 }
 
+impl Signature {
+    /// The parameters and the result as a query sees them: `(x float, at datetime = System.Timestamp()) -> float`.
+    pub fn sql(&self, offers: Option<Offers>) -> String {
+        let param = |p: &Param| format!("{} {}", p.name.replace('-', "_"), p.shape);
+        let mut params: Vec<String> = self.params.iter().map(param).collect();
+        if let (Some(Offers { time: true, .. }), Some(last)) = (offers, params.last_mut()) {
+            last.push_str(" = System.Timestamp()");
+        }
+        format!("({}) -> {}", params.join(", "), self.result)
+    }
+}
+
 impl FunctionDef {
     /// What stands before its name in a query.
     pub fn prefix(&self) -> &'static str {

@@ -16,6 +16,7 @@ use wasmtime::component::{Func, ResourceAny, TypedFunc, Val};
 use wasmtime::{AsContext, AsContextMut};
 
 use self::resource::{Method, Resource};
+use super::UserAggregate;
 use super::breaker::Breaker;
 use super::component::Component;
 use super::convert;
@@ -23,7 +24,6 @@ use super::host::{FunctionBinding, conversion, cut, monotonic, result};
 use super::instance::{CallError, Instance, RECYCLE_CALLS};
 use super::stats::{Failure, Stats};
 use super::wit::{FuncType, Wit};
-use super::UserAggregate;
 use crate::query::builtins::RowError;
 use crate::value::Value;
 
@@ -31,7 +31,7 @@ use crate::value::Value;
 /// ago are let go and made again when they are needed.
 const LIVE_MAX: usize = 4096;
 
-/// A group's resource. When the last clone is dropped, the resource is too, before the aggregate's next call.
+/// A group's resource. When the last clone is dropped, the resource is too, before the aggregate's next group begins.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<Handle>);
 
@@ -278,7 +278,7 @@ impl UserAggregate for Aggregate {
             a.move_in()?;
             let resource = match saved {
                 Some(bytes) => {
-                    let (_, restore) = a.home()?.save.clone().ok_or_else(|| lacks("restore"))?;
+                    let (_, restore) = a.home()?.save.ok_or_else(|| lacks("restore"))?;
                     a.guest(|store| restore.call(store.as_context_mut(), (bytes.to_vec(),)).map(|(r,)| r))?
                 }
                 None => {
@@ -347,7 +347,7 @@ impl UserAggregate for Aggregate {
     fn save(&mut self, live: &Live) -> Result<Vec<u8>, RowError> {
         self.told(|a| {
             let resource = a.resource(live)?;
-            let (save, _) = a.home()?.save.clone().ok_or_else(|| lacks("save"))?;
+            let (save, _) = a.home()?.save.ok_or_else(|| lacks("save"))?;
             a.guest(|store| save.call(store.as_context_mut(), (resource,)).map(|(bytes,)| bytes))
         })
     }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
-use super::engine::Engine;
 use super::aggregate::resource::{self, Resource};
+use super::engine::Engine;
 use super::imports::{self, Refused};
 use super::instance::State;
 use super::wit::FuncType;

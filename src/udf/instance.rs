@@ -118,11 +118,7 @@ impl Instance {
     ///
     /// # Errors
     /// See [`Instance::call`].
-    pub fn run<T>(
-        &mut self,
-        component: &Component,
-        guest: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
-    ) -> Result<T, CallError> {
+    pub fn run<T>(&mut self, component: &Component, guest: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>) -> Result<T, CallError> {
         self.calls = self.calls.saturating_add(1);
         self.store.data_mut().begin(component.limits().timeout);
         self.store.set_epoch_deadline(Ticker::ticks(component.limits().timeout / 2));

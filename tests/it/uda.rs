@@ -75,7 +75,11 @@ impl Run {
         // counters of its own
         bindings.iter_mut().for_each(|b| b.stats = Arc::default());
         let policies = TimePolicies { late_tolerance: Some(1000 * TICKS_PER_SECOND), ..TimePolicies::default() };
-        Run { part: plan.statements[0].parts[0].clone(), bindings, options: ExecutorOptions { on_error, policies, ..ExecutorOptions::default() } }
+        Run {
+            part: plan.statements[0].parts[0].clone(),
+            bindings,
+            options: ExecutorOptions { on_error, policies, ..ExecutorOptions::default() },
+        }
     }
 
     fn executor(&self) -> Executor {
@@ -201,13 +205,13 @@ fn query(select: &str, window: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     /// Whatever a resource offers, it is given the rows of its window in their order and no others, in every kind of
     /// window, for any cut of the input and after any restart.
     #[test]
     fn an_aggregate_sees_the_rows_of_its_window(window in 0..WINDOWS.len(), sent in sent(0..100), cuts in cuts()) {
-        let select = "COUNT(v) AS n, uda.trail(v) AS a, uda.saving_trail(v) AS b, uda.reversing_trail(v) AS c, uda.merging_trail(v) AS d, uda.full_trail(v) AS e, \
+        let select = "COUNT(v) AS n, uda.trail(v) AS a, uda.saving_trail(v) AS b, uda.reversing_trail(v) AS c, uda.merging_trail(v) AS d, uda.full_trail(v) AS e, uda.stubbornTrail(v) AS g, \
             Collect(v) AS f, uda.weightedMean(v, w) AS m, SUM(v * w) AS s, SUM(CASE WHEN v IS NULL THEN 0 ELSE w END) AS w, uda.timeSpan() AS span, COUNT(*) AS rows";
         let run = Run::new(&query(select, WINDOWS[window]), OnError::Stop);
         let events = raw(&sent);
@@ -216,7 +220,7 @@ proptest! {
         for line in &whole {
             let row = fields(line);
             let values: Vec<&Json> = row["f"].as_array().unwrap().iter().filter(|v| !v.is_null()).collect();
-            for column in ["a", "b", "c", "d", "e"] {
+            for column in ["a", "b", "c", "d", "e", "g"] {
                 prop_assert_eq!(row[column].as_array().unwrap().iter().collect::<Vec<_>>(), values.clone(), "{} of {}", column, line);
             }
             let mean = if values.is_empty() { None } else { Some(row["s"].as_f64().unwrap() / row["w"].as_f64().unwrap()) };
@@ -332,6 +336,28 @@ fn an_instance_is_replaced_inside_a_window() {
 }
 
 #[test]
+fn groups_that_fill_the_memory_of_an_instance_together_are_no_errors() {
+    let limits = Limits { memory_bytes: (1 << 20) + (1 << 19), timeout: Duration::from_secs(10), ..Limits::default() };
+    let small = Arc::new(Component::load(&ENGINE, &component("trails"), limits).unwrap());
+    for name in ["trail", "full_trail"] {
+        let run = Run::with(
+            std::slice::from_ref(&small),
+            &query(&format!("k, uda.{name}(v) AS a"), "k, TumblingWindow(second, 50)"),
+            OnError::Stop,
+        );
+        let events: Vec<_> = (0..54_000).map(|i| event(1 + i / 200, &format!("\"k\":{},\"v\":{i}", i / 600))).collect();
+        let emitted = run.all(&events);
+        assert_eq!(emitted.rows.batch.len(), 90, "{:?}", emitted.stopped);
+        for line in lines(&emitted) {
+            let row = fields(&line);
+            let k = row["k"].as_i64().unwrap();
+            assert_eq!(row["a"], Json::from((0..600).map(|i| 600 * k + i).collect::<Vec<_>>()));
+        }
+        assert!(run.failures(&name.replace('_', "-"), "udf_memory") > 0, "{name}");
+    }
+}
+
+#[test]
 fn more_groups_than_live_at_a_time() {
     let run = Run::new(&query("k, uda.trail(v) AS a, uda.fullTrail(v) AS b", "k, TumblingWindow(second, 50)"), OnError::Stop);
     let events: Vec<_> = (0..15_000).map(|i| event(1 + i / 100, &format!("\"k\":{},\"v\":{i}", i % 5000))).collect();
@@ -358,7 +384,10 @@ fn rows_that_leave_one_by_one_save_the_work_of_starting_anew() {
 #[test]
 fn values_of_any_type_and_events_as_a_whole() {
     let run = Run::new(
-        &query("uda.anyTrail(v) AS a, uda.anyTrail(a) AS whole, uda.timeSpan() AS own, uda.timeSpan(u) AS other", "TumblingWindow(second, 5)"),
+        &query(
+            "uda.anyTrail(v) AS a, uda.anyTrail(a) AS whole, uda.timeSpan() AS own, uda.timeSpan(u) AS other",
+            "TumblingWindow(second, 5)",
+        ),
         OnError::Stop,
     );
     let events: Vec<_> = ["1", "2.5", "\"x\"", "null", "[1,{\"y\":null}]"]
@@ -394,7 +423,9 @@ fn drawn(query: &str, expected: &Expect) {
 #[test]
 fn mistakes_in_a_query_are_told_with_both_sides() {
     let grouped = |call: &str| format!("SELECT {call} AS m FROM a GROUP BY TumblingWindow(second, 5)");
-    drawn(&grouped("uda.weightedMean(v)"), &expect![[r#"
+    drawn(
+        &grouped("uda.weightedMean(v)"),
+        &expect![[r#"
         error: `uda.weightedMean` takes 2 arguments
           --> mean.asaql:1:8
            |
@@ -402,8 +433,11 @@ fn mistakes_in_a_query_are_told_with_both_sides() {
            |        ^^^^^^^^^^^^^^^^^^^ 1 given
            = note: the call: uda.weightedMean(any)
            = note: the aggregate: resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; deaccumulate; merge; save; restore }
-    "#]]);
-    drawn(&grouped("uda.timeSpan(t, t)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.timeSpan(t, t)"),
+        &expect![[r#"
         error: `uda.timeSpan` takes 0 to 1 argument
           --> mean.asaql:1:8
            |
@@ -411,8 +445,11 @@ fn mistakes_in_a_query_are_told_with_both_sides() {
            |        ^^^^^^^^^^^^^^^^^^ 2 given
            = note: the call: uda.timeSpan(any, any)
            = note: the aggregate: resource time-span { accumulate: func(at: datetime); compute: func() -> option<s64> }
-    "#]]);
-    drawn(&grouped("uda.weightedMean(v, 'x')"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.weightedMean(v, 'x')"),
+        &expect![[r#"
         error: `weight` of `uda.weightedMean` cannot take this argument
           --> mean.asaql:1:28
            |
@@ -421,95 +458,129 @@ fn mistakes_in_a_query_are_told_with_both_sides() {
            = note: the call: uda.weightedMean(any, nvarchar(max))
            = note: the aggregate: resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; deaccumulate; merge; save; restore }
            = help: `weight` takes float
-    "#]]);
-    drawn(&grouped("udf.weightedMean(v, w)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("udf.weightedMean(v, w)"),
+        &expect![[r#"
         error: `weightedMean` is an aggregate
           --> mean.asaql:1:8
            |
          1 | SELECT udf.weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^^^^^^^^^^^^ it takes the rows of a window
            = help: write `uda.weightedMean(…)`, with a window in GROUP BY
-    "#]]);
-    drawn(&grouped("weightedMean(v, w)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("weightedMean(v, w)"),
+        &expect![[r#"
         error: unknown function `weightedMean`
           --> mean.asaql:1:8
            |
          1 | SELECT weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^^^^^^^^ no such function
            = help: user functions have a prefix: write `uda.weightedMean(…)`
-    "#]]);
-    drawn(&grouped("my.weightedMean(v, w)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("my.weightedMean(v, w)"),
+        &expect![[r#"
         error: unknown function `my.weightedMean`
           --> mean.asaql:1:8
            |
          1 | SELECT my.weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^^^^^^^^^^^ user aggregates have the prefix `uda`
            = help: write `uda.weightedMean(…)`
-    "#]]);
-    drawn(&grouped("uda.weightMean(v, w)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.weightMean(v, w)"),
+        &expect![[r#"
         error: unknown aggregate `uda.weightMean`
           --> mean.asaql:1:8
            |
          1 | SELECT uda.weightMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^^^^^^^^^^ not an aggregate of this job
            = help: did you mean `weighted-mean`?
-    "#]]);
-    drawn(&grouped("uda.avg(v)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.avg(v)"),
+        &expect![[r#"
         error: unknown aggregate `uda.avg`
           --> mean.asaql:1:8
            |
          1 | SELECT uda.avg(v) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^ a function of the language takes no prefix
            = help: write `avg(…)`
-    "#]]);
-    drawn(&grouped("uda.trail(*)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.trail(*)"),
+        &expect![[r#"
         error: `uda.trail` takes no `*`
           --> mean.asaql:1:8
            |
          1 | SELECT uda.trail(*) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^^ expected values
            = help: the name of the input stands for the whole event: `uda.name(input)`
-    "#]]);
-    drawn(&grouped("uda.trail(DISTINCT v)"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.trail(DISTINCT v)"),
+        &expect![[r#"
         error: DISTINCT in `uda.trail`
           --> mean.asaql:1:8
            |
          1 | SELECT uda.trail(DISTINCT v) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^^^^^^^^^^^ DISTINCT stands in COUNT only
            = help: remove repeats in a step before: group by the columns and System.Timestamp()
-    "#]]);
-    drawn(&grouped("uda.trail(v) OVER (LIMIT DURATION(second, 5))"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("uda.trail(v) OVER (LIMIT DURATION(second, 5))"),
+        &expect![[r#"
         error: `uda.trail` takes no OVER
           --> mean.asaql:1:21
            |
          1 | SELECT uda.trail(v) OVER (LIMIT DURATION(second, 5)) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |                     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ a user aggregate has the rows of a window, and no other form
            = help: group with a window; `SlidingWindow(second, 10)` looks back from each row
-    "#]]);
-    drawn(&grouped("SUM(uda.weightedMean(v, w))"), &expect![[r#"
+    "#]],
+    );
+    drawn(
+        &grouped("SUM(uda.weightedMean(v, w))"),
+        &expect![[r#"
         error: the aggregate `uda.weightedMean` inside an aggregate
           --> mean.asaql:1:12
            |
          1 | SELECT SUM(uda.weightedMean(v, w)) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |            ^^^^^^^^^^^^^^^^^^^^^^ one value of many is no input for another
            = help: compute it in a step and use the column here
-    "#]]);
-    drawn("SELECT uda.trail(v) AS m FROM a", &expect![[r#"
+    "#]],
+    );
+    drawn(
+        "SELECT uda.trail(v) AS m FROM a",
+        &expect![[r#"
         error: the aggregate `uda.trail` needs a GROUP BY with a window
           --> mean.asaql:1:8
            |
          1 | SELECT uda.trail(v) AS m FROM a
            |        ^^^^^^^^^^^^ over which rows?
            = help: add `GROUP BY TumblingWindow(second, 10)`, or another window, and `uda.trail` has the rows of that window
-    "#]]);
-    drawn("SELECT v FROM a WHERE uda.trail(v) IS NOT NULL", &expect![[r#"
+    "#]],
+    );
+    drawn(
+        "SELECT v FROM a WHERE uda.trail(v) IS NOT NULL",
+        &expect![[r#"
         error: the aggregate `uda.trail` inside WHERE
           --> mean.asaql:1:23
            |
          1 | SELECT v FROM a WHERE uda.trail(v) IS NOT NULL
            |                       ^^^^^^^^^^^^ WHERE sees single rows, before they are grouped
            = help: put the condition in HAVING
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -525,7 +596,8 @@ fn a_function_is_no_aggregate() {
          1 | SELECT uda.half(v) AS m FROM a GROUP BY TumblingWindow(second, 5)
            |        ^^^^^^^^^^^ a function of single rows
            = help: write `udf.half(…)`
-    "#]].assert_eq(&drawn);
+    "#]]
+    .assert_eq(&drawn);
 }
 
 /// Members of a resource `r`: name, type, and the core type that it is lifted from.
@@ -541,8 +613,10 @@ const RESTORE: Member = ("[static]r.restore", "(param \"state\" (list u8)) (resu
 fn refused(members: &[Member]) -> String {
     let funcs: String = members.iter().map(|(name, _, core)| format!("(func (export \"{name}\") {core} unreachable)")).collect();
     let options = "(memory $i \"m\") (realloc (func $i \"realloc\"))";
-    let lifts: String =
-        members.iter().map(|(name, ty, _)| format!("(func (export \"{name}\") {ty} (canon lift (core func $i \"{name}\") {options}))")).collect();
+    let lifts: String = members
+        .iter()
+        .map(|(name, ty, _)| format!("(func (export \"{name}\") {ty} (canon lift (core func $i \"{name}\") {options}))"))
+        .collect();
     let text = format!(
         "(component (type $r' (resource (rep i32))) (export $r \"r\" (type $r'))
             (core module $m (memory (export \"m\") 1)
@@ -589,7 +663,12 @@ fn resources_of_another_form_are_refused_with_the_reason() {
             "its compute has another form than `compute: func() -> T`",
         ),
         (
-            &[NEW, ACCUMULATE, COMPUTE, method("[method]r.deaccumulate", "(param \"self\" (borrow $r)) (param \"x\" s64)", "(param i32 i64)")],
+            &[
+                NEW,
+                ACCUMULATE,
+                COMPUTE,
+                method("[method]r.deaccumulate", "(param \"self\" (borrow $r)) (param \"x\" s64)", "(param i32 i64)"),
+            ],
             "its `deaccumulate` takes other values than `accumulate`",
         ),
         (
@@ -669,10 +748,14 @@ fn check_and_eval_and_udf_show_aggregates() {
             from  trails.wasm
     "#]].assert_eq(out.split("\nnote:").next().unwrap());
 
-    let rides: String = (0..4).map(|n| format!("{{\"t\":\"2024-01-01T00:10:0{n}Z\",\"k\":1,\"n\":{n},\"fare\":{n},\"distance\":2}}\n")).collect();
+    let rides: String =
+        (0..4).map(|n| format!("{{\"t\":\"2024-01-01T00:10:0{n}Z\",\"k\":1,\"n\":{n},\"fare\":{n},\"distance\":2}}\n")).collect();
     write(dir.path(), "rides.jsonl", &rides);
     let (code, out, err) = run(&["eval", "means.asaql", "--input", "rides=rides.jsonl", "--job", "job.toml"]);
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "{\"output\":\"means\",\"row\":{\"k\":1,\"m\":1.5,\"path\":[0,1,2,3],\"n\":4}}\n", ""));
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "{\"output\":\"means\",\"row\":{\"k\":1,\"m\":1.5,\"path\":[0,1,2,3],\"n\":4}}\n", "")
+    );
 
     let (code, _, err) = run(&["udf", "call", "weighted_mean.wasm", "weightedMean", "1", "2"]);
     assert_eq!(code, 2);

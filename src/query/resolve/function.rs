@@ -123,13 +123,7 @@ impl Core<'_, '_> {
     }
 
     /// What is wrong between a call and the types of the component, both shown.
-    pub(super) fn mismatch(
-        &self,
-        user: &User<'_>,
-        args: &[&crate::query::ast::Expr],
-        bound: &[Expr],
-        span: Span,
-    ) -> Option<Diagnostic> {
+    pub(super) fn mismatch(&self, user: &User<'_>, args: &[&crate::query::ast::Expr], bound: &[Expr], span: Span) -> Option<Diagnostic> {
         let types: Vec<String> =
             bound.iter().map(|e| self.binder.type_of(e).map_or_else(|| "any".to_owned(), |ty| ty.to_string())).collect();
         let both = |problem: Diagnostic| {

@@ -157,6 +157,36 @@ impl trails::GuestFullTrail for FullTrail {
     }
 }
 
+#[derive(Default)]
+struct StubbornTrail(Values);
+
+impl trails::GuestStubbornTrail for StubbornTrail {
+    fn new() -> StubbornTrail {
+        StubbornTrail::default()
+    }
+
+    fn accumulate(&self, x: i64) {
+        self.0.enter(x);
+    }
+
+    fn deaccumulate(&self, x: i64) -> Result<(), String> {
+        assert!(x % 2 == 0);
+        Err("not this one".to_owned())
+    }
+
+    fn compute(&self) -> Vec<i64> {
+        self.0.all()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        panic!("there is no saving")
+    }
+
+    fn restore(_: Vec<u8>) -> trails::StubbornTrail {
+        panic!("there is nothing to restore")
+    }
+}
+
 /// Rows that this instance was given by fragile trails.
 static ROWS: AtomicI64 = AtomicI64::new(0);
 
@@ -285,6 +315,7 @@ impl trails::Guest for Component {
     type ReversingTrail = ReversingTrail;
     type MergingTrail = MergingTrail;
     type FullTrail = FullTrail;
+    type StubbornTrail = StubbornTrail;
     type FragileTrail = FragileTrail;
     type BrittleTrail = BrittleTrail;
     type TimeSpan = TimeSpan;
