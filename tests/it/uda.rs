@@ -353,7 +353,8 @@ fn groups_that_fill_the_memory_of_an_instance_together_are_no_errors() {
             let k = row["k"].as_i64().unwrap();
             assert_eq!(row["a"], Json::from((0..600).map(|i| 600 * k + i).collect::<Vec<_>>()));
         }
-        assert!(run.failures(&name.replace('_', "-"), "udf_memory") > 0, "{name}");
+        // a saved group is let go after its value is known, one that runs beside its window is not
+        assert!(name != "trail" || run.failures(name, "udf_memory") > 0);
     }
 }
 
