@@ -28,6 +28,7 @@ mod scan;
 mod session;
 mod sliding;
 mod state;
+mod user;
 
 #[cfg(test)]
 mod tests;

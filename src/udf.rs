@@ -1,4 +1,5 @@
-//! User functions: every exported function of a WebAssembly component, or of a core module, is an SQL function.
+//! User functions: every exported function of a WebAssembly component, or of a core module, is an SQL function, and every
+//! exported resource of the right form an aggregate.
 //!
 //! In: component files and rows' values. Out: signatures for the query's catalog, and results. Invariant: whatever a guest
 //! does ends as a value or as a row error; it ends neither the process nor another function. Not here: what a query may
@@ -6,9 +7,10 @@
 //!
 //! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
 //! file, `core_module` one that is no component, `imports` what it asks for, `grants` what it may be given of that,
-//! `instance` one store, `breaker` the pause after repeated traps, `host` all of it for
-//! one executor, `build` the way from a core module to a component.
+//! `instance` one store, `breaker` the pause after repeated traps, `aggregate` the groups that live as resources, `host`
+//! all of it for one executor, `build` the way from a core module to a component.
 
+mod aggregate;
 mod breaker;
 #[cfg(feature = "udf-build")]
 pub mod build;
@@ -36,6 +38,7 @@ use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::Damaged;
 
+pub use aggregate::Live;
 pub use cache::default_dir as default_cache_dir;
 pub use component::{Callable, Component, Export, Origin};
 pub use engine::Engine;
@@ -70,6 +73,65 @@ pub trait UserFunctions: Send {
 
     /// A new version of a reference table, for calls from now on.
     fn set_reference(&mut self, _name: &str, _table: &Arc<Vec<Value>>) {}
+    /// The aggregate of this index; `None` when it is a function.
+    fn aggregate(&mut self, index: usize) -> Option<&mut dyn UserAggregate> {
+        let _ = index;
+        None
+    }
+}
+
+/// What an executor asks of a user aggregate. A group lives as a resource for as long as that is convenient: whoever
+/// asks knows what the group is made of and makes it again. Rows begin with their event time; the arguments of the call
+/// follow. After an error the group is let go, for nobody knows what the guest has done to it.
+pub trait UserAggregate {
+    /// The chance to replace an instance that was used for long. Elsewhere groups end by failed calls, by `begin` when
+    /// there are too many, and when the last clone of their [`Live`] is dropped.
+    fn refresh(&mut self);
+
+    /// Whether the group still lives.
+    fn is_live(&self, live: &Live) -> bool;
+
+    /// A new group: as saved, or without rows.
+    ///
+    /// # Errors
+    /// As all of these: the row's error; its reason is one of [`Failure`]'s words.
+    fn begin(&mut self, saved: Option<&[u8]>) -> Result<Live, RowError>;
+
+    /// A row enters, later than those held.
+    ///
+    /// # Errors
+    /// See [`UserAggregate::begin`].
+    fn accumulate(&mut self, live: &Live, row: &[Value]) -> Result<(), RowError>;
+
+    /// Rows enter that had entered the group before.
+    ///
+    /// # Errors
+    /// See [`UserAggregate::begin`].
+    fn repeat(&mut self, live: &Live, rows: &mut dyn Iterator<Item = &[Value]>) -> Result<(), RowError>;
+
+    /// The oldest row leaves.
+    ///
+    /// # Errors
+    /// See [`UserAggregate::begin`].
+    fn deaccumulate(&mut self, live: &Live, row: &[Value]) -> Result<(), RowError>;
+
+    /// The rows of `later` enter; it stays as it is.
+    ///
+    /// # Errors
+    /// See [`UserAggregate::begin`].
+    fn merge(&mut self, live: &Live, later: &Live) -> Result<(), RowError>;
+
+    /// The group's value.
+    ///
+    /// # Errors
+    /// See [`UserAggregate::begin`].
+    fn compute(&mut self, live: &Live) -> Result<Value, RowError>;
+
+    /// What [`UserAggregate::begin`] makes the same group of.
+    ///
+    /// # Errors
+    /// See [`UserAggregate::begin`].
+    fn save(&mut self, live: &Live) -> Result<Vec<u8>, RowError>;
 }
 
 /// What a component may use. Units are in the names; all are on by default.

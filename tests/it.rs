@@ -32,6 +32,8 @@ mod reference;
 mod score;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/uda.rs"]
+mod uda;
 #[path = "it/udf.rs"]
 mod udf;
 #[path = "it/udf_grants.rs"]

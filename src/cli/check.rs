@@ -64,7 +64,12 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
     for binding in &prepared.bindings {
         if let Some(signature) = binding.signature() {
             let params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name, p.shape)).collect();
-            out.push_str(&format!("  udf.{}({})\n", binding.name, params.join(", ")));
+            let (prefix, time) = match binding.aggregate() {
+                Some(offers) if offers.time => ("uda", " = System.Timestamp()"),
+                Some(_) => ("uda", ""),
+                None => ("udf", ""),
+            };
+            out.push_str(&format!("  {prefix}.{}({}{time})\n", binding.name, params.join(", ")));
             out.push_str(&format!("    gives {}\n    WIT   {}\n", signature.result, signature.text));
         }
         out.push_str(&format!("    from  {}\n", shown(binding.component.path())));

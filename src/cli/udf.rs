@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
 
-use crate::query::catalog::{Shape, Signature};
+use crate::query::catalog::{Offers, Shape, Signature};
 use crate::time::{Clock, Timestamp};
 use crate::udf::{
     Component, Engine, FunctionBinding, Grant, Grants, Host, Limits, Origin, StateLimits, UdfError, UserFunctions as _, default_cache_dir,
@@ -25,7 +25,7 @@ pub enum UdfCommand {
     /// Make a component from a core module, or from a Rust crate
     #[cfg(feature = "udf-build")]
     Build(Build),
-    /// Show the functions of a component: SQL and WIT signatures, imports, size, digest
+    /// Show the functions and aggregates of a component: SQL and WIT signatures, imports, size, digest
     Inspect(Inspect),
     /// Call a function once and print its result as JSON
     Call(Call),
@@ -236,7 +236,7 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
         let _ = writeln!(out, "\n  {}", export.path());
         match &export.callable {
             Ok(callable) => {
-                let _ = writeln!(out, "    SQL  {}", sql(&export.name, &callable.signature));
+                let _ = writeln!(out, "    SQL  {}", sql(export.prefix(), &export.name, &callable.signature, export.aggregate()));
                 let _ = writeln!(out, "    {:<4} {}", component.kind(), callable.signature.text);
             }
             Err(reason) => {
@@ -269,16 +269,21 @@ fn imports(component: &Component) -> Vec<String> {
 }
 
 /// `udf.create_array(vendorid nvarchar(max)) -> array (nvarchar(max))`
-fn sql(name: &str, signature: &Signature) -> String {
-    let mut params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name.replace('-', "_"), p.shape)).collect();
-    params.extend(signature.rest.as_ref().map(|shape| format!("{shape} …")));
-    format!("udf.{}({}) -> {}", name.replace('-', "_"), params.join(", "), signature.result)
+fn sql(prefix: &str, name: &str, signature: &Signature, offers: Option<Offers>) -> String {
+    format!("{prefix}.{}{}", name.replace('-', "_"), signature.sql(offers))
 }
 
 fn call_once(call: &Call) -> Result<String, Failed> {
     let component = Arc::new(Component::load(&call.setup.engine()?, &call.file, call.setup.limits())?);
     let export = component.find(&call.export)?;
     let binding = FunctionBinding::new(component, export, call.export.clone()).granting(call.grants());
+    if binding.aggregate().is_some() {
+        let text = format!(
+            "{0} is an aggregate, which takes the rows of a window; try it with `forebay eval QUERY --input NAME=FILE --job JOB` and `uda.{0}(…)`",
+            call.export
+        );
+        return Err(Failed::Usage(text));
+    }
     if let Some(signature) = binding.signature() {
         check_count(&call.export, signature, call.args.len())?;
     }
@@ -330,7 +335,7 @@ fn check_count(name: &str, signature: &Signature, given: usize) -> Result<(), Fa
     }
     let takes = if least == most { most.to_string() } else { format!("{least} to {most}") };
     let arguments = if takes == "1" { "argument" } else { "arguments" };
-    Err(Failed::Usage(format!("{name} takes {takes} {arguments}, not {given}: {}", sql(name, signature))))
+    Err(Failed::Usage(format!("{name} takes {takes} {arguments}, not {given}: {}", sql("udf", name, signature, None))))
 }
 
 #[cfg(feature = "compile")]

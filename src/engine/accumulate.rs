@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::key::put_key;
 use super::state::{put_values, read_values};
+use super::user::Share;
 use crate::query::builtins::RowError;
 use crate::query::plan::{Aggregate, AggregateFunction};
 use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes, put_signed, put_varint};
@@ -41,6 +42,8 @@ pub(super) enum Acc {
     Top(Vec<(Vec<Value>, Value)>),
     /// Distinct values by their key bytes, which also gives them an order.
     Distinct(BTreeMap<Vec<u8>, Value>),
+    /// What a user aggregate is made of: one share, or more in time order where shares can be merged.
+    User(Vec<Share>),
 }
 
 /// Floats from here on, 2^960, are summed shrunk: of those below, 2^64 sum up to a finite float.
@@ -52,15 +55,21 @@ const SHRINK: f64 = f64::from_bits((1023 - 64) << 52);
 /// In place of `floats_seen` where the sum of huge floats follows, which is nearly never.
 const SUM_WITH_HUGE: u8 = 2;
 
-/// How many values a row gives an aggregate: the argument and its order keys.
+/// How many values a row gives an aggregate: the argument and its order keys; a user aggregate the event time (NULL: the
+/// row is left out) and the arguments.
 pub(super) fn arity(aggregate: &Aggregate) -> usize {
-    1 + aggregate.order_by.len()
+    1 + aggregate.order_by.len() + aggregate.user_args.len()
 }
 
 /// Whether its state grows with the rows.
 pub(super) fn grows(aggregate: &Aggregate) -> bool {
     use AggregateFunction::*;
-    aggregate.distinct || matches!(aggregate.function, Collect | PercentileCont { .. } | PercentileDisc { .. })
+    match &aggregate.function {
+        Collect | PercentileCont { .. } | PercentileDisc { .. } => true,
+        // what cannot be saved is made again from its rows
+        User(user) => !user.offers.save,
+        _ => aggregate.distinct,
+    }
 }
 
 /// Makes an argument what the function computes with.
@@ -71,7 +80,7 @@ pub(super) fn prepare(function: &AggregateFunction, value: Value) -> Result<Valu
     use AggregateFunction::*;
     let name = name(function);
     match function {
-        Count | Collect | CollectTop { .. } | TopOne => Ok(value),
+        Count | Collect | CollectTop { .. } | TopOne | User(_) => Ok(value),
         Min { text: true } | Max { text: true } => match value {
             Value::Null | Value::Text(_) => Ok(value),
             other => Err(wrong_type(name, &other)),
@@ -107,6 +116,7 @@ fn name(function: &AggregateFunction) -> &'static str {
         TopOne => "TopOne",
         PercentileCont { .. } => "PERCENTILE_CONT",
         PercentileDisc { .. } => "PERCENTILE_DISC",
+        User(_) => "a user aggregate",
     }
 }
 
@@ -145,6 +155,7 @@ impl Acc {
             StDev | StDevP | Var | VarP => Acc::Moments { count: 0, mean: 0.0, squares: 0.0 },
             Collect | PercentileCont { .. } | PercentileDisc { .. } => Acc::Values(Vec::new()),
             CollectTop { .. } | TopOne => Acc::Top(Vec::new()),
+            User(_) => Acc::User(vec![Share::default()]),
         }
     }
 
@@ -183,6 +194,7 @@ impl Acc {
                 }
             }
             Acc::Top(best) => keep_top(aggregate, best, order.to_vec(), value.clone()),
+            Acc::User(shares) => shares.last_mut().into_iter().for_each(|share| share.add(values)),
             Acc::Distinct(seen) => {
                 let mut key = Vec::new();
                 put_key(&mut key, value);
@@ -221,6 +233,10 @@ impl Acc {
                     seen.entry(key.clone()).or_insert_with(|| value.clone());
                 }
             }
+            (Acc::User(shares), Acc::User(more)) => match &aggregate.function {
+                AggregateFunction::User(user) if user.offers.merge => shares.extend_from_slice(more),
+                _ => shares.last_mut().into_iter().for_each(|share| more.iter().for_each(|later| share.append(later))),
+            },
             _ => {}
         }
     }
@@ -260,6 +276,8 @@ impl Acc {
                 TopOne => shallow(aggregate, best.first().map(|(_, value)| value.clone()).unwrap_or_default())?,
                 _ => shallow(aggregate, Value::array(best.iter().zip(1i64..).map(|((_, v), rank)| ranked(rank, v)).collect()))?,
             },
+            // `Users::value` asks the guest
+            Acc::User(_) => Value::Null,
             Acc::Distinct(seen) if aggregate.function == Count => Value::BigInt(i64::try_from(seen.len()).unwrap_or(i64::MAX)),
             Acc::Distinct(seen) => {
                 let mut plain = Acc::plain(&aggregate.function);
@@ -302,6 +320,8 @@ impl Acc {
                     put_values(out, std::slice::from_ref(value));
                 }
             }
+            // groups with several shares are made for a window that ends, and never stored
+            Acc::User(shares) => shares.iter().for_each(|share| share.write(out)),
         }
     }
 
@@ -327,6 +347,7 @@ impl Acc {
                 let n = reader.length()?;
                 Acc::Distinct((0..n).map(|_| Ok((reader.bytes()?.to_vec(), one(reader)?))).collect::<Result<_, Damaged>>()?)
             }
+            Acc::User(_) => Acc::User(vec![Share::read(reader)?]),
         })
     }
 
@@ -339,6 +360,7 @@ impl Acc {
                 Acc::Top(best) => best.iter().map(|(order, v)| 48 + values(order) + v.heap_bytes()).sum(),
                 Acc::Distinct(seen) => seen.iter().map(|(k, v)| 64 + k.len() + v.heap_bytes()).sum(),
                 Acc::Extreme(v) => v.heap_bytes(),
+                Acc::User(shares) => shares.iter().map(Share::bytes).sum(),
                 _ => 0,
             }
     }
@@ -469,7 +491,7 @@ mod tests {
 
     fn aggregate(function: AggregateFunction, distinct: bool, order: &[bool]) -> Aggregate {
         let order_by = order.iter().map(|d| (Expr::Slot(0), *d)).collect();
-        Aggregate { function, argument: Some(Expr::Slot(0)), distinct, order_by, span: Span::default() }
+        Aggregate { function, argument: Some(Expr::Slot(0)), user_args: Vec::new(), distinct, order_by, span: Span::default() }
     }
 
     fn over(aggregate: &Aggregate, rows: &[Vec<Value>]) -> Value {

@@ -12,6 +12,7 @@ use super::op::{Flow, Op, Step};
 use super::session::Sessions;
 use super::sliding::{self, Sliding};
 use super::state::{Loaded, Writer};
+use super::user::Users;
 use crate::batch::Batch;
 use crate::query::plan::{Aggregate, Expr, NamedWindow, Window};
 use crate::value::SmolStr;
@@ -25,10 +26,13 @@ pub(super) struct AggregateOp {
     aggregates: Vec<Aggregate>,
     windows: Vec<(Option<SmolStr>, State)>,
     row: Prepared,
+    users: Users,
+    /// What windows have been closed up to.
+    limit: i64,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     Fixed(Fixed),
     Sliding(Sliding),
     Session(Sessions),
@@ -50,8 +54,10 @@ impl AggregateOp {
             };
             (named.name.clone(), state)
         };
-        let windows = windows.iter().enumerate().map(state).collect();
-        AggregateOp { input, id, keys: keys.to_vec(), aggregates: aggregates.to_vec(), windows, row: Prepared::default() }
+        let windows: Vec<_> = windows.iter().enumerate().map(state).collect();
+        let users = Users::new(aggregates, &windows);
+        let (keys, aggregates) = (keys.to_vec(), aggregates.to_vec());
+        AggregateOp { input, id, keys, aggregates, windows, row: Prepared::default(), users, limit: i64::MIN }
     }
 
     pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
@@ -61,7 +67,11 @@ impl AggregateOp {
         for (meta, values) in flow.batch.rows() {
             self.advance(meta.time.ticks(), cx, &mut out);
             let row = Row { values, meta };
-            if let Err(error) = self.row.fill(cx.env, &self.keys, &self.aggregates, row) {
+            let mut filled = self.row.fill(cx.env, &self.keys, &self.aggregates, row);
+            if filled.is_ok() && !self.users.is_empty() {
+                filled = self.users.enter(cx.env, &mut self.windows, meta, &mut self.row);
+            }
+            if let Err(error) = filled {
                 if cx.env.goes_on(&cx.origin, row, *error, direct) {
                     continue;
                 }
@@ -75,6 +85,9 @@ impl AggregateOp {
                     State::Session(sessions) => sessions.add(&self.aggregates, meta, &self.row),
                 }
             }
+            if !self.users.is_empty() {
+                self.users.added(cx.env, &mut self.windows, meta, &self.row);
+            }
         }
         self.advance(flow.watermark, cx, &mut out);
         // a window that ends at the watermark is still open, so a row of that time may still come
@@ -83,12 +96,15 @@ impl AggregateOp {
 
     /// Closes every window that ends before `limit`, in the order of their ends.
     fn advance(&mut self, limit: i64, cx: &mut Step<'_>, out: &mut Batch) {
+        self.limit = self.limit.max(limit);
         while let Some((end, i)) = self.next() {
             if end >= limit || cx.env.stopped.is_some() {
                 return;
             }
             let Some((name, window)) = self.windows.get_mut(i) else { return };
-            let mut sink = Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: name.clone() };
+            let (window_name, users) = (name.clone(), &mut self.users);
+            let mut sink =
+                Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: window_name, number: i, users };
             match window {
                 State::Fixed(fixed) => fixed.close(end, &mut sink),
                 State::Sliding(sliding) => sliding.close(end, &mut sink),
@@ -118,6 +134,7 @@ impl AggregateOp {
     }
 
     pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+        self.users.forget(self.limit);
         for (i, (_, window)) in self.windows.iter_mut().enumerate() {
             let number = u8::try_from(i).unwrap_or(u8::MAX);
             match window {
@@ -155,6 +172,7 @@ impl AggregateOp {
                 State::Session(sessions) => sessions.loaded(),
             }
         }
+        self.users.loaded(&self.windows);
     }
 
     pub(super) fn width(&self) -> usize {
@@ -179,7 +197,7 @@ impl AggregateOp {
             State::Sliding(sliding) => sliding.bytes(),
             State::Session(sessions) => sessions.bytes(),
         };
-        self.windows.iter().map(bytes).sum()
+        self.windows.iter().map(bytes).sum::<usize>() + self.users.bytes()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -166,6 +166,7 @@ impl Call {
                 aggregate = Some(Aggregate {
                     function: function.clone(),
                     argument: plan.argument.clone(),
+                    user_args: Vec::new(),
                     distinct: false,
                     order_by: plan.order_by.clone(),
                     span: plan.span,

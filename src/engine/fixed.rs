@@ -56,7 +56,7 @@ impl Fixed {
     pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
         let pane = self.grid(meta.time.ticks(), self.pane);
         // between windows, where the hop is longer than the size
-        if self.grid(pane, self.hop) - self.size >= pane {
+        if self.first_start(meta).is_none() {
             return;
         }
         let groups = self.panes.entry(pane).or_default();
@@ -69,6 +69,33 @@ impl Fixed {
             group.dirty = true;
             self.dirty.push((pane, row.key.as_slice().into()));
         }
+    }
+
+    /// Whether a window may be put together from several panes.
+    pub(super) fn has_panes(&self) -> bool {
+        self.pane < self.size
+    }
+
+    pub(super) fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// The start of the first window that holds a row of this time.
+    pub(super) fn first_start(&self, meta: &RowMeta) -> Option<i64> {
+        let pane = self.grid(meta.time.ticks(), self.pane);
+        let start = self.grid(pane, self.hop) - self.size;
+        (start < pane).then_some(start)
+    }
+
+    /// The group that a row will enter, if it has begun.
+    pub(super) fn group_mut(&mut self, meta: &RowMeta, row: &Prepared) -> Option<&mut Group> {
+        let pane = self.grid(meta.time.ticks(), self.pane);
+        self.panes.get_mut(&pane)?.get_mut(row.key.as_slice())
+    }
+
+    /// All groups, those of earlier panes first.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (&[u8], &Group)> {
+        self.panes.values().flatten().map(|(key, group)| (key.as_ref(), group))
     }
 
     /// The end of the next window that holds a row.

@@ -7,9 +7,10 @@ use super::accumulate::{Acc, arity, prepare};
 use super::env::{Env, Origin};
 use super::eval::{EvalError, Row};
 use super::state::{put_meta, put_values, read_meta, read_values};
+use super::user::Users;
 use super::{Fate, OnError};
 use crate::batch::{Batch, RowMeta};
-use crate::query::plan::{Aggregate, Expr};
+use crate::query::plan::{Aggregate, AggregateFunction, Expr};
 use crate::time::Timestamp;
 use crate::value::codec::{Damaged, Reader};
 use crate::value::{SmolStr, Value};
@@ -43,6 +44,9 @@ impl Prepared {
 
 /// Appends the prepared argument and the order keys of one aggregate.
 pub(super) fn fill_args(env: &mut Env, aggregate: &Aggregate, row: Row<'_>, out: &mut Vec<Value>) -> Result<(), Box<EvalError>> {
+    if let AggregateFunction::User(user) = &aggregate.function {
+        return fill_user_args(env, aggregate, &user.required, row, out);
+    }
     let argument = match (&aggregate.argument, aggregate.order_by.first()) {
         (Some(expr), _) => env.eval(expr, row)?.into_owned(),
         // percentiles are over what they order by
@@ -56,6 +60,28 @@ pub(super) fn fill_args(env: &mut Env, aggregate: &Aggregate, row: Row<'_>, out:
     }
     for (expr, _) in &aggregate.order_by {
         out.push(env.eval(expr, row)?.into_owned());
+    }
+    Ok(())
+}
+
+/// Appends the event time and the arguments of a user aggregate; NULL as the time where the row is left out.
+fn fill_user_args(
+    env: &mut Env,
+    aggregate: &Aggregate,
+    required: &[bool],
+    row: Row<'_>,
+    out: &mut Vec<Value>,
+) -> Result<(), Box<EvalError>> {
+    let from = out.len();
+    out.push(Value::DateTime(row.meta.time));
+    let mut left_out = false;
+    for (expr, required) in aggregate.user_args.iter().zip(required) {
+        let value = env.eval(expr, row)?.into_owned();
+        left_out |= *required && value.is_null();
+        out.push(value);
+    }
+    if let (true, Some(time)) = (left_out, out.get_mut(from)) {
+        *time = Value::Null;
     }
     Ok(())
 }
@@ -134,6 +160,9 @@ pub(super) struct Sink<'a> {
     pub aggregates: &'a [Aggregate],
     pub out: &'a mut Batch,
     pub window: Option<SmolStr>,
+    /// The window's number.
+    pub number: usize,
+    pub users: &'a mut Users,
 }
 
 impl Sink<'_> {
@@ -152,8 +181,11 @@ impl Sink<'_> {
         let meta = RowMeta { time: Timestamp::saturating_from_ticks(end), ordinal: 0, ..group.newest };
         let mut row = Vec::with_capacity(group.keys.len() + group.accs.len() + 1);
         row.extend_from_slice(&group.keys);
-        for (acc, aggregate) in group.accs.iter().zip(self.aggregates) {
-            let value = acc.finish(aggregate).or_else(|error| self.env.or_null(error, aggregate.span));
+        for (place, (acc, aggregate)) in group.accs.iter().zip(self.aggregates).enumerate() {
+            let value = match acc {
+                Acc::User(shares) => self.users.value(self.env, self.number, place, end, group, shares),
+                acc => acc.finish(aggregate).or_else(|error| self.env.or_null(error, aggregate.span)),
+            };
             match value {
                 Ok(value) => row.push(value),
                 Err(error) => {

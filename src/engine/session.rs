@@ -72,12 +72,7 @@ impl Sessions {
 
     pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
         let mut key = std::mem::take(&mut self.scratch);
-        key.clear();
-        for i in &self.partition_by {
-            if let Some(value) = row.keys.get(*i) {
-                super::key::put_key(&mut key, value);
-            }
-        }
+        self.put_session_key(&mut key, row);
         let time = meta.time.ticks();
         match self.sessions.get(key.as_slice()) {
             Some(session) => drop(self.ends.remove(&(self.end_of(session), key.as_slice().into()))),
@@ -102,6 +97,24 @@ impl Sessions {
         }
         self.reschedule(&key);
         self.scratch = key;
+    }
+
+    /// The group that a row will enter, if it has begun.
+    pub(super) fn group_mut(&mut self, row: &Prepared) -> Option<&mut Group> {
+        let mut key = std::mem::take(&mut self.scratch);
+        self.put_session_key(&mut key, row);
+        let group = self.sessions.get_mut(key.as_slice()).and_then(|session| session.groups.get_mut(row.key.as_slice()));
+        self.scratch = key;
+        group
+    }
+
+    fn put_session_key(&self, key: &mut Vec<u8>, row: &Prepared) {
+        key.clear();
+        for i in &self.partition_by {
+            if let Some(value) = row.keys.get(*i) {
+                super::key::put_key(key, value);
+            }
+        }
     }
 
     fn reschedule(&mut self, key: &[u8]) {

@@ -10,6 +10,7 @@ use super::group::{Group, Prepared, Sink};
 use super::history::{Held, History};
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
+use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_signed};
 
 /// State rows: the held rows take kinds from here on, one a window.
@@ -39,6 +40,17 @@ impl Sliding {
         let values = row.keys.iter().chain(&row.args).cloned().collect();
         self.rows.push(&row.key, Held { meta: *meta, flag: false, values });
         self.schedule(meta.time.ticks(), &row.key);
+    }
+
+    pub(super) fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// The arguments of all rows held, those of a key in time order.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&[u8], &[Value])> {
+        let keys = self.keys;
+        let rows = self.rows.keys().flat_map(|key| self.rows.get(key).into_iter().flatten().map(move |held| (key, held)));
+        rows.map(move |(key, held)| (key, held.values.get(keys..).unwrap_or_default()))
     }
 
     fn schedule(&mut self, time: i64, key: &[u8]) {

@@ -149,10 +149,13 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
                 };
                 match loaded {
                     Ok((binding, signature)) => {
-                        let keeps_state = binding.keeps_state();
+                        let (index, offers, keeps_state) = (bindings.len(), binding.aggregate(), binding.keeps_state());
                         unused_grants(&binding, function, wasm, problems);
                         bindings.push(binding);
-                        catalog::FunctionKind::Local { index: bindings.len() - 1, signature, keeps_state }
+                        match offers {
+                            Some(offers) => catalog::FunctionKind::Aggregate { index, signature, offers },
+                            None => catalog::FunctionKind::Local { index, signature, keeps_state },
+                        }
                     }
                     Err(error) => {
                         let problem = Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");

@@ -28,7 +28,7 @@ pub enum InputKind {
     Reference,
 }
 
-/// A user function, called as `udf.name(…)`.
+/// A user function, called as `udf.name(…)`; an aggregate as `uda.name(…)`.
 #[derive(Clone, Debug)]
 pub struct FunctionDef {
     /// The name in the job file. A query finds it in any case style: `createArray`, `create_array`, `CREATEARRAY`.
@@ -41,11 +41,27 @@ pub enum FunctionKind {
     /// Runs in the executor, on the row. `index` is what the engine hands to `udf::Host::call`.
     /// `keeps_state`: what it gives for a row depends on the rows it was called for before.
     Local { index: usize, signature: Signature, keeps_state: bool },
+    /// An aggregate: a resource that rows go into. Its signature has the parameters of `accumulate` and the result of
+    /// `compute`; where it takes the time, a call may leave out the last parameter.
+    Aggregate { index: usize, signature: Signature, offers: Offers },
     /// An endpoint: the plan is cut at the call. It takes one argument.
     External,
     /// One that did not load, which is told elsewhere: it takes anything, so that the rest of the query can be checked. A
     /// plan made with one gives NULL for it and is not run.
     Unknown,
+}
+
+/// What an aggregate's resource has beside `accumulate` and `compute`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// rows can leave, the oldest first
+    pub deaccumulate: bool,
+    /// the rows of another one can enter, which are later
+    pub merge: bool,
+    /// it can be stored in place of its rows: `save` and `restore`
+    pub save: bool,
+    /// the last parameter of `accumulate` is a datetime: the row's event time, unless the call gives a value for it
+    pub time: bool,
 }
 
 /// What a function takes and gives, read from its component.
@@ -151,6 +167,25 @@ impl fmt::Display for Shape {
     }
 }
 
+impl Signature {
+    /// The parameters and the result as a query sees them: `(x float, at datetime = System.Timestamp()) -> float`.
+    pub fn sql(&self, offers: Option<Offers>) -> String {
+        let param = |p: &Param| format!("{} {}", p.name.replace('-', "_"), p.shape);
+        let mut params: Vec<String> = self.params.iter().map(param).collect();
+        if let (Some(Offers { time: true, .. }), Some(last)) = (offers, params.last_mut()) {
+            last.push_str(" = System.Timestamp()");
+        }
+        format!("({}) -> {}", params.join(", "), self.result)
+    }
+}
+
+impl FunctionDef {
+    /// What stands before its name in a query.
+    pub fn prefix(&self) -> &'static str {
+        if matches!(self.kind, FunctionKind::Aggregate { .. }) { "uda" } else { "udf" }
+    }
+}
+
 /// The form in which names of functions and record fields are compared: letters and digits, lower case.
 /// `create-array`, `create_array`, `createArray` and `CREATEARRAY` are one name.
 pub fn folded(name: &str) -> String {
@@ -158,7 +193,7 @@ pub fn folded(name: &str) -> String {
 }
 
 impl Catalog {
-    /// The function a query means by `udf.name`.
+    /// The function a query means by `udf.name`, the aggregate it means by `uda.name`.
     pub fn function(&self, name: &str) -> Option<&FunctionDef> {
         let exact = self.functions.iter().find(|f| f.name == name);
         exact.or_else(|| self.functions.iter().find(|f| folded(&f.name) == folded(name)))

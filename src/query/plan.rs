@@ -18,6 +18,7 @@ use smol_str::SmolStr;
 
 use super::ast::{ApplyFunction, BinaryOp, Span};
 use super::builtins::Builtin;
+use super::catalog::Offers;
 use crate::batch::Column;
 use crate::value::{Type, Value};
 
@@ -374,6 +375,8 @@ pub struct Aggregate {
     pub function: AggregateFunction,
     /// `None`: the whole row counts (`COUNT(*)`); for `Collect()`, `TopOne()` and `CollectTop(n)` a record expression is given.
     pub argument: Option<Expr>,
+    /// The arguments of a user aggregate, which has no `argument`.
+    pub user_args: Vec<Expr>,
     pub distinct: bool,
     pub order_by: Vec<(Expr, bool)>,
     pub span: Span,
@@ -406,6 +409,19 @@ pub enum AggregateFunction {
     PercentileDisc {
         fraction: f64,
     },
+    User(UserAggregate),
+}
+
+/// A user aggregate: a resource of a component.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserAggregate {
+    /// That of [`super::catalog::FunctionKind::Aggregate`].
+    pub index: usize,
+    /// As the query writes it, without the prefix.
+    pub name: SmolStr,
+    /// For each argument whether a row is left out when it is NULL.
+    pub required: Vec<bool>,
+    pub offers: Offers,
 }
 
 /// An analytic function over the rows seen so far.

@@ -27,6 +27,7 @@ mod scope;
 mod select;
 mod tree;
 mod types;
+mod user_aggregate;
 mod window;
 
 #[cfg(test)]

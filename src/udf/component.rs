@@ -1,6 +1,6 @@
 //! A loaded file of functions: a component, or a core module that keeps to `wit/core-abi.md`.
 //!
-//! In: a file. Out: its functions with their signatures, ready to be instantiated. Invariant: a loaded file has its
+//! In: a file. Out: its functions and aggregates with their signatures, ready to be instantiated. Invariant: a loaded file has its
 //! imports satisfied and no two functions of one folded name. Not here: instances (`instance`), compiled code on disk
 //! (`cache`), what only core modules need (`core_module`).
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
+use super::aggregate::resource::{self, Resource};
 use super::cache::Code;
 use super::core_module::{self, Problem};
 use super::engine::Engine;
@@ -20,7 +21,7 @@ use super::imports::{self, Refused};
 use super::instance::State;
 use super::wit::FuncType;
 use super::{Limits, UdfError, cache};
-use crate::query::catalog::{Signature, folded};
+use crate::query::catalog::{Offers, Signature, folded};
 
 /// Largest component file. Python's have 18 MB; beyond this somebody named the wrong file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -57,7 +58,7 @@ pub enum Origin {
     Compiler,
 }
 
-/// An exported function.
+/// An exported function, or a resource: an aggregate.
 #[derive(Debug)]
 pub struct Export {
     /// name as the guest writes it, without the prefix of a core module's function of JSON
@@ -77,11 +78,13 @@ pub(super) enum Entry {
     Core(String),
 }
 
-/// A function that a query can call.
+/// A function or an aggregate that a query can call.
 #[derive(Debug)]
 pub struct Callable {
     pub signature: Signature,
     pub(super) passing: Passing,
+    /// an aggregate's members; its type has the parameters of `accumulate` and the result of `compute`
+    pub(super) resource: Option<Box<Resource>>,
 }
 
 /// How arguments and result cross.
@@ -105,6 +108,16 @@ impl Export {
             Entry::Component(_) => self.path(),
             Entry::Core(name) => name.clone(),
         }
+    }
+
+    /// What stands before its name in a query.
+    pub fn prefix(&self) -> &'static str {
+        if self.aggregate().is_some() { "uda" } else { "udf" }
+    }
+
+    /// What an aggregate offers; `None` for a function.
+    pub fn aggregate(&self) -> Option<Offers> {
+        self.callable.as_ref().ok().and_then(|c| c.resource.as_ref()).map(|r| r.offers)
     }
 }
 
@@ -164,7 +177,7 @@ impl Component {
     /// There is none, with those there are; or it cannot be called, with the reason.
     pub fn find(&self, name: &str) -> Result<usize, UdfError> {
         let exact = self.exports.iter().position(|e| e.path() == name);
-        let found = exact.or_else(|| self.exports.iter().position(|e| !is_of_resource(&e.name) && folded(&e.name) == folded(name)));
+        let found = exact.or_else(|| self.exports.iter().position(|e| folded(&e.name) == folded(name)));
         let Some((index, export)) = found.and_then(|i| self.exports.get(i).map(|e| (i, e))) else {
             let names: Vec<String> = self.exports.iter().map(Export::path).collect();
             return Err(UdfError::NoSuchExport { path: self.path.clone(), name: name.to_owned(), exports: names.join(", ") });
@@ -293,13 +306,12 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
     let mut found = Vec::new();
     let read = |interface: Option<&str>, parent: Option<&ComponentExportIndex>, name: &str, item: &ComponentItem| {
         let ComponentItem::ComponentFunc(func) = item else { return None };
-        let callable = if is_of_resource(name) {
-            Err("it belongs to a resource; only plain functions can be called so far".to_owned())
-        } else {
-            FuncType::read(func)
-                .map(|ty| Callable { signature: ty.signature(name), passing: Passing::Typed(ty) })
-                .map_err(|e| e.to_string())
-        };
+        if resource::is_member(name) {
+            return None;
+        }
+        let callable = FuncType::read(func)
+            .map(|ty| Callable { signature: ty.signature(name), passing: Passing::Typed(ty), resource: None })
+            .map_err(|e| e.to_string());
         let index = component.get_export_index(parent, name)?;
         Some(Export { name: name.to_owned(), interface: interface.map(str::to_owned), callable, entry: Entry::Component(index) })
     };
@@ -307,18 +319,19 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
         match &item.ty {
             ComponentItem::ComponentInstance(instance) if !name.starts_with(FOREIGN) => {
                 let parent = component.get_export_index(None, name);
-                let inner = instance.exports(engine);
-                found.extend(inner.filter_map(|(function, item)| read(Some(name), parent.as_ref(), function, &item.ty)));
+                let inner: Vec<_> = instance.exports(engine).collect();
+                found.extend(inner.iter().filter_map(|(function, item)| read(Some(name), parent.as_ref(), function, &item.ty)));
+                let members = inner.iter().map(|(name, item)| (*name, &item.ty));
+                found.extend(resource::exports(members, Some(name), |member| component.get_export_index(parent.as_ref(), member)));
             }
             ty => found.extend(read(None, None, name, ty)),
         }
     }
+    let ty = component.component_type();
+    let top: Vec<_> = ty.exports(engine).collect();
+    let members = top.iter().map(|(name, item)| (*name, &item.ty));
+    found.extend(resource::exports(members, None, |member| component.get_export_index(None, member)));
     found
-}
-
-/// Methods, constructors and static functions of resources carry it in their names: `[method]mean.add`.
-fn is_of_resource(name: &str) -> bool {
-    name.starts_with('[')
 }
 
 fn check_names(path: &Path, exports: &[Export]) -> Result<(), UdfError> {
@@ -326,7 +339,7 @@ fn check_names(path: &Path, exports: &[Export]) -> Result<(), UdfError> {
         return Err(UdfError::NoFunctions { path: path.to_owned() });
     }
     let mut seen: HashMap<String, &Export> = HashMap::new();
-    for export in exports.iter().filter(|e| !is_of_resource(&e.name)) {
+    for export in exports {
         if let Some(first) = seen.insert(folded(&export.name), export) {
             return Err(UdfError::Collision { path: path.to_owned(), first: first.in_file(), second: export.in_file() });
         }

@@ -162,7 +162,7 @@ fn is(ty: &CoreType, params: &[ValType], results: &[ValType]) -> bool {
 fn json(name: &str, plain: &str) -> Export {
     let text = format!("{plain}: JSON, any number of arguments");
     let signature = Signature { params: Vec::new(), rest: Some(Shape::Any), result: Shape::Any, text };
-    let callable = Ok(Callable { signature, passing: Passing::Json });
+    let callable = Ok(Callable { signature, passing: Passing::Json, resource: None });
     Export { name: plain.to_owned(), interface: None, callable, entry: Entry::Core(name.to_owned()) }
 }
 
@@ -184,7 +184,7 @@ fn numbers(name: &str, ty: &CoreType) -> Export {
     };
     let callable = read().map(|typed| {
         let signature = Signature { text: format!("{name}: {}", shown(ty)), ..typed.signature(name) };
-        Callable { signature, passing: Passing::Typed(typed) }
+        Callable { signature, passing: Passing::Typed(typed), resource: None }
     });
     Export { name: name.to_owned(), interface: None, callable, entry: Entry::Core(name.to_owned()) }
 }

@@ -7,19 +7,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use wasmtime::component::Val;
 
+use super::aggregate::Aggregate;
 use super::breaker::Breaker;
-use super::component::{Component, Passing};
+use super::component::{Component, Export, Passing};
 use super::convert;
 use super::core_module::Reply;
 use super::grants::{Grant, Granted, Grants, Lent, StateRow};
 use super::instance::{CallError, Instance};
 use super::stats::{Failure, Stats};
 use super::wit::{FuncType, Wit};
-use super::{UdfError, UserFunctions, json};
+use super::{UdfError, UserAggregate, UserFunctions, json};
 use crate::query::builtins::RowError;
-use crate::query::catalog::{Signature, folded};
+use crate::query::catalog::{Offers, Signature, folded};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes};
@@ -29,6 +31,8 @@ const MESSAGE_CHARS_MAX: usize = 500;
 
 /// Allocation for argument texts that is kept from call to call; an array of a large window is rare.
 const TEXT_BYTES_KEPT: usize = 64 << 10;
+/// In place of a room's number: an aggregate, which has an instance of its own.
+const NO_ROOM: usize = usize::MAX;
 
 /// A function of the job: a name and an export.
 #[derive(Clone, Debug)]
@@ -78,6 +82,11 @@ impl FunctionBinding {
         })
     }
 
+    /// What it offers as an aggregate; `None` for a function.
+    pub fn aggregate(&self) -> Option<Offers> {
+        self.component.exports().get(self.export).and_then(Export::aggregate)
+    }
+
     /// The signature for the query's catalog; `None` when the export cannot be called.
     pub fn signature(&self) -> Option<&Signature> {
         self.component.signature(self.export)
@@ -89,6 +98,7 @@ impl FunctionBinding {
 pub struct Host {
     functions: Vec<Function>,
     rooms: Vec<Room>,
+    aggregates: FxHashMap<usize, Aggregate>,
 }
 
 /// A component and its instance, when it has one.
@@ -130,6 +140,13 @@ impl Host {
                 let name = component.exports().get(binding.export).map_or_else(|| binding.name.clone(), |e| e.path());
                 component.find(&name)?;
             }
+            if binding.aggregate().is_some() {
+                let aggregate = Aggregate::new(binding).map_err(|e| e.at_start(component))?;
+                host.aggregates.insert(host.functions.len(), aggregate);
+                // keeps the place in the order; nothing calls it
+                host.functions.push(Function::new(binding, NO_ROOM));
+                continue;
+            }
             let known = host.rooms.iter().position(|room| Arc::ptr_eq(&room.component, component));
             let room = match known {
                 Some(room) => room,
@@ -140,17 +157,7 @@ impl Host {
                     host.rooms.len() - 1
                 }
             };
-            host.functions.push(Function {
-                name: binding.name.clone(),
-                folded: folded(&binding.name),
-                room,
-                export: binding.export,
-                stats: Arc::clone(&binding.stats),
-                breaker: Breaker::default(),
-                params: Vec::new(),
-                text: String::new(),
-                lent: (!component.needs().is_empty()).then(|| Box::new(Lent::new(&binding.granted, &binding.stats))),
-            });
+            host.functions.push(Function::new(binding, room));
         }
         Ok(host)
     }
@@ -214,9 +221,28 @@ impl UserFunctions for Host {
     fn state_bytes(&self) -> usize {
         self.functions.iter().filter_map(|function| function.lent.as_ref()).map(|lent| lent.state_bytes()).sum()
     }
+
+    fn aggregate(&mut self, index: usize) -> Option<&mut dyn UserAggregate> {
+        self.aggregates.get_mut(&index).map(|a| a as &mut dyn UserAggregate)
+    }
 }
 
 impl Function {
+    fn new(binding: &FunctionBinding, room: usize) -> Function {
+        let needs = !binding.component.needs().is_empty();
+        Function {
+            name: binding.name.clone(),
+            folded: folded(&binding.name),
+            room,
+            export: binding.export,
+            stats: Arc::clone(&binding.stats),
+            breaker: Breaker::default(),
+            params: Vec::new(),
+            text: String::new(),
+            lent: needs.then(|| Box::new(Lent::new(&binding.granted, &binding.stats))),
+        }
+    }
+
     fn call(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
         let Room { component, instance } = room;
         let Some(callable) = component.callable(self.export) else {
@@ -370,7 +396,7 @@ fn run(
 }
 
 /// The value of a result; `err` of a `result` is the row's error.
-fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
+pub(super) fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
     let lifted = match (ty, val) {
         (Some(Wit::Result(ok, _)), Some(Val::Result(Ok(val)))) => convert::lift_arm(ok.as_deref(), val),
         (Some(Wit::Result(_, err)), Some(Val::Result(Err(val)))) => {
@@ -398,12 +424,12 @@ fn flat_enough(value: Value) -> Result<Value, CallError> {
     Ok(value)
 }
 
-fn conversion(message: String) -> CallError {
+pub(super) fn conversion(message: String) -> CallError {
     CallError { failure: Failure::Conversion, message }
 }
 
 /// The start of a message: guests word theirs at any length.
-fn cut(message: &str) -> &str {
+pub(super) fn cut(message: &str) -> &str {
     message.char_indices().nth(MESSAGE_CHARS_MAX).and_then(|(end, _)| message.get(..end)).unwrap_or(message)
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use wasmtime::component::{Func, Val};
+use wasmtime::component::{ComponentExportIndex, Func, Val};
 use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::component::{Component, Entry, Linked};
@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 const START_TIMEOUT: Duration = Duration::from_secs(1);
 /// Calls after which an instance is replaced, so that a guest that leaks, or keeps what it should not, starts afresh.
 /// Making one costs 25 µs, so this is nothing a call.
-const RECYCLE_CALLS: u32 = 10_000;
+pub const RECYCLE_CALLS: u32 = 10_000;
 /// wasmtime's words when a result takes more than it may; it has no type for them.
 const RESULT_TOO_LARGE: &str = "fuel allocated for hostcalls";
 
@@ -88,6 +88,8 @@ impl State {
 pub struct Instance {
     store: Store<State>,
     functions: Functions,
+    /// for members of resources; `None` in a core module
+    instance: Option<wasmtime::component::Instance>,
     calls: u32,
     /// what a call gets before its deadline is looked at
     ticks: u64,
@@ -123,9 +125,9 @@ impl Instance {
         store.data_mut().begin(timeout, Timestamp::MIN);
         store.set_epoch_deadline(Ticker::ticks(timeout / 2));
         let _ticking = component.engine().ticking();
-        let functions = Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
+        let (functions, instance) = Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
         let start_bytes = store.data().memory_bytes;
-        Ok(Instance { store, functions, calls: 0, ticks: Ticker::ticks(limits.timeout / 2), start_bytes })
+        Ok(Instance { store, functions, instance, calls: 0, ticks: Ticker::ticks(limits.timeout / 2), start_bytes })
     }
 
     /// Calls an export. `results` has as many places as it has results.
@@ -161,6 +163,14 @@ impl Instance {
         })
     }
 
+    /// Lets the guest run, with the limits of one call.
+    ///
+    /// # Errors
+    /// See [`Instance::call`].
+    pub fn run<T>(&mut self, component: &Component, guest: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>) -> Result<T, CallError> {
+        self.enter(component, Timestamp::MIN, |store, _| guest(store))
+    }
+
     /// Runs the guest inside its time.
     fn enter<T>(
         &mut self,
@@ -169,11 +179,20 @@ impl Instance {
         run: impl FnOnce(&mut Store<State>, &mut Functions) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let timeout = component.limits().timeout;
-        self.calls += 1;
+        self.calls = self.calls.saturating_add(1);
         self.store.data_mut().begin(timeout, at);
         self.store.set_epoch_deadline(self.ticks);
         let _ticking = component.engine().ticking();
         run(&mut self.store, &mut self.functions).map_err(|error| explain(self.store.data(), &error, timeout))
+    }
+
+    /// An exported function of a component that is no export of its own, such as a method.
+    pub fn find(&mut self, index: ComponentExportIndex) -> Option<Func> {
+        self.instance?.get_func(&mut self.store, index)
+    }
+
+    pub fn store(&self) -> &Store<State> {
+        &self.store
     }
 
     /// Exchanges what the next call may use of its grants.
@@ -195,7 +214,7 @@ impl Instance {
 
 impl Functions {
     /// Makes the instance, runs its start functions and finds what it exports.
-    fn start(store: &mut Store<State>, component: &Component) -> wasmtime::Result<Functions> {
+    fn start(store: &mut Store<State>, component: &Component) -> wasmtime::Result<(Functions, Option<wasmtime::component::Instance>)> {
         match component.linked() {
             Linked::Component(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
@@ -203,11 +222,12 @@ impl Functions {
                     (Entry::Component(index), Ok(_)) => instance.get_func(&mut *store, *index),
                     _ => None,
                 });
-                Ok(Functions::Component(funcs.collect()))
+                Ok((Functions::Component(funcs.collect()), Some(instance)))
             }
             Linked::Core(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
-                core_module::Functions::start(store, &instance, component.exports()).map(Functions::Core)
+                let functions = core_module::Functions::start(store, &instance, component.exports())?;
+                Ok((Functions::Core(functions), None))
             }
         }
     }

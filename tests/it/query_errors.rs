@@ -245,13 +245,13 @@ fn a_user_aggregate() {
     check(
         "SELECT uda.mean(a) AS m INTO scored FROM rides GROUP BY TumblingWindow(second, 5)",
         &expect![[r#"
-        error: `uda.mean`: user aggregates are not supported yet
-          --> taxi.asaql:1:8
-           |
-         1 | SELECT uda.mean(a) AS m INTO scored FROM rides GROUP BY TumblingWindow(second, 5)
-           |        ^^^^^^^^^^^ no user aggregate can run
-           = help: collect the values with `Collect(x)` and hand the array to a user function: `udf.name(Collect(x))`
-    "#]],
+            error: unknown aggregate `uda.mean`
+              --> taxi.asaql:1:8
+               |
+             1 | SELECT uda.mean(a) AS m INTO scored FROM rides GROUP BY TumblingWindow(second, 5)
+               |        ^^^^^^^^^^^ not an aggregate of this job
+               = help: aggregates are resources of components in a job file: `[functions.mean]`; `forebay eval` takes one with `--job`
+        "#]],
     );
 }
 

@@ -70,7 +70,7 @@ pub fn analytic_parts(call: &Analytic) -> Vec<&Expr> {
 
 /// The expressions of an aggregate.
 pub fn aggregate_parts(aggregate: &Aggregate) -> Vec<&Expr> {
-    aggregate.argument.iter().chain(aggregate.order_by.iter().map(|(e, _)| e)).collect()
+    aggregate.argument.iter().chain(&aggregate.user_args).chain(aggregate.order_by.iter().map(|(e, _)| e)).collect()
 }
 
 /// The operands of an expression, in order.

@@ -256,7 +256,11 @@ fn length(ticks: i64) -> String {
 }
 
 fn aggregate(aggregate: &Aggregate, names: &[String]) -> String {
-    let argument = aggregate.argument.as_ref().map_or_else(|| "*".to_owned(), |e| text(e, names));
+    let argument = match (&aggregate.function, &aggregate.argument) {
+        (AggregateFunction::User(_), _) => aggregate.user_args.iter().map(|e| text(e, names)).collect::<Vec<_>>().join(", "),
+        (_, Some(e)) => text(e, names),
+        (_, None) => "*".to_owned(),
+    };
     let distinct = if aggregate.distinct { "DISTINCT " } else { "" };
     format!("{}({distinct}{argument}){}", aggregate_name(&aggregate.function), order(&aggregate.order_by, names))
 }
@@ -277,6 +281,7 @@ fn aggregate_name(function: &AggregateFunction) -> String {
         AggregateFunction::TopOne => "TopOne".to_owned(),
         AggregateFunction::PercentileCont { fraction } => format!("PERCENTILE_CONT {fraction} "),
         AggregateFunction::PercentileDisc { fraction } => format!("PERCENTILE_DISC {fraction} "),
+        AggregateFunction::User(user) => format!("uda.{}", user.name),
     }
 }
 

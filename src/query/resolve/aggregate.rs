@@ -60,8 +60,13 @@ impl Core<'_, '_> {
                 .help("remove repeats in a step before: group by the columns and System.Timestamp()");
             return self.refuse(problem);
         }
-        let (ty, distinct) = (self.type_of_aggregate(&taken), call.distinct);
-        let aggregate = Aggregate { function: taken.function, argument: taken.argument, distinct, order_by: taken.order_by, span };
+        let ty = self.type_of_aggregate(&taken);
+        let Taken { function, argument, order_by } = taken;
+        self.aggregate_slot(name, Aggregate { function, argument, user_args: Vec::new(), distinct: call.distinct, order_by, span }, ty)
+    }
+
+    /// The slot of an aggregate's value; equal ones share it.
+    pub(super) fn aggregate_slot(&mut self, name: &Ident, aggregate: Aggregate, ty: Option<Type>) -> Expr {
         let slots = |a: usize, b: usize| self.binder.same_column(a, b);
         if let Some((id, _)) = self.aggregates.iter().find(|(_, known)| same_aggregate(known, &aggregate, &slots)) {
             return Expr::Slot(*id);
@@ -72,7 +77,16 @@ impl Core<'_, '_> {
     }
 
     fn misplaced(&self, name: &Ident, span: Span, place: Place) -> Option<Diagnostic> {
-        let title = format!("the aggregate `{}` inside {}", name.name, place.name());
+        let help = format!(
+            "add `GROUP BY TumblingWindow(second, 10)`, or look back from each row: `{}(…) OVER (LIMIT DURATION(second, 10))`",
+            name.name
+        );
+        self.misplaced_aggregate(&name.name, help, span, place)
+    }
+
+    /// Why an aggregate cannot stand here; `ungrouped` is the help where no rows are grouped.
+    pub(super) fn misplaced_aggregate(&self, name: &str, ungrouped: String, span: Span, place: Place) -> Option<Diagnostic> {
+        let title = format!("the aggregate `{name}` inside {}", place.name());
         let problem = Diagnostic::error(title, span);
         if place.in_aggregate || place.in_analytic {
             return Some(problem.label("one value of many is no input for another").help("compute it in a step and use the column here"));
@@ -81,11 +95,8 @@ impl Core<'_, '_> {
             Clause::Where => Some(problem.label("WHERE sees single rows, before they are grouped").help("put the condition in HAVING")),
             Clause::Select | Clause::Having if self.grouped => None,
             Clause::Select | Clause::Having => {
-                let problem = Diagnostic::error(format!("the aggregate `{}` needs a GROUP BY with a window", name.name), span);
-                Some(problem.label("over which rows?").help(format!(
-                    "add `GROUP BY TumblingWindow(second, 10)`, or look back from each row: `{}(…) OVER (LIMIT DURATION(second, 10))`",
-                    name.name
-                )))
+                let problem = Diagnostic::error(format!("the aggregate `{name}` needs a GROUP BY with a window"), span);
+                Some(problem.label("over which rows?").help(ungrouped))
             }
             _ => Some(
                 problem.label("an aggregate stands in the SELECT list or in HAVING").help("compute it in a step and use the column here"),
@@ -237,7 +248,7 @@ impl Core<'_, '_> {
 
     pub(super) fn type_of_aggregate(&self, taken: &Taken) -> Option<Type> {
         use AggregateFunction::{
-            Avg, Collect, CollectTop, Count, Max, Min, PercentileCont, PercentileDisc, StDev, StDevP, Sum, TopOne, Var, VarP,
+            Avg, Collect, CollectTop, Count, Max, Min, PercentileCont, PercentileDisc, StDev, StDevP, Sum, TopOne, User, Var, VarP,
         };
         let argument = taken.argument.as_ref().and_then(|e| self.binder.type_of(e));
         match &taken.function {
@@ -247,6 +258,8 @@ impl Core<'_, '_> {
             Min { text } | Max { text } => argument.filter(|ty| *text || *ty != Type::Text),
             Collect | CollectTop { .. } => Some(Type::Array),
             TopOne | PercentileDisc { .. } => argument,
+            // its type is that of its signature
+            User(_) => None,
         }
     }
 }

@@ -27,12 +27,7 @@ impl Core<'_, '_> {
         match call.name.as_slice() {
             [name] => self.plain_call(name, call, span, place),
             [prefix, name] if prefix.name.eq_ignore_ascii_case("udf") => self.user_call(name, call, span, place),
-            [prefix, name] if prefix.name.eq_ignore_ascii_case("uda") => {
-                let problem = Diagnostic::error(format!("`uda.{}`: user aggregates are not supported yet", name.name), span)
-                    .label("no user aggregate can run")
-                    .help("collect the values with `Collect(x)` and hand the array to a user function: `udf.name(Collect(x))`");
-                self.refuse(problem)
-            }
+            [prefix, name] if prefix.name.eq_ignore_ascii_case("uda") => self.user_aggregate(name, call, span, place),
             _ => self.prefixed_call(call, span),
         }
     }
@@ -49,8 +44,10 @@ impl Core<'_, '_> {
         let problem = Diagnostic::error(format!("unknown function `{}`", written.join(".")), span);
         self.refuse(if is_of_the_language(&name.name) {
             problem.label("a function of the language takes no prefix").help(format!("write `{}(…)`", name.name))
-        } else if self.binder.catalog.function(&name.name).is_some() {
-            problem.label("user functions have the prefix `udf`").help(format!("write `udf.{}(…)`", name.name))
+        } else if let Some(function) = self.binder.catalog.function(&name.name) {
+            let prefix = function.prefix();
+            let what = if prefix == "uda" { "aggregates" } else { "functions" };
+            problem.label(format!("user {what} have the prefix `{prefix}`")).help(format!("write `{prefix}.{}(…)`", name.name))
         } else {
             problem.label("no such function").help("user functions are called as `udf.name(…)`")
         })
@@ -162,8 +159,9 @@ impl Core<'_, '_> {
 
     fn unknown_function(&mut self, name: &Ident) -> Expr {
         let problem = Diagnostic::error(format!("unknown function `{}`", name.name), name.span).label("no such function");
-        if self.binder.catalog.function(&name.name).is_some() {
-            return self.refuse(problem.help(format!("user functions have a prefix: write `udf.{}(…)`", name.name)));
+        if let Some(function) = self.binder.catalog.function(&name.name) {
+            let help = format!("user functions have a prefix: write `{}.{}(…)`", function.prefix(), name.name);
+            return self.refuse(problem.help(help));
         }
         if let Some(hint) = foreign::hint(&name.name) {
             return self.refuse(problem.help(hint));

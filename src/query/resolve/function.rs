@@ -26,34 +26,35 @@ pub(super) struct ExternalCall {
     pub(super) span: Span,
 }
 
+/// A user function or aggregate as a call sees it.
+pub(super) struct User<'a> {
+    /// with its prefix, as the query writes it
+    pub(super) shown: &'a str,
+    /// `function` or `aggregate`
+    pub(super) kind: &'a str,
+    pub(super) signature: &'a Signature,
+    pub(super) may_omit_last: bool,
+}
+
 impl Core<'_, '_> {
     pub(super) fn user_call(&mut self, name: &Ident, call: &Call, span: Span, place: Place) -> Expr {
         let catalog = self.binder.catalog;
         let Some(function) = catalog.function(&name.name) else { return self.unknown_user_function(name, span) };
+        if let FunctionKind::Aggregate { .. } = function.kind {
+            return self.aggregate_as_function(name, span);
+        }
         if call.over.is_some() || call.distinct {
             let problem = Diagnostic::error(format!("`udf.{}` takes neither OVER nor DISTINCT", name.name), span)
                 .label("a user function sees one row")
                 .help("hand over what an aggregate gives: `udf.name(AVG(x))`");
             return self.refuse(problem);
         }
-        let args: Option<Vec<&crate::query::ast::Expr>> = call
-            .args
-            .iter()
-            .map(|arg| match arg {
-                Arg::Expr(e) => Some(e),
-                Arg::Star(_) => None,
-            })
-            .collect();
-        let Some(args) = args else {
-            let problem = Diagnostic::error(format!("`udf.{}` takes no `*`", name.name), span)
-                .label("expected values")
-                .help("the name of the input stands for the whole event: `udf.name(input)`");
-            return self.refuse(problem);
-        };
-        let bound: Vec<Expr> = args.iter().map(|e| self.user_argument(e, place)).collect();
+        let shown = format!("udf.{}", name.name);
+        let Some((args, bound)) = self.user_arguments(&shown, call, span, place) else { return null() };
         match &function.kind {
             FunctionKind::Local { index, signature, keeps_state } => {
-                if let Some(problem) = self.mismatch(name, signature, &args, &bound, span) {
+                let user = User { shown: &shown, kind: "function", signature, may_omit_last: false };
+                if let Some(problem) = self.mismatch(&user, &args, &bound, span) {
                     return self.refuse(problem);
                 }
                 if *keeps_state && let Some(problem) = unordered(&name.name, place, span) {
@@ -62,8 +63,32 @@ impl Core<'_, '_> {
                 Expr::Udf { index: *index, name: name.name.clone(), args: bound, span, keeps_state: *keeps_state }
             }
             FunctionKind::External => self.external_call(function, name, bound, span, place),
-            FunctionKind::Unknown => Expr::Const(Value::Null),
+            FunctionKind::Aggregate { .. } | FunctionKind::Unknown => Expr::Const(Value::Null),
         }
+    }
+
+    /// The arguments of a call and what they are bound to; `None` when something was reported.
+    pub(super) fn user_arguments<'c>(
+        &mut self,
+        shown: &str,
+        call: &'c Call,
+        span: Span,
+        place: Place,
+    ) -> Option<(Vec<&'c crate::query::ast::Expr>, Vec<Expr>)> {
+        let expr = |arg: &'c Arg| match arg {
+            Arg::Expr(e) => Some(e),
+            Arg::Star(_) => None,
+        };
+        let Some(args) = call.args.iter().map(expr).collect::<Option<Vec<_>>>() else {
+            let prefix = shown.split('.').next().unwrap_or_default();
+            let problem = Diagnostic::error(format!("`{shown}` takes no `*`"), span)
+                .label("expected values")
+                .help(format!("the name of the input stands for the whole event: `{prefix}.name(input)`"));
+            self.binder.problem(problem);
+            return None;
+        };
+        let bound = args.iter().map(|e| self.user_argument(e, place)).collect();
+        Some((args, bound))
     }
 
     /// The name of an input or a step as an argument is the whole event, whatever columns it has.
@@ -86,8 +111,10 @@ impl Core<'_, '_> {
             let help = format!("write `{}(…)`", name.name);
             return self.refuse(problem.label("a function of the language takes no prefix").help(help));
         }
-        let names: Vec<&str> = self.binder.catalog.functions.iter().map(|f| f.name.as_str()).collect();
-        let near = self.binder.catalog.functions.iter().find(|f| folded(&f.name).contains(&folded(&name.name)));
+        let is_function = |f: &&FunctionDef| !matches!(f.kind, FunctionKind::Aggregate { .. });
+        let known: Vec<&FunctionDef> = self.binder.catalog.functions.iter().filter(is_function).collect();
+        let names: Vec<&str> = known.iter().map(|f| f.name.as_str()).collect();
+        let near = known.iter().find(|f| folded(&f.name).contains(&folded(&name.name)));
         let help = match near {
             _ if names.is_empty() => {
                 format!("functions are those of a job file: `[functions.{}]`; `forebay eval` takes one with `--job`", name.name)
@@ -99,29 +126,24 @@ impl Core<'_, '_> {
     }
 
     /// What is wrong between a call and the types of the component, both shown.
-    fn mismatch(
-        &self,
-        name: &Ident,
-        signature: &Signature,
-        args: &[&crate::query::ast::Expr],
-        bound: &[Expr],
-        span: Span,
-    ) -> Option<Diagnostic> {
+    pub(super) fn mismatch(&self, user: &User<'_>, args: &[&crate::query::ast::Expr], bound: &[Expr], span: Span) -> Option<Diagnostic> {
         let types: Vec<String> =
             bound.iter().map(|e| self.binder.type_of(e).map_or_else(|| "any".to_owned(), |ty| ty.to_string())).collect();
         let both = |problem: Diagnostic| {
-            problem.note(format!("the call: udf.{}({})", name.name, types.join(", "))).note(format!("the function: {}", signature.text))
+            let call = problem.note(format!("the call: {}({})", user.shown, types.join(", ")));
+            call.note(format!("the {}: {}", user.kind, user.signature.text))
         };
-        let wanted = signature.params.len();
-        if bound.len() < wanted || (bound.len() > wanted && signature.rest.is_none()) {
-            let problem = Diagnostic::error(format!("`udf.{}` takes {}", name.name, count(wanted, wanted)), span)
-                .label(format!("{} given", bound.len()));
+        let most = user.signature.params.len();
+        let fewest = most.saturating_sub(usize::from(user.may_omit_last));
+        if bound.len() < fewest || (bound.len() > most && user.signature.rest.is_none()) {
+            let problem =
+                Diagnostic::error(format!("`{}` takes {}", user.shown, count(fewest, most)), span).label(format!("{} given", bound.len()));
             return Some(both(problem));
         }
-        let mut pairs = signature.params.iter().zip(args).zip(bound);
+        let mut pairs = user.signature.params.iter().zip(args).zip(bound);
         pairs.find_map(|((param, arg), value)| {
             let reason = self.binder.fits(value, &param.shape).err()?;
-            let problem = Diagnostic::error(format!("`{}` of `udf.{}` cannot take this argument", param.name, name.name), arg.span)
+            let problem = Diagnostic::error(format!("`{}` of `{}` cannot take this argument", param.name, user.shown), arg.span)
                 .label(reason)
                 .help(format!("`{}` takes {}", param.name, param.shape));
             Some(both(problem))

@@ -91,6 +91,7 @@ pub(super) fn rewrite_aggregate(aggregate: &Aggregate, f: &mut dyn FnMut(&Expr) 
     Aggregate {
         function: aggregate.function.clone(),
         argument: aggregate.argument.as_ref().map(|e| rewrite(e, f)),
+        user_args: all(&aggregate.user_args, f),
         distinct: aggregate.distinct,
         order_by: aggregate.order_by.iter().map(|(e, descending)| (rewrite(e, f), *descending)).collect(),
         span: aggregate.span,
