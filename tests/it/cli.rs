@@ -568,6 +568,30 @@ fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
 }
 
 #[test]
+fn a_core_module_in_a_job() {
+    let place = Place::new();
+    let json = r#"(module (memory (export "memory") 1) (func (export "forebay_alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "forebay_json_create_array") (param i32 i32) (result i64) (i64.const 0)))"#;
+    place.write("create_array.wasm", wat::parse_str(json).unwrap());
+    // any number of arguments
+    let answer = place.answer(&["check", "taxi.toml"]);
+    assert!(answer.starts_with("exit 0\n") && answer.contains("create_array: JSON, any number of arguments"), "{answer}");
+    let numbers = r#"(module (func (export "createArray") (param i64 f64) (result i64) (i64.const 1)))"#;
+    place.write("create_array.wasm", wat::parse_str(numbers).unwrap());
+    expect![[r#"
+        exit 2
+        error: `udf.createArray` takes 2 arguments
+          --> taxi.asaql:1:18
+           |
+         1 | SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare
+           |                  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ 5 given
+           = note: the call: udf.createArray(any, any, any, any, any)
+           = note: the function: createArray: func(i64, f64) -> i64
+    "#]]
+    .assert_eq(&place.answer(&["check", "taxi.toml"]));
+}
+
+#[test]
 fn bad_components() {
     let place = Place::new();
     let wasm = |text: &str| wat::parse_str(text).unwrap();
@@ -611,14 +635,15 @@ fn bad_components() {
         "#]],
         ),
         (
-            wasm("(module)"),
+            wasm(r#"(module (func (export "_start")))"#),
             expect![[r#"
             exit 2
-            error: create_array.wasm: core modules are not supported yet; build a component: `forebay udf build create_array.wasm`
+            error: create_array.wasm is a program: it exports `_start` and no `_initialize`; build it as a library
                --> taxi.toml:13:12
                 |
              13 | [functions.createArray]
                 |            ^^^^^^^^^^^ this function cannot be used
+                = help: Go: `-buildmode=c-shared`; C: `-mexec-model=reactor`; Rust: `crate-type = ["cdylib"]`
         "#]],
         ),
         (
@@ -738,7 +763,8 @@ fn bad_components_without_a_job() {
             &["inspect", "core.wasm"],
             expect![[r#"
             exit 2
-            error: core.wasm: core modules are not supported yet; build a component: `forebay udf build core.wasm`
+            error: core.wasm exports no functions
+             = help: let its world export one: `export add: func(a: s64, b: s64) -> s64;`
         "#]],
         ),
         (

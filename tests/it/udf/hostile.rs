@@ -191,9 +191,9 @@ fn thousands_of_exports_and_components_in_components_are_fine() {
         assert_eq!(host.call(1, &[], NOW), Ok(Value::BigInt(2999)));
     }
     // each level exports what the one inside does
-    let mut inner = format!(
-        r#"(component $c0 (core module $m (func (export "f") (result i64) (i64.const 7))) (core instance $i (instantiate $m)) (func (export "f") (result s64) (canon lift (core func $i "f"))))"#
-    );
+    let mut inner = r#"(component $c0 (core module $m (func (export "f") (result i64) (i64.const 7)))
+        (core instance $i (instantiate $m)) (func (export "f") (result s64) (canon lift (core func $i "f"))))"#
+        .to_owned();
     for level in 1..=20 {
         inner = format!(r#"(component $c{level} {inner} (instance $n (instantiate $c{})) (export "f" (func $n "f")))"#, level - 1);
     }
