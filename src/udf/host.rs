@@ -168,7 +168,8 @@ impl UserFunctions for Host {
     ///
     /// # Errors
     /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
-    /// `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps), `too_deep` (its result nests); the message names the function and what to do.
+    /// `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps), `too_deep` (its result nests);
+    /// the message names the function and what to do.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });

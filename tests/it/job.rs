@@ -298,7 +298,7 @@ fn unknown_keys_and_sections_get_a_suggestion() {
                 |
              13 | colour = 1
                 | ^^^^^^ `[functions.createArray]` has no such key
-                = help: known are type, component, export, memory, timeout, result_bytes_max, on_error
+                = help: known are type, component, export, memory, timeout, result_bytes_max, imports, state_bytes_max, state_key_bytes_max, config, lookup, on_error
 
             error: unknown key `output`
                --> taxi.toml:21:2
