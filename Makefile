@@ -5,8 +5,12 @@ PYTHON ?= python3
 AML_VENV ?= $(CURDIR)/target/aml-venv
 WASM_TARGET := wasm32-unknown-unknown
 COMPONENTS := udfs/target/components
+# Seconds for each target of `make fuzz`. The target `loader` has to be asked for: FUZZ_TARGETS=loader.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= lexer parser binder decoder executor
+CARGO_FUZZ ?= $(shell command -v cargo-fuzz || echo $(CURDIR)/target/tools/bin/cargo-fuzz)
 
-.PHONY: help demo test check bench udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc clean
+.PHONY: help demo test check bench fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +31,18 @@ bench: tools peers-mosquitto ## print the figures (release build; needs mosquitt
 	$(CARGO) build --release --locked
 	sh udfs/build.sh target/release/forebay
 	$(CARGO) bench --locked --bench figures
+
+# The toolchain is the stable one: RUSTC_BOOTSTRAP lets it take the flags for coverage, and there is no sanitizer, which
+# code without `unsafe` has no use for.
+fuzz: tools ## look for inputs that panic, for FUZZ_SECONDS=60 a target (the first build takes a while)
+	@[ -x "$(CARGO_FUZZ)" ] || $(CARGO) install cargo-fuzz --locked --root "$(CURDIR)/target/tools"
+	@$(PYTHON) fuzz/seeds.py
+	@for target in $(FUZZ_TARGETS); do \
+	  case $$target in decoder) dict="-dict=fuzz/payload.dict";; lexer|parser|binder) dict="-dict=fuzz/query.dict";; *) dict="";; esac; \
+	  case $$target in loader) features="--features loader";; *) features="";; esac; \
+	  RUSTC_BOOTSTRAP=1 "$(CARGO_FUZZ)" run --fuzz-dir fuzz --sanitizer none $$features $$target -- \
+	    $$dict -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+	done
 
 udfs: tools ## build the example functions as components into udfs/target/components
 	$(CARGO) build --locked

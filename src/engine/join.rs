@@ -229,7 +229,7 @@ impl JoinOp {
     }
 
     /// Unmatched rows may still come out with the time of the oldest left row.
-    fn out_watermark(&self, watermark: i64) -> i64 {
+    pub(super) fn out_watermark(&self, watermark: i64) -> i64 {
         match self.agenda[LEFT].first() {
             Some((time, _)) if self.left_outer => {
                 let oldest = self.unmatched_time(Timestamp::saturating_from_ticks(*time)).ticks();

@@ -197,14 +197,27 @@ impl Op {
 
     /// The earliest moment at which a later watermark makes something happen, in this operator or below.
     pub(super) fn deadline(&self) -> Option<i64> {
+        // a moment past what an input holds back comes no sooner than that input's own
+        let held_back = self.inputs().into_iter().map(Op::held_back).min().unwrap_or(i64::MAX);
         let own = match self {
             Op::Scan(op) => op.deadline(),
-            Op::Aggregate(op) => op.deadline(),
-            Op::Join(op) => op.deadline(),
-            Op::Merge(op) => op.deadline(),
+            Op::Aggregate(op) => op.deadline().filter(|end| *end < held_back),
+            Op::Join(op) => op.deadline().filter(|time| *time <= held_back),
+            Op::Merge(op) => op.deadline().filter(|time| *time <= held_back),
             _ => None,
         };
         own.into_iter().chain(self.inputs().into_iter().filter_map(Op::deadline)).min()
+    }
+
+    /// The watermark that it gives at most before its deadline, however late it is: rows of a left join that wait for a
+    /// match hold back what is above.
+    fn held_back(&self) -> i64 {
+        let below = self.inputs().into_iter().map(Op::held_back).min().unwrap_or(i64::MAX);
+        match self {
+            Op::Join(op) => op.out_watermark(below),
+            Op::Aggregate(_) => below.saturating_sub(1),
+            _ => below,
+        }
     }
 
     /// How many operators lie on top of each other: each may hold a watermark back by one tick.

@@ -57,7 +57,8 @@ const PAYLOADS: &[(&str, Fate)] = &[
     ("", Fate::NoEvent),
 ];
 
-const ROWS: &str = "SELECT k, CAST(v AS bigint) AS c, 10 / z AS q, LEFT('text', y) AS l, udf.half(CASE WHEN h IS NULL THEN 2 ELSE h END) AS h
+const ROWS: &str =
+    "SELECT k, CAST(v AS bigint) AS c, 10 / z AS q, LEFT('text', y) AS l, udf.half(CASE WHEN h IS NULL THEN 2 ELSE h END) AS h
     FROM a TIMESTAMP BY t OVER k WHERE w IS NULL";
 
 const GROUPS: &str = "SELECT k, COUNT(*) AS n, SUM(CAST(v AS bigint) / 4) AS c, MAX(10 / z) AS q, MIN(LEN(LEFT('text', y))) AS l,
@@ -70,7 +71,8 @@ fn payload(template: &str, arrival: i64) -> Bytes {
     }
     let moment = |seconds| format!("\"{}\"", at(arrival + seconds));
     let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
-    let text = template.replace("\"T\"", &moment(0)).replace("\"L\"", &moment(3600)).replace("\"E\"", &moment(-3600)).replace("DEEP", &deep);
+    let text =
+        template.replace("\"T\"", &moment(0)).replace("\"L\"", &moment(3600)).replace("\"E\"", &moment(-3600)).replace("DEEP", &deep);
     Bytes::from(text)
 }
 
@@ -86,8 +88,11 @@ fn take_in(query: &str, on_error: OnError, sent: &[usize]) -> (usize, Emitted) {
     for (arrival, which) in (0..).zip(sent) {
         let split = crate::decode::split(&payload(PAYLOADS[*which].0, arrival));
         bad += split.bad.len();
-        let events: Vec<RawEvent> =
-            split.events.into_iter().map(|payload| RawEvent { arrival: at(arrival), payload, message: Arc::default(), packet_id: 0 }).collect();
+        let events: Vec<RawEvent> = split
+            .events
+            .into_iter()
+            .map(|payload| RawEvent { arrival: at(arrival), payload, message: Arc::default(), packet_id: 0 })
+            .collect();
         executor.push_events("a", offset, &events);
         offset += events.len() as i64;
     }
@@ -128,7 +133,15 @@ fn each_bad_payload_alone_has_its_reason() {
 fn an_event_that_does_not_fit_its_table_is_refused_whatever_the_policy() {
     let query = "CREATE TABLE a (n bigint, f float, s datetime); SELECT n, f, s FROM a";
     for on_error in [OnError::Stop, OnError::Null, OnError::DeadLetter] {
-        let payloads = [r#"{"n":"42"}"#, r#"{"n":4.5}"#, r#"{"f":"1"}"#, r#"{"s":"noon"}"#, r#"{"n":true}"#, r#"{"n":1,"f":2,"s":null,"x":"y"}"#, "{}"];
+        let payloads = [
+            r#"{"n":"42"}"#,
+            r#"{"n":4.5}"#,
+            r#"{"f":"1"}"#,
+            r#"{"s":"noon"}"#,
+            r#"{"n":true}"#,
+            r#"{"n":1,"f":2,"s":null,"x":"y"}"#,
+            "{}",
+        ];
         let emitted = run(query, options(on_error), &payloads.map(|p| (0, "a", p.to_owned())));
         assert_eq!(lines(&emitted.rows), [r#"{"n":1,"f":2.0,"s":null}"#, r#"{"n":null,"f":null,"s":null}"#]);
         assert_eq!(emitted.counts.failed, BTreeMap::from([("schema", 5)]));

@@ -158,8 +158,25 @@ fn arriving(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
     events.into_iter().zip(400..).map(|(event, arrival)| Event { arrival, ..event }).collect()
 }
 
+#[test]
+fn a_left_join_that_holds_rows_back_is_waited_for_without_asking_again_and_again() {
+    let part = &parts(LAG_OF_PAIRS)[0];
+    let mut executor = Executor::new(part, ExecutorOptions::default(), None).unwrap();
+    let sent = |input, time| Event { input, arrival: time, time, k: Cell::Int(1), v: Cell::Int(2), w: Cell::Null };
+    for (offset, event) in (0..).zip([sent("a", 200), sent("b", 202)]) {
+        executor.push_events(event.input, offset, &[raw_event(&event, 1)]);
+    }
+    // the pair of the second 101 waits until no match of the left row can come, which is past the second 102
+    executor.tick(executor.next_tick().unwrap());
+    let due = executor.next_tick().unwrap();
+    assert!(due > at(103 + 5) && due < at(104 + 5), "the late tolerance later: {due}");
+    executor.tick(due);
+    assert_eq!(lines(&executor.take().rows), [r#"{"k":1,"v":2,"l":null}"#]);
+    assert_eq!(executor.next_tick(), None);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1200))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn cuts_commits_crashes_and_ticks_change_nothing(
@@ -198,5 +215,39 @@ proptest! {
         let in_order = rows_with(part, &options, &arriving(events.iter().map(|(e, _)| *e)), &[]);
         let permuted = rows_with(part, &options, &arriving(permuted.into_iter().map(|(_, e)| e)), &cuts);
         prop_assert_eq!(sorted(in_order), sorted(permuted), "{}", query);
+    }
+
+    /// Ticking when the executor asks for it, and then only, brings out what the end of the input would.
+    #[test]
+    fn ticks_asked_for_bring_everything_out(
+        (query, ordered) in every_query(),
+        events in events(30),
+        late in 0i64..8,
+        out_of_order in 0i64..6,
+        adjust in any::<bool>(),
+    ) {
+        let policies = TimePolicies {
+            late_tolerance: Some(late * GRID),
+            out_of_order: out_of_order * GRID,
+            adjust,
+            early_limit: Some(300 * SECOND),
+        };
+        let part = &parts(query)[0];
+        let options = options_with(policies);
+        let executor = Executor::new(part, options.clone(), Some(half())).unwrap();
+        let mut run = Run { part, options: &options, events: &events, executor, stored: BTreeMap::new(), out: Vec::new() };
+        run.push(0, events.len());
+        run.commit();
+        let mut asked = Vec::new();
+        while let Some(due) = run.executor.next_tick() {
+            asked.push(due);
+            // as many moments as rows can come out at, and a watermark that each operator may hold back
+            prop_assert!(asked.len() < 2000 && asked.is_sorted(), "asked for {:?} …: {query}", &asked[asked.len() - 20.min(asked.len())..]);
+            run.executor.tick(due);
+            run.commit();
+        }
+        prop_assert_eq!(run.executor.waiting(), 0);
+        let free = |rows| if ordered { rows } else { sorted(rows) };
+        prop_assert_eq!(free(run.out), free(rows_with(part, &options, &events, &[])), "{}", query);
     }
 }

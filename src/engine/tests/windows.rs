@@ -144,11 +144,8 @@ fn expected(kinds: &[(Option<&str>, Kind)], rows: &[Row], having: bool) -> Vec<S
     let rows: Vec<&Row> = rows.iter().filter(|r| !r.w.same(Cell::Int(2))).collect();
     let mut out = Vec::new();
     for (id, kind) in kinds {
-        let windows: Vec<(i64, Vec<&Row>)> = if kind.is_per_key() {
-            by_key(&rows).iter().flat_map(|rows| kind.windows(rows)).collect()
-        } else {
-            kind.windows(&rows)
-        };
+        let windows: Vec<(i64, Vec<&Row>)> =
+            if kind.is_per_key() { by_key(&rows).iter().flat_map(|rows| kind.windows(rows)).collect() } else { kind.windows(&rows) };
         for (end, content) in windows {
             for group in by_key(&content).into_iter().filter(|g| !having || g.len() > 1) {
                 let start = [("k", group[0].k.value()), ("id", id.map_or(Value::Null, Value::text))];
@@ -169,7 +166,7 @@ fn query_of(windows: &str, having: bool) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn a_window_is_what_its_definition_says(kind in a_window(), events in events(30), policies in policies(), having in any::<bool>()) {
