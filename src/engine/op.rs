@@ -258,6 +258,7 @@ impl Op {
     pub(super) fn loaded(&mut self) {
         match self {
             Op::Aggregate(op) => op.loaded(),
+            Op::Analytic(op) => op.loaded(),
             Op::Join(op) => op.loaded(),
             _ => {}
         }

@@ -95,6 +95,7 @@ const QUERIES: &[&str] = &[
     "SELECT v, k FROM a TIMESTAMP BY t WHERE v > 1",
     "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT SUM(n) AS n, COUNT(*) AS c FROM w GROUP BY TumblingWindow(second, 4)",
     "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
+    "SELECT v, AnomalyDetection_SpikeAndDip(v, 80, 4, 'spikesanddips') OVER (PARTITION BY k LIMIT DURATION(second, 7) WHEN v < 4) AS s, AnomalyDetection_ChangePoint(v, 70, 5) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS c FROM a TIMESTAMP BY t",
 ];
 
 type Sent = (u8, i64, i64, i64, i64);
@@ -224,7 +225,7 @@ proptest! {
 
 #[test]
 fn state_goes_when_it_can_no_longer_matter() {
-    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, 2, 4]) {
+    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, 2, 4, usize::MAX]) {
         let part = &parts(query)[0];
         let sent: Vec<Sent> = (0..60).map(|i| (u8::from(i % 3 == 0), 1, i % 4, i % 2, i % 5)).collect();
         let (_, left) = feed(part, &ExecutorOptions::default(), &raw(&sent), &[(20, true), (20, true)]);
@@ -458,10 +459,14 @@ fn metadata_of_a_message_can_be_read() {
 }
 
 #[test]
-fn what_is_not_supported_is_said_before_anything_runs() {
-    let part = &parts("SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a")[0];
-    let error = Executor::new(part, ExecutorOptions::default(), None).unwrap_err();
-    assert!(matches!(error, EngineError::Unsupported { what: "AnomalyDetection_ChangePoint", .. }));
+fn what_is_no_number_is_no_anomaly_but_a_failure() {
+    let query = "SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a";
+    let events: Vec<_> = ["\"7.5\"", "true", "\"x\"", "[1]"].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
+    let emitted = run(query, options(OnError::DeadLetter), &events);
+    assert_eq!(lines(&emitted.rows), [r#"{"c":{"IsAnomaly":0,"Score":1.0}}"#; 2]);
+    assert_eq!(emitted.counts.failed, BTreeMap::from([("conversion", 2)]));
+    let emitted = run(query, options(OnError::Null), &events);
+    assert_eq!(lines(&emitted.rows)[3], r#"{"c":{"IsAnomaly":0,"Score":null}}"#);
 }
 
 #[test]

@@ -301,11 +301,7 @@ fn one(file: &str, text: &str, problem: Diagnostic) -> RunError {
 }
 
 fn unsupported(error: EngineError, file: &str, text: &str) -> RunError {
-    let span = match &error {
-        EngineError::Unsupported { span, .. } => known(*span),
-        _ => None,
-    };
-    one(file, text, Diagnostic::error(error.to_string(), span))
+    one(file, text, Diagnostic::error(error.to_string(), None))
 }
 
 /// What went wrong without stopping anything: how often, and the first message, by what happened and the reason.
