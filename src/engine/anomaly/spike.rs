@@ -33,13 +33,18 @@ pub(super) fn judge(sorted: &[f64], x: f64, mode: SpikeMode, risk: f64) -> (bool
 /// The same with the density's tails at hand.
 pub(super) fn verdict(tails: Tails, sorted: &[f64], x: f64, mode: SpikeMode, risk: f64) -> (bool, f64) {
     let Tails { lower, upper } = tails;
-    let (chance, as_strange) = match mode {
-        SpikeMode::Spikes => (upper, sorted.len() - sorted.partition_point(|known| *known < x)),
-        SpikeMode::Dips => (lower, sorted.partition_point(|known| *known <= x)),
-        SpikeMode::SpikesAndDips => ((2.0 * lower.min(upper)).min(1.0), as_strange(sorted, x)),
+    let chance = match mode {
+        SpikeMode::Spikes => upper,
+        SpikeMode::Dips => lower,
+        SpikeMode::SpikesAndDips => (2.0 * lower.min(upper)).min(1.0),
+    };
+    let as_strange = || match mode {
+        SpikeMode::Spikes => sorted.len() - sorted.partition_point(|known| *known < x),
+        SpikeMode::Dips => sorted.partition_point(|known| *known <= x),
+        SpikeMode::SpikesAndDips => as_strange(sorted, x),
     };
     let allowed = ((risk + SLACK) * (sorted.len() + 1) as f64).max(1.0);
-    (chance < risk && (as_strange + 1) as f64 <= allowed, chance)
+    (chance < risk && (as_strange() + 1) as f64 <= allowed, chance)
 }
 
 /// How many known values lie as far from the median as `x`, either side measured by how far its own bulk reaches. The
