@@ -23,6 +23,8 @@ mod join;
 mod key;
 mod merge;
 mod op;
+mod pattern;
+mod recognize;
 mod reference;
 mod scan;
 mod session;

@@ -96,6 +96,8 @@ const QUERIES: &[&str] = &[
     "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT SUM(n) AS n, COUNT(*) AS c FROM w GROUP BY TumblingWindow(second, 4)",
     "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
     "SELECT v, AnomalyDetection_SpikeAndDip(v, 80, 4, 'spikesanddips') OVER (PARTITION BY k LIMIT DURATION(second, 7) WHEN v < 4) AS s, AnomalyDetection_ChangePoint(v, 70, 5) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS c FROM a TIMESTAMP BY t",
+    "SELECT *, System.Timestamp() AS ts FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 5) PARTITION BY k MEASURES First(A.v) AS f, Max(A.v) AS m, B.v AS b, Classifier() AS c AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ (B | . C?)) DEFINE A AS A.v > 1, B AS B.v < Last(A.v), C AS C.v = First(A.v)) AS p",
+    "WITH p AS (SELECT k, n FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 4) MEASURES Last(A.k) AS k, Last(A.v) AS n AFTER MATCH SKIP TO NEXT ROW PATTERN (A+) DEFINE A AS A.v >= First(A.v)) AS m) SELECT k, COUNT(*) AS c FROM p GROUP BY k, TumblingWindow(second, 3)",
 ];
 
 type Sent = (u8, i64, i64, i64, i64);
@@ -185,6 +187,30 @@ proptest! {
         prop_assert_eq!(whole, cut);
     }
 
+    /// What the operator finds is what a search through all rows finds.
+    #[test]
+    fn matches_are_those_of_a_search(sent in prop::collection::vec((0i64..3, 0i64..2, 0i64..5), 0..30)) {
+        let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(second, 4) PARTITION BY k MEASURES First(A.v) AS f, Last(A.v) AS l, B.v AS b AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.v > 1, B AS B.v < A.v)";
+        let mut time = 0;
+        let rows: Vec<(i64, i64, i64)> = sent.iter().map(|(pause, k, v)| { time += pause; (time, *k, *v) }).collect();
+        let mut expected = Vec::new();
+        for key in 0..2 {
+            let of_key: Vec<_> = rows.iter().filter(|(_, k, _)| *k == key).collect();
+            for (i, (start, ..)) in of_key.iter().enumerate() {
+                let reach: Vec<i64> = of_key[i..].iter().take_while(|(t, ..)| *t < start + 4).map(|(_, _, v)| *v).collect();
+                let many = reach.iter().take_while(|v| **v > 1).count();
+                if let Some(n) = (1..=many).rev().find(|n| *n < reach.len() && reach[*n] < reach[n - 1]) {
+                    expected.push(format!("{{\"k\":{key},\"f\":{},\"l\":{},\"b\":{}}}", reach[0], reach[n - 1], reach[n]));
+                }
+            }
+        }
+        let events: Vec<_> = rows.iter().map(|(t, k, v)| (*t, "a", format!("{{\"k\":{k},\"v\":{v}}}"))).collect();
+        let mut given = lines(&run(query, options(OnError::Stop), &events).rows);
+        given.sort();
+        expected.sort();
+        prop_assert_eq!(given, expected);
+    }
+
     /// Each substream is a timeline of its own: its rows are those it gives when it is alone.
     #[test]
     fn substreams_do_not_see_each_other(sent in sent(), cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12)) {
@@ -225,7 +251,7 @@ proptest! {
 
 #[test]
 fn state_goes_when_it_can_no_longer_matter() {
-    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, 2, 4, usize::MAX]) {
+    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, 2, 4, usize::MAX, 3, 4]) {
         let part = &parts(query)[0];
         let sent: Vec<Sent> = (0..60).map(|i| (u8::from(i % 3 == 0), 1, i % 4, i % 2, i % 5)).collect();
         let (_, left) = feed(part, &ExecutorOptions::default(), &raw(&sent), &[(20, true), (20, true)]);
@@ -456,6 +482,16 @@ fn metadata_of_a_message_can_be_read() {
     );
     executor.push_events("a", 0, &[event]);
     assert_eq!(lines(&executor.take().rows), [r#"{"topic":"t/1","site":"x","at":"2024-01-01T00:00:00.0000000Z"}"#]);
+}
+
+#[test]
+fn a_pattern_that_explodes_is_a_failure_with_a_reason() {
+    let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) MEASURES Last(B.v) AS v AFTER MATCH SKIP TO NEXT ROW PATTERN ((A+)+ B) DEFINE A AS A.v = 1, B AS B.v = 2)";
+    let events: Vec<_> = (0..40).map(|i| (i, "a", "{\"v\":1}".to_owned())).collect();
+    let emitted = run(query, options(OnError::DeadLetter), &events);
+    assert!(emitted.rows.batch.is_empty());
+    assert!(emitted.counts.failed_derived["too_complex"] > 20, "{:?}", emitted.counts);
+    assert!(emitted.failures[0].message.starts_with("an attempt at the pattern took more than 50000 steps"));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod function;
 mod group;
 mod inline;
 mod join;
+mod match_recognize;
 mod metadata;
 mod relation;
 mod scope;

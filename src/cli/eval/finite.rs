@@ -351,6 +351,7 @@ fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
             | Node::Apply { input, .. }
             | Node::Aggregate { input, .. }
             | Node::Analytic { input, .. }
+            | Node::Match { input, .. }
             | Node::ReferenceJoin { input, .. } => stack.push(input),
             Node::Join { left, right, .. } => stack.extend([&**right, &**left]),
             Node::Union { inputs, .. } => stack.extend(inputs.iter().rev()),

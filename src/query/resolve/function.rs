@@ -179,7 +179,7 @@ fn forbidden(place: Place, span: Span) -> Option<Diagnostic> {
         );
     }
     match place.clause {
-        Clause::On | Clause::TimestampBy | Clause::PartitionBy => Some(scored_apart(span, place.name())),
+        Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match => Some(scored_apart(span, place.name())),
         Clause::Apply => Some(
             Diagnostic::error("a call that leaves the gateway inside APPLY", span)
                 .label("APPLY takes a column")
