@@ -48,6 +48,9 @@ pub(super) enum Outcome {
     TooComplex,
 }
 
+/// Whether a row, by its number, may be taken as a variable after the rows before it.
+type Question<'q, E> = dyn FnMut(Variable, usize, &[Option<Variable>]) -> Result<bool, E> + 'q;
+
 /// A way not tried yet.
 struct Way {
     step: usize,
@@ -123,12 +126,7 @@ impl Program {
     ///
     /// # Errors
     /// That of `holds`.
-    pub(super) fn run<E>(
-        &self,
-        rows: usize,
-        ended: bool,
-        holds: &mut dyn FnMut(Variable, usize, &[Option<Variable>]) -> Result<bool, E>,
-    ) -> Result<Outcome, E> {
+    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<Outcome, E> {
         let mut ways = vec![Way { step: 0, taken: 0, marks: vec![usize::MAX; self.marks] }];
         let mut taken: Vec<Option<Variable>> = Vec::new();
         let mut left = STEPS_MAX;

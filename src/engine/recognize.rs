@@ -212,7 +212,7 @@ impl MatchOp {
         let value = |env: &mut Env, held: &Held| Ok(env.eval(argument, Row { values: &held.values, meta: &held.meta })?.into_owned());
         let only = match navigation.navigate {
             Navigate::First => of_variable.next(),
-            Navigate::Last => of_variable.last(),
+            Navigate::Last => of_variable.next_back(),
             least => {
                 let mut best = Value::Null;
                 let better = if least == Navigate::Min { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater };
