@@ -11,6 +11,7 @@
 mod accumulate;
 mod aggregate;
 mod analytic;
+mod anomaly;
 mod env;
 mod eval;
 mod executor;
@@ -23,6 +24,8 @@ mod join;
 mod key;
 mod merge;
 mod op;
+mod pattern;
+mod recognize;
 mod reference;
 mod scan;
 mod session;
@@ -102,8 +105,6 @@ pub struct ExecutorOptions {
 /// A part cannot be run, or its stored state cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    #[error("{what} is not supported yet; leave it out of the query")]
-    Unsupported { what: &'static str, span: Span },
     #[error("a SELECT has more than {max} analytic calls; split it into steps")]
     TooManyCalls { max: usize },
     #[error("stored state of operator {op}: {damaged}; start the statement with empty state")]

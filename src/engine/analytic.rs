@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
+use super::anomaly::Detector;
 use super::eval::{EvalError, Row};
 use super::group::fill_args;
 use super::history::{Held, History};
@@ -15,9 +16,10 @@ use super::op::{Flow, Op, Step};
 use super::state::{Loaded, Writer};
 use super::{EngineError, env::Env};
 use crate::batch::{Batch, RowMeta};
+use crate::query::builtins;
 use crate::query::plan::{Aggregate, Analytic, AnalyticFunction};
-use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_signed, put_value, put_varint};
+use crate::value::{Type, Value};
 
 /// State rows: values looked back at, first of an interval; held rows take kinds from `HELD` on, one a call.
 const RECENT: u8 = 0;
@@ -57,6 +59,8 @@ enum State {
         keep: usize,
     },
     Held(History),
+    /// What the anomaly functions have learned of each key.
+    Learned(Detector),
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +75,7 @@ impl AnalyticOp {
         if calls.len() > CALLS_MAX {
             return Err(EngineError::TooManyCalls { max: CALLS_MAX });
         }
-        let calls = calls.iter().enumerate().map(|(i, plan)| Call::new(i, plan)).collect::<Result<_, _>>()?;
+        let calls = calls.iter().enumerate().map(|(i, plan)| Call::new(i, plan)).collect();
         Ok(AnalyticOp { input, id, calls, since_sweep: 0 })
     }
 
@@ -124,6 +128,7 @@ impl AnalyticOp {
         if loaded.kind >= HELD {
             return match self.calls.get_mut(usize::from(loaded.kind - HELD)).map(|c| &mut c.state) {
                 Some(State::Held(history)) => history.load(loaded),
+                Some(State::Learned(detector)) => detector.load(loaded),
                 _ => Ok(()),
             };
         }
@@ -136,11 +141,21 @@ impl AnalyticOp {
         Ok(())
     }
 
+    /// All stored rows are in.
+    pub(super) fn loaded(&mut self) {
+        for call in &mut self.calls {
+            if let State::Learned(detector) = &mut call.state {
+                detector.loaded();
+            }
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let recent = |r: &Recent| 64 + r.items.iter().map(|(_, v)| 32 + v.heap_bytes()).sum::<usize>();
         let bytes = |call: &Call| match &call.state {
             State::Recent { keys, .. } => keys.iter().map(|(k, r)| k.len() + recent(r)).sum(),
             State::Held(history) => history.bytes(),
+            State::Learned(detector) => detector.bytes(),
         };
         self.calls.iter().map(bytes).sum()
     }
@@ -156,8 +171,10 @@ impl AnalyticOp {
 }
 
 impl Call {
-    fn new(number: usize, plan: &Analytic) -> Result<Call, EngineError> {
+    fn new(number: usize, plan: &Analytic) -> Call {
         let recent = |keep| State::Recent { keys: FxHashMap::default(), changed: Vec::new(), keep };
+        let kind = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(HELD);
+        let limit = plan.limit.unwrap_or(1);
         let mut aggregate = None;
         let state = match &plan.function {
             AnalyticFunction::Lag { offset } => recent((*offset).max(1)),
@@ -171,24 +188,24 @@ impl Call {
                     order_by: plan.order_by.clone(),
                     span: plan.span,
                 });
-                let kind = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(HELD);
-                State::Held(History::new(kind, plan.limit.unwrap_or(1)))
+                State::Held(History::new(kind, limit))
             }
-            AnalyticFunction::SpikeAndDip { .. } => {
-                return Err(EngineError::Unsupported { what: "AnomalyDetection_SpikeAndDip", span: plan.span });
+            AnalyticFunction::SpikeAndDip { confidence, history, mode } => {
+                State::Learned(Detector::new(kind, Some(*mode), *confidence, *history, limit))
             }
-            AnalyticFunction::ChangePoint { .. } => {
-                return Err(EngineError::Unsupported { what: "AnomalyDetection_ChangePoint", span: plan.span });
+            AnalyticFunction::ChangePoint { confidence, history } => {
+                State::Learned(Detector::new(kind, None, *confidence, *history, limit))
             }
         };
         let (key, values) = (Vec::new(), Vec::new());
-        Ok(Call { plan: plan.clone(), aggregate, state, key, matches: false, values, default: Value::Null })
+        Call { plan: plan.clone(), aggregate, state, key, matches: false, values, default: Value::Null }
     }
 
     fn keys(&self) -> usize {
         match &self.state {
             State::Recent { keys, .. } => keys.len(),
             State::Held(history) => history.len(),
+            State::Learned(detector) => detector.len(),
         }
     }
 
@@ -201,7 +218,12 @@ impl Call {
         self.values.clear();
         match (&self.aggregate, &self.plan.argument) {
             (Some(aggregate), _) => fill_args(env, aggregate, row, &mut self.values)?,
-            (None, Some(argument)) => self.values.push(env.eval(argument, row)?.into_owned()),
+            (None, Some(argument)) => {
+                let value = env.eval(argument, row)?.into_owned();
+                let is_number = !matches!(self.state, State::Learned(_)) || matches!(value, Value::Null | Value::Float(_));
+                let value = if is_number { Ok(value) } else { builtins::cast(&value, Type::Float) };
+                self.values.push(value.or_else(|error| env.or_null(error, self.plan.span))?);
+            }
             (None, None) => self.values.push(Value::Null),
         }
         self.default = match &self.plan.default {
@@ -230,6 +252,13 @@ impl Call {
                     acc.add(aggregate, &held.values);
                 }
                 acc.finish(aggregate).or_else(|error| env.or_null(error, aggregate.span))
+            }
+            (State::Learned(detector), _) => {
+                let value = match self.values.pop() {
+                    Some(Value::Float(value)) => Some(value),
+                    _ => None,
+                };
+                Ok(detector.observe(&self.key, now, value, self.matches))
             }
             (State::Recent { keys, changed, keep }, function) => {
                 let value = self.values.pop().unwrap_or_default();
@@ -295,6 +324,7 @@ impl Call {
                     }
                 }
             }
+            State::Learned(detector) => detector.forget(watermark),
             State::Held(history) => {
                 let stale = |key: &&[u8]| history.front(key).is_some_and(|held| over(held.time()));
                 let keys: Vec<Box<[u8]>> = history.keys().filter(stale).map(Box::from).collect();
@@ -310,6 +340,7 @@ impl Call {
     fn changes(&mut self, number: usize, writer: &mut Writer<'_>) {
         match &mut self.state {
             State::Held(history) => history.changes(writer),
+            State::Learned(detector) => detector.changes(writer),
             State::Recent { keys, changed, .. } => {
                 for key in changed.drain(..) {
                     let Some(recent) = keys.get_mut(&key) else { continue };

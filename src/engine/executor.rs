@@ -496,6 +496,7 @@ fn scans_of<'n>(node: &'n Node, out: &mut Vec<&'n Scan>) {
         | Node::Apply { input, .. }
         | Node::Aggregate { input, .. }
         | Node::Analytic { input, .. }
+        | Node::Match { input, .. }
         | Node::ReferenceJoin { input, .. } => scans_of(input, out),
         Node::Join { left, right, .. } => {
             scans_of(left, out);
@@ -509,7 +510,7 @@ fn scans_of<'n>(node: &'n Node, out: &mut Vec<&'n Scan>) {
 fn expands(node: &Node) -> bool {
     match node {
         Node::Scan(_) | Node::Rows { .. } => false,
-        Node::Apply { .. } | Node::ReferenceJoin { .. } | Node::Join { .. } | Node::Union { .. } => true,
+        Node::Apply { .. } | Node::ReferenceJoin { .. } | Node::Match { .. } | Node::Join { .. } | Node::Union { .. } => true,
         Node::Filter { input, .. } | Node::Project { input, .. } | Node::Aggregate { input, .. } | Node::Analytic { input, .. } => {
             expands(input)
         }

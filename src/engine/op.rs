@@ -11,6 +11,7 @@ use super::env::{Env, Origin};
 use super::eval::{EvalError, Row};
 use super::join::JoinOp;
 use super::merge::MergeOp;
+use super::recognize::MatchOp;
 use super::reference::{ApplyOp, ReferenceOp};
 use super::scan::ScanOp;
 use super::state::{Loaded, Writer};
@@ -47,6 +48,7 @@ pub(super) enum Op {
     Apply(Box<ApplyOp>),
     Aggregate(Box<AggregateOp>),
     Analytic(Box<AnalyticOp>),
+    Match(Box<MatchOp>),
     Join(Box<JoinOp>),
     Reference(Box<ReferenceOp>),
     Merge(MergeOp),
@@ -83,6 +85,10 @@ impl Op {
                 let input = ordered(*below(input)?, *id);
                 Op::Analytic(Box::new(AnalyticOp::new(input, *id, calls)?))
             }
+            Node::Match { input, id, plan } => {
+                let input = ordered(*below(input)?, *id);
+                Op::Match(Box::new(MatchOp::new(input, *id, plan)))
+            }
             Node::Join { left, right, id, left_outer, bound, keys, on } => {
                 let (left, right) = (*below(left)?, *below(right)?);
                 Op::Join(Box::new(JoinOp::new(left, right, *id, *left_outer, *bound, keys, on.as_ref())))
@@ -107,6 +113,7 @@ impl Op {
             Op::Apply(op) => op.input.width() + 1,
             Op::Aggregate(op) => op.width(),
             Op::Analytic(op) => op.input.width() + op.width(),
+            Op::Match(op) => op.width(),
             Op::Join(op) => op.left.width() + op.right.width(),
             Op::Reference(op) => op.input.width() + 1,
             Op::Merge(op) => op.width,
@@ -120,7 +127,7 @@ impl Op {
             Op::Filter { input, .. } | Op::Project { input, .. } => input.is_direct(),
             Op::Analytic(op) => op.input.is_direct(),
             Op::Merge(op) => op.inputs.iter().all(Op::is_direct),
-            Op::Apply(_) | Op::Aggregate(_) | Op::Join(_) | Op::Reference(_) => false,
+            Op::Apply(_) | Op::Aggregate(_) | Op::Match(_) | Op::Join(_) | Op::Reference(_) => false,
         }
     }
 
@@ -129,6 +136,8 @@ impl Op {
     fn is_unordered(&self) -> bool {
         match self {
             Op::Join(op) => op.left_outer,
+            // a match is known only when a later row ends it
+            Op::Match(_) => true,
             Op::Filter { input, .. } | Op::Project { input, .. } => input.is_unordered(),
             Op::Apply(op) => op.input.is_unordered(),
             Op::Reference(op) => op.input.is_unordered(),
@@ -151,6 +160,7 @@ impl Op {
                 let direct = op.input.is_direct();
                 op.step(cx, direct)
             }
+            Op::Match(op) => op.step(cx),
             Op::Join(op) => op.step(cx),
             Op::Reference(op) => op.step(cx),
             Op::Merge(op) => op.step(cx),
@@ -165,6 +175,7 @@ impl Op {
             Op::Apply(op) => vec![&op.input],
             Op::Aggregate(op) => vec![&op.input],
             Op::Analytic(op) => vec![&op.input],
+            Op::Match(op) => vec![&op.input],
             Op::Join(op) => vec![&op.left, &op.right],
             Op::Reference(op) => vec![&op.input],
             Op::Merge(op) => op.inputs.iter().collect(),
@@ -178,6 +189,7 @@ impl Op {
             Op::Apply(op) => vec![&mut op.input],
             Op::Aggregate(op) => vec![&mut op.input],
             Op::Analytic(op) => vec![&mut op.input],
+            Op::Match(op) => vec![&mut op.input],
             Op::Join(op) => vec![&mut op.left, &mut op.right],
             Op::Reference(op) => vec![&mut op.input],
             Op::Merge(op) => op.inputs.iter_mut().collect(),
@@ -189,6 +201,7 @@ impl Op {
             Op::Scan(op) => Some(op.id),
             Op::Aggregate(op) => Some(op.id),
             Op::Analytic(op) => Some(op.id),
+            Op::Match(op) => Some(op.id),
             Op::Join(op) => Some(op.id),
             Op::Merge(op) => Some(op.id),
             Op::Rows { .. } | Op::Filter { .. } | Op::Project { .. } | Op::Apply(_) | Op::Reference(_) => None,
@@ -202,6 +215,7 @@ impl Op {
         let own = match self {
             Op::Scan(op) => op.deadline(),
             Op::Aggregate(op) => op.deadline().filter(|end| *end < held_back),
+            Op::Match(op) => op.deadline().filter(|time| *time < held_back),
             Op::Join(op) => op.deadline().filter(|time| *time <= held_back),
             Op::Merge(op) => op.deadline().filter(|time| *time <= held_back),
             _ => None,
@@ -242,6 +256,7 @@ impl Op {
                 Op::Scan(scan) => scan.changes(writer),
                 Op::Aggregate(op) => op.changes(writer),
                 Op::Analytic(op) => op.changes(writer),
+                Op::Match(op) => op.changes(writer),
                 Op::Join(op) => op.changes(writer),
                 Op::Merge(op) => op.changes(writer),
                 _ => {}
@@ -259,6 +274,7 @@ impl Op {
                 Op::Scan(op) => op.load(loaded),
                 Op::Aggregate(op) => op.load(loaded),
                 Op::Analytic(op) => op.load(loaded),
+                Op::Match(op) => op.load(loaded),
                 Op::Join(op) => op.load(loaded),
                 Op::Merge(op) => op.load(loaded),
                 _ => Ok(()),
@@ -271,6 +287,8 @@ impl Op {
     pub(super) fn loaded(&mut self) {
         match self {
             Op::Aggregate(op) => op.loaded(),
+            Op::Analytic(op) => op.loaded(),
+            Op::Match(op) => op.loaded(),
             Op::Join(op) => op.loaded(),
             _ => {}
         }
@@ -287,6 +305,7 @@ impl Op {
                 op.forget(floor);
                 op.is_empty()
             }
+            Op::Match(op) => op.is_empty(),
             Op::Join(op) => op.is_empty(),
             Op::Merge(op) => op.waiting() == 0,
             _ => true,
@@ -313,6 +332,7 @@ impl Op {
             Op::Scan(op) => op.bytes(),
             Op::Aggregate(op) => op.bytes(),
             Op::Analytic(op) => op.bytes(),
+            Op::Match(op) => op.bytes(),
             Op::Join(op) => op.bytes(),
             Op::Merge(op) => op.bytes(),
             _ => 0,

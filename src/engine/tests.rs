@@ -154,6 +154,9 @@ const QUERIES: &[&str] = &[
     "SELECT v, k FROM a TIMESTAMP BY t WHERE v > 1",
     "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT SUM(n) AS n, COUNT(*) AS c FROM w GROUP BY TumblingWindow(second, 4)",
     "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
+    "SELECT v, AnomalyDetection_SpikeAndDip(v, 80, 4, 'spikesanddips') OVER (PARTITION BY k LIMIT DURATION(second, 7) WHEN v < 4) AS s, AnomalyDetection_ChangePoint(v, 70, 5) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS c FROM a TIMESTAMP BY t",
+    "SELECT *, System.Timestamp() AS ts FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 5) PARTITION BY k MEASURES First(A.v) AS f, Max(A.v) AS m, B.v AS b, Classifier() AS c AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ (B | . C?)) DEFINE A AS A.v > 1, B AS B.v < Last(A.v), C AS C.v = First(A.v)) AS p",
+    "WITH p AS (SELECT k, n FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 4) MEASURES Last(A.k) AS k, Last(A.v) AS n AFTER MATCH SKIP TO NEXT ROW PATTERN (A+) DEFINE A AS A.v >= First(A.v)) AS m) SELECT k, COUNT(*) AS c FROM p GROUP BY k, TumblingWindow(second, 3)",
 ];
 
 /// Calls of a function that keeps state: in each clause that may have one, over rows that come at once, in time order,
@@ -283,6 +286,30 @@ proptest! {
         prop_assert_eq!(left, cut_left);
     }
 
+    /// What the operator finds is what a search through all rows finds.
+    #[test]
+    fn matches_are_those_of_a_search(sent in prop::collection::vec((0i64..3, 0i64..2, 0i64..5), 0..30)) {
+        let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(second, 4) PARTITION BY k MEASURES First(A.v) AS f, Last(A.v) AS l, B.v AS b AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.v > 1, B AS B.v < A.v)";
+        let mut time = 0;
+        let rows: Vec<(i64, i64, i64)> = sent.iter().map(|(pause, k, v)| { time += pause; (time, *k, *v) }).collect();
+        let mut expected = Vec::new();
+        for key in 0..2 {
+            let of_key: Vec<_> = rows.iter().filter(|(_, k, _)| *k == key).collect();
+            for (i, (start, ..)) in of_key.iter().enumerate() {
+                let reach: Vec<i64> = of_key[i..].iter().take_while(|(t, ..)| *t < start + 4).map(|(_, _, v)| *v).collect();
+                let many = reach.iter().take_while(|v| **v > 1).count();
+                if let Some(n) = (1..=many).rev().find(|n| *n < reach.len() && reach[*n] < reach[n - 1]) {
+                    expected.push(format!("{{\"k\":{key},\"f\":{},\"l\":{},\"b\":{}}}", reach[0], reach[n - 1], reach[n]));
+                }
+            }
+        }
+        let events: Vec<_> = rows.iter().map(|(t, k, v)| (*t, "a", format!("{{\"k\":{k},\"v\":{v}}}"))).collect();
+        let mut given = lines(&run(query, options(OnError::Stop), &events).rows);
+        given.sort();
+        expected.sort();
+        prop_assert_eq!(given, expected);
+    }
+
     /// Each substream is a timeline of its own: its rows are those it gives when it is alone.
     #[test]
     fn substreams_do_not_see_each_other(sent in sent(), cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12)) {
@@ -323,7 +350,7 @@ proptest! {
 
 #[test]
 fn state_goes_when_it_can_no_longer_matter() {
-    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, 2, 4]) {
+    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, 2, 4, usize::MAX, 3, 4]) {
         let part = &parts(query)[0];
         let sent: Vec<Sent> = (0..60).map(|i| (u8::from(i % 3 == 0), 1, i % 4, i % 2, i % 5)).collect();
         let (_, left) = feed(part, &ExecutorOptions::default(), &raw(&sent), &[(20, true), (20, true)]);
@@ -573,10 +600,24 @@ fn metadata_of_a_message_can_be_read() {
 }
 
 #[test]
-fn what_is_not_supported_is_said_before_anything_runs() {
-    let part = &parts("SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a")[0];
-    let error = Executor::new(part, ExecutorOptions::default(), None).unwrap_err();
-    assert!(matches!(error, EngineError::Unsupported { what: "AnomalyDetection_ChangePoint", .. }));
+fn a_pattern_that_explodes_is_a_failure_with_a_reason() {
+    let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) MEASURES Last(B.v) AS v AFTER MATCH SKIP TO NEXT ROW PATTERN ((A+)+ B) DEFINE A AS A.v = 1, B AS B.v = 2)";
+    let events: Vec<_> = (0..40).map(|i| (i, "a", "{\"v\":1}".to_owned())).collect();
+    let emitted = run(query, options(OnError::DeadLetter), &events);
+    assert!(emitted.rows.batch.is_empty());
+    assert!(emitted.counts.failed_derived["too_complex"] > 20, "{:?}", emitted.counts);
+    assert!(emitted.failures[0].message.starts_with("an attempt at the pattern took more than 50000 steps"));
+}
+
+#[test]
+fn what_is_no_number_is_no_anomaly_but_a_failure() {
+    let query = "SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a";
+    let events: Vec<_> = ["\"7.5\"", "true", "\"x\"", "[1]"].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
+    let emitted = run(query, options(OnError::DeadLetter), &events);
+    assert_eq!(lines(&emitted.rows), [r#"{"c":{"IsAnomaly":0,"Score":1.0}}"#; 2]);
+    assert_eq!(emitted.counts.failed, BTreeMap::from([("conversion", 2)]));
+    let emitted = run(query, options(OnError::Null), &events);
+    assert_eq!(lines(&emitted.rows)[3], r#"{"c":{"IsAnomaly":0,"Score":null}}"#);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
-use crate::engine::{EngineError, Executor, ExecutorOptions, OnError, TimePolicies};
+use crate::engine::{Executor, ExecutorOptions, OnError, TimePolicies};
 use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
@@ -105,11 +105,7 @@ fn runnable(prepared: Prepared, text: &str, job: &Job) -> Result<Prepared, Prepa
             let root = Executor::new(part, prepared.options.clone(), None).map(drop);
             let tail = |e| Executor::for_tail(e, &part.columns, prepared.options.clone(), None).map(drop);
             if let Err(error) = root.and_then(|()| part.external.as_ref().map_or(Ok(()), tail)) {
-                let span = match &error {
-                    EngineError::Unsupported { span, .. } => *span,
-                    _ => statement.span,
-                };
-                errors.push(Diagnostic::error(error.to_string(), span).label("this cannot run"));
+                errors.push(Diagnostic::error(error.to_string(), statement.span).label("this cannot run"));
             }
         }
     }

@@ -94,7 +94,50 @@ pub struct Source {
     pub over: Vec<Expr>,
     /// `PARTITION BY key, …` on the source
     pub partition_by: Vec<Expr>,
+    pub matched: Option<Box<MatchRecognize>>,
     pub span: Span,
+}
+
+/// `MATCH_RECOGNIZE (…)` behind an input or a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatchRecognize {
+    pub limit: LimitDuration,
+    pub partition_by: Vec<Expr>,
+    pub measures: Vec<Measure>,
+    pub pattern: RowPattern,
+    pub define: Vec<Variable>,
+    pub span: Span,
+}
+
+/// `expr AS name` in MEASURES
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    pub expr: Expr,
+    pub name: Ident,
+}
+
+/// `name AS condition` in DEFINE
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variable {
+    pub name: Ident,
+    pub condition: Expr,
+}
+
+/// What stands in `PATTERN (…)`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowPattern {
+    Variable(Ident),
+    /// `.`
+    Any,
+    Concat(Vec<RowPattern>),
+    Either(Vec<RowPattern>),
+    /// `?`, `*`, `+`; reluctant when a `?` follows
+    Repeat {
+        of: Box<RowPattern>,
+        at_least_once: bool,
+        many: bool,
+        greedy: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -245,4 +288,42 @@ pub enum BinaryOp {
     BitAnd,
     BitOr,
     BitXor,
+}
+
+/// A copy of an expression with each operand replaced by what `f` gives for it.
+pub fn map_operands(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Expr) -> Expr {
+    let mut boxed = |e: &Expr| Box::new(f(e));
+    let kind = match &expr.kind {
+        ExprKind::Literal(_) | ExprKind::Path(_) | ExprKind::SystemTimestamp | ExprKind::WindowId => expr.kind.clone(),
+        ExprKind::Unary(op, e) => ExprKind::Unary(*op, boxed(e)),
+        ExprKind::Binary(op, a, b) => ExprKind::Binary(*op, boxed(a), boxed(b)),
+        ExprKind::IsNull { negated, operand } => ExprKind::IsNull { negated: *negated, operand: boxed(operand) },
+        ExprKind::Between { negated, operand, low, high } => {
+            ExprKind::Between { negated: *negated, operand: boxed(operand), low: boxed(low), high: boxed(high) }
+        }
+        ExprKind::In { negated, operand, list } => {
+            ExprKind::In { negated: *negated, operand: boxed(operand), list: list.iter().map(f).collect() }
+        }
+        ExprKind::Like { negated, operand, pattern, escape } => ExprKind::Like {
+            negated: *negated,
+            operand: boxed(operand),
+            pattern: boxed(pattern),
+            escape: escape.as_ref().map(|e| boxed(e)),
+        },
+        ExprKind::Case { operand, branches, otherwise } => ExprKind::Case {
+            operand: operand.as_ref().map(|e| boxed(e)),
+            branches: branches.iter().map(|(when, then)| (*boxed(when), *boxed(then))).collect(),
+            otherwise: otherwise.as_ref().map(|e| boxed(e)),
+        },
+        ExprKind::Cast { is_try, operand, ty } => ExprKind::Cast { is_try: *is_try, operand: boxed(operand), ty: *ty },
+        ExprKind::Call(call) => {
+            let args = call.args.iter().map(|arg| match arg {
+                Arg::Expr(e) => Arg::Expr(f(e)),
+                Arg::Star(span) => Arg::Star(*span),
+            });
+            ExprKind::Call(Call { args: args.collect(), ..call.clone() })
+        }
+        ExprKind::Field(e, name) => ExprKind::Field(boxed(e), name.clone()),
+    };
+    Expr { kind, span: expr.span }
 }

@@ -195,6 +195,7 @@ impl Uses<'_> {
     fn source(&mut self, source: &Source) {
         self.note_if(source.timestamp_by.is_some(), "TIMESTAMP BY");
         self.note_if(!source.over.is_empty(), "TIMESTAMP BY … OVER");
+        self.note_if(source.matched.is_some(), "MATCH_RECOGNIZE");
         self.note_if(!source.partition_by.is_empty(), "PARTITION BY");
         self.all(source.timestamp_by.iter().chain(&source.over).chain(&source.partition_by));
     }

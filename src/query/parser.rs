@@ -12,6 +12,7 @@ mod error;
 mod expr;
 mod from;
 mod literal;
+mod match_recognize;
 mod statement;
 #[cfg(test)]
 mod tests;

@@ -142,6 +142,12 @@ pub enum Node {
         keys: Vec<(Expr, Expr)>,
         on: Option<Expr>,
     },
+    /// Rows that follow a pattern: one row a match, its measures. Event time is that of the last row.
+    Match {
+        input: Box<Node>,
+        id: u32,
+        plan: Box<Match>,
+    },
     /// Rows of all inputs merged by (event time, offset); equal widths.
     Union {
         inputs: Vec<Node>,
@@ -158,7 +164,7 @@ impl Node {
             Node::Filter { input, .. } | Node::Project { input, .. } | Node::Apply { input, .. } | Node::ReferenceJoin { input, .. } => {
                 input.is_stateful()
             }
-            Node::Aggregate { .. } | Node::Analytic { .. } | Node::Join { .. } => true,
+            Node::Aggregate { .. } | Node::Analytic { .. } | Node::Match { .. } | Node::Join { .. } => true,
             Node::Union { inputs, .. } => inputs.iter().any(Node::is_stateful),
         }
     }
@@ -178,6 +184,7 @@ impl Node {
             | Node::Apply { input, .. }
             | Node::Aggregate { input, .. }
             | Node::Analytic { input, .. }
+            | Node::Match { input, .. }
             | Node::ReferenceJoin { input, .. } => input.inputs(),
             Node::Join { left, right, .. } => left.inputs().into_iter().chain(right.inputs()).collect(),
             Node::Union { inputs, .. } => inputs.iter().flat_map(Node::inputs).collect(),
@@ -192,7 +199,8 @@ impl Node {
             | Node::Project { input, .. }
             | Node::Apply { input, .. }
             | Node::Aggregate { input, .. }
-            | Node::Analytic { input, .. } => input.references(),
+            | Node::Analytic { input, .. }
+            | Node::Match { input, .. } => input.references(),
             Node::ReferenceJoin { input, reference, .. } => {
                 let mut names = input.references();
                 names.insert(reference.clone());
@@ -213,6 +221,7 @@ impl Node {
             Node::Apply { input, .. } | Node::ReferenceJoin { input, .. } => input.width() + 1,
             Node::Aggregate { keys, aggregates, .. } => keys.len() + aggregates.len() + 1,
             Node::Analytic { input, calls, .. } => input.width() + calls.len(),
+            Node::Match { plan, .. } => plan.measures.len(),
             Node::Join { left, right, .. } => left.width() + right.width(),
             Node::Union { inputs, .. } => inputs.first().map_or(0, Node::width),
         }
@@ -330,6 +339,60 @@ pub enum Expr {
         args: Vec<Expr>,
         span: Span,
         keeps_state: bool,
+    },
+}
+
+/// `MATCH_RECOGNIZE`. Conditions and measures read the columns of a row and, behind them, one value a navigation.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// `LIMIT DURATION`, ticks: rows of a match lie less than this behind its first.
+    pub limit: i64,
+    pub partition_by: Vec<Expr>,
+    pub pattern: Pattern,
+    /// Names of the variables, by their place.
+    pub variables: Vec<SmolStr>,
+    pub navigations: Vec<Navigation>,
+    /// The condition of each variable; `None`: any row.
+    pub define: Vec<Option<Expr>>,
+    pub measures: Vec<Expr>,
+    pub span: Span,
+}
+
+/// A look at the rows taken so far, or at those of a match.
+#[derive(Clone, Debug)]
+pub struct Navigation {
+    pub navigate: Navigate,
+    /// Only rows taken as this variable.
+    pub variable: Option<usize>,
+    /// Over the columns of a row; none for the names of the variables.
+    pub argument: Option<Expr>,
+    pub span: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Navigate {
+    First,
+    Last,
+    Min,
+    Max,
+    /// The variable of each row, as an array of names.
+    Classifier,
+}
+
+/// What stands in `PATTERN (…)`; variables by their place.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pattern {
+    Variable(usize),
+    /// `.`: any row, taken as no variable
+    Any,
+    Concat(Vec<Pattern>),
+    Either(Vec<Pattern>),
+    /// `?`, `*`, `+`; `greedy` unless a `?` follows
+    Repeat {
+        of: Box<Pattern>,
+        at_least_once: bool,
+        many: bool,
+        greedy: bool,
     },
 }
 

@@ -21,6 +21,7 @@ mod group;
 mod inline;
 mod join;
 mod keeping;
+mod match_recognize;
 mod metadata;
 mod relation;
 mod scope;

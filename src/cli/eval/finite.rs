@@ -315,11 +315,7 @@ fn one(file: &str, text: &str, problem: Diagnostic) -> RunError {
 }
 
 fn unsupported(error: EngineError, file: &str, text: &str) -> RunError {
-    let span = match &error {
-        EngineError::Unsupported { span, .. } => known(*span),
-        _ => None,
-    };
-    one(file, text, Diagnostic::error(error.to_string(), span))
+    one(file, text, Diagnostic::error(error.to_string(), None))
 }
 
 /// What went wrong without stopping anything: how often, and the first message, by what happened and the reason.
@@ -369,6 +365,7 @@ fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
             | Node::Apply { input, .. }
             | Node::Aggregate { input, .. }
             | Node::Analytic { input, .. }
+            | Node::Match { input, .. }
             | Node::ReferenceJoin { input, .. } => stack.push(input),
             Node::Join { left, right, .. } => stack.extend([&**right, &**left]),
             Node::Union { inputs, .. } => stack.extend(inputs.iter().rev()),

@@ -127,7 +127,7 @@ impl Parser<'_> {
     }
 
     // `DURATION(unit, n)`, `LIMIT` being read
-    fn limit(&mut self, height: &mut usize) -> Parsed<LimitDuration> {
+    pub(super) fn limit(&mut self, height: &mut usize) -> Parsed<LimitDuration> {
         let start = self.previous().span;
         if !self.take_word("DURATION") {
             let error = self.unexpected("`DURATION(unit, n)` after `LIMIT`", &["DURATION"]);

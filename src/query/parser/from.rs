@@ -1,7 +1,6 @@
 //! FROM: inputs and steps with their time and keys, joins, APPLY.
 
 use super::error::{Error, error, shown, subquery};
-use super::statement::match_recognize;
 use super::{Parsed, Parser};
 use crate::diagnostic::{Span, suggest};
 use crate::query::ast::{ApplyFunction, Expr, From, Ident, Join, Source};
@@ -32,7 +31,7 @@ impl Parser<'_> {
         }
         let name = self.name("the name of an input or a step")?;
         self.refuse_longer_name("an input")?;
-        let alias = self.source_alias()?;
+        let mut alias = self.source_alias()?;
         let (mut timestamp_by, mut over, mut partition_by) = (None, Vec::new(), Vec::new());
         // both orders occur in the documents
         loop {
@@ -44,11 +43,14 @@ impl Parser<'_> {
                 break;
             }
         }
+        let mut matched = None;
         if self.at_word("MATCH_RECOGNIZE") {
-            return Err(match_recognize(self.peek().span));
+            matched = Some(Box::new(self.match_recognize()?));
+            // the name of the matches; without one they go by that of the rows
+            alias = self.source_alias()?.or(alias);
         }
         let span = self.span_from(name.span);
-        Ok(Source { name, alias, timestamp_by, over, partition_by, span })
+        Ok(Source { name, alias, timestamp_by, over, partition_by, matched, span })
     }
 
     // `expression [OVER key, …]`

@@ -2,7 +2,7 @@
 
 use super::error::{Error, error, shown};
 use super::{Parsed, Parser};
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::Diagnostic;
 use crate::query::ast::{ColumnDef, CreateTable, Script, Select, Step};
 use crate::query::token::{Kind, Sign};
 
@@ -144,7 +144,11 @@ impl Parser<'_> {
                 "only `UNION` combines SELECTs",
                 "use a `LEFT JOIN` and `WHERE … IS NULL` for what is absent, a `JOIN` for what is in both",
             ),
-            "MATCH_RECOGNIZE" => match_recognize(token.span),
+            "MATCH_RECOGNIZE" => at(
+                "MATCH_RECOGNIZE is misplaced or written twice",
+                "stands right behind an input or a step, its TIMESTAMP BY and its PARTITION BY",
+                ORDER,
+            ),
             "INTO" => at("INTO stands behind FROM", "expected before `FROM`", "write `SELECT … INTO output FROM input`"),
             "FROM" | "WHERE" | "GROUP" | "HAVING" => at(&format!("{word} is misplaced or written twice"), "cannot stand here", ORDER),
             "JOIN" | "INNER" | "LEFT" | "CROSS" | "OUTER" | "RIGHT" | "FULL" => {
@@ -184,11 +188,4 @@ impl Parser<'_> {
     pub(super) fn no_select(&self) -> Error {
         Box::new(Diagnostic::error("the script has no SELECT", None).help("write at least `SELECT * INTO output FROM input`"))
     }
-}
-
-pub(super) fn match_recognize(span: Span) -> Error {
-    Box::new(
-        error("MATCH_RECOGNIZE is not supported yet", span, "patterns over rows")
-            .help("compare a row with earlier ones by `LAG(…) OVER (…)` or `LAST(…) OVER (… WHEN …)`"),
-    )
 }

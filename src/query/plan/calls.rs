@@ -32,6 +32,7 @@ fn collect(node: &Node, found: &mut Vec<Vec<LocalCall>>) {
         | Node::Apply { input, .. }
         | Node::Aggregate { input, .. }
         | Node::Analytic { input, .. }
+        | Node::Match { input, .. }
         | Node::ReferenceJoin { input, .. } => collect(input, found),
         Node::Join { left, right, .. } => {
             collect(left, found);
@@ -58,6 +59,10 @@ fn expressions(node: &Node) -> Vec<&Expr> {
         Node::Apply { argument, .. } => vec![argument],
         Node::Aggregate { keys, aggregates, .. } => keys.iter().chain(aggregates.iter().flat_map(aggregate_parts)).collect(),
         Node::Analytic { calls, .. } => calls.iter().flat_map(analytic_parts).collect(),
+        Node::Match { plan, .. } => {
+            let navigated = plan.navigations.iter().filter_map(|n| n.argument.as_ref());
+            plan.partition_by.iter().chain(plan.define.iter().flatten()).chain(&plan.measures).chain(navigated).collect()
+        }
         Node::Join { keys, on, .. } | Node::ReferenceJoin { keys, on, .. } => keys.iter().flat_map(|(a, b)| [a, b]).chain(on).collect(),
     }
 }

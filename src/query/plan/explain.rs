@@ -119,6 +119,22 @@ impl Lines<'_> {
                 names.extend(calls);
                 names
             }
+            Node::Match { input, plan, .. } => {
+                let mut names = self.node(input, stream);
+                names.extend(
+                    plan.navigations
+                        .iter()
+                        .map(|n| {
+                            let variable = n.variable.and_then(|v| plan.variables.get(v)).map_or("", |v| v.as_str());
+                            let of = n.argument.as_ref().map(|e| format!("{variable}.{}", text(e, &names))).unwrap_or_default();
+                            format!("{:?}({of})", n.navigate)
+                        })
+                        .collect::<Vec<_>>(),
+                );
+                let measures: Vec<String> = plan.measures.iter().map(|e| text(e, &names)).collect();
+                self.add(&format!("match rows: {}", measures.join(", ")));
+                measures
+            }
             Node::Join { left, right, left_outer, bound, keys, on, .. } => {
                 self.join(left, right, *left_outer, *bound, keys, on.as_ref(), stream)
             }

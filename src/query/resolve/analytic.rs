@@ -272,7 +272,7 @@ impl Core<'_, '_> {
     }
 
     /// A length of history in ticks: units as in DATEDIFF, as far as their length is fixed.
-    fn length(&mut self, what: &str, unit: &Ident, count: &crate::query::ast::Expr) -> Option<i64> {
+    pub(super) fn length(&mut self, what: &str, unit: &Ident, count: &crate::query::ast::Expr) -> Option<i64> {
         let lower = unit.name.to_ascii_lowercase();
         let week = matches!(lower.as_str(), "week" | "wk" | "ww").then_some(7 * TICKS_PER_DAY);
         let Some(ticks) = week.or_else(|| constant::unit_ticks(&lower)) else {
@@ -342,7 +342,7 @@ fn misplaced(name: &Ident, span: Span, place: Place) -> Option<Diagnostic> {
         let problem = Diagnostic::error(format!("the analytic function `{}` inside an analytic function", name.name), span);
         return Some(problem.label("cannot be nested").help("compute the inner one in a step and use its column here"));
     }
-    matches!(place.clause, Clause::TimestampBy | Clause::Apply | Clause::PartitionBy).then(|| {
+    matches!(place.clause, Clause::TimestampBy | Clause::Apply | Clause::PartitionBy | Clause::Match).then(|| {
         Diagnostic::error(format!("the analytic function `{}` in {}", name.name, place.name()), span)
             .label("it has no value here")
             .help("compute it in a step and use its column here")

@@ -14,7 +14,7 @@ use super::relation::{ColumnId, ColumnInfo, Rel, Relation};
 use super::tree::{aggregate_parts, analytic_parts, each_slot, rewrite, rewrite_aggregate, rewrite_analytic};
 use crate::batch::Column;
 use crate::diagnostic::Span;
-use crate::query::plan::{Expr, External, Node, Part, Scan};
+use crate::query::plan::{Expr, External, Match, Navigation, Node, Part, Scan};
 
 /// Column ids that something above reads.
 type Need = BTreeSet<ColumnId>;
@@ -80,6 +80,7 @@ impl Cut<'_> {
                 let bound = calls.iter().map(|(_, call)| rewrite_analytic(call, &mut flow.binder())).collect();
                 flow.append(calls.iter().map(|(id, _)| *id), |input| Node::Analytic { input, id, calls: bound })
             }
+            Rel::Match { .. } => self.matches(rel, need),
             Rel::Join { .. } => self.join(rel, need),
             Rel::ReferenceJoin { .. } => self.reference_join(rel, need),
             Rel::Union { inputs, out } => self.union(inputs, out, need),
@@ -156,6 +157,38 @@ impl Cut<'_> {
         };
         let ids = keys.iter().map(|(id, _)| *id).chain(aggregates.iter().map(|(id, _)| *id)).chain([*window_id]);
         Flow { node, slots: ids.enumerate().map(|(slot, id)| (id, slot)).collect(), pending: None }
+    }
+
+    fn matches(&mut self, rel: &Rel, need: &Need) -> Flow {
+        let Rel::Match { input, limit, partition_by, pattern, variables, navigations, define, measures } = rel else {
+            return Flow::rows(0);
+        };
+        let measures: Vec<_> = measures.iter().filter(|(id, _)| need.contains(id)).collect();
+        let looks = navigations.iter().filter_map(|(_, n)| n.argument.as_ref());
+        let read = partition_by.iter().chain(looks).chain(define.iter().flatten()).chain(measures.iter().map(|(_, e)| e));
+        let mut below = with(&Need::new(), read);
+        below.retain(|id| !navigations.iter().any(|(look, _)| look == id));
+        let flow = self.lower(input, &below);
+        let flow = self.settled(flow, &below);
+        let width = flow.node.width();
+        let mut slots = flow.slots.clone();
+        slots.extend(navigations.iter().enumerate().map(|(i, (id, _))| (*id, width + i)));
+        let over_looks = |e: &Expr| rewrite(e, &mut binder(&slots));
+        let plan = Match {
+            limit: *limit,
+            partition_by: partition_by.iter().map(|e| flow.bind(e)).collect(),
+            pattern: pattern.clone(),
+            variables: variables.clone(),
+            navigations: navigations
+                .iter()
+                .map(|(_, n)| Navigation { argument: n.argument.as_ref().map(|e| flow.bind(e)), ..n.clone() })
+                .collect(),
+            define: define.iter().map(|e| e.as_ref().map(over_looks)).collect(),
+            measures: measures.iter().map(|(_, e)| over_looks(e)).collect(),
+            span: navigations.first().map(|(_, n)| n.span).unwrap_or_default(),
+        };
+        let node = Node::Match { input: Box::new(flow.node), id: self.id(), plan: Box::new(plan) };
+        Flow { node, slots: measures.iter().enumerate().map(|(slot, (id, _))| (*id, slot)).collect(), pending: None }
     }
 
     fn join(&mut self, rel: &Rel, need: &Need) -> Flow {

@@ -24,6 +24,7 @@ pub(super) enum Clause {
     TimestampBy,
     Apply,
     PartitionBy,
+    Match,
 }
 
 /// Where an expression stands, and inside which call.
@@ -54,6 +55,7 @@ impl Place {
             Clause::TimestampBy => "TIMESTAMP BY",
             Clause::Apply => "APPLY",
             Clause::PartitionBy => "PARTITION BY",
+            Clause::Match => "MATCH_RECOGNIZE",
         }
     }
 }

@@ -204,7 +204,7 @@ fn forbidden(place: Place, span: Span) -> Option<Diagnostic> {
         );
     }
     match place.clause {
-        Clause::On | Clause::TimestampBy | Clause::PartitionBy => Some(scored_apart(span, place.name())),
+        Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match => Some(scored_apart(span, place.name())),
         Clause::Apply => Some(
             Diagnostic::error("a call that leaves the gateway inside APPLY", span)
                 .label("APPLY takes a column")
@@ -216,7 +216,7 @@ fn forbidden(place: Place, span: Span) -> Option<Diagnostic> {
 
 /// Places where a function is called for other than the rows of the query, one after another.
 fn unordered(name: &str, place: Place, span: Span) -> Option<Diagnostic> {
-    let is_ordered = !place.in_analytic && !matches!(place.clause, Clause::On | Clause::TimestampBy | Clause::PartitionBy);
+    let is_ordered = !place.in_analytic && !matches!(place.clause, Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match);
     (!is_ordered).then(|| {
         Diagnostic::error(format!("`udf.{name}` keeps state and cannot stand in {}", place.name()), span)
             .label("it is not called once a row here")

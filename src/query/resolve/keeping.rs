@@ -49,6 +49,7 @@ fn has_substreams(node: &Node) -> bool {
         | Node::Apply { input, .. }
         | Node::Aggregate { input, .. }
         | Node::Analytic { input, .. }
+        | Node::Match { input, .. }
         | Node::ReferenceJoin { input, .. } => has_substreams(input),
         Node::Join { left, right, .. } => has_substreams(left) || has_substreams(right),
         Node::Union { inputs, .. } => inputs.iter().any(has_substreams),

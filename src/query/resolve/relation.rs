@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use crate::diagnostic::Span;
 use crate::query::ast::ApplyFunction;
-use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow, ScanColumn, TableSchema};
+use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow, Navigation, Pattern, ScanColumn, TableSchema};
 use crate::value::{Type, same_ignoring_case};
 
 /// Identity of a column while names are bound.
@@ -83,6 +83,17 @@ pub(super) enum Rel {
         keys: Vec<(Expr, Expr)>,
         on: Option<Expr>,
         out: ColumnId,
+    },
+    /// One row a match: the measures, over the last row and what navigations give.
+    Match {
+        input: Box<Rel>,
+        limit: i64,
+        partition_by: Vec<Expr>,
+        pattern: Pattern,
+        variables: Vec<SmolStr>,
+        navigations: Vec<(ColumnId, Navigation)>,
+        define: Vec<Option<Expr>>,
+        measures: Vec<(ColumnId, Expr)>,
     },
     /// Column `i` of each branch is the `i`th of its ids; together they are `out[i]`.
     Union {
@@ -169,7 +180,7 @@ impl Rel {
             | Rel::ReferenceJoin { input, .. }
             | Rel::External { input, .. } => input.open_field(spread, name, fresh),
             Rel::Join { left, right, .. } => left.open_field(spread, name, fresh).or_else(|| right.open_field(spread, name, fresh)),
-            Rel::Aggregate { .. } | Rel::Union { .. } => None,
+            Rel::Aggregate { .. } | Rel::Match { .. } | Rel::Union { .. } => None,
         }
     }
 }

@@ -207,6 +207,9 @@ impl Core<'_, '_> {
         for key in &ast.partition_by {
             self.expr(key, Place::clause(Clause::PartitionBy));
         }
+        if let Some(matched) = &ast.matched {
+            self.recognize(matched, index);
+        }
     }
 
     fn check_source_name(&mut self, name: &SmolStr, span: Span) {
@@ -406,7 +409,7 @@ impl Core<'_, '_> {
         OverKey { expr: selected.map(|(id, _)| Expr::Slot(*id)), text: key.text }
     }
 
-    fn source_rel(&mut self, index: usize) -> Rel {
+    pub(super) fn source_rel(&mut self, index: usize) -> Rel {
         let Some(source) = self.sources.get_mut(index) else { return Relation::poisoned().rel };
         let mut rel = match &mut source.kind {
             SourceKind::Scan { input, columns, timestamp_by, keys, schema, .. } => Rel::Scan {

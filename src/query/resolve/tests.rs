@@ -447,7 +447,9 @@ fn ids(node: &crate::query::plan::Node) -> Vec<u32> {
         Node::Filter { input, .. } | Node::Project { input, .. } | Node::Apply { input, .. } | Node::ReferenceJoin { input, .. } => {
             ids(input)
         }
-        Node::Aggregate { input, id, .. } | Node::Analytic { input, id, .. } => ids(input).into_iter().chain([*id]).collect(),
+        Node::Aggregate { input, id, .. } | Node::Analytic { input, id, .. } | Node::Match { input, id, .. } => {
+            ids(input).into_iter().chain([*id]).collect()
+        }
         Node::Join { left, right, id, .. } => ids(left).into_iter().chain(ids(right)).chain([*id]).collect(),
         Node::Union { inputs, id } => inputs.iter().flat_map(ids).chain([*id]).collect(),
     }
@@ -472,6 +474,12 @@ fn slots_fit(node: &crate::query::plan::Node) -> bool {
             slots_fit(input) && fits(keys.iter().chain(aggregates.iter().flat_map(aggregate_parts)).collect(), input.width())
         }
         Node::Analytic { input, calls, .. } => slots_fit(input) && fits(calls.iter().flat_map(analytic_parts).collect(), input.width()),
+        Node::Match { input, plan, .. } => {
+            let width = input.width();
+            let rows = plan.partition_by.iter().chain(plan.navigations.iter().filter_map(|n| n.argument.as_ref()));
+            let over = plan.define.iter().flatten().chain(&plan.measures);
+            slots_fit(input) && fits(rows.collect(), width) && fits(over.collect(), width + plan.navigations.len())
+        }
         Node::Join { left, right, keys, on, .. } => {
             let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
             slots_fit(left)

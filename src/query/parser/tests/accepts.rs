@@ -281,5 +281,6 @@ fn the_language_cases_parse() {
             }
         }
     }
-    assert_eq!((read, refused), (277, SYNTAX.len()));
+    assert_eq!(refused, SYNTAX.len());
+    assert!(read >= 277, "only {read} cases");
 }

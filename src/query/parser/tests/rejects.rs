@@ -117,12 +117,12 @@ fn clauses_of_other_dialects() {
                |                 ^^^^^^ only `UNION` combines SELECTs
                = help: use a `LEFT JOIN` and `WHERE … IS NULL` for what is absent, a `JOIN` for what is in both
 
-            error: MATCH_RECOGNIZE is not supported yet
-              --> q.asaql:1:17
+            error: unexpected `)`
+              --> q.asaql:1:59
                |
              1 | SELECT a FROM x MATCH_RECOGNIZE (LIMIT DURATION(minute, 1))
-               |                 ^^^^^^^^^^^^^^^ patterns over rows
-               = help: compare a row with earlier ones by `LAG(…) OVER (…)` or `LAST(…) OVER (… WHEN …)`
+               |                                                           ^ expected `MEASURES`
+               = help: write `MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) PARTITION BY k MEASURES Last(A.x) AS x AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.x > 1)`
 
             error: frames of rows are not in the language
               --> q.asaql:1:32
