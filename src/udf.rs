@@ -120,6 +120,11 @@ pub enum UdfError {
     Engine(String),
     #[error("{path} does not become a component: {reason}")]
     Build { path: PathBuf, reason: String },
+    #[error("{path}: {reason}")]
+    Wit { path: PathBuf, reason: String },
+    /// with the place in it
+    #[error("{reason}")]
+    Text { reason: String },
 }
 
 impl UdfError {
@@ -135,6 +140,7 @@ impl UdfError {
             UdfError::NoSuchExport { .. } => Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one"),
             UdfError::NotCallable { .. } => Some("give it parameters and a result of plain values"),
             UdfError::Start { .. } => Some("`memory` in the job file raises its limit"),
+            UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
             UdfError::NotWasm { .. }
             | UdfError::CoreModule { .. }
@@ -142,7 +148,8 @@ impl UdfError {
             | UdfError::NoCompiler { .. }
             | UdfError::UnknownImport { .. }
             | UdfError::Collision { .. }
-            | UdfError::Build { .. } => None,
+            | UdfError::Build { .. }
+            | UdfError::Text { .. } => None,
         }
     }
 }
