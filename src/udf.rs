@@ -1,11 +1,11 @@
-//! User functions: every exported function of a WebAssembly component is an SQL function.
+//! User functions: every exported function of a WebAssembly component, or of a core module, is an SQL function.
 //!
 //! In: component files and rows' values. Out: signatures for the query's catalog, and results. Invariant: whatever a guest
 //! does ends as a value or as a row error; it ends neither the process nor another function. Not here: what a query may
 //! do with a function (`query`), endpoints (`score`).
 //!
 //! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
-//! file, `imports` what it asks for, `instance` one store, `breaker` the pause after repeated traps, `host` all of it for
+//! file, `core_module` one that is no component, `imports` what it asks for, `instance` one store, `breaker` the pause after repeated traps, `host` all of it for
 //! one executor, `build` the way from a core module to a component.
 
 mod breaker;
@@ -14,6 +14,7 @@ pub mod build;
 mod cache;
 mod component;
 mod convert;
+mod core_module;
 mod cpu_time;
 mod engine;
 mod host;
@@ -92,8 +93,12 @@ pub enum UdfError {
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
     #[error("{path} is no WebAssembly; a function is a component file (.wasm)")]
     NotWasm { path: PathBuf },
-    #[error("{path}: core modules are not supported yet; build a component: `forebay udf build {path}`")]
-    CoreModule { path: PathBuf },
+    #[error("{path} carries the type of a component and is none yet; make it one: `forebay udf build {path}`")]
+    NotYetComponent { path: PathBuf },
+    #[error("{path} is a program: it exports `_start` and no `_initialize`; build it as a library")]
+    Command { path: PathBuf },
+    #[error("{path}: the export `{export}` {reason}")]
+    CoreExport { path: PathBuf, export: String, reason: String },
     #[error(
         "{path} is compiled code, which cannot be checked; name the .wasm it was made from: forebay finds its own compiled code by digest"
     )]
@@ -139,11 +144,15 @@ impl UdfError {
             UdfError::NoFunctions { .. } => Some("let its world export one: `export add: func(a: s64, b: s64) -> s64;`"),
             UdfError::NoSuchExport { .. } => Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one"),
             UdfError::NotCallable { .. } => Some("give it parameters and a result of plain values"),
+            UdfError::Command { .. } => Some("Go: `-buildmode=c-shared`; C: `-mexec-model=reactor`; Rust: `crate-type = [\"cdylib\"]`"),
+            UdfError::CoreExport { .. } => {
+                Some("wit/core-abi.md tells what a core module exports; names beginning with `forebay_` are reserved")
+            }
             UdfError::Start { .. } => Some("`memory` in the job file raises its limit"),
             UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
             UdfError::NotWasm { .. }
-            | UdfError::CoreModule { .. }
+            | UdfError::NotYetComponent { .. }
             | UdfError::CompiledCode { .. }
             | UdfError::NoCompiler { .. }
             | UdfError::UnknownImport { .. }

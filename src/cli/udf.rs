@@ -212,7 +212,7 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
         match &export.callable {
             Ok(callable) => {
                 let _ = writeln!(out, "    SQL  {}", sql(&export.name, &callable.signature));
-                let _ = writeln!(out, "    WIT  {}", callable.signature.text);
+                let _ = writeln!(out, "    {:<4} {}", component.kind(), callable.signature.text);
             }
             Err(reason) => {
                 let _ = writeln!(out, "    not callable: {reason}");
@@ -224,7 +224,8 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
 
 /// `udf.create_array(vendorid nvarchar(max)) -> array (nvarchar(max))`
 fn sql(name: &str, signature: &Signature) -> String {
-    let params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name.replace('-', "_"), p.shape)).collect();
+    let mut params: Vec<String> = signature.params.iter().map(|p| format!("{} {}", p.name.replace('-', "_"), p.shape)).collect();
+    params.extend(signature.rest.as_ref().map(|shape| format!("{shape} …")));
     format!("udf.{}({}) -> {}", name.replace('-', "_"), params.join(", "), signature.result)
 }
 
@@ -245,7 +246,7 @@ fn call_once(call: &Call) -> Result<String, Failed> {
 fn check_count(name: &str, signature: &Signature, given: usize) -> Result<(), Failed> {
     let most = signature.params.len();
     let least = signature.params.iter().rposition(|p| !matches!(p.shape, Shape::Option(_))).map_or(0, |last| last + 1);
-    if (least..=most).contains(&given) {
+    if (least..=most).contains(&given) || (given > most && signature.rest.is_some()) {
         return Ok(());
     }
     let takes = if least == most { most.to_string() } else { format!("{least} to {most}") };

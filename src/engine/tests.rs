@@ -16,7 +16,8 @@ const SECOND: i64 = TICKS_PER_SECOND;
 fn parts(query: &str) -> Vec<Part> {
     let input = |name: &str, kind| InputDef { name: name.to_owned(), kind };
     let number = || Shape::Integer { min: i64::MIN, max: i64::MAX };
-    let signature = Signature { params: vec![Param { name: "x".to_owned(), shape: number() }], result: number(), text: String::new() };
+    let signature =
+        Signature { params: vec![Param { name: "x".to_owned(), shape: number() }], rest: None, result: number(), text: String::new() };
     let catalog = Catalog {
         inputs: vec![input("a", InputKind::Stream), input("b", InputKind::Stream), input("r", InputKind::Reference)],
         outputs: None,

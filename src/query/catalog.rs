@@ -51,6 +51,8 @@ pub enum FunctionKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signature {
     pub params: Vec<Param>,
+    /// what each further argument is, for a function that takes any number of them
+    pub rest: Option<Shape>,
     pub result: Shape,
     /// The WIT text, for messages: `create-array: func(vendorid: string) -> tuple<string>`.
     pub text: String,

@@ -1,6 +1,6 @@
 //! Compiled code on disk.
 //!
-//! In: the bytes of a component. Out: the compiled component, read from the folder or compiled and put there. Invariant:
+//! In: the bytes of a component or core module. Out: the compiled code, read from the folder or compiled and put there. Invariant:
 //! only code that this program wrote, whole and unchanged, into a folder that nobody else may write is ever loaded. Not
 //! here: the settings that the code depends on (`engine`); wasmtime stores them in the code and refuses other ones.
 
@@ -9,13 +9,20 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
+use wasmtime::{Module, Precompiled, component::Component};
 
 /// First bytes of a file of the cache; the digest of the rest follows.
 const MAGIC: &[u8; 8] = b"fbcwasm1";
 const DIGEST_BYTES: usize = 32;
 /// Permission bits of those who must not write the folder.
 const OTHERS_WRITE: u32 = 0o022;
+
+/// Compiled code of either kind.
+#[derive(Clone)]
+pub enum Code {
+    Component(Component),
+    Module(Module),
+}
 
 /// A folder of compiled code; `None` when there is none or it is not safe to use.
 #[derive(Debug)]
@@ -42,20 +49,22 @@ impl Cache {
         self.dir.as_ref().map_or_else(|| "a cache folder (none is set)".to_owned(), |dir| dir.display().to_string())
     }
 
-    /// The compiled code of a component with this digest, when the folder has it and it fits the engine.
-    pub fn load(&self, engine: &wasmtime::Engine, digest: &str) -> Option<Component> {
+    /// The compiled code of a file with this digest, when the folder has it and it fits the engine.
+    pub fn load(&self, engine: &wasmtime::Engine, digest: &str) -> Option<Code> {
         let dir = self.dir.as_ref()?;
         candidates(engine, dir, digest).iter().find_map(|path| read(engine, path))
     }
 
     /// Keeps compiled code. That it cannot be kept is a warning: the next start compiles again.
     #[cfg(feature = "compile")]
-    pub fn store(&self, engine: &wasmtime::Engine, digest: &str, component: &Component) {
+    pub fn store(&self, engine: &wasmtime::Engine, digest: &str, code: &Code) {
         let Some(dir) = &self.dir else { return };
-        let written = component
-            .serialize()
-            .map_err(|e| e.to_string())
-            .and_then(|code| write(dir, &file_name(engine, digest), &code).map_err(|e| e.to_string()));
+        let serialized = match code {
+            Code::Component(component) => component.serialize(),
+            Code::Module(module) => module.serialize(),
+        };
+        let written =
+            serialized.map_err(|e| e.to_string()).and_then(|code| write(dir, &file_name(engine, digest), &code).map_err(|e| e.to_string()));
         if let Err(reason) = written {
             tracing::warn!(dir = %dir.display(), reason, "compiled function not cached");
         }
@@ -70,7 +79,7 @@ pub fn default_dir() -> Option<PathBuf> {
         .or_else(|| of("HOME").map(|dir| dir.join(".cache/forebay")))
 }
 
-/// Hex digest of a component's bytes.
+/// Hex digest of a file's bytes.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -122,7 +131,7 @@ fn candidates(_engine: &wasmtime::Engine, dir: &Path, digest: &str) -> Vec<PathB
 }
 
 /// Reads one file. Whatever is wrong with it, the answer is to compile again, which also replaces it.
-fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
+fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Code> {
     let bytes = fs::read(path).ok()?;
     let (magic, rest) = bytes.split_at_checked(MAGIC.len())?;
     let (sum, code) = rest.split_at_checked(DIGEST_BYTES)?;
@@ -130,11 +139,16 @@ fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
         tracing::warn!(path = %path.display(), "compiled function is damaged; it is made again");
         return None;
     }
-    // SAFETY: loading runs what the bytes say, so they must be what `Component::serialize` gave. They are: the folder and
+    // SAFETY: loading runs what the bytes say, so they must be what `serialize` of the same kind gave. They are: the folder and
     // its file are writable by this user or root alone (`private`), only `write` puts files there, whole by rename, and
     // the digest stored with the code shows that the disk kept it. wasmtime itself refuses another version or settings.
     #[allow(unsafe_code)]
-    let loaded = unsafe { Component::deserialize(engine, code) };
+    let loaded = unsafe {
+        match wasmtime::Engine::detect_precompiled(code)? {
+            Precompiled::Component => Component::deserialize(engine, code).map(Code::Component),
+            Precompiled::Module => Module::deserialize(engine, code).map(Code::Module),
+        }
+    };
     loaded.inspect_err(|e| tracing::debug!(path = %path.display(), reason = %e, "compiled function does not fit")).ok()
 }
 

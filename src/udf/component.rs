@@ -1,8 +1,8 @@
-//! A loaded component.
+//! A loaded file of functions: a component, or a core module that keeps to `wit/core-abi.md`.
 //!
-//! In: a file. Out: its functions with their signatures, ready to be instantiated. Invariant: a loaded component has its
+//! In: a file. Out: its functions with their signatures, ready to be instantiated. Invariant: a loaded file has its
 //! imports satisfied and no two functions of one folded name. Not here: instances (`instance`), compiled code on disk
-//! (`cache`).
+//! (`cache`), what only core modules need (`core_module`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
+use super::cache::Code;
+use super::core_module::{self, Problem};
 use super::engine::Engine;
 use super::imports::{self, Refused};
 use super::instance::State;
@@ -28,7 +30,7 @@ const WASM: &[u8] = b"\0asm";
 /// Exports of these are for other runtimes, such as `wasi:cli/run`.
 const FOREIGN: &str = "wasi:";
 
-/// A component with its exports known and its imports linked. Shared by the hosts that call it.
+/// A file of functions with its exports known and its imports linked. Shared by the hosts that call it.
 pub struct Component {
     path: PathBuf,
     engine: Engine,
@@ -38,7 +40,13 @@ pub struct Component {
     origin: Origin,
     imports: Vec<String>,
     exports: Vec<Export>,
-    pre: InstancePre<State>,
+    linked: Linked,
+}
+
+/// What instances are made from, by the kind of the file.
+pub(super) enum Linked {
+    Component(InstancePre<State>),
+    Core(wasmtime::InstancePre<State>),
 }
 
 /// Where the compiled code came from.
@@ -51,20 +59,37 @@ pub enum Origin {
 /// An exported function.
 #[derive(Debug)]
 pub struct Export {
-    /// name in the guest's kebab case
+    /// name as the guest writes it, without the prefix of a core module's function of JSON
     pub name: String,
     /// the exported interface it is in; `None` at the top level
     pub interface: Option<String>,
     /// what it takes and gives; `Err`: why no query can call it
     pub callable: Result<Callable, String>,
-    pub(super) index: ComponentExportIndex,
+    pub(super) entry: Entry,
+}
+
+/// Where an instance has the function.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Component(ComponentExportIndex),
+    /// the export of a core module, under its own name
+    Core(String),
 }
 
 /// A function that a query can call.
 #[derive(Debug)]
 pub struct Callable {
     pub signature: Signature,
-    pub(super) ty: FuncType,
+    pub(super) passing: Passing,
+}
+
+/// How arguments and result cross.
+#[derive(Debug)]
+pub(super) enum Passing {
+    /// as values of their types
+    Typed(FuncType),
+    /// as JSON text
+    Json,
 }
 
 impl Export {
@@ -72,13 +97,21 @@ impl Export {
     pub fn path(&self) -> String {
         self.interface.as_ref().map_or_else(|| self.name.clone(), |interface| format!("{interface}#{}", self.name))
     }
+
+    /// The name in the file.
+    fn in_file(&self) -> String {
+        match &self.entry {
+            Entry::Component(_) => self.path(),
+            Entry::Core(name) => name.clone(),
+        }
+    }
 }
 
 impl Component {
-    /// Reads, compiles (or finds compiled) and checks a component.
+    /// Reads, compiles (or finds compiled) and checks a file.
     ///
     /// # Errors
-    /// The file is no component, asks for imports that nobody provides, has two functions of one folded name, or none.
+    /// The file is neither component nor core module, asks for imports that nobody provides, has two functions of one folded name, or none.
     pub fn load(engine: &Engine, path: &Path, limits: Limits) -> Result<Component, UdfError> {
         let source = |source| UdfError::Read { path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(source)?;
@@ -102,29 +135,26 @@ impl Component {
     /// See [`Component::load`].
     pub fn from_bytes(engine: &Engine, path: &Path, wasm: &[u8], limits: Limits) -> Result<Component, UdfError> {
         let path = path.to_owned();
-        if wasm.starts_with(CORE_MODULE) {
-            return Err(UdfError::CoreModule { path });
-        }
         if wasmtime::Engine::detect_precompiled(wasm).is_some() {
             return Err(UdfError::CompiledCode { path });
         }
         if !wasm.starts_with(WASM) {
             return Err(UdfError::NotWasm { path });
         }
+        if wasm.starts_with(CORE_MODULE) && core_module::awaits_its_component(wasm) {
+            return Err(UdfError::NotYetComponent { path });
+        }
         let digest = cache::digest(wasm);
-        let (compiled, origin) = match engine.cache().load(engine.wasm(), &digest) {
-            Some(compiled) => (compiled, Origin::Cache),
+        let (code, origin) = match engine.cache().load(engine.wasm(), &digest) {
+            Some(code) => (code, Origin::Cache),
             None => (compile(engine, &path, wasm, &digest)?, Origin::Compiler),
         };
-        let linker = imports::linker::<State>(&compiled).map_err(|refused| match refused {
-            Refused::Unknown(names) => UdfError::UnknownImport { path: path.clone(), imports: names.join(", ") },
-            Refused::Linker(e) => UdfError::Start { path: path.clone(), reason: format!("{e:#}") },
-        })?;
-        let pre = linker.instantiate_pre(&compiled).map_err(|e| UdfError::Start { path: path.clone(), reason: format!("{e:#}") })?;
-        let exports = exports(&compiled);
+        let (linked, exports, imports) = match &code {
+            Code::Component(component) => of_component(&path, component)?,
+            Code::Module(module) => of_module(&path, module)?,
+        };
         check_names(&path, &exports)?;
-        let imports = imports::names(&compiled);
-        Ok(Component { path, engine: engine.clone(), limits, bytes: wasm.len(), digest, origin, imports, exports, pre })
+        Ok(Component { path, engine: engine.clone(), limits, bytes: wasm.len(), digest, origin, imports, exports, linked })
     }
 
     /// The index of the function a query means by `name`, in any case style; `interface#name` is exact.
@@ -158,6 +188,14 @@ impl Component {
         self.exports.get(export).and_then(|e| e.callable.as_ref().ok())
     }
 
+    /// What its signatures are written in: `WIT`, or `core` types.
+    pub fn kind(&self) -> &'static str {
+        match self.linked {
+            Linked::Component(_) => "WIT",
+            Linked::Core(_) => "core",
+        }
+    }
+
     /// Names of the imports, those that are stubbed.
     pub fn imports(&self) -> &[String] {
         &self.imports
@@ -189,8 +227,8 @@ impl Component {
         &self.engine
     }
 
-    pub(super) fn pre(&self) -> &InstancePre<State> {
-        &self.pre
+    pub(super) fn linked(&self) -> &Linked {
+        &self.linked
     }
 }
 
@@ -201,16 +239,44 @@ impl std::fmt::Debug for Component {
 }
 
 #[cfg(feature = "compile")]
-fn compile(engine: &Engine, path: &Path, wasm: &[u8], digest: &str) -> Result<wasmtime::component::Component, UdfError> {
-    let compiled = wasmtime::component::Component::from_binary(engine.wasm(), wasm)
-        .map_err(|e| UdfError::Compile { path: path.to_owned(), reason: format!("{e:#}") })?;
-    engine.cache().store(engine.wasm(), digest, &compiled);
-    Ok(compiled)
+fn compile(engine: &Engine, path: &Path, wasm: &[u8], digest: &str) -> Result<Code, UdfError> {
+    let compiled = if wasm.starts_with(CORE_MODULE) {
+        wasmtime::Module::from_binary(engine.wasm(), wasm).map(Code::Module)
+    } else {
+        wasmtime::component::Component::from_binary(engine.wasm(), wasm).map(Code::Component)
+    };
+    let code = compiled.map_err(|e| UdfError::Compile { path: path.to_owned(), reason: format!("{e:#}") })?;
+    engine.cache().store(engine.wasm(), digest, &code);
+    Ok(code)
 }
 
 #[cfg(not(feature = "compile"))]
-fn compile(engine: &Engine, path: &Path, _wasm: &[u8], _digest: &str) -> Result<wasmtime::component::Component, UdfError> {
+fn compile(engine: &Engine, path: &Path, _wasm: &[u8], _digest: &str) -> Result<Code, UdfError> {
     Err(UdfError::NoCompiler { path: path.to_owned(), cache: engine.cache().place() })
+}
+
+/// What a file gives: instances, functions, names of imports.
+type Parts = (Linked, Vec<Export>, Vec<String>);
+
+fn of_component(path: &Path, component: &wasmtime::component::Component) -> Result<Parts, UdfError> {
+    let start = |e: wasmtime::Error| UdfError::Start { path: path.to_owned(), reason: format!("{e:#}") };
+    let linker = imports::linker::<State>(component).map_err(|refused| match refused {
+        Refused::Unknown(names) => UdfError::UnknownImport { path: path.to_owned(), imports: names.join(", ") },
+        Refused::Linker(e) => start(e),
+    })?;
+    let pre = linker.instantiate_pre(component).map_err(start)?;
+    Ok((Linked::Component(pre), exports(component), imports::names(component)))
+}
+
+fn of_module(path: &Path, module: &wasmtime::Module) -> Result<Parts, UdfError> {
+    let read = || Ok((Linked::Core(core_module::link(module)?), core_module::exports(module)?, core_module::imports(module)));
+    let path = path.to_owned();
+    read().map_err(|problem| match problem {
+        Problem::Command => UdfError::Command { path },
+        Problem::Export { name, reason } => UdfError::CoreExport { path, export: name, reason },
+        Problem::Imports(names) => UdfError::UnknownImport { path, imports: names.join(", ") },
+        Problem::Linker(e) => UdfError::Start { path, reason: format!("{e:#}") },
+    })
 }
 
 /// All functions at the top level and one level down, in interfaces.
@@ -222,10 +288,12 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
         let callable = if is_of_resource(name) {
             Err("it belongs to a resource; only plain functions can be called so far".to_owned())
         } else {
-            FuncType::read(func).map(|ty| Callable { signature: ty.signature(name), ty }).map_err(|e| e.to_string())
+            FuncType::read(func)
+                .map(|ty| Callable { signature: ty.signature(name), passing: Passing::Typed(ty) })
+                .map_err(|e| e.to_string())
         };
         let index = component.get_export_index(parent, name)?;
-        Some(Export { name: name.to_owned(), interface: interface.map(str::to_owned), callable, index })
+        Some(Export { name: name.to_owned(), interface: interface.map(str::to_owned), callable, entry: Entry::Component(index) })
     };
     for (name, item) in component.component_type().exports(engine) {
         match &item.ty {
@@ -252,7 +320,7 @@ fn check_names(path: &Path, exports: &[Export]) -> Result<(), UdfError> {
     let mut seen: HashMap<String, &Export> = HashMap::new();
     for export in exports.iter().filter(|e| !is_of_resource(&e.name)) {
         if let Some(first) = seen.insert(folded(&export.name), export) {
-            return Err(UdfError::Collision { path: path.to_owned(), first: first.path(), second: export.path() });
+            return Err(UdfError::Collision { path: path.to_owned(), first: first.in_file(), second: export.in_file() });
         }
     }
     Ok(())

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use wasmtime::component::Val;
 
 use super::breaker::Breaker;
-use super::component::Component;
+use super::component::{Component, Passing};
 use super::convert;
+use super::core_module::Reply;
 use super::instance::{CallError, Instance};
 use super::stats::{Failure, Stats};
-use super::wit::Wit;
-use super::{UdfError, UserFunctions};
+use super::wit::{FuncType, Wit};
+use super::{UdfError, UserFunctions, json};
 use crate::query::builtins::RowError;
 use crate::query::catalog::Signature;
 use crate::time::Timestamp;
@@ -24,6 +25,9 @@ use crate::value::codec::DEPTH_MAX;
 
 /// Longest message of a row error, in characters: it is stored with the dead letter and logged.
 const MESSAGE_CHARS_MAX: usize = 500;
+
+/// Allocation for argument texts that is kept from call to call; an array of a large window is rare.
+const TEXT_BYTES_KEPT: usize = 64 << 10;
 
 /// A function of the job: a name and an export.
 #[derive(Clone, Debug)]
@@ -70,6 +74,8 @@ struct Function {
     breaker: Breaker,
     /// kept from call to call for its allocation
     params: Vec<Val>,
+    /// the same for arguments as JSON text
+    text: String,
 }
 
 impl Host {
@@ -103,6 +109,7 @@ impl Host {
                 stats: Arc::clone(&binding.stats),
                 breaker: Breaker::default(),
                 params: Vec::new(),
+                text: String::new(),
             });
         }
         Ok(host)
@@ -115,14 +122,14 @@ impl UserFunctions for Host {
     /// # Errors
     /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
     /// `udf_breaker` (paused after many traps), `too_deep` (its result nests); the message names the function and what to do.
-    fn call(&mut self, index: usize, args: &[Value], _at: Timestamp) -> Result<Value, RowError> {
+    fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
         };
         let Some(room) = self.rooms.get_mut(function.room) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
         };
-        function.call(room, args).map_err(|e| {
+        function.call(room, args, at).map_err(|e| {
             function.stats.count_failure(e.failure);
             RowError { reason: e.failure.reason(), message: format!("udf.{}: {}", function.name, cut(&e.message)) }
         })
@@ -130,45 +137,100 @@ impl UserFunctions for Host {
 }
 
 impl Function {
-    fn call(&mut self, room: &mut Room, args: &[Value]) -> Result<Value, CallError> {
+    fn call(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
         let component = Arc::clone(&room.component);
         let Some(callable) = component.callable(self.export) else {
             return Err(conversion("is no function that a query can call".to_owned()));
         };
-        let types = &callable.ty.params;
-        if args.len() > types.len() {
-            return Err(conversion(format!("takes {} arguments, not {}", types.len(), args.len())));
-        }
-        // arguments left out at the end are NULL
-        let given = || args.iter().chain(std::iter::repeat(&Value::Null));
-        if types.iter().zip(given()).any(|(p, v)| v.is_null() && !matches!(p.ty, Wit::Option(_))) {
-            return Ok(Value::Null);
-        }
         let start = Instant::now();
-        if let Some(left) = self.breaker.paused(monotonic) {
-            let seconds = left.as_secs() + 1;
-            let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
-            return Err(CallError { failure: Failure::Breaker, message });
-        }
-        self.params.clear();
-        for (i, (param, value)) in types.iter().zip(given()).enumerate() {
-            let val = convert::lower(&param.ty, value)
-                .map_err(|e| conversion(format!("argument {} ({}: {}): {e}", i + 1, param.name.wit, param.ty)))?;
-            self.params.push(val);
-        }
-        let outcome = self.enter(room, callable.ty.result.is_some());
-        let value = outcome.and_then(|val| result(callable.ty.result.as_ref(), val));
+        let value = match &callable.passing {
+            Passing::Typed(ty) => {
+                if args.len() > ty.params.len() {
+                    return Err(conversion(format!("takes {} arguments, not {}", ty.params.len(), args.len())));
+                }
+                // arguments left out at the end are NULL
+                let given = || args.iter().chain(std::iter::repeat(&Value::Null));
+                if ty.params.iter().zip(given()).any(|(p, v)| v.is_null() && !matches!(p.ty, Wit::Option(_))) {
+                    return Ok(Value::Null);
+                }
+                self.not_paused()?;
+                self.call_typed(room, ty, given(), at)
+            }
+            Passing::Json => {
+                self.not_paused()?;
+                self.call_json(room, args, at)
+            }
+        };
         self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         value
     }
 
+    fn not_paused(&self) -> Result<(), CallError> {
+        let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
+        let seconds = left.as_secs() + 1;
+        let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
+        Err(CallError { failure: Failure::Breaker, message })
+    }
+
+    fn call_typed<'a>(
+        &mut self,
+        room: &mut Room,
+        ty: &FuncType,
+        args: impl Iterator<Item = &'a Value>,
+        at: Timestamp,
+    ) -> Result<Value, CallError> {
+        let mut params = std::mem::take(&mut self.params);
+        params.clear();
+        for (i, (param, value)) in ty.params.iter().zip(args).enumerate() {
+            let val = convert::lower(&param.ty, value)
+                .map_err(|e| conversion(format!("argument {} ({}: {}): {e}", i + 1, param.name.wit, param.ty)))?;
+            params.push(val);
+        }
+        let (export, has_result) = (self.export, ty.result.is_some());
+        let outcome = self.enter(room, |instance, component| run(instance, component, export, at, &params, has_result));
+        self.params = params;
+        result(ty.result.as_ref(), outcome?)
+    }
+
+    fn call_json(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        text.push('[');
+        for (i, value) in args.iter().enumerate() {
+            if i > 0 {
+                text.push(',');
+            }
+            value.write_json(&mut text);
+        }
+        text.push(']');
+        let export = self.export;
+        let outcome = self.enter(room, |instance, component| instance.call_json(component, export, at, &text));
+        text.shrink_to(TEXT_BYTES_KEPT);
+        self.text = text;
+        match outcome? {
+            Reply::Null => Ok(Value::Null),
+            Reply::Error(message) => Err(CallError { failure: Failure::Error, message }),
+            Reply::Json(text) => {
+                let held = json::held_bytes(&text);
+                let max = room.component.limits().result_bytes_max;
+                if held > max {
+                    let message =
+                        format!("gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit");
+                    return Err(CallError { failure: Failure::Result, message });
+                }
+                let value = json::parse(&text).map_err(|e| conversion(format!("its result is no JSON: {e}")))?;
+                flat_enough(value)
+            }
+        }
+    }
+
     /// Runs the guest and keeps the instance in order.
-    fn enter(&mut self, room: &mut Room, has_result: bool) -> Result<Option<Val>, CallError> {
+    fn enter<T>(&mut self, room: &mut Room, run: impl FnOnce(&mut Instance, &Component) -> Result<T, CallError>) -> Result<T, CallError> {
         let called = match &mut room.instance {
-            Some(instance) => run(instance, &room.component, self.export, &self.params, has_result),
+            Some(instance) => run(instance, &room.component),
             none => Instance::new(&room.component).and_then(|instance| {
                 self.stats.count_instance();
-                run(none.insert(instance), &room.component, self.export, &self.params, has_result)
+                run(none.insert(instance), &room.component)
             }),
         };
         if let Some(instance) = &room.instance {
@@ -197,12 +259,19 @@ impl Function {
     }
 }
 
-fn run(instance: &mut Instance, component: &Component, export: usize, params: &[Val], has_result: bool) -> Result<Option<Val>, CallError> {
+fn run(
+    instance: &mut Instance,
+    component: &Component,
+    export: usize,
+    at: Timestamp,
+    params: &[Val],
+    has_result: bool,
+) -> Result<Option<Val>, CallError> {
     if !has_result {
-        return instance.call(component, export, params, &mut []).map(|()| None);
+        return instance.call(component, export, at, params, &mut []).map(|()| None);
     }
     let mut results = [Val::Bool(false)];
-    instance.call(component, export, params, &mut results)?;
+    instance.call(component, export, at, params, &mut results)?;
     let [val] = results;
     Ok(Some(val))
 }
@@ -224,7 +293,11 @@ fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
         _ => Ok(Value::Null),
     };
     let value = lifted.map_err(|e| conversion(format!("its result does not convert: {e}")))?;
-    // it may become state, which could not be read back
+    flat_enough(value)
+}
+
+/// A result may become state, which could not be read back if it nests too deep.
+fn flat_enough(value: Value) -> Result<Value, CallError> {
     if value.depth_exceeds(DEPTH_MAX) {
         let message = format!("its result nests deeper than {DEPTH_MAX} levels; give a flatter one, or text");
         return Err(CallError { failure: Failure::TooDeep, message });

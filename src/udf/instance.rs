@@ -9,13 +9,15 @@ use std::time::Duration;
 use wasmtime::component::{Func, Val};
 use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
-use super::component::Component;
+use super::component::{Component, Entry, Linked};
+use super::core_module::{self, Broken, Exited, Reply, Wasi};
 use super::cpu_time;
 use super::engine::STACK_BYTES;
 use super::imports::NotGranted;
 use super::stats::Failure;
 use super::ticker::Ticker;
 use super::{Limits, UdfError};
+use crate::time::Timestamp;
 
 /// Time for start functions and initialisers, when a call's own time is shorter: they run once an instance.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,15 +37,20 @@ pub struct State {
     timeout: Duration,
     /// processor time of the thread when half of that had passed on the wall
     halfway: Option<Duration>,
+    /// event time of the present row
+    pub(super) at: Timestamp,
+    /// what the stubs of a core module remember
+    pub(super) wasi: Wasi,
 }
 
 impl State {
     fn new(limits: Limits) -> State {
-        State { limits, memory_bytes: 0, denied: false, timeout: limits.timeout, halfway: None }
+        State { limits, memory_bytes: 0, denied: false, timeout: limits.timeout, halfway: None, at: Timestamp::MIN, wasi: Wasi::default() }
     }
 
-    fn begin(&mut self, timeout: Duration) {
-        (self.denied, self.timeout, self.halfway) = (false, timeout, None);
+    fn begin(&mut self, timeout: Duration, at: Timestamp) {
+        (self.denied, self.timeout, self.halfway, self.at) = (false, timeout, None, at);
+        self.wasi.begin();
     }
 
     /// Half of the time is measured on the wall, which costs nothing, the other half in processor time of the thread: on
@@ -64,11 +71,16 @@ impl State {
 
 pub struct Instance {
     store: Store<State>,
-    /// by export of the component; `None` for those that no query can call
-    funcs: Vec<Option<Func>>,
+    functions: Functions,
     calls: u32,
     /// memory right after the start
     start_bytes: usize,
+}
+
+enum Functions {
+    /// by export of the component; `None` for those that no query can call
+    Component(Vec<Option<Func>>),
+    Core(core_module::Functions),
 }
 
 /// Why a call has no results.
@@ -89,35 +101,61 @@ impl Instance {
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.result_bytes_max);
         store.epoch_deadline_callback(|mut store| store.data_mut().deadline());
-        store.data_mut().begin(limits.timeout.max(START_TIMEOUT));
-        store.set_epoch_deadline(Ticker::ticks(limits.timeout.max(START_TIMEOUT) / 2));
+        let timeout = limits.timeout.max(START_TIMEOUT);
+        store.data_mut().begin(timeout, Timestamp::MIN);
+        store.set_epoch_deadline(Ticker::ticks(timeout / 2));
         let _ticking = component.engine().ticking();
-        let instance = match component.pre().instantiate(&mut store) {
-            Ok(instance) => instance,
-            Err(error) => return Err(explain(store.data(), &error, START_TIMEOUT.max(limits.timeout))),
-        };
-        let funcs =
-            component.exports().iter().map(|e| e.callable.is_ok().then(|| instance.get_func(&mut store, e.index)).flatten()).collect();
+        let functions = Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
         let start_bytes = store.data().memory_bytes;
-        Ok(Instance { store, funcs, calls: 0, start_bytes })
+        Ok(Instance { store, functions, calls: 0, start_bytes })
     }
 
     /// Calls an export. `results` has as many places as it has results.
     ///
     /// # Errors
     /// It traps, runs too long, or gives too much: the instance is lost.
-    pub fn call(&mut self, component: &Component, export: usize, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
-        let Some(Some(func)) = self.funcs.get(export) else {
-            return Err(CallError { failure: Failure::Trap, message: "is no exported function".to_owned() });
-        };
+    pub fn call(
+        &mut self,
+        component: &Component,
+        export: usize,
+        at: Timestamp,
+        params: &[Val],
+        results: &mut [Val],
+    ) -> Result<(), CallError> {
+        self.enter(component, at, |store, functions| match functions {
+            Functions::Component(funcs) => match funcs.get(export) {
+                Some(Some(func)) => func.call(store.as_context_mut(), params, results),
+                _ => Err(Broken::NoFunction.into()),
+            },
+            Functions::Core(functions) => functions.call_numbers(store, export, params, results),
+        })
+    }
+
+    /// Calls a function of JSON with the text of its arguments.
+    ///
+    /// # Errors
+    /// As [`Instance::call`], and it breaks the convention of core modules: the instance is lost.
+    pub fn call_json(&mut self, component: &Component, export: usize, at: Timestamp, arguments: &str) -> Result<Reply, CallError> {
+        let max = component.limits().result_bytes_max;
+        self.enter(component, at, |store, functions| match functions {
+            Functions::Core(functions) => functions.call_json(store, export, arguments, max),
+            Functions::Component(_) => Err(Broken::NoFunction.into()),
+        })
+    }
+
+    /// Runs the guest inside its time.
+    fn enter<T>(
+        &mut self,
+        component: &Component,
+        at: Timestamp,
+        run: impl FnOnce(&mut Store<State>, &mut Functions) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        let timeout = component.limits().timeout;
         self.calls += 1;
-        self.store.data_mut().begin(component.limits().timeout);
-        self.store.set_epoch_deadline(Ticker::ticks(component.limits().timeout / 2));
+        self.store.data_mut().begin(timeout, at);
+        self.store.set_epoch_deadline(Ticker::ticks(timeout / 2));
         let _ticking = component.engine().ticking();
-        match func.call(self.store.as_context_mut(), params, results) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(explain(self.store.data(), &error, component.limits().timeout)),
-        }
+        run(&mut self.store, &mut self.functions).map_err(|error| explain(self.store.data(), &error, timeout))
     }
 
     /// Linear memory held, all memories together.
@@ -132,6 +170,26 @@ impl Instance {
     }
 }
 
+impl Functions {
+    /// Makes the instance, runs its start functions and finds what it exports.
+    fn start(store: &mut Store<State>, component: &Component) -> wasmtime::Result<Functions> {
+        match component.linked() {
+            Linked::Component(pre) => {
+                let instance = pre.instantiate(&mut *store)?;
+                let funcs = component.exports().iter().map(|export| match (&export.entry, &export.callable) {
+                    (Entry::Component(index), Ok(_)) => instance.get_func(&mut *store, *index),
+                    _ => None,
+                });
+                Ok(Functions::Component(funcs.collect()))
+            }
+            Linked::Core(pre) => {
+                let instance = pre.instantiate(&mut *store)?;
+                core_module::Functions::start(store, &instance, component.exports()).map(Functions::Core)
+            }
+        }
+    }
+}
+
 impl CallError {
     /// As an error of loading.
     pub fn at_start(self, component: &Component) -> UdfError {
@@ -143,6 +201,17 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
     let answer = |failure, message| CallError { failure, message };
     if let Some(refused) = error.downcast_ref::<NotGranted>() {
         return answer(Failure::Trap, format!("{refused}; build it without that import"));
+    }
+    let said = Some(state.wasi.said()).filter(|said| !said.is_empty()).map_or_else(String::new, |said| format!("; it wrote: {said}"));
+    if let Some(exited) = error.downcast_ref::<Exited>() {
+        return answer(Failure::Trap, format!("{exited}{said}; try the row with `forebay udf call`"));
+    }
+    if let Some(broken) = error.downcast_ref::<Broken>() {
+        return match broken {
+            Broken::NoRoom(_) => answer(Failure::Memory, broken.to_string()),
+            Broken::TooLong(_) => too_large(state),
+            _ => answer(Failure::Trap, format!("{broken}; see wit/core-abi.md")),
+        };
     }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
@@ -163,17 +232,21 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
             let place = place.map_or_else(String::new, |name| format!(" in `{name}`"));
             let words = trap.to_string();
             let words = words.strip_prefix("wasm trap: ").unwrap_or(&words);
-            answer(Failure::Trap, format!("trapped{place}: {words}; try the row with `forebay udf call`"))
+            answer(Failure::Trap, format!("trapped{place}: {words}{said}; try the row with `forebay udf call`"))
         }
         None => {
             let reason = error.root_cause().to_string();
             if reason.contains(RESULT_TOO_LARGE) {
-                let limit = mib(state.limits.result_bytes_max);
-                return answer(Failure::Result, format!("gave a result of more than {limit}; give less or raise its result limit"));
+                return too_large(state);
             }
             answer(Failure::Trap, format!("gave a malformed result: {reason}; build it with current bindings"))
         }
     }
+}
+
+fn too_large(state: &State) -> CallError {
+    let limit = mib(state.limits.result_bytes_max);
+    CallError { failure: Failure::Result, message: format!("gave a result of more than {limit}; give less or raise its result limit") }
 }
 
 /// Bytes in words: MiB where it is whole.

@@ -114,7 +114,7 @@ impl FuncType {
             Some(Wit::Result(ok, _)) => ok.as_ref().map_or(Shape::Unit, |ok| ok.shape()),
             Some(ty) => ty.shape(),
         };
-        Signature { params, result, text: format!("{name}: {self}") }
+        Signature { params, rest: None, result, text: format!("{name}: {self}") }
     }
 }
 

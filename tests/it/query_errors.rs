@@ -13,7 +13,7 @@ fn catalog() -> Catalog {
         Param { name: "distance".into(), shape: Shape::Float },
     ];
     let text = "create-array: func(vendorid: string, weekday: string, distance: f64) -> list<string>".into();
-    let signature = Signature { params, result: Shape::List(Box::new(Shape::Text)), text };
+    let signature = Signature { params, rest: None, result: Shape::List(Box::new(Shape::Text)), text };
     Catalog {
         inputs: vec![input("rides", InputKind::Stream), input("stops", InputKind::Stream), input("zones", InputKind::Reference)],
         outputs: Some(vec!["scored".into(), "alerts".into()]),

@@ -110,7 +110,7 @@ impl Core<'_, '_> {
             problem.note(format!("the call: udf.{}({})", name.name, types.join(", "))).note(format!("the function: {}", signature.text))
         };
         let wanted = signature.params.len();
-        if bound.len() != wanted {
+        if bound.len() < wanted || (bound.len() > wanted && signature.rest.is_none()) {
             let problem = Diagnostic::error(format!("`udf.{}` takes {}", name.name, count(wanted, wanted)), span)
                 .label(format!("{} given", bound.len()));
             return Some(both(problem));

@@ -11,7 +11,7 @@ fn catalog() -> Catalog {
     let input = |name: &str, kind| InputDef { name: name.into(), kind };
     let params = ["vendorid", "weekday", "distance"].map(|name| Param { name: name.into(), shape: Shape::Text }).to_vec();
     let result = Shape::List(Box::new(Shape::Text));
-    let signature = Signature { params, result, text: "create-array: func(…) -> list<string>".into() };
+    let signature = Signature { params, rest: None, result, text: "create-array: func(…) -> list<string>".into() };
     let local = FunctionDef { name: "create_array".into(), kind: FunctionKind::Local { index: 0, signature } };
     let external = |name: &str| FunctionDef { name: name.into(), kind: FunctionKind::External };
     let mut inputs: Vec<InputDef> = ["rides", "x", "y", "z"].map(|name| input(name, InputKind::Stream)).to_vec();
