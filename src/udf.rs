@@ -76,9 +76,10 @@ impl Default for Limits {
             result_bytes_max: 1 << 20,
             // JavaScript and Python runtimes have some 5,000 functions in their tables
             table_elements_max: 20_000,
-            // a component from common tools has one table and four instances for its shims
+            // a component from common tools has one table
             tables_max: 16,
-            instances_max: 32,
+            // and four instances for its shims; one of Python's libraries and their shims has some forty
+            instances_max: 100,
             memories_max: 8,
         }
     }
@@ -148,7 +149,7 @@ impl UdfError {
             UdfError::CoreExport { .. } => {
                 Some("wit/core-abi.md tells what a core module exports; names beginning with `forebay_` are reserved")
             }
-            UdfError::Start { .. } => Some("`memory` in the job file raises its limit"),
+            UdfError::Start { .. } => Some("in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`"),
             UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
             UdfError::NotWasm { .. }
