@@ -149,7 +149,9 @@ impl UdfError {
             UdfError::CoreExport { .. } => {
                 Some("wit/core-abi.md tells what a core module exports; names beginning with `forebay_` are reserved")
             }
-            UdfError::Start { .. } => Some("in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`"),
+            UdfError::Start { .. } => {
+                Some("in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`")
+            }
             UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
             UdfError::NotWasm { .. }

@@ -74,28 +74,28 @@ zig() { (cd "$here/$1" && shift && "$tools/venv/bin/python" -m ziglang "$@"); }
 
 build_c() {
     zig c cc --target=wasm32-freestanding -Os -nostdlib -Wall -Wextra -Wno-unused-parameter -Wl,--no-entry -Wl,--strip-all -o "$1.core" taxi.c
-    "$forebay" udf build "$1.core" --wit wit --world c -o "$1"
+    "$forebay" udf build "$1.core" --wit wit --world c -o "$1" >/dev/null
 }
 
 build_zig() {
     zig zig build-exe taxi.zig -target wasm32-freestanding -O ReleaseSmall -fno-entry -rdynamic -fstrip "-femit-bin=$1.core"
-    "$forebay" udf build "$1.core" --wit wit --world zig -o "$1"
+    "$forebay" udf build "$1.core" --wit wit --world zig -o "$1" >/dev/null
 }
 
 build_python() {
-    (cd python && PYTHONDONTWRITEBYTECODE=1 "$tools/venv/bin/componentize-py" -d ../wit -w python componentize taxi -o "$1" --stub-wasi)
+    (cd python && PYTHONDONTWRITEBYTECODE=1 "$tools/venv/bin/componentize-py" -d ../wit -w python componentize taxi -o "$1" --stub-wasi >/dev/null)
 }
 
 build_go() {
     (cd go && GOOS=wasip1 GOARCH=wasm GOTOOLCHAIN=local GOFLAGS=-buildvcs=false "$tools/venv/bin/go" build -buildmode=c-shared -trimpath -ldflags='-s -w' -o "$1" .)
 }
 
-build_javascript() { FOREBAY_COMPONENTIZE_JS=$tools/node_modules/@bytecodealliance/componentize-js "$forebay" udf build javascript/taxi.js -o "$1"; }
-build_time_weighted() { FOREBAY_COMPONENTIZE_JS=$tools/node_modules/@bytecodealliance/componentize-js "$forebay" udf build javascript/time_weighted.js -o "$1"; }
+build_javascript() { FOREBAY_COMPONENTIZE_JS=$tools/node_modules/@bytecodealliance/componentize-js "$forebay" udf build javascript/taxi.js -o "$1" >/dev/null; }
+build_time_weighted() { FOREBAY_COMPONENTIZE_JS=$tools/node_modules/@bytecodealliance/componentize-js "$forebay" udf build javascript/time_weighted.js -o "$1" >/dev/null; }
 
 build_assemblyscript() { node "$tools/node_modules/assemblyscript/bin/asc.js" assemblyscript/taxi.ts -o "$1" --optimize; }
 
-build_wat() { "$forebay" udf build wat/taxi.wat -o "$1"; }
+build_wat() { "$forebay" udf build wat/taxi.wat -o "$1" >/dev/null; }
 
 # What a guest is made of: a digest of it lies beside the guest.
 sources() { # FOLDER

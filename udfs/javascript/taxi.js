@@ -19,3 +19,8 @@ function parseLine(line) {
     match[4].replace(/(\w+)=(-?\d+(?:\.\d+)?)/g, function (whole, name, number) { readings[name] = Number(number); });
     return { at: match[1].replace(' ', 'T') + 'Z', level: match[2].toLowerCase(), device: match[3], readings: readings };
 }
+
+// Whether a datetime is on a Saturday or Sunday, in UTC.
+function isWeekend(at) {
+    return at === null ? null : at.getUTCDay() % 6 === 0;
+}

@@ -129,7 +129,7 @@ function plain(functions) {
   });
   const wit = `package forebay:javascript;\nworld functions {\n  ${JSON_TYPE}\n${exports.join('\n')}\n}\n`;
   const bodies = all.map(({ name, word }, i) => {
-    return `const function${i} = called(${JSON.stringify(name)}, theirs[${JSON.stringify(name)}]);\nexport { function${i} as ${camel(word)} };`;
+    return `const function${i} = called(theirs[${JSON.stringify(name)}]);\nexport { function${i} as ${camel(word)} };`;
   });
   return { wit, module: prelude(all.map(({ name }) => name)) + bodies.join('\n') };
 }
@@ -140,15 +140,15 @@ function aggregate() {
   const one = new (vm.runInContext(`${source}\nmain`, vm.createContext({})))();
   const count = Math.max(1, parameters(one.accumulate).length - (one.accumulate.length > 1 ? 1 : 0));
   const takes = [...Array(count).keys()].map((i) => `value${i || ''}: option<json>`).join(', ');
-  const leaves = typeof one.deaccumulate === 'function' ? `    deaccumulate: func(${takes}, at: datetime);\n` : '';
+  const leaves = typeof one.deaccumulate === 'function' ? `    deaccumulate: func(${takes}, at: datetime) -> result<_, string>;\n` : '';
   const wit = `package forebay:javascript;
 interface aggregates {
   ${JSON_TYPE}
   record datetime { ticks-since-year-one: s64 }
   resource %${word} {
     constructor();
-    accumulate: func(${takes}, at: datetime);
-${leaves}    compute: func() -> option<json>;
+    accumulate: func(${takes}, at: datetime) -> result<_, string>;
+${leaves}    compute: func() -> result<option<json>, string>;
     save: func() -> list<u8>;
     restore: static func(state: list<u8>) -> ${word};
   }

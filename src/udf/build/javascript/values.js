@@ -54,15 +54,18 @@ function write(value) {
   return { jsonText: withOurForms(() => JSON.stringify(value)) };
 }
 
-// An exported function: what it throws is the row's error.
-function called(name, theirs) {
-  return (...args) => {
-    try {
-      return write(theirs(...args.map(read)));
-    } catch (error) {
-      throw error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    }
-  };
+// What the file's functions throw is the row's error, in words.
+function orError(work) {
+  try {
+    return work();
+  } catch (error) {
+    throw error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  }
+}
+
+// An exported function.
+function called(theirs) {
+  return (...args) => orError(() => write(theirs(...args.map(read))));
 }
 
 // The state of an aggregate's object: its fields. JSON has no infinities, which minimum and maximum begin with.
@@ -96,15 +99,15 @@ function aggregateOf(main) {
       if (typeof this.theirs.init === 'function') this.theirs.init();
     }
     accumulate(...args) {
-      const at = args.pop();
-      this.theirs.accumulate(...args.map(read), dateOf(at));
+      const at = dateOf(args.pop());
+      orError(() => this.theirs.accumulate(...args.map(read), at));
     }
     deaccumulate(...args) {
-      const at = args.pop();
-      this.theirs.deaccumulate(...args.map(read), dateOf(at));
+      const at = dateOf(args.pop());
+      orError(() => this.theirs.deaccumulate(...args.map(read), at));
     }
     compute() {
-      return write(this.theirs.computeResult());
+      return orError(() => write(this.theirs.computeResult()));
     }
     save() {
       return saved(this.theirs);
