@@ -17,7 +17,13 @@ fuzz_target!(|bytes: &[u8]| {
     let names: Vec<SmolStr> = (0..choices.below(6)).map(|_| SmolStr::new(choices.of(NAMES))).collect();
     let declared = match choices.below(4) {
         0 => {
-            let columns = (0..1 + choices.below(3)).map(|_| (SmolStr::new(choices.of(NAMES)), *choices.of(TYPES))).collect();
+            let mut columns: Vec<(SmolStr, Type)> = Vec::new();
+            for _ in 0..1 + choices.below(3) {
+                let (name, ty) = (SmolStr::new(choices.of(NAMES)), *choices.of(TYPES));
+                if !columns.iter().any(|(known, _)| known.to_lowercase() == name.to_lowercase()) {
+                    columns.push((name, ty));
+                }
+            }
             Some(Schema { columns })
         }
         _ => None,

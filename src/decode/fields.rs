@@ -150,6 +150,10 @@ impl Decoder {
                 *found = Found::Exact;
                 value.clone()
             } else if same_ignoring_case(&wanted.name, name) {
+                // whether it is the column may be known only at the end of the event, but it must fit at any rate
+                if let Some(ty) = wanted.ty {
+                    fit(&wanted.name, value.clone(), ty)?;
+                }
                 match found {
                     Found::Exact | Found::Ambiguous => continue,
                     Found::Alike(other) if other != name => {
@@ -282,6 +286,18 @@ mod tests {
         let mut whole = Decoder::new([], Some(0), Some(schema));
         whole.decode(br#"{"F":1}"#, &mut row).unwrap();
         assert_eq!(row[0].to_json(), r#"{"F":1.0}"#);
+    }
+
+    #[test]
+    fn a_field_that_differs_from_a_column_in_letter_case_must_fit_wherever_it_stands() {
+        let schema = Schema { columns: vec![("n".into(), Type::BigInt)] };
+        for payload in [r#"{"N":"x","n":1}"#, r#"{"n":1,"N":"x"}"#, r#"{"N":1,"N":"x"}"#] {
+            for whole in [None, Some(1)] {
+                let mut decoder = Decoder::new([(SmolStr::new("n"), 0)], whole, Some(schema.clone()));
+                let refused = decoder.decode(payload.as_bytes(), &mut vec![Value::Null; 2]);
+                assert_eq!(refused.map_err(|e| e.reason()), Err("schema"), "{payload}");
+            }
+        }
     }
 
     proptest! {

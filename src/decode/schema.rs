@@ -7,7 +7,7 @@ use super::DecodeError;
 use crate::time::Timestamp;
 use crate::value::{SmolStr, Type, Value, same_ignoring_case};
 
-/// Declared columns of an input.
+/// Declared columns of an input. No two names are alike ignoring case: the binder refuses that.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Schema {
     pub columns: Vec<(SmolStr, Type)>,
