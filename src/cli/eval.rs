@@ -18,6 +18,8 @@ use super::test::OutOfOrder;
 use crate::batch::write_row_json;
 use crate::decode::{Decoder, split};
 use crate::engine::OnError;
+use crate::job::ReferenceFormat;
+use crate::reference;
 use crate::time::Timestamp;
 use crate::value::{Value, write_json_text};
 use finite::{Event, FiniteRun, Policies, RunError};
@@ -26,7 +28,7 @@ use finite::{Event, FiniteRun, Policies, RunError};
 pub struct EvalArgs {
     /// File with the query, `-` for standard input, or the query itself
     pub query: String,
-    /// Events of an input: a JSON array or one object per line
+    /// Events of an input: a JSON array, one object per line, or CSV (.csv)
     #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
     pub input: Vec<(String, PathBuf)>,
     /// Rows of a reference table, in the same form
@@ -197,10 +199,10 @@ fn query(given: &str) -> Result<(String, String), EvalError> {
 
 /// The objects of a file; what is none is told on standard error and passed over, as a running job does.
 pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
-    let bytes = fs::read(file).map_err(|source| {
-        let help = "give a file with a JSON array of objects or one object per line";
-        EvalError::File { path: file.into(), source, help }
-    })?;
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+        return csv_rows(name, file);
+    }
+    let bytes = read_file(file)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
     }
@@ -215,6 +217,20 @@ pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError
         )));
     }
     Ok(rows.events)
+}
+
+/// The lines of a CSV file as objects of texts, as reference data has them.
+pub(super) fn csv_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
+    let rows = reference::rows(&Bytes::from(read_file(file)?), ReferenceFormat::Csv { delimiter: b',' }, usize::MAX);
+    let rows = rows.map_err(|e| EvalError::Input(format!("`{name}`: {}: {e}", file.display())))?;
+    Ok(rows.iter().map(|row| Bytes::from(row.to_json())).collect())
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, EvalError> {
+    fs::read(file).map_err(|source| {
+        let help = "give a file with a JSON array of objects, one object per line, or CSV (.csv)";
+        EvalError::File { path: file.into(), source, help }
+    })
 }
 
 /// Reads each event's arrival time: ISO 8601 text, or a number of milliseconds since 1970.

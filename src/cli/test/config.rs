@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::case::{Case, Expected, Settings, Wanted};
 use super::compare::{Order, Row};
 use crate::cli::eval::finite::Event;
-use crate::cli::eval::read_rows;
+use crate::cli::eval::{csv_rows, read_rows};
 
 /// The file's name, in any letter case.
 pub const FILE_NAME: &str = "testconfig.json";
@@ -129,23 +129,10 @@ impl RawInput {
         let (name, path) = (&self.input_alias, beside(file, &self.file_path));
         match self.format.to_ascii_lowercase().as_str() {
             "" | "json" => read_rows(name, &path).map_err(|e| e.to_string()),
-            "csv" => csv_rows(&path).map_err(|e| format!("input `{name}`: {}: {e}", path.display())),
+            "csv" => csv_rows(name, &path).map_err(|e| e.to_string()),
             _ => Err(format!("input `{name}` has the format `{}`; test data is `Json` or `Csv`", self.format)),
         }
     }
-}
-
-/// The lines of a CSV file under the names of its first line, as JSON objects of texts.
-fn csv_rows(path: &Path) -> Result<Vec<Bytes>, csv::Error> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_path(path)?;
-    let names = reader.headers()?.clone();
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record?;
-        let fields = names.iter().zip(&record).map(|(name, text)| (name.to_owned(), serde_json::Value::from(text)));
-        rows.push(Bytes::from(serde_json::to_vec(&fields.collect::<Row>()).unwrap_or_default()));
-    }
-    Ok(rows)
 }
 
 /// A path as the file means it: relative to it, also with the slashes of Windows.
@@ -218,7 +205,7 @@ mod tests {
             (one(""), "`ExpectedOutputs` is empty"),
             (one(&out.replace("out.json", "absent.json")), "./Test/absent.json cannot be read"),
             (one(out).replace("g.json", "no.json"), "./Test/no.json cannot be read"),
-            (one(out).replace("z.csv", "no.csv"), "input `z`: ./Test/no.csv"),
+            (one(out).replace("z.csv", "no.csv"), "./Test/no.csv cannot be read"),
             (one(out).replace("\"Csv\"", "\"Avro\""), "input `z` has the format `Avro`; test data is `Json` or `Csv`"),
             (one(out).replace("Data Stream", "Pipe"), "input `g` has the type `Pipe`; write `Data Stream` or `Reference Data`"),
             (one(out).replace("\"Name\"", "\"Nome\""), "no test configuration: missing field `Name`"),

@@ -106,7 +106,7 @@ impl Core<'_, '_> {
     }
 
     fn unknown_user_function(&mut self, name: &Ident, span: Span) -> Expr {
-        let problem = Diagnostic::error(format!("unknown function `udf.{}`", name.name), span);
+        let problem = Diagnostic::error(format!("unknown function `udf.{}`", name.name), Span::new(span.start, name.span.end));
         if is_of_the_language(&name.name) {
             let help = format!("write `{}(…)`", name.name);
             return self.refuse(problem.label("a function of the language takes no prefix").help(help));
