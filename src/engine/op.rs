@@ -215,7 +215,7 @@ impl Op {
         let own = match self {
             Op::Scan(op) => op.deadline(),
             Op::Aggregate(op) => op.deadline().filter(|end| *end < held_back),
-            Op::Match(op) => op.deadline().filter(|time| *time < held_back),
+            Op::Match(op) => op.deadline().filter(|time| *time <= held_back),
             Op::Join(op) => op.deadline().filter(|time| *time <= held_back),
             Op::Merge(op) => op.deadline().filter(|time| *time <= held_back),
             _ => None,
@@ -229,6 +229,7 @@ impl Op {
         let below = self.inputs().into_iter().map(Op::held_back).min().unwrap_or(i64::MAX);
         match self {
             Op::Join(op) => op.out_watermark(below),
+            Op::Match(op) => op.out_watermark(below),
             Op::Aggregate(_) => below.saturating_sub(1),
             _ => below,
         }

@@ -216,7 +216,8 @@ pub(super) fn line<'a>(time: i64, columns: impl IntoIterator<Item = (&'a str, Va
 }
 
 fn shown(value: &Value) -> String {
-    let number = |f: f64| format!("{:.5}", if f.abs() < 1e-7 { 0.0 } else { f });
+    // moved off the numbers that lie just between two texts, such as 0.921875: halves of whole numbers give many of them
+    let number = |f: f64| format!("{:.5}", f + 3.7e-7);
     match value {
         Value::BigInt(n) => number(*n as f64),
         Value::Float(f) => number(*f),
