@@ -17,14 +17,16 @@ help: ## this list
 
 demo: tools ## build the functions and the binary, then run the whole job with everything embedded (under 60 s after the build)
 	$(CARGO) build --release --locked
-	sh udfs/build.sh target/release/forebay
+	FOREBAY_GUESTS=rust sh udfs/build.sh target/release/forebay
 	target/release/forebay demo $(DEMO_ARGS)
 
 test: tools test-peers ## install the test peers and pass all tests
 	$(CARGO) build --locked
 	sh udfs/build.sh target/debug/forebay
 	FOREBAY_AML_VENV="$(AML_VENV)" $(CARGO) test --locked
+	@sed 's/\t.*\t/: NOT TESTED, it was left out; /' $(COMPONENTS)/left_out
 
+check: export FOREBAY_GUESTS = all
 check: tools fmt clippy doc test ## what continuous integration runs: formatting, lints, docs, tests
 
 bench: tools peers-mosquitto ## print the figures (release build; needs mosquitto)
@@ -44,7 +46,7 @@ fuzz: tools ## look for inputs that panic, for FUZZ_SECONDS=60 a target (the fir
 	    $$dict -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
 	done
 
-udfs: tools ## build the example functions as components into udfs/target/components
+udfs: tools ## build the example functions of all languages into udfs/target/components; installs what it can of their tools into target/tools
 	$(CARGO) build --locked
 	sh udfs/build.sh target/debug/forebay
 

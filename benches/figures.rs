@@ -1,7 +1,8 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
 //! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end` or `-- micro` runs one half, `-- functions` a part of the second; `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `cargo bench --bench figures -- end-to-end`, `-- guests` or `-- micro` runs one part, `-- functions` a part of the last;
+//! `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
 
@@ -11,6 +12,8 @@ mod baseline;
 mod end_to_end;
 #[path = "figures/functions.rs"]
 mod functions;
+#[path = "figures/guests.rs"]
+mod guests;
 #[path = "figures/micro.rs"]
 mod micro;
 #[path = "figures/peers.rs"]
@@ -27,6 +30,9 @@ fn main() {
     let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     if asked("end-to-end") {
         end_to_end::run();
+    }
+    if asked("guests") {
+        guests::run();
     }
     if asked("micro") {
         micro::run();

@@ -163,9 +163,10 @@ impl Default for Limits {
             result_bytes_max: 1 << 20,
             // JavaScript and Python runtimes have some 5,000 functions in their tables
             table_elements_max: 20_000,
-            // a component from common tools has one table and four instances for its shims
+            // a component from common tools has one table
             tables_max: 16,
-            instances_max: 32,
+            // and four instances for its shims; one of Python's libraries and their shims has some forty
+            instances_max: 100,
             memories_max: 8,
         }
     }
@@ -216,6 +217,11 @@ pub enum UdfError {
     Engine(String),
     #[error("{path} does not become a component: {reason}")]
     Build { path: PathBuf, reason: String },
+    #[error("{path}: {reason}")]
+    Wit { path: PathBuf, reason: String },
+    /// with the place in it
+    #[error("{reason}")]
+    Text { reason: String },
 }
 
 impl UdfError {
@@ -235,7 +241,10 @@ impl UdfError {
             UdfError::CoreExport { .. } => {
                 Some("wit/core-abi.md tells what a core module exports; names beginning with `forebay_` are reserved")
             }
-            UdfError::Start { .. } => Some("`memory` in the job file raises its limit"),
+            UdfError::Start { .. } => {
+                Some("in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`")
+            }
+            UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
             UdfError::NotWasm { .. }
             | UdfError::NotYetComponent { .. }
@@ -244,7 +253,8 @@ impl UdfError {
             | UdfError::UnknownImport { .. }
             | UdfError::NotGranted { .. }
             | UdfError::Collision { .. }
-            | UdfError::Build { .. } => None,
+            | UdfError::Build { .. }
+            | UdfError::Text { .. } => None,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::value::Value;
 
 #[derive(Debug, Subcommand)]
 pub enum UdfCommand {
-    /// Make a component from a core module, or from a Rust crate
+    /// Make a component from a core module, a Rust crate, or a JavaScript file in Stream Analytics' form; assemble text
     #[cfg(feature = "udf-build")]
     Build(Build),
     /// Show the functions and aggregates of a component: SQL and WIT signatures, imports, size, digest
@@ -37,12 +37,18 @@ pub enum UdfCommand {
 #[cfg(feature = "udf-build")]
 #[derive(Debug, Args)]
 pub struct Build {
-    /// A core module with embedded WIT (what wit-bindgen makes), or the folder of a Rust crate
+    /// A core module (.wasm, or .wat text), the folder of a Rust crate, or functions in JavaScript (.js)
     #[arg(value_name = "FILE_OR_CRATE_DIR")]
     pub source: PathBuf,
-    /// Where to write the component [default: FILE.component.wasm beside the module, or CRATE.wasm here]
+    /// Where to write it [default: FILE.component.wasm beside a module, FILE.wasm beside a text, or CRATE.wasm here]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
+    /// The interface of a module that does not carry its own: a WIT file, or a folder of them
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub wit: Option<PathBuf>,
+    /// The world in it, where there are several
+    #[arg(long, value_name = "NAME", requires = "wit")]
+    pub world: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +167,9 @@ enum Failed {
     #[cfg(feature = "udf-build")]
     #[error("{0}")]
     Cargo(String),
+    #[cfg(feature = "udf-build")]
+    #[error(transparent)]
+    JavaScript(#[from] crate::udf::build::javascript::JavaScriptError),
     #[error("{0}")]
     Usage(String),
 }
@@ -171,6 +180,8 @@ impl Failed {
             Failed::Udf(error) => error.help(),
             #[cfg(feature = "udf-build")]
             Failed::Read { .. } | Failed::Write { .. } => Some("check the path and its permissions"),
+            #[cfg(feature = "udf-build")]
+            Failed::JavaScript(error) => error.help(),
             _ => None,
         }
     }
@@ -181,6 +192,8 @@ impl Failed {
             Failed::Usage(_) | Failed::Udf(_) => ExitCode::from(2),
             #[cfg(feature = "udf-build")]
             Failed::Read { .. } => ExitCode::from(2),
+            #[cfg(feature = "udf-build")]
+            Failed::JavaScript(error) if error.is_of_the_source() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -194,6 +207,12 @@ pub fn run(command: UdfCommand) -> ExitCode {
             // a reader that is gone has seen what it wanted
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
+        }
+        #[cfg(feature = "udf-build")]
+        Err(failed @ Failed::JavaScript(crate::udf::build::javascript::JavaScriptError::Source(_))) => {
+            // drawn with its place, the word `error` in it
+            eprint!("{failed}");
+            failed.exit_code()
         }
         Err(failed) => {
             eprintln!("error: {failed}");
@@ -361,21 +380,40 @@ mod build {
     use std::process::{Command, Stdio};
 
     use super::{Build, Failed};
-    use crate::udf::build::component;
+    use crate::udf::build::{assemble, component, javascript, with_world};
 
     const TARGET: &str = "wasm32-unknown-unknown";
 
     pub(super) fn run(build: &Build) -> Result<String, Failed> {
-        let is_crate = build.source.is_dir();
-        let module = if is_crate { compile(&build.source)? } else { build.source.clone() };
-        let output = build.output.clone().unwrap_or_else(|| match (is_crate, module.file_name()) {
-            (true, Some(name)) => PathBuf::from(name),
-            _ => module.with_extension("component.wasm"),
-        });
-        let read = std::fs::read(&module).map_err(|source| Failed::Read { path: module.clone(), source })?;
-        let wasm = component(&module, &read)?;
+        let (wasm, default) = made(build)?;
+        let output = build.output.clone().unwrap_or(default);
         std::fs::write(&output, &wasm).map_err(|source| Failed::Write { path: output.clone(), source })?;
         Ok(format!("{}  {} bytes\n", output.display(), wasm.len()))
+    }
+
+    /// What is asked for, and where it goes when nobody says.
+    fn made(build: &Build) -> Result<(Vec<u8>, PathBuf), Failed> {
+        let source = &build.source;
+        let extension = source.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        if extension == "js" {
+            return Ok((javascript::component(source)?, source.with_extension("wasm")));
+        }
+        let is_crate = source.is_dir();
+        let module = if is_crate { compile(source)? } else { source.clone() };
+        let read = std::fs::read(&module).map_err(|source| Failed::Read { path: module.clone(), source })?;
+        let default = match (is_crate, module.file_name()) {
+            (true, Some(name)) => PathBuf::from(name),
+            _ if extension == "wat" => module.with_extension("wasm"),
+            _ => module.with_extension("component.wasm"),
+        };
+        let wasm = if extension == "wat" { assemble(&module, &String::from_utf8_lossy(&read))? } else { read };
+        let wasm = match &build.wit {
+            Some(wit) => with_world(&module, &wasm, wit, build.world.as_deref())?,
+            // a core module by hand is called as it is
+            None if extension == "wat" => wasm,
+            None => component(&module, &wasm)?,
+        };
+        Ok((wasm, default))
     }
 
     /// Runs cargo and finds the core module that the crate itself gives.

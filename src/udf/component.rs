@@ -31,6 +31,8 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const WASM: &[u8] = b"\0asm";
 /// Exports of these are for other runtimes, such as `wasi:cli/run`.
 const FOREIGN: &str = "wasi:";
+/// What componentize-py leaves of its own: an interface of this name with `init`, which it called when it built.
+const OF_THE_BUILD: (&str, &str) = ("exports", "init");
 
 /// A file of functions with its exports known and its imports linked. Shared by the hosts that call it.
 pub struct Component {
@@ -306,6 +308,9 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
     let mut found = Vec::new();
     let read = |interface: Option<&str>, parent: Option<&ComponentExportIndex>, name: &str, item: &ComponentItem| {
         let ComponentItem::ComponentFunc(func) = item else { return None };
+        if (interface, name) == (Some(OF_THE_BUILD.0), OF_THE_BUILD.1) {
+            return None;
+        }
         if resource::is_member(name) {
             return None;
         }

@@ -27,6 +27,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(1);
 pub const RECYCLE_CALLS: u32 = 10_000;
 /// wasmtime's words when a result takes more than it may; it has no type for them.
 const RESULT_TOO_LARGE: &str = "fuel allocated for hostcalls";
+/// wasmtime's words before the limit of instances, tables or memories that a component does not keep to.
+const OF_LIMITED_MANY: &str = "resource limit exceeded: ";
 
 /// What a store holds of ours: the limits and what was used.
 pub struct State {
@@ -284,6 +286,9 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
             let reason = error.root_cause().to_string();
             if reason.contains(RESULT_TOO_LARGE) {
                 return too_large(state);
+            }
+            if let Some(limit) = reason.strip_prefix(OF_LIMITED_MANY) {
+                return answer(Failure::Trap, format!("is made of more parts than it may be: {limit}; build it of fewer modules"));
             }
             answer(Failure::Trap, format!("gave a malformed result: {reason}; build it with current bindings"))
         }

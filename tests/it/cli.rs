@@ -813,7 +813,7 @@ fn bad_components_without_a_job() {
         &["udf", "build", "core.wasm"],
         &expect![[r#"
         exit 2
-        error: core.wasm does not become a component: it carries no component type; export its functions with wit-bindgen
+        error: core.wasm does not become a component: it carries no component type; export its functions with wit-bindgen, or name its world: `--wit FILE_OR_DIR`
     "#]],
     );
 }
