@@ -86,8 +86,7 @@ fn compile(dir: &Path) -> Result<PathBuf, Failed> {
 /// The .wasm file of one line of cargo's messages, if it is about this crate.
 pub(super) fn module_of(line: &str, manifest: &Path) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let is_ours =
-        message.get("reason")?.as_str()? == "compiler-artifact" && Path::new(message.get("manifest_path")?.as_str()?) == manifest;
+    let is_ours = message.get("reason")?.as_str()? == "compiler-artifact" && Path::new(message.get("manifest_path")?.as_str()?) == manifest;
     let files = message.get("filenames")?.as_array()?;
     let wasm = files.iter().filter_map(|f| f.as_str()).find(|f| f.ends_with(".wasm"));
     wasm.filter(|_| is_ours).map(PathBuf::from)

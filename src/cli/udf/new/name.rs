@@ -37,8 +37,7 @@ impl Name {
         }
         let pascal: String = words.iter().map(|word| capital(word)).collect();
         let (first, rest) = pascal.split_at(1);
-        let name =
-            Name { snake: words.join("_"), kebab: words.join("-"), camel: first.to_lowercase() + rest, pascal: pascal.clone() };
+        let name = Name { snake: words.join("_"), kebab: words.join("-"), camel: first.to_lowercase() + rest, pascal: pascal.clone() };
         let of = [(language.title(), language.words()), ("forebay", FOREBAY), ("WIT", if language.has_wit() { WIT } else { "" })];
         let mut taken = of.iter().filter(|(_, words)| words.split_whitespace().any(|word| folded(word) == folded(&name.snake)));
         if let Some((whose, _)) = taken.next() {
