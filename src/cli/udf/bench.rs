@@ -124,6 +124,9 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
     if let Some(error) = &caller.error {
         line("", format!("the last: {error}"));
     }
+    if cfg!(debug_assertions) {
+        line("note", "this forebay is built without optimisation: a release build is many times faster".to_owned());
+    }
     let code = if failed > 0 && failed == calls { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     Ok(Answer { text, code })
 }
