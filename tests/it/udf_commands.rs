@@ -229,12 +229,11 @@ fn what_a_build_lacks_is_said() {
     let place = Place::new();
     let languages = ["rust", "c", "zig", "javascript", "python", "go", "assemblyscript", "wat"];
     let mut said = String::new();
-    for (language, forebay) in languages.iter().map(|language| (*language, binary())).chain([("wat", "forebay")]) {
-        let name = format!("f_{language}_{}", forebay.len());
+    for language in languages {
+        let name = format!("f_{language}");
         place.answer(&["udf", "new", &name, "--lang", language]);
-        if (language, forebay) == ("wat", binary()) {
-            continue;
-        }
+        // WebAssembly text needs forebay alone
+        let forebay = if language == "wat" { "forebay" } else { binary() };
         let mut command = Command::new("/bin/sh");
         command.arg("build.sh").current_dir(place.path().join(&name)).env("PATH", "/nowhere").env("FOREBAY", forebay);
         let output = command.output().unwrap();
@@ -242,6 +241,14 @@ fn what_a_build_lacks_is_said() {
         said += &format!("{language}: {}", String::from_utf8(output.stderr).unwrap());
     }
     expect![[r#"
+        rust: cargo is missing: install Rust by rustup, see rustup.rs
+        c: zig is missing: install it from ziglang.org, or by pip: python3 -m pip install ziglang
+        zig: zig is missing: install it from ziglang.org, or by pip: python3 -m pip install ziglang
+        javascript: node is missing: install Node.js 20 or newer (Debian: apt-get install nodejs npm)
+        python: componentize-py is missing: install it by pip (Python 3.10 or newer): python3 -m pip install componentize-py
+        go: go is missing: install Go 1.24 or newer from go.dev/dl
+        assemblyscript: asc is missing: install Node.js 20 or newer (Debian: apt-get install nodejs npm), then here: npm install
+        wat: forebay is missing: put it on the PATH, or name it: FOREBAY=/path/to/forebay sh build.sh
     "#]]
     .assert_eq(&said);
 }
@@ -252,16 +259,57 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
     place.check(
         &["udf", "new", "movingRange", "--lang", "wat", "--dir", "my/functions"],
         &expect![[r#"
-    "#]],
+            exit 0
+            moving_range in WebAssembly text, in the folder my/functions:
+              moving_range.wat
+              build.sh
+              golden.jsonl
+              README.md
+
+            It needs nothing but forebay. Next:
+
+              cd my/functions
+              sh build.sh
+              forebay udf test moving_range.wasm
+
+            README.md there has what to write into a job file.
+        "#]],
     );
-    expect![[r#"
-    "#]]
+    expect![[r##"
+        # moving_range
+
+        A user function for forebay, in WebAssembly text: `udf.movingRange(value, low, high)`.
+
+        Needs nothing but forebay.
+
+        ```sh
+        sh build.sh
+        forebay udf test moving_range.wasm    # the rows of golden.jsonl: calls whose results are known
+        ```
+
+        In a job file, and in its query:
+
+        ```toml
+        [functions.movingRange]
+        type      = "wasm"
+        component = "functions/moving_range.wasm"
+        ```
+
+        ```sql
+        SELECT device, udf.movingRange(value, 10, 20) AS result FROM readings
+        ```
+
+        Begin with `moving_range.wat`. `forebay udf inspect moving_range.wasm` shows what a query sees, `forebay udf call moving_range.wasm moving_range 15 10 20` tries it.
+    "##]]
     .assert_eq(&fs::read_to_string(place.path().join("my/functions/README.md")).unwrap());
     let before = fs::metadata(place.path().join("my/functions/build.sh")).unwrap().modified().unwrap();
     place.check(
         &["udf", "new", "other", "--lang", "wat", "--dir", "my/functions"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: my/functions exists already; nothing was changed
+             = help: take another name, or another folder with `--dir DIR`
+        "#]],
     );
     assert_eq!(fs::metadata(place.path().join("my/functions/build.sh")).unwrap().modified().unwrap(), before);
     assert_eq!(files(&place.path().join("my")).len(), 4);
@@ -269,33 +317,53 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
     place.check(
         &["udf", "new", "taken", "--lang", "go"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: taken exists already; nothing was changed
+             = help: take another name, or another folder with `--dir DIR`
+        "#]],
     );
     place.check(
         &["udf", "new", "9lives", "--lang", "go"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: `9lives` cannot be the name of a function
+             = help: begin it with a letter, and use letters of English, digits, `_` and `-`, 64 at most
+        "#]],
     );
     place.check(
         &["udf", "new", "forebay_x", "--lang", "go"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: `forebay_x` cannot be the name of a function: those that begin with `forebay` are reserved
+             = help: take another name
+        "#]],
     );
     place.check(
         &["udf", "new", "func", "--lang", "go"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: `func` is a word of Go, so a function there cannot have that name
+             = help: take another name, such as `my_func`
+        "#]],
     );
     place.check(
         &["udf", "new", "x", "--lang", "go", "--aggregate"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: there is no form of an aggregate for Go here
+             = help: aggregates begin with `--lang rust` or `--lang javascript`
+        "#]],
     );
     assert!(!place.path().join("x").exists());
     place.check(
         &["udf", "new", "x", "--lang", "ada"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: invalid value 'ada' for '--lang <LANGUAGE>'
+              [possible values: rust, c, zig, javascript, python, go, assemblyscript, wat]
+
+            For more information, try '--help'.
+        "#]],
     );
 }
 
@@ -315,7 +383,9 @@ fn golden_rows_that_pass_and_that_differ() {
     place.check(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
-    "#]],
+            exit 0
+            3 passed, 0 failed
+        "#]],
     );
     let rows = [
         r#"{"call":"create_row","args":[1,"Mon",5,2,0.3],"expected":{"vendorid":1,"weekday":"Mon","pickuphour":5,"passenger":2,"distance":0.30000000001}}"#,
@@ -329,7 +399,26 @@ fn golden_rows_that_pass_and_that_differ() {
     place.check(
         &["udf", "test", "create_row.wasm", "rows.jsonl"],
         &expect![[r#"
-    "#]],
+            exit 1
+            FAILED rows.jsonl:2 create_row(1, "Mon", 5, 2, 0.3)
+              expected {"vendorid":1.0,"weekday":"Tue","pickuphour":5,"passenger":3,"distance":0.3}
+              got      {"vendorid":1,"weekday":"Mon","pickuphour":5,"passenger":2,"distance":0.3}
+                  weekday: expected "Tue", got "Mon"
+                  passenger: expected 3, got 2
+            FAILED rows.jsonl:3 create_row(1, "Mon", 5, 2, 0.3)
+              expected null
+              got      {"vendorid":1,"weekday":"Mon","pickuphour":5,"passenger":2,"distance":0.3}
+            FAILED rows.jsonl:4 create_row("x", "Mon", 5, 2, 0.3)
+              expected 1
+              got the error: udf.create_row: argument 1 (vendorid: s64): nvarchar(max) "x" is no bigint; convert it with CAST (udf_conversion)
+            FAILED rows.jsonl:5 create_row("x", "Mon", 5, 2, 0.3)
+              expected an error with `no such words`
+              got the error: udf.create_row: argument 1 (vendorid: s64): nvarchar(max) "x" is no bigint; convert it with CAST (udf_conversion)
+            FAILED rows.jsonl:6 create_row(1, "Mon", 5, 2, 0.3)
+              expected an error with `bigint`
+              got      {"vendorid":1,"weekday":"Mon","pickuphour":5,"passenger":2,"distance":0.3}
+            1 passed, 5 failed
+        "#]],
     );
     let rows = [
         r#"{"aggregate":"weighted-mean","rows":[[1,2],[3,4]],"expected":2.3333333333333}"#,
@@ -342,20 +431,34 @@ fn golden_rows_that_pass_and_that_differ() {
     place.check(
         &["udf", "test", "weighted_mean.wasm", "rows.jsonl"],
         &expect![[r#"
-    "#]],
+            exit 1
+            FAILED rows.jsonl:4 weighted_mean of (1, 2), (2, 2)
+              expected 2
+              got      1.5
+            FAILED rows.jsonl:5 weighted_mean of no rows
+              expected 0
+              got      null
+            3 passed, 2 failed
+        "#]],
     );
     place.check(
         &["udf", "test", "weighted_mean.wasm", "rows.jsonl", "--json"],
         &expect![[r#"
-    "#]],
+            exit 1
+            {"file":"rows.jsonl","line":1,"name":"weighted-mean","passed":true,"difference":""}
+            {"file":"rows.jsonl","line":2,"name":"weightedMean","passed":true,"difference":""}
+            {"file":"rows.jsonl","line":3,"name":"weighted_mean","passed":true,"difference":""}
+            {"file":"rows.jsonl","line":4,"name":"weighted_mean","passed":false,"difference":"expected 2\ngot      1.5\n"}
+            {"file":"rows.jsonl","line":5,"name":"weighted_mean","passed":false,"difference":"expected 0\ngot      null\n"}
+            3 passed, 2 failed
+        "#]],
     );
     // the engine may save a group at any time, and its value is the same then
     place.with("trails").write("rows.jsonl", r#"{"aggregate":"stubborn-trail","rows":[[1],[2]],"expected":[1,2]}"#);
-    place.check(
-        &[&["udf", "test", "trails.wasm", "rows.jsonl"], PATIENT.as_slice()].concat(),
-        &expect![[r#"
-    "#]],
-    );
+    let said = place.answer(&[&["udf", "test", "trails.wasm", "rows.jsonl"], PATIENT.as_slice()].concat());
+    let wanted = "exit 1\nFAILED rows.jsonl:1 stubborn-trail of (1), (2)\n  with `save` and `restore` after each row\n  expected [1,2]\n  \
+                  got the error: uda.stubborn-trail: trapped in ";
+    assert!(said.starts_with(wanted) && said.ends_with("(udf_trap)\n0 passed, 1 failed\n"), "{said}");
 }
 
 #[test]
@@ -365,18 +468,27 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
     place.check(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: there are no golden rows: golden.jsonl does not exist
+             = help: name a file, or write that one, a call and its result a line: {"call": "create_array", "args": [1, "Mon"], "expected": ["1", "Mon"]}
+        "#]],
     );
     place.check(
         &["udf", "test", "create_array.wasm", "none.jsonl"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: none.jsonl cannot be read: No such file or directory (os error 2)
+             = help: check the path and its permissions
+        "#]],
     );
     place.write("golden.jsonl", "\n");
     place.check(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: no golden rows in golden.jsonl
+             = help: write one a line: {"call": "create_array", "args": [1, "Mon"], "expected": ["1", "Mon"]}
+        "#]],
     );
     let rows = [
         r#"{"call":"create_array","args":[1,"#,
@@ -394,7 +506,78 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
     place.check(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: this is no golden row: EOF while parsing a value
+              --> golden.jsonl:1:33
+               |
+             1 | {"call":"create_array","args":[1,
+               |                                 ^
+               = help: write {"call": NAME, "args": […], "expected": …} or {"aggregate": NAME, "rows": [[…], […]], "expected": …}; instead of `expected`, "error": a part of its message
+
+            error: this is no golden row: unknown field `arg`, expected one of `call`, `args`, `aggregate`, `rows`, `at`, `expected`, `error`
+              --> golden.jsonl:2:28
+               |
+             2 | {"call":"create_array","arg":[1],"expected":1}
+               |                            ^
+               = help: write {"call": NAME, "args": […], "expected": …} or {"aggregate": NAME, "rows": [[…], […]], "expected": …}; instead of `expected`, "error": a part of its message
+
+            error: a golden row has either `expected` or `error`
+              --> golden.jsonl:3:1
+               |
+             3 | {"call":"create_array","args":[1,"Mon","5",2,2.5]}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write {"call": NAME, "args": […], "expected": …} or {"aggregate": NAME, "rows": [[…], […]], "expected": …}; instead of `expected`, "error": a part of its message
+
+            error: a golden row has either `call` with `args` or `aggregate` with `rows`
+              --> golden.jsonl:4:1
+               |
+             4 | {"call":"create_array","args":[1,2,3,4,5],"aggregate":"x","expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write {"call": NAME, "args": […], "expected": …} or {"aggregate": NAME, "rows": [[…], […]], "expected": …}; instead of `expected`, "error": a part of its message
+
+            error: `at` is no time
+              --> golden.jsonl:5:1
+               |
+             5 | {"call":"create_array","args":[1,2,3,4,5],"at":"noon","expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write "at": "2024-05-01T12:00:00Z" for a call; for an aggregate a list, one time a row
+
+            error: create_array.wasm exports no function `creat_array`; it has create-array
+              --> golden.jsonl:6:1
+               |
+             6 | {"call":"creat_array","args":[1,2,3,4,5],"expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: did you mean `create_array`?
+
+            error: create_array.wasm exports no function `subtract`; it has create-array
+              --> golden.jsonl:7:1
+               |
+             7 | {"call":"subtract","args":[1,2,3,4,5],"expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: `forebay udf inspect` shows their types; in a job file `export = "…"` picks one
+
+            error: create_array takes 5 arguments, not 1: udf.create_array(vendorid nvarchar(max), weekday nvarchar(max), pickuphour nvarchar(max), passenger nvarchar(max), distance nvarchar(max)) -> array (nvarchar(max), nvarchar(max), nvarchar(max), nvarchar(max), nvarchar(max))
+              --> golden.jsonl:8:1
+               |
+             8 | {"call":"create_array","args":[1],"expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+            error: `create_array` is a function, not an aggregate
+              --> golden.jsonl:9:1
+               |
+             9 | {"aggregate":"create_array","rows":[[1]],"expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write `"call": "create_array", "args": […]`
+
+            error: this is no golden row: invalid type: integer `1`, expected a string
+               --> golden.jsonl:10:2
+                |
+             10 | [1]
+                |  ^
+                = help: write {"call": NAME, "args": […], "expected": …} or {"aggregate": NAME, "rows": [[…], […]], "expected": …}; instead of `expected`, "error": a part of its message
+
+            10 errors
+        "#]],
     );
     let rows = [
         r#"{"call":"weighted_mean","args":[1,2],"expected":1}"#,
@@ -405,7 +588,29 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
     place.check(
         &["udf", "test", "weighted_mean.wasm"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: `weighted_mean` is an aggregate, not a function
+              --> golden.jsonl:1:1
+               |
+             1 | {"call":"weighted_mean","args":[1,2],"expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write `"aggregate": "weighted_mean", "rows": [[…], […]]`
+
+            error: weighted_mean takes 2 arguments, not 1: uda.weighted_mean(value float, weight float) -> float or NULL
+              --> golden.jsonl:2:1
+               |
+             2 | {"aggregate":"weighted_mean","rows":[[1,2],[1]],"expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+            error: `at` is no time
+              --> golden.jsonl:3:1
+               |
+             3 | {"aggregate":"weighted_mean","rows":[[1,2]],"at":"2024-05-01T00:00:00Z","expected":1}
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write "at": "2024-05-01T12:00:00Z" for a call; for an aggregate a list, one time a row
+
+            3 errors
+        "#]],
     );
 }
 
@@ -424,12 +629,16 @@ fn golden_rows_of_a_function_with_imports() {
     place.check(
         &[&["udf", "test", "visit_count.wasm", "a.jsonl", "b.jsonl"], grants.as_slice()].concat(),
         &expect![[r#"
-    "#]],
+            exit 0
+            4 passed, 0 failed
+        "#]],
     );
     place.check(
         &["udf", "test", "visit_count.wasm", "a.jsonl"],
         &expect![[r#"
-    "#]],
+            exit 2
+            error: visit_count.wasm imports forebay:host/state@0.1.0, forebay:host/clock@0.1.0, forebay:host/config@0.1.0, forebay:host/log@0.1.0, which is not granted; grant it with --import state --import clock --config KEY=VALUE --import log
+        "#]],
     );
 }
 
