@@ -38,5 +38,7 @@ mod support;
 mod uda;
 #[path = "it/udf.rs"]
 mod udf;
+#[path = "it/udf_commands.rs"]
+mod udf_commands;
 #[path = "it/udf_grants.rs"]
 mod udf_grants;

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 pub use case::{Case, Expected, OutOfOrder, Settings, Wanted};
-pub use compare::{Order, Row};
+pub use compare::{Order, Row, value_difference};
 
 use super::eval::finite::{FiniteRun, Policies, RunError};
 use crate::batch::write_row_json;
@@ -228,7 +228,7 @@ fn unexpected(wanted: &str, word: &str, error: Option<RunError>, got: &BTreeMap<
     format!("  {wanted} with `{word}` expected, but {came}")
 }
 
-fn indented(text: &str) -> String {
+pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
 }
 

@@ -1,27 +1,40 @@
-//! `forebay udf`: build, look into, try and compile ahead user functions.
+//! `forebay udf`: begin, build, look into, try, test, time and compile ahead user functions.
 //!
-//! In: arguments. Out: what a person reads, or a component file. Invariant: a function is called just as a job calls it,
-//! limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for what is not there or is no function.
+//! In: arguments. Out: what a person reads, a component file, or the folder of a new one. Invariant: a function is called
+//! just as a job calls it, limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for what is not there or
+//! is no function.
+
+mod bench;
+#[cfg(feature = "udf-build")]
+mod build;
+mod call;
+mod golden;
+mod granting;
+mod new;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
 
+pub use bench::Bench;
+#[cfg(feature = "udf-build")]
+pub use build::Build;
+pub use call::Call;
+pub use golden::Test;
+pub use granting::{Granting, Import};
+pub use new::New;
+
+use crate::diagnostic::{Diagnostics, suggest};
 use crate::query::catalog::{Offers, Shape, Signature};
-use crate::time::{Clock, Timestamp};
-use crate::udf::{
-    Component, Engine, FunctionBinding, Grant, Grants, Host, Limits, Origin, StateLimits, UdfError, UserFunctions as _, default_cache_dir,
-    json,
-};
-use crate::value::Value;
+use crate::udf::{Component, Engine, Grant, Limits, Origin, UdfError, default_cache_dir};
 
 #[derive(Debug, Subcommand)]
 pub enum UdfCommand {
+    /// Begin a function: a folder that builds, with its source, its golden rows and what to do next
+    New(New),
     /// Make a component from a core module, a Rust crate, or a JavaScript file in Stream Analytics' form; assemble text
     #[cfg(feature = "udf-build")]
     Build(Build),
@@ -29,26 +42,13 @@ pub enum UdfCommand {
     Inspect(Inspect),
     /// Call a function once and print its result as JSON
     Call(Call),
+    /// Run golden rows: calls whose results are known
+    Test(Test),
+    /// Time a function: calls a second, start, memory
+    Bench(Bench),
     /// Compile components into the cache folder, for gateways without a compiler
     #[cfg(feature = "compile")]
     Precompile(Precompile),
-}
-
-#[cfg(feature = "udf-build")]
-#[derive(Debug, Args)]
-pub struct Build {
-    /// A core module (.wasm, or .wat text), the folder of a Rust crate, or functions in JavaScript (.js)
-    #[arg(value_name = "FILE_OR_CRATE_DIR")]
-    pub source: PathBuf,
-    /// Where to write it [default: FILE.component.wasm beside a module, FILE.wasm beside a text, or CRATE.wasm here]
-    #[arg(short, long, value_name = "OUT")]
-    pub output: Option<PathBuf>,
-    /// The interface of a module that does not carry its own: a WIT file, or a folder of them
-    #[arg(long, value_name = "FILE_OR_DIR")]
-    pub wit: Option<PathBuf>,
-    /// The world in it, where there are several
-    #[arg(long, value_name = "NAME", requires = "wit")]
-    pub world: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -56,62 +56,6 @@ pub struct Inspect {
     pub file: PathBuf,
     #[command(flatten)]
     pub setup: Setup,
-}
-
-#[derive(Debug, Args)]
-pub struct Call {
-    pub file: PathBuf,
-    /// Name of the function, in any case style
-    pub export: String,
-    /// JSON values, or bare text; `null` is NULL
-    #[arg(allow_negative_numbers = true)]
-    pub args: Vec<String>,
-    /// Grant an import: log, state (empty, and forgotten afterwards) or clock; may be repeated
-    #[arg(long = "import", value_name = "NAME")]
-    pub imports: Vec<Import>,
-    /// A setting of the function; may be repeated
-    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = setting)]
-    pub settings: Vec<(String, String)>,
-    /// Rows to look into: a JSON array, or one object a line; may be repeated
-    #[arg(long = "reference", value_name = "NAME=FILE", value_parser = setting)]
-    pub references: Vec<(String, String)>,
-    /// Event time of the call, ISO 8601 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub at: Option<Timestamp>,
-    #[command(flatten)]
-    pub setup: Setup,
-}
-
-/// What `--import` grants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Import {
-    Log,
-    State,
-    Clock,
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-fn moment(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).ok_or_else(|| "expected a time such as 2024-05-01T12:00:00Z".to_owned())
-}
-
-impl Call {
-    /// As the job file would grant it.
-    fn grants(&self) -> Grants {
-        let has = |import| self.imports.contains(&import);
-        let settings = self.settings.iter().map(|(key, value)| (key.clone(), SecretString::from(value.as_str())));
-        Grants {
-            log: has(Import::Log),
-            clock: has(Import::Clock),
-            state: has(Import::State).then(StateLimits::default),
-            config: (!self.settings.is_empty()).then(|| settings.collect()),
-            lookup: self.references.iter().map(|(name, _)| name.as_str().into()).collect(),
-        }
-    }
 }
 
 #[cfg(feature = "compile")]
@@ -156,10 +100,10 @@ impl Setup {
 enum Failed {
     #[error("{0}")]
     Udf(#[from] UdfError),
-    #[cfg(feature = "udf-build")]
+    #[error("{error}")]
+    NoSuchFunction { error: UdfError, near: String },
     #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[cfg(feature = "udf-build")]
     #[error("{path} cannot be written: {source}")]
     Write { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
@@ -172,26 +116,54 @@ enum Failed {
     JavaScript(#[from] crate::udf::build::javascript::JavaScriptError),
     #[error("{0}")]
     Usage(String),
+    #[error("{what}")]
+    Asked { what: String, help: String },
+    #[error("{0}")]
+    Golden(Diagnostics),
+}
+
+/// What a command answers on standard output, and how it ends.
+#[derive(Debug)]
+struct Answer {
+    text: String,
+    code: ExitCode,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Answer {
+        Answer { text, code: ExitCode::SUCCESS }
+    }
 }
 
 impl Failed {
-    fn help(&self) -> Option<&'static str> {
+    fn help(&self) -> Option<String> {
+        let text = match self {
+            Failed::Udf(error) => error.help()?,
+            Failed::NoSuchFunction { near, .. } => return Some(format!("did you mean `{near}`?")),
+            Failed::Asked { help, .. } => help,
+            Failed::Read { .. } | Failed::Write { .. } => "check the path and its permissions",
+            #[cfg(feature = "udf-build")]
+            Failed::JavaScript(error) => error.help()?,
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// Whether it draws the place itself, the word `error` in it.
+    fn is_drawn(&self) -> bool {
         match self {
-            Failed::Udf(error) => error.help(),
+            Failed::Golden(_) => true,
             #[cfg(feature = "udf-build")]
-            Failed::Read { .. } | Failed::Write { .. } => Some("check the path and its permissions"),
-            #[cfg(feature = "udf-build")]
-            Failed::JavaScript(error) => error.help(),
-            _ => None,
+            Failed::JavaScript(crate::udf::build::javascript::JavaScriptError::Source(_)) => true,
+            _ => false,
         }
     }
 
     fn exit_code(&self) -> ExitCode {
         match self {
             Failed::Udf(UdfError::Engine(_) | UdfError::NoCompiler { .. }) => ExitCode::FAILURE,
-            Failed::Usage(_) | Failed::Udf(_) => ExitCode::from(2),
-            #[cfg(feature = "udf-build")]
-            Failed::Read { .. } => ExitCode::from(2),
+            Failed::Usage(_) | Failed::Udf(_) | Failed::NoSuchFunction { .. } | Failed::Asked { .. } => ExitCode::from(2),
+            Failed::Golden(_) | Failed::Read { .. } => ExitCode::from(2),
             #[cfg(feature = "udf-build")]
             Failed::JavaScript(error) if error.is_of_the_source() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
@@ -202,15 +174,13 @@ impl Failed {
 /// Runs a command; what it answers goes to standard output, errors to standard error.
 pub fn run(command: UdfCommand) -> ExitCode {
     match execute(command) {
-        Ok(text) => {
+        Ok(Answer { text, code }) => {
             use std::io::Write;
             // a reader that is gone has seen what it wanted
             let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            code
         }
-        #[cfg(feature = "udf-build")]
-        Err(failed @ Failed::JavaScript(crate::udf::build::javascript::JavaScriptError::Source(_))) => {
-            // drawn with its place, the word `error` in it
+        Err(failed) if failed.is_drawn() => {
             eprint!("{failed}");
             failed.exit_code()
         }
@@ -224,14 +194,17 @@ pub fn run(command: UdfCommand) -> ExitCode {
     }
 }
 
-fn execute(command: UdfCommand) -> Result<String, Failed> {
+fn execute(command: UdfCommand) -> Result<Answer, Failed> {
     match command {
+        UdfCommand::New(new) => new::run(&new).map(Answer::from),
         #[cfg(feature = "udf-build")]
-        UdfCommand::Build(build) => self::build::run(&build),
-        UdfCommand::Inspect(inspect) => show(&inspect),
-        UdfCommand::Call(call) => call_once(&call),
+        UdfCommand::Build(build) => build::run(&build).map(Answer::from),
+        UdfCommand::Inspect(inspect) => show(&inspect).map(Answer::from),
+        UdfCommand::Call(call) => call::run(&call).map(Answer::from),
+        UdfCommand::Test(test) => golden::run(&test),
+        UdfCommand::Bench(bench) => bench::run(&bench),
         #[cfg(feature = "compile")]
-        UdfCommand::Precompile(precompile) => compile_ahead(&precompile),
+        UdfCommand::Precompile(precompile) => compile_ahead(&precompile).map(Answer::from),
     }
 }
 
@@ -292,69 +265,30 @@ fn sql(prefix: &str, name: &str, signature: &Signature, offers: Option<Offers>) 
     format!("{prefix}.{}{}", name.replace('-', "_"), signature.sql(offers))
 }
 
-fn call_once(call: &Call) -> Result<String, Failed> {
-    let component = Arc::new(Component::load(&call.setup.engine()?, &call.file, call.setup.limits())?);
-    let export = component.find(&call.export)?;
-    let binding = FunctionBinding::new(component, export, call.export.clone()).granting(call.grants());
-    if binding.aggregate().is_some() {
-        let text = format!(
-            "{0} is an aggregate, which takes the rows of a window; try it with `forebay eval QUERY --input NAME=FILE --job JOB` and `uda.{0}(…)`",
-            call.export
-        );
-        return Err(Failed::Usage(text));
-    }
-    if let Some(signature) = binding.signature() {
-        check_count(&call.export, signature, call.args.len())?;
-    }
-    let args: Vec<Value> = call.args.iter().map(|arg| json::parse(arg).unwrap_or_else(|_| Value::text(arg))).collect();
-    let mut host = Host::new(&[binding]).map_err(|e| match e {
-        UdfError::NotGranted { path, imports, .. } => Failed::Usage(not_granted(&path, &imports)),
-        other => other.into(),
-    })?;
-    for (name, file) in &call.references {
-        host.set_reference(name, &Arc::new(table(name, file)?));
-    }
-    let at = call.at.unwrap_or_else(|| Clock::Real.now());
-    let value = host.call(0, &args, at).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
-    Ok(format!("{}\n", value.to_json()))
+/// The function or aggregate that a person means.
+fn find(component: &Component, name: &str) -> Result<usize, Failed> {
+    component.find(name).map_err(|error| {
+        let names: Vec<String> = component.exports().iter().map(|export| export.name.replace('-', "_")).collect();
+        match (&error, suggest(name, &names)) {
+            (UdfError::NoSuchExport { .. }, Some(near)) => Failed::NoSuchFunction { near: near.to_owned(), error },
+            _ => error.into(),
+        }
+    })
 }
 
-/// The flags that grant what is missing.
-fn not_granted(path: &Path, imports: &str) -> String {
-    let flag = |import: &str| match Grant::of_import(import) {
-        Some(Grant::Config) => "--config KEY=VALUE".to_owned(),
-        Some(Grant::Lookup) => "--reference NAME=FILE".to_owned(),
-        Some(grant) => format!("--import {}", grant.word()),
-        None => String::new(),
-    };
-    let flags: Vec<String> = imports.split(", ").map(flag).collect();
-    format!("{} imports {imports}, which is not granted; grant it with {}", path.display(), flags.join(" "))
-}
-
-/// The rows of a reference file.
-fn table(name: &str, file: &str) -> Result<Vec<Value>, Failed> {
-    let unusable = |why: String| Failed::Usage(format!("the reference {name}: {why}"));
-    let text = std::fs::read_to_string(file).map_err(|e| unusable(format!("{file} cannot be read: {e}")))?;
-    let rows = match text.trim_start().starts_with('[') {
-        true => json::parse(&text).map(|value| match value {
-            Value::Array(rows) => rows.to_vec(),
-            other => vec![other],
-        }),
-        false => text.lines().filter(|line| !line.trim().is_empty()).map(json::parse).collect(),
-    };
-    rows.map_err(|e| unusable(format!("{file}: {e}")))
-}
-
-/// Arguments at the end that take NULL may be left out.
-fn check_count(name: &str, signature: &Signature, given: usize) -> Result<(), Failed> {
+/// Arguments at the end that take NULL, or the time, may be left out. Otherwise: how many it takes.
+fn check_count(name: &str, signature: &Signature, offers: Option<Offers>, given: usize) -> Result<(), String> {
     let most = signature.params.len();
-    let least = signature.params.iter().rposition(|p| !matches!(p.shape, Shape::Option(_))).map_or(0, |last| last + 1);
+    let timed = usize::from(offers.is_some_and(|offers| offers.time));
+    let least = signature.params.iter().take(most - timed.min(most)).rposition(|p| !matches!(p.shape, Shape::Option(_)));
+    let least = least.map_or(0, |last| last + 1);
     if (least..=most).contains(&given) || (given > most && signature.rest.is_some()) {
         return Ok(());
     }
     let takes = if least == most { most.to_string() } else { format!("{least} to {most}") };
     let arguments = if takes == "1" { "argument" } else { "arguments" };
-    Err(Failed::Usage(format!("{name} takes {takes} {arguments}, not {given}: {}", sql("udf", name, signature, None))))
+    let prefix = if offers.is_some() { "uda" } else { "udf" };
+    Err(format!("{name} takes {takes} {arguments}, not {given}: {}", sql(prefix, name, signature, offers)))
 }
 
 #[cfg(feature = "compile")]
@@ -370,84 +304,6 @@ fn compile_ahead(precompile: &Precompile) -> Result<String, Failed> {
         let _ = writeln!(out, "{what}  {}  {}", component.digest(), file.display());
     }
     Ok(out)
-}
-
-#[cfg(feature = "udf-build")]
-mod build {
-    //! Finding or compiling the core module.
-
-    use std::path::{Path, PathBuf};
-    use std::process::{Command, Stdio};
-
-    use super::{Build, Failed};
-    use crate::udf::build::{assemble, component, javascript, with_world};
-
-    const TARGET: &str = "wasm32-unknown-unknown";
-
-    pub(super) fn run(build: &Build) -> Result<String, Failed> {
-        let (wasm, default) = made(build)?;
-        let output = build.output.clone().unwrap_or(default);
-        std::fs::write(&output, &wasm).map_err(|source| Failed::Write { path: output.clone(), source })?;
-        Ok(format!("{}  {} bytes\n", output.display(), wasm.len()))
-    }
-
-    /// What is asked for, and where it goes when nobody says.
-    fn made(build: &Build) -> Result<(Vec<u8>, PathBuf), Failed> {
-        let source = &build.source;
-        let extension = source.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if extension == "js" {
-            return Ok((javascript::component(source)?, source.with_extension("wasm")));
-        }
-        let is_crate = source.is_dir();
-        let module = if is_crate { compile(source)? } else { source.clone() };
-        let read = std::fs::read(&module).map_err(|source| Failed::Read { path: module.clone(), source })?;
-        let default = match (is_crate, module.file_name()) {
-            (true, Some(name)) => PathBuf::from(name),
-            _ if extension == "wat" => module.with_extension("wasm"),
-            _ => module.with_extension("component.wasm"),
-        };
-        let wasm = if extension == "wat" { assemble(&module, &String::from_utf8_lossy(&read))? } else { read };
-        let wasm = match &build.wit {
-            Some(wit) => with_world(&module, &wasm, wit, build.world.as_deref())?,
-            // a core module by hand is called as it is
-            None if extension == "wat" => wasm,
-            None => component(&module, &wasm)?,
-        };
-        Ok((wasm, default))
-    }
-
-    /// Runs cargo and finds the core module that the crate itself gives.
-    fn compile(dir: &Path) -> Result<PathBuf, Failed> {
-        let failed = |source| Failed::Read { path: dir.join("Cargo.toml"), source };
-        let manifest = dir.join("Cargo.toml").canonicalize().map_err(failed)?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(&cargo)
-            .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics", "--manifest-path"])
-            .arg(&manifest)
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|e| Failed::Cargo(format!("{}: {e}", cargo.display())))?;
-        if !output.status.success() {
-            return Err(Failed::Cargo(format!("cargo did not build it; if the target is missing: rustup target add {TARGET}")));
-        }
-        let messages = String::from_utf8_lossy(&output.stdout);
-        messages.lines().filter_map(|line| module_of(line, &manifest)).next_back().ok_or_else(|| {
-            Failed::Cargo(format!(
-                "{} gives no module: name the folder of one crate, with crate-type = [\"cdylib\"] in its [lib]",
-                manifest.display()
-            ))
-        })
-    }
-
-    /// The .wasm file of one line of cargo's messages, if it is about this crate.
-    pub(super) fn module_of(line: &str, manifest: &Path) -> Option<PathBuf> {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_ours =
-            message.get("reason")?.as_str()? == "compiler-artifact" && Path::new(message.get("manifest_path")?.as_str()?) == manifest;
-        let files = message.get("filenames")?.as_array()?;
-        let wasm = files.iter().filter_map(|f| f.as_str()).find(|f| f.ends_with(".wasm"));
-        wasm.filter(|_| is_ours).map(PathBuf::from)
-    }
 }
 
 #[cfg(test)]
@@ -487,7 +343,7 @@ mod tests {
         let cache = dir.path().join("cache").display().to_string();
         let (command, rest) = words.split_first().unwrap();
         let words = ["udf", command, &path, "--cache", &cache].into_iter().chain(rest.iter().copied());
-        execute(Cli::try_parse_from(words).unwrap().command)
+        execute(Cli::try_parse_from(words).unwrap().command).map(|answer| answer.text)
     }
 
     #[test]
@@ -542,7 +398,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = file(dir.path()).display().to_string();
         let cache = dir.path().join("cache").display().to_string();
-        let run = |command: &str| execute(Cli::try_parse_from(["udf", command, &path, "--cache", &cache]).unwrap().command).unwrap();
+        let run = |command: &str| execute(Cli::try_parse_from(["udf", command, &path, "--cache", &cache]).unwrap().command).unwrap().text;
         assert!(run("precompile").starts_with("compiled  "));
         assert!(run("precompile").starts_with("was there  "));
         assert!(run("inspect").contains("found in the cache"));

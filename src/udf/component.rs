@@ -308,7 +308,14 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
     let mut found = Vec::new();
     let read = |interface: Option<&str>, parent: Option<&ComponentExportIndex>, name: &str, item: &ComponentItem| {
         let ComponentItem::ComponentFunc(func) = item else { return None };
+<<<<<<< HEAD
         if resource::is_member(name) || (interface, name) == (Some(OF_THE_BUILD.0), OF_THE_BUILD.1) {
+=======
+        if (interface, name) == (Some(OF_THE_BUILD.0), OF_THE_BUILD.1) {
+            return None;
+        }
+        if resource::is_member(name) {
+>>>>>>> h-udfcli
             return None;
         }
         let callable = FuncType::read(func)

@@ -32,7 +32,8 @@ pub fn held_bytes(text: &str) -> usize {
     text.len() + values * VALUE_BYTES
 }
 
-fn from_json(json: serde_json::Value) -> Value {
+/// The value of JSON that was already read.
+pub fn from_json(json: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match json {
         Json::Null => Value::Null,

@@ -33,6 +33,18 @@ pub fn difference(wanted: &[Row], got: &[Row], order: Order) -> Option<String> {
     }
 }
 
+/// What differs in one value, in lines.
+pub fn value_difference(wanted: &Value, got: &Value) -> Option<String> {
+    if same(wanted, got) {
+        return None;
+    }
+    let fields = match (wanted, got) {
+        (Value::Object(w), Value::Object(g)) => fields(w, g),
+        _ => String::new(),
+    };
+    Some(format!("expected {wanted}\ngot      {got}\n{fields}"))
+}
+
 fn in_order(wanted: &[Row], got: &[Row]) -> Option<String> {
     let mut out = String::new();
     let mut shown = 0;
