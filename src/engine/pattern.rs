@@ -23,6 +23,8 @@ enum Step {
     /// Tries the first place, and the second if that leads nowhere.
     Split(usize, usize),
     Jump(usize),
+    /// Begins the rounds of mark `n`: the first may take nothing.
+    Clear(usize),
     /// Goes on only if a row was taken since mark `n`: a round that takes nothing is not repeated.
     Mark(usize),
     Progress(usize),
@@ -90,24 +92,37 @@ impl Program {
         ends.into_iter().for_each(|at| self.set(at, Step::Jump(end)));
     }
 
+    /// The body stands once however it is repeated: bodies of bodies would double the program at each level.
     fn repeat(&mut self, of: &Pattern, at_least_once: bool, many: bool, greedy: bool) {
-        if at_least_once {
-            self.add(of);
-            if !many {
-                return;
+        let both = |round: usize, end: usize| if greedy { Step::Split(round, end) } else { Step::Split(end, round) };
+        let mark = self.marks;
+        self.marks += usize::from(many);
+        match (at_least_once, many) {
+            (true, false) => self.add(of),
+            (false, false) => {
+                let split = self.blank();
+                self.add(of);
+                self.set(split, both(split + 1, self.steps.len()));
+            }
+            (false, true) => {
+                let split = self.blank();
+                self.steps.push(Step::Mark(mark));
+                self.add(of);
+                self.steps.push(Step::Progress(mark));
+                self.steps.push(Step::Jump(split));
+                self.set(split, both(split + 1, self.steps.len()));
+            }
+            (true, true) => {
+                self.steps.push(Step::Clear(mark));
+                let round = self.steps.len();
+                self.add(of);
+                self.steps.push(Step::Progress(mark));
+                let split = self.blank();
+                self.steps.push(Step::Mark(mark));
+                self.steps.push(Step::Jump(round));
+                self.set(split, both(split + 1, self.steps.len()));
             }
         }
-        let mark = self.marks;
-        self.marks += 1;
-        let split = self.blank();
-        self.steps.push(Step::Mark(mark));
-        self.add(of);
-        if many {
-            self.steps.push(Step::Progress(mark));
-            self.steps.push(Step::Jump(split));
-        }
-        let end = self.steps.len();
-        self.set(split, if greedy { Step::Split(split + 1, end) } else { Step::Split(end, split + 1) });
     }
 
     fn blank(&mut self) -> usize {
@@ -144,10 +159,12 @@ impl Program {
                         ways.push(Way { step: second, taken: taken.len(), marks: marks.clone() });
                         step = first;
                     }
+                    Step::Clear(mark) => {
+                        set(&mut marks, mark, usize::MAX);
+                        step += 1;
+                    }
                     Step::Mark(mark) => {
-                        if let Some(at) = marks.get_mut(mark) {
-                            *at = taken.len();
-                        }
+                        set(&mut marks, mark, taken.len());
                         step += 1;
                     }
                     Step::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
@@ -167,6 +184,12 @@ impl Program {
             }
         }
         Ok(Outcome::None)
+    }
+}
+
+fn set(marks: &mut [usize], mark: usize, to: usize) {
+    if let Some(at) = marks.get_mut(mark) {
+        *at = to;
     }
 }
 
@@ -281,6 +304,18 @@ mod tests {
                 assert!(early == Outcome::Open || early == whole, "{pattern:?} over {values:?}: {early:?} after {rows}");
             }
         }
+    }
+
+    #[test]
+    fn a_program_is_as_long_as_its_pattern() {
+        let mut pattern = Pattern::Variable(0);
+        for level in 0..60 {
+            pattern = Pattern::Repeat { of: Box::new(pattern), at_least_once: true, many: true, greedy: level % 2 == 0 };
+        }
+        let program = Program::new(&pattern);
+        assert_eq!(program.steps.len(), 60 * 5 + 2);
+        let outcome = program.run::<()>(1, true, &mut |v, _, _| Ok(v == 0)).unwrap();
+        assert_eq!(outcome, Outcome::Match(vec![Some(0)]));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::value::{Type, same_ignoring_case};
 
 /// Variables of one pattern.
 const VARIABLES_MAX: usize = 64;
+/// Parts of one pattern: an attempt remembers for each place it may go back to where each quantifier stood.
+const PARTS_MAX: usize = 1000;
 /// A name that no query can write: the source of navigations while conditions are bound.
 const NAVIGATIONS: &str = "\0";
 
@@ -48,6 +50,11 @@ impl Core<'_, '_> {
         if variables.len() > VARIABLES_MAX {
             let problem = Diagnostic::error("too many variables in a pattern", matched.span).label(format!("at most {VARIABLES_MAX}"));
             self.binder.problem(problem);
+        }
+        if parts(&pattern) > PARTS_MAX {
+            let problem = Diagnostic::error("the pattern is too long", matched.span);
+            let problem = problem.label(format!("at most {PARTS_MAX} variables, groups and quantifiers"));
+            self.binder.problem(problem.help("write what repeats with a quantifier: `(A B)+`"));
         }
         let source = self.sources.get(index).map(|s| s.name.clone()).unwrap_or_default();
         let mut binding = Binding { source, index, variables, navigations: Vec::new() };
@@ -279,6 +286,14 @@ fn hidden_source(columns: Vec<OutColumn>) -> Source {
         poisoned: false,
         analytics: Vec::new(),
         time: None,
+    }
+}
+
+fn parts(pattern: &Pattern) -> usize {
+    match pattern {
+        Pattern::Any | Pattern::Variable(_) => 1,
+        Pattern::Concat(items) | Pattern::Either(items) => 1 + items.iter().map(parts).sum::<usize>(),
+        Pattern::Repeat { of, .. } => 1 + parts(of),
     }
 }
 
