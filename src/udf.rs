@@ -8,7 +8,8 @@
 //! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
 //! file, `core_module` one that is no component, `imports` what it asks for, `grants` what it may be given of that,
 //! `instance` one store, `breaker` the pause after repeated traps, `aggregate` the groups that live as resources, `host`
-//! all of it for one executor, `build` the way from a core module to a component.
+//! all of it for one executor, `swap` the versions of functions in a running job, `build` the way from a core module to a
+//! component.
 
 mod aggregate;
 mod breaker;
@@ -26,6 +27,7 @@ mod imports;
 mod instance;
 pub mod json;
 mod stats;
+mod swap;
 mod ticker;
 pub mod wit;
 
@@ -45,6 +47,7 @@ pub use engine::Engine;
 pub use grants::{Grant, Grants, StateLimits, StateRow};
 pub use host::{FunctionBinding, Host};
 pub use stats::{Failure, Stats};
+pub use swap::{SwapStatus, Versions};
 
 /// What an executor asks of user functions. [`Host`] answers with components; tests answer by themselves.
 pub trait UserFunctions: Send {
@@ -73,6 +76,10 @@ pub trait UserFunctions: Send {
 
     /// A new version of a reference table, for calls from now on.
     fn set_reference(&mut self, _name: &str, _table: &Arc<Vec<Value>>) {}
+
+    /// Takes newer versions of the functions, if there are any, for calls from now on; what they remember stays.
+    fn take_versions(&mut self) {}
+
     /// The aggregate of this index; `None` when it is a function.
     fn aggregate(&mut self, index: usize) -> Option<&mut dyn UserAggregate> {
         let _ = index;
@@ -90,6 +97,12 @@ pub trait UserAggregate {
 
     /// Whether the group still lives.
     fn is_live(&self, live: &Live) -> bool;
+
+    /// Whether a call faulted in a version on trial since this was last asked: made again, it counts towards the trial, or
+    /// finds the former version back. So it says so only a few times.
+    fn take_again(&mut self) -> bool {
+        false
+    }
 
     /// A new group: as saved, or without rows.
     ///
