@@ -18,9 +18,9 @@ use crate::udf::{
     Component, Engine, FunctionBinding, Grant, Grants, Host, Limits, Origin, StateLimits, UdfError, UserFunctions as _, default_cache_dir,
     json,
 };
-use crate::value::Value;
 #[cfg(feature = "compile")]
 use crate::udf::{Precompiler, Target};
+use crate::value::Value;
 
 #[derive(Debug, Subcommand)]
 pub enum UdfCommand {
@@ -182,9 +182,9 @@ impl Failed {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Failed::Udf(UdfError::Engine(_) | UdfError::NoCompiler { .. } | UdfError::OtherMachine { .. } | UdfError::CacheFolder { .. }) => {
-                ExitCode::FAILURE
-            },
+            Failed::Udf(
+                UdfError::Engine(_) | UdfError::NoCompiler { .. } | UdfError::OtherMachine { .. } | UdfError::CacheFolder { .. },
+            ) => ExitCode::FAILURE,
             Failed::Usage(_) | Failed::Udf(_) => ExitCode::from(2),
             #[cfg(feature = "udf-build")]
             Failed::Read { .. } => ExitCode::from(2),
@@ -571,7 +571,10 @@ mod tests {
         }
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let said = refused(&host, &cache);
-        assert_eq!(said, format!("the folder {} cannot be used for compiled code: others may write the folder; chmod 700 it", folder.display()));
+        assert_eq!(
+            said,
+            format!("the folder {} cannot be used for compiled code: others may write the folder; chmod 700 it", folder.display())
+        );
     }
 
     #[test]

@@ -124,9 +124,14 @@ impl Versions {
         let Some(slot) = slots.get_mut(index) else { return };
         match &trouble {
             Some(why) if slot.status.trouble != trouble => {
-                tracing::warn!(function = slot.current.name, "the function's file is not as it should be, the running version stays in use: {why}");
+                tracing::warn!(
+                    function = slot.current.name,
+                    "the function's file is not as it should be, the running version stays in use: {why}"
+                );
             }
-            None if slot.status.trouble.is_some() => tracing::info!(function = slot.current.name, "the function's file is that of the version in use"),
+            None if slot.status.trouble.is_some() => {
+                tracing::info!(function = slot.current.name, "the function's file is that of the version in use")
+            }
             _ => {}
         }
         slot.status.trouble = trouble;
@@ -162,10 +167,16 @@ impl Versions {
         slot.trial = None;
         slot.status.put_back += 1;
         let (from, to) = (shown(bad.component.digest()), shown(trial.former.component.digest()));
-        slot.status.trouble = Some(format!("version {from} was put back, {to} is in use again: its first {FAULTS_MAX} calls failed; {message}"));
+        slot.status.trouble =
+            Some(format!("version {from} was put back, {to} is in use again: its first {FAULTS_MAX} calls failed; {message}"));
         trial.put_back.store(true, Ordering::Release);
         self.0.number.fetch_add(1, Ordering::Release);
-        tracing::warn!(function = bad.name, from, to, "function put back, its former version is in use again: the first {FAULTS_MAX} calls failed; {message}");
+        tracing::warn!(
+            function = bad.name,
+            from,
+            to,
+            "function put back, its former version is in use again: the first {FAULTS_MAX} calls failed; {message}"
+        );
     }
 }
 

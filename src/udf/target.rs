@@ -126,7 +126,10 @@ mod tests {
     fn code_for_another_machine_is_never_loaded() {
         let wasm = wat::parse_str("(module (func (export \"f\") (result i64) (i64.const 7)))").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let load = || Component::from_bytes(&Engine::new(Some(dir.path().to_owned())).unwrap(), Path::new("f.wasm"), &wasm, Limits::default()).unwrap();
+        let load = || {
+            Component::from_bytes(&Engine::new(Some(dir.path().to_owned())).unwrap(), Path::new("f.wasm"), &wasm, Limits::default())
+                .unwrap()
+        };
         assert_eq!(load().origin(), Origin::Compiler);
         let ours = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         // the same processor, so that no compiler but the host's is needed

@@ -258,7 +258,9 @@ fn a_version_whose_signature_does_not_fit_is_refused() {
     wait_for_trouble(
         &place,
         &forebay,
-        &expect!["function f: version DIGEST is not taken, DIGEST stays in use: `f` was `f: func(x: s64) -> s64` and is `f: func(x: s64, y: s64) -> s64`, which does not fit the query: `udf.f` takes 2 arguments; `forebay check` shows where"],
+        &expect![
+            "function f: version DIGEST is not taken, DIGEST stays in use: `f` was `f: func(x: s64) -> s64` and is `f: func(x: s64, y: s64) -> s64`, which does not fit the query: `udf.f` takes 2 arguments; `forebay check` shows where"
+        ],
     );
     assert!(forebay.log().contains("function not swapped, the running version stays in use"), "{}", forebay.log());
     place.send(0..3);
@@ -314,7 +316,9 @@ fn a_version_that_only_traps_is_put_back_and_costs_no_row() {
     wait_for_trouble(
         &place,
         &forebay,
-        &expect!["function f: version DIGEST was put back, DIGEST is in use again: its first 5 calls failed; udf.f: trapped in `m!<wasm function 0>`: wasm `unreachable` instruction executed; try the row with `forebay udf call`"],
+        &expect![
+            "function f: version DIGEST was put back, DIGEST is in use again: its first 5 calls failed; udf.f: trapped in `m!<wasm function 0>`: wasm `unreachable` instruction executed; try the row with `forebay udf call`"
+        ],
     );
     assert_eq!(forebay.metric("forebay_dead_letters{"), 0.0);
     assert_eq!(forebay.metric("forebay_udf_failures_total"), 0.0, "no row failed");
@@ -331,7 +335,9 @@ fn a_paused_function_works_again_once_it_is_mended() {
     let place = Place::new(&trapping(), F, PLAIN);
     let forebay = place.run();
     place.send(0..120);
-    until("the pause", || (forebay.metric("forebay_udf_failures_total{job=\"test\",function=\"f\",reason=\"udf_breaker\"}") > 0.0).then_some(()));
+    until("the pause", || {
+        (forebay.metric("forebay_udf_failures_total{job=\"test\",function=\"f\",reason=\"udf_breaker\"}") > 0.0).then_some(())
+    });
     until("all dead letters", || (forebay.metric("forebay_dead_letters{") == 120.0).then_some(()));
     place.replace(&version(2));
     wait_for(&forebay, "swapped", 1.0);
@@ -436,7 +442,9 @@ fn an_aggregate_may_offer_more_than_the_former_version_and_not_less() {
     wait_for_trouble(
         &place,
         &forebay,
-        &expect!["function r: version DIGEST is not taken, DIGEST stays in use: `r` has no `save` and `restore` any more, and what is kept of open windows counts on it"],
+        &expect![
+            "function r: version DIGEST is not taken, DIGEST stays in use: `r` has no `save` and `restore` any more, and what is kept of open windows counts on it"
+        ],
     );
     forebay.signal("-HUP");
     wait_for(&forebay, "refused", 2.0);
@@ -478,7 +486,10 @@ fn what_a_function_remembers_stays() {
     place.replace(&wat::parse_str(plain).unwrap());
     wait_for(&forebay, "refused", 1.0);
     let found = degraded(&forebay).pop().unwrap();
-    assert!(found.ends_with("`visitCount` no longer keeps state, which makes another plan of the query; SIGHUP or a restart takes it"), "{found}");
+    assert!(
+        found.ends_with("`visitCount` no longer keeps state, which makes another plan of the query; SIGHUP or a restart takes it"),
+        "{found}"
+    );
     forebay.signal("-HUP");
     until("the start with it", || (forebay.log().matches("running job=").count() >= 2).then_some(()));
     until("the inputs", || (forebay.metric("forebay_source_connected") >= 1.0).then_some(()));
