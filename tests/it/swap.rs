@@ -237,7 +237,6 @@ fn sighup_swaps_at_once_and_reads_the_job_again_when_that_changed() {
             (log.contains("functions looked at") || log.matches("running job=").count() > seen).then_some(())
         });
     }
-    until("the inputs", || (forebay.metric("forebay_source_connected") >= 1.0).then_some(()));
     place.send(0..3);
     assert!(place.versions(&forebay, 3).values().all(|v| *v == swapped));
     let starts = forebay.log().matches("running job=").count();
@@ -317,7 +316,7 @@ fn a_version_that_only_traps_is_put_back_and_costs_no_row() {
         &place,
         &forebay,
         &expect![
-            "function f: version DIGEST was put back, DIGEST is in use again: its first 5 calls failed; udf.f: trapped in `m!<wasm function 0>`: wasm `unreachable` instruction executed; try the row with `forebay udf call`"
+            "function f: version DIGEST was put back, DIGEST is in use again: its first 5 calls failed; udf.f: trapped: wasm `unreachable` instruction executed; try the row with `forebay udf call`"
         ],
     );
     assert_eq!(forebay.metric("forebay_dead_letters{"), 0.0);
@@ -491,8 +490,8 @@ fn what_a_function_remembers_stays() {
         "{found}"
     );
     forebay.signal("-HUP");
+    // its metrics are on another port then; the broker keeps the row for it
     until("the start with it", || (forebay.log().matches("running job=").count() >= 2).then_some(()));
-    until("the inputs", || (forebay.metric("forebay_source_connected") >= 1.0).then_some(()));
     place.send(5..6);
     assert_eq!(place.wait_for_rows(&forebay, "out.jsonl", 6)[5]["visit"], 7);
     forebay.stop();
