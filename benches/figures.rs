@@ -1,11 +1,7 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
 //! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-<<<<<<< HEAD
 //! `cargo bench --bench figures -- end-to-end`, `-- guests` or `-- micro` runs one part, `-- functions` a piece of the last;
-=======
-//! `cargo bench --bench figures -- end-to-end`, `-- guests` or `-- micro` runs one part, `-- functions` a part of the last;
->>>>>>> h-udfcli
 //! `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed

@@ -8,6 +8,7 @@ mod consumer;
 mod delivery;
 mod feed;
 mod flow;
+pub mod functions;
 mod health;
 mod intake;
 mod mark;
@@ -37,7 +38,9 @@ use crate::score::{Scorer, State};
 use crate::source::MqttSource;
 use crate::telemetry::{self, Report};
 use crate::time::Clock;
+use crate::udf::Versions;
 
+use functions::{Look, Looks};
 use health::Health;
 use outputs::OutputHandle;
 pub use prepare::{PrepareError, Prepared};
@@ -92,6 +95,8 @@ pub struct Pipeline {
     /// Ends the tasks that load reference data.
     loading: DropGuard,
     loaders: Vec<tokio::task::JoinHandle<()>>,
+    /// Asks for a look at the functions' files.
+    looks: Looks,
     /// Ends deliveries that wait for somebody else.
     hurry: CancellationToken,
 }
@@ -113,18 +118,21 @@ impl Pipeline {
         };
         let health = Arc::new(Health::default());
         let stop = Stop::default();
-        let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings));
+        let versions = Versions::new(&prepared.bindings);
+        let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
 
         let hurry = CancellationToken::new();
         let outputs = stages::outputs(job, &journal, &clock, &watched, &hurry)?;
         let scorers = stages::scorers(job, &journal, &watched)?;
         let loading = CancellationToken::new();
-        let (references, loaders) = stages::references(job, &journal, &clock, &watched, &loading)?;
+        let (references, mut loaders) = stages::references(job, &journal, &clock, &watched, &loading)?;
+        let ended = loading.clone();
         // a start that fails further on leaves nobody loading
         let loading = loading.drop_guard();
         let build = statement::Build {
             job,
             prepared: &prepared,
+            versions: &versions,
             journal: &journal,
             outputs: &outputs,
             scorers: &scorers,
@@ -134,6 +142,8 @@ impl Pipeline {
             clock: &clock,
         };
         let workers = tokio::task::block_in_place(|| build.spawn_all())?;
+        let (looks, watching) = functions::start(job, &prepared, &versions, ended);
+        loaders.push(watching);
         let (sources, intakes) = stages::sources(job, &journal, &clock, &watched, &health)?;
 
         let serving = CancellationToken::new();
@@ -153,6 +163,7 @@ impl Pipeline {
             server,
             loading,
             loaders,
+            looks,
             hurry,
             scorers: scorers.into_values().collect(),
         })
@@ -171,6 +182,11 @@ impl Pipeline {
     /// A few numbers for a status line.
     pub fn snapshot(&self) -> Snapshot {
         self.watched.snapshot()
+    }
+
+    /// Looks at the functions' files now and takes what is new in them, if it fits.
+    pub async fn look_at_functions(&self) -> Look {
+        self.looks.now().await
     }
 
     pub fn journal(&self) -> &Journal {

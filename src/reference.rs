@@ -27,8 +27,9 @@ use crate::time::{Clock, Timestamp};
 use crate::value::Value;
 
 pub use load::{LoadError, rows};
+pub use place::{LookError, Looked, Watched};
 
-use place::{Looked, Place};
+use place::Place;
 use reload::Reload;
 
 /// One state of a table.

@@ -8,7 +8,8 @@
 //! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
 //! file, `core_module` one that is no component, `imports` what it asks for, `grants` what it may be given of that,
 //! `instance` one store, `breaker` the pause after repeated traps, `aggregate` the groups that live as resources, `host`
-//! all of it for one executor, `build` the way from a core module to a component.
+//! all of it for one executor, `swap` the versions of functions in a running job, `target` code for other
+//! machines, `build` the way from a core module to a component.
 
 mod aggregate;
 mod breaker;
@@ -26,6 +27,9 @@ mod imports;
 mod instance;
 pub mod json;
 mod stats;
+mod swap;
+#[cfg(feature = "compile")]
+mod target;
 mod ticker;
 pub mod wit;
 
@@ -45,6 +49,9 @@ pub use engine::Engine;
 pub use grants::{Grant, Grants, StateLimits, StateRow};
 pub use host::{FunctionBinding, Host};
 pub use stats::{Failure, Stats};
+pub use swap::{SwapStatus, Versions};
+#[cfg(feature = "compile")]
+pub use target::{Precompiler, Target, TargetError};
 
 /// What an executor asks of user functions. [`Host`] answers with components; tests answer by themselves.
 pub trait UserFunctions: Send {
@@ -73,6 +80,10 @@ pub trait UserFunctions: Send {
 
     /// A new version of a reference table, for calls from now on.
     fn set_reference(&mut self, _name: &str, _table: &Arc<Vec<Value>>) {}
+
+    /// Takes newer versions of the functions, if there are any, for calls from now on; what they remember stays.
+    fn take_versions(&mut self) {}
+
     /// The aggregate of this index; `None` when it is a function.
     fn aggregate(&mut self, index: usize) -> Option<&mut dyn UserAggregate> {
         let _ = index;
@@ -90,6 +101,12 @@ pub trait UserAggregate {
 
     /// Whether the group still lives.
     fn is_live(&self, live: &Live) -> bool;
+
+    /// Whether a call faulted in a version on trial since this was last asked: made again, it counts towards the trial, or
+    /// finds the former version back. So it says so only a few times.
+    fn take_again(&mut self) -> bool {
+        false
+    }
 
     /// A new group: as saved, or without rows.
     ///
@@ -194,9 +211,15 @@ pub enum UdfError {
     #[error("{path} does not compile: {reason}")]
     Compile { path: PathBuf, reason: String },
     #[error(
-        "{path}: no compiled code for it in {cache}, and this build has no compiler; run `forebay udf precompile` of a full build of the same version and copy its cache folder"
+        "{path}: no compiled code for it in {cache}, and this build has no compiler; run `forebay udf precompile --target {host} --cache DIR {path}` of a full build of the same version and copy what is in DIR into that folder"
     )]
-    NoCompiler { path: PathBuf, cache: String },
+    NoCompiler { path: PathBuf, cache: String, host: &'static str },
+    #[error(
+        "{path}: its compiled code in {cache} was made for another machine or by another version, or is damaged, and this build has no compiler; run `forebay udf precompile --target {host} --cache DIR {path}` of a full build of the same version and copy what is in DIR into that folder"
+    )]
+    OtherMachine { path: PathBuf, cache: String, host: &'static str },
+    #[error("the folder {folder} cannot be used for compiled code: {reason}")]
+    CacheFolder { folder: PathBuf, reason: String },
     #[error("{path} asks for {imports}, which nobody provides; functions get no imports by default: build it without")]
     UnknownImport { path: PathBuf, imports: String },
     #[error("{path} imports {imports}, which the job does not grant; write {lines} in [functions.{function}]")]
@@ -250,6 +273,8 @@ impl UdfError {
             | UdfError::NotYetComponent { .. }
             | UdfError::CompiledCode { .. }
             | UdfError::NoCompiler { .. }
+            | UdfError::OtherMachine { .. }
+            | UdfError::CacheFolder { .. }
             | UdfError::UnknownImport { .. }
             | UdfError::NotGranted { .. }
             | UdfError::Collision { .. }

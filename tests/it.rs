@@ -34,6 +34,8 @@ mod reference;
 mod score;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/swap.rs"]
+mod swap;
 #[path = "it/uda.rs"]
 mod uda;
 #[path = "it/udf.rs"]

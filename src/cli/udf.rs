@@ -30,6 +30,8 @@ pub use new::New;
 use crate::diagnostic::{Diagnostics, suggest};
 use crate::query::catalog::{Offers, Shape, Signature};
 use crate::udf::{Component, Engine, Grant, Limits, Origin, UdfError, default_cache_dir};
+#[cfg(feature = "compile")]
+use crate::udf::{Precompiler, Target};
 
 #[derive(Debug, Subcommand)]
 pub enum UdfCommand {
@@ -63,6 +65,9 @@ pub struct Inspect {
 pub struct Precompile {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+    /// Make code for machines of this kind into the folder --cache, which is copied there [default: this machine]
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: Option<String>,
     #[command(flatten)]
     pub setup: Setup,
 }
@@ -161,7 +166,9 @@ impl Failed {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Failed::Udf(UdfError::Engine(_) | UdfError::NoCompiler { .. }) => ExitCode::FAILURE,
+            Failed::Udf(
+                UdfError::Engine(_) | UdfError::NoCompiler { .. } | UdfError::OtherMachine { .. } | UdfError::CacheFolder { .. },
+            ) => ExitCode::FAILURE,
             Failed::Usage(_) | Failed::Udf(_) | Failed::NoSuchFunction { .. } | Failed::Asked { .. } => ExitCode::from(2),
             Failed::Golden(_) | Failed::Read { .. } => ExitCode::from(2),
             #[cfg(feature = "udf-build")]
@@ -293,6 +300,9 @@ fn check_count(name: &str, signature: &Signature, offers: Option<Offers>, given:
 
 #[cfg(feature = "compile")]
 fn compile_ahead(precompile: &Precompile) -> Result<String, Failed> {
+    if let Some(target) = &precompile.target {
+        return compile_for(target, precompile);
+    }
     let engine = precompile.setup.engine()?;
     let mut out = String::new();
     for file in &precompile.files {
@@ -302,6 +312,25 @@ fn compile_ahead(precompile: &Precompile) -> Result<String, Failed> {
             Origin::Compiler => "compiled",
         };
         let _ = writeln!(out, "{what}  {}  {}", component.digest(), file.display());
+    }
+    Ok(out)
+}
+
+#[cfg(feature = "compile")]
+fn compile_for(target: &str, precompile: &Precompile) -> Result<String, Failed> {
+    let target = Target::named(target).map_err(|e| Failed::Usage(e.to_string()))?;
+    let Some(folder) = &precompile.setup.cache else {
+        return Err(Failed::Usage("--target needs --cache DIR: the folder to copy to the machine".to_owned()));
+    };
+    let precompiler = Precompiler::new(&target, folder)?;
+    // what is wrong with a file is told here and not on the machine; code for this one is of no use there
+    let here = Engine::new(default_cache_dir())?;
+    let mut out = String::new();
+    for file in &precompile.files {
+        let wasm = std::fs::read(file).map_err(|source| UdfError::Read { path: file.clone(), source })?;
+        let component = Component::from_bytes(&here, file, &wasm, precompile.setup.limits())?;
+        precompiler.compile(file, &wasm)?;
+        let _ = writeln!(out, "compiled  {}  {}  {}", component.digest(), target.name(), file.display());
     }
     Ok(out)
 }
@@ -402,6 +431,44 @@ mod tests {
         assert!(run("precompile").starts_with("compiled  "));
         assert!(run("precompile").starts_with("was there  "));
         assert!(run("inspect").contains("found in the cache"));
+    }
+
+    #[test]
+    #[cfg(feature = "compile")]
+    fn code_for_other_machines_goes_into_a_folder_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path()).display().to_string();
+        let folder = dir.path().join("for-gateway");
+        let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let run = |target: &str, cache: &[&str]| {
+            let words = ["udf", "precompile", "--target", target, &path].into_iter().chain(cache.iter().copied());
+            execute(Cli::try_parse_from(words).unwrap().command)
+        };
+        let cache = ["--cache", folder.to_str().unwrap()];
+        let said = run(&host, &cache).unwrap().text;
+        assert!(said.starts_with("compiled  ") && said.ends_with(&format!("  {host}  {path}\n")), "{said}");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        let refused = |target: &str, cache: &[&str]| run(target, cache).unwrap_err().to_string();
+        assert_eq!(refused(&host, &[]), "--target needs --cache DIR: the folder to copy to the machine");
+        assert_eq!(
+            refused("x86_64-pc-windows-msvc", &cache),
+            "`x86_64-pc-windows-msvc` is no machine that forebay runs on; known are x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, riscv64gc-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
+        );
+        if cfg!(not(feature = "precompile-targets")) {
+            assert_eq!(
+                refused("armv7-unknown-linux-gnueabihf", &cache),
+                format!(
+                    "this build makes code for {} alone; for `armv7-unknown-linux-gnueabihf` build forebay with `cargo build --release --features precompile-targets`, or run this on such a machine",
+                    std::env::consts::ARCH
+                )
+            );
+        }
+        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let said = refused(&host, &cache);
+        assert_eq!(
+            said,
+            format!("the folder {} cannot be used for compiled code: others may write the folder; chmod 700 it", folder.display())
+        );
     }
 
     #[test]

@@ -150,6 +150,13 @@ impl Executor {
         self.env.options.references.insert(name, table);
     }
 
+    /// Takes newer versions of the user functions; rows pushed from now on are given to them. Only between commits.
+    pub fn take_versions(&mut self) {
+        if let Some(functions) = &mut self.env.functions {
+            functions.take_versions();
+        }
+    }
+
     /// Takes events of one input; the first has the offset `first`, the others follow. Calls come in offset order over
     /// all inputs.
     pub fn push_events(&mut self, input: &str, first: i64, events: &[RawEvent]) {

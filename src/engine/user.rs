@@ -170,12 +170,17 @@ impl Share {
     }
 }
 
-/// Does something again when there was no memory for it: the instance is gone, and with it what others had used up.
+/// Does something again when there was no memory for it: the instance is gone, and with it what others had used up. Also
+/// when the version that did it is on trial and may be put back for it.
 fn with_memory<T>(
     guest: &mut dyn UserAggregate,
     mut act: impl FnMut(&mut dyn UserAggregate) -> Result<T, RowError>,
 ) -> Result<T, RowError> {
-    match act(guest) {
+    let mut outcome = act(guest);
+    while outcome.is_err() && guest.take_again() {
+        outcome = act(guest);
+    }
+    match outcome {
         Err(error) if error.reason == NO_MEMORY => act(guest),
         outcome => outcome,
     }

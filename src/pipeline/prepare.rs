@@ -23,6 +23,8 @@ use crate::udf::{Component, Engine, FunctionBinding, Grants, Limits, StateLimits
 #[derive(Debug)]
 pub struct Prepared {
     pub catalog: Catalog,
+    /// The query's text, which `plan` was made of.
+    pub text: Arc<str>,
     pub plan: Plan,
     /// Local functions, in the order of the plan's indexes.
     pub bindings: Vec<FunctionBinding>,
@@ -76,6 +78,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
             Prepared {
                 options: options(job, &bindings),
                 catalog,
+                text: Arc::from(text.as_str()),
                 plan,
                 bindings,
                 query_version: version(&text),

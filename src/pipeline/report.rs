@@ -16,7 +16,7 @@ use crate::reference::Reference;
 use crate::score::{Scorer, State};
 use crate::source::SourceStats;
 use crate::telemetry::{Report, Sample, SampleKind};
-use crate::udf::{FunctionBinding, Stats};
+use crate::udf::{FunctionBinding, Stats, Versions};
 
 /// The stages that are asked.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Watched {
     job: SmolStr,
     journal: Journal,
     health: Arc<Health>,
+    versions: Versions,
     stages: Mutex<Stages>,
 }
 
@@ -54,9 +55,9 @@ pub struct Snapshot {
 }
 
 impl Watched {
-    pub fn new(job: &Job, journal: Journal, health: Arc<Health>, functions: &[FunctionBinding]) -> Watched {
+    pub fn new(job: &Job, journal: Journal, health: Arc<Health>, functions: &[FunctionBinding], versions: Versions) -> Watched {
         let functions = functions.iter().map(|f| (f.name.clone(), f.stats.clone())).collect();
-        Watched { job: SmolStr::new(&job.name), journal, health, stages: Mutex::new(Stages { functions, ..Stages::default() }) }
+        Watched { job: SmolStr::new(&job.name), journal, health, versions, stages: Mutex::new(Stages { functions, ..Stages::default() }) }
     }
 
     pub fn add_source(&self, name: SmolStr, stats: Arc<SourceStats>) {
@@ -130,6 +131,8 @@ impl Watched {
                 }
             }
         });
+        let of_functions = self.versions.statuses().into_iter();
+        found.extend(of_functions.filter_map(|(name, status)| Some(format!("function {name}: {}", status.trouble?))));
         found
     }
 
@@ -245,6 +248,12 @@ impl Watched {
                     add("reference_rows", "rows of the version in use", Gauge, &of, version.rows.len() as f64);
                     let loaded = version.loaded_at.unix_millis() as f64 / 1e3;
                     add("reference_loaded_seconds", "when the version in use was loaded, seconds since 1970", Gauge, &of, loaded);
+                }
+            }
+            for (name, s) in self.versions.statuses() {
+                for (outcome, n) in [("swapped", s.swapped), ("refused", s.refused), ("put_back", s.put_back)] {
+                    let labels = [("function", name.as_str()), ("outcome", outcome)];
+                    add("udf_swaps", "new versions of a function's file, by what became of them", Counter, &labels, n as f64);
                 }
             }
             for (name, s) in &stages.functions {

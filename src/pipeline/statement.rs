@@ -32,7 +32,7 @@ use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
 use crate::score::Scorer;
 use crate::time::Clock;
-use crate::udf::Host;
+use crate::udf::{Host, Versions};
 
 /// Chunks of at most 1,000 rows that one statement may have under way at an endpoint, beyond two for each request.
 const CHUNKS_MIN: usize = 4;
@@ -44,6 +44,7 @@ const CHUNKS_MAX: usize = 24;
 pub struct Build<'a> {
     pub job: &'a Job,
     pub prepared: &'a Prepared,
+    pub versions: &'a Versions,
     pub journal: &'a Journal,
     pub outputs: &'a [(OutputHandle, tokio::task::JoinHandle<()>)],
     pub scorers: &'a BTreeMap<SmolStr, Scorer>,
@@ -276,7 +277,7 @@ impl Build<'_> {
         if self.prepared.bindings.is_empty() {
             return Ok(None);
         }
-        let host = Host::new(&self.prepared.bindings);
+        let host = Host::following(self.versions);
         let host = host.map_err(|e| PipelineError::Function { name: SmolStr::new_static("(all)"), reason: e.to_string() })?;
         Ok(Some(Box::new(host)))
     }

@@ -1,7 +1,8 @@
-//! Reference data in an executor's hands.
+//! Reference data and functions in an executor's hands.
 //!
-//! In: the job's tables. Out: an executor that joins with their present versions. Invariant: versions change only between
-//! commits, so what is committed together was joined with one version of each table. Not here: loading (`reference`).
+//! In: the job's tables. Out: an executor that joins with their present versions, and calls those of its functions.
+//! Invariant: versions change only between commits, so what is committed together was joined with one version of each
+//! table. Not here: loading (`reference`, `functions`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ impl Tables {
 
     /// Gives the executor the present versions. Only between commits.
     pub fn take_over(&mut self, executor: &mut Executor) {
+        executor.take_versions();
         for (reference, taken) in &mut self.all {
             let Some(current) = reference.current() else { continue };
             if taken.as_ref().is_none_or(|taken| !Arc::ptr_eq(taken, &current)) {

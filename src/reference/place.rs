@@ -27,7 +27,7 @@ const CHANGING_MAX: u32 = 30;
 
 /// What a look gave.
 #[derive(Debug)]
-pub(super) enum Looked {
+pub enum Looked {
     Bytes(Bytes),
     /// What was read the last time.
     Same,
@@ -37,7 +37,7 @@ pub(super) enum Looked {
 
 /// Why a look gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub enum LookError {
     /// It may be there soon.
     #[error("{0}")]
     Away(String),
@@ -99,7 +99,7 @@ impl From<&Metadata> for Stamp {
 
 /// A file that is looked at again and again.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub struct Watched {
     path: PathBuf,
     bytes_max: usize,
     /// As it was when it was last read.
@@ -111,11 +111,15 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn new(path: &Path, bytes_max: usize) -> Watched {
+    pub fn new(path: &Path, bytes_max: usize) -> Watched {
         Watched { path: path.to_path_buf(), bytes_max, read: None, before: None, changing: 0, is_first: true }
     }
 
-    fn look(&mut self, all: bool) -> Result<Looked, LookError> {
+    /// The bytes, when they are new and the file has stayed as it is since the last look; the first look reads at once.
+    ///
+    /// # Errors
+    /// It cannot be read, is longer than it may be, or changes all the time.
+    pub fn look(&mut self, all: bool) -> Result<Looked, LookError> {
         let is_first = std::mem::replace(&mut self.is_first, false);
         let opened = File::open(&self.path).and_then(|file| Ok((Stamp::from(&file.metadata()?), file)));
         let (stamp, file) = opened.map_err(|error| {

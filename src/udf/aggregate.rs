@@ -23,6 +23,7 @@ use super::convert;
 use super::host::{FunctionBinding, conversion, cut, monotonic, result};
 use super::instance::{CallError, Instance, RECYCLE_CALLS};
 use super::stats::{Failure, Stats};
+use super::swap::{Trial, Versions};
 use super::wit::{FuncType, Wit};
 use crate::query::builtins::RowError;
 use crate::value::Value;
@@ -79,6 +80,11 @@ pub(super) struct Aggregate {
     fresh: u32,
     repeated: u32,
     params: Vec<Val>,
+    /// who is told how a new version does, and the aggregate's number there
+    versions: Option<(Versions, usize)>,
+    trial: Option<Arc<Trial>>,
+    /// a call faulted in a version on trial
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -126,9 +132,51 @@ impl Aggregate {
             fresh: 0,
             repeated: 0,
             params: Vec::new(),
+            versions: None,
+            trial: None,
+            again: false,
         };
         aggregate.move_in()?;
         Ok(aggregate)
+    }
+
+    /// Newer versions may come.
+    pub(super) fn follow(&mut self, versions: &Versions, index: usize) {
+        self.versions = Some((versions.clone(), index));
+    }
+
+    pub(super) fn component(&self) -> &Arc<Component> {
+        &self.component
+    }
+
+    /// Goes on with another version: its groups are made again in that, from what they are made of.
+    pub(super) fn install(&mut self, next: &FunctionBinding, trial: Option<Arc<Trial>>) {
+        self.component = Arc::clone(&next.component);
+        self.export = next.export;
+        self.breaker = Breaker::default();
+        self.trial = trial;
+        self.move_out();
+    }
+
+    /// A call came through that does more than make a group again.
+    fn proven(&mut self) {
+        if let (Some(trial), Some((versions, index))) = (self.trial.take(), &self.versions) {
+            versions.pass(*index, &trial);
+        }
+    }
+
+    /// A call took the instance with it.
+    fn faulted(&mut self, error: &CallError) {
+        let (Some(trial), Some((versions, index))) = (self.trial.clone(), &self.versions) else { return };
+        if trial.is_passed() {
+            self.trial = None;
+            return;
+        }
+        self.again = true;
+        versions.fault(*index, &trial, &format!("uda.{}: {}", self.name, cut(&error.message)));
+        if trial.is_put_back() {
+            self.install(&trial.former, None);
+        }
     }
 
     fn row(&mut self, live: &Live, row: &[Value], way: Way) -> Result<(), CallError> {
@@ -152,6 +200,9 @@ impl Aggregate {
         params.push(Val::Resource(resource));
         let outcome = lower(ty, row, &mut params).and_then(|()| self.without_value(func, method.result.as_ref(), &params));
         self.params = params;
+        if outcome.is_ok() && way != Way::Again {
+            self.proven();
+        }
         outcome
     }
 
@@ -196,6 +247,7 @@ impl Aggregate {
                     let (pause_s, reason) = (pause.as_secs(), e.failure.reason());
                     tracing::warn!(aggregate = self.name, pause_s, reason, "aggregate paused: {}", e.message);
                 }
+                self.faulted(e);
             }
             Err(_) => {}
         }
@@ -221,7 +273,8 @@ impl Aggregate {
         if self.home.is_none() {
             let component = Arc::clone(&self.component);
             let (_, resource) = members(&component, self.export)?;
-            self.home = Some(Home::new(&component, resource)?);
+            let home = Home::new(&component, resource).inspect_err(|e| self.faulted(e))?;
+            self.home = Some(home);
             self.stats.count_instance();
         }
         Ok(())
@@ -260,6 +313,10 @@ impl UserAggregate for Aggregate {
     /// Whether the group still lives.
     fn is_live(&self, live: &Live) -> bool {
         self.residents.contains_key(&live.number())
+    }
+
+    fn take_again(&mut self) -> bool {
+        std::mem::take(&mut self.again)
     }
 
     /// Replaces a worn instance, which ends its groups. Elsewhere only a failed call does, and [`LIVE_MAX`].
@@ -339,6 +396,7 @@ impl UserAggregate for Aggregate {
             let ty = a.members()?.0.result.clone();
             let mut results = [Val::Bool(false)];
             a.guest(|store| compute.call(store.as_context_mut(), &params, &mut results))?;
+            a.proven();
             let [val] = results;
             result(ty.as_ref(), Some(val))
         })

@@ -49,6 +49,12 @@ impl Cache {
         self.dir.as_ref().map_or_else(|| "a cache folder (none is set)".to_owned(), |dir| dir.display().to_string())
     }
 
+    /// How many files there are of a file with this digest, whether they fit or not.
+    #[cfg(not(feature = "compile"))]
+    pub fn count(&self, engine: &wasmtime::Engine, digest: &str) -> usize {
+        self.dir.as_ref().map_or(0, |dir| candidates(engine, dir, digest).len())
+    }
+
     /// The compiled code of a file with this digest, when the folder has it and it fits the engine.
     pub fn load(&self, engine: &wasmtime::Engine, digest: &str) -> Option<Code> {
         let dir = self.dir.as_ref()?;
@@ -85,7 +91,7 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// Checks that only this user, or root, may write the folder.
-fn private(dir: &Path) -> Result<(), String> {
+pub(super) fn private(dir: &Path) -> Result<(), String> {
     match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| e.to_string())?;
@@ -109,7 +115,7 @@ fn private(dir: &Path) -> Result<(), String> {
 
 /// With the compiler wasmtime names the settings that the code depends on.
 #[cfg(feature = "compile")]
-fn file_name(engine: &wasmtime::Engine, digest: &str) -> String {
+pub(super) fn file_name(engine: &wasmtime::Engine, digest: &str) -> String {
     use std::hash::{Hash, Hasher};
     let mut hasher = rustc_hash::FxHasher::default();
     engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -136,7 +142,7 @@ fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Code> {
     let (magic, rest) = bytes.split_at_checked(MAGIC.len())?;
     let (sum, code) = rest.split_at_checked(DIGEST_BYTES)?;
     if magic != MAGIC || sum != Sha256::digest(code).as_slice() {
-        tracing::warn!(path = %path.display(), "compiled function is damaged; it is made again");
+        tracing::warn!(path = %path.display(), "compiled function is damaged and is not used");
         return None;
     }
     // SAFETY: loading runs what the bytes say, so they must be what `serialize` of the same kind gave. They are: the folder and
@@ -153,7 +159,7 @@ fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Code> {
 }
 
 #[cfg(feature = "compile")]
-fn write(dir: &Path, name: &str, code: &[u8]) -> std::io::Result<()> {
+pub(super) fn write(dir: &Path, name: &str, code: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     // a name of its own, so that two processes that compile at once do not write one file

@@ -274,8 +274,31 @@ fn compile(engine: &Engine, path: &Path, wasm: &[u8], digest: &str) -> Result<Co
 }
 
 #[cfg(not(feature = "compile"))]
-fn compile(engine: &Engine, path: &Path, _wasm: &[u8], _digest: &str) -> Result<Code, UdfError> {
-    Err(UdfError::NoCompiler { path: path.to_owned(), cache: engine.cache().place() })
+fn compile(engine: &Engine, path: &Path, _wasm: &[u8], digest: &str) -> Result<Code, UdfError> {
+    let path = path.to_owned();
+    let (cache, host) = (engine.cache().place(), host());
+    Err(match engine.cache().count(engine.wasm(), digest) {
+        0 => UdfError::NoCompiler { path, cache, host },
+        _ => UdfError::OtherMachine { path, cache, host },
+    })
+}
+
+/// This machine, as `udf precompile --target` takes it.
+#[cfg(not(feature = "compile"))]
+fn host() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "x86_64-unknown-linux-gnu",
+        "aarch64" => "aarch64-unknown-linux-gnu",
+        "riscv64" => "riscv64gc-unknown-linux-gnu",
+        "arm" => "armv7-unknown-linux-gnueabihf",
+        other => other,
+    }
+}
+
+/// Whether it is a core module; else it is a component.
+#[cfg(feature = "compile")]
+pub(super) fn is_core_module(wasm: &[u8]) -> bool {
+    wasm.starts_with(CORE_MODULE)
 }
 
 /// What a file gives: instances, functions, names of imports.
@@ -308,14 +331,7 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
     let mut found = Vec::new();
     let read = |interface: Option<&str>, parent: Option<&ComponentExportIndex>, name: &str, item: &ComponentItem| {
         let ComponentItem::ComponentFunc(func) = item else { return None };
-<<<<<<< HEAD
         if resource::is_member(name) || (interface, name) == (Some(OF_THE_BUILD.0), OF_THE_BUILD.1) {
-=======
-        if (interface, name) == (Some(OF_THE_BUILD.0), OF_THE_BUILD.1) {
-            return None;
-        }
-        if resource::is_member(name) {
->>>>>>> h-udfcli
             return None;
         }
         let callable = FuncType::read(func)

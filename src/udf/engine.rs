@@ -56,7 +56,7 @@ impl Engine {
     }
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     // a deadline a call, in wall-clock time as the operator means it, cheaper than counting instructions
     config.epoch_interruption(true);

@@ -18,6 +18,7 @@ use super::core_module::Reply;
 use super::grants::{Grant, Granted, Grants, Lent, StateRow};
 use super::instance::{CallError, Instance};
 use super::stats::{Failure, Stats};
+use super::swap::{Trial, Versions};
 use super::wit::{FuncType, Wit};
 use super::{UdfError, UserAggregate, UserFunctions, json};
 use crate::query::builtins::RowError;
@@ -99,6 +100,8 @@ pub struct Host {
     functions: Vec<Function>,
     rooms: Vec<Room>,
     aggregates: FxHashMap<usize, Aggregate>,
+    /// where newer versions come from, and the number of those it has
+    versions: Option<(Versions, u64)>,
 }
 
 /// A component and its instance, when it has one.
@@ -122,6 +125,19 @@ struct Function {
     text: String,
     /// what it may use of its grants; `None` without any
     lent: Option<Box<Lent>>,
+    /// its version is new
+    trial: Option<Box<OnTrial>>,
+    /// the last call got as far as the guest
+    entered: bool,
+}
+
+/// What a function falls back on while its version is on trial.
+#[derive(Debug)]
+struct OnTrial {
+    trial: Arc<Trial>,
+    /// the former version
+    room: Room,
+    export: usize,
 }
 
 impl Host {
@@ -161,6 +177,53 @@ impl Host {
         }
         Ok(host)
     }
+
+    /// The same for a job that may get newer versions of them while it runs; see [`UserFunctions::take_versions`].
+    ///
+    /// # Errors
+    /// See [`Host::new`].
+    pub fn following(versions: &Versions) -> Result<Host, UdfError> {
+        // asked first: what changes in between is taken again
+        let number = versions.number();
+        let mut host = Host::new(&versions.bindings())?;
+        for (&index, aggregate) in &mut host.aggregates {
+            aggregate.follow(versions, index);
+        }
+        Ok(Host { versions: Some((versions.clone(), number)), ..host })
+    }
+
+    fn take_version(&mut self, index: usize, next: &FunctionBinding, trial: Option<Arc<Trial>>) {
+        if let Some(aggregate) = self.aggregates.get_mut(&index) {
+            if !Arc::ptr_eq(aggregate.component(), &next.component) {
+                aggregate.install(next, trial);
+            }
+            return;
+        }
+        let Some(function) = self.functions.get_mut(index) else { return };
+        let Some(room) = self.rooms.get(function.room) else { return };
+        if Arc::ptr_eq(&room.component, &next.component) {
+            return;
+        }
+        let is_shared = self.functions.iter().filter(|other| other.room == room_of(&self.functions, index)).count() > 1;
+        let next_room = Room { component: Arc::clone(&next.component), instance: None };
+        let Some(function) = self.functions.get_mut(index) else { return };
+        let old = match self.rooms.get_mut(function.room) {
+            Some(room) if !is_shared => Some(std::mem::replace(room, next_room)),
+            _ => {
+                function.room = self.rooms.len();
+                self.rooms.push(next_room);
+                None
+            }
+        };
+        function.trial = trial.map(|trial| {
+            let former = Arc::clone(&trial.former.component);
+            // the former version goes on in its instance, if it is the one that was in use here
+            let room = old.filter(|room| Arc::ptr_eq(&room.component, &former)).unwrap_or(Room { component: former, instance: None });
+            Box::new(OnTrial { room, export: trial.former.export, trial })
+        });
+        function.export = next.export;
+        function.breaker = Breaker::default();
+    }
 }
 
 impl UserFunctions for Host {
@@ -177,12 +240,11 @@ impl UserFunctions for Host {
         let Some(room) = self.rooms.get_mut(function.room) else {
             return Err(RowError { reason: Failure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
         };
-        if let Some(lent) = &mut function.lent {
-            lent.begin(at);
-        }
-        let outcome = function.call(room, args, at);
-        if let Some(lent) = &mut function.lent {
-            lent.end(outcome.is_ok());
+        let mut outcome = function.attempt(room, args, at);
+        if function.trial.is_some()
+            && let Some((versions, _)) = &self.versions
+        {
+            outcome = function.judge(versions, index, room, args, at, outcome);
         }
         outcome.map_err(|e| {
             function.stats.count_failure(e.failure);
@@ -219,6 +281,18 @@ impl UserFunctions for Host {
         self.functions.iter_mut().filter_map(|function| function.lent.as_mut()).for_each(|lent| lent.set_table(name, table));
     }
 
+    fn take_versions(&mut self) {
+        let Some((versions, taken)) = &mut self.versions else { return };
+        let number = versions.number();
+        if std::mem::replace(taken, number) == number {
+            return;
+        }
+        let present = versions.present();
+        for (index, (next, trial)) in present.iter().enumerate() {
+            self.take_version(index, next, trial.clone());
+        }
+    }
+
     fn state_bytes(&self) -> usize {
         self.functions.iter().filter_map(|function| function.lent.as_ref()).map(|lent| lent.state_bytes()).sum()
     }
@@ -230,7 +304,8 @@ impl UserFunctions for Host {
 
 impl Function {
     fn new(binding: &FunctionBinding, room: usize) -> Function {
-        let needs = !binding.component.needs().is_empty();
+        // a newer version may make use of a grant that this one does not
+        let has_grants = Grant::ALL.into_iter().any(|grant| binding.granted.grants().has(grant));
         Function {
             name: binding.name.clone(),
             folded: folded(&binding.name),
@@ -240,8 +315,66 @@ impl Function {
             breaker: Breaker::default(),
             params: Vec::new(),
             text: String::new(),
-            lent: needs.then(|| Box::new(Lent::new(&binding.granted, &binding.stats))),
+            lent: has_grants.then(|| Box::new(Lent::new(&binding.granted, &binding.stats))),
+            trial: None,
+            entered: false,
         }
+    }
+
+    /// Calls it with what it is lent; a call that fails leaves no trace in that.
+    fn attempt(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
+        self.entered = false;
+        if let Some(lent) = &mut self.lent {
+            lent.begin(at);
+        }
+        let outcome = self.call(room, args, at);
+        if let Some(lent) = &mut self.lent {
+            lent.end(outcome.is_ok());
+        }
+        outcome
+    }
+
+    /// What became of a call of a version on trial: where it faulted, the former version is asked. A row that is too much
+    /// for both says nothing against the new one.
+    fn judge(
+        &mut self,
+        versions: &Versions,
+        index: usize,
+        room: &mut Room,
+        args: &[Value],
+        at: Timestamp,
+        outcome: Result<Value, CallError>,
+    ) -> Result<Value, CallError> {
+        let Some(mut former) = self.trial.take() else { return outcome };
+        let fault = match &outcome {
+            Err(e) if self.entered && e.failure.is_fault() => e,
+            Ok(_) | Err(_) if self.entered && !matches!(&outcome, Err(e) if e.failure == Failure::State) => {
+                versions.pass(index, &former.trial);
+                return outcome;
+            }
+            // it says nothing about the version
+            Ok(_) | Err(_) => {
+                self.trial = Some(former);
+                return outcome;
+            }
+        };
+        if former.trial.is_passed() {
+            return outcome;
+        }
+        std::mem::swap(&mut self.export, &mut former.export);
+        let again = self.attempt(&mut former.room, args, at);
+        let is_answered = !again.as_ref().is_err_and(|e| e.failure.is_fault() || e.failure == Failure::Breaker);
+        if is_answered {
+            versions.fault(index, &former.trial, &format!("udf.{}: {}", self.name, cut(&fault.message)));
+        }
+        if former.trial.is_put_back() {
+            *room = former.room;
+            self.breaker = Breaker::default();
+        } else {
+            std::mem::swap(&mut self.export, &mut former.export);
+            self.trial = Some(former);
+        }
+        if is_answered { again } else { outcome }
     }
 
     fn call(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
@@ -338,6 +471,7 @@ impl Function {
         room: &mut Option<Instance>,
         run: impl FnOnce(&mut Instance) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
+        self.entered = true;
         // what the function is lent lies in the store for as long as the call takes
         let lent = &mut self.lent;
         let run = |instance: &mut Instance| {
@@ -394,6 +528,10 @@ fn run(
     let called = instance.call(component, export, at, params, places);
     let [val] = results;
     called.map(|()| has_result.then_some(val))
+}
+
+fn room_of(functions: &[Function], index: usize) -> usize {
+    functions.get(index).map_or(NO_ROOM, |function| function.room)
 }
 
 /// The value of a result; `err` of a `result` is the row's error.
