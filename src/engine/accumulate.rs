@@ -63,6 +63,16 @@ pub(super) fn grows(aggregate: &Aggregate) -> bool {
     aggregate.distinct || matches!(aggregate.function, Collect | PercentileCont { .. } | PercentileDisc { .. })
 }
 
+/// Whether parts of its state merge in constant time, so that an aggregate over moving rows need not visit all of them.
+pub(super) fn merges(aggregate: &Aggregate) -> bool {
+    use AggregateFunction::*;
+    !aggregate.distinct
+        && match aggregate.function {
+            Count | Sum | Avg | Min { .. } | Max { .. } | StDev | StDevP | Var | VarP | TopOne => true,
+            Collect | CollectTop { .. } | PercentileCont { .. } | PercentileDisc { .. } => false,
+        }
+}
+
 /// Makes an argument what the function computes with.
 ///
 /// # Errors
@@ -203,6 +213,10 @@ impl Acc {
                 *floats_seen |= s;
             }
             (Acc::Extreme(best), Acc::Extreme(other)) => keep_extreme(aggregate, best, other),
+            // exactly the later part, without rounding
+            (Acc::Moments { count: count @ 0, mean, squares }, Acc::Moments { count: n, mean: m, squares: s }) => {
+                (*count, *mean, *squares) = (*n, *m, *s);
+            }
             (Acc::Moments { count, mean, squares }, Acc::Moments { count: n, mean: m, squares: s }) if *n > 0 => {
                 let (a, b) = (*count as f64, *n as f64);
                 let delta = m - *mean;
@@ -330,17 +344,16 @@ impl Acc {
         })
     }
 
-    /// About how many bytes it holds.
-    pub(super) fn bytes(&self) -> usize {
+    /// About how many bytes it holds beyond its own size.
+    pub(super) fn heap_bytes(&self) -> usize {
         let values = |values: &[Value]| values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>();
-        size_of::<Acc>()
-            + match self {
-                Acc::Values(v) => values(v),
-                Acc::Top(best) => best.iter().map(|(order, v)| 48 + values(order) + v.heap_bytes()).sum(),
-                Acc::Distinct(seen) => seen.iter().map(|(k, v)| 64 + k.len() + v.heap_bytes()).sum(),
-                Acc::Extreme(v) => v.heap_bytes(),
-                _ => 0,
-            }
+        match self {
+            Acc::Values(v) => values(v),
+            Acc::Top(best) => best.iter().map(|(order, v)| 48 + values(order) + v.heap_bytes()).sum(),
+            Acc::Distinct(seen) => seen.iter().map(|(k, v)| 64 + k.len() + v.heap_bytes()).sum(),
+            Acc::Extreme(v) => v.heap_bytes(),
+            Acc::Count(_) | Acc::Sum { .. } | Acc::Moments { .. } => 0,
+        }
     }
 }
 

@@ -40,9 +40,9 @@ impl AggregateOp {
         let state = |(i, named): (usize, &NamedWindow)| {
             let number = u8::try_from(i).unwrap_or(u8::MAX);
             let state = match &named.window {
-                Window::Tumbling { size, offset } => State::Fixed(Fixed::new(*size, *size, *offset, growing)),
-                Window::Hopping { size, hop, offset } => State::Fixed(Fixed::new(*size, *hop, *offset, growing)),
-                Window::Snapshot => State::Fixed(Fixed::new(1, 1, 0, false)),
+                Window::Tumbling { size, offset } => State::Fixed(Fixed::new(*size, *size, *offset, growing, aggregates.len())),
+                Window::Hopping { size, hop, offset } => State::Fixed(Fixed::new(*size, *hop, *offset, growing, aggregates.len())),
+                Window::Snapshot => State::Fixed(Fixed::new(1, 1, 0, false, aggregates.len())),
                 Window::Sliding { size } => State::Sliding(Sliding::new(*size, keys.len(), number)),
                 Window::Session { timeout, max_duration, partition_by } => {
                     State::Session(Sessions::new(*timeout, *max_duration, partition_by.clone()))
@@ -88,7 +88,7 @@ impl AggregateOp {
                 return;
             }
             let Some((name, window)) = self.windows.get_mut(i) else { return };
-            let mut sink = Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: name.clone() };
+            let mut sink = Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: name.clone(), row: Vec::new() };
             match window {
                 State::Fixed(fixed) => fixed.close(end, &mut sink),
                 State::Sliding(sliding) => sliding.close(end, &mut sink),

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
-
-use super::group::{Group, Prepared, Sink};
+use super::group::{Prepared, Sink};
+use super::pane::Pane;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
-use crate::value::codec::{Damaged, Reader, put_signed};
+use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
 
 const GROUP: u8 = 0;
 const DONE: u8 = 1;
@@ -30,21 +29,22 @@ pub(super) struct Fixed {
     /// Windows that end at or before this are out.
     done: i64,
     done_changed: bool,
-    dirty: Vec<(i64, Box<[u8]>)>,
-    gone: Vec<(i64, Box<[u8]>)>,
+    /// Panes changed since the last commit; few.
+    dirty: Vec<i64>,
+    /// State rows to remove: pane and number.
+    gone: Vec<(i64, u32)>,
+    aggregates: usize,
 }
 
-type Pane = FxHashMap<Box<[u8]>, Group>;
-
 impl Fixed {
-    pub(super) fn new(size: i64, hop: i64, offset: i64, growing: bool) -> Fixed {
+    pub(super) fn new(size: i64, hop: i64, offset: i64, growing: bool, aggregates: usize) -> Fixed {
         let (size, hop) = (size.max(1), hop.max(1));
         let mut pane = gcd(size, hop);
         if growing && pane % GROWING_PANES == 0 {
             pane /= GROWING_PANES;
         }
         let (panes, dirty, gone) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Fixed { size, hop, offset: offset % hop, pane, panes, done: i64::MIN, done_changed: false, dirty, gone }
+        Fixed { size, hop, offset: offset % hop, pane, panes, done: i64::MIN, done_changed: false, dirty, gone, aggregates }
     }
 
     /// The first end of a grid that is not before `t`.
@@ -59,15 +59,16 @@ impl Fixed {
         if self.grid(pane, self.hop) - self.size >= pane {
             return;
         }
-        let groups = self.panes.entry(pane).or_default();
-        let group = match groups.get_mut(row.key.as_slice()) {
-            Some(group) => group,
-            None => groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys)),
-        };
-        group.add(aggregates, meta, &row.args);
-        if !group.dirty {
-            group.dirty = true;
-            self.dirty.push((pane, row.key.as_slice().into()));
+        if !self.panes.contains_key(&pane) {
+            // keys are much the same from pane to pane
+            let fresh = self.panes.last_key_value().map_or_else(Pane::default, |(_, last)| Pane::like(last, self.aggregates));
+            self.panes.insert(pane, fresh);
+        }
+        if let Some(groups) = self.panes.get_mut(&pane) {
+            groups.add(aggregates, meta, row);
+        }
+        if self.dirty.last() != Some(&pane) && !self.dirty.contains(&pane) {
+            self.dirty.push(pane);
         }
     }
 
@@ -83,17 +84,13 @@ impl Fixed {
         let from = end.saturating_sub(self.size);
         let mut inside = self.panes.range(from + 1..=end);
         match (inside.next(), inside.next()) {
-            (Some((_, only)), None) => sink.groups(end, only.iter().map(|(k, g)| (k.as_ref(), g)).collect()),
-            _ => {
-                let mut merged: FxHashMap<&[u8], Group> = FxHashMap::default();
-                for (key, group) in self.panes.range(from + 1..=end).flat_map(|(_, pane)| pane) {
-                    match merged.get_mut(key.as_ref()) {
-                        Some(whole) => whole.merge(sink.aggregates, group),
-                        None => drop(merged.insert(key, group.clone())),
-                    }
-                }
-                sink.groups(end, merged.iter().map(|(k, g)| (*k, g)).collect());
+            (Some((_, only)), None) => only.results(end, sink),
+            (Some((_, first)), Some((_, second))) => {
+                let mut whole = Pane::like(second, self.aggregates);
+                [first, second].into_iter().chain(inside.map(|(_, pane)| pane)).for_each(|pane| whole.merge(sink.aggregates, pane));
+                whole.results(end, sink);
             }
+            _ => {}
         }
         self.done = end;
         self.done_changed = self.hop != self.size;
@@ -102,25 +99,23 @@ impl Fixed {
             && *entry.key() <= still_needed_after
         {
             let (pane, groups) = entry.remove_entry();
-            self.gone.extend(groups.into_iter().filter(|(_, g)| g.stored).map(|(key, _)| (pane, key)));
+            self.gone.extend(groups.stored().map(|number| (pane, number)));
         }
     }
 
     pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
-        let rest = |pane: i64, key: &[u8]| {
+        let rest = |pane: i64, number: u32| {
             let mut rest = vec![window];
             put_signed(&mut rest, pane);
-            rest.extend_from_slice(key);
+            put_varint(&mut rest, u64::from(number));
             rest
         };
-        for (pane, key) in self.gone.drain(..) {
-            writer.put(GROUP, &rest(pane, &key), None);
+        for (pane, number) in self.gone.drain(..) {
+            writer.put(GROUP, &rest(pane, number), None);
         }
-        for (pane, key) in self.dirty.drain(..) {
-            if let Some(group) = self.panes.get_mut(&pane).and_then(|p| p.get_mut(&key)) {
-                group.dirty = false;
-                group.stored = true;
-                writer.put(GROUP, &rest(pane, &key), Some(group.write()));
+        for pane in self.dirty.drain(..) {
+            if let Some(groups) = self.panes.get_mut(&pane) {
+                groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value));
             }
         }
         if std::mem::take(&mut self.done_changed) {
@@ -138,11 +133,8 @@ impl Fixed {
         }
         let mut reader = Reader::new(rest);
         let pane = reader.signed()?;
-        let mut length = Vec::new();
-        put_signed(&mut length, pane);
-        let key = rest.get(length.len()..).unwrap_or_default();
-        self.panes.entry(pane).or_default().insert(key.into(), Group::read(aggregates, loaded.value)?);
-        Ok(())
+        let number = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
+        self.panes.entry(pane).or_default().load(aggregates, number, loaded.value)
     }
 
     pub(super) fn retire(&mut self, window: u8, writer: &mut Writer<'_>) {
@@ -152,7 +144,7 @@ impl Fixed {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.panes.values().flatten().map(|(k, g)| k.len() + g.bytes()).sum()
+        self.panes.values().map(Pane::bytes).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {

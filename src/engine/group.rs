@@ -71,12 +71,14 @@ pub(super) struct Group {
     /// Changed since the last commit; has a state row.
     pub dirty: bool,
     pub stored: bool,
+    /// Its bytes as its owner last counted them.
+    pub weight: usize,
 }
 
 impl Group {
     pub(super) fn new(aggregates: &[Aggregate], meta: RowMeta, keys: &[Value]) -> Group {
         let accs = aggregates.iter().map(Acc::new).collect();
-        Group { first: meta, newest: meta, keys: keys.into(), accs, dirty: false, stored: false }
+        Group { first: meta, newest: meta, keys: keys.into(), accs, dirty: false, stored: false, weight: 0 }
     }
 
     pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, args: &[Value]) {
@@ -112,16 +114,16 @@ impl Group {
         let newest = read_meta(&mut reader)?;
         let keys = read_values(&mut reader)?.into();
         let accs = aggregates.iter().map(|a| Acc::read(a, &mut reader)).collect::<Result<_, _>>()?;
-        Ok(Group { first, newest, keys, accs, dirty: false, stored: true })
+        Ok(Group { first, newest, keys, accs, dirty: false, stored: true, weight: 0 })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Group>() + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>() + self.accs.iter().map(Acc::bytes).sum::<usize>()
+        size_of::<Group>() + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>() + self.accs.iter().map(|acc| size_of::<Acc>() + acc.heap_bytes()).sum::<usize>()
     }
 }
 
 /// The newer of two rows by offset, with the later arrival.
-fn newer(a: RowMeta, b: &RowMeta) -> RowMeta {
+pub(super) fn newer(a: RowMeta, b: &RowMeta) -> RowMeta {
     let mut newest = if b.offset >= a.offset { *b } else { a };
     newest.arrival = a.arrival.max(b.arrival);
     newest
@@ -134,6 +136,8 @@ pub(super) struct Sink<'a> {
     pub aggregates: &'a [Aggregate],
     pub out: &'a mut Batch,
     pub window: Option<SmolStr>,
+    /// Room for a row.
+    pub row: Vec<Value>,
 }
 
 impl Sink<'_> {
@@ -146,13 +150,19 @@ impl Sink<'_> {
     }
 
     pub(super) fn group(&mut self, end: i64, group: &Group) {
+        self.result(end, &group.newest, &group.keys, &group.accs);
+    }
+
+    /// Writes one result row.
+    pub(super) fn result(&mut self, end: i64, newest: &RowMeta, keys: &[Value], accs: &[Acc]) {
         if self.env.stopped.is_some() {
             return;
         }
-        let meta = RowMeta { time: Timestamp::saturating_from_ticks(end), ordinal: 0, ..group.newest };
-        let mut row = Vec::with_capacity(group.keys.len() + group.accs.len() + 1);
-        row.extend_from_slice(&group.keys);
-        for (acc, aggregate) in group.accs.iter().zip(self.aggregates) {
+        let meta = RowMeta { time: Timestamp::saturating_from_ticks(end), ordinal: 0, ..*newest };
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        row.extend_from_slice(keys);
+        for (acc, aggregate) in accs.iter().zip(self.aggregates) {
             let value = acc.finish(aggregate).or_else(|error| self.env.or_null(error, aggregate.span));
             match value {
                 Ok(value) => row.push(value),
@@ -163,7 +173,8 @@ impl Sink<'_> {
             }
         }
         row.push(self.window.clone().map_or(Value::Null, Value::Text));
-        self.out.push(meta, row);
+        self.out.push(meta, row.drain(..));
+        self.row = row;
     }
 }
 

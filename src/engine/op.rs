@@ -200,11 +200,21 @@ impl Op {
         let own = match self {
             Op::Scan(op) => op.deadline(),
             Op::Aggregate(op) => op.deadline(),
+            Op::Analytic(op) => op.deadline(),
             Op::Join(op) => op.deadline(),
             Op::Merge(op) => op.deadline(),
             _ => None,
         };
         own.into_iter().chain(self.inputs().into_iter().filter_map(Op::deadline)).min()
+    }
+
+    /// The greatest event time accepted by a scan of the tree.
+    pub(super) fn newest(&self) -> Option<i64> {
+        let own = match self {
+            Op::Scan(op) => op.newest(),
+            _ => None,
+        };
+        own.into_iter().chain(self.inputs().into_iter().filter_map(Op::newest)).max()
     }
 
     /// How many operators lie on top of each other: each may hold a watermark back by one tick.
