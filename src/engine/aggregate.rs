@@ -88,7 +88,8 @@ impl AggregateOp {
                 return;
             }
             let Some((name, window)) = self.windows.get_mut(i) else { return };
-            let mut sink = Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: name.clone(), row: Vec::new() };
+            let mut sink =
+                Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: name.clone(), row: Vec::new() };
             match window {
                 State::Fixed(fixed) => fixed.close(end, &mut sink),
                 State::Sliding(sliding) => sliding.close(end, &mut sink),

@@ -51,7 +51,10 @@ struct Call {
 #[derive(Debug)]
 enum State {
     /// The last few matching rows of each key.
-    Recent { keys: Keys, keep: usize },
+    Recent {
+        keys: Keys,
+        keep: usize,
+    },
     Held(History),
 }
 

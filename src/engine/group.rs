@@ -91,14 +91,6 @@ impl Group {
         }
     }
 
-    /// Adds a later part of the same group.
-    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Group) {
-        self.newest = newer(self.newest, &later.newest);
-        for ((acc, more), aggregate) in self.accs.iter_mut().zip(&later.accs).zip(aggregates) {
-            acc.merge(aggregate, more);
-        }
-    }
-
     pub(super) fn write(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_meta(&mut out, &self.first);
@@ -118,7 +110,9 @@ impl Group {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Group>() + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>() + self.accs.iter().map(|acc| size_of::<Acc>() + acc.heap_bytes()).sum::<usize>()
+        size_of::<Group>()
+            + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>()
+            + self.accs.iter().map(|acc| size_of::<Acc>() + acc.heap_bytes()).sum::<usize>()
     }
 }
 

@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use crate::batch::{Batch, Column, RawEvent, Rows};
 use crate::engine::Executor;
 use crate::journal::{EventSlice, InputId, Read, StateChange};
+use crate::time::Timestamp;
 
 /// An executor and the names of the inputs it may be given.
 #[derive(Debug)]
@@ -41,6 +42,14 @@ impl Feed {
             }
             Read::Idle | Read::Closed => 0,
         }
+    }
+}
+
+/// When the first of the events read arrived; `None` for rows, which have a time of their own.
+pub fn first_arrival(read: &Read) -> Option<Timestamp> {
+    match read {
+        Read::Events(slice) => slice.iter().next().map(|event| event.arrival),
+        Read::Rows(_) | Read::Idle | Read::Closed => None,
     }
 }
 
