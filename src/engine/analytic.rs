@@ -244,20 +244,17 @@ impl Call {
                     _ => default.clone(),
                 };
                 let (result, entry) = match function {
-                    AnalyticFunction::Lag { .. } => {
-                        let back = recent.items.len().checked_sub(*keep).and_then(|i| recent.items.get(i));
-                        (young(back), (now, value))
-                    }
+                    AnalyticFunction::Lag { .. } => (young(recent.back(*keep)), (now, value)),
                     AnalyticFunction::IsFirst { interval } => {
                         let end = interval_end(now, *interval);
-                        let first = self.matches && recent.items.back().is_none_or(|(known, _)| *known != end);
+                        let first = self.matches && recent.newest().is_none_or(|(known, _)| *known != end);
                         if !first {
                             return Ok(Value::BigInt(0));
                         }
                         (Value::BigInt(1), (end, Value::Null))
                     }
                     _ if self.matches => (value.clone(), (now, value)),
-                    _ => return Ok(young(recent.items.back())),
+                    _ => return Ok(young(recent.newest())),
                 };
                 if self.matches {
                     keys.push(slot, entry, *keep);
@@ -283,7 +280,7 @@ impl Call {
                     AnalyticFunction::IsFirst { .. } => 1,
                     _ => self.plan.limit.unwrap_or(i64::MAX),
                 };
-                keys.forget(|recent| recent.items.back().is_none_or(|(time, _)| watermark.saturating_sub(*time) >= limit));
+                keys.forget(|recent| recent.newest().is_none_or(|(time, _)| watermark.saturating_sub(*time) >= limit));
             }
             State::Held(history) => {
                 let until = watermark.saturating_sub(self.plan.limit.unwrap_or(i64::MAX));

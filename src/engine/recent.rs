@@ -28,8 +28,32 @@ pub(super) struct Keys {
 pub(super) struct Recent {
     /// `None` in a slot that is free.
     key: Option<Key>,
-    pub items: VecDeque<(i64, Value)>,
+    /// The newest, which is all that most calls want, and those before it, oldest first.
+    newest: Option<(i64, Value)>,
+    earlier: VecDeque<(i64, Value)>,
     dirty: bool,
+}
+
+impl Recent {
+    pub(super) fn newest(&self) -> Option<&(i64, Value)> {
+        self.newest.as_ref()
+    }
+
+    /// The value that many places before the next one: 1 is the newest.
+    pub(super) fn back(&self, places: usize) -> Option<&(i64, Value)> {
+        match places.checked_sub(2) {
+            None => self.newest.as_ref(),
+            Some(before) => self.earlier.len().checked_sub(before + 1).and_then(|i| self.earlier.get(i)),
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = &(i64, Value)> {
+        self.earlier.iter().chain(&self.newest)
+    }
+
+    fn len(&self) -> usize {
+        self.earlier.len() + usize::from(self.newest.is_some())
+    }
 }
 
 fn item_bytes(item: &(i64, Value)) -> usize {
@@ -67,16 +91,17 @@ impl Keys {
     /// Appends a value; at most `keep` stay.
     pub(super) fn push(&mut self, slot: u32, item: (i64, Value), keep: usize) {
         let Some(recent) = self.slots.get_mut(slot as usize) else { return };
-        while recent.items.len() >= keep.max(1)
-            && let Some(old) = recent.items.pop_front()
+        self.heap += item_bytes(&item);
+        match recent.newest.replace(item) {
+            Some(before) if keep > 1 => recent.earlier.push_back(before),
+            Some(before) => self.heap = self.heap.saturating_sub(item_bytes(&before)),
+            None => {}
+        }
+        while recent.len() > keep.max(1)
+            && let Some(old) = recent.earlier.pop_front()
         {
             self.heap = self.heap.saturating_sub(item_bytes(&old));
         }
-        self.heap += item_bytes(&item);
-        if recent.items.capacity() == 0 && keep == 1 {
-            recent.items.reserve_exact(1);
-        }
-        recent.items.push_back(item);
         if !std::mem::replace(&mut recent.dirty, true) {
             self.dirty.push(slot);
         }
@@ -92,8 +117,8 @@ impl Keys {
                 self.index.remove(&*key);
                 self.heap = self.heap.saturating_sub(key.heap_bytes());
             }
-            let items = std::mem::take(&mut recent.items);
-            self.heap = self.heap.saturating_sub(items.iter().map(item_bytes).sum());
+            self.heap = self.heap.saturating_sub(recent.items().map(item_bytes).sum());
+            (recent.newest, recent.earlier) = (None, VecDeque::new());
             self.packs.forget(slot);
             self.free.push(slot);
         }
@@ -117,8 +142,8 @@ impl Keys {
         let encode = |slot: u32, out: &mut Vec<u8>| {
             let Some(recent) = slots.get(slot as usize) else { return };
             put_bytes(out, recent.key.as_deref().unwrap_or_default());
-            put_varint(out, recent.items.len() as u64);
-            for (time, item) in &recent.items {
+            put_varint(out, recent.len() as u64);
+            for (time, item) in recent.items() {
                 put_signed(out, *time);
                 put_value(out, item);
             }
@@ -133,15 +158,16 @@ impl Keys {
             let reader = &mut opened.reader;
             let key = Key::from(reader.bytes()?);
             let n = reader.length()?;
-            let items = (0..n).map(|_| Ok((reader.signed()?, reader.value()?))).collect::<Result<VecDeque<_>, Damaged>>()?;
+            let mut items = (0..n).map(|_| Ok((reader.signed()?, reader.value()?))).collect::<Result<VecDeque<_>, Damaged>>()?;
             let known = self.index.get(&*key).copied();
             let slot = known.unwrap_or_else(|| self.make(key));
             if self.packs.accept(&mut opened, slot)
                 && let Some(recent) = self.slots.get_mut(slot as usize)
             {
-                self.heap = self.heap.saturating_sub(recent.items.iter().map(item_bytes).sum());
+                self.heap = self.heap.saturating_sub(recent.items().map(item_bytes).sum());
                 self.heap += items.iter().map(item_bytes).sum::<usize>();
-                recent.items = items;
+                recent.newest = items.pop_back();
+                recent.earlier = items;
             }
         }
         self.packs.close(opened);

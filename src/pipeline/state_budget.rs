@@ -1,13 +1,17 @@
 //! How much state the statements of a job may hold together.
 //!
 //! In: what each part holds, told after every step. Out: whether intake and consumption have to wait, and the words for it.
-//! Invariant: at seven eighths of the budget intake stops, so that messages stay with the broker; at the whole of it
-//! consumers read nothing more. What lies between is for what was stored already: once it has been read, time passes for the
-//! windows, which close and let go. Intake goes on below three quarters. Not here: counting (`engine`).
+//! Invariant: at seven eighths of the budget intake stops, so that messages stay with the broker; at the whole of it, and no
+//! sooner than [`RESERVE`] later, consumers read nothing more. What lies between is for what was stored already: once it has
+//! been read, time passes for the windows, which close and let go. Intake goes on below three quarters. Not here: counting (`engine`).
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use smol_str::SmolStr;
+
+/// At least so much is left for what was stored when intake stopped: some thousand records, each a group of its own. Were they
+/// never read, time could not pass them, and no window would close.
+const RESERVE: u64 = 4 << 20;
 
 /// What the parts of a job hold, against the budget.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl StateBudget {
             tracing::info!(state_bytes = used, "state has shrunk: intake goes on");
             self.room.notify_all();
         }
-        used < self.max
+        used < self.max.max(self.max / 8 * 7 + RESERVE)
     }
 
     /// Waits while state is too large to take more in.
@@ -110,18 +114,19 @@ mod tests {
 
     #[test]
     fn intake_waits_before_consumption_does_and_goes_on_later() {
-        let budget = StateBudget::new(8000);
+        const MIB: usize = 1 << 20;
+        let budget = StateBudget::new(80 << 20);
         let (a, b) = (budget.share("a".into()), budget.share("b".into()));
-        assert!(budget.tell(a, 5000) && budget.alarm().is_none());
-        assert!(budget.tell(b, 2000), "stored events are still read");
+        assert!(budget.tell(a, 50 * MIB) && budget.alarm().is_none());
+        assert!(budget.tell(b, 20 * MIB), "stored events are still read");
         let alarm = budget.alarm().unwrap();
-        assert!(alarm.starts_with("statements hold 6 of the 7 KiB of state they may, most of it a: intake waits"), "{alarm}");
-        assert!(!budget.tell(b, 3000));
-        assert!(budget.tell(b, 1500) && budget.alarm().is_some(), "not before it is below three quarters");
-        assert!(budget.tell(a, 4000) && budget.alarm().is_none());
+        assert!(alarm.starts_with("statements hold 71680 of the 81920 KiB of state they may, most of it a: intake waits"), "{alarm}");
+        assert!(!budget.tell(b, 30 * MIB));
+        assert!(budget.tell(b, 15 * MIB) && budget.alarm().is_some(), "not before it is below three quarters");
+        assert!(budget.tell(a, 40 * MIB) && budget.alarm().is_none());
         budget.wait_for_room();
-        assert_eq!(budget.parts(), [("a".into(), 4000), ("b".into(), 1500)]);
-        budget.tell(a, 9000);
+        assert_eq!(budget.parts(), [("a".into(), 40 << 20), ("b".into(), 15 << 20)]);
+        budget.tell(a, 90 * MIB);
         budget.release();
         budget.wait_for_room();
     }
