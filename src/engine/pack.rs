@@ -61,6 +61,11 @@ impl Packs {
         }
     }
 
+    /// No slot is stored any more: their places need no memory.
+    pub(super) fn all_forgotten(&mut self) {
+        self.places = Vec::new();
+    }
+
     /// Writes the entries of `dirty`, which is empty afterwards.
     pub(super) fn changes(
         &mut self,

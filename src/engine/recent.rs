@@ -127,6 +127,7 @@ impl Keys {
             self.free = Vec::new();
             self.dirty = Vec::new();
             self.index = FxHashMap::default();
+            self.packs.all_forgotten();
         }
     }
 

@@ -93,7 +93,7 @@ const QUERIES: &[&str] = &[
     "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, COUNT(*) AS n, LAST(v) OVER (LIMIT DURATION(second, 9)) AS l FROM u GROUP BY k, LAST(v) OVER (LIMIT DURATION(second, 9)), TumblingWindow(second, 4)",
     "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 2) SELECT k, COUNT(*) AS n, COUNT(v) AS m FROM j GROUP BY k, TumblingWindow(second, 3)",
     "SELECT v, k FROM a TIMESTAMP BY t WHERE v > 1",
-    "SELECT SUM(v / 3.0) OVER (LIMIT DURATION(second, 3)) AS s, STDEV(v / 7.0) OVER (PARTITION BY k LIMIT DURATION(second, 2)) AS d, AVG(v) OVER (LIMIT DURATION(second, 4) WHEN v > 1) AS a FROM a TIMESTAMP BY t",
+    "SELECT SUM(v / 3.0) OVER (LIMIT DURATION(second, 3)) AS s, AVG(v / 7.0) OVER (PARTITION BY k LIMIT DURATION(second, 2)) AS d, AVG(v) OVER (LIMIT DURATION(second, 4) WHEN v > 1) AS a FROM a TIMESTAMP BY t",
     "SELECT SUM(v / 3.0) AS s, STDEV(v / 7.0) AS d, TopOne(v) OVER (ORDER BY v DESC) AS t, Collect(v) AS c FROM a TIMESTAMP BY t GROUP BY SlidingWindow(second, 3)",
     "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT SUM(n) AS n, COUNT(*) AS c FROM w GROUP BY TumblingWindow(second, 4)",
     "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
