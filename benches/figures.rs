@@ -1,7 +1,7 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
 //! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end` or `-- micro` runs one half; `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `cargo bench --bench figures -- end-to-end` or `-- micro` or `-- engine` runs a part; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
 
@@ -9,6 +9,8 @@
 mod baseline;
 #[path = "figures/end_to_end.rs"]
 mod end_to_end;
+#[path = "figures/engine.rs"]
+mod engine;
 #[path = "figures/micro.rs"]
 mod micro;
 #[path = "figures/peers.rs"]
@@ -28,5 +30,8 @@ fn main() {
     }
     if asked("micro") {
         micro::run();
+    }
+    if asked("engine") {
+        engine::run();
     }
 }

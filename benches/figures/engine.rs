@@ -266,12 +266,3 @@ fn cpu_seconds() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }
-
-/// One query at one number of keys, for a profiler.
-#[allow(dead_code)]
-pub fn one(name: &str, keys: usize) {
-    for kind in KINDS.iter().filter(|kind| kind.name.contains(name)) {
-        let pass = best(kind.query, keys, (kind.step)(keys), EVENTS);
-        println!("{} {keys}: {:.3}", kind.name, pass.seconds * 1e6 / EVENTS as f64);
-    }
-}

@@ -216,6 +216,8 @@ impl JoinOp {
             self.agenda[RIGHT].pop_front();
             self.held[RIGHT].expire(&key, time.ticks());
         }
+        // room for a rush is given back after it
+        self.agenda.iter_mut().filter(|agenda| agenda.is_empty()).for_each(|agenda| *agenda = VecDeque::new());
     }
 
     /// The latest moment at which a match could have come, in whole units.
@@ -247,11 +249,14 @@ impl JoinOp {
     pub(super) fn deadline(&self) -> Option<i64> {
         let waiting = self.waiting.iter().filter_map(|w| w.front(b"").map(Held::time));
         // one unit past the bound is past every boundary that counts
-        let unmatched = self.agenda[LEFT].front().filter(|_| self.left_outer).map(|(time, _)| {
-            let past = dateadd(self.bound.unit, self.bound.high.max(0).saturating_add(1), Timestamp::saturating_from_ticks(*time));
+        let past = |(time, _): &(i64, Key), reach: i64| {
+            let past = dateadd(self.bound.unit, reach.max(0).saturating_add(1), Timestamp::saturating_from_ticks(*time));
             past.unwrap_or(Timestamp::MAX).ticks()
-        });
-        waiting.chain(unmatched).min()
+        };
+        // inner joins have nothing to say then, but rows to let go of
+        let left = self.agenda[LEFT].front().map(|entry| past(entry, self.bound.high));
+        let right = self.agenda[RIGHT].front().map(|entry| past(entry, self.bound.low.saturating_neg()));
+        waiting.chain(left).chain(right).min()
     }
 
     pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {

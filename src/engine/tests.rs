@@ -244,6 +244,7 @@ const LETTING_GO: &[&str] = &[
     "SELECT LAG(v, 2) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS l, ISFIRST(second, 10) OVER (PARTITION BY k) AS f, LAST(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS t FROM a",
     "SELECT MAX(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS s FROM a",
     "SELECT x.k AS k, y.v AS v FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
+    "SELECT x.k AS k, y.v AS v FROM a x JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
     "SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t OVER k GROUP BY k, TumblingWindow(second, 10)",
     "SELECT v FROM a TIMESTAMP BY t OVER k WHERE v > 1",
     "SELECT LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS l FROM a TIMESTAMP BY t OVER k",
