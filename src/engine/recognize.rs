@@ -83,9 +83,13 @@ impl MatchOp {
         if !self.expire(cx, flow.watermark, &mut out) {
             return Flow { batch: out, watermark: i64::MIN };
         }
-        // a match still to come is stamped no earlier than the oldest row held
+        Flow { batch: out, watermark: self.out_watermark(flow.watermark) }
+    }
+
+    /// A match still to come is stamped no earlier than the oldest row held.
+    pub(super) fn out_watermark(&self, watermark: i64) -> i64 {
         let oldest = self.agenda.first().map_or(i64::MAX, |(end, _)| end.saturating_sub(self.plan.limit).saturating_sub(1));
-        Flow { batch: out, watermark: flow.watermark.min(oldest) }
+        watermark.min(oldest)
     }
 
     /// Decides the attempts whose time is over when no row before `now` can come; false: stopped.

@@ -438,7 +438,8 @@ fn eval_runs_a_function_that_remembers_in_memory() {
 
 fn compile(query: &str) -> String {
     let whole = || Shape::Integer { min: i64::MIN, max: i64::MAX };
-    let signature = Signature { params: vec![Param { name: "x".to_owned(), shape: whole() }], rest: None, result: whole(), text: String::new() };
+    let signature =
+        Signature { params: vec![Param { name: "x".to_owned(), shape: whole() }], rest: None, result: whole(), text: String::new() };
     let input = |name: &str| InputDef { name: name.to_owned(), kind: InputKind::Stream };
     let catalog = Catalog {
         inputs: vec![input("a"), input("b")],

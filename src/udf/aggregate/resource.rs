@@ -7,7 +7,7 @@
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{ComponentExportIndex, ResourceType, Type};
 
-use super::super::component::{Entry, Passing, Callable, Export};
+use super::super::component::{Callable, Entry, Export, Passing};
 use super::super::wit::{Field, FuncType, Name, Wit};
 use crate::query::catalog::Offers;
 
@@ -70,7 +70,12 @@ pub fn exports<'a>(
     }
     let export = |(name, members): (&str, Vec<Member<'a>>)| {
         let index = members.first()?.index;
-        Some(Export { name: name.to_owned(), interface: interface.map(str::to_owned), callable: read(name, &members), entry: Entry::Component(index) })
+        Some(Export {
+            name: name.to_owned(),
+            interface: interface.map(str::to_owned),
+            callable: read(name, &members),
+            entry: Entry::Component(index),
+        })
     };
     resources.into_iter().filter_map(export).collect()
 }
