@@ -163,10 +163,10 @@ fn a_left_join_that_holds_rows_back_is_waited_for_without_asking_again_and_again
     let part = &parts(LAG_OF_PAIRS)[0];
     let mut executor = Executor::new(part, ExecutorOptions::default(), None).unwrap();
     let sent = |input, time| Event { input, arrival: time, time, k: Cell::Int(1), v: Cell::Int(2), w: Cell::Null };
-    for (offset, event) in (0..).zip([sent("a", 200), sent("b", 202)]) {
+    for (offset, event) in (0..).zip([sent("a", 200), sent("b", 205)]) {
         executor.push_events(event.input, offset, &[raw_event(&event, 1)]);
     }
-    // the pair of the second 101 waits until no match of the left row can come, which is past the second 102
+    // the pair of the second 102.5 waits until no match of the left row can come, which is past the second 102
     let (mut ticks, mut came) = (0, None);
     while let Some(due) = executor.next_tick() {
         ticks += 1;
