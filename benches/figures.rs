@@ -1,8 +1,8 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
 //! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end`, `-- guests` or `-- micro` runs one part, `-- functions` a piece of the last;
-//! `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `cargo bench --bench figures -- end-to-end`, `-- guests`, `-- micro` or `-- engine` runs one part, `-- functions` a piece of
+//! micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
 
@@ -10,6 +10,8 @@
 mod baseline;
 #[path = "figures/end_to_end.rs"]
 mod end_to_end;
+#[path = "figures/engine.rs"]
+mod engine;
 #[path = "figures/functions.rs"]
 mod functions;
 #[path = "figures/guests.rs"]
@@ -38,5 +40,8 @@ fn main() {
         micro::run();
     } else if asked("functions") {
         functions::run(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")));
+    }
+    if asked("engine") {
+        engine::run();
     }
 }

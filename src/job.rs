@@ -37,6 +37,12 @@ use reader::{Problems, Section};
 /// Job files are written by hand; more is the wrong file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// State that a job may hold unless it says otherwise: a quarter of the memory of a gateway with 1 GiB, and room for some
+/// million groups of a COUNT and a SUM.
+const STATE_BYTES_MAX: u64 = 256 << 20;
+/// Less would stop at the first few keys.
+const STATE_BYTES_MIN: u64 = 64 << 10;
+
 /// The longest tolerance of the time policies: 20 days, 23:59:59.
 const TOLERANCE_MAX: Duration = Duration::from_secs(21 * 86_400 - 1);
 
@@ -62,6 +68,8 @@ pub struct Job {
     pub outputs: Vec<Output>,
     pub journal: Journal,
     pub metrics: Metrics,
+    /// What the statements may hold in windows, joins and the like, together.
+    pub state_bytes_max: u64,
     /// Odd settings that stop nothing, to be shown once.
     pub warnings: Diagnostics,
     /// The file's text without literal secrets, for messages that come later.
@@ -198,6 +206,7 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
         outputs,
         journal,
         metrics,
+        state_bytes_max: general.state_bytes_max,
         warnings: Diagnostics::new(path.display().to_string(), ""),
         text: String::new(),
     })
@@ -210,6 +219,7 @@ struct General {
     on_error: OnError,
     start: Start,
     time: TimePolicy,
+    state_bytes_max: u64,
 }
 
 fn general(mut section: Section) -> Option<General> {
@@ -226,6 +236,7 @@ fn general(mut section: Section) -> Option<General> {
         name: name.map(|name| name.value).unwrap_or_default(),
         query: query.unwrap_or_default(),
         on_error: section.choice("on_error", OnError::WORDS, OnError::DeadLetter),
+        state_bytes_max: section.size("state_bytes_max", STATE_BYTES_MIN, 1 << 40, STATE_BYTES_MAX),
         start: section.choice("start", &[("now", Start::Now), ("oldest", Start::Oldest)], Start::Oldest),
         time: TimePolicy {
             late_tolerance: section.duration_or_forever("late_tolerance", Duration::ZERO, TOLERANCE_MAX, Some(Duration::from_secs(5))),

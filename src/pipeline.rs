@@ -17,6 +17,7 @@ pub mod prepare;
 mod report;
 mod scoring;
 mod stages;
+mod state_budget;
 mod statement;
 mod stop;
 mod tables;
@@ -116,7 +117,7 @@ impl Pipeline {
             true => Some(telemetry::bind(job.metrics.listen).await?),
             false => None,
         };
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health::new(job.state_bytes_max));
         let stop = Stop::default();
         let versions = Versions::new(&prepared.bindings);
         let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
@@ -206,6 +207,7 @@ impl Pipeline {
     /// The first thing that went wrong; what was committed stays committed.
     pub async fn stop(self) -> Result<(), PipelineError> {
         drop(self.loading);
+        self.health.state.release();
         let mut sources: JoinSet<()> = self.sources.into_iter().map(MqttSource::stop).collect();
         while sources.join_next().await.is_some() {}
         self.stop.set();

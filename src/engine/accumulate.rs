@@ -72,6 +72,16 @@ pub(super) fn grows(aggregate: &Aggregate) -> bool {
     }
 }
 
+/// Whether parts of its state merge in constant time, so that an aggregate over moving rows need not visit all of them.
+pub(super) fn merges(aggregate: &Aggregate) -> bool {
+    use AggregateFunction::*;
+    !aggregate.distinct
+        && match &aggregate.function {
+            Count | Sum | Avg | Min { .. } | Max { .. } | StDev | StDevP | Var | VarP | TopOne => true,
+            Collect | CollectTop { .. } | PercentileCont { .. } | PercentileDisc { .. } | User(_) => false,
+        }
+}
+
 /// Makes an argument what the function computes with.
 ///
 /// # Errors
@@ -215,6 +225,10 @@ impl Acc {
                 *floats_seen |= s;
             }
             (Acc::Extreme(best), Acc::Extreme(other)) => keep_extreme(aggregate, best, other),
+            // exactly the later part, without rounding
+            (Acc::Moments { count: count @ 0, mean, squares }, Acc::Moments { count: n, mean: m, squares: s }) => {
+                (*count, *mean, *squares) = (*n, *m, *s);
+            }
             (Acc::Moments { count, mean, squares }, Acc::Moments { count: n, mean: m, squares: s }) if *n > 0 => {
                 let (a, b) = (*count as f64, *n as f64);
                 let delta = m - *mean;
@@ -234,7 +248,11 @@ impl Acc {
                 }
             }
             (Acc::User(shares), Acc::User(more)) => match &aggregate.function {
-                AggregateFunction::User(user) if user.offers.merge => shares.extend_from_slice(more),
+                AggregateFunction::User(user) if user.offers.merge => {
+                    // one without rows would cost the guest a merge
+                    shares.retain(|share| !share.is_empty());
+                    shares.extend_from_slice(more);
+                }
                 _ => shares.last_mut().into_iter().for_each(|share| more.iter().for_each(|later| share.append(later))),
             },
             _ => {}
@@ -351,18 +369,17 @@ impl Acc {
         })
     }
 
-    /// About how many bytes it holds.
-    pub(super) fn bytes(&self) -> usize {
+    /// About how many bytes it holds beyond its own size.
+    pub(super) fn heap_bytes(&self) -> usize {
         let values = |values: &[Value]| values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>();
-        size_of::<Acc>()
-            + match self {
-                Acc::Values(v) => values(v),
-                Acc::Top(best) => best.iter().map(|(order, v)| 48 + values(order) + v.heap_bytes()).sum(),
-                Acc::Distinct(seen) => seen.iter().map(|(k, v)| 64 + k.len() + v.heap_bytes()).sum(),
-                Acc::Extreme(v) => v.heap_bytes(),
-                Acc::User(shares) => shares.iter().map(Share::bytes).sum(),
-                _ => 0,
-            }
+        match self {
+            Acc::Values(v) => values(v),
+            Acc::Top(best) => best.iter().map(|(order, v)| 48 + values(order) + v.heap_bytes()).sum(),
+            Acc::Distinct(seen) => seen.iter().map(|(k, v)| 64 + k.len() + v.heap_bytes()).sum(),
+            Acc::Extreme(v) => v.heap_bytes(),
+            Acc::User(shares) => shares.iter().map(Share::bytes).sum(),
+            Acc::Count(_) | Acc::Sum { .. } | Acc::Moments { .. } => 0,
+        }
     }
 }
 

@@ -44,9 +44,9 @@ impl AggregateOp {
         let state = |(i, named): (usize, &NamedWindow)| {
             let number = u8::try_from(i).unwrap_or(u8::MAX);
             let state = match &named.window {
-                Window::Tumbling { size, offset } => State::Fixed(Fixed::new(*size, *size, *offset, growing)),
-                Window::Hopping { size, hop, offset } => State::Fixed(Fixed::new(*size, *hop, *offset, growing)),
-                Window::Snapshot => State::Fixed(Fixed::new(1, 1, 0, false)),
+                Window::Tumbling { size, offset } => State::Fixed(Fixed::new(*size, *size, *offset, growing, aggregates.len())),
+                Window::Hopping { size, hop, offset } => State::Fixed(Fixed::new(*size, *hop, *offset, growing, aggregates.len())),
+                Window::Snapshot => State::Fixed(Fixed::new(1, 1, 0, false, aggregates.len())),
                 Window::Sliding { size } => State::Sliding(Sliding::new(*size, keys.len(), number)),
                 Window::Session { timeout, max_duration, partition_by } => {
                     State::Session(Sessions::new(*timeout, *max_duration, partition_by.clone()))
@@ -101,11 +101,11 @@ impl AggregateOp {
             if end >= limit || cx.env.stopped.is_some() {
                 return;
             }
-            let Some((name, window)) = self.windows.get_mut(i) else { return };
-            let (window_name, users) = (name.clone(), &mut self.users);
+            let Some((name, state)) = self.windows.get_mut(i) else { return };
+            let (window, users) = (name.clone(), &mut self.users);
             let mut sink =
-                Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window: window_name, number: i, users };
-            match window {
+                Sink { env: cx.env, origin: cx.origin, aggregates: &self.aggregates, out, window, number: i, users, row: Vec::new() };
+            match state {
                 State::Fixed(fixed) => fixed.close(end, &mut sink),
                 State::Sliding(sliding) => sliding.close(end, &mut sink),
                 State::Session(sessions) => sessions.close(end, &mut sink),

@@ -3,22 +3,20 @@
 //! In: rows in time order. Out: each row with one value appended for each call. Invariant: a row whose age has reached
 //! the limit is not looked at, and a row that fails changes nothing. Not here: `WHERE` (which comes after), windows.
 
-use std::collections::VecDeque;
-
-use rustc_hash::FxHashMap;
-
 use super::accumulate::Acc;
 use super::anomaly::Detector;
 use super::eval::{EvalError, Row};
 use super::group::fill_args;
 use super::history::{Held, History};
+use super::key::Key;
 use super::op::{Flow, Op, Step};
+use super::recent::Keys;
 use super::state::{Loaded, Writer};
 use super::{EngineError, env::Env};
 use crate::batch::{Batch, RowMeta};
 use crate::query::builtins;
 use crate::query::plan::{Aggregate, Analytic, AnalyticFunction};
-use crate::value::codec::{Damaged, Reader, put_signed, put_value, put_varint};
+use crate::value::codec::{Damaged, Reader, put_varint};
 use crate::value::{Type, Value};
 
 /// State rows: values looked back at, first of an interval; held rows take kinds from `HELD` on, one a call.
@@ -35,6 +33,8 @@ pub(super) struct AnalyticOp {
     pub id: u32,
     calls: Vec<Call>,
     since_sweep: usize,
+    /// The watermark at which a quiet input lets go of what is held.
+    quiet_sweep: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -54,20 +54,12 @@ struct Call {
 enum State {
     /// The last few matching rows of each key.
     Recent {
-        keys: FxHashMap<Box<[u8]>, Recent>,
-        changed: Vec<Box<[u8]>>,
+        keys: Keys,
         keep: usize,
     },
     Held(History),
     /// What the anomaly functions have learned of each key.
     Learned(Detector),
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    items: VecDeque<(i64, Value)>,
-    dirty: bool,
-    stored: bool,
 }
 
 impl AnalyticOp {
@@ -76,7 +68,7 @@ impl AnalyticOp {
             return Err(EngineError::TooManyCalls { max: CALLS_MAX });
         }
         let calls = calls.iter().enumerate().map(|(i, plan)| Call::new(i, plan)).collect();
-        Ok(AnalyticOp { input, id, calls, since_sweep: 0 })
+        Ok(AnalyticOp { input, id, calls, since_sweep: 0, quiet_sweep: None })
     }
 
     pub(super) fn width(&self) -> usize {
@@ -108,14 +100,28 @@ impl AnalyticOp {
         Flow { batch: out, watermark: flow.watermark }
     }
 
-    /// Forgets keys of which nothing can be looked at any more.
+    /// Forgets keys of which nothing can be looked at any more: now and then among rows, and when time passes without any.
     fn sweep(&mut self, rows: usize, watermark: i64) {
         self.since_sweep += rows;
         let keys: usize = self.calls.iter().map(Call::keys).sum();
-        if self.since_sweep >= SWEEP_ROWS.max(keys) {
+        let is_due = self.since_sweep >= SWEEP_ROWS.max(keys) || (rows == 0 && self.quiet_sweep.is_some_and(|due| watermark >= due));
+        if rows > 0 || is_due {
+            // by then all that is held now is over
+            let limit = self.calls.iter().map(Call::limit).max().unwrap_or(0);
+            self.quiet_sweep = (limit < i64::MAX && watermark > i64::MIN).then(|| watermark.saturating_add(limit));
+        }
+        if is_due {
             self.since_sweep = 0;
             self.calls.iter_mut().for_each(|call| call.forget(watermark));
         }
+        if self.is_empty() {
+            self.quiet_sweep = None;
+        }
+    }
+
+    /// When a quiet input could let go of what is held.
+    pub(super) fn deadline(&self) -> Option<i64> {
+        self.quiet_sweep
     }
 
     pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
@@ -132,13 +138,14 @@ impl AnalyticOp {
                 _ => Ok(()),
             };
         }
-        let Some((number, key)) = loaded.rest.split_first() else { return Ok(()) };
+        // one that was quiet before lets go at the next chance
+        self.quiet_sweep = Some(i64::MIN);
+        let Some((number, _)) = loaded.rest.split_first() else { return Ok(()) };
         let Some(State::Recent { keys, .. }) = self.calls.get_mut(usize::from(*number)).map(|c| &mut c.state) else { return Ok(()) };
-        let mut reader = Reader::new(loaded.value);
-        let n = reader.length()?;
-        let items = (0..n).map(|_| Ok((reader.signed()?, reader.value()?))).collect::<Result<_, Damaged>>()?;
-        keys.insert(key.into(), Recent { items, dirty: false, stored: true });
-        Ok(())
+        let mut reader = Reader::new(loaded.rest);
+        reader.byte()?;
+        let pack = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
+        keys.load(pack, loaded.value)
     }
 
     /// All stored rows are in.
@@ -151,9 +158,8 @@ impl AnalyticOp {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let recent = |r: &Recent| 64 + r.items.iter().map(|(_, v)| 32 + v.heap_bytes()).sum::<usize>();
         let bytes = |call: &Call| match &call.state {
-            State::Recent { keys, .. } => keys.iter().map(|(k, r)| k.len() + recent(r)).sum(),
+            State::Recent { keys, .. } => keys.bytes(),
             State::Held(history) => history.bytes(),
             State::Learned(detector) => detector.bytes(),
         };
@@ -172,7 +178,7 @@ impl AnalyticOp {
 
 impl Call {
     fn new(number: usize, plan: &Analytic) -> Call {
-        let recent = |keep| State::Recent { keys: FxHashMap::default(), changed: Vec::new(), keep };
+        let recent = |keep| State::Recent { keys: Keys::default(), keep };
         let kind = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(HELD);
         let limit = plan.limit.unwrap_or(1);
         let mut aggregate = None;
@@ -244,13 +250,9 @@ impl Call {
                 if self.matches {
                     history.push(&self.key, Held { meta: *meta, flag: false, values });
                 }
-                while history.front(&self.key).is_some_and(|held| now.saturating_sub(held.time()) >= limit) {
-                    history.pop_front(&self.key);
-                }
-                let mut acc = Acc::new(aggregate);
-                for held in history.get(&self.key).into_iter().flatten() {
-                    acc.add(aggregate, &held.values);
-                }
+                history.expire(&self.key, now.saturating_sub(limit));
+                let total = history.total(&self.key, std::slice::from_ref(aggregate), 0, now, limit);
+                let acc = total.and_then(|mut total| total.accs.pop()).unwrap_or_else(|| Acc::new(aggregate));
                 acc.finish(aggregate).or_else(|error| env.or_null(error, aggregate.span))
             }
             (State::Learned(detector), _) => {
@@ -260,79 +262,62 @@ impl Call {
                 };
                 Ok(detector.observe(&self.key, now, value, self.matches))
             }
-            (State::Recent { keys, changed, keep }, function) => {
+            (State::Recent { keys, keep }, function) => {
                 let value = self.values.pop().unwrap_or_default();
                 let default = std::mem::take(&mut self.default);
-                let recent = match keys.get_mut(self.key.as_slice()) {
-                    Some(recent) => recent,
-                    None if !self.matches => {
-                        return Ok(if let AnalyticFunction::IsFirst { .. } = function { Value::BigInt(0) } else { default });
-                    }
-                    None => keys.entry(self.key.as_slice().into()).or_default(),
+                let (slot, recent) = match keys.find(&self.key, self.matches) {
+                    Some(found) => found,
+                    None => return Ok(if let AnalyticFunction::IsFirst { .. } = function { Value::BigInt(0) } else { default }),
                 };
                 let young = |item: Option<&(i64, Value)>| match item {
                     Some((time, value)) if now.saturating_sub(*time) < limit => value.clone(),
                     _ => default.clone(),
                 };
                 let (result, entry) = match function {
-                    AnalyticFunction::Lag { .. } => {
-                        let back = recent.items.len().checked_sub(*keep).and_then(|i| recent.items.get(i));
-                        (young(back), (now, value))
-                    }
+                    AnalyticFunction::Lag { .. } => (young(recent.back(*keep)), (now, value)),
                     AnalyticFunction::IsFirst { interval } => {
                         let end = interval_end(now, *interval);
-                        let first = self.matches && recent.items.back().is_none_or(|(known, _)| *known != end);
+                        let first = self.matches && recent.newest().is_none_or(|(known, _)| *known != end);
                         if !first {
                             return Ok(Value::BigInt(0));
                         }
                         (Value::BigInt(1), (end, Value::Null))
                     }
                     _ if self.matches => (value.clone(), (now, value)),
-                    _ => return Ok(young(recent.items.back())),
+                    _ => return Ok(young(recent.newest())),
                 };
                 if self.matches {
-                    recent.items.push_back(entry);
-                    while recent.items.len() > *keep {
-                        recent.items.pop_front();
-                    }
-                    if !recent.dirty {
-                        recent.dirty = true;
-                        changed.push(self.key.as_slice().into());
-                    }
+                    keys.push(slot, entry, *keep);
                 }
                 Ok(result)
             }
         }
     }
 
-    fn forget(&mut self, watermark: i64) {
-        // an interval is over when its end is past, other rows when they reach the limit
-        let limit = match self.plan.function {
-            AnalyticFunction::IsFirst { .. } => 1,
+    /// How long a row matters: an interval is over when its end is past, other rows when they reach the limit.
+    fn limit(&self) -> i64 {
+        match self.plan.function {
+            AnalyticFunction::IsFirst { interval } => interval.saturating_add(1),
             _ => self.plan.limit.unwrap_or(i64::MAX),
-        };
-        let over = |time: i64| watermark.saturating_sub(time) >= limit;
+        }
+    }
+
+    fn forget(&mut self, watermark: i64) {
         match &mut self.state {
-            State::Recent { keys, changed, .. } => {
-                for (key, recent) in keys.iter_mut() {
-                    if recent.items.back().is_some_and(|(time, _)| over(*time)) {
-                        recent.items.clear();
-                        if !recent.dirty {
-                            recent.dirty = true;
-                            changed.push(key.clone());
-                        }
-                    }
-                }
+            State::Recent { keys, .. } => {
+                // of an interval its end is kept
+                let limit = match self.plan.function {
+                    AnalyticFunction::IsFirst { .. } => 1,
+                    _ => self.plan.limit.unwrap_or(i64::MAX),
+                };
+                keys.forget(|recent| recent.newest().is_none_or(|(time, _)| watermark.saturating_sub(*time) >= limit));
             }
             State::Learned(detector) => detector.forget(watermark),
             State::Held(history) => {
-                let stale = |key: &&[u8]| history.front(key).is_some_and(|held| over(held.time()));
-                let keys: Vec<Box<[u8]>> = history.keys().filter(stale).map(Box::from).collect();
-                for key in keys {
-                    while history.front(&key).is_some_and(|held| over(held.time())) {
-                        history.pop_front(&key);
-                    }
-                }
+                let until = watermark.saturating_sub(self.plan.limit.unwrap_or(i64::MAX));
+                let stale = |key: &&[u8]| history.front(key).is_some_and(|held| held.time() <= until);
+                let keys: Vec<Key> = history.keys().filter(stale).map(Key::from).collect();
+                keys.iter().for_each(|key| history.expire(key, until));
             }
         }
     }
@@ -341,29 +326,11 @@ impl Call {
         match &mut self.state {
             State::Held(history) => history.changes(writer),
             State::Learned(detector) => detector.changes(writer),
-            State::Recent { keys, changed, .. } => {
-                for key in changed.drain(..) {
-                    let Some(recent) = keys.get_mut(&key) else { continue };
-                    recent.dirty = false;
-                    let mut rest = vec![u8::try_from(number).unwrap_or(u8::MAX)];
-                    rest.extend_from_slice(&key);
-                    if recent.items.is_empty() {
-                        if recent.stored {
-                            writer.put(RECENT, &rest, None);
-                        }
-                        keys.remove(&key);
-                        continue;
-                    }
-                    recent.stored = true;
-                    let mut value = Vec::new();
-                    put_varint(&mut value, recent.items.len() as u64);
-                    for (time, item) in &recent.items {
-                        put_signed(&mut value, *time);
-                        put_value(&mut value, item);
-                    }
-                    writer.put(RECENT, &rest, Some(value));
-                }
-            }
+            State::Recent { keys, .. } => keys.changes(|pack, value| {
+                let mut rest = vec![u8::try_from(number).unwrap_or(u8::MAX)];
+                put_varint(&mut rest, u64::from(pack));
+                writer.put(RECENT, &rest, value);
+            }),
         }
     }
 }

@@ -38,6 +38,9 @@ pub(super) struct Detector {
     limit: i64,
     keys: FxHashMap<Box<[u8]>, Past>,
     changed: Vec<Box<[u8]>>,
+    /// Values held, of all keys, and bytes of the keys.
+    values: usize,
+    key_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,17 @@ impl Detector {
     pub(super) fn new(kind: u8, mode: Option<SpikeMode>, confidence: f64, history: usize, limit: i64) -> Detector {
         let method = mode.map_or(Method::ChangePoint, Method::Spike);
         let risk = (100.0 - confidence) / 100.0;
-        Detector { kind, method, risk, history: history.max(1), limit, keys: FxHashMap::default(), changed: Vec::new() }
+        Detector {
+            kind,
+            method,
+            risk,
+            history: history.max(1),
+            limit,
+            keys: FxHashMap::default(),
+            changed: Vec::new(),
+            values: 0,
+            key_bytes: 0,
+        }
     }
 
     /// The result for a value, which is then learned if it `matches`. A missing value (NULL) is neither judged nor learned.
@@ -61,8 +74,12 @@ impl Detector {
         let past = match self.keys.get_mut(key) {
             Some(past) => past,
             None if !matches => return result(false, Value::Float(SCORE_AT_FIRST)),
-            None => self.keys.entry(key.into()).or_default(),
+            None => {
+                self.key_bytes += key.len();
+                self.keys.entry(key.into()).or_default()
+            }
         };
+        let before = past.len();
         while past.front().is_some_and(|sample| time.saturating_sub(sample.time) >= self.limit) {
             past.pop_front();
         }
@@ -86,6 +103,7 @@ impl Detector {
                 past.pop_front();
             }
         }
+        self.values = (self.values + past.len()).saturating_sub(before);
         if !past.dirty {
             past.dirty = true;
             self.changed.push(key.into());
@@ -95,7 +113,7 @@ impl Detector {
 
     /// Values held, of all keys.
     pub(super) fn len(&self) -> usize {
-        self.keys.values().map(Past::len).sum()
+        self.values
     }
 
     /// Lets go of what is too old at this watermark.
@@ -105,6 +123,7 @@ impl Detector {
             while past.front().is_some_and(|sample| watermark.saturating_sub(sample.time) >= self.limit) {
                 past.pop_front();
             }
+            self.values = self.values.saturating_sub(before - past.len());
             if past.len() < before && !past.dirty {
                 past.dirty = true;
                 self.changed.push(key.clone());
@@ -119,6 +138,7 @@ impl Detector {
             put_bytes(&mut rest, &key);
             past.changes(self.kind, &rest, writer);
             if past.len() == 0 {
+                self.key_bytes = self.key_bytes.saturating_sub(key.len());
                 self.keys.remove(&key);
             }
         }
@@ -132,11 +152,13 @@ impl Detector {
     /// All stored rows are in.
     pub(super) fn loaded(&mut self) {
         self.keys.values_mut().for_each(|past| past.settle(self.history));
+        self.values = self.keys.values().map(Past::len).sum();
+        self.key_bytes = self.keys.keys().map(|key| key.len()).sum();
     }
 
     /// About how many bytes are held.
     pub(super) fn bytes(&self) -> usize {
-        self.keys.iter().map(|(key, past)| key.len() + past.bytes()).sum()
+        self.keys.len() * size_of::<Past>() + self.values * past::SAMPLE_BYTES + self.key_bytes
     }
 }
 

@@ -4,6 +4,7 @@
 //! state keep the offset of their record and count from 0 in it; rows of a part with state have the newest offset read
 //! when they came out and count on from commit to commit. Not here: the operators.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::env::{Env, Origin};
 use super::feed::Feed;
+use super::key::Key;
 use super::op::{Op, Step};
 use super::state::{Loaded, put_meta, read_meta};
 use super::{Counts, Emitted, EngineError, ExecutorOptions, Functions, StateChange};
@@ -33,13 +35,21 @@ pub struct Executor {
     columns: Arc<[Column]>,
     feeds: Vec<Feed>,
     /// One operator tree per substream; without `TIMESTAMP BY … OVER` one under the empty key.
-    lanes: FxHashMap<Box<[u8]>, Lane>,
+    lanes: FxHashMap<Key, Lane>,
+    /// Substreams that have rows to work off, that changed since the last take, and when something of each is due.
+    touched: Vec<Key>,
+    unsaved: Vec<Key>,
+    due: BTreeSet<(i64, Key)>,
+    /// What all lanes hold: bytes, and rows that wait.
+    held: Held,
     substreams: bool,
     /// An operator keeps state.
     stateful: bool,
     /// A function that is called keeps state.
     remembers: bool,
     reads_rows: bool,
+    /// How many operators lie on top of each other.
+    depth: i64,
     ids: Ids,
     out: Batch,
     /// Latest arrival or tick.
@@ -56,7 +66,18 @@ struct Lane {
     touched: bool,
     unsaved: bool,
     deadline: Option<i64>,
+    held: Held,
 }
+
+/// What is held, as of the last step or take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    bytes: usize,
+    waiting: u64,
+}
+
+/// What a substream costs beside what its operators hold: the operators themselves, roughly.
+const LANE_BYTES: usize = 1024;
 
 /// Where the ids of emitted rows come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,8 +136,9 @@ impl Executor {
         let mut lanes = FxHashMap::default();
         // built even if substreams come later: what cannot be run is said at once
         let lane = Lane::new(&root, &options, feeds.len())?;
+        let depth = lane.op.depth();
         if !substreams {
-            lanes.insert(Box::default(), lane);
+            lanes.insert(ONLY, lane);
         }
         let out = Batch::new(root.width());
         if let Some(functions) = &mut functions {
@@ -129,10 +151,15 @@ impl Executor {
             columns,
             feeds,
             lanes,
+            touched: Vec::new(),
+            unsaved: Vec::new(),
+            due: BTreeSet::new(),
+            held: Held::default(),
             substreams,
             stateful,
             remembers,
             reads_rows,
+            depth,
             ids,
             out,
             now: Timestamp::MIN.ticks(),
@@ -185,8 +212,9 @@ impl Executor {
                 if feed.read(&mut self.env, event, offset, time, &mut alone)
                     && feed.substream(&mut self.env, event, &mut alone, &mut key)
                     && let Some(lane) = lane_of(&mut self.lanes, &key, &self.root, &self.env.options, feeds)
+                    && lane.take(i, &mut alone)
                 {
-                    lane.take(i, &mut alone);
+                    self.touched.push(key.as_slice().into());
                 }
             }
             newest = newest.max(now);
@@ -243,7 +271,8 @@ impl Executor {
     pub fn finish(&mut self) {
         self.now = i64::MAX;
         self.rows_watermark = i64::MAX;
-        self.lanes.values_mut().for_each(|lane| lane.touched = true);
+        let quiet = self.lanes.iter_mut().filter_map(|(key, lane)| (!std::mem::replace(&mut lane.touched, true)).then(|| key.clone()));
+        self.touched.extend(quiet);
         self.run(Origin::default(), None);
     }
 
@@ -254,7 +283,11 @@ impl Executor {
         }
         let timed = self.feeds.iter().any(|feed| feed.scan.timestamp_by.is_some());
         let delay = if timed { self.env.options.policies.late_tolerance? } else { 0 };
-        let due = self.lanes.values().filter_map(|lane| lane.deadline.map(|d| d.saturating_add(lane.op.depth()))).min()?;
+        // substreams are alike, so the first deadline is the first due
+        let due = match self.substreams {
+            true => self.due.first().map(|(deadline, _)| deadline.saturating_add(self.depth)),
+            false => self.lanes.values().filter_map(|lane| lane.deadline.map(|d| d.saturating_add(self.depth))).min(),
+        }?;
         let at = due.saturating_add(delay).max(self.now.saturating_add(1));
         Some(Timestamp::saturating_from_ticks(at))
     }
@@ -265,15 +298,20 @@ impl Executor {
         }
         let floor = self.floor();
         let mut watermark = i64::MAX;
-        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
         if self.substreams {
             // a quiet substream is looked at only when something of it is due
-            let due = |lane: &Lane| lane.touched || lane.deadline.is_some_and(|d| d < floor);
-            keys = self.lanes.iter().filter(|(_, lane)| due(lane)).map(|(key, _)| key.clone()).collect();
+            keys = std::mem::take(&mut self.touched);
+            while self.due.first().is_some_and(|(deadline, _)| *deadline < floor)
+                && let Some((_, key)) = self.due.pop_first()
+            {
+                keys.push(key);
+            }
             keys.sort_unstable();
+            keys.dedup();
             watermark = floor;
         } else {
-            keys.push(Box::default());
+            keys.push(ONLY);
         }
         for key in keys {
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
@@ -291,8 +329,15 @@ impl Executor {
                 self.env.counts.evaluated += flow.batch.len() as u64;
             }
             lane.touched = false;
-            lane.unsaved = true;
-            lane.deadline = lane.op.deadline();
+            if !std::mem::replace(&mut lane.unsaved, true) {
+                self.unsaved.push(key.clone());
+            }
+            if self.substreams {
+                lane.schedule(&key, &mut self.due, floor);
+            } else {
+                lane.deadline = lane.op.deadline();
+            }
+            lane.weigh(&mut self.held, self.substreams);
             watermark = watermark.min(flow.watermark);
             debug_assert!(flow.batch.is_empty() || flow.batch.width() == width);
             self.emit(&origin, flow.batch);
@@ -348,7 +393,7 @@ impl Executor {
 
     /// Rows read that wait for earlier ones.
     pub fn waiting(&self) -> u64 {
-        self.lanes.values().map(|lane| lane.op.waiting() as u64).sum()
+        self.held.waiting
     }
 
     /// Whether a commit is due at once: rows came out, a row failed, or the executor stopped.
@@ -383,17 +428,26 @@ impl Executor {
     fn changes(&mut self, state: &mut Vec<StateChange>) {
         let floor = self.floor();
         let substreams = self.substreams;
-        self.lanes.retain(|key, lane| {
-            if !std::mem::take(&mut lane.unsaved) {
-                return true;
-            }
-            let idle = substreams && lane.op.is_idle(floor);
-            lane.op.changes(key, state);
+        let mut keys = std::mem::take(&mut self.unsaved);
+        keys.sort_unstable();
+        for key in keys {
+            let Some(lane) = self.lanes.get_mut(&*key) else { continue };
+            lane.unsaved = false;
+            let idle = substreams && !lane.touched && lane.op.is_idle(floor);
+            lane.op.changes(&key, state);
             if idle {
-                lane.op.retire(key, state);
+                lane.op.retire(&key, state);
             }
-            !idle
-        });
+            lane.weigh(&mut self.held, substreams);
+            if idle {
+                if let Some(deadline) = lane.deadline {
+                    self.due.remove(&(deadline, key.clone()));
+                }
+                self.held.bytes = self.held.bytes.saturating_sub(lane.held.bytes);
+                self.held.waiting = self.held.waiting.saturating_sub(lane.held.waiting);
+                self.lanes.remove(&*key);
+            }
+        }
         if let Ids::Running { offset, next, changed } = &mut self.ids
             && std::mem::take(changed)
         {
@@ -436,18 +490,24 @@ impl Executor {
                 lane.op.load(op, &loaded).map_err(damaged)?;
             }
         }
-        for lane in self.lanes.values_mut() {
+        for (key, lane) in &mut self.lanes {
             lane.op.loaded();
-            lane.deadline = lane.op.deadline();
+            if self.substreams {
+                lane.schedule(key, &mut self.due, i64::MIN);
+            } else {
+                lane.deadline = lane.op.deadline();
+            }
             lane.touched = false;
+            lane.weigh(&mut self.held, self.substreams);
         }
         Ok(())
     }
 
-    /// About how many bytes of state are held.
+    /// About how many bytes of state are held, as of the last push, tick or take; costs nothing. What rows add to a group
+    /// that grows with them (`Collect`, percentiles) is in it from the next take on.
     pub fn state_bytes(&self) -> usize {
         let functions = self.env.functions.as_ref().map_or(0, |functions| functions.state_bytes());
-        self.lanes.iter().map(|(key, lane)| key.len() + lane.op.bytes()).sum::<usize>() + functions
+        self.held.bytes + functions
     }
 }
 
@@ -460,24 +520,51 @@ impl fmt::Debug for Executor {
 impl Lane {
     fn new(root: &Node, options: &ExecutorOptions, feeds: usize) -> Result<Lane, EngineError> {
         let op = Op::build(root, options, &mut 0)?;
-        Ok(Lane { op, inbox: vec![Batch::default(); feeds], touched: false, unsaved: false, deadline: None })
+        let (inbox, held) = (vec![Batch::default(); feeds], Held::default());
+        Ok(Lane { op, inbox, touched: false, unsaved: false, deadline: None, held })
     }
 
-    /// Moves the rows of `from` to one of the inboxes.
-    fn take(&mut self, feed: usize, from: &mut Batch) {
-        self.touched = true;
+    /// Notes when this substream has to be looked at next: when something of it is due, else when it can be forgotten.
+    fn schedule(&mut self, key: &Key, due: &mut BTreeSet<(i64, Key)>, floor: i64) {
+        let deadline = self.op.deadline().or_else(|| self.op.newest().map(|newest| newest.max(floor)));
+        if self.deadline != deadline {
+            if let Some(old) = self.deadline {
+                due.remove(&(old, key.clone()));
+            }
+            self.deadline = deadline;
+        }
+        if let Some(deadline) = deadline {
+            due.insert((deadline, key.clone()));
+        }
+    }
+
+    /// Brings the sum over all lanes up to date with this one.
+    fn weigh(&mut self, sum: &mut Held, substream: bool) {
+        let now = Held { bytes: self.op.bytes() + if substream { LANE_BYTES } else { 0 }, waiting: self.op.waiting() as u64 };
+        sum.bytes = (sum.bytes + now.bytes).saturating_sub(self.held.bytes);
+        sum.waiting = (sum.waiting + now.waiting).saturating_sub(self.held.waiting);
+        self.held = now;
+    }
+
+    /// Moves the rows of `from` to one of the inboxes; answers whether they are the first there.
+    fn take(&mut self, feed: usize, from: &mut Batch) -> bool {
+        let first = !std::mem::replace(&mut self.touched, true);
         if let Some(inbox) = self.inbox.get_mut(feed) {
             if inbox.width() != from.width() {
                 *inbox = Batch::new(from.width());
             }
             inbox.append(from);
         }
+        first
     }
 }
 
+/// Without substreams there is one lane.
+const ONLY: Key = Key::EMPTY;
+
 /// The tree of a substream; built when its first row comes.
 fn lane_of<'l>(
-    lanes: &'l mut FxHashMap<Box<[u8]>, Lane>,
+    lanes: &'l mut FxHashMap<Key, Lane>,
     key: &[u8],
     root: &Node,
     options: &ExecutorOptions,

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
-
-use super::group::{Group, Prepared, Sink};
+use super::accumulate::Acc;
+use super::group::{Prepared, Sink};
+use super::pane::Pane;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
-use crate::value::codec::{Damaged, Reader, put_signed};
+use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
 
 const GROUP: u8 = 0;
 const DONE: u8 = 1;
@@ -30,21 +30,22 @@ pub(super) struct Fixed {
     /// Windows that end at or before this are out.
     done: i64,
     done_changed: bool,
-    dirty: Vec<(i64, Box<[u8]>)>,
-    gone: Vec<(i64, Box<[u8]>)>,
+    /// Panes changed since the last commit; few.
+    dirty: Vec<i64>,
+    /// State rows to remove: pane and number.
+    gone: Vec<(i64, u32)>,
+    aggregates: usize,
 }
 
-type Pane = FxHashMap<Box<[u8]>, Group>;
-
 impl Fixed {
-    pub(super) fn new(size: i64, hop: i64, offset: i64, growing: bool) -> Fixed {
+    pub(super) fn new(size: i64, hop: i64, offset: i64, growing: bool, aggregates: usize) -> Fixed {
         let (size, hop) = (size.max(1), hop.max(1));
         let mut pane = gcd(size, hop);
         if growing && pane % GROWING_PANES == 0 {
             pane /= GROWING_PANES;
         }
         let (panes, dirty, gone) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Fixed { size, hop, offset: offset % hop, pane, panes, done: i64::MIN, done_changed: false, dirty, gone }
+        Fixed { size, hop, offset: offset % hop, pane, panes, done: i64::MIN, done_changed: false, dirty, gone, aggregates }
     }
 
     /// The first end of a grid that is not before `t`.
@@ -59,15 +60,16 @@ impl Fixed {
         if self.first_start(meta).is_none() {
             return;
         }
-        let groups = self.panes.entry(pane).or_default();
-        let group = match groups.get_mut(row.key.as_slice()) {
-            Some(group) => group,
-            None => groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys)),
-        };
-        group.add(aggregates, meta, &row.args);
-        if !group.dirty {
-            group.dirty = true;
-            self.dirty.push((pane, row.key.as_slice().into()));
+        if !self.panes.contains_key(&pane) {
+            // keys are much the same from pane to pane
+            let fresh = self.panes.last_key_value().map_or_else(Pane::default, |(_, last)| Pane::like(last, self.aggregates));
+            self.panes.insert(pane, fresh);
+        }
+        if let Some(groups) = self.panes.get_mut(&pane) {
+            groups.add(aggregates, meta, row);
+        }
+        if self.dirty.last() != Some(&pane) && !self.dirty.contains(&pane) {
+            self.dirty.push(pane);
         }
     }
 
@@ -87,15 +89,15 @@ impl Fixed {
         (start < pane).then_some(start)
     }
 
-    /// The group that a row will enter, if it has begun.
-    pub(super) fn group_mut(&mut self, meta: &RowMeta, row: &Prepared) -> Option<&mut Group> {
+    /// An accumulator of the group that a row will enter, if it has begun.
+    pub(super) fn acc_mut(&mut self, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&mut Acc> {
         let pane = self.grid(meta.time.ticks(), self.pane);
-        self.panes.get_mut(&pane)?.get_mut(row.key.as_slice())
+        self.panes.get_mut(&pane)?.acc_mut(&row.key, place, self.aggregates)
     }
 
-    /// All groups, those of earlier panes first.
-    pub(super) fn groups(&self) -> impl Iterator<Item = (&[u8], &Group)> {
-        self.panes.values().flatten().map(|(key, group)| (key.as_ref(), group))
+    /// An accumulator of all groups, those of earlier panes first.
+    pub(super) fn accs(&self, place: usize) -> impl Iterator<Item = (&[u8], &Acc)> {
+        self.panes.values().flat_map(move |pane| pane.accs(place, self.aggregates))
     }
 
     /// The end of the next window that holds a row.
@@ -110,17 +112,13 @@ impl Fixed {
         let from = end.saturating_sub(self.size);
         let mut inside = self.panes.range(from + 1..=end);
         match (inside.next(), inside.next()) {
-            (Some((_, only)), None) => sink.groups(end, only.iter().map(|(k, g)| (k.as_ref(), g)).collect()),
-            _ => {
-                let mut merged: FxHashMap<&[u8], Group> = FxHashMap::default();
-                for (key, group) in self.panes.range(from + 1..=end).flat_map(|(_, pane)| pane) {
-                    match merged.get_mut(key.as_ref()) {
-                        Some(whole) => whole.merge(sink.aggregates, group),
-                        None => drop(merged.insert(key, group.clone())),
-                    }
-                }
-                sink.groups(end, merged.iter().map(|(k, g)| (*k, g)).collect());
+            (Some((_, only)), None) => only.results(end, sink),
+            (Some((_, first)), Some((_, second))) => {
+                let mut whole = Pane::like(second, self.aggregates);
+                [first, second].into_iter().chain(inside.map(|(_, pane)| pane)).for_each(|pane| whole.merge(sink.aggregates, pane));
+                whole.results(end, sink);
             }
+            _ => {}
         }
         self.done = end;
         self.done_changed = self.hop != self.size;
@@ -129,25 +127,23 @@ impl Fixed {
             && *entry.key() <= still_needed_after
         {
             let (pane, groups) = entry.remove_entry();
-            self.gone.extend(groups.into_iter().filter(|(_, g)| g.stored).map(|(key, _)| (pane, key)));
+            self.gone.extend(groups.stored().map(|number| (pane, number)));
         }
     }
 
     pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
-        let rest = |pane: i64, key: &[u8]| {
+        let rest = |pane: i64, number: u32| {
             let mut rest = vec![window];
             put_signed(&mut rest, pane);
-            rest.extend_from_slice(key);
+            put_varint(&mut rest, u64::from(number));
             rest
         };
-        for (pane, key) in self.gone.drain(..) {
-            writer.put(GROUP, &rest(pane, &key), None);
+        for (pane, number) in self.gone.drain(..) {
+            writer.put(GROUP, &rest(pane, number), None);
         }
-        for (pane, key) in self.dirty.drain(..) {
-            if let Some(group) = self.panes.get_mut(&pane).and_then(|p| p.get_mut(&key)) {
-                group.dirty = false;
-                group.stored = true;
-                writer.put(GROUP, &rest(pane, &key), Some(group.write()));
+        for pane in self.dirty.drain(..) {
+            if let Some(groups) = self.panes.get_mut(&pane) {
+                groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value));
             }
         }
         if std::mem::take(&mut self.done_changed) {
@@ -165,11 +161,8 @@ impl Fixed {
         }
         let mut reader = Reader::new(rest);
         let pane = reader.signed()?;
-        let mut length = Vec::new();
-        put_signed(&mut length, pane);
-        let key = rest.get(length.len()..).unwrap_or_default();
-        self.panes.entry(pane).or_default().insert(key.into(), Group::read(aggregates, loaded.value)?);
-        Ok(())
+        let number = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
+        self.panes.entry(pane).or_default().load(aggregates, number, loaded.value)
     }
 
     pub(super) fn retire(&mut self, window: u8, writer: &mut Writer<'_>) {
@@ -179,7 +172,7 @@ impl Fixed {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.panes.values().flatten().map(|(k, g)| k.len() + g.bytes()).sum()
+        self.panes.values().map(Pane::bytes).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {

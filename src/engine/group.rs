@@ -97,12 +97,14 @@ pub(super) struct Group {
     /// Changed since the last commit; has a state row.
     pub dirty: bool,
     pub stored: bool,
+    /// Its bytes as its owner last counted them.
+    pub weight: usize,
 }
 
 impl Group {
     pub(super) fn new(aggregates: &[Aggregate], meta: RowMeta, keys: &[Value]) -> Group {
         let accs = aggregates.iter().map(Acc::new).collect();
-        Group { first: meta, newest: meta, keys: keys.into(), accs, dirty: false, stored: false }
+        Group { first: meta, newest: meta, keys: keys.into(), accs, dirty: false, stored: false, weight: 0 }
     }
 
     pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, args: &[Value]) {
@@ -112,14 +114,6 @@ impl Group {
             let n = arity(aggregate);
             acc.add(aggregate, args.get(at..at + n).unwrap_or_default());
             at += n;
-        }
-    }
-
-    /// Adds a later part of the same group.
-    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Group) {
-        self.newest = newer(self.newest, &later.newest);
-        for ((acc, more), aggregate) in self.accs.iter_mut().zip(&later.accs).zip(aggregates) {
-            acc.merge(aggregate, more);
         }
     }
 
@@ -138,16 +132,18 @@ impl Group {
         let newest = read_meta(&mut reader)?;
         let keys = read_values(&mut reader)?.into();
         let accs = aggregates.iter().map(|a| Acc::read(a, &mut reader)).collect::<Result<_, _>>()?;
-        Ok(Group { first, newest, keys, accs, dirty: false, stored: true })
+        Ok(Group { first, newest, keys, accs, dirty: false, stored: true, weight: 0 })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Group>() + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>() + self.accs.iter().map(Acc::bytes).sum::<usize>()
+        size_of::<Group>()
+            + self.keys.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>()
+            + self.accs.iter().map(|acc| size_of::<Acc>() + acc.heap_bytes()).sum::<usize>()
     }
 }
 
 /// The newer of two rows by offset, with the later arrival.
-fn newer(a: RowMeta, b: &RowMeta) -> RowMeta {
+pub(super) fn newer(a: RowMeta, b: &RowMeta) -> RowMeta {
     let mut newest = if b.offset >= a.offset { *b } else { a };
     newest.arrival = a.arrival.max(b.arrival);
     newest
@@ -163,6 +159,8 @@ pub(super) struct Sink<'a> {
     /// The window's number.
     pub number: usize,
     pub users: &'a mut Users,
+    /// Room for a row.
+    pub row: Vec<Value>,
 }
 
 impl Sink<'_> {
@@ -175,15 +173,21 @@ impl Sink<'_> {
     }
 
     pub(super) fn group(&mut self, end: i64, group: &Group) {
+        self.result(end, &group.newest, &group.keys, &group.accs);
+    }
+
+    /// Writes one result row.
+    pub(super) fn result(&mut self, end: i64, newest: &RowMeta, keys: &[Value], accs: &[Acc]) {
         if self.env.stopped.is_some() {
             return;
         }
-        let meta = RowMeta { time: Timestamp::saturating_from_ticks(end), ordinal: 0, ..group.newest };
-        let mut row = Vec::with_capacity(group.keys.len() + group.accs.len() + 1);
-        row.extend_from_slice(&group.keys);
-        for (place, (acc, aggregate)) in group.accs.iter().zip(self.aggregates).enumerate() {
+        let meta = RowMeta { time: Timestamp::saturating_from_ticks(end), ordinal: 0, ..*newest };
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        row.extend_from_slice(keys);
+        for (place, (acc, aggregate)) in accs.iter().zip(self.aggregates).enumerate() {
             let value = match acc {
-                Acc::User(shares) => self.users.value(self.env, self.number, place, end, group, shares),
+                Acc::User(shares) => self.users.value(self.env, self.number, place, end, keys, shares),
                 acc => acc.finish(aggregate).or_else(|error| self.env.or_null(error, aggregate.span)),
             };
             match value {
@@ -195,7 +199,8 @@ impl Sink<'_> {
             }
         }
         row.push(self.window.clone().map_or(Value::Null, Value::Text));
-        self.out.push(meta, row);
+        self.out.push(meta, row.drain(..));
+        self.row = row;
     }
 }
 

@@ -8,8 +8,12 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use super::accumulate::Acc;
+use super::key::Key;
+use super::running::Running;
 use super::state::{Loaded, Writer, put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
+use crate::query::plan::Aggregate;
 use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
 
@@ -40,9 +44,10 @@ pub(super) struct History {
     kind: u8,
     /// Ticks of one bucket.
     bucket: i64,
-    shelves: FxHashMap<Box<[u8]>, Shelf>,
-    changed: Vec<Box<[u8]>>,
+    shelves: FxHashMap<Key, Shelf>,
+    changed: Vec<Key>,
     rows: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -51,12 +56,42 @@ struct Shelf {
     /// Buckets changed since the last commit, and buckets that have a state row; both short.
     dirty: Vec<i64>,
     stored: Vec<i64>,
+    /// Once aggregates of the rows were asked for.
+    running: Option<Box<Running>>,
+    aggregates: usize,
 }
+
+impl Shelf {
+    fn touch(&mut self, bucket: i64, key: &[u8], changed: &mut Vec<Key>) {
+        if self.dirty.is_empty() {
+            changed.push(key.into());
+        }
+        if self.dirty.last() != Some(&bucket) && !self.dirty.contains(&bucket) {
+            self.dirty.push(bucket);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Held> {
+        let held = self.rows.pop_front()?;
+        if let Some(running) = &mut self.running {
+            running.pop_front(self.aggregates);
+        }
+        Some(held)
+    }
+
+    /// What a row costs here: itself, and its part in running aggregates.
+    fn bytes_of(&self, held: &Held) -> usize {
+        held_bytes(held) + self.aggregates * size_of::<Acc>()
+    }
+}
+
+/// What a key costs beside its rows.
+const SHELF_BYTES: usize = size_of::<Key>() + size_of::<Shelf>() + 64;
 
 impl History {
     /// `span`: about how many ticks a row is held.
     pub(super) fn new(kind: u8, span: i64) -> History {
-        History { kind, bucket: (span / BUCKETS).max(1), shelves: FxHashMap::default(), changed: Vec::new(), rows: 0 }
+        History { kind, bucket: (span / BUCKETS).max(1), shelves: FxHashMap::default(), changed: Vec::new(), rows: 0, bytes: 0 }
     }
 
     /// Number of rows held.
@@ -69,20 +104,31 @@ impl History {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.shelves.iter().filter(|(_, s)| !s.rows.is_empty()).map(|(k, _)| k.as_ref())
+        self.shelves.iter().filter(|(_, s)| !s.rows.is_empty()).map(|(k, _)| &**k)
     }
 
     pub(super) fn push(&mut self, key: &[u8], held: Held) {
         let bucket = held.time().div_euclid(self.bucket);
         self.rows += 1;
-        self.touch(key, bucket);
-        if let Some(shelf) = self.shelves.get_mut(key) {
-            let mut at = shelf.rows.len();
-            while at > 0 && shelf.rows.get(at - 1).is_some_and(|before| before.place() > held.place()) {
-                at -= 1;
-            }
-            shelf.rows.insert(at, held);
+        if !self.shelves.contains_key(key) {
+            let key = Key::from(key);
+            self.bytes += SHELF_BYTES + key.heap_bytes();
+            self.shelves.insert(key, Shelf::default());
         }
+        let Some(shelf) = self.shelves.get_mut(key) else { return };
+        shelf.touch(bucket, key, &mut self.changed);
+        self.bytes += shelf.bytes_of(&held);
+        let last = shelf.rows.len();
+        let mut at = last;
+        while at > 0 && shelf.rows.get(at - 1).is_some_and(|before| before.place() > held.place()) {
+            at -= 1;
+        }
+        if at < last
+            && let Some(running) = &mut shelf.running
+        {
+            running.disturb();
+        }
+        shelf.rows.insert(at, held);
     }
 
     /// The oldest row of a key.
@@ -91,39 +137,50 @@ impl History {
     }
 
     pub(super) fn pop_front(&mut self, key: &[u8]) -> Option<Held> {
-        let held = self.shelves.get_mut(key)?.rows.pop_front()?;
+        let shelf = self.shelves.get_mut(key)?;
+        let held = shelf.pop_front()?;
+        shelf.touch(held.time().div_euclid(self.bucket), key, &mut self.changed);
         self.rows -= 1;
-        self.touch(key, held.time().div_euclid(self.bucket));
+        self.bytes = self.bytes.saturating_sub(shelf.bytes_of(&held));
         Some(held)
+    }
+
+    /// Lets go of a key's rows up to a moment.
+    pub(super) fn expire(&mut self, key: &[u8], until: i64) {
+        let Some(shelf) = self.shelves.get_mut(key) else { return };
+        while shelf.rows.front().is_some_and(|held| held.time() <= until)
+            && let Some(held) = shelf.pop_front()
+        {
+            shelf.touch(held.time().div_euclid(self.bucket), key, &mut self.changed);
+            self.rows -= 1;
+            self.bytes = self.bytes.saturating_sub(shelf.bytes_of(&held));
+        }
+    }
+
+    /// Aggregates of all rows of a key, as of `now`; `None` when there are none. See [`Running::total`].
+    pub(super) fn total(&mut self, key: &[u8], aggregates: &[Aggregate], skip: usize, now: i64, span: i64) -> Option<Total<'_>> {
+        let shelf = self.shelves.get_mut(key)?;
+        if shelf.running.is_none() {
+            shelf.aggregates = aggregates.len();
+            self.bytes += shelf.rows.len() * aggregates.len() * size_of::<Acc>();
+        }
+        let (accs, newest) = shelf.running.get_or_insert_default().total(aggregates, &shelf.rows, skip, now, span);
+        Some(Total { first: shelf.rows.front()?, newest: newest?, accs })
     }
 
     /// Sets the flag of the `i`-th row of a key.
     pub(super) fn set_flag(&mut self, key: &[u8], i: usize) {
-        let Some(held) = self.shelves.get_mut(key).and_then(|s| s.rows.get_mut(i)) else { return };
-        if !held.flag {
-            held.flag = true;
-            let bucket = held.time().div_euclid(self.bucket);
-            self.touch(key, bucket);
-        }
-    }
-
-    fn touch(&mut self, key: &[u8], bucket: i64) {
-        let shelf = match self.shelves.get_mut(key) {
-            Some(shelf) => shelf,
-            None => self.shelves.entry(key.into()).or_default(),
-        };
-        if shelf.dirty.is_empty() {
-            self.changed.push(key.into());
-        }
-        if shelf.dirty.last() != Some(&bucket) && !shelf.dirty.contains(&bucket) {
-            shelf.dirty.push(bucket);
-        }
+        let Some(shelf) = self.shelves.get_mut(key) else { return };
+        let Some(held) = shelf.rows.get_mut(i).filter(|held| !held.flag) else { return };
+        held.flag = true;
+        let bucket = held.time().div_euclid(self.bucket);
+        shelf.touch(bucket, key, &mut self.changed);
     }
 
     /// Writes the buckets that changed since the last call.
     pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
         for key in std::mem::take(&mut self.changed) {
-            let Some(shelf) = self.shelves.get_mut(&key) else { continue };
+            let Some(shelf) = self.shelves.get_mut(&*key) else { continue };
             for bucket in std::mem::take(&mut shelf.dirty) {
                 let from = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
                 let to = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) <= bucket);
@@ -151,7 +208,8 @@ impl History {
                 writer.put(self.kind, &rest, Some(value));
             }
             if shelf.rows.is_empty() && shelf.stored.is_empty() {
-                self.shelves.remove(&key);
+                self.shelves.remove(&*key);
+                self.bytes = self.bytes.saturating_sub(SHELF_BYTES + key.heap_bytes());
             }
         }
     }
@@ -159,10 +217,13 @@ impl History {
     /// Takes a stored bucket back.
     pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         let mut reader = Reader::new(loaded.rest);
-        let key: Box<[u8]> = reader.bytes()?.into();
+        let key = Key::from(reader.bytes()?);
         let bucket = reader.signed()?;
         let mut reader = Reader::new(loaded.value);
         let n = reader.length()?;
+        if !self.shelves.contains_key(&*key) {
+            self.bytes += SHELF_BYTES + key.heap_bytes();
+        }
         let shelf = self.shelves.entry(key).or_default();
         shelf.stored.push(bucket);
         let mut rows = Vec::with_capacity(n);
@@ -172,6 +233,7 @@ impl History {
             rows.push(Held { meta, flag, values: read_values(&mut reader)?.into() });
         }
         self.rows += rows.len();
+        self.bytes += rows.iter().map(held_bytes).sum::<usize>();
         // buckets come in any order, but each is sorted and they do not overlap
         let at = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
         let behind = shelf.rows.split_off(at);
@@ -182,8 +244,16 @@ impl History {
 
     /// About how many bytes are held.
     pub(super) fn bytes(&self) -> usize {
-        self.shelves.iter().map(|(k, s)| k.len() + 64 + s.rows.iter().map(held_bytes).sum::<usize>()).sum()
+        self.bytes
     }
+}
+
+/// Aggregates of the rows of a key.
+pub(super) struct Total<'a> {
+    pub first: &'a Held,
+    /// Newest arrival and offset that contributed.
+    pub newest: RowMeta,
+    pub accs: Vec<Acc>,
 }
 
 fn held_bytes(held: &Held) -> usize {

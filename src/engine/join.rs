@@ -5,12 +5,12 @@
 //! over both sides, so the result does not depend on how they came; a row is held just as long as a match can come. Not
 //! here: reference tables.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use super::env::Env;
 use super::eval::{EvalError, Row};
 use super::history::{Held, History};
-use super::key::put_key;
+use super::key::{Key, put_key};
 use super::op::{Flow, Op, Step};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
@@ -39,8 +39,8 @@ pub(super) struct JoinOp {
     widths: [usize; 2],
     waiting: [History; 2],
     held: [History; 2],
-    /// Held rows in the order in which they go: time and key.
-    agenda: [BTreeSet<(i64, Box<[u8]>)>; 2],
+    /// Held rows in the order in which they go, which is the one in which they came: time and key.
+    agenda: [VecDeque<(i64, Key)>; 2],
 }
 
 impl JoinOp {
@@ -69,7 +69,7 @@ impl JoinOp {
             widths,
             waiting: WAITING.map(|kind| History::new(kind, span)),
             held: HELD.map(|kind| History::new(kind, span)),
-            agenda: [BTreeSet::new(), BTreeSet::new()],
+            agenda: [VecDeque::new(), VecDeque::new()],
         }
     }
 
@@ -181,7 +181,7 @@ impl JoinOp {
         let time = held.time();
         self.side(side, |s| {
             s.held.push(key, held);
-            s.agenda.insert((time, key.into()));
+            s.agenda.push_back((time, key.into()));
         });
     }
 
@@ -191,13 +191,13 @@ impl JoinOp {
         let limit = Timestamp::saturating_from_ticks(limit);
         let ended = limit == Timestamp::MAX;
         let mut unmatched: Vec<Held> = Vec::new();
-        while let Some((time, key)) = self.agenda[LEFT].first() {
+        while let Some((time, key)) = self.agenda[LEFT].front() {
             let time = Timestamp::saturating_from_ticks(*time);
             if !ended && datediff(self.bound.unit, time, limit) <= self.bound.high {
                 break;
             }
             let key = key.clone();
-            self.agenda[LEFT].pop_first();
+            self.agenda[LEFT].pop_front();
             while self.held[LEFT].front(&key).is_some_and(|held| held.meta.time <= time) {
                 unmatched.extend(self.held[LEFT].pop_front(&key).filter(|held| self.left_outer && !held.flag));
             }
@@ -207,17 +207,17 @@ impl JoinOp {
             let time = self.unmatched_time(held.meta.time);
             out.push(RowMeta { time, ..held.meta }, held.values);
         }
-        while let Some((time, key)) = self.agenda[RIGHT].first() {
+        while let Some((time, key)) = self.agenda[RIGHT].front() {
             let time = Timestamp::saturating_from_ticks(*time);
             if !ended && datediff(self.bound.unit, limit, time) >= self.bound.low {
                 break;
             }
             let key = key.clone();
-            self.agenda[RIGHT].pop_first();
-            while self.held[RIGHT].front(&key).is_some_and(|held| held.meta.time <= time) {
-                self.held[RIGHT].pop_front(&key);
-            }
+            self.agenda[RIGHT].pop_front();
+            self.held[RIGHT].expire(&key, time.ticks());
         }
+        // room for a rush is given back after it
+        self.agenda.iter_mut().filter(|agenda| agenda.is_empty()).for_each(|agenda| *agenda = VecDeque::new());
     }
 
     /// The latest moment at which a match could have come, in whole units.
@@ -230,7 +230,7 @@ impl JoinOp {
 
     /// Unmatched rows may still come out with the time of the oldest left row.
     pub(super) fn out_watermark(&self, watermark: i64) -> i64 {
-        match self.agenda[LEFT].first() {
+        match self.agenda[LEFT].front() {
             Some((time, _)) if self.left_outer => {
                 let oldest = self.unmatched_time(Timestamp::saturating_from_ticks(*time)).ticks();
                 watermark.min(oldest.saturating_sub(1))
@@ -249,11 +249,14 @@ impl JoinOp {
     pub(super) fn deadline(&self) -> Option<i64> {
         let waiting = self.waiting.iter().filter_map(|w| w.front(b"").map(Held::time));
         // one unit past the bound is past every boundary that counts
-        let unmatched = self.agenda[LEFT].first().filter(|_| self.left_outer).map(|(time, _)| {
-            let past = dateadd(self.bound.unit, self.bound.high.max(0).saturating_add(1), Timestamp::saturating_from_ticks(*time));
+        let past = |(time, _): &(i64, Key), reach: i64| {
+            let past = dateadd(self.bound.unit, reach.max(0).saturating_add(1), Timestamp::saturating_from_ticks(*time));
             past.unwrap_or(Timestamp::MAX).ticks()
-        });
-        waiting.chain(unmatched).min()
+        };
+        // inner joins have nothing to say then, but rows to let go of
+        let left = self.agenda[LEFT].front().map(|entry| past(entry, self.bound.high));
+        let right = self.agenda[RIGHT].front().map(|entry| past(entry, self.bound.low.saturating_neg()));
+        waiting.chain(left).chain(right).min()
     }
 
     pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
@@ -275,13 +278,14 @@ impl JoinOp {
     pub(super) fn loaded(&mut self) {
         for (agenda, held) in self.agenda.iter_mut().zip(&self.held) {
             for key in held.keys() {
-                agenda.extend(held.get(key).into_iter().flatten().map(|row| (row.time(), Box::from(key))));
+                agenda.extend(held.get(key).into_iter().flatten().map(|row| (row.time(), Key::from(key))));
             }
+            agenda.make_contiguous().sort_unstable();
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let agenda: usize = self.agenda.iter().flatten().map(|(_, k)| 48 + k.len()).sum();
+        let agenda = self.agenda.iter().map(|agenda| agenda.capacity() * size_of::<(i64, Key)>()).sum::<usize>();
         self.waiting.iter().chain(&self.held).map(History::bytes).sum::<usize>() + agenda
     }
 
@@ -299,5 +303,5 @@ const UNMATCHABLE: &[u8] = &[0xff];
 struct Side<'a> {
     waiting: &'a mut History,
     held: &'a mut History,
-    agenda: &'a mut BTreeSet<(i64, Box<[u8]>)>,
+    agenda: &'a mut VecDeque<(i64, Key)>,
 }

@@ -4,6 +4,11 @@
 //! equal bytes whatever their type (1, 1.0 and a set bit), NULL is one key. Not here: order, decoding (the values
 //! themselves are kept beside the key).
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+
 use crate::value::Value;
 use crate::value::codec::{put_bytes, put_signed, put_varint};
 
@@ -18,6 +23,84 @@ const ARRAY: u8 = 6;
 /// Every float in this range without a fraction is exactly one bigint.
 const WHOLE_MIN: f64 = -9_223_372_036_854_775_808.0;
 const WHOLE_END: f64 = 9_223_372_036_854_775_808.0;
+
+/// Keys up to this long need no memory of their own: the name of a device and a number or two.
+const SHORT_MAX: usize = 22;
+
+/// The bytes of a key, kept; behaves as the bytes do.
+#[derive(Clone, Debug)]
+pub(super) enum Key {
+    Short { len: u8, bytes: [u8; SHORT_MAX] },
+    Long(Box<[u8]>),
+}
+
+impl From<&[u8]> for Key {
+    fn from(key: &[u8]) -> Key {
+        let mut bytes = [0; SHORT_MAX];
+        match (bytes.get_mut(..key.len()), u8::try_from(key.len())) {
+            (Some(start), Ok(len)) => {
+                start.copy_from_slice(key);
+                Key::Short { len, bytes }
+            }
+            _ => Key::Long(key.into()),
+        }
+    }
+}
+
+impl Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Key::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Key::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.deref().hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.deref() == other.deref()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.deref().cmp(other)
+    }
+}
+
+impl Key {
+    pub(super) const EMPTY: Key = Key::Short { len: 0, bytes: [0; SHORT_MAX] };
+
+    /// Bytes beyond its own.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Key::Short { .. } => 0,
+            Key::Long(bytes) => bytes.len(),
+        }
+    }
+}
 
 /// Appends one value.
 pub(super) fn put_key(out: &mut Vec<u8>, value: &Value) {
@@ -70,6 +153,16 @@ mod tests {
         let mut out = Vec::new();
         put_key(&mut out, value);
         out
+    }
+
+    #[test]
+    fn a_kept_key_behaves_as_its_bytes() {
+        let texts: Vec<Vec<u8>> = [0, 1, 21, 22, 23, 40].map(|n| vec![7; n]).to_vec();
+        for (a, b) in texts.iter().flat_map(|a| texts.iter().map(move |b| (a, b))) {
+            let (x, y) = (Key::from(a.as_slice()), Key::from(b.as_slice()));
+            assert_eq!((&*x, x == y, x.cmp(&y)), (a.as_slice(), a == b, a.cmp(b)));
+        }
+        assert_eq!(size_of::<Key>(), 24);
     }
 
     #[test]

@@ -210,11 +210,12 @@ impl Op {
 
     /// The earliest moment at which a later watermark makes something happen, in this operator or below.
     pub(super) fn deadline(&self) -> Option<i64> {
-        // a moment past what an input holds back comes no sooner than that input's own
+        // a moment past what an input holds back comes no sooner than that input's own; asked for, it would be due again and again
         let held_back = self.inputs().into_iter().map(Op::held_back).min().unwrap_or(i64::MAX);
         let own = match self {
             Op::Scan(op) => op.deadline(),
             Op::Aggregate(op) => op.deadline().filter(|end| *end < held_back),
+            Op::Analytic(op) => op.deadline().filter(|time| *time <= held_back),
             Op::Match(op) => op.deadline().filter(|time| *time <= held_back),
             Op::Join(op) => op.deadline().filter(|time| *time <= held_back),
             Op::Merge(op) => op.deadline().filter(|time| *time <= held_back),
@@ -224,7 +225,7 @@ impl Op {
     }
 
     /// The watermark that it gives at most before its deadline, however late it is: rows of a left join that wait for a
-    /// match hold back what is above.
+    /// match, and attempts at a pattern, hold back what is above.
     fn held_back(&self) -> i64 {
         let below = self.inputs().into_iter().map(Op::held_back).min().unwrap_or(i64::MAX);
         match self {
@@ -233,6 +234,15 @@ impl Op {
             Op::Aggregate(_) => below.saturating_sub(1),
             _ => below,
         }
+    }
+
+    /// The greatest event time accepted by a scan of the tree.
+    pub(super) fn newest(&self) -> Option<i64> {
+        let own = match self {
+            Op::Scan(op) => op.newest(),
+            _ => None,
+        };
+        own.into_iter().chain(self.inputs().into_iter().filter_map(Op::newest)).max()
     }
 
     /// How many operators lie on top of each other: each may hold a watermark back by one tick.

@@ -91,6 +91,10 @@ impl ScanOp {
         by_rows.max(by_clock)
     }
 
+    pub(super) fn newest(&self) -> Option<i64> {
+        self.newest
+    }
+
     /// Rows that wait here.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()

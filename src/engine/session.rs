@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
+use super::accumulate::Acc;
 use super::group::{Group, Prepared, Sink};
+use super::key::Key;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, SessionKey};
@@ -17,27 +19,30 @@ use crate::value::codec::{Damaged, Reader, put_bytes, put_signed};
 const SESSION: u8 = 3;
 const GROUP: u8 = 4;
 
-type Key = Box<[u8]>;
-
 #[derive(Debug)]
 pub(super) struct Sessions {
     timeout: i64,
     max_duration: i64,
     partition_by: Vec<SessionKey>,
-    sessions: FxHashMap<Box<[u8]>, Session>,
+    sessions: FxHashMap<Key, Session>,
     /// When each session ends if no row comes.
-    ends: BTreeSet<(i64, Box<[u8]>)>,
-    changed: Vec<Box<[u8]>>,
+    ends: BTreeSet<(i64, Key)>,
+    changed: Vec<Key>,
     /// Groups and sessions whose state rows go.
     gone: Vec<(Key, Option<Key>)>,
     scratch: Vec<u8>,
+    /// What sessions and groups hold; groups as of the last commit.
+    bytes: usize,
 }
+
+/// What a session costs beside its groups, its place among the ends too.
+const SESSION_BYTES: usize = 2 * size_of::<(Key, Session)>() + 48;
 
 #[derive(Debug, Default)]
 struct Session {
     start: i64,
     last: i64,
-    groups: FxHashMap<Box<[u8]>, Group>,
+    groups: FxHashMap<Key, Group>,
     dirty: bool,
     stored: bool,
 }
@@ -53,6 +58,7 @@ impl Sessions {
             changed: Vec::new(),
             gone: Vec::new(),
             scratch: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -76,7 +82,10 @@ impl Sessions {
         let time = meta.time.ticks();
         match self.sessions.get(key.as_slice()) {
             Some(session) => drop(self.ends.remove(&(self.end_of(session), key.as_slice().into()))),
-            None => drop(self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() })),
+            None => {
+                self.bytes += SESSION_BYTES;
+                self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() });
+            }
         }
         if let Some(session) = self.sessions.get_mut(key.as_slice()) {
             if session.groups.is_empty() {
@@ -86,7 +95,12 @@ impl Sessions {
             session.last = time;
             let group = match session.groups.get_mut(row.key.as_slice()) {
                 Some(group) => group,
-                None => session.groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys)),
+                None => {
+                    let group = session.groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys));
+                    group.weight = group.bytes();
+                    self.bytes += group.weight;
+                    group
+                }
             };
             group.add(aggregates, meta, &row.args);
             group.dirty = true;
@@ -99,13 +113,13 @@ impl Sessions {
         self.scratch = key;
     }
 
-    /// The group that a row will enter, if it has begun.
-    pub(super) fn group_mut(&mut self, row: &Prepared) -> Option<&mut Group> {
+    /// An accumulator of the group that a row will enter, if it has begun.
+    pub(super) fn acc_mut(&mut self, row: &Prepared, place: usize) -> Option<&mut Acc> {
         let mut key = std::mem::take(&mut self.scratch);
         self.put_session_key(&mut key, row);
         let group = self.sessions.get_mut(key.as_slice()).and_then(|session| session.groups.get_mut(row.key.as_slice()));
         self.scratch = key;
-        group
+        group?.accs.get_mut(place)
     }
 
     fn put_session_key(&self, key: &mut Vec<u8>, row: &Prepared) {
@@ -131,7 +145,9 @@ impl Sessions {
     pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
         let Some((_, key)) = self.ends.pop_first() else { return };
         let Some(mut session) = self.sessions.remove(&key) else { return };
-        sink.groups(end, session.groups.iter().map(|(k, g)| (k.as_ref(), g)).collect());
+        sink.groups(end, session.groups.iter().map(|(k, g)| (&**k, g)).collect());
+        let weight = session.groups.values().map(|g| g.weight).sum::<usize>() + SESSION_BYTES;
+        self.bytes = self.bytes.saturating_sub(weight);
         let stored = session.groups.drain().filter(|(_, g)| g.stored);
         self.gone.extend(stored.map(|(group, _)| (key.clone(), Some(group))));
         if end < session.last.saturating_add(self.timeout) {
@@ -141,6 +157,7 @@ impl Sessions {
                 session.dirty = true;
                 self.changed.push(key.clone());
             }
+            self.bytes += SESSION_BYTES;
             self.sessions.insert(key.clone(), session);
             self.reschedule(&key);
         } else if session.stored {
@@ -176,6 +193,9 @@ impl Sessions {
             for (id, group) in session.groups.iter_mut().filter(|(_, g)| g.dirty) {
                 group.dirty = false;
                 group.stored = true;
+                let weight = group.bytes();
+                self.bytes = (self.bytes + weight).saturating_sub(group.weight);
+                group.weight = weight;
                 writer.put(GROUP, &group_key(&key, id), Some(group.write()));
             }
         }
@@ -184,6 +204,9 @@ impl Sessions {
     pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {
         let mut reader = Reader::new(rest);
         let key = reader.bytes()?;
+        if !self.sessions.contains_key(key) {
+            self.bytes += SESSION_BYTES;
+        }
         let session = self.sessions.entry(key.into()).or_default();
         if loaded.kind == SESSION {
             let mut reader = Reader::new(loaded.value);
@@ -195,18 +218,21 @@ impl Sessions {
         let mut before = Vec::new();
         put_bytes(&mut before, key);
         let id = rest.get(before.len()..).unwrap_or_default();
-        session.groups.insert(id.into(), Group::read(aggregates, loaded.value)?);
+        let mut group = Group::read(aggregates, loaded.value)?;
+        group.weight = group.bytes();
+        self.bytes += group.weight;
+        session.groups.insert(id.into(), group);
         Ok(())
     }
 
     /// Finds the ends of loaded sessions again.
     pub(super) fn loaded(&mut self) {
-        let keys: Vec<Box<[u8]>> = self.sessions.keys().cloned().collect();
+        let keys: Vec<Key> = self.sessions.keys().cloned().collect();
         keys.iter().for_each(|key| self.reschedule(key));
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.sessions.iter().map(|(k, s)| k.len() + 96 + s.groups.iter().map(|(k, g)| k.len() + g.bytes()).sum::<usize>()).sum()
+        self.bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::group::{Group, Prepared, Sink};
 use super::history::{Held, History};
+use super::key::Key;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::value::Value;
@@ -16,6 +17,8 @@ use crate::value::codec::{Damaged, Reader, put_signed};
 /// State rows: the held rows take kinds from here on, one a window.
 const ROWS: u8 = 64;
 const DONE: u8 = 2;
+/// About what a change point holds.
+const POINT_BYTES: usize = 2 * size_of::<(i64, Key)>();
 
 #[derive(Debug)]
 pub(super) struct Sliding {
@@ -24,7 +27,7 @@ pub(super) struct Sliding {
     keys: usize,
     rows: History,
     /// Moments at which the content of a key changes.
-    points: BTreeSet<(i64, Box<[u8]>)>,
+    points: BTreeSet<(i64, Key)>,
     /// Points before this are worked off.
     done: i64,
     done_changed: bool,
@@ -68,13 +71,20 @@ impl Sliding {
     /// Works off the first change point, which is at `end`.
     pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
         let Some((_, key)) = self.points.pop_first() else { return };
-        while self.rows.front(&key).is_some_and(|held| held.time() <= end - self.size) {
-            self.rows.pop_front(&key);
-        }
+        self.rows.expire(&key, end.saturating_sub(self.size));
         self.done = end;
         self.done_changed = true;
         let Some(rows) = self.rows.get(&key) else { return };
-        let mut content = rows.iter().take_while(|held| held.time() <= end).peekable();
+        if rows.back().is_some_and(|held| held.time() > end) {
+            // a row behind the point: only rows of equal time come before their point is worked off
+            return self.recompute(&key, end, sink);
+        }
+        let Some(total) = self.rows.total(&key, sink.aggregates, self.keys, end, self.size) else { return };
+        sink.result(end, &total.newest, total.first.values.get(..self.keys).unwrap_or_default(), &total.accs);
+    }
+
+    fn recompute(&self, key: &[u8], end: i64, sink: &mut Sink<'_>) {
+        let mut content = self.rows.get(key).into_iter().flatten().take_while(|held| held.time() <= end).peekable();
         let Some(first) = content.peek() else { return };
         let (keys, _) = first.values.split_at(self.keys.min(first.values.len()));
         let mut group = Group::new(sink.aggregates, first.meta, keys);
@@ -105,10 +115,10 @@ impl Sliding {
 
     /// Finds the change points of loaded rows again.
     pub(super) fn loaded(&mut self) {
-        let found: Vec<(i64, Box<[u8]>)> = self
+        let found: Vec<(i64, Key)> = self
             .rows
             .keys()
-            .flat_map(|key| self.rows.get(key).into_iter().flatten().map(move |held| (held.time(), Box::from(key))))
+            .flat_map(|key| self.rows.get(key).into_iter().flatten().map(move |held| (held.time(), Key::from(key))))
             .collect();
         for (time, key) in found {
             self.schedule(time, &key);
@@ -122,7 +132,7 @@ impl Sliding {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.rows.bytes() + self.points.iter().map(|(_, k)| 48 + k.len()).sum::<usize>()
+        self.rows.bytes() + self.points.len() * POINT_BYTES
     }
 
     pub(super) fn is_empty(&self) -> bool {

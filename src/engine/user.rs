@@ -16,7 +16,7 @@ use super::accumulate::{Acc, arity};
 use super::aggregate::State;
 use super::env::Env;
 use super::eval::EvalError;
-use super::group::{Group, Prepared};
+use super::group::Prepared;
 use super::key::put_key;
 use super::state::{put_values, read_values};
 use crate::batch::RowMeta;
@@ -112,6 +112,10 @@ impl Share {
         self.rows.extend(later.rows.iter().cloned());
         // rows cannot be had of it any more: `Users::value` says so
         self.saved = self.saved.take().or_else(|| later.saved.clone());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.saved.is_none() && self.rows.is_empty()
     }
 
     /// Lets rows up to `time` go: one by one where that is less work than making the group again.
@@ -228,6 +232,8 @@ pub(super) struct Users {
     running: Vec<Vec<Option<Running>>>,
     /// Shares of groups that are about to begin, with their window and call.
     fresh: Vec<(usize, usize, Share)>,
+    /// What running groups hold, as of the last commit.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -270,7 +276,7 @@ impl Users {
             Some(Running { size, shared, shares: FxHashMap::default() })
         };
         let running = windows.iter().map(|(_, window)| calls.iter().map(|call| running(window, call)).collect()).collect();
-        Users { calls, running, fresh: Vec::new() }
+        Users { calls, running, fresh: Vec::new(), bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -325,7 +331,7 @@ impl Users {
                     share.expire(guest, call.plan.offers.deaccumulate, leaves);
                     share.enter(guest, values)?;
                 }
-                None => match window.group_mut(meta, row).and_then(|group| group.share_mut(call.place)) {
+                None => match window.share_mut(meta, row, call.place) {
                     Some(share) => share.enter(guest, values)?,
                     None => {
                         let mut share = Share::default();
@@ -345,7 +351,7 @@ impl Users {
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
             match running.get_mut(c).and_then(Option::as_mut) {
                 Some(running) => running.of(&row.key).undo(),
-                None => window.group_mut(meta, row).and_then(|group| group.share_mut(call.place)).into_iter().for_each(Share::undo),
+                None => window.share_mut(meta, row, call.place).into_iter().for_each(Share::undo),
             }
         }
     }
@@ -353,9 +359,8 @@ impl Users {
     /// The row that was offered is in the windows.
     pub(super) fn added<W>(&mut self, env: &mut Env, windows: &mut [(W, State)], meta: &RowMeta, row: &Prepared) {
         for (w, c, share) in self.fresh.drain(..) {
-            let group = windows.get_mut(w).and_then(|(_, window)| window.group_mut(meta, row));
             let place = self.calls.get(c).map_or(usize::MAX, |call| call.place);
-            if let Some(new) = group.and_then(|group| group.share_mut(place)) {
+            if let Some(new) = windows.get_mut(w).and_then(|(_, window)| window.share_mut(meta, row, place)) {
                 new.live = share.live;
             }
         }
@@ -368,7 +373,7 @@ impl Users {
                 if window.leaves(meta).is_none() {
                     continue;
                 }
-                let share = window.group_mut(meta, row).and_then(|group| group.share_mut(call.place));
+                let share = window.share_mut(meta, row, call.place);
                 match running.get_mut(c).and_then(Option::as_mut) {
                     Some(running) => {
                         let held = share.and_then(|share| share.rows.last().cloned());
@@ -392,7 +397,7 @@ impl Users {
         window: usize,
         place: usize,
         end: i64,
-        group: &Group,
+        keys: &[Value],
         shares: &[Share],
     ) -> Result<Value, Box<EvalError>> {
         let found = self.calls.iter().enumerate().find(|(_, call)| call.place == place);
@@ -404,7 +409,7 @@ impl Users {
             match running {
                 Some(running) => {
                     let mut key = Vec::new();
-                    group.keys.iter().for_each(|value| put_key(&mut key, value));
+                    keys.iter().for_each(|value| put_key(&mut key, value));
                     let size = running.size;
                     let share = running.of(&key);
                     share.expire(guest, call.plan.offers.deaccumulate, end.saturating_sub(size));
@@ -436,8 +441,8 @@ impl Users {
                 let Some(running) = running else { continue };
                 match window {
                     State::Fixed(fixed) => {
-                        for (key, group) in fixed.groups() {
-                            let shares = group.shares(call.place);
+                        for (key, acc) in fixed.accs(call.place) {
+                            let Acc::User(shares) = acc else { continue };
                             shares.iter().for_each(|share| running.of(key).rows.extend(share.rows.iter().cloned()));
                         }
                     }
@@ -453,6 +458,7 @@ impl Users {
                 }
             }
         }
+        self.weigh();
     }
 
     /// Forgets running groups of which every row has left at this watermark.
@@ -461,14 +467,19 @@ impl Users {
             let size = running.size;
             running.shares.retain(|_, share| share.rows.last().is_some_and(|row| time_of(row).saturating_add(size) > watermark));
         }
+        self.weigh();
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn weigh(&mut self) {
         let bytes = |running: &Running| {
             let of_share = |share: &Share| if running.shared { size_of::<Row>() * share.rows.len() } else { share.bytes() };
             running.shares.iter().map(|(key, share)| key.len() + size_of::<Share>() + of_share(share)).sum::<usize>()
         };
-        self.running.iter().flatten().flatten().map(bytes).sum()
+        self.bytes = self.running.iter().flatten().flatten().map(bytes).sum();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -492,28 +503,16 @@ impl State {
         }
     }
 
-    /// The group that a row will enter, if it has begun.
-    fn group_mut(&mut self, meta: &RowMeta, row: &Prepared) -> Option<&mut Group> {
-        match self {
-            State::Fixed(fixed) => fixed.group_mut(meta, row),
+    /// The share of the group that a row will enter, if it has begun.
+    fn share_mut(&mut self, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&mut Share> {
+        let acc = match self {
+            State::Fixed(fixed) => fixed.acc_mut(meta, row, place),
             State::Sliding(_) => None,
-            State::Session(sessions) => sessions.group_mut(row),
-        }
-    }
-}
-
-impl Group {
-    fn share_mut(&mut self, place: usize) -> Option<&mut Share> {
-        match self.accs.get_mut(place) {
+            State::Session(sessions) => sessions.acc_mut(row, place),
+        };
+        match acc {
             Some(Acc::User(shares)) => shares.last_mut(),
             _ => None,
-        }
-    }
-
-    fn shares(&self, place: usize) -> &[Share] {
-        match self.accs.get(place) {
-            Some(Acc::User(shares)) => shares,
-            _ => &[],
         }
     }
 }

@@ -4,14 +4,17 @@
 //! the part ends in an external call, chunks for `scoring`, which commits them. Invariant: what is committed together was
 //! caused together, so a restart from any commit gives the same rows. Not here: stateless statements (`delivery`).
 
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::PipelineError;
 use super::feed::Feed;
 use super::flow::Flow;
+use super::health::Health;
 use super::mark::Mark;
 use super::scoring::Chunk;
+use super::state_budget::Share;
 use crate::engine::Emitted;
 use crate::journal::{Commit, Read, Reader, Receipt, StreamId};
 use crate::score::{self, Scorer};
@@ -59,6 +62,12 @@ pub struct Consumer {
     pub feeds_part: bool,
     /// The committing end of the scoring is gone.
     pub ended: bool,
+    /// What the job's statements may hold, and this part's place in it.
+    pub budget: (Arc<Health>, Share),
+    /// Read while the budget was used up, so not pushed yet.
+    pub unread: Option<Read>,
+    /// Everything before this has been pushed: what a commit may say.
+    pub pushed: i64,
 }
 
 impl Consumer {
@@ -73,12 +82,17 @@ impl Consumer {
         let mut receipt: Option<(Receipt, Option<Timestamp>)> = None;
         let mut committed = Instant::now();
         let mut read = 0;
-        let mut at = self.reader.position();
+        let mut at = self.pushed;
+        let mut ticked = false;
         let mut is_between = true;
         while !self.flow.stop.is_set() && !self.ended {
             // loaded before the read: when that finds nothing, all rows up to this mark have been read
             let upstream = self.upstream.as_ref().and_then(Mark::get);
-            let found = self.reader.next(READ_MAX, Instant::now() + WAIT)?;
+            let has_room = self.budget.0.state.tell(self.budget.1, self.feed.executor.state_bytes());
+            let found = match self.unread.take() {
+                Some(found) => found,
+                None => self.reader.next(READ_MAX, Instant::now() + WAIT)?,
+            };
             // after the wait: what came meanwhile is joined with what was loaded meanwhile
             if is_between {
                 self.feed.between_commits();
@@ -86,14 +100,25 @@ impl Consumer {
             read += match found {
                 Read::Closed => break,
                 Read::Idle => {
-                    self.pass_time(upstream);
+                    self.pushed = self.reader.position();
+                    ticked |= self.pass_time(upstream, None);
                     0
                 }
-                found => self.feed.push(&found),
+                found if !has_room => {
+                    ticked |= super::feed::first_arrival(&found).is_some_and(|arrival| self.pass_time(None, Some(arrival)));
+                    self.unread = Some(found);
+                    self.flow.stop.sleep(WAIT);
+                    0
+                }
+                found => {
+                    let n = self.feed.push(&found);
+                    self.pushed = self.reader.position();
+                    n
+                }
             };
             is_between &= read == 0 && !self.feed.executor.has_output();
-            // the position also moves past what other statements read
-            let moved = self.reader.position() > at;
+            // the position also moves past what other statements read; time alone may have let go of state
+            let moved = self.pushed > at || ticked;
             let tells = self.feeds_part && read == 0 && committed.elapsed() >= COMMIT_IDLE;
             let is_due =
                 self.feed.executor.has_output() || tells || read >= COMMIT_RECORDS || (moved && committed.elapsed() >= COMMIT_IDLE);
@@ -101,13 +126,14 @@ impl Consumer {
                 continue;
             }
             read = 0;
-            at = self.reader.position();
+            ticked = false;
+            at = self.pushed;
             self.confirm(receipt.take())?;
             receipt = self.finish()?;
             committed = Instant::now();
             is_between = true;
         }
-        if self.reader.position() > at && !self.ended {
+        if self.pushed > at && !self.ended {
             self.confirm(receipt.take())?;
             receipt = self.finish()?;
         }
@@ -122,16 +148,20 @@ impl Consumer {
         Ok(())
     }
 
-    /// Lets time pass for windows of quiet devices. Only when everything stored has been read: time must not overtake data.
-    fn pass_time(&mut self, upstream: Option<Timestamp>) {
+    /// Lets time pass for windows of quiet devices, when everything stored has been read, or up to what comes next: time must
+    /// not overtake data. Answers whether the executor was told.
+    fn pass_time(&mut self, upstream: Option<Timestamp>, next: Option<Timestamp>) -> bool {
         let executor = &mut self.feed.executor;
         if let Some(watermark) = upstream {
             executor.advance(watermark);
         }
         let now = self.flow.clock.now().saturating_add(-TICK_LAG);
-        if self.feeds_part || executor.next_tick().is_some_and(|due| due <= now) {
+        let now = next.map_or(now, |next| now.min(next));
+        let is_due = executor.next_tick().is_some_and(|due| due <= now);
+        if self.feeds_part || is_due {
             executor.tick(now);
         }
+        is_due
     }
 
     /// Commits what came out since the last time, or hands it on to be scored.
@@ -145,7 +175,7 @@ impl Consumer {
             state: state.into_iter().map(super::feed::state_change).collect(),
             dead_letters: self.flow.letters(failures),
             ledger,
-            ..Commit::at(self.flow.consumer, self.reader.position())
+            ..Commit::at(self.flow.consumer, self.pushed)
         };
         match &self.into {
             Into::Stream(stream) => {

@@ -10,6 +10,7 @@ use super::tables::Tables;
 use crate::batch::{Batch, Column, RawEvent, Rows};
 use crate::engine::Executor;
 use crate::journal::{EventSlice, InputId, Read, StateChange};
+use crate::time::Timestamp;
 
 /// An executor and the names of the inputs it may be given.
 #[derive(Debug)]
@@ -49,6 +50,14 @@ impl Feed {
             }
             Read::Idle | Read::Closed => 0,
         }
+    }
+}
+
+/// When the first of the events read arrived; `None` for rows, which have a time of their own.
+pub fn first_arrival(read: &Read) -> Option<Timestamp> {
+    match read {
+        Read::Events(slice) => slice.iter().next().map(|event| event.arrival),
+        Read::Rows(_) | Read::Idle | Read::Closed => None,
     }
 }
 

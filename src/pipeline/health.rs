@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use tokio::sync::watch;
 
 use super::PipelineError;
+use super::state_budget::StateBudget;
 use crate::journal::JournalError;
 
 /// Problems that last until a person acts.
@@ -16,15 +17,15 @@ use crate::journal::JournalError;
 pub struct Health {
     stopped: Mutex<Vec<(SmolStr, String)>>,
     fatal: watch::Sender<Option<String>>,
-}
-
-impl Default for Health {
-    fn default() -> Health {
-        Health { stopped: Mutex::default(), fatal: watch::Sender::new(None) }
-    }
+    /// What the statements hold.
+    pub state: StateBudget,
 }
 
 impl Health {
+    pub fn new(state_bytes_max: u64) -> Health {
+        Health { stopped: Mutex::default(), fatal: watch::Sender::new(None), state: StateBudget::new(state_bytes_max) }
+    }
+
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running; all
     /// else ends the job.
     pub fn ended(&self, who: &SmolStr, error: &PipelineError) {

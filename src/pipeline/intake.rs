@@ -69,6 +69,8 @@ impl Intake {
                     }
                 }),
             };
+            // nothing is acknowledged meanwhile: the broker keeps what comes
+            self.health.state.wait_for_room();
             self.journal.append(append);
             if let Some(error) = self.journal.refusal() {
                 self.health.fail(error.to_string());

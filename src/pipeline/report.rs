@@ -143,6 +143,7 @@ impl Watched {
         if self.journal.is_full() {
             problems.push("the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]".to_owned());
         }
+        problems.extend(self.health.state.alarm());
         self.with(|stages| {
             for (name, stats) in &stages.sources {
                 match stats.alarm() {
@@ -201,6 +202,12 @@ impl Watched {
             let labels = [("job", self.job.as_str())].iter().chain(labels).map(|(name, value)| (*name, (*value).to_owned())).collect();
             samples.push(Sample { name, help, kind, labels, value });
         };
+        for (part, bytes) in self.health.state.parts() {
+            add("state_bytes", "bytes of state that a statement holds", Gauge, &[("statement", part.as_str())], bytes as f64);
+        }
+        add("state_bytes_max", "what all statements together may hold", Gauge, &[], self.health.state.max() as f64);
+        let waits = f64::from(u8::from(self.health.state.alarm().is_some()));
+        add("state_full", "1 while intake waits because statements hold too much", Gauge, &[], waits);
         let n = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
         self.with(|stages| {
             for (name, s) in &stages.sources {

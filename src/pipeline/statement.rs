@@ -168,6 +168,8 @@ impl Build<'_> {
         let rows = || state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
         executor.load_state(rows()).map_err(|e| engine(name, &e))?;
         let held = executor.waiting();
+        let share = self.health.state.share(name.clone());
+        self.health.state.tell(share, executor.state_bytes());
         let feed = self.feed(executor, part)?;
         let sink = match &part.external {
             None => Into::Stream(into),
@@ -186,8 +188,11 @@ impl Build<'_> {
         };
         let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
         let feed = Feed { columns: before, ..feed };
+        let budget = (self.health.clone(), share);
+        let upstream = from.map(|(_, mark)| mark);
+        let pushed = reader.position();
         let consumer =
-            Consumer { flow, reader, feed, into: sink, upstream: from.map(|(_, mark)| mark), mark, held, feeds_part, ended: false };
+            Consumer { flow, reader, feed, into: sink, upstream, mark, held, feeds_part, ended: false, budget, unread: None, pushed };
         jobs.push(Thread { name: consumer_name, run: Box::new(move || consumer.run()) });
         Ok(())
     }

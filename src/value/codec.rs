@@ -108,6 +108,11 @@ impl<'a> Reader<'a> {
         self.at >= self.bytes.len()
     }
 
+    /// How many bytes have been read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     fn damaged<T>(&self) -> Result<T, Damaged> {
         Err(Damaged { at: self.at })
     }

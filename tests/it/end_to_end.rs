@@ -499,3 +499,65 @@ fn an_endpoint_drawn_as_a_join_runs_as_the_error_says() {
     assert_eq!((&rows[40]["deviceId"], &rows[40]["anomaly_score"]), (&Json::from("odd"), &Json::Null));
     forebay.stop();
 }
+
+#[test]
+fn too_much_state_withholds_acknowledgements_and_a_larger_budget_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    // no window ends while the test runs, and each ride is a key of its own
+    let query = "SELECT rideId, COUNT(*) AS n INTO windows FROM rides GROUP BY rideId, TumblingWindow(day, 7)
+        SELECT rideId INTO direct FROM rides";
+    let path = job(dir.path(), &broker, query, &[], &["windows", "direct"], "");
+    let text = std::fs::read_to_string(&path).expect("the job file");
+    let with_budget =
+        |max: &str| write(dir.path(), "job.toml", &text.replacen("[job]\n", &format!("[job]\nstate_bytes_max = \"{max}\"\n"), 1));
+    let path = with_budget("64KiB");
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/direct");
+    let mut forebay = Forebay::run(&path);
+    let mut fleet = Fleet::new(6);
+    publish(&runtime, &broker, &mut fleet, 500);
+    until("intake to stop", || (forebay.metric("forebay_state_full") == 1.0).then_some(()));
+    let stored = forebay.metric("forebay_input_stored_total");
+    publish(&runtime, &broker, &mut fleet, 400);
+    until("the other statement to go on with all that is stored", || (distinct(&seen) == stored as usize).then_some(()));
+    let (status, body) = forebay.get("/readyz");
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("most of it windows: intake waits until windows close; raise state_bytes_max in [job]"), "{body}");
+    assert!(forebay.log().contains("raise state_bytes_max in [job]"), "{}", forebay.log());
+    assert_eq!(forebay.get("/healthz").0, 200);
+    assert!(forebay.metric("forebay_state_bytes{") >= f64::from(56 << 10));
+    assert_eq!(forebay.metric("forebay_input_stored_total"), stored, "nothing is stored meanwhile");
+    assert!(forebay.is_alive());
+    forebay.stop();
+
+    let mut forebay = Forebay::run(&with_budget("16MiB"));
+    until("everything stored", || (forebay.metric("forebay_input_stored_total") == 900.0).then_some(()));
+    until("everything delivered", || (distinct(&seen) == 900).then_some(()));
+    until("everything in a window", || {
+        (forebay.metric("forebay_statement_evaluated_total{job=\"test\",statement=\"windows\"}") == 900.0).then_some(())
+    });
+    assert_eq!(forebay.metric("forebay_state_full"), 0.0);
+    assert!(forebay.is_alive());
+    forebay.stop();
+}
+
+#[test]
+fn windows_that_close_make_room_for_more_state() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let query = "SELECT rideId, COUNT(*) AS n INTO windows FROM rides GROUP BY rideId, TumblingWindow(second, 3)";
+    let path = job(dir.path(), &broker, query, &[], &["windows"], "");
+    let text = std::fs::read_to_string(&path).expect("the job file").replacen("[job]\n", "[job]\nstate_bytes_max = \"64KiB\"\n", 1);
+    let path = write(dir.path(), "job.toml", &text);
+    let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/windows");
+    let forebay = Forebay::run(&path);
+    publish(&runtime, &broker, &mut Fleet::new(7), 900);
+    // time alone closes the windows; nothing else makes room
+    until("every ride in a window", || (distinct(&seen) == 900).then_some(()));
+    until("all state gone", || (forebay.metric("forebay_state_full") == 0.0).then_some(()));
+    let log = forebay.log();
+    assert!(log.contains("intake waits until windows close") && log.contains("state has shrunk: intake goes on"), "{log}");
+    forebay.stop();
+}

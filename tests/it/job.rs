@@ -62,6 +62,7 @@ fn a_small_job_has_the_documented_defaults() {
         out_of_order_policy: OutOfOrderPolicy::Adjust,
     };
     assert_eq!(job.time, time);
+    assert_eq!(job.state_bytes_max, mib(256));
 
     let InputKind::Mqtt(rides) = &job.inputs[0].kind else { panic!("{:?}", job.inputs) };
     let address = MqttAddress { host: "127.0.0.1".into(), port: 1883, tls: false };

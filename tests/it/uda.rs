@@ -475,13 +475,13 @@ fn mistakes_in_a_query_are_told_with_both_sides() {
     drawn(
         &grouped("weightedMean(v, w)"),
         &expect![[r#"
-        error: unknown function `weightedMean`
-          --> mean.asaql:1:8
-           |
-         1 | SELECT weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
-           |        ^^^^^^^^^^^^^^^^^^ no such function
-           = help: user functions have a prefix: write `uda.weightedMean(…)`
-    "#]],
+            error: unknown function `weightedMean`
+              --> mean.asaql:1:8
+               |
+             1 | SELECT weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
+               |        ^^^^^^^^^^^^ no such function
+               = help: user functions have a prefix: write `uda.weightedMean(…)`
+        "#]],
     );
     drawn(
         &grouped("my.weightedMean(v, w)"),

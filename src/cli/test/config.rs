@@ -69,11 +69,14 @@ pub fn is_config(file: &Path) -> bool {
     file.file_name().is_some_and(|name| name.to_string_lossy().eq_ignore_ascii_case(FILE_NAME))
 }
 
+/// A case by its name, or why it is none.
+pub type Named = (String, Result<Case, String>);
+
 /// The cases of a file; one that cannot be read is an error of its own.
 ///
 /// # Errors
 /// The file or its script cannot be read, or it is no test configuration; without the file's name.
-pub fn read(file: &Path) -> Result<Vec<(String, Result<Case, String>)>, String> {
+pub fn read(file: &Path) -> Result<Vec<Named>, String> {
     let text = fs::read_to_string(file).map_err(|e| e.to_string())?;
     let raw: Raw = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| format!("no test configuration: {e}; {FORM}"))?;
     let script = beside(file, &raw.script);

@@ -15,6 +15,9 @@ use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
 /// Values in one state row: more would rewrite more at each commit, fewer would cost rows.
 const BLOCK: u64 = 32;
 
+/// What a value costs: itself, and its place among the sorted ones.
+pub(super) const SAMPLE_BYTES: usize = size_of::<Sample>() + size_of::<f64>();
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sample {
     pub time: i64,
@@ -153,10 +156,6 @@ impl Past {
         }
         self.sorted = self.samples.iter().map(|sample| sample.value).collect();
         self.sorted.sort_by(f64::total_cmp);
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<Past>() + self.samples.len() * (size_of::<Sample>() + size_of::<f64>())
     }
 }
 
