@@ -224,6 +224,10 @@ pub enum UdfError {
     UnknownImport { path: PathBuf, imports: String },
     #[error("{path} imports {imports}, which the job does not grant; write {lines} in [functions.{function}]")]
     NotGranted { path: PathBuf, imports: String, function: String, lines: String },
+    #[error(
+        "{path} imports {imports}, which no aggregate may call, for its rows may enter again at any time; build `{function}` without, and hand what it needs over as an argument"
+    )]
+    AggregateImports { path: PathBuf, imports: String, function: String },
     #[error("its setting `{key}` cannot be used: {reason}")]
     Config { key: String, reason: String, help: &'static str },
     #[error("{path} exports no functions")]
@@ -277,6 +281,7 @@ impl UdfError {
             | UdfError::CacheFolder { .. }
             | UdfError::UnknownImport { .. }
             | UdfError::NotGranted { .. }
+            | UdfError::AggregateImports { .. }
             | UdfError::Collision { .. }
             | UdfError::Build { .. }
             | UdfError::Text { .. } => None,

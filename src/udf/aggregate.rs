@@ -239,17 +239,15 @@ impl Aggregate {
         let called = home.instance.run(&component, call);
         self.stats.count_memory(home.instance.memory_bytes());
         self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        match &called {
-            Ok(_) => self.breaker.fine(),
-            Err(e) if e.failure.ends_instance() => {
-                self.move_out();
-                if let Some(pause) = self.breaker.lost(monotonic) {
-                    let (pause_s, reason) = (pause.as_secs(), e.failure.reason());
-                    tracing::warn!(aggregate = self.name, pause_s, reason, "aggregate paused: {}", e.message);
-                }
-                self.faulted(e);
+        if let Err(e) = &called
+            && e.failure.ends_instance()
+        {
+            self.move_out();
+            if let Some(pause) = self.breaker.lost(monotonic) {
+                let (pause_s, reason) = (pause.as_secs(), e.failure.reason());
+                tracing::warn!(aggregate = self.name, pause_s, reason, "aggregate paused: {}", e.message);
             }
-            Err(_) => {}
+            self.faulted(e);
         }
         called
     }
@@ -260,6 +258,14 @@ impl Aggregate {
             self.stats.count_failure(e.failure);
             RowError { reason: e.failure.reason(), message: format!("uda.{}: {}", self.name, cut(&e.message)) }
         })
+    }
+
+    /// What counts for the pause: that a row entered or a value came. A group begun for it is no sign that calls go well.
+    fn judged<T>(&mut self, outcome: Result<T, CallError>) -> Result<T, CallError> {
+        if !outcome.as_ref().is_err_and(|e| e.failure.ends_instance()) {
+            self.breaker.fine();
+        }
+        outcome
     }
 
     fn not_paused(&self) -> Result<(), CallError> {
@@ -359,7 +365,8 @@ impl UserAggregate for Aggregate {
     fn accumulate(&mut self, live: &Live, row: &[Value]) -> Result<(), RowError> {
         self.told(|a| {
             a.not_paused()?;
-            a.row(live, row, Way::In)
+            let entered = a.row(live, row, Way::In);
+            a.judged(entered)
         })
     }
 
@@ -395,7 +402,8 @@ impl UserAggregate for Aggregate {
             let compute = a.home()?.compute;
             let ty = a.members()?.0.result.clone();
             let mut results = [Val::Bool(false)];
-            a.guest(|store| compute.call(store.as_context_mut(), &params, &mut results))?;
+            let called = a.guest(|store| compute.call(store.as_context_mut(), &params, &mut results));
+            a.judged(called)?;
             a.proven();
             let [val] = results;
             result(ty.as_ref(), Some(val))

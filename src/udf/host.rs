@@ -66,9 +66,15 @@ impl FunctionBinding {
     }
 
     /// # Errors
-    /// The component imports what the function was not granted.
+    /// The component imports what the function was not granted, or anything that can be for an aggregate.
     pub fn check_grants(&self) -> Result<(), UdfError> {
         let grants = self.granted.grants();
+        if self.aggregate().is_some() && !self.component.needs().is_empty() {
+            let imports = self.component.imports().iter().filter(|name| Grant::of_import(name).is_some());
+            let imports: Vec<&str> = imports.map(String::as_str).collect();
+            let path = self.component.path().to_owned();
+            return Err(UdfError::AggregateImports { path, imports: imports.join(", "), function: self.name.clone() });
+        }
         let missing: Vec<Grant> = self.component.needs().into_iter().filter(|grant| !grants.has(*grant)).collect();
         if missing.is_empty() {
             return Ok(());

@@ -367,6 +367,84 @@ fn what_is_wrong_with_a_javascript_file_is_shown_where_it_is() {
     }
 }
 
+/// The interface that `forebay udf build` writes for a file, from a stand-in for componentize-js that gives it back.
+fn interface(name: &str, text: &str) -> String {
+    const STAND_IN: &str = "export const componentize = (module, wit) => ({ component: wit });";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("src")).unwrap();
+    // read as a module: a folder's package.json says so
+    for (name, text) in [("src/componentize.js", STAND_IN), ("package.json", "{\"type\": \"module\"}"), (name, text)] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        .args(["udf", "build", name, "-o", "out"])
+        .env("FOREBAY_COMPONENTIZE_JS", folder.path())
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    std::fs::read_to_string(folder.path().join("out")).unwrap()
+}
+
+#[test]
+fn functions_are_found_however_a_file_declares_them() {
+    if Command::new("node").arg("--version").output().is_err() {
+        say_aloud("the forms of JavaScript functions; install Node.js 20 or newer");
+        return;
+    }
+    let text = "\u{feff}// add(x)\r\nconst add = (a, b) => a + b;\r\nlet most = x => Math.max(x, 1);\r\nclass Helper {}\r\n\
+                var scale = function (value, /* (times) */ by) { return value * by; };\r\n\
+                function limit(x, max = Math.min(1, 2)) { return x; }\r\nfunction open({ a, b }, c) { return a; }";
+    let wit = interface("several.js", text);
+    let mut exports: Vec<_> = wit.lines().filter_map(|line| line.trim().strip_prefix("export %")).collect();
+    exports.sort_unstable();
+    let wanted = [
+        "add: func(%a: option<json>, %b: option<json>)",
+        "limit: func(%x: option<json>)",
+        "most: func(%x: option<json>)",
+        "open: func(%arg1: option<json>, %arg2: option<json>)",
+        "scale: func(%value: option<json>, %by: option<json>)",
+    ];
+    assert_eq!(exports, wanted.map(|func| format!("{func} -> result<option<json>, string>;")));
+}
+
+#[test]
+fn an_aggregate_whose_state_lies_in_closures_is_not_saved() {
+    if Command::new("node").arg("--version").output().is_err() {
+        say_aloud("the forms of JavaScript aggregates; install Node.js 20 or newer");
+        return;
+    }
+    let methods = "this.accumulate = function (v, at) {}; this.computeResult = function () { return 0; };";
+    // the name is a word of WIT
+    let closed = interface("result.js", &format!("function main() {{ var sum = 0; this.init = function () {{ sum = 0; }}; {methods} }}"));
+    assert!(closed.contains("resource %result {") && closed.contains("accumulate: func(value: option<json>, at: datetime)"), "{closed}");
+    assert!(!closed.contains("save") && !closed.contains("restore"), "{closed}");
+    let open = interface("result.js", &format!("function main() {{ this.init = function () {{ this.sum = 0; }}; {methods} }}"));
+    assert!(open.contains("save: func() -> list<u8>;") && open.contains("(state: list<u8>) -> %result;"), "{open}");
+}
+
+/// What a file's function gives, or the words of its error: the part of each component that stands around it.
+#[test]
+fn what_has_no_text_is_null_or_an_error_of_the_row() {
+    const SCRIPT: &str = r#"
+        const say = (theirs) => { try { console.log(called(theirs)()?.jsonText ?? 'NULL'); } catch (error) { console.log(typeof error, error); } };
+        say(() => ({ toJSON() { return undefined; } }));
+        say(async () => 1);
+        say(() => { throw Object.create(null); });
+        say(() => { throw 'plain'; });
+    "#;
+    let values = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/udf/build/javascript/values.js");
+    let script = std::fs::read_to_string(values).unwrap() + SCRIPT;
+    let Ok(output) = Command::new("node").args(["--eval", &script]).output() else {
+        say_aloud("results of JavaScript functions; install Node.js 20 or newer");
+        return;
+    };
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let wanted = "NULL\nstring TypeError: gave a Promise; a function has to give its value at once\n\
+                  string threw an object without a text\nstring plain\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted);
+}
+
 #[test]
 fn a_module_that_does_not_keep_to_its_world_is_refused() {
     let files = [

@@ -12,7 +12,7 @@ use forebay::engine::{Emitted, Executor, ExecutorOptions, OnError, TimePolicies}
 use forebay::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
 use forebay::query::plan::Part;
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
-use forebay::udf::{Component, Engine, FunctionBinding, Host, Limits};
+use forebay::udf::{Component, Engine, FunctionBinding, Grants, Host, Limits};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -322,6 +322,17 @@ fn a_row_that_never_ends_and_a_value_that_fails() {
 }
 
 #[test]
+fn an_aggregate_that_only_traps_is_paused() {
+    let select = query("COUNT(*) AS n, uda.brittleTrail(v) AS f", "TumblingWindow(second, 5)");
+    let run = Run::new(&select, OnError::DeadLetter);
+    let events: Vec<_> = (0..300).map(|_| event(1, "\"v\":13")).collect();
+    let emitted = run.all(&events);
+    assert_eq!(emitted.failures.len(), 300);
+    let (traps, paused) = (run.failures("brittle-trail", "udf_trap"), run.failures("brittle-trail", "udf_breaker"));
+    assert!(traps >= 100 && paused > 0, "{traps} traps, {paused} rows of a pause");
+}
+
+#[test]
 fn an_instance_is_replaced_inside_a_window() {
     const ROWS: i64 = 35_000;
     let run = Run::new(&query("uda.weightedMean(v, w) AS m, uda.timeSpan() AS s, COUNT(*) AS n", "TumblingWindow(hour, 1)"), OnError::Stop);
@@ -612,6 +623,10 @@ const RESTORE: Member = ("[static]r.restore", "(param \"state\" (list u8)) (resu
 
 /// Why a resource of these members is no aggregate; empty when it is one.
 fn refused(members: &[Member]) -> String {
+    of_members("", members).find("r").map_or_else(|e| e.to_string(), |_| String::new())
+}
+
+fn of_members(imports: &str, members: &[Member]) -> Component {
     let funcs: String = members.iter().map(|(name, _, core)| format!("(func (export \"{name}\") {core} unreachable)")).collect();
     let options = "(memory $i \"m\") (realloc (func $i \"realloc\"))";
     let lifts: String = members
@@ -619,13 +634,23 @@ fn refused(members: &[Member]) -> String {
         .map(|(name, ty, _)| format!("(func (export \"{name}\") {ty} (canon lift (core func $i \"{name}\") {options}))"))
         .collect();
     let text = format!(
-        "(component (type $r' (resource (rep i32))) (export $r \"r\" (type $r'))
+        "(component {imports} (type $r' (resource (rep i32))) (export $r \"r\" (type $r'))
             (core module $m (memory (export \"m\") 1)
                 (func (export \"realloc\") (param i32 i32 i32 i32) (result i32) unreachable) {funcs})
             (core instance $i (instantiate $m)) {lifts})"
     );
-    let component = Component::from_bytes(&ENGINE, Path::new("r.wasm"), &wat::parse_str(&text).unwrap(), Limits::default()).unwrap();
-    component.find("r").map_or_else(|e| e.to_string(), |_| String::new())
+    Component::from_bytes(&ENGINE, Path::new("r.wasm"), &wat::parse_str(&text).unwrap(), Limits::default()).unwrap()
+}
+
+#[test]
+fn an_aggregate_that_imports_is_refused_before_its_first_row() {
+    let component = of_members("(import \"forebay:host/log@0.1.0\" (instance))", &[NEW, ACCUMULATE, COMPUTE]);
+    let binding = FunctionBinding::new(Arc::new(component), 0, "r").granting(Grants { log: true, ..Grants::default() });
+    assert_eq!(
+        binding.check_grants().unwrap_err().to_string(),
+        "r.wasm imports forebay:host/log@0.1.0, which no aggregate may call, for its rows may enter again at any time; build `r` without, \
+         and hand what it needs over as an argument"
+    );
 }
 
 #[test]

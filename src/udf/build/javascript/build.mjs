@@ -11,6 +11,8 @@ const [file, valuesFile, out, componentizeFolder] = process.argv.slice(1);
 const source = await readFile(file, 'utf8');
 const values = await readFile(valuesFile, 'utf8');
 const JSON_TYPE = 'record json { json-text: string }';
+// More than any file takes that only declares.
+const RUN_MS_MAX = 10_000;
 const HELP = 'functions stand at the top level of the file, as in Stream Analytics: `function add(a, b) { return a + b; }`';
 
 class Problem extends Error {
@@ -50,18 +52,39 @@ function declared() {
     throw new Problem(`this is no JavaScript: ${error.message}`, placeOf(error));
   }
   try {
-    script.runInContext(context);
+    script.runInContext(context, { timeout: RUN_MS_MAX });
   } catch (error) {
-    throw new Problem(`the file ends with an error when it is run: ${error.message}`, placeOf(error));
+    throw new Problem(`the file ends with an error when it is run: ${error?.message ?? String(error)}`, placeOf(error));
   }
-  const found = Object.entries(context).filter(([, value]) => typeof value === 'function');
+  const found = [...Object.entries(context), ...lexical(context)].filter(([name, value]) => isFunction(name, value));
   if (found.length === 0) throw new Problem('the file declares no functions');
   return new Map(found);
 }
 
+// What `const`, `let` and `class` declare is no property of the global object, but a later script sees it.
+function lexical(context) {
+  const names = new Set([...source.matchAll(/\b(?:const|let|class)\s+([\w$]+)/g)].map(([, name]) => name));
+  const ofTheGlobal = vm.runInContext('(name) => Object.hasOwn(globalThis, name)', context);
+  const found = [];
+  for (const name of names) {
+    if (ofTheGlobal(name)) continue;
+    try {
+      found.push([name, vm.runInContext(name, context)]);
+    } catch {
+      // declared inside of something, or in a text
+    }
+  }
+  return found;
+}
+
+// A class cannot be called; as `main` it makes objects.
+function isFunction(name, value) {
+  return typeof value === 'function' && (name === 'main' || !/^class\b/.test(Function.prototype.toString.call(value)));
+}
+
 // Where V8 says that an error is: FILE:LINE, the line, and carets under the place, or a frame FILE:LINE:COLUMN.
 function placeOf(error) {
-  const lines = String(error.stack).split('\n');
+  const lines = String(error?.stack).split('\n');
   const head = lines[0].startsWith(`${file}:`) ? Number(lines[0].slice(file.length + 1)) : 0;
   if (!head) return {};
   const carets = /^(\s*)(\^+)/.exec(lines[2] ?? '');
@@ -92,12 +115,13 @@ function camel(kebabName) {
   return kebabName.replace(/-(.)/g, (_, letter) => letter.toUpperCase());
 }
 
-// The names of a function's parameters; one that is more than a name (`{a, b}`, `c = 1`) is named by its place.
+// The names of a function's parameters; with one that is more than a name (`{a, b}`) all are named by their places,
+// and those from the first with a default on are left out, as in its `length`.
 function parameters(fn) {
   const text = Function.prototype.toString.call(fn).replace(/\/\*[^]*?\*\/|\/\/[^\n]*/g, '');
-  const list = /^[^(]*\(([^]*?)\)/.exec(text)?.[1] ?? '';
-  const simple = /^[\s\w$,]*$/.test(list);
-  const names = simple ? list.split(',').map((name) => name.trim()).filter((name) => name !== '') : Array(fn.length).fill('');
+  const list = /^([\w$]+)\s*=>/.exec(text)?.[1] ?? /^[^(]*\(([^]*?)\)/.exec(text)?.[1] ?? '';
+  const given = list.split(',').slice(0, fn.length).map((name) => name.trim());
+  const names = given.length === fn.length && given.every((name) => /^[\w$]+$/.test(name)) ? given : Array(fn.length).fill('');
   const words = names.map((name, i) => kebab(name) ?? `arg${i + 1}`);
   return words.map((word, i) => (words.indexOf(word) === i ? word : `arg${i + 1}`));
 }
@@ -134,12 +158,23 @@ function plain(functions) {
   return { wit, module: prelude(all.map(({ name }) => name)) + bodies.join('\n') };
 }
 
+function hasData(one) {
+  try {
+    if (typeof one.init === 'function') one.init();
+  } catch {
+    // it will tell when it runs
+  }
+  return Object.values(one).some((value) => typeof value !== 'function');
+}
+
 // The object of `main` is a resource, named as the file is. Its state is its data: what a restart brings back.
 function aggregate() {
   const word = exported(basename(file).replace(/\.js$/, ''));
   const one = new (vm.runInContext(`${source}\nmain`, vm.createContext({})))();
   const count = Math.max(1, parameters(one.accumulate).length - (one.accumulate.length > 1 ? 1 : 0));
   const takes = [...Array(count).keys()].map((i) => `value${i || ''}: option<json>`).join(', ');
+  // without a field of data its state lies in closures, which cannot be saved: then its rows are kept
+  const saves = hasData(one) ? `    save: func() -> list<u8>;\n    restore: static func(state: list<u8>) -> %${word};\n` : '';
   const leaves = typeof one.deaccumulate === 'function' ? `    deaccumulate: func(${takes}, at: datetime) -> result<_, string>;\n` : '';
   const wit = `package forebay:javascript;
 interface aggregates {
@@ -149,9 +184,7 @@ interface aggregates {
     constructor();
     accumulate: func(${takes}, at: datetime) -> result<_, string>;
 ${leaves}    compute: func() -> result<option<json>, string>;
-    save: func() -> list<u8>;
-    restore: static func(state: list<u8>) -> ${word};
-  }
+${saves}  }
 }
 world aggregate {
   export aggregates;

@@ -51,7 +51,9 @@ function withOurForms(work) {
 function write(value) {
   if (value === undefined || value === null) return undefined;
   if (typeof value === 'function' || typeof value === 'symbol') throw new TypeError(`gave a ${typeof value}, which is no value of a query`);
-  return { jsonText: withOurForms(() => JSON.stringify(value)) };
+  if (value instanceof Promise) throw new TypeError('gave a Promise; a function has to give its value at once');
+  const jsonText = withOurForms(() => JSON.stringify(value));
+  return jsonText === undefined ? undefined : { jsonText };
 }
 
 // What the file's functions throw is the row's error, in words.
@@ -59,7 +61,16 @@ function orError(work) {
   try {
     return work();
   } catch (error) {
-    throw error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    throw inWords(error);
+  }
+}
+
+// Always a text: anything else thrown would end the instance.
+function inWords(error) {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    return 'threw an object without a text';
   }
 }
 
