@@ -710,3 +710,59 @@ fn all_mistakes_at_once_and_each_only_once() {
         "#]],
     );
 }
+
+#[test]
+fn a_function_of_other_sql_with_over() {
+    check(
+        "SELECT ROW_NUMBER() OVER (ORDER BY a) AS n, FIRST_VALU(a) OVER (ORDER BY a) AS v, LEN(a) OVER (ORDER BY a) AS l INTO scored FROM rides",
+        &expect![[""]],
+    );
+}
+
+#[test]
+fn a_pattern_over_reference_data() {
+    check(
+        "SELECT m.x INTO scored FROM rides JOIN zones MATCH_RECOGNIZE (LIMIT DURATION(second, 10) MEASURES A.x AS x AFTER MATCH SKIP TO NEXT ROW PATTERN (A)) AS m ON rides.x = m.x",
+        &expect![[""]],
+    );
+}
+
+#[test]
+fn a_pattern_that_skips_past_the_match() {
+    check(
+        "SELECT * INTO scored FROM rides MATCH_RECOGNIZE (LIMIT DURATION(second, 10) MEASURES A.x AS x AFTER MATCH SKIP PAST LAST ROW PATTERN (A)) AS m",
+        &expect![[""]],
+    );
+}
+
+#[test]
+fn two_partition_keys_of_a_pattern_with_one_name() {
+    check(
+        "SELECT * INTO scored FROM rides MATCH_RECOGNIZE (LIMIT DURATION(second, 10) PARTITION BY zone, trip.zone MEASURES A.x AS x AFTER MATCH SKIP TO NEXT ROW PATTERN (A)) AS m",
+        &expect![[""]],
+    );
+}
+
+#[test]
+fn an_endpoint_that_is_joined_by_an_alias_without_columns() {
+    check(
+        "SELECT r.x INTO scored FROM rides r TIMESTAMP BY r.t JOIN model INTO () AS",
+        &expect![[""]],
+    );
+}
+
+#[test]
+fn a_pattern_that_is_too_long() {
+    let query = |parts: usize| {
+        format!(
+            "SELECT * INTO scored FROM rides MATCH_RECOGNIZE (LIMIT DURATION(second, 10) MEASURES A.x AS x AFTER MATCH SKIP TO NEXT ROW PATTERN ({}) ) AS m",
+            "A? ".repeat(parts)
+        )
+    };
+    assert!(compile(&query(499), "taxi.asaql", &catalog()).is_ok());
+    let problems = compile(&query(500), "taxi.asaql", &catalog()).unwrap_err().to_string();
+    assert!(
+        problems.contains("error: the pattern is too long\n") && problems.contains("at most 1000 variables, groups and quantifiers"),
+        "{problems}"
+    );
+}
