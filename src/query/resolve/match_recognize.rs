@@ -44,8 +44,8 @@ impl Core<'_, '_> {
         let Some(limit) = self.length("a LIMIT DURATION", &matched.limit.unit, &matched.limit.count) else {
             return self.poison(index);
         };
-        if let Some(Source { kind: SourceKind::Reference { .. }, name, .. }) = self.sources.get(index) {
-            let problem = Diagnostic::error(format!("MATCH_RECOGNIZE over reference data `{name}`"), matched.span)
+        if let Some(Source { kind: SourceKind::Reference { .. }, original, .. }) = self.sources.get(index) {
+            let problem = Diagnostic::error(format!("MATCH_RECOGNIZE over reference data `{original}`"), matched.span)
                 .label("reference data never moves time")
                 .help("look for patterns in a stream: in a step, and join the table to what it finds");
             self.binder.problem(problem);
