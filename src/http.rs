@@ -44,6 +44,8 @@ pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .redirect(settings.redirects)
+        // an address may hold a signature, which is not for the host that it sends to
+        .referer(false)
         .no_proxy()
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(IDLE_MAX)

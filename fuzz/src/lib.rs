@@ -34,8 +34,8 @@ fn functions() -> Vec<FunctionDef> {
     let local = shapes.into_iter().enumerate().map(|(index, (name, params, result))| {
         let param = |(i, shape)| Param { name: format!("p{i}"), shape };
         let params: Vec<Param> = params.into_iter().enumerate().map(param).collect();
-        let signature = Signature { params, result, text: format!("{name}: func(…)") };
-        FunctionDef { name: name.to_owned(), kind: FunctionKind::Local { index, signature } }
+        let signature = Signature { params, rest: None, result, text: format!("{name}: func(…)") };
+        FunctionDef { name: name.to_owned(), kind: FunctionKind::Local { index, signature, keeps_state: index == 0 } }
     });
     let others = [("score", FunctionKind::External), ("later", FunctionKind::Unknown)];
     local.chain(others.map(|(name, kind)| FunctionDef { name: name.to_owned(), kind })).collect()

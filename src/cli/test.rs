@@ -21,6 +21,7 @@ pub use compare::{Order, Row, value_difference};
 use super::eval::finite::{FiniteRun, Policies, RunError};
 use crate::batch::write_row_json;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::query::parser::parse;
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
@@ -158,7 +159,7 @@ pub fn check(case: &Case, job: Option<&Path>) -> Result<String, String> {
     });
     match (&case.wanted, ended) {
         (Wanted::Rows(wanted), Ok(_)) => differences(wanted, &mut got, case.order),
-        (Wanted::Outputs(wanted), Ok(_)) => of_outputs(wanted, &got, case.order),
+        (Wanted::Outputs(wanted), Ok(_)) => of_outputs(wanted, &got, case),
         (Wanted::Rows(_) | Wanted::Outputs(_), Err(e)) => {
             Err(format!("  rows expected, but it ended with an error:\n{}", indented(&e.to_string())))
         }
@@ -193,17 +194,27 @@ fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, V
 }
 
 /// The outputs that a test configuration names.
-fn of_outputs(wanted: &[Expected], got: &BTreeMap<String, Vec<Row>>, order: Order) -> Result<String, String> {
+fn of_outputs(wanted: &[Expected], got: &BTreeMap<String, Vec<Row>>, case: &Case) -> Result<String, String> {
     let (mut text, mut failed) = (String::new(), false);
     for Expected { output, rows, required } in wanted {
-        let came = got.iter().find(|(name, _)| name.eq_ignore_ascii_case(output)).map(|(_, rows)| rows.as_slice()).unwrap_or_default();
-        if let Some(difference) = compare::difference(rows, came, order) {
+        let came = got.iter().find(|(name, _)| name.eq_ignore_ascii_case(output)).map(|(_, rows)| rows.as_slice());
+        let difference = match came {
+            None if !writes(&case.query, output) => Some("the script writes no output of this name\n".to_owned()),
+            came => compare::difference(rows, came.unwrap_or_default(), case.order),
+        };
+        if let Some(difference) = difference {
             failed |= required;
             let mark = if *required { "" } else { " (not required)" };
             text.push_str(&format!("  output `{output}`{mark}\n{}", indented(&indented(&difference))));
         }
     }
     if failed { Err(text) } else { Ok(text) }
+}
+
+/// Whether a statement of the script goes into this output.
+fn writes(query: &str, output: &str) -> bool {
+    let statements = parse(query, "case").map(|script| script.statements).unwrap_or_default();
+    statements.iter().any(|s| s.into.as_ref().map_or("output", |into| into.name.as_str()).eq_ignore_ascii_case(output))
 }
 
 /// Everything that is said about a problem; the text of the query beside it is not.

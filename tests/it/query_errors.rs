@@ -710,3 +710,64 @@ fn all_mistakes_at_once_and_each_only_once() {
         "#]],
     );
 }
+
+/// The problems of a query have these lines.
+fn says(query: &str, lines: &[&str]) {
+    let problems = compile(query, "taxi.asaql", &catalog()).unwrap_err().to_string();
+    for line in lines {
+        assert!(problems.lines().any(|said| said.trim() == *line), "{line}\n{problems}");
+    }
+}
+
+#[test]
+fn a_function_of_other_sql_with_over() {
+    says(
+        "SELECT ROW_NUMBER() OVER (ORDER BY a) AS n, LAGG(a) OVER (LIMIT DURATION(second, 1)) AS v, LEN(a) OVER (ORDER BY a) AS l INTO scored FROM rides",
+        &[
+            "error: unknown function `ROW_NUMBER`",
+            "= help: write `CollectTop(n) OVER (ORDER BY x)` with a window: an array of rank and value",
+            "error: unknown function `LAGG`",
+            "= help: did you mean `LAG`?",
+            "error: `LEN` takes no OVER",
+        ],
+    );
+}
+
+#[test]
+fn patterns_where_they_have_no_meaning() {
+    let pattern = |source: &str, keys: &str, skip: &str| {
+        format!(
+            "SELECT m.x INTO scored FROM {source} MATCH_RECOGNIZE (LIMIT DURATION(second, 10) {keys} MEASURES A.x AS x AFTER MATCH SKIP {skip} PATTERN (A)) AS m"
+        )
+    };
+    says(&pattern("zones", "", "TO NEXT ROW"), &["error: MATCH_RECOGNIZE over reference data `zones`"]);
+    says(
+        &pattern("rides", "PARTITION BY zone, trip.zone", "TO NEXT ROW"),
+        &["error: two partition keys are called `zone`", "= help: name one of them in a step before"],
+    );
+    says(&pattern("rides", "", "PAST LAST ROW"), &["error: unexpected `PAST`"]);
+}
+
+#[test]
+fn an_endpoint_that_is_joined_by_an_alias_without_columns() {
+    says(
+        "SELECT r.x INTO scored FROM rides r TIMESTAMP BY r.t JOIN model INTO () AS",
+        &["WITH model_row AS (", "SELECT *", "SELECT r, udf.model(model_row) AS model_result"],
+    );
+}
+
+#[test]
+fn a_pattern_that_is_too_long() {
+    let query = |parts: usize| {
+        format!(
+            "SELECT * INTO scored FROM rides MATCH_RECOGNIZE (LIMIT DURATION(second, 10) MEASURES A.x AS x AFTER MATCH SKIP TO NEXT ROW PATTERN ({}) ) AS m",
+            "A? ".repeat(parts)
+        )
+    };
+    assert!(compile(&query(499), "taxi.asaql", &catalog()).is_ok());
+    let problems = compile(&query(500), "taxi.asaql", &catalog()).unwrap_err().to_string();
+    assert!(
+        problems.contains("error: the pattern is too long\n") && problems.contains("at most 1000 variables, groups and quantifiers"),
+        "{problems}"
+    );
+}

@@ -122,12 +122,15 @@ struct Answer {
     asked: usize,
     not_modified: usize,
     keys: Vec<String>,
+    /// Requests that told the address they came from.
+    referred: usize,
 }
 
 async fn answer(State(served): State<Served>, headers: HeaderMap) -> Response {
     let answer = {
         let mut answer = served.answer.lock().unwrap();
         answer.asked += 1;
+        answer.referred += usize::from(headers.contains_key(header::REFERER));
         answer.keys.extend(headers.get("x-api-key").map(|key| key.to_str().unwrap().to_owned()));
         answer.clone()
     };
@@ -250,8 +253,9 @@ fn an_address_is_asked_at_an_interval_and_sends_only_what_changed() {
     let (served, address, _task) = Served::start(&place.runtime, (200, r#"[{"id":1,"name":"north"}]"#));
     served.with(|a| a.etag = Some("\"one\""));
     fs::write(place.path("key"), "s3cr3t\n").unwrap();
-    let zones =
-        format!("url = \"http://{address}/zones\"\nreload = \"1s\"\ntimeout = \"500ms\"\nkey = \"file:key\"\nkey_header = \"x-api-key\"");
+    let zones = format!(
+        "url = \"http://{address}/zones?sig=s1gned\"\nreload = \"1s\"\ntimeout = \"500ms\"\nkey = \"file:key\"\nkey_header = \"x-api-key\""
+    );
     let forebay = Forebay::run(&place.job(QUERY, &zones, ""));
     place.send(0..1, 1);
     assert_eq!(place.zones(1)[&0], "north");
@@ -281,7 +285,8 @@ fn an_address_is_asked_at_an_interval_and_sends_only_what_changed() {
     assert_eq!(place.zones(4)[&3], "west");
     assert!(served.with(|a| a.keys.len() == a.asked && a.keys.iter().all(|key| key == "s3cr3t")));
     let log = forebay.log();
-    assert!(!log.contains("s3cr3t"), "{log}");
+    assert!(!log.contains("s3cr3t") && !log.contains("s1gned"), "{log}");
+    assert_eq!(served.with(|a| a.referred), 0, "a signature in the address went on to where it redirects to");
     forebay.stop();
 }
 

@@ -206,6 +206,7 @@ mod tests {
         let out = r#"{"OutputAlias": "out", "FilePath": "out.json"}"#;
         for (case, wanted) in [
             (one(""), "`ExpectedOutputs` is empty"),
+            (one(&out.replace("\"out\"", "\"outt\"")), "  output `outt`\n    the script writes no output of this name\n"),
             (one(&out.replace("out.json", "absent.json")), "./Test/absent.json cannot be read"),
             (one(out).replace("g.json", "no.json"), "./Test/no.json cannot be read"),
             (one(out).replace("z.csv", "no.csv"), "./Test/no.csv cannot be read"),

@@ -48,7 +48,7 @@ impl Parser<'_> {
         let columns = self.in_parentheses();
         let span = start.to(self.previous().span);
         parts.columns = self.columns(columns);
-        if self.take_word("AS") {
+        if self.take_word("AS") && self.at_name() {
             let row = self.bump();
             parts.row = Some(self.text_of(row).to_owned());
         }
@@ -75,9 +75,13 @@ impl Parser<'_> {
         parts.items = self.text_between(select + 1..into.unwrap_or(from));
         parts.output = into.map(|at| self.text_between(at + 1..from));
         parts.source = self.text_between(from + 1..join);
-        // an alias, unless a clause such as TIMESTAMP BY follows the name
-        let words = join - from - 1;
-        let name = if words == 3 || words == 2 { join - 1 } else { from + 1 };
+        let word = |at: usize| self.text_between(at..at + 1).to_ascii_uppercase();
+        let name = match word(from + 2).as_str() {
+            "AS" => from + 3,
+            "TIMESTAMP" | "PARTITION" => from + 1,
+            _ if from + 2 < join => from + 2,
+            _ => from + 1,
+        };
         parts.source_name = self.text_between(name..name + 1);
         parts
     }
@@ -167,7 +171,7 @@ impl Parts {
         let condition = self.condition.as_ref().map_or_else(String::new, |text| format!("\n    WHERE {text}"));
         let output = self.output.as_ref().map_or_else(String::new, |name| format!("\nINTO {name}"));
         let Parts { items, source, source_name, columns, .. } = self;
-        let columns = columns.join(", ");
+        let columns = if columns.is_empty() { "*".to_owned() } else { columns.join(", ") };
         format!(
             "WITH {row} AS (\n    SELECT {columns}\n    FROM {source}\n), {endpoint}_scored AS (\n    SELECT {source_name}, udf.{endpoint}({row}) AS {result}\n    FROM {source}{condition}\n)\nSELECT {items}{output}\nFROM {endpoint}_scored"
         )

@@ -50,12 +50,14 @@ impl Parser<'_> {
     }
 
     fn clause(&mut self, words: &[&str]) -> Parsed<()> {
-        if self.take_words(words) {
-            return Ok(());
+        for (i, word) in words.iter().enumerate() {
+            if !self.take_word(word) {
+                let rest = words.get(i..).unwrap_or_default().join(" ");
+                let error = self.unexpected(&format!("`{rest}`"), &[word]);
+                return Err(Box::new(error.help(ORDER)));
+            }
         }
-        let first = words.first().copied().unwrap_or_default();
-        let error = self.unexpected(&format!("`{}`", words.join(" ")), &[first]);
-        Err(Box::new(error.help(ORDER)))
+        Ok(())
     }
 
     // `branch | branch`

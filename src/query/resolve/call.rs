@@ -67,6 +67,9 @@ impl Core<'_, '_> {
             return self.aggregate(name, call, span, place);
         }
         if let Some(over) = &call.over {
+            if !is_scalar(&name.name) {
+                return self.unknown_function(name);
+            }
             let problem = Diagnostic::error(format!("`{}` takes no OVER", name.name), over.span)
                 .label("only aggregates and analytic functions look at other rows")
                 .help("remove OVER (…)");
@@ -174,6 +177,12 @@ impl Core<'_, '_> {
         };
         self.refuse(problem.help(help))
     }
+}
+
+/// Whether a value of one row may be called so.
+fn is_scalar(name: &str) -> bool {
+    let others = OTHER_CALLS.iter().chain(&["GetArrayElements", "GetRecordProperties"]);
+    builtins::lookup(name).is_some() || others.into_iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// "2 arguments", "1 to 3 arguments", "at least 2 arguments".

@@ -44,6 +44,13 @@ impl Core<'_, '_> {
         let Some(limit) = self.length("a LIMIT DURATION", &matched.limit.unit, &matched.limit.count) else {
             return self.poison(index);
         };
+        if let Some(Source { kind: SourceKind::Reference { .. }, original, .. }) = self.sources.get(index) {
+            let problem = Diagnostic::error(format!("MATCH_RECOGNIZE over reference data `{original}`"), matched.span)
+                .label("reference data never moves time")
+                .help("look for patterns in a stream: in a step, and join the table to what it finds");
+            self.binder.problem(problem);
+            return self.poison(index);
+        }
         let before = self.binder.met;
         let mut variables = Vec::new();
         let pattern = pattern_of(&matched.pattern, &mut variables);
@@ -68,6 +75,11 @@ impl Core<'_, '_> {
                 && let Some(name) = path.last()
                 && !matched.measures.iter().any(|m| same_ignoring_case(&m.name.name, &name.name))
             {
+                if columns.iter().any(|(known, _)| *known == name.name) {
+                    let problem = Diagnostic::error(format!("two partition keys are called `{}`", name.name), key.span);
+                    self.binder.problem(problem.label("the name is taken").help("name one of them in a step before"));
+                    continue;
+                }
                 columns.push((name.name.clone(), bound));
             }
         }
