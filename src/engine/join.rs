@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use super::env::Env;
 use super::eval::{EvalError, Row};
 use super::history::{Held, History};
-use super::key::{Key, put_join_key};
+use super::key::{Key, put_key};
 use super::op::{Flow, Op, Step};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
@@ -172,7 +172,7 @@ impl JoinOp {
             if value.is_null() {
                 return Ok(None);
             }
-            put_join_key(&mut key, &value);
+            put_key(&mut key, &value);
         }
         Ok(Some(key))
     }

@@ -9,9 +9,8 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-use crate::time::Timestamp;
+use crate::value::Value;
 use crate::value::codec::{put_bytes, put_signed, put_varint};
-use crate::value::{Value, number_of};
 
 const NULL: u8 = 0;
 const WHOLE: u8 = 1;
@@ -101,16 +100,6 @@ impl Key {
             Key::Long(bytes) => bytes.len(),
         }
     }
-}
-
-/// Appends one value so that two that `=` finds equal give the same bytes, of different types too: text of a number or of a
-/// time gives those. Unequal texts may give the same (`1` and `1.0`), so who looks up by it compares as well.
-pub(super) fn put_join_key(out: &mut Vec<u8>, value: &Value) {
-    let Value::Text(text) = value else { return put_key(out, value) };
-    let begins_a_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.');
-    let is_plain = !text.trim_start().as_bytes().first().is_some_and(begins_a_number);
-    let meant = if is_plain { None } else { number_of(text).or_else(|| Timestamp::parse(text).map(Value::DateTime)) };
-    put_key(out, meant.as_ref().unwrap_or(value));
 }
 
 /// Appends one value.

@@ -59,16 +59,8 @@ impl Core<'_, '_> {
         let mut condition = Condition::default();
         let mut left_over = Vec::new();
         for expr in rest.into_iter().flat_map(tree::conjuncts) {
-            let equality = expr.clone();
             match self.key_pair(expr, right) {
-                Ok(pair) => {
-                    // keys of a stream bring together what may be equal; reference data is looked up by type and value
-                    let (a, b) = (self.binder.type_of(&pair.0), self.binder.type_of(&pair.1));
-                    if !is_reference && (a.is_none() || a != b || a == Some(Type::Text)) {
-                        left_over.push(equality);
-                    }
-                    condition.keys.push(pair);
-                }
+                Ok(pair) => condition.keys.push(pair),
                 Err(expr) => left_over.push(*expr),
             }
         }
