@@ -69,7 +69,7 @@ pub fn read(mut file: Diagnostics) -> (Vec<Row>, Diagnostics) {
         if !text.trim().is_empty() {
             match row(i + 1, text, start) {
                 Ok(row) => rows.push(row),
-                Err(problem) => found.push(problem),
+                Err(problem) => found.push(*problem),
             }
         }
         start += whole.len();
@@ -78,15 +78,15 @@ pub fn read(mut file: Diagnostics) -> (Vec<Row>, Diagnostics) {
     (rows, file)
 }
 
-fn row(line: usize, text: &str, start: usize) -> Result<Row, Diagnostic> {
+fn row(line: usize, text: &str, start: usize) -> Result<Row, Box<Diagnostic>> {
     let span = Span::new(start, start + text.len());
-    let wrong = |title: &str, help: &str| Diagnostic::error(title, span).help(help);
+    let wrong = |title: &str, help: &str| Box::new(Diagnostic::error(title, span).help(help));
     let read: Line = serde_json::from_str(text).map_err(|e| {
         // columns are counted in bytes, from 1; the words end with the place, which is drawn
         let at = start + e.column().saturating_sub(1).min(text.len().saturating_sub(1));
         let words = e.to_string();
         let words = words.split(" at line ").next().unwrap_or_default();
-        Diagnostic::error(format!("this is no golden row: {words}"), Span::new(at, at + 1)).help(FORM)
+        Box::new(Diagnostic::error(format!("this is no golden row: {words}"), Span::new(at, at + 1)).help(FORM))
     })?;
     let wanted = match (read.expected, read.error) {
         (Some(value), None) => Wanted::Value(value),
