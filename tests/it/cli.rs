@@ -309,14 +309,14 @@ fn bad_queries() {
         (
             "SELECT udf.scor(vendorid) AS fare INTO scored FROM rides",
             expect![[r#"
-            exit 2
-            error: unknown function `udf.scor`
-              --> taxi.asaql:1:8
-               |
-             1 | SELECT udf.scor(vendorid) AS fare INTO scored FROM rides
-               |        ^^^^^^^^^^^^^^^^^^ not a function of this job
-               = help: did you mean `score`?
-        "#]],
+                exit 2
+                error: unknown function `udf.scor`
+                  --> taxi.asaql:1:8
+                   |
+                 1 | SELECT udf.scor(vendorid) AS fare INTO scored FROM rides
+                   |        ^^^^^^^^ not a function of this job
+                   = help: did you mean `score`?
+            "#]],
         ),
         (
             "SELECT udf.createArray(vendorid, weekday) AS list INTO scored FROM rides",
@@ -409,7 +409,7 @@ fn bad_queries() {
               --> taxi.asaql:1:8
                |
              1 | SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare
-               |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ not a function of this job
+               |        ^^^^^^^^^ not a function of this job
                = help: functions are those of a job file: `[functions.score]`; `forebay eval` takes one with `--job`
         "#]],
     );
@@ -995,16 +995,16 @@ fn bad_files() {
     eval(
         "gw=none.json",
         &expect![[r#"
-        exit 1
-        error: none.json cannot be read: No such file or directory (os error 2); give a file with a JSON array of objects or one object per line
-    "#]],
+            exit 1
+            error: none.json cannot be read: No such file or directory (os error 2); give a file with a JSON array of objects, one object per line, or CSV (.csv)
+        "#]],
     );
     eval(
         "gw=.",
         &expect![[r#"
-        exit 1
-        error: . cannot be read: Is a directory (os error 21); give a file with a JSON array of objects or one object per line
-    "#]],
+            exit 1
+            error: . cannot be read: Is a directory (os error 21); give a file with a JSON array of objects, one object per line, or CSV (.csv)
+        "#]],
     );
     place.write("lines.jsonl", "{\"v\":1}\nnonsense\n{\"v\":2}\n");
     eval(

@@ -174,13 +174,13 @@ fn a_misspelt_user_function() {
     check(
         "SELECT udf.scor(a) AS q INTO scored FROM rides",
         &expect![[r#"
-        error: unknown function `udf.scor`
-          --> taxi.asaql:1:8
-           |
-         1 | SELECT udf.scor(a) AS q INTO scored FROM rides
-           |        ^^^^^^^^^^^ not a function of this job
-           = help: did you mean `score`?
-    "#]],
+            error: unknown function `udf.scor`
+              --> taxi.asaql:1:8
+               |
+             1 | SELECT udf.scor(a) AS q INTO scored FROM rides
+               |        ^^^^^^^^ not a function of this job
+               = help: did you mean `score`?
+        "#]],
     );
 }
 

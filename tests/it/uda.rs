@@ -497,13 +497,13 @@ fn mistakes_in_a_query_are_told_with_both_sides() {
     drawn(
         &grouped("my.weightedMean(v, w)"),
         &expect![[r#"
-        error: unknown function `my.weightedMean`
-          --> mean.asaql:1:8
-           |
-         1 | SELECT my.weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
-           |        ^^^^^^^^^^^^^^^^^^^^^ user aggregates have the prefix `uda`
-           = help: write `uda.weightedMean(…)`
-    "#]],
+            error: unknown function `my.weightedMean`
+              --> mean.asaql:1:8
+               |
+             1 | SELECT my.weightedMean(v, w) AS m FROM a GROUP BY TumblingWindow(second, 5)
+               |        ^^^^^^^^^^^^^^^ user aggregates have the prefix `uda`
+               = help: write `uda.weightedMean(…)`
+        "#]],
     );
     drawn(
         &grouped("uda.weightMean(v, w)"),
@@ -786,7 +786,8 @@ fn check_and_eval_and_udf_show_aggregates() {
     let (code, _, err) = run(&["udf", "call", "weighted_mean.wasm", "weightedMean", "1", "2"]);
     assert_eq!(code, 2);
     expect![[r#"
-        error: weightedMean is an aggregate, which takes the rows of a window; try it with `forebay eval QUERY --input NAME=FILE --job JOB` and `uda.weightedMean(…)`
+        error: weightedMean is an aggregate, which takes the rows of a window
+         = help: write rows for `forebay udf test`: {"aggregate": "weightedMean", "rows": [[…], […]], "expected": …}; or try `uda.weightedMean(…)` in a query with `forebay eval QUERY --input NAME=FILE --job JOB`
     "#]].assert_eq(&err);
     let (code, out, _) = run(&["udf", "inspect", "weighted_mean.wasm"]);
     assert_eq!(code, 0);
