@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks of 100 ns in one second.
 pub const TICKS_PER_SECOND: i64 = 10_000_000;
@@ -216,38 +216,83 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// Where "now" comes from: the machine, or a test.
+/// Where time comes from: the machine, or a test. The wall clock says what time it is and may jump; the monotonic one says
+/// how long something took and never goes back.
 #[derive(Clone, Debug)]
 pub enum Clock {
     Real,
-    /// Set by [`Clock::set`]; never moves by itself.
-    Manual(Arc<AtomicI64>),
+    /// Moved by [`Clock::set`] and [`Clock::advance`]; never moves by itself.
+    Manual(Arc<Manual>),
+}
+
+/// The two hands of a clock that a test moves.
+#[derive(Debug)]
+pub struct Manual {
+    /// Ticks of the wall clock.
+    wall: AtomicI64,
+    /// When the clock was made, by the machine.
+    made: Instant,
+    /// Nanoseconds of monotonic time since then.
+    since: AtomicU64,
 }
 
 impl Clock {
-    /// A clock that stands at `start` until it is set.
+    /// A clock that stands at `start` until it is moved.
     pub fn manual(start: Timestamp) -> Clock {
-        Clock::Manual(Arc::new(AtomicI64::new(start.ticks())))
+        Clock::Manual(Arc::new(Manual { wall: AtomicI64::new(start.ticks()), made: monotonic(), since: AtomicU64::new(0) }))
     }
 
-    /// The present moment.
+    /// The present moment by the wall clock.
     pub fn now(&self) -> Timestamp {
         match self {
             Clock::Real => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                let since = wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let ticks = i64::try_from(since.as_nanos() / 100).unwrap_or(i64::MAX);
                 Timestamp::saturating_from_ticks(ticks.saturating_add(UNIX_EPOCH_TICKS))
             }
-            Clock::Manual(ticks) => Timestamp::saturating_from_ticks(ticks.load(Ordering::Acquire)),
+            Clock::Manual(manual) => Timestamp::saturating_from_ticks(manual.wall.load(Ordering::Acquire)),
         }
     }
 
-    /// Moves a manual clock; no effect on the real one.
-    pub fn set(&self, to: Timestamp) {
-        if let Clock::Manual(ticks) = self {
-            ticks.store(to.ticks(), Ordering::Release);
+    /// The present moment by the monotonic clock.
+    pub fn monotonic(&self) -> Instant {
+        match self {
+            Clock::Real => monotonic(),
+            Clock::Manual(manual) => manual.made + Duration::from_nanos(manual.since.load(Ordering::Acquire)),
         }
     }
+
+    /// Sets the wall clock of a test, as NTP or a person does; no effect on the real one.
+    pub fn set(&self, to: Timestamp) {
+        if let Clock::Manual(manual) = self {
+            manual.wall.store(to.ticks(), Ordering::Release);
+        }
+    }
+
+    /// Lets time pass on both clocks of a test; no effect on the real one.
+    pub fn advance(&self, by: Duration) {
+        if let Clock::Manual(manual) = self {
+            let ticks = i64::try_from(by.as_nanos() / 100).unwrap_or(i64::MAX);
+            self.set(self.now().saturating_add(ticks));
+            manual.since.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
+        }
+    }
+}
+
+/// Blocks this thread. For places that nothing can wake; whoever can be told to stop waits on that instead.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+fn monotonic() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]
@@ -260,6 +305,17 @@ mod tests {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.9999999Z");
+    }
+
+    #[test]
+    fn a_clock_of_a_test_moves_only_when_told_and_its_two_hands_apart() {
+        let start = Timestamp::parse("2024-05-01T10:00:00Z").unwrap();
+        let clock = Clock::manual(start);
+        let before = clock.monotonic();
+        clock.advance(Duration::from_secs(2));
+        assert_eq!((clock.now(), clock.monotonic() - before), (start.saturating_add(2 * TICKS_PER_SECOND), Duration::from_secs(2)));
+        clock.set(Timestamp::MIN);
+        assert_eq!((clock.now(), clock.monotonic() - before), (Timestamp::MIN, Duration::from_secs(2)));
     }
 
     #[test]
