@@ -76,7 +76,7 @@ fn trim_stream(tx: &mut Transaction<'_>, stream: u32, recent: &mut Recent, reten
 fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite::Result<(Vec<Candidate>, bool)> {
     let mut find = tx.db.prepare_cached(
         "SELECT id, first, first + count, input, arrival, raw_bytes FROM segment
-         WHERE stream = ?1 AND first >= ?2 AND first + count <= ?3 ORDER BY first",
+         WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 ORDER BY first",
     )?;
     let mut rows = find.query(params![stream, mark, needed])?;
     let (mut found, mut bytes) = (Vec::new(), 0);
@@ -132,7 +132,7 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
 pub(super) fn drop_stale(db: &Connection, books: &Books, recent: &Recent) -> rusqlite::Result<()> {
     let mark = books.streams.get(&INPUTS).map_or(0, |s| s.first);
     let stale: Vec<i64> = {
-        let mut find = db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first + count <= ?2")?;
+        let mut find = db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
         let rows = find.query_map(params![INPUTS, mark], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u16>(1)?)))?;
         rows.filter(|row| row.as_ref().map_or(true, |(first, input)| !recent.holds(*input, *first)))
             .map(|row| row.map(|(first, _)| first))

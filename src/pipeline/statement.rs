@@ -139,7 +139,7 @@ impl Build<'_> {
         jobs: &mut Vec<Thread>,
     ) -> Result<(), PipelineError> {
         let consumer = format!("output {name}");
-        let status = self.journal.status()?;
+        let status = self.journal.summary()?;
         if status.consumers.iter().any(|c| c.name == consumer && c.stream != StreamId::INPUTS.0 && c.pending > 0) {
             tracing::info!(statement = %name, "rows of its earlier text are still to be delivered");
             let stream = self.journal.stream(name)?;
