@@ -5,11 +5,13 @@
 //! through, a `Decoder` reads. Not here: event time and its policies (`engine`), storing events (`journal`).
 
 mod fields;
+mod format;
 mod json;
 mod schema;
 mod split;
 
 pub use fields::Decoder;
+pub use format::{FORMATS, Format, Json, format};
 pub use schema::Schema;
 pub use split::{BadPayload, Split, split, split_up_to};
 

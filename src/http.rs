@@ -4,11 +4,15 @@
 //! proxy of the environment is used, and certificates come from the system or from the one file that was named. Not here:
 //! what is sent, what an answer means.
 
+mod retry_after;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Response, redirect};
+
+pub use retry_after::{http_date, retry_after};
 
 /// A connection that was not used for so long may have been dropped by something in between.
 const IDLE_MAX: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::health::Health;
 use crate::batch::RawEvent;
-use crate::decode::split;
+use crate::decode::Format;
 use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError};
 use crate::source::{Arrivals, Arrived, SourceStats};
 
@@ -23,6 +23,7 @@ use crate::source::{Arrivals, Arrived, SourceStats};
 pub struct Intake {
     pub name: SmolStr,
     pub input: InputId,
+    pub format: Arc<dyn Format>,
     pub journal: Journal,
     pub stats: Arc<SourceStats>,
     pub health: Arc<Health>,
@@ -81,7 +82,7 @@ impl Intake {
     }
 
     fn split(&self, message: Arrived, events: &mut Vec<RawEvent>, undecodable: &mut Vec<DeadLetter>) {
-        let split = split(&message.payload);
+        let split = self.format.split(&message.payload);
         events.extend(split.events.into_iter().map(|payload| RawEvent {
             arrival: message.arrival,
             payload,

@@ -19,14 +19,14 @@ use super::flow::Flow;
 use super::health::Health;
 use super::mark::Mark;
 use super::outputs::OutputHandle;
-use super::prepare::{self, Prepared};
+use super::prepare::Prepared;
 use super::scoring::Scoring;
 use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::engine::{EngineError, Executor, Functions, OnError};
 use crate::job::{self, Job};
-use crate::journal::{ConsumerSpec, InputId, Journal, OnFull, Reader, Start, StreamId};
+use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
@@ -241,10 +241,7 @@ impl Build<'_> {
             (None, job::Start::Now) => Start::Now,
             _ => Start::Oldest,
         };
-        let on_full = match self.job.journal.on_full {
-            job::OnFull::Block => OnFull::Block,
-            job::OnFull::DropOldest => OnFull::DropOldest,
-        };
+        let on_full = self.job.journal.on_full;
         let spec = ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
         let info = self.journal.register_consumer(spec)?;
         if info.changed && fingerprint != "rows" {
@@ -313,13 +310,15 @@ impl Build<'_> {
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.
     fn on_error(&self, external: &External) -> OnError {
         let own = self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
-        own.map_or(self.prepared.options.on_error, prepare::on_error)
+        own.unwrap_or(self.prepared.options.on_error)
     }
 
     /// How many chunks may be under way: two for each request, within what memory can spare.
     fn chunks(&self, external: &External) -> usize {
         let parallel = self.job.functions.iter().find_map(|f| match &f.kind {
-            job::FunctionKind::AzureMl(endpoint) if folded(&f.name) == folded(&external.function) => Some(endpoint.parallel_requests),
+            job::FunctionKind::Endpoint(endpoint) if folded(&f.name) == folded(&external.function) => {
+                Some(endpoint.parallel_requests as usize)
+            }
             _ => None,
         });
         (parallel.unwrap_or(1) * 2).clamp(CHUNKS_MIN, CHUNKS_MAX)

@@ -15,8 +15,9 @@ use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, I
 use reqwest::{StatusCode, redirect};
 use secrecy::ExposeSecret;
 
+use super::{ReferenceAddress, ReferenceInput, ReferencePlace};
 use crate::http::{self, Settings};
-use crate::job::{ReferenceAddress, ReferenceInput, ReferencePlace, Secret};
+use crate::settings::Secret;
 
 /// A link that is down is noticed after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -257,7 +258,7 @@ fn redirects(has_key: bool) -> redirect::Policy {
 }
 
 fn key(secret: &Secret, header: Option<&str>) -> Result<(HeaderName, HeaderValue), String> {
-    let key = secret.read_key().map_err(|e| format!("{e}; {}", e.help()))?;
+    let key = secret.read().map_err(|e| format!("{e}; {}", e.help()))?;
     let key = key.expose_secret().trim();
     let (name, text) = match header {
         None => (AUTHORIZATION, format!("Bearer {key}")),

@@ -1,14 +1,16 @@
-//! `[inputs.NAME]` with `type = "reference"`: a table that streams are joined with, and where it comes from.
+//! The section of a table that streams are joined with.
+//!
+//! In: `[inputs.NAME]` with `type = "reference"`. Out: [`ReferenceInput`], checked. Invariant: a table comes from a file or
+//! from an address. Not here: loading it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 
-use super::address::{http_address, is_loopback};
-use super::reader::Section;
-use super::secret::Secret;
 use crate::diagnostic::Diagnostic;
+use crate::settings::address::{self, is_loopback};
+use crate::settings::{Secret, Section};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -67,7 +69,17 @@ enum Word {
 /// Keys that only an address has.
 const HTTP_KEYS: [&str; 4] = ["key", "key_header", "ca_file", "timeout"];
 
-pub(super) fn read(section: &mut Section) -> Option<ReferenceInput> {
+impl ReferenceInput {
+    pub fn secrets(&self) -> Vec<&Secret> {
+        match &self.place {
+            ReferencePlace::File(_) => Vec::new(),
+            ReferencePlace::Http(address) => address.key.iter().collect(),
+        }
+    }
+}
+
+/// Reads and checks the section.
+pub fn read(section: &mut Section) -> Option<ReferenceInput> {
     let place = place(section);
     let format = format(section);
     let help = "leave it out and an address is asked every \"10m\", a file read when it changes";
@@ -113,8 +125,8 @@ fn place(section: &mut Section) -> Option<ReferencePlace> {
 }
 
 fn http(section: &mut Section) -> Option<ReferenceAddress> {
-    let url = section.text("url").and_then(|text| http_address(section, &text));
-    let key = section.secret("key");
+    let url = section.text("url").and_then(|text| address::http(section, &text));
+    let key = section.key("key");
     let key_header = section.text("key_header");
     let ca_file = section.file("ca_file");
     let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), Duration::from_secs(30));

@@ -10,8 +10,8 @@ use rumqttc::Publish;
 use rustc_hash::{FxHashMap, FxHasher};
 use smol_str::SmolStr;
 
-use super::topic;
 use crate::batch::MessageMeta;
+use crate::mqtt::topic;
 
 /// Topics with their properties kept at once; a fleet beyond that pays an allocation a message now and then.
 const METAS_MAX: usize = 4_096;
