@@ -11,7 +11,7 @@ mod schema;
 mod split;
 
 pub use fields::Decoder;
-pub use format::{FORMATS, Format, Json, format};
+pub use format::{FORMATS, Format, format};
 pub use schema::Schema;
 pub use split::{BadPayload, Split, split, split_up_to};
 

@@ -19,7 +19,7 @@ use crate::batch::MessageMeta;
 use crate::settings::{Secret, Section};
 use crate::time::{Clock, Timestamp};
 
-pub use mqtt::{MqttSource, MqttSourceConfig, RecentRecord};
+pub use mqtt::{MqttSource, MqttSourceConfig};
 pub use stats::SourceStats;
 
 /// Reads the section of one kind of source.
@@ -62,6 +62,16 @@ pub struct Site<'a> {
     pub clock: Clock,
 }
 
+/// A stored record as the journal gives it back at start. A message may have given several records.
+#[derive(Clone, Debug)]
+pub struct RecentRecord<'a> {
+    /// As its source gave it; 0 for none.
+    pub mark: u64,
+    /// Of its message.
+    pub name: &'a str,
+    pub payload: &'a [u8],
+}
+
 /// The name by which the other end knows us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -97,14 +107,14 @@ pub trait Acknowledge: Debug + Send {
 #[derive(Clone, Debug)]
 pub struct Arrived {
     pub payload: Bytes,
-    /// Shared by messages of one topic with equal properties.
+    /// Shared by messages of one name with equal properties.
     pub message: Arc<MessageMeta>,
     /// When it was received, by the clock the source was given; not yet made to never decrease.
     pub arrival: Timestamp,
-    /// 0 for QoS 0.
-    pub packet_id: u16,
-    /// The broker marked it as sent before.
-    pub dup: bool,
+    /// By which the source recognises it when it comes again; 0 for none.
+    pub mark: u64,
+    /// The other end says that it sent it before.
+    pub is_repeat: bool,
 }
 
 /// A batch of messages and what acknowledges them.

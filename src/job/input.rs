@@ -57,12 +57,12 @@ pub(super) fn read(mut section: Section) -> Option<Input> {
         Type::Source(read) => {
             let source = read(&mut section);
             let format = decode::format(&mut section);
-            source.map(|source| InputKind::Stream(StreamInput { source, format }))
+            source.zip(format).map(|(source, format)| InputKind::Stream(StreamInput { source, format }))
         }
         Type::File => {
             let path = section.required_file("path", "write `path = \"rides.jsonl\"`; the path is relative to the job file");
             let format = decode::format(&mut section);
-            path.map(|path| InputKind::File(FileInput { path, format }))
+            path.zip(format).map(|(path, format)| InputKind::File(FileInput { path, format }))
         }
         Type::Reference => reference::read(&mut section).map(InputKind::Reference),
     };

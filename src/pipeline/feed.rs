@@ -78,7 +78,7 @@ fn raw_events(slice: &EventSlice) -> Vec<RawEvent> {
             arrival: e.arrival,
             payload: slice.payload(i).unwrap_or_default(),
             message: e.message.clone(),
-            packet_id: e.packet_id,
+            mark: e.mark,
         })
         .collect()
 }

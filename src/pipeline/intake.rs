@@ -87,13 +87,13 @@ impl Intake {
             arrival: message.arrival,
             payload,
             message: message.message.clone(),
-            packet_id: message.packet_id,
+            mark: message.mark,
         }));
         undecodable.extend(split.bad.into_iter().map(|bad| DeadLetter {
             at: message.arrival,
             stage: SmolStr::new(format!("input {}", self.name)),
             reason: SmolStr::new_static("undecodable"),
-            message: format!("{} (topic {})", bad.error, message.message.topic),
+            message: format!("{} (topic {})", bad.error, message.message.name),
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,

@@ -50,7 +50,7 @@ pub fn start(
         let id = journal.input(&input.name)?;
         let stem = format!("forebay-{}-{}", job.name, input.name);
         let stored = journal.recent_messages(id, stream.source.recent_records())?;
-        let recent = stored.iter().map(|m| RecentRecord { packet_id: m.packet_id, topic: &m.message.topic, payload: &m.payload });
+        let recent = stored.iter().map(|m| RecentRecord { mark: m.mark, name: &m.message.name, payload: &m.payload });
         let site = Site {
             identify: &|written| identify(journal, written, &stem).map_err(|e| e.to_string()),
             recent: recent.collect(),

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::stats::{SourceStats, Until, add};
-use super::{Acknowledge, Arrivals, Arrived, Identity, Source};
+use super::{Acknowledge, Arrivals, Arrived, Identity, RecentRecord, Source};
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::mqtt::socket::Collecting;
 use crate::mqtt::{Connector, Trouble};
@@ -41,7 +41,6 @@ use poison::Poison;
 use redelivery::{Recognition, Seen};
 use session::{NothingInFlight, OUTGOING_MAX};
 
-pub use redelivery::RecentRecord;
 pub use settings::MqttSourceConfig;
 pub(super) use settings::read;
 
@@ -389,7 +388,7 @@ impl Receiver {
             return;
         }
         if publish.qos != QoS::AtMostOnce {
-            match self.seen.judge(packet_id, publish.dup, &known.meta.topic, &publish.payload) {
+            match self.seen.judge(packet_id, publish.dup, &known.meta.name, &publish.payload) {
                 Recognition::New => {}
                 Recognition::Possible => add(&self.stats.redelivered_possible, 1),
                 Recognition::Redelivered => {
@@ -403,8 +402,8 @@ impl Receiver {
             payload: publish.payload,
             message: known.meta,
             arrival: self.clock.now(),
-            packet_id,
-            dup: publish.dup,
+            mark: packet_id.into(),
+            is_repeat: publish.dup,
         });
     }
 
@@ -431,7 +430,7 @@ impl Receiver {
             return None;
         }
         let must_hold_back = !packet_ids.is_empty();
-        let qos0 = messages.iter().filter(|m| m.packet_id == 0).count() as u64;
+        let qos0 = messages.iter().filter(|m| m.mark == 0).count() as u64;
         let ack = link.receive(packet_ids, bytes, qos0);
         if messages.is_empty() {
             // nothing to store; what came before still has to be

@@ -97,7 +97,7 @@ fn a_small_job_has_the_documented_defaults() {
                                 604800s,
                             ),
                         },
-                        format: Json,
+                        format: JsonFormat,
                     },
                 ),
                 span: Span {
@@ -315,7 +315,7 @@ fn every_setting_can_be_set() {
                             unacked_bytes_max: 1048576,
                             session_expiry: None,
                         },
-                        format: Json,
+                        format: JsonFormat,
                     },
                 ),
                 span: Span {
@@ -328,7 +328,7 @@ fn every_setting_can_be_set() {
                 kind: File(
                     FileInput {
                         path: "jobs/rides.jsonl",
-                        format: Json,
+                        format: JsonFormat,
                     },
                 ),
                 span: Span {

@@ -11,14 +11,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use rustc_hash::FxHashMap;
 
-/// A stored record as the journal gives it back at start. A message may have given several records.
-#[derive(Clone, Debug)]
-pub struct RecentRecord<'a> {
-    /// 0 (no packet id) is skipped
-    pub packet_id: u16,
-    pub topic: &'a str,
-    pub payload: &'a [u8],
-}
+use crate::source::RecentRecord;
 
 /// What a publish is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,18 +82,20 @@ impl Seen {
     pub fn seed<'a>(&mut self, records: impl IntoIterator<Item = RecentRecord<'a>>) {
         let mut before = 0;
         for record in records {
-            if record.packet_id != 0 {
-                let topic = hash(record.topic.as_bytes());
+            // a mark is a packet id; records without one are skipped
+            let packet_id = u16::try_from(record.mark).unwrap_or(0);
+            if packet_id != 0 {
+                let topic = hash(record.name.as_bytes());
                 let part = Part::of(record.payload);
-                match self.by_packet.get_mut(&record.packet_id) {
-                    Some(entry) if before == record.packet_id && entry.topic == topic => {
+                match self.by_packet.get_mut(&packet_id) {
+                    Some(entry) if before == packet_id && entry.topic == topic => {
                         entry.earlier.push(std::mem::replace(&mut entry.last, part));
                     }
-                    _ => self.insert(record.packet_id, topic, part),
+                    _ => self.insert(packet_id, topic, part),
                 }
                 self.complete = true;
             }
-            before = record.packet_id;
+            before = packet_id;
         }
     }
 
@@ -178,7 +173,7 @@ mod tests {
     use Recognition::{New, Possible, Redelivered};
 
     fn record<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> RecentRecord<'a> {
-        RecentRecord { packet_id, topic, payload: payload.as_bytes() }
+        RecentRecord { mark: packet_id.into(), name: topic, payload: payload.as_bytes() }
     }
 
     #[test]
