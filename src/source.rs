@@ -59,6 +59,8 @@ pub struct Site<'a> {
     pub identify: &'a dyn Fn(Option<&str>) -> Result<Identity, String>,
     /// The newest records of this input in the journal, oldest first.
     pub recent: Vec<RecentRecord<'a>>,
+    /// What is stored is the payload as it came, or pieces of it; else a message is recognised by its mark alone.
+    pub keeps_bytes: bool,
     pub clock: Clock,
 }
 

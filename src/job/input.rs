@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::decode::{self, Format};
+use crate::decode::Payloads;
 use crate::diagnostic::Span;
 use crate::reference::{self, ReferenceInput};
 use crate::settings::{Secret, Section};
@@ -32,14 +32,14 @@ pub enum InputKind {
 #[derive(Clone, Debug)]
 pub struct StreamInput {
     pub source: Arc<dyn SourceSettings>,
-    pub format: Arc<dyn Format>,
+    pub payloads: Payloads,
 }
 
 /// A finite file, read once.
 #[derive(Clone, Debug)]
 pub struct FileInput {
     pub path: PathBuf,
-    pub format: Arc<dyn Format>,
+    pub payloads: Payloads,
 }
 
 #[derive(Clone, Copy)]
@@ -56,13 +56,13 @@ pub(super) fn read(mut section: Section) -> Option<Input> {
     let kind = match section.kind(&types, help)? {
         Type::Source(read) => {
             let source = read(&mut section);
-            let format = decode::format(&mut section);
-            source.zip(format).map(|(source, format)| InputKind::Stream(StreamInput { source, format }))
+            let payloads = Payloads::read(&mut section);
+            source.zip(payloads).map(|(source, payloads)| InputKind::Stream(StreamInput { source, payloads }))
         }
         Type::File => {
             let path = section.required_file("path", "write `path = \"rides.jsonl\"`; the path is relative to the job file");
-            let format = decode::format(&mut section);
-            path.zip(format).map(|(path, format)| InputKind::File(FileInput { path, format }))
+            let payloads = Payloads::read(&mut section);
+            path.zip(payloads).map(|(path, payloads)| InputKind::File(FileInput { path, payloads }))
         }
         Type::Reference => reference::read(&mut section).map(InputKind::Reference),
     };

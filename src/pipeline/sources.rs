@@ -54,6 +54,7 @@ pub fn start(
         let site = Site {
             identify: &|written| identify(journal, written, &stem).map_err(|e| e.to_string()),
             recent: recent.collect(),
+            keeps_bytes: stream.payloads.keeps_bytes(),
             clock: clock.clone(),
         };
         let started = stream.source.start(site).map_err(|reason| PipelineError::Input { name: name.clone(), reason })?;
@@ -61,7 +62,7 @@ pub fn start(
         let intake = Intake {
             name: name.clone(),
             input: id,
-            format: stream.format.clone(),
+            payloads: stream.payloads.clone(),
             journal: journal.clone(),
             stats: started.source.stats().clone(),
             health: health.clone(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use crate::decode;
 use crate::diagnostic::Diagnostic;
 use crate::settings::address::{self, is_loopback};
 use crate::settings::{Secret, Section};
@@ -152,23 +153,14 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
 
 fn format(section: &mut Section) -> Option<ReferenceFormat> {
     let word = section.choice("format", &[("json", Word::Json), ("csv", Word::Csv)], Word::Json);
-    let delimiter = section.text("delimiter");
-    match (word, delimiter) {
-        (Word::Json, None) => Some(ReferenceFormat::Json),
-        (Word::Json, Some(_)) => {
+    match word {
+        Word::Csv => Some(ReferenceFormat::Csv { delimiter: decode::delimiter(section)? }),
+        Word::Json if section.has("delimiter") => {
+            // asked for, so that it is no unknown key
+            section.text("delimiter");
             section.wrong("delimiter", "`delimiter` has no use for JSON", "only CSV has it", "write `format = \"csv\"`, or leave it out");
             None
         }
-        (Word::Csv, None) => Some(ReferenceFormat::Csv { delimiter: b',' }),
-        (Word::Csv, Some(text)) => match text.value.as_bytes() {
-            [byte] if (byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t')) && !byte.is_ascii_alphanumeric() && *byte != b'"' => {
-                Some(ReferenceFormat::Csv { delimiter: *byte })
-            }
-            _ => {
-                let error = Diagnostic::error("this does not delimit fields", text.span).label("expected one sign of ASCII, no quote");
-                section.problems().push(error.help("write `delimiter = \";\"`, or `\"\\t\"` for a tab; the default is \",\""));
-                None
-            }
-        },
+        Word::Json => Some(ReferenceFormat::Json),
     }
 }

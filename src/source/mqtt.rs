@@ -78,11 +78,13 @@ type Current = Arc<Mutex<Option<Arc<Link>>>>;
 
 impl MqttSource {
     /// Starts receiving. `recent` are the newest records of this input in the journal, oldest first; a few thousand do.
-    /// The channel ends when the source was stopped. Needs a tokio runtime.
+    /// `keeps_bytes`: what is stored is the payload as it came. The channel ends when the source was stopped. Needs a
+    /// tokio runtime.
     pub fn start<'a>(
         config: MqttSourceConfig,
         identity: Identity,
         recent: impl IntoIterator<Item = RecentRecord<'a>>,
+        keeps_bytes: bool,
         clock: Clock,
     ) -> (MqttSource, mpsc::Receiver<Arrivals>) {
         let broker = Connector::new(config.broker.clone(), identity.name);
@@ -101,6 +103,7 @@ impl MqttSource {
             config,
             broker,
             seen,
+            keeps_bytes,
             clock,
             out,
             stats: stats.clone(),
@@ -166,6 +169,8 @@ struct Receiver {
     config: MqttSourceConfig,
     broker: Connector,
     seen: Seen,
+    /// Payloads are stored as they come.
+    keeps_bytes: bool,
     interner: Interner,
     clock: Clock,
     out: mpsc::Sender<Arrivals>,
@@ -398,11 +403,15 @@ impl Receiver {
             }
         }
         batch.bytes += size;
+        let mark = match packet_id {
+            0 => 0,
+            id => redelivery::mark(id, &publish.payload, self.keeps_bytes),
+        };
         batch.messages.push(Arrived {
             payload: publish.payload,
             message: known.meta,
             arrival: self.clock.now(),
-            mark: packet_id.into(),
+            mark,
             is_repeat: publish.dup,
         });
     }

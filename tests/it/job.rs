@@ -97,7 +97,12 @@ fn a_small_job_has_the_documented_defaults() {
                                 604800s,
                             ),
                         },
-                        format: JsonFormat,
+                        payloads: Payloads {
+                            format: JsonFormat,
+                            compression: None,
+                            unpacked_bytes_max: 16777216,
+                            empty: Skip,
+                        },
                     },
                 ),
                 span: Span {
@@ -315,7 +320,12 @@ fn every_setting_can_be_set() {
                             unacked_bytes_max: 1048576,
                             session_expiry: None,
                         },
-                        format: JsonFormat,
+                        payloads: Payloads {
+                            format: JsonFormat,
+                            compression: None,
+                            unpacked_bytes_max: 16777216,
+                            empty: Skip,
+                        },
                     },
                 ),
                 span: Span {
@@ -328,7 +338,12 @@ fn every_setting_can_be_set() {
                 kind: File(
                     FileInput {
                         path: "jobs/rides.jsonl",
-                        format: JsonFormat,
+                        payloads: Payloads {
+                            format: JsonFormat,
+                            compression: None,
+                            unpacked_bytes_max: 16777216,
+                            empty: Skip,
+                        },
                     },
                 ),
                 span: Span {
@@ -833,6 +848,90 @@ fn columns_of_a_signature() {
 
             5 errors
         "#]],
+    );
+}
+
+#[test]
+fn formats_of_payloads() {
+    bad(
+        &[("topics = ", "format = \"cvs\"\nunpacked_bytes_max = \"1MiB\"\nempty = \"drop\"\ntopics = ")],
+        expect![[r#"
+        error: `format` has the wrong form
+          --> taxi.toml:9:10
+           |
+         9 | format = "cvs"
+           |          ^^^^^ expected "json" or "csv" or "text" or "bytes"
+           = help: did you mean "csv"?
+
+        error: `unpacked_bytes_max` without `compression`
+           --> taxi.toml:10:22
+            |
+         10 | unpacked_bytes_max = "1MiB"
+            |                      ^^^^^^ nothing is unpacked
+            = help: write `compression = "gzip"`, or leave this out
+
+        error: `empty` has the wrong form
+           --> taxi.toml:11:9
+            |
+         11 | empty = "drop"
+            |         ^^^^^^ expected "skip" or "dead-letter"
+            = help: write `empty = "skip"`
+
+        3 errors
+    "#]],
+    );
+    bad(
+        &[("topics = ", "format = \"csv\"\ndelimiter = \"a\"\ncolumns = [\"x\", \"x\", \"\"]\ntopics = ")],
+        expect![[r#"
+        error: this does not delimit fields
+           --> taxi.toml:10:13
+            |
+         10 | delimiter = "a"
+            |             ^^^ expected one sign of ASCII, no quote
+            = help: write `delimiter = ";"`, or `"\t"` for a tab; the default is ","
+
+        error: two columns of the same name
+           --> taxi.toml:11:17
+            |
+         11 | columns = ["x", "x", ""]
+            |                 ^^^ a row has it twice
+            = help: write `columns = ["time", "value"]`, or leave it out where the first line names the columns
+
+        error: a column has no name
+           --> taxi.toml:11:22
+            |
+         11 | columns = ["x", "x", ""]
+            |                      ^^ expected a name
+            = help: write `columns = ["time", "value"]`, or leave it out where the first line names the columns
+
+        3 errors
+    "#]],
+    );
+    bad(
+        &[("topics = ", "delimiter = \";\"\ntopics = ")],
+        expect![[r#"
+        error: unknown key `delimiter`
+          --> taxi.toml:9:1
+           |
+         9 | delimiter = ";"
+           | ^^^^^^^^^ `[inputs.rides]` has no such key
+           = help: known are type, url, username, password, ca_file, client_id, keep_alive, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
+    "#]],
+    );
+}
+
+#[test]
+fn a_password_needs_a_user_name() {
+    bad(
+        &[("topics = ", "password = \"env:MQTT\"\ntopics = ")],
+        expect![[r#"
+        error: `password` without `username`
+          --> taxi.toml:9:12
+           |
+         9 | password = "env:MQTT"
+           |            ^^^^^^^^^^ a password needs a user name
+           = help: write `username = "…"` too, or leave the password out
+    "#]],
     );
 }
 

@@ -25,7 +25,7 @@ fn identity(config: &MqttSourceConfig, is_known: bool) -> Identity {
 
 fn start(config: MqttSourceConfig) -> (MqttSource, Receiver<Arrivals>) {
     let identity = identity(&config, false);
-    MqttSource::start(config, identity, [], Clock::Real)
+    MqttSource::start(config, identity, [], true, Clock::Real)
 }
 
 /// A source that is connected and subscribed.
@@ -106,7 +106,7 @@ async fn topic_and_properties(broker: AnyBroker) {
     let clock = Clock::manual(Timestamp::parse("2026-02-03T04:05:06Z").unwrap());
     let config = config(&broker.url(), &["fleet/+/rides", "plain/#"]);
     let identity = identity(&config, false);
-    let (source, mut arrivals) = MqttSource::start(config, identity, [], clock);
+    let (source, mut arrivals) = MqttSource::start(config, identity, [], true, clock);
     wait_until("connected", || source.stats().is_connected()).await;
     let mut ride = Message::new("fleet/7/rides", r#"{"n":1}"#);
     ride.properties = vec![("site".into(), "north".into()), ("site".into(), "again".into())];
@@ -156,7 +156,7 @@ async fn resume(broker: AnyBroker) {
 
     let again = config(&broker.url(), &["t/#"]);
     let known = identity(&again, true);
-    let (source, mut arrivals) = MqttSource::start(again, known, recent(&first[..5]), Clock::Real);
+    let (source, mut arrivals) = MqttSource::start(again, known, recent(&first[..5]), true, Clock::Real);
     let (second, tokens) = take(&mut arrivals, 10).await;
     assert_eq!(numbers(&second), (5..15).collect::<Vec<_>>());
     assert!(second[0].is_repeat && !second[9].is_repeat);
@@ -291,7 +291,7 @@ async fn stop(broker: AnyBroker) {
     // as a restart does: an acknowledgement that the closing connection lost brings a redelivery, which what is stored tells
     let config = config(&broker.url(), &["t/#"]);
     let identity = identity(&config, false);
-    let (source, mut arrivals) = MqttSource::start(config, identity, recent(&got), Clock::Real);
+    let (source, mut arrivals) = MqttSource::start(config, identity, recent(&got), true, Clock::Real);
     publish_numbers(&broker.url(), "t/a", 20..21).await;
     let (next, tokens) = take(&mut arrivals, 1).await;
     assert_eq!(numbers(&next), [20], "nothing comes twice");

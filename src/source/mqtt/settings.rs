@@ -124,7 +124,7 @@ impl SourceSettings for MqttSourceConfig {
 
     fn start(&self, site: Site<'_>) -> Result<Started, String> {
         let identity = (site.identify)(self.broker.client_id.as_deref())?;
-        let (source, arrivals) = MqttSource::start(self.clone(), identity, site.recent, site.clock);
+        let (source, arrivals) = MqttSource::start(self.clone(), identity, site.recent, site.keeps_bytes, site.clock);
         Ok(Started { source: Box::new(source), arrivals })
     }
 }
