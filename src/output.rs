@@ -8,6 +8,7 @@
 
 mod counted;
 pub mod file;
+pub mod http;
 pub mod mqtt;
 mod progress;
 pub mod stdout;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -26,6 +28,7 @@ use crate::value::write_json_text;
 
 pub use counted::CountedOutput;
 pub use file::{FileOutputConfig, Fsync};
+pub use http::HttpOutputConfig;
 pub use mqtt::MqttOutputConfig;
 pub use stdout::StdoutOutputConfig;
 
@@ -33,13 +36,18 @@ pub use stdout::StdoutOutputConfig;
 pub type Read = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;
 
 /// The kinds of outputs, by the word that `type` has in the job file.
-pub const OUTPUTS: &[(&str, Read)] = &[("mqtt", mqtt::read), ("file", file::read), ("stdout", stdout::read)];
+pub const OUTPUTS: &[(&str, Read)] = &[("mqtt", mqtt::read), ("file", file::read), ("http", http::read), ("stdout", stdout::read)];
 
 /// What a section says of an output, checked.
 pub trait OutputSettings: fmt::Debug + Send + Sync {
     /// Every secret that it names.
     fn secrets(&self) -> Vec<&Secret> {
         Vec::new()
+    }
+
+    /// How many rows it would like to be given at once.
+    fn fill(&self) -> Fill {
+        Fill::default()
     }
 
     /// Makes the output. It connects or opens with the first delivery.
@@ -56,6 +64,14 @@ pub struct Site<'a> {
     pub identify: &'a dyn Fn(Option<&str>) -> Result<String, String>,
     pub clock: Clock,
     pub stats: Arc<OutputStats>,
+}
+
+/// How long rows of a quiet stream may wait for others before they are delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// So many need not wait.
+    pub rows: usize,
+    pub time: Duration,
 }
 
 /// An answer to come; dropped, it leaves open whether the rows were delivered.

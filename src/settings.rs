@@ -11,5 +11,5 @@ mod section;
 pub mod units;
 
 pub use problems::{Problems, document};
-pub use secret::{Secret, SecretError, SecretSource};
+pub use secret::{Secret, SecretError, SecretSource, may_be_secret};
 pub use section::{Section, Text, one_of};

@@ -46,3 +46,5 @@ mod udf;
 mod udf_commands;
 #[path = "it/udf_grants.rs"]
 mod udf_grants;
+#[path = "it/webhook.rs"]
+mod webhook;

@@ -138,10 +138,12 @@ impl Deliverer {
         };
         // A read ends with its segment, and segments are as small as the commits that wrote them. Delivered one by one,
         // a backlog would leave no faster than it came in.
+        let (fill, now) = (self.output.fill(), Instant::now());
         while !rows.batch.is_empty() && pending.read < full && pending.stopped.is_none() {
+            let until = if rows.batch.len() < fill.rows { now + fill.time } else { now };
             let room = usize::try_from(full - pending.read).unwrap_or(READ_MAX);
             let before = (pending.position, pending.read);
-            let mut more = match self.reader.next(room, Instant::now())? {
+            let mut more = match self.reader.next(room, until)? {
                 Read::Closed | Read::Idle => break,
                 found => self.rows(&found, &mut pending)?,
             };

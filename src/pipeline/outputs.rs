@@ -16,7 +16,7 @@ use super::report::Watched;
 use crate::batch::Rows;
 use crate::job::Job;
 use crate::journal::Journal;
-use crate::output::{CountedOutput, Delivery, RowIds};
+use crate::output::{CountedOutput, Delivery, Fill, RowIds};
 use crate::time::Clock;
 
 /// Requests that wait for one output: each statement has at most one under way, so this only bounds their number.
@@ -33,7 +33,7 @@ pub fn start(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched, hur
         let identify = |written: Option<&str>| identify(journal, written, &stem).map(|id| id.name).map_err(|e| e.to_string());
         let end = CountedOutput::build(output.settings.as_ref(), &identify, clock.clone());
         let end = end.map_err(|reason| PipelineError::Output { name: name.clone(), reason })?;
-        let (handle, task) = OutputHandle::spawn(name, end, journal.incarnation_hex(), hurry.clone());
+        let (handle, task) = OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());
         watched.add_output(handle.clone());
         made.push((handle, task));
     }
@@ -50,6 +50,7 @@ struct Request {
 #[derive(Clone, Debug)]
 pub struct OutputHandle {
     name: SmolStr,
+    fill: Fill,
     requests: mpsc::Sender<Request>,
     trouble: Arc<Mutex<Option<String>>>,
 }
@@ -58,6 +59,7 @@ impl OutputHandle {
     /// Gives the output a task of its own. It ends when all handles are gone; `hurry` gives up what it waits for.
     pub fn spawn(
         name: SmolStr,
+        fill: Fill,
         mut output: CountedOutput,
         incarnation: String,
         hurry: CancellationToken,
@@ -76,11 +78,16 @@ impl OutputHandle {
                 output.close().await;
             }
         });
-        (OutputHandle { name, requests, trouble: Arc::default() }, task)
+        (OutputHandle { name, fill, requests, trouble: Arc::default() }, task)
     }
 
     pub fn name(&self) -> &SmolStr {
         &self.name
+    }
+
+    /// How long rows of a quiet stream may wait for others.
+    pub fn fill(&self) -> Fill {
+        self.fill
     }
 
     /// Delivers rows and waits for the answer. Called from a plain thread.

@@ -10,7 +10,7 @@ use reqwest::Url;
 
 use crate::decode;
 use crate::diagnostic::Diagnostic;
-use crate::settings::address::{self, is_loopback};
+use crate::settings::address::{self, check_tls};
 use crate::settings::{Secret, Section};
 
 const KIB: u64 = 1 << 10;
@@ -141,13 +141,7 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
         }
     }
     let url = url?;
-    if ca_file.is_some() && url.scheme() == "http" {
-        section.wrong("ca_file", "`ca_file` without TLS", "has no use with `http://`", "write the url with `https://`");
-    }
-    if key.is_some() && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
-        let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
-        section.problems().push(warning.help("write the url with `https://`"));
-    }
+    check_tls(section, &url, key.is_some(), ca_file.is_some());
     Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), ca_file, timeout })
 }
 

@@ -15,7 +15,7 @@ use super::policy::Mode;
 use super::{Signature, desk};
 use crate::backoff::Backoff;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::settings::address::{self, is_loopback};
+use crate::settings::address::{self, check_tls};
 use crate::settings::{Secret, Section};
 
 const KIB: u64 = 1 << 10;
@@ -139,14 +139,7 @@ impl ScoreConfig {
             signature: super::signature::written::read(section),
             ..base
         };
-        let url = url?;
-        if config.key.is_some() && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
-            let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
-            section.problems().push(warning.help("write the url with `https://`"));
-        }
-        if config.ca_file.is_some() && url.scheme() == "http" {
-            section.wrong("ca_file", "`ca_file` without TLS", "has no use with `http://`", "write the url with `https://`");
-        }
+        check_tls(section, &url?, config.key.is_some(), config.ca_file.is_some());
         Some(config)
     }
 

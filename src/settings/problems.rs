@@ -49,6 +49,15 @@ impl Problems {
         }
     }
 
+    /// Says that a secret is written into the file, and hides it. `span` includes its quotes.
+    pub fn refuse_secret(&self, key: &str, span: Span) {
+        self.mask(span);
+        let error = Diagnostic::error(format!("`{key}` is written into the job file"), span)
+            .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
+            .help(format!("put the secret into an environment variable and write `{key} = \"env:NAME\"`"));
+        self.push(error.note("job files are copied and logged; secrets are only referred to"));
+    }
+
     pub fn into_inner(self) -> Diagnostics {
         self.found.into_inner()
     }

@@ -14,6 +14,15 @@ use crate::diagnostic::Span;
 /// Keys and tokens are far shorter; more is the wrong file.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
+/// Parts of names under which people keep secrets.
+const SECRET_NAMES: [&str; 7] = ["password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey"];
+
+/// Whether a setting of this name is likely to be a secret.
+pub fn may_be_secret(name: &str) -> bool {
+    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    letters == "key" || SECRET_NAMES.iter().any(|part| letters.contains(part))
+}
+
 /// Where a secret is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {

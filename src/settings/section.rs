@@ -293,11 +293,7 @@ impl<'r, 'i> Section<'r, 'i> {
         match Secret::parse(&text.value, text.span, self.problems.folder()) {
             Some(secret) => Some(secret),
             None => {
-                self.problems.mask(text.span);
-                let error = Diagnostic::error(format!("`{key}` is written into the job file"), text.span)
-                    .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
-                    .help(format!("put the secret into an environment variable and write `{key} = \"env:NAME\"`"));
-                self.problems.push(error.note("job files are copied and logged; secrets are only referred to"));
+                self.problems.refuse_secret(key, text.span);
                 None
             }
         }

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use super::{Grants, Limits, StateLimits, UdfError};
 use crate::diagnostic::{Diagnostic, Span, suggest};
-use crate::settings::{Secret, Section};
+use crate::settings::{Secret, Section, may_be_secret};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -155,9 +155,6 @@ fn grants(section: &mut Section) -> GrantedConfig {
     grants
 }
 
-/// Parts of names under which people keep secrets.
-const SECRET_NAMES: [&str; 7] = ["password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey"];
-
 /// The table `config`: texts, numbers and truth values; what is secret by reference.
 fn config(section: &mut Section) -> Option<Vec<(String, ConfigValue)>> {
     let (value, span) = section.get("config")?;
@@ -185,18 +182,15 @@ fn config(section: &mut Section) -> Option<Vec<(String, ConfigValue)>> {
                 continue;
             }
         };
-        let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-        let is_secret = letters == "key" || SECRET_NAMES.iter().any(|part| letters.contains(part));
+        let is_secret = may_be_secret(&name);
         settings.extend(match Secret::parse(&text, span, section.problems().folder()) {
             Some(secret) => Some((name, ConfigValue::Secret(secret))),
             None if is_secret => {
                 // what is masked lies between quotes, which a number has none of
                 let is_quoted = matches!(value.get_ref(), DeValue::String(_));
-                section.problems().mask(if is_quoted { span } else { Span::new(span.start.saturating_sub(1), span.end + 1) });
-                let error = Diagnostic::error(format!("`{name}` is written into the job file"), span)
-                    .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
-                    .help(format!("put the secret into an environment variable and write `{name} = \"env:NAME\"`"));
-                section.problems().push(error.note("job files are copied and logged; secrets are only referred to"));
+                let hidden = if is_quoted { span } else { Span::new(span.start.saturating_sub(1), span.end + 1) };
+                section.problems().mask(hidden);
+                section.problems().refuse_secret(&name, span);
                 None
             }
             None => Some((name, ConfigValue::Text(text))),
