@@ -111,8 +111,8 @@ impl JournalConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     pub offset: i64,
-    /// 0 for none
-    pub packet_id: u16,
+    /// By which its source recognises it; 0 for none.
+    pub mark: u64,
     pub message: Arc<MessageMeta>,
     pub payload: Bytes,
 }
@@ -389,7 +389,7 @@ impl Journal {
         let segments = self.0.shared.with_recent(|recent| recent.segments(input.0));
         let mut found = Vec::new();
         reader::read_events(&self.0.path, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
-            found.push(StoredMessage { offset: event.offset, packet_id: event.packet_id, message: event.message.clone(), payload });
+            found.push(StoredMessage { offset: event.offset, mark: event.mark, message: event.message.clone(), payload });
         })?;
         Ok(found.split_off(found.len().saturating_sub(max)))
     }

@@ -1,26 +1,27 @@
-//! Scoring functions: rows to an Azure Machine Learning endpoint and back, in batches.
+//! Scoring functions: rows to an endpoint and back, in batches.
 //!
 //! In: chunks of arguments, one a row. Out: one [`Outcome`] a row, in the order of the chunk: a value, or a failure with
 //! its reason. Invariant: whatever the endpoint does, a row ends in exactly one outcome or is still held here, and what
-//! is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's), endpoints
-//! of other kinds.
+//! is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's).
 //!
 //! A thin task ([`task`]) owns the pure [`desk`], which decides what is sent when; [`policy`] says what an answer means,
 //! [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate and the parallelism, [`signature`] and
-//! [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint.
+//! [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint in its [`dialect`].
 
+pub mod azureml;
 pub mod batch;
 pub mod body;
 pub mod breaker;
 mod describe;
 pub mod desk;
+mod dialect;
 mod http;
 pub mod policy;
 pub mod queue;
 pub mod response;
-pub mod retry;
 mod room;
 pub mod signature;
+mod settings;
 mod status;
 mod swagger;
 mod task;
@@ -30,7 +31,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -38,136 +38,18 @@ use crate::batch::Reason;
 use crate::value::Value;
 
 pub use describe::{Given, describe, misfits};
-pub use http::fetch_swagger;
+pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
+pub use http::fetch_signature;
 pub use policy::Mode;
 pub use room::ROWS_MAX;
 use room::{Held, Room};
-pub use signature::{Signature, WrittenSignature};
+pub use settings::{NanPolicy, ScoreConfig, Timing};
+pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, State, Status};
 
-/// Reads the endpoint's key, again each time it is called.
-pub type KeySource = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
-
-/// What becomes of a result that is NaN or infinite.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NanPolicy {
-    /// NULL, counted.
-    #[default]
-    Null,
-    /// The row fails.
-    DeadLetter,
-}
-
-/// How an endpoint is used.
-#[derive(Clone)]
-pub struct ScoreConfig {
-    /// Name of the function in the job file.
-    pub name: String,
-    /// The scoring address as the endpoint's owner gives it; a query string is kept.
-    pub url: String,
-    /// Where the swagger document is; else beside the scoring address.
-    pub swagger_url: Option<String>,
-    /// Where the key comes from; absent: none is sent.
-    pub key: Option<KeySource>,
-    /// Most rows in a request.
-    pub max_batch_count: usize,
-    /// Most bytes in a request body.
-    pub max_batch_bytes: usize,
-    /// Most requests at once; sending starts at 2.
-    pub parallel_requests: u32,
-    /// How long rows wait for more of them while other requests are out.
-    pub linger: Duration,
-    /// From sending to the end of the answer: the deployment's own limit and a little.
-    pub request_timeout: Duration,
-    pub mode: Mode,
-    pub nan: NanPolicy,
-    /// The only authorities trusted for this endpoint, PEM; absent: those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Values for other properties of the body; they win over the swagger's example.
-    pub constants: Vec<(String, serde_json::Value)>,
-    /// Sent as `azureml-model-deployment`.
-    pub deployment: Option<String>,
-    /// Used instead of the swagger document.
-    pub signature: Option<Signature>,
-    /// The document as last seen, to start by while the endpoint is out of reach.
-    pub cached_swagger: Option<String>,
-    /// Longest text in characters that the endpoint keeps in a text cell.
-    pub text_max: Option<usize>,
-    pub timing: Timing,
-}
-
-/// Waits that jobs do not set; tests make them short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    pub backoff: retry::Backoff,
-    /// Between looks at an endpoint that somebody has to repair.
-    pub slow_probe: Duration,
-    /// To a connection.
-    pub connect_timeout: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
-            backoff: retry::Backoff::default(),
-            slow_probe: Duration::from_secs(60),
-            // past this a link is as good as down; the next try is the backoff's business
-            connect_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-impl ScoreConfig {
-    /// A function with all settings at their defaults.
-    pub fn new(name: impl Into<String>, url: impl Into<String>) -> ScoreConfig {
-        ScoreConfig {
-            name: name.into(),
-            url: url.into(),
-            swagger_url: None,
-            key: None,
-            max_batch_count: 1000,
-            max_batch_bytes: 1_000_000,
-            parallel_requests: 1,
-            linger: Duration::from_millis(20),
-            request_timeout: Duration::from_secs(10),
-            mode: Mode::Edge,
-            nan: NanPolicy::Null,
-            ca_file: None,
-            constants: Vec::new(),
-            deployment: None,
-            signature: None,
-            cached_swagger: None,
-            text_max: None,
-            timing: Timing::default(),
-        }
-    }
-
-    fn rules(&self) -> desk::Rules {
-        desk::Rules {
-            max_rows: self.max_batch_count,
-            max_bytes: self.max_batch_bytes,
-            parallel: self.parallel_requests,
-            linger: self.linger,
-            mode: self.mode,
-            nan: self.nan,
-            backoff: self.timing.backoff,
-            slow_probe: self.timing.slow_probe,
-            text_max: self.text_max,
-        }
-    }
-}
-
-impl fmt::Debug for ScoreConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScoreConfig").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-/// Settings that cannot be used.
+/// What keeps a scorer from starting.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("function `{name}`: `{url}` is not an http or https address with a path: give the scoring address of the endpoint")]
-    Url { name: String, url: String },
+pub enum StartError {
     #[error("function `{name}`: ca_file {}: {why}", .path.display())]
     CaFile { name: String, path: PathBuf, why: String },
     #[error("function `{name}`: the http client does not start: {why}")]
@@ -287,7 +169,7 @@ fn stopped() -> Ended {
 
 impl Scorer {
     /// Starts the task of an endpoint on a runtime. Nothing has to be in reach: settings alone can be at fault.
-    pub fn start(config: ScoreConfig, runtime: &tokio::runtime::Handle) -> Result<Scorer, ConfigError> {
+    pub fn start(config: ScoreConfig, runtime: &tokio::runtime::Handle) -> Result<Scorer, StartError> {
         let client = http::Client::new(&config)?;
         let (intake, incoming) = mpsc::channel(task::INTAKE_MAX);
         let (swagger_tx, swagger) = watch::channel(None);
@@ -350,8 +232,8 @@ impl Scorer {
         &self.status
     }
 
-    /// The text of the endpoint's swagger document each time a new one is fetched: to be kept for the next start.
-    pub fn swagger_updates(&self) -> watch::Receiver<Option<String>> {
+    /// The text of the endpoint's description each time a new one is fetched: to be kept for the next start.
+    pub fn description_updates(&self) -> watch::Receiver<Option<String>> {
         self.swagger.clone()
     }
 

@@ -85,9 +85,9 @@ impl Place {
         let (stored, answers) = mpsc::channel();
         for i in 0..events {
             let ride = fleet.ride(start);
-            let message = Arc::new(MessageMeta { topic: ride.topic.as_str().into(), ..MessageMeta::default() });
+            let message = Arc::new(MessageMeta { name: ride.topic.as_str().into(), ..MessageMeta::default() });
             let arrival = start.saturating_add(i as i64 * STEP_MS * TICKS_PER_MILLISECOND);
-            let event = RawEvent { arrival, payload: ride.payload.into(), message, packet_id: 0 };
+            let event = RawEvent { arrival, payload: ride.payload.into(), message, mark: 0 };
             let stored = stored.clone();
             journal.append(Append {
                 input,

@@ -389,7 +389,7 @@ mod tests {
             x as u8
         };
         let payload: Vec<u8> = (0..40_000).map(|_| next()).collect();
-        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), packet_id: 0 };
+        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
         let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
         let append = Append { input, events: vec![event], received: 1, undecodable: vec![], dropped: vec![], ledger: vec![], on_durable };
         (append, answers)

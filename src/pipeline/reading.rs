@@ -21,9 +21,17 @@ impl Bound {
     /// Bytes of one stretch: two or three of them lie in memory for each part.
     pub const BYTES: usize = 1 << 20;
 
+    /// A bound in records; of bytes there may be [`Bound::BYTES`].
     pub fn records(records: usize) -> Bound {
         Bound { records, bytes: Bound::BYTES }
     }
+}
+
+/// How long a stretch that has begun waits for more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    pub records: usize,
+    pub time: Duration,
 }
 
 /// Events of one input that follow each other.
@@ -85,13 +93,19 @@ impl Stretch {
 pub struct Reading {
     reader: Reader,
     bound: Bound,
+    patience: Patience,
     /// Rows that were met with other columns than those before them, or behind a gap: the next stretch.
     ahead: Option<Read>,
 }
 
 impl Reading {
     pub fn new(reader: Reader, bound: Bound) -> Reading {
-        Reading { reader, bound, ahead: None }
+        Reading { reader, bound, patience: Patience::default(), ahead: None }
+    }
+
+    /// A stretch that has begun waits for more: for whoever writes better in larger portions.
+    pub fn patient(self, patience: Patience) -> Reading {
+        Reading { patience, ..self }
     }
 
     /// The next offset to read.
@@ -110,18 +124,23 @@ impl Reading {
     pub fn next(&mut self, wait: Duration) -> Result<Option<Stretch>, JournalError> {
         // threads that wait for the journal wait in real time
         let deadline = Clock::Real.monotonic() + wait;
+        let mut patient_until = deadline;
         let mut filling = Filling::default();
         while filling.len < self.bound.records && filling.bytes < self.bound.bytes {
             let found = match self.ahead.take() {
                 Some(found) => found,
-                // what is there is taken; only an empty stretch waits
-                None if filling.len > 0 => self.reader.next_now(self.bound.records - filling.len)?,
+                // what is there is taken; only an empty stretch waits, and one that is too small to be written
+                None if filling.len >= self.patience.records.max(1) => self.reader.next_now(self.bound.records - filling.len)?,
+                None if filling.len > 0 => self.reader.next(self.bound.records - filling.len, patient_until)?,
                 None => self.reader.next(self.bound.records, deadline)?,
             };
             match found {
                 Read::Closed if filling.len == 0 => return Ok(None),
                 Read::Closed | Read::Idle => break,
                 found => {
+                    if filling.len == 0 {
+                        patient_until = Clock::Real.monotonic() + self.patience.time;
+                    }
                     self.ahead = filling.add(found);
                     if self.ahead.is_some() {
                         break;

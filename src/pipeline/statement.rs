@@ -22,15 +22,15 @@ use super::flow::Flow;
 use super::health::Health;
 use super::mark::Mark;
 use super::outputs::OutputHandle;
-use super::prepare::{self, Prepared};
-use super::reading::{Bound, Reading};
+use super::prepare::Prepared;
+use super::reading::{Bound, Patience, Reading};
 use super::scoring::{Scoring, Waiting};
 use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::engine::{EngineError, Executor, Functions, OnError};
 use crate::job::{self, Job};
-use crate::journal::{ConsumerSpec, InputId, Journal, OnFull, Reader, Start, StreamId};
+use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
@@ -254,10 +254,12 @@ impl Build<'_> {
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
         let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let position = reader.position();
+        let fill = output.fill();
+        let patience = Patience { records: fill.rows, time: fill.time };
         let deliverer = Deliverer {
             due: Due::new(position, self.clock.monotonic()),
             flow,
-            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX)),
+            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows))).patient(patience),
             feed,
             output,
             statement: name.clone(),
@@ -289,10 +291,7 @@ impl Build<'_> {
             (None, job::Start::Now) => Start::Now,
             _ => Start::Oldest,
         };
-        let on_full = match self.job.journal.on_full {
-            job::OnFull::Block => OnFull::Block,
-            job::OnFull::DropOldest => OnFull::DropOldest,
-        };
+        let on_full = self.job.journal.on_full;
         let spec = ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
         let info = self.journal.register_consumer(spec)?;
         if info.changed && fingerprint != "rows" {
@@ -360,7 +359,7 @@ impl Build<'_> {
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.
     fn on_error(&self, external: &External) -> OnError {
         let own = self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
-        own.map_or(self.prepared.options.on_error, prepare::on_error)
+        own.unwrap_or(self.prepared.options.on_error)
     }
 }
 

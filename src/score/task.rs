@@ -13,14 +13,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
+use crate::settings::Secret;
 use crate::time::{Clock, Timestamp};
 
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, Event, Request, Standing};
-use super::http::{Client, Fetched, read_key};
+use super::http::{Client, Fetched};
 use super::policy::{Details, Outcome as Answered, Status as StatusCode};
-use super::retry::Backoff;
-use super::{Chunk, Ended, Held, KeySource, Outcome, ScoreConfig, Signature, State, Status, stopped};
+use super::{Chunk, Ended, Held, Outcome, ScoreConfig, Signature, State, Status, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -58,7 +59,7 @@ pub(super) struct Task {
     name: String,
     desk: Desk,
     client: Client,
-    key_source: Option<KeySource>,
+    key_source: Option<Secret>,
     key: Option<SecretString>,
     constants: Vec<(String, serde_json::Value)>,
     /// Written in the job file: nothing is fetched.
@@ -85,7 +86,7 @@ impl Task {
         swagger: watch::Sender<Option<String>>,
         stop: CancellationToken,
     ) -> Task {
-        let cached = config.cached_swagger.as_deref().and_then(|text| Signature::from_swagger(text).ok());
+        let cached = config.cached_description.as_deref().and_then(|text| config.dialect.signature(text).ok());
         let is_written = config.signature.is_some();
         let mut task = Task {
             desk: Desk::new(config.rules()),
@@ -229,7 +230,7 @@ impl Task {
     /// Reads the key again. `Ok(true)`: it is another one.
     fn load_key(&mut self) -> Result<bool, ()> {
         let Some(source) = &self.key_source else { return Ok(false) };
-        match read_key(source) {
+        match self.client.read_key(source) {
             Ok(key) => {
                 let is_new = self.key.as_ref().is_none_or(|old| old.expose_secret() != key.expose_secret());
                 self.key = Some(key);
@@ -273,13 +274,13 @@ impl Task {
         }
         (self.fetching.due, self.fetching.out) = (None, true);
         let (client, key) = (self.client.clone(), self.key.clone());
-        self.on_wire.spawn(async move { Arrived::Swagger(client.swagger(key).await) });
+        self.on_wire.spawn(async move { Arrived::Swagger(client.description(key).await) });
     }
 
     fn fetched(&mut self, now: Duration, fetched: Result<Fetched, String>) {
         self.fetching.out = false;
         let why = match fetched {
-            Ok(Fetched::Document(text)) => match Signature::from_swagger(&text) {
+            Ok(Fetched::Document(text)) => match self.client.dialect.signature(&text) {
                 Ok(signature) => {
                     self.fetching.failures = 0;
                     self.use_signature(signature);
@@ -300,7 +301,7 @@ impl Task {
                         "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
                     );
                     self.fetching.absent = true;
-                    self.use_signature(Signature::untyped());
+                    self.use_signature(self.client.dialect.untyped());
                 }
                 return;
             }
