@@ -353,25 +353,8 @@ impl Notes {
 
 /// The first scan of an input that says `TIMESTAMP BY`.
 fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
-    let roots = plan.statements.iter().flat_map(|s| &s.parts).map(|part| &part.root);
-    let mut stack: Vec<&Node> = roots.collect();
-    stack.reverse();
-    while let Some(node) = stack.pop() {
-        match node {
-            Node::Scan(scan) if scan.input == input && scan.timestamp_by.is_some() => return Some(scan),
-            Node::Scan(_) | Node::Rows { .. } => {}
-            Node::Filter { input, .. }
-            | Node::Project { input, .. }
-            | Node::Apply { input, .. }
-            | Node::Aggregate { input, .. }
-            | Node::Analytic { input, .. }
-            | Node::Match { input, .. }
-            | Node::ReferenceJoin { input, .. } => stack.push(input),
-            Node::Join { left, right, .. } => stack.extend([&**right, &**left]),
-            Node::Union { inputs, .. } => stack.extend(inputs.iter().rev()),
-        }
-    }
-    None
+    let mut scans = plan.statements.iter().flat_map(|s| &s.parts).flat_map(|part| part.root.scans());
+    scans.find(|scan| scan.input == input && scan.timestamp_by.is_some())
 }
 
 /// The row that a statement stopped at, at its place in the query.

@@ -5,7 +5,7 @@
 
 use super::RowError;
 use super::args::Args;
-use crate::query::plan::DatePart;
+use crate::query::date_part::DatePart;
 use crate::time::{Civil, TICKS_PER_DAY, TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Timestamp, days_in_month};
 use crate::value::Value;
 

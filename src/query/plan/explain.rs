@@ -6,10 +6,11 @@
 
 use smol_str::SmolStr;
 
-use super::{
-    Aggregate, AggregateFunction, Analytic, AnalyticFunction, Expr, JoinBound, Metadata, NamedWindow, Node, Part, Plan, Scan, ScanColumn,
-    SpikeMode, Statement, Window,
-};
+use super::aggregate::{Aggregate, AggregateFunction, NamedWindow, Window};
+use super::analytic::{Analytic, AnalyticFunction, SpikeMode};
+use super::expr::Expr;
+use super::node::{JoinBound, Metadata, Node, Scan, ScanColumn};
+use super::{Part, Plan, Statement};
 use crate::query::ast::{ApplyFunction, BinaryOp};
 use crate::time::{TICKS_PER_DAY, TICKS_PER_MILLISECOND, TICKS_PER_SECOND};
 use crate::value::Value;

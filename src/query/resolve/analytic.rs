@@ -10,7 +10,7 @@ use super::expression::{Clause, Place};
 use super::function::null;
 use super::relation::ColumnInfo;
 use super::select::Core;
-use super::tree::{analytic_parts, each_slot, same_analytic};
+use super::tree::{each_slot, same_analytic};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident, LimitDuration, Over};
 use crate::query::plan::{AggregateFunction, Analytic, AnalyticFunction, Expr, SpikeMode};
@@ -297,7 +297,7 @@ impl Core<'_, '_> {
     /// The rows an analytic function sees: those of the one source that it reads.
     fn seen_by(&mut self, analytic: &Analytic, name: &Ident, span: Span, place: Place) -> Option<Seen> {
         let mut read: Vec<usize> = Vec::new();
-        for part in analytic_parts(analytic) {
+        for part in analytic.exprs() {
             each_slot(part, &mut |id| read.extend(self.owner.get(&id)));
         }
         read.sort_unstable();

@@ -12,7 +12,8 @@ use super::{constant, foreign, window};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident};
 use crate::query::builtins::{self, Builtin};
-use crate::query::plan::{DatePart, Expr};
+use crate::query::date_part::DatePart;
+use crate::query::plan::Expr;
 use crate::value::Value;
 
 /// Names of calls that are no scalar functions, for suggestions.

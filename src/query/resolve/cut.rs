@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::relation::{ColumnId, ColumnInfo, Rel, Relation};
-use super::tree::{aggregate_parts, analytic_parts, each_slot, rewrite, rewrite_aggregate, rewrite_analytic};
+use super::tree::{each_slot, rewrite, rewrite_aggregate, rewrite_analytic};
 use crate::batch::Column;
 use crate::diagnostic::Span;
 use crate::query::plan::{Expr, External, Match, Navigation, Node, Part, Scan};
@@ -73,7 +73,7 @@ impl Cut<'_> {
                 if calls.is_empty() {
                     return self.lower(input, need);
                 }
-                let below = with(need, calls.iter().flat_map(|(_, call)| analytic_parts(call)));
+                let below = with(need, calls.iter().flat_map(|(_, call)| call.exprs()));
                 let flow = self.lower(input, &below);
                 let flow = self.settled(flow, &below);
                 let id = self.id();
@@ -144,7 +144,7 @@ impl Cut<'_> {
     fn aggregate(&mut self, rel: &Rel, need: &Need) -> Flow {
         let Rel::Aggregate { input, keys, windows, aggregates, window_id } = rel else { return Flow::rows(0) };
         let aggregates: Vec<_> = aggregates.iter().filter(|(id, _)| need.contains(id)).collect();
-        let read = keys.iter().map(|(_, e)| e).chain(aggregates.iter().flat_map(|(_, a)| aggregate_parts(a)));
+        let read = keys.iter().map(|(_, e)| e).chain(aggregates.iter().flat_map(|(_, a)| a.exprs()));
         let below = with(&Need::new(), read);
         let flow = self.lower(input, &below);
         let flow = self.settled(flow, &below);

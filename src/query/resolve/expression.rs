@@ -4,7 +4,6 @@
 //! reported. Invariant: what a clause may not hold is refused here or in `call`. Not here: calls (`call`), names (`scope`).
 
 use super::select::Core;
-use super::tree::parts;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, BinaryOp, ExprKind, Literal, UnaryOp};
 use crate::query::plan::Expr;
@@ -185,5 +184,5 @@ fn constant(literal: &Literal) -> Value {
 
 /// Operations in an expression.
 fn size(expr: &Expr) -> usize {
-    1 + parts(expr).into_iter().map(size).sum::<usize>()
+    1 + expr.children().into_iter().map(size).sum::<usize>()
 }

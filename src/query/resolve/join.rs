@@ -13,7 +13,8 @@ use super::tree::{self, conjunction, each_slot, reads_time, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Arg, BinaryOp, Call, Expr as Ast, ExprKind};
 use crate::query::builtins;
-use crate::query::plan::{DatePart, Expr, JoinBound};
+use crate::query::date_part::DatePart;
+use crate::query::plan::{Expr, JoinBound};
 use crate::value::{Type, Value};
 
 /// A checked join condition.

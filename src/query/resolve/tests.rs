@@ -439,26 +439,27 @@ fn operators_of_a_part_are_numbered_from_zero() {
     assert_eq!(ids, [vec![0], vec![], vec![0]]);
 }
 
+/// The ids of a tree, in ascending order.
 fn ids(node: &crate::query::plan::Node) -> Vec<u32> {
     use crate::query::plan::Node;
-    match node {
-        Node::Scan(scan) => vec![scan.id],
-        Node::Rows { .. } => Vec::new(),
-        Node::Filter { input, .. } | Node::Project { input, .. } | Node::Apply { input, .. } | Node::ReferenceJoin { input, .. } => {
-            ids(input)
-        }
-        Node::Aggregate { input, id, .. } | Node::Analytic { input, id, .. } | Node::Match { input, id, .. } => {
-            ids(input).into_iter().chain([*id]).collect()
-        }
-        Node::Join { left, right, id, .. } => ids(left).into_iter().chain(ids(right)).chain([*id]).collect(),
-        Node::Union { inputs, id } => inputs.iter().flat_map(ids).chain([*id]).collect(),
-    }
+    let id = |node: &Node| match node {
+        Node::Scan(scan) => Some(scan.id),
+        Node::Aggregate { id, .. }
+        | Node::Analytic { id, .. }
+        | Node::Match { id, .. }
+        | Node::Join { id, .. }
+        | Node::Union { id, .. } => Some(*id),
+        _ => None,
+    };
+    let mut ids: Vec<u32> = node.nodes().filter_map(id).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Every slot lies below the width of the node it reads: the invariant that the engine relies on.
 fn slots_fit(node: &crate::query::plan::Node) -> bool {
-    use super::tree::{aggregate_parts, analytic_parts, each_slot};
-    use crate::query::plan::{Expr, Node};
+    use super::tree::each_slot;
+    use crate::query::plan::{Aggregate, Analytic, Expr, Node};
     let fits = |exprs: Vec<&Expr>, width: usize| {
         let mut fit = true;
         exprs.into_iter().for_each(|e| each_slot(e, &mut |slot| fit &= slot < width));
@@ -471,9 +472,9 @@ fn slots_fit(node: &crate::query::plan::Node) -> bool {
         Node::Project { input, exprs } => slots_fit(input) && fits(exprs.iter().collect(), input.width()),
         Node::Apply { input, argument, .. } => slots_fit(input) && fits(vec![argument], input.width()),
         Node::Aggregate { input, keys, aggregates, .. } => {
-            slots_fit(input) && fits(keys.iter().chain(aggregates.iter().flat_map(aggregate_parts)).collect(), input.width())
+            slots_fit(input) && fits(keys.iter().chain(aggregates.iter().flat_map(Aggregate::exprs)).collect(), input.width())
         }
-        Node::Analytic { input, calls, .. } => slots_fit(input) && fits(calls.iter().flat_map(analytic_parts).collect(), input.width()),
+        Node::Analytic { input, calls, .. } => slots_fit(input) && fits(calls.iter().flat_map(Analytic::exprs).collect(), input.width()),
         Node::Match { input, plan, .. } => {
             let width = input.width();
             let rows = plan.partition_by.iter().chain(plan.navigations.iter().filter_map(|n| n.argument.as_ref()));
