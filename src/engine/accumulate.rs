@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::key::put_key;
+use super::share::Share;
 use super::state::{put_values, read_values};
-use super::user::Share;
 use crate::query::builtins::RowError;
 use crate::query::plan::{Aggregate, AggregateFunction};
 use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes, put_signed, put_varint};

@@ -5,14 +5,15 @@
 
 use super::accumulate::Acc;
 use super::anomaly::Detector;
-use super::eval::{EvalError, Row};
-use super::group::fill_args;
-use super::history::{Held, History};
+use super::env::{Env, EvalError, Row};
+use super::held::Held;
+use super::history::History;
 use super::key::Key;
-use super::op::{Flow, Op, Step};
+use super::operator::{Operator, Produced, Step, Tree};
+use super::options::EngineError;
+use super::prepared::fill_args;
 use super::recent::Keys;
 use super::state::{Loaded, Writer};
-use super::{EngineError, env::Env};
 use crate::batch::{Batch, RowMeta};
 use crate::query::builtins;
 use crate::query::plan::{Aggregate, Analytic, AnalyticFunction};
@@ -29,8 +30,8 @@ const SWEEP_ROWS: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct AnalyticOp {
-    pub input: Op,
-    pub id: u32,
+    input: Tree,
+    id: u32,
     calls: Vec<Call>,
     since_sweep: usize,
     /// The watermark at which a quiet input lets go of what is held.
@@ -63,41 +64,12 @@ enum State {
 }
 
 impl AnalyticOp {
-    pub(super) fn new(input: Op, id: u32, calls: &[Analytic]) -> Result<AnalyticOp, EngineError> {
+    pub(super) fn new(input: Tree, id: u32, calls: &[Analytic]) -> Result<AnalyticOp, EngineError> {
         if calls.len() > CALLS_MAX {
             return Err(EngineError::TooManyCalls { max: CALLS_MAX });
         }
         let calls = calls.iter().enumerate().map(|(i, plan)| Call::new(i, plan)).collect();
         Ok(AnalyticOp { input, id, calls, since_sweep: 0, quiet_sweep: None })
-    }
-
-    pub(super) fn width(&self) -> usize {
-        self.calls.len()
-    }
-
-    pub(super) fn step(&mut self, cx: &mut Step<'_>, direct: bool) -> Flow {
-        let mut flow = self.input.step(cx);
-        let width = flow.batch.width();
-        let mut out = Batch::with_capacity(width + self.calls.len(), flow.batch.len());
-        for i in 0..flow.batch.len() {
-            let Some(meta) = flow.batch.meta().get(i).copied() else { break };
-            let row = Row { values: flow.batch.row(i), meta: &meta };
-            let result = self.calls.iter_mut().try_for_each(|call| call.evaluate(cx.env, row));
-            let results = result.and_then(|()| self.calls.iter_mut().map(|call| call.apply(cx.env, &meta)).collect::<Result<Vec<_>, _>>());
-            match results {
-                Ok(results) => {
-                    let values = flow.batch.row_mut(i).iter_mut().map(std::mem::take);
-                    out.push(meta, values.chain(results));
-                }
-                Err(error) => {
-                    if !cx.env.goes_on(&cx.origin, row, *error, direct) {
-                        return Flow { batch: out, watermark: i64::MIN };
-                    }
-                }
-            }
-        }
-        self.sweep(flow.batch.len(), flow.watermark);
-        Flow { batch: out, watermark: flow.watermark }
     }
 
     /// Forgets keys of which nothing can be looked at any more: now and then among rows, and when time passes without any.
@@ -119,18 +91,70 @@ impl AnalyticOp {
         }
     }
 
-    /// When a quiet input could let go of what is held.
-    pub(super) fn deadline(&self) -> Option<i64> {
-        self.quiet_sweep
+    fn is_empty(&self) -> bool {
+        self.calls.iter().all(|call| call.keys() == 0)
+    }
+}
+
+impl Operator for AnalyticOp {
+    fn inputs(&self) -> &[Tree] {
+        std::slice::from_ref(&self.input)
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+    fn inputs_mut(&mut self) -> &mut [Tree] {
+        std::slice::from_mut(&mut self.input)
+    }
+
+    fn width(&self) -> usize {
+        self.input.width() + self.calls.len()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.input.is_direct()
+    }
+
+    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+        let direct = self.input.is_direct();
+        let mut produced = self.input.step(cx);
+        let width = produced.batch.width();
+        let mut out = Batch::with_capacity(width + self.calls.len(), produced.batch.len());
+        for i in 0..produced.batch.len() {
+            let Some(meta) = produced.batch.meta().get(i).copied() else { break };
+            let row = Row { values: produced.batch.row(i), meta: &meta };
+            let result = self.calls.iter_mut().try_for_each(|call| call.evaluate(cx.env, row));
+            let results = result.and_then(|()| self.calls.iter_mut().map(|call| call.apply(cx.env, &meta)).collect::<Result<Vec<_>, _>>());
+            match results {
+                Ok(results) => {
+                    let values = produced.batch.row_mut(i).iter_mut().map(std::mem::take);
+                    out.push(meta, values.chain(results));
+                }
+                Err(error) => {
+                    if !cx.env.goes_on(&cx.origin, row, *error, direct) {
+                        return Produced::stopped(out);
+                    }
+                }
+            }
+        }
+        self.sweep(produced.batch.len(), produced.watermark);
+        Produced { batch: out, watermark: produced.watermark }
+    }
+
+    fn id(&self) -> Option<u32> {
+        Some(self.id)
+    }
+
+    /// When a quiet input could let go of what is held.
+    fn deadline(&self, held_back: i64) -> Option<i64> {
+        self.quiet_sweep.filter(|time| *time <= held_back)
+    }
+
+    fn changes(&mut self, writer: &mut Writer<'_>) {
         for (i, call) in self.calls.iter_mut().enumerate() {
             call.changes(i, writer);
         }
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         if loaded.kind >= HELD {
             return match self.calls.get_mut(usize::from(loaded.kind - HELD)).map(|c| &mut c.state) {
                 Some(State::Held(history)) => history.load(loaded),
@@ -148,8 +172,7 @@ impl AnalyticOp {
         keys.load(pack, loaded.value)
     }
 
-    /// All stored rows are in.
-    pub(super) fn loaded(&mut self) {
+    fn loaded(&mut self) {
         for call in &mut self.calls {
             if let State::Learned(detector) = &mut call.state {
                 detector.loaded();
@@ -157,7 +180,7 @@ impl AnalyticOp {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let bytes = |call: &Call| match &call.state {
             State::Recent { keys, .. } => keys.bytes(),
             State::Held(history) => history.bytes(),
@@ -166,14 +189,13 @@ impl AnalyticOp {
         self.calls.iter().map(bytes).sum()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.calls.iter().all(|call| call.keys() == 0)
+    fn is_idle(&mut self, floor: i64) -> bool {
+        self.calls.iter_mut().for_each(|call| call.forget(floor));
+        self.is_empty()
     }
 
-    /// Forgets what cannot matter at this watermark.
-    pub(super) fn forget(&mut self, watermark: i64) {
-        self.calls.iter_mut().for_each(|call| call.forget(watermark));
-    }
+    /// What was forgotten took its state rows with it.
+    fn retire(&mut self, _writer: &mut Writer<'_>) {}
 }
 
 impl Call {

@@ -3,10 +3,13 @@
 //! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a count
 //! under its reason. Not here: evaluation (`eval`), operators.
 
-use super::eval::{EvalError, Row};
-use super::{Counts, ExecutorOptions, Failed, Failure, Functions, OnError};
+use super::emitted::{Counts, Failed, Failure};
+use super::options::{ExecutorOptions, Functions, OnError};
 use crate::batch::{RawEvent, Reason, RowMeta};
 use crate::diagnostic::Span;
+use crate::query::builtins::RowError;
+use crate::query::plan::UserAggregate;
+use crate::udf;
 use crate::value::Value;
 
 /// Shared by the operators of an executor; the executor lends it to them for each step.
@@ -18,6 +21,22 @@ pub(super) struct Env {
     pub stopped: Option<Failure>,
     /// Levels of `TryEvaluate` around what is evaluated now: inside, an error goes up to it whatever the policy.
     pub trying: u32,
+}
+
+/// A row that expressions read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub values: &'a [Value],
+    pub meta: &'a RowMeta,
+}
+
+/// An expression has no value for a row, and the policy does not let NULL stand in.
+#[derive(Clone, Debug)]
+pub(super) struct EvalError {
+    pub error: RowError,
+    pub span: Span,
+    /// `Stop` or `DeadLetter`.
+    pub policy: OnError,
 }
 
 /// The events that a step brings: where a failed row finds its payload.
@@ -78,6 +97,31 @@ impl Env {
                 Fate::Dropped
             }
         }
+    }
+
+    /// NULL in place of a value that could not be made, if that is the policy.
+    pub(super) fn or_null(&mut self, error: RowError, span: Span) -> Result<Value, Box<EvalError>> {
+        if self.options.on_error == OnError::Null {
+            self.counts.add_nulled(error.reason);
+            return Ok(Value::Null);
+        }
+        Err(Box::new(EvalError { error, span, policy: self.options.on_error }))
+    }
+
+    /// A row failed: whether the rows behind it go on.
+    pub(super) fn goes_on(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
+        self.fail(origin, row, error, direct) == Fate::Dropped
+    }
+
+    /// A user aggregate's own policy, else that of all.
+    pub(super) fn policy_of(&self, index: usize) -> OnError {
+        self.options.functions_on_error.get(&index).copied().unwrap_or(self.options.on_error)
+    }
+
+    /// What runs a user aggregate.
+    pub(super) fn guest(&mut self, plan: &UserAggregate) -> Result<&mut dyn udf::UserAggregate, RowError> {
+        let guest = self.functions.as_mut().and_then(|f| f.aggregate(plan.index));
+        guest.ok_or_else(|| RowError { reason: "no_function", message: format!("no host was given that runs uda.{}", plan.name) })
     }
 
     /// An event is no valid input: dropped and reported whatever the policy, as the service does.

@@ -7,30 +7,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::OnError;
-use super::env::Env;
-use crate::batch::{RowMeta, shown};
+use super::env::{Env, EvalError, Row};
+use super::key::put_key;
+use super::options::OnError;
+use crate::batch::shown;
 use crate::diagnostic::Span;
 use crate::query::ast::BinaryOp;
 use crate::query::builtins::{self, RowError};
 use crate::query::plan::Expr;
-use crate::value::{Record, Value};
-
-/// A row that expressions read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row<'a> {
-    pub values: &'a [Value],
-    pub meta: &'a RowMeta,
-}
-
-/// An expression has no value for a row, and the policy does not let NULL stand in.
-#[derive(Clone, Debug)]
-pub(super) struct EvalError {
-    pub error: RowError,
-    pub span: Span,
-    /// `Stop` or `DeadLetter`.
-    pub policy: OnError,
-}
+use crate::value::{Record, SmolStr, Type, Value};
 
 type Out<'a> = Result<Cow<'a, Value>, Box<EvalError>>;
 
@@ -181,7 +166,7 @@ impl Env {
     pub(super) fn eval_key(&mut self, exprs: &[Expr], row: Row<'_>, key: &mut Vec<u8>) -> Result<(), Box<EvalError>> {
         key.clear();
         for expr in exprs {
-            super::key::put_key(key, &*self.eval(expr, row)?);
+            put_key(key, &*self.eval(expr, row)?);
         }
         Ok(())
     }
@@ -195,7 +180,7 @@ fn bit<'a>(value: bool) -> Out<'a> {
     Ok(Cow::Owned(Value::Bit(value)))
 }
 
-fn field<'v>(value: &'v Value, names: &[crate::value::SmolStr]) -> Option<&'v Value> {
+fn field<'v>(value: &'v Value, names: &[SmolStr]) -> Option<&'v Value> {
     names.iter().try_fold(value, |value, name| match value {
         Value::Record(record) => Arc::as_ref(record).find(name),
         _ => None,
@@ -207,7 +192,7 @@ fn like(value: &Value, pattern: &Value, escape: Option<&Value>) -> Result<bool, 
     if value.is_null() || pattern.is_null() {
         return Ok(false);
     }
-    let text = |v: &Value| builtins::cast(v, crate::value::Type::Text);
+    let text = |v: &Value| builtins::cast(v, Type::Text);
     let escape = match escape {
         Some(Value::Text(e)) => e.chars().next(),
         _ => None,

@@ -10,14 +10,16 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::build::build;
+use super::emitted::{Counts, Emitted, StateChange};
 use super::env::{Env, Origin};
-use super::feed::Feed;
+use super::ingress::Ingress;
 use super::key::Key;
-use super::op::{Op, Step};
+use super::operator::{Step, Tree};
+use super::options::{EngineError, ExecutorOptions, Functions};
 use super::state::{Loaded, put_meta, read_meta};
-use super::{Counts, Emitted, EngineError, ExecutorOptions, Functions, StateChange};
 use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows};
-use crate::query::plan::{External, Node, Part, Scan};
+use crate::query::plan::{External, Node, Part};
 use crate::time::Timestamp;
 use crate::value::codec::Reader;
 use crate::value::{SmolStr, Value};
@@ -33,7 +35,7 @@ pub struct Executor {
     env: Env,
     root: Node,
     columns: Arc<[Column]>,
-    feeds: Vec<Feed>,
+    ingresses: Vec<Ingress>,
     /// One operator tree per substream; without `TIMESTAMP BY … OVER` one under the empty key.
     lanes: FxHashMap<Key, Lane>,
     /// Substreams that have rows to work off, that changed since the last take, and when something of each is due.
@@ -61,7 +63,7 @@ pub struct Executor {
 }
 
 struct Lane {
-    op: Op,
+    tree: Tree,
     inbox: Vec<Batch>,
     touched: bool,
     unsaved: bool,
@@ -121,12 +123,10 @@ impl Executor {
         mut functions: Option<Functions>,
         tail: bool,
     ) -> Result<Executor, EngineError> {
-        let mut scans = Vec::new();
-        scans_of(&root, &mut scans);
-        let feeds: Vec<Feed> = scans.into_iter().map(Feed::new).collect();
+        let ingresses: Vec<Ingress> = root.scans().map(Ingress::new).collect();
         let (stateful, remembers) = (root.is_stateful(), root.calls_state());
-        let substreams = feeds.iter().any(|feed| !feed.scan.over.is_empty());
-        let reads_rows = feeds.is_empty();
+        let substreams = ingresses.iter().any(|ingress| !ingress.scan.over.is_empty());
+        let reads_rows = ingresses.is_empty();
         let ids = match (stateful, reads_rows, expands(&root)) {
             (true, ..) => Ids::Running { offset: 0, next: 0, changed: false },
             (false, true, false) => Ids::Keep,
@@ -135,8 +135,8 @@ impl Executor {
         };
         let mut lanes = FxHashMap::default();
         // built even if substreams come later: what cannot be run is said at once
-        let lane = Lane::new(&root, &options, feeds.len())?;
-        let depth = lane.op.depth();
+        let lane = Lane::new(&root, &options, ingresses.len())?;
+        let depth = lane.tree.depth();
         if !substreams {
             lanes.insert(ONLY, lane);
         }
@@ -149,7 +149,7 @@ impl Executor {
             env,
             root,
             columns,
-            feeds,
+            ingresses,
             lanes,
             touched: Vec::new(),
             unsaved: Vec::new(),
@@ -193,24 +193,24 @@ impl Executor {
         let mut newest = self.now;
         let mut key = Vec::new();
         let mut wanted = false;
-        let feeds = self.feeds.len();
-        for (i, feed) in self.feeds.iter_mut().enumerate().filter(|(_, feed)| feed.scan.input == input) {
+        let feeds = self.ingresses.len();
+        for (i, ingress) in self.ingresses.iter_mut().enumerate().filter(|(_, ingress)| ingress.scan.input == input) {
             wanted = true;
             let mut now = self.now;
-            let mut alone = Batch::new(feed.width());
+            let mut alone = Batch::new(ingress.width());
             let mut whole = self.lanes.get_mut(&[][..]).and_then(|lane| lane.inbox.get_mut(i)).map(std::mem::take).unwrap_or_default();
-            if whole.width() != feed.width() {
-                whole = Batch::with_capacity(feed.width(), events.len());
+            if whole.width() != ingress.width() {
+                whole = Batch::with_capacity(ingress.width(), events.len());
             }
             for (event, offset) in events.iter().zip(first..) {
                 now = now.max(event.arrival.ticks());
                 let time = Timestamp::saturating_from_ticks(now);
                 if !self.substreams {
-                    feed.read(&mut self.env, event, offset, time, &mut whole);
+                    ingress.read(&mut self.env, event, offset, time, &mut whole);
                     continue;
                 }
-                if feed.read(&mut self.env, event, offset, time, &mut alone)
-                    && feed.substream(&mut self.env, event, &mut alone, &mut key)
+                if ingress.read(&mut self.env, event, offset, time, &mut alone)
+                    && ingress.substream(&mut self.env, event, &mut alone, &mut key)
                     && let Some(lane) = lane_of(&mut self.lanes, &key, &self.root, &self.env.options, feeds)
                     && lane.take(i, &mut alone)
                 {
@@ -281,7 +281,7 @@ impl Executor {
         if self.reads_rows || self.env.stopped.is_some() {
             return None;
         }
-        let timed = self.feeds.iter().any(|feed| feed.scan.timestamp_by.is_some());
+        let timed = self.ingresses.iter().any(|ingress| ingress.scan.timestamp_by.is_some());
         let delay = if timed { self.env.options.policies.late_tolerance? } else { 0 };
         // substreams are alike, so the first deadline is the first due
         let due = match self.substreams {
@@ -324,9 +324,9 @@ impl Executor {
                 rows_watermark: self.rows_watermark,
                 now: self.now,
             };
-            let flow = lane.op.step(&mut step);
-            if lane.op.is_direct() {
-                self.env.counts.evaluated += flow.batch.len() as u64;
+            let produced = lane.tree.step(&mut step);
+            if lane.tree.is_direct() {
+                self.env.counts.evaluated += produced.batch.len() as u64;
             }
             lane.touched = false;
             if !std::mem::replace(&mut lane.unsaved, true) {
@@ -335,12 +335,12 @@ impl Executor {
             if self.substreams {
                 lane.schedule(&key, &mut self.due, floor);
             } else {
-                lane.deadline = lane.op.deadline();
+                lane.deadline = lane.tree.deadline();
             }
             lane.weigh(&mut self.held, self.substreams);
-            watermark = watermark.min(flow.watermark);
-            debug_assert!(flow.batch.is_empty() || flow.batch.width() == width);
-            self.emit(&origin, flow.batch);
+            watermark = watermark.min(produced.watermark);
+            debug_assert!(produced.batch.is_empty() || produced.batch.width() == width);
+            self.emit(&origin, produced.batch);
         }
         self.watermark = self.watermark.max(watermark);
     }
@@ -433,10 +433,10 @@ impl Executor {
         for key in keys {
             let Some(lane) = self.lanes.get_mut(&*key) else { continue };
             lane.unsaved = false;
-            let idle = substreams && !lane.touched && lane.op.is_idle(floor);
-            lane.op.changes(&key, state);
+            let idle = substreams && !lane.touched && lane.tree.is_idle(floor);
+            lane.tree.changes(&key, state);
             if idle {
-                lane.op.retire(&key, state);
+                lane.tree.retire(&key, state);
             }
             lane.weigh(&mut self.held, substreams);
             if idle {
@@ -485,17 +485,17 @@ impl Executor {
                 continue;
             }
             let loaded = Loaded::parse(key, value).map_err(damaged)?;
-            let feeds = self.feeds.len();
+            let feeds = self.ingresses.len();
             if let Some(lane) = lane_of(&mut self.lanes, loaded.substream, &self.root, &self.env.options, feeds) {
-                lane.op.load(op, &loaded).map_err(damaged)?;
+                lane.tree.load(op, &loaded).map_err(damaged)?;
             }
         }
         for (key, lane) in &mut self.lanes {
-            lane.op.loaded();
+            lane.tree.loaded();
             if self.substreams {
                 lane.schedule(key, &mut self.due, i64::MIN);
             } else {
-                lane.deadline = lane.op.deadline();
+                lane.deadline = lane.tree.deadline();
             }
             lane.touched = false;
             lane.weigh(&mut self.held, self.substreams);
@@ -519,14 +519,14 @@ impl fmt::Debug for Executor {
 
 impl Lane {
     fn new(root: &Node, options: &ExecutorOptions, feeds: usize) -> Result<Lane, EngineError> {
-        let op = Op::build(root, options, &mut 0)?;
+        let tree = build(root, options)?;
         let (inbox, held) = (vec![Batch::default(); feeds], Held::default());
-        Ok(Lane { op, inbox, touched: false, unsaved: false, deadline: None, held })
+        Ok(Lane { tree, inbox, touched: false, unsaved: false, deadline: None, held })
     }
 
     /// Notes when this substream has to be looked at next: when something of it is due, else when it can be forgotten.
     fn schedule(&mut self, key: &Key, due: &mut BTreeSet<(i64, Key)>, floor: i64) {
-        let deadline = self.op.deadline().or_else(|| self.op.newest().map(|newest| newest.max(floor)));
+        let deadline = self.tree.deadline().or_else(|| self.tree.newest().map(|newest| newest.max(floor)));
         if self.deadline != deadline {
             if let Some(old) = self.deadline {
                 due.remove(&(old, key.clone()));
@@ -540,16 +540,16 @@ impl Lane {
 
     /// Brings the sum over all lanes up to date with this one.
     fn weigh(&mut self, sum: &mut Held, substream: bool) {
-        let now = Held { bytes: self.op.bytes() + if substream { LANE_BYTES } else { 0 }, waiting: self.op.waiting() as u64 };
+        let now = Held { bytes: self.tree.bytes() + if substream { LANE_BYTES } else { 0 }, waiting: self.tree.waiting() as u64 };
         sum.bytes = (sum.bytes + now.bytes).saturating_sub(self.held.bytes);
         sum.waiting = (sum.waiting + now.waiting).saturating_sub(self.held.waiting);
         self.held = now;
     }
 
     /// Moves the rows of `from` to one of the inboxes; answers whether they are the first there.
-    fn take(&mut self, feed: usize, from: &mut Batch) -> bool {
+    fn take(&mut self, ingress: usize, from: &mut Batch) -> bool {
         let first = !std::mem::replace(&mut self.touched, true);
-        if let Some(inbox) = self.inbox.get_mut(feed) {
+        if let Some(inbox) = self.inbox.get_mut(ingress) {
             if inbox.width() != from.width() {
                 *inbox = Batch::new(from.width());
             }
@@ -581,32 +581,12 @@ fn unnamed(width: usize) -> Arc<[Column]> {
     (0..width).map(|i| Column { name: SmolStr::from(format!("c{i}")), spread: false }).collect()
 }
 
-fn scans_of<'n>(node: &'n Node, out: &mut Vec<&'n Scan>) {
-    match node {
-        Node::Scan(scan) => out.push(scan),
-        Node::Rows { .. } => {}
-        Node::Filter { input, .. }
-        | Node::Project { input, .. }
-        | Node::Apply { input, .. }
-        | Node::Aggregate { input, .. }
-        | Node::Analytic { input, .. }
-        | Node::Match { input, .. }
-        | Node::ReferenceJoin { input, .. } => scans_of(input, out),
-        Node::Join { left, right, .. } => {
-            scans_of(left, out);
-            scans_of(right, out);
-        }
-        Node::Union { inputs, .. } => inputs.iter().for_each(|input| scans_of(input, out)),
-    }
-}
-
 /// Whether one row may become several.
 fn expands(node: &Node) -> bool {
     match node {
-        Node::Scan(_) | Node::Rows { .. } => false,
         Node::Apply { .. } | Node::ReferenceJoin { .. } | Node::Match { .. } | Node::Join { .. } | Node::Union { .. } => true,
-        Node::Filter { input, .. } | Node::Project { input, .. } | Node::Aggregate { input, .. } | Node::Analytic { input, .. } => {
-            expands(input)
+        Node::Scan(_) | Node::Rows { .. } | Node::Filter { .. } | Node::Project { .. } | Node::Aggregate { .. } | Node::Analytic { .. } => {
+            node.children().into_iter().any(expands)
         }
     }
 }

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::accumulate::Acc;
-use super::group::{Prepared, Sink};
 use super::pane::Pane;
+use super::prepared::Prepared;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
+use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
 
 const GROUP: u8 = 0;
@@ -108,15 +109,15 @@ impl Fixed {
     }
 
     /// Gives the results of the window that ends at `end`, and forgets the panes that no later window holds.
-    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
+    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
         let from = end.saturating_sub(self.size);
         let mut inside = self.panes.range(from + 1..=end);
         match (inside.next(), inside.next()) {
-            (Some((_, only)), None) => only.results(end, sink),
+            (Some((_, only)), None) => only.results(self.aggregates, put),
             (Some((_, first)), Some((_, second))) => {
                 let mut whole = Pane::like(second, self.aggregates);
-                [first, second].into_iter().chain(inside.map(|(_, pane)| pane)).for_each(|pane| whole.merge(sink.aggregates, pane));
-                whole.results(end, sink);
+                [first, second].into_iter().chain(inside.map(|(_, pane)| pane)).for_each(|pane| whole.merge(aggregates, pane));
+                whole.results(self.aggregates, put);
             }
             _ => {}
         }

@@ -9,34 +9,16 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
+use super::held::Held;
 use super::key::Key;
 use super::running::Running;
 use super::state::{Loaded, Writer, put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
-use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
 
 /// A span of held time is stored in about this many rows: more would cost rows, fewer would rewrite more of each.
 pub(super) const BUCKETS: i64 = 16;
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Held {
-    pub meta: RowMeta,
-    /// For the operator's use: a left row of a join that has found a match.
-    pub flag: bool,
-    pub values: Box<[Value]>,
-}
-
-impl Held {
-    pub(super) fn time(&self) -> i64 {
-        self.meta.time.ticks()
-    }
-
-    fn place(&self) -> (i64, i64) {
-        (self.time(), self.meta.offset)
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct History {
@@ -81,7 +63,7 @@ impl Shelf {
 
     /// What a row costs here: itself, and its part in running aggregates.
     fn bytes_of(&self, held: &Held) -> usize {
-        held_bytes(held) + self.aggregates * size_of::<Acc>()
+        held.bytes() + self.aggregates * size_of::<Acc>()
     }
 }
 
@@ -233,7 +215,7 @@ impl History {
             rows.push(Held { meta, flag, values: read_values(&mut reader)?.into() });
         }
         self.rows += rows.len();
-        self.bytes += rows.iter().map(held_bytes).sum::<usize>();
+        self.bytes += rows.iter().map(Held::bytes).sum::<usize>();
         // buckets come in any order, but each is sorted and they do not overlap
         let at = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
         let behind = shelf.rows.split_off(at);
@@ -256,14 +238,11 @@ pub(super) struct Total<'a> {
     pub accs: Vec<Acc>,
 }
 
-fn held_bytes(held: &Held) -> usize {
-    size_of::<Held>() + held.values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::time::Timestamp;
+    use crate::value::Value;
     use proptest::prelude::*;
 
     fn held(time: i64, offset: i64) -> Held {

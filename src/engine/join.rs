@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 
-use super::env::Env;
-use super::eval::{EvalError, Row};
-use super::history::{Held, History};
+use super::env::{Env, EvalError, Row};
+use super::held::Held;
+use super::history::History;
 use super::key::{Key, put_key};
-use super::op::{Flow, Op, Step};
+use super::operator::{Operator, Produced, Step, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
 use crate::query::builtins::{dateadd, datediff};
@@ -29,14 +29,12 @@ const RIGHT: usize = 1;
 
 #[derive(Debug)]
 pub(super) struct JoinOp {
-    pub left: Op,
-    pub right: Op,
-    pub id: u32,
-    pub left_outer: bool,
+    inputs: [Tree; 2],
+    id: u32,
+    left_outer: bool,
     bound: JoinBound,
     keys: [Vec<Expr>; 2],
     on: Option<Expr>,
-    widths: [usize; 2],
     waiting: [History; 2],
     held: [History; 2],
     /// Held rows in the order in which they go, which is the one in which they came: time and key.
@@ -44,60 +42,22 @@ pub(super) struct JoinOp {
 }
 
 impl JoinOp {
-    pub(super) fn new(
-        left: Op,
-        right: Op,
-        id: u32,
-        left_outer: bool,
-        bound: JoinBound,
-        keys: &[(Expr, Expr)],
-        on: Option<&Expr>,
-    ) -> JoinOp {
+    pub(super) fn new(inputs: [Tree; 2], id: u32, left_outer: bool, bound: JoinBound, keys: &[(Expr, Expr)], on: Option<&Expr>) -> JoinOp {
         // how long rows are held, roughly: the bound's distance in time
         let origin = Timestamp::saturating_from_ticks(Timestamp::MAX.ticks() / 2);
         let reach = |n: i64| dateadd(bound.unit, n, origin).map_or(TICKS_PER_SECOND, |t| (t.ticks() - origin.ticks()).abs());
         let span = reach(bound.low).max(reach(bound.high)).max(TICKS_PER_SECOND);
-        let widths = [left.width(), right.width()];
         JoinOp {
-            left,
-            right,
+            inputs,
             id,
             left_outer,
             bound,
             keys: [keys.iter().map(|(l, _)| l.clone()).collect(), keys.iter().map(|(_, r)| r.clone()).collect()],
             on: on.cloned(),
-            widths,
             waiting: WAITING.map(|kind| History::new(kind, span)),
             held: HELD.map(|kind| History::new(kind, span)),
             agenda: [VecDeque::new(), VecDeque::new()],
         }
-    }
-
-    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
-        let direct = [self.left.is_direct(), self.right.is_direct()];
-        let left = self.left.step(cx);
-        let right = self.right.step(cx);
-        let watermark = left.watermark.min(right.watermark);
-        for (side, mut flow) in [left, right].into_iter().enumerate() {
-            for i in 0..flow.batch.len() {
-                let Some(meta) = flow.batch.meta().get(i).copied() else { break };
-                let values = flow.batch.row_mut(i).iter_mut().map(std::mem::take).collect();
-                self.side(side, |s| s.waiting.push(b"", Held { meta, flag: false, values }));
-                cx.env.counts.evaluated += u64::from(direct.get(side).copied().unwrap_or(false));
-            }
-        }
-        let mut out = Batch::new(self.widths.iter().sum());
-        while let Some(side) = self.next_side(watermark) {
-            let Some(held) = self.side(side, |s| s.waiting.pop_front(b"")).flatten() else { break };
-            self.release(held.time(), &mut out);
-            if let Err((meta, values, error)) = self.work_off(cx.env, side, held, &mut out)
-                && !cx.env.goes_on(&cx.origin, Row { values: &values, meta: &meta }, *error, false)
-            {
-                return Flow { batch: out, watermark: i64::MIN };
-            }
-        }
-        self.release(watermark, &mut out);
-        Flow { batch: out, watermark: self.out_watermark(watermark) }
     }
 
     /// The side whose next row comes first, if it may be worked off.
@@ -229,7 +189,7 @@ impl JoinOp {
     }
 
     /// Unmatched rows may still come out with the time of the oldest left row.
-    pub(super) fn out_watermark(&self, watermark: i64) -> i64 {
+    fn out_watermark(&self, watermark: i64) -> i64 {
         match self.agenda[LEFT].front() {
             Some((time, _)) if self.left_outer => {
                 let oldest = self.unmatched_time(Timestamp::saturating_from_ticks(*time)).ticks();
@@ -246,7 +206,8 @@ impl JoinOp {
         Some(with(Side { waiting, held, agenda }))
     }
 
-    pub(super) fn deadline(&self) -> Option<i64> {
+    /// When something is worked off or let go of next.
+    fn next_release(&self) -> Option<i64> {
         let waiting = self.waiting.iter().filter_map(|w| w.front(b"").map(Held::time));
         // one unit past the bound is past every boundary that counts
         let past = |(time, _): &(i64, Key), reach: i64| {
@@ -258,12 +219,61 @@ impl JoinOp {
         let right = self.agenda[RIGHT].front().map(|entry| past(entry, self.bound.low.saturating_neg()));
         waiting.chain(left).chain(right).min()
     }
+}
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+impl Operator for JoinOp {
+    fn inputs(&self) -> &[Tree] {
+        &self.inputs
+    }
+
+    fn inputs_mut(&mut self) -> &mut [Tree] {
+        &mut self.inputs
+    }
+
+    fn width(&self) -> usize {
+        self.inputs.iter().map(Tree::width).sum()
+    }
+
+    fn is_direct(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+        let [left, right] = &mut self.inputs;
+        let direct = [left.is_direct(), right.is_direct()];
+        let (left, right) = (left.step(cx), right.step(cx));
+        let watermark = left.watermark.min(right.watermark);
+        for (side, mut produced) in [left, right].into_iter().enumerate() {
+            for i in 0..produced.batch.len() {
+                let Some(meta) = produced.batch.meta().get(i).copied() else { break };
+                let values = produced.batch.row_mut(i).iter_mut().map(std::mem::take).collect();
+                self.side(side, |s| s.waiting.push(b"", Held { meta, flag: false, values }));
+                cx.env.counts.evaluated += u64::from(direct.get(side).copied().unwrap_or(false));
+            }
+        }
+        let mut out = Batch::new(self.width());
+        while let Some(side) = self.next_side(watermark) {
+            let Some(held) = self.side(side, |s| s.waiting.pop_front(b"")).flatten() else { break };
+            self.release(held.time(), &mut out);
+            if let Err((meta, values, error)) = self.work_off(cx.env, side, held, &mut out)
+                && !cx.env.goes_on(&cx.origin, Row { values: &values, meta: &meta }, *error, false)
+            {
+                return Produced::stopped(out);
+            }
+        }
+        self.release(watermark, &mut out);
+        Produced { batch: out, watermark: self.out_watermark(watermark) }
+    }
+
+    fn id(&self) -> Option<u32> {
+        Some(self.id)
+    }
+
+    fn changes(&mut self, writer: &mut Writer<'_>) {
         self.waiting.iter_mut().chain(&mut self.held).for_each(|history| history.changes(writer));
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         let [left_waiting, right_waiting] = &mut self.waiting;
         let [left_held, right_held] = &mut self.held;
         match loaded.kind {
@@ -275,7 +285,7 @@ impl JoinOp {
     }
 
     /// Finds the agenda of loaded rows again.
-    pub(super) fn loaded(&mut self) {
+    fn loaded(&mut self) {
         for (agenda, held) in self.agenda.iter_mut().zip(&self.held) {
             for key in held.keys() {
                 agenda.extend(held.get(key).into_iter().flatten().map(|row| (row.time(), Key::from(key))));
@@ -284,13 +294,29 @@ impl JoinOp {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let agenda = self.agenda.iter().map(|agenda| agenda.capacity() * size_of::<(i64, Key)>()).sum::<usize>();
         self.waiting.iter().chain(&self.held).map(History::bytes).sum::<usize>() + agenda
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_idle(&mut self, _floor: i64) -> bool {
         self.waiting.iter().chain(&self.held).all(|history| history.len() == 0)
+    }
+    /// A row that was let go took its state row with it.
+    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+
+    /// Unmatched rows of a left join are stamped with a time that may have passed when they are known to be unmatched.
+    fn is_unordered(&self) -> bool {
+        self.left_outer
+    }
+
+    fn deadline(&self, held_back: i64) -> Option<i64> {
+        self.next_release().filter(|time| *time <= held_back)
+    }
+
+    /// Rows of a left join that wait for a match hold back what is above.
+    fn held_back(&self, below: i64) -> i64 {
+        self.out_watermark(below)
     }
 }
 

@@ -6,9 +6,10 @@
 use rustc_hash::FxHashMap;
 
 use super::accumulate::{Acc, arity};
-use super::group::{Prepared, Sink, newer};
+use super::group::newer;
 use super::key::{Key, put_key};
 use super::pack::Packs;
+use super::prepared::Prepared;
 use super::state::{put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
@@ -120,8 +121,8 @@ impl Pane {
         }
     }
 
-    /// Writes the result row of each group.
-    pub(super) fn results(&self, end: i64, sink: &mut Sink<'_>) {
+    /// Gives the newest row, the keys and the accumulators of each group.
+    pub(super) fn results(&self, aggregates: usize, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
         let place = |slot: u32| self.heads.get(slot as usize).map(|head| (head.first.time, head.first.offset, head.first.ordinal));
         let key = |slot: u32| {
             let mut key = Vec::new();
@@ -132,7 +133,7 @@ impl Pane {
         slots.sort_unstable_by(|a, b| place(*a).cmp(&place(*b)).then_with(|| key(*a).cmp(&key(*b))));
         for slot in slots {
             if let Some(head) = self.heads.get(slot as usize) {
-                sink.result(end, &head.newest, self.keys_of(slot as usize), self.accs_of(slot as usize, sink.aggregates.len()));
+                put(&head.newest, self.keys_of(slot as usize), self.accs_of(slot as usize, aggregates));
             }
         }
     }

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use super::env::Env;
-use super::eval::{EvalError, Row};
-use super::history::{Held, History};
-use super::op::{Flow, Op, Step};
+use super::env::{Env, EvalError, Row};
+use super::held::Held;
+use super::history::History;
+use super::operator::{Operator, Produced, Step, Tree};
+use super::options::OnError;
 use super::pattern::{Outcome, Program, STEPS_MAX};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
@@ -26,8 +27,8 @@ const ROWS_MAX: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct MatchOp {
-    pub input: Op,
-    pub id: u32,
+    input: Tree,
+    id: u32,
     plan: Match,
     program: Program,
     held: History,
@@ -39,55 +40,14 @@ pub(super) struct MatchOp {
 type Refused = (RowMeta, Box<[Value]>, Box<EvalError>);
 
 impl MatchOp {
-    pub(super) fn new(input: Op, id: u32, plan: &Match) -> MatchOp {
+    pub(super) fn new(input: Tree, id: u32, plan: &Match) -> MatchOp {
         let program = Program::new(&plan.pattern);
         let held = History::new(HELD, plan.limit);
         MatchOp { input, id, plan: plan.clone(), program, held, agenda: BTreeSet::new(), key: Vec::new() }
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.plan.measures.len()
-    }
-
-    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
-        let direct = self.input.is_direct();
-        let mut flow = self.input.step(cx);
-        let mut out = Batch::new(self.width());
-        for i in 0..flow.batch.len() {
-            let Some(meta) = flow.batch.meta().get(i).copied() else { break };
-            let row = Row { values: flow.batch.row(i), meta: &meta };
-            let mut key = std::mem::take(&mut self.key);
-            if let Err(error) = cx.env.eval_key(&self.plan.partition_by, row, &mut key) {
-                if !cx.env.goes_on(&cx.origin, row, *error, direct) {
-                    return Flow { batch: out, watermark: i64::MIN };
-                }
-                self.key = key;
-                continue;
-            }
-            cx.env.counts.evaluated += u64::from(direct);
-            let now = meta.time.ticks();
-            let values = flow.batch.row_mut(i).iter_mut().map(std::mem::take).collect();
-            let went_on = self.expire(cx, now, &mut out) && {
-                let is_first = self.held.front(&key).is_none();
-                self.held.push(&key, Held { meta, flag: false, values });
-                if is_first {
-                    self.agenda.insert((now.saturating_add(self.plan.limit), key.as_slice().into()));
-                }
-                self.advance(cx, &key, now, &mut out)
-            };
-            self.key = key;
-            if !went_on {
-                return Flow { batch: out, watermark: i64::MIN };
-            }
-        }
-        if !self.expire(cx, flow.watermark, &mut out) {
-            return Flow { batch: out, watermark: i64::MIN };
-        }
-        Flow { batch: out, watermark: self.out_watermark(flow.watermark) }
-    }
-
     /// A match still to come is stamped no earlier than the oldest row held.
-    pub(super) fn out_watermark(&self, watermark: i64) -> i64 {
+    fn out_watermark(&self, watermark: i64) -> i64 {
         let oldest = self.agenda.first().map_or(i64::MAX, |(end, _)| end.saturating_sub(self.plan.limit).saturating_sub(1));
         watermark.min(oldest)
     }
@@ -155,7 +115,7 @@ impl MatchOp {
                 let message = format!("an attempt at the pattern took more than {STEPS_MAX} steps; make its quantifiers tell rows apart");
                 let error = RowError { reason: "too_complex", message };
                 let policy = match env.options.on_error {
-                    super::OnError::Null => super::OnError::DeadLetter,
+                    OnError::Null => OnError::DeadLetter,
                     other => other,
                 };
                 return Err(refused(0, Box::new(EvalError { error, span: self.plan.span, policy })));
@@ -231,21 +191,76 @@ impl MatchOp {
         };
         only.map_or(Ok(Value::Null), |held| value(env, held))
     }
+}
 
-    pub(super) fn deadline(&self) -> Option<i64> {
-        self.agenda.first().map(|(end, _)| *end)
+impl Operator for MatchOp {
+    fn inputs(&self) -> &[Tree] {
+        std::slice::from_ref(&self.input)
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+    fn inputs_mut(&mut self) -> &mut [Tree] {
+        std::slice::from_mut(&mut self.input)
+    }
+
+    fn width(&self) -> usize {
+        self.plan.measures.len()
+    }
+
+    fn is_direct(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+        let direct = self.input.is_direct();
+        let mut produced = self.input.step(cx);
+        let mut out = Batch::new(self.width());
+        for i in 0..produced.batch.len() {
+            let Some(meta) = produced.batch.meta().get(i).copied() else { break };
+            let row = Row { values: produced.batch.row(i), meta: &meta };
+            let mut key = std::mem::take(&mut self.key);
+            if let Err(error) = cx.env.eval_key(&self.plan.partition_by, row, &mut key) {
+                if !cx.env.goes_on(&cx.origin, row, *error, direct) {
+                    return Produced::stopped(out);
+                }
+                self.key = key;
+                continue;
+            }
+            cx.env.counts.evaluated += u64::from(direct);
+            let now = meta.time.ticks();
+            let values = produced.batch.row_mut(i).iter_mut().map(std::mem::take).collect();
+            let went_on = self.expire(cx, now, &mut out) && {
+                let is_first = self.held.front(&key).is_none();
+                self.held.push(&key, Held { meta, flag: false, values });
+                if is_first {
+                    self.agenda.insert((now.saturating_add(self.plan.limit), key.as_slice().into()));
+                }
+                self.advance(cx, &key, now, &mut out)
+            };
+            self.key = key;
+            if !went_on {
+                return Produced::stopped(out);
+            }
+        }
+        if !self.expire(cx, produced.watermark, &mut out) {
+            return Produced::stopped(out);
+        }
+        Produced { batch: out, watermark: self.out_watermark(produced.watermark) }
+    }
+
+    fn id(&self) -> Option<u32> {
+        Some(self.id)
+    }
+
+    fn changes(&mut self, writer: &mut Writer<'_>) {
         self.held.changes(writer);
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         self.held.load(loaded)
     }
 
     /// Finds the agenda of loaded rows again.
-    pub(super) fn loaded(&mut self) {
+    fn loaded(&mut self) {
         let keys: Vec<Box<[u8]>> = self.held.keys().map(Box::from).collect();
         for key in keys {
             if let Some(first) = self.held.front(&key) {
@@ -254,11 +269,27 @@ impl MatchOp {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_idle(&mut self, _floor: i64) -> bool {
         self.held.len() == 0
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.held.bytes()
+    }
+    /// A row that was let go took its state row with it.
+    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+
+    /// A match is known only when a later row ends it.
+    fn is_unordered(&self) -> bool {
+        true
+    }
+
+    fn deadline(&self, held_back: i64) -> Option<i64> {
+        self.agenda.first().map(|(end, _)| *end).filter(|time| *time <= held_back)
+    }
+
+    /// Attempts at the pattern hold back what is above.
+    fn held_back(&self, below: i64) -> i64 {
+        self.out_watermark(below)
     }
 }

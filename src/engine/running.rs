@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use super::accumulate::{Acc, arity, merges};
 use super::group::newer;
-use super::history::Held;
+use super::held::Held;
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;

@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
-use super::group::{Group, Prepared, Sink};
-use super::key::Key;
+use super::group::Group;
+use super::key::{Key, put_key};
+use super::prepared::Prepared;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, SessionKey};
+use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed};
 
 const SESSION: u8 = 3;
@@ -126,7 +128,7 @@ impl Sessions {
         key.clear();
         for i in &self.partition_by {
             if let Some(value) = row.keys.get(*i) {
-                super::key::put_key(key, value);
+                put_key(key, value);
             }
         }
     }
@@ -142,10 +144,13 @@ impl Sessions {
     }
 
     /// Ends the first session, whose end is `end`.
-    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
+    pub(super) fn close(&mut self, end: i64, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
         let Some((_, key)) = self.ends.pop_first() else { return };
         let Some(mut session) = self.sessions.remove(&key) else { return };
-        sink.groups(end, session.groups.iter().map(|(k, g)| (&**k, g)).collect());
+        // in the order of their first rows, so results do not depend on hashing
+        let mut groups: Vec<_> = session.groups.iter().collect();
+        groups.sort_unstable_by_key(|(key, g)| (g.first.time, g.first.offset, g.first.ordinal, *key));
+        groups.iter().for_each(|(_, group)| put(&group.newest, &group.keys, &group.accs));
         let weight = session.groups.values().map(|g| g.weight).sum::<usize>() + SESSION_BYTES;
         self.bytes = self.bytes.saturating_sub(weight);
         let stored = session.groups.drain().filter(|(_, g)| g.stored);

@@ -6,11 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use super::group::{Group, Prepared, Sink};
-use super::history::{Held, History};
+use super::accumulate::Acc;
+use super::group::Group;
+use super::held::Held;
+use super::history::History;
 use super::key::Key;
+use super::prepared::Prepared;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
+use crate::query::plan::Aggregate;
 use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_signed};
 
@@ -69,7 +73,7 @@ impl Sliding {
     }
 
     /// Works off the first change point, which is at `end`.
-    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
+    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
         let Some((_, key)) = self.points.pop_first() else { return };
         self.rows.expire(&key, end.saturating_sub(self.size));
         self.done = end;
@@ -77,21 +81,21 @@ impl Sliding {
         let Some(rows) = self.rows.get(&key) else { return };
         if rows.back().is_some_and(|held| held.time() > end) {
             // a row behind the point: only rows of equal time come before their point is worked off
-            return self.recompute(&key, end, sink);
+            return self.recompute(&key, end, aggregates, put);
         }
-        let Some(total) = self.rows.total(&key, sink.aggregates, self.keys, end, self.size) else { return };
-        sink.result(end, &total.newest, total.first.values.get(..self.keys).unwrap_or_default(), &total.accs);
+        let Some(total) = self.rows.total(&key, aggregates, self.keys, end, self.size) else { return };
+        put(&total.newest, total.first.values.get(..self.keys).unwrap_or_default(), &total.accs);
     }
 
-    fn recompute(&self, key: &[u8], end: i64, sink: &mut Sink<'_>) {
+    fn recompute(&self, key: &[u8], end: i64, aggregates: &[Aggregate], mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
         let mut content = self.rows.get(key).into_iter().flatten().take_while(|held| held.time() <= end).peekable();
         let Some(first) = content.peek() else { return };
         let (keys, _) = first.values.split_at(self.keys.min(first.values.len()));
-        let mut group = Group::new(sink.aggregates, first.meta, keys);
+        let mut group = Group::new(aggregates, first.meta, keys);
         for held in content {
-            group.add(sink.aggregates, &held.meta, held.values.get(self.keys..).unwrap_or_default());
+            group.add(aggregates, &held.meta, held.values.get(self.keys..).unwrap_or_default());
         }
-        sink.group(end, &group);
+        put(&group.newest, &group.keys, &group.accs);
     }
 
     pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {

@@ -11,13 +11,18 @@ mod windows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::{MessageMeta, RawEvent, write_row_json};
+use crate::batch::{MessageMeta, RawEvent, RowMeta, Rows, write_row_json};
+use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
 use crate::query::plan::Part;
+use crate::time::{TICKS_PER_SECOND, Timestamp};
+use crate::udf::UserFunctions;
+use crate::value::{SmolStr, Value};
 
 const SECOND: i64 = TICKS_PER_SECOND;
 

@@ -1,219 +1,26 @@
-//! User aggregates: groups that live in a guest, and what they are made of.
+//! User aggregates: groups that live in a guest.
 //!
-//! In: rows before they enter the windows, and windows that end. Out: which rows the guest takes, and values. Invariant:
-//! a group can be made again at any time, from what it was saved as and the rows since; the resource is a convenience. A
-//! row that one group refuses enters none. Not here: windows (`fixed`, `sliding`, `session`), guests (`udf`).
+//! In: rows before they enter the windows, and windows that end. Out: which rows the guest takes, and values. Invariant: a
+//! row that one group refuses enters none. Not here: windows (`fixed`, `sliding`, `session`), what a group is made of
+//! (`share`).
 //!
 //! A group that only grows lives with its accumulator. One that rows also leave runs beside the window: that of a sliding
 //! window, and of windows made of panes that cannot be merged.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 
-use super::OnError;
 use super::accumulate::{Acc, arity};
-use super::aggregate::State;
-use super::env::Env;
-use super::eval::EvalError;
-use super::group::Prepared;
+use super::env::{Env, EvalError};
 use super::key::put_key;
-use super::state::{put_values, read_values};
+use super::options::OnError;
+use super::prepared::Prepared;
+use super::share::{Share, UserRow, time_of, value_of, with_memory};
+use super::window::WindowState;
 use crate::batch::RowMeta;
+use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
 use crate::query::plan::{Aggregate, AggregateFunction, UserAggregate as Plan};
-use crate::udf::{Live, UserAggregate};
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_varint};
-
-/// Rows after which a group that can be saved is saved: making it again costs at most as many calls, and saving costs a
-/// call in so many.
-const SAVE_ROWS: usize = 32;
-/// The reason of a row for which there was no memory, which other groups of the instance may have used up.
-const NO_MEMORY: &str = "udf_memory";
-
-/// A row as a guest takes it: its event time, then the arguments.
-type Row = Arc<[Value]>;
-
-/// Rows of a group, as the guest holds them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Share {
-    saved: Option<Arc<[u8]>>,
-    /// Rows since it was saved, in the order in which they entered.
-    rows: Vec<Row>,
-    live: Option<Live>,
-    /// The guest has taken a row that has not been added yet.
-    ahead: bool,
-    /// Where saving failed: not again before there are so many rows.
-    save_at: usize,
-}
-
-/// Equal when they are made of the same.
-impl PartialEq for Share {
-    fn eq(&self, other: &Share) -> bool {
-        self.saved == other.saved && self.rows == other.rows
-    }
-}
-
-impl Share {
-    /// The group as a resource; made again when it lives no more.
-    fn live(&mut self, guest: &mut dyn UserAggregate) -> Result<Live, RowError> {
-        self.undo();
-        let live = self.found_or_made(guest)?;
-        self.live = Some(live.clone());
-        Ok(live)
-    }
-
-    fn found_or_made(&self, guest: &mut dyn UserAggregate) -> Result<Live, RowError> {
-        match &self.live {
-            Some(live) if guest.is_live(live) => Ok(live.clone()),
-            // the first failure may be that of an instance which others had used up
-            _ => self.made(guest).or_else(|_| self.made(guest)),
-        }
-    }
-
-    fn made(&self, guest: &mut dyn UserAggregate) -> Result<Live, RowError> {
-        let live = guest.begin(self.saved.as_deref())?;
-        guest.repeat(&live, &mut self.rows.iter().map(AsRef::as_ref))?;
-        Ok(live)
-    }
-
-    /// Lets the guest take a row. It is added by [`Share::add`], or taken back by [`Share::undo`].
-    fn enter(&mut self, guest: &mut dyn UserAggregate, row: &[Value]) -> Result<(), RowError> {
-        let entered = with_memory(guest, |guest| self.live(guest).and_then(|live| guest.accumulate(&live, row)));
-        self.ahead = entered.is_ok();
-        if entered.is_err() {
-            self.live = None;
-        }
-        entered
-    }
-
-    fn undo(&mut self) {
-        if std::mem::take(&mut self.ahead) {
-            self.live = None;
-        }
-    }
-
-    /// A row is part of the group from now on.
-    pub(super) fn add(&mut self, row: &[Value]) {
-        self.push(row.into());
-    }
-
-    fn push(&mut self, row: Row) {
-        if !std::mem::take(&mut self.ahead) {
-            self.live = None;
-        }
-        self.rows.push(row);
-    }
-
-    /// Appends the rows of a later share.
-    pub(super) fn append(&mut self, later: &Share) {
-        self.live = None;
-        self.rows.extend(later.rows.iter().cloned());
-        // rows cannot be had of it any more: `Users::value` says so
-        self.saved = self.saved.take().or_else(|| later.saved.clone());
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.saved.is_none() && self.rows.is_empty()
-    }
-
-    /// Lets rows up to `time` go: one by one where that is less work than making the group again.
-    fn expire(&mut self, guest: &mut dyn UserAggregate, can_leave: bool, time: i64) {
-        let gone = self.rows.iter().take_while(|row| time_of(row) <= time).count();
-        if gone == 0 {
-            return;
-        }
-        self.undo();
-        let left = self.rows.len() - gone;
-        let live = self.live.take().filter(|live| can_leave && gone <= left && guest.is_live(live));
-        let leaving = self.rows.drain(..gone);
-        // a guest that cannot let them go is made again without them
-        self.live = live.filter(|live| leaving.into_iter().all(|row| guest.deaccumulate(live, &row).is_ok()));
-    }
-
-    /// Puts what was saved in place of the rows, when there are enough of them.
-    fn save(&mut self, guest: &mut dyn UserAggregate) {
-        if self.rows.len() < SAVE_ROWS.max(self.save_at) {
-            return;
-        }
-        let Some(live) = self.live.as_ref().filter(|live| guest.is_live(live)) else { return };
-        match guest.save(live) {
-            Ok(bytes) => {
-                self.saved = Some(bytes.into());
-                self.rows.clear();
-                self.save_at = 0;
-            }
-            Err(error) => {
-                tracing::debug!("a group keeps its rows: {}", error.message);
-                self.live = None;
-                self.save_at = self.rows.len().saturating_mul(2);
-            }
-        }
-    }
-
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.saved.is_some()));
-        if let Some(saved) = &self.saved {
-            put_bytes(out, saved);
-        }
-        put_varint(out, self.rows.len() as u64);
-        self.rows.iter().for_each(|row| put_values(out, row));
-    }
-
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Share, Damaged> {
-        let saved = if reader.byte()? == 0 { None } else { Some(reader.bytes()?.into()) };
-        let n = reader.length()?;
-        let rows = (0..n).map(|_| read_values(reader).map(Row::from)).collect::<Result<_, _>>()?;
-        Ok(Share { saved, rows, ..Share::default() })
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        let row = |row: &Row| 32 + row.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>();
-        size_of::<Share>() + self.saved.as_ref().map_or(0, |s| s.len()) + self.rows.iter().map(row).sum::<usize>()
-    }
-}
-
-/// Does something again when there was no memory for it: the instance is gone, and with it what others had used up. Also
-/// when the version that did it is on trial and may be put back for it.
-fn with_memory<T>(
-    guest: &mut dyn UserAggregate,
-    mut act: impl FnMut(&mut dyn UserAggregate) -> Result<T, RowError>,
-) -> Result<T, RowError> {
-    let mut outcome = act(guest);
-    while outcome.is_err() && guest.take_again() {
-        outcome = act(guest);
-    }
-    match outcome {
-        Err(error) if error.reason == NO_MEMORY => act(guest),
-        outcome => outcome,
-    }
-}
-
-fn time_of(row: &Row) -> i64 {
-    match row.first() {
-        Some(Value::DateTime(time)) => time.ticks(),
-        _ => i64::MIN,
-    }
-}
-
-/// The value of a group whose rows lie in shares, in time order.
-fn value_of(shares: &[Share], guest: &mut dyn UserAggregate) -> Result<Value, RowError> {
-    let live = match shares {
-        [one] => one.found_or_made(guest)?,
-        many => merged(many, guest).or_else(|_| merged(many, guest))?,
-    };
-    guest.compute(&live)
-}
-
-fn merged(shares: &[Share], guest: &mut dyn UserAggregate) -> Result<Live, RowError> {
-    let whole = guest.begin(None)?;
-    for share in shares {
-        let part = share.found_or_made(guest)?;
-        guest.merge(&whole, &part)?;
-    }
-    Ok(whole)
-}
 
 /// Panes were saved by a component that could merge them, and the one in its place cannot.
 fn unmergeable(plan: &Plan) -> RowError {
@@ -239,7 +46,7 @@ pub(super) struct Users {
 #[derive(Debug)]
 struct Call {
     plan: Plan,
-    span: crate::diagnostic::Span,
+    span: Span,
     /// Its number among the aggregates.
     place: usize,
     /// Where a row's arguments for it begin and end.
@@ -257,7 +64,7 @@ struct Running {
 }
 
 impl Users {
-    pub(super) fn new<W>(aggregates: &[Aggregate], windows: &[(W, State)]) -> Users {
+    pub(super) fn new<W>(aggregates: &[Aggregate], windows: &[(W, WindowState)]) -> Users {
         let mut calls = Vec::new();
         let mut from = 0;
         for (place, aggregate) in aggregates.iter().enumerate() {
@@ -267,11 +74,11 @@ impl Users {
             }
             from = to;
         }
-        let running = |window: &State, call: &Call| {
+        let running = |window: &WindowState, call: &Call| {
             let (size, shared) = match window {
-                State::Fixed(fixed) if fixed.has_panes() && !call.plan.offers.merge => (fixed.size(), true),
-                State::Sliding(sliding) => (sliding.size(), false),
-                State::Fixed(_) | State::Session(_) => return None,
+                WindowState::Fixed(fixed) if fixed.has_panes() && !call.plan.offers.merge => (fixed.size(), true),
+                WindowState::Sliding(sliding) => (sliding.size(), false),
+                WindowState::Fixed(_) | WindowState::Session(_) => return None,
             };
             Some(Running { size, shared, shares: FxHashMap::default() })
         };
@@ -287,7 +94,7 @@ impl Users {
     pub(super) fn enter<W>(
         &mut self,
         env: &mut Env,
-        windows: &mut [(W, State)],
+        windows: &mut [(W, WindowState)],
         meta: &RowMeta,
         row: &mut Prepared,
     ) -> Result<(), Box<EvalError>> {
@@ -311,7 +118,7 @@ impl Users {
     fn enter_call<W>(
         &mut self,
         env: &mut Env,
-        windows: &mut [(W, State)],
+        windows: &mut [(W, WindowState)],
         meta: &RowMeta,
         row: &Prepared,
         c: usize,
@@ -331,7 +138,7 @@ impl Users {
                     share.expire(guest, call.plan.offers.deaccumulate, leaves);
                     share.enter(guest, values)?;
                 }
-                None => match window.share_mut(meta, row, call.place) {
+                None => match share_mut(window, meta, row, call.place) {
                     Some(share) => share.enter(guest, values)?,
                     None => {
                         let mut share = Share::default();
@@ -345,22 +152,22 @@ impl Users {
     }
 
     /// Takes a row back that was offered.
-    fn undo<W>(&mut self, windows: &mut [(W, State)], meta: &RowMeta, row: &Prepared, c: usize) {
+    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared, c: usize) {
         self.fresh.retain(|(_, call, _)| *call != c);
         let Some(call) = self.calls.get(c) else { return };
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
             match running.get_mut(c).and_then(Option::as_mut) {
                 Some(running) => running.of(&row.key).undo(),
-                None => window.share_mut(meta, row, call.place).into_iter().for_each(Share::undo),
+                None => share_mut(window, meta, row, call.place).into_iter().for_each(Share::undo),
             }
         }
     }
 
     /// The row that was offered is in the windows.
-    pub(super) fn added<W>(&mut self, env: &mut Env, windows: &mut [(W, State)], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn added<W>(&mut self, env: &mut Env, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared) {
         for (w, c, share) in self.fresh.drain(..) {
             let place = self.calls.get(c).map_or(usize::MAX, |call| call.place);
-            if let Some(new) = windows.get_mut(w).and_then(|(_, window)| window.share_mut(meta, row, place)) {
+            if let Some(new) = windows.get_mut(w).and_then(|(_, window)| share_mut(window, meta, row, place)) {
                 new.live = share.live;
             }
         }
@@ -373,7 +180,7 @@ impl Users {
                 if window.leaves(meta).is_none() {
                     continue;
                 }
-                let share = window.share_mut(meta, row, call.place);
+                let share = share_mut(window, meta, row, call.place);
                 match running.get_mut(c).and_then(Option::as_mut) {
                     Some(running) => {
                         let held = share.and_then(|share| share.rows.last().cloned());
@@ -418,7 +225,7 @@ impl Users {
                         return Err(unmergeable(&call.plan));
                     }
                     if share.rows != content {
-                        *share = Share { rows: content.to_vec(), ..Share::default() };
+                        *share = Share::of(content);
                     }
                     with_memory(guest, |guest| share.live(guest).and_then(|live| guest.compute(&live)))
                 }
@@ -435,18 +242,18 @@ impl Users {
     }
 
     /// Finds the rows of running groups again, in windows whose state was loaded.
-    pub(super) fn loaded<W>(&mut self, windows: &[(W, State)]) {
+    pub(super) fn loaded<W>(&mut self, windows: &[(W, WindowState)]) {
         for ((_, window), running) in windows.iter().zip(&mut self.running) {
             for (call, running) in self.calls.iter().zip(running) {
                 let Some(running) = running else { continue };
                 match window {
-                    State::Fixed(fixed) => {
+                    WindowState::Fixed(fixed) => {
                         for (key, acc) in fixed.accs(call.place) {
                             let Acc::User(shares) = acc else { continue };
                             shares.iter().for_each(|share| running.of(key).rows.extend(share.rows.iter().cloned()));
                         }
                     }
-                    State::Sliding(sliding) => {
+                    WindowState::Sliding(sliding) => {
                         for (key, args) in sliding.held() {
                             let values = args.get(call.from..call.to).unwrap_or_default();
                             if values.first().is_some_and(|time| !time.is_null()) {
@@ -454,7 +261,7 @@ impl Users {
                             }
                         }
                     }
-                    State::Session(_) => {}
+                    WindowState::Session(_) => {}
                 }
             }
         }
@@ -472,7 +279,7 @@ impl Users {
 
     fn weigh(&mut self) {
         let bytes = |running: &Running| {
-            let of_share = |share: &Share| if running.shared { size_of::<Row>() * share.rows.len() } else { share.bytes() };
+            let of_share = |share: &Share| if running.shared { size_of::<UserRow>() * share.rows.len() } else { share.bytes() };
             running.shares.iter().map(|(key, share)| key.len() + size_of::<Share>() + of_share(share)).sum::<usize>()
         };
         self.bytes = self.running.iter().flatten().flatten().map(bytes).sum();
@@ -493,38 +300,10 @@ impl Running {
     }
 }
 
-impl State {
-    /// A row of this time is in no window (`None`), or in one that rows up to the answer have left.
-    fn leaves(&self, meta: &RowMeta) -> Option<i64> {
-        match self {
-            State::Fixed(fixed) => fixed.first_start(meta),
-            State::Sliding(sliding) => Some(meta.time.ticks().saturating_sub(sliding.size())),
-            State::Session(_) => Some(i64::MIN),
-        }
-    }
-
-    /// The share of the group that a row will enter, if it has begun.
-    fn share_mut(&mut self, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&mut Share> {
-        let acc = match self {
-            State::Fixed(fixed) => fixed.acc_mut(meta, row, place),
-            State::Sliding(_) => None,
-            State::Session(sessions) => sessions.acc_mut(row, place),
-        };
-        match acc {
-            Some(Acc::User(shares)) => shares.last_mut(),
-            _ => None,
-        }
-    }
-}
-
-impl Env {
-    /// A user aggregate's own policy, else that of all.
-    fn policy_of(&self, index: usize) -> OnError {
-        self.options.functions_on_error.get(&index).copied().unwrap_or(self.options.on_error)
-    }
-
-    fn guest(&mut self, plan: &Plan) -> Result<&mut dyn UserAggregate, RowError> {
-        let guest = self.functions.as_mut().and_then(|f| f.aggregate(plan.index));
-        guest.ok_or_else(|| RowError { reason: "no_function", message: format!("no host was given that runs uda.{}", plan.name) })
+/// The share of the group that a row will enter, if it has begun.
+fn share_mut<'w>(window: &'w mut WindowState, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&'w mut Share> {
+    match window.acc_mut(meta, row, place) {
+        Some(Acc::User(shares)) => shares.last_mut(),
+        _ => None,
     }
 }

@@ -4,8 +4,7 @@
 //! reason (`undecodable`, `schema`, `invalid_timestamp`, `invalid_timestamp_key`, `early`, `late`). Not here: order by
 //! event time (`scan`), which each substream has for itself.
 
-use super::env::Env;
-use super::eval::{EvalError, Row};
+use super::env::{Env, EvalError, Row};
 use crate::batch::{Batch, MessageMeta, RawEvent, RowMeta};
 use crate::decode::{Decoder, Schema};
 use crate::query::plan::{Metadata, Scan, ScanColumn};
@@ -13,14 +12,14 @@ use crate::time::Timestamp;
 use crate::value::{Record, SmolStr, Value};
 
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct Ingress {
     pub scan: Scan,
     decoder: Decoder,
     metadata: Vec<(usize, Metadata)>,
 }
 
-impl Feed {
-    pub(super) fn new(scan: &Scan) -> Feed {
+impl Ingress {
+    pub(super) fn new(scan: &Scan) -> Ingress {
         let mut fields = Vec::new();
         let mut whole = Vec::new();
         let mut metadata = Vec::new();
@@ -32,7 +31,7 @@ impl Feed {
             }
         }
         let schema = scan.schema.as_ref().map(|s| Schema { columns: s.columns.clone() });
-        Feed { scan: scan.clone(), decoder: Decoder::new(fields, whole.first().copied(), schema), metadata }
+        Ingress { scan: scan.clone(), decoder: Decoder::new(fields, whole.first().copied(), schema), metadata }
     }
 
     pub(super) fn width(&self) -> usize {
