@@ -8,8 +8,8 @@ use std::sync::Arc;
 use jiter::JsonValue;
 use rustc_hash::FxHashMap;
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use crate::value::codec::DEPTH_MAX;
 use crate::value::{Record, SmolStr, Type, Value};
 

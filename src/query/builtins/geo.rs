@@ -9,8 +9,8 @@ mod shape;
 
 use geographiclib_rs::{Geodesic, InverseGeodesic};
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use crate::value::{Record, SmolStr, Type, Value};
 use shape::{Point, Shape};
 

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use super::memo::Memo;
 use super::text::{count, position};
 use crate::value::Value;

@@ -4,7 +4,7 @@
 //! Invariant: arithmetic with NULL is NULL, a comparison with NULL is false (the language is two-valued), and no result
 //! is an infinity. Not here: which operand is evaluated when (the engine), `LIKE` (`like`).
 
-use super::{RESULT_BYTES_MAX, RowError};
+use super::error::{RESULT_BYTES_MAX, RowError};
 use crate::query::ast::BinaryOp;
 use crate::value::{Type, Value, number_of};
 
@@ -206,7 +206,7 @@ fn unary_mismatch(symbol: &str, value: &Value) -> RowError {
 /// The type, and for text its first characters.
 fn described(value: &Value) -> String {
     match value {
-        Value::Text(t) => format!("'{}' ({})", super::args::excerpt(t), Type::Text),
+        Value::Text(t) => format!("'{}' ({})", super::text::excerpt(t), Type::Text),
         _ => value.kind().map_or_else(|| "NULL".to_owned(), |t| format!("'{t}'")),
     }
 }

@@ -12,8 +12,8 @@ use std::fmt::Write;
 
 use fancy_regex::{Regex, RegexBuilder};
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use super::memo::Memo;
 use super::text::position;
 use crate::value::Value;

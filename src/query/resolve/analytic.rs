@@ -6,11 +6,10 @@
 
 use super::aggregate::Taken;
 use super::constant;
-use super::expression::{Clause, Place};
-use super::function::null;
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::ColumnInfo;
-use super::select::Core;
-use super::tree::{each_slot, same_analytic};
+use super::tree::{each_slot, null, same_analytic};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident, LimitDuration, Over};
 use crate::query::plan::{AggregateFunction, Analytic, AnalyticFunction, Expr, SpikeMode};

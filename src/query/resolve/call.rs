@@ -6,8 +6,9 @@
 
 use super::aggregate::{self, is_aggregate};
 use super::analytic::{is_analytic, is_over_history};
-use super::expression::Place;
-use super::select::Core;
+use super::core::Core;
+use super::hints::count;
+use super::place::Place;
 use super::{constant, foreign, window};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident};
@@ -184,17 +185,6 @@ impl Core<'_, '_> {
 fn is_scalar(name: &str) -> bool {
     let others = OTHER_CALLS.iter().chain(&["GetArrayElements", "GetRecordProperties"]);
     builtins::lookup(name).is_some() || others.into_iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-/// "2 arguments", "1 to 3 arguments", "at least 2 arguments".
-pub(super) fn count(fewest: usize, most: usize) -> String {
-    let noun = |n: usize| if n == 1 { "argument" } else { "arguments" };
-    match (fewest, most) {
-        (0, 0) => "no arguments".to_owned(),
-        (a, b) if a == b => format!("{a} {}", noun(a)),
-        (a, usize::MAX) => format!("at least {a} {}", noun(a)),
-        (a, b) => format!("{a} to {b} {}", noun(b)),
-    }
 }
 
 /// Whether the language itself has a function of this name.

@@ -5,10 +5,10 @@
 //! bound; what the bound cannot say exactly is tested again. Not here: finding pairs (`engine`).
 
 use super::constant::{self, SPAN_MAX};
-use super::expression::{Clause, Place};
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo};
-use super::scope::SourceKind;
-use super::select::Core;
+use super::source::SourceKind;
 use super::tree::{self, conjunction, each_slot, reads_time, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Arg, BinaryOp, Call, Expr as Ast, ExprKind};
@@ -195,7 +195,7 @@ impl Core<'_, '_> {
     /// The bound as a test on the two event times.
     fn exact_test(&mut self, bound: &TimeBound) -> Expr {
         let (from, to) = (Expr::Slot(self.source_time(bound.from)), Expr::Slot(self.source_time(bound.to)));
-        let Some(function) = builtins::lookup("DATEDIFF") else { return super::function::null() };
+        let Some(function) = builtins::lookup("DATEDIFF") else { return super::tree::null() };
         let args = vec![Expr::Const(Value::text(bound.unit.name())), from, to];
         let difference = Expr::Builtin { function, args, span: bound.span };
         let number = |n: i64| Box::new(Expr::Const(Value::BigInt(n)));

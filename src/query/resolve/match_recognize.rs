@@ -6,10 +6,10 @@
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::expression::{Clause, Place};
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
-use super::scope::{Source, SourceKind};
-use super::select::Core;
+use super::source::{Source, SourceKind};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, Arg, ExprKind, Ident, MatchRecognize, RowPattern};
 use crate::query::plan::{Expr, Navigate, Navigation, Pattern};
@@ -114,7 +114,7 @@ impl Core<'_, '_> {
             let Some(place) = binding.place(&variable.name.name) else {
                 let problem = Diagnostic::error(format!("`{}` is not in the pattern", variable.name.name), variable.name.span)
                     .label("no such variable")
-                    .help(super::did_you_mean(&variable.name.name, &binding.names(), "variable"));
+                    .help(super::hints::did_you_mean(&variable.name.name, &binding.names(), "variable"));
                 self.binder.problem(problem);
                 continue;
             };

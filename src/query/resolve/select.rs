@@ -4,21 +4,20 @@
 //! functions, joins and APPLY, WHERE, groups, HAVING, the SELECT list; of WHERE and HAVING, conditions without an
 //! external call go before the calls, so only rows that pass them are scored. Not here: single clauses.
 
-use std::ops::Range;
-
 use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
 
-use super::expression::{Clause, Place};
-use super::function::ExternalCall;
+use super::binder::Binder;
+use super::core::{Core, ExternalCall};
+use super::hints::scored_apart;
 use super::join::Condition;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
-use super::scope::{Source, SourceKind};
+use super::source::{Source, SourceKind};
 use super::tree::{conjunction, conjuncts, reads, same};
-use super::{Binder, scored_apart};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, ApplyFunction, ExprKind, SelectCore, SelectItem};
-use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow};
+use crate::query::plan::Expr;
 use crate::value::Type;
 
 /// Sources of one FROM: each stands for an operator in a chain that runs by recursion.
@@ -26,36 +25,6 @@ const SOURCES_MAX: usize = 16;
 
 /// External calls of one SELECT: each is a part of the plan with a stream of its own.
 const CALLS_MAX: usize = 16;
-
-/// A SELECT while its clauses are bound.
-pub(super) struct Core<'b, 'a> {
-    pub(super) binder: &'b mut Binder<'a>,
-    /// Steps that may be named.
-    pub(super) visible: usize,
-    pub(super) sources: Vec<Source>,
-    /// Sources that names may mean now.
-    pub(super) scope: Range<usize>,
-    /// The source that each column id comes from.
-    pub(super) owner: FxHashMap<ColumnId, usize>,
-    /// Analytic functions over the joined rows.
-    pub(super) analytics: Vec<(ColumnId, Analytic)>,
-    pub(super) row_calls: Vec<ExternalCall>,
-    pub(super) group_calls: Vec<ExternalCall>,
-    pub(super) grouped: bool,
-    pub(super) group_span: Span,
-    pub(super) windows: Vec<NamedWindow>,
-    pub(super) keys: Vec<(ColumnId, Expr)>,
-    pub(super) aggregates: Vec<(ColumnId, Aggregate)>,
-    pub(super) window_id: ColumnId,
-    /// Bounds of the joins so far.
-    pub(super) later: Vec<JoinBound>,
-    /// Columns read, with the place, for errors found later.
-    pub(super) uses: Vec<(ColumnId, Span)>,
-    /// Bound SELECT items by alias, for HAVING.
-    pub(super) aliases: Vec<(SmolStr, Expr)>,
-    /// All aliases of the SELECT list, for help.
-    pub(super) item_aliases: Vec<SmolStr>,
-}
 
 /// A join ready to be put on top of what is before it.
 enum Joined {

@@ -179,3 +179,8 @@ pub(super) fn first_of(value: Expr, otherwise: Expr) -> Expr {
     let present = Expr::IsNull { negated: true, operand: Box::new(value.clone()) };
     Expr::Case { branches: vec![(present, value)], otherwise: Box::new(otherwise) }
 }
+
+/// Stands for a value after an error.
+pub(super) fn null() -> Expr {
+    Expr::Const(Value::Null)
+}

@@ -4,8 +4,8 @@
 //! which rows a window holds (`engine`), grouping keys (`group`).
 
 use super::constant::{self, SPAN_MAX, UNITS, unit_ticks};
-use super::expression::{Clause, Place};
-use super::select::Core;
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::tree::same;
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Expr as Ast, ExprKind, Ident, Literal};
