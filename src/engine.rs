@@ -18,6 +18,7 @@ mod emitted;
 mod env;
 mod eval;
 mod executor;
+mod fault;
 mod filter;
 mod fixed;
 mod group;

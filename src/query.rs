@@ -9,6 +9,7 @@ pub mod builtins;
 pub mod catalog;
 pub mod constructs;
 pub mod date_part;
+pub mod fault;
 pub mod lexer;
 pub mod parser;
 pub mod plan;

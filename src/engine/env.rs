@@ -4,11 +4,13 @@
 //! under its reason. Not here: evaluation (`eval`), operators.
 
 use super::emitted::{Counts, Failed, Failure};
+use super::fault::Fault;
 use super::options::{ExecutorOptions, Functions, OnError};
 use crate::batch::{RawEvent, Reason, RowMeta};
 use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
 use crate::query::plan::UserAggregate;
+use crate::time::Timestamp;
 use crate::udf;
 use crate::value::Value;
 
@@ -66,6 +68,21 @@ impl Origin<'_> {
     }
 }
 
+/// An event as it is read: its place in the sequence, and the latest arrival up to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InputEvent<'a> {
+    pub event: &'a RawEvent,
+    pub offset: i64,
+    pub arrival: Timestamp,
+}
+
+impl InputEvent<'_> {
+    /// The meta of the row it becomes; event time is arrival time until something says otherwise.
+    pub(super) fn meta(&self) -> RowMeta {
+        RowMeta { time: self.arrival, arrival: self.arrival, offset: self.offset, ordinal: 0 }
+    }
+}
+
 /// What a failed row means for the batch it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -76,6 +93,10 @@ pub(super) enum Fate {
 }
 
 impl Env {
+    pub(super) fn new(options: ExecutorOptions, functions: Option<Functions>) -> Env {
+        Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None, trying: 0 }
+    }
+
     /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to
     /// the equation of rows read.
     pub(super) fn fail(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
@@ -106,6 +127,31 @@ impl Env {
             return Ok(Value::Null);
         }
         Err(Box::new(EvalError { error, span, policy: self.options.on_error }))
+    }
+
+    /// A fault that no row is at hand for.
+    #[cold]
+    pub(super) fn report(&mut self, origin: &Origin<'_>, fault: Fault) {
+        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: origin.first, ordinal: 0 };
+        let error = self.fault(fault, Span::default());
+        self.fail(origin, Row { values: &[], meta: &meta }, *error, false);
+    }
+
+    /// An event that cannot become a row by a fault of forebay.
+    #[cold]
+    pub(super) fn refuse_by_fault(&mut self, record: InputEvent<'_>, fault: Fault) {
+        let error = RowError::from(fault);
+        self.refuse(record.event, record.meta(), error.reason, error.message);
+    }
+
+    /// A row that cannot go on by a fault of forebay: it fails under every policy, and never becomes NULL.
+    #[cold]
+    pub(super) fn fault(&self, error: impl Into<RowError>, span: Span) -> Box<EvalError> {
+        let policy = match self.options.on_error {
+            OnError::Null => OnError::DeadLetter,
+            policy => policy,
+        };
+        Box::new(EvalError { error: error.into(), span, policy })
     }
 
     /// A row failed: whether the rows behind it go on.

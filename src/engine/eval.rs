@@ -8,12 +8,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::env::{Env, EvalError, Row};
+use super::fault::Fault;
 use super::key::put_key;
 use super::options::OnError;
 use crate::batch::shown;
 use crate::diagnostic::Span;
 use crate::query::ast::BinaryOp;
 use crate::query::builtins::{self, RowError};
+use crate::query::fault::{self, FAULT};
 use crate::query::plan::Expr;
 use crate::value::{Record, SmolStr, Type, Value};
 
@@ -27,7 +29,10 @@ impl Env {
     pub(super) fn eval<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
         match expr {
             Expr::Const(value) => Ok(Cow::Borrowed(value)),
-            Expr::Slot(i) => Ok(row.values.get(*i).map_or(Cow::Owned(Value::Null), Cow::Borrowed)),
+            Expr::Slot(i) => match row.values.get(*i) {
+                Some(value) => Ok(Cow::Borrowed(value)),
+                None => Err(self.no_slot(*i, row)),
+            },
             Expr::Time => owned(Value::DateTime(row.meta.time)),
             Expr::Arrival => owned(Value::DateTime(row.meta.arrival)),
             Expr::Path(base, names) => Ok(match self.eval(base, row)? {
@@ -78,57 +83,80 @@ impl Env {
                 let result = self.eval(inner, row);
                 self.trying -= 1;
                 result.or_else(|failed| {
+                    if failed.error.reason == FAULT {
+                        return Err(failed);
+                    }
                     self.counts.add_nulled(failed.error.reason);
                     owned(Value::Null)
                 })
             }
-            _ => self.eval_fallible(expr, row),
+            Expr::Binary(..)
+            | Expr::Negate(..)
+            | Expr::BitNot(..)
+            | Expr::Cast { .. }
+            | Expr::Like { .. }
+            | Expr::Builtin { .. }
+            | Expr::Udf { .. } => self.eval_fallible(expr, row),
         }
     }
 
     /// The kinds that can fail by themselves.
     fn eval_fallible<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
-        let (result, span, policy) = match expr {
+        match expr {
             Expr::Binary(op, a, b, span) => {
                 let a = self.eval(a, row)?;
                 let b = self.eval(b, row)?;
-                (builtins::binary(*op, &a, &b), *span, self.options.on_error)
+                self.settled(builtins::binary(*op, &a, &b), *span, self.options.on_error)
             }
-            Expr::Negate(a, span) => (builtins::negate(&*self.eval(a, row)?), *span, self.options.on_error),
-            Expr::BitNot(a, span) => (builtins::bit_not(&*self.eval(a, row)?), *span, self.options.on_error),
-            Expr::Cast { is_try, operand, ty, span } => {
-                let value = self.eval(operand, row)?;
-                if value.kind() == Some(*ty) {
-                    return Ok(value);
-                }
-                match builtins::cast(&value, *ty) {
-                    Err(_) if *is_try => (Ok(Value::Null), *span, OnError::Null),
-                    result => (result, *span, self.options.on_error),
-                }
+            Expr::Negate(a, span) => {
+                let value = builtins::negate(&*self.eval(a, row)?);
+                self.settled(value, *span, self.options.on_error)
             }
+            Expr::BitNot(a, span) => {
+                let value = builtins::bit_not(&*self.eval(a, row)?);
+                self.settled(value, *span, self.options.on_error)
+            }
+            Expr::Cast { is_try, operand, ty, span } => self.cast(*is_try, operand, *ty, *span, row),
             Expr::Like { negated, operand, pattern, escape } => {
                 let value = self.eval(operand, row)?;
                 let pattern = self.eval(pattern, row)?;
                 let escape = escape.as_ref().map(|e| self.eval(e, row)).transpose()?;
-                (like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated)), Span::default(), self.options.on_error)
+                let found = like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated));
+                self.settled(found, Span::default(), self.options.on_error)
             }
             Expr::Builtin { function, args, span } => {
                 let call = function.call;
-                (self.with_args(args, row, |_, values| call(values))?, *span, self.options.on_error)
+                let value = self.with_args(args, row, |_, values| call(values))?;
+                self.settled(value, *span, self.options.on_error)
             }
             Expr::Udf { index, name, args, span, .. } => {
-                let policy = self.options.functions_on_error.get(index).copied().unwrap_or(self.options.on_error);
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
                     Some(functions) => functions.call(*index, values, row.meta.time),
                     None => Err(RowError { reason: "no_function", message: format!("no host was given that runs udf.{name}") }),
                 };
-                (self.with_args(args, row, call)?, *span, policy)
+                let value = self.with_args(args, row, call)?;
+                self.settled(value, *span, self.policy_of(*index))
             }
-            // every other kind is handled by `eval`
-            _ => (Ok(Value::Null), Span::default(), OnError::Null),
-        };
+            _ => Err(self.fault(Fault("an expression that cannot fail was evaluated as one that can"), Span::default())),
+        }
+    }
+
+    fn cast<'a>(&mut self, is_try: bool, operand: &'a Expr, ty: Type, span: Span, row: Row<'a>) -> Out<'a> {
+        let value = self.eval(operand, row)?;
+        if value.kind() == Some(ty) {
+            return Ok(value);
+        }
+        match builtins::cast(&value, ty) {
+            Err(_) if is_try => owned(Value::Null),
+            result => self.settled(result, span, self.options.on_error),
+        }
+    }
+
+    /// A value, or what the policy makes of its error.
+    fn settled<'a>(&mut self, result: Result<Value, RowError>, span: Span, policy: OnError) -> Out<'a> {
         match result {
             Ok(value) => owned(value),
+            Err(error) if error.reason == FAULT => Err(self.fault(error, span)),
             Err(error) if policy == OnError::Null && self.trying == 0 => {
                 self.counts.add_nulled(error.reason);
                 owned(Value::Null)
@@ -137,14 +165,20 @@ impl Env {
         }
     }
 
+    #[cold]
+    fn no_slot(&self, slot: usize, row: Row<'_>) -> Box<EvalError> {
+        let what = format!("an expression reads column {slot} of a row of {}", row.values.len());
+        self.fault(fault::row_error(what), Span::default())
+    }
+
     /// Evaluates arguments and calls with them, without an allocation for short lists.
     fn with_args<T>(&mut self, args: &[Expr], row: Row<'_>, call: impl FnOnce(&mut Env, &[Value]) -> T) -> Result<T, Box<EvalError>> {
-        if args.len() <= ARGS_INLINE {
-            let mut values: [Value; ARGS_INLINE] = Default::default();
+        let mut values: [Value; ARGS_INLINE] = Default::default();
+        if let Some(values) = values.get_mut(..args.len()) {
             for (slot, arg) in values.iter_mut().zip(args) {
                 *slot = self.eval(arg, row)?.into_owned();
             }
-            return Ok(call(self, values.get(..args.len()).unwrap_or_default()));
+            return Ok(call(self, values));
         }
         let values = args.iter().map(|a| self.eval(a, row).map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
         Ok(call(self, &values))

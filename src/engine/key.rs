@@ -91,8 +91,6 @@ impl Ord for Key {
 }
 
 impl Key {
-    pub(super) const EMPTY: Key = Key::Short { len: 0, bytes: [0; SHORT_MAX] };
-
     /// Bytes beyond its own.
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
