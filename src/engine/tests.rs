@@ -3,6 +3,7 @@
 mod aggregates;
 mod analytic;
 mod bad_input;
+mod faults;
 mod joins;
 mod laws;
 mod stream;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::{MessageMeta, RawEvent, RowMeta, Rows, write_row_json};
+use crate::batch::{Column, MessageMeta, RawEvent, RowMeta, Rows, write_row_json};
 use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};

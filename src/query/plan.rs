@@ -11,6 +11,7 @@ mod analytic;
 pub mod calls;
 mod explain;
 mod expr;
+pub mod fit;
 mod node;
 mod pattern;
 mod walk;

@@ -49,7 +49,8 @@ use self::hints::{did_you_mean, scored_apart};
 use self::relation::{ColumnInfo, OutColumn, OverKey, Rel, Relation, find_named};
 use super::ast::{Script, Select};
 use super::catalog::Catalog;
-use super::plan::{Expr, Plan, Statement, TableSchema};
+use super::fault;
+use super::plan::{Expr, Plan, Statement, TableSchema, fit};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::value::{Type, same_ignoring_case};
 
@@ -148,7 +149,13 @@ impl<'a> Binder<'a> {
         if relation.poisoned || self.problems.has_errors() {
             return None;
         }
-        let parts = cut::cut(&relation, &self.columns);
+        let parts = match cut::cut(&relation, &self.columns) {
+            Ok(parts) => parts,
+            Err(found) => {
+                self.problem(fault::problem(found, select.span));
+                return None;
+            }
+        };
         if parts.len() > PARTS_MAX {
             let problem = Diagnostic::error(format!("this statement needs {} external calls one after another", parts.len()), select.span)
                 .label(format!("at most {PARTS_MAX}: the answers of each are stored"))
@@ -158,6 +165,10 @@ impl<'a> Binder<'a> {
         }
         if let Some(problem) = keeping::check(&parts) {
             self.problem(problem);
+            return None;
+        }
+        if let Some(found) = parts.iter().find_map(fit::misfit) {
+            self.problem(fault::problem(found, select.span));
             return None;
         }
         let fingerprint = fingerprint::of(self.text, self.script, &self.used, select);

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::resolve;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
-use crate::query::plan::{Plan, explain};
+use crate::query::plan::{External, Plan, explain};
 use crate::query::{compile, parser};
 
 fn catalog() -> Catalog {
@@ -456,55 +456,13 @@ fn ids(node: &crate::query::plan::Node) -> Vec<u32> {
     ids
 }
 
-/// Every slot lies below the width of the node it reads: the invariant that the engine relies on.
-fn slots_fit(node: &crate::query::plan::Node) -> bool {
-    use super::tree::each_slot;
-    use crate::query::plan::{Aggregate, Analytic, Expr, Node};
-    let fits = |exprs: Vec<&Expr>, width: usize| {
-        let mut fit = true;
-        exprs.into_iter().for_each(|e| each_slot(e, &mut |slot| fit &= slot < width));
-        fit
-    };
-    match node {
-        Node::Scan(scan) => fits(scan.timestamp_by.iter().chain(&scan.over).collect(), scan.columns.len()),
-        Node::Rows { .. } => true,
-        Node::Filter { input, predicate } => slots_fit(input) && fits(vec![predicate], input.width()),
-        Node::Project { input, exprs } => slots_fit(input) && fits(exprs.iter().collect(), input.width()),
-        Node::Apply { input, argument, .. } => slots_fit(input) && fits(vec![argument], input.width()),
-        Node::Aggregate { input, keys, aggregates, .. } => {
-            slots_fit(input) && fits(keys.iter().chain(aggregates.iter().flat_map(Aggregate::exprs)).collect(), input.width())
-        }
-        Node::Analytic { input, calls, .. } => slots_fit(input) && fits(calls.iter().flat_map(Analytic::exprs).collect(), input.width()),
-        Node::Match { input, plan, .. } => {
-            let width = input.width();
-            let rows = plan.partition_by.iter().chain(plan.navigations.iter().filter_map(|n| n.argument.as_ref()));
-            let over = plan.define.iter().flatten().chain(&plan.measures);
-            slots_fit(input) && fits(rows.collect(), width) && fits(over.collect(), width + plan.navigations.len())
-        }
-        Node::Join { left, right, keys, on, .. } => {
-            let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
-            slots_fit(left)
-                && slots_fit(right)
-                && fits(l, left.width())
-                && fits(r, right.width())
-                && fits(on.iter().collect(), node.width())
-        }
-        Node::ReferenceJoin { input, keys, on, .. } => {
-            let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
-            slots_fit(input) && fits(l, input.width()) && fits(r, 1) && fits(on.iter().collect(), node.width())
-        }
-        Node::Union { inputs, .. } => inputs.iter().all(|i| slots_fit(i) && i.width() == node.width()),
-    }
-}
-
 #[test]
 fn every_slot_fits_and_parts_meet() {
     for query in QUERIES {
         for part in plan(query).statements.iter().flat_map(|s| &s.parts) {
-            assert!(slots_fit(&part.root), "{query}");
-            let last = part.external.as_ref().map_or(&part.root, |external| &external.tail);
-            assert_eq!(last.width(), part.columns.len(), "{query}");
-            assert!(slots_fit(last) && !part.external.as_ref().is_some_and(|e| e.tail.is_stateful() || part.root.is_stateful()), "{query}");
+            assert_eq!(crate::query::plan::fit::misfit(part), None, "{query}");
+            let is_stateful = |e: &External| e.tail.is_stateful() || part.root.is_stateful();
+            assert!(!part.external.as_ref().is_some_and(is_stateful), "{query}");
         }
     }
 }

@@ -1,0 +1,66 @@
+//! Plans that no query gives: what the engine says of them.
+
+use super::*;
+use crate::query::ast::BinaryOp;
+use crate::query::fault::FAULT;
+use crate::query::plan::{Expr, Node};
+
+const POLICIES: [OnError; 3] = [OnError::Stop, OnError::Null, OnError::DeadLetter];
+
+/// A part over rows of one column.
+fn part_of(root: Node) -> Part {
+    let columns = (0..root.width()).map(|i| Column { name: format!("c{i}").into(), spread: false }).collect();
+    Part { root, external: None, columns }
+}
+
+fn rows(values: &[i64]) -> Rows {
+    let mut batch = crate::batch::Batch::new(1);
+    for (offset, value) in (0..).zip(values) {
+        batch.push(RowMeta { time: at(offset), arrival: at(offset), offset, ordinal: 0 }, [Value::BigInt(*value)]);
+    }
+    Rows { columns: Arc::from([Column { name: "v".into(), spread: false }]), batch }
+}
+
+fn run(root: Node, policy: OnError) -> Emitted {
+    let options = ExecutorOptions { on_error: policy, ..ExecutorOptions::default() };
+    let mut executor = Executor::new(&part_of(root), options, None).unwrap();
+    executor.push_rows(0, &rows(&[1, 2]));
+    executor.finish();
+    executor.take()
+}
+
+fn input() -> Box<Node> {
+    Box::new(Node::Rows { width: 1 })
+}
+
+/// What a broken plan gives: each row is kept as a failure that says whose fault it is.
+fn is_kept_as_fault(root: &dyn Fn() -> Node, what: &str) {
+    for policy in POLICIES {
+        let emitted = run(root(), policy);
+        assert!(emitted.rows.batch.is_empty(), "{what} {policy:?}: {:?}", emitted.rows);
+        let failure = match policy {
+            OnError::Stop => emitted.stopped.as_ref().unwrap(),
+            OnError::Null | OnError::DeadLetter => {
+                assert_eq!(emitted.failures.len(), 2, "{what} {policy:?}");
+                let counts = &emitted.counts;
+                assert_eq!(counts.failed.get(FAULT).or(counts.failed_derived.get(FAULT)), Some(&2), "{what} {policy:?}");
+                emitted.failures.first().unwrap()
+            }
+        };
+        assert_eq!((failure.reason, &failure.body), (FAULT, &Failed::Row("[1]".into())), "{what} {policy:?}");
+        let says = "which is a fault of forebay: please report it with the query";
+        assert!(failure.message.ends_with(says), "{what}: {}", failure.message);
+        assert!(emitted.counts.nulled.is_empty(), "{what} {policy:?}");
+    }
+}
+
+#[test]
+fn a_column_that_a_row_does_not_have_is_a_fault_under_every_policy() {
+    let missing = || Expr::Slot(5);
+    is_kept_as_fault(&|| Node::Project { input: input(), exprs: vec![missing()] }, "project");
+    is_kept_as_fault(&|| Node::Filter { input: input(), predicate: missing() }, "filter");
+    let sum = || Expr::Binary(BinaryOp::Add, Box::new(Expr::Slot(0)), Box::new(missing()), Span::default());
+    is_kept_as_fault(&|| Node::Project { input: input(), exprs: vec![sum()] }, "in a sum");
+    let tried = || Expr::Try(Box::new(missing()));
+    is_kept_as_fault(&|| Node::Project { input: input(), exprs: vec![tried()] }, "in TryEvaluate");
+}
