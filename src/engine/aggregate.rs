@@ -4,7 +4,8 @@
 //! Invariant: a result of time E comes when the watermark is past E, once, and results come in the order of their ends.
 //! Not here: how each kind of window keeps its rows.
 
-use super::env::Row;
+use super::env::{Env, EvalError, Row};
+use super::fault::Fault;
 use super::operator::{Operator, Produced, Step, Tree};
 use super::prepared::Prepared;
 use super::sink::Sink;
@@ -12,6 +13,7 @@ use super::state::{Loaded, Writer};
 use super::users::Users;
 use super::window::WindowState;
 use crate::batch::Batch;
+use crate::diagnostic::Span;
 use crate::query::plan::{Aggregate, Expr, NamedWindow};
 use crate::value::SmolStr;
 use crate::value::codec::Damaged;
@@ -46,7 +48,9 @@ impl AggregateOp {
             if end >= limit || cx.env.stopped.is_some() {
                 return;
             }
-            let Some((name, window)) = self.windows.get_mut(i) else { return };
+            let Some((name, window)) = self.windows.get_mut(i) else {
+                return cx.env.report(&cx.origin, Fault("a window ends that the statement does not have"));
+            };
             let mut sink = Sink {
                 env: cx.env,
                 origin: cx.origin,
@@ -58,8 +62,26 @@ impl AggregateOp {
                 users: &mut self.users,
                 row: Vec::new(),
             };
-            window.close(end, &self.aggregates, |newest, keys, accs| sink.result(newest, keys, accs));
+            let closed = window.close(end, &self.aggregates, |newest, keys, accs| sink.result(newest, keys, accs));
+            if let Err(fault) = closed {
+                cx.env.report(&cx.origin, fault);
+            }
         }
+    }
+
+    /// Puts a row into every window.
+    fn enter(&mut self, env: &mut Env, row: Row<'_>) -> Result<(), Box<EvalError>> {
+        self.row.fill(env, &self.keys, &self.aggregates, row)?;
+        if !self.users.is_empty() {
+            self.users.enter(env, &mut self.windows, row.meta, &mut self.row)?;
+        }
+        for (_, window) in &mut self.windows {
+            window.add(&self.aggregates, row.meta, &self.row).map_err(|fault| env.fault(fault, Span::default()))?;
+        }
+        if !self.users.is_empty() {
+            self.users.added(env, &mut self.windows, row.meta, &self.row);
+        }
+        Ok(())
     }
 
     /// The next end and the window it belongs to.
@@ -96,20 +118,13 @@ impl Operator for AggregateOp {
         for (meta, values) in produced.batch.rows() {
             self.advance(meta.time.ticks(), cx, &mut out);
             let row = Row { values, meta };
-            let mut filled = self.row.fill(cx.env, &self.keys, &self.aggregates, row);
-            if filled.is_ok() && !self.users.is_empty() {
-                filled = self.users.enter(cx.env, &mut self.windows, meta, &mut self.row);
-            }
-            if let Err(error) = filled {
-                if cx.env.goes_on(&cx.origin, row, *error, direct) {
-                    continue;
+            match self.enter(cx.env, row) {
+                Ok(()) => cx.env.counts.evaluated += u64::from(direct),
+                Err(error) => {
+                    if !cx.env.goes_on(&cx.origin, row, *error, direct) {
+                        return Produced::stopped(out);
+                    }
                 }
-                return Produced::stopped(out);
-            }
-            cx.env.counts.evaluated += u64::from(direct);
-            self.windows.iter_mut().for_each(|(_, window)| window.add(&self.aggregates, meta, &self.row));
-            if !self.users.is_empty() {
-                self.users.added(cx.env, &mut self.windows, meta, &self.row);
             }
         }
         self.advance(produced.watermark, cx, &mut out);
@@ -142,11 +157,10 @@ impl Operator for AggregateOp {
         if let Some((_, (_, window))) = numbered.find(|(number, (_, window))| window.owns(loaded, *number)) {
             return window.load(&self.aggregates, loaded, &[]);
         }
-        let Some((number, rest)) = loaded.rest.split_first() else { return Ok(()) };
-        match self.windows.get_mut(usize::from(*number)) {
-            Some((_, window)) => window.load(&self.aggregates, loaded, rest),
-            None => Ok(()),
-        }
+        let (number, rest) = loaded.rest.split_first().ok_or(Damaged { at: 0 })?;
+        // the state of a statement is that of its own text, so a window that it does not have is damage
+        let (_, window) = self.windows.get_mut(usize::from(*number)).ok_or(Damaged { at: 0 })?;
+        window.load(&self.aggregates, loaded, rest)
     }
 
     fn loaded(&mut self) {

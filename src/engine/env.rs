@@ -5,6 +5,7 @@
 
 use super::emitted::{Counts, Failed, Failure};
 use super::fault::Fault;
+use super::held::Held;
 use super::options::{ExecutorOptions, Functions, OnError};
 use crate::batch::{RawEvent, Reason, RowMeta};
 use crate::diagnostic::Span;
@@ -39,6 +40,20 @@ pub(super) struct EvalError {
     pub span: Span,
     /// `Stop` or `DeadLetter`.
     pub policy: OnError,
+}
+
+/// A row that an operator held and an expression failed for.
+#[derive(Debug)]
+pub(super) struct RefusedRow {
+    meta: RowMeta,
+    values: Box<[Value]>,
+    error: Box<EvalError>,
+}
+
+impl RefusedRow {
+    pub(super) fn of(held: &Held, error: Box<EvalError>) -> RefusedRow {
+        RefusedRow { meta: held.meta, values: held.values.clone(), error }
+    }
 }
 
 /// The events that a step brings: where a failed row finds its payload.
@@ -168,6 +183,12 @@ impl Env {
     pub(super) fn guest(&mut self, plan: &UserAggregate) -> Result<&mut dyn udf::UserAggregate, RowError> {
         let guest = self.functions.as_mut().and_then(|f| f.aggregate(plan.index));
         guest.ok_or_else(|| RowError { reason: "no_function", message: format!("no host was given that runs uda.{}", plan.name) })
+    }
+
+    /// A row that was held failed: whether the rows behind it go on.
+    pub(super) fn goes_on_without(&mut self, origin: &Origin<'_>, refused: RefusedRow) -> bool {
+        let RefusedRow { meta, values, error } = refused;
+        self.goes_on(origin, Row { values: &values, meta: &meta }, *error, false)
     }
 
     /// An event is no valid input: dropped and reported whatever the policy, as the service does.

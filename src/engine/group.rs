@@ -4,6 +4,7 @@
 //! where a window ends (`fixed`, `sliding`, `session`), result rows (`sink`).
 
 use super::accumulate::{Acc, arity};
+use super::fault::Fault;
 use super::state::{put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
@@ -31,14 +32,15 @@ impl Group {
         Group { first: meta, newest: meta, keys: keys.into(), accs, dirty: false, stored: false, weight: 0 }
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, args: &[Value]) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, args: &[Value]) -> Result<(), Fault> {
         self.newest = newer(self.newest, meta);
         let mut at = 0;
         for (acc, aggregate) in self.accs.iter_mut().zip(aggregates) {
             let n = arity(aggregate);
-            acc.add(aggregate, args.get(at..at + n).unwrap_or_default());
+            acc.add(aggregate, args.get(at..at + n).unwrap_or_default())?;
             at += n;
         }
+        Ok(())
     }
 
     pub(super) fn write(&self) -> Vec<u8> {

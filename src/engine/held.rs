@@ -15,6 +15,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// A row of a batch, which is left empty.
+    pub(super) fn taken(meta: &RowMeta, values: &mut [Value]) -> Held {
+        Held { meta: *meta, flag: false, values: values.iter_mut().map(std::mem::take).collect() }
+    }
+
     pub(super) fn time(&self) -> i64 {
         self.meta.time.ticks()
     }

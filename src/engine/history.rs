@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
+use super::fault::Fault;
 use super::held::Held;
 use super::key::Key;
 use super::running::Running;
@@ -53,6 +54,22 @@ impl Shelf {
         }
     }
 
+    /// Puts a row in its place; gives what it costs.
+    fn push(&mut self, bucket: i64, key: &[u8], held: Held, changed: &mut Vec<Key>) -> usize {
+        self.touch(bucket, key, changed);
+        let bytes = self.bytes_of(&held);
+        let last = self.rows.len();
+        // most rows come in order
+        let later = self.rows.iter().rev().take_while(|before| before.place() > held.place()).count();
+        if later > 0
+            && let Some(running) = &mut self.running
+        {
+            running.disturb();
+        }
+        self.rows.insert(last - later, held);
+        bytes
+    }
+
     fn pop_front(&mut self) -> Option<Held> {
         let held = self.rows.pop_front()?;
         if let Some(running) = &mut self.running {
@@ -90,27 +107,16 @@ impl History {
     }
 
     pub(super) fn push(&mut self, key: &[u8], held: Held) {
-        let bucket = held.time().div_euclid(self.bucket);
         self.rows += 1;
-        if !self.shelves.contains_key(key) {
-            let key = Key::from(key);
-            self.bytes += SHELF_BYTES + key.heap_bytes();
-            self.shelves.insert(key, Shelf::default());
+        let bucket = held.time().div_euclid(self.bucket);
+        match self.shelves.get_mut(key) {
+            Some(shelf) => self.bytes += shelf.push(bucket, key, held, &mut self.changed),
+            None => {
+                let (key, mut shelf) = (Key::from(key), Shelf::default());
+                self.bytes += SHELF_BYTES + key.heap_bytes() + shelf.push(bucket, &key, held, &mut self.changed);
+                self.shelves.insert(key, shelf);
+            }
         }
-        let Some(shelf) = self.shelves.get_mut(key) else { return };
-        shelf.touch(bucket, key, &mut self.changed);
-        self.bytes += shelf.bytes_of(&held);
-        let last = shelf.rows.len();
-        let mut at = last;
-        while at > 0 && shelf.rows.get(at - 1).is_some_and(|before| before.place() > held.place()) {
-            at -= 1;
-        }
-        if at < last
-            && let Some(running) = &mut shelf.running
-        {
-            running.disturb();
-        }
-        shelf.rows.insert(at, held);
     }
 
     /// The oldest row of a key.
@@ -140,14 +146,22 @@ impl History {
     }
 
     /// Aggregates of all rows of a key, as of `now`; `None` when there are none. See [`Running::total`].
-    pub(super) fn total(&mut self, key: &[u8], aggregates: &[Aggregate], skip: usize, now: i64, span: i64) -> Option<Total<'_>> {
-        let shelf = self.shelves.get_mut(key)?;
+    pub(super) fn total(
+        &mut self,
+        key: &[u8],
+        aggregates: &[Aggregate],
+        skip: usize,
+        now: i64,
+        span: i64,
+    ) -> Result<Option<Total<'_>>, Fault> {
+        let Some(shelf) = self.shelves.get_mut(key) else { return Ok(None) };
         if shelf.running.is_none() {
             shelf.aggregates = aggregates.len();
             self.bytes += shelf.rows.len() * aggregates.len() * size_of::<Acc>();
         }
-        let (accs, newest) = shelf.running.get_or_insert_default().total(aggregates, &shelf.rows, skip, now, span);
-        Some(Total { first: shelf.rows.front()?, newest: newest?, accs })
+        let (accs, newest) = shelf.running.get_or_insert_default().total(aggregates, &shelf.rows, skip, now, span)?;
+        let (Some(first), Some(newest)) = (shelf.rows.front(), newest) else { return Ok(None) };
+        Ok(Some(Total { first, newest, accs }))
     }
 
     /// Sets the flag of the `i`-th row of a key.

@@ -52,10 +52,7 @@ impl Operator for MergeOp {
             let mut produced = input.step(cx);
             stopped |= produced.watermark == i64::MIN && cx.env.stopped.is_some();
             watermark = watermark.min(produced.watermark);
-            for i in 0..produced.batch.len() {
-                let Some(meta) = produced.batch.meta().get(i).copied() else { break };
-                rows.push(Held { meta, flag: false, values: produced.batch.row_mut(i).iter_mut().map(std::mem::take).collect() });
-            }
+            rows.extend(produced.batch.rows_mut().map(|(meta, values)| Held::taken(meta, values)));
         }
         let mut out = Batch::with_capacity(self.width, rows.len());
         if stopped {

@@ -6,6 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::accumulate::{Acc, arity};
+use super::fault::Fault;
 use super::group::newer;
 use super::key::{Key, put_key};
 use super::pack::Packs;
@@ -39,6 +40,8 @@ struct Head {
     dirty: bool,
 }
 
+const NO_GROUP: Fault = Fault("a group is not where its key points");
+
 impl Pane {
     /// Room for as many groups as another pane had.
     pub(super) fn like(other: &Pane, aggregates: usize) -> Pane {
@@ -53,21 +56,21 @@ impl Pane {
         }
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
         let slot = self.slot(aggregates, &row.key, &row.keys, meta);
-        let Some(head) = self.heads.get_mut(slot as usize) else { return };
+        let head = self.heads.get_mut(slot as usize).ok_or(NO_GROUP)?;
         head.newest = newer(head.newest, meta);
         if !head.dirty {
             head.dirty = true;
             self.dirty.push(slot);
         }
         let mut at = 0;
-        let from = slot as usize * aggregates.len();
-        for (acc, aggregate) in self.accs.get_mut(from..).unwrap_or_default().iter_mut().zip(aggregates) {
+        for (acc, aggregate) in self.accs_mut(slot as usize, aggregates.len())?.iter_mut().zip(aggregates) {
             let n = arity(aggregate);
-            acc.add(aggregate, row.args.get(at..at + n).unwrap_or_default());
+            acc.add(aggregate, row.args.get(at..at + n).unwrap_or_default())?;
             at += n;
         }
+        Ok(())
     }
 
     /// The slot of a group, which is made if it is new.
@@ -103,38 +106,40 @@ impl Pane {
         self.accs.get(slot * aggregates..(slot + 1) * aggregates).unwrap_or_default()
     }
 
+    fn accs_mut(&mut self, slot: usize, aggregates: usize) -> Result<&mut [Acc], Fault> {
+        self.accs.get_mut(slot * aggregates..(slot + 1) * aggregates).ok_or(NO_GROUP)
+    }
+
     /// Adds the groups of a later pane.
-    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Pane) {
+    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Pane) -> Result<(), Fault> {
         let mut key = Vec::new();
         for (i, head) in later.heads.iter().enumerate() {
             key.clear();
             let keys = later.keys_of(i);
             keys.iter().for_each(|value| put_key(&mut key, value));
             let slot = self.slot(aggregates, &key, keys, &head.first) as usize;
-            if let Some(mine) = self.heads.get_mut(slot) {
-                mine.newest = newer(mine.newest, &head.newest);
-            }
-            let mine = self.accs.get_mut(slot * aggregates.len()..).unwrap_or_default();
+            let mine = self.heads.get_mut(slot).ok_or(NO_GROUP)?;
+            mine.newest = newer(mine.newest, &head.newest);
+            let mine = self.accs_mut(slot, aggregates.len())?;
             for ((acc, more), aggregate) in mine.iter_mut().zip(later.accs_of(i, aggregates.len())).zip(aggregates) {
-                acc.merge(aggregate, more);
+                acc.merge(aggregate, more)?;
             }
         }
+        Ok(())
     }
 
     /// Gives the newest row, the keys and the accumulators of each group.
     pub(super) fn results(&self, aggregates: usize, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
-        let place = |slot: u32| self.heads.get(slot as usize).map(|head| (head.first.time, head.first.offset, head.first.ordinal));
-        let key = |slot: u32| {
+        let place = |head: &Head| (head.first.time, head.first.offset, head.first.ordinal);
+        let key = |slot: usize| {
             let mut key = Vec::new();
-            self.keys_of(slot as usize).iter().for_each(|value| put_key(&mut key, value));
+            self.keys_of(slot).iter().for_each(|value| put_key(&mut key, value));
             key
         };
-        let mut slots: Vec<u32> = (0..u32::try_from(self.heads.len()).unwrap_or(u32::MAX)).collect();
-        slots.sort_unstable_by(|a, b| place(*a).cmp(&place(*b)).then_with(|| key(*a).cmp(&key(*b))));
-        for slot in slots {
-            if let Some(head) = self.heads.get(slot as usize) {
-                put(&head.newest, self.keys_of(slot as usize), self.accs_of(slot as usize, aggregates));
-            }
+        let mut groups: Vec<(usize, &Head)> = self.heads.iter().enumerate().collect();
+        groups.sort_unstable_by(|(i, a), (j, b)| place(a).cmp(&place(b)).then_with(|| key(*i).cmp(&key(*j))));
+        for (slot, head) in groups {
+            put(&head.newest, self.keys_of(slot), self.accs_of(slot, aggregates));
         }
     }
 
@@ -178,11 +183,10 @@ impl Pane {
                 continue;
             }
             let heap = keys.iter().map(Value::heap_bytes).sum::<usize>() + accs.iter().map(Acc::heap_bytes).sum::<usize>();
-            if let Some(head) = self.heads.get_mut(slot as usize) {
-                self.heap = self.heap + heap - head.heap;
-                *head = Head { first, newest, heap, dirty: false };
-            }
-            let mine = self.accs.get_mut(slot as usize * aggregates.len()..).unwrap_or_default();
+            let head = self.heads.get_mut(slot as usize).ok_or(Damaged { at: 0 })?;
+            self.heap = self.heap + heap - head.heap;
+            *head = Head { first, newest, heap, dirty: false };
+            let mine = self.accs_mut(slot as usize, aggregates.len()).map_err(|_| Damaged { at: 0 })?;
             mine.iter_mut().zip(accs).for_each(|(mine, read)| *mine = read);
         }
         self.packs.close(opened);

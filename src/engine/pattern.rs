@@ -40,14 +40,17 @@ pub(super) struct Program {
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum Attempt {
     /// What each row from the start on was taken as.
     Match(Vec<Option<Variable>>),
-    None,
+    /// No rows from the start on match.
+    Failed,
     /// Rows to come decide.
     Open,
     /// The attempt was given up after [`STEPS_MAX`] steps.
     TooComplex,
+    /// The program led to a step that it does not have.
+    Lost,
 }
 
 /// Whether a row, by its number, may be taken as a variable after the rows before it.
@@ -141,19 +144,20 @@ impl Program {
     ///
     /// # Errors
     /// That of `holds`.
-    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<Outcome, E> {
+    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<Attempt, E> {
         let mut ways = vec![Way { step: 0, taken: 0, marks: vec![usize::MAX; self.marks] }];
         let mut taken: Vec<Option<Variable>> = Vec::new();
         let mut left = STEPS_MAX;
         while let Some(Way { mut step, taken: back_to, mut marks }) = ways.pop() {
             taken.truncate(back_to);
             loop {
-                let Some(fewer) = left.checked_sub(1) else { return Ok(Outcome::TooComplex) };
+                let Some(fewer) = left.checked_sub(1) else { return Ok(Attempt::TooComplex) };
                 left = fewer;
-                match self.steps.get(step).copied().unwrap_or(Step::Done) {
+                let Some(next) = self.steps.get(step).copied() else { return Ok(Attempt::Lost) };
+                match next {
                     // a match of no rows is none
                     Step::Done if taken.is_empty() => break,
-                    Step::Done => return Ok(Outcome::Match(taken)),
+                    Step::Done => return Ok(Attempt::Match(taken)),
                     Step::Jump(to) => step = to,
                     Step::Split(first, second) => {
                         ways.push(Way { step: second, taken: taken.len(), marks: marks.clone() });
@@ -170,7 +174,7 @@ impl Program {
                     Step::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
                     Step::Progress(_) => step += 1,
                     Step::Take(_) if taken.len() >= rows && ended => break,
-                    Step::Take(_) if taken.len() >= rows => return Ok(Outcome::Open),
+                    Step::Take(_) if taken.len() >= rows => return Ok(Attempt::Open),
                     Step::Take(variable) => {
                         if let Some(variable) = variable
                             && !holds(variable, taken.len(), &taken)?
@@ -183,7 +187,7 @@ impl Program {
                 }
             }
         }
-        Ok(Outcome::None)
+        Ok(Attempt::Failed)
     }
 }
 
@@ -292,16 +296,16 @@ mod tests {
             };
             let whole = run(values.len(), true);
             let given = match &whole {
-                Outcome::Match(taken) => Some(taken.clone()),
+                Attempt::Match(taken) => Some(taken.clone()),
                 other => {
-                    assert_eq!(*other, Outcome::None);
+                    assert_eq!(*other, Attempt::Failed);
                     None
                 }
             };
             assert_eq!(given, expected, "{pattern:?} over {values:?}");
             for rows in 0..values.len() {
                 let early = run(rows, false);
-                assert!(early == Outcome::Open || early == whole, "{pattern:?} over {values:?}: {early:?} after {rows}");
+                assert!(early == Attempt::Open || early == whole, "{pattern:?} over {values:?}: {early:?} after {rows}");
             }
         }
     }
@@ -315,7 +319,7 @@ mod tests {
         let program = Program::new(&pattern);
         assert_eq!(program.steps.len(), 60 * 5 + 2);
         let outcome = program.run::<()>(1, true, &mut |v, _, _| Ok(v == 0)).unwrap();
-        assert_eq!(outcome, Outcome::Match(vec![Some(0)]));
+        assert_eq!(outcome, Attempt::Match(vec![Some(0)]));
     }
 
     #[test]
@@ -324,6 +328,6 @@ mod tests {
         let many = |of| Pattern::Repeat { of, at_least_once: true, many: true, greedy: true };
         let pattern = Pattern::Concat(vec![many(Box::new(many(a()))), Pattern::Variable(1)]);
         let outcome = Program::new(&pattern).run::<()>(60, true, &mut |v, _, _| Ok(v == 0)).unwrap();
-        assert_eq!(outcome, Outcome::TooComplex);
+        assert_eq!(outcome, Attempt::TooComplex);
     }
 }

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use super::env::{Env, EvalError, Row};
+use super::fault::Fault;
 use super::index::{Index, Table};
 use super::key::put_key;
 use super::operator::{Produced, Stateless, Step, Tree};
 use crate::batch::{Batch, RowMeta};
+use crate::diagnostic::Span;
 use crate::query::plan::Expr;
 use crate::time::Timestamp;
 use crate::value::{SmolStr, Value};
@@ -53,7 +55,9 @@ impl ReferenceOp {
             put_key(key, &value);
         }
         for i in self.index.iter().flat_map(|index| index.rows(key)) {
-            let (Some(slot), Some(record)) = (joined.last_mut(), self.table.get(i)) else { continue };
+            let place = joined.last_mut().zip(self.table.get(i));
+            let missing = Fault("the index of a reference table points past its rows");
+            let (slot, record) = place.ok_or_else(|| env.fault(missing, Span::default()))?;
             *slot = record.clone();
             let holds = match &self.on {
                 Some(on) => env.holds(on, Row { values: joined, meta })?,

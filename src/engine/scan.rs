@@ -4,6 +4,7 @@
 //! no row comes out below a watermark given before. Not here: decoding and the arrival-side policies (`ingress`), which are
 //! the same for all substreams.
 
+use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
 use super::operator::{Operator, Produced, Step, Tree};
@@ -67,8 +68,12 @@ impl Operator for ScanOp {
     }
 
     fn step(&mut self, cx: &mut Step<'_>) -> Produced {
-        let mut batch = cx.inbox.get_mut(self.ingress).map(std::mem::take).unwrap_or_default();
-        if batch.width() != self.width {
+        let Some(inbox) = cx.inbox.get_mut(self.ingress) else {
+            cx.env.report(&cx.origin, Fault("a scan has no inbox to read from"));
+            return Produced::stopped(Batch::new(self.width));
+        };
+        let mut batch = std::mem::take(inbox);
+        if batch.is_empty() {
             batch = Batch::new(self.width);
         }
         if !self.timed {
@@ -95,10 +100,8 @@ impl Operator for ScanOp {
         self.newest_changed |= self.newest != before;
         let watermark = self.watermark(cx);
         if tolerance > 0 {
-            for i in 0..batch.len() {
-                let Some(meta) = batch.meta().get(i).copied() else { break };
-                let values = batch.row_mut(i).iter_mut().map(std::mem::take).collect();
-                self.waiting.push(b"", Held { meta, flag: false, values });
+            for (meta, values) in batch.rows_mut() {
+                self.waiting.push(b"", Held::taken(meta, values));
             }
             batch.clear();
             while self.waiting.front(b"").is_some_and(|held| held.time() <= watermark) {

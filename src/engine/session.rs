@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
+use super::fault::Fault;
 use super::group::Group;
 use super::key::{Key, put_key};
 use super::prepared::Prepared;
@@ -78,7 +79,7 @@ impl Sessions {
         (from.div_euclid(self.max_duration) + i64::from(from.rem_euclid(self.max_duration) > 0)).saturating_mul(self.max_duration)
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
         let mut key = std::mem::take(&mut self.scratch);
         self.put_session_key(&mut key, row);
         let time = meta.time.ticks();
@@ -89,30 +90,35 @@ impl Sessions {
                 self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() });
             }
         }
-        if let Some(session) = self.sessions.get_mut(key.as_slice()) {
-            if session.groups.is_empty() {
-                // every checkpoint since the cut has cut again, with nothing to give
-                session.start = session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
-            }
-            session.last = time;
-            let group = match session.groups.get_mut(row.key.as_slice()) {
-                Some(group) => group,
-                None => {
-                    let group = session.groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys));
-                    group.weight = group.bytes();
-                    self.bytes += group.weight;
-                    group
-                }
-            };
-            group.add(aggregates, meta, &row.args);
-            group.dirty = true;
-            if !session.dirty {
-                session.dirty = true;
-                self.changed.push(key.as_slice().into());
-            }
-        }
+        let entered = self.enter(&key, aggregates, meta, row);
         self.reschedule(&key);
         self.scratch = key;
+        entered
+    }
+
+    fn enter(&mut self, key: &[u8], aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+        let time = meta.time.ticks();
+        let session = self.sessions.get_mut(key).ok_or(Fault("a session is not there that a row has opened"))?;
+        if session.groups.is_empty() {
+            // every checkpoint since the cut has cut again, with nothing to give
+            session.start = session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
+        }
+        session.last = time;
+        if !std::mem::replace(&mut session.dirty, true) {
+            self.changed.push(key.into());
+        }
+        let group = match session.groups.get_mut(row.key.as_slice()) {
+            Some(group) => group,
+            None => {
+                let group = session.groups.entry(row.key.as_slice().into());
+                let group = group.or_insert_with(|| Group::new(aggregates, *meta, &row.keys));
+                group.weight = group.bytes();
+                self.bytes += group.weight;
+                group
+            }
+        };
+        group.dirty = true;
+        group.add(aggregates, meta, &row.args)
     }
 
     /// An accumulator of the group that a row will enter, if it has begun.
@@ -144,9 +150,9 @@ impl Sessions {
     }
 
     /// Ends the first session, whose end is `end`.
-    pub(super) fn close(&mut self, end: i64, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
-        let Some((_, key)) = self.ends.pop_first() else { return };
-        let Some(mut session) = self.sessions.remove(&key) else { return };
+    pub(super) fn close(&mut self, end: i64, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+        let (_, key) = self.ends.pop_first().ok_or(Fault("a session ends that has no end"))?;
+        let mut session = self.sessions.remove(&key).ok_or(Fault("a session ends that is not there"))?;
         // in the order of their first rows, so results do not depend on hashing
         let mut groups: Vec<_> = session.groups.iter().collect();
         groups.sort_unstable_by_key(|(key, g)| (g.first.time, g.first.offset, g.first.ordinal, *key));
@@ -168,6 +174,7 @@ impl Sessions {
         } else if session.stored {
             self.gone.push((key, None));
         }
+        Ok(())
     }
 
     pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
@@ -222,7 +229,7 @@ impl Sessions {
         }
         let mut before = Vec::new();
         put_bytes(&mut before, key);
-        let id = rest.get(before.len()..).unwrap_or_default();
+        let id = rest.get(before.len()..).ok_or(Damaged { at: 0 })?;
         let mut group = Group::read(aggregates, loaded.value)?;
         group.weight = group.bytes();
         self.bytes += group.weight;

@@ -4,6 +4,7 @@
 //! `GROUP BY` lie side by side. Not here: how each kind keeps its rows, result rows (`sink`).
 
 use super::accumulate::{Acc, grows};
+use super::fault::Fault;
 use super::fixed::Fixed;
 use super::prepared::Prepared;
 use super::session::Sessions;
@@ -37,10 +38,13 @@ impl WindowState {
         }
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
         match self {
             WindowState::Fixed(fixed) => fixed.add(aggregates, meta, row),
-            WindowState::Sliding(sliding) => sliding.add(meta, row),
+            WindowState::Sliding(sliding) => {
+                sliding.add(meta, row);
+                Ok(())
+            }
             WindowState::Session(sessions) => sessions.add(aggregates, meta, row),
         }
     }
@@ -55,7 +59,7 @@ impl WindowState {
     }
 
     /// Gives the groups of the window that ends at `end`: newest row, keys, accumulators.
-    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
+    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
         match self {
             WindowState::Fixed(fixed) => fixed.close(end, aggregates, put),
             WindowState::Sliding(sliding) => sliding.close(end, aggregates, put),
