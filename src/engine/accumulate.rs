@@ -207,6 +207,14 @@ impl Acc {
         Ok(())
     }
 
+    /// What a user aggregate is made of; nothing for others.
+    pub(super) fn shares(&self) -> &[Share] {
+        match self {
+            Acc::User(shares) => shares,
+            _ => &[],
+        }
+    }
+
     /// About how many bytes it holds beyond its own size.
     pub(super) fn heap_bytes(&self) -> usize {
         let values = |values: &[Value]| values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>();

@@ -79,7 +79,8 @@ impl AggregateOp {
             window.add(&self.aggregates, row.meta, &self.row).map_err(|fault| env.fault(fault, Span::default()))?;
         }
         if !self.users.is_empty() {
-            self.users.added(env, &mut self.windows, row.meta, &self.row);
+            let added = self.users.added(env, &mut self.windows, row.meta, &self.row);
+            added.map_err(|fault| env.fault(fault, Span::default()))?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::options::{ExecutorOptions, Functions, OnError};
 use crate::batch::{RawEvent, Reason, RowMeta};
 use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
+use crate::query::fault::FAULT;
 use crate::query::plan::UserAggregate;
 use crate::time::Timestamp;
 use crate::udf;
@@ -135,13 +136,21 @@ impl Env {
         }
     }
 
-    /// NULL in place of a value that could not be made, if that is the policy.
+    /// NULL in place of a value that could not be made, if that is the policy of all.
     pub(super) fn or_null(&mut self, error: RowError, span: Span) -> Result<Value, Box<EvalError>> {
-        if self.options.on_error == OnError::Null {
-            self.counts.add_nulled(error.reason);
-            return Ok(Value::Null);
+        self.settled(error, span, self.options.on_error)
+    }
+
+    /// NULL in place of a value that could not be made, if that is the policy; never for a fault.
+    pub(super) fn settled(&mut self, error: RowError, span: Span, policy: OnError) -> Result<Value, Box<EvalError>> {
+        match policy {
+            _ if error.reason == FAULT => Err(self.fault(error, span)),
+            OnError::Null => {
+                self.counts.add_nulled(error.reason);
+                Ok(Value::Null)
+            }
+            policy => Err(Box::new(EvalError { error, span, policy })),
         }
-        Err(Box::new(EvalError { error, span, policy: self.options.on_error }))
     }
 
     /// A fault that no row is at hand for.

@@ -106,15 +106,15 @@ impl Env {
             Expr::Binary(op, a, b, span) => {
                 let a = self.eval(a, row)?;
                 let b = self.eval(b, row)?;
-                self.settled(builtins::binary(*op, &a, &b), *span, self.options.on_error)
+                self.value(builtins::binary(*op, &a, &b), *span, self.options.on_error)
             }
             Expr::Negate(a, span) => {
                 let value = builtins::negate(&*self.eval(a, row)?);
-                self.settled(value, *span, self.options.on_error)
+                self.value(value, *span, self.options.on_error)
             }
             Expr::BitNot(a, span) => {
                 let value = builtins::bit_not(&*self.eval(a, row)?);
-                self.settled(value, *span, self.options.on_error)
+                self.value(value, *span, self.options.on_error)
             }
             Expr::Cast { is_try, operand, ty, span } => self.cast(*is_try, operand, *ty, *span, row),
             Expr::Like { negated, operand, pattern, escape } => {
@@ -122,12 +122,12 @@ impl Env {
                 let pattern = self.eval(pattern, row)?;
                 let escape = escape.as_ref().map(|e| self.eval(e, row)).transpose()?;
                 let found = like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated));
-                self.settled(found, Span::default(), self.options.on_error)
+                self.value(found, Span::default(), self.options.on_error)
             }
             Expr::Builtin { function, args, span } => {
                 let call = function.call;
                 let value = self.with_args(args, row, |_, values| call(values))?;
-                self.settled(value, *span, self.options.on_error)
+                self.value(value, *span, self.options.on_error)
             }
             Expr::Udf { index, name, args, span, .. } => {
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
@@ -135,7 +135,7 @@ impl Env {
                     None => Err(RowError { reason: "no_function", message: format!("no host was given that runs udf.{name}") }),
                 };
                 let value = self.with_args(args, row, call)?;
-                self.settled(value, *span, self.policy_of(*index))
+                self.value(value, *span, self.policy_of(*index))
             }
             _ => Err(self.fault(Fault("an expression that cannot fail was evaluated as one that can"), Span::default())),
         }
@@ -148,20 +148,16 @@ impl Env {
         }
         match builtins::cast(&value, ty) {
             Err(_) if is_try => owned(Value::Null),
-            result => self.settled(result, span, self.options.on_error),
+            result => self.value(result, span, self.options.on_error),
         }
     }
 
-    /// A value, or what the policy makes of its error.
-    fn settled<'a>(&mut self, result: Result<Value, RowError>, span: Span, policy: OnError) -> Out<'a> {
+    /// A value, or what the policy makes of its error; inside `TryEvaluate` every error goes up to it.
+    fn value<'a>(&mut self, result: Result<Value, RowError>, span: Span, policy: OnError) -> Out<'a> {
         match result {
             Ok(value) => owned(value),
-            Err(error) if error.reason == FAULT => Err(self.fault(error, span)),
-            Err(error) if policy == OnError::Null && self.trying == 0 => {
-                self.counts.add_nulled(error.reason);
-                owned(Value::Null)
-            }
-            Err(error) => Err(Box::new(EvalError { error, span, policy })),
+            Err(error) if self.trying > 0 && error.reason != FAULT => Err(Box::new(EvalError { error, span, policy })),
+            Err(error) => self.settled(error, span, policy).map(Cow::Owned),
         }
     }
 

@@ -8,12 +8,14 @@
 use std::collections::VecDeque;
 
 use super::env::{Env, EvalError, RefusedRow, Row};
+use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
 use super::key::{Key, put_key};
 use super::operator::{Operator, Produced, Step, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
+use crate::diagnostic::Span;
 use crate::query::builtins::{dateadd, datediff};
 use crate::query::plan::{Expr, JoinBound};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
@@ -268,6 +270,9 @@ impl Pairs<'_> {
             let newest = if right.meta.offset > left.meta.offset { right.meta } else { left.meta };
             let time = left.meta.time.max(right.meta.time);
             let meta = RowMeta { time, arrival: left.meta.arrival.max(right.meta.arrival), ..newest };
+            if left.values.len() + right.values.len() != out.width() {
+                return Err(env.fault(Fault("a row held for a join has another width than the rows that come"), Span::default()));
+            }
             out.push(meta, left.values.iter().chain(&right.values).cloned());
             if let Some(on) = self.on
                 && !env.holds(on, Row { values: out.row(out.len() - 1), meta: &meta })?
@@ -331,7 +336,7 @@ impl Operator for JoinOp {
     }
 
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
-        let side = if loaded.kind % 2 == 0 { &mut self.left } else { &mut self.right };
+        let side = if loaded.kind.is_multiple_of(2) { &mut self.left } else { &mut self.right };
         side.load(loaded)
     }
 

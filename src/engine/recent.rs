@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use super::fault::Fault;
 use super::key::Key;
 use super::pack::Packs;
 use crate::value::Value;
@@ -89,8 +90,8 @@ impl Keys {
     }
 
     /// Appends a value; at most `keep` stay.
-    pub(super) fn push(&mut self, slot: u32, item: (i64, Value), keep: usize) {
-        let Some(recent) = self.slots.get_mut(slot as usize) else { return };
+    pub(super) fn push(&mut self, slot: u32, item: (i64, Value), keep: usize) -> Result<(), Fault> {
+        let recent = self.slots.get_mut(slot as usize).ok_or(Fault("a key looked back at has no place"))?;
         self.heap += item_bytes(&item);
         match recent.newest.replace(item) {
             Some(before) if keep > 1 => recent.earlier.push_back(before),
@@ -105,6 +106,7 @@ impl Keys {
         if !std::mem::replace(&mut recent.dirty, true) {
             self.dirty.push(slot);
         }
+        Ok(())
     }
 
     /// Forgets the keys that are stale.

@@ -5,8 +5,10 @@
 
 use super::accumulate::Acc;
 use super::env::{Env, Origin, Row};
+use super::fault::Fault;
 use super::users::Users;
 use crate::batch::{Batch, RowMeta};
+use crate::diagnostic::Span;
 use crate::query::plan::Aggregate;
 use crate::time::Timestamp;
 use crate::value::{SmolStr, Value};
@@ -52,6 +54,11 @@ impl Sink<'_> {
             }
         }
         row.push(self.window.clone().map_or(Value::Null, Value::Text));
+        if row.len() != self.out.width() {
+            let error = self.env.fault(Fault("a group has another number of columns than its statement"), Span::default());
+            self.env.fail(&self.origin, Row { values: &row, meta: &meta }, *error, false);
+            return;
+        }
         self.out.push(meta, row.drain(..));
         self.row = row;
     }

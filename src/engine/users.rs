@@ -11,8 +11,8 @@ use rustc_hash::FxHashMap;
 
 use super::accumulate::{Acc, arity};
 use super::env::{Env, EvalError};
+use super::fault::Fault;
 use super::key::put_key;
-use super::options::OnError;
 use super::prepared::Prepared;
 use super::share::{Share, UserRow, time_of, value_of, with_memory};
 use super::window::WindowState;
@@ -63,6 +63,17 @@ struct Running {
     shares: FxHashMap<Box<[u8]>, Share>,
 }
 
+const NO_ARGUMENTS: Fault = Fault("a user aggregate has no arguments in a row");
+const NO_GROUPS: Fault = Fault("a user aggregate has no groups in a window");
+
+impl Call {
+    /// A row's arguments for it; `None` where the row is left out.
+    fn arguments<'r>(&self, args: &'r [Value]) -> Result<Option<&'r [Value]>, Fault> {
+        let values = args.get(self.from..self.to).ok_or(NO_ARGUMENTS)?;
+        Ok(values.first().is_some_and(|time| !time.is_null()).then_some(values))
+    }
+}
+
 impl Users {
     pub(super) fn new<W>(aggregates: &[Aggregate], windows: &[(W, WindowState)]) -> Users {
         let mut calls = Vec::new();
@@ -98,21 +109,21 @@ impl Users {
         meta: &RowMeta,
         row: &mut Prepared,
     ) -> Result<(), Box<EvalError>> {
-        for c in 0..self.calls.len() {
-            let Err(error) = self.enter_call(env, windows, meta, row, c) else { continue };
-            let Some(call) = self.calls.get(c) else { continue };
-            let (policy, span, from) = (env.policy_of(call.plan.index), call.span, call.from);
-            self.undo(windows, meta, row, c);
-            if policy != OnError::Null {
-                (0..c).for_each(|c| self.undo(windows, meta, row, c));
-                return Err(Box::new(EvalError { error, span, policy }));
+        let calls = std::mem::take(&mut self.calls);
+        let entered = calls.iter().enumerate().try_for_each(|(c, call)| {
+            let Err(error) = self.enter_call(env, windows, meta, row, (c, call)) else { return Ok(()) };
+            self.undo(windows, meta, row, (c, call));
+            let refused = env.settled(error, call.span, env.policy_of(call.plan.index));
+            if refused.is_err() {
+                calls.iter().take(c).enumerate().for_each(|before| self.undo(windows, meta, row, before));
             }
-            env.counts.add_nulled(error.reason);
-            if let Some(time) = row.args.get_mut(from) {
-                *time = Value::Null;
-            }
-        }
-        Ok(())
+            refused?;
+            let time = row.args.get_mut(call.from).ok_or_else(|| env.fault(NO_ARGUMENTS, call.span))?;
+            *time = Value::Null;
+            Ok(())
+        });
+        self.calls = calls;
+        entered
     }
 
     fn enter_call<W>(
@@ -121,18 +132,15 @@ impl Users {
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
         row: &Prepared,
-        c: usize,
+        (c, call): (usize, &Call),
     ) -> Result<(), RowError> {
-        let Some(call) = self.calls.get(c) else { return Ok(()) };
-        let values = row.args.get(call.from..call.to).unwrap_or_default();
-        if values.first().is_none_or(Value::is_null) {
-            return Ok(());
-        }
+        let Some(values) = call.arguments(&row.args)? else { return Ok(()) };
         let guest = env.guest(&call.plan)?;
         guest.refresh();
         for (w, ((_, window), running)) in windows.iter_mut().zip(&mut self.running).enumerate() {
+            // a row between windows enters none
             let Some(leaves) = window.leaves(meta) else { continue };
-            match running.get_mut(c).and_then(Option::as_mut) {
+            match running.get_mut(c).ok_or(NO_GROUPS)? {
                 Some(running) => {
                     let share = running.of(&row.key);
                     share.expire(guest, call.plan.offers.deaccumulate, leaves);
@@ -152,42 +160,44 @@ impl Users {
     }
 
     /// Takes a row back that was offered.
-    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared, c: usize) {
-        self.fresh.retain(|(_, call, _)| *call != c);
-        let Some(call) = self.calls.get(c) else { return };
+    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared, (c, call): (usize, &Call)) {
+        self.fresh.retain(|(_, fresh, _)| *fresh != c);
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
-            match running.get_mut(c).and_then(Option::as_mut) {
-                Some(running) => running.of(&row.key).undo(),
-                None => share_mut(window, meta, row, call.place).into_iter().for_each(Share::undo),
+            match running.get_mut(c) {
+                Some(Some(running)) => running.of(&row.key).undo(),
+                Some(None) | None => share_mut(window, meta, row, call.place).into_iter().for_each(Share::undo),
             }
         }
     }
 
     /// The row that was offered is in the windows.
-    pub(super) fn added<W>(&mut self, env: &mut Env, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn added<W>(
+        &mut self,
+        env: &mut Env,
+        windows: &mut [(W, WindowState)],
+        meta: &RowMeta,
+        row: &Prepared,
+    ) -> Result<(), Fault> {
         for (w, c, share) in self.fresh.drain(..) {
-            let place = self.calls.get(c).map_or(usize::MAX, |call| call.place);
-            if let Some(new) = windows.get_mut(w).and_then(|(_, window)| share_mut(window, meta, row, place)) {
-                new.live = share.live;
-            }
+            let place = self.calls.get(c).ok_or(NO_GROUPS)?.place;
+            let window = windows.get_mut(w).and_then(|(_, window)| share_mut(window, meta, row, place));
+            window.ok_or(NO_GROUPS)?.live = share.live;
         }
         for (c, call) in self.calls.iter().enumerate() {
-            let values = row.args.get(call.from..call.to).unwrap_or_default();
-            if values.first().is_none_or(Value::is_null) {
-                continue;
-            }
+            let Some(values) = call.arguments(&row.args)? else { continue };
             for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
                 if window.leaves(meta).is_none() {
                     continue;
                 }
                 let share = share_mut(window, meta, row, call.place);
-                match running.get_mut(c).and_then(Option::as_mut) {
+                match running.get_mut(c).ok_or(NO_GROUPS)? {
                     Some(running) => {
                         let held = share.and_then(|share| share.rows.last().cloned());
                         running.of(&row.key).push(held.unwrap_or_else(|| values.into()));
                     }
                     None if call.plan.offers.save => {
-                        if let (Some(share), Ok(guest)) = (share, env.guest(&call.plan)) {
+                        let share = share.ok_or(NO_GROUPS)?;
+                        if let Ok(guest) = env.guest(&call.plan) {
                             share.save(guest);
                         }
                     }
@@ -195,6 +205,7 @@ impl Users {
                 }
             }
         }
+        Ok(())
     }
 
     /// The value of the aggregate at `place` for a group of a window that ends.
@@ -208,9 +219,9 @@ impl Users {
         shares: &[Share],
     ) -> Result<Value, Box<EvalError>> {
         let found = self.calls.iter().enumerate().find(|(_, call)| call.place == place);
-        let Some((c, call)) = found else { return Ok(Value::Null) };
-        let (policy, span) = (env.policy_of(call.plan.index), call.span);
-        let running = self.running.get_mut(window).and_then(|r| r.get_mut(c)).and_then(Option::as_mut);
+        let (c, call) = found.ok_or_else(|| env.fault(NO_GROUPS, Span::default()))?;
+        let running = self.running.get_mut(window).and_then(|running| running.get_mut(c));
+        let running = running.ok_or_else(|| env.fault(NO_GROUPS, call.span))?;
         let value = env.guest(&call.plan).and_then(|guest| {
             guest.refresh();
             match running {
@@ -232,25 +243,19 @@ impl Users {
                 None => with_memory(guest, |guest| value_of(shares, guest)),
             }
         });
-        match value {
-            Err(error) if policy == OnError::Null => {
-                env.counts.add_nulled(error.reason);
-                Ok(Value::Null)
-            }
-            value => value.map_err(|error| Box::new(EvalError { error, span, policy })),
-        }
+        value.or_else(|error| env.settled(error, call.span, env.policy_of(call.plan.index)))
     }
 
     /// Finds the rows of running groups again, in windows whose state was loaded.
     pub(super) fn loaded<W>(&mut self, windows: &[(W, WindowState)]) {
         for ((_, window), running) in windows.iter().zip(&mut self.running) {
-            for (call, running) in self.calls.iter().zip(running) {
-                let Some(running) = running else { continue };
+            let running = self.calls.iter().zip(running);
+            for (call, running) in running.filter_map(|(call, running)| Some((call, running.as_mut()?))) {
                 match window {
                     WindowState::Fixed(fixed) => {
                         for (key, acc) in fixed.accs(call.place) {
-                            let Acc::User(shares) = acc else { continue };
-                            shares.iter().for_each(|share| running.of(key).rows.extend(share.rows.iter().cloned()));
+                            let shares = acc.shares().iter();
+                            shares.for_each(|share| running.of(key).rows.extend(share.rows.iter().cloned()));
                         }
                     }
                     WindowState::Sliding(sliding) => {

@@ -49,7 +49,6 @@ use self::hints::{did_you_mean, scored_apart};
 use self::relation::{ColumnInfo, OutColumn, OverKey, Rel, Relation, find_named};
 use super::ast::{Script, Select};
 use super::catalog::Catalog;
-use super::fault;
 use super::plan::{Expr, Plan, Statement, TableSchema, fit};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::value::{Type, same_ignoring_case};
@@ -146,13 +145,17 @@ impl<'a> Binder<'a> {
         self.used.fill(false);
         let output = self.output(select);
         let relation = self.relation(select, self.script.steps.len());
-        if relation.poisoned || self.problems.has_errors() {
+        if self.problems.has_errors() {
+            return None;
+        }
+        if relation.poisoned {
+            self.fault("a statement could not be bound and no problem says why", select.span);
             return None;
         }
         let parts = match cut::cut(&relation, &self.columns) {
             Ok(parts) => parts,
             Err(found) => {
-                self.problem(fault::problem(found, select.span));
+                self.fault(&found.to_string(), select.span);
                 return None;
             }
         };
@@ -168,7 +171,7 @@ impl<'a> Binder<'a> {
             return None;
         }
         if let Some(found) = parts.iter().find_map(fit::misfit) {
-            self.problem(fault::problem(found, select.span));
+            self.fault(&found, select.span);
             return None;
         }
         let fingerprint = fingerprint::of(self.text, self.script, &self.used, select);

@@ -142,7 +142,7 @@ impl Call {
             CallState::Recent { keys, keep } => {
                 let value = self.values.pop().ok_or_else(|| env.fault(NOT_EVALUATED, self.plan.span))?;
                 let seen = Seen { now, limit, value, default: std::mem::take(&mut self.default), matches: self.matches };
-                Ok(seen.look_back(&self.plan.function, &self.key, keys, *keep))
+                seen.look_back(&self.plan.function, &self.key, keys, *keep).map_err(|fault| env.fault(fault, self.plan.span))
             }
         }
     }
@@ -227,12 +227,12 @@ struct Seen {
 
 impl Seen {
     /// The value of `LAG`, `LAST` or `ISFIRST`; the row is remembered if it matches.
-    fn look_back(self, function: &AnalyticFunction, key: &[u8], keys: &mut Keys, keep: usize) -> Value {
+    fn look_back(self, function: &AnalyticFunction, key: &[u8], keys: &mut Keys, keep: usize) -> Result<Value, Fault> {
         let Seen { now, limit, value, default, matches } = self;
         let is_first = matches!(function, AnalyticFunction::IsFirst { .. });
         let Some((slot, recent)) = keys.find(key, matches) else {
             // no row of the key has matched so far
-            return if is_first { Value::BigInt(0) } else { default };
+            return Ok(if is_first { Value::BigInt(0) } else { default });
         };
         let young = |item: Option<&(i64, Value)>| match item {
             Some((time, value)) if now.saturating_sub(*time) < limit => value.clone(),
@@ -244,17 +244,17 @@ impl Seen {
                 let end = interval_end(now, *interval);
                 let first = matches && recent.newest().is_none_or(|(known, _)| *known != end);
                 if !first {
-                    return Value::BigInt(0);
+                    return Ok(Value::BigInt(0));
                 }
                 (Value::BigInt(1), (end, Value::Null))
             }
             _ if matches => (value.clone(), (now, value)),
-            _ => return young(recent.newest()),
+            _ => return Ok(young(recent.newest())),
         };
         if matches {
-            keys.push(slot, entry, keep);
+            keys.push(slot, entry, keep)?;
         }
-        result
+        Ok(result)
     }
 }
 

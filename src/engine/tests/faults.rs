@@ -1,9 +1,10 @@
 //! Plans that no query gives: what the engine says of them.
 
 use super::*;
-use crate::query::ast::BinaryOp;
+use crate::query::ast::{ApplyFunction, BinaryOp};
+use crate::query::date_part::DatePart;
 use crate::query::fault::FAULT;
-use crate::query::plan::{Expr, Node};
+use crate::query::plan::{Aggregate, AggregateFunction, Analytic, AnalyticFunction, Expr, JoinBound, NamedWindow, Node, Window};
 
 const POLICIES: [OnError; 3] = [OnError::Stop, OnError::Null, OnError::DeadLetter];
 
@@ -63,4 +64,55 @@ fn a_column_that_a_row_does_not_have_is_a_fault_under_every_policy() {
     is_kept_as_fault(&|| Node::Project { input: input(), exprs: vec![sum()] }, "in a sum");
     let tried = || Expr::Try(Box::new(missing()));
     is_kept_as_fault(&|| Node::Project { input: input(), exprs: vec![tried()] }, "in TryEvaluate");
+}
+
+#[test]
+fn every_operator_keeps_a_row_that_its_plan_does_not_fit() {
+    let missing = || Expr::Slot(5);
+    let span = Span::default();
+    let sum = || Aggregate {
+        function: AggregateFunction::Sum,
+        argument: Some(missing()),
+        user_args: Vec::new(),
+        distinct: false,
+        order_by: Vec::new(),
+        span,
+    };
+    let windows = || vec![NamedWindow { name: None, window: Window::Tumbling { size: TICKS_PER_SECOND, offset: 0 } }];
+    let group =
+        |keys: Vec<Expr>, aggregates: Vec<Aggregate>| Node::Aggregate { input: input(), id: 0, keys, windows: windows(), aggregates };
+    is_kept_as_fault(&|| group(vec![missing()], Vec::new()), "a key of a group");
+    is_kept_as_fault(&|| group(Vec::new(), vec![sum()]), "an aggregate");
+    let lag = || Analytic {
+        function: AnalyticFunction::Lag { offset: 1 },
+        argument: Some(missing()),
+        default: None,
+        partition_by: Vec::new(),
+        order_by: Vec::new(),
+        limit: None,
+        when: None,
+        span,
+    };
+    is_kept_as_fault(&|| Node::Analytic { input: input(), id: 0, calls: vec![lag()] }, "an analytic call");
+    let bound = JoinBound { unit: DatePart::Second, low: 0, high: 1 };
+    let keys = || vec![(missing(), Expr::Slot(0))];
+    let (left, right) = (input, input);
+    let join = || Node::Join { left: left(), right: right(), id: 0, left_outer: true, bound, keys: keys(), on: None };
+    is_kept_as_fault(&join, "a join");
+    let reference = || Node::ReferenceJoin { input: input(), reference: "r".into(), left_outer: true, keys: keys(), on: None };
+    is_kept_as_fault(&reference, "a reference join");
+    let function = ApplyFunction::GetArrayElements;
+    let apply = || Node::Apply { input: input(), outer: true, function, argument: missing(), span };
+    is_kept_as_fault(&apply, "APPLY");
+}
+
+#[test]
+fn state_of_a_window_or_call_that_the_plan_does_not_have_is_damage() {
+    let groups = || Node::Aggregate { input: input(), id: 0, keys: Vec::new(), windows: Vec::new(), aggregates: Vec::new() };
+    let looks = || Node::Analytic { input: input(), id: 0, calls: Vec::new() };
+    for root in [groups(), looks()] {
+        let mut executor = Executor::new(&part_of(root), ExecutorOptions::default(), None).unwrap();
+        let loaded = executor.load_state([(0u32, &[0u8, 0, 3][..], &[0u8][..])]);
+        assert!(matches!(loaded, Err(EngineError::State { op: 0, .. })), "{loaded:?}");
+    }
 }

@@ -9,6 +9,7 @@ use super::relation::{ColumnId, ColumnInfo, find_named};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::query::ast::{Ident, Script};
 use crate::query::catalog::{Catalog, InputDef, InputKind};
+use crate::query::fault;
 use crate::query::plan::TableSchema;
 use crate::value::same_ignoring_case;
 
@@ -64,6 +65,12 @@ impl<'a> Binder<'a> {
         if self.problems.items.len() < PROBLEMS_MAX && !self.problems.items.contains(&problem) {
             self.problems.push(problem);
         }
+    }
+
+    /// Reports what cannot be, and yet was found while binding what stands at `span`.
+    #[cold]
+    pub(super) fn fault(&mut self, what: &str, span: Span) {
+        self.problem(fault::problem(what, span));
     }
 
     pub(super) fn column(&mut self, info: ColumnInfo) -> ColumnId {

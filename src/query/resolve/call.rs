@@ -41,7 +41,10 @@ impl Core<'_, '_> {
     }
 
     fn prefixed_call(&mut self, call: &Call, span: Span) -> Expr {
-        let Some(name) = call.name.last() else { return Expr::Const(Value::Null) };
+        let Some(name) = call.name.last() else {
+            self.binder.fault("a call has no name", span);
+            return Expr::Const(Value::Null);
+        };
         let written: Vec<&str> = call.name.iter().map(|part| part.name.as_str()).collect();
         let problem = Diagnostic::error(format!("unknown function `{}`", written.join(".")), Span::new(span.start, name.span.end));
         self.refuse(if is_of_the_language(&name.name) {

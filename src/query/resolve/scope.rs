@@ -20,7 +20,7 @@ use crate::value::{Type, Value, same_ignoring_case};
 impl Core<'_, '_> {
     /// What a path means. Reports and gives NULL when it means nothing.
     pub(super) fn path(&mut self, parts: &[Ident], span: Span) -> Expr {
-        let Some((first, rest)) = parts.split_first() else { return Expr::Const(Value::Null) };
+        let Some((first, rest)) = parts.split_first() else { return self.no_source(span) };
         let expr = if let Some(index) = self.source_named(&first.name) {
             match rest.split_first() {
                 None => self.source_as_value(index, first),
@@ -31,6 +31,12 @@ impl Core<'_, '_> {
         };
         self.note_uses(&expr, span);
         expr
+    }
+
+    #[cold]
+    fn no_source(&mut self, span: Span) -> Expr {
+        self.binder.fault("a name was bound to a source that is not in FROM", span);
+        Expr::Const(Value::Null)
     }
 
     /// Remembers where columns were read, for errors that come later.
@@ -67,7 +73,7 @@ impl Core<'_, '_> {
 
     /// The whole row of a source as a record.
     pub(super) fn whole(&mut self, index: usize) -> Expr {
-        let Some(source) = self.sources.get(index) else { return Expr::Const(Value::Null) };
+        let Some(source) = self.sources.get(index) else { return self.no_source(Span::default()) };
         let declared = source.schema().map(|s| s.columns.clone());
         match (&source.kind, declared) {
             (SourceKind::Scan { .. }, Some(columns)) => {
@@ -86,7 +92,10 @@ impl Core<'_, '_> {
 
     /// The columns of `*` for one source.
     pub(super) fn star(&mut self, index: usize) -> Vec<(SmolStr, bool, Expr)> {
-        let Some(source) = self.sources.get(index) else { return Vec::new() };
+        let Some(source) = self.sources.get(index) else {
+            self.no_source(Span::default());
+            return Vec::new();
+        };
         match &source.kind {
             SourceKind::Step { columns, .. } => columns.iter().map(|c| (c.name.clone(), c.spread, Expr::Slot(c.id))).collect(),
             SourceKind::Apply { out, .. } => vec![(source.name.clone(), false, Expr::Slot(*out))],
@@ -115,7 +124,7 @@ impl Core<'_, '_> {
 
     /// A column of a source and the path below it.
     fn column_of(&mut self, index: usize, column: &Ident, below: &[Ident]) -> Expr {
-        let Some(source) = self.sources.get(index) else { return Expr::Const(Value::Null) };
+        let Some(source) = self.sources.get(index) else { return self.no_source(column.span) };
         if source.poisoned {
             return Expr::Const(Value::Null);
         }
@@ -153,8 +162,11 @@ impl Core<'_, '_> {
 
     /// The id of a scan's column, asked for now or before.
     pub(super) fn scan_column(&mut self, index: usize, column: ScanColumn) -> ColumnId {
-        let Some(source) = self.sources.get_mut(index) else { return 0 };
-        let SourceKind::Scan { tag, columns, schema, .. } = &mut source.kind else { return 0 };
+        let source = self.sources.get_mut(index);
+        let Some(Source { kind: SourceKind::Scan { tag, columns, schema, .. }, original, .. }) = source else {
+            self.no_source(Span::default());
+            return self.binder.column(ColumnInfo::default());
+        };
         if let Some((id, _)) = columns.iter().find(|(_, c)| *c == column) {
             return *id;
         }
@@ -163,7 +175,7 @@ impl Core<'_, '_> {
                 let ty = schema.as_ref().and_then(|s| s.columns.iter().find(|(n, _)| n == name)).map(|(_, ty)| *ty);
                 ColumnInfo { name: name.clone(), ty, cast_to_text: false, field_of: Some(*tag) }
             }
-            ScanColumn::Whole => ColumnInfo { name: source.original.clone(), ty: Some(Type::Record), ..ColumnInfo::default() },
+            ScanColumn::Whole => ColumnInfo { name: original.clone(), ty: Some(Type::Record), ..ColumnInfo::default() },
             ScanColumn::Metadata(metadata) => {
                 let ty = (*metadata == Metadata::Arrival).then_some(Type::DateTime);
                 ColumnInfo { name: SmolStr::new_static("metadata"), ty, ..ColumnInfo::default() }
@@ -177,7 +189,7 @@ impl Core<'_, '_> {
 
     fn column_of_step(&mut self, index: usize, name: &SmolStr) -> Expr {
         let Some(Source { kind: SourceKind::Step { rel, columns, opened, .. }, .. }) = self.sources.get_mut(index) else {
-            return Expr::Const(Value::Null);
+            return self.no_source(Span::default());
         };
         if let Some(column) = explicit(columns, name) {
             return if column.name == *name { Expr::Slot(column.id) } else { exact_or(columns, name, column.id) };

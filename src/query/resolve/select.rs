@@ -220,7 +220,9 @@ impl Core<'_, '_> {
         let time = self.expr(by, Place::clause(Clause::TimestampBy));
         let over: Vec<Expr> = ast.over.iter().map(|e| self.expr(e, Place::clause(Clause::TimestampBy))).collect();
         let texts: Vec<SmolStr> = ast.over.iter().map(|e| self.binder.text_at(e.span).into()).collect();
-        let Some(source) = self.sources.get_mut(index) else { return };
+        let Some(source) = self.sources.get_mut(index) else {
+            return self.binder.fault("TIMESTAMP BY stands on a source that is not in FROM", by.span);
+        };
         if let SourceKind::Scan { timestamp_by, keys, .. } = &mut source.kind {
             source.over = over.iter().zip(texts).map(|(e, text)| OverKey { expr: Some(e.clone()), text }).collect();
             *timestamp_by = Some(time);
@@ -379,7 +381,10 @@ impl Core<'_, '_> {
     }
 
     pub(super) fn source_rel(&mut self, index: usize) -> Rel {
-        let Some(source) = self.sources.get_mut(index) else { return Relation::poisoned().rel };
+        let Some(source) = self.sources.get_mut(index) else {
+            self.binder.fault("a source of FROM is not there when its rows are put together", Span::default());
+            return Relation::poisoned().rel;
+        };
         let mut rel = match &mut source.kind {
             SourceKind::Scan { input, columns, timestamp_by, keys, schema, .. } => Rel::Scan {
                 input: input.clone(),
