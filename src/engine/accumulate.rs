@@ -27,8 +27,9 @@ pub(super) use prepare::prepare;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Acc {
     Count(i64),
-    /// Whole numbers and floats apart, so that whole sums are exact; `floats_seen` decides the type of the result. Floats
-    /// past [`HUGE`] are summed apart, each times [`SHRINK`], so that a sum on the way never leaves the range of floats.
+    /// Whole numbers and floats apart, so that whole sums are exact; `floats_seen` decides the type of the result.
+    /// Floats past [`HUGE`] are summed apart, each times [`SHRINK`], so that a sum on the way never leaves the range of
+    /// floats.
     Sum {
         whole: i128,
         floats: f64,
@@ -62,8 +63,8 @@ const SHRINK: f64 = f64::from_bits((1023 - 64) << 52);
 
 const NO_SHARE: Fault = Fault("a group of a user aggregate has no share for its rows");
 
-/// How many values a row gives an aggregate: the argument and its order keys; a user aggregate the event time (NULL: the
-/// row is left out) and the arguments.
+/// How many values a row gives an aggregate: the argument and its order keys; a user aggregate the event time (NULL:
+/// the row is left out) and the arguments.
 pub(super) fn arity(aggregate: &Aggregate) -> usize {
     1 + aggregate.order_by.len() + aggregate.user_args.len()
 }

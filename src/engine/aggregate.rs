@@ -1,12 +1,12 @@
 //! `GROUP BY`: rows into windows, results out when windows end.
 //!
-//! In: rows in time order and a watermark. Out: keys, aggregates, window id; a row's event time is the end of its window.
-//! Invariant: a result of time E comes when the watermark is past E, once, and results come in the order of their ends.
-//! Not here: how each kind of window keeps its rows.
+//! In: rows in time order and a watermark. Out: keys, aggregates, window id; a row's event time is the end of its
+//! window. Invariant: a result of time E comes when the watermark is past E, once, and results come in the order of
+//! their ends. Not here: how each kind of window keeps its rows.
 
 use super::env::{Env, EvalError, Row};
 use super::fault::Fault;
-use super::operator::{Operator, Produced, Step, Tree};
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::prepared::Prepared;
 use super::sink::Sink;
 use super::state::{Loaded, Writer};
@@ -42,7 +42,7 @@ impl AggregateOp {
     }
 
     /// Closes every window that ends before `limit`, in the order of their ends.
-    fn advance(&mut self, limit: i64, cx: &mut Step<'_>, out: &mut Batch) {
+    fn advance(&mut self, limit: i64, cx: &mut StepContext<'_>, out: &mut Batch) {
         self.limit = self.limit.max(limit);
         while let Some((end, i)) = self.next() {
             if end >= limit || cx.env.stopped.is_some() {
@@ -112,7 +112,7 @@ impl Operator for AggregateOp {
         false
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let direct = self.input.is_direct();
         let produced = self.input.step(cx);
         let mut out = Batch::new(self.width());

@@ -5,9 +5,9 @@
 
 mod call;
 
-use self::call::{Call, HELD, RECENT};
+use self::call::{AnalyticCall, HELD, RECENT};
 use super::env::Row;
-use super::operator::{Operator, Produced, Step, Tree};
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::options::EngineError;
 use super::state::{Loaded, Writer};
 use crate::batch::Batch;
@@ -23,7 +23,7 @@ const SWEEP_ROWS: usize = 4096;
 pub(super) struct AnalyticOp {
     input: Tree,
     id: u32,
-    calls: Vec<Call>,
+    calls: Vec<AnalyticCall>,
     since_sweep: usize,
     /// The watermark at which a quiet input lets go of what is held.
     quiet_sweep: Option<i64>,
@@ -34,18 +34,19 @@ impl AnalyticOp {
         if calls.len() > CALLS_MAX {
             return Err(EngineError::TooManyCalls { max: CALLS_MAX });
         }
-        let calls = calls.iter().enumerate().map(|(i, plan)| Call::new(i, plan)).collect();
+        let calls = calls.iter().enumerate().map(|(i, plan)| AnalyticCall::new(i, plan)).collect();
         Ok(AnalyticOp { input, id, calls, since_sweep: 0, quiet_sweep: None })
     }
 
-    /// Forgets keys of which nothing can be looked at any more: now and then among rows, and when time passes without any.
+    /// Forgets keys of which nothing can be looked at any more: now and then among rows, and when time passes without
+    /// any.
     fn sweep(&mut self, rows: usize, watermark: i64) {
         self.since_sweep += rows;
-        let keys: usize = self.calls.iter().map(Call::keys).sum();
+        let keys: usize = self.calls.iter().map(AnalyticCall::keys).sum();
         let is_due = self.since_sweep >= SWEEP_ROWS.max(keys) || (rows == 0 && self.quiet_sweep.is_some_and(|due| watermark >= due));
         if rows > 0 || is_due {
             // by then all that is held now is over
-            let limit = self.calls.iter().map(Call::limit).max().unwrap_or(0);
+            let limit = self.calls.iter().map(AnalyticCall::limit).max().unwrap_or(0);
             self.quiet_sweep = (limit < i64::MAX && watermark > i64::MIN).then(|| watermark.saturating_add(limit));
         }
         if is_due {
@@ -79,7 +80,7 @@ impl Operator for AnalyticOp {
         self.input.is_direct()
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let direct = self.input.is_direct();
         let mut produced = self.input.step(cx);
         let width = produced.batch.width();
@@ -131,11 +132,11 @@ impl Operator for AnalyticOp {
     }
 
     fn loaded(&mut self) {
-        self.calls.iter_mut().for_each(Call::loaded);
+        self.calls.iter_mut().for_each(AnalyticCall::loaded);
     }
 
     fn bytes(&self) -> usize {
-        self.calls.iter().map(Call::bytes).sum()
+        self.calls.iter().map(AnalyticCall::bytes).sum()
     }
 
     fn is_idle(&mut self, floor: i64) -> bool {

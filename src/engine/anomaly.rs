@@ -2,8 +2,8 @@
 //!
 //! In: numbers by key in time order. Out: the record `{IsAnomaly, Score}` for each. Invariant: a result depends on the
 //! values held alone, the last `history` of the key within the duration, and is computed from them anew each time: sums
-//! are not carried on, so a restart changes no bit. Not here: evaluation of arguments (`analytic`); missing samples, which
-//! are not made up: a repeated value is no evidence, and the methods need no even spacing.
+//! are not carried on, so a restart changes no bit. Not here: evaluation of arguments (`analytic`); missing samples,
+//! which are not made up: a repeated value is no evidence, and the methods need no even spacing.
 
 mod change_point;
 mod density;
@@ -67,7 +67,8 @@ impl Detector {
         }
     }
 
-    /// The result for a value, which is then learned if it `matches`. A missing value (NULL) is neither judged nor learned.
+    /// The result for a value, which is then learned if it `matches`. A missing value (NULL) is neither judged nor
+    /// learned.
     pub(super) fn observe(&mut self, key: &[u8], time: i64, value: Option<f64>, matches: bool) -> Value {
         // minus zero is zero
         let Some(x) = value.map(|x| x + 0.0) else { return result(false, Value::Null) };

@@ -1,10 +1,10 @@
 //! `APPLY`: a row for each element of an array or property of a record.
 //!
-//! In: rows. Out: the row with one column more, for each element. Invariant: time and order are those of the input; nothing
-//! is kept. Not here: where the names of the column's fields are known (`query::resolve`).
+//! In: rows. Out: the row with one column more, for each element. Invariant: time and order are those of the input;
+//! nothing is kept. Not here: where the names of the column's fields are known (`query::resolve`).
 
 use super::env::{Env, EvalError, Row};
-use super::operator::{Produced, Stateless, Step, Tree};
+use super::operator::{Produced, Stateless, StepContext, Tree};
 use crate::batch::Batch;
 use crate::diagnostic::Span;
 use crate::query::ast::ApplyFunction;
@@ -66,7 +66,7 @@ impl Stateless for ApplyOp {
         false
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let direct = self.input.is_direct();
         let produced = self.input.step(cx);
         let mut out = Batch::with_capacity(produced.batch.width() + 1, produced.batch.len());

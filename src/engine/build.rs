@@ -1,7 +1,8 @@
 //! From the nodes of a plan to operators: the one place that knows them all.
 //!
-//! In: a plan's [`Node`] and options. Out: a [`Tree`]. Invariant: scans are numbered from the left, as the executor numbers
-//! what feeds them; an operator that needs rows in time order has an input that gives them so. Not here: running.
+//! In: a plan's [`Node`] and options. Out: a [`Tree`]. Invariant: scans are numbered from the left, as the executor
+//! numbers what feeds them; an operator that needs rows in time order has an input that gives them so. Not here:
+//! running.
 
 use super::aggregate::AggregateOp;
 use super::analytic::AnalyticOp;

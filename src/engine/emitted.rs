@@ -13,21 +13,21 @@ use crate::time::Timestamp;
 
 /// A row that an expression failed for, or an event that is no valid input.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Failure {
+pub struct FailedRow {
     /// Id and times of the row; for a row the query made, those of the newest record in it.
     pub meta: RowMeta,
     /// Offset of that record in the sequence this executor reads (inputs, or the stream of the part before).
     pub position: i64,
     pub reason: Reason,
     pub message: String,
-    pub body: Failed,
+    pub body: FailedBody,
     /// The failing expression in the query's text; empty when the event itself is the problem.
     pub span: Span,
 }
 
 /// What is left of a failed row.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Failed {
+pub enum FailedBody {
     /// The event as it was received.
     Event(Bytes),
     /// A row inside the query, as a JSON array of its columns.
@@ -42,7 +42,8 @@ pub struct StateChange {
     pub value: Option<Vec<u8>>,
 }
 
-/// Counts since the last [`Executor::take`](super::Executor::take). `rows = filtered + failed + dropped + evaluated + (change of waiting)`.
+/// Counts since the last [`Executor::take`](super::Executor::take). `rows = filtered + failed + dropped + evaluated +
+/// (change of waiting)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records handed in that the part reads.
@@ -85,7 +86,7 @@ impl Counts {
 #[derive(Clone, Debug)]
 pub struct Emitted {
     pub rows: Rows,
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailedRow>,
     pub counts: Counts,
     /// Rows read that wait for earlier ones (not since the last take, but now).
     pub waiting: u64,
@@ -96,5 +97,5 @@ pub struct Emitted {
     /// The row at which the executor stopped; it takes nothing more. Without state, `rows` are those of the records
     /// before `position`, which may be committed up to there. With state nothing else is given: feed a new executor
     /// with the records before `position` to commit those.
-    pub stopped: Option<Failure>,
+    pub stopped: Option<FailedRow>,
 }

@@ -1,9 +1,9 @@
 //! What every operator of an executor shares: options, functions, counters, failures.
 //!
-//! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a count
-//! under its reason. Not here: evaluation (`eval`), operators.
+//! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a
+//! count under its reason. Not here: evaluation (`eval`), operators.
 
-use super::emitted::{Counts, Failed, Failure};
+use super::emitted::{Counts, FailedBody, FailedRow};
 use super::fault::Fault;
 use super::held::Held;
 use super::options::{ExecutorOptions, Functions, OnError};
@@ -21,8 +21,8 @@ pub(super) struct Env {
     pub options: ExecutorOptions,
     pub functions: Option<Functions>,
     pub counts: Counts,
-    pub failures: Vec<Failure>,
-    pub stopped: Option<Failure>,
+    pub failures: Vec<FailedRow>,
+    pub stopped: Option<FailedRow>,
     /// Levels of `TryEvaluate` around what is evaluated now: inside, an error goes up to it whatever the policy.
     pub trying: u32,
 }
@@ -117,9 +117,9 @@ impl Env {
     /// the equation of rows read.
     pub(super) fn fail(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
         let EvalError { error, span, policy } = error;
-        let body = if direct { failed_row(origin, row.meta, row.values) } else { Failed::Row(row_json(row.values)) };
+        let body = if direct { failed_row(origin, row.meta, row.values) } else { FailedBody::Row(row_json(row.values)) };
         let position = row.meta.offset;
-        let failure = Failure { meta: origin.restored(row.meta), position, reason: error.reason, message: error.message, body, span };
+        let failure = FailedRow { meta: origin.restored(row.meta), position, reason: error.reason, message: error.message, body, span };
         match policy {
             OnError::Stop => {
                 // an operator further on sees only earlier rows; of two branches the earlier row counts
@@ -203,15 +203,15 @@ impl Env {
     /// An event is no valid input: dropped and reported whatever the policy, as the service does.
     pub(super) fn refuse(&mut self, event: &RawEvent, meta: RowMeta, reason: Reason, message: String) {
         self.counts.add_failed(reason, true);
-        let body = Failed::Event(event.payload.clone());
-        self.failures.push(Failure { meta, position: meta.offset, reason, message, body, span: Span::default() });
+        let body = FailedBody::Event(event.payload.clone());
+        self.failures.push(FailedRow { meta, position: meta.offset, reason, message, body, span: Span::default() });
     }
 }
 
-fn failed_row(origin: &Origin<'_>, meta: &RowMeta, values: &[Value]) -> Failed {
+fn failed_row(origin: &Origin<'_>, meta: &RowMeta, values: &[Value]) -> FailedBody {
     match origin.event(meta.offset) {
-        Some(event) => Failed::Event(event.payload.clone()),
-        None => Failed::Row(row_json(values)),
+        Some(event) => FailedBody::Event(event.payload.clone()),
+        None => FailedBody::Row(row_json(values)),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Runs one part of a statement: what feeds its operators, and what they give.
 //!
-//! In: events, rows, ticks. Out: [`Emitted`]. Invariant: everything that is pushed is worked off before the call returns, or
-//! waits in the state of an operator. Not here: the operators; ids of rows (`output`); substreams (`substreams`).
+//! In: events, rows, ticks. Out: [`Emitted`]. Invariant: everything that is pushed is worked off before the call
+//! returns, or waits in the state of an operator. Not here: the operators; ids of rows (`output`); substreams
+//! (`substreams`).
 
 mod lane;
 mod output;
@@ -27,8 +28,8 @@ use crate::value::{SmolStr, Value};
 /// State rows of user functions.
 const FUNCTIONS: u32 = u32::MAX - 1;
 
-/// Runs one part of a statement. It may move between threads and does no I/O; it takes no lock but that of the indexes, once
-/// for each version of a reference table.
+/// Runs one part of a statement. It may move between threads and does no I/O; it takes no lock but that of the indexes,
+/// once for each version of a reference table.
 pub struct Executor {
     env: Env,
     root: Node,
@@ -64,8 +65,8 @@ impl Executor {
         Executor::build(part.root.clone(), columns, options, functions, false)
     }
 
-    /// For the tail of an external call: rows in ([`Executor::push_rows`]) are those of the part's root with the argument
-    /// replaced by the answer.
+    /// For the tail of an external call: rows in ([`Executor::push_rows`]) are those of the part's root with the
+    /// argument replaced by the answer.
     ///
     /// # Errors
     /// As [`Executor::new`].
@@ -201,8 +202,8 @@ impl Executor {
         self.run(Origin { first, events: &[], metas: &metas }, Some(batch));
     }
 
-    /// Tells a part that reads rows that none earlier than `watermark` will come: what [`Emitted::watermark`] of the part
-    /// before said, once all its rows have been pushed.
+    /// Tells a part that reads rows that none earlier than `watermark` will come: what [`Emitted::watermark`] of the
+    /// part before said, once all its rows have been pushed.
     pub fn advance(&mut self, watermark: Timestamp) {
         self.rows_watermark = self.rows_watermark.max(watermark.ticks());
         self.run(Origin::default(), None);
@@ -383,8 +384,8 @@ impl Executor {
         }
     }
 
-    /// About how many bytes of state are held, as of the last push, tick or take; costs nothing. What rows add to a group
-    /// that grows with them (`Collect`, percentiles) is in it from the next take on.
+    /// About how many bytes of state are held, as of the last push, tick or take; costs nothing. What rows add to a
+    /// group that grows with them (`Collect`, percentiles) is in it from the next take on.
     pub fn state_bytes(&self) -> usize {
         let functions = self.env.functions.as_ref().map_or(0, |functions| functions.state_bytes());
         self.weight().bytes + functions

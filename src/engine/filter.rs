@@ -1,10 +1,10 @@
 //! `WHERE`: the rows for which a condition holds.
 //!
-//! In: rows. Out: those that the condition lets through. Invariant: a row that is turned down is counted, and one that fails
-//! does not come out. Not here: `ON` of joins.
+//! In: rows. Out: those that the condition lets through. Invariant: a row that is turned down is counted, and one that
+//! fails does not come out. Not here: `ON` of joins.
 
 use super::env::Row;
-use super::operator::{Produced, Stateless, Step, Tree};
+use super::operator::{Produced, Stateless, StepContext, Tree};
 use crate::query::plan::Expr;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Stateless for FilterOp {
         self.input.is_direct()
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let direct = self.input.is_direct();
         let mut produced = self.input.step(cx);
         let mut stopped = false;

@@ -1,8 +1,8 @@
 //! Windows with fixed ends: tumbling, hopping, snapshot.
 //!
-//! In: rows in time order. Out: a result for each group at each end. Invariant: time is cut into panes such that a window
-//! is a whole number of panes, and a row is kept in exactly one pane however many windows it lies in. A snapshot is a
-//! tumbling window of one tick. Not here: evaluation of keys.
+//! In: rows in time order. Out: a result for each group at each end. Invariant: time is cut into panes such that a
+//! window is a whole number of panes, and a row is kept in exactly one pane however many windows it lies in. A snapshot
+//! is a tumbling window of one tick. Not here: evaluation of keys.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Groups: the rows of one key in one session, as accumulators.
 //!
-//! In: prepared arguments. Out: accumulators and the newest row. Invariant: what was written reads back equal. Not here:
-//! where a window ends (`fixed`, `sliding`, `session`), result rows (`sink`).
+//! In: prepared arguments. Out: accumulators and the newest row. Invariant: what was written reads back equal. Not
+//! here: where a window ends (`fixed`, `sliding`, `session`), result rows (`sink`).
 
 use super::accumulate::{Acc, arity};
 use super::fault::Fault;

@@ -1,9 +1,9 @@
 //! Joins of two streams within a bound of time.
 //!
-//! In: two inputs with their watermarks. Out: pairs, stamped with the later time; for a left join also the left rows that
-//! found no match, stamped with their time plus the upper bound. Invariant: rows are worked off in (time, offset) order
-//! over both sides, so the result does not depend on how they came; a row is held just as long as a match can come. Not
-//! here: reference tables.
+//! In: two inputs with their watermarks. Out: pairs, stamped with the later time; for a left join also the left rows
+//! that found no match, stamped with their time plus the upper bound. Invariant: rows are worked off in (time, offset)
+//! order over both sides, so the result does not depend on how they came; a row is held just as long as a match can
+//! come. Not here: reference tables.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
 use super::key::{Key, put_key};
-use super::operator::{Operator, Produced, Step, Tree};
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
 use crate::diagnostic::Span;
@@ -303,7 +303,7 @@ impl Operator for JoinOp {
         false
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let [left, right] = &mut self.inputs;
         let direct = [left.is_direct(), right.is_direct()];
         let (left, right) = (left.step(cx), right.step(cx));

@@ -5,7 +5,7 @@
 
 use super::held::Held;
 use super::history::History;
-use super::operator::{Operator, Produced, Step, Tree};
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::Batch;
 use crate::time::TICKS_PER_SECOND;
@@ -44,7 +44,7 @@ impl Operator for MergeOp {
         self.inputs.iter().all(Tree::is_direct)
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let mut watermark = i64::MAX;
         let mut rows: Vec<Held> = Vec::new();
         let mut stopped = false;

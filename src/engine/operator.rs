@@ -1,8 +1,8 @@
 //! What an operator is, and a tree of them.
 //!
 //! In: the rows of one step. Out: the rows and the watermark of the root. Invariant: a step takes everything its leaves
-//! were given, and rows of time T come out before a watermark above T does. Not here: which operators there are (`build`);
-//! substreams, ids of rows, commits (`executor`).
+//! were given, and rows of time T come out before a watermark above T does. Not here: which operators there are
+//! (`build`); substreams, ids of rows, commits (`executor`).
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::value::codec::Damaged;
 
 /// What a step brings to the leaves.
-pub(super) struct Step<'a> {
+pub(super) struct StepContext<'a> {
     pub env: &'a mut Env,
     pub origin: Origin<'a>,
     /// Decoded rows by ingress (scans are numbered from the left).
@@ -52,7 +52,7 @@ pub(super) trait Operator: fmt::Debug + Send {
     /// Whether its rows are one to one with rows read: then dropping one belongs to the equation of rows read.
     fn is_direct(&self) -> bool;
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced;
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced;
 
     /// The number that its state rows carry; `None` for one that keeps nothing.
     fn id(&self) -> Option<u32>;
@@ -80,9 +80,9 @@ pub(super) trait Operator: fmt::Debug + Send {
         false
     }
 
-    /// The earliest moment at which a later watermark makes something happen here. `held_back` is the watermark that its
-    /// inputs give at most before then: a moment past it comes no sooner than that of the input. Asked for, it would be due
-    /// again and again.
+    /// The earliest moment at which a later watermark makes something happen here. `held_back` is the watermark that
+    /// its inputs give at most before then: a moment past it comes no sooner than that of the input. Asked for, it
+    /// would be due again and again.
     fn deadline(&self, _held_back: i64) -> Option<i64> {
         None
     }
@@ -109,7 +109,7 @@ pub(super) trait Stateless: fmt::Debug + Send {
     fn inputs_mut(&mut self) -> &mut [Tree];
     fn width(&self) -> usize;
     fn is_direct(&self) -> bool;
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced;
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced;
 }
 
 impl<O: Stateless> Operator for O {
@@ -134,7 +134,7 @@ impl<O: Stateless> Operator for O {
         Stateless::inputs(self).iter().any(Tree::is_unordered)
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         Stateless::step(self, cx)
     }
 
@@ -181,7 +181,7 @@ impl Tree {
         self.0.is_unordered()
     }
 
-    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    pub(super) fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         self.0.step(cx)
     }
 

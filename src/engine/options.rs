@@ -1,7 +1,7 @@
 //! How a part is run, and why it cannot be.
 //!
-//! In: nothing (plain data). Out: [`ExecutorOptions`], [`EngineError`]. Invariant: lengths of time are ticks of 100 ns. Not
-//! here: the sections of a job file (`job`).
+//! In: nothing (plain data). Out: [`ExecutorOptions`], [`EngineError`]. Invariant: lengths of time are ticks of 100 ns.
+//! Not here: the sections of a job file (`job`).
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
 //! Many small entries in few state rows.
 //!
-//! In: the entries that changed since the last commit, by slot. Out: state rows of up to some kilobytes, numbered; an entry
-//! that changes again is written to a new row. Invariant: of several rows that hold an entry the one of the highest sequence
-//! counts; a row goes when nothing in it counts any more, and is written anew when more than half of it is dead, so rows
-//! hold at most about twice what is live and a commit costs what changed. Not here: what an entry is.
+//! In: the entries that changed since the last commit, by slot. Out: state rows of up to some kilobytes, numbered; an
+//! entry that changes again is written to a new row. Invariant: of several rows that hold an entry the one of the
+//! highest sequence counts; a row goes when nothing in it counts any more, and is written anew when more than half of
+//! it is dead, so rows hold at most about twice what is live and a commit costs what changed. Not here: what an entry
+//! is.
 //!
 //! An entry that is forgotten may come back from a row that still stands for others: owners forget only what no longer
 //! matters, and forget it again.
@@ -18,7 +19,7 @@ const PACK_BYTES: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Packs {
     /// Where the entry of each slot is stored.
-    places: Vec<Place>,
+    places: Vec<EntryPlace>,
     packs: FxHashMap<u32, Pack>,
     /// Packs of which something died since the last commit.
     touched: Vec<u32>,
@@ -29,7 +30,7 @@ pub(super) struct Packs {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct EntryPlace {
     pack: u32,
     /// Length of the entry; 0: not stored.
     bytes: u32,
@@ -91,7 +92,7 @@ impl Packs {
                     && place.pack == number
                     && place.bytes > 0
                 {
-                    *place = Place::default();
+                    *place = EntryPlace::default();
                     dirty.push(slot);
                 }
             }
@@ -161,16 +162,16 @@ impl Packs {
 
     fn put_place(&mut self, slot: u32, pack: u32, bytes: usize) {
         if self.places.len() <= slot as usize {
-            self.places.resize(slot as usize + 1, Place::default());
+            self.places.resize(slot as usize + 1, EntryPlace::default());
         }
         if let Some(place) = self.places.get_mut(slot as usize) {
-            *place = Place { pack, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
+            *place = EntryPlace { pack, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
         }
     }
 
     /// About how many bytes it holds itself.
     pub(super) fn bytes(&self) -> usize {
-        self.places.capacity() * size_of::<Place>() + self.packs.len() * 96
+        self.places.capacity() * size_of::<EntryPlace>() + self.packs.len() * 96
     }
 }
 
@@ -190,7 +191,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// What is loaded from the rows of a commit, in whatever order, is what was live at it, and dead bytes stay few.
+        /// What is loaded from the rows of a commit, in whatever order, is what was live at it, and dead bytes stay
+        /// few.
         #[test]
         fn packs_load_back(steps in prop::collection::vec((0u32..200, 0u64..1_000_000, 0u8..40), 1..600), backwards in any::<bool>()) {
             let mut packs = Packs::default();

@@ -1,7 +1,7 @@
 //! The groups of one pane: keys and accumulators side by side, without memory of their own for each group.
 //!
-//! In: prepared rows. Out: result rows, state rows. Invariant: groups lie in the order in which they came, and results come
-//! in the order of first rows. Not here: where a pane begins and ends (`fixed`).
+//! In: prepared rows. Out: result rows, state rows. Invariant: groups lie in the order in which they came, and results
+//! come in the order of first rows. Not here: where a pane begins and ends (`fixed`).
 
 use rustc_hash::FxHashMap;
 

@@ -1,8 +1,9 @@
 //! The matcher of MATCH_RECOGNIZE: which rows in a row a pattern takes, and as which variables.
 //!
 //! In: a pattern over variables, and a question (does this row satisfy this variable, given the rows before?). Out: the
-//! first match in the order of preference, or that there is none, or that the rows to come decide. Invariant: the answer
-//! is final whatever comes later, and no attempt takes more than [`STEPS_MAX`] steps. Not here: rows, time, measures.
+//! first match in the order of preference, or that there is none, or that the rows to come decide. Invariant: the
+//! answer is final whatever comes later, and no attempt takes more than [`STEPS_MAX`] steps. Not here: rows, time,
+//! measures.
 //!
 //! Preference is that of regular expressions: the left branch of `|` first, a greedy quantifier one more round first, a
 //! reluctant one going on first. Conditions may look at what earlier rows were taken as, so ways to a place are not
@@ -17,7 +18,7 @@ pub(super) const STEPS_MAX: usize = 50_000;
 type Variable = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Step {
+enum Instruction {
     /// Takes a row; `None` is any.
     Take(Option<Variable>),
     /// Tries the first place, and the second if that leads nowhere.
@@ -34,7 +35,7 @@ enum Step {
 /// A pattern made ready to run.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    steps: Vec<Step>,
+    steps: Vec<Instruction>,
     marks: usize,
 }
 
@@ -67,14 +68,14 @@ impl Program {
     pub(super) fn new(pattern: &Pattern) -> Program {
         let mut program = Program { steps: Vec::new(), marks: 0 };
         program.add(pattern);
-        program.steps.push(Step::Done);
+        program.steps.push(Instruction::Done);
         program
     }
 
     fn add(&mut self, pattern: &Pattern) {
         match pattern {
-            Pattern::Variable(variable) => self.steps.push(Step::Take(Some(*variable))),
-            Pattern::Any => self.steps.push(Step::Take(None)),
+            Pattern::Variable(variable) => self.steps.push(Instruction::Take(Some(*variable))),
+            Pattern::Any => self.steps.push(Instruction::Take(None)),
             Pattern::Concat(items) => items.iter().for_each(|item| self.add(item)),
             Pattern::Either(branches) => self.either(branches),
             Pattern::Repeat { of, at_least_once, many, greedy } => self.repeat(of, *at_least_once, *many, *greedy),
@@ -88,16 +89,16 @@ impl Program {
             let split = self.blank();
             self.add(branch);
             ends.push(self.blank());
-            self.set(split, Step::Split(split + 1, self.steps.len()));
+            self.set(split, Instruction::Split(split + 1, self.steps.len()));
         }
         self.add(last);
         let end = self.steps.len();
-        ends.into_iter().for_each(|at| self.set(at, Step::Jump(end)));
+        ends.into_iter().for_each(|at| self.set(at, Instruction::Jump(end)));
     }
 
     /// The body stands once however it is repeated: bodies of bodies would double the program at each level.
     fn repeat(&mut self, of: &Pattern, at_least_once: bool, many: bool, greedy: bool) {
-        let both = |round: usize, end: usize| if greedy { Step::Split(round, end) } else { Step::Split(end, round) };
+        let both = |round: usize, end: usize| if greedy { Instruction::Split(round, end) } else { Instruction::Split(end, round) };
         let mark = self.marks;
         self.marks += usize::from(many);
         match (at_least_once, many) {
@@ -109,38 +110,38 @@ impl Program {
             }
             (false, true) => {
                 let split = self.blank();
-                self.steps.push(Step::Mark(mark));
+                self.steps.push(Instruction::Mark(mark));
                 self.add(of);
-                self.steps.push(Step::Progress(mark));
-                self.steps.push(Step::Jump(split));
+                self.steps.push(Instruction::Progress(mark));
+                self.steps.push(Instruction::Jump(split));
                 self.set(split, both(split + 1, self.steps.len()));
             }
             (true, true) => {
-                self.steps.push(Step::Clear(mark));
+                self.steps.push(Instruction::Clear(mark));
                 let round = self.steps.len();
                 self.add(of);
-                self.steps.push(Step::Progress(mark));
+                self.steps.push(Instruction::Progress(mark));
                 let split = self.blank();
-                self.steps.push(Step::Mark(mark));
-                self.steps.push(Step::Jump(round));
+                self.steps.push(Instruction::Mark(mark));
+                self.steps.push(Instruction::Jump(round));
                 self.set(split, both(split + 1, self.steps.len()));
             }
         }
     }
 
     fn blank(&mut self) -> usize {
-        self.steps.push(Step::Done);
+        self.steps.push(Instruction::Done);
         self.steps.len() - 1
     }
 
-    fn set(&mut self, at: usize, step: Step) {
+    fn set(&mut self, at: usize, step: Instruction) {
         if let Some(slot) = self.steps.get_mut(at) {
             *slot = step;
         }
     }
 
-    /// Tries the rows from a start on. `rows`: how many there are now; `ended`: no more will come. `holds` is asked with
-    /// the variable, the number of the row, and what the rows before were taken as.
+    /// Tries the rows from a start on. `rows`: how many there are now; `ended`: no more will come. `holds` is asked
+    /// with the variable, the number of the row, and what the rows before were taken as.
     ///
     /// # Errors
     /// That of `holds`.
@@ -156,26 +157,26 @@ impl Program {
                 let Some(next) = self.steps.get(step).copied() else { return Ok(Attempt::Lost) };
                 match next {
                     // a match of no rows is none
-                    Step::Done if taken.is_empty() => break,
-                    Step::Done => return Ok(Attempt::Match(taken)),
-                    Step::Jump(to) => step = to,
-                    Step::Split(first, second) => {
+                    Instruction::Done if taken.is_empty() => break,
+                    Instruction::Done => return Ok(Attempt::Match(taken)),
+                    Instruction::Jump(to) => step = to,
+                    Instruction::Split(first, second) => {
                         ways.push(Way { step: second, taken: taken.len(), marks: marks.clone() });
                         step = first;
                     }
-                    Step::Clear(mark) => {
+                    Instruction::Clear(mark) => {
                         set(&mut marks, mark, usize::MAX);
                         step += 1;
                     }
-                    Step::Mark(mark) => {
+                    Instruction::Mark(mark) => {
                         set(&mut marks, mark, taken.len());
                         step += 1;
                     }
-                    Step::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
-                    Step::Progress(_) => step += 1,
-                    Step::Take(_) if taken.len() >= rows && ended => break,
-                    Step::Take(_) if taken.len() >= rows => return Ok(Attempt::Open),
-                    Step::Take(variable) => {
+                    Instruction::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
+                    Instruction::Progress(_) => step += 1,
+                    Instruction::Take(_) if taken.len() >= rows && ended => break,
+                    Instruction::Take(_) if taken.len() >= rows => return Ok(Attempt::Open),
+                    Instruction::Take(variable) => {
                         if let Some(variable) = variable
                             && !holds(variable, taken.len(), &taken)?
                         {

@@ -1,7 +1,7 @@
 //! Rows on their way into groups: keys and arguments evaluated.
 //!
-//! In: rows. Out: their key values, and the arguments of aggregates. Invariant: nothing is changed in a window before all
-//! expressions of a row succeeded. Not here: which groups a row enters.
+//! In: rows. Out: their key values, and the arguments of aggregates. Invariant: nothing is changed in a window before
+//! all expressions of a row succeeded. Not here: which groups a row enters.
 
 use super::accumulate::prepare;
 use super::env::{Env, EvalError, Row};

@@ -1,10 +1,10 @@
 //! New rows from expressions.
 //!
-//! In: rows. Out: a row of values for each. Invariant: event time and row meta stay; a row of which one expression fails
-//! does not come out. Not here: which columns there are (`query::resolve`).
+//! In: rows. Out: a row of values for each. Invariant: event time and row meta stay; a row of which one expression
+//! fails does not come out. Not here: which columns there are (`query::resolve`).
 
 use super::env::{EvalError, Row};
-use super::operator::{Produced, Stateless, Step, Tree};
+use super::operator::{Produced, Stateless, StepContext, Tree};
 use crate::batch::Batch;
 use crate::query::plan::Expr;
 
@@ -31,7 +31,7 @@ impl Stateless for ProjectOp {
         self.input.is_direct()
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let direct = self.input.is_direct();
         let produced = self.input.step(cx);
         let mut out = Batch::with_capacity(self.exprs.len(), produced.batch.len());

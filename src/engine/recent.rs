@@ -1,7 +1,8 @@
 //! The last few values of each key.
 //!
-//! In: values with their times. Out: the values of a key, oldest first; state rows. Invariant: a key that is forgotten holds
-//! nothing here; one that comes back from a stored row is as stale as it was. Not here: what is stale (`analytic`).
+//! In: values with their times. Out: the values of a key, oldest first; state rows. Invariant: a key that is forgotten
+//! holds nothing here; one that comes back from a stored row is as stale as it was. Not here: what is stale
+//! (`analytic`).
 
 use std::collections::VecDeque;
 

@@ -1,9 +1,9 @@
 //! MATCH_RECOGNIZE over rows: attempts at a pattern, from each row on.
 //!
-//! In: rows in time order. Out: one row a match, stamped with the time of its last row. Invariant: attempts of a key are
-//! decided in the order of their first rows, and what decides one (rows within the limit, or the limit passed) does not
-//! depend on how rows came. Rows are held while an attempt from them, or from one before, is undecided. Not here: the
-//! pattern itself (`pattern`).
+//! In: rows in time order. Out: one row a match, stamped with the time of its last row. Invariant: attempts of a key
+//! are decided in the order of their first rows, and what decides one (rows within the limit, or the limit passed) does
+//! not depend on how rows came. Rows are held while an attempt from them, or from one before, is undecided. Not here:
+//! the pattern itself (`pattern`).
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,7 +11,7 @@ use super::env::{Env, EvalError, RefusedRow, Row};
 use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
-use super::operator::{Operator, Produced, Step, Tree};
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::options::OnError;
 use super::pattern::{Attempt, Program, STEPS_MAX};
 use super::state::{Loaded, Writer};
@@ -52,7 +52,7 @@ impl MatchOp {
     }
 
     /// Decides the attempts whose time is over when no row before `now` can come; false: stopped.
-    fn expire(&mut self, cx: &mut Step<'_>, now: i64, out: &mut Batch) -> bool {
+    fn expire(&mut self, cx: &mut StepContext<'_>, now: i64, out: &mut Batch) -> bool {
         while let Some((end, key)) = self.agenda.first() {
             if *end > now {
                 break;
@@ -66,7 +66,7 @@ impl MatchOp {
     }
 
     /// Decides the attempts of a key, oldest first, as far as they can be; false: stopped.
-    fn advance(&mut self, cx: &mut Step<'_>, key: &[u8], now: i64, out: &mut Batch) -> bool {
+    fn advance(&mut self, cx: &mut StepContext<'_>, key: &[u8], now: i64, out: &mut Batch) -> bool {
         while let Some(rows) = self.held.get(key)
             && let Some(first) = rows.front()
         {
@@ -234,7 +234,7 @@ impl Operator for MatchOp {
         false
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let direct = self.input.is_direct();
         let mut produced = self.input.step(cx);
         let mut out = Batch::new(self.width());

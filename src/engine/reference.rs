@@ -1,7 +1,7 @@
 //! Reference joins: a row for each row of a table that matches.
 //!
-//! In: rows. Out: the row with the record of the table behind it, for each match. Invariant: time and order are those of the
-//! input; nothing is kept but the table's present version. Not here: loading reference data.
+//! In: rows. Out: the row with the record of the table behind it, for each match. Invariant: time and order are those
+//! of the input; nothing is kept but the table's present version. Not here: loading reference data.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::env::{Env, EvalError, Row};
 use super::fault::Fault;
 use super::index::{Index, Table};
 use super::key::put_key;
-use super::operator::{Produced, Stateless, Step, Tree};
+use super::operator::{Produced, Stateless, StepContext, Tree};
 use crate::batch::{Batch, RowMeta};
 use crate::diagnostic::Span;
 use crate::query::plan::Expr;
@@ -112,7 +112,7 @@ impl Stateless for ReferenceOp {
         false
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         self.refresh(cx.env);
         let direct = self.input.is_direct();
         let produced = self.input.step(cx);

@@ -1,9 +1,9 @@
 //! The leaf that reads a stream: rows of the part before, or answers of an external call.
 //!
-//! In: the rows of a step. Out: the same rows, and the watermark that came with them. Invariant: nothing is changed. Not
-//! here: offsets and order of the rows (`executor`).
+//! In: the rows of a step. Out: the same rows, and the watermark that came with them. Invariant: nothing is changed.
+//! Not here: offsets and order of the rows (`executor`).
 
-use super::operator::{Produced, Stateless, Step, Tree};
+use super::operator::{Produced, Stateless, StepContext, Tree};
 use crate::batch::Batch;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Stateless for RowsOp {
         true
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let batch = std::mem::replace(&mut cx.rows, Batch::new(self.width));
         Produced { batch, watermark: cx.rows_watermark }
     }

@@ -1,13 +1,13 @@
 //! The leaf of an operator tree that reads an input: event-time order.
 //!
-//! In: decoded rows of this step, in arrival order. Out: rows in (event time, offset) order and the watermark. Invariant:
-//! no row comes out below a watermark given before. Not here: decoding and the arrival-side policies (`ingress`), which are
-//! the same for all substreams.
+//! In: decoded rows of this step, in arrival order. Out: rows in (event time, offset) order and the watermark.
+//! Invariant: no row comes out below a watermark given before. Not here: decoding and the arrival-side policies
+//! (`ingress`), which are the same for all substreams.
 
 use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
-use super::operator::{Operator, Produced, Step, Tree};
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::Batch;
 use crate::time::Timestamp;
@@ -39,7 +39,7 @@ impl ScanOp {
     }
 
     /// What the accepted rows allow, or what time itself allows: no later arrival may be older than the late tolerance.
-    fn watermark(&self, cx: &Step<'_>) -> i64 {
+    fn watermark(&self, cx: &StepContext<'_>) -> i64 {
         if cx.now == i64::MAX {
             return i64::MAX;
         }
@@ -67,7 +67,7 @@ impl Operator for ScanOp {
         true
     }
 
-    fn step(&mut self, cx: &mut Step<'_>) -> Produced {
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let Some(inbox) = cx.inbox.get_mut(self.ingress) else {
             cx.env.report(&cx.origin, Fault("a scan has no inbox to read from"));
             return Produced::stopped(Batch::new(self.width));

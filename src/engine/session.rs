@@ -1,8 +1,8 @@
 //! Session windows: rows until a pause, cut at checkpoints when they last too long.
 //!
-//! In: rows in time order. Out: a result for each group of a session when it ends. Invariant: a session ends at its last
-//! row plus the timeout, or at the first multiple of the longest duration that lies at least that long behind its start;
-//! what follows a cut starts at the cut. Not here: evaluation of keys.
+//! In: rows in time order. Out: a result for each group of a session when it ends. Invariant: a session ends at its
+//! last row plus the timeout, or at the first multiple of the longest duration that lies at least that long behind its
+//! start; what follows a cut starts at the cut. Not here: evaluation of keys.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! What a group of a user aggregate is made of.
 //!
-//! In: rows, and the guest that takes them. Out: the group as a resource of the guest, and its value. Invariant: a group can
-//! be made again at any time, from what it was saved as and the rows since; the resource is a convenience. Not here: which
-//! rows a group has (`users`), guests (`udf`).
+//! In: rows, and the guest that takes them. Out: the group as a resource of the guest, and its value. Invariant: a
+//! group can be made again at any time, from what it was saved as and the rows since; the resource is a convenience.
+//! Not here: which rows a group has (`users`), guests (`udf`).
 
 use std::sync::Arc;
 
@@ -165,8 +165,8 @@ impl Share {
     }
 }
 
-/// Does something again when there was no memory for it: the instance is gone, and with it what others had used up. Also
-/// when the version that did it is on trial and may be put back for it.
+/// Does something again when there was no memory for it: the instance is gone, and with it what others had used up.
+/// Also when the version that did it is on trial and may be put back for it.
 pub(super) fn with_memory<T>(
     guest: &mut dyn UserAggregate,
     mut act: impl FnMut(&mut dyn UserAggregate) -> Result<T, RowError>,

@@ -367,8 +367,8 @@ fn state_goes_when_it_can_no_longer_matter() {
     }
 }
 
-/// Queries over many keys, with whether their state is all gone once windows have closed and limits have passed: all of it
-/// but a few rows that say how far things are.
+/// Queries over many keys, with whether their state is all gone once windows have closed and limits have passed: all of
+/// it but a few rows that say how far things are.
 const LETTING_GO: &[&str] = &[
     "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a GROUP BY k, TumblingWindow(second, 10)",
     "SELECT k, Collect(v) AS n FROM a GROUP BY k, HoppingWindow(second, 60, 10)",
@@ -501,7 +501,7 @@ fn a_failing_row_follows_the_policy() {
     assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#, r#"{"h":1}"#]);
     let failure = &emitted.failures[0];
     assert_eq!((failure.reason, failure.position, failure.message.as_str()), ("udf_error", 1, "odd"));
-    assert_eq!(failure.body, Failed::Event(Bytes::from_static(b"{\"v\":3}")));
+    assert_eq!(failure.body, FailedBody::Event(Bytes::from_static(b"{\"v\":3}")));
     assert_eq!(&query[failure.span.start..failure.span.end], "udf.half(v)");
 
     let emitted = run(query, options(OnError::Stop), &events);

@@ -1,11 +1,11 @@
 //! User aggregates: groups that live in a guest.
 //!
-//! In: rows before they enter the windows, and windows that end. Out: which rows the guest takes, and values. Invariant: a
-//! row that one group refuses enters none. Not here: windows (`fixed`, `sliding`, `session`), what a group is made of
-//! (`share`).
+//! In: rows before they enter the windows, and windows that end. Out: which rows the guest takes, and values.
+//! Invariant: a row that one group refuses enters none. Not here: windows (`fixed`, `sliding`, `session`), what a group
+//! is made of (`share`).
 //!
-//! A group that only grows lives with its accumulator. One that rows also leave runs beside the window: that of a sliding
-//! window, and of windows made of panes that cannot be merged.
+//! A group that only grows lives with its accumulator. One that rows also leave runs beside the window: that of a
+//! sliding window, and of windows made of panes that cannot be merged.
 
 use rustc_hash::FxHashMap;
 
@@ -34,9 +34,9 @@ fn unmergeable(plan: &Plan) -> RowError {
 /// The user aggregates of one `GROUP BY`.
 #[derive(Debug)]
 pub(super) struct Users {
-    calls: Vec<Call>,
+    calls: Vec<AggregateCall>,
     /// The size of each window whose groups rows leave; `None` where they only grow or are merged.
-    running: Vec<Vec<Option<Running>>>,
+    running: Vec<Vec<Option<RunningGroups>>>,
     /// Shares of groups that are about to begin, with their window and call.
     fresh: Vec<(usize, usize, Share)>,
     /// What running groups hold, as of the last commit.
@@ -44,7 +44,7 @@ pub(super) struct Users {
 }
 
 #[derive(Debug)]
-struct Call {
+struct AggregateCall {
     plan: Plan,
     span: Span,
     /// Its number among the aggregates.
@@ -56,7 +56,7 @@ struct Call {
 
 /// Groups that run beside a window, by key.
 #[derive(Debug)]
-struct Running {
+struct RunningGroups {
     size: i64,
     /// The window holds the same rows.
     shared: bool,
@@ -66,7 +66,7 @@ struct Running {
 const NO_ARGUMENTS: Fault = Fault("a user aggregate has no arguments in a row");
 const NO_GROUPS: Fault = Fault("a user aggregate has no groups in a window");
 
-impl Call {
+impl AggregateCall {
     /// A row's arguments for it; `None` where the row is left out.
     fn arguments<'r>(&self, args: &'r [Value]) -> Result<Option<&'r [Value]>, Fault> {
         let values = args.get(self.from..self.to).ok_or(NO_ARGUMENTS)?;
@@ -81,17 +81,17 @@ impl Users {
         for (place, aggregate) in aggregates.iter().enumerate() {
             let to = from + arity(aggregate);
             if let AggregateFunction::User(plan) = &aggregate.function {
-                calls.push(Call { plan: plan.clone(), span: aggregate.span, place, from, to });
+                calls.push(AggregateCall { plan: plan.clone(), span: aggregate.span, place, from, to });
             }
             from = to;
         }
-        let running = |window: &WindowState, call: &Call| {
+        let running = |window: &WindowState, call: &AggregateCall| {
             let (size, shared) = match window {
                 WindowState::Fixed(fixed) if fixed.has_panes() && !call.plan.offers.merge => (fixed.size(), true),
                 WindowState::Sliding(sliding) => (sliding.size(), false),
                 WindowState::Fixed(_) | WindowState::Session(_) => return None,
             };
-            Some(Running { size, shared, shares: FxHashMap::default() })
+            Some(RunningGroups { size, shared, shares: FxHashMap::default() })
         };
         let running = windows.iter().map(|(_, window)| calls.iter().map(|call| running(window, call)).collect()).collect();
         Users { calls, running, fresh: Vec::new(), bytes: 0 }
@@ -132,7 +132,7 @@ impl Users {
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
         row: &Prepared,
-        (c, call): (usize, &Call),
+        (c, call): (usize, &AggregateCall),
     ) -> Result<(), RowError> {
         let Some(values) = call.arguments(&row.args)? else { return Ok(()) };
         let guest = env.guest(&call.plan)?;
@@ -160,7 +160,7 @@ impl Users {
     }
 
     /// Takes a row back that was offered.
-    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared, (c, call): (usize, &Call)) {
+    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared, (c, call): (usize, &AggregateCall)) {
         self.fresh.retain(|(_, fresh, _)| *fresh != c);
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
             match running.get_mut(c) {
@@ -283,7 +283,7 @@ impl Users {
     }
 
     fn weigh(&mut self) {
-        let bytes = |running: &Running| {
+        let bytes = |running: &RunningGroups| {
             let of_share = |share: &Share| if running.shared { size_of::<UserRow>() * share.rows.len() } else { share.bytes() };
             running.shares.iter().map(|(key, share)| key.len() + size_of::<Share>() + of_share(share)).sum::<usize>()
         };
@@ -295,7 +295,7 @@ impl Users {
     }
 }
 
-impl Running {
+impl RunningGroups {
     fn of(&mut self, key: &[u8]) -> &mut Share {
         if !self.shares.contains_key(key) {
             self.shares.insert(key.into(), Share::default());

@@ -1,7 +1,7 @@
 //! The windows of a `GROUP BY`: one of the kinds, with what it holds.
 //!
-//! In: prepared rows. Out: groups, when a window ends. Invariant: state rows of a window carry its number, so windows of one
-//! `GROUP BY` lie side by side. Not here: how each kind keeps its rows, result rows (`sink`).
+//! In: prepared rows. Out: groups, when a window ends. Invariant: state rows of a window carry its number, so windows
+//! of one `GROUP BY` lie side by side. Not here: how each kind keeps its rows, result rows (`sink`).
 
 use super::accumulate::{Acc, grows};
 use super::fault::Fault;
@@ -23,7 +23,8 @@ pub(super) enum WindowState {
 }
 
 impl WindowState {
-    /// `keys`: how many values a group has before its aggregates; `number` tells it from other windows of the `GROUP BY`.
+    /// `keys`: how many values a group has before its aggregates; `number` tells it from other windows of the `GROUP
+    /// BY`.
     pub(super) fn new(window: &Window, keys: usize, aggregates: &[Aggregate], number: u8) -> WindowState {
         let growing = aggregates.iter().any(grows);
         let fixed = |size, hop, offset, growing| WindowState::Fixed(Fixed::new(size, hop, offset, growing, aggregates.len()));

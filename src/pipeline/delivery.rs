@@ -15,7 +15,7 @@ use super::feed::Feed;
 use super::flow::Flow;
 use super::outputs::OutputHandle;
 use crate::batch::{Batch, Rows};
-use crate::engine::{Emitted, Failure};
+use crate::engine::{Emitted, FailedRow};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, Read, Reader, Receipt};
 use crate::output::Delivery;
 
@@ -65,7 +65,7 @@ struct Pending {
     ledger: Vec<(Counter, u64)>,
     letters: Vec<DeadLetter>,
     /// The row at which the statement stops; what was read before it is delivered.
-    stopped: Option<Failure>,
+    stopped: Option<FailedRow>,
 }
 
 impl Deliverer {

@@ -62,7 +62,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether any operator keeps state, or calls a function that does: then its rows go through a stream of the journal.
+    /// Whether any operator keeps state, or calls a function that does: then its rows go through a stream of the
+    /// journal.
     pub fn is_stateful(&self) -> bool {
         let in_tail = || self.external.as_ref().is_some_and(|external| external.tail.calls_state());
         self.root.is_stateful() || self.root.calls_state() || in_tail()
@@ -82,7 +83,7 @@ pub struct External {
     pub function: SmolStr,
     /// The function as the query writes it, for messages.
     pub span: Span,
-    /// Runs on rows of `root`'s columns with the argument replaced by the answer; no operator of it keeps state, functions
-    /// may. Its leaf is [`Node::Rows`].
+    /// Runs on rows of `root`'s columns with the argument replaced by the answer; no operator of it keeps state,
+    /// functions may. Its leaf is [`Node::Rows`].
     pub tail: Node,
 }

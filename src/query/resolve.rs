@@ -53,8 +53,8 @@ use super::plan::{Expr, Plan, Statement, TableSchema, fit};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::value::{Type, same_ignoring_case};
 
-/// Steps of one statement after inlining, a step counting once for each time it is read. Two steps that each read the one
-/// before twice double with every level, so text alone does not bound the plan.
+/// Steps of one statement after inlining, a step counting once for each time it is read. Two steps that each read the
+/// one before twice double with every level, so text alone does not bound the plan.
 const STEPS_INLINED_MAX: usize = 512;
 
 /// Steps that read one another in a chain. Binding and running go down the chain by recursion.

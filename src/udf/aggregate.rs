@@ -1,9 +1,9 @@
 //! The aggregates of a job, for one executor.
 //!
-//! In: rows for a group. Out: its value, or an error that names the aggregate. Invariant: a group lives as a resource of
-//! an instance only as long as that is convenient: a trap ends all of them, a worn instance and too many groups end some,
-//! and whoever owns the group makes it again from what it was made of. Not here: what that is (`engine`), which resources
-//! are aggregates (`resource`).
+//! In: rows for a group. Out: its value, or an error that names the aggregate. Invariant: a group lives as a resource
+//! of an instance only as long as that is convenient: a trap ends all of them, a worn instance and too many groups end
+//! some, and whoever owns the group makes it again from what it was made of. Not here: what that is (`engine`), which
+//! resources are aggregates (`resource`).
 
 pub(super) mod resource;
 
@@ -22,14 +22,14 @@ use super::component::{Component, Passing};
 use super::convert;
 use super::host::{FunctionBinding, conversion, cut, monotonic, result};
 use super::instance::{CallError, Instance, RECYCLE_CALLS};
-use super::stats::{Failure, Stats};
+use super::stats::{CallFailure, Stats};
 use super::swap::{Trial, Versions};
 use super::wit::{FuncType, Wit};
 use crate::query::builtins::RowError;
 use crate::value::Value;
 
-/// Groups of one aggregate that live as resources at a time: at the default memory each has 8 KiB. The ones used longest
-/// ago are let go and made again when they are needed.
+/// Groups of one aggregate that live as resources at a time: at the default memory each has 8 KiB. The ones used
+/// longest ago are let go and made again when they are needed.
 const LIVE_MAX: usize = 4096;
 
 /// A group's resource. When the last clone is dropped, the resource is too, before the aggregate's next group begins.
@@ -232,7 +232,10 @@ impl Aggregate {
     }
 
     /// Lets the guest run, counts, and keeps the instance in order.
-    fn guest<T>(&mut self, call: impl FnOnce(&mut wasmtime::Store<super::instance::State>) -> wasmtime::Result<T>) -> Result<T, CallError> {
+    fn guest<T>(
+        &mut self,
+        call: impl FnOnce(&mut wasmtime::Store<super::instance::GuestState>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
         let start = Instant::now();
         let component = Arc::clone(&self.component);
         let home = self.home.as_mut().ok_or_else(gone)?;
@@ -260,7 +263,8 @@ impl Aggregate {
         })
     }
 
-    /// What counts for the pause: that a row entered or a value came. A group begun for it is no sign that calls go well.
+    /// What counts for the pause: that a row entered or a value came. A group begun for it is no sign that calls go
+    /// well.
     fn judged<T>(&mut self, outcome: Result<T, CallError>) -> Result<T, CallError> {
         if !outcome.as_ref().is_err_and(|e| e.failure.ends_instance()) {
             self.breaker.fine();
@@ -272,7 +276,7 @@ impl Aggregate {
         let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
         let seconds = left.as_secs() + 1;
         let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
-        Err(CallError { failure: Failure::Breaker, message })
+        Err(CallError { failure: CallFailure::Breaker, message })
     }
 
     fn move_in(&mut self) -> Result<(), CallError> {
@@ -461,7 +465,7 @@ fn lower(ty: &FuncType, row: &[Value], params: &mut Vec<Val>) -> Result<(), Call
 
 /// The group lives no more; its owner makes it again.
 fn gone() -> CallError {
-    CallError { failure: Failure::Trap, message: "its instance is gone".to_owned() }
+    CallError { failure: CallFailure::Trap, message: "its instance is gone".to_owned() }
 }
 
 fn lacks(member: &str) -> CallError {

@@ -1,7 +1,7 @@
 //! The functions of a job, for one executor.
 //!
-//! In: a function's index and a row's arguments. Out: its value, or a row error that names it. Invariant: functions of one
-//! component share an instance; whatever ends it, the next call finds a new one. Not here: which rows are asked for
+//! In: a function's index and a row's arguments. Out: its value, or a row error that names it. Invariant: functions of
+//! one component share an instance; whatever ends it, the next call finds a new one. Not here: which rows are asked for
 //! (`engine`), threads: a host belongs to one.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::convert;
 use super::core_module::Reply;
 use super::grants::{Grant, Granted, Grants, Lent, StateRow};
 use super::instance::{CallError, Instance};
-use super::stats::{Failure, Stats};
+use super::stats::{CallFailure, Stats};
 use super::swap::{Trial, Versions};
 use super::wit::{FuncType, Wit};
 use super::{UdfError, UserAggregate, UserFunctions, json};
@@ -151,8 +151,8 @@ impl Host {
     /// place in `bindings`.
     ///
     /// # Errors
-    /// A component does not start, or imports what its function was not granted; a binding names an export that cannot be
-    /// called.
+    /// A component does not start, or imports what its function was not granted; a binding names an export that cannot
+    /// be called.
     pub fn new(bindings: &[FunctionBinding]) -> Result<Host, UdfError> {
         let mut host = Host::default();
         for binding in bindings {
@@ -236,15 +236,15 @@ impl UserFunctions for Host {
     /// Calls a function with a row's arguments. NULL for a parameter that does not take it is NULL without a call.
     ///
     /// # Errors
-    /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
-    /// `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps), `too_deep` (its result nests);
-    /// the message names the function and what to do.
+    /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so),
+    /// `udf_conversion`, `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps),
+    /// `too_deep` (its result nests); the message names the function and what to do.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
-            return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
+            return Err(RowError { reason: CallFailure::Error.reason(), message: format!("there is no function number {index}") });
         };
         let Some(room) = self.rooms.get_mut(function.room) else {
-            return Err(RowError { reason: Failure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
+            return Err(RowError { reason: CallFailure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
         };
         let mut outcome = function.attempt(room, args, at);
         if function.trial.is_some()
@@ -340,8 +340,8 @@ impl Function {
         outcome
     }
 
-    /// What became of a call of a version on trial: where it faulted, the former version is asked. A row that is too much
-    /// for both says nothing against the new one.
+    /// What became of a call of a version on trial: where it faulted, the former version is asked. A row that is too
+    /// much for both says nothing against the new one.
     fn judge(
         &mut self,
         versions: &Versions,
@@ -354,7 +354,7 @@ impl Function {
         let Some(mut former) = self.trial.take() else { return outcome };
         let fault = match &outcome {
             Err(e) if self.entered && e.failure.is_fault() => e,
-            Ok(_) | Err(_) if self.entered && !matches!(&outcome, Err(e) if e.failure == Failure::State) => {
+            Ok(_) | Err(_) if self.entered && !matches!(&outcome, Err(e) if e.failure == CallFailure::State) => {
                 versions.pass(index, &former.trial);
                 return outcome;
             }
@@ -369,7 +369,7 @@ impl Function {
         }
         std::mem::swap(&mut self.export, &mut former.export);
         let again = self.attempt(&mut former.room, args, at);
-        let is_answered = !again.as_ref().is_err_and(|e| e.failure.is_fault() || e.failure == Failure::Breaker);
+        let is_answered = !again.as_ref().is_err_and(|e| e.failure.is_fault() || e.failure == CallFailure::Breaker);
         if is_answered {
             versions.fault(index, &former.trial, &format!("udf.{}: {}", self.name, cut(&fault.message)));
         }
@@ -415,7 +415,7 @@ impl Function {
         let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
         let seconds = left.as_secs() + 1;
         let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
-        Err(CallError { failure: Failure::Breaker, message })
+        Err(CallError { failure: CallFailure::Breaker, message })
     }
 
     fn call_typed<'a>(
@@ -455,14 +455,14 @@ impl Function {
         self.text = text;
         match outcome? {
             Reply::Null => Ok(Value::Null),
-            Reply::Error(message) => Err(CallError { failure: Failure::Error, message }),
+            Reply::Error(message) => Err(CallError { failure: CallFailure::Error, message }),
             Reply::Json(text) => {
                 let held = json::held_bytes(&text);
                 let max = component.limits().result_bytes_max;
                 if held > max {
                     let message =
                         format!("gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit");
-                    return Err(CallError { failure: Failure::Result, message });
+                    return Err(CallError { failure: CallFailure::Result, message });
                 }
                 let value = json::parse(&text).map_err(|e| conversion(format!("its result is no JSON: {e}")))?;
                 flat_enough(value)
@@ -551,7 +551,7 @@ pub(super) fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallEr
                 Ok(value) => value.to_json(),
                 Err(e) => e.to_string(),
             };
-            return Err(CallError { failure: Failure::Error, message });
+            return Err(CallError { failure: CallFailure::Error, message });
         }
         (Some(ty), Some(val)) => convert::lift(ty, val),
         _ => Ok(Value::Null),
@@ -564,13 +564,13 @@ pub(super) fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallEr
 fn flat_enough(value: Value) -> Result<Value, CallError> {
     if value.depth_exceeds(DEPTH_MAX) {
         let message = format!("its result nests deeper than {DEPTH_MAX} levels; give a flatter one, or text");
-        return Err(CallError { failure: Failure::TooDeep, message });
+        return Err(CallError { failure: CallFailure::TooDeep, message });
     }
     Ok(value)
 }
 
 pub(super) fn conversion(message: String) -> CallError {
-    CallError { failure: Failure::Conversion, message }
+    CallError { failure: CallFailure::Conversion, message }
 }
 
 /// The start of a message: guests word theirs at any length.

@@ -1,8 +1,9 @@
 //! The versions of a job's functions while it runs.
 //!
-//! In: new versions, and how their first calls go. Out: the present version of each function, for all executors. Invariant:
-//! an executor changes versions only when it asks, between commits, or when its version is put back; versions that are
-//! given together are taken together. Not here: files, and whether a version fits the query (`pipeline::functions`).
+//! In: new versions, and how their first calls go. Out: the present version of each function, for all executors.
+//! Invariant: an executor changes versions only when it asks, between commits, or when its version is put back;
+//! versions that are given together are taken together. Not here: files, and whether a version fits the query
+//! (`pipeline::functions`).
 //!
 //! A new version is on trial until a call of it comes through. Until then the former one is kept: it answers where the
 //! new one faults, and takes its place again after [`FAULTS_MAX`] such calls.

@@ -1,8 +1,8 @@
 //! The tick by which calls are timed.
 //!
 //! In: nothing. Out: the engine's epoch goes up every 10 ms while a call runs. Invariant: the thread ends with the last
-//! clone of its engine, and sleeps without waking while no function is called: an idle gateway stays idle. Not here: what
-//! a call's deadline is (`instance`).
+//! clone of its engine, and sleeps without waking while no function is called: an idle gateway stays idle. Not here:
+//! what a call's deadline is (`instance`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! The tree keeps its order: a module uses only those above it in `lib.rs`, and the files of one module do not import each
-//! other in rings.
+//! The tree keeps its order: a module uses only those above it in `lib.rs`, and the files of one module do not import
+//! each other in rings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -115,8 +115,8 @@ fn tokens(code: &str) -> Vec<&str> {
     found
 }
 
-/// The paths in a code that name other modules: `super::a::B`, and `super::a` and `super::c` of `super::{a, c::D}`. What is
-/// handed on by `pub use` is no use of it.
+/// The paths in a code that name other modules: `super::a::B`, and `super::a` and `super::c` of `super::{a, c::D}`.
+/// What is handed on by `pub use` is no use of it.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let tokens = tokens(code);
     let mut found = Vec::new();

@@ -1,6 +1,6 @@
-//! `forebay udf new`, `test` and `bench` as a person uses them: what is made builds and passes its own golden rows, and what
-//! is wrong is said whole. A language whose tools are missing is named past the test's capture; with FOREBAY_GUESTS=all, or
-//! under CI, that is a failure.
+//! `forebay udf new`, `test` and `bench` as a person uses them: what is made builds and passes its own golden rows, and
+//! what is wrong is said whole. A language whose tools are missing is named past the test's capture; with
+//! FOREBAY_GUESTS=all, or under CI, that is a failure.
 
 use std::fs;
 use std::io::Write as _;
@@ -197,7 +197,8 @@ fn a_new_function_in_javascript_builds_and_passes() {
     }
 }
 
-/// Its form, and its rows in node: that such a file becomes an aggregate is shown with the examples, and costs a minute.
+/// Its form, and its rows in node: that such a file becomes an aggregate is shown with the examples, and costs a
+/// minute.
 #[test]
 fn a_new_aggregate_in_javascript_has_the_form_and_passes() {
     if !can_build("javascript", &[&["node", "--version"]]) {

@@ -578,7 +578,8 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let broker = Mosquitto::start();
     let server = Server::start("array");
-    // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the call
+    // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the
+    // call
     let query = "WITH s AS (SELECT rideId, vendorid, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare FROM rides),
          c AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance, udf.before(vendorid) AS visit FROM rides)
          SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO plain FROM rides;

@@ -1,8 +1,8 @@
 //! `forebay udf bench`: what a call of a function costs here.
 //!
-//! In: a function and one row of arguments. Out: calls a second, time a row, start, memory, failures. Invariant: what is
-//! reported was measured after the function had warmed up, in rounds, so that a moment of a busy machine shows as the
-//! distance of median and best. Not here: a verdict.
+//! In: a function and one row of arguments. Out: calls a second, time a row, start, memory, failures. Invariant: what
+//! is reported was measured after the function had warmed up, in rounds, so that a moment of a busy machine shows as
+//! the distance of median and best. Not here: a verdict.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

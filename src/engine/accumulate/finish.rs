@@ -1,7 +1,7 @@
 //! What an aggregate comes to.
 //!
-//! In: an accumulator. Out: its value, or an error. Invariant: floats that come out are finite. Not here: user aggregates,
-//! whose value a guest computes (`users`).
+//! In: an accumulator. Out: its value, or an error. Invariant: floats that come out are finite. Not here: user
+//! aggregates, whose value a guest computes (`users`).
 
 use super::prepare::{float, name};
 use super::{Acc, SHRINK, order};

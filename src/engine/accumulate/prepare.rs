@@ -1,7 +1,7 @@
 //! Arguments of aggregates, made what the functions compute with.
 //!
-//! In: the value of an argument. Out: a value of a type that the function takes, or the row's error. Invariant: a number
-//! stays a bigint or a float. Not here: evaluation of arguments.
+//! In: the value of an argument. Out: a value of a type that the function takes, or the row's error. Invariant: a
+//! number stays a bigint or a float. Not here: evaluation of arguments.
 
 use crate::engine::fault::Fault;
 use crate::query::builtins::RowError;

@@ -1,7 +1,7 @@
 //! Accumulators as stored bytes.
 //!
-//! In: an accumulator. Out: bytes, and back. Invariant: what was written reads back equal. Not here: the rows of state that
-//! hold them.
+//! In: an accumulator. Out: bytes, and back. Invariant: what was written reads back equal. Not here: the rows of state
+//! that hold them.
 
 use super::Acc;
 use crate::engine::share::Share;

@@ -1,7 +1,7 @@
 //! One analytic call: what it remembers, and its value for each row.
 //!
-//! In: rows in time order. Out: a value for each. Invariant: a row is evaluated for all calls before any of them changes what
-//! it remembers. Not here: the rows that come out (`analytic`).
+//! In: rows in time order. Out: a value for each. Invariant: a row is evaluated for all calls before any of them
+//! changes what it remembers. Not here: the rows that come out (`analytic`).
 
 use crate::batch::RowMeta;
 use crate::engine::accumulate::Acc;
@@ -27,7 +27,7 @@ const NOT_EVALUATED: Fault = Fault("an analytic call has no value for a row");
 const NO_TOTAL: Fault = Fault("an aggregate over the past has no total");
 
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct AnalyticCall {
     plan: Analytic,
     state: CallState,
     // what the present row gives, evaluated before any call changes its state
@@ -47,8 +47,8 @@ enum CallState {
     Learned(Detector),
 }
 
-impl Call {
-    pub(super) fn new(number: usize, plan: &Analytic) -> Call {
+impl AnalyticCall {
+    pub(super) fn new(number: usize, plan: &Analytic) -> AnalyticCall {
         let recent = |keep| CallState::Recent { keys: Keys::default(), keep };
         let kind = u8::try_from(number).unwrap_or(u8::MAX).saturating_add(HELD);
         let limit = plan.limit.unwrap_or(1);
@@ -74,7 +74,7 @@ impl Call {
             }
         };
         let (key, values) = (Vec::new(), Vec::new());
-        Call { plan: plan.clone(), state, key, matches: false, values, default: Value::Null }
+        AnalyticCall { plan: plan.clone(), state, key, matches: false, values, default: Value::Null }
     }
 
     pub(super) fn keys(&self) -> usize {

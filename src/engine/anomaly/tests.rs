@@ -143,8 +143,8 @@ fn percent(count: usize, of: usize) -> f64 {
     100.0 * count as f64 / of as f64
 }
 
-/// Where a distribution itself makes values of that size, a detector that keeps its promise overlooks some: of histories
-/// of 120 exponential values one in ten holds a value above 6 standard deviations.
+/// Where a distribution itself makes values of that size, a detector that keeps its promise overlooks some: of
+/// histories of 120 exponential values one in ten holds a value above 6 standard deviations.
 fn wanted(shape: Shape, mode: SpikeMode, confidence: f64) -> f64 {
     match (shape, mode) {
         (Shape::Exponential, SpikesAndDips) if confidence > 95.0 => 92.0,

@@ -1,13 +1,13 @@
 //! An operator tree with the rows that wait to be worked off.
 //!
-//! In: rows by ingress. Out: what a step gives. Invariant: there is an inbox for every ingress. Not here: which substream the
-//! tree belongs to (`substreams`).
+//! In: rows by ingress. Out: what a step gives. Invariant: there is an inbox for every ingress. Not here: which
+//! substream the tree belongs to (`substreams`).
 
 use crate::batch::Batch;
 use crate::engine::build::build;
 use crate::engine::env::{Env, Origin};
 use crate::engine::fault::Fault;
-use crate::engine::operator::{Produced, Step, Tree};
+use crate::engine::operator::{Produced, StepContext, Tree};
 use crate::engine::options::{EngineError, ExecutorOptions};
 use crate::query::plan::Node;
 
@@ -59,7 +59,7 @@ impl Lane {
     pub(super) fn step(&mut self, env: &mut Env, moment: Moment<'_>, rows: Batch) -> Produced {
         let Moment { origin, rows_watermark, now } = moment;
         self.unsaved = true;
-        let produced = self.tree.step(&mut Step { env, origin, inbox: &mut self.inbox, rows, rows_watermark, now });
+        let produced = self.tree.step(&mut StepContext { env, origin, inbox: &mut self.inbox, rows, rows_watermark, now });
         if self.tree.is_direct() {
             env.counts.evaluated += produced.batch.len() as u64;
         }

@@ -1,8 +1,8 @@
 //! The rows that come out, and their ids.
 //!
-//! In: batches of the root. Out: the rows since the last take. Invariant: ids of rows are unique whatever is committed when:
-//! rows without state keep the offset of their record and count from 0 in it; rows of a part with state have the newest
-//! offset read when they came out and count on from commit to commit. Not here: operators.
+//! In: batches of the root. Out: the rows since the last take. Invariant: ids of rows are unique whatever is committed
+//! when: rows without state keep the offset of their record and count from 0 in it; rows of a part with state have the
+//! newest offset read when they came out and count on from commit to commit. Not here: operators.
 
 use crate::batch::{Batch, RowMeta};
 use crate::engine::emitted::StateChange;

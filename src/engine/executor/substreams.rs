@@ -1,8 +1,8 @@
 //! The operator trees of a part that reads `TIMESTAMP BY … OVER`: one for each substream.
 //!
 //! In: rows by key. Out: which trees have something to do, and the state that changed. Invariant: a quiet substream is
-//! looked at only when something of it is due, and one of which nothing can matter any more is forgotten. Not here: what a
-//! step does (`lane`).
+//! looked at only when something of it is due, and one of which nothing can matter any more is forgotten. Not here:
+//! what a step does (`lane`).
 
 use std::collections::BTreeSet;
 

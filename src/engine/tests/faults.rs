@@ -48,7 +48,7 @@ fn is_kept_as_fault(root: &dyn Fn() -> Node, what: &str) {
                 emitted.failures.first().unwrap()
             }
         };
-        assert_eq!((failure.reason, &failure.body), (FAULT, &Failed::Row("[1]".into())), "{what} {policy:?}");
+        assert_eq!((failure.reason, &failure.body), (FAULT, &FailedBody::Row("[1]".into())), "{what} {policy:?}");
         let says = "which is a fault of forebay: please report it with the query";
         assert!(failure.message.ends_with(says), "{what}: {}", failure.message);
         assert!(emitted.counts.nulled.is_empty(), "{what} {policy:?}");

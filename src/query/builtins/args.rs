@@ -1,7 +1,8 @@
 //! The arguments of one call, read with the implicit conversions that every function shares.
 //!
-//! In: values and the function's name. Out: text, numbers, moments, or a [`RowError`] in the words Stream Analytics uses.
-//! Invariant: an error names the function and the place of the argument. Not here: conversions somebody asked for (`cast`).
+//! In: values and the function's name. Out: text, numbers, moments, or a [`RowError`] in the words Stream Analytics
+//! uses. Invariant: an error names the function and the place of the argument. Not here: conversions somebody asked for
+//! (`cast`).
 
 use std::borrow::Cow;
 

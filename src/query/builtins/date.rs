@@ -1,7 +1,8 @@
 //! Date functions and the names of date parts.
 //!
-//! In: datetimes (or ISO 8601 text) and the name of a part. Out: datetimes and counts, all UTC. Invariant: a week begins on
-//! Sunday wherever it matters, whatever the machine's language. Not here: reading a clock, windows, `System.Timestamp()`.
+//! In: datetimes (or ISO 8601 text) and the name of a part. Out: datetimes and counts, all UTC. Invariant: a week
+//! begins on Sunday wherever it matters, whatever the machine's language. Not here: reading a clock, windows,
+//! `System.Timestamp()`.
 
 use super::args::Args;
 use super::error::RowError;

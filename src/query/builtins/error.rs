@@ -1,7 +1,7 @@
 //! Why a row has no value, and the bound on what functions build.
 //!
-//! In: a reason and a message. Out: [`RowError`]. Invariant: a reason is a fixed word, so counters by reason are few. Not
-//! here: what becomes of the row (`engine`).
+//! In: a reason and a message. Out: [`RowError`]. Invariant: a reason is a fixed word, so counters by reason are few.
+//! Not here: what becomes of the row (`engine`).
 
 use crate::batch::Reason;
 

@@ -1,7 +1,7 @@
 //! Mathematical functions.
 //!
-//! In: numbers (or text that reads as one). Out: a number of the argument's type, or a float where the documents say so.
-//! Invariant: a float that leaves is finite. Not here: operators (`operators`).
+//! In: numbers (or text that reads as one). Out: a number of the argument's type, or a float where the documents say
+//! so. Invariant: a float that leaves is finite. Not here: operators (`operators`).
 
 use super::args::{Args, Number};
 use super::cast::float_in_range;

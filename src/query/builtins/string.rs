@@ -1,7 +1,8 @@
 //! String functions.
 //!
-//! In: text and counts. Out: text or positions. Invariant: positions count code points from 1, letter case matters, and a
-//! result longer than [`super::RESULT_BYTES_MAX`] is refused before it is built. Not here: patterns (`like`, `regex`).
+//! In: text and counts. Out: text or positions. Invariant: positions count code points from 1, letter case matters, and
+//! a result longer than [`super::RESULT_BYTES_MAX`] is refused before it is built. Not here: patterns (`like`,
+//! `regex`).
 
 use super::args::Args;
 use super::error::RowError;

@@ -1,7 +1,7 @@
 //! Positions in text: code points counted from 1, as the language counts them.
 //!
-//! In: text and counts of characters. Out: byte offsets and slices. Invariant: an offset is a character boundary, counts
-//! past the end mean the end. Not here: the functions themselves (`string`).
+//! In: text and counts of characters. Out: byte offsets and slices. Invariant: an offset is a character boundary,
+//! counts past the end mean the end. Not here: the functions themselves (`string`).
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Windows and aggregates of `GROUP BY`.
 //!
-//! In: nothing (plain data). Out: [`NamedWindow`], [`Aggregate`]. Invariant: lengths are ticks of 100 ns and above 0. Not
-//! here: rows and groups (`engine`).
+//! In: nothing (plain data). Out: [`NamedWindow`], [`Aggregate`]. Invariant: lengths are ticks of 100 ns and above 0.
+//! Not here: rows and groups (`engine`).
 
 use smol_str::SmolStr;
 
@@ -9,7 +9,8 @@ use super::expr::Expr;
 use crate::diagnostic::Span;
 use crate::query::catalog::Offers;
 
-/// A window of a `GROUP BY`. All lengths are ticks of 100 ns; windows are `(start, end]`, aligned to year one plus offset.
+/// A window of a `GROUP BY`. All lengths are ticks of 100 ns; windows are `(start, end]`, aligned to year one plus
+/// offset.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Window {
     /// also a hopping window whose hop equals its size
@@ -49,7 +50,8 @@ pub struct NamedWindow {
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     pub function: AggregateFunction,
-    /// `None`: the whole row counts (`COUNT(*)`); for `Collect()`, `TopOne()` and `CollectTop(n)` a record expression is given.
+    /// `None`: the whole row counts (`COUNT(*)`); for `Collect()`, `TopOne()` and `CollectTop(n)` a record expression
+    /// is given.
     pub argument: Option<Expr>,
     /// The arguments of a user aggregate, which has no `argument`.
     pub user_args: Vec<Expr>,

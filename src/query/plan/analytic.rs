@@ -1,7 +1,7 @@
 //! Analytic calls of a plan: functions of the rows seen so far.
 //!
-//! In: nothing (plain data). Out: [`Analytic`]. Invariant: lengths are ticks of 100 ns. Not here: what rows are kept for them
-//! (`engine`).
+//! In: nothing (plain data). Out: [`Analytic`]. Invariant: lengths are ticks of 100 ns. Not here: what rows are kept
+//! for them (`engine`).
 
 use super::aggregate::AggregateFunction;
 use super::expr::Expr;

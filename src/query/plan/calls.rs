@@ -1,7 +1,8 @@
 //! Calls of user functions in a plan, by the operator that makes them.
 //!
-//! In: plans. Out: their calls. Invariant: an operator makes its calls row by row, in the order of its rows, which no cut of
-//! the input changes; between operators there is no such order. Not here: which functions keep state (`catalog`).
+//! In: plans. Out: their calls. Invariant: an operator makes its calls row by row, in the order of its rows, which no
+//! cut of the input changes; between operators there is no such order. Not here: which functions keep state
+//! (`catalog`).
 
 use super::expr::Expr;
 use super::node::Node;

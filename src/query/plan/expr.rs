@@ -1,7 +1,7 @@
 //! Compiled expressions.
 //!
-//! In: nothing (plain data). Out: [`Expr`]. Invariant: every function exists and got a possible number of arguments, every
-//! constant is checked. Not here: evaluation (`engine`), the meaning of operators (`query::builtins`).
+//! In: nothing (plain data). Out: [`Expr`]. Invariant: every function exists and got a possible number of arguments,
+//! every constant is checked. Not here: evaluation (`engine`), the meaning of operators (`query::builtins`).
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Whether the expressions of a plan fit the rows that they read.
 //!
-//! In: a part. Out: what does not fit, if anything. Invariant: in a part that fits no expression reads a slot that its rows
-//! do not have, which the engine relies on. Not here: types of values.
+//! In: a part. Out: what does not fit, if anything. Invariant: in a part that fits no expression reads a slot that its
+//! rows do not have, which the engine relies on. Not here: types of values.
 
 use super::Part;
 use super::aggregate::Aggregate;

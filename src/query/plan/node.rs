@@ -1,7 +1,7 @@
 //! The operators of a plan and what feeds them.
 //!
-//! In: nothing (plain data). Out: [`Node`]. Invariant: every slot index is below the width of the node it reads, and ids of
-//! stateful operators are unique in a part. Not here: the walk over nodes (`walk`), running them (`engine`).
+//! In: nothing (plain data). Out: [`Node`]. Invariant: every slot index is below the width of the node it reads, and
+//! ids of stateful operators are unique in a part. Not here: the walk over nodes (`walk`), running them (`engine`).
 
 use std::collections::BTreeSet;
 

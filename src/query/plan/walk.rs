@@ -1,7 +1,8 @@
 //! The walk over nodes and expressions: the one place that knows what each holds.
 //!
-//! In: a node or an expression. Out: what lies directly below it, or all of it. Invariant: children come in the order in which
-//! they are evaluated; a new kind does not compile before its children are named here. Not here: what a walk looks for.
+//! In: a node or an expression. Out: what lies directly below it, or all of it. Invariant: children come in the order
+//! in which they are evaluated; a new kind does not compile before its children are named here. Not here: what a walk
+//! looks for.
 
 use super::aggregate::Aggregate;
 use super::analytic::Analytic;

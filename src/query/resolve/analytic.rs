@@ -1,8 +1,8 @@
 //! Analytic functions: values of earlier rows beside the present one.
 //!
-//! In: `LAG`, `LAST`, `ISFIRST`, the anomaly functions, and aggregates with `LIMIT DURATION`. Out: the slot of the value.
-//! Invariant: an analytic function is evaluated over all rows of its source, before joins and WHERE. Not here: keeping
-//! the rows (`engine`).
+//! In: `LAG`, `LAST`, `ISFIRST`, the anomaly functions, and aggregates with `LIMIT DURATION`. Out: the slot of the
+//! value. Invariant: an analytic function is evaluated over all rows of its source, before joins and WHERE. Not here:
+//! keeping the rows (`engine`).
 
 use super::aggregate::Taken;
 use super::constant;
@@ -203,7 +203,8 @@ impl Core<'_, '_> {
         })
     }
 
-    /// `AnomalyDetection_SpikeAndDip(x, confidence, history, mode)`, `AnomalyDetection_ChangePoint(x, confidence, history)`.
+    /// `AnomalyDetection_SpikeAndDip(x, confidence, history, mode)`, `AnomalyDetection_ChangePoint(x, confidence,
+    /// history)`.
     fn anomaly(&mut self, name: &Ident, lower: &str, call: &Call, span: Span, inner: Place) -> Option<(AnalyticFunction, Expr)> {
         self.no_order(name, call.over.as_ref())?;
         let spikes = lower == "anomalydetection_spikeanddip";

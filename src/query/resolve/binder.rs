@@ -1,7 +1,7 @@
 //! What holds for the whole script while it is bound.
 //!
-//! In: the script and the catalog. Out: problems, columns, what names mean. Invariant: a problem is reported once, also where
-//! a step is read twice. Not here: clauses (`select`), the order of work (`resolve`).
+//! In: the script and the catalog. Out: problems, columns, what names mean. Invariant: a problem is reported once, also
+//! where a step is read twice. Not here: clauses (`select`), the order of work (`resolve`).
 
 use super::fingerprint;
 use super::hints::did_you_mean;

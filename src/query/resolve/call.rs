@@ -1,8 +1,8 @@
 //! Calls of the language's own functions.
 //!
 //! In: a call as written. Out: a compiled call, or the slot of an aggregate or analytic function. Invariant: every
-//! compiled call has a possible number of arguments and date parts under their canonical names. Not here: user functions
-//! (`function`), aggregates, analytic functions and windows beyond telling them apart.
+//! compiled call has a possible number of arguments and date parts under their canonical names. Not here: user
+//! functions (`function`), aggregates, analytic functions and windows beyond telling them apart.
 
 use super::aggregate::{self, is_aggregate};
 use super::analytic::{is_analytic, is_over_history};

@@ -1,7 +1,7 @@
 //! A SELECT while its clauses are bound: what they share.
 //!
-//! In: the binder. Out: what clauses have found so far. Invariant: a column id that a clause reads has an owner among the
-//! sources, or was made by a clause before. Not here: the clauses.
+//! In: the binder. Out: what clauses have found so far. Invariant: a column id that a clause reads has an owner among
+//! the sources, or was made by a clause before. Not here: the clauses.
 
 use std::ops::Range;
 

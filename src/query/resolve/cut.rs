@@ -25,7 +25,7 @@ type Slots = FxHashMap<ColumnId, usize>;
 
 /// What a relation holds although the binder makes none like it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum CutFault {
     #[error("nothing gives column {0} of the plan")]
     NoColumn(ColumnId),
     #[error("a call that leaves the gateway stands in a branch of the plan")]
@@ -59,7 +59,7 @@ struct Cut<'a> {
 ///
 /// # Errors
 /// The relation reads columns that nothing in it gives: a fault of forebay.
-pub(super) fn cut(relation: &Relation, infos: &[ColumnInfo]) -> Result<Vec<Part>, Fault> {
+pub(super) fn cut(relation: &Relation, infos: &[ColumnInfo]) -> Result<Vec<Part>, CutFault> {
     let mut cut = Cut { infos, parts: Vec::new(), next_id: 0 };
     let ids: Vec<ColumnId> = relation.columns.iter().map(|c| c.id).collect();
     let lowered = cut.lower(&relation.rel, &ids.iter().copied().collect())?;
@@ -69,7 +69,7 @@ pub(super) fn cut(relation: &Relation, infos: &[ColumnInfo]) -> Result<Vec<Part>
 }
 
 impl Cut<'_> {
-    fn lower(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
+    fn lower(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         match rel {
             Rel::Scan { .. } => self.scan(rel, need),
             Rel::Filter { input, predicate } => {
@@ -96,8 +96,8 @@ impl Cut<'_> {
         }
     }
 
-    fn scan(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
-        let Rel::Scan { input, columns, timestamp_by, over, schema } = rel else { return Err(Fault::OtherRelation) };
+    fn scan(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::Scan { input, columns, timestamp_by, over, schema } = rel else { return Err(CutFault::OtherRelation) };
         let need = with(need, timestamp_by.iter().chain(over));
         let kept: Vec<_> = columns.iter().filter(|(id, _)| need.contains(id)).collect();
         let slots = numbered(kept.iter().map(|(id, _)| *id));
@@ -113,19 +113,19 @@ impl Cut<'_> {
     }
 
     /// Columns that are only renamed cost nothing: their ids point at the slots below.
-    fn project(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, Fault> {
+    fn project(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, CutFault> {
         let exprs: Vec<_> = exprs.iter().filter(|(id, _)| need.contains(id)).collect();
         let mut below = self.lower(input, &with(&Need::new(), exprs.iter().map(|(_, e)| e)))?;
         if exprs.iter().all(|(_, e)| matches!(e, Expr::Slot(_))) {
             let slot = |(id, e): &(ColumnId, Expr)| Ok((*id, below.slot_of(e)?));
-            below.slots = exprs.iter().map(|pair| slot(pair)).collect::<Result<_, Fault>>()?;
+            below.slots = exprs.iter().map(|pair| slot(pair)).collect::<Result<_, CutFault>>()?;
             return Ok(below);
         }
         let bound = exprs.iter().map(|(_, e)| below.bind(e)).collect::<Result<_, _>>()?;
         Ok(below.replace(exprs.iter().map(|(id, _)| *id), bound))
     }
 
-    fn extend(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, Fault> {
+    fn extend(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, CutFault> {
         let added: Vec<_> = exprs.iter().filter(|(id, _)| need.contains(id)).collect();
         let below = self.lower(input, &with(need, added.iter().map(|(_, e)| e)))?;
         if added.is_empty() {
@@ -139,7 +139,7 @@ impl Cut<'_> {
         Ok(below.replace(kept.into_iter().chain(added.iter().map(|(id, _)| *id)), bound))
     }
 
-    fn analytic(&mut self, input: &Rel, calls: &[(ColumnId, Analytic)], need: &Need) -> Result<Lowered, Fault> {
+    fn analytic(&mut self, input: &Rel, calls: &[(ColumnId, Analytic)], need: &Need) -> Result<Lowered, CutFault> {
         let calls: Vec<_> = calls.iter().filter(|(id, _)| need.contains(id)).collect();
         if calls.is_empty() {
             return self.lower(input, need);
@@ -151,9 +151,9 @@ impl Cut<'_> {
         Ok(below.append(calls.iter().map(|(id, _)| *id), |input| Node::Analytic { input, id, calls: bound }))
     }
 
-    fn aggregate(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
+    fn aggregate(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         let Rel::Aggregate { input, keys, windows, aggregates, window_id } = rel else {
-            return Err(Fault::OtherRelation);
+            return Err(CutFault::OtherRelation);
         };
         let aggregates: Vec<_> = aggregates.iter().filter(|(id, _)| need.contains(id)).collect();
         let read = keys.iter().map(|(_, e)| e).chain(aggregates.iter().flat_map(|(_, a)| a.exprs()));
@@ -169,9 +169,9 @@ impl Cut<'_> {
         Ok(Lowered { node, slots: numbered(ids), pending: None })
     }
 
-    fn matches(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
+    fn matches(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         let Rel::Match { input, limit, partition_by, pattern, variables, navigations, define, measures } = rel else {
-            return Err(Fault::OtherRelation);
+            return Err(CutFault::OtherRelation);
         };
         let measures: Vec<_> = measures.iter().filter(|(id, _)| need.contains(id)).collect();
         let looks = navigations.iter().filter_map(|(_, n)| n.argument.as_ref());
@@ -192,7 +192,7 @@ impl Cut<'_> {
             partition_by: partition_by.iter().map(|e| below.bind(e)).collect::<Result<_, _>>()?,
             pattern: pattern.clone(),
             variables: variables.clone(),
-            navigations: navigations.iter().map(|(_, n)| navigation(n)).collect::<Result<_, Fault>>()?,
+            navigations: navigations.iter().map(|(_, n)| navigation(n)).collect::<Result<_, CutFault>>()?,
             define: define.iter().map(|e| e.as_ref().map(|e| bind(e, &slots)).transpose()).collect::<Result<_, _>>()?,
             measures: measures.iter().map(|(_, e)| bind(e, &slots)).collect::<Result<_, _>>()?,
             span: navigations.first().map(|(_, n)| n.span).unwrap_or_default(),
@@ -201,16 +201,16 @@ impl Cut<'_> {
         Ok(Lowered { node, slots: numbered(measures.iter().map(|(id, _)| *id)), pending: None })
     }
 
-    fn join(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
-        let Rel::Join { left, right, left_outer, bound, keys, on } = rel else { return Err(Fault::OtherRelation) };
+    fn join(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::Join { left, right, left_outer, bound, keys, on } = rel else { return Err(CutFault::OtherRelation) };
         let read = with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on));
         let left = self.settled(left, &read)?;
         let right = self.lower(right, &read)?;
         if right.pending.is_some() {
-            return Err(Fault::ScoredInBranch);
+            return Err(CutFault::ScoredInBranch);
         }
         let id = self.id();
-        let keys = keys.iter().map(|(a, b)| Ok((left.bind(a)?, right.bind(b)?))).collect::<Result<_, Fault>>()?;
+        let keys = keys.iter().map(|(a, b)| Ok((left.bind(a)?, right.bind(b)?))).collect::<Result<_, CutFault>>()?;
         let width = left.node.width();
         let mut slots = left.slots;
         slots.extend(right.slots.iter().map(|(id, slot)| (*id, slot + width)));
@@ -220,14 +220,14 @@ impl Cut<'_> {
         Ok(Lowered { node, slots, pending: None })
     }
 
-    fn reference_join(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
+    fn reference_join(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         let Rel::ReferenceJoin { input, reference, left_outer, keys, on, out } = rel else {
-            return Err(Fault::OtherRelation);
+            return Err(CutFault::OtherRelation);
         };
         let below = self.lower(input, &with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on)))?;
         // the right side of a key reads the reference record alone, which is its slot 0
         let record = numbered([*out]);
-        let keys = keys.iter().map(|(a, b)| Ok((below.bind(a)?, bind(b, &record)?))).collect::<Result<_, Fault>>()?;
+        let keys = keys.iter().map(|(a, b)| Ok((below.bind(a)?, bind(b, &record)?))).collect::<Result<_, CutFault>>()?;
         let width = below.node.width();
         let mut slots = below.slots;
         slots.insert(*out, width);
@@ -237,15 +237,15 @@ impl Cut<'_> {
         Ok(Lowered { node, slots, pending: below.pending })
     }
 
-    fn union(&mut self, inputs: &[(Rel, Vec<ColumnId>)], out: &[ColumnId], need: &Need) -> Result<Lowered, Fault> {
+    fn union(&mut self, inputs: &[(Rel, Vec<ColumnId>)], out: &[ColumnId], need: &Need) -> Result<Lowered, CutFault> {
         let kept: Vec<(usize, ColumnId)> = out.iter().copied().enumerate().filter(|(_, id)| need.contains(id)).collect();
         let mut nodes = Vec::with_capacity(inputs.len());
         for (rel, ids) in inputs {
-            let of_branch = |(i, id): &(usize, ColumnId)| ids.get(*i).copied().ok_or(Fault::NoColumn(*id));
+            let of_branch = |(i, id): &(usize, ColumnId)| ids.get(*i).copied().ok_or(CutFault::NoColumn(*id));
             let ids: Vec<ColumnId> = kept.iter().map(of_branch).collect::<Result<_, _>>()?;
             let branch = self.lower(rel, &ids.iter().copied().collect())?;
             if branch.pending.is_some() {
-                return Err(Fault::ScoredInBranch);
+                return Err(CutFault::ScoredInBranch);
             }
             let exprs = branch.all(&ids)?;
             nodes.push(branch.replace(ids, exprs).node);
@@ -254,8 +254,8 @@ impl Cut<'_> {
         Ok(Lowered { node: Node::Union { inputs: nodes, id: self.id() }, slots, pending: None })
     }
 
-    fn external(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, Fault> {
-        let Rel::External { input, function, argument, out, span } = rel else { return Err(Fault::OtherRelation) };
+    fn external(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::External { input, function, argument, out, span } = rel else { return Err(CutFault::OtherRelation) };
         let read = with(need, [argument]);
         let mut below = self.lower(input, &read)?;
         if below.pending.is_some() || below.node.is_stateful() {
@@ -272,17 +272,17 @@ impl Cut<'_> {
     }
 
     /// Rows that a stateful operator may read: answers of an external call are stored first.
-    fn settled(&mut self, input: &Rel, need: &Need) -> Result<Lowered, Fault> {
+    fn settled(&mut self, input: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         let lowered = self.lower(input, need)?;
         if lowered.pending.is_some() { self.close(lowered, need) } else { Ok(lowered) }
     }
 
     /// Ends the part; what is above goes on from its stream.
-    fn close(&mut self, lowered: Lowered, need: &Need) -> Result<Lowered, Fault> {
+    fn close(&mut self, lowered: Lowered, need: &Need) -> Result<Lowered, CutFault> {
         let ids = lowered.held(need);
         let mut columns: Vec<Column> = Vec::with_capacity(ids.len());
         for (i, id) in ids.iter().enumerate() {
-            let name = self.infos.get(*id).ok_or(Fault::NoColumn(*id))?.name.clone();
+            let name = self.infos.get(*id).ok_or(CutFault::NoColumn(*id))?.name.clone();
             let taken = name.is_empty() || columns.iter().any(|c| c.name == name);
             columns.push(Column { name: if taken { format_smolstr!("{name}_{i}") } else { name }, spread: false });
         }
@@ -292,7 +292,7 @@ impl Cut<'_> {
         Ok(Lowered { node, slots: numbered(ids), pending: None })
     }
 
-    fn finish(&mut self, lowered: Lowered, ids: &[ColumnId], columns: Vec<Column>) -> Result<(), Fault> {
+    fn finish(&mut self, lowered: Lowered, ids: &[ColumnId], columns: Vec<Column>) -> Result<(), CutFault> {
         let exprs = lowered.all(ids)?;
         let Lowered { node, pending, .. } = lowered.replace(ids.iter().copied(), exprs);
         let (root, external) = match pending {
@@ -311,25 +311,25 @@ impl Cut<'_> {
 }
 
 impl Lowered {
-    fn bind(&self, expr: &Expr) -> Result<Expr, Fault> {
+    fn bind(&self, expr: &Expr) -> Result<Expr, CutFault> {
         bind(expr, &self.slots)
     }
 
     /// Columns, each as an expression.
-    fn all(&self, ids: &[ColumnId]) -> Result<Vec<Expr>, Fault> {
+    fn all(&self, ids: &[ColumnId]) -> Result<Vec<Expr>, CutFault> {
         ids.iter().map(|id| self.bind(&Expr::Slot(*id))).collect()
     }
 
     /// The slot of an expression that is a column.
-    fn slot_of(&self, expr: &Expr) -> Result<usize, Fault> {
+    fn slot_of(&self, expr: &Expr) -> Result<usize, CutFault> {
         match expr {
-            Expr::Slot(id) => self.slots.get(id).copied().ok_or(Fault::NoColumn(*id)),
-            _ => Err(Fault::OtherRelation),
+            Expr::Slot(id) => self.slots.get(id).copied().ok_or(CutFault::NoColumn(*id)),
+            _ => Err(CutFault::OtherRelation),
         }
     }
 
     /// What `rewrite` makes with the columns here.
-    fn rewritten<T>(&self, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, Fault> {
+    fn rewritten<T>(&self, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, CutFault> {
         rewritten(&self.slots, rewrite)
     }
 
@@ -365,11 +365,11 @@ fn numbered(ids: impl IntoIterator<Item = ColumnId>) -> Slots {
 }
 
 /// Column ids to slots.
-fn bind(expr: &Expr, slots: &Slots) -> Result<Expr, Fault> {
+fn bind(expr: &Expr, slots: &Slots) -> Result<Expr, CutFault> {
     rewritten(slots, |f| rewrite(expr, f))
 }
 
-fn rewritten<T>(slots: &Slots, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, Fault> {
+fn rewritten<T>(slots: &Slots, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, CutFault> {
     let mut missing = None;
     let made = rewrite(&mut |expr| match expr {
         Expr::Slot(id) => match slots.get(id) {
@@ -381,7 +381,7 @@ fn rewritten<T>(slots: &Slots, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Opt
         },
         _ => None,
     });
-    missing.map_or(Ok(made), |id| Err(Fault::NoColumn(id)))
+    missing.map_or(Ok(made), |id| Err(CutFault::NoColumn(id)))
 }
 
 fn with<'e>(need: &Need, exprs: impl IntoIterator<Item = &'e Expr>) -> Need {
@@ -404,7 +404,7 @@ mod tests {
         Box::new(Rel::Scan { input: "a".into(), columns, timestamp_by: None, over: Vec::new(), schema: None })
     }
 
-    fn lowered(rel: &Rel, need: &[ColumnId]) -> Result<Node, Fault> {
+    fn lowered(rel: &Rel, need: &[ColumnId]) -> Result<Node, CutFault> {
         let mut cut = Cut { infos: &[], parts: Vec::new(), next_id: 0 };
         cut.lower(rel, &need.iter().copied().collect()).map(|lowered| lowered.node)
     }
@@ -413,17 +413,17 @@ mod tests {
     fn a_column_that_nothing_gives_is_a_fault_and_not_null() {
         let filter = |id| Rel::Filter { input: scan(), predicate: Expr::Not(Box::new(Expr::Slot(id))) };
         assert!(lowered(&filter(7), &[7]).is_ok());
-        assert_eq!(lowered(&filter(8), &[7]).unwrap_err(), Fault::NoColumn(8));
+        assert_eq!(lowered(&filter(8), &[7]).unwrap_err(), CutFault::NoColumn(8));
         let renamed = |id| Rel::Project { input: scan(), exprs: vec![(9, Expr::Slot(id))] };
         assert!(lowered(&renamed(7), &[9]).is_ok());
-        assert_eq!(lowered(&renamed(8), &[9]).unwrap_err(), Fault::NoColumn(8));
+        assert_eq!(lowered(&renamed(8), &[9]).unwrap_err(), CutFault::NoColumn(8));
     }
 
     #[test]
     fn a_branch_of_a_union_with_too_few_columns_is_a_fault() {
         let union = |ids: Vec<ColumnId>| Rel::Union { inputs: vec![(*scan(), ids)], out: vec![20] };
         assert!(lowered(&union(vec![7]), &[20]).is_ok());
-        assert_eq!(lowered(&union(Vec::new()), &[20]).unwrap_err(), Fault::NoColumn(20));
+        assert_eq!(lowered(&union(Vec::new()), &[20]).unwrap_err(), CutFault::NoColumn(20));
     }
 
     #[test]
@@ -432,6 +432,6 @@ mod tests {
         let (function, span) = ("score".into(), Span::default());
         let scored = Rel::External { input: scan(), function, argument, out: 9, span };
         let union = Rel::Union { inputs: vec![(scored, vec![9])], out: vec![20] };
-        assert_eq!(lowered(&union, &[20]).unwrap_err(), Fault::ScoredInBranch);
+        assert_eq!(lowered(&union, &[20]).unwrap_err(), CutFault::ScoredInBranch);
     }
 }

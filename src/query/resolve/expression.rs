@@ -1,7 +1,8 @@
 //! Expressions: from the syntax tree to compiled form.
 //!
 //! In: an expression and the place it stands in. Out: a compiled expression over column ids; NULL where an error was
-//! reported. Invariant: what a clause may not hold is refused here or in `call`. Not here: calls (`call`), names (`scope`).
+//! reported. Invariant: what a clause may not hold is refused here or in `call`. Not here: calls (`call`), names
+//! (`scope`).
 
 use super::core::Core;
 use super::place::{Clause, Place};

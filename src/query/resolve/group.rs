@@ -1,7 +1,8 @@
 //! GROUP BY: keys, the window, and what may be read above them.
 //!
-//! In: grouping items; bound expressions of the SELECT list and HAVING. Out: keys and windows; expressions that read keys
-//! and aggregates only. Invariant: above the groups no column of a single row is left. Not here: window sizes (`window`).
+//! In: grouping items; bound expressions of the SELECT list and HAVING. Out: keys and windows; expressions that read
+//! keys and aggregates only. Invariant: above the groups no column of a single row is left. Not here: window sizes
+//! (`window`).
 
 use super::core::Core;
 use super::place::{Clause, Place};

@@ -1,7 +1,7 @@
 //! Texts that several problems share.
 //!
-//! In: names and numbers. Out: help and labels. Invariant: lists of names are cut at a length that a line bears. Not here:
-//! problems of single clauses.
+//! In: names and numbers. Out: help and labels. Invariant: lists of names are cut at a length that a line bears. Not
+//! here: problems of single clauses.
 
 use crate::diagnostic::{Diagnostic, Span, suggest};
 

@@ -1,8 +1,8 @@
 //! Functions that keep state: where a statement may call them.
 //!
-//! In: the parts of a statement. Out: a problem, if there is one. Invariant: past this check all calls of such a function
-//! come from one operator, once a row, so what it remembers depends on the rows and not on how they came. Not here:
-//! clauses in which it is never called row by row (`function`).
+//! In: the parts of a statement. Out: a problem, if there is one. Invariant: past this check all calls of such a
+//! function come from one operator, once a row, so what it remembers depends on the rows and not on how they came. Not
+//! here: clauses in which it is never called row by row (`function`).
 
 use rustc_hash::FxHashMap;
 

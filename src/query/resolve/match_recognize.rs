@@ -1,8 +1,8 @@
 //! MATCH_RECOGNIZE: variables, navigation and measures.
 //!
-//! In: its syntax and the bound input. Out: a source whose columns are the partition keys and the measures. Invariant: a
-//! condition looks at its own row and at rows taken before it, a measure at rows of the match; each such look is a column
-//! of its own (`Navigation`), so conditions and measures are plain expressions. Not here: matching (`engine`).
+//! In: its syntax and the bound input. Out: a source whose columns are the partition keys and the measures. Invariant:
+//! a condition looks at its own row and at rows taken before it, a measure at rows of the match; each such look is a
+//! column of its own (`Navigation`), so conditions and measures are plain expressions. Not here: matching (`engine`).
 
 use smol_str::{SmolStr, format_smolstr};
 
@@ -154,8 +154,8 @@ impl Core<'_, '_> {
         found.unwrap_or_else(|| ast::map_operands(expr, &mut |e| self.navigated(e, binding, stand)))
     }
 
-    /// `V.column`: of the row itself in V's own condition, else of the last row taken as V. A column without a variable is
-    /// that of the row itself, in a measure of the last row of the match.
+    /// `V.column`: of the row itself in V's own condition, else of the last row taken as V. A column without a variable
+    /// is that of the row itself, in a measure of the last row of the match.
     fn variable_path(&mut self, path: &[Ident], span: Span, binding: &mut Binding, stand: Stand) -> Option<ast::Expr> {
         let (first, rest) = path.split_first()?;
         let place = binding.place(&first.name);

@@ -1,7 +1,7 @@
 //! Where an expression stands.
 //!
-//! In: a clause. Out: [`Place`], and its name for messages. Invariant: one variant for each clause that holds expressions.
-//! Not here: what a clause may hold.
+//! In: a clause. Out: [`Place`], and its name for messages. Invariant: one variant for each clause that holds
+//! expressions. Not here: what a clause may hold.
 
 /// The clause an expression stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -337,9 +337,9 @@ impl Core<'_, '_> {
     }
 }
 
-/// An explicit column that is called `name` only when letter case is ignored. A field of exactly this name that a spread
-/// has at run time comes first, NULL too: of spread records the first with a name gives it, so the explicit column, as a
-/// record of one field called `name`, goes last.
+/// An explicit column that is called `name` only when letter case is ignored. A field of exactly this name that a
+/// spread has at run time comes first, NULL too: of spread records the first with a name gives it, so the explicit
+/// column, as a record of one field called `name`, goes last.
 fn exact_or(columns: &[OutColumn], name: &SmolStr, otherwise: ColumnId) -> Expr {
     let mut records: Vec<Expr> = columns.iter().filter(|c| c.spread).map(|c| Expr::Slot(c.id)).collect();
     if records.is_empty() {

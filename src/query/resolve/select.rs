@@ -1,8 +1,8 @@
 //! One SELECT: its clauses in the order in which they see each other, put together as a relation.
 //!
-//! In: the syntax of a SELECT. Out: a [`Relation`]. Invariant: rows pass in the order of the language: sources, analytic
-//! functions, joins and APPLY, WHERE, groups, HAVING, the SELECT list; of WHERE and HAVING, conditions without an
-//! external call go before the calls, so only rows that pass them are scored. Not here: single clauses.
+//! In: the syntax of a SELECT. Out: a [`Relation`]. Invariant: rows pass in the order of the language: sources,
+//! analytic functions, joins and APPLY, WHERE, groups, HAVING, the SELECT list; of WHERE and HAVING, conditions without
+//! an external call go before the calls, so only rows that pass them are scored. Not here: single clauses.
 
 use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
@@ -38,12 +38,12 @@ pub(super) struct Item {
     pub(super) spread: bool,
     pub(super) expr: Expr,
     span: Span,
-    origin: Origin,
+    origin: NameOrigin,
 }
 
 /// Where the name of a column comes from; it decides who gives way when two are equal.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum NameOrigin {
     /// An alias, or the name of the column itself.
     Written,
     /// The name of a function, or a number.
@@ -241,8 +241,8 @@ impl Core<'_, '_> {
                 SelectItem::Expr { expr, alias, span } => {
                     let bound = self.expr(expr, Place::clause(Clause::Select));
                     let (name, origin) = match alias {
-                        Some(alias) => (alias.name.clone(), Origin::Written),
-                        None => name_of(expr).unwrap_or_else(|| (format_smolstr!("Column{}", i + 1), Origin::Made)),
+                        Some(alias) => (alias.name.clone(), NameOrigin::Written),
+                        None => name_of(expr).unwrap_or_else(|| (format_smolstr!("Column{}", i + 1), NameOrigin::Made)),
                     };
                     if let Some(alias) = alias {
                         self.aliases.push((alias.name.clone(), bound.clone()));
@@ -280,7 +280,7 @@ impl Core<'_, '_> {
             if let Expr::Slot(id) = &expr {
                 self.uses.push((*id, span));
             }
-            items.push(Item { name, spread, expr, span, origin: Origin::Star });
+            items.push(Item { name, spread, expr, span, origin: NameOrigin::Star });
         }
     }
 
@@ -295,13 +295,13 @@ impl Core<'_, '_> {
             }
         }
         let expr = self.path(path, span);
-        items.push(Item { name: SmolStr::default(), spread: true, expr, span, origin: Origin::Star });
+        items.push(Item { name: SmolStr::default(), spread: true, expr, span, origin: NameOrigin::Star });
     }
 
     /// Names of columns are unique: JSON cannot hold two of one name. A column of `*` gives way to one that was named.
     pub(super) fn check_names(&mut self, items: &mut Vec<Item>) {
         let mut taken: FxHashMap<SmolStr, bool> = FxHashMap::default();
-        for item in items.iter().filter(|i| !i.spread && i.origin == Origin::Written) {
+        for item in items.iter().filter(|i| !i.spread && i.origin == NameOrigin::Written) {
             if taken.insert(item.name.clone(), true).is_some() {
                 let problem = Diagnostic::error(format!("two columns are called `{}`", item.name), item.span)
                     .label("the name is taken")
@@ -309,8 +309,8 @@ impl Core<'_, '_> {
                 self.binder.problem(problem);
             }
         }
-        items.retain(|i| i.spread || i.origin != Origin::Star || taken.insert(i.name.clone(), true).is_none());
-        for (i, item) in items.iter_mut().enumerate().filter(|(_, i)| i.origin == Origin::Made) {
+        items.retain(|i| i.spread || i.origin != NameOrigin::Star || taken.insert(i.name.clone(), true).is_none());
+        for (i, item) in items.iter_mut().enumerate().filter(|(_, i)| i.origin == NameOrigin::Made) {
             let mut number = i + 1;
             while taken.insert(item.name.clone(), false).is_some() {
                 item.name = format_smolstr!("Column{number}");
@@ -461,13 +461,13 @@ fn both(a: Option<Expr>, b: Option<Expr>) -> Option<Expr> {
 }
 
 /// The column name of an expression without an alias.
-fn name_of(e: &ast::Expr) -> Option<(SmolStr, Origin)> {
+fn name_of(e: &ast::Expr) -> Option<(SmolStr, NameOrigin)> {
     match &e.kind {
-        ExprKind::Path(path) => path.last().map(|part| (part.name.clone(), Origin::Written)),
-        ExprKind::Field(_, field) => Some((field.name.clone(), Origin::Written)),
-        ExprKind::Call(call) => call.name.last().map(|name| (name.name.clone(), Origin::Made)),
-        ExprKind::SystemTimestamp => Some((SmolStr::new_static("Timestamp"), Origin::Made)),
-        ExprKind::WindowId => Some((SmolStr::new_static("Id"), Origin::Made)),
+        ExprKind::Path(path) => path.last().map(|part| (part.name.clone(), NameOrigin::Written)),
+        ExprKind::Field(_, field) => Some((field.name.clone(), NameOrigin::Written)),
+        ExprKind::Call(call) => call.name.last().map(|name| (name.name.clone(), NameOrigin::Made)),
+        ExprKind::SystemTimestamp => Some((SmolStr::new_static("Timestamp"), NameOrigin::Made)),
+        ExprKind::WindowId => Some((SmolStr::new_static("Id"), NameOrigin::Made)),
         _ => None,
     }
 }

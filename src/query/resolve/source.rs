@@ -1,7 +1,7 @@
 //! The sources of one `SELECT`: what stands in its `FROM`.
 //!
-//! In: inputs, steps, reference data, `APPLY`. Out: [`Source`], and whether it has a column. Invariant: a scan holds only the
-//! columns that were asked for. Not here: what paths mean (`scope`).
+//! In: inputs, steps, reference data, `APPLY`. Out: [`Source`], and whether it has a column. Invariant: a scan holds
+//! only the columns that were asked for. Not here: what paths mean (`scope`).
 
 use smol_str::SmolStr;
 

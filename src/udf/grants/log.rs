@@ -1,8 +1,8 @@
 //! `forebay:host/log`: lines in the job's log.
 //!
-//! In: levels and messages of guests. Out: at most ten lines a second and function, on one line each; the rest is counted.
-//! Invariant: a guest can neither flood the log nor write what looks like a line of somebody else. Not here: where the
-//! log goes.
+//! In: levels and messages of guests. Out: at most ten lines a second and function, on one line each; the rest is
+//! counted. Invariant: a guest can neither flood the log nor write what looks like a line of somebody else. Not here:
+//! where the log goes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower};
 
 use super::{Grant, Lent, PoisonError, lent};
 use crate::udf::host::monotonic;
-use crate::udf::instance::State;
+use crate::udf::instance::GuestState;
 
 /// Enough to follow a function by eye; a job of 10,000 rows a second must not write 10,000 lines.
 const LINES_MAX: u32 = 10;
@@ -65,7 +65,7 @@ impl Limiter {
     }
 }
 
-pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("write", |mut store, (level, message): (Level, String)| {
         write(lent(&mut store, Grant::Log)?, level, &message);
         Ok(())
