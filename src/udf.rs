@@ -12,6 +12,8 @@
 //! machines, `build` the way from a core module to a component.
 
 mod aggregate;
+mod answer;
+mod binding;
 mod breaker;
 #[cfg(feature = "udf-build")]
 pub mod build;
@@ -21,6 +23,7 @@ mod convert;
 mod core_module;
 mod cpu_time;
 mod engine;
+mod function;
 mod grants;
 mod host;
 mod imports;
@@ -43,11 +46,12 @@ use crate::value::Value;
 use crate::value::codec::Damaged;
 
 pub use aggregate::Live;
+pub use binding::FunctionBinding;
 pub use cache::default_dir as default_cache_dir;
 pub use component::{Callable, Component, Export, Origin};
 pub use engine::Engine;
 pub use grants::{Grant, Grants, StateLimits, StateRow};
-pub use host::{FunctionBinding, Host};
+pub use host::Host;
 pub use stats::{CallFailure, Stats};
 pub use swap::{SwapStatus, Versions};
 #[cfg(feature = "compile")]

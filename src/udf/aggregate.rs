@@ -9,7 +9,6 @@ pub(super) mod resource;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use wasmtime::component::{Func, ResourceAny, TypedFunc, Val};
@@ -17,15 +16,18 @@ use wasmtime::{AsContext, AsContextMut};
 
 use self::resource::{Method, Resource};
 use super::UserAggregate;
+use super::answer::{conversion, cut, result};
+use super::binding::FunctionBinding;
 use super::breaker::Breaker;
+use super::breaker::monotonic;
 use super::component::{Component, Passing};
 use super::convert;
-use super::host::{FunctionBinding, conversion, cut, monotonic, result};
 use super::instance::{CallError, Instance, RECYCLE_CALLS};
 use super::stats::{CallFailure, Stats};
 use super::swap::{Trial, Versions};
 use super::wit::{FuncType, Wit};
 use crate::query::builtins::RowError;
+use crate::time::Clock;
 use crate::value::Value;
 
 /// Groups of one aggregate that live as resources at a time: at the default memory each has 8 KiB. The ones used
@@ -236,12 +238,12 @@ impl Aggregate {
         &mut self,
         call: impl FnOnce(&mut wasmtime::Store<super::instance::GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
-        let start = Instant::now();
+        let start = Clock::Real.monotonic();
         let component = Arc::clone(&self.component);
         let home = self.home.as_mut().ok_or_else(gone)?;
         let called = home.instance.run(&component, call);
         self.stats.count_memory(home.instance.memory_bytes());
-        self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.stats.count_call(u64::try_from((Clock::Real.monotonic() - start).as_nanos()).unwrap_or(u64::MAX));
         if let Err(e) = &called
             && e.failure.ends_instance()
         {

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::UdfError;
+use super::binding::FunctionBinding;
 use super::component::Component;
-use super::host::FunctionBinding;
 use crate::query::catalog::Offers;
 
 /// Faults of a version on trial, in all executors together, after which it is put back: more than one bad row, and at

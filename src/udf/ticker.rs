@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
+use crate::time;
+
 /// One tick. Shorter costs wake-ups, longer makes deadlines coarse.
 pub const TICK: Duration = Duration::from_millis(10);
 
@@ -80,7 +82,7 @@ impl Drop for Ticker {
 
 fn run(shared: &Shared, engine: &EngineWeak) {
     while !shared.stop.load(Ordering::SeqCst) {
-        std::thread::sleep(TICK);
+        time::pause(TICK);
         if shared.active.load(Ordering::SeqCst) > 0 {
             let Some(engine) = engine.upgrade() else { return };
             engine.increment_epoch();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower};
 
 use super::{Grant, Lent, PoisonError, lent};
-use crate::udf::host::monotonic;
+use crate::udf::breaker::monotonic;
 use crate::udf::instance::GuestState;
 
 /// Enough to follow a function by eye; a job of 10,000 rows a second must not write 10,000 lines.
