@@ -22,6 +22,8 @@ mod harness;
 mod job;
 #[path = "it/journal.rs"]
 mod journal;
+#[path = "it/kills.rs"]
+mod kills;
 #[path = "it/mqtt.rs"]
 mod mqtt;
 #[path = "it/output.rs"]

@@ -10,6 +10,7 @@ use super::component::{Component, Export};
 use super::grants::{Grant, Granted, Grants};
 use super::stats::Stats;
 use crate::query::catalog::{Offers, Signature};
+use crate::time::Clock;
 
 /// A function of the job: a name and an export.
 #[derive(Clone, Debug)]
@@ -28,12 +29,23 @@ impl FunctionBinding {
     /// One that is granted nothing.
     pub fn new(component: Arc<Component>, export: usize, name: impl Into<String>) -> FunctionBinding {
         let name = name.into();
-        FunctionBinding { granted: Arc::new(Granted::new(&name, Grants::default())), name, component, export, stats: Arc::default() }
+        FunctionBinding {
+            granted: Arc::new(Granted::new(&name, Grants::default(), Clock::Real)),
+            name,
+            component,
+            export,
+            stats: Arc::default(),
+        }
     }
 
     /// The same with what the job grants it.
     pub fn granting(self, grants: Grants) -> FunctionBinding {
-        FunctionBinding { granted: Arc::new(Granted::new(&self.name, grants)), ..self }
+        self.granting_by(grants, Clock::Real)
+    }
+
+    /// The same with limits in time by another clock.
+    pub fn granting_by(self, grants: Grants, clock: Clock) -> FunctionBinding {
+        FunctionBinding { granted: Arc::new(Granted::new(&self.name, grants, clock)), ..self }
     }
 
     /// Whether rows depend on those before: then what calls it keeps state.

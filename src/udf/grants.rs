@@ -22,7 +22,7 @@ use wasmtime::component::LinkerInstance;
 
 use super::instance;
 use super::stats::{CallFailure, Stats};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 use log::Limiter;
 use lookup::Tables;
@@ -126,11 +126,13 @@ pub struct Granted {
     name: String,
     grants: Grants,
     limiter: Mutex<Limiter>,
+    /// By which lines are counted.
+    clock: Clock,
 }
 
 impl Granted {
-    pub fn new(name: &str, grants: Grants) -> Granted {
-        Granted { name: name.to_owned(), grants, limiter: Mutex::default() }
+    pub fn new(name: &str, grants: Grants, clock: Clock) -> Granted {
+        Granted { name: name.to_owned(), grants, limiter: Mutex::default(), clock }
     }
 
     pub fn grants(&self) -> &Grants {
