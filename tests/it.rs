@@ -28,6 +28,8 @@ mod kills;
 mod mqtt;
 #[path = "it/output.rs"]
 mod output;
+#[path = "it/place.rs"]
+mod place;
 #[path = "it/query_errors.rs"]
 mod query_errors;
 #[path = "it/reference.rs"]
