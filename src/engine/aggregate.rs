@@ -5,7 +5,7 @@
 //! their ends. Not here: how each kind of window keeps its rows.
 
 use super::env::{Env, EvalError, Row};
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::operator::{Operator, Produced, StepContext, Tree};
 use super::prepared::Prepared;
 use super::sink::Sink;
@@ -146,11 +146,10 @@ impl Operator for AggregateOp {
         below.saturating_sub(1)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) {
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
         self.users.forget(self.limit);
-        for (number, (_, window)) in numbers().zip(&mut self.windows) {
-            window.changes(number, writer);
-        }
+        let windows = numbers().zip(&mut self.windows);
+        fault::all(windows.map(|(number, (_, window))| window.changes(number, writer)))
     }
 
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

@@ -7,6 +7,7 @@ mod call;
 
 use self::call::{AnalyticCall, HELD, RECENT};
 use super::env::Row;
+use super::fault::{self, Fault};
 use super::operator::{Operator, Produced, StepContext, Tree};
 use super::options::EngineError;
 use super::state::{Loaded, Writer};
@@ -114,10 +115,8 @@ impl Operator for AnalyticOp {
         self.quiet_sweep.filter(|time| *time <= held_back)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) {
-        for (i, call) in self.calls.iter_mut().enumerate() {
-            call.changes(i, writer);
-        }
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        fault::all(self.calls.iter_mut().enumerate().map(|(i, call)| call.changes(i, writer)))
     }
 
     /// A row of a call that the statement does not have is damage: its state is that of its own text.

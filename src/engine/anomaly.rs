@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 use self::change_point::{evidence, rank};
 use self::past::{Past, Sample};
+use super::fault::Fault;
 use super::state::{Loaded, Writer};
 use crate::query::plan::SpikeMode;
 use crate::value::codec::{Damaged, Reader, put_bytes};
@@ -132,9 +133,13 @@ impl Detector {
         }
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let mut found = Ok(());
         for key in self.changed.drain(..) {
-            let Some(past) = self.keys.get_mut(&key) else { continue };
+            let Some(past) = self.keys.get_mut(&key) else {
+                found = Err(Fault("a key of a detector changed that is not there"));
+                continue;
+            };
             let mut rest = Vec::with_capacity(key.len() + 8);
             put_bytes(&mut rest, &key);
             past.changes(self.kind, &rest, writer);
@@ -143,6 +148,7 @@ impl Detector {
                 self.keys.remove(&key);
             }
         }
+        found
     }
 
     pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

@@ -316,8 +316,9 @@ impl Executor {
         match &mut self.trees {
             Trees::One(lane) => {
                 if std::mem::take(&mut lane.unsaved) {
-                    lane.tree.changes(b"", state);
+                    let changed = lane.tree.changes(b"", state);
                     lane.weigh();
+                    changed.unwrap_or_else(|fault| self.env.report(&Origin::default(), fault));
                 }
             }
             Trees::BySubstream(substreams) => {

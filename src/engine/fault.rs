@@ -11,6 +11,11 @@ use crate::query::fault;
 #[must_use]
 pub(super) struct Fault(pub &'static str);
 
+/// Does all of them, whatever one finds; gives what was found first.
+pub(super) fn all(results: impl Iterator<Item = Result<(), Fault>>) -> Result<(), Fault> {
+    results.fold(Ok(()), Result::and)
+}
+
 impl From<Fault> for RowError {
     #[cold]
     fn from(found: Fault) -> RowError {

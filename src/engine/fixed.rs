@@ -141,7 +141,7 @@ impl Fixed {
         Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
         let rest = |pane: i64, number: u32| {
             let mut rest = vec![window];
             put_signed(&mut rest, pane);
@@ -151,9 +151,11 @@ impl Fixed {
         for (pane, number) in self.gone.drain(..) {
             writer.put(GROUP, &rest(pane, number), None);
         }
+        let mut found = Ok(());
         for pane in self.dirty.drain(..) {
+            // one whose windows are out is gone
             if let Some(groups) = self.panes.get_mut(&pane) {
-                groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value));
+                found = found.and(groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value)));
             }
         }
         if std::mem::take(&mut self.done_changed) {
@@ -161,6 +163,7 @@ impl Fixed {
             put_signed(&mut value, self.done);
             writer.put(DONE, &[window], Some(value));
         }
+        found
     }
 
     /// `rest` is what follows the window's number in the key.

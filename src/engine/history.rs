@@ -174,9 +174,13 @@ impl History {
     }
 
     /// Writes the buckets that changed since the last call.
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let mut found = Ok(());
         for key in std::mem::take(&mut self.changed) {
-            let Some(shelf) = self.shelves.get_mut(&*key) else { continue };
+            let Some(shelf) = self.shelves.get_mut(&*key) else {
+                found = Err(Fault("rows of a key changed that are not there"));
+                continue;
+            };
             for bucket in std::mem::take(&mut shelf.dirty) {
                 let from = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
                 let to = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) <= bucket);
@@ -208,6 +212,7 @@ impl History {
                 self.bytes = self.bytes.saturating_sub(SHELF_BYTES + key.heap_bytes());
             }
         }
+        found
     }
 
     /// Takes a stored bucket back.
@@ -278,7 +283,7 @@ mod tests {
                 }
                 if i % 7 == 0 {
                     let mut out = Vec::new();
-                    history.changes(&mut Writer { op: 0, substream: b"s", out: &mut out });
+                    history.changes(&mut Writer { op: 0, substream: b"s", out: &mut out }).unwrap();
                     for change in out {
                         match change.value {
                             Some(value) => table.insert(change.key, value),

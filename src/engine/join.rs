@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::env::{Env, EvalError, RefusedRow, Row};
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::held::Held;
 use super::history::History;
 use super::key::{Key, put_key};
@@ -329,10 +329,10 @@ impl Operator for JoinOp {
         Some(self.id)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) {
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
         let (left, right) = (&mut self.left, &mut self.right);
         let histories = [&mut left.waiting, &mut right.waiting, &mut left.held, &mut right.held];
-        histories.into_iter().for_each(|history| history.changes(writer));
+        fault::all(histories.into_iter().map(|history| history.changes(writer)))
     }
 
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

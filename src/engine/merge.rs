@@ -3,6 +3,7 @@
 //! In: batches with their watermarks. Out: the rows that no later one can come before. Invariant: what comes out is
 //! sorted, whatever the cut of the inputs into batches. Not here: joins.
 
+use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
 use super::operator::{Operator, Produced, StepContext, Tree};
@@ -83,8 +84,8 @@ impl Operator for MergeOp {
         self.waiting.bytes()
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) {
-        self.waiting.changes(writer);
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        self.waiting.changes(writer)
     }
 
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::emitted::StateChange;
 use super::env::{Env, Origin};
+use super::fault::{self, Fault};
 use super::state::{Loaded, Writer};
 use crate::batch::Batch;
 use crate::value::codec::Damaged;
@@ -61,7 +62,7 @@ pub(super) trait Operator: fmt::Debug + Send {
     fn bytes(&self) -> usize;
 
     /// Writes the state that changed since the last commit.
-    fn changes(&mut self, writer: &mut Writer<'_>);
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault>;
 
     /// Takes back a state row.
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged>;
@@ -146,7 +147,9 @@ impl<O: Stateless> Operator for O {
         0
     }
 
-    fn changes(&mut self, _writer: &mut Writer<'_>) {}
+    fn changes(&mut self, _writer: &mut Writer<'_>) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Not called: no state row carries its number.
     fn load(&mut self, _loaded: &Loaded<'_>) -> Result<(), Damaged> {
@@ -214,11 +217,13 @@ impl Tree {
         self.0.waiting() + self.0.inputs().iter().map(Tree::waiting).sum::<usize>()
     }
 
-    pub(super) fn changes(&mut self, substream: &[u8], out: &mut Vec<StateChange>) {
-        if let Some(op) = self.0.id() {
-            self.0.changes(&mut Writer { op, substream, out });
-        }
-        self.0.inputs_mut().iter_mut().for_each(|input| input.changes(substream, out));
+    /// Writes what changed, of all operators.
+    pub(super) fn changes(&mut self, substream: &[u8], out: &mut Vec<StateChange>) -> Result<(), Fault> {
+        let own = match self.0.id() {
+            Some(op) => self.0.changes(&mut Writer { op, substream, out }),
+            None => Ok(()),
+        };
+        own.and(fault::all(self.0.inputs_mut().iter_mut().map(|input| input.changes(substream, out))))
     }
 
     /// Hands a stored row to the operator it belongs to; a row of an operator that is no more is ignored.

@@ -11,6 +11,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::fault::Fault;
 use crate::value::codec::{Damaged, Reader, put_varint};
 
 /// A row is closed at this length: few rows a commit, and little to write anew when one entry of it lives on.
@@ -71,9 +72,10 @@ impl Packs {
     pub(super) fn changes(
         &mut self,
         dirty: &mut Vec<u32>,
-        mut encode: impl FnMut(u32, &mut Vec<u8>),
+        mut encode: impl FnMut(u32, &mut Vec<u8>) -> Result<(), Fault>,
         mut put: impl FnMut(u32, Option<Vec<u8>>),
-    ) {
+    ) -> Result<(), Fault> {
+        let mut found = Ok(());
         dirty.iter().for_each(|slot| self.forget(*slot));
         let mut gone = Vec::new();
         for number in std::mem::take(&mut self.touched) {
@@ -111,7 +113,8 @@ impl Packs {
                 && let Some(slot) = written.next()
             {
                 let before = value.len();
-                encode(slot, &mut value);
+                let encoded = encode(slot, &mut value);
+                found = found.and(encoded);
                 let bytes = value.len() - before;
                 pack.slots.push(slot);
                 pack.size += bytes;
@@ -126,6 +129,7 @@ impl Packs {
             put(number, None);
             self.free.push(number);
         }
+        found
     }
 
     /// Starts to take a stored row back.
@@ -209,11 +213,13 @@ mod tests {
                 let encode = |slot: u32, out: &mut Vec<u8>| {
                     put_varint(out, u64::from(slot));
                     out.extend(long(live[&slot]));
+                    Ok(())
                 };
-                packs.changes(&mut dirty, encode, |number, value| match value {
+                let changed = packs.changes(&mut dirty, encode, |number, value| match value {
                     Some(value) => drop(table.insert(number, value)),
                     None => assert!(table.remove(&number).is_some()),
                 });
+                changed.unwrap();
                 let stored: usize = table.values().map(Vec::len).sum();
                 prop_assert!(stored <= live.len() * 2 * 203 + PACK_BYTES + 300, "{} bytes for {} entries", stored, live.len());
                 let mut fresh = Packs::default();
@@ -238,5 +244,19 @@ mod tests {
                 packs = fresh;
             }
         }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_there_is_a_fault_and_others_are_written() {
+        let mut packs = Packs::default();
+        let fault = Fault("not there");
+        let encode = |slot: u32, out: &mut Vec<u8>| {
+            put_varint(out, 7);
+            if slot == 1 { Err(fault) } else { Ok(()) }
+        };
+        let mut written = Vec::new();
+        let changed = packs.changes(&mut vec![1, 2], encode, |_, value| written.extend(value));
+        assert_eq!(changed, Err(fault));
+        assert!(written.concat().ends_with(&[7]), "the other entry is stored");
     }
 }

@@ -144,7 +144,7 @@ impl Pane {
     }
 
     /// Writes what changed since the last commit.
-    pub(super) fn changes(&mut self, aggregates: usize, put: impl FnMut(u32, Option<Vec<u8>>)) {
+    pub(super) fn changes(&mut self, aggregates: usize, put: impl FnMut(u32, Option<Vec<u8>>)) -> Result<(), Fault> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in &dirty {
             let slot = *slot as usize;
@@ -158,14 +158,16 @@ impl Pane {
         }
         let mut packs = std::mem::take(&mut self.packs);
         let encode = |slot: u32, out: &mut Vec<u8>| {
-            let Some(head) = self.heads.get(slot as usize) else { return };
+            let head = self.heads.get(slot as usize).ok_or(NO_GROUP)?;
             put_meta(out, &head.first);
             put_meta(out, &head.newest);
             put_values(out, self.keys_of(slot as usize));
             self.accs_of(slot as usize, aggregates).iter().for_each(|acc| acc.write(out));
+            Ok(())
         };
-        packs.changes(&mut dirty, encode, put);
+        let written = packs.changes(&mut dirty, encode, put);
         (self.packs, self.dirty) = (packs, dirty);
+        written
     }
 
     /// Takes a stored row back.

@@ -273,8 +273,8 @@ impl Operator for MatchOp {
         Some(self.id)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) {
-        self.held.changes(writer);
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        self.held.changes(writer)
     }
 
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
@@ -298,6 +298,7 @@ impl Operator for MatchOp {
     fn bytes(&self) -> usize {
         self.held.bytes()
     }
+
     /// A row that was let go took its state row with it.
     fn retire(&mut self, _writer: &mut Writer<'_>) {}
 

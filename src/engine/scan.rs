@@ -129,8 +129,8 @@ impl Operator for ScanOp {
         self.waiting.front(b"").map(Held::time)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) {
-        self.waiting.changes(writer);
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let waiting = self.waiting.changes(writer);
         if std::mem::take(&mut self.newest_changed)
             && let Some(newest) = self.newest
         {
@@ -139,6 +139,7 @@ impl Operator for ScanOp {
             put_signed(&mut value, newest);
             writer.put(NEWEST, &[], Some(value));
         }
+        waiting
     }
 
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

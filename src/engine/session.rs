@@ -177,7 +177,7 @@ impl Sessions {
         Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
         let session_key = |key: &[u8]| {
             let mut rest = vec![window];
             put_bytes(&mut rest, key);
@@ -195,6 +195,7 @@ impl Sessions {
             }
         }
         for key in self.changed.drain(..) {
+            // one that has ended since is gone
             let Some(session) = self.sessions.get_mut(&key) else { continue };
             session.dirty = false;
             session.stored = true;
@@ -211,6 +212,7 @@ impl Sessions {
                 writer.put(GROUP, &group_key(&key, id), Some(group.write()));
             }
         }
+        Ok(())
     }
 
     pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {

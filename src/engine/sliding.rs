@@ -116,8 +116,8 @@ impl Sliding {
         Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
-        self.rows.changes(writer);
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let rows = self.rows.changes(writer);
         if std::mem::take(&mut self.done_changed) {
             let mut value = Vec::new();
             // other keys may have the same point still before them
@@ -125,6 +125,7 @@ impl Sliding {
             put_signed(&mut value, if all { self.done.saturating_add(1) } else { self.done });
             writer.put(DONE, &[window], Some(value));
         }
+        rows
     }
 
     pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

@@ -68,7 +68,7 @@ impl WindowState {
         }
     }
 
-    pub(super) fn changes(&mut self, number: u8, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, number: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
         match self {
             WindowState::Fixed(fixed) => fixed.changes(number, writer),
             WindowState::Sliding(sliding) => sliding.changes(number, writer),

@@ -175,7 +175,7 @@ impl AnalyticCall {
         }
     }
 
-    pub(super) fn changes(&mut self, number: usize, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, number: usize, writer: &mut Writer<'_>) -> Result<(), Fault> {
         match &mut self.state {
             CallState::Held(history, _) => history.changes(writer),
             CallState::Learned(detector) => detector.changes(writer),
@@ -186,6 +186,7 @@ impl AnalyticCall {
             }),
         }
     }
+
     pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         match &mut self.state {
             CallState::Held(history, _) if loaded.kind >= HELD => history.load(loaded),

@@ -117,11 +117,16 @@ impl Substreams {
     pub(super) fn changes(&mut self, floor: i64, state: &mut Vec<StateChange>) -> Result<(), Fault> {
         let mut keys = std::mem::take(&mut self.unsaved);
         keys.sort_unstable();
+        // all of them, whatever one finds
+        let mut found = Ok(());
         for key in keys {
-            let member = self.members.get_mut(&key).ok_or(NOT_THERE)?;
+            let Some(member) = self.members.get_mut(&key) else {
+                found = Err(NOT_THERE);
+                continue;
+            };
             let tree = &mut member.lane.tree;
             let is_idle = !member.touched && tree.is_idle(floor);
-            tree.changes(&key, state);
+            found = found.and(tree.changes(&key, state));
             if is_idle {
                 tree.retire(&key, state);
             }
@@ -131,7 +136,7 @@ impl Substreams {
                 self.forget(&key);
             }
         }
-        Ok(())
+        found
     }
 
     fn forget(&mut self, key: &Key) {
@@ -181,5 +186,47 @@ impl Member {
         let now = self.lane.weigh();
         sum.bytes = (sum.bytes + now.bytes).saturating_sub(before.bytes);
         sum.waiting = (sum.waiting + now.waiting).saturating_sub(before.waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::RowMeta;
+    use crate::engine::options::ExecutorOptions;
+    use crate::query::plan::Node;
+    use crate::time::Timestamp;
+    use crate::value::Value;
+
+    fn row() -> Batch {
+        let mut rows = Batch::new(1);
+        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        rows.push(meta, [Value::BigInt(1)]);
+        rows
+    }
+
+    fn lane(ingresses: usize) -> Result<Lane, EngineError> {
+        Lane::new(&Node::Rows { width: 1 }, &ExecutorOptions::default(), ingresses)
+    }
+
+    #[test]
+    fn a_row_that_no_tree_takes_is_a_fault_and_stays_with_who_brings_it() {
+        let mut substreams = Substreams::default();
+        let mut rows = row();
+        let refused = substreams.receive(b"k", 0, &mut rows, || Err(EngineError::TooManyCalls { max: 1 }));
+        assert!(refused.is_err(), "no tree can be built");
+        assert!(substreams.receive(b"k", 1, &mut rows, || lane(1)).is_err(), "the tree has one inbox");
+        assert_eq!(rows.len(), 1);
+        assert_eq!(substreams.receive(b"k", 0, &mut rows, || lane(1)), Ok(()));
+        assert!(rows.is_empty());
+        assert_eq!(substreams.active(i64::MIN), [Key::from(&b"k"[..])]);
+    }
+
+    #[test]
+    fn a_substream_that_was_noted_and_is_not_there_is_a_fault() {
+        let mut substreams = Substreams::default();
+        assert_eq!(substreams.work(&Key::from(&b"k"[..]), 0, |_| ()), Err(NOT_THERE));
+        substreams.unsaved.push(Key::from(&b"k"[..]));
+        assert_eq!(substreams.changes(0, &mut Vec::new()), Err(NOT_THERE));
     }
 }

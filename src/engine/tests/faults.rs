@@ -1,5 +1,8 @@
 //! Plans that no query gives: what the engine says of them.
 
+use super::env::{Env, Origin};
+use super::operator::{StepContext, Tree};
+use super::scan::ScanOp;
 use super::*;
 use crate::query::ast::{ApplyFunction, BinaryOp};
 use crate::query::date_part::DatePart;
@@ -115,4 +118,20 @@ fn state_of_a_window_or_call_that_the_plan_does_not_have_is_damage() {
         let loaded = executor.load_state([(0u32, &[0u8, 0, 3][..], &[0u8][..])]);
         assert!(matches!(loaded, Err(EngineError::State { op: 0, .. })), "{loaded:?}");
     }
+}
+
+#[test]
+fn a_scan_without_an_inbox_is_reported() {
+    let mut env = Env::new(options(OnError::DeadLetter), None);
+    let mut scan = Tree::new(ScanOp::new(0, 1, 3, false, 0));
+    let produced = scan.step(&mut StepContext {
+        env: &mut env,
+        origin: Origin::default(),
+        inbox: &mut [],
+        rows: crate::batch::Batch::default(),
+        rows_watermark: 0,
+        now: 0,
+    });
+    assert!(produced.batch.is_empty());
+    assert_eq!((env.failures.len(), env.counts.failed_derived.get(FAULT)), (1, Some(&1)));
 }
