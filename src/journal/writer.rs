@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior};
 
-use super::JournalConfig;
 use super::books::{Books, INPUTS};
 use super::budget::Budget;
 use super::command::Command;
+use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
 use super::queue::{Entry, Gate, Queue, Rule, Taken};
 use super::recent::Recent;
