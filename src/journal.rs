@@ -350,7 +350,15 @@ impl Journal {
     }
 
     pub fn status(&self) -> Result<Status, JournalError> {
-        let mut status = Status::open_readonly(&self.0.path)?;
+        Ok(self.with_live(Status::open_readonly(&self.0.path)?))
+    }
+
+    /// What a job looks at again and again; see [`Status::summary_readonly`].
+    pub fn summary(&self) -> Result<Status, JournalError> {
+        Ok(self.with_live(Status::summary_readonly(&self.0.path)?))
+    }
+
+    fn with_live(&self, mut status: Status) -> Status {
         status.live = Some(Live {
             max_bytes: self.0.max_bytes,
             is_full: self.is_full(),
@@ -358,7 +366,7 @@ impl Journal {
             tail_bytes: self.0.shared.streams.bytes(),
             commits: self.0.shared.commits.load(Ordering::Relaxed),
         });
-        Ok(status)
+        status
     }
 
     /// Up to `max` dead letters with an id above `after`, oldest first.

@@ -4,8 +4,11 @@
 //! stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it needs still there.
 //! Not here: what any stage does.
 
+mod commits;
 mod consumer;
+mod cycle;
 mod delivery;
+mod due;
 mod feed;
 mod flow;
 pub mod functions;
@@ -15,6 +18,7 @@ mod intake;
 mod mark;
 mod outputs;
 pub mod prepare;
+mod reading;
 mod references;
 mod report;
 mod scorers;

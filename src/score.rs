@@ -19,6 +19,7 @@ mod http;
 pub mod policy;
 pub mod queue;
 pub mod response;
+mod room;
 pub mod signature;
 mod settings;
 mod status;
@@ -28,8 +29,9 @@ mod task;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Reason;
@@ -39,6 +41,8 @@ pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
+pub use room::ROWS_MAX;
+use room::{Held, Room};
 pub use settings::{NanPolicy, ScoreConfig, Timing};
 pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, State, Status};
@@ -111,20 +115,13 @@ pub struct Ended {
     pub why: String,
 }
 
-/// Bytes of rows that may be held for an endpoint, answered or not: two full batches for each of a few requests, and no
-/// more than a gateway can spare while the endpoint is away for hours.
-const HELD_BYTES_MAX: usize = 16 << 20;
-/// What a row counts at least: its value, its text, its place in a batch and in its chunk.
-const ROW_BYTES_MIN: usize = 256;
-/// Bytes a permit stands for, so that the count of permits stays within 32 bits.
-const PERMIT_BYTES: usize = 64;
-
 /// A scoring function at work; clones share it. It ends when the last clone and the last ticket are dropped.
 #[derive(Clone)]
 pub struct Scorer {
     name: Arc<str>,
     intake: mpsc::Sender<task::Incoming>,
-    held: Arc<Semaphore>,
+    room: Room,
+    rows_max: usize,
     status: Arc<Status>,
     swagger: watch::Receiver<Option<String>>,
     stop: CancellationToken,
@@ -135,6 +132,9 @@ pub struct Scorer {
 #[derive(Debug)]
 pub struct Ticket {
     answer: oneshot::Receiver<Result<Vec<Outcome>, Ended>>,
+    runtime: tokio::runtime::Handle,
+    /// The chunk's place; the task holds it too while the rows are there.
+    _held: Arc<Held>,
 }
 
 impl Ticket {
@@ -143,9 +143,23 @@ impl Ticket {
         self.answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// As [`Ticket::outcomes`], on a plain thread.
-    pub fn outcomes_blocking(self) -> Result<Vec<Outcome>, Ended> {
-        self.answer.blocking_recv().unwrap_or_else(|_| Err(stopped()))
+    /// Waits for the outcomes, but no longer than this; on a plain thread (never inside a runtime).
+    pub fn wait(&mut self, at_most: Duration) -> Option<Result<Vec<Outcome>, Ended>> {
+        if let Some(answer) = self.poll() {
+            return Some(answer);
+        }
+        let answer = &mut self.answer;
+        let waited = self.runtime.block_on(async { tokio::time::timeout(at_most, answer).await });
+        waited.ok().map(|answer| answer.unwrap_or_else(|_| Err(stopped())))
+    }
+
+    /// The outcomes, if they are there; to be asked no more after that.
+    pub fn poll(&mut self) -> Option<Result<Vec<Outcome>, Ended>> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(stopped())),
+        }
     }
 }
 
@@ -164,7 +178,8 @@ impl Scorer {
         let scorer = Scorer {
             name: config.name.as_str().into(),
             intake,
-            held: Arc::new(Semaphore::new(HELD_BYTES_MAX / PERMIT_BYTES)),
+            room: Room::new(config.max_batch_count, config.parallel_requests as usize),
+            rows_max: config.max_batch_count,
             status: status.clone(),
             swagger,
             stop: stop.clone(),
@@ -174,25 +189,38 @@ impl Scorer {
         Ok(scorer)
     }
 
-    /// Hands in a chunk. Waits while too many bytes of rows are held already; a chunk larger than all that may be held
-    /// waits until it is alone.
+    /// Most rows in a request.
+    pub fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    /// Hands in a chunk. Waits while too much is under way; a chunk larger than all of that waits until it is alone.
+    ///
+    /// # Errors
+    /// The scorer has ended.
     pub async fn submit(&self, chunk: Chunk) -> Result<Ticket, Ended> {
-        let bytes: usize = chunk.args.iter().map(|value| (24 + 2 * value.heap_bytes()).max(ROW_BYTES_MIN)).sum();
-        let permits = (bytes / PERMIT_BYTES).clamp(1, HELD_BYTES_MAX / PERMIT_BYTES);
-        let wanted = self.held.clone().acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX));
-        let permit = tokio::select! {
-            permit = wanted => permit.map_err(|_| stopped())?,
+        let bytes = chunk.args.iter().map(|value| 24 + 2 * value.heap_bytes()).sum();
+        self.submit_beside(chunk, bytes).await
+    }
+
+    async fn submit_beside(&self, chunk: Chunk, bytes: usize) -> Result<Ticket, Ended> {
+        let held = tokio::select! {
+            held = self.room.hold(chunk.args.len(), bytes) => Arc::new(held.ok_or_else(stopped)?),
             () = self.stop.cancelled() => return Err(stopped()),
         };
         let (reply, answer) = oneshot::channel();
-        let incoming = task::Incoming { chunk, reply, permit };
+        let incoming = task::Incoming { chunk, reply, held: held.clone() };
         self.intake.send(incoming).await.map_err(|_| self.ended())?;
-        Ok(Ticket { answer })
+        Ok(Ticket { answer, runtime: self.runtime.clone(), _held: held })
     }
 
-    /// As [`Scorer::submit`], on a plain thread (never inside a runtime).
-    pub fn submit_blocking(&self, chunk: Chunk) -> Result<Ticket, Ended> {
-        self.runtime.block_on(self.submit(chunk))
+    /// As [`Scorer::submit`], on a plain thread (never inside a runtime). `bytes`: what the rows take with all that is kept
+    /// beside their arguments.
+    ///
+    /// # Errors
+    /// The scorer has ended.
+    pub fn submit_blocking(&self, chunk: Chunk, bytes: usize) -> Result<Ticket, Ended> {
+        self.runtime.block_on(self.submit_beside(chunk, bytes))
     }
 
     /// Name of the function in the job file.

@@ -396,6 +396,11 @@ impl Executor {
         self.held.waiting
     }
 
+    /// No row that comes out from now on will be earlier than this; `None` before anything is known.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        (self.watermark > i64::MIN).then(|| Timestamp::saturating_from_ticks(self.watermark))
+    }
+
     /// Whether a commit is due at once: rows came out, a row failed, or the executor stopped.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty() || !self.env.failures.is_empty() || self.env.stopped.is_some()
@@ -413,7 +418,7 @@ impl Executor {
             self.changes(&mut state);
         }
         let waiting = self.waiting();
-        let watermark = (self.watermark > i64::MIN).then(|| Timestamp::saturating_from_ticks(self.watermark));
+        let watermark = self.watermark();
         Emitted {
             rows,
             failures: std::mem::take(&mut self.env.failures),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use super::breaker::Cause;
 use super::desk::{Answer, Desk, Event, Request, Standing};
 use super::http::{Client, Fetched};
 use super::policy::{Details, Outcome as Answered, Status as StatusCode};
-use super::{Chunk, Ended, Outcome, ScoreConfig, Signature, State, Status, stopped};
+use super::{Chunk, Ended, Held, Outcome, ScoreConfig, Signature, State, Status, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -33,7 +33,8 @@ const ABANDONED_CHECK: Duration = Duration::from_secs(1);
 pub(super) struct Incoming {
     pub chunk: Chunk,
     pub reply: Reply,
-    pub permit: OwnedSemaphorePermit,
+    /// Its place, given back with the answer and the commit.
+    pub held: Arc<Held>,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
@@ -67,7 +68,7 @@ pub(super) struct Task {
     fetching: Fetching,
     backoff: Backoff,
     slow_probe: Duration,
-    replies: HashMap<u64, (Reply, OwnedSemaphorePermit)>,
+    replies: HashMap<u64, (Reply, Arc<Held>)>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
     status: Arc<Status>,
@@ -157,7 +158,7 @@ impl Task {
             return;
         }
         let id = self.desk.submit(self.now(), incoming.chunk.statement, incoming.chunk.args);
-        self.replies.insert(id, (incoming.reply, incoming.permit));
+        self.replies.insert(id, (incoming.reply, incoming.held));
     }
 
     /// Sends what may go and passes on what the desk found, until neither gives anything new.
@@ -205,7 +206,7 @@ impl Task {
                 let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() as u64;
                 self.status.rows.fetch_add(outcomes.len() as u64 - failed, Ordering::Relaxed);
                 self.status.failed_rows.fetch_add(failed, Ordering::Relaxed);
-                if let Some((reply, _permit)) = self.replies.remove(&chunk) {
+                if let Some((reply, _held)) = self.replies.remove(&chunk) {
                     let _ = reply.send(Ok(outcomes));
                 }
             }
@@ -339,7 +340,7 @@ impl Task {
     }
 
     fn end(&mut self, ended: &Ended) {
-        for (_, (reply, _permit)) in self.replies.drain() {
+        for (_, (reply, _held)) in self.replies.drain() {
             let _ = reply.send(Err(ended.clone()));
         }
     }

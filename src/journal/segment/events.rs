@@ -293,11 +293,31 @@ impl EventSlice {
         self.range.clone().filter_map(|i| self.segment.get(i))
     }
 
+    /// The events as they were appended; payloads share the segment's memory.
+    pub fn events(&self) -> impl Iterator<Item = RawEvent> {
+        self.iter().map(|event| RawEvent {
+            arrival: event.arrival,
+            payload: self.segment.raw.slice_ref(event.payload),
+            message: event.message.clone(),
+            mark: event.mark,
+        })
+    }
+
+    /// About how many bytes the events take.
+    pub fn bytes(&self) -> usize {
+        share(self.segment.bytes(), self.range.len(), self.segment.len())
+    }
+
     /// The payload of event `i` of the slice, sharing the segment's memory.
     pub fn payload(&self, i: usize) -> Option<Bytes> {
         let index = self.range.start.checked_add(i).filter(|i| *i < self.range.end)?;
         self.segment.get(index).map(|event| self.segment.raw.slice_ref(event.payload))
     }
+}
+
+/// The part of `bytes` that `n` of `all` records take.
+pub(super) fn share(bytes: usize, n: usize, all: usize) -> usize {
+    if n == all { bytes } else { (bytes as u64 * n as u64 / all.max(1) as u64) as usize }
 }
 
 #[cfg(test)]
