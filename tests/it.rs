@@ -54,5 +54,7 @@ mod udf;
 mod udf_commands;
 #[path = "it/udf_grants.rs"]
 mod udf_grants;
+#[path = "it/versions.rs"]
+mod versions;
 #[path = "it/webhook.rs"]
 mod webhook;
