@@ -1,7 +1,7 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
 //! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end`, `-- guests`, `-- micro` or `-- engine` runs one part, `-- functions` a piece of
+//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- guests`, `-- micro` or `-- engine` runs one part, `-- functions` a piece of
 //! micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
@@ -22,6 +22,8 @@ mod micro;
 mod peers;
 #[path = "figures/process.rs"]
 mod process;
+#[path = "figures/slow_past.rs"]
+mod slow_past;
 
 fn main() {
     // the baseline runs in a process of its own, so that its CPU and memory can be told from ours
@@ -32,6 +34,9 @@ fn main() {
     let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     if asked("end-to-end") {
         end_to_end::run();
+    }
+    if asked("slow-past") {
+        slow_past::run();
     }
     if asked("guests") {
         guests::run();

@@ -204,11 +204,19 @@ pub fn write_row_json(columns: &[Column], row: &[Value], out: &mut String) {
 /// What a message carried beside its payload. Shared by the events of one message, and by equal messages of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MessageMeta {
-    pub topic: SmolStr,
-    pub qos: u8,
-    pub retain: bool,
-    /// MQTT 5 user properties in their order; a name may repeat.
-    pub user_properties: Vec<(SmolStr, SmolStr)>,
+    /// Under which it came: a topic.
+    pub name: SmolStr,
+    /// What its sender wrote beside it, in the sender's order; a name may repeat.
+    pub properties: Vec<(SmolStr, SmolStr)>,
+    /// What its transport says of it, by the transport's own words, each once: `qos`, `retain`.
+    pub facts: Vec<(SmolStr, SmolStr)>,
+}
+
+impl MessageMeta {
+    /// What the transport says under a word.
+    pub fn fact(&self, word: &str) -> Option<&str> {
+        self.facts.iter().find(|(known, _)| known == word).map(|(_, value)| value.as_str())
+    }
 }
 
 /// One event as it is stored: exactly one JSON object, checked to be one.
@@ -217,8 +225,8 @@ pub struct RawEvent {
     pub arrival: Timestamp,
     pub payload: Bytes,
     pub message: Arc<MessageMeta>,
-    /// The MQTT packet id it came with, to recognise a redelivery; 0 for none.
-    pub packet_id: u16,
+    /// By which its source recognises it when it comes again; 0 for none.
+    pub mark: u64,
 }
 
 /// A reason that a row, event or message did not go on: a short fixed word for counters (`undecodable`,

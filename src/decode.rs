@@ -1,15 +1,19 @@
 //! Payload bytes to events, and events to the fields that a query reads.
 //!
-//! In: MQTT payloads, then the stored events they were split into. Out: [`split()`] gives events of which each is exactly
-//! one checked JSON object; [`Decoder`] fills the slots of a row with the fields asked for. Invariant: what `split` let
+//! In: payloads, then the stored events they were split into. Out: [`Payloads`] and [`split()`] give events of which each
+//! is exactly one checked JSON object; [`Decoder`] fills the slots of a row with the fields asked for. Invariant: what `split` let
 //! through, a `Decoder` reads. Not here: event time and its policies (`engine`), storing events (`journal`).
 
 mod fields;
+mod format;
 mod json;
+mod payload;
 mod schema;
 mod split;
 
 pub use fields::Decoder;
+pub use format::{FORMATS, Format, delimiter, open_quote};
+pub use payload::Payloads;
 pub use schema::Schema;
 pub use split::{BadPayload, Split, split, split_up_to};
 

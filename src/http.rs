@@ -4,11 +4,19 @@
 //! proxy of the environment is used, and certificates come from the system or from the one file that was named. Not here:
 //! what is sent, what an answer means.
 
+mod retry_after;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Response, redirect};
+use secrecy::ExposeSecret;
+
+use crate::settings::Secret;
+
+pub use retry_after::{http_date, retry_after};
 
 /// A connection that was not used for so long may have been dropped by something in between.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -63,6 +71,23 @@ pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
         builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(|e| ClientError::Client(chain(&e)))
+}
+
+/// The header that carries a key: the one that is named, which holds it as it is, or else `Authorization: Bearer`. Blocks on
+/// a file.
+///
+/// # Errors
+/// There is no key, or a header cannot hold it.
+pub fn key_header(secret: &Secret, header: Option<&str>) -> Result<(HeaderName, HeaderValue), String> {
+    let key = secret.read().map_err(|e| format!("{e}; {}", e.help()))?;
+    let key = key.expose_secret().trim();
+    let (name, text) = match header {
+        None => (AUTHORIZATION, format!("Bearer {key}")),
+        Some(name) => (HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?, key.to_owned()),
+    };
+    let mut value = HeaderValue::from_str(&text).map_err(|_| format!("{secret} has characters that a header cannot hold"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 /// The body, up to a limit; `None` past it.

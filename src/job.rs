@@ -2,37 +2,28 @@
 //!
 //! In: TOML text. Out: a checked [`Job`], or every problem of the file at once, with line, caret and hint. Invariant: past
 //! [`parse`] nothing is left to validate but what lies outside the file: paths ([`load`] looks), secrets
-//! ([`Job::check_secrets`]), the query (`query`). Not here: any default that another module could choose for itself.
+//! ([`Job::check_secrets`]), the query (`query`). Not here: the keys of any stage, which reads its own section.
 
-mod address;
 mod function;
 mod input;
 mod journal;
 mod metrics;
 mod output;
-mod reader;
-mod reference;
-mod secret;
-mod units;
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::{Broker, MqttAddress, Qos};
-pub use function::{
-    AzureMlFunction, ColumnType, ConfigValue, Function, FunctionKind, GrantedState, InputShape, ManualSignature, Mode, OnNan, WasmFunction,
-    WasmGrants,
-};
-pub use input::{FileInput, Format, Input, InputKind, MqttInput};
-pub use journal::{Journal, OnFull};
+pub use function::{Function, FunctionKind};
+pub use input::{FileInput, Input, InputKind, StreamInput};
+pub use journal::Journal;
 pub use metrics::Metrics;
-pub use output::{FileOutput, Fsync, MqttOutput, Output, OutputKind};
-pub use reference::{ReferenceAddress, ReferenceFormat, ReferenceInput, ReferencePlace};
-pub use secret::{Secret, SecretError, SecretSource};
+pub use output::Output;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use reader::{Problems, Section};
+pub use crate::engine::OnError;
+use crate::reference::ReferenceInput;
+use crate::settings::{Problems, Secret, Section, document};
 
 /// Job files are written by hand; more is the wrong file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -76,20 +67,8 @@ pub struct Job {
     text: String,
 }
 
-/// What happens to a row that fails at run time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// The row is set aside with its reason.
-    DeadLetter,
-    /// The failing expression becomes NULL.
-    Null,
-    /// The statement stops; intake goes on.
-    Stop,
-}
-
-impl OnError {
-    const WORDS: &[(&str, OnError)] = &[("dead-letter", OnError::DeadLetter), ("null", OnError::Null), ("stop", OnError::Stop)];
-}
+/// The words of `on_error`.
+const ON_ERROR: &[(&str, OnError)] = &[("dead-letter", OnError::DeadLetter), ("null", OnError::Null), ("stop", OnError::Stop)];
 
 /// Where a new statement starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +140,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Job, Diagnostics> {
 fn read(text: &str, path: &Path, look_at_files: bool) -> Result<Job, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let problems = Problems::new(&path.display().to_string(), text, folder, look_at_files);
-    let job = reader::document(text, &problems).and_then(|root| checked(root, path, &problems));
+    let job = document(text, &problems).and_then(|root| checked(root, path, &problems));
     let mut found = problems.into_inner();
     found.sort();
     match job {
@@ -235,7 +214,7 @@ fn general(mut section: Section) -> Option<General> {
     let general = General {
         name: name.map(|name| name.value).unwrap_or_default(),
         query: query.unwrap_or_default(),
-        on_error: section.choice("on_error", OnError::WORDS, OnError::DeadLetter),
+        on_error: section.choice("on_error", ON_ERROR, OnError::DeadLetter),
         state_bytes_max: section.size("state_bytes_max", STATE_BYTES_MIN, 1 << 40, STATE_BYTES_MAX),
         start: section.choice("start", &[("now", Start::Now), ("oldest", Start::Oldest)], Start::Oldest),
         time: TimePolicy {
@@ -290,49 +269,14 @@ impl Job {
     pub fn references(&self) -> impl Iterator<Item = (&Input, &ReferenceInput)> {
         self.inputs.iter().filter_map(|input| match &input.kind {
             InputKind::Reference(reference) => Some((input, reference)),
-            InputKind::Mqtt(_) | InputKind::File(_) => None,
+            InputKind::Stream(_) | InputKind::File(_) => None,
         })
     }
 
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.passwords().chain(self.keys()).chain(self.settings())
-    }
-
-    /// Settings of functions that are secrets.
-    fn settings(&self) -> impl Iterator<Item = &Secret> {
-        let wasm = self.functions.iter().filter_map(|function| match &function.kind {
-            FunctionKind::Wasm(wasm) => wasm.grants.config.as_ref(),
-            FunctionKind::AzureMl(_) => None,
-        });
-        wasm.flatten().filter_map(|(_, value)| match value {
-            ConfigValue::Secret(secret) => Some(secret),
-            ConfigValue::Text(_) => None,
-        })
-    }
-
-    fn passwords(&self) -> impl Iterator<Item = &Secret> {
-        let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
-            InputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
-            InputKind::File(_) | InputKind::Reference(_) => None,
-        });
-        let outputs = self.outputs.iter().filter_map(|output| match &output.kind {
-            OutputKind::Mqtt(mqtt) => mqtt.broker.password.as_ref(),
-            OutputKind::File(_) | OutputKind::Stdout => None,
-        });
-        inputs.chain(outputs)
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &Secret> {
-        let functions = self.functions.iter().filter_map(|function| match &function.kind {
-            FunctionKind::AzureMl(endpoint) => endpoint.key.as_ref(),
-            FunctionKind::Wasm(_) => None,
-        });
-        let references = self.references().filter_map(|(_, reference)| match &reference.place {
-            ReferencePlace::Http(address) => address.key.as_ref(),
-            ReferencePlace::File(_) => None,
-        });
-        functions.chain(references)
+        let inputs = self.inputs.iter().flat_map(Input::secrets);
+        inputs.chain(self.functions.iter().flat_map(Function::secrets)).chain(self.outputs.iter().flat_map(Output::secrets))
     }
 
     /// Reads every secret once, to find what is missing before the job starts.
@@ -341,9 +285,8 @@ impl Job {
     /// A problem for each secret that cannot be read, at its place in the job file.
     pub fn check_secrets(&self) -> Result<(), Diagnostics> {
         let mut errors = self.problems();
-        let passwords = self.passwords().chain(self.settings()).map(|secret| (secret, secret.read()));
-        for (secret, read) in passwords.chain(self.keys().map(|secret| (secret, secret.read_key()))) {
-            if let Err(error) = read {
+        for secret in self.secrets() {
+            if let Err(error) = secret.read() {
                 errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be used").help(error.help()));
             }
         }

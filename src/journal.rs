@@ -111,8 +111,8 @@ impl JournalConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     pub offset: i64,
-    /// 0 for none
-    pub packet_id: u16,
+    /// By which its source recognises it; 0 for none.
+    pub mark: u64,
     pub message: Arc<MessageMeta>,
     pub payload: Bytes,
 }
@@ -350,7 +350,15 @@ impl Journal {
     }
 
     pub fn status(&self) -> Result<Status, JournalError> {
-        let mut status = Status::open_readonly(&self.0.path)?;
+        Ok(self.with_live(Status::open_readonly(&self.0.path)?))
+    }
+
+    /// What a job looks at again and again; see [`Status::summary_readonly`].
+    pub fn summary(&self) -> Result<Status, JournalError> {
+        Ok(self.with_live(Status::summary_readonly(&self.0.path)?))
+    }
+
+    fn with_live(&self, mut status: Status) -> Status {
         status.live = Some(Live {
             max_bytes: self.0.max_bytes,
             is_full: self.is_full(),
@@ -358,7 +366,7 @@ impl Journal {
             tail_bytes: self.0.shared.streams.bytes(),
             commits: self.0.shared.commits.load(Ordering::Relaxed),
         });
-        Ok(status)
+        status
     }
 
     /// Up to `max` dead letters with an id above `after`, oldest first.
@@ -381,7 +389,7 @@ impl Journal {
         let segments = self.0.shared.with_recent(|recent| recent.segments(input.0));
         let mut found = Vec::new();
         reader::read_events(&self.0.path, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
-            found.push(StoredMessage { offset: event.offset, packet_id: event.packet_id, message: event.message.clone(), payload });
+            found.push(StoredMessage { offset: event.offset, mark: event.mark, message: event.message.clone(), payload });
         })?;
         Ok(found.split_off(found.len().saturating_sub(max)))
     }

@@ -7,11 +7,13 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod time;
+pub mod backoff;
 pub mod value;
 pub mod batch;
 pub mod diagnostic;
+pub mod settings;
 pub mod http;
-pub mod job;
+pub mod mqtt;
 pub mod decode;
 pub mod source;
 pub mod journal;
@@ -21,6 +23,7 @@ pub mod udf;
 pub mod engine;
 pub mod score;
 pub mod output;
+pub mod job;
 pub mod telemetry;
 pub mod pipeline;
 pub mod demo;

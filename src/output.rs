@@ -1,30 +1,91 @@
 //! What takes rows out.
 //!
-//! In: rows of a statement, in order. Out: [`Delivery`]: delivered, try again, or rejected rows. Invariant: a row counts
-//! as delivered only when the receiver has confirmed it (a broker by PUBACK, a file as its fsync policy says); until then
-//! it stays in the journal and nothing here grows. Rows may be repeated, with the same row id. Not here: cursors, dead
-//! letters, the decision when to try again after [`Delivery::TryAgain`] (an output waits by itself before it bothers a
-//! receiver anew).
+//! In: a section of the job file, then rows of statements, in order. Out: [`Delivery`]: delivered, try again, or rejected
+//! rows. Invariant: a row counts as delivered only when the receiver has confirmed it (a broker by PUBACK, a file as its
+//! fsync policy says); until then it stays in the journal and nothing here grows. Rows may be repeated, with the same row
+//! id. Not here: cursors, dead letters, the decision when to try again after [`Delivery::TryAgain`] (an output waits by
+//! itself before it bothers a receiver anew).
 
+mod counted;
 pub mod file;
+pub mod http;
 pub mod mqtt;
 mod progress;
 pub mod stdout;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
 use crate::batch::{RowMeta, Rows, shown, write_row_json};
-use crate::source::ConfigError;
+use crate::settings::{Secret, Section};
 use crate::time::Clock;
 use crate::value::write_json_text;
 
-pub use file::{FileOutput, FileOutputConfig, Fsync};
-pub use mqtt::{MqttOutput, MqttOutputConfig};
-pub use stdout::StdoutOutput;
+pub use counted::CountedOutput;
+pub use file::{FileOutputConfig, Fsync};
+pub use http::HttpOutputConfig;
+pub use mqtt::MqttOutputConfig;
+pub use stdout::StdoutOutputConfig;
+
+/// Reads the section of one kind of output.
+pub type Read = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;
+
+/// The kinds of outputs, by the word that `type` has in the job file.
+pub const OUTPUTS: &[(&str, Read)] = &[("mqtt", mqtt::read), ("file", file::read), ("http", http::read), ("stdout", stdout::read)];
+
+/// What a section says of an output, checked.
+pub trait OutputSettings: fmt::Debug + Send + Sync {
+    /// Every secret that it names.
+    fn secrets(&self) -> Vec<&Secret> {
+        Vec::new()
+    }
+
+    /// How many rows it would like to be given at once.
+    fn fill(&self) -> Fill {
+        Fill::default()
+    }
+
+    /// Makes the output. It connects or opens with the first delivery.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String>;
+}
+
+#[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
+/// What an output is given where it is made.
+pub struct Site<'a> {
+    /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made once.
+    pub identify: &'a dyn Fn(Option<&str>) -> Result<String, String>,
+    pub clock: Clock,
+    pub stats: Arc<OutputStats>,
+}
+
+/// How long rows of a quiet stream may wait for others before they are delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// So many need not wait.
+    pub rows: usize,
+    pub time: Duration,
+}
+
+/// An answer to come; dropped, it leaves open whether the rows were delivered.
+pub type Delivering<'a> = Pin<Box<dyn Future<Output = Delivery> + Send + 'a>>;
+
+/// Where the rows of statements go. Its text names the receiver, for log lines.
+pub trait Output: fmt::Debug + fmt::Display + Send {
+    /// Hands rows to the receiver. May wait: for the receiver, and after failures before trying anew. May be dropped while
+    /// it waits; then the rows may have been delivered or not. There is at least one row.
+    fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a>;
+
+    /// Says goodbye to a receiver, makes a file durable.
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
 
 /// The part of row ids that all rows of a delivery share.
 #[derive(Clone, Copy, Debug)]
@@ -55,22 +116,6 @@ pub enum Delivery {
     Gone { reason: String },
 }
 
-/// Where the rows of a statement go.
-#[derive(Debug)]
-pub struct Output {
-    kind: Kind,
-    stats: Arc<OutputStats>,
-    /// The reason last logged.
-    trouble: Option<String>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Mqtt(Box<MqttOutput>),
-    File(Box<FileOutput>),
-    Stdout(StdoutOutput),
-}
-
 /// Counts since the process started.
 #[derive(Debug, Default)]
 pub struct OutputStats {
@@ -86,88 +131,9 @@ pub struct OutputStats {
     pub opened: AtomicU64,
 }
 
-impl Output {
-    /// One message a row to a broker. Connects with the first delivery.
-    pub fn mqtt(config: MqttOutputConfig) -> Result<Output, ConfigError> {
-        let stats = Arc::new(OutputStats::default());
-        let kind = Kind::Mqtt(Box::new(MqttOutput::new(config, stats.clone())?));
-        Ok(Output { kind, stats, trouble: None })
-    }
-
-    /// One line a row to a file. Opens it with the first delivery; `clock` times the rotation.
-    pub fn file(config: FileOutputConfig, clock: Clock) -> Output {
-        let stats = Arc::new(OutputStats::default());
-        let kind = Kind::File(Box::new(FileOutput::new(config, clock, stats.clone())));
-        Output { kind, stats, trouble: None }
-    }
-
-    /// One line a row to standard output.
-    pub fn stdout(row_id: Option<SmolStr>) -> Output {
-        Output { kind: Kind::Stdout(StdoutOutput::new(row_id)), stats: Arc::default(), trouble: None }
-    }
-
-    pub fn stats(&self) -> &Arc<OutputStats> {
-        &self.stats
-    }
-
-    /// Hands rows to the receiver. May wait: for the receiver, and after failures before trying anew. May be dropped while
-    /// it waits; then the rows may have been delivered or not.
-    pub async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
-        if rows.batch.is_empty() {
-            return Delivery::Delivered;
-        }
-        let delivery = match &mut self.kind {
-            Kind::Mqtt(output) => output.deliver(rows, ids).await,
-            Kind::File(output) => output.deliver(rows, ids).await,
-            Kind::Stdout(output) => output.deliver(rows, ids).await,
-        };
-        self.account(&delivery, rows.batch.len());
-        delivery
-    }
-
-    /// Says goodbye to a broker, makes a file durable.
-    pub async fn close(self) {
-        match self.kind {
-            Kind::Mqtt(output) => output.close().await,
-            Kind::File(output) => output.close().await,
-            Kind::Stdout(_) => {}
-        }
-    }
-
-    fn account(&mut self, delivery: &Delivery, rows: usize) {
-        let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
-        match delivery {
-            Delivery::Delivered => {
-                add(&self.stats.delivered, rows);
-            }
-            Delivery::Rejected { rows: rejected } => {
-                add(&self.stats.delivered, rows - rejected.len().min(rows));
-                add(&self.stats.rejected, rejected.len());
-            }
-            Delivery::TryAgain { reason } | Delivery::Gone { reason } => {
-                add(&self.stats.failed_attempts, 1);
-                // once for each reason, however long it lasts
-                if self.trouble.as_ref() != Some(reason) {
-                    tracing::warn!(output = %self, "{reason}");
-                    self.trouble = Some(reason.clone());
-                }
-                return;
-            }
-        }
-        if self.trouble.take().is_some() {
-            tracing::info!(output = %self, "delivering again");
-        }
-    }
-}
-
-impl fmt::Display for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Mqtt(output) => output.fmt(f),
-            Kind::File(output) => output.fmt(f),
-            Kind::Stdout(_) => f.write_str("standard output"),
-        }
-    }
+/// Reads `row_id`: the column that carries the row's id.
+fn row_id(section: &mut Section) -> Option<SmolStr> {
+    section.text("row_id").map(|text| SmolStr::new(text.value))
 }
 
 /// Appends row `i` as a JSON object, with the row id as a last column when one is asked for (a column of the row with

@@ -4,19 +4,26 @@
 //! stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it needs still there.
 //! Not here: what any stage does.
 
+mod commits;
 mod consumer;
+mod cycle;
 mod delivery;
+mod due;
 mod feed;
 mod flow;
 pub mod functions;
 mod health;
+mod identity;
 mod intake;
 mod mark;
 mod outputs;
 pub mod prepare;
+mod reading;
+mod references;
 mod report;
+mod scorers;
 mod scoring;
-mod stages;
+mod sources;
 mod state_budget;
 mod statement;
 mod stop;
@@ -36,7 +43,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::job::Job;
 use crate::journal::{Journal, JournalConfig, JournalError};
 use crate::score::{Scorer, State};
-use crate::source::MqttSource;
+use crate::source::Source;
 use crate::telemetry::{self, Report};
 use crate::time::Clock;
 use crate::udf::Versions;
@@ -47,7 +54,6 @@ use outputs::OutputHandle;
 pub use prepare::{PrepareError, Prepared};
 pub use report::Snapshot;
 use report::Watched;
-pub use stages::score_config;
 use stop::Stop;
 
 /// Why a job cannot start or go on.
@@ -85,7 +91,7 @@ pub struct Pipeline {
     stop: Stop,
     health: Arc<Health>,
     watched: Arc<Watched>,
-    sources: Vec<MqttSource>,
+    sources: Vec<Box<dyn Source>>,
     intakes: Vec<JoinHandle<Result<(), JournalError>>>,
     workers: Vec<Worker>,
     outputs: Vec<(OutputHandle, tokio::task::JoinHandle<()>)>,
@@ -123,10 +129,10 @@ impl Pipeline {
         let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
 
         let hurry = CancellationToken::new();
-        let outputs = stages::outputs(job, &journal, &clock, &watched, &hurry)?;
-        let scorers = stages::scorers(job, &journal, &watched)?;
+        let outputs = outputs::start(job, &journal, &clock, &watched, &hurry)?;
+        let scorers = scorers::start(job, &journal, &watched)?;
         let loading = CancellationToken::new();
-        let (references, mut loaders) = stages::references(job, &journal, &clock, &watched, &loading)?;
+        let (references, mut loaders) = references::start(job, &journal, &clock, &watched, &loading)?;
         let ended = loading.clone();
         // a start that fails further on leaves nobody loading
         let loading = loading.drop_guard();
@@ -145,7 +151,7 @@ impl Pipeline {
         let workers = tokio::task::block_in_place(|| build.spawn_all())?;
         let (looks, watching) = functions::start(job, &prepared, &versions, ended);
         loaders.push(watching);
-        let (sources, intakes) = stages::sources(job, &journal, &clock, &watched, &health)?;
+        let (sources, intakes) = sources::start(job, &journal, &clock, &watched, &health)?;
 
         let serving = CancellationToken::new();
         let (metrics, server) = listener.map(|listener| serve(listener, &watched, &serving)).transpose()?.unzip();
@@ -208,7 +214,7 @@ impl Pipeline {
     pub async fn stop(self) -> Result<(), PipelineError> {
         drop(self.loading);
         self.health.state.release();
-        let mut sources: JoinSet<()> = self.sources.into_iter().map(MqttSource::stop).collect();
+        let mut sources: JoinSet<()> = self.sources.into_iter().map(|source| source.stop()).collect();
         while sources.join_next().await.is_some() {}
         self.stop.set();
         self.journal.wake_readers();
@@ -281,7 +287,7 @@ fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
         commit_records: j.commit_records,
         dead_letters_max_bytes: j.dead_letters_max_bytes,
         retention: (!j.retention.is_zero()).then_some(j.retention),
-        recent_records: stages::recent_records(job),
+        recent_records: sources::recent_records(job),
         clock: clock.clone(),
         ..JournalConfig::new(&j.path)
     }

@@ -10,6 +10,7 @@ mod json;
 mod load;
 mod place;
 mod reload;
+mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -21,13 +22,13 @@ use smol_str::SmolStr;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{ReferenceFormat, ReferenceInput};
 use crate::journal::Journal;
 use crate::time::{Clock, Timestamp};
 use crate::value::Value;
 
 pub use load::{LoadError, rows};
 pub use place::{LookError, Looked, Watched};
+pub use settings::{ReferenceAddress, ReferenceFormat, ReferenceInput, ReferencePlace, read};
 
 use place::Place;
 use reload::Reload;

@@ -1,25 +1,27 @@
-//! Scoring functions: rows to an Azure Machine Learning endpoint and back, in batches.
+//! Scoring functions: rows to an endpoint and back, in batches.
 //!
 //! In: chunks of arguments, one a row. Out: one [`Outcome`] a row, in the order of the chunk: a value, or a failure with
 //! its reason. Invariant: whatever the endpoint does, a row ends in exactly one outcome or is still held here, and what
-//! is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's), endpoints
-//! of other kinds.
+//! is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's).
 //!
 //! A thin task ([`task`]) owns the pure [`desk`], which decides what is sent when; [`policy`] says what an answer means,
 //! [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate and the parallelism, [`signature`] and
-//! [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint.
+//! [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint in its [`dialect`].
 
+pub mod azureml;
 pub mod batch;
 pub mod body;
 pub mod breaker;
 mod describe;
 pub mod desk;
+mod dialect;
 mod http;
 pub mod policy;
 pub mod queue;
 pub mod response;
-pub mod retry;
+mod room;
 pub mod signature;
+mod settings;
 mod status;
 mod swagger;
 mod task;
@@ -29,142 +31,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Reason;
 use crate::value::Value;
 
 pub use describe::{Given, describe, misfits};
-pub use http::fetch_swagger;
+pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
+pub use http::fetch_signature;
 pub use policy::Mode;
-pub use signature::{Signature, WrittenSignature};
+pub use room::ROWS_MAX;
+use room::{Held, Room};
+pub use settings::{NanPolicy, ScoreConfig, Timing};
+pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, State, Status};
 
-/// Reads the endpoint's key, again each time it is called.
-pub type KeySource = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
-
-/// What becomes of a result that is NaN or infinite.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NanPolicy {
-    /// NULL, counted.
-    #[default]
-    Null,
-    /// The row fails.
-    DeadLetter,
-}
-
-/// How an endpoint is used.
-#[derive(Clone)]
-pub struct ScoreConfig {
-    /// Name of the function in the job file.
-    pub name: String,
-    /// The scoring address as the endpoint's owner gives it; a query string is kept.
-    pub url: String,
-    /// Where the swagger document is; else beside the scoring address.
-    pub swagger_url: Option<String>,
-    /// Where the key comes from; absent: none is sent.
-    pub key: Option<KeySource>,
-    /// Most rows in a request.
-    pub max_batch_count: usize,
-    /// Most bytes in a request body.
-    pub max_batch_bytes: usize,
-    /// Most requests at once; sending starts at 2.
-    pub parallel_requests: u32,
-    /// How long rows wait for more of them while other requests are out.
-    pub linger: Duration,
-    /// From sending to the end of the answer: the deployment's own limit and a little.
-    pub request_timeout: Duration,
-    pub mode: Mode,
-    pub nan: NanPolicy,
-    /// The only authorities trusted for this endpoint, PEM; absent: those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Values for other properties of the body; they win over the swagger's example.
-    pub constants: Vec<(String, serde_json::Value)>,
-    /// Sent as `azureml-model-deployment`.
-    pub deployment: Option<String>,
-    /// Used instead of the swagger document.
-    pub signature: Option<Signature>,
-    /// The document as last seen, to start by while the endpoint is out of reach.
-    pub cached_swagger: Option<String>,
-    /// Longest text in characters that the endpoint keeps in a text cell.
-    pub text_max: Option<usize>,
-    pub timing: Timing,
-}
-
-/// Waits that jobs do not set; tests make them short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    pub backoff: retry::Backoff,
-    /// Between looks at an endpoint that somebody has to repair.
-    pub slow_probe: Duration,
-    /// To a connection.
-    pub connect_timeout: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
-            backoff: retry::Backoff::default(),
-            slow_probe: Duration::from_secs(60),
-            // past this a link is as good as down; the next try is the backoff's business
-            connect_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-impl ScoreConfig {
-    /// A function with all settings at their defaults.
-    pub fn new(name: impl Into<String>, url: impl Into<String>) -> ScoreConfig {
-        ScoreConfig {
-            name: name.into(),
-            url: url.into(),
-            swagger_url: None,
-            key: None,
-            max_batch_count: 1000,
-            max_batch_bytes: 1_000_000,
-            parallel_requests: 1,
-            linger: Duration::from_millis(20),
-            request_timeout: Duration::from_secs(10),
-            mode: Mode::Edge,
-            nan: NanPolicy::Null,
-            ca_file: None,
-            constants: Vec::new(),
-            deployment: None,
-            signature: None,
-            cached_swagger: None,
-            text_max: None,
-            timing: Timing::default(),
-        }
-    }
-
-    fn rules(&self) -> desk::Rules {
-        desk::Rules {
-            max_rows: self.max_batch_count,
-            max_bytes: self.max_batch_bytes,
-            parallel: self.parallel_requests,
-            linger: self.linger,
-            mode: self.mode,
-            nan: self.nan,
-            backoff: self.timing.backoff,
-            slow_probe: self.timing.slow_probe,
-            text_max: self.text_max,
-        }
-    }
-}
-
-impl fmt::Debug for ScoreConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScoreConfig").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-/// Settings that cannot be used.
+/// What keeps a scorer from starting.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("function `{name}`: `{url}` is not an http or https address with a path: give the scoring address of the endpoint")]
-    Url { name: String, url: String },
+pub enum StartError {
     #[error("function `{name}`: ca_file {}: {why}", .path.display())]
     CaFile { name: String, path: PathBuf, why: String },
     #[error("function `{name}`: the http client does not start: {why}")]
@@ -230,20 +115,13 @@ pub struct Ended {
     pub why: String,
 }
 
-/// Bytes of rows that may be held for an endpoint, answered or not: two full batches for each of a few requests, and no
-/// more than a gateway can spare while the endpoint is away for hours.
-const HELD_BYTES_MAX: usize = 16 << 20;
-/// What a row counts at least: its value, its text, its place in a batch and in its chunk.
-const ROW_BYTES_MIN: usize = 256;
-/// Bytes a permit stands for, so that the count of permits stays within 32 bits.
-const PERMIT_BYTES: usize = 64;
-
 /// A scoring function at work; clones share it. It ends when the last clone and the last ticket are dropped.
 #[derive(Clone)]
 pub struct Scorer {
     name: Arc<str>,
     intake: mpsc::Sender<task::Incoming>,
-    held: Arc<Semaphore>,
+    room: Room,
+    rows_max: usize,
     status: Arc<Status>,
     swagger: watch::Receiver<Option<String>>,
     stop: CancellationToken,
@@ -254,6 +132,9 @@ pub struct Scorer {
 #[derive(Debug)]
 pub struct Ticket {
     answer: oneshot::Receiver<Result<Vec<Outcome>, Ended>>,
+    runtime: tokio::runtime::Handle,
+    /// The chunk's place; the task holds it too while the rows are there.
+    _held: Arc<Held>,
 }
 
 impl Ticket {
@@ -262,9 +143,23 @@ impl Ticket {
         self.answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// As [`Ticket::outcomes`], on a plain thread.
-    pub fn outcomes_blocking(self) -> Result<Vec<Outcome>, Ended> {
-        self.answer.blocking_recv().unwrap_or_else(|_| Err(stopped()))
+    /// Waits for the outcomes, but no longer than this; on a plain thread (never inside a runtime).
+    pub fn wait(&mut self, at_most: Duration) -> Option<Result<Vec<Outcome>, Ended>> {
+        if let Some(answer) = self.poll() {
+            return Some(answer);
+        }
+        let answer = &mut self.answer;
+        let waited = self.runtime.block_on(async { tokio::time::timeout(at_most, answer).await });
+        waited.ok().map(|answer| answer.unwrap_or_else(|_| Err(stopped())))
+    }
+
+    /// The outcomes, if they are there; to be asked no more after that.
+    pub fn poll(&mut self) -> Option<Result<Vec<Outcome>, Ended>> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(stopped())),
+        }
     }
 }
 
@@ -274,7 +169,7 @@ fn stopped() -> Ended {
 
 impl Scorer {
     /// Starts the task of an endpoint on a runtime. Nothing has to be in reach: settings alone can be at fault.
-    pub fn start(config: ScoreConfig, runtime: &tokio::runtime::Handle) -> Result<Scorer, ConfigError> {
+    pub fn start(config: ScoreConfig, runtime: &tokio::runtime::Handle) -> Result<Scorer, StartError> {
         let client = http::Client::new(&config)?;
         let (intake, incoming) = mpsc::channel(task::INTAKE_MAX);
         let (swagger_tx, swagger) = watch::channel(None);
@@ -283,7 +178,8 @@ impl Scorer {
         let scorer = Scorer {
             name: config.name.as_str().into(),
             intake,
-            held: Arc::new(Semaphore::new(HELD_BYTES_MAX / PERMIT_BYTES)),
+            room: Room::new(config.max_batch_count, config.parallel_requests as usize),
+            rows_max: config.max_batch_count,
             status: status.clone(),
             swagger,
             stop: stop.clone(),
@@ -293,25 +189,38 @@ impl Scorer {
         Ok(scorer)
     }
 
-    /// Hands in a chunk. Waits while too many bytes of rows are held already; a chunk larger than all that may be held
-    /// waits until it is alone.
+    /// Most rows in a request.
+    pub fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    /// Hands in a chunk. Waits while too much is under way; a chunk larger than all of that waits until it is alone.
+    ///
+    /// # Errors
+    /// The scorer has ended.
     pub async fn submit(&self, chunk: Chunk) -> Result<Ticket, Ended> {
-        let bytes: usize = chunk.args.iter().map(|value| (24 + 2 * value.heap_bytes()).max(ROW_BYTES_MIN)).sum();
-        let permits = (bytes / PERMIT_BYTES).clamp(1, HELD_BYTES_MAX / PERMIT_BYTES);
-        let wanted = self.held.clone().acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX));
-        let permit = tokio::select! {
-            permit = wanted => permit.map_err(|_| stopped())?,
+        let bytes = chunk.args.iter().map(|value| 24 + 2 * value.heap_bytes()).sum();
+        self.submit_beside(chunk, bytes).await
+    }
+
+    async fn submit_beside(&self, chunk: Chunk, bytes: usize) -> Result<Ticket, Ended> {
+        let held = tokio::select! {
+            held = self.room.hold(chunk.args.len(), bytes) => Arc::new(held.ok_or_else(stopped)?),
             () = self.stop.cancelled() => return Err(stopped()),
         };
         let (reply, answer) = oneshot::channel();
-        let incoming = task::Incoming { chunk, reply, permit };
+        let incoming = task::Incoming { chunk, reply, held: held.clone() };
         self.intake.send(incoming).await.map_err(|_| self.ended())?;
-        Ok(Ticket { answer })
+        Ok(Ticket { answer, runtime: self.runtime.clone(), _held: held })
     }
 
-    /// As [`Scorer::submit`], on a plain thread (never inside a runtime).
-    pub fn submit_blocking(&self, chunk: Chunk) -> Result<Ticket, Ended> {
-        self.runtime.block_on(self.submit(chunk))
+    /// As [`Scorer::submit`], on a plain thread (never inside a runtime). `bytes`: what the rows take with all that is kept
+    /// beside their arguments.
+    ///
+    /// # Errors
+    /// The scorer has ended.
+    pub fn submit_blocking(&self, chunk: Chunk, bytes: usize) -> Result<Ticket, Ended> {
+        self.runtime.block_on(self.submit_beside(chunk, bytes))
     }
 
     /// Name of the function in the job file.
@@ -323,8 +232,8 @@ impl Scorer {
         &self.status
     }
 
-    /// The text of the endpoint's swagger document each time a new one is fetched: to be kept for the next start.
-    pub fn swagger_updates(&self) -> watch::Receiver<Option<String>> {
+    /// The text of the endpoint's description each time a new one is fetched: to be kept for the next start.
+    pub fn description_updates(&self) -> watch::Receiver<Option<String>> {
         self.swagger.clone()
     }
 

@@ -29,6 +29,7 @@ mod host;
 mod imports;
 mod instance;
 pub mod json;
+mod settings;
 mod stats;
 mod swap;
 #[cfg(feature = "compile")]
@@ -52,6 +53,7 @@ pub use component::{Callable, Component, Export, Origin};
 pub use engine::Engine;
 pub use grants::{Grant, Grants, StateLimits, StateRow};
 pub use host::Host;
+pub use settings::{ConfigValue, GrantedConfig, WasmConfig};
 pub use stats::{CallFailure, Stats};
 pub use swap::{SwapStatus, Versions};
 #[cfg(feature = "compile")]

@@ -14,6 +14,8 @@ mod crash;
 mod demo;
 #[path = "it/end_to_end.rs"]
 mod end_to_end;
+#[path = "it/formats.rs"]
+mod formats;
 #[path = "it/guests.rs"]
 mod guests;
 #[path = "it/harness.rs"]
@@ -48,3 +50,5 @@ mod udf;
 mod udf_commands;
 #[path = "it/udf_grants.rs"]
 mod udf_grants;
+#[path = "it/webhook.rs"]
+mod webhook;

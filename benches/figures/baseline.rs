@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use forebay::cli::run::runtime;
-use forebay::source::{BrokerConfig, MqttSource, MqttSourceConfig, RecentRecord};
+use forebay::mqtt::{BrokerConfig, MqttAddress};
+use forebay::source::{Identity, MqttSource, MqttSourceConfig, RecentRecord};
 use forebay::time::Clock;
 
 use crate::end_to_end::{RECEIVE_MAXIMUM, TOPIC};
@@ -27,9 +28,10 @@ pub fn run(role: &str) {
     runtime().unwrap().block_on(async {
         let config = MqttSourceConfig {
             receive_maximum: RECEIVE_MAXIMUM,
-            ..MqttSourceConfig::new(BrokerConfig::new(url, client), vec![TOPIC.to_owned()])
+            ..MqttSourceConfig::new(BrokerConfig::new(MqttAddress::parse(&url).unwrap()), vec![TOPIC.to_owned()])
         };
-        let (source, mut arrivals) = MqttSource::start(config, std::iter::empty::<RecentRecord>(), Clock::Real).unwrap();
+        let identity = Identity { name: client, is_known: false };
+        let (source, mut arrivals) = MqttSource::start(config, identity, std::iter::empty::<RecentRecord>(), true, Clock::Real);
         say("started");
         let mut seen = 0;
         while seen < count {

@@ -206,7 +206,7 @@ struct Source {
 
 impl Source {
     fn new(keys: usize, step: i64) -> Source {
-        let message = Arc::new(MessageMeta { topic: "t".into(), qos: 1, ..MessageMeta::default() });
+        let message = Arc::new(MessageMeta { name: "t".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
         Source { rng: fastrand::Rng::with_seed(5), message, keys, step, now: Timestamp::parse("2026-05-01T10:00:00Z").unwrap(), seq: 0 }
     }
 
@@ -222,7 +222,7 @@ impl Source {
         );
         self.seq += 1;
         self.now = self.now.saturating_add(self.step);
-        RawEvent { arrival: self.now, payload: payload.into(), message: self.message.clone(), packet_id: 1 }
+        RawEvent { arrival: self.now, payload: payload.into(), message: self.message.clone(), mark: 1 }
     }
 }
 

@@ -50,7 +50,7 @@ pub fn seconds(work: impl FnOnce()) -> f64 {
 }
 
 fn raw(payload: impl Into<Bytes>, arrival: Timestamp, message: &Arc<MessageMeta>) -> RawEvent {
-    RawEvent { arrival, payload: payload.into(), message: message.clone(), packet_id: 1 }
+    RawEvent { arrival, payload: payload.into(), message: message.clone(), mark: 1 }
 }
 
 fn start() -> Timestamp {
@@ -60,7 +60,8 @@ fn start() -> Timestamp {
 fn journal(folder: &Path) {
     const COMMITS: usize = 200;
     let mut fleet = Fleet::new(1);
-    let message = Arc::new(MessageMeta { topic: "taxi/taxi-001/rides".into(), qos: 1, ..MessageMeta::default() });
+    let message =
+        Arc::new(MessageMeta { name: "taxi/taxi-001/rides".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
     let events: Vec<RawEvent> = (0..CHUNK).map(|_| raw(fleet.ride(start()).payload, start(), &message)).collect();
     let bytes: usize = events.iter().map(|e| e.payload.len()).sum();
 
@@ -185,7 +186,7 @@ fn queries(folder: &Path) {
 
 fn events(case: &Case) -> Vec<Vec<RawEvent>> {
     let mut rng = fastrand::Rng::with_seed(5);
-    let message = Arc::new(MessageMeta { topic: "t".into(), qos: 1, ..MessageMeta::default() });
+    let message = Arc::new(MessageMeta { name: "t".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
     let event = |i: usize| {
         let (key, value) = (rng.usize(0..case.keys), rng.f64() * 100.0);
         let payload = format!(r#"{{"k":"device-{key:06}","v":{value:.3},"seq":{i},"state":"running","unit":"bar","line":"north-3"}}"#);

@@ -205,7 +205,7 @@ fuzz_target!(|bytes: &[u8]| {
             4 => executor.set_reference("r".into(), Arc::new(vec![Value::Null, Value::array(Vec::new())])),
             kind => {
                 let input = if kind % 3 == 0 { "b" } else { "a" };
-                let event = |payload: Bytes| RawEvent { arrival, payload, message: Arc::<MessageMeta>::default(), packet_id: 0 };
+                let event = |payload: Bytes| RawEvent { arrival, payload, message: Arc::<MessageMeta>::default(), mark: 0 };
                 let n = 1 + choices.below(3);
                 let events: Vec<RawEvent> = (0..n).map(|_| event(Bytes::from(payload(&mut choices, arrival)))).collect();
                 executor.push_events(input, offset, &events);

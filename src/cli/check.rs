@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::job::{AzureMlFunction, FunctionKind, InputKind, Job, ReferenceInput, ReferencePlace};
+use crate::job::{FunctionKind, InputKind, Job};
 use crate::journal::reference_readonly;
-use crate::pipeline::{Prepared, score_config};
+use crate::pipeline::Prepared;
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
-use crate::reference::load_once;
-use crate::score::{Given, Signature, describe, fetch_swagger, misfits};
+use crate::reference::{ReferenceInput, ReferencePlace, load_once};
+use crate::score::{Given, ScoreConfig, Signature, describe, fetch_signature, misfits};
 use crate::value::{SmolStr, Type, Value};
 
 #[derive(Debug, clap::Args)]
@@ -75,9 +75,9 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
         out.push_str(&format!("    from  {}\n", shown(binding.component.path())));
     }
     for function in &job.functions {
-        if let FunctionKind::AzureMl(endpoint) = &function.kind {
+        if let FunctionKind::Endpoint(endpoint) = &function.kind {
             let sent = sent(prepared, &function.name);
-            let signature = signature(&function.name, endpoint, offline).map_or_else(
+            let signature = signature(endpoint, offline).map_or_else(
                 |why| why,
                 |(before, signature)| {
                     misfits.items.extend(sent.iter().flat_map(|sent| complaints(&function.name, &signature, sent)));
@@ -91,11 +91,22 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
     for warning in &prepared.warnings {
         out.push_str(&format!("\n{warning}"));
     }
-    if job.inputs.iter().any(|i| matches!(i.kind, InputKind::Mqtt(_))) {
-        out.push_str("\nnote: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;\n      mosquitto keeps 1,000 for a client unless max_queued_messages is raised\n");
+    for note in notes(job) {
+        out.push_str(&format!("\nnote: {note}\n"));
     }
     misfits.sort();
     (out, misfits)
+}
+
+/// What the kinds of sources want known, each once.
+fn notes(job: &Job) -> Vec<&'static str> {
+    let mut notes: Vec<&str> = Vec::new();
+    for input in &job.inputs {
+        if let InputKind::Stream(stream) = &input.kind {
+            notes.extend(stream.source.note().filter(|note| !notes.contains(note)));
+        }
+    }
+    notes
 }
 
 /// A form in which rows go to an endpoint, as far as it is known.
@@ -161,21 +172,20 @@ fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
 }
 
 /// The endpoint's signature and what to say before it; or why it is not known now.
-fn signature(name: &str, endpoint: &AzureMlFunction, offline: bool) -> Result<(String, Signature), String> {
-    let config = score_config(name, endpoint).map_err(|error| format!("its signature is wrong: {error}\n"))?;
-    if let Some(signature) = config.signature {
-        return Ok((String::new(), signature));
+fn signature(endpoint: &ScoreConfig, offline: bool) -> Result<(String, Signature), String> {
+    if let Some(signature) = &endpoint.signature {
+        return Ok((String::new(), signature.clone()));
     }
     if offline {
         return Err("its signature was not asked for (--offline)\n".to_owned());
     }
     let fetched = super::run::runtime().map_err(|e| e.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, fetch_swagger(&config)).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
+            tokio::time::timeout(PATIENCE, fetch_signature(endpoint)).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
         })
     });
     match fetched {
-        Ok(Some((_, signature))) => Ok((String::new(), signature)),
+        Ok(Some(signature)) => Ok((String::new(), signature)),
         Ok(None) => {
             let before = "it publishes no description, so nothing is checked or converted before sending\n";
             Ok((before.to_owned(), Signature::untyped()))

@@ -1,6 +1,6 @@
 //! One payload to its events.
 //!
-//! In: an MQTT payload, which is a JSON object, an array of objects, or one object per line. Out: events as slices of the
+//! In: a payload, which is a JSON object, an array of objects, or objects one after another, on a line each or not. Out: events as slices of the
 //! payload, and the parts that are no events, each with the reason. Invariant: every byte of a payload that is not blank
 //! or punctuation between events lies in exactly one event or one bad part. Not here: fields (`Decoder`), metadata.
 
@@ -15,6 +15,15 @@ pub struct Split {
     /// Exactly one JSON object each, without blanks around it.
     pub events: Vec<Bytes>,
     pub bad: Vec<BadPayload>,
+    /// Payloads with nothing in them.
+    pub empty: u64,
+}
+
+impl Split {
+    /// A payload that is bad as a whole.
+    pub(super) fn bad(bad: BadPayload) -> Split {
+        Split { bad: vec![bad], ..Split::default() }
+    }
 }
 
 /// A part of a payload (or all of it) that is no event.
@@ -65,6 +74,7 @@ impl<'a> Splitter<'a> {
         }
         match self.object(from, to) {
             Ok(()) => {}
+            Err(_) if self.sequence(from, to) => {}
             Err(_) if self.looks_like_lines(from, to) => self.lines(from, to),
             Err(error) => self.bad(from, to, error),
         }
@@ -124,6 +134,43 @@ impl<'a> Splitter<'a> {
         }
     }
 
+    /// Values one after another with nothing but blanks between them, the first an object; `false`, and nothing taken, when
+    /// the text is not that to its end.
+    fn sequence(&mut self, from: usize, to: usize) -> bool {
+        let text = self.payload.get(from..to).unwrap_or_default();
+        let mut jiter = Jiter::new(text);
+        let mut found = Vec::new();
+        let mut at = from;
+        while at < to {
+            let Ok(peek) = jiter.peek() else { return false };
+            if found.is_empty() && !matches!(peek, Peek::Object) {
+                return false;
+            }
+            let start = from + jiter.current_index();
+            let Ok(fault) = check(&mut jiter, peek, 0) else { return false };
+            let end = from + jiter.current_index();
+            let wrong = match (peek, fault) {
+                (Peek::Object, fault) => fault.map(|fault| fault.to_string()),
+                _ => Some("an event must be a JSON object".to_owned()),
+            };
+            found.push((start, end, wrong));
+            at = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
+        }
+        if found.len() < 2 {
+            return false;
+        }
+        for (start, end, wrong) in found {
+            if self.is_over() {
+                break;
+            }
+            match wrong {
+                None => self.split.events.push(self.payload.slice(start..end)),
+                Some(error) => self.bad(start, end, error),
+            }
+        }
+        true
+    }
+
     /// Whether a text that is no single object is meant as one object per line: its first or its last line is an object
     /// by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
     fn looks_like_lines(&self, from: usize, to: usize) -> bool {
@@ -142,8 +189,9 @@ impl<'a> Splitter<'a> {
             if self.is_over() {
                 return;
             }
-            if let Err(error) = self.object(start, end) {
-                self.bad(start, end, error);
+            match self.object(start, end) {
+                Err(error) if !self.sequence(start, end) => self.bad(start, end, error),
+                _ => {}
             }
         }
     }
@@ -212,6 +260,20 @@ mod tests {
         let (events, bad) = parts("{\"a\":1}\nnoise\n{\"a\":2}");
         assert_eq!(events.len(), 2);
         assert_eq!(bad[0].0, 8);
+    }
+
+    #[test]
+    fn several_objects_may_follow_one_another() {
+        assert_eq!(parts("{\"a\":1}{\"a\":2} {\"a\":3}").0, ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
+        assert_eq!(parts("{\n\"a\":1\n}\n{\n\"a\":2\n}\n").0.len(), 2, "also indented ones");
+        assert_eq!(parts("{\"a\":1}{\"a\":2}\nnoise\n{\"a\":3}").0.len(), 3, "also on one of several lines");
+        let (events, bad) = parts("{\"a\":1} 7 {\"a\":99999999999999999999}");
+        assert_eq!(events.len(), 1);
+        assert_eq!(bad, [(8, "an event must be a JSON object".to_owned()), (10, "a whole number does not fit 64 bits".to_owned())]);
+        for payload in ["{\"a\":1}{\"a\":", "7 {\"a\":1}", "{\"a\":1},{\"a\":2}"] {
+            let (events, bad) = parts(payload);
+            assert_eq!((events.len(), bad.len()), (0, 1), "{payload}");
+        }
     }
 
     #[test]

@@ -287,6 +287,11 @@ impl Executor {
         self.weight().waiting
     }
 
+    /// No row that comes out from now on will be earlier than this; `None` before anything is known.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        (self.watermark > i64::MIN).then(|| Timestamp::saturating_from_ticks(self.watermark))
+    }
+
     /// Whether a commit is due at once: rows came out, a row failed, or the executor stopped.
     pub fn has_output(&self) -> bool {
         !self.output.is_empty() || !self.env.failures.is_empty() || self.env.stopped.is_some()
@@ -306,7 +311,7 @@ impl Executor {
             counts: std::mem::take(&mut self.env.counts),
             waiting: self.waiting(),
             state,
-            watermark: (self.watermark > i64::MIN).then(|| Timestamp::saturating_from_ticks(self.watermark)),
+            watermark: self.watermark(),
             stopped,
         }
     }

@@ -135,29 +135,32 @@ fn as_time(value: &Value) -> Option<Timestamp> {
 
 fn describe(what: &Metadata, event: &RawEvent, offset: i64) -> Value {
     let message: &MessageMeta = &event.message;
+    // what MQTT has by default is not written beside a message
+    let qos = || Value::BigInt(message.fact("qos").and_then(|qos| qos.parse().ok()).unwrap_or(0));
+    let retain = || Value::Bit(message.fact("retain") == Some("true"));
     match what {
         Metadata::Arrival => Value::DateTime(event.arrival),
         Metadata::EventId => Value::text(event_id(event, offset)),
         Metadata::Mqtt => {
             let fields = vec![
-                (SmolStr::new_static("topic"), Value::Text(message.topic.clone())),
-                (SmolStr::new_static("qos"), Value::BigInt(i64::from(message.qos))),
-                (SmolStr::new_static("retain"), Value::Bit(message.retain)),
+                (SmolStr::new_static("topic"), Value::Text(message.name.clone())),
+                (SmolStr::new_static("qos"), qos()),
+                (SmolStr::new_static("retain"), retain()),
             ];
             Value::record(Record::from_unique(fields))
         }
-        Metadata::Topic => Value::Text(message.topic.clone()),
-        Metadata::Qos => Value::BigInt(i64::from(message.qos)),
-        Metadata::Retain => Value::Bit(message.retain),
+        Metadata::Topic => Value::Text(message.name.clone()),
+        Metadata::Qos => qos(),
+        Metadata::Retain => retain(),
         Metadata::UserProperties => {
-            let mut record = Record::with_capacity(message.user_properties.len());
-            for (name, value) in &message.user_properties {
+            let mut record = Record::with_capacity(message.properties.len());
+            for (name, value) in &message.properties {
                 record.insert(name.clone(), Value::Text(value.clone()));
             }
             Value::record(record)
         }
         Metadata::UserProperty(name) => {
-            let found = message.user_properties.iter().rev().find(|(n, _)| n == name);
+            let found = message.properties.iter().rev().find(|(n, _)| n == name);
             found.map_or(Value::Null, |(_, value)| Value::Text(value.clone()))
         }
     }

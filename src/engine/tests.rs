@@ -125,7 +125,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn event(arrival: i64, payload: &str) -> RawEvent {
-    RawEvent { arrival: at(arrival), payload: Bytes::copy_from_slice(payload.as_bytes()), message: Arc::default(), packet_id: 0 }
+    RawEvent { arrival: at(arrival), payload: Bytes::copy_from_slice(payload.as_bytes()), message: Arc::default(), mark: 0 }
 }
 
 fn lines(rows: &Rows) -> Vec<String> {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::{Problems, Section};
+use crate::journal::OnFull;
+use crate::settings::{Problems, Section};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -28,19 +29,10 @@ pub struct Journal {
     pub commit_records: usize,
 }
 
-/// What gives way when the budget is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnFull {
-    /// Intake stops and acknowledgements are withheld.
-    Block,
-    /// The consumer that is furthest behind skips the oldest segments, counted.
-    DropOldest,
-}
-
 /// `section`: `None` when the file has none, or a bad one.
 pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> Journal {
     let mut journal = Journal {
-        path: problems.folder.join(format!("{job}.db")),
+        path: problems.folder().join(format!("{job}.db")),
         max_bytes: GIB,
         on_full: OnFull::Block,
         retention: Duration::ZERO,

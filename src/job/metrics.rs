@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::reader::Section;
+use crate::settings::Section;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {

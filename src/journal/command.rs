@@ -91,6 +91,25 @@ impl Commit {
     pub fn at(consumer: ConsumerId, position: i64) -> Commit {
         Commit { consumer, position, state: Vec::new(), emit: None, dead_letters: Vec::new(), ledger: Vec::new() }
     }
+
+    /// Makes one of two commits of a consumer that follow each other. The later one emits nothing yet.
+    pub fn then(&mut self, later: Commit) {
+        self.position = later.position;
+        self.state.extend(later.state);
+        self.dead_letters.extend(later.dead_letters);
+        self.ledger.extend(later.ledger);
+    }
+
+    /// About how many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        let rows = self.emit.as_ref().map_or(0, |(_, rows)| rows.batch.bytes());
+        let state: usize = self.state.iter().map(|s| 64 + s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum();
+        rows + state + letters_bytes(&self.dead_letters)
+    }
+}
+
+fn letters_bytes(letters: &[DeadLetter]) -> usize {
+    letters.iter().map(|letter| letter.bytes() as usize).sum()
 }
 
 /// Where a consumer begins that the journal has not seen before.
@@ -182,16 +201,14 @@ impl Command {
     pub fn size(&self) -> (usize, usize) {
         /// What a command costs beside its records.
         const COMMAND_BYTES: usize = 256;
-        let letters = |letters: &[DeadLetter]| letters.iter().map(|l| l.bytes() as usize).sum::<usize>();
         match self {
             Command::Append(a) => {
                 let events: usize = a.events.iter().map(|e| e.payload.len() + size_of::<RawEvent>()).sum();
-                (a.events.len(), COMMAND_BYTES + events + letters(&a.undecodable))
+                (a.events.len(), COMMAND_BYTES + events + letters_bytes(&a.undecodable))
             }
             Command::Commit(c, _) => {
-                let (rows, row_bytes) = c.emit.as_ref().map_or((0, 0), |(_, rows)| (rows.batch.len(), rows.batch.bytes()));
-                let state: usize = c.state.iter().map(|s| 64 + s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum();
-                (rows, COMMAND_BYTES + row_bytes + state + letters(&c.dead_letters))
+                let rows = c.emit.as_ref().map_or(0, |(_, rows)| rows.batch.len());
+                (rows, COMMAND_BYTES + c.bytes())
             }
             Command::Control(_) => (0, COMMAND_BYTES),
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::error::JournalError;
+use crate::time::Clock;
 
 /// Commands of one lane: enough for the smallest batches of one commit interval.
 const LANE_COMMANDS_MAX: usize = 1024;
@@ -199,7 +200,7 @@ impl Queue {
     pub fn take(&self, rule: Rule, last_commit: Option<Instant>, idle_until: Instant) -> Taken {
         let mut state = self.lock();
         loop {
-            let now = Instant::now();
+            let now = Clock::Real.monotonic();
             let runnable = state.runnable();
             let wait_until = match runnable {
                 None if state.closing => return Taken::Closing,
@@ -258,9 +259,9 @@ impl Queue {
 
     /// Waits, but not past the beginning of a close.
     pub fn pause(&self, duration: Duration) {
-        let Some(until) = Instant::now().checked_add(duration) else { return };
+        let Some(until) = Clock::Real.monotonic().checked_add(duration) else { return };
         let mut state = self.lock();
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|_| !state.closing) {
+        while let Some(left) = until.checked_duration_since(Clock::Real.monotonic()).filter(|_| !state.closing) {
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

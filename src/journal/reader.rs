@@ -5,10 +5,11 @@
 //! that are trimmed, set aside as damaged, or of inputs not asked for; [`Reader::position`] is what to commit. Not here:
 //! who remembers the position (the consumer's commits do).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -18,9 +19,10 @@ use super::error::JournalError;
 use super::quarantine;
 use super::queue::Lane;
 use super::schema;
-use super::segment::{self, Damage, EventRef, EventSlice, Head, RowSlice, Segment};
+use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Segment};
 use super::stream::Found;
 use super::writer::Shared;
+use crate::time::Clock;
 
 /// What there was to read.
 #[derive(Clone, Debug)]
@@ -35,6 +37,12 @@ pub enum Read {
     Closed,
 }
 
+/// Segments read from the file at once, and their bytes: those of a quiet stream hold one record each.
+const AHEAD_SEGMENTS: usize = 512;
+const AHEAD_BYTES: usize = 1 << 20;
+/// How long a read passes segments of other inputs before it lets its caller look up.
+const PASSING: Duration = Duration::from_millis(20);
+
 /// Reads one stream; made by [`super::Journal::reader`]. Belongs to one thread.
 pub struct Reader {
     shared: Arc<Shared>,
@@ -43,7 +51,10 @@ pub struct Reader {
     position: i64,
     /// `None`: all inputs.
     inputs: Option<Vec<u16>>,
+    opener: Opener,
     current: Option<Segment>,
+    /// Segments of the file that come next.
+    ahead: VecDeque<OnDisk>,
     /// Open only while behind the memory tail.
     db: Option<Connection>,
 }
@@ -67,9 +78,30 @@ enum OnDisk {
     },
 }
 
+impl OnDisk {
+    /// Where it ends, as far as is known.
+    fn end(&self) -> Option<i64> {
+        match self {
+            OnDisk::Segment(segment) => Some(segment.end()),
+            OnDisk::Other { end } => Some(*end),
+            OnDisk::Damaged { .. } => None,
+        }
+    }
+}
+
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, path: PathBuf, stream: StreamId, position: i64) -> Reader {
-        Reader { shared, path, stream: stream.0, position, inputs: None, current: None, db: None }
+        Reader {
+            shared,
+            path,
+            stream: stream.0,
+            position,
+            inputs: None,
+            opener: Opener::default(),
+            current: None,
+            ahead: VecDeque::new(),
+            db: None,
+        }
     }
 
     /// Skips the segments of all other inputs; the position moves past them.
@@ -85,6 +117,7 @@ impl Reader {
 
     /// Up to `max_records` (at least one) records; waits for them until `deadline`.
     pub fn next(&mut self, max_records: usize, deadline: Instant) -> Result<Read, JournalError> {
+        let passing = Clock::Real.monotonic() + PASSING;
         loop {
             if let Some(read) = self.serve(max_records) {
                 return Ok(read);
@@ -93,7 +126,7 @@ impl Reader {
             match self.shared.streams.find(self.stream, self.position, deadline) {
                 Found::Segment(segment) => {
                     // caught up: the connection is of no use any more
-                    self.db = None;
+                    (self.db, self.ahead) = (None, VecDeque::new());
                     self.take(segment);
                 }
                 Found::OnDisk { end } => self.load(end)?,
@@ -102,10 +135,15 @@ impl Reader {
                 Found::Closed => return Ok(Read::Closed),
             }
             // a long stretch of other inputs' segments must not make the caller miss its deadline
-            if self.current.is_none() && self.position > before && Instant::now() >= deadline {
+            if self.current.is_none() && self.position > before && Clock::Real.monotonic() >= deadline.max(passing) {
                 return Ok(Read::Idle);
             }
         }
+    }
+
+    /// As [`Reader::next`], but waits for nothing.
+    pub fn next_now(&mut self, max_records: usize) -> Result<Read, JournalError> {
+        self.next(max_records, Clock::Real.monotonic())
     }
 
     fn wants(&self, input: u16) -> bool {
@@ -143,9 +181,16 @@ impl Reader {
         Some(read)
     }
 
-    /// Reads the segment at the position from the file; `end` is that of the stream.
+    /// Takes the segment at the position from the file; `end` is that of the stream.
     fn load(&mut self, end: i64) -> Result<(), JournalError> {
-        match self.find_on_disk()? {
+        // what was moved past meanwhile: a consumer on `drop-oldest`
+        while self.ahead.front().is_some_and(|next| next.end().is_some_and(|end| end <= self.position)) {
+            self.ahead.pop_front();
+        }
+        if self.ahead.is_empty() {
+            self.ahead = self.read_ahead(end)?;
+        }
+        match self.ahead.pop_front() {
             Some(OnDisk::Segment(segment)) => self.take(segment),
             Some(OnDisk::Other { end }) => self.position = end,
             Some(OnDisk::Damaged { first, damage }) => self.pass_damaged(first, damage, end)?,
@@ -163,22 +208,39 @@ impl Reader {
         Ok(self.db.insert(db))
     }
 
-    /// The segment that holds the position, or else the next one.
-    fn find_on_disk(&mut self) -> Result<Option<OnDisk>, JournalError> {
-        const COLUMNS: &str = "stream, first, input, count, arrival, codec, raw_bytes, checksum, data";
+    /// The segment that holds the position, or else the next one, and those behind it below `end`.
+    fn read_ahead(&mut self, end: i64) -> Result<VecDeque<OnDisk>, JournalError> {
+        const SQL: &str = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment
+             WHERE stream = ?1 AND first < ?3
+             AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2) ORDER BY first";
         let (stream, position, wanted) = (self.stream, self.position, self.inputs.clone());
         let wants = |input: u16| wanted.as_ref().is_none_or(|wanted| wanted.contains(&input));
+        let mut opener = std::mem::take(&mut self.opener);
         let db = self.connection()?;
-        let find = |condition: &str| -> rusqlite::Result<Option<OnDisk>> {
-            let sql = format!("SELECT {COLUMNS} FROM segment WHERE stream = ?1 AND {condition} LIMIT 1");
-            db.prepare_cached(&sql)?.query_row(params![stream, position], |row| read_segment(row, &wants)).optional()
+        let mut read = || -> rusqlite::Result<VecDeque<OnDisk>> {
+            let mut found = VecDeque::new();
+            let mut bytes = 0;
+            let mut statement = db.prepare_cached(SQL)?;
+            let mut rows = statement.query(params![stream, position, end])?;
+            while found.len() < AHEAD_SEGMENTS
+                && bytes < AHEAD_BYTES
+                && let Some(row) = rows.next()?
+            {
+                let (first, count): (i64, i64) = (row.get(1)?, row.get(3).unwrap_or(1));
+                if first.saturating_add(count) <= position {
+                    continue;
+                }
+                let segment = read_segment(&mut opener, row, &wants)?;
+                if let OnDisk::Segment(segment) = &segment {
+                    bytes += segment.bytes();
+                }
+                found.push_back(segment);
+            }
+            Ok(found)
         };
-        let holding =
-            find("first <= ?2 AND first + count > ?2 AND first = (SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2)");
-        match holding.map_err(JournalError::read)? {
-            Some(found) => Ok(Some(found)),
-            None => find("first > ?2 ORDER BY first").map_err(JournalError::read),
-        }
+        let found = read().map_err(JournalError::read);
+        self.opener = opener;
+        found
     }
 
     /// Goes on behind a damaged segment and has the writer set it aside.
@@ -195,7 +257,7 @@ impl Reader {
     }
 }
 
-fn read_segment(row: &Row<'_>, wants: &dyn Fn(u16) -> bool) -> rusqlite::Result<OnDisk> {
+fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool) -> rusqlite::Result<OnDisk> {
     let head = match read_head(row) {
         Ok(head) => head,
         Err(rusqlite::Error::IntegralValueOutOfRange(..) | rusqlite::Error::InvalidColumnType(..)) => {
@@ -206,7 +268,7 @@ fn read_segment(row: &Row<'_>, wants: &dyn Fn(u16) -> bool) -> rusqlite::Result<
     if head.stream == super::books::INPUTS && !wants(head.input) {
         return Ok(OnDisk::Other { end: head.first + i64::from(head.count) });
     }
-    Ok(match segment::open(&head, row.get(7)?, row.get(8)?) {
+    Ok(match opener.open(&head, row.get(7)?, row.get(8)?) {
         Ok(segment) => OnDisk::Segment(segment),
         Err(damage) => OnDisk::Damaged { first: head.first, damage },
     })
@@ -230,8 +292,9 @@ pub(super) fn read_events(path: &Path, firsts: &[i64], mut each: impl FnMut(Even
     let db = schema::open_reader(path)?;
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = 0 AND first = ?1";
     let mut find = db.prepare(sql).map_err(JournalError::read)?;
+    let mut opener = Opener::default();
     for first in firsts {
-        let found = find.query_row([first], |row| read_segment(row, &|_| true)).optional().map_err(JournalError::read)?;
+        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|_| true)).optional().map_err(JournalError::read)?;
         let Some(OnDisk::Segment(Segment::Events(events))) = found else { continue };
         let slice = EventSlice::new(events.clone(), 0..events.len());
         for (i, event) in slice.iter().enumerate() {

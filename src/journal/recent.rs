@@ -13,6 +13,9 @@ use super::books::INPUTS;
 /// Segments looked at on start; reading their heads takes well under a second.
 const LOOK_BACK_SEGMENTS: i64 = 50_000;
 
+/// Segments given up at a time when the journal is full: a few free enough pages to go on.
+const GIVE_UP_SEGMENTS: usize = 16;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub first: i64,
@@ -79,7 +82,7 @@ impl Recent {
     pub fn give_up(&mut self, mark: i64) -> bool {
         let before = self.left.len();
         for window in self.inputs.values_mut() {
-            for _ in 0..super::trim::TRIM_STEP {
+            for _ in 0..GIVE_UP_SEGMENTS {
                 let Some(oldest) = window.segments.pop_front_if(|oldest| oldest.first < mark) else { break };
                 window.records -= oldest.records;
                 self.left.push(oldest.first);

@@ -26,8 +26,8 @@ pub(super) const SEGMENT_RAW_BYTES: usize = 1 << 20;
 pub(super) const RAW_BYTES_MAX: usize = 272 << 20;
 /// One event; the rest of the segment is for what its message carried.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 256 << 20;
-/// Shorter segments are stored as they are: compression has a fixed cost of its own.
-const COMPRESS_FROM_BYTES: usize = 128;
+/// Shorter segments are stored as they are: a page is written whole, and a reader pays 3 µs for the tables of each.
+const COMPRESS_FROM_BYTES: usize = 512;
 
 const EVENTS: u8 = 1;
 const ROWS: u8 = 2;
@@ -157,33 +157,52 @@ impl Segment {
     }
 }
 
-/// Checks, decompresses and decodes what the file holds.
-pub(super) fn open(head: &Head, stored_checksum: u32, data: Vec<u8>) -> Result<Segment, Damage> {
-    if checksum(head, &data) != stored_checksum {
-        return Err(Damage::Checksum);
-    }
-    let raw_bytes = head.raw_bytes as usize;
-    let raw = if head.codec & ZSTD == 0 {
-        data
-    } else {
-        if raw_bytes > RAW_BYTES_MAX {
+/// Checks, decompresses and decodes segments. A context for decompression is 150 KB, and making one takes longer than
+/// opening a segment of one record: whoever opens many keeps this.
+#[derive(Default)]
+pub(super) struct Opener(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Opener {
+    pub fn open(&mut self, head: &Head, stored_checksum: u32, data: Vec<u8>) -> Result<Segment, Damage> {
+        if checksum(head, &data) != stored_checksum {
+            return Err(Damage::Checksum);
+        }
+        let raw_bytes = head.raw_bytes as usize;
+        let raw = if head.codec & ZSTD == 0 {
+            data
+        } else {
+            if raw_bytes > RAW_BYTES_MAX {
+                return Err(Damage::Compression);
+            }
+            self.decompress(&data, raw_bytes)?
+        };
+        if raw.len() != raw_bytes {
             return Err(Damage::Compression);
         }
-        zstd::bulk::decompress(&data, raw_bytes).map_err(|_| Damage::Compression)?
-    };
-    if raw.len() != raw_bytes {
-        return Err(Damage::Compression);
+        let segment = match head.codec & !ZSTD {
+            EVENTS => Segment::Events(Arc::new(EventSegment::decode(head.first, head.input, Bytes::from(raw))?)),
+            ROWS => Segment::Rows(Arc::new(RowSegment::decode(head.first, &raw)?)),
+            other => return Err(Damage::Codec(other)),
+        };
+        let found = u32::try_from(segment.end() - segment.first()).unwrap_or(u32::MAX);
+        if found != head.count {
+            return Err(Damage::Count { expected: head.count, found });
+        }
+        Ok(segment)
     }
-    let segment = match head.codec & !ZSTD {
-        EVENTS => Segment::Events(Arc::new(EventSegment::decode(head.first, head.input, Bytes::from(raw))?)),
-        ROWS => Segment::Rows(Arc::new(RowSegment::decode(head.first, &raw)?)),
-        other => return Err(Damage::Codec(other)),
-    };
-    let found = u32::try_from(segment.end() - segment.first()).unwrap_or(u32::MAX);
-    if found != head.count {
-        return Err(Damage::Count { expected: head.count, found });
+
+    fn decompress(&mut self, data: &[u8], raw_bytes: usize) -> Result<Vec<u8>, Damage> {
+        let context = match self.0.take() {
+            Some(context) => context,
+            None => zstd::bulk::Decompressor::new().map_err(|_| Damage::Compression)?,
+        };
+        self.0.insert(context).decompress(data, raw_bytes).map_err(|_| Damage::Compression)
     }
-    Ok(segment)
+}
+
+/// Opens one segment.
+pub(super) fn open(head: &Head, stored_checksum: u32, data: Vec<u8>) -> Result<Segment, Damage> {
+    Opener::default().open(head, stored_checksum, data)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::ledger::Ledger;
 use super::segment::Segment;
+use crate::time::Clock;
 
 #[derive(Debug, Default)]
 struct Tail {
@@ -121,7 +122,7 @@ impl Streams {
                 };
             }
             let ready = tail.ready.clone();
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Clock::Real.monotonic());
             if left.is_zero() || state.wakes != wakes {
                 return Found::Idle;
             }

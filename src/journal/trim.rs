@@ -12,8 +12,10 @@ use super::recent::Recent;
 use super::transaction::Transaction;
 use crate::time::Timestamp;
 
-/// Segments deleted in one transaction: freeing one touches each of its pages.
-pub(super) const TRIM_STEP: usize = 16;
+/// Segments of a stream deleted in one transaction, and their bytes: freeing one touches each of its pages. Those of a
+/// quiet stream hold one record each, and as many of them go as one page holds a hundred times.
+const TRIM_SEGMENTS: usize = 2048;
+const TRIM_BYTES: u64 = 4 << 20;
 
 /// What trimming has to respect beside the consumers.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +24,7 @@ pub(super) struct Retention {
     pub keep_from: Option<Timestamp>,
 }
 
-/// Deletes up to [`TRIM_STEP`] segments of each stream; whether there may be more.
+/// Deletes up to [`TRIM_SEGMENTS`] segments of each stream; whether there may be more.
 pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<bool> {
     if !tx.books.consumers_known {
         return Ok(false);
@@ -47,7 +49,7 @@ fn trim_stream(tx: &mut Transaction<'_>, stream: u32, recent: &mut Recent, reten
     let needed = tx.books.needed_from(stream);
     let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(false) };
     let mut mark = book.first;
-    let candidates = below(tx, stream, mark, needed)?;
+    let (candidates, is_all) = below(tx, stream, mark, needed)?;
     let mut stopped = false;
     for segment in &candidates {
         if retention.keep_from.is_some_and(|keep| segment.arrival >= keep.ticks()) {
@@ -60,7 +62,7 @@ fn trim_stream(tx: &mut Transaction<'_>, stream: u32, recent: &mut Recent, reten
         }
         mark = segment.end;
     }
-    let more = !stopped && candidates.len() == TRIM_STEP;
+    let more = !stopped && !is_all;
     if let Some(book) = tx.books.streams.get_mut(&stream) {
         book.first = mark;
         if !more && !stopped {
@@ -70,15 +72,22 @@ fn trim_stream(tx: &mut Transaction<'_>, stream: u32, recent: &mut Recent, reten
     Ok(more)
 }
 
-fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite::Result<Vec<Candidate>> {
+/// The oldest segments below `needed`, as many as one step deletes; whether they are all.
+fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite::Result<(Vec<Candidate>, bool)> {
     let mut find = tx.db.prepare_cached(
-        "SELECT id, first, first + count, input, arrival FROM segment
-         WHERE stream = ?1 AND first >= ?2 AND first + count <= ?3 ORDER BY first LIMIT ?4",
+        "SELECT id, first, first + count, input, arrival, raw_bytes FROM segment
+         WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 ORDER BY first",
     )?;
-    let rows = find.query_map(params![stream, mark, needed, TRIM_STEP as i64], |row| {
-        Ok(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)?, arrival: row.get(4)? })
-    })?;
-    rows.collect()
+    let mut rows = find.query(params![stream, mark, needed])?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
+            return Ok((found, false));
+        }
+        found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)?, arrival: row.get(4)? });
+        bytes += row.get::<_, u32>(5).map_or(0, u64::from);
+    }
+    Ok((found, true))
 }
 
 /// Deletes segments that had been kept for redeliveries and have left their window.
@@ -123,7 +132,7 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
 pub(super) fn drop_stale(db: &Connection, books: &Books, recent: &Recent) -> rusqlite::Result<()> {
     let mark = books.streams.get(&INPUTS).map_or(0, |s| s.first);
     let stale: Vec<i64> = {
-        let mut find = db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first + count <= ?2")?;
+        let mut find = db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
         let rows = find.query_map(params![INPUTS, mark], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u16>(1)?)))?;
         rows.filter(|row| row.as_ref().map_or(true, |(first, input)| !recent.holds(*input, *first)))
             .map(|row| row.map(|(first, _)| first))

@@ -25,6 +25,7 @@ use super::segment::{EventBuilder, Sealer, Segment};
 use super::stream::{Ends, Streams};
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
+use crate::time::Clock;
 
 /// How often a quiet journal looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,7 +93,7 @@ impl Writer {
             sealer: Sealer::new(),
             builder: EventBuilder::default(),
             last_commit: None,
-            last_maintenance: Instant::now(),
+            last_maintenance: Clock::Real.monotonic(),
             trim_more: false,
             seek_room: false,
         };
@@ -121,14 +122,14 @@ impl Writer {
 
     fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
         loop {
-            let now = Instant::now();
+            let now = Clock::Real.monotonic();
             let idle_until = if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
             match self.shared.queue.take(rule, self.last_commit, idle_until) {
                 Taken::Work(entries) => self.work(entries)?,
                 Taken::Idle => self.maintain()?,
                 Taken::Closing => break,
             }
-            if self.last_maintenance.elapsed() >= MAINTENANCE_INTERVAL {
+            if Clock::Real.monotonic().duration_since(self.last_maintenance) >= MAINTENANCE_INTERVAL {
                 self.maintain()?;
             }
         }
@@ -190,7 +191,7 @@ impl Writer {
         sql.commit()?;
         self.books = books;
         self.trim_more = more;
-        self.last_commit = Some(Instant::now());
+        self.last_commit = Some(Clock::Real.monotonic());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(segments);
         // it is durable: no error may say otherwise from here on
@@ -277,7 +278,7 @@ impl Writer {
 
     /// Trims, makes room when the budget is used up, and gives free pages back.
     fn maintain(&mut self) -> Result<(), Failed> {
-        self.last_maintenance = Instant::now();
+        self.last_maintenance = Clock::Real.monotonic();
         self.seek_room = false;
         let result = self.try_maintain();
         match result {
@@ -388,7 +389,7 @@ mod tests {
             x as u8
         };
         let payload: Vec<u8> = (0..40_000).map(|_| next()).collect();
-        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), packet_id: 0 };
+        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
         let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
         let append = Append { input, events: vec![event], received: 1, undecodable: vec![], dropped: vec![], ledger: vec![], on_durable };
         (append, answers)
@@ -421,7 +422,7 @@ mod tests {
         assert!(journal.is_full(), "200 pages hold less than 6 MB");
         let stored = journal.ends(StreamId::INPUTS).1;
         assert!(stored < waiting.len() as i64);
-        let begin = Instant::now();
+        let begin = Clock::Real.monotonic();
         for (i, answer) in waiting.iter().enumerate() {
             let range = loop {
                 if let Ok(answer) = answer.try_recv() {

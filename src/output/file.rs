@@ -3,70 +3,35 @@
 //! In: batches of rows. Out: [`Delivery`]. Invariant: the file always ends with a whole line, except after a crash, and
 //! then the half line is cut off before anything is appended. Not here: compression, remote file systems' own semantics.
 
+mod settings;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 
 use smol_str::SmolStr;
 
-use super::{Delivery, OutputStats, RowIds, lines};
+use super::{Delivering, Delivery, Output, OutputStats, RowIds, lines};
 use crate::batch::Rows;
 use crate::time::{Clock, TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Timestamp};
+
+pub(super) use settings::read;
+pub use settings::{FileOutputConfig, Fsync};
 
 /// How far back the start of a half-written line is looked for: rows are far smaller.
 const TAIL_BYTES_MAX: u64 = 64 << 20;
 /// Highest number among rotated files of one second: what three digits hold.
 const SAME_SECOND_MAX: u32 = 999;
 
-/// When written lines are made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before each batch counts as delivered.
-    Always,
-    /// With the first batch after this time, and at the end; a power failure may cost what came since.
-    Interval(Duration),
-    /// When the system likes.
-    Never,
-}
-
-/// A file output, as the job describes it.
-#[derive(Clone, Debug)]
-pub struct FileOutputConfig {
-    pub path: PathBuf,
-    /// A batch that would make the file longer starts a new one, bytes.
-    pub rotate_bytes: Option<u64>,
-    /// A new file for each such interval, aligned to the clock (an hour begins at :00).
-    pub rotate_interval: Option<Duration>,
-    /// How many rotated files stay; older ones are deleted. `None` keeps all.
-    pub keep_files: Option<usize>,
-    pub fsync: Fsync,
-    /// Column that carries the row id.
-    pub row_id: Option<SmolStr>,
-}
-
-impl FileOutputConfig {
-    /// Without rotation, durable after each batch.
-    pub fn new(path: impl Into<PathBuf>) -> FileOutputConfig {
-        FileOutputConfig {
-            path: path.into(),
-            rotate_bytes: None,
-            rotate_interval: None,
-            keep_files: None,
-            fsync: Fsync::Always,
-            row_id: None,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub struct FileOutput {
     path: PathBuf,
     row_id: Option<SmolStr>,
-    clock: Clock,
     /// `None` while a thread writes, or after one was left alone with it.
     writer: Option<Writer>,
     fresh: Writer,
@@ -75,17 +40,16 @@ pub struct FileOutput {
 impl FileOutput {
     pub(super) fn new(config: FileOutputConfig, clock: Clock, stats: Arc<OutputStats>) -> FileOutput {
         let (path, row_id) = (config.path.clone(), config.row_id.clone());
-        let writer = || Writer { config: config.clone(), stats: stats.clone(), open: None };
-        FileOutput { path, row_id, clock, writer: Some(writer()), fresh: writer() }
+        let writer = || Writer { config: config.clone(), clock: clock.clone(), stats: stats.clone(), open: None };
+        FileOutput { path, row_id, writer: Some(writer()), fresh: writer() }
     }
 
-    pub(super) async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+    async fn write(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         let text = lines(rows, self.row_id.as_ref(), ids);
-        let now = self.clock.now();
         // a thread that a dropped delivery left behind closes its file when done; a new writer opens it again
         let mut writer = self.writer.take().unwrap_or_else(|| self.fresh.clone_closed());
         let written = tokio::task::spawn_blocking(move || {
-            let result = writer.append(text.as_bytes(), now);
+            let result = writer.append(text.as_bytes());
             (writer, result)
         })
         .await;
@@ -101,13 +65,23 @@ impl FileOutput {
         }
     }
 
-    pub(super) async fn close(self) {
+    async fn finish(self) {
         if let Some(mut writer) = self.writer {
             let closed = tokio::task::spawn_blocking(move || writer.close()).await;
             if let Ok(Err(error)) = closed {
                 tracing::warn!("{}", explain(&self.path, &error));
             }
         }
+    }
+}
+
+impl Output for FileOutput {
+    fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a> {
+        Box::pin(self.write(rows, ids))
+    }
+
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.finish())
     }
 }
 
@@ -134,6 +108,7 @@ fn explain(path: &Path, error: &io::Error) -> String {
 #[derive(Debug)]
 struct Writer {
     config: FileOutputConfig,
+    clock: Clock,
     stats: Arc<OutputStats>,
     open: Option<Open>,
 }
@@ -149,11 +124,12 @@ struct Open {
 
 impl Writer {
     fn clone_closed(&self) -> Writer {
-        Writer { config: self.config.clone(), stats: self.stats.clone(), open: None }
+        Writer { config: self.config.clone(), clock: self.clock.clone(), stats: self.stats.clone(), open: None }
     }
 
     /// Appends whole lines. After an error the file is as before, or closed, to be repaired when it is opened again.
-    fn append(&mut self, text: &[u8], now: Timestamp) -> io::Result<()> {
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        let now = self.clock.now();
         let interval = self.interval_of(now);
         if self.open.is_none() {
             self.open = Some(self.open_file()?);
@@ -172,8 +148,8 @@ impl Writer {
         }
         let synced = match self.config.fsync {
             Fsync::Always => open.file.sync_data(),
-            Fsync::Interval(every) if open.synced_at.elapsed() >= every => {
-                open.synced_at = Instant::now();
+            Fsync::Interval(every) if self.clock.monotonic().saturating_duration_since(open.synced_at) >= every => {
+                open.synced_at = self.clock.monotonic();
                 open.file.sync_data()
             }
             Fsync::Interval(_) | Fsync::Never => Ok(()),
@@ -223,12 +199,16 @@ impl Writer {
             sync_folder(path)?;
         }
         let len = file.metadata()?.len();
-        let modified = file.metadata()?.modified().unwrap_or_else(|_| SystemTime::now());
-        let millis = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let modified = Timestamp::from_unix_millis(i64::try_from(millis).unwrap_or(i64::MAX));
+        let modified = file.metadata()?.modified().ok().map_or_else(
+            || self.clock.now(),
+            |modified| {
+                let millis = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+                Timestamp::from_unix_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+            },
+        );
         let interval = self.interval_of(modified).filter(|_| len > 0);
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Open { file, len, interval, synced_at: Instant::now() })
+        Ok(Open { file, len, interval, synced_at: self.clock.monotonic() })
     }
 
     /// Gives the file its final name and deletes the oldest ones.

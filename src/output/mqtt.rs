@@ -4,27 +4,32 @@
 //! never the place where a row waits for a broker that is away. Not here: which topic a row goes to (one topic an
 //! output).
 
+mod settings;
+
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{
     AsyncClient, Event, EventLoop, Packet, PubAckReason, Publish, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties,
     PublishResult, QoS,
 };
-use smol_str::SmolStr;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::progress::Progress;
-use super::{Delivery, OutputStats, RowIds, write_row};
+use super::{Delivering, Delivery, Output, OutputStats, RowIds, write_row};
+use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
-use crate::source::backoff::Backoff;
-use crate::source::connection::{CheckedBroker, Trouble};
-use crate::source::socket::Collecting;
-use crate::source::{BrokerConfig, ConfigError, topic};
+use crate::mqtt::socket::Collecting;
+use crate::mqtt::{Connector, Trouble};
+
+pub use settings::MqttOutputConfig;
+pub(super) use settings::read;
 
 /// Rows under way at once; brokers allow fewer (mosquitto: 20) and the client keeps to that.
 const WINDOW: u16 = 512;
@@ -35,59 +40,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The user property that carries the row id.
 pub const ROW_ID_PROPERTY: &str = "forebay-id";
 
-/// An MQTT output, as the job describes it.
-#[derive(Clone, Debug)]
-pub struct MqttOutputConfig {
-    /// Its client id must differ from that of every input.
-    pub broker: BrokerConfig,
-    pub topic: String,
-    /// 0 or 1; with 0 a row counts as delivered once it was written to the network.
-    pub qos: u8,
-    pub retain: bool,
-    /// Larger rows are rejected, bytes; the broker's own limit holds besides.
-    pub payload_bytes_max: usize,
-    /// Column that carries the row id, beside the user property.
-    pub row_id: Option<SmolStr>,
-    /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
-    pub puback_timeout: Duration,
-}
-
-impl MqttOutputConfig {
-    pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
-    pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
-
-    /// With the defaults: QoS 1, not retained, 1 MiB payloads.
-    pub fn new(broker: BrokerConfig, topic: impl Into<String>) -> MqttOutputConfig {
-        MqttOutputConfig {
-            broker,
-            topic: topic.into(),
-            qos: 1,
-            retain: false,
-            payload_bytes_max: Self::PAYLOAD_BYTES_MAX,
-            row_id: None,
-            puback_timeout: Self::PUBACK_TIMEOUT,
-        }
-    }
-
-    /// The first setting that cannot work.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        if let Some(problem) = topic::topic_problem(&self.topic) {
-            return Err(ConfigError::Topic { topic: self.topic.clone(), problem });
-        }
-        if self.qos > 1 {
-            return Err(ConfigError::Qos(self.qos));
-        }
-        CheckedBroker::new(self.broker.clone()).map(|_| ())
-    }
-}
-
 #[derive(Debug)]
 pub struct MqttOutput {
     config: MqttOutputConfig,
-    broker: CheckedBroker,
+    broker: Connector,
     session: Option<Session>,
     progress: Progress,
-    backoff: Backoff,
+    retry: Retry,
     /// No attempt before this.
     not_before: Option<Instant>,
     /// The broker refused one of several rows without saying which: send them singly to find out.
@@ -116,27 +75,26 @@ struct Failure {
 type UnderWay = VecDeque<(usize, PublishNotice)>;
 
 impl MqttOutput {
-    pub(super) fn new(config: MqttOutputConfig, stats: Arc<OutputStats>) -> Result<MqttOutput, ConfigError> {
-        config.check()?;
-        let broker = CheckedBroker::new(config.broker.clone())?;
-        let (progress, backoff) = (Progress::default(), Backoff::default());
-        Ok(MqttOutput { config, broker, session: None, progress, backoff, not_before: None, one_by_one: false, stats })
+    pub(super) fn new(config: MqttOutputConfig, client_id: String, stats: Arc<OutputStats>) -> MqttOutput {
+        let broker = Connector::new(config.broker.clone(), client_id);
+        let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
+        MqttOutput { config, broker, session: None, progress, retry, not_before: None, one_by_one: false, stats }
     }
 
-    pub(super) async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+    async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         self.progress.begin(rows, ids);
         match self.attempt(rows, ids).await {
             Ok(()) => {
                 self.one_by_one = false;
                 self.not_before = None;
-                self.backoff.reset();
+                self.retry.succeeded();
                 self.progress.finish()
             }
             Err(failure) => self.failed(failure),
         }
     }
 
-    pub(super) async fn close(mut self) {
+    async fn say_goodbye(mut self) {
         if let Some(mut session) = self.session.take()
             && session.client.try_disconnect().is_ok()
         {
@@ -146,7 +104,7 @@ impl MqttOutput {
 
     async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Failure> {
         if let Some(at) = self.not_before {
-            tokio::time::sleep_until(at.into()).await;
+            tokio::time::sleep_until(at).await;
         }
         self.connect().await.map_err(|trouble| Failure { trouble, suspect: None })?;
         let mut under_way = UnderWay::new();
@@ -234,7 +192,7 @@ impl MqttOutput {
         let mut trouble = if stuck.is_timeout {
             session.task.abort();
             let patience = self.config.puback_timeout.as_secs_f64();
-            Trouble::new(format!("{} confirmed nothing for {patience} s; connecting again", self.broker.endpoint))
+            Trouble::new(format!("{} confirmed nothing for {patience} s; connecting again", self.broker.config.address))
         } else {
             session.ended(&self.broker).await
         };
@@ -249,7 +207,7 @@ impl MqttOutput {
             trouble.text = text;
         }
         if held > self.config.puback_timeout {
-            self.backoff.reset();
+            self.retry.succeeded();
         }
         Failure { trouble, suspect }
     }
@@ -257,13 +215,13 @@ impl MqttOutput {
     /// Decides what a failure means for the rows, and when to try again.
     fn failed(&mut self, failure: Failure) -> Delivery {
         let Failure { trouble, suspect } = failure;
-        self.not_before = Some(Instant::now() + self.backoff.after(Duration::ZERO));
+        self.not_before = Some(Instant::now() + self.retry.failed());
         if let Some(reason) = &trouble.rejection {
             match suspect {
                 Some(row) => self.progress.reject(row, reason.clone()),
                 None => self.one_by_one = true,
             }
-            self.backoff.reset();
+            self.retry.succeeded();
         }
         Delivery::TryAgain { reason: trouble.text }
     }
@@ -278,15 +236,15 @@ struct Stuck {
 
 impl Session {
     /// Why the connection ended. Its task is ending.
-    async fn ended(self, broker: &CheckedBroker) -> Trouble {
+    async fn ended(self, broker: &Connector) -> Trouble {
         match self.task.await {
             Ok(trouble) => trouble,
-            Err(_) => Trouble::new(format!("the connection to {} ended", broker.endpoint)),
+            Err(_) => Trouble::new(format!("the connection to {} ended", broker.config.address)),
         }
     }
 }
 
-async fn poll(mut events: EventLoop, broker: CheckedBroker) -> Trouble {
+async fn poll(mut events: EventLoop, broker: Connector) -> Trouble {
     loop {
         if let Err(error) = events.poll().await {
             return broker.explain(&error, true);
@@ -308,7 +266,7 @@ fn message(
         return Err(format!("the row takes {} bytes, over payload_bytes_max = {}", json.len(), config.payload_bytes_max));
     }
     let payload = Bytes::from(json);
-    let qos = if config.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+    let qos = QoS::from(config.qos);
     let mut properties = PublishProperties::default();
     if let Some(meta) = rows.batch.meta().get(row) {
         properties.user_properties.push((ROW_ID_PROPERTY.to_owned(), ids.id(meta)));
@@ -339,9 +297,19 @@ fn settle(progress: &mut Progress, row: usize, result: &PublishResult, refusal: 
     }
 }
 
+impl Output for MqttOutput {
+    fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a> {
+        Box::pin(self.hand_over(rows, ids))
+    }
+
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.say_goodbye())
+    }
+}
+
 impl fmt::Display for MqttOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` at {}", self.config.topic, self.broker.endpoint)
+        write!(f, "`{}` at {}", self.config.topic, self.broker.config.address)
     }
 }
 

@@ -20,8 +20,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts on a batch, or goes on with it when it is the one at hand.
-    pub fn begin(&mut self, rows: &Rows, ids: RowIds<'_>) {
+    /// Starts on a batch (`true`), or goes on with it when it is the one at hand.
+    pub fn begin(&mut self, rows: &Rows, ids: RowIds<'_>) -> bool {
         let meta = rows.batch.meta();
         let is_same = self.len == meta.len()
             && self.first.as_ref() == meta.first()
@@ -37,6 +37,7 @@ impl Progress {
                 rejected: BTreeMap::new(),
             };
         }
+        !is_same
     }
 
     /// The first row from `from` on that is not settled.

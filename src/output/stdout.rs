@@ -3,24 +3,58 @@
 //! Invariant: rows are handed to the system before they count as delivered. Not here: what a closed pipe means for the
 //! job (it ends).
 
+use std::fmt;
 use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::{Delivery, RowIds, lines};
+use super::{Delivering, Delivery, Output, OutputSettings, RowIds, Site, lines, row_id};
 use crate::batch::Rows;
+use crate::settings::Section;
+
+/// Standard output, as the job describes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StdoutOutputConfig {
+    /// Column that carries the row id.
+    pub row_id: Option<SmolStr>,
+}
+
+/// Reads the section for the table of outputs.
+pub(super) fn read(section: &mut Section) -> Option<Arc<dyn OutputSettings>> {
+    Some(Arc::new(StdoutOutputConfig { row_id: row_id(section) }))
+}
+
+impl OutputSettings for StdoutOutputConfig {
+    fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
+        Ok(Box::new(StdoutOutput { row_id: self.row_id.clone() }))
+    }
+}
 
 #[derive(Debug)]
-pub struct StdoutOutput {
+struct StdoutOutput {
     row_id: Option<SmolStr>,
 }
 
-impl StdoutOutput {
-    pub(super) fn new(row_id: Option<SmolStr>) -> StdoutOutput {
-        StdoutOutput { row_id }
+impl Output for StdoutOutput {
+    fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a> {
+        Box::pin(self.print(rows, ids))
     }
 
-    pub(super) async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl fmt::Display for StdoutOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("standard output")
+    }
+}
+
+impl StdoutOutput {
+    async fn print(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         let text = lines(rows, self.row_id.as_ref(), ids);
         // a pipe whose reader pauses blocks the writer
         let written = tokio::task::spawn_blocking(move || write(&mut io::stdout().lock(), text.as_bytes())).await;

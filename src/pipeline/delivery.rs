@@ -4,40 +4,37 @@
 //! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not here:
 //! how an output delivers, statements with state or external calls (`consumer`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
 use super::PipelineError;
+use super::commits::Step;
+use super::cycle::{Cycle, Go};
+use super::due::{Done, Due};
 use super::feed::Feed;
 use super::flow::Flow;
 use super::outputs::OutputHandle;
-use crate::batch::{Batch, Rows};
+use super::reading::{Reading, Records, Stretch};
+use crate::batch::Rows;
 use crate::engine::{Emitted, FailedRow};
-use crate::journal::{Commit, Counter, DeadLetter, Edge, Read, Reader, Receipt};
+use crate::journal::{Commit, Counter, DeadLetter, Edge};
 use crate::output::Delivery;
 
-/// Records read at once: large enough to batch, small enough that a repeat after a crash is short.
-const READ_MAX: usize = 1000;
+/// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
+pub const RECORDS_MAX: usize = 1000;
 /// How long a read waits before it looks whether the job is to stop.
 const WAIT: Duration = Duration::from_millis(500);
 /// First and longest pause after an output asked to try again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
-/// A position that moved without rows to deliver is committed this often.
-const COMMIT_IDLE: Duration = Duration::from_secs(1);
-
-/// Commits under way that were not yet confirmed: with one alone, delivery would go at the pace of the commit interval.
-/// So many times `READ_MAX` rows, or those of one interval, may be delivered again after a crash.
-const RECEIPTS_MAX: usize = 8;
 
 /// One statement's way to its output.
 #[derive(Debug)]
 pub struct Deliverer {
     pub flow: Flow,
-    pub reader: Reader,
+    pub reading: Reading,
     /// The plan that turns events into rows; `None` when the stream holds finished rows.
     pub feed: Option<Feed>,
     pub output: OutputHandle,
@@ -45,142 +42,95 @@ pub struct Deliverer {
     pub statement: SmolStr,
     /// Rows that wait inside the plan for earlier ones.
     pub held: u64,
-    /// Rows that were read on the way and have other columns than those before them: an earlier text of the statement.
-    pub ahead: Option<Ahead>,
+    pub pending: Pending,
+    pub due: Due,
+    /// The row at which the statement stops; what was read before it is delivered.
+    pub stopped: Option<FailedRow>,
 }
 
-/// Rows for the next delivery, and where the reader stood behind them.
-#[derive(Debug)]
-pub struct Ahead {
-    rows: Rows,
-    read: u64,
-    position: i64,
-}
-
-/// What was read and waits for its commit.
+/// What is done with and waits for its commit.
 #[derive(Debug, Default)]
-struct Pending {
-    position: i64,
-    read: u64,
+pub struct Pending {
+    pub position: i64,
     ledger: Vec<(Counter, u64)>,
     letters: Vec<DeadLetter>,
-    /// The row at which the statement stops; what was read before it is delivered.
-    stopped: Option<FailedRow>,
+    /// Rows were delivered.
+    is_delivered: bool,
+}
+
+impl Pending {
+    pub fn at(position: i64) -> Pending {
+        Pending { position, ..Pending::default() }
+    }
+}
+
+impl Cycle for Deliverer {
+    type Found = Stretch;
+
+    fn read(&mut self) -> Result<Option<Stretch>, PipelineError> {
+        if let Some(failure) = self.stopped.take() {
+            return Err(self.flow.stopped(&failure));
+        }
+        if self.flow.stop.is_set() {
+            return Ok(None);
+        }
+        Ok(self.reading.next(WAIT)?)
+    }
+
+    fn work(&mut self, found: Stretch) -> Result<Go, PipelineError> {
+        self.due.read(found.len);
+        let rows = Arc::new(self.rows(found));
+        if rows.batch.is_empty() || self.deliver(&rows)? {
+            return Ok(Go::On);
+        }
+        // stopped in the middle of a retry: nothing since the last commit is said to be done
+        self.pending = Pending::at(self.due.position());
+        Ok(Go::Stop)
+    }
+
+    fn due(&mut self, at_end: bool) -> Result<Option<Step>, PipelineError> {
+        let has_output = self.pending.is_delivered || !self.pending.letters.is_empty() || self.stopped.is_some();
+        let done = Done { position: self.pending.position, has_output, has_news: false };
+        let now = self.flow.clock.monotonic();
+        if !self.due.is_due(done, now) && !(at_end && self.due.has_moved(done)) {
+            return Ok(None);
+        }
+        self.due.committed(done.position, now);
+        let Pending { position, ledger, letters, .. } = std::mem::replace(&mut self.pending, Pending::at(done.position));
+        let commit = Commit { dead_letters: letters, ledger, ..Commit::at(self.flow.consumer, position) };
+        Ok(Some(Step { commit: Some(commit), watermark: None }))
+    }
 }
 
 impl Deliverer {
-    /// Runs until the job stops.
-    ///
-    /// # Errors
-    /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
-    pub fn run(mut self) -> Result<(), PipelineError> {
-        if self.feed.as_ref().is_some_and(|feed| !feed.tables.wait(&self.flow.stop)) {
-            return Ok(());
-        }
-        let mut receipts: VecDeque<Receipt> = VecDeque::new();
-        let mut committed = Instant::now();
-        let mut at = self.reader.position();
-        let mut waiting = Pending { position: at, ..Pending::default() };
-        while !self.flow.stop.is_set() {
-            let Some((rows, mut pending)) = self.read(&mut waiting)? else { break };
-            if !rows.batch.is_empty() && !self.deliver(&rows, &mut pending)? {
-                // stopped in the middle of a retry: what was read is read again at the next start
-                break;
-            }
-            if let Some(failure) = pending.stopped.take() {
-                self.commit(pending).wait()?;
-                return Err(self.flow.stopped(&failure));
-            }
-            let is_due = !rows.batch.is_empty() || !pending.letters.is_empty() || committed.elapsed() >= COMMIT_IDLE;
-            // the position also moves past what other statements read
-            if pending.position == at || !is_due {
-                waiting = pending;
-                continue;
-            }
-            at = pending.position;
-            waiting.position = at;
-            receipts.push_back(self.commit(pending));
-            if receipts.len() > RECEIPTS_MAX
-                && let Some(oldest) = receipts.pop_front()
-            {
-                oldest.wait()?;
-            }
-            committed = Instant::now();
-        }
-        if waiting.position > at {
-            receipts.push_back(self.commit(waiting));
-        }
-        receipts.into_iter().try_for_each(|receipt| Ok(receipt.wait()?))
-    }
-
-    fn commit(&self, pending: Pending) -> Receipt {
-        let commit = Commit { dead_letters: pending.letters, ledger: pending.ledger, ..Commit::at(self.flow.consumer, pending.position) };
-        self.flow.journal.commit(commit)
-    }
-
-    /// The next rows and what goes with them; `None` when the journal closed.
-    fn read(&mut self, waiting: &mut Pending) -> Result<Option<(Arc<Rows>, Pending)>, PipelineError> {
-        let mut pending = std::mem::take(waiting);
-        let full = pending.read + READ_MAX as u64;
-        let mut rows = if let Some(ahead) = self.ahead.take() {
-            (pending.position, pending.read) = (ahead.position, pending.read + ahead.read);
-            ahead.rows
-        } else {
-            match self.reader.next(READ_MAX, Instant::now() + WAIT)? {
-                Read::Closed => return Ok(None),
-                found => {
-                    if let Some(feed) = self.feed.as_mut().filter(|_| pending.read == 0) {
-                        feed.between_commits();
-                    }
-                    self.rows(&found, &mut pending)?
+    /// The rows that a stretch gives, and what the ledger learns of them.
+    fn rows(&mut self, found: Stretch) -> Rows {
+        self.pending.position = found.position;
+        match (&mut self.feed, found.records) {
+            (Some(feed), records) => {
+                feed.push(Stretch { records, ..found });
+                let Emitted { rows, failures, counts, waiting, stopped, .. } = feed.take();
+                if let Some(failure) = &stopped {
+                    self.pending.position = failure.position;
                 }
+                self.stopped = stopped;
+                self.pending.ledger.extend(self.flow.counts(&counts, &mut self.held, waiting));
+                self.pending.letters.extend(self.flow.letters(failures));
+                rows
             }
-        };
-        // A read ends with its segment, and segments are as small as the commits that wrote them. Delivered one by one,
-        // a backlog would leave no faster than it came in.
-        while !rows.batch.is_empty() && pending.read < full && pending.stopped.is_none() {
-            let room = usize::try_from(full - pending.read).unwrap_or(READ_MAX);
-            let before = (pending.position, pending.read);
-            let mut more = match self.reader.next(room, Instant::now())? {
-                Read::Closed | Read::Idle => break,
-                found => self.rows(&found, &mut pending)?,
-            };
-            if more.columns == rows.columns {
-                rows.batch.append(&mut more.batch);
-            } else {
-                self.ahead = Some(Ahead { rows: more, read: pending.read - before.1, position: pending.position });
-                (pending.position, pending.read) = before;
-                break;
-            }
+            (None, Records::Rows { rows, .. }) => rows,
+            (None, Records::Events(_)) => Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() },
         }
-        Ok(Some((Arc::new(rows), pending)))
-    }
-
-    /// The rows that records give, and what the ledger learns of them.
-    fn rows(&mut self, found: &Read, pending: &mut Pending) -> Result<Rows, PipelineError> {
-        let (rows, read) = match (&mut self.feed, found) {
-            (None, Read::Rows(slice)) => (slice.to_rows(), slice.len() as u64),
-            (None, _) => (Rows { columns: self.flow.columns.clone(), batch: Batch::default() }, 0),
-            (Some(feed), found) => {
-                let read = feed.push(found);
-                let Emitted { rows, failures, counts, waiting, stopped, .. } = feed.executor.take();
-                pending.stopped = stopped;
-                pending.ledger.extend(self.flow.counts(&counts, &mut self.held, waiting));
-                pending.letters.extend(self.flow.letters(failures));
-                (rows, read)
-            }
-        };
-        pending.position = pending.stopped.as_ref().map_or(self.reader.position(), |failure| failure.position);
-        pending.read += read;
-        Ok(rows)
     }
 
     /// Delivers all rows, trying again for as long as it takes; `false` when the job stops first.
-    fn deliver(&mut self, rows: &Arc<Rows>, pending: &mut Pending) -> Result<bool, PipelineError> {
+    fn deliver(&mut self, rows: &Arc<Rows>) -> Result<bool, PipelineError> {
         let mut pause = RETRY_FIRST;
         let count = rows.batch.len() as u64;
         let output = self.output.name().clone();
         let counter = |what: &'static str| Counter::new(Edge::Output, output.clone(), what);
+        let pending = &mut self.pending;
+        pending.is_delivered = true;
         loop {
             match self.output.deliver(rows, &self.statement) {
                 Delivery::Delivered => {

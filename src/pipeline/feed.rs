@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::reading::{Records, Stretch};
 use super::tables::Tables;
-use crate::batch::{Batch, Column, RawEvent, Rows};
-use crate::engine::Executor;
-use crate::journal::{EventSlice, InputId, Read, StateChange};
-use crate::time::Timestamp;
+use crate::batch::{Batch, Column, Rows};
+use crate::engine::{Emitted, Executor};
+use crate::journal::{InputId, StateChange};
 
 /// An executor and the names of the inputs it may be given.
 #[derive(Debug)]
@@ -20,44 +20,45 @@ pub struct Feed {
     /// The columns that the plan expects of a stream's rows; `None` for a part that reads inputs.
     pub columns: Option<Arc<[Column]>>,
     pub tables: Tables,
+    /// Something was pushed since the last take.
+    pub pushed: bool,
 }
 
 impl Feed {
-    /// What was read so far is committed, or will be without anything that is read from now on: newer reference data may be
-    /// taken over.
+    /// Takes newer reference data and functions over, if nothing was pushed since the last commit.
     pub fn between_commits(&mut self) {
-        self.tables.take_over(&mut self.executor);
+        if !self.pushed && !self.executor.has_output() {
+            self.tables.take_over(&mut self.executor);
+        }
     }
 
-    /// Pushes what was read; answers how many records that were.
-    pub fn push(&mut self, read: &Read) -> u64 {
-        match read {
-            Read::Events(slice) => {
-                let name = self.inputs.iter().find(|(id, _)| id.0 == slice.input()).map(|(_, name)| name.clone());
-                if let Some(name) = name {
-                    self.executor.push_events(&name, slice.first(), &raw_events(slice));
+    /// Pushes what was read.
+    pub fn push(&mut self, stretch: Stretch) {
+        self.between_commits();
+        self.pushed = true;
+        match stretch.records {
+            Records::Events(runs) => {
+                for run in runs {
+                    let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
+                    if let Some(name) = name {
+                        self.executor.push_events(name, run.first, &run.events);
+                    }
                 }
-                slice.len() as u64
             }
-            Read::Rows(slice) => {
-                let rows = slice.to_rows();
+            Records::Rows { first, rows } => {
                 let rows = match &self.columns {
                     Some(columns) if *columns != rows.columns => renamed(&rows, columns),
                     _ => rows,
                 };
-                self.executor.push_rows(slice.first(), &rows);
-                slice.len() as u64
+                self.executor.push_rows(first, &rows);
             }
-            Read::Idle | Read::Closed => 0,
         }
     }
-}
 
-/// When the first of the events read arrived; `None` for rows, which have a time of their own.
-pub fn first_arrival(read: &Read) -> Option<Timestamp> {
-    match read {
-        Read::Events(slice) => slice.iter().next().map(|event| event.arrival),
-        Read::Rows(_) | Read::Idle | Read::Closed => None,
+    /// What came out since the last call; all of it belongs into one commit.
+    pub fn take(&mut self) -> Emitted {
+        self.pushed = false;
+        self.executor.take()
     }
 }
 
@@ -69,18 +70,6 @@ fn renamed(rows: &Rows, columns: &Arc<[Column]>) -> Rows {
         batch.push(*meta, places.iter().map(|place| place.and_then(|i| row.get(i)).cloned().unwrap_or_default()));
     }
     Rows { columns: columns.clone(), batch }
-}
-
-fn raw_events(slice: &EventSlice) -> Vec<RawEvent> {
-    let events = slice.iter().enumerate();
-    events
-        .map(|(i, e)| RawEvent {
-            arrival: e.arrival,
-            payload: slice.payload(i).unwrap_or_default(),
-            message: e.message.clone(),
-            packet_id: e.packet_id,
-        })
-        .collect()
 }
 
 /// The engine's change of state as the journal stores it.

@@ -1,6 +1,6 @@
 //! What every consumer of the journal has in common.
 //!
-//! In: results of an executor. Out: ledger entries, dead letters, and the consumer's own commits. Invariant: a row that an
+//! In: results of an executor. Out: ledger entries and dead letters. Invariant: a row that an
 //! executor read is in exactly one counter. Not here: reading, executing, delivering.
 
 use std::collections::BTreeMap;
@@ -12,13 +12,12 @@ use super::PipelineError;
 use super::stop::Stop;
 use crate::batch::{Column, Reason, RowMeta, Rows, write_row_json};
 use crate::engine::{Counts, FailedBody, FailedRow};
-use crate::journal::{ConsumerId, Counter, DeadLetter, Edge, Journal};
+use crate::journal::{ConsumerId, Counter, DeadLetter, Edge};
 use crate::time::Clock;
 
 /// A consumer's place in the job.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    pub journal: Journal,
     pub consumer: ConsumerId,
     /// The statement it belongs to, as counters and row ids name it.
     pub statement: SmolStr,

@@ -80,7 +80,7 @@ fn files(job: &Job, prepared: &Prepared) -> Vec<File> {
         let function = job.functions.iter().find(|function| function.name == binding.name);
         let export = function.and_then(|function| match &function.kind {
             FunctionKind::Wasm(wasm) => wasm.export.clone(),
-            FunctionKind::AzureMl(_) => None,
+            FunctionKind::Endpoint(_) => None,
         });
         let member = Member { index, export: export.unwrap_or_else(|| binding.name.clone()) };
         match files.iter_mut().find(|file| file.path == path) {

@@ -3,7 +3,7 @@
 //! Invariant: a problem is logged when it is reported, and only then. Not here: conditions that a stage can tell at any
 //! moment (a full pool, a broker that is away): `report` asks for those.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use smol_str::SmolStr;
 use tokio::sync::watch;
@@ -18,12 +18,12 @@ pub struct Health {
     stopped: Mutex<Vec<(SmolStr, String)>>,
     fatal: watch::Sender<Option<String>>,
     /// What the statements hold.
-    pub state: StateBudget,
+    pub state: Arc<StateBudget>,
 }
 
 impl Health {
     pub fn new(state_bytes_max: u64) -> Health {
-        Health { stopped: Mutex::default(), fatal: watch::Sender::new(None), state: StateBudget::new(state_bytes_max) }
+        Health { stopped: Mutex::default(), fatal: watch::Sender::new(None), state: Arc::new(StateBudget::new(state_bytes_max)) }
     }
 
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running; all

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::health::Health;
 use crate::batch::RawEvent;
-use crate::decode::split;
+use crate::decode::Payloads;
 use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError};
 use crate::source::{Arrivals, Arrived, SourceStats};
 
@@ -23,6 +23,7 @@ use crate::source::{Arrivals, Arrived, SourceStats};
 pub struct Intake {
     pub name: SmolStr,
     pub input: InputId,
+    pub payloads: Payloads,
     pub journal: Journal,
     pub stats: Arc<SourceStats>,
     pub health: Arc<Health>,
@@ -52,15 +53,16 @@ impl Intake {
         while let Some(Arrivals { messages, ack }) = arrivals.blocking_recv() {
             let mut events = Vec::with_capacity(messages.len());
             let mut undecodable = Vec::new();
+            let mut empty = 0;
             for message in messages {
-                self.split(message, &mut events, &mut undecodable);
+                empty += self.split(message, &mut events, &mut undecodable);
             }
             let append = Append {
                 input: self.input,
-                received: (events.len() + undecodable.len()) as u64,
+                received: (events.len() + undecodable.len()) as u64 + empty,
                 events,
                 undecodable,
-                dropped: Vec::new(),
+                dropped: (empty > 0).then_some(("empty", empty)).into_iter().collect(),
                 ledger: self.news(&mut counted),
                 // a token that is dropped acknowledges nothing: the broker keeps the messages
                 on_durable: Box::new(move |stored| {
@@ -80,24 +82,26 @@ impl Intake {
         Ok(())
     }
 
-    fn split(&self, message: Arrived, events: &mut Vec<RawEvent>, undecodable: &mut Vec<DeadLetter>) {
-        let split = split(&message.payload);
+    /// Gives how many payloads were empty.
+    fn split(&self, message: Arrived, events: &mut Vec<RawEvent>, undecodable: &mut Vec<DeadLetter>) -> u64 {
+        let split = self.payloads.split(&message.payload, &message.message.name);
         events.extend(split.events.into_iter().map(|payload| RawEvent {
             arrival: message.arrival,
             payload,
             message: message.message.clone(),
-            packet_id: message.packet_id,
+            mark: message.mark,
         }));
         undecodable.extend(split.bad.into_iter().map(|bad| DeadLetter {
             at: message.arrival,
             stage: SmolStr::new(format!("input {}", self.name)),
             reason: SmolStr::new_static("undecodable"),
-            message: format!("{} (topic {})", bad.error, message.message.topic),
+            message: format!("{} (topic {})", bad.error, message.message.name),
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,
             ..DeadLetter::default()
         }));
+        split.empty
     }
 
     /// What the source counted since it was last asked.

@@ -10,11 +10,35 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::PipelineError;
+use super::identity::identify;
+use super::report::Watched;
 use crate::batch::Rows;
-use crate::output::{Delivery, Output, RowIds};
+use crate::job::Job;
+use crate::journal::Journal;
+use crate::output::{CountedOutput, Delivery, Fill, RowIds};
+use crate::time::Clock;
 
 /// Requests that wait for one output: each statement has at most one under way, so this only bounds their number.
 const WAITING_MAX: usize = 64;
+
+type Outputs = Vec<(OutputHandle, JoinHandle<()>)>;
+
+/// Gives each output of a job its task. They connect with the first row.
+pub fn start(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched, hurry: &CancellationToken) -> Result<Outputs, PipelineError> {
+    let mut made = Vec::new();
+    for output in &job.outputs {
+        let name = SmolStr::new(&output.name);
+        let stem = format!("forebay-{}-out-{}", job.name, output.name);
+        let identify = |written: Option<&str>| identify(journal, written, &stem).map(|id| id.name).map_err(|e| e.to_string());
+        let end = CountedOutput::build(output.settings.as_ref(), &identify, clock.clone());
+        let end = end.map_err(|reason| PipelineError::Output { name: name.clone(), reason })?;
+        let (handle, task) = OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());
+        watched.add_output(handle.clone());
+        made.push((handle, task));
+    }
+    Ok(made)
+}
 
 struct Request {
     rows: Arc<Rows>,
@@ -26,13 +50,20 @@ struct Request {
 #[derive(Clone, Debug)]
 pub struct OutputHandle {
     name: SmolStr,
+    fill: Fill,
     requests: mpsc::Sender<Request>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl OutputHandle {
     /// Gives the output a task of its own. It ends when all handles are gone; `hurry` gives up what it waits for.
-    pub fn spawn(name: SmolStr, mut output: Output, incarnation: String, hurry: CancellationToken) -> (OutputHandle, JoinHandle<()>) {
+    pub fn spawn(
+        name: SmolStr,
+        fill: Fill,
+        mut output: CountedOutput,
+        incarnation: String,
+        hurry: CancellationToken,
+    ) -> (OutputHandle, JoinHandle<()>) {
         let (requests, mut waiting) = mpsc::channel::<Request>(WAITING_MAX);
         let task = tokio::spawn(async move {
             while let Some(Request { rows, statement, reply }) = waiting.recv().await {
@@ -47,11 +78,16 @@ impl OutputHandle {
                 output.close().await;
             }
         });
-        (OutputHandle { name, requests, trouble: Arc::default() }, task)
+        (OutputHandle { name, fill, requests, trouble: Arc::default() }, task)
     }
 
     pub fn name(&self) -> &SmolStr {
         &self.name
+    }
+
+    /// How long rows of a quiet stream may wait for others.
+    pub fn fill(&self) -> Fill {
+        self.fill
     }
 
     /// Delivers rows and waits for the answer. Called from a plain thread.

@@ -7,17 +7,16 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
-use crate::engine::{Executor, ExecutorOptions, OnError, TimePolicies};
-use crate::job::{self, Function, FunctionKind, Job, WasmFunction};
+use crate::engine::{Executor, ExecutorOptions, TimePolicies};
+use crate::job::{self, Function, FunctionKind, Job};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
 use crate::time::TICKS_PER_SECOND;
-use crate::udf::{Component, Engine, FunctionBinding, Grants, Limits, StateLimits, UdfError, default_cache_dir};
+use crate::udf::{Component, Engine, FunctionBinding, UdfError, WasmConfig, default_cache_dir};
 
 /// A job that can start.
 #[derive(Debug)]
@@ -96,7 +95,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
 fn kind(input: &job::Input) -> InputKind {
     match &input.kind {
         job::InputKind::Reference(_) => InputKind::Reference,
-        job::InputKind::Mqtt(_) | job::InputKind::File(_) => InputKind::Stream,
+        job::InputKind::Stream(_) | job::InputKind::File(_) => InputKind::Stream,
     }
 }
 
@@ -112,18 +111,7 @@ fn runnable(prepared: Prepared, text: &str, job: &Job) -> Result<Prepared, Prepa
             }
         }
     }
-    let mut settings = job.problems();
-    for function in &job.functions {
-        if let FunctionKind::AzureMl(endpoint) = &function.kind
-            && let Err(error) = super::score_config(&function.name, endpoint)
-        {
-            settings.push(Diagnostic::error(error, function.span).label("its signature does not hold together").help(
-                "correct `input_path`, `input_kind`, `columns` and `output_path`, or leave them out to use the endpoint's own description",
-            ));
-        }
-    }
-    let found: Vec<Diagnostics> = [settings, errors].into_iter().filter(|d| !d.is_empty()).collect();
-    if found.is_empty() { Ok(prepared) } else { Err(PrepareError(found)) }
+    if errors.is_empty() { Ok(prepared) } else { Err(PrepareError(vec![errors])) }
 }
 
 fn version(text: &str) -> SmolStr {
@@ -138,7 +126,7 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
     let mut known = Vec::new();
     for function in &job.functions {
         let kind = match &function.kind {
-            FunctionKind::AzureMl(_) => catalog::FunctionKind::External,
+            FunctionKind::Endpoint(_) => catalog::FunctionKind::External,
             FunctionKind::Wasm(wasm) => {
                 let engine = engine.get_or_insert_with(|| Engine::new(default_cache_dir()));
                 let loaded = match engine {
@@ -172,15 +160,9 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
     (known, bindings)
 }
 
-fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
-    let limits = Limits {
-        memory_bytes: usize::try_from(wasm.memory).unwrap_or(usize::MAX),
-        timeout: wasm.timeout,
-        result_bytes_max: usize::try_from(wasm.result_bytes_max).unwrap_or(usize::MAX),
-        ..Limits::default()
-    };
-    let component = Component::load(engine, &wasm.component, limits)?;
-    let grants = grants(&wasm.grants)?;
+fn load(engine: &Engine, function: &Function, wasm: &WasmConfig) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
+    let component = Component::load(engine, &wasm.component, wasm.limits)?;
+    let grants = wasm.grants.grants()?;
     let name = wasm.export.as_deref().unwrap_or(&function.name);
     let export = component.find(name)?;
     let signature = component.signature(export).cloned().ok_or_else(|| UdfError::NotCallable {
@@ -193,27 +175,8 @@ fn load(engine: &Engine, function: &Function, wasm: &WasmFunction) -> Result<(Fu
     Ok((binding, signature))
 }
 
-/// The job file's grants as functions are given them; secrets are read now.
-fn grants(job: &job::WasmGrants) -> Result<Grants, UdfError> {
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let value = |(key, value): &(String, job::ConfigValue)| match value {
-        job::ConfigValue::Text(text) => Ok((key.clone(), SecretString::from(text.as_str()))),
-        job::ConfigValue::Secret(secret) => match secret.read() {
-            Ok(secret) => Ok((key.clone(), secret)),
-            Err(error) => Err(UdfError::Config { key: key.clone(), reason: error.to_string(), help: error.help() }),
-        },
-    };
-    Ok(Grants {
-        log: job.log,
-        clock: job.clock,
-        state: job.state.map(|s| StateLimits { bytes_max: size(s.bytes_max), key_bytes_max: size(s.key_bytes_max) }),
-        config: job.config.as_ref().map(|config| config.iter().map(value).collect()).transpose()?,
-        lookup: job.lookup.iter().map(|(name, _)| SmolStr::new(name)).collect(),
-    })
-}
-
 /// A grant that nobody asks for is a mistake, or a component of another version.
-fn unused_grants(binding: &FunctionBinding, function: &Function, wasm: &WasmFunction, problems: &mut Diagnostics) {
+fn unused_grants(binding: &FunctionBinding, function: &Function, wasm: &WasmConfig, problems: &mut Diagnostics) {
     let needs = binding.component.needs();
     for (word, span) in wasm.grants.spans.iter().filter(|(word, _)| !needs.iter().any(|grant| grant.word() == *word)) {
         let warning = Diagnostic::warning(format!("`{word}` is granted to `{}`, which does not import it", function.name), *span);
@@ -227,7 +190,7 @@ fn unknown_tables(job: &Job, catalog: &Catalog, problems: &mut Diagnostics) {
     let known: Vec<&str> = references.map(|input| input.name.as_str()).collect();
     let granted = job.functions.iter().filter_map(|function| match &function.kind {
         FunctionKind::Wasm(wasm) => Some(&wasm.grants.lookup),
-        FunctionKind::AzureMl(_) => None,
+        FunctionKind::Endpoint(_) => None,
     });
     for (name, span) in granted.flatten().filter(|(name, _)| !known.contains(&name.as_str())) {
         let help = match suggest(name, known.iter().copied()) {
@@ -241,9 +204,9 @@ fn unknown_tables(job: &Job, catalog: &Catalog, problems: &mut Diagnostics) {
 
 /// What the job says about failing rows and late events.
 pub fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
-    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error).map(on_error);
+    let of_function = |name: &str| job.functions.iter().find(|f| f.name == name).and_then(|f| f.on_error);
     ExecutorOptions {
-        on_error: on_error(job.on_error),
+        on_error: job.on_error,
         functions_on_error: bindings.iter().enumerate().filter_map(|(i, b)| Some((i, of_function(&b.name)?))).collect(),
         policies: TimePolicies {
             late_tolerance: job.time.late_tolerance.map(ticks),
@@ -252,15 +215,6 @@ pub fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
             ..TimePolicies::default()
         },
         ..ExecutorOptions::default()
-    }
-}
-
-/// The job file's word as the engine knows it.
-pub fn on_error(on_error: job::OnError) -> OnError {
-    match on_error {
-        job::OnError::DeadLetter => OnError::DeadLetter,
-        job::OnError::Null => OnError::Null,
-        job::OnError::Stop => OnError::Stop,
     }
 }
 

@@ -88,7 +88,7 @@ impl Watched {
     pub fn snapshot(&self) -> Snapshot {
         let ledger = self.journal.ledger();
         let total = |edge: Edge, what: &str| ledger.iter().filter(|(c, _)| c.edge == edge && c.what == what).map(|(_, n)| n).sum();
-        let status = self.journal.status().unwrap_or_default();
+        let status = self.journal.summary().unwrap_or_default();
         Snapshot {
             received: total(Edge::Input, what::RECEIVED),
             scored: ledger
@@ -107,7 +107,7 @@ impl Watched {
     pub fn report(&self) -> Report {
         let mut samples = Vec::new();
         self.ledger_samples(&mut samples);
-        match self.journal.status() {
+        match self.journal.summary() {
             Ok(status) => self.pool_samples(&status, &mut samples),
             Err(error) => tracing::warn!("the pool's status cannot be read: {error}"),
         }

@@ -5,18 +5,20 @@
 //! read, so a crash scores again only what was under way. Not here: batching, retries, parallelism (`score`).
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
 use super::PipelineError;
+use super::commits::Step;
+use super::cycle::{Cycle, Go};
 use super::flow::Flow;
 use super::mark::Mark;
 use super::tables::Tables;
 use crate::batch::{Batch, Rows};
 use crate::engine::{Emitted, Executor, OnError};
-use crate::journal::{Commit, Counter, DeadLetter, Edge, Receipt, StreamId};
+use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId};
 use crate::score::{self, Outcome, Ticket};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -27,16 +29,48 @@ pub struct Chunk {
     pub commit: Commit,
     /// Carried columns, then the argument.
     pub batch: Batch,
-    /// `None`: there is nothing to score.
-    pub ticket: Option<Ticket>,
-    /// How far the part is in event time once this is committed.
-    pub watermark: Option<Timestamp>,
+    pub ticket: Ticket,
 }
 
-/// How long to wait for a chunk before the commits under way are looked after.
+/// Chunks without all their answers, oldest first.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    chunks: VecDeque<(Chunk, Option<Timestamp>)>,
+    /// Earliest event times of the chunks, each earlier than or equal to all behind it.
+    least: VecDeque<Timestamp>,
+}
+
+impl Waiting {
+    fn push(&mut self, chunk: Chunk) {
+        let earliest = chunk.batch.meta().iter().map(|meta| meta.time).min();
+        if let Some(earliest) = earliest {
+            while self.least.pop_back_if(|least| *least > earliest).is_some() {}
+            self.least.push_back(earliest);
+        }
+        self.chunks.push_back((chunk, earliest));
+    }
+
+    /// Takes the oldest chunk.
+    fn pop(&mut self) -> Option<Chunk> {
+        let (chunk, earliest) = self.chunks.pop_front()?;
+        self.least.pop_front_if(|least| Some(*least) == earliest);
+        Some(chunk)
+    }
+
+    fn head(&mut self) -> Option<&mut Ticket> {
+        self.chunks.front_mut().map(|(chunk, _)| &mut chunk.ticket)
+    }
+
+    /// The earliest event time of a row that waits.
+    fn earliest(&self) -> Option<Timestamp> {
+        self.least.front().copied()
+    }
+}
+
+/// Rows of one commit: chunks of a quiet stream hold one row, and answers come for many of them at once.
+const COMMIT_ROWS: usize = 1000;
+/// How long to wait for a chunk or its answers before the commits under way are looked after.
 const WAIT: Duration = Duration::from_millis(200);
-/// Commits under way that were not yet confirmed.
-const RECEIPTS_MAX: usize = 16;
 
 /// The committing end of a part with an external call.
 #[derive(Debug)]
@@ -48,53 +82,99 @@ pub struct Scoring {
     /// What becomes of a row without an answer.
     pub on_error: OnError,
     pub into: StreamId,
-    /// Tells the part behind how far this one is.
-    pub mark: Mark,
+    pub chunks: Receiver<Chunk>,
+    /// How far the consumer is in event time behind the chunks that it has sent.
+    pub sent: Mark,
+    pub waiting: Waiting,
+    /// No row that is still to be answered is earlier.
+    pub reached: Option<Timestamp>,
+    /// What is to be committed next.
+    pub answered: Option<Commit>,
     /// Counts batches of answers: the tail's own offsets, which nobody else sees.
-    pub answered: i64,
+    pub rows: i64,
+}
+
+/// Chunks that follow each other, with their answers.
+#[derive(Debug)]
+pub struct Scored {
+    commit: Commit,
+    batch: Batch,
+    outcomes: Vec<Outcome>,
+}
+
+impl Cycle for Scoring {
+    /// `None`: no answer came for a while.
+    type Found = Option<Scored>;
+
+    fn read(&mut self) -> Result<Option<Option<Scored>>, PipelineError> {
+        // loaded first: all rows before it are in the chunks that are received next
+        let sent = self.sent.get();
+        if !self.receive() {
+            return Ok(None);
+        }
+        let answer = self.waiting.head().and_then(|head| head.wait(WAIT));
+        let found = match answer {
+            None => None,
+            Some(Ok(outcomes)) => self.scored(outcomes),
+            // what has no answer yet is read and scored again at the next start
+            Some(Err(_)) if self.flow.stop.is_set() => return Ok(None),
+            Some(Err(ended)) => return Err(self.flow.ended(&ended.why)),
+        };
+        let earliest = self.waiting.earliest();
+        self.reached = sent.map(|sent| earliest.map_or(sent, |earliest| earliest.min(sent)));
+        Ok(Some(found))
+    }
+
+    fn work(&mut self, found: Option<Scored>) -> Result<Go, PipelineError> {
+        self.answered = found.map(|scored| self.joined(scored)).transpose()?;
+        Ok(Go::On)
+    }
+
+    fn due(&mut self, _at_end: bool) -> Result<Option<Step>, PipelineError> {
+        Ok(Some(Step { commit: self.answered.take(), watermark: self.reached }))
+    }
 }
 
 impl Scoring {
-    /// Runs until the consumer that feeds it is gone and everything is committed, or until the job stops.
-    ///
-    /// # Errors
-    /// When the journal refuses, or the statement stops by its `on_error = "stop"`.
-    pub fn run(mut self, chunks: &Receiver<Chunk>) -> Result<(), PipelineError> {
-        let mut receipts: VecDeque<(Receipt, Option<Timestamp>)> = VecDeque::new();
-        loop {
-            let Chunk { commit, batch, ticket, watermark } = match chunks.recv_timeout(WAIT) {
-                Ok(chunk) => chunk,
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    // nothing else would tell the part behind that these are stored
-                    receipts.drain(..).try_for_each(|receipt| self.confirm(receipt))?;
-                    continue;
-                }
-            };
-            let outcomes = match ticket.map(Ticket::outcomes_blocking) {
-                None => Vec::new(),
-                Some(Ok(outcomes)) => outcomes,
-                // what has no answer yet is read and scored again at the next start
-                Some(Err(_)) if self.flow.stop.is_set() => break,
-                Some(Err(ended)) => return Err(self.flow.ended(&ended.why)),
-            };
-            receipts.push_back((self.commit(commit, &batch, outcomes)?, watermark));
-            while receipts.len() > RECEIPTS_MAX {
-                let Some(receipt) = receipts.pop_front() else { break };
-                self.confirm(receipt)?;
+    /// Takes the chunks that were sent; waits a while for the first. `false`: there will be none.
+    fn receive(&mut self) -> bool {
+        if self.waiting.chunks.is_empty() {
+            match self.chunks.recv_timeout(WAIT) {
+                Ok(chunk) => self.waiting.push(chunk),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
-        receipts.into_iter().try_for_each(|receipt| self.confirm(receipt))
+        loop {
+            match self.chunks.try_recv() {
+                Ok(chunk) => self.waiting.push(chunk),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
     }
 
-    fn confirm(&self, (receipt, watermark): (Receipt, Option<Timestamp>)) -> Result<(), PipelineError> {
-        receipt.wait()?;
-        self.mark.set(watermark);
-        Ok(())
+    /// The oldest chunk with its answers, and those behind it that have theirs too, up to the rows of one commit.
+    fn scored(&mut self, outcomes: Vec<Outcome>) -> Option<Scored> {
+        let Chunk { commit, batch, .. } = self.waiting.pop()?;
+        let mut scored = Scored { commit, batch, outcomes };
+        // an endpoint that has ended is met again at the next read
+        while scored.batch.len() < COMMIT_ROWS
+            && let Some(Ok(mut outcomes)) = self.waiting.head().and_then(Ticket::poll)
+            && let Some(Chunk { commit, mut batch, .. }) = self.waiting.pop()
+        {
+            scored.commit.then(commit);
+            scored.outcomes.append(&mut outcomes);
+            match scored.batch.is_empty() {
+                true => scored.batch = batch,
+                false => scored.batch.append(&mut batch),
+            }
+        }
+        Some(scored)
     }
 
-    /// Joins answers to rows, runs the tail, and commits.
-    fn commit(&mut self, mut commit: Commit, batch: &Batch, outcomes: Vec<Outcome>) -> Result<Receipt, PipelineError> {
+    /// Joins answers to rows and runs the tail.
+    fn joined(&mut self, scored: Scored) -> Result<Commit, PipelineError> {
+        let Scored { mut commit, batch, outcomes } = scored;
         let rows_in = batch.len() as u64;
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
         let scored = |what: &'static str| Counter::new(Edge::Statement, SmolStr::new(format!("{}/score", self.flow.statement)), what);
@@ -122,8 +202,8 @@ impl Scoring {
         let rows = Rows { columns: self.flow.columns.clone(), batch: answered };
         // each call of this function is a commit
         self.tables.take_over(&mut self.tail);
-        self.tail.push_rows(self.answered, &rows);
-        self.answered += rows.batch.len() as i64;
+        self.tail.push_rows(self.rows, &rows);
+        self.rows += rows.batch.len() as i64;
         let Emitted { rows, failures, counts, state, stopped, .. } = self.tail.take();
         if let Some(failure) = &stopped {
             return Err(self.flow.stopped(failure));
@@ -137,7 +217,7 @@ impl Scoring {
             commit.emit = Some((self.into, rows));
         }
         commit.ledger.retain(|(_, n)| *n > 0);
-        Ok(self.flow.journal.commit(commit))
+        Ok(commit)
     }
 
     fn letter(&self, meta: &crate::batch::RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {

@@ -5,7 +5,7 @@
 //! sooner than [`RESERVE`] later, consumers read nothing more. What lies between is for what was stored already: once it has
 //! been read, time passes for the windows, which close and let go. Intake goes on below three quarters. Not here: counting (`engine`).
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use smol_str::SmolStr;
 
@@ -31,9 +31,25 @@ struct Held {
     released: bool,
 }
 
-/// One part's place in the budget.
-#[derive(Clone, Copy, Debug)]
-pub struct Share(usize);
+/// One part's place in the budget: given back when the part ends, however it ends.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<StateBudget>,
+    place: usize,
+}
+
+impl Share {
+    /// The part holds this many bytes now; answers whether it may read on.
+    pub fn tell(&self, bytes: usize) -> bool {
+        self.budget.tell(self.place, bytes)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.tell(self.place, 0);
+    }
+}
 
 impl StateBudget {
     pub fn new(max: u64) -> StateBudget {
@@ -45,16 +61,15 @@ impl StateBudget {
     }
 
     /// A place for a part, by the name it has in messages and metrics.
-    pub fn share(&self, name: SmolStr) -> Share {
+    pub fn share(self: &Arc<Self>, name: SmolStr) -> Share {
         let mut held = self.held();
         held.parts.push((name, 0));
-        Share(held.parts.len() - 1)
+        Share { budget: self.clone(), place: held.parts.len() - 1 }
     }
 
-    /// A part holds so many bytes now; answers whether it may read on.
-    pub fn tell(&self, share: Share, bytes: usize) -> bool {
+    fn tell(&self, place: usize, bytes: usize) -> bool {
         let mut held = self.held();
-        let Some((_, known)) = held.parts.get_mut(share.0) else { return true };
+        let Some((_, known)) = held.parts.get_mut(place) else { return true };
         let before = std::mem::replace(known, bytes as u64);
         held.used = (held.used + bytes as u64).saturating_sub(before);
         let used = held.used;
@@ -115,19 +130,34 @@ mod tests {
     #[test]
     fn intake_waits_before_consumption_does_and_goes_on_later() {
         const MIB: usize = 1 << 20;
-        let budget = StateBudget::new(80 << 20);
+        let budget = Arc::new(StateBudget::new(80 << 20));
         let (a, b) = (budget.share("a".into()), budget.share("b".into()));
-        assert!(budget.tell(a, 50 * MIB) && budget.alarm().is_none());
-        assert!(budget.tell(b, 20 * MIB), "stored events are still read");
+        assert!(a.tell(50 * MIB) && budget.alarm().is_none());
+        assert!(b.tell(20 * MIB), "stored events are still read");
         let alarm = budget.alarm().unwrap();
         assert!(alarm.starts_with("statements hold 71680 of the 81920 KiB of state they may, most of it a: intake waits"), "{alarm}");
-        assert!(!budget.tell(b, 30 * MIB));
-        assert!(budget.tell(b, 15 * MIB) && budget.alarm().is_some(), "not before it is below three quarters");
-        assert!(budget.tell(a, 40 * MIB) && budget.alarm().is_none());
+        assert!(!b.tell(30 * MIB));
+        assert!(b.tell(15 * MIB) && budget.alarm().is_some(), "not before it is below three quarters");
+        assert!(a.tell(40 * MIB) && budget.alarm().is_none());
         budget.wait_for_room();
         assert_eq!(budget.parts(), [("a".into(), 40 << 20), ("b".into(), 15 << 20)]);
-        budget.tell(a, 90 * MIB);
+        a.tell(90 * MIB);
         budget.release();
+        budget.wait_for_room();
+    }
+
+    #[test]
+    fn a_part_that_has_ended_holds_nothing() {
+        let budget = Arc::new(StateBudget::new(80 << 20));
+        let share = budget.share("a".into());
+        share.tell(100 << 20);
+        assert!(budget.alarm().is_some());
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _share = share;
+            panic!("a fault in the part");
+        }));
+        assert!(panicked.is_err() && budget.alarm().is_none());
+        assert_eq!(budget.parts(), [("a".into(), 0)]);
         budget.wait_for_room();
     }
 }

@@ -8,25 +8,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::channel;
 
 use smol_str::SmolStr;
 
-use super::consumer::{Consumer, Into};
-use super::delivery::Deliverer;
+use super::commits::Commits;
+use super::consumer::{Consumer, Sink, ToScore};
+use super::cycle;
+use super::delivery::{self, Deliverer, Pending};
+use super::due::Due;
 use super::feed::Feed;
 use super::flow::Flow;
 use super::health::Health;
 use super::mark::Mark;
 use super::outputs::OutputHandle;
-use super::prepare::{self, Prepared};
-use super::scoring::Scoring;
+use super::prepare::Prepared;
+use super::reading::{Bound, Patience, Reading};
+use super::scoring::{Scoring, Waiting};
 use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::engine::{EngineError, Executor, Functions, OnError};
 use crate::job::{self, Job};
-use crate::journal::{ConsumerSpec, InputId, Journal, OnFull, Reader, Start, StreamId};
+use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
@@ -34,10 +38,8 @@ use crate::score::Scorer;
 use crate::time::Clock;
 use crate::udf::{Host, Versions};
 
-/// Chunks of at most 1,000 rows that one statement may have under way at an endpoint, beyond two for each request.
-const CHUNKS_MIN: usize = 4;
-/// At most so many chunks: what a gateway's memory can spare.
-const CHUNKS_MAX: usize = 24;
+/// Records that a part with state reads and commits at once: enough that a commit costs little beside its rows.
+const RECORDS_MAX: usize = 4096;
 
 /// What the consumers are made of.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl Build<'_> {
         jobs: &mut Vec<Thread>,
     ) -> Result<(), PipelineError> {
         let consumer = format!("output {name}");
-        let status = self.journal.status()?;
+        let status = self.journal.summary()?;
         if status.consumers.iter().any(|c| c.name == consumer && c.stream != StreamId::INPUTS.0 && c.pending > 0) {
             tracing::info!(statement = %name, "rows of its earlier text are still to be delivered");
             let stream = self.journal.stream(name)?;
@@ -169,31 +171,61 @@ impl Build<'_> {
         executor.load_state(rows()).map_err(|e| engine(name, &e))?;
         let held = executor.waiting();
         let share = self.health.state.share(name.clone());
-        self.health.state.tell(share, executor.state_bytes());
+        share.tell(executor.state_bytes());
         let feed = self.feed(executor, part)?;
+        let commits = Commits::new(self.journal.clone(), mark.clone());
+        let mut records = RECORDS_MAX;
         let sink = match &part.external {
-            None => Into::Stream(into),
+            None => Sink::Stream(into),
             Some(external) => {
                 let scorer = self.scorer(external)?.clone();
-                let (chunks, waiting) = sync_channel(self.chunks(external));
+                // a chunk is at most a request
+                records = scorer.rows_max().clamp(1, RECORDS_MAX);
+                let (chunks, received) = channel();
+                let sent = Mark::default();
                 let mut tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
                     .map_err(|e| engine(name, &e))?;
                 tail.load_state(rows()).map_err(|e| engine(name, &e))?;
-                let on_error = self.on_error(external);
-                let scoring =
-                    Scoring { flow: flow.clone(), tail, tables: self.tables(part), on_error, into, mark: mark.clone(), answered: 0 };
-                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || scoring.run(&waiting)) });
-                Into::Score { scorer, lane: number, chunks }
+                let scoring = Scoring {
+                    flow: flow.clone(),
+                    tail,
+                    tables: self.tables(part),
+                    on_error: self.on_error(external),
+                    into,
+                    chunks: received,
+                    sent: sent.clone(),
+                    waiting: Waiting::default(),
+                    reached: None,
+                    answered: None,
+                    rows: 0,
+                };
+                let commits = Commits::new(self.journal.clone(), mark);
+                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || cycle::run(scoring, commits)) });
+                Sink::Score(ToScore { scorer, lane: number, chunks, sent })
             }
         };
         let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
         let feed = Feed { columns: before, ..feed };
-        let budget = (self.health.clone(), share);
-        let upstream = from.map(|(_, mark)| mark);
-        let pushed = reader.position();
-        let consumer =
-            Consumer { flow, reader, feed, into: sink, upstream, mark, held, feeds_part, ended: false, budget, unread: None, pushed };
-        jobs.push(Thread { name: consumer_name, run: Box::new(move || consumer.run()) });
+        let position = reader.position();
+        let consumer = Consumer {
+            due: Due::new(position, self.clock.monotonic()),
+            flow,
+            reading: Reading::new(reader, Bound::records(records)),
+            feed,
+            sink,
+            upstream: from.map(|(_, mark)| mark),
+            feeds_part,
+            held,
+            share,
+            unread: None,
+            position,
+            has_ticked: false,
+        };
+        let run = move || match consumer.feed.tables.wait(&consumer.flow.stop) {
+            true => cycle::run(consumer, commits),
+            false => Ok(()),
+        };
+        jobs.push(Thread { name: consumer_name, run: Box::new(run) });
         Ok(())
     }
 
@@ -221,8 +253,26 @@ impl Build<'_> {
         let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
         let feed = feed.map(|feed| Feed { columns: before, ..feed });
-        let deliverer = Deliverer { flow, reader, feed, output, statement: name.clone(), held: 0, ahead: None };
-        Ok(Thread { name: SmolStr::new(format!("output {name}")), run: Box::new(move || deliverer.run()) })
+        let position = reader.position();
+        let fill = output.fill();
+        let patience = Patience { records: fill.rows, time: fill.time };
+        let deliverer = Deliverer {
+            due: Due::new(position, self.clock.monotonic()),
+            flow,
+            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows))).patient(patience),
+            feed,
+            output,
+            statement: name.clone(),
+            held: 0,
+            pending: Pending::at(position),
+            stopped: None,
+        };
+        let commits = Commits::new(self.journal.clone(), Mark::default());
+        let run = move || match deliverer.feed.as_ref().is_none_or(|feed| feed.tables.wait(&deliverer.flow.stop)) {
+            true => cycle::run(deliverer, commits),
+            false => Ok(()),
+        };
+        Ok(Thread { name: SmolStr::new(format!("output {name}")), run: Box::new(run) })
     }
 
     #[expect(clippy::too_many_arguments, reason = "as `part`")]
@@ -241,10 +291,7 @@ impl Build<'_> {
             (None, job::Start::Now) => Start::Now,
             _ => Start::Oldest,
         };
-        let on_full = match self.job.journal.on_full {
-            job::OnFull::Block => OnFull::Block,
-            job::OnFull::DropOldest => OnFull::DropOldest,
-        };
+        let on_full = self.job.journal.on_full;
         let spec = ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
         let info = self.journal.register_consumer(spec)?;
         if info.changed && fingerprint != "rows" {
@@ -256,7 +303,6 @@ impl Build<'_> {
             reader = reader.only(&self.inputs_of(part)?);
         }
         let flow = Flow {
-            journal: self.journal.clone(),
             consumer: info.id,
             statement,
             columns,
@@ -290,7 +336,13 @@ impl Build<'_> {
     fn feed(&self, executor: Executor, part: &Part) -> Result<Feed, PipelineError> {
         let streams = self.job.inputs.iter().filter(|input| !matches!(input.kind, job::InputKind::Reference(_)));
         let inputs = streams.map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
-        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()?, columns: None, tables: self.tables(part) })
+        Ok(Feed {
+            executor,
+            inputs: inputs.collect::<Result<_, PipelineError>>()?,
+            columns: None,
+            tables: self.tables(part),
+            pushed: false,
+        })
     }
 
     fn tables(&self, part: &Part) -> Tables {
@@ -313,16 +365,7 @@ impl Build<'_> {
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.
     fn on_error(&self, external: &External) -> OnError {
         let own = self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
-        own.map_or(self.prepared.options.on_error, prepare::on_error)
-    }
-
-    /// How many chunks may be under way: two for each request, within what memory can spare.
-    fn chunks(&self, external: &External) -> usize {
-        let parallel = self.job.functions.iter().find_map(|f| match &f.kind {
-            job::FunctionKind::AzureMl(endpoint) if folded(&f.name) == folded(&external.function) => Some(endpoint.parallel_requests),
-            _ => None,
-        });
-        (parallel.unwrap_or(1) * 2).clamp(CHUNKS_MIN, CHUNKS_MAX)
+        own.unwrap_or(self.prepared.options.on_error)
     }
 }
 

@@ -3,7 +3,9 @@
 //! Invariant: once set it stays set, and every nap ends at once. Not here: what has to be finished before stopping.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::time::Clock;
 
 /// Shared by all threads of a running job.
 #[derive(Clone, Debug, Default)]
@@ -22,10 +24,10 @@ impl Stop {
 
     /// Sleeps, but not past the word to stop; answers whether it was given.
     pub fn sleep(&self, pause: Duration) -> bool {
-        let end = Instant::now() + pause;
+        let end = Clock::Real.monotonic() + pause;
         let mut set = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !*set {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.saturating_duration_since(Clock::Real.monotonic());
             if left.is_zero() {
                 return false;
             }

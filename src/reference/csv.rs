@@ -4,6 +4,7 @@
 use csv::{ErrorKind, ReaderBuilder, StringRecord};
 
 use super::load::{LoadError, line_of};
+use crate::decode::open_quote;
 use crate::value::{Record, SmolStr, Value};
 
 /// Bytes of the text that a field stands for at least, on average, in a table of more than a few: an empty field is one
@@ -59,27 +60,4 @@ fn wrong(error: &csv::Error) -> LoadError {
         ErrorKind::Utf8 { pos, .. } => LoadError::Line { line: line(pos), why: "a field is not UTF-8".to_owned() },
         _ => LoadError::Line { line: 1, why: error.to_string() },
     }
-}
-
-/// Where a quoted field begins that the end of the text cuts off; a reader of CSV takes the rest for its content.
-fn open_quote(text: &[u8], delimiter: u8) -> Option<usize> {
-    let (mut opened, mut is_start) = (None, true);
-    let mut bytes = text.iter().copied().enumerate().peekable();
-    while let Some((at, byte)) = bytes.next() {
-        match opened {
-            Some(_) if byte == b'"' => {
-                // two of them stand for one
-                if bytes.next_if(|(_, next)| *next == b'"').is_none() {
-                    opened = None;
-                }
-            }
-            Some(_) => {}
-            None if is_start && byte == b'"' => {
-                opened = Some(at);
-                is_start = false;
-            }
-            None => is_start = byte == delimiter || matches!(byte, b'\n' | b'\r'),
-        }
-    }
-    opened
 }

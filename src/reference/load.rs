@@ -5,8 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{csv, json};
-use crate::job::ReferenceFormat;
+use super::{ReferenceFormat, csv, json};
 use crate::value::Value;
 
 /// Why bytes are no table.

@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use reqwest::{StatusCode, redirect};
-use secrecy::ExposeSecret;
 
-use crate::http::{self, Settings};
-use crate::job::{ReferenceAddress, ReferenceInput, ReferencePlace, Secret};
+use super::{ReferenceAddress, ReferenceInput, ReferencePlace};
+use crate::http::{self, Settings, key_header};
 
 /// A link that is down is noticed after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -201,7 +200,7 @@ impl Address {
         let mut call = self.client.get(self.address.url.clone()).timeout(self.address.timeout);
         if let Some(secret) = &self.address.key {
             let (secret, header) = (secret.clone(), self.address.key_header.clone());
-            let read = tokio::task::spawn_blocking(move || key(&secret, header.as_deref())).await;
+            let read = tokio::task::spawn_blocking(move || key_header(&secret, header.as_deref())).await;
             let (name, value) = read.map_err(|e| LookError::Away(e.to_string()))?.map_err(LookError::Away)?;
             call = call.header(name, value);
         }
@@ -254,18 +253,6 @@ fn redirects(has_key: bool) -> redirect::Policy {
             attempt.follow()
         }
     })
-}
-
-fn key(secret: &Secret, header: Option<&str>) -> Result<(HeaderName, HeaderValue), String> {
-    let key = secret.read_key().map_err(|e| format!("{e}; {}", e.help()))?;
-    let key = key.expose_secret().trim();
-    let (name, text) = match header {
-        None => (AUTHORIZATION, format!("Bearer {key}")),
-        Some(name) => (HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?, key.to_owned()),
-    };
-    let mut value = HeaderValue::from_str(&text).map_err(|_| format!("{secret} has characters that a header cannot hold"))?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }
 
 /// The headers to ask by the next time.

@@ -12,16 +12,15 @@ use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::place::{LookError, Looked, Place};
-use super::{Reference, Version, digest, form, format_of, rows};
-use crate::job::{ReferenceFormat, ReferenceInput};
+use super::{Reference, ReferenceFormat, ReferenceInput, Version, digest, form, format_of, rows};
+use crate::backoff::{Backoff, Retry};
 use crate::journal::{Journal, StoredReference};
 use crate::time::{Clock, Timestamp};
 
 /// How often a file is looked at: soon enough for a person who waits, and a `stat` costs next to nothing.
 const FILE_LOOK: Duration = Duration::from_secs(1);
-/// First and longest pause before an address that is away is asked again.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_LONGEST: Duration = Duration::from_secs(60);
+/// What is wrong in itself hardly changes sooner, and an address without a time of its own is asked this often.
+const LOOK: Duration = Duration::from_secs(60);
 
 pub(super) struct Reload {
     reference: Reference,
@@ -33,6 +32,8 @@ pub(super) struct Reload {
     clock: Clock,
     /// When all is to be read, whether it changed or not.
     due: Option<Instant>,
+    retry: Retry,
+    /// The pause while something is wrong.
     again: Duration,
     is_first: bool,
     /// The journal was asked for its version.
@@ -59,7 +60,8 @@ impl Reload {
             journal,
             clock,
             due: None,
-            again: AGAIN_FIRST,
+            retry: Retry::new(Backoff::TABLE),
+            again: Duration::ZERO,
             is_first: true,
             fell_back: false,
             noted: None,
@@ -164,11 +166,12 @@ impl Reload {
         }
         let has_version = self.reference.current().is_some();
         let was_troubled = self.reference.with(|status| status.trouble.is_some());
-        self.again = match (was_troubled, is_away || !has_version) {
-            (false, true) => AGAIN_FIRST,
-            (true, true) => (self.again * 2).min(AGAIN_LONGEST),
-            // what is wrong in itself hardly changes sooner
-            (_, false) => self.every.unwrap_or(AGAIN_LONGEST),
+        if !was_troubled {
+            self.retry.succeeded();
+        }
+        self.again = match is_away || !has_version {
+            true => self.retry.failed(),
+            false => self.every.unwrap_or(LOOK),
         };
         let before = self.reference.with(|status| {
             status.failures += u64::from(trouble.is_some() && status.trouble != trouble || is_away);
@@ -219,7 +222,7 @@ impl Reload {
         match &self.place {
             Place::File(_) => until_due.map_or(FILE_LOOK, |left| left.min(FILE_LOOK)),
             Place::Http(_) if troubled => until_due.map_or(self.again, |left| left.min(self.again)),
-            Place::Http(_) => until_due.unwrap_or(AGAIN_LONGEST),
+            Place::Http(_) => until_due.unwrap_or(LOOK),
         }
     }
 }

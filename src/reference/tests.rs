@@ -3,7 +3,6 @@ use proptest::prelude::*;
 
 use super::place::{LookError, Looked, Place};
 use super::*;
-use crate::job::{ReferenceFormat, ReferencePlace};
 
 const CSV: ReferenceFormat = ReferenceFormat::Csv { delimiter: b',' };
 

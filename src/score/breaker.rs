@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::policy::Blocked;
-use super::retry::Backoff;
+use crate::backoff::Backoff;
 
 /// Parallel requests at the start: what a stock managed deployment of one instance admits.
 const PARALLEL_START: u32 = 2;

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::value::Value;
 
 use super::batch::{Batch, Step};
@@ -19,7 +20,6 @@ use super::body::{Form, Row};
 use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
 use super::policy::{Blocked, Details, Mode, Outcome as Answered};
 use super::queue::{Queue, RowRef, Taken};
-use super::retry::Backoff;
 use super::signature::Signature;
 use super::{Failure, NanPolicy, Outcome};
 

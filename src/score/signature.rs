@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod tests;
+pub(super) mod written;
 
 use std::fmt;
 
@@ -128,21 +129,6 @@ pub enum PerRow {
     Untyped,
 }
 
-/// A signature as a person writes it, where the endpoint has no swagger.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WrittenSignature {
-    /// Keys down to the rows, joined by dots: `data`, `Inputs.WebServiceInput0`. Default `data`.
-    pub rows: Option<String>,
-    /// `array` (default), `records`, `vector`, `split` or `columns`.
-    pub layout: Option<String>,
-    /// `name type`, in order; for an array a type is enough. Types: bigint, float, nvarchar(max), bit, datetime, any.
-    #[serde(default)]
-    pub columns: Vec<String>,
-    /// Keys down to the results, joined by dots; absent: found by the usual names.
-    pub results: Option<String>,
-}
-
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SignatureError {
     #[error("the swagger document is not JSON: {0}")]
@@ -153,10 +139,6 @@ pub enum SignatureError {
     Broken(String),
     #[error("several inputs hold rows ({}): write the signature in the job file and name the one to use", .0.join(", "))]
     Ambiguous(Vec<String>),
-    #[error("unknown layout `{0}`: use array, records, vector, split or columns")]
-    Layout(String),
-    #[error("column `{0}` is not `name type` with a type of bigint, float, nvarchar(max), bit, datetime, array or any")]
-    Column(String),
 }
 
 impl Signature {
@@ -168,35 +150,17 @@ impl Signature {
     /// What is used when the endpoint has no swagger and none was written: `{"data": [row, …]}`, rows as the query typed
     /// them, the result found by the usual names.
     pub fn untyped() -> Signature {
-        Signature {
-            score_path: String::new(),
-            input: Input { path: vec!["data".into()], layout: Layout::Untyped, constants: Vec::new() },
-            output: Output { path: Vec::new(), per_row: PerRow::Untyped },
-        }
+        Signature::of(vec!["data".into()], Layout::Untyped, Vec::new())
     }
 
-    /// Checks a written signature. A row list without columns is untyped.
-    pub fn from_written(written: &WrittenSignature) -> Result<Signature, SignatureError> {
-        let columns = || written.columns.iter().map(|c| named(c)).collect::<Result<Vec<Column>, _>>();
-        let cells = || written.columns.iter().map(|c| named(c).map(|c| c.cell)).collect::<Result<Vec<Cell>, _>>();
-        let layout = match written.layout.as_deref().unwrap_or("array") {
-            "array" if written.columns.is_empty() => Layout::Untyped,
-            "array" => Layout::Array { dims: 2, width: Some(written.columns.len()), cells: Cells::Each(cells()?) },
-            "records" if written.columns.is_empty() => Layout::Untyped,
-            "records" => Layout::Records { columns: columns()?, required: Vec::new() },
-            "vector" => Layout::Vector { cell: cells()?.first().copied().unwrap_or(Cell::Any) },
-            "split" => Layout::Split { columns: columns()? },
-            "columns" => Layout::Columns { columns: columns()? },
-            other => return Err(SignatureError::Layout(other.into())),
-        };
-        let path = split_path(written.rows.as_deref().unwrap_or("data"));
-        let path = if path.is_empty() { vec!["data".into()] } else { path };
-        let results = written.results.as_deref().map(split_path).unwrap_or_default();
-        Ok(Signature {
+    /// One that is not read from a document: keys down to the rows, their layout, keys down to the results (none: found by
+    /// the usual names).
+    pub fn of(path: Vec<String>, layout: Layout, results: Vec<String>) -> Signature {
+        Signature {
             score_path: String::new(),
             input: Input { path, layout, constants: Vec::new() },
             output: Output { path: results, per_row: PerRow::Untyped },
-        })
+        }
     }
 
     /// Sets what the job file says for other properties of the body; they win over the document's example.
@@ -214,15 +178,4 @@ impl Signature {
     pub fn is_untyped(&self) -> bool {
         self.input.layout == Layout::Untyped
     }
-}
-
-fn split_path(text: &str) -> Vec<String> {
-    text.split('.').map(str::trim).filter(|s| !s.is_empty()).map(String::from).collect()
-}
-
-/// `name type`, or a type alone.
-fn named(text: &str) -> Result<Column, SignatureError> {
-    let (name, ty) = text.trim().rsplit_once(char::is_whitespace).unwrap_or(("", text));
-    let cell = Cell::parse(ty).ok_or_else(|| SignatureError::Column(text.into()))?;
-    Ok(Column { name: name.trim().into(), cell })
 }

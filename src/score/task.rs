@@ -9,18 +9,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
+use crate::settings::Secret;
 use crate::time::{Clock, Timestamp};
 
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, Event, Request, Standing};
-use super::http::{Client, Fetched, read_key};
+use super::http::{Client, Fetched};
 use super::policy::{Details, Outcome as Answered, Status as StatusCode};
-use super::retry::Backoff;
-use super::{Chunk, Ended, KeySource, Outcome, ScoreConfig, Signature, State, Status, stopped};
+use super::{Chunk, Ended, Held, Outcome, ScoreConfig, Signature, State, Status, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -32,7 +33,8 @@ const ABANDONED_CHECK: Duration = Duration::from_secs(1);
 pub(super) struct Incoming {
     pub chunk: Chunk,
     pub reply: Reply,
-    pub permit: OwnedSemaphorePermit,
+    /// Its place, given back with the answer and the commit.
+    pub held: Arc<Held>,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
@@ -57,7 +59,7 @@ pub(super) struct Task {
     name: String,
     desk: Desk,
     client: Client,
-    key_source: Option<KeySource>,
+    key_source: Option<Secret>,
     key: Option<SecretString>,
     constants: Vec<(String, serde_json::Value)>,
     /// Written in the job file: nothing is fetched.
@@ -66,7 +68,7 @@ pub(super) struct Task {
     fetching: Fetching,
     backoff: Backoff,
     slow_probe: Duration,
-    replies: HashMap<u64, (Reply, OwnedSemaphorePermit)>,
+    replies: HashMap<u64, (Reply, Arc<Held>)>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
     status: Arc<Status>,
@@ -84,7 +86,7 @@ impl Task {
         swagger: watch::Sender<Option<String>>,
         stop: CancellationToken,
     ) -> Task {
-        let cached = config.cached_swagger.as_deref().and_then(|text| Signature::from_swagger(text).ok());
+        let cached = config.cached_description.as_deref().and_then(|text| config.dialect.signature(text).ok());
         let is_written = config.signature.is_some();
         let mut task = Task {
             desk: Desk::new(config.rules()),
@@ -156,7 +158,7 @@ impl Task {
             return;
         }
         let id = self.desk.submit(self.now(), incoming.chunk.statement, incoming.chunk.args);
-        self.replies.insert(id, (incoming.reply, incoming.permit));
+        self.replies.insert(id, (incoming.reply, incoming.held));
     }
 
     /// Sends what may go and passes on what the desk found, until neither gives anything new.
@@ -204,7 +206,7 @@ impl Task {
                 let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() as u64;
                 self.status.rows.fetch_add(outcomes.len() as u64 - failed, Ordering::Relaxed);
                 self.status.failed_rows.fetch_add(failed, Ordering::Relaxed);
-                if let Some((reply, _permit)) = self.replies.remove(&chunk) {
+                if let Some((reply, _held)) = self.replies.remove(&chunk) {
                     let _ = reply.send(Ok(outcomes));
                 }
             }
@@ -228,7 +230,7 @@ impl Task {
     /// Reads the key again. `Ok(true)`: it is another one.
     fn load_key(&mut self) -> Result<bool, ()> {
         let Some(source) = &self.key_source else { return Ok(false) };
-        match read_key(source) {
+        match self.client.read_key(source) {
             Ok(key) => {
                 let is_new = self.key.as_ref().is_none_or(|old| old.expose_secret() != key.expose_secret());
                 self.key = Some(key);
@@ -272,13 +274,13 @@ impl Task {
         }
         (self.fetching.due, self.fetching.out) = (None, true);
         let (client, key) = (self.client.clone(), self.key.clone());
-        self.on_wire.spawn(async move { Arrived::Swagger(client.swagger(key).await) });
+        self.on_wire.spawn(async move { Arrived::Swagger(client.description(key).await) });
     }
 
     fn fetched(&mut self, now: Duration, fetched: Result<Fetched, String>) {
         self.fetching.out = false;
         let why = match fetched {
-            Ok(Fetched::Document(text)) => match Signature::from_swagger(&text) {
+            Ok(Fetched::Document(text)) => match self.client.dialect.signature(&text) {
                 Ok(signature) => {
                     self.fetching.failures = 0;
                     self.use_signature(signature);
@@ -299,7 +301,7 @@ impl Task {
                         "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
                     );
                     self.fetching.absent = true;
-                    self.use_signature(Signature::untyped());
+                    self.use_signature(self.client.dialect.untyped());
                 }
                 return;
             }
@@ -338,7 +340,7 @@ impl Task {
     }
 
     fn end(&mut self, ended: &Ended) {
-        for (_, (reply, _permit)) in self.replies.drain() {
+        for (_, (reply, _held)) in self.replies.drain() {
             let _ = reply.send(Err(ended.clone()));
         }
     }

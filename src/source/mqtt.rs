@@ -7,9 +7,18 @@
 //! Each connection has a client object of its own. The client is only polled and its events forwarded; acknowledgements
 //! never wait inside that loop, and a started poll is never dropped once the broker has accepted us.
 
+pub mod acks;
+mod intern;
+mod link;
+mod poison;
+pub mod redelivery;
+mod session;
+mod settings;
+
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rumqttc::{
     AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectionError, Event, EventLoop, IncomingPacketSizeLimit, MqttOptions, Packet,
@@ -17,19 +26,23 @@ use rumqttc::{
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{Backoff, GOOD_AFTER};
-use super::connection::{CheckedBroker, ConfigError, Trouble};
-use super::intern::Interner;
-use super::link::Link;
-use super::poison::Poison;
-use super::redelivery::{RecentRecord, Recognition, Seen};
-use super::session::{NothingInFlight, OUTGOING_MAX};
-use super::socket::Collecting;
 use super::stats::{SourceStats, Until, add};
-use super::{Arrivals, Arrived, MqttSourceConfig};
+use super::{Acknowledge, Arrivals, Arrived, Identity, RecentRecord, Source};
+use crate::backoff::{Backoff, GOOD_AFTER, Retry};
+use crate::mqtt::socket::Collecting;
+use crate::mqtt::{Connector, Trouble};
 use crate::time::Clock;
+use intern::Interner;
+use link::Link;
+use poison::Poison;
+use redelivery::{Recognition, Seen};
+use session::{NothingInFlight, OUTGOING_MAX};
+
+pub use settings::MqttSourceConfig;
+pub(super) use settings::read;
 
 /// Batches on their way to the intake. Their bytes are bounded by `unacked_bytes_max`; this bounds how many small ones
 /// wait, and is more than a commit interval gives.
@@ -51,7 +64,7 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
 /// How long a stop waits for what was received to be stored.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running source. Dropping it ends the task without a goodbye; [`MqttSource::stop`] says one.
+/// A running source. Dropping it ends the task without a goodbye; [`Source::stop`] says one.
 #[derive(Debug)]
 pub struct MqttSource {
     stats: Arc<SourceStats>,
@@ -65,14 +78,16 @@ type Current = Arc<Mutex<Option<Arc<Link>>>>;
 
 impl MqttSource {
     /// Starts receiving. `recent` are the newest records of this input in the journal, oldest first; a few thousand do.
-    /// The channel ends when the source was stopped. Needs a tokio runtime.
+    /// `keeps_bytes`: what is stored is the payload as it came. The channel ends when the source was stopped. Needs a
+    /// tokio runtime.
     pub fn start<'a>(
         config: MqttSourceConfig,
+        identity: Identity,
         recent: impl IntoIterator<Item = RecentRecord<'a>>,
+        keeps_bytes: bool,
         clock: Clock,
-    ) -> Result<(MqttSource, mpsc::Receiver<Arrivals>), ConfigError> {
-        config.check()?;
-        let broker = CheckedBroker::new(config.broker.clone())?;
+    ) -> (MqttSource, mpsc::Receiver<Arrivals>) {
+        let broker = Connector::new(config.broker.clone(), identity.name);
         let stats = Arc::new(SourceStats::default());
         let stop = CancellationToken::new();
         let current = Current::default();
@@ -80,14 +95,15 @@ impl MqttSource {
         let mut seen = Seen::new((usize::from(config.receive_maximum) * SEEN_WINDOWS).max(SEEN_MIN));
         seen.seed(recent);
         let receiver = Receiver {
-            who: broker.endpoint.to_string(),
+            who: broker.config.address.to_string(),
             interner: Interner::new(config.topics.clone()),
-            session_known: config.session_expected,
+            session_known: identity.is_known,
             is_subscribed: false,
             asked_at: Instant::now(),
             config,
             broker,
             seen,
+            keeps_bytes,
             clock,
             out,
             stats: stats.clone(),
@@ -95,15 +111,11 @@ impl MqttSource {
             current: current.clone(),
         };
         let task = tokio::spawn(receiver.run());
-        Ok((MqttSource { stats, stop, current, task: Some(task) }, arrivals))
-    }
-
-    pub fn stats(&self) -> &Arc<SourceStats> {
-        &self.stats
+        (MqttSource { stats, stop, current, task: Some(task) }, arrivals)
     }
 
     /// Takes no further messages, waits up to 5 s until those handed over are stored and acknowledged, and says goodbye
-    /// to the broker, which keeps the session. The receiving end of the channel must still be served meanwhile.
+    /// to the broker, which keeps the session.
     pub async fn stop(mut self) {
         self.stop.cancel();
         let current = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -120,6 +132,16 @@ impl MqttSource {
         if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
             task.abort();
         }
+    }
+}
+
+impl Source for MqttSource {
+    fn stats(&self) -> &Arc<SourceStats> {
+        &self.stats
+    }
+
+    fn stop(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(MqttSource::stop(*self))
     }
 }
 
@@ -145,8 +167,10 @@ struct Receiver {
     /// For log lines.
     who: String,
     config: MqttSourceConfig,
-    broker: CheckedBroker,
+    broker: Connector,
     seen: Seen,
+    /// Payloads are stored as they come.
+    keeps_bytes: bool,
     interner: Interner,
     clock: Clock,
     out: mpsc::Sender<Arrivals>,
@@ -163,7 +187,7 @@ struct Receiver {
 
 impl Receiver {
     async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let mut retry = Retry::new(Backoff::BROKER);
         let mut poison = Poison::default();
         while !self.stop.is_cancelled() && !self.out.is_closed() {
             let (end, link, held) = self.connection().await;
@@ -178,11 +202,11 @@ impl Receiver {
                     let text = "reading stands still: what was received is not being stored; see the journal";
                     self.stats.raise(&self.who, text.to_owned(), Until::Steady);
                     // it was our own wish to leave
-                    backoff.reset();
+                    retry.succeeded();
                 }
                 End::Lost(trouble) => {
                     let until = if held.is_some() { Until::Steady } else { Until::Accepted };
-                    self.stats.raise(&self.who, poison.judge(trouble, &self.config), until);
+                    self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);
                 }
             }
             let stop = self.stop.clone();
@@ -192,7 +216,7 @@ impl Receiver {
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(backoff.after(held.unwrap_or_default())) => {}
+                () = tokio::time::sleep(retry.lost_after(held.unwrap_or_default())) => {}
             }
         }
     }
@@ -250,7 +274,7 @@ impl Receiver {
 
     async fn options(&self, collecting: Collecting) -> Result<MqttOptions, Trouble> {
         let config = &self.config;
-        let expiry = u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX);
+        let expiry = config.session_expiry_seconds();
         let mut options = self.broker.options(collecting).await?;
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(expiry));
@@ -293,7 +317,7 @@ impl Receiver {
 
     fn subscribe(&mut self, client: &AsyncClient) {
         self.asked_at = Instant::now();
-        let qos = if self.config.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let qos = QoS::from(self.config.qos);
         let filters = self.config.topics.iter().map(|filter| SubscribeFilter {
             path: filter.clone(),
             qos,
@@ -369,7 +393,7 @@ impl Receiver {
             return;
         }
         if publish.qos != QoS::AtMostOnce {
-            match self.seen.judge(packet_id, publish.dup, &known.meta.topic, &publish.payload) {
+            match self.seen.judge(packet_id, publish.dup, &known.meta.name, &publish.payload) {
                 Recognition::New => {}
                 Recognition::Possible => add(&self.stats.redelivered_possible, 1),
                 Recognition::Redelivered => {
@@ -379,12 +403,16 @@ impl Receiver {
             }
         }
         batch.bytes += size;
+        let mark = match packet_id {
+            0 => 0,
+            id => redelivery::mark(id, &publish.payload, self.keeps_bytes),
+        };
         batch.messages.push(Arrived {
             payload: publish.payload,
             message: known.meta,
             arrival: self.clock.now(),
-            packet_id,
-            dup: publish.dup,
+            mark,
+            is_repeat: publish.dup,
         });
     }
 
@@ -411,14 +439,14 @@ impl Receiver {
             return None;
         }
         let must_hold_back = !packet_ids.is_empty();
-        let qos0 = messages.iter().filter(|m| m.packet_id == 0).count() as u64;
+        let qos0 = messages.iter().filter(|m| m.mark == 0).count() as u64;
         let ack = link.receive(packet_ids, bytes, qos0);
         if messages.is_empty() {
             // nothing to store; what came before still has to be
-            ack.stored();
+            Box::new(ack).stored();
             return None;
         }
-        let mut arrivals = Some(Arrivals { messages, ack });
+        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack) });
         match self.out.try_reserve() {
             Ok(permit) => {
                 if let Some(arrivals) = arrivals.take() {

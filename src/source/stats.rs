@@ -33,7 +33,7 @@ pub struct SourceStats {
 
 /// What it takes for an alarm to be over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Until {
+pub(in crate::source) enum Until {
     /// the broker accepts us
     Accepted,
     /// the broker accepts our subscription
@@ -59,12 +59,12 @@ impl SourceStats {
         self.alarm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|a| a.text.clone())
     }
 
-    pub(super) fn set_connected(&self, connected: bool) {
+    pub(in crate::source) fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
     /// Raises an alarm; logged only when it says something new, however often it is tried again.
-    pub(super) fn raise(&self, who: &str, text: String, until: Until) {
+    pub(in crate::source) fn raise(&self, who: &str, text: String, until: Until) {
         let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if alarm.as_ref().is_none_or(|a| a.text != text) {
             tracing::warn!(source = who, "{text}");
@@ -73,7 +73,7 @@ impl SourceStats {
     }
 
     /// What `until` stands for has come about.
-    pub(super) fn clear(&self, who: &str, until: Until) {
+    pub(in crate::source) fn clear(&self, who: &str, until: Until) {
         let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if alarm.take_if(|a| a.until == until).is_some() {
             tracing::info!(source = who, "all is well again");
@@ -82,6 +82,6 @@ impl SourceStats {
 }
 
 /// Adds to a counter.
-pub(super) fn add(counter: &AtomicU64, n: u64) {
+pub(in crate::source) fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! The tree keeps its order: a module uses only those above it in `lib.rs`, and the files of one module do not import
-//! each other in rings.
+//! The tree keeps its order: a module uses only those above it in `lib.rs`, the files of one module do not import each
+//! other in rings, and an implementation of an open end is known to its table alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -213,6 +213,72 @@ fn a_module_uses_only_those_above_it() {
         for name in used(&text, &module).iter().filter_map(|path| path.first()) {
             if rank(name).is_some_and(|r| r > own) {
                 wrong.push(format!("{} uses {name}, which stands below it", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The open ends: the trait that an implementation has, and the file of the table that names the implementations.
+const OPEN_ENDS: [(&str, &str); 6] = [
+    ("Source", "src/source.rs"),
+    ("SourceSettings", "src/source.rs"),
+    ("Format", "src/decode/format.rs"),
+    ("Dialect", "src/score/dialect.rs"),
+    ("Output", "src/output.rs"),
+    ("OutputSettings", "src/output.rs"),
+];
+
+/// The part of a file that is not for tests: a file of tests has none.
+fn production(file: &Path) -> String {
+    let is_tests = file.file_stem().is_some_and(|stem| stem == "tests") || file.components().any(|part| part.as_os_str() == "tests");
+    let text = fs::read_to_string(file).expect("a source file");
+    if is_tests { String::new() } else { text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned() }
+}
+
+/// The types that have a trait, each with its file, by the line `impl Trait for Type`.
+fn implementations(of: &str, files: &[(std::path::PathBuf, String)]) -> Vec<(String, std::path::PathBuf)> {
+    let line = format!("impl {of} for ");
+    let found = files.iter().flat_map(|(file, text)| {
+        let names = text.lines().filter_map(|l| l.strip_prefix(&line));
+        names.map(|rest| (rest.chars().take_while(|c| c.is_alphanumeric()).collect::<String>(), file.clone()))
+    });
+    found.collect()
+}
+
+/// Whether a text names a type, as a whole word and not in a comment.
+fn names(text: &str, name: &str) -> bool {
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
+        line.match_indices(name).any(|(at, _)| {
+            let (before, after) = (line[..at].chars().next_back(), line[at + name.len()..].chars().next());
+            !is_part(before) && !is_part(after)
+        })
+    })
+}
+
+/// The file or folder that belongs to an implementation: `src/output/mqtt` for all files of the MQTT output.
+fn home(file: &Path) -> std::path::PathBuf {
+    let mut parts = file.components();
+    let head: std::path::PathBuf = parts.by_ref().take(3).collect();
+    head.with_extension("")
+}
+
+#[test]
+fn an_implementation_of_an_open_end_is_known_to_its_table_alone() {
+    let mut paths = Vec::new();
+    sources(Path::new("src"), &mut paths);
+    let files: Vec<_> = paths.into_iter().map(|path| (path.clone(), production(&path))).collect();
+    let mut wrong = Vec::new();
+    for (of, table) in OPEN_ENDS {
+        let found = implementations(of, &files);
+        assert!(!found.is_empty(), "nothing implements {of}");
+        for (name, own) in found {
+            for (file, text) in &files {
+                let is_home = home(file) == home(&own);
+                if !is_home && file != Path::new(table) && names(text, &name) {
+                    wrong.push(format!("{} knows {name}, which only its own files and {table} may", file.display()));
+                }
             }
         }
     }

@@ -510,7 +510,7 @@ fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
     let place = Taxi::new();
     let broker = Mosquitto::start();
     let job = JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", "");
-    place.write("taxi.toml", job);
+    place.write("taxi.toml", job.replacen("topics =", "empty = \"dead-letter\"\ntopics =", 1));
     place.write("taxi.asaql", "SELECT vendorid INTO scored FROM rides");
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
     until("the source to be connected", || (forebay.metric("forebay_source_connected") == 1.0).then_some(()));

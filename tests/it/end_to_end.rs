@@ -260,7 +260,8 @@ fn a_bad_payload_becomes_a_dead_letter_and_the_next_one_is_processed() {
     until("six rows", || (seen.lock().expect("seen").len() == 6).then_some(()));
     let numbers: Vec<i64> = seen.lock().expect("seen").iter().map(|(_, row)| row["n"].as_i64().expect("n")).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(forebay.metric("forebay_input_undecodable_total"), 7.0);
+    assert_eq!(forebay.metric("forebay_input_undecodable_total"), 6.0);
+    assert_eq!(forebay.metric("forebay_input_dropped_total"), 1.0, "the empty one");
     let (code, listed, _) = crate::harness::cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
     assert_eq!(code, 0);
     assert!(listed.contains("not json") && listed.contains("undecodable"), "{listed}");

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use forebay::job::{self, *};
+use forebay::journal::OnFull;
+use forebay::score::signature::{Cell, Column, Layout};
+use forebay::score::{Mode, NanPolicy, Signature};
 use secrecy::ExposeSecret;
 
 const SMALL: &str = r#"
@@ -64,25 +67,103 @@ fn a_small_job_has_the_documented_defaults() {
     assert_eq!(job.time, time);
     assert_eq!(job.state_bytes_max, mib(256));
 
-    let InputKind::Mqtt(rides) = &job.inputs[0].kind else { panic!("{:?}", job.inputs) };
-    let address = MqttAddress { host: "127.0.0.1".into(), port: 1883, tls: false };
-    assert_eq!((&rides.broker.address, rides.broker.keep_alive, &rides.broker.client_id), (&address, Duration::from_secs(30), &None));
-    assert_eq!((rides.topics.as_slice(), rides.qos), (["taxi/+/rides".to_string()].as_slice(), Qos::AtLeastOnce));
-    assert_eq!((rides.payload_bytes_max as u64, rides.unacked_bytes_max as u64), (mib(1), mib(16)));
-    assert_eq!((rides.receive_maximum, rides.session_expiry), (1_000, Some(Duration::from_secs(7 * 86_400))));
+    expect![[r#"
+        [
+            Input {
+                name: "rides",
+                kind: Stream(
+                    StreamInput {
+                        source: MqttSourceConfig {
+                            broker: BrokerConfig {
+                                address: MqttAddress {
+                                    host: "127.0.0.1",
+                                    port: 1883,
+                                    tls: false,
+                                },
+                                username: None,
+                                password: None,
+                                ca_file: None,
+                                client_id: None,
+                                keep_alive: 30s,
+                            },
+                            topics: [
+                                "taxi/+/rides",
+                            ],
+                            qos: AtLeastOnce,
+                            payload_bytes_max: 1048576,
+                            receive_maximum: 1000,
+                            unacked_bytes_max: 16777216,
+                            session_expiry: Some(
+                                604800s,
+                            ),
+                        },
+                        payloads: Payloads {
+                            format: JsonFormat,
+                            compression: None,
+                            unpacked_bytes_max: 16777216,
+                            empty: Skip,
+                        },
+                    },
+                ),
+                span: Span {
+                    start: 52,
+                    end: 57,
+                },
+            },
+        ]
+    "#]]
+    .assert_debug_eq(&job.inputs);
 
     let FunctionKind::Wasm(array) = &job.functions[0].kind else { panic!("{:?}", job.functions) };
     assert_eq!((array.component.as_path(), &array.export), (Path::new("jobs/udfs/create_array.wasm"), &None));
-    assert_eq!((array.memory, array.timeout, array.result_bytes_max), (mib(32), Duration::from_millis(100), mib(1)));
+    let limits = array.limits;
+    assert_eq!((limits.memory_bytes, limits.timeout, limits.result_bytes_max), (32 << 20, Duration::from_millis(100), 1 << 20));
 
-    let FunctionKind::AzureMl(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
-    assert_eq!((score.url.as_str(), score.swagger_url.as_ref()), ("http://127.0.0.1:5001/score", None));
+    let FunctionKind::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    assert_eq!(score.url.as_str(), "http://127.0.0.1:5001/score");
+    expect![[r#"
+        AzureMl {
+            swagger_url: None,
+            deployment: None,
+        }
+    "#]]
+    .assert_debug_eq(&score.dialect);
     assert_eq!((score.max_batch_count, score.max_batch_bytes, score.parallel_requests), (1_000, 1_000_000, 20));
     assert_eq!((score.linger, score.request_timeout), (Duration::from_millis(20), Duration::from_secs(10)));
-    assert_eq!((score.mode, score.nan, &score.signature), (Mode::Edge, OnNan::Null, &None));
+    assert_eq!((score.mode, score.nan, &score.signature), (Mode::Edge, NanPolicy::Null, &None));
 
-    let OutputKind::Mqtt(scored) = &job.outputs[0].kind else { panic!("{:?}", job.outputs) };
-    assert_eq!((scored.topic.as_str(), scored.qos, scored.retain), ("taxi/scored", Qos::AtLeastOnce, false));
+    expect![[r#"
+        [
+            Output {
+                name: "scored",
+                settings: MqttOutputConfig {
+                    broker: BrokerConfig {
+                        address: MqttAddress {
+                            host: "127.0.0.1",
+                            port: 1883,
+                            tls: false,
+                        },
+                        username: None,
+                        password: None,
+                        ca_file: None,
+                        client_id: None,
+                        keep_alive: 30s,
+                    },
+                    topic: "taxi/scored",
+                    qos: AtLeastOnce,
+                    retain: false,
+                    payload_bytes_max: 1048576,
+                    row_id: None,
+                    puback_timeout: 30s,
+                },
+                span: Span {
+                    start: 319,
+                    end: 325,
+                },
+            },
+        ]
+    "#]]
+    .assert_debug_eq(&job.outputs);
 
     let journal = Journal {
         path: "jobs/taxi.db".into(),
@@ -193,33 +274,162 @@ fn every_setting_can_be_set() {
     assert_eq!((job.time.out_of_order_tolerance, job.time.out_of_order_policy), (Duration::from_secs(90), OutOfOrderPolicy::Drop));
     let names: Vec<&str> = job.inputs.iter().map(|input| input.name.as_str()).collect();
     assert_eq!(names, ["rides", "my file"]);
-    let InputKind::Mqtt(rides) = &job.inputs[0].kind else { panic!("{:?}", job.inputs) };
-    assert_eq!(rides.broker.address, MqttAddress { host: "::1".into(), port: 8883, tls: true });
-    assert_eq!(rides.broker.password.as_ref().expect("password").source(), &SecretSource::File("jobs/secrets/mqtt".into()));
-    assert_eq!((rides.qos, rides.session_expiry, rides.unacked_bytes_max), (Qos::AtMostOnce, None, 1 << 20));
+    expect![[r#"
+        [
+            Input {
+                name: "rides",
+                kind: Stream(
+                    StreamInput {
+                        source: MqttSourceConfig {
+                            broker: BrokerConfig {
+                                address: MqttAddress {
+                                    host: "::1",
+                                    port: 8883,
+                                    tls: true,
+                                },
+                                username: Some(
+                                    "gw",
+                                ),
+                                password: Some(
+                                    Secret {
+                                        source: File(
+                                            "jobs/secrets/mqtt",
+                                        ),
+                                        span: Span {
+                                            start: 411,
+                                            end: 430,
+                                        },
+                                        is_key: false,
+                                    },
+                                ),
+                                ca_file: Some(
+                                    "jobs/ca.pem",
+                                ),
+                                client_id: Some(
+                                    "gw-7",
+                                ),
+                                keep_alive: 60s,
+                            },
+                            topics: [
+                                "a/#",
+                                "$share/g/b",
+                            ],
+                            qos: AtMostOnce,
+                            payload_bytes_max: 65536,
+                            receive_maximum: 20,
+                            unacked_bytes_max: 1048576,
+                            session_expiry: None,
+                        },
+                        payloads: Payloads {
+                            format: JsonFormat,
+                            compression: None,
+                            unpacked_bytes_max: 16777216,
+                            empty: Skip,
+                        },
+                    },
+                ),
+                span: Span {
+                    start: 254,
+                    end: 259,
+                },
+            },
+            Input {
+                name: "my file",
+                kind: File(
+                    FileInput {
+                        path: "jobs/rides.jsonl",
+                        payloads: Payloads {
+                            format: JsonFormat,
+                            compression: None,
+                            unpacked_bytes_max: 16777216,
+                            empty: Skip,
+                        },
+                    },
+                ),
+                span: Span {
+                    start: 688,
+                    end: 697,
+                },
+            },
+        ]
+    "#]]
+    .assert_debug_eq(&job.inputs);
     assert_eq!(
         job.functions.iter().map(|function| function.on_error).collect::<Vec<_>>(),
         [Some(OnError::Null), Some(OnError::DeadLetter)]
     );
-    let FunctionKind::AzureMl(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    let FunctionKind::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
     let constants = serde_json::to_string(&score.constants).expect("json");
     assert_eq!(constants, r#"[["z",1],["method","predict"],["list",[1.5,true]],["inner",{"x":16}]]"#);
-    let signature = ManualSignature {
-        input_path: vec!["Inputs".into(), "data".into()],
-        input: InputShape::Records,
-        columns: vec![("distance".into(), Some(forebay::value::Type::Float)), ("note".into(), None)],
-        output_path: Some(vec!["Results".into()]),
-    };
-    assert_eq!(score.signature, Some(signature));
-    let file = FileOutput {
-        path: "jobs/out/a.jsonl".into(),
-        rotate_bytes: Some(1_000_000_000),
-        rotate_interval: Some(Duration::from_secs(86_400)),
-        keep_files: Some(3),
-        fsync: Fsync::Interval(Duration::from_millis(250)),
-    };
-    assert_eq!((&job.outputs[0].kind, job.outputs[0].row_id.as_deref()), (&OutputKind::File(file), Some("id")));
-    assert_eq!(job.outputs[1].kind, OutputKind::Stdout);
+    let column = |name: &str, cell| Column { name: name.into(), cell };
+    let columns = vec![column("distance", Cell::Float), column("note", Cell::Any)];
+    let layout = Layout::Records { columns, required: Vec::new() };
+    assert_eq!(score.signature, Some(Signature::of(vec!["Inputs".into(), "data".into()], layout, vec!["Results".into()])));
+    expect![[r#"
+        AzureMl {
+            swagger_url: Some(
+                Url {
+                    scheme: "https",
+                    cannot_be_a_base: false,
+                    username: "",
+                    password: None,
+                    host: Some(
+                        Domain(
+                            "e.westeurope.inference.ml.azure.com",
+                        ),
+                    ),
+                    port: None,
+                    path: "/swagger.json",
+                    query: None,
+                    fragment: None,
+                },
+            ),
+            deployment: Some(
+                "blue",
+            ),
+        }
+    "#]]
+    .assert_debug_eq(&score.dialect);
+    expect![[r#"
+        [
+            Output {
+                name: "a",
+                settings: FileOutputConfig {
+                    path: "jobs/out/a.jsonl",
+                    rotate_bytes: Some(
+                        1000000000,
+                    ),
+                    rotate_interval: Some(
+                        86400s,
+                    ),
+                    keep_files: Some(
+                        3,
+                    ),
+                    fsync: Interval(
+                        250ms,
+                    ),
+                    row_id: Some(
+                        "id",
+                    ),
+                },
+                span: Span {
+                    start: 1801,
+                    end: 1802,
+                },
+            },
+            Output {
+                name: "b",
+                settings: StdoutOutputConfig {
+                    row_id: None,
+                },
+                span: Span {
+                    start: 2037,
+                    end: 2038,
+                },
+            },
+        ]
+    "#]]
+    .assert_debug_eq(&job.outputs);
     assert_eq!(
         (job.journal.on_full, job.journal.retention, job.journal.commit_records),
         (OnFull::DropOldest, Duration::from_secs(604_800), 10)
@@ -638,6 +848,90 @@ fn columns_of_a_signature() {
 
             5 errors
         "#]],
+    );
+}
+
+#[test]
+fn formats_of_payloads() {
+    bad(
+        &[("topics = ", "format = \"cvs\"\nunpacked_bytes_max = \"1MiB\"\nempty = \"drop\"\ntopics = ")],
+        expect![[r#"
+        error: `format` has the wrong form
+          --> taxi.toml:9:10
+           |
+         9 | format = "cvs"
+           |          ^^^^^ expected "json" or "csv" or "text" or "bytes"
+           = help: did you mean "csv"?
+
+        error: `unpacked_bytes_max` without `compression`
+           --> taxi.toml:10:22
+            |
+         10 | unpacked_bytes_max = "1MiB"
+            |                      ^^^^^^ nothing is unpacked
+            = help: write `compression = "gzip"`, or leave this out
+
+        error: `empty` has the wrong form
+           --> taxi.toml:11:9
+            |
+         11 | empty = "drop"
+            |         ^^^^^^ expected "skip" or "dead-letter"
+            = help: write `empty = "skip"`
+
+        3 errors
+    "#]],
+    );
+    bad(
+        &[("topics = ", "format = \"csv\"\ndelimiter = \"a\"\ncolumns = [\"x\", \"x\", \"\"]\ntopics = ")],
+        expect![[r#"
+        error: this does not delimit fields
+           --> taxi.toml:10:13
+            |
+         10 | delimiter = "a"
+            |             ^^^ expected one sign of ASCII, no quote
+            = help: write `delimiter = ";"`, or `"\t"` for a tab; the default is ","
+
+        error: two columns of the same name
+           --> taxi.toml:11:17
+            |
+         11 | columns = ["x", "x", ""]
+            |                 ^^^ a row has it twice
+            = help: write `columns = ["time", "value"]`, or leave it out where the first line names the columns
+
+        error: a column has no name
+           --> taxi.toml:11:22
+            |
+         11 | columns = ["x", "x", ""]
+            |                      ^^ expected a name
+            = help: write `columns = ["time", "value"]`, or leave it out where the first line names the columns
+
+        3 errors
+    "#]],
+    );
+    bad(
+        &[("topics = ", "delimiter = \";\"\ntopics = ")],
+        expect![[r#"
+        error: unknown key `delimiter`
+          --> taxi.toml:9:1
+           |
+         9 | delimiter = ";"
+           | ^^^^^^^^^ `[inputs.rides]` has no such key
+           = help: known are type, url, username, password, ca_file, client_id, keep_alive, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
+    "#]],
+    );
+}
+
+#[test]
+fn a_password_needs_a_user_name() {
+    bad(
+        &[("topics = ", "password = \"env:MQTT\"\ntopics = ")],
+        expect![[r#"
+        error: `password` without `username`
+          --> taxi.toml:9:12
+           |
+         9 | password = "env:MQTT"
+           |            ^^^^^^^^^^ a password needs a user name
+           = help: write `username = "…"` too, or leave the password out
+    "#]],
     );
 }
 

@@ -115,16 +115,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn append(input: InputId, payloads: Vec<Vec<u8>>) -> (Append, Receiver<Result<Range<i64>, JournalError>>) {
     let (answer, answers) = channel();
-    let message = Arc::new(MessageMeta { topic: "taxi/1/rides".into(), qos: 1, ..MessageMeta::default() });
+    let message = Arc::new(MessageMeta { name: "taxi/1/rides".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
     let events: Vec<RawEvent> = payloads
         .into_iter()
         .enumerate()
-        .map(|(i, payload)| RawEvent {
-            arrival: at(i as i64),
-            payload: Bytes::from(payload),
-            message: message.clone(),
-            packet_id: i as u16 + 1,
-        })
+        .map(|(i, payload)| RawEvent { arrival: at(i as i64), payload: Bytes::from(payload), message: message.clone(), mark: i as u64 + 1 })
         .collect();
     let received = events.len() as u64;
     let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
@@ -339,7 +334,7 @@ fn arrival_never_decreases() {
     let moment = |ms| Bytes::from(format!("{ms}"));
     for times in [[50, 40], [30, 60]] {
         let (mut batch, answer) = append(pool.input, Vec::new());
-        let event = |ms| RawEvent { arrival: at(ms), payload: moment(ms), message: Arc::default(), packet_id: 0 };
+        let event = |ms| RawEvent { arrival: at(ms), payload: moment(ms), message: Arc::default(), mark: 0 };
         (batch.events, batch.received) = (times.map(event).to_vec(), 2);
         pool.journal.append(batch);
         answer.recv_timeout(PATIENCE).unwrap().unwrap();
@@ -622,9 +617,9 @@ fn the_newest_messages_of_each_input_stay_to_recognise_redeliveries() {
     assert_eq!(pool.segments(StreamId::INPUTS), [0, 10, 13], "four records of the busy one, and the quiet one's");
     for pool in [pool.crash_image(), pool] {
         let recent = pool.journal.recent_messages(pool.input, 4).unwrap();
-        assert_eq!(recent.iter().map(|m| (m.offset, m.packet_id)).collect::<Vec<_>>(), [(12, 3), (13, 1), (14, 2), (15, 3)]);
+        assert_eq!(recent.iter().map(|m| (m.offset, m.mark)).collect::<Vec<_>>(), [(12, 3), (13, 1), (14, 2), (15, 3)]);
         assert_eq!(recent[1].payload, Bytes::from_static(b"{\"n\":0}"));
-        assert_eq!(recent[1].message.topic, "taxi/1/rides");
+        assert_eq!(recent[1].message.name, "taxi/1/rides");
         assert_eq!(pool.journal.recent_messages(quiet, 10).unwrap().len(), 1);
         assert_eq!(pool.payloads(0), [], "they are not read again");
         assert!(verify(&pool.path).unwrap().is_good());

@@ -5,23 +5,32 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use forebay::demo::broker::{Broker, BrokerOptions};
-use forebay::source::{AckToken, Arrivals, Arrived, BrokerConfig, MqttSource, MqttSourceConfig, RecentRecord};
+use forebay::diagnostic::Span;
+use forebay::mqtt::{BrokerConfig, MqttAddress, Qos};
+use forebay::settings::Secret;
+use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
 use forebay::time::{Clock, Timestamp};
 use tokio::sync::mpsc::Receiver;
 
 use super::support::{AnyBroker, Message, Mosquitto, openssl, publish, publish_numbers, wait_until, within};
 
 fn config(url: &str, topics: &[&str]) -> MqttSourceConfig {
-    MqttSourceConfig::new(BrokerConfig::new(url, "gateway"), topics.iter().map(|t| t.to_string()).collect())
+    let broker = BrokerConfig { client_id: Some("gateway".into()), ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) };
+    MqttSourceConfig::new(broker, topics.iter().map(|t| t.to_string()).collect())
+}
+
+fn identity(config: &MqttSourceConfig, is_known: bool) -> Identity {
+    Identity { name: config.broker.client_id.clone().unwrap(), is_known }
 }
 
 fn start(config: MqttSourceConfig) -> (MqttSource, Receiver<Arrivals>) {
-    MqttSource::start(config, [], Clock::Real).unwrap()
+    let identity = identity(&config, false);
+    MqttSource::start(config, identity, [], true, Clock::Real)
 }
 
 /// A source that is connected and subscribed.
 async fn started(config: MqttSourceConfig) -> (MqttSource, Receiver<Arrivals>) {
-    let probe = config.broker.url.clone();
+    let probe = config.broker.address.url();
     let filter = config.topics[0].replace(['+', '#'], "probe");
     let (source, mut arrivals) = start(config);
     // the only sure sign of a subscription is a message that comes through
@@ -40,7 +49,7 @@ async fn started(config: MqttSourceConfig) -> (MqttSource, Receiver<Arrivals>) {
 }
 
 /// The next batches, until there are `n` messages; probes are stored and skipped.
-async fn take(arrivals: &mut Receiver<Arrivals>, n: usize) -> (Vec<Arrived>, Vec<AckToken>) {
+async fn take(arrivals: &mut Receiver<Arrivals>, n: usize) -> (Vec<Arrived>, Vec<Box<dyn Acknowledge>>) {
     let (mut messages, mut tokens) = (Vec::new(), Vec::new());
     while messages.len() < n {
         let batch = within("messages arrive", arrivals.recv()).await.expect("the source goes on");
@@ -50,8 +59,8 @@ async fn take(arrivals: &mut Receiver<Arrivals>, n: usize) -> (Vec<Arrived>, Vec
     (messages, tokens)
 }
 
-fn store(tokens: Vec<AckToken>) {
-    tokens.into_iter().for_each(AckToken::stored);
+fn store(tokens: Vec<Box<dyn Acknowledge>>) {
+    tokens.into_iter().for_each(|token| token.stored());
 }
 
 fn numbers(messages: &[Arrived]) -> Vec<i64> {
@@ -60,7 +69,7 @@ fn numbers(messages: &[Arrived]) -> Vec<i64> {
 }
 
 fn recent(messages: &[Arrived]) -> Vec<RecentRecord<'_>> {
-    messages.iter().map(|m| RecentRecord { packet_id: m.packet_id, topic: &m.message.topic, payload: &m.payload }).collect()
+    messages.iter().map(|m| RecentRecord { mark: m.mark, name: &m.message.name, payload: &m.payload }).collect()
 }
 
 /// Makes a test of a function over either broker.
@@ -95,7 +104,9 @@ with_both_brokers! {
 
 async fn topic_and_properties(broker: AnyBroker) {
     let clock = Clock::manual(Timestamp::parse("2026-02-03T04:05:06Z").unwrap());
-    let (source, mut arrivals) = MqttSource::start(config(&broker.url(), &["fleet/+/rides", "plain/#"]), [], clock).unwrap();
+    let config = config(&broker.url(), &["fleet/+/rides", "plain/#"]);
+    let identity = identity(&config, false);
+    let (source, mut arrivals) = MqttSource::start(config, identity, [], true, clock);
     wait_until("connected", || source.stats().is_connected()).await;
     let mut ride = Message::new("fleet/7/rides", r#"{"n":1}"#);
     ride.properties = vec![("site".into(), "north".into()), ("site".into(), "again".into())];
@@ -112,17 +123,17 @@ async fn topic_and_properties(broker: AnyBroker) {
     }
     publish(&broker.url(), vec![ride, Message::new("fleet/7/other", "x"), Message::new("plain/a/b", r#"{"n":2}"#), fast]).await;
     let mut got = Vec::new();
-    while !got.iter().any(|m: &Arrived| m.message.topic == "plain") {
+    while !got.iter().any(|m: &Arrived| m.message.name == "plain") {
         let (messages, tokens) = take(&mut arrivals, 1).await;
         store(tokens);
         got.extend(messages.into_iter().filter(|m| &m.payload[..] != br#"{"n":0}"#));
     }
     assert_eq!(numbers(&got), [1, 2, 3]);
-    assert_eq!(got[0].message.topic, "fleet/7/rides");
-    assert_eq!(got[0].message.user_properties, [("site".into(), "north".into()), ("site".into(), "again".into())]);
-    assert_eq!((got[0].message.qos, got[2].message.qos), (1, 0));
-    assert!(got[0].packet_id > 0);
-    assert_eq!(got[2].packet_id, 0);
+    assert_eq!(got[0].message.name, "fleet/7/rides");
+    assert_eq!(got[0].message.properties, [("site".into(), "north".into()), ("site".into(), "again".into())]);
+    assert_eq!((got[0].message.fact("qos"), got[2].message.fact("qos")), (Some("1"), None));
+    assert!(got[0].mark > 0);
+    assert_eq!(got[2].mark, 0);
     assert_eq!(got[0].arrival.to_string(), "2026-02-03T04:05:06.0000000Z");
     source.stop().await;
 }
@@ -143,12 +154,12 @@ async fn resume(broker: AnyBroker) {
     drop(arrivals);
     publish_numbers(&broker.url(), "t/a", 10..15).await;
 
-    let mut again = config(&broker.url(), &["t/#"]);
-    again.session_expected = true;
-    let (source, mut arrivals) = MqttSource::start(again, recent(&first[..5]), Clock::Real).unwrap();
+    let again = config(&broker.url(), &["t/#"]);
+    let known = identity(&again, true);
+    let (source, mut arrivals) = MqttSource::start(again, known, recent(&first[..5]), true, Clock::Real);
     let (second, tokens) = take(&mut arrivals, 10).await;
     assert_eq!(numbers(&second), (5..15).collect::<Vec<_>>());
-    assert!(second[0].dup && !second[9].dup);
+    assert!(second[0].is_repeat && !second[9].is_repeat);
     store(tokens);
     let stats = source.stats().clone();
     assert_eq!((stats.redelivered.load(Relaxed), stats.redelivered_possible.load(Relaxed), stats.resubscribed.load(Relaxed)), (5, 0, 0));
@@ -177,7 +188,7 @@ async fn lost_session(mut broker: AnyBroker) {
             batch.ack.stored();
         }
     }
-    assert_eq!(got[0].message.topic, "t/a");
+    assert_eq!(got[0].message.name, "t/a");
     assert!(stats.connects.load(Relaxed) >= 2 && stats.disconnects.load(Relaxed) >= 1);
     source.stop().await;
 }
@@ -278,7 +289,9 @@ async fn stop(broker: AnyBroker) {
     }
     assert_eq!(numbers(&got), (0..20).collect::<Vec<_>>());
     // as a restart does: an acknowledgement that the closing connection lost brings a redelivery, which what is stored tells
-    let (source, mut arrivals) = MqttSource::start(config(&broker.url(), &["t/#"]), recent(&got), Clock::Real).unwrap();
+    let config = config(&broker.url(), &["t/#"]);
+    let identity = identity(&config, false);
+    let (source, mut arrivals) = MqttSource::start(config, identity, recent(&got), true, Clock::Real);
     publish_numbers(&broker.url(), "t/a", 20..21).await;
     let (next, tokens) = take(&mut arrivals, 1).await;
     assert_eq!(numbers(&next), [20], "nothing comes twice");
@@ -297,7 +310,7 @@ async fn acks_leave_in_receive_order_and_only_after_storing() {
     for n in 0..6 {
         publish_numbers(&broker.url(), "t/a", n..n + 1).await;
         let (messages, mut token) = take(&mut arrivals, 1).await;
-        ids.push(messages[0].packet_id);
+        ids.push(messages[0].mark as u16);
         tokens.append(&mut token);
     }
     // the newest first: nothing may leave before the oldest is stored
@@ -308,7 +321,7 @@ async fn acks_leave_in_receive_order_and_only_after_storing() {
     // one round trip through source and broker, so that a wrong acknowledgement would have been seen
     publish_numbers(&broker.url(), "t/a", 6..7).await;
     let (messages, last) = take(&mut arrivals, 1).await;
-    ids.push(messages[0].packet_id);
+    ids.push(messages[0].mark as u16);
     assert_eq!(broker.acknowledged("gateway").len(), before);
     oldest.stored();
     store(last);
@@ -364,7 +377,7 @@ async fn an_oversize_message_raises_an_alarm_and_leaves_other_sessions_alone() {
     small.payload_bytes_max = 1_000;
     let (source, _arrivals) = started(small).await;
     let mut other = config(&broker.url(), &["u/#"]);
-    other.broker.client_id = "other".into();
+    other.broker.client_id = Some("other".into());
     let (other, mut other_arrivals) = started(other).await;
     publish(&broker.url(), vec![Message::new("t/a", vec![b'x'; 50_000])]).await;
     let stats = source.stats().clone();
@@ -421,7 +434,7 @@ async fn connections_that_break_again_and_again_lose_and_repeat_nothing() {
 async fn qos_0_messages_without_room_are_counted() {
     let broker = Broker::start().await.unwrap();
     let mut config = config(&broker.url(), &["t/#"]);
-    config.qos = 0;
+    config.qos = Qos::AtMostOnce;
     config.payload_bytes_max = 1_000;
     config.unacked_bytes_max = 20_000;
     let (source, mut arrivals) = started(config).await;
@@ -449,11 +462,15 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
         let status = std::process::Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(file).args(["gw", "right"]).status();
         assert!(status.unwrap().success());
     });
+    let secrets = tempfile::tempdir().unwrap();
     for url in [demo.url(), mosquitto.url()] {
         let with = |password: Option<&str>| {
             let mut config = config(&url, &["t/#"]);
             config.broker.username = password.map(|_| "gw".into());
-            config.broker.password = password.map(|p| p.to_owned().into());
+            config.broker.password = password.map(|p| {
+                std::fs::write(secrets.path().join(p), p).unwrap();
+                Secret::parse(&format!("file:{p}"), Span::default(), secrets.path()).unwrap()
+            });
             start(config)
         };
         let (source, _arrivals) = with(Some("wrong"));

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::demo::broker::{Broker, BrokerOptions};
-use forebay::output::{Delivery, FileOutputConfig, Fsync, MqttOutputConfig, Output, RowIds};
-use forebay::source::BrokerConfig;
+use forebay::mqtt::{BrokerConfig, MqttAddress};
+use forebay::output::{CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds};
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use forebay::value::Value;
 
@@ -31,11 +31,19 @@ fn numbered(range: std::ops::Range<i64>) -> Rows {
 }
 
 fn config(url: &str) -> MqttOutputConfig {
-    MqttOutputConfig::new(BrokerConfig::new(url, "gateway-out"), "scored")
+    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), "scored")
+}
+
+fn build(settings: &dyn OutputSettings) -> CountedOutput {
+    CountedOutput::build(settings, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+}
+
+fn file_output_at(config: FileOutputConfig, clock: Clock) -> CountedOutput {
+    CountedOutput::build(&config, &|_| Err("a file has no client id".into()), clock).unwrap()
 }
 
 /// Gives rows until they are through; the number of attempts that failed, and the reasons.
-async fn deliver(output: &mut Output, rows: &Rows) -> (Delivery, Vec<String>) {
+async fn deliver(output: &mut CountedOutput, rows: &Rows) -> (Delivery, Vec<String>) {
     let mut reasons = Vec::new();
     loop {
         match within("the delivery ends", output.deliver(rows, IDS)).await {
@@ -47,7 +55,7 @@ async fn deliver(output: &mut Output, rows: &Rows) -> (Delivery, Vec<String>) {
 
 async fn rows_arrive(broker: AnyBroker) {
     let mut subscriber = Subscriber::start(&broker.url(), "scored").await;
-    let mut output = Output::mqtt(MqttOutputConfig { row_id: Some("id".into()), ..config(&broker.url()) }).unwrap();
+    let mut output = build(&MqttOutputConfig { row_id: Some("id".into()), ..config(&broker.url()) });
     assert_eq!(deliver(&mut output, &numbered(0..1000)).await, (Delivery::Delivered, vec![]));
     {
         let received = subscriber.wait_for(1000).await;
@@ -70,7 +78,7 @@ async fn rows_arrive_with_their_ids_at_the_demo_broker() {
 
 async fn outage(mut broker: AnyBroker) {
     let mut subscriber = Subscriber::start(&broker.url(), "scored").await;
-    let mut output = Output::mqtt(config(&broker.url())).unwrap();
+    let mut output = build(&config(&broker.url()));
     deliver(&mut output, &numbered(0..10)).await.0.eq(&Delivery::Delivered).then_some(()).unwrap();
     broker.stop().await;
     let batch = numbered(10..20);
@@ -102,7 +110,7 @@ async fn rows_wait_while_the_demo_broker_is_down() {
 async fn a_row_whose_puback_was_lost_is_repeated_and_the_others_are_not() {
     let broker = Broker::start().await.unwrap();
     let mut subscriber = Subscriber::start(&broker.url(), "scored").await;
-    let mut output = Output::mqtt(config(&broker.url())).unwrap();
+    let mut output = build(&config(&broker.url()));
     assert_eq!(deliver(&mut output, &numbered(0..1)).await.0, Delivery::Delivered);
     broker.misbehave(|f| f.lose_pubacks = 3);
     let (delivery, reasons) = deliver(&mut output, &numbered(1..4)).await;
@@ -125,7 +133,7 @@ async fn a_row_whose_puback_was_lost_is_repeated_and_the_others_are_not() {
 async fn many_rows_are_under_way_at_once() {
     let broker = Broker::start().await.unwrap();
     broker.misbehave(|f| f.puback_delay = Duration::from_secs(3600));
-    let mut output = Output::mqtt(config(&broker.url())).unwrap();
+    let mut output = build(&config(&broker.url()));
     let batch = numbered(0..200);
     tokio::select! {
         delivery = output.deliver(&batch, IDS) => panic!("nothing was confirmed: {delivery:?}"),
@@ -137,7 +145,7 @@ async fn many_rows_are_under_way_at_once() {
 async fn a_broker_that_confirms_nothing_is_left() {
     let broker = Broker::start().await.unwrap();
     broker.misbehave(|f| f.puback_delay = Duration::from_secs(3600));
-    let mut output = Output::mqtt(MqttOutputConfig { puback_timeout: Duration::from_millis(50), ..config(&broker.url()) }).unwrap();
+    let mut output = build(&MqttOutputConfig { puback_timeout: Duration::from_millis(50), ..config(&broker.url()) });
     let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else { panic!("nothing was confirmed") };
     assert!(reason.contains("confirmed nothing"), "{reason}");
     broker.misbehave(|f| f.puback_delay = Duration::ZERO);
@@ -152,14 +160,14 @@ async fn rows_too_large_for_the_broker_are_rejected_and_the_others_pass() {
     // this one says nothing beforehand and refuses with a reason code that MQTT does not define for it
     let silent = Mosquitto::start_with("allow_anonymous true\nmessage_size_limit 1500\n", |_| {});
     for url in [demo.url(), announced.url(), silent.url()] {
-        let mut output = Output::mqtt(config(&url)).unwrap();
+        let mut output = build(&config(&url));
         let values = ["a".to_owned(), "b".repeat(5_000), "c".to_owned(), "d".repeat(1_000)];
         let (delivery, _) = deliver(&mut output, &rows(0, values)).await;
         let Delivery::Rejected { rows } = delivery else { panic!("{url}: {delivery:?}") };
         assert_eq!(rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1], "{rows:?}");
         assert_eq!((output.stats().delivered.load(Relaxed), output.stats().rejected.load(Relaxed)), (3, 1));
     }
-    let mut output = Output::mqtt(MqttOutputConfig { payload_bytes_max: 100, ..config(&demo.url()) }).unwrap();
+    let mut output = build(&MqttOutputConfig { payload_bytes_max: 100, ..config(&demo.url()) });
     let (delivery, _) = deliver(&mut output, &rows(0, ["x".repeat(101)])).await;
     assert!(matches!(&delivery, Delivery::Rejected { rows } if rows[0].1.contains("payload_bytes_max = 100")), "{delivery:?}");
 }
@@ -169,13 +177,13 @@ async fn a_topic_that_is_not_ours_says_so_and_the_row_stays() {
     let broker = Mosquitto::start_with("allow_anonymous true\nacl_file {}/acl\n", |folder| {
         fs::write(folder.join("acl"), "topic read scored\n").unwrap();
     });
-    let mut output = Output::mqtt(config(&broker.url())).unwrap();
+    let mut output = build(&config(&broker.url()));
     let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else { panic!("not allowed") };
     assert!(reason.contains("access rules"), "{reason}");
 }
 
-fn file_output(config: FileOutputConfig) -> Output {
-    Output::file(config, Clock::Real)
+fn file_output(config: FileOutputConfig) -> CountedOutput {
+    file_output_at(config, Clock::Real)
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -217,7 +225,7 @@ async fn files_rotate_by_size_and_old_ones_go() {
     fs::write(&stranger, "not ours").unwrap();
     let clock = Clock::manual(Timestamp::parse("2026-01-02T03:04:05Z").unwrap());
     let config = FileOutputConfig { rotate_bytes: Some(25), keep_files: Some(2), ..FileOutputConfig::new(&path) };
-    let mut output = Output::file(config, clock.clone());
+    let mut output = file_output_at(config, clock.clone());
     for n in 0..9 {
         // two rows of ten bytes and their line ends fit
         assert_eq!(output.deliver(&numbered(n..n + 1), IDS).await, Delivery::Delivered);
@@ -238,7 +246,7 @@ async fn files_rotate_by_the_clock() {
     let start = Timestamp::parse("2026-01-02T03:59:58Z").unwrap();
     let clock = Clock::manual(start);
     let config = FileOutputConfig { rotate_interval: Some(Duration::from_secs(3600)), ..FileOutputConfig::new(&path) };
-    let mut output = Output::file(config, clock.clone());
+    let mut output = file_output_at(config, clock.clone());
     for n in 0..4 {
         clock.set(start.saturating_add(n * TICKS_PER_SECOND));
         assert_eq!(output.deliver(&numbered(n..n + 1), IDS).await, Delivery::Delivered);

@@ -146,7 +146,7 @@ fn at(tenths: i64) -> Timestamp {
 
 fn event(time: i64, fields: &str) -> RawEvent {
     let payload = format!("{{\"t\":\"{}\",{fields}}}", at(time));
-    RawEvent { arrival: at(time), payload: Bytes::from(payload), message: Arc::default(), packet_id: 0 }
+    RawEvent { arrival: at(time), payload: Bytes::from(payload), message: Arc::default(), mark: 0 }
 }
 
 fn lines(emitted: &Emitted) -> Vec<String> {

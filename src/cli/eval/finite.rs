@@ -192,7 +192,7 @@ impl FiniteRun {
             let Some(at) = next.get_mut(input) else { return Ok(sequence) };
             if let Some(event) = self.inputs.get(input).and_then(|(_, events)| events.get(*at)) {
                 let payload = event.payload.clone();
-                sequence.push((input, RawEvent { arrival, payload, message: Arc::clone(&message), packet_id: 0 }));
+                sequence.push((input, RawEvent { arrival, payload, message: Arc::clone(&message), mark: 0 }));
             }
             *at += 1;
         }
@@ -226,7 +226,7 @@ impl FiniteRun {
         let part = Part { root, external: None, columns };
         let options = ExecutorOptions { on_error: OnError::Null, ..ExecutorOptions::default() };
         let mut executor = Executor::new(&part, options, self.host()?).map_err(|e| RunError::Other(e.to_string()))?;
-        let raw = |e: &Event| RawEvent { arrival: Timestamp::MIN, payload: e.payload.clone(), message: Arc::default(), packet_id: 0 };
+        let raw = |e: &Event| RawEvent { arrival: Timestamp::MIN, payload: e.payload.clone(), message: Arc::default(), mark: 0 };
         executor.push_events(&scan.input, 0, &events.iter().map(raw).collect::<Vec<_>>());
         let mut times = vec![None; events.len()];
         for (meta, row) in executor.take().rows.batch.rows() {

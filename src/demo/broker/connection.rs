@@ -18,7 +18,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::hub::{Client, Next, lesser};
 use super::{Shared, lock};
-use crate::source::topic;
+use crate::mqtt::topic;
 
 /// A client that says nothing after connecting is let go.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::Notify;
 
 use super::BrokerOptions;
-use crate::source::topic;
+use crate::mqtt::topic;
 
 /// Bytes put together for one write.
 const OUT_BYTES_MAX: usize = 256 << 10;

@@ -88,11 +88,8 @@ fn take_in(query: &str, on_error: OnError, sent: &[usize]) -> (usize, Emitted) {
     for (arrival, which) in (0..).zip(sent) {
         let split = crate::decode::split(&payload(PAYLOADS[*which].0, arrival));
         bad += split.bad.len();
-        let events: Vec<RawEvent> = split
-            .events
-            .into_iter()
-            .map(|payload| RawEvent { arrival: at(arrival), payload, message: Arc::default(), packet_id: 0 })
-            .collect();
+        let events: Vec<RawEvent> =
+            split.events.into_iter().map(|payload| RawEvent { arrival: at(arrival), payload, message: Arc::default(), mark: 0 }).collect();
         executor.push_events("a", offset, &events);
         offset += events.len() as i64;
     }

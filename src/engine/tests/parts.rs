@@ -135,7 +135,8 @@ fn reference_tables_can_be_replaced_while_running() {
 
 #[test]
 fn metadata_of_a_message_can_be_read() {
-    let message = MessageMeta { topic: "t/1".into(), qos: 1, retain: false, user_properties: vec![("site".into(), "x".into())] };
+    let message =
+        MessageMeta { name: "t/1".into(), properties: vec![("site".into(), "x".into())], facts: vec![("qos".into(), "1".into())] };
     let event = RawEvent { message: Arc::new(message), ..event(0, "{}") };
     let mut executor = executor(
         "SELECT GetMetadataPropertyValue(a, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(a, '[User].[site]') AS site, EventEnqueuedUtcTime AS at FROM a",

@@ -192,7 +192,7 @@ pub(super) fn raw_event(event: &Event, grain: i64) -> RawEvent {
     let moment = |steps| Timestamp::from_ticks(ticks(steps, grain)).unwrap();
     let fields = [("k", event.k), ("v", event.v), ("w", event.w)].map(|(name, cell)| cell.json(name)).concat();
     let payload = format!("{{\"t\":\"{}\"{fields}}}", moment(event.time));
-    RawEvent { arrival: moment(event.arrival), payload: payload.into(), message: Arc::default(), packet_id: 0 }
+    RawEvent { arrival: moment(event.arrival), payload: payload.into(), message: Arc::default(), mark: 0 }
 }
 
 /// Runs a query over the events. Each row as `time name=value …`, in the order of the output.

@@ -1,7 +1,7 @@
 //! The form of an event segment.
 //!
 //! In: raw events of one input. Out: a dictionary of what their messages carried, a small head an event (arrival as a
-//! difference, message, packet id, length), then all payloads; and [`EventSegment`], which reads them in place.
+//! difference, message, mark, length), then all payloads; and [`EventSegment`], which reads them in place.
 //! Invariant: arrival never decreases inside a segment. Not here: compression and checksum (the envelope above).
 
 use std::ops::Range;
@@ -15,7 +15,10 @@ use crate::batch::{MessageMeta, RawEvent};
 use crate::time::Timestamp;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
 
-const FORM: u8 = 1;
+/// What is written.
+const FORM: u8 = 2;
+/// What version 0.1.0 wrote: quality of service and retain flag of MQTT as bytes of their own, before the properties.
+const FORM_MQTT: u8 = 1;
 
 /// Collects events until a segment is full.
 #[derive(Debug, Default)]
@@ -62,7 +65,7 @@ impl EventBuilder {
         }
         self.last_arrival = arrival;
         put_varint(&mut self.heads, message);
-        put_varint(&mut self.heads, u64::from(event.packet_id));
+        put_varint(&mut self.heads, event.mark);
         put_varint(&mut self.heads, event.payload.len() as u64);
         self.payloads.extend_from_slice(&event.payload);
         self.count += 1;
@@ -99,25 +102,40 @@ impl EventBuilder {
 }
 
 fn put_message(out: &mut Vec<u8>, meta: &MessageMeta) {
-    put_bytes(out, meta.topic.as_bytes());
-    out.push(meta.qos);
-    out.push(u8::from(meta.retain));
-    put_varint(out, meta.user_properties.len() as u64);
-    for (name, value) in &meta.user_properties {
+    put_bytes(out, meta.name.as_bytes());
+    put_pairs(out, &meta.facts);
+    put_pairs(out, &meta.properties);
+}
+
+fn put_pairs(out: &mut Vec<u8>, pairs: &[(SmolStr, SmolStr)]) {
+    put_varint(out, pairs.len() as u64);
+    for (name, value) in pairs {
         put_bytes(out, name.as_bytes());
         put_bytes(out, value.as_bytes());
     }
 }
 
-fn message(reader: &mut Reader<'_>) -> Result<MessageMeta, Damaged> {
-    let topic = SmolStr::new(reader.str()?);
-    let (qos, retain) = (reader.byte()?, reader.byte()? != 0);
-    let properties = reader.length()?;
-    let mut user_properties = Vec::new();
-    for _ in 0..properties {
-        user_properties.push((SmolStr::new(reader.str()?), SmolStr::new(reader.str()?)));
+fn message(reader: &mut Reader<'_>, form: u8) -> Result<MessageMeta, Damaged> {
+    let name = SmolStr::new(reader.str()?);
+    let facts = match form {
+        FORM_MQTT => mqtt_facts(reader.byte()?, reader.byte()? != 0),
+        _ => pairs(reader)?,
+    };
+    Ok(MessageMeta { name, facts, properties: pairs(reader)? })
+}
+
+fn pairs(reader: &mut Reader<'_>) -> Result<Vec<(SmolStr, SmolStr)>, Damaged> {
+    let mut pairs = Vec::new();
+    for _ in 0..reader.length()? {
+        pairs.push((SmolStr::new(reader.str()?), SmolStr::new(reader.str()?)));
     }
-    Ok(MessageMeta { topic, qos, retain, user_properties })
+    Ok(pairs)
+}
+
+/// The facts that the first form has as bytes, where they are not zero, as a source gives them now.
+fn mqtt_facts(qos: u8, retain: bool) -> Vec<(SmolStr, SmolStr)> {
+    let qos = (qos > 0).then(|| (SmolStr::new_static("qos"), smol_str::format_smolstr!("{qos}")));
+    qos.into_iter().chain(retain.then(|| (SmolStr::new_static("retain"), SmolStr::new_static("true")))).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,7 +145,7 @@ struct Entry {
     start: u32,
     length: u32,
     message: u32,
-    packet_id: u16,
+    mark: u64,
 }
 
 /// Events of one input, in order; payloads stay in the segment's one allocation.
@@ -148,7 +166,7 @@ pub struct EventRef<'a> {
     pub payload: &'a [u8],
     pub message: &'a Arc<MessageMeta>,
     /// 0 for none
-    pub packet_id: u16,
+    pub mark: u64,
 }
 
 impl EventSegment {
@@ -160,12 +178,13 @@ impl EventSegment {
     pub(super) fn decode(first: i64, input: u16, raw: Bytes) -> Result<EventSegment, Damaged> {
         let damaged = Damaged { at: 0 };
         let mut reader = Reader::new(&raw);
-        if reader.byte()? != FORM {
+        let form = reader.byte()?;
+        if !matches!(form, FORM | FORM_MQTT) {
             return Err(damaged);
         }
         let mut messages = Vec::new();
         for _ in 0..reader.length()? {
-            messages.push(Arc::new(message(&mut reader)?));
+            messages.push(Arc::new(message(&mut reader, form)?));
         }
         let count = reader.length()?;
         // an event has at least four bytes of head
@@ -178,14 +197,14 @@ impl EventSegment {
             }
             let arrival = Timestamp::from_ticks(ticks).ok_or(damaged)?;
             let message = u32::try_from(reader.varint()?).map_err(|_| damaged)?;
-            let packet_id = u16::try_from(reader.varint()?).map_err(|_| damaged)?;
+            let mark = reader.varint()?;
             let length = u32::try_from(reader.varint()?).map_err(|_| damaged)?;
             if message as usize >= messages.len() {
                 return Err(damaged);
             }
             let start = u32::try_from(total).map_err(|_| damaged)?;
             total = total.checked_add(length as usize).ok_or(damaged)?;
-            entries.push(Entry { arrival, start, length, message, packet_id });
+            entries.push(Entry { arrival, start, length, message, mark });
         }
         let payloads = raw.len().checked_sub(total).ok_or(damaged)?;
         reader.take(total)?;
@@ -230,7 +249,7 @@ impl EventSegment {
             arrival: entry.arrival,
             payload: self.raw.get(start..start + entry.length as usize)?,
             message: self.messages.get(entry.message as usize)?,
-            packet_id: entry.packet_id,
+            mark: entry.mark,
         })
     }
 }
@@ -274,11 +293,31 @@ impl EventSlice {
         self.range.clone().filter_map(|i| self.segment.get(i))
     }
 
+    /// The events as they were appended; payloads share the segment's memory.
+    pub fn events(&self) -> impl Iterator<Item = RawEvent> {
+        self.iter().map(|event| RawEvent {
+            arrival: event.arrival,
+            payload: self.segment.raw.slice_ref(event.payload),
+            message: event.message.clone(),
+            mark: event.mark,
+        })
+    }
+
+    /// About how many bytes the events take.
+    pub fn bytes(&self) -> usize {
+        share(self.segment.bytes(), self.range.len(), self.segment.len())
+    }
+
     /// The payload of event `i` of the slice, sharing the segment's memory.
     pub fn payload(&self, i: usize) -> Option<Bytes> {
         let index = self.range.start.checked_add(i).filter(|i| *i < self.range.end)?;
         self.segment.get(index).map(|event| self.segment.raw.slice_ref(event.payload))
     }
+}
+
+/// The part of `bytes` that `n` of `all` records take.
+pub(super) fn share(bytes: usize, n: usize, all: usize) -> usize {
+    if n == all { bytes } else { (bytes as u64 * n as u64 / all.max(1) as u64) as usize }
 }
 
 #[cfg(test)]
@@ -287,19 +326,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn metas() -> impl Strategy<Value = MessageMeta> {
-        (".{0,30}", 0u8..3, any::<bool>(), prop::collection::vec((".{0,5}", ".{0,5}"), 0..3)).prop_map(
-            |(topic, qos, retain, properties)| {
-                let user_properties = properties.into_iter().map(|(n, v)| (SmolStr::new(n), SmolStr::new(v))).collect();
-                MessageMeta { topic: topic.into(), qos, retain, user_properties }
-            },
-        )
+        let pairs = || prop::collection::vec((".{0,5}", ".{0,5}").prop_map(|(n, v)| (n.into(), v.into())), 0..3);
+        (".{0,30}", pairs(), pairs()).prop_map(|(name, properties, facts)| MessageMeta { name: name.into(), properties, facts })
     }
 
-    /// Arrival step, payload, which meta, packet id.
-    type Given = (i64, Vec<u8>, prop::sample::Index, u16);
+    /// Arrival step, payload, which meta, mark.
+    type Given = (i64, Vec<u8>, prop::sample::Index, u64);
 
     fn events() -> impl Strategy<Value = (Vec<MessageMeta>, Vec<Given>)> {
-        let event = (0i64..1 << 40, prop::collection::vec(any::<u8>(), 0..40), any::<prop::sample::Index>(), any::<u16>());
+        let event = (0i64..1 << 40, prop::collection::vec(any::<u8>(), 0..40), any::<prop::sample::Index>(), any::<u64>());
         (prop::collection::vec(metas(), 1..4), prop::collection::vec(event, 0..40))
     }
 
@@ -310,10 +345,10 @@ mod tests {
             let mut builder = EventBuilder::default();
             let mut arrival = Timestamp::MIN;
             let mut given = Vec::new();
-            for (step, payload, meta, packet_id) in events {
+            for (step, payload, meta, mark) in events {
                 arrival = arrival.saturating_add(step);
                 let message = meta.get(&shared).clone();
-                let event = RawEvent { arrival, payload: Bytes::from(payload), message, packet_id };
+                let event = RawEvent { arrival, payload: Bytes::from(payload), message, mark };
                 builder.push(&event, arrival);
                 given.push(event);
             }
@@ -326,16 +361,16 @@ mod tests {
                 prop_assert_eq!(read.arrival, event.arrival);
                 prop_assert_eq!(read.payload, &event.payload[..]);
                 prop_assert_eq!(read.message, &event.message);
-                prop_assert_eq!(read.packet_id, event.packet_id);
+                prop_assert_eq!(read.mark, event.mark);
             }
         }
 
         #[test]
         fn a_changed_byte_never_panics((metas, events) in events(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
             let mut builder = EventBuilder::default();
-            for (_, payload, meta, packet_id) in events {
+            for (_, payload, meta, mark) in events {
                 let message = Arc::new(meta.get(&metas).clone());
-                builder.push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message, packet_id }, Timestamp::MIN);
+                builder.push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message, mark }, Timestamp::MIN);
             }
             let mut raw = builder.finish();
             let at = at.index(raw.len());
@@ -350,9 +385,35 @@ mod tests {
     fn equal_messages_are_stored_once() {
         let mut builder = EventBuilder::default();
         for _ in 0..100 {
-            let message = Arc::new(MessageMeta { topic: "plant/line/7/temperature".into(), ..MessageMeta::default() });
-            builder.push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::new(), message, packet_id: 0 }, Timestamp::MIN);
+            let message = Arc::new(MessageMeta { name: "plant/line/7/temperature".into(), ..MessageMeta::default() });
+            builder.push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::new(), message, mark: 0 }, Timestamp::MIN);
         }
         assert!(builder.finish().len() < 500);
+    }
+
+    #[test]
+    fn the_first_form_is_still_read() {
+        let mut raw = vec![FORM_MQTT, 2];
+        for (topic, qos, retain, property) in [("a/1", 1, 0, None), ("a/2", 0, 1, Some(("site", "north")))] {
+            put_bytes(&mut raw, topic.as_bytes());
+            raw.extend([qos, retain]);
+            put_varint(&mut raw, property.iter().count() as u64);
+            if let Some((name, value)) = property {
+                put_bytes(&mut raw, name.as_bytes());
+                put_bytes(&mut raw, value.as_bytes());
+            }
+        }
+        raw.push(2);
+        put_signed(&mut raw, 1_000);
+        // message, packet id, length; then the difference of arrivals and the same again
+        raw.extend([0, 7, 1, 5, 1, 0, 2]);
+        raw.extend(b"xyz");
+        let segment = EventSegment::decode(40, 3, Bytes::from(raw)).unwrap();
+        let pair = |name: &str, value: &str| vec![(SmolStr::new(name), SmolStr::new(value))];
+        let read: Vec<_> = (0..2).filter_map(|i| segment.get(i)).map(|e| (e.offset, e.arrival.ticks(), e.mark, e.payload)).collect();
+        assert_eq!(read, [(40, 1_000, 7, &b"x"[..]), (41, 1_005, 0, b"yz")]);
+        let first = MessageMeta { name: "a/1".into(), facts: pair("qos", "1"), ..MessageMeta::default() };
+        let second = MessageMeta { name: "a/2".into(), facts: pair("retain", "true"), properties: pair("site", "north") };
+        assert_eq!([&**segment.get(0).unwrap().message, segment.get(1).unwrap().message], [&first, &second]);
     }
 }

@@ -161,6 +161,11 @@ impl RowSlice {
         self.segment.rows.batch.rows().skip(self.range.start).take(self.range.len())
     }
 
+    /// About how many bytes the rows take.
+    pub fn bytes(&self) -> usize {
+        super::events::share(self.segment.bytes(), self.range.len(), self.segment.len())
+    }
+
     /// The rows as a batch of their own; values are cloned, which is cheap.
     pub fn to_rows(&self) -> Rows {
         let mut batch = Batch::with_capacity(self.segment.rows.batch.width(), self.range.len());

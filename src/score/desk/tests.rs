@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::super::breaker::Cause;
 use super::super::policy::{Blocked, Mode, Outcome as Answered, Status};
-use super::super::retry::Backoff;
-use super::super::signature::{Signature, WrittenSignature};
+use super::super::signature::{Cell, Cells, Layout, Signature};
 use super::super::{Failure, NanPolicy, Outcome};
 use super::{Answer, Desk, Event, Request, Rules, Standing};
+use crate::backoff::Backoff;
 use crate::value::Value;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -30,9 +30,13 @@ fn rules() -> Rules {
 
 fn desk(rules: Rules) -> Desk {
     let mut desk = Desk::new(rules);
-    let written = WrittenSignature { columns: vec!["bigint".into()], ..WrittenSignature::default() };
-    desk.set_signature(Duration::ZERO, &Signature::from_written(&written).unwrap());
+    desk.set_signature(Duration::ZERO, &array_of(Cell::BigInt));
     desk
+}
+
+/// A signature of rows of one cell.
+fn array_of(cell: Cell) -> Signature {
+    Signature::of(vec!["data".into()], Layout::Array { dims: 2, width: Some(1), cells: Cells::Each(vec![cell]) }, Vec::new())
 }
 
 fn rows(numbers: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -353,8 +357,7 @@ fn a_new_signature_is_used_for_what_is_sent_again() {
     desk.submit(Duration::ZERO, 0, rows(0..4));
     run(&mut desk, Duration::ZERO, MS(1000), |_, _| status(500));
     assert!(matches!(desk.standing(), Standing::Closed(_)));
-    let written = WrittenSignature { columns: vec!["nvarchar(max)".into()], ..WrittenSignature::default() };
-    desk.set_signature(MS(1000), &Signature::from_written(&written).unwrap());
+    desk.set_signature(MS(1000), &array_of(Cell::Text));
     let mut done = Vec::new();
     while let Some(request) = desk.next_request(MS(1000)) {
         assert!(request.body.contains("[\"0\"]") || request.body.contains("[\"3\"]"), "{}", request.body);

@@ -28,12 +28,12 @@ const DURATIONS: &[(&str, u128)] = &[
 ];
 
 /// Bytes of `32MiB`, `1.5 GB`, `100B`; letter case does not matter. `None` without a unit.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     quantities(text, SIZES).and_then(|bytes| u64::try_from(bytes).ok())
 }
 
 /// `20ms`, `1m30s`, `0.5h`. `None` without a unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     quantities(text, DURATIONS).and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos)
 }
 
@@ -73,7 +73,7 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
 }
 
 /// A size as an error shows it: in the largest unit that divides it.
-pub(super) fn show_size(bytes: u64) -> String {
+pub fn show_size(bytes: u64) -> String {
     let units = [
         ("TiB", 1u64 << 40),
         ("GiB", 1 << 30),
@@ -88,7 +88,7 @@ pub(super) fn show_size(bytes: u64) -> String {
 }
 
 /// A duration as an error shows it: `20d23h59m59s`.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let mut rest = duration.as_nanos();
     if rest == 0 {
         return "0s".into();

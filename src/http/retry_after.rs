@@ -1,8 +1,7 @@
-//! When to try again.
+//! When a server wants to be asked again.
 //!
-//! In: how often something failed, a random number, what the server asked for. Out: a wait. Invariant: never longer than
-//! the cap or an accepted `Retry-After`, never shorter than the latter. Not here: a clock, a source of randomness, what
-//! is retried.
+//! In: the text of `Retry-After`, and the time at which it was sent. Out: a wait of at most an hour. Invariant: no text
+//! makes reading panic. Not here: a clock, what is tried again.
 
 use std::time::Duration;
 
@@ -10,30 +9,6 @@ use crate::time::{Civil, Timestamp};
 
 /// A longer `Retry-After` is not believed.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-
-/// Waits that grow with the failures in a row, spread over their whole length so that senders do not march in step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// The longest first wait.
-    pub base: Duration,
-    /// The longest wait.
-    pub cap: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(60) }
-    }
-}
-
-impl Backoff {
-    /// The wait after failure number `failures` (the first is 1). `random` is in `[0, 1)`.
-    pub fn wait(&self, failures: u32, random: f64, retry_after: Option<Duration>) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let longest = self.base.saturating_mul(1u32 << doublings).min(self.cap);
-        longest.mul_f64(random.clamp(0.0, 1.0)).max(retry_after.unwrap_or_default())
-    }
-}
 
 /// Reads a `Retry-After`: seconds, or an HTTP date. `now` is the server's own `Date` where it sent one: a gateway's
 /// clock may be far off. `None` when it does not read, or asks for more than an hour.
@@ -96,24 +71,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn waits_double_up_to_the_cap() {
-        let backoff = Backoff::default();
-        let longest: Vec<u128> = (1..=9).map(|n| backoff.wait(n, 1.0, None).as_millis()).collect();
-        assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
-        assert_eq!(backoff.wait(3, 0.0, None), Duration::ZERO);
-        assert_eq!(backoff.wait(1, 0.5, Some(Duration::from_secs(2))), Duration::from_secs(2));
-    }
-
     proptest! {
-        #[test]
-        fn a_wait_stays_between_retry_after_and_the_cap(failures in any::<u32>(), random in 0.0..1.0f64, asked in proptest::option::of(0u64..3600)) {
-            let asked = asked.map(Duration::from_secs);
-            let wait = Backoff::default().wait(failures, random, asked);
-            prop_assert!(wait >= asked.unwrap_or_default());
-            prop_assert!(wait <= Duration::from_secs(60).max(asked.unwrap_or_default()));
-        }
-
         #[test]
         fn any_text_is_read_without_panic(text in ".{0,40}") {
             let _ = retry_after(&text, Timestamp::MIN);

@@ -1,11 +1,9 @@
 //! How to reach a broker, and what to tell a person when that does not work.
 //!
-//! In: address, identity and TLS settings. Out: options for the MQTT client, and [`Trouble`]: what is wrong and what to
+//! In: a broker's settings and a client id. Out: options for the MQTT client, and [`Trouble`]: what is wrong and what to
 //! do next. Invariant: no secret is ever part of a message. Not here: sessions, subscriptions, retries.
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::Error as CodecError;
@@ -13,165 +11,35 @@ use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, MqttOpti
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
+use super::broker::{BrokerConfig, MqttAddress};
 use super::socket::{CollectedWrites, Collecting};
-use super::topic;
 
 /// Connecting, TLS and MQTT handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A CA file is a few KB; whoever names a disk image instead gets an error, not a full memory.
 const CA_BYTES_MAX: u64 = 4 << 20;
 
-/// A broker and who we are to it.
+/// The way to a broker under a client id.
 #[derive(Clone, Debug)]
-pub struct BrokerConfig {
-    /// `mqtt://host[:1883]` or `mqtts://host[:8883]`
-    pub url: String,
-    pub client_id: String,
-    pub username: Option<String>,
-    pub password: Option<SecretString>,
-    /// PEM file with the certificates to trust instead of the system's; for `mqtts` only.
-    pub ca_file: Option<PathBuf>,
-    /// Whole seconds, 1 to 65,535.
-    pub keep_alive: Duration,
-}
-
-impl BrokerConfig {
-    /// Notices a dead link within half a minute, at one small packet each way.
-    pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
-    pub fn new(url: impl Into<String>, client_id: impl Into<String>) -> BrokerConfig {
-        BrokerConfig {
-            url: url.into(),
-            client_id: client_id.into(),
-            username: None,
-            password: None,
-            ca_file: None,
-            keep_alive: Self::KEEP_ALIVE,
-        }
-    }
-}
-
-/// Settings that cannot work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("`{url}` is no broker address: {problem}; write `mqtt://host:1883` or `mqtts://host:8883`")]
-    Url { url: String, problem: &'static str },
-    #[error("an mqtt input needs at least one topic")]
-    NoTopics,
-    #[error("topic `{topic}`: {problem}")]
-    Topic { topic: String, problem: &'static str },
-    #[error("qos {0} is not supported: use 0 or 1 (QoS 2 would store every message twice for what row ids already give)")]
-    Qos(u8),
-    #[error("{name} = {value} is out of range: {expected}")]
-    Range { name: &'static str, value: u64, expected: &'static str },
-    #[error("`ca_file` needs an `mqtts://` url")]
-    CaWithoutTls,
-    #[error("a password needs a user name")]
-    PasswordWithoutUser,
-}
-
-/// Where a broker listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub tls: bool,
-    pub host: String,
-    pub port: u16,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
-    }
-}
-
-impl Endpoint {
-    /// Reads `mqtt://host[:port]` or `mqtts://host[:port]`.
-    pub fn parse(url: &str) -> Result<Endpoint, ConfigError> {
-        let wrong = |problem| ConfigError::Url { url: without_user(url), problem };
-        let (tls, rest) = match url.split_once("://") {
-            Some(("mqtt" | "tcp", rest)) => (false, rest),
-            Some(("mqtts" | "ssl", rest)) => (true, rest),
-            Some(_) => return Err(wrong("the scheme is neither mqtt nor mqtts")),
-            None => return Err(wrong("the scheme is missing")),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains('@') {
-            return Err(wrong("user name and password have their own settings"));
-        }
-        if rest.contains(['/', '?', '#']) {
-            return Err(wrong("it has more than host and port"));
-        }
-        let (host, port) = match rest.strip_prefix('[').map(|r| r.split_once(']')) {
-            Some(Some((host, ""))) => (host, None),
-            Some(Some((host, port))) => {
-                (host, Some(port.strip_prefix(':').ok_or_else(|| wrong("`]` is followed by something else than a port"))?))
-            }
-            Some(None) => return Err(wrong("`]` is missing")),
-            None => rest.rsplit_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
-        };
-        let port = match port {
-            None => {
-                if tls {
-                    8883
-                } else {
-                    1883
-                }
-            }
-            Some(text) => text.parse().ok().filter(|p| *p > 0).ok_or_else(|| wrong("the port is no number from 1 to 65535"))?,
-        };
-        if host.is_empty() {
-            return Err(wrong("the host is missing"));
-        }
-        Ok(Endpoint { tls, host: host.to_owned(), port })
-    }
-}
-
-/// The url as it may be shown: what stands before an `@` could be a password.
-fn without_user(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 <= at => {
-            format!("{}…{}", url.get(..scheme + 3).unwrap_or_default(), url.get(at..).unwrap_or_default())
-        }
-        _ => url.to_owned(),
-    }
-}
-
-/// A broker whose settings were checked.
-#[derive(Clone, Debug)]
-pub(crate) struct CheckedBroker {
-    pub endpoint: Endpoint,
+pub(crate) struct Connector {
     pub config: BrokerConfig,
+    pub client_id: String,
 }
 
-impl CheckedBroker {
-    pub fn new(config: BrokerConfig) -> Result<CheckedBroker, ConfigError> {
-        let endpoint = Endpoint::parse(&config.url)?;
-        if config.ca_file.is_some() && !endpoint.tls {
-            return Err(ConfigError::CaWithoutTls);
-        }
-        if config.password.is_some() && config.username.is_none() {
-            return Err(ConfigError::PasswordWithoutUser);
-        }
-        let keep_alive = config.keep_alive.as_secs();
-        if !(1..=65_535).contains(&keep_alive) {
-            return Err(ConfigError::Range { name: "keep_alive", value: keep_alive, expected: "1 to 65535 seconds" });
-        }
-        if config.client_id.is_empty() || config.client_id.len() > topic::TOPIC_BYTES_MAX {
-            let value = config.client_id.len() as u64;
-            return Err(ConfigError::Range { name: "client_id length", value, expected: "1 to 65535 bytes" });
-        }
-        Ok(CheckedBroker { endpoint, config })
+impl Connector {
+    pub fn new(config: BrokerConfig, client_id: impl Into<String>) -> Connector {
+        Connector { config, client_id: client_id.into() }
     }
 
-    /// Options with everything that has to do with reaching the broker. The CA file is read anew for each connection, so
-    /// that a renewed one is picked up.
+    /// Options with everything that has to do with reaching the broker. Password and CA file are read anew for each
+    /// connection, so that a renewed one is picked up.
     pub async fn options(&self, collecting: Collecting) -> Result<MqttOptions, Trouble> {
-        let Endpoint { tls, host, port } = self.endpoint.clone();
-        let mut options = MqttOptions::new(&self.config.client_id, (host.clone(), port));
+        let MqttAddress { tls, host, port } = self.config.address.clone();
+        let mut options = MqttOptions::new(&self.client_id, (host.clone(), port));
         options.set_keep_alive(u16::try_from(self.config.keep_alive.as_secs()).unwrap_or(u16::MAX));
         options.set_connect_timeout(CONNECT_TIMEOUT);
         if let Some(user) = &self.config.username {
-            match &self.config.password {
+            match self.password().await? {
                 Some(password) => options.set_credentials(user, password.expose_secret().to_owned()),
                 None => options.set_username(user),
             };
@@ -189,6 +57,13 @@ impl CheckedBroker {
             }
         });
         Ok(options)
+    }
+
+    async fn password(&self) -> Result<Option<SecretString>, Trouble> {
+        let Some(secret) = self.config.password.clone() else { return Ok(None) };
+        let reading = tokio::task::spawn_blocking(move || secret.read().map_err(|e| format!("password: {e}; {}", e.help())));
+        let read = reading.await.unwrap_or_else(|e| Err(e.to_string()));
+        read.map(Some).map_err(Trouble::new)
     }
 
     async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
@@ -210,7 +85,7 @@ impl CheckedBroker {
 
     /// What a failure of the client means for the person who runs the gateway.
     pub fn explain(&self, error: &ConnectionError, was_connected: bool) -> Trouble {
-        let at = &self.endpoint;
+        let at = &self.config.address;
         match error {
             ConnectionError::ConnectionRefused(code) => Trouble::new(self.refusal(*code)),
             ConnectionError::Timeout(_) => {
@@ -242,14 +117,14 @@ impl CheckedBroker {
     }
 
     fn refusal(&self, code: ConnectReturnCode) -> String {
-        let at = &self.endpoint;
+        let at = &self.config.address;
         match code {
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => match &self.config.username {
                 Some(user) => format!("{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"),
                 None => format!("{at} wants a user name: set `username` and `password`"),
             },
             ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
-                format!("{at} refused the client id `{}`: set another `client_id`", self.config.client_id)
+                format!("{at} refused the client id `{}`: set another `client_id`", self.client_id)
             }
             ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
                 format!("{at} does not speak MQTT 5: use a broker that does")
@@ -263,7 +138,7 @@ impl CheckedBroker {
 
     fn tls_problem(&self, error: &rumqttc::TlsError) -> String {
         let text = format!("{error:?}");
-        let at = &self.endpoint;
+        let at = &self.config.address;
         let advice = if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
             "its certificate is not signed by a trusted authority: name the right `ca_file`"
         } else if text.contains("NotValidForName") {
@@ -279,7 +154,7 @@ impl CheckedBroker {
     }
 
     fn io_problem(&self, error: &io::Error, was_connected: bool) -> Trouble {
-        let at = &self.endpoint;
+        let at = &self.config.address;
         Trouble::new(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("nothing listens at {at}: start the broker or correct `url`"),
             io::ErrorKind::NotFound => format!("host `{}` has no address: correct `url` or the name service ({error})", at.host),
@@ -297,10 +172,10 @@ impl CheckedBroker {
     }
 
     fn closed(&self, was_connected: bool) -> Trouble {
-        let at = &self.endpoint;
+        let at = &self.config.address;
         Trouble::new(if was_connected {
             format!("{at} closed the connection; trying again")
-        } else if self.endpoint.tls {
+        } else if self.config.address.tls {
             format!("{at} closed the connection before accepting it: see the broker's log")
         } else {
             format!("{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS")
@@ -308,11 +183,11 @@ impl CheckedBroker {
     }
 
     fn server_disconnect(&self, code: DisconnectReasonCode, reason: Option<&str>) -> Trouble {
-        let at = &self.endpoint;
+        let at = &self.config.address;
         let said = reason.map(|r| format!(" ({r})")).unwrap_or_default();
         let text = match code {
             DisconnectReasonCode::SessionTakenOver => {
-                format!("another client took over the client id `{}` at {at}: give each its own", self.config.client_id)
+                format!("another client took over the client id `{}` at {at}: give each its own", self.client_id)
             }
             DisconnectReasonCode::ServerShuttingDown | DisconnectReasonCode::ServerBusy => {
                 format!("{at} is going down or busy{said}; trying again")
@@ -351,53 +226,5 @@ pub(crate) struct Trouble {
 impl Trouble {
     pub fn new(text: String) -> Trouble {
         Trouble { text, oversize: None, rejection: None }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read() {
-        let endpoint = |tls, host: &str, port| Ok(Endpoint { tls, host: host.into(), port });
-        assert_eq!(Endpoint::parse("mqtt://broker"), endpoint(false, "broker", 1883));
-        assert_eq!(Endpoint::parse("mqtts://broker/"), endpoint(true, "broker", 8883));
-        assert_eq!(Endpoint::parse("mqtt://10.0.0.1:99"), endpoint(false, "10.0.0.1", 99));
-        assert_eq!(Endpoint::parse("mqtt://[::1]:99"), endpoint(false, "::1", 99));
-        assert_eq!(Endpoint::parse("mqtts://[::1]"), endpoint(true, "::1", 8883));
-    }
-
-    #[test]
-    fn bad_addresses_say_what_is_wrong_without_showing_a_password() {
-        for (url, word) in [
-            ("broker:1883", "scheme"),
-            ("http://broker", "scheme"),
-            ("mqtt://", "host"),
-            ("mqtt://b:0", "port"),
-            ("mqtt://b:x", "port"),
-            ("mqtt://[::1", "]"),
-            ("mqtt://[::1]x", "]"),
-            ("mqtt://b/path", "more than"),
-            ("mqtt://user:hunter2@b", "own settings"),
-        ] {
-            let message = Endpoint::parse(url).unwrap_err().to_string();
-            assert!(message.contains(word), "{url}: {message}");
-            assert!(!message.contains("hunter2"), "{message}");
-        }
-    }
-
-    #[test]
-    fn settings_that_contradict_each_other_are_refused() {
-        let mut config = BrokerConfig::new("mqtt://b", "c");
-        config.ca_file = Some("ca.pem".into());
-        assert_eq!(CheckedBroker::new(config).unwrap_err(), ConfigError::CaWithoutTls);
-        let mut config = BrokerConfig::new("mqtt://b", "c");
-        config.password = Some("x".into());
-        assert_eq!(CheckedBroker::new(config).unwrap_err(), ConfigError::PasswordWithoutUser);
-        let mut config = BrokerConfig::new("mqtt://b", "c");
-        config.keep_alive = Duration::from_millis(10);
-        assert!(matches!(CheckedBroker::new(config).unwrap_err(), ConfigError::Range { name: "keep_alive", .. }));
-        assert!(CheckedBroker::new(BrokerConfig::new("mqtt://b", "")).is_err());
     }
 }

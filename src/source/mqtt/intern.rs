@@ -6,12 +6,12 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use rumqttc::Publish;
+use rumqttc::{Publish, QoS};
 use rustc_hash::{FxHashMap, FxHasher};
 use smol_str::SmolStr;
 
-use super::topic;
 use crate::batch::MessageMeta;
+use crate::mqtt::topic;
 
 /// Topics with their properties kept at once; a fleet beyond that pays an allocation a message now and then.
 const METAS_MAX: usize = 4_096;
@@ -26,6 +26,8 @@ pub(super) struct Interner {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub meta: Arc<MessageMeta>,
+    qos: QoS,
+    retain: bool,
     /// some filter of the input matches the topic
     pub is_wanted: bool,
 }
@@ -38,13 +40,13 @@ impl Interner {
     /// The meta of a publish; its topic must be UTF-8 (the protocol says so), else what is not is replaced.
     pub fn meta(&mut self, publish: &Publish) -> Known {
         if let Some(last) = &self.last
-            && is_of(&last.meta, publish)
+            && last.is_of(publish)
         {
             return last.clone();
         }
         let key = key(publish);
         let known = match self.known.get(&key) {
-            Some(known) if is_of(&known.meta, publish) => known.clone(),
+            Some(known) if known.is_of(publish) => known.clone(),
             _ => {
                 let known = self.describe(publish);
                 if self.known.len() >= METAS_MAX {
@@ -61,9 +63,9 @@ impl Interner {
     fn describe(&self, publish: &Publish) -> Known {
         let topic = String::from_utf8_lossy(&publish.topic);
         let is_wanted = self.filters.iter().any(|filter| topic::matches(filter, &topic));
-        let user_properties = properties(publish).iter().map(|(n, v)| (SmolStr::new(n), SmolStr::new(v))).collect();
-        let meta = MessageMeta { topic: SmolStr::new(&topic), qos: publish.qos as u8, retain: publish.retain, user_properties };
-        Known { meta: Arc::new(meta), is_wanted }
+        let properties = properties(publish).iter().map(|(n, v)| (SmolStr::new(n), SmolStr::new(v))).collect();
+        let meta = MessageMeta { name: SmolStr::new(&topic), properties, facts: facts(publish) };
+        Known { meta: Arc::new(meta), qos: publish.qos, retain: publish.retain, is_wanted }
     }
 }
 
@@ -71,15 +73,29 @@ fn properties(publish: &Publish) -> &[(String, String)] {
     publish.properties.as_ref().map_or(&[], |p| &p.user_properties)
 }
 
-fn is_of(meta: &MessageMeta, publish: &Publish) -> bool {
-    meta.topic.as_bytes() == &*publish.topic
-        && meta.qos == publish.qos as u8
-        && meta.retain == publish.retain
-        && meta
-            .user_properties
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str()))
-            .eq(properties(publish).iter().map(|(n, v)| (n.as_str(), v.as_str())))
+/// `qos` and `retain`, where they are not zero.
+fn facts(publish: &Publish) -> Vec<(SmolStr, SmolStr)> {
+    let qos = match publish.qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce => Some("1"),
+        QoS::ExactlyOnce => Some("2"),
+    };
+    let facts = [("qos", qos), ("retain", publish.retain.then_some("true"))];
+    facts.into_iter().filter_map(|(word, value)| Some((SmolStr::new_static(word), SmolStr::new_static(value?)))).collect()
+}
+
+impl Known {
+    fn is_of(&self, publish: &Publish) -> bool {
+        self.meta.name.as_bytes() == &*publish.topic
+            && self.qos == publish.qos
+            && self.retain == publish.retain
+            && self
+                .meta
+                .properties
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.as_str()))
+                .eq(properties(publish).iter().map(|(n, v)| (n.as_str(), v.as_str())))
+    }
 }
 
 fn key(publish: &Publish) -> u64 {
@@ -107,7 +123,7 @@ mod tests {
         let again = interner.meta(&publish("a/1", Some("v")));
         assert!(Arc::ptr_eq(&first.meta, &again.meta));
         let other = interner.meta(&publish("a/1", Some("w")));
-        assert_eq!(other.meta.user_properties, [("n".into(), "w".into())]);
+        assert_eq!(other.meta.properties, [("n".into(), "w".into())]);
         assert!(other.is_wanted);
         assert!(!interner.meta(&publish("b", None)).is_wanted);
     }

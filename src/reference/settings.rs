@@ -1,14 +1,17 @@
-//! `[inputs.NAME]` with `type = "reference"`: a table that streams are joined with, and where it comes from.
+//! The section of a table that streams are joined with.
+//!
+//! In: `[inputs.NAME]` with `type = "reference"`. Out: [`ReferenceInput`], checked. Invariant: a table comes from a file or
+//! from an address. Not here: loading it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 
-use super::address::{http_address, is_loopback};
-use super::reader::Section;
-use super::secret::Secret;
+use crate::decode;
 use crate::diagnostic::Diagnostic;
+use crate::settings::address::{self, check_tls};
+use crate::settings::{Secret, Section};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -67,7 +70,17 @@ enum Word {
 /// Keys that only an address has.
 const HTTP_KEYS: [&str; 4] = ["key", "key_header", "ca_file", "timeout"];
 
-pub(super) fn read(section: &mut Section) -> Option<ReferenceInput> {
+impl ReferenceInput {
+    pub fn secrets(&self) -> Vec<&Secret> {
+        match &self.place {
+            ReferencePlace::File(_) => Vec::new(),
+            ReferencePlace::Http(address) => address.key.iter().collect(),
+        }
+    }
+}
+
+/// Reads and checks the section.
+pub fn read(section: &mut Section) -> Option<ReferenceInput> {
     let place = place(section);
     let format = format(section);
     let help = "leave it out and an address is asked every \"10m\", a file read when it changes";
@@ -113,8 +126,8 @@ fn place(section: &mut Section) -> Option<ReferencePlace> {
 }
 
 fn http(section: &mut Section) -> Option<ReferenceAddress> {
-    let url = section.text("url").and_then(|text| http_address(section, &text));
-    let key = section.secret("key");
+    let url = section.text("url").and_then(|text| address::http(section, &text));
+    let key = section.key("key");
     let key_header = section.text("key_header");
     let ca_file = section.file("ca_file");
     let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), Duration::from_secs(30));
@@ -128,35 +141,20 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
         }
     }
     let url = url?;
-    if ca_file.is_some() && url.scheme() == "http" {
-        section.wrong("ca_file", "`ca_file` without TLS", "has no use with `http://`", "write the url with `https://`");
-    }
-    if key.is_some() && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
-        let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
-        section.problems().push(warning.help("write the url with `https://`"));
-    }
+    check_tls(section, &url, key.is_some(), ca_file.is_some());
     Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), ca_file, timeout })
 }
 
 fn format(section: &mut Section) -> Option<ReferenceFormat> {
     let word = section.choice("format", &[("json", Word::Json), ("csv", Word::Csv)], Word::Json);
-    let delimiter = section.text("delimiter");
-    match (word, delimiter) {
-        (Word::Json, None) => Some(ReferenceFormat::Json),
-        (Word::Json, Some(_)) => {
+    match word {
+        Word::Csv => Some(ReferenceFormat::Csv { delimiter: decode::delimiter(section)? }),
+        Word::Json if section.has("delimiter") => {
+            // asked for, so that it is no unknown key
+            section.text("delimiter");
             section.wrong("delimiter", "`delimiter` has no use for JSON", "only CSV has it", "write `format = \"csv\"`, or leave it out");
             None
         }
-        (Word::Csv, None) => Some(ReferenceFormat::Csv { delimiter: b',' }),
-        (Word::Csv, Some(text)) => match text.value.as_bytes() {
-            [byte] if (byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t')) && !byte.is_ascii_alphanumeric() && *byte != b'"' => {
-                Some(ReferenceFormat::Csv { delimiter: *byte })
-            }
-            _ => {
-                let error = Diagnostic::error("this does not delimit fields", text.span).label("expected one sign of ASCII, no quote");
-                section.problems().push(error.help("write `delimiter = \";\"`, or `\"\\t\"` for a tab; the default is \",\""));
-                None
-            }
-        },
+        Word::Json => Some(ReferenceFormat::Json),
     }
 }

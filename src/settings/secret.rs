@@ -7,18 +7,29 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use crate::diagnostic::Span;
 
 /// Keys and tokens are far shorter; more is the wrong file.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
+/// Parts of names under which people keep secrets.
+const SECRET_NAMES: [&str; 7] = ["password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey"];
+
+/// Whether a setting of this name is likely to be a secret.
+pub fn may_be_secret(name: &str) -> bool {
+    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    letters == "key" || SECRET_NAMES.iter().any(|part| letters.contains(part))
+}
+
 /// Where a secret is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     source: SecretSource,
     span: Span,
+    /// It goes into a header of HTTP.
+    is_key: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +77,7 @@ impl SecretError {
 
 impl Secret {
     /// `None`: not a reference, so perhaps the secret itself.
-    pub(super) fn parse(text: &str, span: Span, folder: &Path) -> Option<Secret> {
+    pub fn parse(text: &str, span: Span, folder: &Path) -> Option<Secret> {
         let (kind, name) = text.split_once(':')?;
         let is_name = !name.is_empty() && !name.contains(['/', '=', ' ']);
         let source = match kind {
@@ -75,7 +86,12 @@ impl Secret {
             "credential" if is_name => SecretSource::Credential(name.to_string()),
             _ => return None,
         };
-        Some(Secret { source, span })
+        Some(Secret { source, span, is_key: false })
+    }
+
+    /// The same as a key, which goes into a header of HTTP; blanks around it do not count.
+    pub fn as_key(self) -> Secret {
+        Secret { is_key: true, ..self }
     }
 
     pub fn source(&self) -> &SecretSource {
@@ -90,7 +106,7 @@ impl Secret {
     /// Reads the secret as it is now. Blocks on a file.
     ///
     /// # Errors
-    /// When there is none, or it is no text.
+    /// When there is none, or it is no text; for a key, when it does not fit a header.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         let text = match &self.source {
             SecretSource::Env(name) => std::env::var(name).map_err(|error| match error {
@@ -106,20 +122,11 @@ impl Secret {
         if text.is_empty() {
             return Err(SecretError::Empty { place: self.to_string() });
         }
-        Ok(SecretString::from(text))
-    }
-
-    /// The same for a key, which goes into a header; blanks around it do not count.
-    ///
-    /// # Errors
-    /// When there is none, or it does not fit a header.
-    pub fn read_key(&self) -> Result<SecretString, SecretError> {
-        let key = self.read()?;
-        let text = key.expose_secret().trim();
-        if text.is_empty() || text.chars().any(char::is_control) {
+        let key = text.trim();
+        if self.is_key && (key.is_empty() || key.chars().any(char::is_control)) {
             return Err(SecretError::NotKey { place: self.to_string() });
         }
-        Ok(key)
+        Ok(SecretString::from(text))
     }
 
     fn read_file(&self, path: &Path) -> Result<String, SecretError> {

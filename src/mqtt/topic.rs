@@ -3,42 +3,53 @@
 //! In: filters as the job writes them, topics as the broker sends them. Out: whether they are valid, whether they match.
 //! Invariant: a valid filter never makes matching loop or allocate. Not here: subscribing.
 
+use crate::diagnostic::Diagnostic;
+use crate::settings::{Section, Text};
+
 /// Longest topic or filter MQTT can carry, bytes.
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 
 /// Why a text is no topic filter; `None` when it is one.
 pub fn filter_problem(filter: &str) -> Option<&'static str> {
     if filter.starts_with("$share/") && shared_part(filter).is_none() {
-        return Some("a shared subscription is written `$share/GROUP/FILTER`");
+        return Some("expected `$share/group/filter`");
     }
-    let plain = shared_part(filter).unwrap_or(filter);
-    if plain.is_empty() {
-        return Some("a topic filter cannot be empty");
+    let filter = shared_part(filter).unwrap_or(filter);
+    if let Some(problem) = text_problem(filter) {
+        return Some(problem);
     }
-    if filter.len() > TOPIC_BYTES_MAX || filter.contains('\0') {
-        return Some("a topic filter is at most 65,535 bytes without a zero byte");
+    if filter.split('/').any(|level| level.contains('+') && level != "+") {
+        return Some("`+` stands for a whole level: `a/+/b`");
     }
-    let mut levels = plain.split('/').peekable();
-    while let Some(level) = levels.next() {
-        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
-            return Some("`#` stands alone as the last level");
-        }
-        if level.contains('+') && level != "+" {
-            return Some("`+` stands alone as a level");
-        }
+    let mut levels = filter.split('/').skip_while(|level| !level.contains('#'));
+    match levels.next() {
+        Some(level) if level != "#" || levels.next().is_some() => Some("`#` stands for all that follows: `a/#`"),
+        _ => None,
     }
-    None
 }
 
 /// Why a text is no topic to publish to; `None` when it is one.
 pub fn topic_problem(topic: &str) -> Option<&'static str> {
-    if topic.is_empty() {
-        return Some("a topic cannot be empty");
+    match topic {
+        _ if topic.contains(['+', '#']) => Some("rows go to one topic, without `+` and `#`"),
+        _ if topic.starts_with('$') => Some("topics that start with `$` belong to the broker"),
+        _ => text_problem(topic),
     }
-    if topic.len() > TOPIC_BYTES_MAX || topic.contains('\0') {
-        return Some("a topic is at most 65,535 bytes without a zero byte");
+}
+
+fn text_problem(topic: &str) -> Option<&'static str> {
+    match topic {
+        "" => Some("expected a topic that is not empty"),
+        _ if topic.len() > TOPIC_BYTES_MAX => Some("expected at most 65,535 bytes"),
+        _ if topic.chars().any(char::is_control) => Some("control characters are not allowed"),
+        _ => None,
     }
-    topic.contains(['+', '#']).then_some("`+` and `#` are for subscriptions only")
+}
+
+/// Says at a text's place why it is no topic.
+pub(crate) fn tell(section: &Section, topic: &Text, problem: &str) {
+    let error = Diagnostic::error(format!("`{}` is no topic here", topic.value.escape_debug()), topic.span);
+    section.problems().push(error.label(problem));
 }
 
 /// Whether a message on `topic` belongs to the subscription `filter` (a shared one by its filter part).
@@ -102,10 +113,10 @@ mod tests {
         for filter in ["a", "/", "+", "#", "a/+/b/#", "$share/g/a", "$SYS/#"] {
             assert_eq!(filter_problem(filter), None, "{filter}");
         }
-        for filter in ["", "a#", "#/a", "a+/b", "a/b+", "$share/g", "$share//a", "$share/+/a", "$share/g/", "a\0"] {
+        for filter in ["", "a#", "#/a", "a+/b", "a/b+", "$share/g", "$share//a", "$share/+/a", "$share/g/", "a\0", "a/#/b"] {
             assert!(filter_problem(filter).is_some(), "{filter}");
         }
-        for topic in ["", "a/+", "a/#", "\0"] {
+        for topic in ["", "a/+", "a/#", "\0", "$SYS/x"] {
             assert!(topic_problem(topic).is_some(), "{topic}");
         }
         assert_eq!(topic_problem("a/b c/ü"), None);

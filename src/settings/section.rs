@@ -1,71 +1,29 @@
-//! Walks the TOML document: each key is asked for once, with its type and range; what nobody asked for is unknown.
+//! A table of the file and its keys.
 //!
-//! Invariant: a problem never ends the walk, so all of them are found; a key with a problem reads as its default.
+//! In: a table of the document. Out: the value of each key that is asked for, with its type and range checked. Invariant:
+//! a problem never ends the walk, so all of them are found; a key with a problem reads as its default; a key that nobody
+//! asked for is told as unknown. Not here: what a key means.
 
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::problems::Problems;
 use super::secret::Secret;
 use super::units;
-use crate::diagnostic::{Diagnostic, Diagnostics, Span, suggest};
+use crate::diagnostic::{Diagnostic, Span, suggest};
 
 /// A text of the file, and where it stands.
-pub(super) struct Text {
+#[derive(Clone, Debug)]
+pub struct Text {
     pub value: String,
     pub span: Span,
 }
 
-/// What is wrong, collected.
-pub(super) struct Problems {
-    found: RefCell<Diagnostics>,
-    /// Paths of the file are relative to this.
-    pub folder: PathBuf,
-    look_at_files: bool,
-}
-
-impl Problems {
-    pub fn new(file: &str, text: &str, folder: &Path, look_at_files: bool) -> Problems {
-        Problems { found: RefCell::new(Diagnostics::new(file, text)), folder: folder.to_path_buf(), look_at_files }
-    }
-
-    pub fn push(&self, problem: Diagnostic) {
-        self.found.borrow_mut().push(problem);
-    }
-
-    /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
-    pub fn mask(&self, span: Span) {
-        let mut found = self.found.borrow_mut();
-        let inner = span.start + 1..span.end.saturating_sub(1);
-        // line breaks stay, for the places of other problems
-        let stars = |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
-        if let Some(hidden) = found.text.get(inner.clone()).map(stars) {
-            found.text.replace_range(inner, &hidden);
-        }
-    }
-
-    pub fn into_inner(self) -> Diagnostics {
-        self.found.into_inner()
-    }
-}
-
-/// The document; `None` with its syntax errors told.
-pub(super) fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        problems.push(
-            Diagnostic::error(error.message(), error.span().map(Span::from))
-                .help("the job file is TOML: `key = \"text\"` under `[section]`"),
-        );
-    }
-    errors.is_empty().then_some(document)
-}
-
 /// A table of the file.
-pub(super) struct Section<'r, 'i> {
+#[derive(Debug)]
+pub struct Section<'r, 'i> {
     /// `inputs.rides`; empty for the file itself
     path: String,
     /// The last part of its name, where missing keys are told.
@@ -297,16 +255,22 @@ impl<'r, 'i> Section<'r, 'i> {
         found
     }
 
+    /// What stands in a table under the word of `type`, which has to be there; `help` is for one that is missing.
+    pub fn kind<T: Copy>(&mut self, table: &[(&str, T)], help: &str) -> Option<T> {
+        self.required_text("type", help)?;
+        self.optional_choice("type", table)
+    }
+
     /// A path, relative to the job file.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
-        Some(self.problems.folder.join(text.value))
+        Some(self.problems.folder().join(text.value))
     }
 
     /// The path of a file that has to exist.
     pub fn file(&mut self, key: &str) -> Option<PathBuf> {
         let path = self.path(key)?;
-        if self.problems.look_at_files && !path.is_file() {
+        if self.problems.looks_at_files() && !path.is_file() {
             let help = "paths are relative to the job file";
             let why = if path.exists() { "is no file" } else { "does not exist" };
             self.wrong(key, format!("`{key}` names no file"), format!("{} {why}", path.display()), help);
@@ -323,20 +287,21 @@ impl<'r, 'i> Section<'r, 'i> {
         self.file(key)
     }
 
-    /// A password or key, given by reference.
+    /// A password or the like, given by reference.
     pub fn secret(&mut self, key: &str) -> Option<Secret> {
         let text = self.text(key)?;
-        match Secret::parse(&text.value, text.span, &self.problems.folder) {
+        match Secret::parse(&text.value, text.span, self.problems.folder()) {
             Some(secret) => Some(secret),
             None => {
-                self.problems.mask(text.span);
-                let error = Diagnostic::error(format!("`{key}` is written into the job file"), text.span)
-                    .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
-                    .help(format!("put the secret into an environment variable and write `{key} = \"env:NAME\"`"));
-                self.problems.push(error.note("job files are copied and logged; secrets are only referred to"));
+                self.problems.refuse_secret(key, text.span);
                 None
             }
         }
+    }
+
+    /// A key that goes into a header of HTTP, given by reference.
+    pub fn key(&mut self, key: &str) -> Option<Secret> {
+        self.secret(key).map(Secret::as_key)
     }
 
     /// A table inside this one.
@@ -403,5 +368,15 @@ impl<'r, 'i> Section<'r, 'i> {
             };
             self.problems.push(error.help(help));
         }
+    }
+}
+
+/// ``write `type = "a"`, `type = "b"` or `type = "c"` ``, for the words of a table.
+pub fn one_of<T>(table: &[(&str, T)]) -> String {
+    let words: Vec<String> = table.iter().map(|(word, _)| format!("`type = \"{word}\"`")).collect();
+    match words.split_last() {
+        Some((last, [])) => format!("write {last}"),
+        Some((last, others)) => format!("write {} or {last}", others.join(", ")),
+        None => String::new(),
     }
 }

@@ -12,22 +12,21 @@ use rumqttc::{AsyncClient, ClientError, ManualAck, PubAck};
 use tokio::sync::Notify;
 
 use super::acks::Acks;
-use super::socket::Collecting;
-use super::stats::{SourceStats, add};
+use crate::mqtt::socket::Collecting;
+use crate::source::Acknowledge;
+use crate::source::stats::{SourceStats, add};
 
-/// Says that a batch is durable. Dropped without that, it acknowledges nothing: the source gives the connection up, since
-/// nothing behind the batch could be acknowledged either, and the broker sends it all again.
+/// Acknowledges the messages of one range.
 #[derive(Debug)]
 #[must_use = "dropping it acknowledges nothing and makes the source connect again"]
-pub struct AckToken {
+pub(super) struct AckToken {
     link: Arc<Link>,
     range: u64,
     is_resolved: bool,
 }
 
-impl AckToken {
-    /// The batch is durable: acknowledges it, unless its connection is gone. Never blocks.
-    pub fn stored(mut self) {
+impl Acknowledge for AckToken {
+    fn stored(mut self: Box<Self>) {
         self.is_resolved = true;
         self.link.stored(self.range);
     }

@@ -11,14 +11,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use rustc_hash::FxHashMap;
 
-/// A stored record as the journal gives it back at start. A message may have given several records.
-#[derive(Clone, Debug)]
-pub struct RecentRecord<'a> {
-    /// 0 (no packet id) is skipped
-    pub packet_id: u16,
-    pub topic: &'a str,
-    pub payload: &'a [u8],
-}
+use crate::source::RecentRecord;
 
 /// What a publish is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +42,8 @@ pub struct Seen {
 struct Entry {
     stamp: u64,
     topic: u64,
+    /// Of the payload as it came, when the mark has it; else 0.
+    content: u64,
     last: Part,
     /// Parts before the last one, when the journal cut the message into records.
     earlier: Vec<Part>,
@@ -64,6 +59,23 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);
     hasher.finish()
+}
+
+/// The mark of a message: its packet id, and above it what tells its payload from others. `keeps_bytes`: the payload is
+/// stored as it came, so the packet id alone will do and takes fewer bytes.
+pub fn mark(packet_id: u16, payload: &[u8], keeps_bytes: bool) -> u64 {
+    let content = if keeps_bytes { 0 } else { content(payload) };
+    content << 16 | u64::from(packet_id)
+}
+
+/// Packet id and content of a mark.
+fn parts_of(mark: u64) -> (u16, u64) {
+    ((mark & 0xffff) as u16, mark >> 16)
+}
+
+/// 48 bits of checksum and length, never 0. It lies in the journal, so it must not change from one version to the next.
+fn content(payload: &[u8]) -> u64 {
+    ((payload.len() as u64 & 0xffff) << 32 | u64::from(crc32fast::hash(payload))).max(1)
 }
 
 impl Part {
@@ -89,18 +101,20 @@ impl Seen {
     pub fn seed<'a>(&mut self, records: impl IntoIterator<Item = RecentRecord<'a>>) {
         let mut before = 0;
         for record in records {
-            if record.packet_id != 0 {
-                let topic = hash(record.topic.as_bytes());
+            let (packet_id, content) = parts_of(record.mark);
+            // records without a packet id are skipped
+            if packet_id != 0 {
+                let topic = hash(record.name.as_bytes());
                 let part = Part::of(record.payload);
-                match self.by_packet.get_mut(&record.packet_id) {
-                    Some(entry) if before == record.packet_id && entry.topic == topic => {
+                match self.by_packet.get_mut(&packet_id) {
+                    Some(entry) if before == packet_id && entry.topic == topic => {
                         entry.earlier.push(std::mem::replace(&mut entry.last, part));
                     }
-                    _ => self.insert(record.packet_id, topic, part),
+                    _ => self.insert(packet_id, topic, part, content),
                 }
                 self.complete = true;
             }
-            before = record.packet_id;
+            before = packet_id;
         }
     }
 
@@ -121,7 +135,7 @@ impl Seen {
         if dup && self.resumed && self.by_packet.get(&packet_id).is_some_and(|e| e.is(topic_hash, payload)) {
             return Recognition::Redelivered;
         }
-        self.insert(packet_id, topic_hash, Part::of(payload));
+        self.insert(packet_id, topic_hash, Part::of(payload), 0);
         if dup && !(self.resumed && self.complete) { Recognition::Possible } else { Recognition::New }
     }
 
@@ -130,9 +144,9 @@ impl Seen {
         self.by_packet.remove(&packet_id);
     }
 
-    fn insert(&mut self, packet_id: u16, topic: u64, last: Part) {
+    fn insert(&mut self, packet_id: u16, topic: u64, last: Part, content: u64) {
         self.stamp += 1;
-        self.by_packet.insert(packet_id, Entry { stamp: self.stamp, topic, last, earlier: Vec::new() });
+        self.by_packet.insert(packet_id, Entry { stamp: self.stamp, topic, content, last, earlier: Vec::new() });
         self.order.push_back((packet_id, self.stamp));
         if self.order.len() > self.capacity
             && let Some((oldest, stamp)) = self.order.pop_front()
@@ -144,11 +158,14 @@ impl Seen {
 }
 
 impl Entry {
-    /// Whether the payload is what the parts were cut from: the last parts in order, with nothing but the separators of
-    /// a JSON array or of lines around them.
+    /// Whether the payload has the content of the mark, or is what the parts were cut from: the last parts in order, with
+    /// nothing but the separators of a JSON array or of lines around them, or zero bytes behind them.
     fn is(&self, topic: u64, payload: &[u8]) -> bool {
         if self.topic != topic {
             return false;
+        }
+        if self.content != 0 {
+            return self.content == content(payload);
         }
         if self.last == Part::of(payload) {
             return true;
@@ -168,7 +185,7 @@ impl Entry {
 }
 
 fn without_separators(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().rposition(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'[' | b']' | b',')).map_or(0, |i| i + 1);
+    let end = bytes.iter().rposition(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'[' | b']' | b',' | b'\0')).map_or(0, |i| i + 1);
     bytes.get(..end).unwrap_or_default()
 }
 
@@ -178,7 +195,23 @@ mod tests {
     use Recognition::{New, Possible, Redelivered};
 
     fn record<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> RecentRecord<'a> {
-        RecentRecord { packet_id, topic, payload: payload.as_bytes() }
+        RecentRecord { mark: packet_id.into(), name: topic, payload: payload.as_bytes() }
+    }
+
+    #[test]
+    fn what_is_stored_in_another_form_is_recognised_by_its_mark() {
+        let stored = mark(2, b"21.5", false);
+        assert_eq!(mark(2, b"21.5", true), 2);
+        let mut seen = Seen::new(10);
+        let record = |payload: &'static str| RecentRecord { mark: stored, name: "t", payload: payload.as_bytes() };
+        seen.seed([record("{\"payload\":\"21.5\"}"), record("{\"more\":1}")]);
+        seen.connected(true);
+        assert_eq!(seen.judge(2, true, "t", b"21.5"), Redelivered);
+        assert_eq!(seen.judge(2, true, "u", b"21.5"), New, "other topic");
+        seen.seed([record("{}")]);
+        assert_eq!(seen.judge(2, true, "t", b"21.6"), New, "other payload");
+        seen.seed([record("{}")]);
+        assert_eq!(seen.judge(3, true, "t", b"21.5"), New, "other packet id");
     }
 
     #[test]

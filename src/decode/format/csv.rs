@@ -1,0 +1,262 @@
+//! CSV: a line of names and then rows, or rows of columns that the job file names. Fields are quoted as RFC 4180 says and
+//! are text; an empty field is the empty text.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use csv::{ByteRecord, ReaderBuilder};
+
+use super::{Format, is_blank};
+use crate::decode::{BadPayload, Split};
+use crate::diagnostic::Diagnostic;
+use crate::settings::Section;
+use crate::value::write_json_text;
+
+/// Each row repeats the names of its columns: the rows of a payload may take this many times its bytes, …
+const GROWTH_MAX: usize = 64;
+/// … and a small payload this many bytes.
+const ROWS_BYTES_FREE: usize = 1 << 20;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CsvFormat {
+    delimiter: u8,
+    /// Empty: the first line of each payload names them.
+    columns: Vec<String>,
+}
+
+/// Reads the section for the table of formats.
+pub(super) fn read(section: &mut Section) -> Option<Arc<dyn Format>> {
+    let delimiter = delimiter(section);
+    let columns = columns(section);
+    Some(Arc::new(CsvFormat { delimiter: delimiter?, columns: columns? }))
+}
+
+/// Reads `delimiter`, which is a comma by default.
+pub fn delimiter(section: &mut Section) -> Option<u8> {
+    let is_given = section.has("delimiter");
+    let Some(text) = section.text("delimiter") else { return (!is_given).then_some(b',') };
+    match text.value.as_bytes() {
+        [byte] if (byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t')) && !byte.is_ascii_alphanumeric() && *byte != b'"' => {
+            Some(*byte)
+        }
+        _ => {
+            let error = Diagnostic::error("this does not delimit fields", text.span).label("expected one sign of ASCII, no quote");
+            section.problems().push(error.help("write `delimiter = \";\"`, or `\"\\t\"` for a tab; the default is \",\""));
+            None
+        }
+    }
+}
+
+fn columns(section: &mut Section) -> Option<Vec<String>> {
+    const FORM: &str = "write `columns = [\"time\", \"value\"]`, or leave it out where the first line names the columns";
+    if !section.has("columns") {
+        // asked for, so that it is listed among the known keys
+        section.texts("columns");
+        return Some(Vec::new());
+    }
+    let names = section.required_texts("columns", FORM);
+    let mut columns: Vec<String> = Vec::new();
+    for name in names {
+        let (title, label) = match name.value.as_str() {
+            "" => ("a column has no name", "expected a name"),
+            value if columns.iter().any(|known| known == value) => ("two columns of the same name", "a row has it twice"),
+            _ => {
+                columns.push(name.value);
+                continue;
+            }
+        };
+        section.problems().push(Diagnostic::error(title, name.span).label(label).help(FORM));
+    }
+    Some(columns)
+}
+
+impl Format for CsvFormat {
+    fn split(&self, payload: &Bytes, _: &str) -> Split {
+        let mut rows = Rows { payload, split: Split::default(), bytes: 0 };
+        rows.read(self);
+        rows.split
+    }
+
+    fn is_empty(&self, payload: &[u8]) -> bool {
+        is_blank(payload)
+    }
+}
+
+/// The rows of one payload.
+struct Rows<'a> {
+    payload: &'a Bytes,
+    split: Split,
+    /// Of the events so far.
+    bytes: usize,
+}
+
+impl Rows<'_> {
+    fn read(&mut self, format: &CsvFormat) {
+        let open = open_quote(self.payload, format.delimiter);
+        let mut reader =
+            ReaderBuilder::new().delimiter(format.delimiter).has_headers(false).flexible(true).from_reader(self.payload.as_ref());
+        let mut names = format.columns.clone();
+        let mut record = ByteRecord::new();
+        loop {
+            match reader.read_byte_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return self.bad(0, self.payload.len(), error.to_string()),
+            }
+            let position = |position: Option<&csv::Position>| position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
+            let (start, end) = (position(record.position()), position(Some(reader.position())));
+            if open.is_some_and(|at| at < end) {
+                return self.bad(start, self.payload.len(), "a quoted field is never closed".to_owned());
+            }
+            if names.is_empty() {
+                match header(&record) {
+                    Ok(found) => names = found,
+                    Err(why) => return self.bad(0, self.payload.len(), why),
+                }
+                continue;
+            }
+            match event(&names, &record) {
+                Ok(event) => {
+                    self.bytes += event.len();
+                    if self.bytes > ROWS_BYTES_FREE.max(self.payload.len().saturating_mul(GROWTH_MAX)) {
+                        let why = format!("with their names the rows take more than {GROWTH_MAX} times the payload's bytes");
+                        return self.bad(start, self.payload.len(), why);
+                    }
+                    self.split.events.push(event);
+                }
+                Err(why) => self.bad(start, end, why),
+            }
+        }
+    }
+
+    fn bad(&mut self, from: usize, to: usize, error: String) {
+        let part = self.payload.get(from..to).unwrap_or_default();
+        let end = from + part.trim_ascii_end().len();
+        self.split.bad.push(BadPayload { payload: self.payload.slice(from..end), error, position: from });
+    }
+}
+
+fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
+    let mut names: Vec<String> = Vec::with_capacity(record.len());
+    let mut seen = rustc_hash::FxHashSet::default();
+    for (i, name) in record.iter().enumerate() {
+        let name = std::str::from_utf8(name).map_err(|_| format!("the name of column {} is not UTF-8", i + 1))?.trim();
+        let name = if i == 0 { name.trim_start_matches('\u{feff}') } else { name };
+        if name.is_empty() {
+            return Err(format!("column {} has no name; the first line names the columns, unless `columns` does", i + 1));
+        }
+        if !seen.insert(name.to_owned()) {
+            return Err(format!("two columns are called `{name}`"));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+fn event(names: &[String], record: &ByteRecord) -> Result<Bytes, String> {
+    if record.len() != names.len() {
+        return Err(format!("the row has {} fields, and there are {} columns", record.len(), names.len()));
+    }
+    let mut json = String::from("{");
+    for (i, (name, field)) in names.iter().zip(record).enumerate() {
+        let field = std::str::from_utf8(field).map_err(|_| format!("`{name}` is not UTF-8"))?;
+        if i > 0 {
+            json.push(',');
+        }
+        write_json_text(name, &mut json);
+        json.push(':');
+        write_json_text(field, &mut json);
+    }
+    json.push('}');
+    Ok(Bytes::from(json))
+}
+
+/// Where a quoted field begins that the end of the text cuts off; a reader of CSV takes the rest for its content.
+pub fn open_quote(text: &[u8], delimiter: u8) -> Option<usize> {
+    let (mut opened, mut is_start) = (None, true);
+    let mut bytes = text.iter().copied().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match opened {
+            Some(_) if byte == b'"' => {
+                // two of them stand for one
+                if bytes.next_if(|(_, next)| *next == b'"').is_none() {
+                    opened = None;
+                }
+            }
+            Some(_) => {}
+            None if is_start && byte == b'"' => {
+                opened = Some(at);
+                is_start = false;
+            }
+            None => is_start = byte == delimiter || matches!(byte, b'\n' | b'\r'),
+        }
+    }
+    opened
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rows(payload: &[u8], columns: &[&str]) -> (Vec<String>, Vec<(usize, String)>) {
+        let format = CsvFormat { delimiter: b',', columns: columns.iter().map(|c| (*c).to_owned()).collect() };
+        let split = format.split(&Bytes::copy_from_slice(payload), "t");
+        let events = split.events.iter().map(|e| String::from_utf8(e.to_vec()).unwrap()).collect();
+        (events, split.bad.into_iter().map(|b| (b.position, b.error)).collect())
+    }
+
+    #[test]
+    fn the_first_line_or_the_job_file_names_the_columns() {
+        let want = vec![r#"{"k":"1","v":"x, \"y\""}"#.to_owned(), r#"{"k":"","v":"2"}"#.to_owned()];
+        assert_eq!(rows("\u{feff}k, v\r\n1,\"x, \"\"y\"\"\"\r\n\n,2".as_bytes(), &[]), (want.clone(), vec![]));
+        assert_eq!(rows(b"1,\"x, \"\"y\"\"\"\n,2\n", &["k", "v"]), (want, vec![]));
+        assert_eq!(rows(b"k,v\n", &[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_bad_row_is_bad_alone() {
+        let (events, bad) = rows(b"k,v\n1,2\n3\n\xff,4\n5,6\n", &[]);
+        assert_eq!(events, [r#"{"k":"1","v":"2"}"#, r#"{"k":"5","v":"6"}"#]);
+        assert_eq!(bad, [(8, "the row has 1 fields, and there are 2 columns".into()), (10, "`k` is not UTF-8".into())]);
+        let (events, bad) = rows(b"k\n1\n\"2\n3\n", &[]);
+        assert_eq!((events.len(), bad), (1, vec![(4, "a quoted field is never closed".into())]));
+        assert_eq!(rows(b"k,k\n1,2\n", &[]).1, [(0, "two columns are called `k`".into())]);
+        let why = "column 2 has no name; the first line names the columns, unless `columns` does";
+        assert_eq!(rows(b"k,\n1,2\n", &[]).1, [(0, why.into())]);
+    }
+
+    #[test]
+    fn a_long_name_does_not_make_much_of_little() {
+        let payload = format!("{}\n{}", "n".repeat(100_000), "1\n".repeat(100_000));
+        let (events, bad) = rows(payload.as_bytes(), &[]);
+        assert!(events.iter().map(String::len).sum::<usize>() <= payload.len() * GROWTH_MAX);
+        assert_eq!(bad.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_as_csv_is_read(fields in prop::collection::vec(("[^\u{0}]{0,6}", ".{0,6}"), 1..6)) {
+            let mut writer = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
+            for (a, b) in &fields {
+                writer.write_record([a, b]).unwrap();
+            }
+            let (events, bad) = rows(&writer.into_inner().unwrap(), &["a", "b"]);
+            prop_assert!(bad.is_empty(), "{bad:?}");
+            let want: Vec<String> = fields.iter().map(|(a, b)| {
+                let mut json = String::from("{\"a\":");
+                write_json_text(a, &mut json);
+                json.push_str(",\"b\":");
+                write_json_text(b, &mut json);
+                json + "}"
+            }).collect();
+            prop_assert_eq!(events, want);
+        }
+
+        #[test]
+        fn no_payload_makes_it_panic(payload in prop::collection::vec(prop::sample::select(&b"a,\"\n\r \xff"[..]), 0..60)) {
+            let _ = rows(&payload, &["a", "b"]);
+            let _ = rows(&payload, &[]);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! An output with its counts.
+//!
+//! In: rows of statements. Out: what the output answered. Invariant: each delivery is counted once, and a reason why rows
+//! wait is logged once, however long it lasts. Not here: delivering.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Delivery, Output, OutputSettings, OutputStats, RowIds, Site};
+use crate::batch::Rows;
+use crate::time::Clock;
+
+/// Where the rows of statements go, and what became of them.
+#[derive(Debug)]
+pub struct CountedOutput {
+    output: Box<dyn Output>,
+    stats: Arc<OutputStats>,
+    /// The reason last logged.
+    trouble: Option<String>,
+}
+
+impl CountedOutput {
+    /// Makes the output that a section describes. `identify` gives the name by which the other end is to know us.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub fn build(
+        settings: &dyn OutputSettings,
+        identify: &dyn Fn(Option<&str>) -> Result<String, String>,
+        clock: Clock,
+    ) -> Result<CountedOutput, String> {
+        let stats = Arc::new(OutputStats::default());
+        let output = settings.build(Site { identify, clock, stats: stats.clone() })?;
+        Ok(CountedOutput { output, stats, trouble: None })
+    }
+
+    pub fn stats(&self) -> &Arc<OutputStats> {
+        &self.stats
+    }
+
+    /// As [`Output::deliver`]; no rows are delivered at once.
+    pub async fn deliver(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+        if rows.batch.is_empty() {
+            return Delivery::Delivered;
+        }
+        let delivery = self.output.deliver(rows, ids).await;
+        self.account(&delivery, rows.batch.len());
+        delivery
+    }
+
+    /// As [`Output::close`].
+    pub async fn close(self) {
+        self.output.close().await;
+    }
+
+    fn account(&mut self, delivery: &Delivery, rows: usize) {
+        let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
+        match delivery {
+            Delivery::Delivered => {
+                add(&self.stats.delivered, rows);
+            }
+            Delivery::Rejected { rows: rejected } => {
+                add(&self.stats.delivered, rows - rejected.len().min(rows));
+                add(&self.stats.rejected, rejected.len());
+            }
+            Delivery::TryAgain { reason } | Delivery::Gone { reason } => {
+                add(&self.stats.failed_attempts, 1);
+                // once for each reason, however long it lasts
+                if self.trouble.as_ref() != Some(reason) {
+                    tracing::warn!(output = %self, "{reason}");
+                    self.trouble = Some(reason.clone());
+                }
+                return;
+            }
+        }
+        if self.trouble.take().is_some() {
+            tracing::info!(output = %self, "delivering again");
+        }
+    }
+}
+
+impl fmt::Display for CountedOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.output.fmt(f)
+    }
+}

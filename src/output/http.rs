@@ -1,0 +1,258 @@
+//! Rows to an HTTP endpoint, several in a request.
+//!
+//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the request that held it was answered by a
+//! code of success; of several rows that are refused together, the one at fault is found by halving, and it is rejected
+//! only where others are taken. Not here: bodies (`request`), what a code means (`answer`).
+
+mod answer;
+mod request;
+mod settings;
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, redirect};
+use tokio::time::Instant;
+
+use super::progress::Progress;
+use super::{Delivering, Delivery, Output, RowIds};
+use crate::backoff::{Backoff, Retry};
+use crate::batch::Rows;
+use crate::http::{self, Settings, http_date, key_header, retry_after};
+use crate::time::Clock;
+use answer::{Class, classify};
+use request::{Encoded, Piece, body, content_type, encode, idempotency_key, pieces};
+use settings::Header;
+
+pub(super) use settings::read;
+pub use settings::{Body, HttpOutputConfig};
+
+/// A link that is down is noticed after this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of an answer is read: enough to say what is wrong, and to use the connection again.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How much of it a message shows, characters.
+const SHOWN_MAX: usize = 300;
+/// Where every row of a batch is refused, the address or the body is more likely wrong than all of them. So often the batch
+/// is tried, some minutes in all; then its rows are dead letters.
+const ALL_REFUSED_MAX: u32 = 10;
+
+#[derive(Debug)]
+struct HttpOutput {
+    config: HttpOutputConfig,
+    client: Client,
+    progress: Progress,
+    retry: Retry,
+    /// No attempt before this.
+    not_before: Option<Instant>,
+    /// Fewer than the job says, since the receiver found a request too large.
+    rows_max: usize,
+    /// A row of the batch at hand was taken.
+    has_taken: bool,
+    /// The last batch was taken, at least in part.
+    works: bool,
+    /// Attempts at the batch at hand that ended with all its rows refused.
+    all_refused: u32,
+}
+
+/// Why an attempt came to nothing.
+struct Again {
+    reason: String,
+    /// The receiver asked for a pause.
+    asked: Option<Duration>,
+}
+
+impl From<String> for Again {
+    fn from(reason: String) -> Again {
+        Again { reason, asked: None }
+    }
+}
+
+impl HttpOutput {
+    fn new(config: HttpOutputConfig) -> Result<HttpOutput, String> {
+        let settings = Settings {
+            connect_timeout: CONNECT_TIMEOUT.min(config.timeout),
+            idle_connections: 1,
+            ca_file: config.ca_file.as_deref(),
+            is_plain: config.url.scheme() == "http",
+            redirects: redirect::Policy::none(),
+        };
+        Ok(HttpOutput {
+            client: http::client(settings).map_err(|e| e.to_string())?,
+            progress: Progress::default(),
+            retry: Retry::new(Backoff::ENDPOINT),
+            not_before: None,
+            rows_max: config.batch.rows,
+            has_taken: false,
+            works: false,
+            all_refused: 0,
+            config,
+        })
+    }
+
+    async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
+        if self.progress.begin(rows, ids) {
+            (self.has_taken, self.all_refused) = (false, 0);
+        }
+        if let Some(at) = self.not_before {
+            tokio::time::sleep_until(at).await;
+        }
+        match self.attempt(rows, ids).await {
+            Ok(()) => {
+                self.retry.succeeded();
+                self.not_before = None;
+                self.works = self.has_taken;
+                self.progress.finish()
+            }
+            Err(Again { reason, asked }) => {
+                self.not_before = Some(Instant::now() + self.retry.failed_and_asked(asked));
+                Delivery::TryAgain { reason }
+            }
+        }
+    }
+
+    /// Sends all open rows, and decides about those that were refused alone.
+    async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Again> {
+        let headers = self.headers().await?;
+        let mut open: Vec<Piece> = self.open(rows, ids);
+        open.reverse();
+        let mut refused: Vec<(usize, String)> = Vec::new();
+        while let Some(mut piece) = open.pop() {
+            if piece.len() > self.rows_max {
+                open.push(piece.split_off(self.rows_max));
+            }
+            let answer = self.send(&piece, &headers).await?;
+            match classify(answer.code, &self.config.success) {
+                Class::Taken => {
+                    self.has_taken = true;
+                    piece.iter().for_each(|row| self.progress.confirm(row.row));
+                }
+                Class::Again => return Err(Again { reason: answer.reason(self), asked: answer.asked }),
+                Class::Pause(remedy) => return Err(Again { reason: format!("{}: {remedy}", answer.reason(self)), asked: answer.asked }),
+                class => match piece.as_slice() {
+                    [alone] => refused.push((alone.row, answer.reason(self))),
+                    several => {
+                        let half = several.len().div_ceil(2);
+                        if class == Class::TooLarge {
+                            self.rows_max = half;
+                        }
+                        let second = piece.split_off(half);
+                        open.extend([second, piece]);
+                    }
+                },
+            }
+        }
+        self.judge(refused, rows.batch.len())
+    }
+
+    /// Rejects the rows that were refused, unless nothing shows that others would be taken.
+    fn judge(&mut self, refused: Vec<(usize, String)>, all: usize) -> Result<(), Again> {
+        let Some((_, why)) = refused.first() else { return Ok(()) };
+        let others_are_taken = self.has_taken || (self.works && all == 1);
+        if !others_are_taken && self.all_refused < ALL_REFUSED_MAX {
+            self.all_refused += 1;
+            return Err(format!("{why}; every row is refused: check `url`, `body` and what the receiver expects").into());
+        }
+        for (row, why) in refused {
+            self.progress.reject(row, why);
+        }
+        Ok(())
+    }
+
+    /// The open rows as they are to be sent; those that are too large are rejected.
+    fn open(&mut self, rows: &Rows, ids: RowIds<'_>) -> Vec<Piece> {
+        let mut encoded: Vec<Encoded> = Vec::new();
+        let mut from = 0;
+        while let Some(row) = self.progress.next_open(from) {
+            from = row + 1;
+            match encode(&self.config, rows, row, ids) {
+                Ok(row) => encoded.push(row),
+                Err(why) => self.progress.reject(row, why),
+            }
+        }
+        pieces(encoded, self.rows_max, self.config.batch.bytes)
+    }
+
+    /// The headers that all requests have; secrets are read now, so that a changed one is taken.
+    async fn headers(&self) -> Result<HeaderMap, Again> {
+        let (written, key, name) = (self.config.headers.clone(), self.config.key.clone(), self.config.key_header.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+            for (name, value) in written {
+                headers.push(match value {
+                    Header::Text(text) => (name, text),
+                    Header::Secret(secret) => key_header(&secret, Some(name.as_str()))?,
+                });
+            }
+            headers.extend(key.map(|key| key_header(&key, name.as_deref())).transpose()?);
+            Ok::<_, String>(headers)
+        });
+        let read = reading.await.map_err(|e| e.to_string())??;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(self.config.body)));
+        if self.config.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        for (name, value) in read {
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+
+    async fn send(&self, piece: &[Encoded], headers: &HeaderMap) -> Result<Answer, Again> {
+        let call = self.client.request(self.config.method.clone(), self.config.url.clone()).headers(headers.clone());
+        let call = call.header("idempotency-key", idempotency_key(piece)).timeout(self.config.timeout);
+        let away = |error: reqwest::Error| match error.is_timeout() && !error.is_connect() {
+            true => format!("{self} gave no answer within {:?}", self.config.timeout),
+            false => format!("{self}: {}", http::chain(&error.without_url())),
+        };
+        let body = body(&self.config, piece).map_err(|e| e.to_string())?;
+        let response = call.body(body).send().await.map_err(away)?;
+        let (code, asked) = (response.status().as_u16(), asked(&response));
+        // an answer that breaks off or is long says enough by its code
+        let text = http::read(response, ANSWER_BYTES_MAX).await.ok().flatten().unwrap_or_default();
+        Ok(Answer { code, asked, text: String::from_utf8_lossy(&text).trim().chars().take(SHOWN_MAX).collect() })
+    }
+}
+
+/// What the receiver answered.
+struct Answer {
+    code: u16,
+    asked: Option<Duration>,
+    text: String,
+}
+
+impl Answer {
+    fn reason(&self, output: &HttpOutput) -> String {
+        let said = if self.text.is_empty() { String::new() } else { format!(" ({})", self.text) };
+        format!("{output} answered {}{said}", self.code)
+    }
+}
+
+/// The pause that an answer asks for.
+fn asked(response: &Response) -> Option<Duration> {
+    let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let now = || header(DATE).and_then(http_date).unwrap_or_else(|| Clock::Real.now());
+    retry_after(header(RETRY_AFTER)?, now())
+}
+
+impl Output for HttpOutput {
+    fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a> {
+        Box::pin(self.hand_over(rows, ids))
+    }
+
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl fmt::Display for HttpOutput {
+    /// Without the query, which may hold a signature.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.config.url.clone();
+        url.set_query(None);
+        f.write_str(url.as_str())
+    }
+}

@@ -1,0 +1,105 @@
+//! What an answer means for the rows of a request.
+//!
+//! In: a status code. Out: a [`Class`]. Invariant: decided by the code alone, never by the text; every code has a class.
+//! Not here: how long to wait, which row of several is at fault.
+
+/// The codes that mean "taken".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Success {
+    /// First digits: 2 for all of 200 to 299.
+    hundreds: Vec<u16>,
+    codes: Vec<u16>,
+}
+
+impl Default for Success {
+    fn default() -> Success {
+        Success { hundreds: vec![2], codes: Vec::new() }
+    }
+}
+
+impl Success {
+    pub fn none() -> Success {
+        Success { hundreds: Vec::new(), codes: Vec::new() }
+    }
+
+    /// Adds `2xx` or `204`; `false`: it is neither.
+    pub fn add(&mut self, word: &str) -> bool {
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+        let first = word.strip_suffix("xx").and_then(number).filter(|digit| (2..=5).contains(digit));
+        let code = number(word).filter(|code| (200..=599).contains(code) && word.len() == 3);
+        self.hundreds.extend(first);
+        self.codes.extend(code);
+        first.is_some() || code.is_some()
+    }
+
+    fn has(&self, code: u16) -> bool {
+        self.codes.contains(&code) || self.hundreds.contains(&(code / 100))
+    }
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Taken,
+    /// Send the same again later.
+    Again,
+    /// Fewer rows from now on; a row alone is never taken.
+    TooLarge,
+    /// One of the rows is at fault, or the only one.
+    Refused,
+    /// Somebody has to repair something; what to do about it.
+    Pause(&'static str),
+}
+
+/// The class of a code.
+pub fn classify(code: u16, success: &Success) -> Class {
+    match code {
+        _ if success.has(code) => Class::Taken,
+        408 | 425 | 429 | 500..=599 => Class::Again,
+        413 => Class::TooLarge,
+        400 | 422 => Class::Refused,
+        401 => Class::Pause("correct `key` or `headers`"),
+        403 => Class::Pause("give the key the right to write there"),
+        300..=399 => Class::Pause("it sends elsewhere, which is not followed: correct `url`"),
+        404 | 405 | 410 => Class::Pause("correct `url` and `method`"),
+        _ => Class::Pause("see what the receiver expects, or name the code in `success`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_class() {
+        let success = Success::default();
+        for (codes, class) in [
+            (&[200, 201, 202, 204, 299][..], Class::Taken),
+            (&[408, 425, 429, 500, 502, 503, 504, 599], Class::Again),
+            (&[413], Class::TooLarge),
+            (&[400, 422], Class::Refused),
+        ] {
+            for code in codes {
+                assert_eq!(classify(*code, &success), class, "{code}");
+            }
+        }
+        for code in [101, 301, 304, 401, 403, 404, 405, 409, 410, 415, 418] {
+            assert!(matches!(classify(code, &success), Class::Pause(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_job_file_says_what_success_is() {
+        let mut success = Success::none();
+        for word in ["204", "409", "3xx"] {
+            assert!(success.add(word), "{word}");
+        }
+        for word in ["", "2", "1xx", "6xx", "20", "2000", "abc", "xx", "+20"] {
+            assert!(!success.add(word), "{word}");
+        }
+        for code in [204, 409, 302] {
+            assert_eq!(classify(code, &success), Class::Taken);
+        }
+        assert!(matches!(classify(200, &success), Class::Pause(_)));
+    }
+}

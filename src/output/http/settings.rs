@@ -1,0 +1,242 @@
+//! The section of an HTTP output.
+//!
+//! In: `[outputs.NAME]` with `type = "http"`. Out: [`HttpOutputConfig`], checked. Invariant: a secret is only referred to,
+//! and no header is one that HTTP itself sets. Not here: sending.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use smol_str::SmolStr;
+use toml::de::DeValue;
+
+use super::HttpOutput;
+use super::answer::Success;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::output::{Fill, Output, OutputSettings, Site, row_id};
+use crate::settings::address::{self, check_tls};
+use crate::settings::{Secret, Section, may_be_secret};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// What a delivery holds at most: larger batches would never come about.
+const ROWS_MAX: u64 = 1_000;
+const HEADERS_FORM: &str = "write `headers = { x-site = \"north\" }`";
+/// Headers that the message itself decides.
+const RESERVED: [&str; 5] = ["host", "content-length", "content-encoding", "transfer-encoding", "connection"];
+
+/// What the body of a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// One row as a JSON object.
+    Row,
+    /// A JSON array of rows.
+    Array,
+    /// One row a line.
+    Lines,
+}
+
+/// The value of a header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Header {
+    Text(HeaderValue),
+    Secret(Secret),
+}
+
+/// How rows are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows of a request.
+    pub rows: usize,
+    /// Bytes of a request's body, before compression.
+    pub bytes: usize,
+    /// How long rows wait for others.
+    pub time: Duration,
+}
+
+/// An HTTP output, as the job describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpOutputConfig {
+    pub url: Url,
+    pub method: Method,
+    pub body: Body,
+    pub batch: Batch,
+    /// In the order of the file.
+    pub headers: Vec<(HeaderName, Header)>,
+    pub key: Option<Secret>,
+    /// The header that carries the key as it is; `None`: `Authorization: Bearer KEY`.
+    pub key_header: Option<String>,
+    pub gzip: bool,
+    /// The codes that mean "taken".
+    pub success: Success,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Of a whole request.
+    pub timeout: Duration,
+    /// Column that carries the row id.
+    pub row_id: Option<SmolStr>,
+}
+
+impl HttpOutputConfig {
+    /// With the defaults: POST, arrays of at most 100 rows and 256 KiB.
+    pub fn new(url: Url) -> HttpOutputConfig {
+        HttpOutputConfig {
+            url,
+            method: Method::POST,
+            body: Body::Array,
+            batch: Batch { rows: 100, bytes: 256 << 10, time: Duration::ZERO },
+            headers: Vec::new(),
+            key: None,
+            key_header: None,
+            gzip: false,
+            success: Success::default(),
+            ca_file: None,
+            timeout: Duration::from_secs(30),
+            row_id: None,
+        }
+    }
+
+    /// Reads and checks the section.
+    pub fn read(section: &mut Section) -> Option<HttpOutputConfig> {
+        let url = section.required_text("url", "write `url = \"https://host/rows\"`").and_then(|text| address::http(section, &text));
+        // a bad address does not keep the other keys from being read, with the same defaults
+        let base = HttpOutputConfig::new(url.clone().or_else(|| Url::parse("http://localhost").ok())?);
+        let methods = [("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH")];
+        let method = section.choice("method", &methods, "POST");
+        let body = section.choice("body", &[("array", Body::Array), ("lines", Body::Lines), ("row", Body::Row)], base.body);
+        let batch = batch(section, body, base.batch);
+        let headers = headers(section);
+        let key = section.key("key");
+        let key_header = key_header(section);
+        let gzip = section.choice("compression", &[("none", false), ("gzip", true)], base.gzip);
+        let success = success(section);
+        let ca_file = section.file("ca_file");
+        let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), base.timeout);
+        let row_id = row_id(section);
+        let url = url?;
+        let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, Header::Secret(_)));
+        check_tls(section, &url, has_secret, ca_file.is_some());
+        let method = Method::from_bytes(method.as_bytes()).ok()?;
+        Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, ca_file, timeout, row_id })
+    }
+}
+
+/// `batch = { rows, bytes, time }`.
+fn batch(section: &mut Section, body: Body, base: Batch) -> Batch {
+    let Some((value, span)) = section.get("batch") else {
+        return if body == Body::Row { Batch { rows: 1, ..base } } else { base };
+    };
+    let DeValue::Table(table) = value else {
+        let error = Diagnostic::error("`batch` has the wrong form", span).label("expected a table");
+        section.problems().push(error.help("write `batch = { rows = 100, bytes = \"256KiB\", time = \"1s\" }`"));
+        return base;
+    };
+    let mut inner = section.inner("batch", table);
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let batch = Batch {
+        rows: size(inner.count("rows", 1, ROWS_MAX, base.rows as u64)),
+        bytes: size(inner.size("bytes", KIB, 64 * MIB, base.bytes as u64)),
+        time: inner.duration("time", Duration::ZERO, Duration::from_secs(60), base.time),
+    };
+    if body == Body::Row && (inner.has("rows") || inner.has("time")) {
+        let key = if inner.has("rows") { "rows" } else { "time" };
+        inner.wrong(key, format!("`{key}` has no use here"), "one row a request", "write `body = \"array\"` or `body = \"lines\"`");
+    }
+    inner.finish();
+    if body == Body::Row { Batch { rows: 1, time: Duration::ZERO, ..batch } } else { batch }
+}
+
+fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
+    let Some((value, span)) = section.get("headers") else { return Vec::new() };
+    let DeValue::Table(table) = value else {
+        let error = Diagnostic::error("`headers` has the wrong form", span).label("expected a table");
+        section.problems().push(error.help(HEADERS_FORM));
+        return Vec::new();
+    };
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    let mut headers = Vec::new();
+    for (name, value) in entries {
+        let (at, span) = (Span::from(name.span()), Span::from(value.span()));
+        let wrong = |at: Span, title: &str, label: &str, help: &str| {
+            section.problems().push(Diagnostic::error(title, at).label(label).help(help));
+        };
+        let Ok(header) = HeaderName::from_bytes(name.get_ref().as_bytes()) else {
+            wrong(at, "this is no name of a header", "expected letters, digits and `-`", HEADERS_FORM);
+            continue;
+        };
+        if RESERVED.contains(&header.as_str()) {
+            wrong(at, "this header is set by HTTP itself", "cannot be chosen", "leave it out");
+            continue;
+        }
+        let DeValue::String(text) = value.get_ref() else {
+            wrong(span, "the value of a header has the wrong form", "expected a text", HEADERS_FORM);
+            continue;
+        };
+        if let Some(secret) = Secret::parse(text, span, section.problems().folder()) {
+            headers.push((header, Header::Secret(secret.as_key())));
+            continue;
+        }
+        if header == reqwest::header::AUTHORIZATION || may_be_secret(header.as_str()) {
+            section.problems().refuse_secret(name.get_ref(), span);
+            continue;
+        }
+        match HeaderValue::from_str(text) {
+            Ok(value) => headers.push((header, Header::Text(value))),
+            Err(_) => wrong(span, "a header cannot hold this", "expected text without line breaks", HEADERS_FORM),
+        }
+    }
+    headers
+}
+
+fn key_header(section: &mut Section) -> Option<String> {
+    let name = section.text("key_header")?;
+    if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
+        let error = Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
+        section.problems().push(error.help("write `key_header = \"x-functions-key\"`, or leave it out for `Authorization: Bearer`"));
+    } else if !section.has("key") {
+        let help = "write `key = \"env:NAME\"`, or leave `key_header` out";
+        section.wrong("key_header", "`key_header` without `key`", "there is nothing to send in it", help);
+    }
+    Some(name.value)
+}
+
+fn success(section: &mut Section) -> Success {
+    const FORM: &str = "write `success = [\"2xx\"]`, or codes such as \"409\"";
+    if !section.has("success") {
+        // asked for, so that it is listed among the known keys
+        section.texts("success");
+        return Success::default();
+    }
+    let words = section.required_texts("success", FORM);
+    let mut success = Success::none();
+    for word in words {
+        if !success.add(&word.value) {
+            let error = Diagnostic::error("this is no code of an answer", word.span).label("expected \"2xx\", or three digits");
+            section.problems().push(error.help(FORM));
+        }
+    }
+    success
+}
+
+/// Reads the section for the table of outputs.
+pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSettings>> {
+    HttpOutputConfig::read(section).map(|config| Arc::new(config) as Arc<dyn OutputSettings>)
+}
+
+impl OutputSettings for HttpOutputConfig {
+    fn secrets(&self) -> Vec<&Secret> {
+        let headers = self.headers.iter().filter_map(|(_, value)| if let Header::Secret(secret) = value { Some(secret) } else { None });
+        headers.chain(&self.key).collect()
+    }
+
+    fn fill(&self) -> Fill {
+        Fill { rows: self.batch.rows, time: self.batch.time }
+    }
+
+    fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
+        Ok(Box::new(HttpOutput::new(self.clone())?))
+    }
+}

@@ -1,0 +1,79 @@
+//! The section of an MQTT output.
+//!
+//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: the topic has no wildcards.
+//! Not here: running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use super::MqttOutput;
+use crate::mqtt::{BrokerConfig, Qos, topic};
+use crate::output::{Output, OutputSettings, Site, row_id};
+use crate::settings::{Secret, Section};
+
+/// An MQTT output, as the job describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MqttOutputConfig {
+    /// Its client id must differ from that of every input.
+    pub broker: BrokerConfig,
+    /// Without wildcards.
+    pub topic: String,
+    /// With [`Qos::AtMostOnce`] a row counts as delivered once it was written to the network.
+    pub qos: Qos,
+    pub retain: bool,
+    /// Larger rows are rejected, bytes; the broker's own limit holds besides.
+    pub payload_bytes_max: usize,
+    /// Column that carries the row id, beside the user property.
+    pub row_id: Option<SmolStr>,
+    /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
+    pub puback_timeout: Duration,
+}
+
+impl MqttOutputConfig {
+    pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+    pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// With the defaults: QoS 1, not retained, 1 MiB payloads.
+    pub fn new(broker: BrokerConfig, topic: impl Into<String>) -> MqttOutputConfig {
+        MqttOutputConfig {
+            broker,
+            topic: topic.into(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            payload_bytes_max: Self::PAYLOAD_BYTES_MAX,
+            row_id: None,
+            puback_timeout: Self::PUBACK_TIMEOUT,
+        }
+    }
+
+    /// Reads and checks the section.
+    pub fn read(section: &mut Section) -> Option<MqttOutputConfig> {
+        let broker = BrokerConfig::read(section);
+        let topic = section.required_text("topic", "write `topic = \"taxi/scored\"`");
+        if let Some((topic, problem)) = topic.as_ref().and_then(|topic| Some((topic, topic::topic_problem(&topic.value)?))) {
+            topic::tell(section, topic, problem);
+        }
+        let qos = Qos::read(section);
+        let retain = section.boolean("retain", false);
+        let row_id = row_id(section);
+        Some(MqttOutputConfig { qos, retain, row_id, ..MqttOutputConfig::new(broker?, topic?.value) })
+    }
+}
+
+/// Reads the section for the table of outputs.
+pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSettings>> {
+    MqttOutputConfig::read(section).map(|config| Arc::new(config) as Arc<dyn OutputSettings>)
+}
+
+impl OutputSettings for MqttOutputConfig {
+    fn secrets(&self) -> Vec<&Secret> {
+        self.broker.secrets()
+    }
+
+    fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {
+        let client_id = (site.identify)(self.broker.client_id.as_deref())?;
+        Ok(Box::new(MqttOutput::new(self.clone(), client_id, site.stats)))
+    }
+}

@@ -1,0 +1,202 @@
+//! The one reading step of all parts: a stretch of a stream, across the segments it is stored in.
+//!
+//! In: segments as the journal has them: as small as the commits that wrote them. Out: a [`Stretch`], filled up to a bound
+//! in records and bytes, until there is nothing more. Invariant: what is read is handed out once
+//! and in order; a stretch of rows has one set of columns. Not here: what becomes of the records, who keeps the position.
+
+use std::time::Duration;
+
+use crate::batch::{RawEvent, Rows};
+use crate::journal::{EventSlice, JournalError, Read, Reader};
+use crate::time::{Clock, Timestamp};
+
+/// How much one stretch may hold. The last segment may go past the bytes: it is 1 MiB at most, or one record.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+impl Bound {
+    /// Bytes of one stretch: two or three of them lie in memory for each part.
+    pub const BYTES: usize = 1 << 20;
+
+    /// A bound in records; of bytes there may be [`Bound::BYTES`].
+    pub fn records(records: usize) -> Bound {
+        Bound { records, bytes: Bound::BYTES }
+    }
+}
+
+/// How long a stretch that has begun waits for more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    pub records: usize,
+    pub time: Duration,
+}
+
+/// Events of one input that follow each other.
+#[derive(Debug)]
+pub struct Events {
+    pub input: u16,
+    /// Offset of the first one.
+    pub first: i64,
+    pub events: Vec<RawEvent>,
+}
+
+impl Events {
+    fn end(&self) -> i64 {
+        self.first + self.events.len() as i64
+    }
+}
+
+/// The records of a stretch.
+#[derive(Debug)]
+pub enum Records {
+    Events(Vec<Events>),
+    Rows {
+        /// Offset of the first one in the stream.
+        first: i64,
+        rows: Rows,
+    },
+}
+
+/// What was read in one step.
+#[derive(Debug)]
+pub struct Stretch {
+    pub records: Records,
+    /// How many records there are.
+    pub len: usize,
+    /// The offset behind everything read or passed: what to commit once it is done.
+    pub position: i64,
+}
+
+impl Stretch {
+    /// Arrival time of the first record.
+    pub fn first_arrival(&self) -> Option<Timestamp> {
+        match &self.records {
+            Records::Events(runs) => Some(runs.first()?.events.first()?.arrival),
+            Records::Rows { rows, .. } => rows.batch.meta().first().map(|meta| meta.arrival),
+        }
+    }
+
+    /// Event time of the first row; events have none before they are decoded.
+    pub fn first_time(&self) -> Option<Timestamp> {
+        match &self.records {
+            Records::Events(_) => None,
+            Records::Rows { rows, .. } => rows.batch.meta().first().map(|meta| meta.time),
+        }
+    }
+}
+
+/// Reads one stream for one part.
+#[derive(Debug)]
+pub struct Reading {
+    reader: Reader,
+    bound: Bound,
+    patience: Patience,
+    /// Rows that were met with other columns than those before them, or behind a gap: the next stretch.
+    ahead: Option<Read>,
+}
+
+impl Reading {
+    pub fn new(reader: Reader, bound: Bound) -> Reading {
+        Reading { reader, bound, patience: Patience::default(), ahead: None }
+    }
+
+    /// A stretch that has begun waits for more: for whoever writes better in larger portions.
+    pub fn patient(self, patience: Patience) -> Reading {
+        Reading { patience, ..self }
+    }
+
+    /// The next offset to read.
+    pub fn position(&self) -> i64 {
+        match &self.ahead {
+            Some(Read::Events(slice)) => slice.first(),
+            Some(Read::Rows(slice)) => slice.first(),
+            Some(Read::Idle | Read::Closed) | None => self.reader.position(),
+        }
+    }
+
+    /// The next stretch; one without records when nothing came for `wait`. `None`: the journal is closed.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Stretch>, JournalError> {
+        // threads that wait for the journal wait in real time
+        let deadline = Clock::Real.monotonic() + wait;
+        let mut patient_until = deadline;
+        let mut filling = Filling::default();
+        while filling.len < self.bound.records && filling.bytes < self.bound.bytes {
+            let found = match self.ahead.take() {
+                Some(found) => found,
+                // what is there is taken; only an empty stretch waits, and one that is too small to be written
+                None if filling.len >= self.patience.records.max(1) => self.reader.next_now(self.bound.records - filling.len)?,
+                None if filling.len > 0 => self.reader.next(self.bound.records - filling.len, patient_until)?,
+                None => self.reader.next(self.bound.records, deadline)?,
+            };
+            match found {
+                Read::Closed if filling.len == 0 => return Ok(None),
+                Read::Closed | Read::Idle => break,
+                found => {
+                    if filling.len == 0 {
+                        patient_until = Clock::Real.monotonic() + self.patience.time;
+                    }
+                    self.ahead = filling.add(found);
+                    if self.ahead.is_some() {
+                        break;
+                    }
+                }
+            }
+        }
+        let len = filling.len;
+        let records = filling.rows.map_or(Records::Events(filling.runs), |(first, rows)| Records::Rows { first, rows });
+        Ok(Some(Stretch { records, len, position: self.position() }))
+    }
+}
+
+/// A stretch while it grows.
+#[derive(Debug, Default)]
+struct Filling {
+    runs: Vec<Events>,
+    rows: Option<(i64, Rows)>,
+    len: usize,
+    bytes: usize,
+}
+
+impl Filling {
+    /// Adds what was read, or gives it back when it belongs into a stretch of its own.
+    fn add(&mut self, found: Read) -> Option<Read> {
+        match &found {
+            Read::Events(slice) => {
+                self.add_events(slice);
+                None
+            }
+            Read::Rows(slice) => {
+                let (first, len) = (slice.first(), slice.len());
+                let mut more = slice.to_rows();
+                match &mut self.rows {
+                    None => self.rows = Some((first, more)),
+                    Some((start, rows)) if rows.columns == more.columns && *start + rows.batch.len() as i64 == first => {
+                        rows.batch.append(&mut more.batch);
+                    }
+                    Some(_) => return Some(found),
+                }
+                self.len += len;
+                self.bytes += slice.bytes();
+                None
+            }
+            Read::Idle | Read::Closed => None,
+        }
+    }
+
+    fn add_events(&mut self, slice: &EventSlice) {
+        let follows = |run: &Events| run.input == slice.input() && run.end() == slice.first();
+        if !self.runs.last().is_some_and(follows) {
+            self.runs.push(Events { input: slice.input(), first: slice.first(), events: Vec::with_capacity(slice.len()) });
+        }
+        let Some(run) = self.runs.last_mut() else { return };
+        run.events.extend(slice.events());
+        self.len += slice.len();
+        self.bytes += slice.bytes();
+    }
+}

@@ -1,0 +1,74 @@
+//! Starts the sources.
+//!
+//! In: the job's streams. Out: running sources with their intake threads. Invariant: a source starts when everything
+//! behind it runs. Not here: receiving (`source`), storing (`intake`).
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use smol_str::SmolStr;
+
+use super::PipelineError;
+use super::health::Health;
+use super::identity::identify;
+use super::intake::Intake;
+use super::report::Watched;
+use crate::job::{InputKind, Job};
+use crate::journal::{Journal, JournalError};
+use crate::source::{RecentRecord, Site, Source};
+use crate::time::Clock;
+
+/// How many of the newest records the journal keeps at hand.
+pub fn recent_records(job: &Job) -> usize {
+    let wanted = job.inputs.iter().map(|input| match &input.kind {
+        InputKind::Stream(stream) => stream.source.recent_records(),
+        InputKind::File(_) | InputKind::Reference(_) => 0,
+    });
+    wanted.max().unwrap_or(0)
+}
+
+type Intakes = Vec<JoinHandle<Result<(), JournalError>>>;
+
+/// Connects the inputs.
+pub fn start(
+    job: &Job,
+    journal: &Journal,
+    clock: &Clock,
+    watched: &Watched,
+    health: &Arc<Health>,
+) -> Result<(Vec<Box<dyn Source>>, Intakes), PipelineError> {
+    let (mut sources, mut intakes) = (Vec::new(), Vec::new());
+    for input in &job.inputs {
+        let name = SmolStr::new(&input.name);
+        let stream = match &input.kind {
+            InputKind::Stream(stream) => stream,
+            InputKind::Reference(_) => continue,
+            InputKind::File(_) => {
+                return Err(PipelineError::Input { name, reason: "only mqtt inputs run; use `forebay eval` for files".to_owned() });
+            }
+        };
+        let id = journal.input(&input.name)?;
+        let stem = format!("forebay-{}-{}", job.name, input.name);
+        let stored = journal.recent_messages(id, stream.source.recent_records())?;
+        let recent = stored.iter().map(|m| RecentRecord { mark: m.mark, name: &m.message.name, payload: &m.payload });
+        let site = Site {
+            identify: &|written| identify(journal, written, &stem).map_err(|e| e.to_string()),
+            recent: recent.collect(),
+            keeps_bytes: stream.payloads.keeps_bytes(),
+            clock: clock.clone(),
+        };
+        let started = stream.source.start(site).map_err(|reason| PipelineError::Input { name: name.clone(), reason })?;
+        watched.add_source(name.clone(), started.source.stats().clone());
+        let intake = Intake {
+            name: name.clone(),
+            input: id,
+            payloads: stream.payloads.clone(),
+            journal: journal.clone(),
+            stats: started.source.stats().clone(),
+            health: health.clone(),
+        };
+        intakes.push(intake.spawn(started.arrivals).map_err(|source| PipelineError::System { what: "the intake thread", source })?);
+        sources.push(started.source);
+    }
+    Ok((sources, intakes))
+}

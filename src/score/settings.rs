@@ -1,0 +1,202 @@
+//! The section of a scoring function.
+//!
+//! In: `[functions.NAME]` with the word of a dialect. Out: [`ScoreConfig`], checked. Invariant: a setting has one default,
+//! here. Not here: what only one dialect has, a signature written by hand (`signature::written`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use toml::de::DeValue;
+
+use super::dialect::Dialect;
+use super::policy::Mode;
+use super::{Signature, desk};
+use crate::backoff::Backoff;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::settings::address::{self, check_tls};
+use crate::settings::{Secret, Section};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// What becomes of a result that is NaN or infinite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NanPolicy {
+    /// NULL, counted.
+    #[default]
+    Null,
+    /// The row fails.
+    DeadLetter,
+}
+
+/// How an endpoint is used.
+#[derive(Clone, Debug)]
+pub struct ScoreConfig {
+    /// Name of the function in the job file.
+    pub name: String,
+    /// How the endpoint is spoken to.
+    pub dialect: Arc<dyn Dialect>,
+    /// The scoring address as the endpoint's owner gives it; a query string is kept.
+    pub url: Url,
+    /// Read again when the endpoint refuses it; absent: none is sent.
+    pub key: Option<Secret>,
+    /// Most rows in a request, 1 to 10,000.
+    pub max_batch_count: usize,
+    /// Most bytes in a request body.
+    pub max_batch_bytes: usize,
+    /// Most requests at once; sending starts at 2.
+    pub parallel_requests: u32,
+    /// How long rows wait for more of them while other requests are out.
+    pub linger: Duration,
+    /// From sending to the end of the answer: the deployment's own limit and a little.
+    pub request_timeout: Duration,
+    pub mode: Mode,
+    pub nan: NanPolicy,
+    /// The only authorities trusted for this endpoint, PEM; absent: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Values for other properties of the body; they win over those of the endpoint's description.
+    pub constants: Vec<(String, serde_json::Value)>,
+    /// Used instead of the endpoint's description.
+    pub signature: Option<Signature>,
+    /// The description as last seen, to start by while the endpoint is out of reach.
+    pub cached_description: Option<String>,
+    /// Longest text in characters that the endpoint keeps in a text cell.
+    pub text_max: Option<usize>,
+    pub timing: Timing,
+}
+
+/// Waits that jobs do not set; tests make them short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub backoff: Backoff,
+    /// Between looks at an endpoint that somebody has to repair.
+    pub slow_probe: Duration,
+    /// To a connection.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            backoff: Backoff::ENDPOINT,
+            slow_probe: Duration::from_secs(60),
+            // past this a link is as good as down; the next try is the backoff's business
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ScoreConfig {
+    /// A function with all settings at their defaults.
+    pub fn new(name: impl Into<String>, url: Url, dialect: Arc<dyn Dialect>) -> ScoreConfig {
+        ScoreConfig {
+            name: name.into(),
+            dialect,
+            url,
+            key: None,
+            max_batch_count: 1_000,
+            max_batch_bytes: 1_000_000,
+            parallel_requests: 20,
+            linger: Duration::from_millis(20),
+            request_timeout: Duration::from_secs(10),
+            mode: Mode::Edge,
+            nan: NanPolicy::Null,
+            ca_file: None,
+            constants: Vec::new(),
+            signature: None,
+            cached_description: None,
+            text_max: None,
+            timing: Timing::default(),
+        }
+    }
+
+    /// Reads what all dialects have.
+    pub(super) fn read(section: &mut Section, dialect: Arc<dyn Dialect>) -> Option<ScoreConfig> {
+        let url = section.required_text("url", "write `url = \"http://127.0.0.1:5001/score\"`");
+        let url = url.and_then(|text| address::http(section, &text));
+        let key = section.key("key");
+        // the wire has one order so far; the word is read so that a file that asks for another is not misunderstood
+        section.choice("order", &[("stream", ())], ());
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let size = |bytes: usize| bytes as u64;
+        // a bad address does not keep the other keys from being read, with the same defaults
+        let placeholder = || Url::parse("http://localhost").ok();
+        let base = ScoreConfig::new(section.name(), url.clone().or_else(placeholder)?, dialect);
+        let second = Duration::from_secs(1);
+        let config = ScoreConfig {
+            key,
+            max_batch_count: count(section.count("max_batch_count", 1, 10_000, size(base.max_batch_count))),
+            max_batch_bytes: count(section.size("max_batch_bytes", KIB, 64 * MIB, size(base.max_batch_bytes))),
+            parallel_requests: u32::try_from(section.count("parallel_requests", 1, 256, base.parallel_requests.into())).unwrap_or(u32::MAX),
+            linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
+            request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
+            mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
+            ca_file: section.file("ca_file"),
+            constants: constants(section),
+            nan: section.choice("nan", &[("null", NanPolicy::Null), ("dead-letter", NanPolicy::DeadLetter)], base.nan),
+            signature: super::signature::written::read(section),
+            ..base
+        };
+        check_tls(section, &url?, config.key.is_some(), config.ca_file.is_some());
+        Some(config)
+    }
+
+    pub fn secrets(&self) -> Vec<&Secret> {
+        self.key.iter().collect()
+    }
+
+    pub(super) fn rules(&self) -> desk::Rules {
+        desk::Rules {
+            max_rows: self.max_batch_count,
+            max_bytes: self.max_batch_bytes,
+            parallel: self.parallel_requests,
+            linger: self.linger,
+            mode: self.mode,
+            nan: self.nan,
+            backoff: self.timing.backoff,
+            slow_probe: self.timing.slow_probe,
+            text_max: self.text_max,
+        }
+    }
+}
+
+/// The table `constants`, as JSON.
+fn constants(section: &mut Section) -> Vec<(String, serde_json::Value)> {
+    let Some((value, span)) = section.get("constants") else { return Vec::new() };
+    let DeValue::Table(table) = value else {
+        let error = Diagnostic::error("`constants` has the wrong form", span).label("expected a table");
+        section.problems().push(error.help("write `constants = { method = \"predict\" }`"));
+        return Vec::new();
+    };
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    let json = |value: &toml::Spanned<DeValue>| {
+        json(value.get_ref()).map_err(|why| {
+            let error = Diagnostic::error("a constant has no JSON form", Span::from(value.span())).label(why);
+            section.problems().push(error.help("write a text, a number, `true`, `false`, a list or a table"));
+        })
+    };
+    entries.into_iter().filter_map(|(name, value)| Some((name.get_ref().to_string(), json(value).ok()?))).collect()
+}
+
+fn json(value: &DeValue) -> Result<serde_json::Value, &'static str> {
+    Ok(match value {
+        DeValue::String(text) => serde_json::Value::from(text.as_ref()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).map_err(|_| "beyond 64 bits")?.into(),
+        DeValue::Float(number) => {
+            let number = number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64);
+            serde_json::Value::Number(number.ok_or("no finite number")?)
+        }
+        DeValue::Boolean(truth) => (*truth).into(),
+        DeValue::Datetime(_) => return Err("dates are texts in JSON"),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect::<Result<Vec<_>, _>>()?.into(),
+        DeValue::Table(table) => {
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(name, _)| name.span().start);
+            let fields = entries.into_iter().map(|(name, value)| Ok((name.get_ref().to_string(), json(value.get_ref())?)));
+            serde_json::Value::Object(fields.collect::<Result<_, &'static str>>()?)
+        }
+    })
+}

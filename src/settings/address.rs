@@ -1,0 +1,99 @@
+//! Addresses: texts to URLs without a password.
+//!
+//! In: a text. Out: a URL, or what is wrong with the text. Invariant: an address holds no password, and a text that may
+//! hold one is masked. Not here: what is at an address.
+
+use std::fmt;
+
+use reqwest::Url;
+
+use super::section::{Section, Text};
+use crate::diagnostic::Diagnostic;
+
+/// Why a text is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadAddress {
+    title: String,
+    label: &'static str,
+    help: &'static str,
+    /// The text may hold a password.
+    is_secret: bool,
+}
+
+impl BadAddress {
+    pub fn new(title: impl Into<String>, label: &'static str, help: &'static str) -> BadAddress {
+        BadAddress { title: title.into(), label, help, is_secret: false }
+    }
+
+    /// Says so at the text's place.
+    pub fn tell(self, section: &Section, text: &Text) {
+        if self.is_secret {
+            section.problems().mask(text.span);
+        }
+        section.problems().push(Diagnostic::error(self.title, text.span).label(self.label).help(self.help));
+    }
+}
+
+impl fmt::Display for BadAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.title, self.help)
+    }
+}
+
+impl std::error::Error for BadAddress {}
+
+/// The address of an HTTP endpoint; `None` with the problem told.
+pub fn http(section: &Section, text: &Text) -> Option<Url> {
+    parse_http(&text.value).map_err(|bad| bad.tell(section, text)).ok()
+}
+
+/// Reads the address of an HTTP endpoint.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_http(text: &str) -> Result<Url, BadAddress> {
+    const FORM: &str = "write `https://host/score`, or `http://127.0.0.1:5001/score`";
+    let url = parse(text, FORM)?;
+    if !matches!(url.scheme(), "http" | "https") || url.fragment().is_some() {
+        return Err(BadAddress::new("this is no address of an endpoint", "expected `http://` or `https://`", FORM));
+    }
+    Ok(url)
+}
+
+/// Reads any address; `form` says how one is written.
+///
+/// # Errors
+/// It holds a password, or is no URL.
+pub fn parse(text: &str, form: &'static str) -> Result<Url, BadAddress> {
+    // by hand as well: what does not parse may still hold a password
+    if has_credentials(text) {
+        let help = "write `username = \"…\"` and `password = \"env:NAME\"`, or `key = \"env:NAME\"` for an endpoint";
+        let bad = BadAddress::new("a password stands in an address", "expected the address without `user:password@`", help);
+        return Err(BadAddress { is_secret: true, ..bad });
+    }
+    Url::parse(text).map_err(|why| BadAddress::new(format!("this is no address: {why}"), "cannot be read", form))
+}
+
+/// Whether something stands before an `@` in front of the host.
+fn has_credentials(url: &str) -> bool {
+    let authority = url.split_once("//").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    authority.is_some_and(|authority| authority.contains('@'))
+}
+
+/// Warns of a secret that crosses the network unencrypted, and refuses certificates where there is no TLS.
+pub fn check_tls(section: &Section, url: &Url, has_secret: bool, has_ca_file: bool) {
+    let is_open = url.scheme() == "http";
+    if has_ca_file && is_open {
+        section.wrong("ca_file", "`ca_file` without TLS", "has no use with `http://`", "write the url with `https://`");
+    }
+    if has_secret && is_open && !url.host_str().is_some_and(is_loopback) {
+        let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
+        section.problems().push(warning.help("write the url with `https://`"));
+    }
+}
+
+/// Whether a host is this machine, so that nothing crosses a network.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,76 @@
+//! What is wrong with a file, collected.
+//!
+//! In: problems, in any order. Out: all of them. Invariant: a text that was masked is in no message. Not here: the wording
+//! of any problem but that of TOML's syntax.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+
+/// What is wrong, collected.
+#[derive(Debug)]
+pub struct Problems {
+    found: RefCell<Diagnostics>,
+    folder: PathBuf,
+    look_at_files: bool,
+}
+
+impl Problems {
+    pub fn new(file: &str, text: &str, folder: &Path, look_at_files: bool) -> Problems {
+        Problems { found: RefCell::new(Diagnostics::new(file, text)), folder: folder.to_path_buf(), look_at_files }
+    }
+
+    /// The folder of the file: its paths are relative to it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether files that it names have to exist.
+    pub(super) fn looks_at_files(&self) -> bool {
+        self.look_at_files
+    }
+
+    pub fn push(&self, problem: Diagnostic) {
+        self.found.borrow_mut().push(problem);
+    }
+
+    /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
+    pub fn mask(&self, span: Span) {
+        let mut found = self.found.borrow_mut();
+        let inner = span.start + 1..span.end.saturating_sub(1);
+        // line breaks stay, for the places of other problems
+        let stars = |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
+        if let Some(hidden) = found.text.get(inner.clone()).map(stars) {
+            found.text.replace_range(inner, &hidden);
+        }
+    }
+
+    /// Says that a secret is written into the file, and hides it. `span` includes its quotes.
+    pub fn refuse_secret(&self, key: &str, span: Span) {
+        self.mask(span);
+        let error = Diagnostic::error(format!("`{key}` is written into the job file"), span)
+            .label("expected `env:NAME`, `file:PATH` or `credential:NAME`")
+            .help(format!("put the secret into an environment variable and write `{key} = \"env:NAME\"`"));
+        self.push(error.note("job files are copied and logged; secrets are only referred to"));
+    }
+
+    pub fn into_inner(self) -> Diagnostics {
+        self.found.into_inner()
+    }
+}
+
+/// The document; `None` with its syntax errors told.
+pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.push(
+            Diagnostic::error(error.message(), error.span().map(Span::from))
+                .help("the job file is TOML: `key = \"text\"` under `[section]`"),
+        );
+    }
+    errors.is_empty().then_some(document)
+}

@@ -1,0 +1,130 @@
+//! The section of an MQTT input.
+//!
+//! In: `[inputs.NAME]` with `type = "mqtt"`. Out: [`MqttSourceConfig`], checked. Invariant: there is at least one topic
+//! filter, each is valid, and one message of the largest size fits what may be unacknowledged. Not here: running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::MqttSource;
+use crate::mqtt::{BrokerConfig, Qos, topic};
+use crate::settings::{Secret, Section};
+use crate::source::{Site, SourceSettings, Started};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// The largest MQTT message there is: the length field ends here.
+const PAYLOAD_MAX: u64 = 256 * MIB - 1;
+/// MQTT's session expiry is a 32-bit number of seconds, of which the largest means "for ever".
+const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(u32::MAX as u64 - 1);
+/// Records kept to recognise a redelivery, in receive windows.
+const RECENT_WINDOWS: usize = 2;
+
+/// An MQTT input, as the job describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MqttSourceConfig {
+    pub broker: BrokerConfig,
+    /// Topic filters, wildcards allowed; at least one.
+    pub topics: Vec<String>,
+    /// With [`Qos::AtMostOnce`] a message that finds no room is lost and counted.
+    pub qos: Qos,
+    /// Largest payload, bytes; told to the broker with some room for topic and properties.
+    pub payload_bytes_max: u32,
+    /// How many messages the broker may have in flight to us; at least 1.
+    pub receive_maximum: u16,
+    /// Bytes of messages that are received and not stored, at which we stop reading.
+    pub unacked_bytes_max: usize,
+    /// How long the broker keeps the session while we are away; `None`: for ever.
+    pub session_expiry: Option<Duration>,
+}
+
+impl MqttSourceConfig {
+    /// Larger messages are an exception that the operator should decide on.
+    pub const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+    /// The records of one commit.
+    pub const RECEIVE_MAXIMUM: u16 = 1_000;
+    pub const UNACKED_BYTES_MAX: usize = 16 << 20;
+    /// A long weekend without the gateway loses nothing.
+    pub const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
+
+    /// With the defaults: QoS 1, 1 MiB payloads, 1,000 messages ahead, 16 MiB unacknowledged, a session of 7 days.
+    pub fn new(broker: BrokerConfig, topics: Vec<String>) -> MqttSourceConfig {
+        MqttSourceConfig {
+            broker,
+            topics,
+            qos: Qos::AtLeastOnce,
+            payload_bytes_max: Self::PAYLOAD_BYTES_MAX,
+            receive_maximum: Self::RECEIVE_MAXIMUM,
+            unacked_bytes_max: Self::UNACKED_BYTES_MAX,
+            session_expiry: Some(Self::SESSION_EXPIRY),
+        }
+    }
+
+    /// Reads and checks the section.
+    pub fn read(section: &mut Section) -> Option<MqttSourceConfig> {
+        let broker = BrokerConfig::read(section);
+        let topics = section.required_texts("topics", "write `topics = [\"taxi/+/rides\"]`");
+        for filter in &topics {
+            if let Some(problem) = topic::filter_problem(&filter.value) {
+                topic::tell(section, filter, problem);
+            }
+        }
+        let payload_bytes_max = section.size("payload_bytes_max", KIB, PAYLOAD_MAX, Self::PAYLOAD_BYTES_MAX.into());
+        let unacked_bytes_max = section.size("unacked_bytes_max", KIB, 4 * KIB * MIB, Self::UNACKED_BYTES_MAX as u64);
+        if payload_bytes_max > unacked_bytes_max {
+            let key = if section.has("payload_bytes_max") { "payload_bytes_max" } else { "unacked_bytes_max" };
+            section.wrong(
+                key,
+                "`payload_bytes_max` is above `unacked_bytes_max`",
+                "one message would never fit",
+                "raise `unacked_bytes_max` or lower `payload_bytes_max`",
+            );
+        }
+        let qos = Qos::read(section);
+        let receive_maximum = section.count("receive_maximum", 1, u16::MAX.into(), Self::RECEIVE_MAXIMUM.into());
+        let expiry = Some(Self::SESSION_EXPIRY);
+        let session_expiry = section.duration_or_forever("session_expiry", Duration::ZERO, SESSION_EXPIRY_MAX, expiry);
+        Some(MqttSourceConfig {
+            broker: broker?,
+            topics: topics.into_iter().map(|topic| topic.value).collect(),
+            qos,
+            payload_bytes_max: u32::try_from(payload_bytes_max).unwrap_or(u32::MAX),
+            receive_maximum: u16::try_from(receive_maximum).unwrap_or(u16::MAX),
+            unacked_bytes_max: usize::try_from(unacked_bytes_max).unwrap_or(usize::MAX),
+            session_expiry,
+        })
+    }
+
+    /// The same as MQTT has it: whole seconds, of which the largest number means "for ever".
+    pub(super) fn session_expiry_seconds(&self) -> u32 {
+        self.session_expiry.map_or(u32::MAX, |expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX))
+    }
+}
+
+/// Reads the section for the table of sources.
+pub(in crate::source) fn read(section: &mut Section) -> Option<Arc<dyn SourceSettings>> {
+    MqttSourceConfig::read(section).map(|config| Arc::new(config) as Arc<dyn SourceSettings>)
+}
+
+impl SourceSettings for MqttSourceConfig {
+    fn secrets(&self) -> Vec<&Secret> {
+        self.broker.secrets()
+    }
+
+    fn recent_records(&self) -> usize {
+        usize::from(self.receive_maximum) * RECENT_WINDOWS
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        Some(
+            "while this gateway is away the broker keeps its messages only as far as its own queue limit goes;\n      \
+             mosquitto keeps 1,000 for a client unless max_queued_messages is raised",
+        )
+    }
+
+    fn start(&self, site: Site<'_>) -> Result<Started, String> {
+        let identity = (site.identify)(self.broker.client_id.as_deref())?;
+        let (source, arrivals) = MqttSource::start(self.clone(), identity, site.recent, site.keeps_bytes, site.clock);
+        Ok(Started { source: Box::new(source), arrivals })
+    }
+}
