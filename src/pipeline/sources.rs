@@ -40,6 +40,7 @@ pub fn start(
     let (mut sources, mut intakes) = (Vec::new(), Vec::new());
     for input in &job.inputs {
         let name = SmolStr::new(&input.name);
+        let _span = tracing::error_span!("input", name = %name).entered();
         let stream = match &input.kind {
             InputKind::Stream(stream) => stream,
             InputKind::Reference(_) => continue,
