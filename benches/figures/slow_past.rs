@@ -58,7 +58,10 @@ pub fn run() {
     let scored = events.max(1) * (SCORED / EVENTS);
     let pool = place.pool("scored", scored);
     println!("\nscoring {scored} of them: latency, rows a request, requests at once; the law is rows × requests ÷ latency");
-    println!("{:<18} {:>10} {:>10} {:>8} {:>13} {:>8}   (aims: 0.8 of the law, 900 rows, 10 CPU s/M)", "", "law", "rows/s", "share", "median rows", "CPU s/M");
+    println!(
+        "{:<18} {:>10} {:>10} {:>8} {:>13} {:>8}   (aims: 0.8 of the law, 900 rows, 10 CPU s/M)",
+        "", "law", "rows/s", "share", "median rows", "CPU s/M"
+    );
     for (latency, rows, parallel) in ENDPOINTS {
         place.scoring(&pool, scored, latency, rows, parallel);
     }

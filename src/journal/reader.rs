@@ -91,7 +91,17 @@ impl OnDisk {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, path: PathBuf, stream: StreamId, position: i64) -> Reader {
-        Reader { shared, path, stream: stream.0, position, inputs: None, opener: Opener::default(), current: None, ahead: VecDeque::new(), db: None }
+        Reader {
+            shared,
+            path,
+            stream: stream.0,
+            position,
+            inputs: None,
+            opener: Opener::default(),
+            current: None,
+            ahead: VecDeque::new(),
+            db: None,
+        }
     }
 
     /// Skips the segments of all other inputs; the position moves past them.

@@ -336,7 +336,13 @@ impl Build<'_> {
     fn feed(&self, executor: Executor, part: &Part) -> Result<Feed, PipelineError> {
         let streams = self.job.inputs.iter().filter(|input| !matches!(input.kind, job::InputKind::Reference(_)));
         let inputs = streams.map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
-        Ok(Feed { executor, inputs: inputs.collect::<Result<_, PipelineError>>()?, columns: None, tables: self.tables(part), pushed: false })
+        Ok(Feed {
+            executor,
+            inputs: inputs.collect::<Result<_, PipelineError>>()?,
+            columns: None,
+            tables: self.tables(part),
+            pushed: false,
+        })
     }
 
     fn tables(&self, part: &Part) -> Tables {
