@@ -119,6 +119,17 @@ impl Batch {
         self.meta.iter().enumerate().map(|(i, meta)| (meta, self.row(i)))
     }
 
+    /// The rows, to be changed or emptied where they lie.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = (&RowMeta, &mut [Value])> {
+        let width = self.width;
+        let mut rest = self.values.as_mut_slice();
+        self.meta.iter().map(move |meta| {
+            let (row, behind) = std::mem::take(&mut rest).split_at_mut_checked(width).unwrap_or_default();
+            rest = behind;
+            (meta, row)
+        })
+    }
+
     /// Appends all rows of another batch of the same width.
     pub fn append(&mut self, other: &mut Batch) {
         self.values.append(&mut other.values);

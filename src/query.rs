@@ -1,13 +1,15 @@
 //! The query language: text in, a checked [`plan::Plan`] or pointed errors out.
 //!
 //! The files are the pipeline: `token`, `lexer`, `parser` make the `ast`; `catalog` says what may be named; `resolve`
-//! binds and checks and makes the `plan`; `constructs` says what a script uses; `builtins` are the scalar functions, operators and conversions; the crate's `diagnostic`
-//! draws every error. Not here: running a plan (`engine`).
+//! binds and checks and makes the `plan`; `constructs` says what a script uses; `builtins` are the scalar functions,
+//! operators and conversions; the crate's `diagnostic` draws every error. Not here: running a plan (`engine`).
 
 pub mod ast;
 pub mod builtins;
 pub mod catalog;
 pub mod constructs;
+pub mod date_part;
+pub mod fault;
 pub mod lexer;
 pub mod parser;
 pub mod plan;

@@ -1,17 +1,19 @@
-//! User functions: every exported function of a WebAssembly component, or of a core module, is an SQL function, and every
-//! exported resource of the right form an aggregate.
+//! User functions: every exported function of a WebAssembly component, or of a core module, is an SQL function, and
+//! every exported resource of the right form an aggregate.
 //!
-//! In: component files and rows' values. Out: signatures for the query's catalog, and results. Invariant: whatever a guest
-//! does ends as a value or as a row error; it ends neither the process nor another function. Not here: what a query may
-//! do with a function (`query`), endpoints (`score`).
+//! In: component files and rows' values. Out: signatures for the query's catalog, and results. Invariant: whatever a
+//! guest does ends as a value or as a row error; it ends neither the process nor another function. Not here: what a
+//! query may do with a function (`query`), endpoints (`score`).
 //!
-//! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a loaded
-//! file, `core_module` one that is no component, `imports` what it asks for, `grants` what it may be given of that,
-//! `instance` one store, `breaker` the pause after repeated traps, `aggregate` the groups that live as resources, `host`
-//! all of it for one executor, `swap` the versions of functions in a running job, `target` code for other
+//! `engine` is wasmtime's settings, `cache` its compiled code, `wit` the types, `convert` the values, `component` a
+//! loaded file, `core_module` one that is no component, `imports` what it asks for, `grants` what it may be given of
+//! that, `instance` one store, `breaker` the pause after repeated traps, `aggregate` the groups that live as resources,
+//! `host` all of it for one executor, `swap` the versions of functions in a running job, `target` code for other
 //! machines, `build` the way from a core module to a component.
 
 mod aggregate;
+mod answer;
+mod binding;
 mod breaker;
 #[cfg(feature = "udf-build")]
 pub mod build;
@@ -21,6 +23,7 @@ mod convert;
 mod core_module;
 mod cpu_time;
 mod engine;
+mod function;
 mod grants;
 mod host;
 mod imports;
@@ -44,13 +47,14 @@ use crate::value::Value;
 use crate::value::codec::Damaged;
 
 pub use aggregate::Live;
+pub use binding::FunctionBinding;
 pub use cache::default_dir as default_cache_dir;
 pub use component::{Callable, Component, Export, Origin};
 pub use engine::Engine;
 pub use grants::{Grant, Grants, StateLimits, StateRow};
-pub use host::{FunctionBinding, Host};
+pub use host::Host;
 pub use settings::{ConfigValue, GrantedConfig, WasmConfig};
-pub use stats::{Failure, Stats};
+pub use stats::{CallFailure, Stats};
 pub use swap::{SwapStatus, Versions};
 #[cfg(feature = "compile")]
 pub use target::{Precompiler, Target, TargetError};
@@ -60,7 +64,7 @@ pub trait UserFunctions: Send {
     /// Calls a function with a row's arguments; `at` is the row's event time.
     ///
     /// # Errors
-    /// The row's error; its reason is one of [`Failure`]'s words.
+    /// The row's error; its reason is one of [`CallFailure`]'s words.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError>;
 
     /// What the functions remember that changed since the last time: it belongs into one commit with the rows that came
@@ -104,8 +108,8 @@ pub trait UserAggregate {
     /// Whether the group still lives.
     fn is_live(&self, live: &Live) -> bool;
 
-    /// Whether a call faulted in a version on trial since this was last asked: made again, it counts towards the trial, or
-    /// finds the former version back. So it says so only a few times.
+    /// Whether a call faulted in a version on trial since this was last asked: made again, it counts towards the trial,
+    /// or finds the former version back. So it says so only a few times.
     fn take_again(&mut self) -> bool {
         false
     }
@@ -113,7 +117,7 @@ pub trait UserAggregate {
     /// A new group: as saved, or without rows.
     ///
     /// # Errors
-    /// As all of these: the row's error; its reason is one of [`Failure`]'s words.
+    /// As all of these: the row's error; its reason is one of [`CallFailure`]'s words.
     fn begin(&mut self, saved: Option<&[u8]>) -> Result<Live, RowError>;
 
     /// A row enters, later than those held.

@@ -298,7 +298,8 @@ fn write_float(f: f64, out: &mut String) {
     }
 }
 
-/// The number that a text reads as: whole numbers inside 64 bits are bigint, others float; blanks around it are allowed.
+/// The number that a text reads as: whole numbers inside 64 bits are bigint, others float; blanks around it are
+/// allowed.
 pub fn number_of(text: &str) -> Option<Value> {
     let t = text.trim();
     if let Ok(n) = t.parse::<i64>() {

@@ -24,10 +24,14 @@ mod harness;
 mod job;
 #[path = "it/journal.rs"]
 mod journal;
+#[path = "it/kills.rs"]
+mod kills;
 #[path = "it/mqtt.rs"]
 mod mqtt;
 #[path = "it/output.rs"]
 mod output;
+#[path = "it/place.rs"]
+mod place;
 #[path = "it/query_errors.rs"]
 mod query_errors;
 #[path = "it/reference.rs"]

@@ -1,7 +1,7 @@
 //! What the targets share: a catalog with one of everything, and bytes as a source of choices.
 //!
-//! In: nothing. Out: [`catalog`], [`Choices`]. Invariant: equal bytes give equal choices, so that a found input is found
-//! again. Not here: what must hold (each target says that).
+//! In: nothing. Out: [`catalog`], [`Choices`]. Invariant: equal bytes give equal choices, so that a found input is
+//! found again. Not here: what must hold (each target says that).
 
 use forebay::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
 

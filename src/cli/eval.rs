@@ -1,7 +1,8 @@
 //! `forebay eval`: run a query over finite files in event time and print the rows.
 //!
-//! In: a query and files. Out: one JSON object a row on standard output, messages on standard error. Exit codes: 0 done,
-//! 2 the query or the job file is wrong, 3 stopped by a runtime error, 1 anything else. Not here: the run itself (`finite`).
+//! In: a query and files. Out: one JSON object a row on standard output, messages on standard error. Exit codes: 0
+//! done, 2 the query or the job file is wrong, 3 stopped by a runtime error, 1 anything else. Not here: the run itself
+//! (`finite`).
 
 pub mod finite;
 

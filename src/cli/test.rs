@@ -1,7 +1,8 @@
 //! `forebay test`: run test cases of the query language.
 //!
-//! In: case files, or folders that are walked for them. Out: what differs, and the closing line `N passed, N failed` alone.
-//! Exit code 0 only when there were cases and all passed. Not here: the form of a case ([`case`]), the run (`finite`).
+//! In: case files, or folders that are walked for them. Out: what differs, and the closing line `N passed, N failed`
+//! alone. Exit code 0 only when there were cases and all passed. Not here: the form of a case ([`case`]), the run
+//! (`finite`).
 
 mod case;
 mod compare;
@@ -90,8 +91,8 @@ pub fn run(args: TestArgs) -> ExitCode {
     if passed > 0 && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The case files of a path, sorted by name; a file is one itself. In a folder with a test configuration that is the only
-/// one: the files beside it are its data.
+/// The case files of a path, sorted by name; a file is one itself. In a folder with a test configuration that is the
+/// only one: the files beside it are its data.
 ///
 /// # Errors
 /// The path does not exist or cannot be read.

@@ -1,8 +1,8 @@
 //! `forebay udf`: begin, build, look into, try, test, time and compile ahead user functions.
 //!
-//! In: arguments. Out: what a person reads, a component file, or the folder of a new one. Invariant: a function is called
-//! just as a job calls it, limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for what is not there or
-//! is no function.
+//! In: arguments. Out: what a person reads, a component file, or the folder of a new one. Invariant: a function is
+//! called just as a job calls it, limits and conversions included. Exit codes: 0 done, 1 failed, 2 asked for what is
+//! not there or is no function.
 
 mod bench;
 #[cfg(feature = "udf-build")]

@@ -2,8 +2,8 @@
 //!
 //! In: numbers by key in time order. Out: the record `{IsAnomaly, Score}` for each. Invariant: a result depends on the
 //! values held alone, the last `history` of the key within the duration, and is computed from them anew each time: sums
-//! are not carried on, so a restart changes no bit. Not here: evaluation of arguments (`analytic`); missing samples, which
-//! are not made up: a repeated value is no evidence, and the methods need no even spacing.
+//! are not carried on, so a restart changes no bit. Not here: evaluation of arguments (`analytic`); missing samples,
+//! which are not made up: a repeated value is no evidence, and the methods need no even spacing.
 
 mod change_point;
 mod density;
@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 use self::change_point::{evidence, rank};
 use self::past::{Past, Sample};
+use super::fault::Fault;
 use super::state::{Loaded, Writer};
 use crate::query::plan::SpikeMode;
 use crate::value::codec::{Damaged, Reader, put_bytes};
@@ -67,7 +68,8 @@ impl Detector {
         }
     }
 
-    /// The result for a value, which is then learned if it `matches`. A missing value (NULL) is neither judged nor learned.
+    /// The result for a value, which is then learned if it `matches`. A missing value (NULL) is neither judged nor
+    /// learned.
     pub(super) fn observe(&mut self, key: &[u8], time: i64, value: Option<f64>, matches: bool) -> Value {
         // minus zero is zero
         let Some(x) = value.map(|x| x + 0.0) else { return result(false, Value::Null) };
@@ -131,9 +133,13 @@ impl Detector {
         }
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let mut found = Ok(());
         for key in self.changed.drain(..) {
-            let Some(past) = self.keys.get_mut(&key) else { continue };
+            let Some(past) = self.keys.get_mut(&key) else {
+                found = Err(Fault("a key of a detector changed that is not there"));
+                continue;
+            };
             let mut rest = Vec::with_capacity(key.len() + 8);
             put_bytes(&mut rest, &key);
             past.changes(self.kind, &rest, writer);
@@ -142,6 +148,7 @@ impl Detector {
                 self.keys.remove(&key);
             }
         }
+        found
     }
 
     pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

@@ -1,12 +1,19 @@
 //! What every operator of an executor shares: options, functions, counters, failures.
 //!
-//! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a count
-//! under its reason. Not here: evaluation (`eval`), operators.
+//! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a
+//! count under its reason. Not here: evaluation (`eval`), operators.
 
-use super::eval::{EvalError, Row};
-use super::{Counts, ExecutorOptions, Failed, Failure, Functions, OnError};
+use super::emitted::{Counts, FailedBody, FailedRow};
+use super::fault::Fault;
+use super::held::Held;
+use super::options::{ExecutorOptions, Functions, OnError};
 use crate::batch::{RawEvent, Reason, RowMeta};
 use crate::diagnostic::Span;
+use crate::query::builtins::RowError;
+use crate::query::fault::FAULT;
+use crate::query::plan::UserAggregate;
+use crate::time::Timestamp;
+use crate::udf;
 use crate::value::Value;
 
 /// Shared by the operators of an executor; the executor lends it to them for each step.
@@ -14,10 +21,40 @@ pub(super) struct Env {
     pub options: ExecutorOptions,
     pub functions: Option<Functions>,
     pub counts: Counts,
-    pub failures: Vec<Failure>,
-    pub stopped: Option<Failure>,
+    pub failures: Vec<FailedRow>,
+    pub stopped: Option<FailedRow>,
     /// Levels of `TryEvaluate` around what is evaluated now: inside, an error goes up to it whatever the policy.
     pub trying: u32,
+}
+
+/// A row that expressions read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub values: &'a [Value],
+    pub meta: &'a RowMeta,
+}
+
+/// An expression has no value for a row, and the policy does not let NULL stand in.
+#[derive(Clone, Debug)]
+pub(super) struct EvalError {
+    pub error: RowError,
+    pub span: Span,
+    /// `Stop` or `DeadLetter`.
+    pub policy: OnError,
+}
+
+/// A row that an operator held and an expression failed for.
+#[derive(Debug)]
+pub(super) struct RefusedRow {
+    meta: RowMeta,
+    values: Box<[Value]>,
+    error: Box<EvalError>,
+}
+
+impl RefusedRow {
+    pub(super) fn of(held: &Held, error: Box<EvalError>) -> RefusedRow {
+        RefusedRow { meta: held.meta, values: held.values.clone(), error }
+    }
 }
 
 /// The events that a step brings: where a failed row finds its payload.
@@ -47,6 +84,21 @@ impl Origin<'_> {
     }
 }
 
+/// An event as it is read: its place in the sequence, and the latest arrival up to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InputEvent<'a> {
+    pub event: &'a RawEvent,
+    pub offset: i64,
+    pub arrival: Timestamp,
+}
+
+impl InputEvent<'_> {
+    /// The meta of the row it becomes; event time is arrival time until something says otherwise.
+    pub(super) fn meta(&self) -> RowMeta {
+        RowMeta { time: self.arrival, arrival: self.arrival, offset: self.offset, ordinal: 0 }
+    }
+}
+
 /// What a failed row means for the batch it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -57,13 +109,17 @@ pub(super) enum Fate {
 }
 
 impl Env {
+    pub(super) fn new(options: ExecutorOptions, functions: Option<Functions>) -> Env {
+        Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None, trying: 0 }
+    }
+
     /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to
     /// the equation of rows read.
     pub(super) fn fail(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
         let EvalError { error, span, policy } = error;
-        let body = if direct { failed_row(origin, row.meta, row.values) } else { Failed::Row(row_json(row.values)) };
+        let body = if direct { failed_row(origin, row.meta, row.values) } else { FailedBody::Row(row_json(row.values)) };
         let position = row.meta.offset;
-        let failure = Failure { meta: origin.restored(row.meta), position, reason: error.reason, message: error.message, body, span };
+        let failure = FailedRow { meta: origin.restored(row.meta), position, reason: error.reason, message: error.message, body, span };
         match policy {
             OnError::Stop => {
                 // an operator further on sees only earlier rows; of two branches the earlier row counts
@@ -80,18 +136,82 @@ impl Env {
         }
     }
 
+    /// NULL in place of a value that could not be made, if that is the policy of all.
+    pub(super) fn or_null(&mut self, error: RowError, span: Span) -> Result<Value, Box<EvalError>> {
+        self.settled(error, span, self.options.on_error)
+    }
+
+    /// NULL in place of a value that could not be made, if that is the policy; never for a fault.
+    pub(super) fn settled(&mut self, error: RowError, span: Span, policy: OnError) -> Result<Value, Box<EvalError>> {
+        match policy {
+            _ if error.reason == FAULT => Err(self.fault(error, span)),
+            OnError::Null => {
+                self.counts.add_nulled(error.reason);
+                Ok(Value::Null)
+            }
+            policy => Err(Box::new(EvalError { error, span, policy })),
+        }
+    }
+
+    /// A fault that no row is at hand for.
+    #[cold]
+    pub(super) fn report(&mut self, origin: &Origin<'_>, fault: Fault) {
+        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: origin.first, ordinal: 0 };
+        let error = self.fault(fault, Span::default());
+        self.fail(origin, Row { values: &[], meta: &meta }, *error, false);
+    }
+
+    /// An event that cannot become a row by a fault of forebay.
+    #[cold]
+    pub(super) fn refuse_by_fault(&mut self, record: InputEvent<'_>, fault: Fault) {
+        let error = RowError::from(fault);
+        self.refuse(record.event, record.meta(), error.reason, error.message);
+    }
+
+    /// A row that cannot go on by a fault of forebay: it fails under every policy, and never becomes NULL.
+    #[cold]
+    pub(super) fn fault(&self, error: impl Into<RowError>, span: Span) -> Box<EvalError> {
+        let policy = match self.options.on_error {
+            OnError::Null => OnError::DeadLetter,
+            policy => policy,
+        };
+        Box::new(EvalError { error: error.into(), span, policy })
+    }
+
+    /// A row failed: whether the rows behind it go on.
+    pub(super) fn goes_on(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
+        self.fail(origin, row, error, direct) == Fate::Dropped
+    }
+
+    /// A user aggregate's own policy, else that of all.
+    pub(super) fn policy_of(&self, index: usize) -> OnError {
+        self.options.functions_on_error.get(&index).copied().unwrap_or(self.options.on_error)
+    }
+
+    /// What runs a user aggregate.
+    pub(super) fn guest(&mut self, plan: &UserAggregate) -> Result<&mut dyn udf::UserAggregate, RowError> {
+        let guest = self.functions.as_mut().and_then(|f| f.aggregate(plan.index));
+        guest.ok_or_else(|| RowError { reason: "no_function", message: format!("no host was given that runs uda.{}", plan.name) })
+    }
+
+    /// A row that was held failed: whether the rows behind it go on.
+    pub(super) fn goes_on_without(&mut self, origin: &Origin<'_>, refused: RefusedRow) -> bool {
+        let RefusedRow { meta, values, error } = refused;
+        self.goes_on(origin, Row { values: &values, meta: &meta }, *error, false)
+    }
+
     /// An event is no valid input: dropped and reported whatever the policy, as the service does.
     pub(super) fn refuse(&mut self, event: &RawEvent, meta: RowMeta, reason: Reason, message: String) {
         self.counts.add_failed(reason, true);
-        let body = Failed::Event(event.payload.clone());
-        self.failures.push(Failure { meta, position: meta.offset, reason, message, body, span: Span::default() });
+        let body = FailedBody::Event(event.payload.clone());
+        self.failures.push(FailedRow { meta, position: meta.offset, reason, message, body, span: Span::default() });
     }
 }
 
-fn failed_row(origin: &Origin<'_>, meta: &RowMeta, values: &[Value]) -> Failed {
+fn failed_row(origin: &Origin<'_>, meta: &RowMeta, values: &[Value]) -> FailedBody {
     match origin.event(meta.offset) {
-        Some(event) => Failed::Event(event.payload.clone()),
-        None => Failed::Row(row_json(values)),
+        Some(event) => FailedBody::Event(event.payload.clone()),
+        None => FailedBody::Row(row_json(values)),
     }
 }
 

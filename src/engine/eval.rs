@@ -1,36 +1,24 @@
 //! Expressions over one row.
 //!
-//! In: a plan's [`Expr`] and a row. Out: a value (borrowed where the row or the plan already holds it), or the innermost
-//! error that the policy does not turn into NULL. Invariant: nothing is evaluated that the result does not need (`AND`,
-//! `OR`, `CASE` stop early). Not here: what an operator means (`query::builtins`), what becomes of a failed row.
+//! In: a plan's [`Expr`] and a row. Out: a value (borrowed where the row or the plan already holds it), or the
+//! innermost error that the policy does not turn into NULL. Invariant: nothing is evaluated that the result does not
+//! need (`AND`, `OR`, `CASE` stop early). Not here: what an operator means (`query::builtins`), what becomes of a
+//! failed row.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::OnError;
-use super::env::Env;
-use crate::batch::{RowMeta, shown};
+use super::env::{Env, EvalError, Row};
+use super::fault::Fault;
+use super::key::put_key;
+use super::options::OnError;
+use crate::batch::shown;
 use crate::diagnostic::Span;
 use crate::query::ast::BinaryOp;
 use crate::query::builtins::{self, RowError};
+use crate::query::fault::{self, FAULT};
 use crate::query::plan::Expr;
-use crate::value::{Record, Value};
-
-/// A row that expressions read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row<'a> {
-    pub values: &'a [Value],
-    pub meta: &'a RowMeta,
-}
-
-/// An expression has no value for a row, and the policy does not let NULL stand in.
-#[derive(Clone, Debug)]
-pub(super) struct EvalError {
-    pub error: RowError,
-    pub span: Span,
-    /// `Stop` or `DeadLetter`.
-    pub policy: OnError,
-}
+use crate::value::{Record, SmolStr, Type, Value};
 
 type Out<'a> = Result<Cow<'a, Value>, Box<EvalError>>;
 
@@ -42,7 +30,10 @@ impl Env {
     pub(super) fn eval<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
         match expr {
             Expr::Const(value) => Ok(Cow::Borrowed(value)),
-            Expr::Slot(i) => Ok(row.values.get(*i).map_or(Cow::Owned(Value::Null), Cow::Borrowed)),
+            Expr::Slot(i) => match row.values.get(*i) {
+                Some(value) => Ok(Cow::Borrowed(value)),
+                None => Err(self.no_slot(*i, row)),
+            },
             Expr::Time => owned(Value::DateTime(row.meta.time)),
             Expr::Arrival => owned(Value::DateTime(row.meta.arrival)),
             Expr::Path(base, names) => Ok(match self.eval(base, row)? {
@@ -93,73 +84,98 @@ impl Env {
                 let result = self.eval(inner, row);
                 self.trying -= 1;
                 result.or_else(|failed| {
+                    if failed.error.reason == FAULT {
+                        return Err(failed);
+                    }
                     self.counts.add_nulled(failed.error.reason);
                     owned(Value::Null)
                 })
             }
-            _ => self.eval_fallible(expr, row),
+            Expr::Binary(..)
+            | Expr::Negate(..)
+            | Expr::BitNot(..)
+            | Expr::Cast { .. }
+            | Expr::Like { .. }
+            | Expr::Builtin { .. }
+            | Expr::Udf { .. } => self.eval_fallible(expr, row),
         }
     }
 
     /// The kinds that can fail by themselves.
     fn eval_fallible<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
-        let (result, span, policy) = match expr {
+        match expr {
             Expr::Binary(op, a, b, span) => {
                 let a = self.eval(a, row)?;
                 let b = self.eval(b, row)?;
-                (builtins::binary(*op, &a, &b), *span, self.options.on_error)
+                self.value(builtins::binary(*op, &a, &b), *span, self.options.on_error)
             }
-            Expr::Negate(a, span) => (builtins::negate(&*self.eval(a, row)?), *span, self.options.on_error),
-            Expr::BitNot(a, span) => (builtins::bit_not(&*self.eval(a, row)?), *span, self.options.on_error),
-            Expr::Cast { is_try, operand, ty, span } => {
-                let value = self.eval(operand, row)?;
-                if value.kind() == Some(*ty) {
-                    return Ok(value);
-                }
-                match builtins::cast(&value, *ty) {
-                    Err(_) if *is_try => (Ok(Value::Null), *span, OnError::Null),
-                    result => (result, *span, self.options.on_error),
-                }
+            Expr::Negate(a, span) => {
+                let value = builtins::negate(&*self.eval(a, row)?);
+                self.value(value, *span, self.options.on_error)
             }
+            Expr::BitNot(a, span) => {
+                let value = builtins::bit_not(&*self.eval(a, row)?);
+                self.value(value, *span, self.options.on_error)
+            }
+            Expr::Cast { is_try, operand, ty, span } => self.cast(*is_try, operand, *ty, *span, row),
             Expr::Like { negated, operand, pattern, escape } => {
                 let value = self.eval(operand, row)?;
                 let pattern = self.eval(pattern, row)?;
                 let escape = escape.as_ref().map(|e| self.eval(e, row)).transpose()?;
-                (like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated)), Span::default(), self.options.on_error)
+                let found = like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated));
+                self.value(found, Span::default(), self.options.on_error)
             }
             Expr::Builtin { function, args, span } => {
                 let call = function.call;
-                (self.with_args(args, row, |_, values| call(values))?, *span, self.options.on_error)
+                let value = self.with_args(args, row, |_, values| call(values))?;
+                self.value(value, *span, self.options.on_error)
             }
             Expr::Udf { index, name, args, span, .. } => {
-                let policy = self.options.functions_on_error.get(index).copied().unwrap_or(self.options.on_error);
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
                     Some(functions) => functions.call(*index, values, row.meta.time),
                     None => Err(RowError { reason: "no_function", message: format!("no host was given that runs udf.{name}") }),
                 };
-                (self.with_args(args, row, call)?, *span, policy)
+                let value = self.with_args(args, row, call)?;
+                self.value(value, *span, self.policy_of(*index))
             }
-            // every other kind is handled by `eval`
-            _ => (Ok(Value::Null), Span::default(), OnError::Null),
-        };
+            _ => Err(self.fault(Fault("an expression that cannot fail was evaluated as one that can"), Span::default())),
+        }
+    }
+
+    fn cast<'a>(&mut self, is_try: bool, operand: &'a Expr, ty: Type, span: Span, row: Row<'a>) -> Out<'a> {
+        let value = self.eval(operand, row)?;
+        if value.kind() == Some(ty) {
+            return Ok(value);
+        }
+        match builtins::cast(&value, ty) {
+            Err(_) if is_try => owned(Value::Null),
+            result => self.value(result, span, self.options.on_error),
+        }
+    }
+
+    /// A value, or what the policy makes of its error; inside `TryEvaluate` every error goes up to it.
+    fn value<'a>(&mut self, result: Result<Value, RowError>, span: Span, policy: OnError) -> Out<'a> {
         match result {
             Ok(value) => owned(value),
-            Err(error) if policy == OnError::Null && self.trying == 0 => {
-                self.counts.add_nulled(error.reason);
-                owned(Value::Null)
-            }
-            Err(error) => Err(Box::new(EvalError { error, span, policy })),
+            Err(error) if self.trying > 0 && error.reason != FAULT => Err(Box::new(EvalError { error, span, policy })),
+            Err(error) => self.settled(error, span, policy).map(Cow::Owned),
         }
+    }
+
+    #[cold]
+    fn no_slot(&self, slot: usize, row: Row<'_>) -> Box<EvalError> {
+        let what = format!("an expression reads column {slot} of a row of {}", row.values.len());
+        self.fault(fault::row_error(what), Span::default())
     }
 
     /// Evaluates arguments and calls with them, without an allocation for short lists.
     fn with_args<T>(&mut self, args: &[Expr], row: Row<'_>, call: impl FnOnce(&mut Env, &[Value]) -> T) -> Result<T, Box<EvalError>> {
-        if args.len() <= ARGS_INLINE {
-            let mut values: [Value; ARGS_INLINE] = Default::default();
+        let mut values: [Value; ARGS_INLINE] = Default::default();
+        if let Some(values) = values.get_mut(..args.len()) {
             for (slot, arg) in values.iter_mut().zip(args) {
                 *slot = self.eval(arg, row)?.into_owned();
             }
-            return Ok(call(self, values.get(..args.len()).unwrap_or_default()));
+            return Ok(call(self, values));
         }
         let values = args.iter().map(|a| self.eval(a, row).map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
         Ok(call(self, &values))
@@ -181,7 +197,7 @@ impl Env {
     pub(super) fn eval_key(&mut self, exprs: &[Expr], row: Row<'_>, key: &mut Vec<u8>) -> Result<(), Box<EvalError>> {
         key.clear();
         for expr in exprs {
-            super::key::put_key(key, &*self.eval(expr, row)?);
+            put_key(key, &*self.eval(expr, row)?);
         }
         Ok(())
     }
@@ -195,7 +211,7 @@ fn bit<'a>(value: bool) -> Out<'a> {
     Ok(Cow::Owned(Value::Bit(value)))
 }
 
-fn field<'v>(value: &'v Value, names: &[crate::value::SmolStr]) -> Option<&'v Value> {
+fn field<'v>(value: &'v Value, names: &[SmolStr]) -> Option<&'v Value> {
     names.iter().try_fold(value, |value, name| match value {
         Value::Record(record) => Arc::as_ref(record).find(name),
         _ => None,
@@ -207,7 +223,7 @@ fn like(value: &Value, pattern: &Value, escape: Option<&Value>) -> Result<bool, 
     if value.is_null() || pattern.is_null() {
         return Ok(false);
     }
-    let text = |v: &Value| builtins::cast(v, crate::value::Type::Text);
+    let text = |v: &Value| builtins::cast(v, Type::Text);
     let escape = match escape {
         Some(Value::Text(e)) => e.chars().next(),
         _ => None,

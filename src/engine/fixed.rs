@@ -1,17 +1,19 @@
 //! Windows with fixed ends: tumbling, hopping, snapshot.
 //!
-//! In: rows in time order. Out: a result for each group at each end. Invariant: time is cut into panes such that a window
-//! is a whole number of panes, and a row is kept in exactly one pane however many windows it lies in. A snapshot is a
-//! tumbling window of one tick. Not here: evaluation of keys.
+//! In: rows in time order. Out: a result for each group at each end. Invariant: time is cut into panes such that a
+//! window is a whole number of panes, and a row is kept in exactly one pane however many windows it lies in. A snapshot
+//! is a tumbling window of one tick. Not here: evaluation of keys.
 
 use std::collections::BTreeMap;
 
 use super::accumulate::Acc;
-use super::group::{Prepared, Sink};
+use super::fault::Fault;
 use super::pane::Pane;
+use super::prepared::Prepared;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
+use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
 
 const GROUP: u8 = 0;
@@ -54,23 +56,22 @@ impl Fixed {
         self.offset + (from.div_euclid(step) + i64::from(from.rem_euclid(step) > 0)) * step
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
         let pane = self.grid(meta.time.ticks(), self.pane);
         // between windows, where the hop is longer than the size
         if self.first_start(meta).is_none() {
-            return;
+            return Ok(());
         }
         if !self.panes.contains_key(&pane) {
             // keys are much the same from pane to pane
             let fresh = self.panes.last_key_value().map_or_else(Pane::default, |(_, last)| Pane::like(last, self.aggregates));
             self.panes.insert(pane, fresh);
         }
-        if let Some(groups) = self.panes.get_mut(&pane) {
-            groups.add(aggregates, meta, row);
-        }
         if self.dirty.last() != Some(&pane) && !self.dirty.contains(&pane) {
             self.dirty.push(pane);
         }
+        let missing = Fault("a pane is not there that a row was put into");
+        self.panes.get_mut(&pane).ok_or(missing)?.add(aggregates, meta, row)
     }
 
     /// Whether a window may be put together from several panes.
@@ -108,18 +109,8 @@ impl Fixed {
     }
 
     /// Gives the results of the window that ends at `end`, and forgets the panes that no later window holds.
-    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
-        let from = end.saturating_sub(self.size);
-        let mut inside = self.panes.range(from + 1..=end);
-        match (inside.next(), inside.next()) {
-            (Some((_, only)), None) => only.results(end, sink),
-            (Some((_, first)), Some((_, second))) => {
-                let mut whole = Pane::like(second, self.aggregates);
-                [first, second].into_iter().chain(inside.map(|(_, pane)| pane)).for_each(|pane| whole.merge(sink.aggregates, pane));
-                whole.results(end, sink);
-            }
-            _ => {}
-        }
+    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+        let given = self.give(end, aggregates, put);
         self.done = end;
         self.done_changed = self.hop != self.size;
         let still_needed_after = end.saturating_add(self.hop).saturating_sub(self.size);
@@ -129,9 +120,28 @@ impl Fixed {
             let (pane, groups) = entry.remove_entry();
             self.gone.extend(groups.stored().map(|number| (pane, number)));
         }
+        given
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
+    fn give(&self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+        let from = end.saturating_sub(self.size);
+        let mut inside = self.panes.range(from + 1..=end);
+        match (inside.next(), inside.next()) {
+            (Some((_, only)), None) => only.results(self.aggregates, put),
+            (Some((_, first)), Some((_, second))) => {
+                let mut whole = Pane::like(second, self.aggregates);
+                for pane in [first, second].into_iter().chain(inside.map(|(_, pane)| pane)) {
+                    whole.merge(aggregates, pane)?;
+                }
+                whole.results(self.aggregates, put);
+            }
+            // what is held lies in later windows alone
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
         let rest = |pane: i64, number: u32| {
             let mut rest = vec![window];
             put_signed(&mut rest, pane);
@@ -141,9 +151,11 @@ impl Fixed {
         for (pane, number) in self.gone.drain(..) {
             writer.put(GROUP, &rest(pane, number), None);
         }
+        let mut found = Ok(());
         for pane in self.dirty.drain(..) {
+            // one whose windows are out is gone
             if let Some(groups) = self.panes.get_mut(&pane) {
-                groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value));
+                found = found.and(groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value)));
             }
         }
         if std::mem::take(&mut self.done_changed) {
@@ -151,6 +163,7 @@ impl Fixed {
             put_signed(&mut value, self.done);
             writer.put(DONE, &[window], Some(value));
         }
+        found
     }
 
     /// `rest` is what follows the window's number in the key.

@@ -9,34 +9,17 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
+use super::fault::Fault;
+use super::held::Held;
 use super::key::Key;
 use super::running::Running;
 use super::state::{Loaded, Writer, put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
-use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
 
 /// A span of held time is stored in about this many rows: more would cost rows, fewer would rewrite more of each.
 pub(super) const BUCKETS: i64 = 16;
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Held {
-    pub meta: RowMeta,
-    /// For the operator's use: a left row of a join that has found a match.
-    pub flag: bool,
-    pub values: Box<[Value]>,
-}
-
-impl Held {
-    pub(super) fn time(&self) -> i64 {
-        self.meta.time.ticks()
-    }
-
-    fn place(&self) -> (i64, i64) {
-        (self.time(), self.meta.offset)
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct History {
@@ -71,6 +54,22 @@ impl Shelf {
         }
     }
 
+    /// Puts a row in its place; gives what it costs.
+    fn push(&mut self, bucket: i64, key: &[u8], held: Held, changed: &mut Vec<Key>) -> usize {
+        self.touch(bucket, key, changed);
+        let bytes = self.bytes_of(&held);
+        let last = self.rows.len();
+        // most rows come in order
+        let later = self.rows.iter().rev().take_while(|before| before.place() > held.place()).count();
+        if later > 0
+            && let Some(running) = &mut self.running
+        {
+            running.disturb();
+        }
+        self.rows.insert(last - later, held);
+        bytes
+    }
+
     fn pop_front(&mut self) -> Option<Held> {
         let held = self.rows.pop_front()?;
         if let Some(running) = &mut self.running {
@@ -81,7 +80,7 @@ impl Shelf {
 
     /// What a row costs here: itself, and its part in running aggregates.
     fn bytes_of(&self, held: &Held) -> usize {
-        held_bytes(held) + self.aggregates * size_of::<Acc>()
+        held.bytes() + self.aggregates * size_of::<Acc>()
     }
 }
 
@@ -108,27 +107,16 @@ impl History {
     }
 
     pub(super) fn push(&mut self, key: &[u8], held: Held) {
-        let bucket = held.time().div_euclid(self.bucket);
         self.rows += 1;
-        if !self.shelves.contains_key(key) {
-            let key = Key::from(key);
-            self.bytes += SHELF_BYTES + key.heap_bytes();
-            self.shelves.insert(key, Shelf::default());
+        let bucket = held.time().div_euclid(self.bucket);
+        match self.shelves.get_mut(key) {
+            Some(shelf) => self.bytes += shelf.push(bucket, key, held, &mut self.changed),
+            None => {
+                let (key, mut shelf) = (Key::from(key), Shelf::default());
+                self.bytes += SHELF_BYTES + key.heap_bytes() + shelf.push(bucket, &key, held, &mut self.changed);
+                self.shelves.insert(key, shelf);
+            }
         }
-        let Some(shelf) = self.shelves.get_mut(key) else { return };
-        shelf.touch(bucket, key, &mut self.changed);
-        self.bytes += shelf.bytes_of(&held);
-        let last = shelf.rows.len();
-        let mut at = last;
-        while at > 0 && shelf.rows.get(at - 1).is_some_and(|before| before.place() > held.place()) {
-            at -= 1;
-        }
-        if at < last
-            && let Some(running) = &mut shelf.running
-        {
-            running.disturb();
-        }
-        shelf.rows.insert(at, held);
     }
 
     /// The oldest row of a key.
@@ -158,14 +146,22 @@ impl History {
     }
 
     /// Aggregates of all rows of a key, as of `now`; `None` when there are none. See [`Running::total`].
-    pub(super) fn total(&mut self, key: &[u8], aggregates: &[Aggregate], skip: usize, now: i64, span: i64) -> Option<Total<'_>> {
-        let shelf = self.shelves.get_mut(key)?;
+    pub(super) fn total(
+        &mut self,
+        key: &[u8],
+        aggregates: &[Aggregate],
+        skip: usize,
+        now: i64,
+        span: i64,
+    ) -> Result<Option<Total<'_>>, Fault> {
+        let Some(shelf) = self.shelves.get_mut(key) else { return Ok(None) };
         if shelf.running.is_none() {
             shelf.aggregates = aggregates.len();
             self.bytes += shelf.rows.len() * aggregates.len() * size_of::<Acc>();
         }
-        let (accs, newest) = shelf.running.get_or_insert_default().total(aggregates, &shelf.rows, skip, now, span);
-        Some(Total { first: shelf.rows.front()?, newest: newest?, accs })
+        let (accs, newest) = shelf.running.get_or_insert_default().total(aggregates, &shelf.rows, skip, now, span)?;
+        let (Some(first), Some(newest)) = (shelf.rows.front(), newest) else { return Ok(None) };
+        Ok(Some(Total { first, newest, accs }))
     }
 
     /// Sets the flag of the `i`-th row of a key.
@@ -178,9 +174,13 @@ impl History {
     }
 
     /// Writes the buckets that changed since the last call.
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let mut found = Ok(());
         for key in std::mem::take(&mut self.changed) {
-            let Some(shelf) = self.shelves.get_mut(&*key) else { continue };
+            let Some(shelf) = self.shelves.get_mut(&*key) else {
+                found = Err(Fault("rows of a key changed that are not there"));
+                continue;
+            };
             for bucket in std::mem::take(&mut shelf.dirty) {
                 let from = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
                 let to = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) <= bucket);
@@ -212,6 +212,7 @@ impl History {
                 self.bytes = self.bytes.saturating_sub(SHELF_BYTES + key.heap_bytes());
             }
         }
+        found
     }
 
     /// Takes a stored bucket back.
@@ -233,7 +234,7 @@ impl History {
             rows.push(Held { meta, flag, values: read_values(&mut reader)?.into() });
         }
         self.rows += rows.len();
-        self.bytes += rows.iter().map(held_bytes).sum::<usize>();
+        self.bytes += rows.iter().map(Held::bytes).sum::<usize>();
         // buckets come in any order, but each is sorted and they do not overlap
         let at = shelf.rows.partition_point(|h| h.time().div_euclid(self.bucket) < bucket);
         let behind = shelf.rows.split_off(at);
@@ -256,14 +257,11 @@ pub(super) struct Total<'a> {
     pub accs: Vec<Acc>,
 }
 
-fn held_bytes(held: &Held) -> usize {
-    size_of::<Held>() + held.values.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::time::Timestamp;
+    use crate::value::Value;
     use proptest::prelude::*;
 
     fn held(time: i64, offset: i64) -> Held {
@@ -285,7 +283,7 @@ mod tests {
                 }
                 if i % 7 == 0 {
                     let mut out = Vec::new();
-                    history.changes(&mut Writer { op: 0, substream: b"s", out: &mut out });
+                    history.changes(&mut Writer { op: 0, substream: b"s", out: &mut out }).unwrap();
                     for change in out {
                         match change.value {
                             Some(value) => table.insert(change.key, value),

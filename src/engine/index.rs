@@ -17,8 +17,8 @@ pub(super) type Table = Arc<Vec<Value>>;
 /// Ends a chain of rows with keys of one hash.
 const END: u32 = u32::MAX;
 
-/// Rows by key. The bytes of all keys lie one after another: a table of small rows would otherwise cost more in its index
-/// than in itself.
+/// Rows by key. The bytes of all keys lie one after another: a table of small rows would otherwise cost more in its
+/// index than in itself.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     keys: Vec<u8>,

@@ -1,7 +1,7 @@
 //! Grouping keys as bytes.
 //!
-//! In: key values. Out: bytes that are equal exactly when the values are the same. Invariant: numbers of equal value give
-//! equal bytes whatever their type (1, 1.0 and a set bit), NULL is one key. Not here: order, decoding (the values
+//! In: key values. Out: bytes that are equal exactly when the values are the same. Invariant: numbers of equal value
+//! give equal bytes whatever their type (1, 1.0 and a set bit), NULL is one key. Not here: order, decoding (the values
 //! themselves are kept beside the key).
 
 use std::borrow::Borrow;
@@ -91,8 +91,6 @@ impl Ord for Key {
 }
 
 impl Key {
-    pub(super) const EMPTY: Key = Key::Short { len: 0, bytes: [0; SHORT_MAX] };
-
     /// Bytes beyond its own.
     pub(super) fn heap_bytes(&self) -> usize {
         match self {

@@ -3,8 +3,10 @@
 //! In: batches with their watermarks. Out: the rows that no later one can come before. Invariant: what comes out is
 //! sorted, whatever the cut of the inputs into batches. Not here: joins.
 
-use super::history::{Held, History};
-use super::op::{Flow, Op, Step};
+use super::fault::Fault;
+use super::held::Held;
+use super::history::History;
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::Batch;
 use crate::time::TICKS_PER_SECOND;
@@ -14,41 +16,56 @@ const WAITING: u8 = 0;
 
 #[derive(Debug)]
 pub(super) struct MergeOp {
-    pub inputs: Vec<Op>,
-    pub id: u32,
-    pub width: usize,
+    inputs: Vec<Tree>,
+    id: u32,
+    width: usize,
     waiting: History,
 }
 
 impl MergeOp {
-    pub(super) fn new(inputs: Vec<Op>, id: u32, width: usize) -> MergeOp {
+    pub(super) fn new(inputs: Vec<Tree>, id: u32, width: usize) -> MergeOp {
         MergeOp { inputs, id, width, waiting: History::new(WAITING, 16 * TICKS_PER_SECOND) }
     }
+}
 
-    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
+impl Operator for MergeOp {
+    fn inputs(&self) -> &[Tree] {
+        &self.inputs
+    }
+
+    fn inputs_mut(&mut self) -> &mut [Tree] {
+        &mut self.inputs
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn is_direct(&self) -> bool {
+        self.inputs.iter().all(Tree::is_direct)
+    }
+
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
         let mut watermark = i64::MAX;
         let mut rows: Vec<Held> = Vec::new();
         let mut stopped = false;
         for input in &mut self.inputs {
-            let mut flow = input.step(cx);
-            stopped |= flow.watermark == i64::MIN && cx.env.stopped.is_some();
-            watermark = watermark.min(flow.watermark);
-            for i in 0..flow.batch.len() {
-                let Some(meta) = flow.batch.meta().get(i).copied() else { break };
-                rows.push(Held { meta, flag: false, values: flow.batch.row_mut(i).iter_mut().map(std::mem::take).collect() });
-            }
+            let mut produced = input.step(cx);
+            stopped |= produced.watermark == i64::MIN && cx.env.stopped.is_some();
+            watermark = watermark.min(produced.watermark);
+            rows.extend(produced.batch.rows_mut().map(|(meta, values)| Held::taken(meta, values)));
         }
         let mut out = Batch::with_capacity(self.width, rows.len());
         if stopped {
             // rows before the failed one may go on: a stateless part hands them over
             rows.sort_by_key(|held| (held.meta.time, held.meta.offset));
             rows.into_iter().for_each(|held| out.push(held.meta, held.values));
-            return Flow { batch: out, watermark: i64::MIN };
+            return Produced::stopped(out);
         }
         if self.waiting.len() == 0 && rows.iter().all(|held| held.time() <= watermark) {
             rows.sort_by_key(|held| (held.meta.time, held.meta.offset));
             rows.into_iter().for_each(|held| out.push(held.meta, held.values));
-            return Flow { batch: out, watermark };
+            return Produced { batch: out, watermark };
         }
         rows.into_iter().for_each(|held| self.waiting.push(b"", held));
         while self.waiting.front(b"").is_some_and(|held| held.time() <= watermark) {
@@ -56,26 +73,38 @@ impl MergeOp {
                 out.push(held.meta, held.values);
             }
         }
-        Flow { batch: out, watermark }
+        Produced { batch: out, watermark }
     }
 
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+    fn id(&self) -> Option<u32> {
+        Some(self.id)
     }
 
-    pub(super) fn deadline(&self) -> Option<i64> {
-        self.waiting.front(b"").map(Held::time)
+    fn bytes(&self) -> usize {
+        self.waiting.bytes()
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
-        self.waiting.changes(writer);
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        self.waiting.changes(writer)
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         self.waiting.load(loaded)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.waiting.bytes()
+    fn is_idle(&mut self, _floor: i64) -> bool {
+        self.waiting.len() == 0
+    }
+
+    /// A row that came out took its state row with it.
+    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+
+    fn deadline(&self, held_back: i64) -> Option<i64> {
+        self.waiting.front(b"").map(Held::time).filter(|time| *time <= held_back)
+    }
+
+    /// Rows that the query made are in no equation of rows read.
+    fn waiting(&self) -> usize {
+        if self.is_direct() { self.waiting.len() } else { 0 }
     }
 }

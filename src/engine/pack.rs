@@ -1,15 +1,17 @@
 //! Many small entries in few state rows.
 //!
-//! In: the entries that changed since the last commit, by slot. Out: state rows of up to some kilobytes, numbered; an entry
-//! that changes again is written to a new row. Invariant: of several rows that hold an entry the one of the highest sequence
-//! counts; a row goes when nothing in it counts any more, and is written anew when more than half of it is dead, so rows
-//! hold at most about twice what is live and a commit costs what changed. Not here: what an entry is.
+//! In: the entries that changed since the last commit, by slot. Out: state rows of up to some kilobytes, numbered; an
+//! entry that changes again is written to a new row. Invariant: of several rows that hold an entry the one of the
+//! highest sequence counts; a row goes when nothing in it counts any more, and is written anew when more than half of
+//! it is dead, so rows hold at most about twice what is live and a commit costs what changed. Not here: what an entry
+//! is.
 //!
 //! An entry that is forgotten may come back from a row that still stands for others: owners forget only what no longer
 //! matters, and forget it again.
 
 use rustc_hash::FxHashMap;
 
+use super::fault::Fault;
 use crate::value::codec::{Damaged, Reader, put_varint};
 
 /// A row is closed at this length: few rows a commit, and little to write anew when one entry of it lives on.
@@ -18,7 +20,7 @@ const PACK_BYTES: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Packs {
     /// Where the entry of each slot is stored.
-    places: Vec<Place>,
+    places: Vec<EntryPlace>,
     packs: FxHashMap<u32, Pack>,
     /// Packs of which something died since the last commit.
     touched: Vec<u32>,
@@ -29,7 +31,7 @@ pub(super) struct Packs {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct EntryPlace {
     pack: u32,
     /// Length of the entry; 0: not stored.
     bytes: u32,
@@ -70,9 +72,10 @@ impl Packs {
     pub(super) fn changes(
         &mut self,
         dirty: &mut Vec<u32>,
-        mut encode: impl FnMut(u32, &mut Vec<u8>),
+        mut encode: impl FnMut(u32, &mut Vec<u8>) -> Result<(), Fault>,
         mut put: impl FnMut(u32, Option<Vec<u8>>),
-    ) {
+    ) -> Result<(), Fault> {
+        let mut found = Ok(());
         dirty.iter().for_each(|slot| self.forget(*slot));
         let mut gone = Vec::new();
         for number in std::mem::take(&mut self.touched) {
@@ -91,7 +94,7 @@ impl Packs {
                     && place.pack == number
                     && place.bytes > 0
                 {
-                    *place = Place::default();
+                    *place = EntryPlace::default();
                     dirty.push(slot);
                 }
             }
@@ -110,7 +113,8 @@ impl Packs {
                 && let Some(slot) = written.next()
             {
                 let before = value.len();
-                encode(slot, &mut value);
+                let encoded = encode(slot, &mut value);
+                found = found.and(encoded);
                 let bytes = value.len() - before;
                 pack.slots.push(slot);
                 pack.size += bytes;
@@ -125,6 +129,7 @@ impl Packs {
             put(number, None);
             self.free.push(number);
         }
+        found
     }
 
     /// Starts to take a stored row back.
@@ -161,16 +166,16 @@ impl Packs {
 
     fn put_place(&mut self, slot: u32, pack: u32, bytes: usize) {
         if self.places.len() <= slot as usize {
-            self.places.resize(slot as usize + 1, Place::default());
+            self.places.resize(slot as usize + 1, EntryPlace::default());
         }
         if let Some(place) = self.places.get_mut(slot as usize) {
-            *place = Place { pack, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
+            *place = EntryPlace { pack, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
         }
     }
 
     /// About how many bytes it holds itself.
     pub(super) fn bytes(&self) -> usize {
-        self.places.capacity() * size_of::<Place>() + self.packs.len() * 96
+        self.places.capacity() * size_of::<EntryPlace>() + self.packs.len() * 96
     }
 }
 
@@ -190,7 +195,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// What is loaded from the rows of a commit, in whatever order, is what was live at it, and dead bytes stay few.
+        /// What is loaded from the rows of a commit, in whatever order, is what was live at it, and dead bytes stay
+        /// few.
         #[test]
         fn packs_load_back(steps in prop::collection::vec((0u32..200, 0u64..1_000_000, 0u8..40), 1..600), backwards in any::<bool>()) {
             let mut packs = Packs::default();
@@ -207,11 +213,13 @@ mod tests {
                 let encode = |slot: u32, out: &mut Vec<u8>| {
                     put_varint(out, u64::from(slot));
                     out.extend(long(live[&slot]));
+                    Ok(())
                 };
-                packs.changes(&mut dirty, encode, |number, value| match value {
+                let changed = packs.changes(&mut dirty, encode, |number, value| match value {
                     Some(value) => drop(table.insert(number, value)),
                     None => assert!(table.remove(&number).is_some()),
                 });
+                changed.unwrap();
                 let stored: usize = table.values().map(Vec::len).sum();
                 prop_assert!(stored <= live.len() * 2 * 203 + PACK_BYTES + 300, "{} bytes for {} entries", stored, live.len());
                 let mut fresh = Packs::default();
@@ -236,5 +244,19 @@ mod tests {
                 packs = fresh;
             }
         }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_there_is_a_fault_and_others_are_written() {
+        let mut packs = Packs::default();
+        let fault = Fault("not there");
+        let encode = |slot: u32, out: &mut Vec<u8>| {
+            put_varint(out, 7);
+            if slot == 1 { Err(fault) } else { Ok(()) }
+        };
+        let mut written = Vec::new();
+        let changed = packs.changes(&mut vec![1, 2], encode, |_, value| written.extend(value));
+        assert_eq!(changed, Err(fault));
+        assert!(written.concat().ends_with(&[7]), "the other entry is stored");
     }
 }

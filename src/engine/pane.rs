@@ -1,14 +1,16 @@
 //! The groups of one pane: keys and accumulators side by side, without memory of their own for each group.
 //!
-//! In: prepared rows. Out: result rows, state rows. Invariant: groups lie in the order in which they came, and results come
-//! in the order of first rows. Not here: where a pane begins and ends (`fixed`).
+//! In: prepared rows. Out: result rows, state rows. Invariant: groups lie in the order in which they came, and results
+//! come in the order of first rows. Not here: where a pane begins and ends (`fixed`).
 
 use rustc_hash::FxHashMap;
 
 use super::accumulate::{Acc, arity};
-use super::group::{Prepared, Sink, newer};
+use super::fault::Fault;
+use super::group::newer;
 use super::key::{Key, put_key};
 use super::pack::Packs;
+use super::prepared::Prepared;
 use super::state::{put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
@@ -38,6 +40,8 @@ struct Head {
     dirty: bool,
 }
 
+const NO_GROUP: Fault = Fault("a group is not where its key points");
+
 impl Pane {
     /// Room for as many groups as another pane had.
     pub(super) fn like(other: &Pane, aggregates: usize) -> Pane {
@@ -52,21 +56,21 @@ impl Pane {
         }
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
         let slot = self.slot(aggregates, &row.key, &row.keys, meta);
-        let Some(head) = self.heads.get_mut(slot as usize) else { return };
+        let head = self.heads.get_mut(slot as usize).ok_or(NO_GROUP)?;
         head.newest = newer(head.newest, meta);
         if !head.dirty {
             head.dirty = true;
             self.dirty.push(slot);
         }
         let mut at = 0;
-        let from = slot as usize * aggregates.len();
-        for (acc, aggregate) in self.accs.get_mut(from..).unwrap_or_default().iter_mut().zip(aggregates) {
+        for (acc, aggregate) in self.accs_mut(slot as usize, aggregates.len())?.iter_mut().zip(aggregates) {
             let n = arity(aggregate);
-            acc.add(aggregate, row.args.get(at..at + n).unwrap_or_default());
+            acc.add(aggregate, row.args.get(at..at + n).unwrap_or_default())?;
             at += n;
         }
+        Ok(())
     }
 
     /// The slot of a group, which is made if it is new.
@@ -102,43 +106,45 @@ impl Pane {
         self.accs.get(slot * aggregates..(slot + 1) * aggregates).unwrap_or_default()
     }
 
+    fn accs_mut(&mut self, slot: usize, aggregates: usize) -> Result<&mut [Acc], Fault> {
+        self.accs.get_mut(slot * aggregates..(slot + 1) * aggregates).ok_or(NO_GROUP)
+    }
+
     /// Adds the groups of a later pane.
-    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Pane) {
+    pub(super) fn merge(&mut self, aggregates: &[Aggregate], later: &Pane) -> Result<(), Fault> {
         let mut key = Vec::new();
         for (i, head) in later.heads.iter().enumerate() {
             key.clear();
             let keys = later.keys_of(i);
             keys.iter().for_each(|value| put_key(&mut key, value));
             let slot = self.slot(aggregates, &key, keys, &head.first) as usize;
-            if let Some(mine) = self.heads.get_mut(slot) {
-                mine.newest = newer(mine.newest, &head.newest);
-            }
-            let mine = self.accs.get_mut(slot * aggregates.len()..).unwrap_or_default();
+            let mine = self.heads.get_mut(slot).ok_or(NO_GROUP)?;
+            mine.newest = newer(mine.newest, &head.newest);
+            let mine = self.accs_mut(slot, aggregates.len())?;
             for ((acc, more), aggregate) in mine.iter_mut().zip(later.accs_of(i, aggregates.len())).zip(aggregates) {
-                acc.merge(aggregate, more);
+                acc.merge(aggregate, more)?;
             }
         }
+        Ok(())
     }
 
-    /// Writes the result row of each group.
-    pub(super) fn results(&self, end: i64, sink: &mut Sink<'_>) {
-        let place = |slot: u32| self.heads.get(slot as usize).map(|head| (head.first.time, head.first.offset, head.first.ordinal));
-        let key = |slot: u32| {
+    /// Gives the newest row, the keys and the accumulators of each group.
+    pub(super) fn results(&self, aggregates: usize, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
+        let place = |head: &Head| (head.first.time, head.first.offset, head.first.ordinal);
+        let key = |slot: usize| {
             let mut key = Vec::new();
-            self.keys_of(slot as usize).iter().for_each(|value| put_key(&mut key, value));
+            self.keys_of(slot).iter().for_each(|value| put_key(&mut key, value));
             key
         };
-        let mut slots: Vec<u32> = (0..u32::try_from(self.heads.len()).unwrap_or(u32::MAX)).collect();
-        slots.sort_unstable_by(|a, b| place(*a).cmp(&place(*b)).then_with(|| key(*a).cmp(&key(*b))));
-        for slot in slots {
-            if let Some(head) = self.heads.get(slot as usize) {
-                sink.result(end, &head.newest, self.keys_of(slot as usize), self.accs_of(slot as usize, sink.aggregates.len()));
-            }
+        let mut groups: Vec<(usize, &Head)> = self.heads.iter().enumerate().collect();
+        groups.sort_unstable_by(|(i, a), (j, b)| place(a).cmp(&place(b)).then_with(|| key(*i).cmp(&key(*j))));
+        for (slot, head) in groups {
+            put(&head.newest, self.keys_of(slot), self.accs_of(slot, aggregates));
         }
     }
 
     /// Writes what changed since the last commit.
-    pub(super) fn changes(&mut self, aggregates: usize, put: impl FnMut(u32, Option<Vec<u8>>)) {
+    pub(super) fn changes(&mut self, aggregates: usize, put: impl FnMut(u32, Option<Vec<u8>>)) -> Result<(), Fault> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in &dirty {
             let slot = *slot as usize;
@@ -152,14 +158,16 @@ impl Pane {
         }
         let mut packs = std::mem::take(&mut self.packs);
         let encode = |slot: u32, out: &mut Vec<u8>| {
-            let Some(head) = self.heads.get(slot as usize) else { return };
+            let head = self.heads.get(slot as usize).ok_or(NO_GROUP)?;
             put_meta(out, &head.first);
             put_meta(out, &head.newest);
             put_values(out, self.keys_of(slot as usize));
             self.accs_of(slot as usize, aggregates).iter().for_each(|acc| acc.write(out));
+            Ok(())
         };
-        packs.changes(&mut dirty, encode, put);
+        let written = packs.changes(&mut dirty, encode, put);
         (self.packs, self.dirty) = (packs, dirty);
+        written
     }
 
     /// Takes a stored row back.
@@ -177,11 +185,10 @@ impl Pane {
                 continue;
             }
             let heap = keys.iter().map(Value::heap_bytes).sum::<usize>() + accs.iter().map(Acc::heap_bytes).sum::<usize>();
-            if let Some(head) = self.heads.get_mut(slot as usize) {
-                self.heap = self.heap + heap - head.heap;
-                *head = Head { first, newest, heap, dirty: false };
-            }
-            let mine = self.accs.get_mut(slot as usize * aggregates.len()..).unwrap_or_default();
+            let head = self.heads.get_mut(slot as usize).ok_or(Damaged { at: 0 })?;
+            self.heap = self.heap + heap - head.heap;
+            *head = Head { first, newest, heap, dirty: false };
+            let mine = self.accs_mut(slot as usize, aggregates.len()).map_err(|_| Damaged { at: 0 })?;
             mine.iter_mut().zip(accs).for_each(|(mine, read)| *mine = read);
         }
         self.packs.close(opened);

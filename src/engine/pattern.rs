@@ -1,8 +1,9 @@
 //! The matcher of MATCH_RECOGNIZE: which rows in a row a pattern takes, and as which variables.
 //!
 //! In: a pattern over variables, and a question (does this row satisfy this variable, given the rows before?). Out: the
-//! first match in the order of preference, or that there is none, or that the rows to come decide. Invariant: the answer
-//! is final whatever comes later, and no attempt takes more than [`STEPS_MAX`] steps. Not here: rows, time, measures.
+//! first match in the order of preference, or that there is none, or that the rows to come decide. Invariant: the
+//! answer is final whatever comes later, and no attempt takes more than [`STEPS_MAX`] steps. Not here: rows, time,
+//! measures.
 //!
 //! Preference is that of regular expressions: the left branch of `|` first, a greedy quantifier one more round first, a
 //! reluctant one going on first. Conditions may look at what earlier rows were taken as, so ways to a place are not
@@ -17,7 +18,7 @@ pub(super) const STEPS_MAX: usize = 50_000;
 type Variable = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Step {
+enum Instruction {
     /// Takes a row; `None` is any.
     Take(Option<Variable>),
     /// Tries the first place, and the second if that leads nowhere.
@@ -34,20 +35,23 @@ enum Step {
 /// A pattern made ready to run.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    steps: Vec<Step>,
+    steps: Vec<Instruction>,
     marks: usize,
 }
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum Attempt {
     /// What each row from the start on was taken as.
     Match(Vec<Option<Variable>>),
-    None,
+    /// No rows from the start on match.
+    Failed,
     /// Rows to come decide.
     Open,
     /// The attempt was given up after [`STEPS_MAX`] steps.
     TooComplex,
+    /// The program led to a step that it does not have.
+    Lost,
 }
 
 /// Whether a row, by its number, may be taken as a variable after the rows before it.
@@ -64,14 +68,14 @@ impl Program {
     pub(super) fn new(pattern: &Pattern) -> Program {
         let mut program = Program { steps: Vec::new(), marks: 0 };
         program.add(pattern);
-        program.steps.push(Step::Done);
+        program.steps.push(Instruction::Done);
         program
     }
 
     fn add(&mut self, pattern: &Pattern) {
         match pattern {
-            Pattern::Variable(variable) => self.steps.push(Step::Take(Some(*variable))),
-            Pattern::Any => self.steps.push(Step::Take(None)),
+            Pattern::Variable(variable) => self.steps.push(Instruction::Take(Some(*variable))),
+            Pattern::Any => self.steps.push(Instruction::Take(None)),
             Pattern::Concat(items) => items.iter().for_each(|item| self.add(item)),
             Pattern::Either(branches) => self.either(branches),
             Pattern::Repeat { of, at_least_once, many, greedy } => self.repeat(of, *at_least_once, *many, *greedy),
@@ -85,16 +89,16 @@ impl Program {
             let split = self.blank();
             self.add(branch);
             ends.push(self.blank());
-            self.set(split, Step::Split(split + 1, self.steps.len()));
+            self.set(split, Instruction::Split(split + 1, self.steps.len()));
         }
         self.add(last);
         let end = self.steps.len();
-        ends.into_iter().for_each(|at| self.set(at, Step::Jump(end)));
+        ends.into_iter().for_each(|at| self.set(at, Instruction::Jump(end)));
     }
 
     /// The body stands once however it is repeated: bodies of bodies would double the program at each level.
     fn repeat(&mut self, of: &Pattern, at_least_once: bool, many: bool, greedy: bool) {
-        let both = |round: usize, end: usize| if greedy { Step::Split(round, end) } else { Step::Split(end, round) };
+        let both = |round: usize, end: usize| if greedy { Instruction::Split(round, end) } else { Instruction::Split(end, round) };
         let mark = self.marks;
         self.marks += usize::from(many);
         match (at_least_once, many) {
@@ -106,72 +110,73 @@ impl Program {
             }
             (false, true) => {
                 let split = self.blank();
-                self.steps.push(Step::Mark(mark));
+                self.steps.push(Instruction::Mark(mark));
                 self.add(of);
-                self.steps.push(Step::Progress(mark));
-                self.steps.push(Step::Jump(split));
+                self.steps.push(Instruction::Progress(mark));
+                self.steps.push(Instruction::Jump(split));
                 self.set(split, both(split + 1, self.steps.len()));
             }
             (true, true) => {
-                self.steps.push(Step::Clear(mark));
+                self.steps.push(Instruction::Clear(mark));
                 let round = self.steps.len();
                 self.add(of);
-                self.steps.push(Step::Progress(mark));
+                self.steps.push(Instruction::Progress(mark));
                 let split = self.blank();
-                self.steps.push(Step::Mark(mark));
-                self.steps.push(Step::Jump(round));
+                self.steps.push(Instruction::Mark(mark));
+                self.steps.push(Instruction::Jump(round));
                 self.set(split, both(split + 1, self.steps.len()));
             }
         }
     }
 
     fn blank(&mut self) -> usize {
-        self.steps.push(Step::Done);
+        self.steps.push(Instruction::Done);
         self.steps.len() - 1
     }
 
-    fn set(&mut self, at: usize, step: Step) {
+    fn set(&mut self, at: usize, step: Instruction) {
         if let Some(slot) = self.steps.get_mut(at) {
             *slot = step;
         }
     }
 
-    /// Tries the rows from a start on. `rows`: how many there are now; `ended`: no more will come. `holds` is asked with
-    /// the variable, the number of the row, and what the rows before were taken as.
+    /// Tries the rows from a start on. `rows`: how many there are now; `ended`: no more will come. `holds` is asked
+    /// with the variable, the number of the row, and what the rows before were taken as.
     ///
     /// # Errors
     /// That of `holds`.
-    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<Outcome, E> {
+    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<Attempt, E> {
         let mut ways = vec![Way { step: 0, taken: 0, marks: vec![usize::MAX; self.marks] }];
         let mut taken: Vec<Option<Variable>> = Vec::new();
         let mut left = STEPS_MAX;
         while let Some(Way { mut step, taken: back_to, mut marks }) = ways.pop() {
             taken.truncate(back_to);
             loop {
-                let Some(fewer) = left.checked_sub(1) else { return Ok(Outcome::TooComplex) };
+                let Some(fewer) = left.checked_sub(1) else { return Ok(Attempt::TooComplex) };
                 left = fewer;
-                match self.steps.get(step).copied().unwrap_or(Step::Done) {
+                let Some(next) = self.steps.get(step).copied() else { return Ok(Attempt::Lost) };
+                match next {
                     // a match of no rows is none
-                    Step::Done if taken.is_empty() => break,
-                    Step::Done => return Ok(Outcome::Match(taken)),
-                    Step::Jump(to) => step = to,
-                    Step::Split(first, second) => {
+                    Instruction::Done if taken.is_empty() => break,
+                    Instruction::Done => return Ok(Attempt::Match(taken)),
+                    Instruction::Jump(to) => step = to,
+                    Instruction::Split(first, second) => {
                         ways.push(Way { step: second, taken: taken.len(), marks: marks.clone() });
                         step = first;
                     }
-                    Step::Clear(mark) => {
+                    Instruction::Clear(mark) => {
                         set(&mut marks, mark, usize::MAX);
                         step += 1;
                     }
-                    Step::Mark(mark) => {
+                    Instruction::Mark(mark) => {
                         set(&mut marks, mark, taken.len());
                         step += 1;
                     }
-                    Step::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
-                    Step::Progress(_) => step += 1,
-                    Step::Take(_) if taken.len() >= rows && ended => break,
-                    Step::Take(_) if taken.len() >= rows => return Ok(Outcome::Open),
-                    Step::Take(variable) => {
+                    Instruction::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
+                    Instruction::Progress(_) => step += 1,
+                    Instruction::Take(_) if taken.len() >= rows && ended => break,
+                    Instruction::Take(_) if taken.len() >= rows => return Ok(Attempt::Open),
+                    Instruction::Take(variable) => {
                         if let Some(variable) = variable
                             && !holds(variable, taken.len(), &taken)?
                         {
@@ -183,7 +188,7 @@ impl Program {
                 }
             }
         }
-        Ok(Outcome::None)
+        Ok(Attempt::Failed)
     }
 }
 
@@ -292,16 +297,16 @@ mod tests {
             };
             let whole = run(values.len(), true);
             let given = match &whole {
-                Outcome::Match(taken) => Some(taken.clone()),
+                Attempt::Match(taken) => Some(taken.clone()),
                 other => {
-                    assert_eq!(*other, Outcome::None);
+                    assert_eq!(*other, Attempt::Failed);
                     None
                 }
             };
             assert_eq!(given, expected, "{pattern:?} over {values:?}");
             for rows in 0..values.len() {
                 let early = run(rows, false);
-                assert!(early == Outcome::Open || early == whole, "{pattern:?} over {values:?}: {early:?} after {rows}");
+                assert!(early == Attempt::Open || early == whole, "{pattern:?} over {values:?}: {early:?} after {rows}");
             }
         }
     }
@@ -315,7 +320,7 @@ mod tests {
         let program = Program::new(&pattern);
         assert_eq!(program.steps.len(), 60 * 5 + 2);
         let outcome = program.run::<()>(1, true, &mut |v, _, _| Ok(v == 0)).unwrap();
-        assert_eq!(outcome, Outcome::Match(vec![Some(0)]));
+        assert_eq!(outcome, Attempt::Match(vec![Some(0)]));
     }
 
     #[test]
@@ -324,6 +329,6 @@ mod tests {
         let many = |of| Pattern::Repeat { of, at_least_once: true, many: true, greedy: true };
         let pattern = Pattern::Concat(vec![many(Box::new(many(a()))), Pattern::Variable(1)]);
         let outcome = Program::new(&pattern).run::<()>(60, true, &mut |v, _, _| Ok(v == 0)).unwrap();
-        assert_eq!(outcome, Outcome::TooComplex);
+        assert_eq!(outcome, Attempt::TooComplex);
     }
 }

@@ -1,16 +1,20 @@
 //! The last few values of each key.
 //!
-//! In: values with their times. Out: the values of a key, oldest first; state rows. Invariant: a key that is forgotten holds
-//! nothing here; one that comes back from a stored row is as stale as it was. Not here: what is stale (`analytic`).
+//! In: values with their times. Out: the values of a key, oldest first; state rows. Invariant: a key that is forgotten
+//! holds nothing here; one that comes back from a stored row is as stale as it was. Not here: what is stale
+//! (`analytic`).
 
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use super::fault::Fault;
 use super::key::Key;
 use super::pack::Packs;
 use crate::value::Value;
 use crate::value::codec::{Damaged, put_bytes, put_signed, put_value, put_varint};
+
+const NO_PLACE: Fault = Fault("a key looked back at has no place");
 
 /// Keys and what they hold.
 #[derive(Debug, Default)]
@@ -89,8 +93,8 @@ impl Keys {
     }
 
     /// Appends a value; at most `keep` stay.
-    pub(super) fn push(&mut self, slot: u32, item: (i64, Value), keep: usize) {
-        let Some(recent) = self.slots.get_mut(slot as usize) else { return };
+    pub(super) fn push(&mut self, slot: u32, item: (i64, Value), keep: usize) -> Result<(), Fault> {
+        let recent = self.slots.get_mut(slot as usize).ok_or(NO_PLACE)?;
         self.heap += item_bytes(&item);
         match recent.newest.replace(item) {
             Some(before) if keep > 1 => recent.earlier.push_back(before),
@@ -105,6 +109,7 @@ impl Keys {
         if !std::mem::replace(&mut recent.dirty, true) {
             self.dirty.push(slot);
         }
+        Ok(())
     }
 
     /// Forgets the keys that are stale.
@@ -132,24 +137,27 @@ impl Keys {
     }
 
     /// Writes what changed since the last commit.
-    pub(super) fn changes(&mut self, put: impl FnMut(u32, Option<Vec<u8>>)) {
+    pub(super) fn changes(&mut self, put: impl FnMut(u32, Option<Vec<u8>>)) -> Result<(), Fault> {
         let slots = &mut self.slots;
         self.dirty.retain(|slot| {
-            let Some(recent) = slots.get_mut(*slot as usize) else { return false };
-            recent.dirty = false;
-            recent.key.is_some()
+            // one that is not there is met again below, and said
+            slots.get_mut(*slot as usize).is_none_or(|recent| {
+                recent.dirty = false;
+                recent.key.is_some()
+            })
         });
         let slots = &self.slots;
         let encode = |slot: u32, out: &mut Vec<u8>| {
-            let Some(recent) = slots.get(slot as usize) else { return };
-            put_bytes(out, recent.key.as_deref().unwrap_or_default());
+            let recent = slots.get(slot as usize).ok_or(NO_PLACE)?;
+            put_bytes(out, recent.key.as_deref().ok_or(NO_PLACE)?);
             put_varint(out, recent.len() as u64);
             for (time, item) in recent.items() {
                 put_signed(out, *time);
                 put_value(out, item);
             }
+            Ok(())
         };
-        self.packs.changes(&mut self.dirty, encode, put);
+        self.packs.changes(&mut self.dirty, encode, put)
     }
 
     /// Takes a stored row back.

@@ -1,21 +1,23 @@
 //! MATCH_RECOGNIZE over rows: attempts at a pattern, from each row on.
 //!
-//! In: rows in time order. Out: one row a match, stamped with the time of its last row. Invariant: attempts of a key are
-//! decided in the order of their first rows, and what decides one (rows within the limit, or the limit passed) does not
-//! depend on how rows came. Rows are held while an attempt from them, or from one before, is undecided. Not here: the
-//! pattern itself (`pattern`).
+//! In: rows in time order. Out: one row a match, stamped with the time of its last row. Invariant: attempts of a key
+//! are decided in the order of their first rows, and what decides one (rows within the limit, or the limit passed) does
+//! not depend on how rows came. Rows are held while an attempt from them, or from one before, is undecided. Not here:
+//! the pattern itself (`pattern`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use super::env::Env;
-use super::eval::{EvalError, Row};
-use super::history::{Held, History};
-use super::op::{Flow, Op, Step};
-use super::pattern::{Outcome, Program, STEPS_MAX};
+use super::env::{Env, EvalError, RefusedRow, Row};
+use super::fault::Fault;
+use super::held::Held;
+use super::history::History;
+use super::operator::{Operator, Produced, StepContext, Tree};
+use super::options::OnError;
+use super::pattern::{Attempt, Program, STEPS_MAX};
 use super::state::{Loaded, Writer};
 use crate::batch::{Batch, RowMeta};
 use crate::query::builtins::RowError;
-use crate::query::plan::{Expr, Match, Navigate, Navigation};
+use crate::query::plan::{Match, Navigate, Navigation};
 use crate::value::Value;
 use crate::value::codec::Damaged;
 
@@ -26,8 +28,8 @@ const ROWS_MAX: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct MatchOp {
-    pub input: Op,
-    pub id: u32,
+    input: Tree,
+    id: u32,
     plan: Match,
     program: Program,
     held: History,
@@ -36,64 +38,21 @@ pub(super) struct MatchOp {
     key: Vec<u8>,
 }
 
-type Refused = (RowMeta, Box<[Value]>, Box<EvalError>);
-
 impl MatchOp {
-    pub(super) fn new(input: Op, id: u32, plan: &Match) -> MatchOp {
+    pub(super) fn new(input: Tree, id: u32, plan: &Match) -> MatchOp {
         let program = Program::new(&plan.pattern);
         let held = History::new(HELD, plan.limit);
         MatchOp { input, id, plan: plan.clone(), program, held, agenda: BTreeSet::new(), key: Vec::new() }
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.plan.measures.len()
-    }
-
-    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
-        let direct = self.input.is_direct();
-        let mut flow = self.input.step(cx);
-        let mut out = Batch::new(self.width());
-        for i in 0..flow.batch.len() {
-            let Some(meta) = flow.batch.meta().get(i).copied() else { break };
-            let row = Row { values: flow.batch.row(i), meta: &meta };
-            let mut key = std::mem::take(&mut self.key);
-            if let Err(error) = cx.env.eval_key(&self.plan.partition_by, row, &mut key) {
-                if !cx.env.goes_on(&cx.origin, row, *error, direct) {
-                    return Flow { batch: out, watermark: i64::MIN };
-                }
-                self.key = key;
-                continue;
-            }
-            cx.env.counts.evaluated += u64::from(direct);
-            let now = meta.time.ticks();
-            let values = flow.batch.row_mut(i).iter_mut().map(std::mem::take).collect();
-            let went_on = self.expire(cx, now, &mut out) && {
-                let is_first = self.held.front(&key).is_none();
-                self.held.push(&key, Held { meta, flag: false, values });
-                if is_first {
-                    self.agenda.insert((now.saturating_add(self.plan.limit), key.as_slice().into()));
-                }
-                self.advance(cx, &key, now, &mut out)
-            };
-            self.key = key;
-            if !went_on {
-                return Flow { batch: out, watermark: i64::MIN };
-            }
-        }
-        if !self.expire(cx, flow.watermark, &mut out) {
-            return Flow { batch: out, watermark: i64::MIN };
-        }
-        Flow { batch: out, watermark: self.out_watermark(flow.watermark) }
-    }
-
     /// A match still to come is stamped no earlier than the oldest row held.
-    pub(super) fn out_watermark(&self, watermark: i64) -> i64 {
+    fn out_watermark(&self, watermark: i64) -> i64 {
         let oldest = self.agenda.first().map_or(i64::MAX, |(end, _)| end.saturating_sub(self.plan.limit).saturating_sub(1));
         watermark.min(oldest)
     }
 
     /// Decides the attempts whose time is over when no row before `now` can come; false: stopped.
-    fn expire(&mut self, cx: &mut Step<'_>, now: i64, out: &mut Batch) -> bool {
+    fn expire(&mut self, cx: &mut StepContext<'_>, now: i64, out: &mut Batch) -> bool {
         while let Some((end, key)) = self.agenda.first() {
             if *end > now {
                 break;
@@ -107,110 +66,135 @@ impl MatchOp {
     }
 
     /// Decides the attempts of a key, oldest first, as far as they can be; false: stopped.
-    fn advance(&mut self, cx: &mut Step<'_>, key: &[u8], now: i64, out: &mut Batch) -> bool {
-        while let Some(first) = self.held.front(key) {
+    fn advance(&mut self, cx: &mut StepContext<'_>, key: &[u8], now: i64, out: &mut Batch) -> bool {
+        while let Some(rows) = self.held.get(key)
+            && let Some(first) = rows.front()
+        {
             let end = first.time().saturating_add(self.plan.limit);
-            let failed = match self.attempt(cx.env, key, end, now >= end, out) {
+            let failed = match self.attempt(cx.env, rows, end, now >= end, out) {
                 Ok(false) => return true,
                 Ok(true) => None,
-                Err(refused) => Some(refused),
+                Err((at, error)) => Some(RefusedRow::of(rows.get(at).unwrap_or(first), error)),
             };
             self.held.pop_front(key);
             self.agenda.remove(&(end, key.into()));
             if let Some(next) = self.held.front(key) {
                 self.agenda.insert((next.time().saturating_add(self.plan.limit), key.into()));
             }
-            if let Some((meta, values, error)) = failed
-                && !cx.env.goes_on(&cx.origin, Row { values: &values, meta: &meta }, *error, false)
-            {
+            if failed.is_some_and(|refused| !cx.env.goes_on_without(&cx.origin, refused)) {
                 return false;
             }
         }
         true
     }
 
-    /// The attempt from the oldest row of a key; whether it is decided.
-    fn attempt(&self, env: &mut Env, key: &[u8], end: i64, over: bool, out: &mut Batch) -> Result<bool, Refused> {
-        let Some(rows) = self.held.get(key) else { return Ok(true) };
+    /// The attempt from the oldest of the rows: whether it is decided, or at which row it failed.
+    fn attempt(
+        &self,
+        env: &mut Env,
+        rows: &VecDeque<Held>,
+        end: i64,
+        over: bool,
+        out: &mut Batch,
+    ) -> Result<bool, (usize, Box<EvalError>)> {
         let inside = rows.iter().take(ROWS_MAX).take_while(|held| held.time() < end).count();
         let ended = over || inside >= ROWS_MAX;
-        let refused = |i: usize, error| match rows.get(i) {
-            Some(held) => (held.meta, held.values.clone(), error),
-            None => (
-                RowMeta { time: crate::time::Timestamp::MIN, arrival: crate::time::Timestamp::MIN, offset: 0, ordinal: 0 },
-                Box::default(),
-                error,
-            ),
-        };
-        let mut holds = |variable: usize, i: usize, before: &[Option<usize>]| -> Result<bool, Refused> {
-            let Some(Some(condition)) = self.plan.define.get(variable) else { return Ok(true) };
+        let mut holds = |variable: usize, i: usize, before: &[Option<usize>]| {
             let mut taken = before.to_vec();
             taken.push(Some(variable));
-            self.holds(env, condition, rows, i, &taken).map_err(|error| refused(i, error))
+            self.takes(env, variable, rows, i, &taken).map_err(|error| (i, error))
         };
         let taken = match self.program.run(inside, ended, &mut holds)? {
-            Outcome::Open => return Ok(false),
-            Outcome::None => return Ok(true),
-            Outcome::TooComplex => {
-                let message = format!("an attempt at the pattern took more than {STEPS_MAX} steps; make its quantifiers tell rows apart");
-                let error = RowError { reason: "too_complex", message };
-                let policy = match env.options.on_error {
-                    super::OnError::Null => super::OnError::DeadLetter,
-                    other => other,
-                };
-                return Err(refused(0, Box::new(EvalError { error, span: self.plan.span, policy })));
-            }
-            Outcome::Match(taken) => taken,
+            Attempt::Open => return Ok(false),
+            Attempt::Failed => return Ok(true),
+            Attempt::TooComplex => return Err((0, self.too_complex(env))),
+            Attempt::Lost => return Err((0, self.fault(env, "a pattern leads to a step that it does not have"))),
+            Attempt::Match(taken) => taken,
         };
-        let last = taken.len().saturating_sub(1);
-        let (Some(held), true) = (rows.get(last), !taken.is_empty()) else { return Ok(true) };
-        let measured = self.look(env, rows, last, &taken).and_then(|values| {
-            let row = Row { values: &values, meta: &held.meta };
-            self.plan.measures.iter().map(|e| Ok(env.eval(e, row)?.into_owned())).collect::<Result<Vec<_>, _>>()
-        });
-        out.push(held.meta, measured.map_err(|error| refused(last, error))?);
+        // a match of no rows gives none
+        let Some(last) = taken.len().checked_sub(1) else { return Ok(true) };
+        let (meta, measured) = self.measured(env, rows, last, &taken).map_err(|error| (last, error))?;
+        out.push(meta, measured);
         Ok(true)
     }
 
-    fn holds(
+    fn too_complex(&self, env: &Env) -> Box<EvalError> {
+        let message = format!("an attempt at the pattern took more than {STEPS_MAX} steps; make its quantifiers tell rows apart");
+        let policy = match env.options.on_error {
+            OnError::Null => OnError::DeadLetter,
+            other => other,
+        };
+        Box::new(EvalError { error: RowError { reason: "too_complex", message }, span: self.plan.span, policy })
+    }
+
+    /// Whether a row can be taken as a variable; `taken` ends with it.
+    fn takes(
         &self,
         env: &mut Env,
-        condition: &Expr,
-        rows: &std::collections::VecDeque<Held>,
+        variable: usize,
+        rows: &VecDeque<Held>,
         i: usize,
         taken: &[Option<usize>],
     ) -> Result<bool, Box<EvalError>> {
-        let Some(held) = rows.get(i) else { return Ok(false) };
-        let values = self.look(env, rows, i, taken)?;
-        env.holds(condition, Row { values: &values, meta: &held.meta })
+        let condition = self.plan.define.get(variable);
+        let condition = condition.ok_or_else(|| self.fault(env, "a variable of a pattern has no place"))?;
+        let Some(condition) = condition else { return Ok(true) };
+        let (meta, values) = self.look(env, rows, i, taken)?;
+        env.holds(condition, Row { values: &values, meta: &meta })
+    }
+
+    fn measured(
+        &self,
+        env: &mut Env,
+        rows: &VecDeque<Held>,
+        last: usize,
+        taken: &[Option<usize>],
+    ) -> Result<(RowMeta, Vec<Value>), Box<EvalError>> {
+        let (meta, values) = self.look(env, rows, last, taken)?;
+        let row = Row { values: &values, meta: &meta };
+        let measures = self.plan.measures.iter().map(|e| Ok(env.eval(e, row)?.into_owned()));
+        Ok((meta, measures.collect::<Result<_, Box<EvalError>>>()?))
+    }
+
+    #[cold]
+    fn fault(&self, env: &Env, what: &'static str) -> Box<EvalError> {
+        env.fault(Fault(what), self.plan.span)
     }
 
     /// The row with what is looked at in the rows taken behind it.
     fn look(
         &self,
         env: &mut Env,
-        rows: &std::collections::VecDeque<Held>,
+        rows: &VecDeque<Held>,
         i: usize,
         taken: &[Option<usize>],
-    ) -> Result<Vec<Value>, Box<EvalError>> {
-        let mut values: Vec<Value> = rows.get(i).map(|held| held.values.to_vec()).unwrap_or_default();
-        values.resize(self.input.width(), Value::Null);
+    ) -> Result<(RowMeta, Vec<Value>), Box<EvalError>> {
+        let held = rows.get(i).ok_or_else(|| self.fault(env, "an attempt at a pattern looks at a row that is not held"))?;
+        if held.values.len() != self.input.width() {
+            return Err(self.fault(env, "a row held for a pattern has another width than the rows that come"));
+        }
+        let mut values = held.values.to_vec();
         for navigation in &self.plan.navigations {
             values.push(self.navigate(env, navigation, rows, taken)?);
         }
-        Ok(values)
+        Ok((held.meta, values))
     }
 
     fn navigate(
         &self,
         env: &mut Env,
         navigation: &Navigation,
-        rows: &std::collections::VecDeque<Held>,
+        rows: &VecDeque<Held>,
         taken: &[Option<usize>],
     ) -> Result<Value, Box<EvalError>> {
         let Some(argument) = &navigation.argument else {
-            let name = |v: &Option<usize>| v.and_then(|v| self.plan.variables.get(v)).map_or(Value::Null, Value::text);
-            return Ok(Value::array(taken.iter().map(name).collect()));
+            let nameless = || self.fault(env, "a variable of a pattern has no name");
+            let name = |v: &Option<usize>| match v {
+                Some(v) => self.plan.variables.get(*v).map(Value::text).ok_or_else(nameless),
+                // `.` takes a row as no variable
+                None => Ok(Value::Null),
+            };
+            return Ok(Value::array(taken.iter().map(name).collect::<Result<_, _>>()?));
         };
         let mut of_variable = rows.iter().zip(taken).filter(|(_, v)| **v == navigation.variable).map(|(held, _)| held);
         let value = |env: &mut Env, held: &Held| Ok(env.eval(argument, Row { values: &held.values, meta: &held.meta })?.into_owned());
@@ -231,21 +215,74 @@ impl MatchOp {
         };
         only.map_or(Ok(Value::Null), |held| value(env, held))
     }
+}
 
-    pub(super) fn deadline(&self) -> Option<i64> {
-        self.agenda.first().map(|(end, _)| *end)
+impl Operator for MatchOp {
+    fn inputs(&self) -> &[Tree] {
+        std::slice::from_ref(&self.input)
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
-        self.held.changes(writer);
+    fn inputs_mut(&mut self) -> &mut [Tree] {
+        std::slice::from_mut(&mut self.input)
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn width(&self) -> usize {
+        self.plan.measures.len()
+    }
+
+    fn is_direct(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
+        let direct = self.input.is_direct();
+        let mut produced = self.input.step(cx);
+        let mut out = Batch::new(self.width());
+        for (meta, values) in produced.batch.rows_mut() {
+            let row = Row { values, meta };
+            let mut key = std::mem::take(&mut self.key);
+            if let Err(error) = cx.env.eval_key(&self.plan.partition_by, row, &mut key) {
+                if !cx.env.goes_on(&cx.origin, row, *error, direct) {
+                    return Produced::stopped(out);
+                }
+                self.key = key;
+                continue;
+            }
+            cx.env.counts.evaluated += u64::from(direct);
+            let now = meta.time.ticks();
+            let went_on = self.expire(cx, now, &mut out) && {
+                let is_first = self.held.front(&key).is_none();
+                self.held.push(&key, Held::taken(meta, values));
+                if is_first {
+                    self.agenda.insert((now.saturating_add(self.plan.limit), key.as_slice().into()));
+                }
+                self.advance(cx, &key, now, &mut out)
+            };
+            self.key = key;
+            if !went_on {
+                return Produced::stopped(out);
+            }
+        }
+        if !self.expire(cx, produced.watermark, &mut out) {
+            return Produced::stopped(out);
+        }
+        Produced { batch: out, watermark: self.out_watermark(produced.watermark) }
+    }
+
+    fn id(&self) -> Option<u32> {
+        Some(self.id)
+    }
+
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        self.held.changes(writer)
+    }
+
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         self.held.load(loaded)
     }
 
     /// Finds the agenda of loaded rows again.
-    pub(super) fn loaded(&mut self) {
+    fn loaded(&mut self) {
         let keys: Vec<Box<[u8]>> = self.held.keys().map(Box::from).collect();
         for key in keys {
             if let Some(first) = self.held.front(&key) {
@@ -254,11 +291,28 @@ impl MatchOp {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_idle(&mut self, _floor: i64) -> bool {
         self.held.len() == 0
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.held.bytes()
+    }
+
+    /// A row that was let go took its state row with it.
+    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+
+    /// A match is known only when a later row ends it.
+    fn is_unordered(&self) -> bool {
+        true
+    }
+
+    fn deadline(&self, held_back: i64) -> Option<i64> {
+        self.agenda.first().map(|(end, _)| *end).filter(|time| *time <= held_back)
+    }
+
+    /// Attempts at the pattern hold back what is above.
+    fn held_back(&self, below: i64) -> i64 {
+        self.out_watermark(below)
     }
 }

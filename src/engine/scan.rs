@@ -1,11 +1,13 @@
 //! The leaf of an operator tree that reads an input: event-time order.
 //!
-//! In: decoded rows of this step, in arrival order. Out: rows in (event time, offset) order and the watermark. Invariant:
-//! no row comes out below a watermark given before. Not here: decoding and the arrival-side policies (`feed`), which are
-//! the same for all substreams.
+//! In: decoded rows of this step, in arrival order. Out: rows in (event time, offset) order and the watermark.
+//! Invariant: no row comes out below a watermark given before. Not here: decoding and the arrival-side policies
+//! (`ingress`), which are the same for all substreams.
 
-use super::history::{Held, History};
-use super::op::{Flow, Step};
+use super::fault::Fault;
+use super::held::Held;
+use super::history::History;
+use super::operator::{Operator, Produced, StepContext, Tree};
 use super::state::{Loaded, Writer};
 use crate::batch::Batch;
 use crate::time::Timestamp;
@@ -16,10 +18,10 @@ const WAITING: u8 = 1;
 
 #[derive(Debug)]
 pub(super) struct ScanOp {
-    pub id: u32,
-    pub width: usize,
-    /// Which of the executor's feeds it reads.
-    feed: usize,
+    id: u32,
+    width: usize,
+    /// Which of the executor's ingresses it reads.
+    ingress: usize,
     /// Has `TIMESTAMP BY`: otherwise time is arrival time, which only grows.
     timed: bool,
     /// The greatest event time accepted, once there is one.
@@ -31,18 +33,51 @@ pub(super) struct ScanOp {
 }
 
 impl ScanOp {
-    pub(super) fn new(id: u32, width: usize, feed: usize, timed: bool, out_of_order: i64) -> ScanOp {
+    pub(super) fn new(id: u32, width: usize, ingress: usize, timed: bool, out_of_order: i64) -> ScanOp {
         let waiting = History::new(WAITING, out_of_order);
-        ScanOp { id, width, feed, timed, newest: None, newest_changed: false, newest_stored: false, waiting }
+        ScanOp { id, width, ingress, timed, newest: None, newest_changed: false, newest_stored: false, waiting }
     }
 
-    pub(super) fn step(&mut self, cx: &mut Step<'_>) -> Flow {
-        let mut batch = cx.inbox.get_mut(self.feed).map(std::mem::take).unwrap_or_default();
-        if batch.width() != self.width {
+    /// What the accepted rows allow, or what time itself allows: no later arrival may be older than the late tolerance.
+    fn watermark(&self, cx: &StepContext<'_>) -> i64 {
+        if cx.now == i64::MAX {
+            return i64::MAX;
+        }
+        let policies = &cx.env.options.policies;
+        let by_rows = self.newest.map_or(i64::MIN, |n| n.saturating_sub(policies.out_of_order));
+        let by_clock = policies.late_tolerance.map_or(i64::MIN, |late| cx.now.saturating_sub(late));
+        by_rows.max(by_clock)
+    }
+}
+
+impl Operator for ScanOp {
+    fn inputs(&self) -> &[Tree] {
+        &[]
+    }
+
+    fn inputs_mut(&mut self) -> &mut [Tree] {
+        &mut []
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn is_direct(&self) -> bool {
+        true
+    }
+
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
+        let Some(inbox) = cx.inbox.get_mut(self.ingress) else {
+            cx.env.report(&cx.origin, Fault("a scan has no inbox to read from"));
+            return Produced::stopped(Batch::new(self.width));
+        };
+        let mut batch = std::mem::take(inbox);
+        if batch.is_empty() {
             batch = Batch::new(self.width);
         }
         if !self.timed {
-            return Flow { batch, watermark: cx.now };
+            return Produced { batch, watermark: cx.now };
         }
         let tolerance = cx.env.options.policies.out_of_order;
         let adjust = cx.env.options.policies.adjust;
@@ -65,10 +100,8 @@ impl ScanOp {
         self.newest_changed |= self.newest != before;
         let watermark = self.watermark(cx);
         if tolerance > 0 {
-            for i in 0..batch.len() {
-                let Some(meta) = batch.meta().get(i).copied() else { break };
-                let values = batch.row_mut(i).iter_mut().map(std::mem::take).collect();
-                self.waiting.push(b"", Held { meta, flag: false, values });
+            for (meta, values) in batch.rows_mut() {
+                self.waiting.push(b"", Held::taken(meta, values));
             }
             batch.clear();
             while self.waiting.front(b"").is_some_and(|held| held.time() <= watermark) {
@@ -77,35 +110,27 @@ impl ScanOp {
                 }
             }
         }
-        Flow { batch, watermark }
+        Produced { batch, watermark }
     }
 
-    /// What the accepted rows allow, or what time itself allows: no later arrival may be older than the late tolerance.
-    fn watermark(&self, cx: &Step<'_>) -> i64 {
-        if cx.now == i64::MAX {
-            return i64::MAX;
-        }
-        let policies = &cx.env.options.policies;
-        let by_rows = self.newest.map_or(i64::MIN, |n| n.saturating_sub(policies.out_of_order));
-        let by_clock = policies.late_tolerance.map_or(i64::MIN, |late| cx.now.saturating_sub(late));
-        by_rows.max(by_clock)
+    fn id(&self) -> Option<u32> {
+        Some(self.id)
     }
 
-    pub(super) fn newest(&self) -> Option<i64> {
+    fn newest(&self) -> Option<i64> {
         self.newest
     }
 
-    /// Rows that wait here.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    pub(super) fn deadline(&self) -> Option<i64> {
+    fn deadline(&self, _held_back: i64) -> Option<i64> {
         self.waiting.front(b"").map(Held::time)
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) {
-        self.waiting.changes(writer);
+    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let waiting = self.waiting.changes(writer);
         if std::mem::take(&mut self.newest_changed)
             && let Some(newest) = self.newest
         {
@@ -114,9 +139,10 @@ impl ScanOp {
             put_signed(&mut value, newest);
             writer.put(NEWEST, &[], Some(value));
         }
+        waiting
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
         if loaded.kind == NEWEST {
             self.newest = Some(Reader::new(loaded.value).signed()?);
             self.newest_stored = true;
@@ -126,19 +152,18 @@ impl ScanOp {
     }
 
     /// Whether forgetting this scan changes nothing: the late policy alone keeps later rows above what was accepted.
-    pub(super) fn is_idle(&self, floor: i64) -> bool {
+    fn is_idle(&mut self, floor: i64) -> bool {
         self.waiting.len() == 0 && self.newest.is_none_or(|n| n < floor)
     }
 
-    /// Removes the state row of an idle scan.
-    pub(super) fn retire(&mut self, writer: &mut Writer<'_>) {
+    fn retire(&mut self, writer: &mut Writer<'_>) {
         if std::mem::take(&mut self.newest_stored) {
             writer.put(NEWEST, &[], None);
         }
         self.newest = None;
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.waiting.bytes()
     }
 }

@@ -1,19 +1,22 @@
 //! Session windows: rows until a pause, cut at checkpoints when they last too long.
 //!
-//! In: rows in time order. Out: a result for each group of a session when it ends. Invariant: a session ends at its last
-//! row plus the timeout, or at the first multiple of the longest duration that lies at least that long behind its start;
-//! what follows a cut starts at the cut. Not here: evaluation of keys.
+//! In: rows in time order. Out: a result for each group of a session when it ends. Invariant: a session ends at its
+//! last row plus the timeout, or at the first multiple of the longest duration that lies at least that long behind its
+//! start; what follows a cut starts at the cut. Not here: evaluation of keys.
 
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
-use super::group::{Group, Prepared, Sink};
-use super::key::Key;
+use super::fault::Fault;
+use super::group::Group;
+use super::key::{Key, put_key};
+use super::prepared::Prepared;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, SessionKey};
+use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed};
 
 const SESSION: u8 = 3;
@@ -76,7 +79,7 @@ impl Sessions {
         (from.div_euclid(self.max_duration) + i64::from(from.rem_euclid(self.max_duration) > 0)).saturating_mul(self.max_duration)
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
         let mut key = std::mem::take(&mut self.scratch);
         self.put_session_key(&mut key, row);
         let time = meta.time.ticks();
@@ -87,30 +90,35 @@ impl Sessions {
                 self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() });
             }
         }
-        if let Some(session) = self.sessions.get_mut(key.as_slice()) {
-            if session.groups.is_empty() {
-                // every checkpoint since the cut has cut again, with nothing to give
-                session.start = session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
-            }
-            session.last = time;
-            let group = match session.groups.get_mut(row.key.as_slice()) {
-                Some(group) => group,
-                None => {
-                    let group = session.groups.entry(row.key.as_slice().into()).or_insert_with(|| Group::new(aggregates, *meta, &row.keys));
-                    group.weight = group.bytes();
-                    self.bytes += group.weight;
-                    group
-                }
-            };
-            group.add(aggregates, meta, &row.args);
-            group.dirty = true;
-            if !session.dirty {
-                session.dirty = true;
-                self.changed.push(key.as_slice().into());
-            }
-        }
+        let entered = self.enter(&key, aggregates, meta, row);
         self.reschedule(&key);
         self.scratch = key;
+        entered
+    }
+
+    fn enter(&mut self, key: &[u8], aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+        let time = meta.time.ticks();
+        let session = self.sessions.get_mut(key).ok_or(Fault("a session is not there that a row has opened"))?;
+        if session.groups.is_empty() {
+            // every checkpoint since the cut has cut again, with nothing to give
+            session.start = session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
+        }
+        session.last = time;
+        if !std::mem::replace(&mut session.dirty, true) {
+            self.changed.push(key.into());
+        }
+        let group = match session.groups.get_mut(row.key.as_slice()) {
+            Some(group) => group,
+            None => {
+                let group = session.groups.entry(row.key.as_slice().into());
+                let group = group.or_insert_with(|| Group::new(aggregates, *meta, &row.keys));
+                group.weight = group.bytes();
+                self.bytes += group.weight;
+                group
+            }
+        };
+        group.dirty = true;
+        group.add(aggregates, meta, &row.args)
     }
 
     /// An accumulator of the group that a row will enter, if it has begun.
@@ -126,7 +134,7 @@ impl Sessions {
         key.clear();
         for i in &self.partition_by {
             if let Some(value) = row.keys.get(*i) {
-                super::key::put_key(key, value);
+                put_key(key, value);
             }
         }
     }
@@ -142,10 +150,13 @@ impl Sessions {
     }
 
     /// Ends the first session, whose end is `end`.
-    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
-        let Some((_, key)) = self.ends.pop_first() else { return };
-        let Some(mut session) = self.sessions.remove(&key) else { return };
-        sink.groups(end, session.groups.iter().map(|(k, g)| (&**k, g)).collect());
+    pub(super) fn close(&mut self, end: i64, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+        let (_, key) = self.ends.pop_first().ok_or(Fault("a session ends that has no end"))?;
+        let mut session = self.sessions.remove(&key).ok_or(Fault("a session ends that is not there"))?;
+        // in the order of their first rows, so results do not depend on hashing
+        let mut groups: Vec<_> = session.groups.iter().collect();
+        groups.sort_unstable_by_key(|(key, g)| (g.first.time, g.first.offset, g.first.ordinal, *key));
+        groups.iter().for_each(|(_, group)| put(&group.newest, &group.keys, &group.accs));
         let weight = session.groups.values().map(|g| g.weight).sum::<usize>() + SESSION_BYTES;
         self.bytes = self.bytes.saturating_sub(weight);
         let stored = session.groups.drain().filter(|(_, g)| g.stored);
@@ -163,9 +174,10 @@ impl Sessions {
         } else if session.stored {
             self.gone.push((key, None));
         }
+        Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
         let session_key = |key: &[u8]| {
             let mut rest = vec![window];
             put_bytes(&mut rest, key);
@@ -183,6 +195,7 @@ impl Sessions {
             }
         }
         for key in self.changed.drain(..) {
+            // one that has ended since is gone
             let Some(session) = self.sessions.get_mut(&key) else { continue };
             session.dirty = false;
             session.stored = true;
@@ -199,6 +212,7 @@ impl Sessions {
                 writer.put(GROUP, &group_key(&key, id), Some(group.write()));
             }
         }
+        Ok(())
     }
 
     pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {
@@ -217,7 +231,7 @@ impl Sessions {
         }
         let mut before = Vec::new();
         put_bytes(&mut before, key);
-        let id = rest.get(before.len()..).unwrap_or_default();
+        let id = rest.get(before.len()..).ok_or(Damaged { at: 0 })?;
         let mut group = Group::read(aggregates, loaded.value)?;
         group.weight = group.bytes();
         self.bytes += group.weight;

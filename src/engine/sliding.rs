@@ -4,13 +4,18 @@
 //! point is worked off once, when no row can come any more at it; several changes at one moment give one result, none
 //! when nothing is left. Not here: evaluation of keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use super::group::{Group, Prepared, Sink};
-use super::history::{Held, History};
+use super::accumulate::Acc;
+use super::fault::Fault;
+use super::group::Group;
+use super::held::Held;
+use super::history::History;
 use super::key::Key;
+use super::prepared::Prepared;
 use super::state::{Loaded, Writer};
 use crate::batch::RowMeta;
+use crate::query::plan::Aggregate;
 use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_signed};
 
@@ -19,6 +24,8 @@ const ROWS: u8 = 64;
 const DONE: u8 = 2;
 /// About what a change point holds.
 const POINT_BYTES: usize = 2 * size_of::<(i64, Key)>();
+
+const TOO_SHORT: Fault = Fault("a row held for a sliding window has fewer values than its group has keys");
 
 #[derive(Debug)]
 pub(super) struct Sliding {
@@ -69,33 +76,48 @@ impl Sliding {
     }
 
     /// Works off the first change point, which is at `end`.
-    pub(super) fn close(&mut self, end: i64, sink: &mut Sink<'_>) {
-        let Some((_, key)) = self.points.pop_first() else { return };
+    pub(super) fn close(
+        &mut self,
+        end: i64,
+        aggregates: &[Aggregate],
+        mut put: impl FnMut(&RowMeta, &[Value], &[Acc]),
+    ) -> Result<(), Fault> {
+        let (_, key) = self.points.pop_first().ok_or(Fault("a sliding window ends that has no change point"))?;
         self.rows.expire(&key, end.saturating_sub(self.size));
         self.done = end;
         self.done_changed = true;
-        let Some(rows) = self.rows.get(&key) else { return };
-        if rows.back().is_some_and(|held| held.time() > end) {
+        // nothing is left: no result
+        let Some(last) = self.rows.get(&key).and_then(VecDeque::back) else { return Ok(()) };
+        if last.time() > end {
             // a row behind the point: only rows of equal time come before their point is worked off
-            return self.recompute(&key, end, sink);
+            return self.recompute(&key, end, aggregates, put);
         }
-        let Some(total) = self.rows.total(&key, sink.aggregates, self.keys, end, self.size) else { return };
-        sink.result(end, &total.newest, total.first.values.get(..self.keys).unwrap_or_default(), &total.accs);
+        if let Some(total) = self.rows.total(&key, aggregates, self.keys, end, self.size)? {
+            put(&total.newest, total.first.values.get(..self.keys).ok_or(TOO_SHORT)?, &total.accs);
+        }
+        Ok(())
     }
 
-    fn recompute(&self, key: &[u8], end: i64, sink: &mut Sink<'_>) {
-        let mut content = self.rows.get(key).into_iter().flatten().take_while(|held| held.time() <= end).peekable();
-        let Some(first) = content.peek() else { return };
-        let (keys, _) = first.values.split_at(self.keys.min(first.values.len()));
-        let mut group = Group::new(sink.aggregates, first.meta, keys);
-        for held in content {
-            group.add(sink.aggregates, &held.meta, held.values.get(self.keys..).unwrap_or_default());
+    fn recompute(
+        &self,
+        key: &[u8],
+        end: i64,
+        aggregates: &[Aggregate],
+        mut put: impl FnMut(&RowMeta, &[Value], &[Acc]),
+    ) -> Result<(), Fault> {
+        let rows = self.rows.get(key).into_iter().flatten();
+        let mut group: Option<Group> = None;
+        for held in rows.take_while(|held| held.time() <= end) {
+            let (keys, args) = held.values.split_at_checked(self.keys).ok_or(TOO_SHORT)?;
+            group.get_or_insert_with(|| Group::new(aggregates, held.meta, keys)).add(aggregates, &held.meta, args)?;
         }
-        sink.group(end, &group);
+        // without rows up to the point there is no result
+        group.iter().for_each(|group| put(&group.newest, &group.keys, &group.accs));
+        Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) {
-        self.rows.changes(writer);
+    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
+        let rows = self.rows.changes(writer);
         if std::mem::take(&mut self.done_changed) {
             let mut value = Vec::new();
             // other keys may have the same point still before them
@@ -103,6 +125,7 @@ impl Sliding {
             put_signed(&mut value, if all { self.done.saturating_add(1) } else { self.done });
             writer.put(DONE, &[window], Some(value));
         }
+        rows
     }
 
     pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {

@@ -4,7 +4,7 @@
 //! `TIMESTAMP BY … OVER`), a byte for the kind of row, then what the operator likes; only changed keys are written. Not
 //! here: the table they lie in (`journal`).
 
-use super::StateChange;
+use super::emitted::StateChange;
 use crate::batch::RowMeta;
 use crate::time::Timestamp;
 use crate::value::Value;

@@ -3,21 +3,29 @@
 mod aggregates;
 mod analytic;
 mod bad_input;
+mod faults;
 mod joins;
 mod laws;
+mod parts;
+mod policies;
 mod stream;
 mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::{MessageMeta, RawEvent, write_row_json};
+use crate::batch::{Column, MessageMeta, RawEvent, RowMeta, Rows, write_row_json};
+use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
 use crate::query::plan::Part;
+use crate::time::{TICKS_PER_SECOND, Timestamp};
+use crate::udf::UserFunctions;
+use crate::value::{SmolStr, Value};
 
 const SECOND: i64 = TICKS_PER_SECOND;
 
@@ -361,8 +369,8 @@ fn state_goes_when_it_can_no_longer_matter() {
     }
 }
 
-/// Queries over many keys, with whether their state is all gone once windows have closed and limits have passed: all of it
-/// but a few rows that say how far things are.
+/// Queries over many keys, with whether their state is all gone once windows have closed and limits have passed: all of
+/// it but a few rows that say how far things are.
 const LETTING_GO: &[&str] = &[
     "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a GROUP BY k, TumblingWindow(second, 10)",
     "SELECT k, Collect(v) AS n FROM a GROUP BY k, HoppingWindow(second, 60, 10)",
@@ -462,280 +470,4 @@ fn aggregates_over_moving_rows_equal_those_made_anew() {
         (!rows.is_empty()).then(|| format!("{{{},\"t\":\"{}\"}}", of(&rows), at(end)))
     });
     assert_eq!(lines(&run(sliding, ExecutorOptions::default(), &events).rows), expected.collect::<Vec<_>>());
-}
-
-#[test]
-fn an_exact_field_of_a_spread_comes_before_a_column_alike() {
-    let query = "WITH s AS (SELECT *, 1 AS V FROM a) SELECT *, v AS q, V AS c, v.x AS x FROM s";
-    let events: Vec<(i64, &str, String)> = [r#"{"v":7}"#, r#"{"v":null}"#, r#"{"w":7}"#, r#"{"v":{"x":2}}"#, r#"{"V":5}"#]
-        .iter()
-        .map(|payload| (0, "a", (*payload).to_owned()))
-        .collect();
-    let emitted = run(query, options(OnError::Stop), &events);
-    let expected = [
-        r#"{"v":7,"V":1,"q":7,"c":1,"x":null}"#,
-        r#"{"v":null,"V":1,"q":null,"c":1,"x":null}"#,
-        r#"{"w":7,"V":1,"q":1,"c":1,"x":null}"#,
-        r#"{"v":{"x":2},"V":1,"q":{"x":2},"c":1,"x":2}"#,
-        r#"{"V":1,"q":1,"c":1,"x":null}"#,
-    ];
-    assert_eq!(lines(&emitted.rows), expected);
-}
-
-#[test]
-fn a_failing_row_follows_the_policy() {
-    let query = "SELECT udf.half(v) AS h FROM a";
-    let events: Vec<_> = [4, 3, 2].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
-
-    let emitted = run(query, options(OnError::Null), &events);
-    assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#, r#"{"h":null}"#, r#"{"h":1}"#]);
-    assert_eq!(emitted.counts.nulled["udf_error"], 1);
-
-    let emitted = run(query, options(OnError::DeadLetter), &events);
-    assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#, r#"{"h":1}"#]);
-    let failure = &emitted.failures[0];
-    assert_eq!((failure.reason, failure.position, failure.message.as_str()), ("udf_error", 1, "odd"));
-    assert_eq!(failure.body, Failed::Event(Bytes::from_static(b"{\"v\":3}")));
-    assert_eq!(&query[failure.span.start..failure.span.end], "udf.half(v)");
-
-    let emitted = run(query, options(OnError::Stop), &events);
-    assert_eq!(emitted.stopped.map(|f| f.position), Some(1));
-    assert_eq!(lines(&emitted.rows), [r#"{"h":2}"#], "rows before the failed one are given");
-}
-
-#[test]
-fn a_stop_inside_a_batch_gives_the_rows_before_it() {
-    let mut executor = executor("SELECT v, 10 / v AS q FROM a WHERE udf.half(v) < 9", options(OnError::Stop));
-    let events: Vec<RawEvent> = [4, 2, 0, 3, 8].iter().map(|v| event(0, &format!("{{\"v\":{v}}}"))).collect();
-    executor.push_events("a", 10, &events);
-    let emitted = executor.take();
-    assert_eq!(lines(&emitted.rows), [r#"{"v":4,"q":2}"#, r#"{"v":2,"q":5}"#]);
-    let stopped = emitted.stopped.unwrap();
-    assert_eq!((stopped.reason, stopped.position), ("divide_by_zero", 12));
-    executor.push_events("a", 15, &events);
-    assert!(executor.take().rows.batch.is_empty(), "a stopped executor takes nothing");
-}
-
-#[test]
-fn a_stop_with_state_commits_nothing() {
-    let query = "SELECT SUM(udf.half(v)) AS s FROM a GROUP BY TumblingWindow(second, 1)";
-    let events: Vec<_> = [(0, 2), (5, 4), (9, 3)].iter().map(|(t, v)| (*t, "a", format!("{{\"v\":{v}}}"))).collect();
-    let emitted = run(query, options(OnError::Stop), &events);
-    assert_eq!(emitted.stopped.map(|f| f.position), Some(2));
-    assert!(emitted.rows.batch.is_empty() && emitted.state.is_empty());
-}
-
-#[test]
-fn try_evaluate_gives_null_under_every_policy() {
-    // COALESCE shows that the error goes up to TryEvaluate and is not NULL further in
-    let query = "SELECT TryEvaluate(1 / x) AS a, TryEvaluate(COALESCE(1 / x, 5)) AS b, TryEvaluate(udf.half(x)) AS c FROM a";
-    for policy in [OnError::Stop, OnError::Null, OnError::DeadLetter] {
-        let mut executor = executor(query, options(policy));
-        executor.push_events("a", 0, &[event(0, r#"{"x":2}"#), event(1, r#"{"x":0}"#), event(2, r#"{"x":3}"#)]);
-        let emitted = executor.take();
-        assert!(emitted.stopped.is_none() && emitted.failures.is_empty());
-        let rows: Vec<Vec<Value>> = emitted.rows.batch.rows().map(|(_, row)| row.to_vec()).collect();
-        let int = Value::BigInt;
-        assert_eq!(rows, [vec![int(0), int(0), int(1)], vec![Value::Null, Value::Null, int(0)], vec![int(0), int(0), Value::Null]]);
-        assert_eq!(emitted.counts.nulled, BTreeMap::from([("divide_by_zero", 2), ("udf_error", 1)]));
-    }
-}
-
-#[test]
-fn a_functions_own_policy_wins() {
-    let mut options = options(OnError::Stop);
-    options.functions_on_error.insert(0, OnError::Null);
-    let emitted = run("SELECT udf.half(v) AS h FROM a", options, &[(0, "a", "{\"v\":3}".to_owned())]);
-    assert_eq!(lines(&emitted.rows), [r#"{"h":null}"#]);
-    assert!(emitted.stopped.is_none());
-}
-
-#[test]
-fn invalid_input_is_dropped_and_reported_whatever_the_policy() {
-    let payloads = ["{\"t\":\"soon\"}", "{}", "[1]", "{\"t\":\"2024-01-01T00:00:05Z\"}", "{\"t\":\"2024-01-01T09:00:00Z\"}"];
-    let events: Vec<_> = payloads.iter().map(|p| (5, "a", (*p).to_owned())).collect();
-    let emitted = run("SELECT t FROM a TIMESTAMP BY t", options(OnError::Stop), &events);
-    assert_eq!(emitted.rows.batch.len(), 1);
-    assert_eq!(emitted.counts.failed, BTreeMap::from([("invalid_timestamp", 2), ("undecodable", 1)]));
-    assert_eq!(emitted.counts.dropped, BTreeMap::from([("early", 1)]));
-    assert_eq!(emitted.failures.len(), 3);
-    assert!(emitted.stopped.is_none());
-}
-
-#[test]
-fn stateless_rows_keep_the_offset_of_their_event_and_count_in_it() {
-    let mut executor = executor("SELECT r.ArrayValue AS x FROM a CROSS APPLY GetArrayElements(xs) AS r", ExecutorOptions::default());
-    let events = ["{\"xs\":[1,2]}", "{\"xs\":[]}", "{\"xs\":[3,4,5]}"].map(|p| event(0, p));
-    executor.push_events("a", 7, &events);
-    let emitted = executor.take();
-    let ids: Vec<(i64, u32)> = emitted.rows.batch.meta().iter().map(|m| (m.offset, m.ordinal)).collect();
-    assert_eq!(ids, [(7, 0), (7, 1), (9, 0), (9, 1), (9, 2)]);
-    assert!(emitted.state.is_empty());
-    assert_eq!((emitted.counts.evaluated, emitted.counts.rows_out), (3, 5));
-}
-
-#[test]
-fn rows_with_state_count_on_in_the_newest_offset_across_commits() {
-    let query = "SELECT k, COUNT(*) AS n FROM a GROUP BY k, TumblingWindow(second, 5)";
-    let part = &parts(query)[0];
-    let mut executor = Executor::new(part, ExecutorOptions::default(), None).unwrap();
-    executor.push_events("a", 0, &[event(1, "{\"k\":1}"), event(2, "{\"k\":2}"), event(6, "{\"k\":3}")]);
-    let first = executor.take();
-    let ids = |e: &Emitted| e.rows.batch.meta().iter().map(|m| (m.offset, m.ordinal)).collect::<Vec<_>>();
-    assert_eq!(ids(&first), [(2, 0), (2, 1)]);
-
-    let mut again = Executor::new(part, ExecutorOptions::default(), None).unwrap();
-    let stored = |e: &Emitted| e.state.iter().filter_map(|c| c.value.clone().map(|v| (c.op, c.key.clone(), v))).collect::<Vec<_>>();
-    again.load_state(stored(&first).iter().map(|(op, k, v)| (*op, k.as_slice(), v.as_slice()))).unwrap();
-    again.tick(at(20));
-    let second = again.take();
-    assert_eq!(ids(&second), [(2, 2)]);
-    assert_eq!(lines(&second.rows), [r#"{"k":3,"n":1}"#]);
-}
-
-#[test]
-fn a_quiet_input_closes_its_windows_by_ticks() {
-    let mut executor =
-        executor("SELECT COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)", ExecutorOptions::default());
-    assert_eq!(executor.next_tick(), None);
-    executor.push_events("a", 0, &[event(3, &format!("{{\"t\":\"{}\"}}", at(3)))]);
-    let due = executor.next_tick().unwrap();
-    assert!(due > at(15) && due < at(16), "window end, plus the late tolerance: {due}");
-    executor.tick(at(15));
-    assert!(executor.take().rows.batch.is_empty());
-    executor.tick(due);
-    assert_eq!(lines(&executor.take().rows), [r#"{"n":1}"#]);
-    assert_eq!(executor.next_tick(), None);
-}
-
-#[test]
-fn a_window_over_a_left_join_sees_unmatched_rows_in_their_place() {
-    let query = "WITH j AS (SELECT x.k AS k FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(minute, x, y) BETWEEN 0 AND 0)
-        SELECT COUNT(*) AS n, MAX(k) AS k FROM j GROUP BY TumblingWindow(second, 10)";
-    // key 1 finds no match, which is known only when the minute is over
-    let events = [(10, "a", 1), (30, "a", 2), (35, "b", 2), (50, "b", 2), (100, "b", 9)];
-    let events: Vec<_> = events.iter().map(|(t, input, k)| (*t, *input, format!("{{\"k\":{k}}}"))).collect();
-    let emitted = run(query, ExecutorOptions::default(), &events);
-    assert_eq!(lines(&emitted.rows), [r#"{"n":1,"k":1}"#, r#"{"n":1,"k":2}"#, r#"{"n":1,"k":2}"#]);
-    assert_eq!(emitted.rows.batch.meta().iter().map(|m| m.time).collect::<Vec<_>>(), [at(10), at(40), at(50)]);
-}
-
-#[test]
-fn rows_come_at_once_where_nothing_has_to_wait() {
-    for query in [
-        "SELECT v FROM a",
-        "SELECT v FROM a TIMESTAMP BY t",
-        "SELECT v FROM a TIMESTAMP BY t UNION SELECT v FROM a TIMESTAMP BY t WHERE 1 = 0",
-    ] {
-        let mut executor = executor(query, ExecutorOptions::default());
-        executor.push_events("a", 0, &[event(3, &format!("{{\"v\":1,\"t\":\"{}\"}}", at(3)))]);
-        assert_eq!(lines(&executor.take().rows), [r#"{"v":1}"#], "{query}");
-    }
-}
-
-#[test]
-fn parts_around_an_external_call_pass_rows_on() {
-    let parts = parts("WITH s AS (SELECT k, udf.score(v) AS p FROM a) SELECT k, p FROM s WHERE p > 1");
-    let part = &parts[0];
-    let mut root = Executor::new(part, ExecutorOptions::default(), None).unwrap();
-    root.push_events("a", 4, &[event(0, "{\"k\":\"x\",\"v\":1}"), event(0, "{\"k\":\"y\",\"v\":2}")]);
-    let mut asked = root.take().rows;
-    let last = asked.batch.width() - 1;
-    for i in 0..asked.batch.len() {
-        let argument = asked.batch.row(i)[last].clone();
-        assert_eq!(argument, Value::BigInt(i as i64 + 1));
-        asked.batch.row_mut(i)[last] = argument;
-    }
-    let mut tail = Executor::for_tail(part.external.as_ref().unwrap(), &part.columns, ExecutorOptions::default(), None).unwrap();
-    tail.push_rows(0, &asked);
-    let emitted = tail.take();
-    let mut rows = emitted.rows.clone();
-    for later in &parts[1..] {
-        let mut executor = Executor::new(later, ExecutorOptions::default(), None).unwrap();
-        executor.push_rows(0, &rows);
-        rows = executor.take().rows;
-    }
-    assert_eq!(lines(&rows), [r#"{"k":"y","p":2}"#]);
-    assert_eq!(rows.batch.meta()[0].offset, 5, "the id is that of the event");
-}
-
-#[test]
-fn windows_over_answers_close_when_the_part_before_says_so() {
-    let parts = parts("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS p FROM s GROUP BY TumblingWindow(second, 5)");
-    let last = parts.last().unwrap();
-    let mut executor = Executor::new(last, ExecutorOptions::default(), None).unwrap();
-    let meta = |time: i64| RowMeta { time: at(time), arrival: at(time), offset: time, ordinal: 0 };
-    let mut batch = crate::batch::Batch::new(1);
-    batch.push(meta(1), [Value::BigInt(2)]);
-    batch.push(meta(5), [Value::BigInt(3)]);
-    executor.push_rows(0, &Rows { columns: Arc::new([]), batch });
-    executor.tick(at(100));
-    assert!(executor.take().rows.batch.is_empty(), "only the part before knows that nothing more comes");
-    executor.advance(at(5));
-    assert!(executor.take().rows.batch.is_empty(), "a row at the end may still come");
-    executor.advance(at(6));
-    assert_eq!(lines(&executor.take().rows), [r#"{"p":5}"#]);
-}
-
-#[test]
-fn reference_tables_can_be_replaced_while_running() {
-    let mut executor = executor("SELECT a.k AS k, r.name AS name FROM a LEFT JOIN r ON a.k = r.k", ExecutorOptions::default());
-    let table = |name: &str| {
-        let fields = vec![(SmolStr::new("k"), Value::Float(1.0)), (SmolStr::new("name"), Value::text(name))];
-        Arc::new(vec![Value::record(crate::value::Record::from_unique(fields))])
-    };
-    let mut seen = Vec::new();
-    for (offset, name) in (0..).zip(["old", "new"]) {
-        executor.set_reference("r".into(), table(name));
-        executor.push_events("a", offset * 2, &[event(0, "{\"k\":1}"), event(0, "{\"k\":null}")]);
-        seen.extend(lines(&executor.take().rows));
-    }
-    assert_eq!(seen, [r#"{"k":1,"name":"old"}"#, r#"{"k":null,"name":null}"#, r#"{"k":1,"name":"new"}"#, r#"{"k":null,"name":null}"#]);
-}
-
-#[test]
-fn metadata_of_a_message_can_be_read() {
-    let message =
-        MessageMeta { name: "t/1".into(), properties: vec![("site".into(), "x".into())], facts: vec![("qos".into(), "1".into())] };
-    let event = RawEvent { message: Arc::new(message), ..event(0, "{}") };
-    let mut executor = executor(
-        "SELECT GetMetadataPropertyValue(a, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(a, '[User].[site]') AS site, EventEnqueuedUtcTime AS at FROM a",
-        ExecutorOptions::default(),
-    );
-    executor.push_events("a", 0, &[event]);
-    assert_eq!(lines(&executor.take().rows), [r#"{"topic":"t/1","site":"x","at":"2024-01-01T00:00:00.0000000Z"}"#]);
-}
-
-#[test]
-fn a_pattern_that_explodes_is_a_failure_with_a_reason() {
-    let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) MEASURES Last(B.v) AS v AFTER MATCH SKIP TO NEXT ROW PATTERN ((A+)+ B) DEFINE A AS A.v = 1, B AS B.v = 2)";
-    let events: Vec<_> = (0..40).map(|i| (i, "a", "{\"v\":1}".to_owned())).collect();
-    let emitted = run(query, options(OnError::DeadLetter), &events);
-    assert!(emitted.rows.batch.is_empty());
-    assert!(emitted.counts.failed_derived["too_complex"] > 20, "{:?}", emitted.counts);
-    assert!(emitted.failures[0].message.starts_with("an attempt at the pattern took more than 50000 steps"));
-}
-
-#[test]
-fn what_is_no_number_is_no_anomaly_but_a_failure() {
-    let query = "SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a";
-    let events: Vec<_> = ["\"7.5\"", "true", "\"x\"", "[1]"].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
-    let emitted = run(query, options(OnError::DeadLetter), &events);
-    assert_eq!(lines(&emitted.rows), [r#"{"c":{"IsAnomaly":0,"Score":1.0}}"#; 2]);
-    assert_eq!(emitted.counts.failed, BTreeMap::from([("conversion", 2)]));
-    let emitted = run(query, options(OnError::Null), &events);
-    assert_eq!(lines(&emitted.rows)[3], r#"{"c":{"IsAnomaly":0,"Score":null}}"#);
-}
-
-#[test]
-fn damaged_state_is_an_error() {
-    let part = &parts(QUERIES[0])[0];
-    let mut executor = Executor::new(part, ExecutorOptions::default(), None).unwrap();
-    assert!(matches!(executor.load_state([(1, &[9u8][..], &[][..])]), Err(EngineError::State { op: 1, .. })));
-}
-
-#[test]
-fn an_executor_moves_between_threads() {
-    fn moves<T: Send>(_: &T) {}
-    moves(&executor("SELECT v FROM a", ExecutorOptions::default()));
 }

@@ -18,7 +18,7 @@ use super::flow::Flow;
 use super::outputs::OutputHandle;
 use super::reading::{Reading, Records, Stretch};
 use crate::batch::Rows;
-use crate::engine::{Emitted, Failure};
+use crate::engine::{Emitted, FailedRow};
 use crate::journal::{Commit, Counter, DeadLetter, Edge};
 use crate::output::Delivery;
 
@@ -45,7 +45,7 @@ pub struct Deliverer {
     pub pending: Pending,
     pub due: Due,
     /// The row at which the statement stops; what was read before it is delivered.
-    pub stopped: Option<Failure>,
+    pub stopped: Option<FailedRow>,
 }
 
 /// What is done with and waits for its commit.

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 use super::PipelineError;
 use super::stop::Stop;
 use crate::batch::{Column, Reason, RowMeta, Rows, write_row_json};
-use crate::engine::{Counts, Failed, Failure};
+use crate::engine::{Counts, FailedBody, FailedRow};
 use crate::journal::{ConsumerId, Counter, DeadLetter, Edge};
 use crate::time::Clock;
 
@@ -60,7 +60,7 @@ impl Flow {
     }
 
     /// Rows that failed in this statement.
-    pub fn letters(&self, failures: Vec<Failure>) -> Vec<DeadLetter> {
+    pub fn letters(&self, failures: Vec<FailedRow>) -> Vec<DeadLetter> {
         let stage = SmolStr::new(format!("statement {}", self.statement));
         failures
             .into_iter()
@@ -73,8 +73,8 @@ impl Flow {
                 offset: Some(failure.meta.offset),
                 ordinal: failure.meta.ordinal,
                 payload: match failure.body {
-                    Failed::Event(bytes) => bytes.to_vec(),
-                    Failed::Row(text) => text.into_bytes(),
+                    FailedBody::Event(bytes) => bytes.to_vec(),
+                    FailedBody::Row(text) => text.into_bytes(),
                 },
                 query_version: self.query_version.clone(),
                 attempts: 1,
@@ -108,7 +108,7 @@ impl Flow {
     }
 
     /// The error of a statement whose policy is to stop.
-    pub fn stopped(&self, failure: &Failure) -> PipelineError {
+    pub fn stopped(&self, failure: &FailedRow) -> PipelineError {
         PipelineError::StatementStopped { statement: self.statement.clone(), offset: failure.meta.offset, message: failure.message.clone() }
     }
 

@@ -1,7 +1,7 @@
 //! The syntax tree of a query script.
 //!
-//! In: what the parser read. Out: plain data with a [`Span`] wherever an error may have to point. Invariant: a tree says
-//! only what was written; nothing here is bound to an input, typed or checked. Not here: meaning (`resolve`).
+//! In: what the parser read. Out: plain data with a [`Span`] wherever an error may have to point. Invariant: a tree
+//! says only what was written; nothing here is bound to an input, typed or checked. Not here: meaning (`resolve`).
 
 use smol_str::SmolStr;
 
@@ -288,6 +288,30 @@ pub enum BinaryOp {
     BitAnd,
     BitOr,
     BitXor,
+}
+
+impl BinaryOp {
+    /// As the query writes it.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            BinaryOp::Or => "OR",
+            BinaryOp::And => "AND",
+            BinaryOp::Eq => "=",
+            BinaryOp::Ne => "<>",
+            BinaryOp::Lt => "<",
+            BinaryOp::Le => "<=",
+            BinaryOp::Gt => ">",
+            BinaryOp::Ge => ">=",
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::Mod => "%",
+            BinaryOp::BitAnd => "&",
+            BinaryOp::BitOr => "|",
+            BinaryOp::BitXor => "^",
+        }
+    }
 }
 
 /// A copy of an expression with each operand replaced by what `f` gives for it.

@@ -12,6 +12,7 @@ mod array;
 mod cast;
 mod conditional;
 mod date;
+mod error;
 mod geo;
 mod like;
 mod math;
@@ -23,13 +24,11 @@ mod text;
 
 pub use cast::cast;
 pub use date::{dateadd, datediff};
+pub use error::{RESULT_BYTES_MAX, RowError};
 pub use like::{like, try_like};
 pub use operators::{binary, bit_not, compare_op, is_true, negate};
 
 use crate::value::{Type, Value};
-
-/// The longest text that a function builds. Intake takes no payload near it, so only a runaway repetition reaches it.
-pub const RESULT_BYTES_MAX: usize = 1 << 20;
 
 /// No upper limit on the number of arguments (the length of the query is the limit).
 const MANY: usize = usize::MAX;
@@ -43,25 +42,9 @@ pub struct Builtin {
     pub args: (usize, usize),
     /// Type of every result that is not NULL, where it does not depend on the arguments.
     pub returns: Option<Type>,
-    /// The first argument is the name of a date part: [`crate::query::plan::DatePart::name`] as a constant.
+    /// The first argument is the name of a date part: [`crate::query::date_part::DatePart::name`] as a constant.
     pub takes_date_part: bool,
     pub call: fn(&[Value]) -> Result<Value, RowError>,
-}
-
-/// Why an expression has no value for a row.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{message}")]
-pub struct RowError {
-    /// A fixed word for counters: `conversion`, `argument`, `overflow`, `divide_by_zero`, `too_long`, `too_complex`,
-    /// `udf_trap`, …
-    pub reason: crate::batch::Reason,
-    pub message: String,
-}
-
-impl RowError {
-    pub fn new(reason: crate::batch::Reason, message: impl Into<String>) -> RowError {
-        RowError { reason, message: message.into() }
-    }
 }
 
 /// The function of this name, in any letter case.

@@ -46,8 +46,8 @@ pub enum FunctionKind {
     Aggregate { index: usize, signature: Signature, offers: Offers },
     /// An endpoint: the plan is cut at the call. It takes one argument.
     External,
-    /// One that did not load, which is told elsewhere: it takes anything, so that the rest of the query can be checked. A
-    /// plan made with one gives NULL for it and is not run.
+    /// One that did not load, which is told elsewhere: it takes anything, so that the rest of the query can be checked.
+    /// A plan made with one gives NULL for it and is not run.
     Unknown,
 }
 

@@ -1,11 +1,11 @@
 //! Which constructs of the language a script uses.
 //!
-//! In: a script. Out: names out of [`all`], for tables of what is tested. Invariant: every name that [`used`] answers is one
-//! of [`all`]. Not here: whether a script compiles.
+//! In: a script. Out: names out of [`all`], for tables of what is tested. Invariant: every name that [`used`] answers
+//! is one of [`all`]. Not here: whether a script compiles.
 
 use std::collections::BTreeSet;
 
-use super::ast::{ApplyFunction, Arg, BinaryOp, Call, Expr, ExprKind, Join, Literal, Script, SelectCore, SelectItem, Source, UnaryOp};
+use super::ast::{ApplyFunction, Arg, Call, Expr, ExprKind, Join, Literal, Script, SelectCore, SelectItem, Source, UnaryOp};
 use super::builtins;
 use super::resolve::{AGGREGATES, ANALYTICS};
 use crate::value::Type;
@@ -250,7 +250,7 @@ impl Uses<'_> {
                 self.expr(operand);
             }
             ExprKind::Binary(op, a, b) => {
-                self.note(sign(*op));
+                self.note(op.symbol());
                 self.all([a.as_ref(), b.as_ref()]);
             }
             ExprKind::IsNull { negated, operand } => {
@@ -352,27 +352,6 @@ fn cast(ty: Type) -> &'static str {
         Type::Bit => "CAST to bit",
         Type::Record => "CAST to record",
         Type::Array => "CAST to array",
-    }
-}
-
-fn sign(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Or => "OR",
-        BinaryOp::And => "AND",
-        BinaryOp::Eq => "=",
-        BinaryOp::Ne => "<>",
-        BinaryOp::Lt => "<",
-        BinaryOp::Le => "<=",
-        BinaryOp::Gt => ">",
-        BinaryOp::Ge => ">=",
-        BinaryOp::Add => "+",
-        BinaryOp::Sub => "-",
-        BinaryOp::Mul => "*",
-        BinaryOp::Div => "/",
-        BinaryOp::Mod => "%",
-        BinaryOp::BitAnd => "&",
-        BinaryOp::BitOr => "|",
-        BinaryOp::BitXor => "^",
     }
 }
 

@@ -1,7 +1,7 @@
 //! Cuts the text of a query into tokens.
 //!
-//! In: any text. Out: its tokens, the last of which is [`Kind::End`]. Invariant: never fails; what is no token becomes a
-//! [`Kind::Bad`], which the parser reports when it gets there. Not here: keywords, grammar, wording of errors.
+//! In: any text. Out: its tokens, the last of which is [`Kind::End`]. Invariant: never fails; what is no token becomes
+//! a [`Kind::Bad`], which the parser reports when it gets there. Not here: keywords, grammar, wording of errors.
 
 use super::token::{Bad, Kind, Sign, Token};
 use crate::diagnostic::Span;

@@ -1,8 +1,8 @@
 //! Reads the tokens of a script into its syntax tree.
 //!
 //! In: any text. Out: a [`Script`], or the first syntax error of each statement. Invariant: never panics, takes time in
-//! proportion to the text, and gives no tree deeper than [`HEIGHT_MAX`], so that later stages may recurse. Not here: what the
-//! names mean (`resolve`). The grammar is in `docs/grammar.md`.
+//! proportion to the text, and gives no tree deeper than [`HEIGHT_MAX`], so that later stages may recurse. Not here:
+//! what the names mean (`resolve`). The grammar is in `docs/grammar.md`.
 
 mod call;
 mod clause;
@@ -25,8 +25,8 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 /// Parentheses, calls, CASE and prefix operators inside each other. No person writes more, and each level costs stack.
 const NESTING_MAX: usize = 64;
 
-/// Calls of the expression parser inside each other: two for a level of plain nesting, and room for mixed operators. A build without
-/// optimisation then needs less than half of a thread's 2 MiB.
+/// Calls of the expression parser inside each other: two for a level of plain nesting, and room for mixed operators. A
+/// build without optimisation then needs less than half of a thread's 2 MiB.
 const RECURSION_MAX: usize = 2 * NESTING_MAX + 16;
 
 /// Levels of an expression's tree. Chains of AND and of OR are balanced, so only very long arithmetic reaches it.

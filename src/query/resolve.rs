@@ -5,27 +5,33 @@
 //! (`parser`), the values of functions (`builtins`), running (`engine`).
 //!
 //! The files: `scope` finds columns, `expression` and `call` bind expressions, `aggregate`, `analytic`, `window` and
-//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `cut` turns that tree into parts, `keeping` looks at calls of
-//! functions that keep state.
+//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `cut` turns that tree into
+//! parts, `keeping` looks at calls of functions that keep state. `binder`, `core` and `source` hold what they share: of
+//! the script, of a `SELECT`, of a source in `FROM`.
 
 mod aggregate;
 mod analytic;
+mod binder;
 mod call;
 mod constant;
+mod core;
 mod cut;
 mod expression;
 mod fingerprint;
 mod foreign;
 mod function;
 mod group;
+mod hints;
 mod inline;
 mod join;
 mod keeping;
 mod match_recognize;
 mod metadata;
+mod place;
 mod relation;
 mod scope;
 mod select;
+mod source;
 mod tree;
 mod types;
 mod user_aggregate;
@@ -38,15 +44,17 @@ pub(in crate::query) use aggregate::NAMES as AGGREGATES;
 pub(in crate::query) use analytic::NAMES as ANALYTICS;
 use smol_str::SmolStr;
 
-use self::relation::{ColumnId, ColumnInfo, OutColumn, Rel, Relation, find_named};
-use super::ast::{Ident, Script, Select};
-use super::catalog::{Catalog, InputKind};
-use super::plan::{Plan, Statement, TableSchema};
-use crate::diagnostic::{Diagnostic, Diagnostics, Span, suggest};
-use crate::value::same_ignoring_case;
+use self::binder::Binder;
+use self::hints::{did_you_mean, scored_apart};
+use self::relation::{ColumnInfo, OutColumn, OverKey, Rel, Relation, find_named};
+use super::ast::{Script, Select};
+use super::catalog::Catalog;
+use super::plan::{Expr, Plan, Statement, TableSchema, fit};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::value::{Type, same_ignoring_case};
 
-/// Steps of one statement after inlining, a step counting once for each time it is read. Two steps that each read the one
-/// before twice double with every level, so text alone does not bound the plan.
+/// Steps of one statement after inlining, a step counting once for each time it is read. Two steps that each read the
+/// one before twice double with every level, so text alone does not bound the plan.
 const STEPS_INLINED_MAX: usize = 512;
 
 /// Steps that read one another in a chain. Binding and running go down the chain by recursion.
@@ -54,9 +62,6 @@ const STEP_DEPTH_MAX: usize = 32;
 
 /// Parts of one statement: each has a stream of its own in the journal, and a row passes through all of them.
 const PARTS_MAX: usize = 16;
-
-/// Problems kept; past it more text helps nobody.
-const PROBLEMS_MAX: usize = 100;
 
 /// Binds `script` and compiles it. `text` is what it was read from and `file` its name in errors.
 ///
@@ -74,76 +79,7 @@ pub fn resolve(script: &Script, text: &str, file: &str, catalog: &Catalog) -> Re
     problems.into_result(Plan { statements, tables })
 }
 
-/// What holds for the whole script.
-struct Binder<'a> {
-    script: &'a Script,
-    text: &'a str,
-    catalog: &'a Catalog,
-    problems: Diagnostics,
-    /// Problems met, also those told before: what had one is not asked about again.
-    met: usize,
-    tables: Vec<TableSchema>,
-    /// By [`ColumnId`].
-    columns: Vec<ColumnInfo>,
-    /// Scans made so far; each gets a number of its own.
-    scans: u32,
-    /// Of the statement at work: how often steps were read, how deep, and which.
-    inlined: usize,
-    depth: usize,
-    used: Vec<bool>,
-}
-
-/// What a name in `FROM` stands for.
-enum Named<'a> {
-    Input(&'a super::catalog::InputDef),
-    Step(usize),
-}
-
 impl<'a> Binder<'a> {
-    fn new(script: &'a Script, text: &'a str, file: &str, catalog: &'a Catalog) -> Binder<'a> {
-        let used = vec![false; script.steps.len()];
-        Binder {
-            script,
-            text,
-            catalog,
-            problems: Diagnostics::new(file, text),
-            met: 0,
-            tables: Vec::new(),
-            columns: Vec::new(),
-            scans: 0,
-            inlined: 0,
-            depth: 0,
-            used,
-        }
-    }
-
-    /// Reports a problem once: a step that is read twice is bound twice.
-    fn problem(&mut self, problem: Diagnostic) {
-        self.met += 1;
-        if self.problems.items.len() < PROBLEMS_MAX && !self.problems.items.contains(&problem) {
-            self.problems.push(problem);
-        }
-    }
-
-    fn column(&mut self, info: ColumnInfo) -> ColumnId {
-        self.columns.push(info);
-        self.columns.len() - 1
-    }
-
-    /// Whether two ids are one column: the same, or one payload field spelled in two letter cases.
-    fn same_column(&self, a: ColumnId, b: ColumnId) -> bool {
-        a == b
-            || match (self.columns.get(a), self.columns.get(b)) {
-                (Some(a), Some(b)) => a.field_of.is_some() && a.field_of == b.field_of && same_ignoring_case(&a.name, &b.name),
-                _ => false,
-            }
-    }
-
-    /// The text at a span, on one line.
-    fn text_at(&self, span: Span) -> String {
-        fingerprint::folded(self.text.get(span.start..span.end).unwrap_or_default())
-    }
-
     fn check_tables(&mut self) {
         for table in &self.script.tables {
             let name = &table.name;
@@ -162,7 +98,7 @@ impl<'a> Binder<'a> {
                 self.problem(problem);
                 continue;
             }
-            let mut columns: Vec<(SmolStr, crate::value::Type)> = Vec::with_capacity(table.columns.len());
+            let mut columns: Vec<(SmolStr, Type)> = Vec::with_capacity(table.columns.len());
             for column in &table.columns {
                 if columns.iter().any(|(n, _)| same_ignoring_case(n, &column.name.name)) {
                     let problem = Diagnostic::error(format!("column `{}` is declared twice", column.name.name), column.name.span)
@@ -209,10 +145,20 @@ impl<'a> Binder<'a> {
         self.used.fill(false);
         let output = self.output(select);
         let relation = self.relation(select, self.script.steps.len());
-        if relation.poisoned || self.problems.has_errors() {
+        if self.problems.has_errors() {
             return None;
         }
-        let parts = cut::cut(&relation, &self.columns);
+        if relation.poisoned {
+            self.fault("a statement could not be bound and no problem says why", select.span);
+            return None;
+        }
+        let parts = match cut::cut(&relation, &self.columns) {
+            Ok(parts) => parts,
+            Err(found) => {
+                self.fault(&found.to_string(), select.span);
+                return None;
+            }
+        };
         if parts.len() > PARTS_MAX {
             let problem = Diagnostic::error(format!("this statement needs {} external calls one after another", parts.len()), select.span)
                 .label(format!("at most {PARTS_MAX}: the answers of each are stored"))
@@ -222,6 +168,10 @@ impl<'a> Binder<'a> {
         }
         if let Some(problem) = keeping::check(&parts) {
             self.problem(problem);
+            return None;
+        }
+        if let Some(found) = parts.iter().find_map(fit::misfit) {
+            self.fault(&found, select.span);
             return None;
         }
         let fingerprint = fingerprint::of(self.text, self.script, &self.used, select);
@@ -279,13 +229,13 @@ impl<'a> Binder<'a> {
     }
 
     /// The same key, as a column of the union.
-    fn over_of_union(&self, key: &relation::OverKey, first: &Relation, columns: &[OutColumn]) -> relation::OverKey {
+    fn over_of_union(&self, key: &OverKey, first: &Relation, columns: &[OutColumn]) -> OverKey {
         let position = match &key.expr {
-            Some(super::plan::Expr::Slot(id)) => first.columns.iter().position(|c| c.id == *id),
+            Some(Expr::Slot(id)) => first.columns.iter().position(|c| c.id == *id),
             _ => None,
         };
-        let expr = position.and_then(|i| columns.get(i)).map(|c| super::plan::Expr::Slot(c.id));
-        relation::OverKey { expr, text: key.text.clone() }
+        let expr = position.and_then(|i| columns.get(i)).map(|c| Expr::Slot(c.id));
+        OverKey { expr, text: key.text.clone() }
     }
 
     fn check_union(&mut self, select: &Select, branches: &[Relation]) {
@@ -315,37 +265,8 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// What `name` in `FROM` means to a `SELECT` that sees the first `visible` steps.
-    fn named(&mut self, name: &Ident, visible: usize) -> Option<Named<'a>> {
-        let (script, catalog) = (self.script, self.catalog);
-        let steps = script.steps.get(..visible).unwrap_or_default();
-        if let Some(step) = find_named(steps, &name.name, |s| &s.name.name) {
-            return steps.iter().position(|s| std::ptr::eq(s, step)).map(Named::Step);
-        }
-        if let Some(input) = find_named(&catalog.inputs, &name.name, |i| &i.name) {
-            return Some(Named::Input(input));
-        }
-        let later = script.steps.iter().skip(visible).position(|s| same_ignoring_case(&s.name.name, &name.name));
-        let problem = match later {
-            Some(0) => Diagnostic::error(format!("the step `{}` reads itself", name.name), name.span)
-                .label("recursion does not exist")
-                .help("read an input or an earlier step"),
-            Some(_) => Diagnostic::error(format!("the step `{}` is defined further down", name.name), name.span)
-                .label("a step sees only the steps before it")
-                .help(format!("move `{}` up", name.name)),
-            None => {
-                let steps = steps.iter().map(|s| s.name.name.as_str());
-                let names: Vec<&str> = catalog.inputs.iter().map(|i| i.name.as_str()).chain(steps).collect();
-                let help = did_you_mean(&name.name, &names, "input or step");
-                Diagnostic::error(format!("unknown input or step `{}`", name.name), name.span).label("nothing has this name").help(help)
-            }
-        };
-        self.problem(problem);
-        None
-    }
-
     /// The rows of a step, bound anew for each place that reads it so that its columns have ids of their own.
-    fn step(&mut self, index: usize, read_at: Span) -> Relation {
+    pub(super) fn step(&mut self, index: usize, read_at: Span) -> Relation {
         let Some(step) = self.script.steps.get(index) else { return Relation::poisoned() };
         if let Some(used) = self.used.get_mut(index) {
             *used = true;
@@ -363,33 +284,4 @@ impl<'a> Binder<'a> {
         self.depth -= 1;
         relation
     }
-
-    fn schema(&self, input: &str) -> Option<&TableSchema> {
-        self.tables.iter().find(|t| t.input == input)
-    }
-
-    fn is_reference(input: &super::catalog::InputDef) -> bool {
-        input.kind == InputKind::Reference
-    }
-}
-
-/// "did you mean …", else what there is.
-fn did_you_mean(name: &str, names: &[&str], what: &str) -> String {
-    if let Some(near) = suggest(name, names.iter().copied()) {
-        return format!("did you mean `{near}`?");
-    }
-    /// Names listed before the rest is only counted.
-    const LISTED: usize = 12;
-    let mut list = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    if names.len() > LISTED {
-        list.push_str(&format!(" and {} more", names.len() - LISTED));
-    }
-    if names.is_empty() { format!("there is no {what}") } else { format!("known: {list}") }
-}
-
-/// The error for an external call where the plan cannot be cut.
-fn scored_apart(span: Span, place: &str) -> Diagnostic {
-    Diagnostic::error(format!("a call that leaves the gateway cannot stand in {place}"), span)
-        .label("answers come later than the rows they would be merged with")
-        .help("write the scored rows in a statement of their own: `SELECT …, udf.f(x) AS score INTO scored FROM …`, and read them back as an input")
 }

@@ -1,7 +1,7 @@
 //! The words and signs of a query.
 //!
-//! In: nothing. Out: [`Token`], a kind and a range of the text. Invariant: a token owns nothing, so a list of them costs little.
-//! Not here: where a token begins and ends (`lexer`), what may follow it (`parser`).
+//! In: nothing. Out: [`Token`], a kind and a range of the text. Invariant: a token owns nothing, so a list of them
+//! costs little. Not here: where a token begins and ends (`lexer`), what may follow it (`parser`).
 
 use crate::diagnostic::Span;
 
@@ -70,8 +70,9 @@ pub enum Bad {
     Character,
 }
 
-/// Words that cannot be names without brackets. The documents publish no list: these are the T-SQL words that the grammar needs to
-/// tell where an expression or a clause ends. All others (TIMESTAMP, PARTITION, LIMIT, TOP, …) are keywords by their place only.
+/// Words that cannot be names without brackets. The documents publish no list: these are the T-SQL words that the
+/// grammar needs to tell where an expression or a clause ends. All others (TIMESTAMP, PARTITION, LIMIT, TOP, …) are
+/// keywords by their place only.
 const RESERVED: &[&str] = &[
     "AND", "AS", "BETWEEN", "BY", "CASE", "CREATE", "CROSS", "DISTINCT", "ELSE", "END", "FROM", "FULL", "GROUP", "HAVING", "IN", "INNER",
     "INTO", "IS", "JOIN", "LEFT", "LIKE", "NOT", "NULL", "ON", "OR", "ORDER", "OUTER", "OVER", "RIGHT", "SELECT", "THEN", "UNION", "WHEN",

@@ -1,15 +1,14 @@
 //! The aggregates of a job, for one executor.
 //!
-//! In: rows for a group. Out: its value, or an error that names the aggregate. Invariant: a group lives as a resource of
-//! an instance only as long as that is convenient: a trap ends all of them, a worn instance and too many groups end some,
-//! and whoever owns the group makes it again from what it was made of. Not here: what that is (`engine`), which resources
-//! are aggregates (`resource`).
+//! In: rows for a group. Out: its value, or an error that names the aggregate. Invariant: a group lives as a resource
+//! of an instance only as long as that is convenient: a trap ends all of them, a worn instance and too many groups end
+//! some, and whoever owns the group makes it again from what it was made of. Not here: what that is (`engine`), which
+//! resources are aggregates (`resource`).
 
 pub(super) mod resource;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use wasmtime::component::{Func, ResourceAny, TypedFunc, Val};
@@ -17,19 +16,22 @@ use wasmtime::{AsContext, AsContextMut};
 
 use self::resource::{Method, Resource};
 use super::UserAggregate;
+use super::answer::{conversion, cut, result};
+use super::binding::FunctionBinding;
 use super::breaker::Breaker;
+use super::breaker::monotonic;
 use super::component::{Component, Passing};
 use super::convert;
-use super::host::{FunctionBinding, conversion, cut, monotonic, result};
 use super::instance::{CallError, Instance, RECYCLE_CALLS};
-use super::stats::{Failure, Stats};
+use super::stats::{CallFailure, Stats};
 use super::swap::{Trial, Versions};
 use super::wit::{FuncType, Wit};
 use crate::query::builtins::RowError;
+use crate::time::Clock;
 use crate::value::Value;
 
-/// Groups of one aggregate that live as resources at a time: at the default memory each has 8 KiB. The ones used longest
-/// ago are let go and made again when they are needed.
+/// Groups of one aggregate that live as resources at a time: at the default memory each has 8 KiB. The ones used
+/// longest ago are let go and made again when they are needed.
 const LIVE_MAX: usize = 4096;
 
 /// A group's resource. When the last clone is dropped, the resource is too, before the aggregate's next group begins.
@@ -232,13 +234,16 @@ impl Aggregate {
     }
 
     /// Lets the guest run, counts, and keeps the instance in order.
-    fn guest<T>(&mut self, call: impl FnOnce(&mut wasmtime::Store<super::instance::State>) -> wasmtime::Result<T>) -> Result<T, CallError> {
-        let start = Instant::now();
+    fn guest<T>(
+        &mut self,
+        call: impl FnOnce(&mut wasmtime::Store<super::instance::GuestState>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        let start = Clock::Real.monotonic();
         let component = Arc::clone(&self.component);
         let home = self.home.as_mut().ok_or_else(gone)?;
         let called = home.instance.run(&component, call);
         self.stats.count_memory(home.instance.memory_bytes());
-        self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.stats.count_call(u64::try_from((Clock::Real.monotonic() - start).as_nanos()).unwrap_or(u64::MAX));
         if let Err(e) = &called
             && e.failure.ends_instance()
         {
@@ -260,7 +265,8 @@ impl Aggregate {
         })
     }
 
-    /// What counts for the pause: that a row entered or a value came. A group begun for it is no sign that calls go well.
+    /// What counts for the pause: that a row entered or a value came. A group begun for it is no sign that calls go
+    /// well.
     fn judged<T>(&mut self, outcome: Result<T, CallError>) -> Result<T, CallError> {
         if !outcome.as_ref().is_err_and(|e| e.failure.ends_instance()) {
             self.breaker.fine();
@@ -272,7 +278,7 @@ impl Aggregate {
         let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
         let seconds = left.as_secs() + 1;
         let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
-        Err(CallError { failure: Failure::Breaker, message })
+        Err(CallError { failure: CallFailure::Breaker, message })
     }
 
     fn move_in(&mut self) -> Result<(), CallError> {
@@ -461,7 +467,7 @@ fn lower(ty: &FuncType, row: &[Value], params: &mut Vec<Val>) -> Result<(), Call
 
 /// The group lives no more; its owner makes it again.
 fn gone() -> CallError {
-    CallError { failure: Failure::Trap, message: "its instance is gone".to_owned() }
+    CallError { failure: CallFailure::Trap, message: "its instance is gone".to_owned() }
 }
 
 fn lacks(member: &str) -> CallError {

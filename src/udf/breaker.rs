@@ -2,9 +2,12 @@
 //!
 //! In: outcomes of calls and a monotonic time. Out: whether the next call may run. Invariant: a function that works is
 //! never paused; one that only traps costs at most one call a pause, and the pause doubles up to its end. Not here: a
-//! clock (`host` passes the time).
+//! clock but for [`monotonic`]; the caller passes the time.
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::time::Clock;
 
 /// Traps in a row that trip it: more than a burst of bad rows, at 100 ms each still only ten seconds.
 const TRAPS_IN_A_ROW: u32 = 100;
@@ -43,6 +46,13 @@ impl Breaker {
         self.pause = Some((pause, now() + pause));
         Some(pause)
     }
+}
+
+/// Time since the first call of this function: pauses are measured, never dated.
+pub fn monotonic() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let now = Clock::Real.monotonic();
+    now.saturating_duration_since(*START.get_or_init(|| now))
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@ pub fn component(path: &Path, wasm: &[u8]) -> Result<Vec<u8>, UdfError> {
 /// Wraps a core module whose world is in a WIT file or folder; `world` may be left out where there is one.
 ///
 /// # Errors
-/// The WIT does not parse or has no such world; the module does not export what the world says, by the names and types of
-/// the canonical ABI.
+/// The WIT does not parse or has no such world; the module does not export what the world says, by the names and types
+/// of the canonical ABI.
 pub fn with_world(path: &Path, wasm: &[u8], wit: &Path, world: Option<&str>) -> Result<Vec<u8>, UdfError> {
     if !wasm.starts_with(CORE_MODULE) {
         let reason = "it is no core module, so no world can be added to it".to_owned();

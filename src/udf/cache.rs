@@ -1,8 +1,9 @@
 //! Compiled code on disk.
 //!
-//! In: the bytes of a component or core module. Out: the compiled code, read from the folder or compiled and put there. Invariant:
-//! only code that this program wrote, whole and unchanged, into a folder that nobody else may write is ever loaded. Not
-//! here: the settings that the code depends on (`engine`); wasmtime stores them in the code and refuses other ones.
+//! In: the bytes of a component or core module. Out: the compiled code, read from the folder or compiled and put there.
+//! Invariant: only code that this program wrote, whole and unchanged, into a folder that nobody else may write is ever
+//! loaded. Not here: the settings that the code depends on (`engine`); wasmtime stores them in the code and refuses
+//! other ones.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -145,9 +146,10 @@ fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Code> {
         tracing::warn!(path = %path.display(), "compiled function is damaged and is not used");
         return None;
     }
-    // SAFETY: loading runs what the bytes say, so they must be what `serialize` of the same kind gave. They are: the folder and
-    // its file are writable by this user or root alone (`private`), only `write` puts files there, whole by rename, and
-    // the digest stored with the code shows that the disk kept it. wasmtime itself refuses another version or settings.
+    // SAFETY: loading runs what the bytes say, so they must be what `serialize` of the same kind gave. They are: the
+    // folder and its file are writable by this user or root alone (`private`), only `write` puts files there, whole by
+    // rename, and the digest stored with the code shows that the disk kept it. wasmtime itself refuses another version
+    // or settings.
     #[allow(unsafe_code)]
     let loaded = unsafe {
         match wasmtime::Engine::detect_precompiled(code)? {

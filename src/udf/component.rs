@@ -1,8 +1,8 @@
 //! A loaded file of functions: a component, or a core module that keeps to `wit/core-abi.md`.
 //!
-//! In: a file. Out: its functions and aggregates with their signatures, ready to be instantiated. Invariant: a loaded file has its
-//! imports satisfied and no two functions of one folded name. Not here: instances (`instance`), compiled code on disk
-//! (`cache`), what only core modules need (`core_module`).
+//! In: a file. Out: its functions and aggregates with their signatures, ready to be instantiated. Invariant: a loaded
+//! file has its imports satisfied and no two functions of one folded name. Not here: instances (`instance`), compiled
+//! code on disk (`cache`), what only core modules need (`core_module`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,8 +17,8 @@ use super::cache::Code;
 use super::core_module::{self, Problem};
 use super::engine::Engine;
 use super::grants::Grant;
-use super::imports::{self, Refused};
-use super::instance::State;
+use super::imports::{self, RefusedImport};
+use super::instance::GuestState;
 use super::wit::FuncType;
 use super::{Limits, UdfError, cache};
 use crate::query::catalog::{Offers, Signature, folded};
@@ -49,8 +49,8 @@ pub struct Component {
 
 /// What instances are made from, by the kind of the file.
 pub(super) enum Linked {
-    Component(InstancePre<State>),
-    Core(wasmtime::InstancePre<State>),
+    Component(InstancePre<GuestState>),
+    Core(wasmtime::InstancePre<GuestState>),
 }
 
 /// Where the compiled code came from.
@@ -127,7 +127,8 @@ impl Component {
     /// Reads, compiles (or finds compiled) and checks a file.
     ///
     /// # Errors
-    /// The file is neither component nor core module, asks for imports that nobody provides, has two functions of one folded name, or none.
+    /// The file is neither component nor core module, asks for imports that nobody provides, has two functions of one
+    /// folded name, or none.
     pub fn load(engine: &Engine, path: &Path, limits: Limits) -> Result<Component, UdfError> {
         let source = |source| UdfError::Read { path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(source)?;
@@ -307,8 +308,8 @@ type Parts = (Linked, Vec<Export>, Vec<String>);
 fn of_component(path: &Path, component: &wasmtime::component::Component) -> Result<Parts, UdfError> {
     let start = |e: wasmtime::Error| UdfError::Start { path: path.to_owned(), reason: format!("{e:#}") };
     let linker = imports::linker(component).map_err(|refused| match refused {
-        Refused::Unknown(names) => UdfError::UnknownImport { path: path.to_owned(), imports: names.join(", ") },
-        Refused::Linker(e) => start(e),
+        RefusedImport::Unknown(names) => UdfError::UnknownImport { path: path.to_owned(), imports: names.join(", ") },
+        RefusedImport::Linker(e) => start(e),
     })?;
     let pre = linker.instantiate_pre(component).map_err(start)?;
     Ok((Linked::Component(pre), exports(component), imports::names(component)))

@@ -1,8 +1,8 @@
 //! SQL values to component values and back.
 //!
-//! In: a [`Value`] and the [`Wit`] type asked for, or what a guest gave. Out: a `Val`, or a `Value`. Invariant: nothing is
-//! wrapped, cut off or guessed: what does not convert exactly is a [`Mismatch`] (a float gets the nearest value of its
-//! width). Not here: strict NULLs and `result` at the top of a function (`host`).
+//! In: a [`Value`] and the [`Wit`] type asked for, or what a guest gave. Out: a `Val`, or a `Value`. Invariant: nothing
+//! is wrapped, cut off or guessed: what does not convert exactly is a [`Mismatch`] (a float gets the nearest value of
+//! its width). Not here: strict NULLs and `result` at the top of a function (`host`).
 
 use std::fmt;
 
@@ -361,7 +361,8 @@ fn one_field(name: SmolStr, value: Value) -> Value {
     Value::record(Record::from_unique(vec![(name, value)]))
 }
 
-/// wasmtime checks results against the type that `Wit` was read from, so this says that the host is wrong, not the guest.
+/// wasmtime checks results against the type that `Wit` was read from, so this says that the host is wrong, not the
+/// guest.
 fn unexpected(ty: &Wit) -> Mismatch {
     Mismatch::new(format!("a value of another type than {ty}"))
 }

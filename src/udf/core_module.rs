@@ -1,8 +1,8 @@
 //! Core modules as files of functions, by the convention in `wit/core-abi.md`.
 //!
 //! In: a compiled module. Out: its functions, its imports linked, and calls of the functions. Invariant: a module that
-//! loaded keeps to the convention as far as its types say; what it says at run time (addresses, lengths, text) is checked
-//! at each call. Not here: components (`component`), the answers of WASI (`wasi`).
+//! loaded keeps to the convention as far as its types say; what it says at run time (addresses, lengths, text) is
+//! checked at each call. Not here: components (`component`), the answers of WASI (`wasi`).
 
 mod wasi;
 
@@ -12,7 +12,7 @@ use wasmtime::{ExternType, Func, FuncType as CoreType, Linker, Memory, Module, S
 pub use wasi::{Exited, Wasi};
 
 use super::component::{Callable, Entry, Export, Passing};
-use super::instance::State;
+use super::instance::GuestState;
 use super::wit::{Field, FuncType, Name, Wit};
 use crate::query::catalog::{Shape, Signature};
 
@@ -46,8 +46,8 @@ impl From<wasmtime::Error> for Problem {
     }
 }
 
-/// Whether a module is the inside of a component that was not made yet: `wit-bindgen` leaves the type of the component in
-/// a custom section, and its exports are not what they seem.
+/// Whether a module is the inside of a component that was not made yet: `wit-bindgen` leaves the type of the component
+/// in a custom section, and its exports are not what they seem.
 pub fn awaits_its_component(wasm: &[u8]) -> bool {
     let mut rest = wasm.get(8..).unwrap_or_default();
     while let Some((id, body, after)) = section(rest) {
@@ -88,7 +88,7 @@ pub fn imports(module: &Module) -> Vec<String> {
 ///
 /// # Errors
 /// Imports that nobody provides.
-pub fn link(module: &Module) -> Result<wasmtime::InstancePre<State>, Problem> {
+pub fn link(module: &Module) -> Result<wasmtime::InstancePre<GuestState>, Problem> {
     let mut linker = Linker::new(module.engine());
     let mut unknown = Vec::new();
     for import in module.imports() {
@@ -251,7 +251,7 @@ impl Functions {
     ///
     /// # Errors
     /// That function traps.
-    pub fn start(store: &mut Store<State>, instance: &wasmtime::Instance, exports: &[Export]) -> wasmtime::Result<Functions> {
+    pub fn start(store: &mut Store<GuestState>, instance: &wasmtime::Instance, exports: &[Export]) -> wasmtime::Result<Functions> {
         let mut entries = Vec::with_capacity(exports.len());
         for export in exports {
             entries.push(match (&export.entry, &export.callable) {
@@ -276,7 +276,13 @@ impl Functions {
     ///
     /// # Errors
     /// It traps.
-    pub fn call_numbers(&mut self, store: &mut Store<State>, export: usize, params: &[Val], results: &mut [Val]) -> wasmtime::Result<()> {
+    pub fn call_numbers(
+        &mut self,
+        store: &mut Store<GuestState>,
+        export: usize,
+        params: &[Val],
+        results: &mut [Val],
+    ) -> wasmtime::Result<()> {
         let Some(Some(Function::Numbers(func))) = self.entries.get(export) else { return Err(Broken::NoFunction.into()) };
         self.params.clear();
         self.params.extend(params.iter().filter_map(to_core));
@@ -294,7 +300,7 @@ impl Functions {
     /// It traps or breaks the convention.
     pub fn call_json(
         &mut self,
-        store: &mut Store<State>,
+        store: &mut Store<GuestState>,
         export: usize,
         arguments: &str,
         result_bytes_max: usize,

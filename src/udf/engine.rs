@@ -1,7 +1,7 @@
 //! wasmtime's settings.
 //!
-//! In: a folder for compiled code. Out: an [`Engine`] that all components of a process share. Invariant: every setting is
-//! made here, with its reason. Not here: limits of one component (`Limits`), which a store enforces.
+//! In: a folder for compiled code. Out: an [`Engine`] that all components of a process share. Invariant: every setting
+//! is made here, with its reason. Not here: limits of one component (`Limits`), which a store enforces.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::UdfError;
 use super::cache::Cache;
 use super::ticker::{Ticker, Ticking};
 
-/// Stack of guest code. Deep recursion ends here as a trap; wasmtime sets it for all components at once, and the threads
-/// that call functions have 2 MiB.
+/// Stack of guest code. Deep recursion ends here as a trap; wasmtime sets it for all components at once, and the
+/// threads that call functions have 2 MiB.
 pub const STACK_BYTES: usize = 512 << 10;
 
 /// Frames that a trap keeps: one is shown.

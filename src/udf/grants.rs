@@ -1,8 +1,8 @@
 //! What the job file lets a function ask for: one import each, none by default.
 //!
-//! In: the job file's grants, and what a component imports. Out: host functions that work while a call lasts. Invariant: a
-//! function gets what it was granted by name and nothing else; a component that imports more is refused before the first
-//! row. Not here: WASI, which is never granted (`imports`), when state is stored (`engine`).
+//! In: the job file's grants, and what a component imports. Out: host functions that work while a call lasts.
+//! Invariant: a function gets what it was granted by name and nothing else; a component that imports more is refused
+//! before the first row. Not here: WASI, which is never granted (`imports`), when state is stored (`engine`).
 //!
 //! `log`, `config`, `lookup`, `state` and `clock` are the interfaces of `wit/imports.wit`, a file each.
 
@@ -21,8 +21,8 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::LinkerInstance;
 
 use super::instance;
-use super::stats::{Failure, Stats};
-use crate::time::Timestamp;
+use super::stats::{CallFailure, Stats};
+use crate::time::{Clock, Timestamp};
 
 use log::Limiter;
 use lookup::Tables;
@@ -126,11 +126,13 @@ pub struct Granted {
     name: String,
     grants: Grants,
     limiter: Mutex<Limiter>,
+    /// By which lines are counted.
+    clock: Clock,
 }
 
 impl Granted {
-    pub fn new(name: &str, grants: Grants) -> Granted {
-        Granted { name: name.to_owned(), grants, limiter: Mutex::default() }
+    pub fn new(name: &str, grants: Grants, clock: Clock) -> Granted {
+        Granted { name: name.to_owned(), grants, limiter: Mutex::default(), clock }
     }
 
     pub fn grants(&self) -> &Grants {
@@ -191,29 +193,29 @@ impl Lent {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    pub failure: Failure,
+    pub failure: CallFailure,
     pub message: String,
 }
 
-fn refuse<T>(failure: Failure, message: String) -> wasmtime::Result<T> {
+fn refuse<T>(failure: CallFailure, message: String) -> wasmtime::Result<T> {
     Err(wasmtime::Error::new(Refusal { failure, message }))
 }
 
 /// What the present call was lent, if it was granted `grant`.
-fn lent<'a>(store: &'a mut StoreContextMut<'_, instance::State>, grant: Grant) -> wasmtime::Result<&'a mut Lent> {
+fn lent<'a>(store: &'a mut StoreContextMut<'_, instance::GuestState>, grant: Grant) -> wasmtime::Result<&'a mut Lent> {
     let word = grant.word();
     match store.data_mut().lent() {
         Some(lent) if lent.granted.grants.has(grant) => Ok(lent),
-        Some(_) => refuse(Failure::Trap, format!("calls {PACKAGE}{word}, which is not granted; write `{}` for it", grant.line())),
+        Some(_) => refuse(CallFailure::Trap, format!("calls {PACKAGE}{word}, which is not granted; write `{}` for it", grant.line())),
         None => refuse(
-            Failure::Trap,
+            CallFailure::Trap,
             format!("calls {PACKAGE}{word} before it is called itself; there is no row then: use it inside the function"),
         ),
     }
 }
 
 /// Puts the functions of a grant's interface into a linker. They look at each call whether it was granted.
-pub fn link(linker: &mut LinkerInstance<'_, instance::State>, grant: Grant) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, instance::GuestState>, grant: Grant) -> wasmtime::Result<()> {
     match grant {
         Grant::Log => log::link(linker),
         Grant::Config => config::link(linker),

@@ -1,104 +1,30 @@
 //! The functions of a job, for one executor.
 //!
-//! In: a function's index and a row's arguments. Out: its value, or a row error that names it. Invariant: functions of one
-//! component share an instance; whatever ends it, the next call finds a new one. Not here: which rows are asked for
+//! In: a function's index and a row's arguments. Out: its value, or a row error that names it. Invariant: functions of
+//! one component share an instance; whatever ends it, the next call finds a new one. Not here: which rows are asked for
 //! (`engine`), threads: a host belongs to one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use wasmtime::component::Val;
 
 use super::aggregate::Aggregate;
+use super::answer::cut;
+use super::binding::FunctionBinding;
 use super::breaker::Breaker;
-use super::component::{Component, Export, Passing};
-use super::convert;
-use super::core_module::Reply;
-use super::grants::{Grant, Granted, Grants, Lent, StateRow};
-use super::instance::{CallError, Instance};
-use super::stats::{Failure, Stats};
+use super::function::{Function, OnTrial, Room};
+use super::grants::StateRow;
+use super::instance::Instance;
+use super::stats::CallFailure;
 use super::swap::{Trial, Versions};
-use super::wit::{FuncType, Wit};
-use super::{UdfError, UserAggregate, UserFunctions, json};
+use super::{UdfError, UserAggregate, UserFunctions};
 use crate::query::builtins::RowError;
-use crate::query::catalog::{Offers, Signature, folded};
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes};
+use crate::value::codec::{Damaged, Reader, put_bytes};
 
-/// Longest message of a row error, in characters: it is stored with the dead letter and logged.
-const MESSAGE_CHARS_MAX: usize = 500;
-
-/// Allocation for argument texts that is kept from call to call; an array of a large window is rare.
-const TEXT_BYTES_KEPT: usize = 64 << 10;
 /// In place of a room's number: an aggregate, which has an instance of its own.
 const NO_ROOM: usize = usize::MAX;
-
-/// A function of the job: a name and an export.
-#[derive(Clone, Debug)]
-pub struct FunctionBinding {
-    /// as the job file names it
-    pub name: String,
-    pub component: Arc<Component>,
-    /// what [`Component::find`] answers
-    pub export: usize,
-    pub granted: Arc<Granted>,
-    /// counts for all hosts that the binding is given to
-    pub stats: Arc<Stats>,
-}
-
-impl FunctionBinding {
-    /// One that is granted nothing.
-    pub fn new(component: Arc<Component>, export: usize, name: impl Into<String>) -> FunctionBinding {
-        let name = name.into();
-        FunctionBinding { granted: Arc::new(Granted::new(&name, Grants::default())), name, component, export, stats: Arc::default() }
-    }
-
-    /// The same with what the job grants it.
-    pub fn granting(self, grants: Grants) -> FunctionBinding {
-        FunctionBinding { granted: Arc::new(Granted::new(&self.name, grants)), ..self }
-    }
-
-    /// Whether rows depend on those before: then what calls it keeps state.
-    pub fn keeps_state(&self) -> bool {
-        self.component.needs().contains(&Grant::State) && self.granted.grants().state.is_some()
-    }
-
-    /// # Errors
-    /// The component imports what the function was not granted, or anything that can be for an aggregate.
-    pub fn check_grants(&self) -> Result<(), UdfError> {
-        let grants = self.granted.grants();
-        if self.aggregate().is_some() && !self.component.needs().is_empty() {
-            let imports = self.component.imports().iter().filter(|name| Grant::of_import(name).is_some());
-            let imports: Vec<&str> = imports.map(String::as_str).collect();
-            let path = self.component.path().to_owned();
-            return Err(UdfError::AggregateImports { path, imports: imports.join(", "), function: self.name.clone() });
-        }
-        let missing: Vec<Grant> = self.component.needs().into_iter().filter(|grant| !grants.has(*grant)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let imports = self.component.imports().iter().filter(|name| Grant::of_import(name).is_some_and(|g| missing.contains(&g)));
-        let imports: Vec<&str> = imports.map(String::as_str).collect();
-        Err(UdfError::NotGranted {
-            path: self.component.path().to_owned(),
-            imports: imports.join(", "),
-            function: self.name.clone(),
-            lines: grants.lines_for(&missing),
-        })
-    }
-
-    /// What it offers as an aggregate; `None` for a function.
-    pub fn aggregate(&self) -> Option<Offers> {
-        self.component.exports().get(self.export).and_then(Export::aggregate)
-    }
-
-    /// The signature for the query's catalog; `None` when the export cannot be called.
-    pub fn signature(&self) -> Option<&Signature> {
-        self.component.signature(self.export)
-    }
-}
 
 /// Instances of the job's functions.
 #[derive(Debug, Default)]
@@ -110,49 +36,13 @@ pub struct Host {
     versions: Option<(Versions, u64)>,
 }
 
-/// A component and its instance, when it has one.
-struct Room {
-    component: Arc<Component>,
-    instance: Option<Instance>,
-}
-
-#[derive(Debug)]
-struct Function {
-    name: String,
-    /// as its state rows are marked: however the job file spells it
-    folded: String,
-    room: usize,
-    export: usize,
-    stats: Arc<Stats>,
-    breaker: Breaker,
-    /// kept from call to call for its allocation
-    params: Vec<Val>,
-    /// the same for arguments as JSON text
-    text: String,
-    /// what it may use of its grants; `None` without any
-    lent: Option<Box<Lent>>,
-    /// its version is new
-    trial: Option<Box<OnTrial>>,
-    /// the last call got as far as the guest
-    entered: bool,
-}
-
-/// What a function falls back on while its version is on trial.
-#[derive(Debug)]
-struct OnTrial {
-    trial: Arc<Trial>,
-    /// the former version
-    room: Room,
-    export: usize,
-}
-
 impl Host {
     /// Makes an instance of each component, so that one that cannot start is found now. The index of a function is its
     /// place in `bindings`.
     ///
     /// # Errors
-    /// A component does not start, or imports what its function was not granted; a binding names an export that cannot be
-    /// called.
+    /// A component does not start, or imports what its function was not granted; a binding names an export that cannot
+    /// be called.
     pub fn new(bindings: &[FunctionBinding]) -> Result<Host, UdfError> {
         let mut host = Host::default();
         for binding in bindings {
@@ -236,15 +126,15 @@ impl UserFunctions for Host {
     /// Calls a function with a row's arguments. NULL for a parameter that does not take it is NULL without a call.
     ///
     /// # Errors
-    /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so), `udf_conversion`,
-    /// `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps), `too_deep` (its result nests);
-    /// the message names the function and what to do.
+    /// `udf_trap`, `udf_timeout`, `udf_memory`, `udf_result` (too large), `udf_error` (the guest said so),
+    /// `udf_conversion`, `udf_state` (a limit of what it remembers), `udf_breaker` (paused after many traps),
+    /// `too_deep` (its result nests); the message names the function and what to do.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
-            return Err(RowError { reason: Failure::Error.reason(), message: format!("there is no function number {index}") });
+            return Err(RowError { reason: CallFailure::Error.reason(), message: format!("there is no function number {index}") });
         };
         let Some(room) = self.rooms.get_mut(function.room) else {
-            return Err(RowError { reason: Failure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
+            return Err(RowError { reason: CallFailure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
         };
         let mut outcome = function.attempt(room, args, at);
         if function.trial.is_some()
@@ -308,302 +198,6 @@ impl UserFunctions for Host {
     }
 }
 
-impl Function {
-    fn new(binding: &FunctionBinding, room: usize) -> Function {
-        // a newer version may make use of a grant that this one does not
-        let has_grants = Grant::ALL.into_iter().any(|grant| binding.granted.grants().has(grant));
-        Function {
-            name: binding.name.clone(),
-            folded: folded(&binding.name),
-            room,
-            export: binding.export,
-            stats: Arc::clone(&binding.stats),
-            breaker: Breaker::default(),
-            params: Vec::new(),
-            text: String::new(),
-            lent: has_grants.then(|| Box::new(Lent::new(&binding.granted, &binding.stats))),
-            trial: None,
-            entered: false,
-        }
-    }
-
-    /// Calls it with what it is lent; a call that fails leaves no trace in that.
-    fn attempt(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
-        self.entered = false;
-        if let Some(lent) = &mut self.lent {
-            lent.begin(at);
-        }
-        let outcome = self.call(room, args, at);
-        if let Some(lent) = &mut self.lent {
-            lent.end(outcome.is_ok());
-        }
-        outcome
-    }
-
-    /// What became of a call of a version on trial: where it faulted, the former version is asked. A row that is too much
-    /// for both says nothing against the new one.
-    fn judge(
-        &mut self,
-        versions: &Versions,
-        index: usize,
-        room: &mut Room,
-        args: &[Value],
-        at: Timestamp,
-        outcome: Result<Value, CallError>,
-    ) -> Result<Value, CallError> {
-        let Some(mut former) = self.trial.take() else { return outcome };
-        let fault = match &outcome {
-            Err(e) if self.entered && e.failure.is_fault() => e,
-            Ok(_) | Err(_) if self.entered && !matches!(&outcome, Err(e) if e.failure == Failure::State) => {
-                versions.pass(index, &former.trial);
-                return outcome;
-            }
-            // it says nothing about the version
-            Ok(_) | Err(_) => {
-                self.trial = Some(former);
-                return outcome;
-            }
-        };
-        if former.trial.is_passed() {
-            return outcome;
-        }
-        std::mem::swap(&mut self.export, &mut former.export);
-        let again = self.attempt(&mut former.room, args, at);
-        let is_answered = !again.as_ref().is_err_and(|e| e.failure.is_fault() || e.failure == Failure::Breaker);
-        if is_answered {
-            versions.fault(index, &former.trial, &format!("udf.{}: {}", self.name, cut(&fault.message)));
-        }
-        if former.trial.is_put_back() {
-            *room = former.room;
-            self.breaker = Breaker::default();
-        } else {
-            std::mem::swap(&mut self.export, &mut former.export);
-            self.trial = Some(former);
-        }
-        if is_answered { again } else { outcome }
-    }
-
-    fn call(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
-        let Room { component, instance } = room;
-        let Some(callable) = component.callable(self.export) else {
-            return Err(conversion("is no function that a query can call".to_owned()));
-        };
-        let start = Instant::now();
-        let value = match &callable.passing {
-            Passing::Typed(ty) => {
-                if args.len() > ty.params.len() {
-                    return Err(conversion(format!("takes {} arguments, not {}", ty.params.len(), args.len())));
-                }
-                // arguments left out at the end are NULL
-                let given = || args.iter().chain(std::iter::repeat(&Value::Null));
-                if ty.params.iter().zip(given()).any(|(p, v)| v.is_null() && !matches!(p.ty, Wit::Option(_))) {
-                    return Ok(Value::Null);
-                }
-                self.not_paused()?;
-                self.call_typed(component, instance, ty, given(), at)
-            }
-            Passing::Json => {
-                self.not_paused()?;
-                self.call_json(component, instance, args, at)
-            }
-        };
-        self.stats.count_call(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        value
-    }
-
-    fn not_paused(&self) -> Result<(), CallError> {
-        let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
-        let seconds = left.as_secs() + 1;
-        let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
-        Err(CallError { failure: Failure::Breaker, message })
-    }
-
-    fn call_typed<'a>(
-        &mut self,
-        component: &Component,
-        room: &mut Option<Instance>,
-        ty: &FuncType,
-        args: impl Iterator<Item = &'a Value>,
-        at: Timestamp,
-    ) -> Result<Value, CallError> {
-        let mut params = std::mem::take(&mut self.params);
-        params.resize(ty.params.len(), Val::Bool(false));
-        for (i, ((param, value), val)) in ty.params.iter().zip(args).zip(&mut params).enumerate() {
-            convert::lower_into(val, &param.ty, value)
-                .map_err(|e| conversion(format!("argument {} ({}: {}): {e}", i + 1, param.name.wit, param.ty)))?;
-        }
-        let (export, has_result) = (self.export, ty.result.is_some());
-        let outcome = self.enter(component, room, |instance| run(instance, component, export, at, &params, has_result));
-        self.params = params;
-        result(ty.result.as_ref(), outcome?)
-    }
-
-    fn call_json(&mut self, component: &Component, room: &mut Option<Instance>, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        text.push('[');
-        for (i, value) in args.iter().enumerate() {
-            if i > 0 {
-                text.push(',');
-            }
-            value.write_json(&mut text);
-        }
-        text.push(']');
-        let export = self.export;
-        let outcome = self.enter(component, room, |instance| instance.call_json(component, export, at, &text));
-        text.shrink_to(TEXT_BYTES_KEPT);
-        self.text = text;
-        match outcome? {
-            Reply::Null => Ok(Value::Null),
-            Reply::Error(message) => Err(CallError { failure: Failure::Error, message }),
-            Reply::Json(text) => {
-                let held = json::held_bytes(&text);
-                let max = component.limits().result_bytes_max;
-                if held > max {
-                    let message =
-                        format!("gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit");
-                    return Err(CallError { failure: Failure::Result, message });
-                }
-                let value = json::parse(&text).map_err(|e| conversion(format!("its result is no JSON: {e}")))?;
-                flat_enough(value)
-            }
-        }
-    }
-
-    /// Runs the guest and keeps the instance in order.
-    fn enter<T>(
-        &mut self,
-        component: &Component,
-        room: &mut Option<Instance>,
-        run: impl FnOnce(&mut Instance) -> Result<T, CallError>,
-    ) -> Result<T, CallError> {
-        self.entered = true;
-        // what the function is lent lies in the store for as long as the call takes
-        let lent = &mut self.lent;
-        let run = |instance: &mut Instance| {
-            instance.swap_lent(lent);
-            let called = run(instance);
-            instance.swap_lent(lent);
-            called
-        };
-        let called = match &mut *room {
-            Some(instance) => run(instance),
-            none => Instance::new(component).and_then(|instance| {
-                self.stats.count_instance();
-                run(none.insert(instance))
-            }),
-        };
-        if let Some(instance) = room {
-            self.stats.count_memory(instance.memory_bytes());
-        }
-        match &called {
-            Ok(_) => self.breaker.fine(),
-            Err(e) if e.failure.ends_instance() => {
-                *room = None;
-                if e.failure.is_fault()
-                    && let Some(pause) = self.breaker.lost(monotonic)
-                {
-                    tracing::warn!(
-                        function = self.name,
-                        pause_s = pause.as_secs(),
-                        reason = e.failure.reason(),
-                        "function paused: {}",
-                        e.message
-                    );
-                }
-            }
-            Err(_) => {}
-        }
-        if room.as_ref().is_some_and(Instance::is_worn) {
-            *room = None;
-        }
-        called
-    }
-}
-
-fn run(
-    instance: &mut Instance,
-    component: &Component,
-    export: usize,
-    at: Timestamp,
-    params: &[Val],
-    has_result: bool,
-) -> Result<Option<Val>, CallError> {
-    let mut results = [Val::Bool(false)];
-    let places = if has_result { results.as_mut_slice() } else { &mut [] };
-    let called = instance.call(component, export, at, params, places);
-    let [val] = results;
-    called.map(|()| has_result.then_some(val))
-}
-
 fn room_of(functions: &[Function], index: usize) -> usize {
     functions.get(index).map_or(NO_ROOM, |function| function.room)
-}
-
-/// The value of a result; `err` of a `result` is the row's error.
-pub(super) fn result(ty: Option<&Wit>, val: Option<Val>) -> Result<Value, CallError> {
-    let lifted = match (ty, val) {
-        (Some(Wit::Result(ok, _)), Some(Val::Result(Ok(val)))) => convert::lift_arm(ok.as_deref(), val),
-        (Some(Wit::Result(_, err)), Some(Val::Result(Err(val)))) => {
-            let message = match convert::lift_arm(err.as_deref(), val) {
-                Ok(Value::Null) => "answered err".to_owned(),
-                Ok(Value::Text(text)) => text.into(),
-                Ok(value) => value.to_json(),
-                Err(e) => e.to_string(),
-            };
-            return Err(CallError { failure: Failure::Error, message });
-        }
-        (Some(ty), Some(val)) => convert::lift(ty, val),
-        _ => Ok(Value::Null),
-    };
-    let value = lifted.map_err(|e| conversion(format!("its result does not convert: {e}")))?;
-    flat_enough(value)
-}
-
-/// A result may become state, which could not be read back if it nests too deep.
-fn flat_enough(value: Value) -> Result<Value, CallError> {
-    if value.depth_exceeds(DEPTH_MAX) {
-        let message = format!("its result nests deeper than {DEPTH_MAX} levels; give a flatter one, or text");
-        return Err(CallError { failure: Failure::TooDeep, message });
-    }
-    Ok(value)
-}
-
-pub(super) fn conversion(message: String) -> CallError {
-    CallError { failure: Failure::Conversion, message }
-}
-
-/// The start of a message: guests word theirs at any length.
-pub(super) fn cut(message: &str) -> &str {
-    message.char_indices().nth(MESSAGE_CHARS_MAX).and_then(|(end, _)| message.get(..end)).unwrap_or(message)
-}
-
-/// Time since the first call of this function: pauses are measured, never dated.
-pub(super) fn monotonic() -> Duration {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
-}
-
-impl std::fmt::Debug for Room {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("component", &self.component).field("instance", &self.instance.is_some()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_result_nests_no_deeper_than_stored_values() {
-        let of = |levels: usize| {
-            let text = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-            let val = Val::Record(vec![("json".to_owned(), Val::String(text))]);
-            result(Some(&Wit::Result(Some(Box::new(Wit::Json)), None)), Some(Val::Result(Ok(Some(Box::new(val))))))
-        };
-        assert!(of(DEPTH_MAX).is_ok());
-        let error = of(DEPTH_MAX + 1).unwrap_err();
-        assert_eq!(error.failure.reason(), "too_deep");
-        assert!(error.message.contains("deeper than 64 levels"), "{}", error.message);
-    }
 }

@@ -1,13 +1,14 @@
 //! What a component asks for.
 //!
 //! In: the imports of a component. Out: a linker that satisfies the harmless ones. Invariant: nothing of the machine is
-//! ever linked; a WASI function traps with its name when called. Not here: what granted imports such as `log` do (`grants`).
+//! ever linked; a WASI function traps with its name when called. Not here: what granted imports such as `log` do
+//! (`grants`).
 
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType};
 
 use super::grants::{self, Grant};
-use super::instance::State;
+use super::instance::GuestState;
 
 /// The package namespace whose imports toolchains link whether or not the code needs them.
 const STUBBED: &str = "wasi:";
@@ -21,16 +22,16 @@ pub struct NotGranted {
 
 /// An import that cannot be linked.
 #[derive(Debug)]
-pub enum Refused {
+pub enum RefusedImport {
     /// names of the imports that nobody provides, sorted
     Unknown(Vec<String>),
     /// wasmtime's own words
     Linker(wasmtime::Error),
 }
 
-impl From<wasmtime::Error> for Refused {
-    fn from(error: wasmtime::Error) -> Refused {
-        Refused::Linker(error)
+impl From<wasmtime::Error> for RefusedImport {
+    fn from(error: wasmtime::Error) -> RefusedImport {
+        RefusedImport::Linker(error)
     }
 }
 
@@ -43,7 +44,7 @@ pub fn names(component: &Component) -> Vec<String> {
 ///
 /// # Errors
 /// Any other import.
-pub fn linker(component: &Component) -> Result<Linker<State>, Refused> {
+pub fn linker(component: &Component) -> Result<Linker<GuestState>, RefusedImport> {
     let engine = component.engine();
     let mut linker = Linker::new(engine);
     let mut unknown = Vec::new();
@@ -63,7 +64,7 @@ pub fn linker(component: &Component) -> Result<Linker<State>, Refused> {
         return Ok(linker);
     }
     unknown.sort();
-    Err(Refused::Unknown(unknown))
+    Err(RefusedImport::Unknown(unknown))
 }
 
 /// An interface without functions and resources asks for nothing: `use` of a type imports it.

@@ -1,8 +1,8 @@
 //! One store with one instance in it.
 //!
 //! In: a component and lowered arguments. Out: results, or why the call ended. Invariant: limits hold from the first
-//! instruction of a start function on; after a call that lost the instance nothing is called in its store again (wasmtime
-//! would refuse). Not here: when to make a new one (`host`), converting values (`convert`).
+//! instruction of a start function on; after a call that lost the instance nothing is called in its store again
+//! (wasmtime would refuse). Not here: when to make a new one (`host`), converting values (`convert`).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::cpu_time;
 use super::engine::STACK_BYTES;
 use super::grants::{Lent, Refusal};
 use super::imports::NotGranted;
-use super::stats::Failure;
+use super::stats::CallFailure;
 use super::ticker::Ticker;
 use super::{Limits, UdfError};
 use crate::time::Timestamp;
@@ -31,7 +31,7 @@ const RESULT_TOO_LARGE: &str = "fuel allocated for hostcalls";
 const OF_LIMITED_MANY: &str = "resource limit exceeded: ";
 
 /// What a store holds of ours: the limits and what was used.
-pub struct State {
+pub struct GuestState {
     limits: Limits,
     memory_bytes: usize,
     /// a growth was refused since the call began
@@ -48,9 +48,9 @@ pub struct State {
     lent: Option<Box<Lent>>,
 }
 
-impl State {
-    fn new(limits: Limits) -> State {
-        State {
+impl GuestState {
+    fn new(limits: Limits) -> GuestState {
+        GuestState {
             limits,
             memory_bytes: 0,
             denied: false,
@@ -71,8 +71,8 @@ impl State {
         self.lent.as_deref_mut()
     }
 
-    /// Half of the time is measured on the wall, which costs nothing, the other half in processor time of the thread: on
-    /// a machine with more to do than it can, a call may wait for long without having run for long.
+    /// Half of the time is measured on the wall, which costs nothing, the other half in processor time of the thread:
+    /// on a machine with more to do than it can, a call may wait for long without having run for long.
     fn deadline(&mut self) -> Result<UpdateDeadline, wasmtime::Error> {
         let half = self.timeout / 2;
         let go_on = || Ok(UpdateDeadline::Continue(Ticker::ticks(half)));
@@ -88,7 +88,7 @@ impl State {
 }
 
 pub struct Instance {
-    store: Store<State>,
+    store: Store<GuestState>,
     functions: Functions,
     /// for members of resources; `None` in a core module
     instance: Option<wasmtime::component::Instance>,
@@ -108,7 +108,7 @@ enum Functions {
 /// Why a call has no results.
 #[derive(Debug)]
 pub struct CallError {
-    pub failure: Failure,
+    pub failure: CallFailure,
     pub message: String,
 }
 
@@ -119,7 +119,7 @@ impl Instance {
     /// It does not fit the limits, or its start function traps.
     pub fn new(component: &Component) -> Result<Instance, CallError> {
         let limits = *component.limits();
-        let mut store = Store::new(component.engine().wasm(), State::new(limits));
+        let mut store = Store::new(component.engine().wasm(), GuestState::new(limits));
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.result_bytes_max);
         store.epoch_deadline_callback(|mut store| store.data_mut().deadline());
@@ -169,7 +169,11 @@ impl Instance {
     ///
     /// # Errors
     /// See [`Instance::call`].
-    pub fn run<T>(&mut self, component: &Component, guest: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>) -> Result<T, CallError> {
+    pub fn run<T>(
+        &mut self,
+        component: &Component,
+        guest: impl FnOnce(&mut Store<GuestState>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
         self.enter(component, Timestamp::MIN, |store, _| guest(store))
     }
 
@@ -178,7 +182,7 @@ impl Instance {
         &mut self,
         component: &Component,
         at: Timestamp,
-        run: impl FnOnce(&mut Store<State>, &mut Functions) -> wasmtime::Result<T>,
+        run: impl FnOnce(&mut Store<GuestState>, &mut Functions) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let timeout = component.limits().timeout;
         self.calls = self.calls.saturating_add(1);
@@ -193,7 +197,7 @@ impl Instance {
         self.instance?.get_func(&mut self.store, index)
     }
 
-    pub fn store(&self) -> &Store<State> {
+    pub fn store(&self) -> &Store<GuestState> {
         &self.store
     }
 
@@ -216,7 +220,7 @@ impl Instance {
 
 impl Functions {
     /// Makes the instance, runs its start functions and finds what it exports.
-    fn start(store: &mut Store<State>, component: &Component) -> wasmtime::Result<(Functions, Option<wasmtime::component::Instance>)> {
+    fn start(store: &mut Store<GuestState>, component: &Component) -> wasmtime::Result<(Functions, Option<wasmtime::component::Instance>)> {
         match component.linked() {
             Linked::Component(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
@@ -242,20 +246,20 @@ impl CallError {
     }
 }
 
-fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallError {
+fn explain(state: &GuestState, error: &wasmtime::Error, timeout: Duration) -> CallError {
     let answer = |failure, message| CallError { failure, message };
     let said = Some(state.wasi.said()).filter(|said| !said.is_empty()).map_or_else(String::new, |said| format!("; it wrote: {said}"));
     if let Some(refused) = error.downcast_ref::<NotGranted>() {
-        return answer(Failure::Trap, format!("{refused}{said}; build it without that import"));
+        return answer(CallFailure::Trap, format!("{refused}{said}; build it without that import"));
     }
     if let Some(exited) = error.downcast_ref::<Exited>() {
-        return answer(Failure::Trap, format!("{exited}{said}; try the row with `forebay udf call`"));
+        return answer(CallFailure::Trap, format!("{exited}{said}; try the row with `forebay udf call`"));
     }
     if let Some(broken) = error.downcast_ref::<Broken>() {
         return match broken {
-            Broken::NoRoom(_) => answer(Failure::Memory, broken.to_string()),
+            Broken::NoRoom(_) => answer(CallFailure::Memory, broken.to_string()),
             Broken::TooLong(_) => too_large(state),
-            _ => answer(Failure::Trap, format!("{broken}; see wit/core-abi.md")),
+            _ => answer(CallFailure::Trap, format!("{broken}; see wit/core-abi.md")),
         };
     }
     if let Some(refusal) = error.downcast_ref::<Refusal>() {
@@ -264,15 +268,15 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
         let ms = timeout.as_millis();
-        return answer(Failure::Timeout, format!("ran longer than {ms} ms and was stopped; make it faster or raise its timeout"));
+        return answer(CallFailure::Timeout, format!("ran longer than {ms} ms and was stopped; make it faster or raise its timeout"));
     }
     if state.denied {
         let limit = mib(state.limits.memory_bytes);
-        return answer(Failure::Memory, format!("wanted more than its {limit} of memory; raise its memory limit or find the leak"));
+        return answer(CallFailure::Memory, format!("wanted more than its {limit} of memory; raise its memory limit or find the leak"));
     }
     match trap {
         Some(Trap::StackOverflow) => {
-            answer(Failure::Trap, format!("ran out of its {} KiB of stack; look for a recursion without end", STACK_BYTES >> 10))
+            answer(CallFailure::Trap, format!("ran out of its {} KiB of stack; look for a recursion without end", STACK_BYTES >> 10))
         }
         Some(trap) => {
             let place =
@@ -280,7 +284,7 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
             let place = place.map_or_else(String::new, |name| format!(" in `{name}`"));
             let words = trap.to_string();
             let words = words.strip_prefix("wasm trap: ").unwrap_or(&words);
-            answer(Failure::Trap, format!("trapped{place}: {words}{said}; try the row with `forebay udf call`"))
+            answer(CallFailure::Trap, format!("trapped{place}: {words}{said}; try the row with `forebay udf call`"))
         }
         None => {
             let reason = error.root_cause().to_string();
@@ -288,16 +292,16 @@ fn explain(state: &State, error: &wasmtime::Error, timeout: Duration) -> CallErr
                 return too_large(state);
             }
             if let Some(limit) = reason.strip_prefix(OF_LIMITED_MANY) {
-                return answer(Failure::Trap, format!("is made of more parts than it may be: {limit}; build it of fewer modules"));
+                return answer(CallFailure::Trap, format!("is made of more parts than it may be: {limit}; build it of fewer modules"));
             }
-            answer(Failure::Trap, format!("gave a malformed result: {reason}; build it with current bindings"))
+            answer(CallFailure::Trap, format!("gave a malformed result: {reason}; build it with current bindings"))
         }
     }
 }
 
-fn too_large(state: &State) -> CallError {
+fn too_large(state: &GuestState) -> CallError {
     let limit = mib(state.limits.result_bytes_max);
-    CallError { failure: Failure::Result, message: format!("gave a result of more than {limit}; give less or raise its result limit") }
+    CallError { failure: CallFailure::Result, message: format!("gave a result of more than {limit}; give less or raise its result limit") }
 }
 
 /// Bytes in words: MiB where it is whole.
@@ -305,7 +309,7 @@ fn mib(bytes: usize) -> String {
     if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{bytes} bytes") }
 }
 
-impl ResourceLimiter for State {
+impl ResourceLimiter for GuestState {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         if total > self.limits.memory_bytes {

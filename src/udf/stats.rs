@@ -1,7 +1,7 @@
 //! Counters of one function.
 //!
-//! In: the outcome of each call. Out: totals for metrics. Invariant: counters only go up. Not here: their names and labels
-//! (`telemetry`).
+//! In: the outcome of each call. Out: totals for metrics. Invariant: counters only go up. Not here: their names and
+//! labels (`telemetry`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use crate::batch::Reason;
 
 /// Why a call gave no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum CallFailure {
     /// The guest trapped, or gave something malformed.
     Trap,
     /// It ran past its time.
@@ -30,11 +30,11 @@ pub enum Failure {
     State,
 }
 
-/// The reasons in the order of [`Failure`].
+/// The reasons in the order of [`CallFailure`].
 const REASONS: [Reason; 9] =
     ["udf_trap", "udf_timeout", "udf_memory", "udf_result", "udf_error", "udf_conversion", "udf_breaker", "too_deep", "udf_state"];
 
-impl Failure {
+impl CallFailure {
     /// The fixed word for row errors and counters.
     pub fn reason(self) -> Reason {
         REASONS.get(self as usize).copied().unwrap_or("udf_trap")
@@ -42,12 +42,12 @@ impl Failure {
 
     /// Whether it left the store unusable.
     pub fn ends_instance(self) -> bool {
-        matches!(self, Failure::Trap | Failure::Timeout | Failure::Memory | Failure::Result | Failure::State)
+        matches!(self, CallFailure::Trap | CallFailure::Timeout | CallFailure::Memory | CallFailure::Result | CallFailure::State)
     }
 
     /// Whether it speaks against calling the function again: a full state refuses some rows and takes others.
     pub fn is_fault(self) -> bool {
-        self.ends_instance() && self != Failure::State
+        self.ends_instance() && self != CallFailure::State
     }
 }
 
@@ -112,7 +112,7 @@ impl Stats {
         }
     }
 
-    pub(super) fn count_failure(&self, failure: Failure) {
+    pub(super) fn count_failure(&self, failure: CallFailure) {
         if let Some(counter) = self.failures.get(failure as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }

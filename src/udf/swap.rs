@@ -1,8 +1,9 @@
 //! The versions of a job's functions while it runs.
 //!
-//! In: new versions, and how their first calls go. Out: the present version of each function, for all executors. Invariant:
-//! an executor changes versions only when it asks, between commits, or when its version is put back; versions that are
-//! given together are taken together. Not here: files, and whether a version fits the query (`pipeline::functions`).
+//! In: new versions, and how their first calls go. Out: the present version of each function, for all executors.
+//! Invariant: an executor changes versions only when it asks, between commits, or when its version is put back;
+//! versions that are given together are taken together. Not here: files, and whether a version fits the query
+//! (`pipeline::functions`).
 //!
 //! A new version is on trial until a call of it comes through. Until then the former one is kept: it answers where the
 //! new one faults, and takes its place again after [`FAULTS_MAX`] such calls.
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::UdfError;
+use super::binding::FunctionBinding;
 use super::component::Component;
-use super::host::FunctionBinding;
 use crate::query::catalog::Offers;
 
 /// Faults of a version on trial, in all executors together, after which it is put back: more than one bad row, and at

@@ -1,8 +1,8 @@
 //! Compiled code for other machines.
 //!
-//! In: a target's name and files. Out: compiled code in a folder, which is copied to such a machine as its cache. Invariant:
-//! what is made here is not run here; the settings but for the machine's own are those of [`super::engine`], so a machine of that
-//! kind finds code that fits. Not here: checking a file's functions (`component`).
+//! In: a target's name and files. Out: compiled code in a folder, which is copied to such a machine as its cache.
+//! Invariant: what is made here is not run here; the settings but for the machine's own are those of [`super::engine`],
+//! so a machine of that kind finds code that fits. Not here: checking a file's functions (`component`).
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! The tick by which calls are timed.
 //!
 //! In: nothing. Out: the engine's epoch goes up every 10 ms while a call runs. Invariant: the thread ends with the last
-//! clone of its engine, and sleeps without waking while no function is called: an idle gateway stays idle. Not here: what
-//! a call's deadline is (`instance`).
+//! clone of its engine, and sleeps without waking while no function is called: an idle gateway stays idle. Not here:
+//! what a call's deadline is (`instance`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +10,8 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::EngineWeak;
+
+use crate::time;
 
 /// One tick. Shorter costs wake-ups, longer makes deadlines coarse.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -80,7 +82,7 @@ impl Drop for Ticker {
 
 fn run(shared: &Shared, engine: &EngineWeak) {
     while !shared.stop.load(Ordering::SeqCst) {
-        std::thread::sleep(TICK);
+        time::pause(TICK);
         if shared.active.load(Ordering::SeqCst) > 0 {
             let Some(engine) = engine.upgrade() else { return };
             engine.increment_epoch();

@@ -7,7 +7,8 @@ use forebay::cli::test::{Verdict, conformance, find_cases, judge};
 
 const FOLDER: &str = "tests/asa";
 
-/// Cases known not to pass, as `folder/name`. The list may only shrink: one that passes must leave it, no other may fail.
+/// Cases known not to pass, as `folder/name`. The list may only shrink: one that passes must leave it, no other may
+/// fail.
 const PENDING: &[&str] = &[];
 
 /// Every case, as `folder/name`, and what became of it.

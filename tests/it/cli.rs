@@ -4,13 +4,13 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::ops::Deref;
 
 use expect_test::{Expect, expect};
 use forebay::demo::endpoint::Endpoint;
-use tempfile::TempDir;
 
-use crate::harness::{Forebay, cli_in, component, root, until, write};
+use crate::harness::{Forebay, cli_in, root, until, write};
+use crate::place::Place;
 use crate::support::{Message, Mosquitto, publish};
 
 const JOB: &str = r#"[job]
@@ -43,23 +43,13 @@ const QUERY: &str =
     "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare\nINTO scored\nFROM rides\n";
 
 /// A folder with a good job in it.
-struct Place(TempDir);
+struct Taxi(Place);
 
-impl Place {
-    fn new() -> Place {
-        let place = Place(tempfile::tempdir().unwrap());
-        place.write("taxi.toml", JOB);
-        place.write("taxi.asaql", QUERY);
-        fs::copy(component("create_array"), place.path().join("create_array.wasm")).unwrap();
-        place
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path().join(name), bytes).unwrap();
+impl Taxi {
+    fn new() -> Taxi {
+        let place = Place::new(&[("AML_KEY", "secret")]);
+        place.write("taxi.toml", JOB).write("taxi.asaql", QUERY).with("create_array");
+        Taxi(place)
     }
 
     /// The job with one change.
@@ -68,31 +58,22 @@ impl Place {
         self.write("taxi.toml", JOB.replacen(from, to, 1));
     }
 
-    /// Exit code and all that is printed: first what goes to standard output, then what goes to standard error.
-    fn answer(&self, args: &[&str]) -> String {
-        self.answer_in(&[("AML_KEY", "secret")], args)
-    }
-
-    fn answer_in(&self, environment: &[(&str, &str)], args: &[&str]) -> String {
-        let (code, out, err) = cli_in(self.path(), environment, args);
-        let text = format!("exit {code}\n{out}{err}");
-        assert!(text.lines().all(|line| line.trim_end() == line), "blanks at the end of a line:\n{text}");
-        assert!(!text.contains("panicked"), "{text}");
-        text
-    }
-
-    fn expect(&self, args: &[&str], wanted: &Expect) {
-        wanted.assert_eq(&self.answer(args));
-    }
-
     fn check(&self, wanted: &Expect) {
         self.expect(&["check", "--offline", "taxi.toml"], wanted);
     }
 }
 
+impl Deref for Taxi {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
+}
+
 #[test]
 fn bad_job_files() {
-    let place = Place::new();
+    let place = Taxi::new();
     let cases = [
         (
             "",
@@ -256,7 +237,7 @@ fn bad_job_files() {
 
 #[test]
 fn bad_queries() {
-    let place = Place::new();
+    let place = Taxi::new();
     let cases = [
         (
             "SELECT fare INTO scored FROM ride",
@@ -430,7 +411,7 @@ fn bad_queries() {
 
 #[test]
 fn bad_payloads() {
-    let place = Place::new();
+    let place = Taxi::new();
     let cases: [(&[u8], Expect); 8] = [
         (
             b"vendor 7",
@@ -526,7 +507,7 @@ fn bad_payloads() {
 
 #[test]
 fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
-    let place = Place::new();
+    let place = Taxi::new();
     let broker = Mosquitto::start();
     let job = JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", "");
     place.write("taxi.toml", job.replacen("topics =", "empty = \"dead-letter\"\ntopics =", 1));
@@ -569,7 +550,7 @@ fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
 
 #[test]
 fn a_core_module_in_a_job() {
-    let place = Place::new();
+    let place = Taxi::new();
     let json = r#"(module (memory (export "memory") 1) (func (export "forebay_alloc") (param i32) (result i32) (i32.const 1024))
         (func (export "forebay_json_create_array") (param i32 i32) (result i64) (i64.const 0)))"#;
     place.write("create_array.wasm", wat::parse_str(json).unwrap());
@@ -593,7 +574,7 @@ fn a_core_module_in_a_job() {
 
 #[test]
 fn bad_components() {
-    let place = Place::new();
+    let place = Taxi::new();
     let wasm = |text: &str| wat::parse_str(text).unwrap();
     let one = r#"(core module $m (func (export "f") (result i64) (i64.const 1))) (core instance $i (instantiate $m))
         (func (export "create-array") (result s64) (canon lift (core func $i "f")))"#;
@@ -723,7 +704,7 @@ fn bad_components() {
 
 #[test]
 fn bad_components_without_a_job() {
-    let place = Place::new();
+    let place = Taxi::new();
     let whole = fs::read(place.path().join("create_array.wasm")).unwrap();
     place.write("text.wasm", "no code");
     place.write("cut.wasm", &whole[..400]);
@@ -820,7 +801,7 @@ fn bad_components_without_a_job() {
 
 #[test]
 fn bad_keys() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.write("empty", "");
     place.write("binary", b"\xff\xfe\x00");
     let check = |environment: &[(&str, &str)], key: &str, wanted: &Expect| {
@@ -949,7 +930,7 @@ fn bad_keys() {
 
 #[test]
 fn bad_files() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.job("taxi.asaql", "none.asaql");
     place.check(&expect![[r#"
         exit 2
@@ -1061,7 +1042,7 @@ fn bad_files() {
 
 #[test]
 fn bad_pools() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.write("taxi.toml", JOB);
     place.expect(
         &["journal", "status", "--job", "taxi.toml"],
@@ -1129,7 +1110,7 @@ fn bad_pools() {
 
 #[test]
 fn a_pool_in_use_is_refused_to_a_second_process_and_open_to_a_reader() {
-    let place = Place::new();
+    let place = Taxi::new();
     let broker = Mosquitto::start();
     place.write("taxi.toml", JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", ""));
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
@@ -1157,7 +1138,7 @@ fn a_pool_in_use_is_refused_to_a_second_process_and_open_to_a_reader() {
 
 #[test]
 fn bad_addresses() {
-    let place = Place::new();
+    let place = Taxi::new();
     let broker = "mqtt://127.0.0.1:1";
     let endpoint = "http://127.0.0.1:5001/score";
     let metrics = "127.0.0.1:0";
@@ -1335,7 +1316,7 @@ fn bad_addresses() {
 
 #[test]
 fn bad_arguments() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.write("gw.json", "[]");
     let eval = ["eval", "SELECT v FROM gw", "--input", "gw=gw.json"];
     let cases: [(&[&str], Expect); 13] = [
@@ -1488,7 +1469,7 @@ fn bad_arguments() {
 
 #[test]
 fn a_function_is_called_by_hand() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.expect(
         &["udf", "call", "create_array.wasm", "createArray", "2", "Monday", "17", "1", "8.5"],
         &expect![[r#"
@@ -1500,7 +1481,7 @@ fn a_function_is_called_by_hand() {
 
 #[test]
 fn a_query_over_a_file_with_the_functions_of_a_job() {
-    let place = Place::new();
+    let place = Taxi::new();
     let ride =
         |vendor: i64| format!("{{\"vendorid\":{vendor},\"weekday\":\"Monday\",\"pickuphour\":17,\"passenger\":1,\"distance\":8.5}}\n");
     place.write("rides.jsonl", ride(1) + &ride(2));
@@ -1537,7 +1518,7 @@ fn a_query_over_a_file_with_the_functions_of_a_job() {
 
 #[test]
 fn check_prints_the_plan_and_both_sides_of_every_function() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.check(&expect![[r#"
         exit 0
         job taxi, pool taxi.db
@@ -1592,7 +1573,7 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
 
 #[test]
 fn check_takes_the_literal_form_of_a_data_frame_and_shows_its_columns() {
-    let place = Place::new();
+    let place = Taxi::new();
     let columns =
         r#"[{ name = "vendorid", type = "nvarchar(max)" }, { name = "distance", type = "float" }, { name = "zone", type = "any" }]"#;
     place.job("key = \"env:AML_KEY\"", &format!("input_path = \"data\"\ninput_kind = \"records\"\ncolumns = {columns}"));
@@ -1632,7 +1613,7 @@ fn check_takes_the_literal_form_of_a_data_frame_and_shows_its_columns() {
 
 #[test]
 fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
-    let place = Place::new();
+    let place = Taxi::new();
     let signature = |kind: &str, columns: &str| {
         place.job("key = \"env:AML_KEY\"", &format!("input_path = \"data\"\ninput_kind = \"{kind}\"\ncolumns = [{columns}]"));
     };
@@ -1716,7 +1697,7 @@ fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
 
 #[test]
 fn warnings_stop_nothing() {
-    let place = Place::new();
+    let place = Taxi::new();
     place.job("http://127.0.0.1:5001/score", "http://fares.example/score");
     place.check(&expect![[r#"
         exit 0
@@ -1766,7 +1747,7 @@ fn every_example_is_valid() {
 
 #[test]
 fn the_window_example_runs_over_a_file() {
-    let place = Place::new();
+    let place = Taxi::new();
     let rides = [(1, 2, 3.5, "10:00:01"), (1, 1, 1.5, "10:00:59"), (2, 1, 9.0, "10:01:30")];
     let lines = rides.map(|(vendor, passenger, distance, at)| {
         format!("{{\"vendorid\":{vendor},\"passenger\":{passenger},\"distance\":{distance},\"at\":\"2026-05-01T{at}Z\"}}\n")

@@ -102,8 +102,8 @@ impl Run {
         executor.take()
     }
 
-    /// Feeds the events in calls of the given lengths; where a cut says so, commits and goes on in a fresh executor with
-    /// fresh guests. Gives the rows, the failed offsets, and how much state is left.
+    /// Feeds the events in calls of the given lengths; where a cut says so, commits and goes on in a fresh executor
+    /// with fresh guests. Gives the rows, the failed offsets, and how much state is left.
     fn cut(&self, events: &[RawEvent], cuts: &[(usize, bool)]) -> (Vec<String>, Vec<i64>, usize) {
         let mut executor = self.executor();
         let mut state: BTreeMap<(u32, Vec<u8>), Vec<u8>> = BTreeMap::new();

@@ -1,54 +1,24 @@
-//! `forebay udf new`, `test` and `bench` as a person uses them: what is made builds and passes its own golden rows, and what
-//! is wrong is said whole. A language whose tools are missing is named past the test's capture; with FOREBAY_GUESTS=all, or
-//! under CI, that is a failure.
+//! `forebay udf new`, `test` and `bench` as a person uses them: what is made builds and passes its own golden rows, and
+//! what is wrong is said whole. A language whose tools are missing is named past the test's capture; with
+//! FOREBAY_GUESTS=all, or under CI, that is a failure.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
-use crate::harness::{binary, cli_in, component, root};
+use crate::harness::{binary, cli_in, root};
+use crate::place::Place;
 
 /// What an unoptimised engine gives a function on a busy machine.
 const PATIENT: [&str; 2] = ["--timeout-ms", "60000"];
 
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Place {
-        Place(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, text: &str) -> &Place {
-        fs::write(self.path().join(name), text).unwrap();
-        self
-    }
-
-    /// The component of the tests under its own name.
-    fn with(&self, name: &str) -> &Place {
-        fs::copy(component(name), self.path().join(format!("{name}.wasm"))).unwrap();
-        self
-    }
-
-    /// Exit code and all that is printed: standard output first.
-    fn answer(&self, args: &[&str]) -> String {
-        let (code, out, err) = cli_in(self.path(), &[("CACHE_DIRECTORY", &cache())], args);
-        let text = format!("exit {code}\n{out}{err}");
-        assert!(!text.contains("panicked"), "{text}");
-        text
-    }
-
-    fn check(&self, args: &[&str], wanted: &Expect) {
-        wanted.assert_eq(&self.answer(args));
-    }
+/// A folder whose commands keep compiled code from run to run.
+fn place() -> Place {
+    Place::new(&[("CACHE_DIRECTORY", &cache())])
 }
 
 /// Kept from run to run: the code of the larger languages takes half a minute to compile.
@@ -96,7 +66,7 @@ fn can_build(language: &str, asked: &[&[&str]]) -> bool {
 
 /// Begins a function, builds it as its README says, and runs its golden rows.
 fn passes(language: &str, name: &str, flags: &[&str], rows: usize) {
-    let place = Place::new();
+    let place = place();
     let said = place.answer(&[&["udf", "new", name, "--lang", language], flags].concat());
     assert!(said.starts_with(&format!("exit 0\n{name} in ")), "{said}");
     let dir = place.path().join(name);
@@ -197,13 +167,14 @@ fn a_new_function_in_javascript_builds_and_passes() {
     }
 }
 
-/// Its form, and its rows in node: that such a file becomes an aggregate is shown with the examples, and costs a minute.
+/// Its form, and its rows in node: that such a file becomes an aggregate is shown with the examples, and costs a
+/// minute.
 #[test]
 fn a_new_aggregate_in_javascript_has_the_form_and_passes() {
     if !can_build("javascript", &[&["node", "--version"]]) {
         return;
     }
-    let place = Place::new();
+    let place = place();
     place.answer(&["udf", "new", "spread", "--lang", "javascript", "--aggregate"]);
     let dir = place.path().join("spread");
     let (code, _, said) = cli_in(&dir, &[("FOREBAY_COMPONENTIZE_JS", "/nowhere")], &["udf", "build", "spread.js"]);
@@ -227,7 +198,7 @@ fn a_new_aggregate_in_javascript_has_the_form_and_passes() {
 
 #[test]
 fn what_a_build_lacks_is_said() {
-    let place = Place::new();
+    let place = place();
     let languages = ["rust", "c", "zig", "javascript", "python", "go", "assemblyscript", "wat"];
     let mut said = String::new();
     for language in languages {
@@ -256,8 +227,8 @@ fn what_a_build_lacks_is_said() {
 
 #[test]
 fn what_is_new_is_told_and_nothing_is_overwritten() {
-    let place = Place::new();
-    place.check(
+    let place = place();
+    place.expect(
         &["udf", "new", "movingRange", "--lang", "wat", "--dir", "my/functions"],
         &expect![[r#"
             exit 0
@@ -304,7 +275,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
     "##]]
     .assert_eq(&fs::read_to_string(place.path().join("my/functions/README.md")).unwrap());
     let before = fs::metadata(place.path().join("my/functions/build.sh")).unwrap().modified().unwrap();
-    place.check(
+    place.expect(
         &["udf", "new", "other", "--lang", "wat", "--dir", "my/functions"],
         &expect![[r#"
             exit 2
@@ -315,7 +286,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
     assert_eq!(fs::metadata(place.path().join("my/functions/build.sh")).unwrap().modified().unwrap(), before);
     assert_eq!(files(&place.path().join("my")).len(), 4);
     place.write("taken", "");
-    place.check(
+    place.expect(
         &["udf", "new", "taken", "--lang", "go"],
         &expect![[r#"
             exit 2
@@ -323,7 +294,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
              = help: take another name, or another folder with `--dir DIR`
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "new", "9lives", "--lang", "go"],
         &expect![[r#"
             exit 2
@@ -331,7 +302,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
              = help: begin it with a letter, and use letters of English, digits, `_` and `-`, 64 at most
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "new", "forebay_x", "--lang", "go"],
         &expect![[r#"
             exit 2
@@ -339,7 +310,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
              = help: take another name
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "new", "func", "--lang", "go"],
         &expect![[r#"
             exit 2
@@ -347,7 +318,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
              = help: take another name, such as `my_func`
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "new", "x", "--lang", "go", "--aggregate"],
         &expect![[r#"
             exit 2
@@ -356,7 +327,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
         "#]],
     );
     assert!(!place.path().join("x").exists());
-    place.check(
+    place.expect(
         &["udf", "new", "x", "--lang", "ada"],
         &expect![[r#"
             exit 2
@@ -370,7 +341,7 @@ fn what_is_new_is_told_and_nothing_is_overwritten() {
 
 #[test]
 fn golden_rows_that_pass_and_that_differ() {
-    let place = Place::new();
+    let place = place();
     place.with("create_array").with("create_row").with("weighted_mean");
     place.write(
         "golden.jsonl",
@@ -381,7 +352,7 @@ fn golden_rows_that_pass_and_that_differ() {
             "{\"call\":\"createArray\",\"args\":[1,\"Mon\",\"5\",2,{\"a\":1}],\"error\":\"udf_conversion\"}",
         ),
     );
-    place.check(
+    place.expect(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
             exit 0
@@ -397,7 +368,7 @@ fn golden_rows_that_pass_and_that_differ() {
         r#"{"call":"create_row","args":[1,"Mon",5,2,0.3],"error":"bigint"}"#,
     ];
     place.write("rows.jsonl", &(rows.join("\n") + "\n"));
-    place.check(
+    place.expect(
         &["udf", "test", "create_row.wasm", "rows.jsonl"],
         &expect![[r#"
             exit 1
@@ -429,7 +400,7 @@ fn golden_rows_that_pass_and_that_differ() {
         r#"{"aggregate":"weighted_mean","rows":[],"expected":0}"#,
     ];
     place.write("rows.jsonl", &rows.join("\n"));
-    place.check(
+    place.expect(
         &["udf", "test", "weighted_mean.wasm", "rows.jsonl"],
         &expect![[r#"
             exit 1
@@ -442,7 +413,7 @@ fn golden_rows_that_pass_and_that_differ() {
             3 passed, 2 failed
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "test", "weighted_mean.wasm", "rows.jsonl", "--json"],
         &expect![[r#"
             exit 1
@@ -464,9 +435,9 @@ fn golden_rows_that_pass_and_that_differ() {
 
 #[test]
 fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
-    let place = Place::new();
+    let place = place();
     place.with("create_array").with("weighted_mean");
-    place.check(
+    place.expect(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
             exit 2
@@ -474,7 +445,7 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
              = help: name a file, or write that one, a call and its result a line: {"call": "create_array", "args": [1, "Mon"], "expected": ["1", "Mon"]}
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "test", "create_array.wasm", "none.jsonl"],
         &expect![[r#"
             exit 2
@@ -483,7 +454,7 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
         "#]],
     );
     place.write("golden.jsonl", "\n");
-    place.check(
+    place.expect(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
             exit 2
@@ -504,7 +475,7 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
         r#"[1]"#,
     ];
     place.write("golden.jsonl", &(rows.join("\n") + "\n"));
-    place.check(
+    place.expect(
         &["udf", "test", "create_array.wasm"],
         &expect![[r#"
             exit 2
@@ -586,7 +557,7 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
         r#"{"aggregate":"weighted_mean","rows":[[1,2]],"at":"2024-05-01T00:00:00Z","expected":1}"#,
     ];
     place.write("golden.jsonl", &rows.join("\n"));
-    place.check(
+    place.expect(
         &["udf", "test", "weighted_mean.wasm"],
         &expect![[r#"
             exit 2
@@ -618,7 +589,7 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
 /// Its state lasts from row to row of a file and begins empty with the next.
 #[test]
 fn golden_rows_of_a_function_with_imports() {
-    let place = Place::new();
+    let place = place();
     place.with("visit_count");
     let row = |count: i64, last: &str, at: &str| {
         format!("{{\"call\":\"visit_count\",\"args\":[\"ann\"],{at}\"expected\":{{\"count\":{count},\"last\":{last}}}}}\n")
@@ -627,14 +598,14 @@ fn golden_rows_of_a_function_with_imports() {
     let rows = row(1, "null", at) + &row(2, "\"2024-05-01T10:00:00.0000000Z\"", "");
     place.write("a.jsonl", &rows).write("b.jsonl", &rows);
     let grants = ["--import", "state", "--import", "clock", "--import", "log", "--config", "every=100"];
-    place.check(
+    place.expect(
         &[&["udf", "test", "visit_count.wasm", "a.jsonl", "b.jsonl"], grants.as_slice()].concat(),
         &expect![[r#"
             exit 0
             4 passed, 0 failed
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "test", "visit_count.wasm", "a.jsonl"],
         &expect![[r#"
             exit 2
@@ -661,7 +632,7 @@ fn without_numbers(text: &str) -> String {
 
 #[test]
 fn a_function_is_timed() {
-    let place = Place::new();
+    let place = place();
     place.with("create_array").with("weighted_mean").with("visit_count");
     let bench = |args: &[&str]| without_numbers(&place.answer(&[&["udf", "bench"], args, &["--seconds", "1"]].concat()));
     place.answer(&["udf", "inspect", "create_array.wasm"]);
@@ -703,7 +674,7 @@ fn a_function_is_timed() {
                     the last: udf.createArray: argument # (distance: string): record {} is no nvarchar(max) (udf_conversion)
     "#]]
     .assert_eq(&bench(&["create_array.wasm", "createArray", "1", "Mon", "13", "1", "{}"]));
-    place.check(
+    place.expect(
         &["udf", "bench", "create_array.wasm", "creat_array"],
         &expect![[r#"
             exit 2
@@ -711,14 +682,14 @@ fn a_function_is_timed() {
              = help: did you mean `create_array`?
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "bench", "create_array.wasm", "create_array", "1"],
         &expect![[r#"
             exit 2
             error: create_array takes 5 arguments, not 1: udf.create_array(vendorid nvarchar(max), weekday nvarchar(max), pickuphour nvarchar(max), passenger nvarchar(max), distance nvarchar(max)) -> array (nvarchar(max), nvarchar(max), nvarchar(max), nvarchar(max), nvarchar(max))
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "bench", "weighted_mean.wasm", "weighted_mean", "1", "2"],
         &expect![[r#"
             exit 2
@@ -726,14 +697,14 @@ fn a_function_is_timed() {
              = help: write rows for `forebay udf test`: {"aggregate": "weighted_mean", "rows": [[…], […]], "expected": …}; or try `uda.weighted_mean(…)` in a query with `forebay eval QUERY --input NAME=FILE --job JOB`
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "bench", "visit_count.wasm", "visit_count", "ann"],
         &expect![[r#"
             exit 2
             error: visit_count.wasm imports forebay:host/state@0.1.0, forebay:host/clock@0.1.0, forebay:host/config@0.1.0, forebay:host/log@0.1.0, which is not granted; grant it with --import state --import clock --config KEY=VALUE --import log
         "#]],
     );
-    place.check(
+    place.expect(
         &["udf", "call", "create_array.wasm", "creat_array"],
         &expect![[r#"
             exit 2

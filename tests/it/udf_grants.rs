@@ -1,23 +1,22 @@
 //! Imports by grant: what a function may ask for, what it remembers, and that a `kill -9` does not change what that is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use expect_test::expect;
-use forebay::demo::client::{Feed, Message, Receiver};
-use forebay::demo::fleet::Fleet;
+use forebay::demo::client::Feed;
 use forebay::query::builtins::RowError;
 use forebay::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
-use forebay::time::Timestamp;
+use forebay::time::{Clock, Timestamp};
 use forebay::udf::{Component, Engine, FunctionBinding, Grants, Host, Limits, StateLimits, UdfError, UserFunctions, json};
 use forebay::value::Value;
 use secrecy::SecretString;
 use serde_json::Value as Json;
 
-use crate::harness::{Forebay, PATIENCE, cli_in, component, until, write};
+use crate::harness::{Forebay, cli_in, component, until, write};
+use crate::kills::{Received, Row, redelivered_possible, survive};
 use crate::score::Server;
 use crate::support::Mosquitto;
 
@@ -178,12 +177,20 @@ fn past_its_limit_a_function_fails_the_row_and_goes_on_with_others() {
 
 #[test]
 fn a_chatty_function_is_cut_short_and_counted() {
-    let mut asker = Asker::new(&["say"], StateLimits::default());
-    asker.ask("say", &["again", "1000"]).unwrap();
-    let (written, dropped) = asker.bindings[0].stats.log_lines();
-    assert_eq!(written + dropped, 1000);
-    // ten a second, and the call took less than a minute
-    assert!((10..600).contains(&written), "{written}");
+    let component = guest("asker");
+    let clock = Clock::manual(NOW);
+    let export = component.find("say").unwrap();
+    let binding = FunctionBinding::new(component, export, "say").granting_by(all(StateLimits::default()), clock.clone());
+    let mut host = Host::new(std::slice::from_ref(&binding)).unwrap();
+    let mut say = |times| host.call(0, &[Value::text("again"), Value::BigInt(times)], NOW).unwrap();
+    say(1000);
+    assert_eq!(binding.stats.log_lines(), (10, 990), "ten a second");
+    clock.advance(Duration::from_millis(999));
+    say(1);
+    assert_eq!(binding.stats.log_lines(), (10, 991));
+    clock.advance(Duration::from_millis(1));
+    say(11);
+    assert_eq!(binding.stats.log_lines(), (20, 992));
 }
 
 #[test]
@@ -536,40 +543,28 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
 /// Moments at which the process is killed.
 const KILLS: usize = 12;
 
-/// One row of an output: its id, the ride, the visitor and the count.
-type Row = (String, String, String, i64);
-
-fn receive(runtime: &tokio::runtime::Runtime, port: u16, output: &str) -> (Receiver, Arc<Mutex<Vec<Row>>>) {
-    let rows: Arc<Mutex<Vec<Row>>> = Arc::default();
-    let sink = rows.clone();
-    let take = move |m: Message| {
-        let row: Json = serde_json::from_slice(&m.payload).expect("JSON");
-        let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
-        let count = row["visit"]["count"].as_i64().unwrap_or_else(|| panic!("a count: {row}"));
-        sink.lock().expect("rows").push((m.row_id.expect("an id"), text("rideId"), text("vendorid"), count));
-    };
-    let receiver =
-        runtime.block_on(async { Receiver::listen(&format!("receiver-{output}"), "127.0.0.1", port, &format!("out/{output}"), take) });
-    assert!(runtime.block_on(receiver.ready(PATIENCE)));
-    (receiver, rows)
+/// The visitor and the count of a row.
+fn visit(row: &Json) -> (String, i64) {
+    let who = row["vendorid"].as_str().map_or_else(|| row["vendorid"].to_string(), str::to_owned);
+    (who, row["visit"]["count"].as_i64().unwrap_or_else(|| panic!("a count: {row}")))
 }
 
 /// Every row id has one count; the counts of a visitor go from 1 on without a gap or a repeat.
-fn assert_counted(rows: &[Row], sent: &HashSet<String>, redelivered_possible: f64) {
-    let mut by_id: HashMap<&str, &Row> = HashMap::new();
+fn assert_counted(rows: &[Row<(String, i64)>], sent: usize, redelivered_possible: f64) {
+    let mut by_id: HashMap<&str, &Row<(String, i64)>> = HashMap::new();
     for row in rows {
-        let known = by_id.entry(&row.0).or_insert(row);
+        let known = by_id.entry(&row.id).or_insert(row);
         assert_eq!(*known, row, "a row that is repeated under its id is the same row");
     }
     let mut counts: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-    by_id.values().for_each(|(_, _, who, count)| counts.entry(who).or_default().push(*count));
+    by_id.values().for_each(|row| counts.entry(&row.rest.0).or_default().push(row.rest.1));
     for (who, mut counts) in counts {
         counts.sort_unstable();
         assert!(counts.iter().copied().eq(1..=counts.len() as i64), "the counts of {who} are no row of numbers: {counts:?}");
     }
-    let again = by_id.len() - sent.len();
+    let again = by_id.len() - sent;
     assert!(again as f64 <= redelivered_possible, "{again} rides were counted twice, the ledger has {redelivered_possible}");
-    println!("{} rides, {} rows, {again} counted again after a redelivery", sent.len(), rows.len());
+    println!("{sent} rides, {} rows, {again} counted again after a redelivery", rows.len());
 }
 
 #[test]
@@ -578,7 +573,8 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let broker = Mosquitto::start();
     let server = Server::start("array");
-    // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the call
+    // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the
+    // call
     let query = "WITH s AS (SELECT rideId, vendorid, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare FROM rides),
          c AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance, udf.before(vendorid) AS visit FROM rides)
          SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO plain FROM rides;
@@ -605,50 +601,14 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
         text += &format!("[outputs.{output}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{output}\"\n", broker.port);
     }
     let job = write(dir.path(), "job.toml", &text);
-    let received: Vec<_> = outputs.iter().map(|output| receive(&runtime, broker.port, output)).collect();
-
-    let mut forebay = Forebay::run(&job);
-    let going = Arc::new(AtomicBool::new(true));
-    let go_on = going.clone();
-    let feed = runtime.block_on(async { Arc::new(Feed::connect("fleet", "127.0.0.1", broker.port)) });
-    let publisher = feed.clone();
-    let publishing = runtime.spawn(async move {
-        let mut fleet = Fleet::new(30);
-        let mut ids = HashSet::new();
-        while go_on.load(Ordering::Relaxed) {
-            let ride = fleet.ride(Timestamp::MIN);
-            assert!(publisher.send(&ride.topic, ride.payload).await);
-            ids.insert(ride.id);
-            if ids.len() % 20 == 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-        ids
-    });
-    let mut rng = fastrand::Rng::with_seed(11);
-    for _ in 0..KILLS {
-        std::thread::sleep(Duration::from_millis(rng.u64(20..700)));
-        forebay.kill();
-        forebay = Forebay::run(&job);
-    }
-    going.store(false, Ordering::Relaxed);
-    let sent = runtime.block_on(publishing).expect("the publisher");
-    assert!(runtime.block_on(feed.drained(PATIENCE)), "the broker took all");
-    assert!(sent.len() > 500, "a run of {} rides shows little", sent.len());
-    for ((_, rows), output) in received.iter().zip(outputs) {
-        let missing = || {
-            let rows = rows.lock().expect("rows");
-            let seen: HashSet<&str> = rows.iter().map(|(_, ride, ..)| ride.as_str()).collect();
-            sent.iter().filter(|id| !seen.contains(id.as_str())).count()
-        };
-        until(&format!("all rides in {output}; log:\n{}", forebay.log()), || (missing() == 0).then_some(()));
-    }
-    let redelivered_possible = forebay.metric("forebay_source_redelivered_possible_total");
+    let listen = |output: &&str| Received::listen(&runtime, broker.port, &format!("out/{output}"), visit);
+    let received: Vec<_> = outputs.iter().map(listen).collect();
+    let (forebay, sent) = survive(&runtime, &job, broker.port, KILLS, 11);
+    received.iter().for_each(|received| received.wait_for(&sent, &forebay));
+    let possible = redelivered_possible(&forebay);
     assert_eq!(forebay.metric("forebay_dead_letters"), 0.0);
     forebay.stop();
-    for (_, rows) in &received {
-        assert_counted(&rows.lock().expect("rows"), &sent, redelivered_possible);
-    }
+    received.iter().for_each(|received| assert_counted(&received.rows(), sent.len(), possible));
 }
 
 #[test]
@@ -663,7 +623,7 @@ fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() 
     let text = text.replace("mqtt://127.0.0.1:1883", &url).replace("[outputs.out]\ntype = \"stdout\"\n", &mqtt);
     let path = write(dir.path(), "job.toml", &text);
     write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors");
-    let (_receiver, rows) = receive(&runtime, broker.port, "out");
+    let received = Received::listen(&runtime, broker.port, "out/out", visit);
     let feed = runtime.block_on(async { Feed::connect("doors", "127.0.0.1", broker.port) });
     let mut sent = 0;
     let mut pass = |times: usize| {
@@ -673,9 +633,9 @@ fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() 
             let payload = format!("{{\"rideId\":\"r{sent}\",\"vendorid\":\"ann\"}}");
             assert!(runtime.block_on(feed.send("door", payload)));
         }
-        until("the rows", || (rows.lock().unwrap().len() == sent).then_some(()));
+        until("the rows", || (received.rows().len() == sent).then_some(()));
         forebay.stop();
-        rows.lock().unwrap().iter().map(|(.., count)| *count).collect::<Vec<_>>()
+        received.rows().iter().map(|row| row.rest.1).collect::<Vec<_>>()
     };
     assert_eq!(pass(3), [1, 2, 3]);
 

@@ -1,11 +1,11 @@
 //! A query over finite inputs, in event time: what `eval` and `test` share.
 //!
 //! In: events and reference rows in memory, a query. Out: rows, in the order they come out, statement by statement.
-//! Invariant: the same inputs give the same rows; no clock is read and nothing is written. Not here: files and arguments
-//! (`eval`), what the rows should be (`test`), the journal (`pipeline`).
+//! Invariant: the same inputs give the same rows; no clock is read and nothing is written. Not here: files and
+//! arguments (`eval`), what the rows should be (`test`), the journal (`pipeline`).
 //!
-//! Events of all inputs get one sequence of offsets, by arrival. Where no arrival time is given an event arrives when it
-//! happens, so nothing is late or early, and the order of a file is the order of arrival.
+//! Events of all inputs get one sequence of offsets, by arrival. Where no arrival time is given an event arrives when
+//! it happens, so nothing is late or early, and the order of a file is the order of arrival.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::batch::{Column, RawEvent, Reason, Rows};
 use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Failed, Failure, Functions, OnError, TimePolicies};
+use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, FailedBody, FailedRow, Functions, OnError, TimePolicies};
 use crate::job;
 use crate::pipeline::prepare;
 use crate::query::catalog::{Catalog, FunctionDef, InputDef, InputKind};
@@ -133,7 +133,8 @@ impl FiniteRun {
             });
             if let Some(failure) = failure {
                 if part.is_stateful() {
-                    // such a part gives nothing of the step that it stopped in: run what lies before the bad event again
+                    // such a part gives nothing of the step that it stopped in: run what lies before the bad event
+                    // again
                     let before = usize::try_from(failure.position).ok().and_then(|n| sequence.get(..n)).unwrap_or_default();
                     feed(&mut executor()?, &self.inputs, before, false, &mut |emitted| {
                         let skip = delivered.min(emitted.rows.batch.len());
@@ -271,7 +272,7 @@ fn feed(
     sequence: &[(usize, RawEvent)],
     to_end: bool,
     deliver: &mut dyn FnMut(&Emitted),
-) -> Option<Failure> {
+) -> Option<FailedRow> {
     let mut offset = 0i64;
     // runs of one input, as the journal has them
     for run in sequence.chunk_by(|(a, _), (b, _)| a == b).flat_map(|run| run.chunks(CHUNK)) {
@@ -353,32 +354,15 @@ impl Notes {
 
 /// The first scan of an input that says `TIMESTAMP BY`.
 fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
-    let roots = plan.statements.iter().flat_map(|s| &s.parts).map(|part| &part.root);
-    let mut stack: Vec<&Node> = roots.collect();
-    stack.reverse();
-    while let Some(node) = stack.pop() {
-        match node {
-            Node::Scan(scan) if scan.input == input && scan.timestamp_by.is_some() => return Some(scan),
-            Node::Scan(_) | Node::Rows { .. } => {}
-            Node::Filter { input, .. }
-            | Node::Project { input, .. }
-            | Node::Apply { input, .. }
-            | Node::Aggregate { input, .. }
-            | Node::Analytic { input, .. }
-            | Node::Match { input, .. }
-            | Node::ReferenceJoin { input, .. } => stack.push(input),
-            Node::Join { left, right, .. } => stack.extend([&**right, &**left]),
-            Node::Union { inputs, .. } => stack.extend(inputs.iter().rev()),
-        }
-    }
-    None
+    let mut scans = plan.statements.iter().flat_map(|s| &s.parts).flat_map(|part| part.root.scans());
+    scans.find(|scan| scan.input == input && scan.timestamp_by.is_some())
 }
 
 /// The row that a statement stopped at, at its place in the query.
-fn stop(failure: &Failure) -> Diagnostic {
+fn stop(failure: &FailedRow) -> Diagnostic {
     let row = match &failure.body {
-        Failed::Event(payload) => format!("the event: {}", String::from_utf8_lossy(payload)),
-        Failed::Row(json) => format!("the row inside the query: {json}"),
+        FailedBody::Event(payload) => format!("the event: {}", String::from_utf8_lossy(payload)),
+        FailedBody::Row(json) => format!("the row inside the query: {json}"),
     };
     let shown: String = row.chars().take(SHOWN_MAX).collect();
     let cut = if shown.len() < row.len() { "…" } else { "" };

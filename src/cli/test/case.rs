@@ -1,7 +1,7 @@
 //! One test case: a query, its inputs, and what has to come of it.
 //!
-//! In: a JSON file. Out: [`Case`], checked. Invariant: a case wants exactly one of rows, a compile error, a runtime error.
-//! Not here: running it (`finite`), comparing rows (`compare`).
+//! In: a JSON file. Out: [`Case`], checked. Invariant: a case wants exactly one of rows, a compile error, a runtime
+//! error. Not here: running it (`finite`), comparing rows (`compare`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Rows wanted against rows got.
 //!
-//! In: two lists of JSON rows and whether their order counts. Out: nothing when they agree, else lines that show where they
-//! do not. Invariant: an absent key is the same as null, at any depth; numbers agree to 1e-9 of their size, whole numbers
-//! exactly. Not here: where the rows come from.
+//! In: two lists of JSON rows and whether their order counts. Out: nothing when they agree, else lines that show where
+//! they do not. Invariant: an absent key is the same as null, at any depth; numbers agree to 1e-9 of their size, whole
+//! numbers exactly. Not here: where the rows come from.
 
 use std::fmt::Write;
 

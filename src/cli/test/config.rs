@@ -1,8 +1,8 @@
 //! ASA's own test configurations: `testConfig.json`, as the tools for Stream Analytics projects write it.
 //!
-//! In: the file, and the script and data files that it names. Out: a [`Case`] for each of its test cases. Invariant: paths
-//! are read as the file means them, relative to it, with slashes of either kind. Not here: project files (`asaproj.json`),
-//! their inputs' settings.
+//! In: the file, and the script and data files that it names. Out: a [`Case`] for each of its test cases. Invariant:
+//! paths are read as the file means them, relative to it, with slashes of either kind. Not here: project files
+//! (`asaproj.json`), their inputs' settings.
 
 use std::fs;
 use std::path::{Path, PathBuf};

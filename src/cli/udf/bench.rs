@@ -1,14 +1,14 @@
 //! `forebay udf bench`: what a call of a function costs here.
 //!
-//! In: a function and one row of arguments. Out: calls a second, time a row, start, memory, failures. Invariant: what is
-//! reported was measured after the function had warmed up, in rounds, so that a moment of a busy machine shows as the
-//! distance of median and best. Not here: a verdict.
+//! In: a function and one row of arguments. Out: calls a second, time a row, start, memory, failures. Invariant: what
+//! is reported was measured after the function had warmed up, in rounds, so that a moment of a busy machine shows as
+//! the distance of median and best. Not here: a verdict.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -64,7 +64,7 @@ struct Caller {
 
 impl Caller {
     fn round(&mut self, calls: u64) -> Round {
-        let start = Instant::now();
+        let start = Clock::Real.monotonic();
         for _ in 0..calls {
             if let Err(error) = self.host.call(0, &self.args, self.at) {
                 self.error = Some(format!("{} ({})", error.message, error.reason));
@@ -76,12 +76,12 @@ impl Caller {
 
 pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
     let engine = bench.setup.engine()?;
-    let start = Instant::now();
+    let start = Clock::Real.monotonic();
     let component = Arc::new(Component::load(&engine, &bench.file, bench.setup.limits())?);
     let loaded = start.elapsed();
     let binding = function(Arc::clone(&component), &bench.function, &bench.granting, bench.args.len())?;
     let stats = Arc::clone(&binding.stats);
-    let start = Instant::now();
+    let start = Clock::Real.monotonic();
     let host = bench.granting.host(&[binding])?;
     let started = start.elapsed();
     let mut caller = Caller { host, args: values(&bench.args), at: Clock::Real.now(), error: None };
@@ -133,7 +133,7 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
 
 /// Rounds until the time is over; each has as many calls as take its share, by the speed of the one before.
 fn for_a_time(whole: Duration, size: u64, caller: &mut Caller) -> Vec<Round> {
-    let start = Instant::now();
+    let start = Clock::Real.monotonic();
     let (mut rounds, mut size) = (Vec::new(), size);
     while rounds.is_empty() || start.elapsed() < whole {
         let round = caller.round(size);

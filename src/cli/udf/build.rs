@@ -1,6 +1,7 @@
 //! `forebay udf build`: from what compilers and people write to a component file.
 //!
-//! In: a core module, text, a crate or a JavaScript file. Out: a file. Not here: how it becomes a component (`udf::build`).
+//! In: a core module, text, a crate or a JavaScript file. Out: a file. Not here: how it becomes a component
+//! (`udf::build`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,8 +1,8 @@
 //! `forebay udf test`: calls whose results are known.
 //!
-//! In: a component and golden rows (`row`). Out: what differs, and the closing line `N passed, N failed`. Invariant: the
-//! same file gives the same answer at any time: rows run in their order, a moment is one that is written or a fixed one,
-//! and what functions remember begins empty with each file. Exit code 0 only when there were rows and all passed.
+//! In: a component and golden rows (`row`). Out: what differs, and the closing line `N passed, N failed`. Invariant:
+//! the same file gives the same answer at any time: rows run in their order, a moment is one that is written or a fixed
+//! one, and what functions remember begins empty with each file. Exit code 0 only when there were rows and all passed.
 
 mod row;
 

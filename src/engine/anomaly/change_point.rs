@@ -1,17 +1,17 @@
 //! Values of another distribution than those before them: a level that moved and stays.
 //!
-//! In: the known values in ascending order and a value; then the bets on the values held. Out: the rank of a value, what
-//! it wins, and how strong the evidence of a change is. Invariant: while values are exchangeable, no bet wins on average,
-//! whatever their distribution. Not here: when the evidence is an alarm (`anomaly`).
+//! In: the known values in ascending order and a value; then the bets on the values held. Out: the rank of a value,
+//! what it wins, and how strong the evidence of a change is. Invariant: while values are exchangeable, no bet wins on
+//! average, whatever their distribution. Not here: when the evidence is an alarm (`anomaly`).
 //!
 //! A rank among the known values is a conformal p-value: evenly spread while nothing changes, near 0 or 1 once values
-//! are higher or lower. A bet on it multiplies a capital by the mixture of all power functions, ∫ e·p^(e−1) de for e from
-//! 0 to 1; the product is an exchangeability martingale. Source: V. Vovk, I. Nouretdinov, A. Gammerman, "Testing
-//! Exchangeability On-Line", ICML 2003. The change may have begun at any value held, so the evidence is the greatest over
-//! all beginnings (the CUSUM form). Source: D. Volkhonskiy, E. Burnaev, I. Nouretdinov, A. Gammerman, V. Vovk, "Inductive
-//! Conformal Martingales for Change-Point Detection", COPA 2017. Seen backwards from now those products are one
-//! martingale, so by Ville's inequality the evidence reaches 1/r at a given value with a chance of at most r, as far as
-//! the ranks are independent (they are among growing history; a sliding one ties them loosely).
+//! are higher or lower. A bet on it multiplies a capital by the mixture of all power functions, ∫ e·p^(e−1) de for e
+//! from 0 to 1; the product is an exchangeability martingale. Source: V. Vovk, I. Nouretdinov, A. Gammerman, "Testing
+//! Exchangeability On-Line", ICML 2003. The change may have begun at any value held, so the evidence is the greatest
+//! over all beginnings (the CUSUM form). Source: D. Volkhonskiy, E. Burnaev, I. Nouretdinov, A. Gammerman, V. Vovk,
+//! "Inductive Conformal Martingales for Change-Point Detection", COPA 2017. Seen backwards from now those products are
+//! one martingale, so by Ville's inequality the evidence reaches 1/r at a given value with a chance of at most r, as
+//! far as the ranks are independent (they are among growing history; a sliding one ties them loosely).
 
 /// The logarithms of what a value multiplies two capitals by: one bets on higher values, one on lower ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,8 +25,8 @@ const SERIES_BELOW: f64 = 1e-3;
 /// The logarithm of the greatest evidence that is told apart: `exp` of more is no number.
 const LOG_MAX: f64 = 700.0;
 
-/// The share of the values, `x` among them, that lie below `x`; of values equal to it, half. The middle of a rank's span
-/// stands for it, and since the bets are convex they win no more so than on an even spread.
+/// The share of the values, `x` among them, that lie below `x`; of values equal to it, half. The middle of a rank's
+/// span stands for it, and since the bets are convex they win no more so than on an even spread.
 pub(super) fn rank(sorted: &[f64], x: f64) -> f64 {
     let below = sorted.partition_point(|known| *known < x);
     let equal = sorted.partition_point(|known| *known <= x) - below;
@@ -44,8 +44,8 @@ fn log_bet(p: f64) -> f64 {
     gain.ln()
 }
 
-/// The greatest capital that stands now, over all beginnings: half of it bet on higher values, half on lower ones. 1 when
-/// no beginning has won.
+/// The greatest capital that stands now, over all beginnings: half of it bet on higher values, half on lower ones. 1
+/// when no beginning has won.
 pub(super) fn evidence(newest_first: impl Iterator<Item = Bets>) -> f64 {
     let (mut higher, mut lower, mut best) = (0.0f64, 0.0f64, 0.0f64);
     for bets in newest_first {

@@ -1,8 +1,8 @@
 //! How much of a density of known values lies beyond a value.
 //!
-//! In: values in ascending order and a value. Out: the estimated chance of a value as low, and of one as high. Invariant:
-//! the result is a function of the values alone, takes one pass over them, and lies in 0 to 1. Not here: which values
-//! are known, what chance is too small.
+//! In: values in ascending order and a value. Out: the estimated chance of a value as low, and of one as high.
+//! Invariant: the result is a function of the values alone, takes one pass over them, and lies in 0 to 1. Not here:
+//! which values are known, what chance is too small.
 //!
 //! The estimate is a variable kernel estimate: each known value carries a kernel as wide as the distance to its k-th
 //! nearest neighbour, narrow where values are dense and wide in the tails. Source: L. Breiman, W. Meisel, E. Purcell,

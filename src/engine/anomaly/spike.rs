@@ -1,12 +1,12 @@
 //! Values that do not fit those before them.
 //!
 //! In: the known values in ascending order, and a value. Out: the chance of a value as far out, and whether that is an
-//! alarm. Invariant: while values are exchangeable (independent draws of one distribution, whichever), an alarm comes with
-//! a chance of at most the risk plus `SLACK`, once enough values are known. Not here: the density (`density`), how the
-//! known values are kept.
+//! alarm. Invariant: while values are exchangeable (independent draws of one distribution, whichever), an alarm comes
+//! with a chance of at most the risk plus `SLACK`, once enough values are known. Not here: the density (`density`), how
+//! the known values are kept.
 //!
-//! Two tests must agree. The density's p-value must be below the risk: it tells how far out a value lies, which ranks do
-//! not. And the value's conformal rank must allow it: of n + 1 exchangeable values each is equally likely to be the
+//! Two tests must agree. The density's p-value must be below the risk: it tells how far out a value lies, which ranks
+//! do not. And the value's conformal rank must allow it: of n + 1 exchangeable values each is equally likely to be the
 //! strangest, so the bound holds even where the density is a poor fit. Source: V. Vovk, A. Gammerman, G. Shafer,
 //! "Algorithmic Learning in a Random World", Springer 2005, chapter 2.
 

@@ -143,8 +143,8 @@ fn percent(count: usize, of: usize) -> f64 {
     100.0 * count as f64 / of as f64
 }
 
-/// Where a distribution itself makes values of that size, a detector that keeps its promise overlooks some: of histories
-/// of 120 exponential values one in ten holds a value above 6 standard deviations.
+/// Where a distribution itself makes values of that size, a detector that keeps its promise overlooks some: of
+/// histories of 120 exponential values one in ten holds a value above 6 standard deviations.
 fn wanted(shape: Shape, mode: SpikeMode, confidence: f64) -> f64 {
     match (shape, mode) {
         (Shape::Exponential, SpikesAndDips) if confidence > 95.0 => 92.0,
@@ -223,14 +223,14 @@ fn what_is_too_old_is_forgotten() {
     assert_eq!(detector.keys[&b""[..]].front().map(|s| s.time), Some(3), "an age of exactly the limit is too old");
     detector.forget(22);
     assert_eq!(detector.len(), 0);
-    detector.changes(&mut Writer { op: 0, substream: b"", out: &mut Vec::new() });
+    detector.changes(&mut Writer { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
     assert!(detector.keys.is_empty());
 }
 
 /// Applies what a commit writes, and says how many rows that were.
 fn commit(detector: &mut Detector, table: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
     let mut out: Vec<StateChange> = Vec::new();
-    detector.changes(&mut Writer { op: 0, substream: b"s", out: &mut out });
+    detector.changes(&mut Writer { op: 0, substream: b"s", out: &mut out }).unwrap();
     let rows = out.len();
     for change in out {
         match change.value {
@@ -298,7 +298,7 @@ proptest! {
             detector.loaded();
             let key = Reader::new(&key).bytes().unwrap().to_vec();
             (0..3).for_each(|_| drop(detector.observe(&key, 5, Some(1.0), true)));
-            detector.changes(&mut Writer { op: 0, substream: b"", out: &mut Vec::new() });
+            detector.changes(&mut Writer { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
         }
     }
 }

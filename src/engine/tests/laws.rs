@@ -198,8 +198,8 @@ proptest! {
         prop_assert_eq!(free(rows_with(part, &options, &events, &[])), free(rows_with(part, &options, &events, &cuts)), "{}", query);
     }
 
-    /// Inside the out-of-order tolerance the order of arrival does not matter, and that between inputs never does (but for
-    /// the order among rows of one moment).
+    /// Inside the out-of-order tolerance the order of arrival does not matter, and that between inputs never does (but
+    /// for the order among rows of one moment).
     #[test]
     fn arrival_order_within_the_tolerance_changes_nothing(
         (query, _) in every_query().prop_filter("looks at ties", |(query, _)| !looks_at_ties(query)),

@@ -1,7 +1,7 @@
 //! Random streams, and what the time policies leave of them, written from the rules of the language alone.
 //!
-//! In: choices of proptest. Out: events to push, and the rows that temporal operators see of them. Invariant: nothing here
-//! calls the engine's own code but to run a query. Not here: what a query gives (one file a kind of operator).
+//! In: choices of proptest. Out: events to push, and the rows that temporal operators see of them. Invariant: nothing
+//! here calls the engine's own code but to run a query. Not here: what a query gives (one file a kind of operator).
 
 use super::*;
 
@@ -216,7 +216,8 @@ pub(super) fn line<'a>(time: i64, columns: impl IntoIterator<Item = (&'a str, Va
 }
 
 fn shown(value: &Value) -> String {
-    // moved off the numbers that lie just between two texts, such as 0.921875: halves of whole numbers give many of them
+    // moved off the numbers that lie just between two texts, such as 0.921875: halves of whole numbers give many of
+    // them
     let number = |f: f64| format!("{:.5}", f + 3.7e-7);
     match value {
         Value::BigInt(n) => number(*n as f64),

@@ -1,12 +1,14 @@
 //! The arguments of one call, read with the implicit conversions that every function shares.
 //!
-//! In: values and the function's name. Out: text, numbers, moments, or a [`RowError`] in the words Stream Analytics uses.
-//! Invariant: an error names the function and the place of the argument. Not here: conversions somebody asked for (`cast`).
+//! In: values and the function's name. Out: text, numbers, moments, or a [`RowError`] in the words Stream Analytics
+//! uses. Invariant: an error names the function and the place of the argument. Not here: conversions somebody asked for
+//! (`cast`).
 
 use std::borrow::Cow;
 
 use super::cast::{float_in_range, plain_text};
-use super::{RESULT_BYTES_MAX, RowError};
+use super::error::{RESULT_BYTES_MAX, RowError};
+use super::text::excerpt;
 use crate::time::Timestamp;
 use crate::value::{Type, Value, number_of};
 
@@ -166,15 +168,6 @@ fn ordinal(n: usize) -> String {
         _ => "th",
     };
     format!("{n}{ending}")
-}
-
-/// The first characters of a text, for a message.
-pub fn excerpt(text: &str) -> Cow<'_, str> {
-    const CHARS_MAX: usize = 40;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
-        None => Cow::Borrowed(text),
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! Functions on arrays, records and JSON text.
 //!
-//! In: arrays, records, indexes, names, JSON text. Out: elements, counts, records. Invariant: what is absent is NULL, what
-//! is not an array or a record where one is wanted is an error. Not here: the row-making functions of `APPLY` (the engine).
+//! In: arrays, records, indexes, names, JSON text. Out: elements, counts, records. Invariant: what is absent is NULL,
+//! what is not an array or a record where one is wanted is an error. Not here: the row-making functions of `APPLY` (the
+//! engine).
 
 use std::sync::Arc;
 
 use jiter::JsonValue;
 use rustc_hash::FxHashMap;
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use crate::value::codec::DEPTH_MAX;
 use crate::value::{Record, SmolStr, Type, Value};
 

@@ -1,10 +1,11 @@
 //! Conversions that a query asks for: `CAST`, and `TRY_CAST` as its `.ok()`.
 //!
 //! In: a value and the type wanted. Out: the value in that type, or an error with the reason `conversion`. Invariant:
-//! NULL stays NULL, and a value of the type wanted stays as it is. Not here: what functions and operators convert unasked.
+//! NULL stays NULL, and a value of the type wanted stays as it is. Not here: what functions and operators convert
+//! unasked.
 
-use super::RowError;
-use super::args::excerpt;
+use super::error::RowError;
+use super::text::excerpt;
 use crate::time::Timestamp;
 use crate::value::{Type, Value, number_of};
 

@@ -2,8 +2,8 @@
 //!
 //! In: values of any type. Out: one of them, or the name of a type. Invariant: none of them fails. Not here: `CASE`.
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use crate::value::Value;
 
 /// The first argument that is not NULL.

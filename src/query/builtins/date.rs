@@ -1,11 +1,12 @@
 //! Date functions and the names of date parts.
 //!
-//! In: datetimes (or ISO 8601 text) and the name of a part. Out: datetimes and counts, all UTC. Invariant: a week begins on
-//! Sunday wherever it matters, whatever the machine's language. Not here: reading a clock, windows, `System.Timestamp()`.
+//! In: datetimes (or ISO 8601 text) and the name of a part. Out: datetimes and counts, all UTC. Invariant: a week
+//! begins on Sunday wherever it matters, whatever the machine's language. Not here: reading a clock, windows,
+//! `System.Timestamp()`.
 
-use super::RowError;
 use super::args::Args;
-use crate::query::plan::DatePart;
+use super::error::RowError;
+use crate::query::date_part::DatePart;
 use crate::time::{Civil, TICKS_PER_DAY, TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Timestamp, days_in_month};
 use crate::value::Value;
 
@@ -113,7 +114,7 @@ pub fn dateadd(part: DatePart, n: i64, t: Timestamp) -> Option<Timestamp> {
 /// The first argument as a date part: the binder puts its full name there as a constant.
 fn part(args: Args<'_>) -> Result<DatePart, RowError> {
     let name = args.text(0)?;
-    DatePart::parse(&name).ok_or_else(|| args.error("argument", format!("'{}' is no part of a date", super::args::excerpt(&name))))
+    DatePart::parse(&name).ok_or_else(|| args.error("argument", format!("'{}' is no part of a date", super::text::excerpt(&name))))
 }
 
 pub fn dateadd_function(values: &[Value]) -> Out {

@@ -1,7 +1,7 @@
 //! Geospatial functions.
 //!
-//! In: GeoJSON records or WKT text. Out: GeoJSON records, metres, 1 or 0. Invariant: distances are geodesic on WGS 84, all
-//! other answers are planar with longitude as x and latitude as y (compatibility level 1.2 computes on projected
+//! In: GeoJSON records or WKT text. Out: GeoJSON records, metres, 1 or 0. Invariant: distances are geodesic on WGS 84,
+//! all other answers are planar with longitude as x and latitude as y (compatibility level 1.2 computes on projected
 //! coordinates). Not here: reading shapes (`shape`), the planar geometry itself ([`planar`]).
 
 mod planar;
@@ -9,8 +9,8 @@ mod shape;
 
 use geographiclib_rs::{Geodesic, InverseGeodesic};
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use crate::value::{Record, SmolStr, Type, Value};
 use shape::{Point, Shape};
 

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use super::memo::Memo;
 use super::text::{count, position};
 use crate::value::Value;
@@ -134,7 +134,8 @@ fn set(text: &str) -> Option<(Token, &str)> {
 
 /// Byte offset where a match begins that reaches the end of the text; only the start is tried when `from_start`.
 ///
-/// Behind a `%` the earliest match of what comes next is as good as any later one, so only the last `%` is ever tried again.
+/// Behind a `%` the earliest match of what comes next is as good as any later one, so only the last `%` is ever tried
+/// again.
 fn find(text: &str, tokens: &[Token], from_start: bool) -> Result<Option<usize>, RowError> {
     let mut steps = STEPS_MAX;
     let mut start = 0;

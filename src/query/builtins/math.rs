@@ -1,11 +1,11 @@
 //! Mathematical functions.
 //!
-//! In: numbers (or text that reads as one). Out: a number of the argument's type, or a float where the documents say so.
-//! Invariant: a float that leaves is finite. Not here: operators (`operators`).
+//! In: numbers (or text that reads as one). Out: a number of the argument's type, or a float where the documents say
+//! so. Invariant: a float that leaves is finite. Not here: operators (`operators`).
 
-use super::RowError;
 use super::args::{Args, Number};
 use super::cast::float_in_range;
+use super::error::RowError;
 use crate::value::Value;
 
 type Out = Result<Value, RowError>;

@@ -1,7 +1,7 @@
 //! A small memory of compiled patterns, one a thread.
 //!
-//! In: a key and a way to compile it. Out: the compiled form, made once while the key stays in use. Invariant: never more
-//! than `limit` entries; the one unused for longest goes first. Not here: what is compiled.
+//! In: a key and a way to compile it. Out: the compiled form, made once while the key stays in use. Invariant: never
+//! more than `limit` entries; the one unused for longest goes first. Not here: what is compiled.
 
 use std::rc::Rc;
 

@@ -1,10 +1,10 @@
 //! Operators: arithmetic, comparison, bits.
 //!
-//! In: two values and the operator. Out: a value, or an error with the reason `overflow`, `divide_by_zero` or `argument`.
-//! Invariant: arithmetic with NULL is NULL, a comparison with NULL is false (the language is two-valued), and no result
-//! is an infinity. Not here: which operand is evaluated when (the engine), `LIKE` (`like`).
+//! In: two values and the operator. Out: a value, or an error with the reason `overflow`, `divide_by_zero` or
+//! `argument`. Invariant: arithmetic with NULL is NULL, a comparison with NULL is false (the language is two-valued),
+//! and no result is an infinity. Not here: which operand is evaluated when (the engine), `LIKE` (`like`).
 
-use super::{RESULT_BYTES_MAX, RowError};
+use super::error::{RESULT_BYTES_MAX, RowError};
 use crate::query::ast::BinaryOp;
 use crate::value::{Type, Value, number_of};
 
@@ -94,7 +94,7 @@ fn integers(op: BinaryOp, x: i64, y: i64) -> Result<i64, RowError> {
         BinaryOp::Mod => Some(x.checked_rem(y).unwrap_or(0)),
         _ => x.checked_add(y),
     };
-    result.ok_or_else(|| RowError::new("overflow", format!("{x} {} {y} is outside the range of bigint", symbol(op))))
+    result.ok_or_else(|| RowError::new("overflow", format!("{x} {} {y} is outside the range of bigint", op.symbol())))
 }
 
 fn floats(op: BinaryOp, x: f64, y: f64) -> Result<f64, RowError> {
@@ -111,7 +111,7 @@ fn floats(op: BinaryOp, x: f64, y: f64) -> Result<f64, RowError> {
     if result.is_finite() {
         return Ok(result);
     }
-    Err(RowError::new("overflow", format!("{x:?} {} {y:?} is outside the range of float", symbol(op))))
+    Err(RowError::new("overflow", format!("{x:?} {} {y:?} is outside the range of float", op.symbol())))
 }
 
 fn bits(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, RowError> {
@@ -165,29 +165,8 @@ pub fn bit_not(value: &Value) -> Result<Value, RowError> {
     }
 }
 
-fn symbol(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Or => "OR",
-        BinaryOp::And => "AND",
-        BinaryOp::Eq => "=",
-        BinaryOp::Ne => "<>",
-        BinaryOp::Lt => "<",
-        BinaryOp::Le => "<=",
-        BinaryOp::Gt => ">",
-        BinaryOp::Ge => ">=",
-        BinaryOp::Add => "+",
-        BinaryOp::Sub => "-",
-        BinaryOp::Mul => "*",
-        BinaryOp::Div => "/",
-        BinaryOp::Mod => "%",
-        BinaryOp::BitAnd => "&",
-        BinaryOp::BitOr => "|",
-        BinaryOp::BitXor => "^",
-    }
-}
-
 fn by_zero(op: BinaryOp) -> RowError {
-    RowError::new("divide_by_zero", format!("division by zero in `{}`; guard it with CASE or NULLIF", symbol(op)))
+    RowError::new("divide_by_zero", format!("division by zero in `{}`; guard it with CASE or NULLIF", op.symbol()))
 }
 
 fn mismatch(op: BinaryOp, a: &Value, b: &Value) -> RowError {
@@ -196,7 +175,7 @@ fn mismatch(op: BinaryOp, a: &Value, b: &Value) -> RowError {
         BinaryOp::Add => "two numbers or two texts",
         _ => "numbers",
     };
-    RowError::new("argument", format!("operator `{}` cannot take {} and {}: it takes {takes}", symbol(op), described(a), described(b)))
+    RowError::new("argument", format!("operator `{}` cannot take {} and {}: it takes {takes}", op.symbol(), described(a), described(b)))
 }
 
 fn unary_mismatch(symbol: &str, value: &Value) -> RowError {
@@ -206,7 +185,7 @@ fn unary_mismatch(symbol: &str, value: &Value) -> RowError {
 /// The type, and for text its first characters.
 fn described(value: &Value) -> String {
     match value {
-        Value::Text(t) => format!("'{}' ({})", super::args::excerpt(t), Type::Text),
+        Value::Text(t) => format!("'{}' ({})", super::text::excerpt(t), Type::Text),
         _ => value.kind().map_or_else(|| "NULL".to_owned(), |t| format!("'{t}'")),
     }
 }

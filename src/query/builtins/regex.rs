@@ -1,19 +1,19 @@
 //! `REGEXMATCH`: ECMAScript patterns, ignoring letter case.
 //!
 //! In: text and a pattern. Out: where the first match begins, counted from 1; 0 for none and for a pattern that is not
-//! valid, as the page says. Invariant: compiling and matching are bounded; a match that is given up fails the row and is
-//! never called "no match". Not here: `LIKE` patterns (`like`).
+//! valid, as the page says. Invariant: compiling and matching are bounded; a match that is given up fails the row and
+//! is never called "no match". Not here: `LIKE` patterns (`like`).
 //!
-//! The engine underneath speaks another dialect, so a pattern is translated: what only the other dialect knows is refused
-//! or made literal, and `\d`, `\w`, `\b` mean ASCII as they do in ECMAScript.
+//! The engine underneath speaks another dialect, so a pattern is translated: what only the other dialect knows is
+//! refused or made literal, and `\d`, `\w`, `\b` mean ASCII as they do in ECMAScript.
 
 use std::cell::RefCell;
 use std::fmt::Write;
 
 use fancy_regex::{Regex, RegexBuilder};
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use super::memo::Memo;
 use super::text::position;
 use crate::value::Value;

@@ -1,10 +1,11 @@
 //! String functions.
 //!
-//! In: text and counts. Out: text or positions. Invariant: positions count code points from 1, letter case matters, and a
-//! result longer than [`super::RESULT_BYTES_MAX`] is refused before it is built. Not here: patterns (`like`, `regex`).
+//! In: text and counts. Out: text or positions. Invariant: positions count code points from 1, letter case matters, and
+//! a result longer than [`super::RESULT_BYTES_MAX`] is refused before it is built. Not here: patterns (`like`,
+//! `regex`).
 
-use super::RowError;
 use super::args::Args;
+use super::error::RowError;
 use super::text::{count, length, offset, position, slice};
 use crate::value::Value;
 

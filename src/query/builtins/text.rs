@@ -1,7 +1,9 @@
 //! Positions in text: code points counted from 1, as the language counts them.
 //!
-//! In: text and counts of characters. Out: byte offsets and slices. Invariant: an offset is a character boundary, counts
-//! past the end mean the end. Not here: the functions themselves (`string`).
+//! In: text and counts of characters. Out: byte offsets and slices. Invariant: an offset is a character boundary,
+//! counts past the end mean the end. Not here: the functions themselves (`string`).
+
+use std::borrow::Cow;
 
 /// Byte offset of character `n`, counted from 0; the length of the text when it is shorter.
 pub fn offset(text: &str, n: usize) -> usize {
@@ -31,6 +33,15 @@ pub fn position(text: &str, byte: usize) -> i64 {
 /// A count that a query gives: negative ones are none.
 pub fn length(n: i64) -> usize {
     usize::try_from(n).unwrap_or(if n < 0 { 0 } else { usize::MAX })
+}
+
+/// The first characters of a text, for a message.
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    const CHARS_MAX: usize = 40;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `JOIN endpoint INTO (column type, …) AS row ON …`: a form that an article on the service shows and no engine compiles.
+//! `JOIN endpoint INTO (column type, …) AS row ON …`: a form that an article on the service shows and no engine
+//! compiles.
 //!
 //! In: the tokens from that INTO on. Out: an error whose help is the same statement as a call. Invariant: what is not
 //! recognised is left out of the rewrite, never guessed. Not here: a join of reference data (`from`).

@@ -1,7 +1,7 @@
 //! Expressions: operators by precedence, and what they join.
 //!
-//! Precedence is T-SQL's, tightest first: `~`; `* / %`; `+ - & ^ |` and the signs; comparisons and the other predicates; NOT; AND;
-//! OR. A sign takes in the products behind it: `-a / b` is `-(a / b)`.
+//! Precedence is T-SQL's, tightest first: `~`; `* / %`; `+ - & ^ |` and the signs; comparisons and the other
+//! predicates; NOT; AND; OR. A sign takes in the products behind it: `-a / b` is `-(a / b)`.
 
 use super::error::{Error, error, reserved, shown, subquery};
 use super::{HEIGHT_MAX, NESTING_MAX, Parsed, Parser, RECURSION_MAX};

@@ -31,7 +31,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether a statement starts here, as far as one can tell behind an error. `(SELECT` and `UNION SELECT` go on with one.
+    /// Whether a statement starts here, as far as one can tell behind an error. `(SELECT` and `UNION SELECT` go on with
+    /// one.
     pub(super) fn starts_statement(&self) -> bool {
         let goes_on = || {
             let before = self.previous();

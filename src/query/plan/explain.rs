@@ -6,11 +6,12 @@
 
 use smol_str::SmolStr;
 
-use super::{
-    Aggregate, AggregateFunction, Analytic, AnalyticFunction, Expr, JoinBound, Metadata, NamedWindow, Node, Part, Plan, Scan, ScanColumn,
-    SpikeMode, Statement, Window,
-};
-use crate::query::ast::{ApplyFunction, BinaryOp};
+use super::aggregate::{Aggregate, AggregateFunction, NamedWindow, Window};
+use super::analytic::{Analytic, AnalyticFunction, SpikeMode};
+use super::expr::Expr;
+use super::node::{JoinBound, Metadata, Node, Scan, ScanColumn};
+use super::{Part, Plan, Statement};
+use crate::query::ast::ApplyFunction;
 use crate::time::{TICKS_PER_DAY, TICKS_PER_MILLISECOND, TICKS_PER_SECOND};
 use crate::value::Value;
 
@@ -385,7 +386,7 @@ fn full_text(expr: &Expr, names: &[String]) -> String {
         Expr::BitNot(e, _) => format!("~{}", part(e)),
         Expr::And(a, b) => format!("({} AND {})", part(a), part(b)),
         Expr::Or(a, b) => format!("({} OR {})", part(a), part(b)),
-        Expr::Binary(op, a, b, _) => format!("({} {} {})", part(a), operator(*op), part(b)),
+        Expr::Binary(op, a, b, _) => format!("({} {} {})", part(a), op.symbol(), part(b)),
         Expr::IsNull { negated, operand } => format!("{} IS {}NULL", part(operand), not(*negated)),
         Expr::Between { negated, operand, low, high } => {
             format!("{} {}BETWEEN {} AND {}", part(operand), not(*negated), part(low), part(high))
@@ -399,26 +400,5 @@ fn full_text(expr: &Expr, names: &[String]) -> String {
         Expr::Cast { is_try, operand, ty, .. } => format!("{}CAST({} AS {ty})", if *is_try { "TRY_" } else { "" }, part(operand)),
         Expr::Builtin { function, args, .. } => format!("{}({})", function.name, list(args, names)),
         Expr::Udf { name, args, .. } => format!("udf.{name}({})", list(args, names)),
-    }
-}
-
-fn operator(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Or => "OR",
-        BinaryOp::And => "AND",
-        BinaryOp::Eq => "=",
-        BinaryOp::Ne => "<>",
-        BinaryOp::Lt => "<",
-        BinaryOp::Le => "<=",
-        BinaryOp::Gt => ">",
-        BinaryOp::Ge => ">=",
-        BinaryOp::Add => "+",
-        BinaryOp::Sub => "-",
-        BinaryOp::Mul => "*",
-        BinaryOp::Div => "/",
-        BinaryOp::Mod => "%",
-        BinaryOp::BitAnd => "&",
-        BinaryOp::BitOr => "|",
-        BinaryOp::BitXor => "^",
     }
 }

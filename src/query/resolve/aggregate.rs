@@ -5,11 +5,10 @@
 //! (`analytic`, which shares their arguments), windows.
 
 use super::constant;
-use super::expression::{Clause, Place};
-use super::function::null;
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::ColumnInfo;
-use super::select::Core;
-use super::tree::same_aggregate;
+use super::tree::{null, same_aggregate};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Arg, Call, ExprKind, Ident, Over};
 use crate::query::plan::{Aggregate, AggregateFunction, Expr};

@@ -1,16 +1,15 @@
 //! Analytic functions: values of earlier rows beside the present one.
 //!
-//! In: `LAG`, `LAST`, `ISFIRST`, the anomaly functions, and aggregates with `LIMIT DURATION`. Out: the slot of the value.
-//! Invariant: an analytic function is evaluated over all rows of its source, before joins and WHERE. Not here: keeping
-//! the rows (`engine`).
+//! In: `LAG`, `LAST`, `ISFIRST`, the anomaly functions, and aggregates with `LIMIT DURATION`. Out: the slot of the
+//! value. Invariant: an analytic function is evaluated over all rows of its source, before joins and WHERE. Not here:
+//! keeping the rows (`engine`).
 
 use super::aggregate::Taken;
 use super::constant;
-use super::expression::{Clause, Place};
-use super::function::null;
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::ColumnInfo;
-use super::select::Core;
-use super::tree::{analytic_parts, each_slot, same_analytic};
+use super::tree::{each_slot, null, same_analytic};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident, LimitDuration, Over};
 use crate::query::plan::{AggregateFunction, Analytic, AnalyticFunction, Expr, SpikeMode};
@@ -204,7 +203,8 @@ impl Core<'_, '_> {
         })
     }
 
-    /// `AnomalyDetection_SpikeAndDip(x, confidence, history, mode)`, `AnomalyDetection_ChangePoint(x, confidence, history)`.
+    /// `AnomalyDetection_SpikeAndDip(x, confidence, history, mode)`, `AnomalyDetection_ChangePoint(x, confidence,
+    /// history)`.
     fn anomaly(&mut self, name: &Ident, lower: &str, call: &Call, span: Span, inner: Place) -> Option<(AnalyticFunction, Expr)> {
         self.no_order(name, call.over.as_ref())?;
         let spikes = lower == "anomalydetection_spikeanddip";
@@ -297,7 +297,7 @@ impl Core<'_, '_> {
     /// The rows an analytic function sees: those of the one source that it reads.
     fn seen_by(&mut self, analytic: &Analytic, name: &Ident, span: Span, place: Place) -> Option<Seen> {
         let mut read: Vec<usize> = Vec::new();
-        for part in analytic_parts(analytic) {
+        for part in analytic.exprs() {
             each_slot(part, &mut |id| read.extend(self.owner.get(&id)));
         }
         read.sort_unstable();

@@ -1,18 +1,20 @@
 //! Calls of the language's own functions.
 //!
 //! In: a call as written. Out: a compiled call, or the slot of an aggregate or analytic function. Invariant: every
-//! compiled call has a possible number of arguments and date parts under their canonical names. Not here: user functions
-//! (`function`), aggregates, analytic functions and windows beyond telling them apart.
+//! compiled call has a possible number of arguments and date parts under their canonical names. Not here: user
+//! functions (`function`), aggregates, analytic functions and windows beyond telling them apart.
 
 use super::aggregate::{self, is_aggregate};
 use super::analytic::{is_analytic, is_over_history};
-use super::expression::Place;
-use super::select::Core;
+use super::core::Core;
+use super::hints::count;
+use super::place::Place;
 use super::{constant, foreign, window};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Ident};
 use crate::query::builtins::{self, Builtin};
-use crate::query::plan::{DatePart, Expr};
+use crate::query::date_part::DatePart;
+use crate::query::plan::Expr;
 use crate::value::Value;
 
 /// Names of calls that are no scalar functions, for suggestions.
@@ -39,7 +41,10 @@ impl Core<'_, '_> {
     }
 
     fn prefixed_call(&mut self, call: &Call, span: Span) -> Expr {
-        let Some(name) = call.name.last() else { return Expr::Const(Value::Null) };
+        let Some(name) = call.name.last() else {
+            self.binder.fault("a call has no name", span);
+            return Expr::Const(Value::Null);
+        };
         let written: Vec<&str> = call.name.iter().map(|part| part.name.as_str()).collect();
         let problem = Diagnostic::error(format!("unknown function `{}`", written.join(".")), Span::new(span.start, name.span.end));
         self.refuse(if is_of_the_language(&name.name) {
@@ -183,17 +188,6 @@ impl Core<'_, '_> {
 fn is_scalar(name: &str) -> bool {
     let others = OTHER_CALLS.iter().chain(&["GetArrayElements", "GetRecordProperties"]);
     builtins::lookup(name).is_some() || others.into_iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-/// "2 arguments", "1 to 3 arguments", "at least 2 arguments".
-pub(super) fn count(fewest: usize, most: usize) -> String {
-    let noun = |n: usize| if n == 1 { "argument" } else { "arguments" };
-    match (fewest, most) {
-        (0, 0) => "no arguments".to_owned(),
-        (a, b) if a == b => format!("{a} {}", noun(a)),
-        (a, usize::MAX) => format!("at least {a} {}", noun(a)),
-        (a, b) => format!("{a} to {b} {}", noun(b)),
-    }
 }
 
 /// Whether the language itself has a function of this name.

@@ -3,7 +3,8 @@
 //! In: a relation over column ids. Out: parts over slots: only the columns that are read, cut at external calls, before
 //! a stateful operator that reads an answer, and behind a stateful operator that an external call reads. Invariant: the
 //! columns of a part are those that the next one reads, in the order of their ids, so equal text gives equal streams.
-//! Not here: errors; a relation that reaches this file is valid.
+//! Not here: errors of the query; a relation that reaches this file is valid, and where one is not, that is a fault of
+//! forebay.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +12,32 @@ use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::relation::{ColumnId, ColumnInfo, Rel, Relation};
-use super::tree::{aggregate_parts, analytic_parts, each_slot, rewrite, rewrite_aggregate, rewrite_analytic};
+use super::tree::{each_slot, rewrite, rewrite_aggregate, rewrite_analytic};
 use crate::batch::Column;
 use crate::diagnostic::Span;
-use crate::query::plan::{Expr, External, Match, Navigation, Node, Part, Scan};
+use crate::query::plan::{Analytic, Expr, External, Match, Navigation, Node, Part, Scan};
 
 /// Column ids that something above reads.
 type Need = BTreeSet<ColumnId>;
 
+/// Where columns are.
+type Slots = FxHashMap<ColumnId, usize>;
+
+/// What a relation holds although the binder makes none like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CutFault {
+    #[error("nothing gives column {0} of the plan")]
+    NoColumn(ColumnId),
+    #[error("a call that leaves the gateway stands in a branch of the plan")]
+    ScoredInBranch,
+    #[error("a relation was lowered as one of another kind")]
+    OtherRelation,
+}
+
 /// A tree under construction and where its columns are.
-struct Flow {
+struct Lowered {
     node: Node,
-    slots: FxHashMap<ColumnId, usize>,
+    slots: Slots,
     /// The external call whose answers `node` reads; then `node` is its tail.
     pending: Option<Pending>,
 }
@@ -41,245 +56,251 @@ struct Cut<'a> {
 }
 
 /// The parts of a statement. `infos` names the columns of intermediate streams.
-pub(super) fn cut(relation: &Relation, infos: &[ColumnInfo]) -> Vec<Part> {
+///
+/// # Errors
+/// The relation reads columns that nothing in it gives: a fault of forebay.
+pub(super) fn cut(relation: &Relation, infos: &[ColumnInfo]) -> Result<Vec<Part>, CutFault> {
     let mut cut = Cut { infos, parts: Vec::new(), next_id: 0 };
     let ids: Vec<ColumnId> = relation.columns.iter().map(|c| c.id).collect();
-    let flow = cut.lower(&relation.rel, &ids.iter().copied().collect());
+    let lowered = cut.lower(&relation.rel, &ids.iter().copied().collect())?;
     let columns = relation.columns.iter().map(|c| Column { name: c.name.clone(), spread: c.spread }).collect();
-    cut.finish(flow, &ids, columns);
-    cut.parts
+    cut.finish(lowered, &ids, columns)?;
+    Ok(cut.parts)
 }
 
 impl Cut<'_> {
-    fn lower(&mut self, rel: &Rel, need: &Need) -> Flow {
+    fn lower(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         match rel {
             Rel::Scan { .. } => self.scan(rel, need),
             Rel::Filter { input, predicate } => {
-                let flow = self.lower(input, &with(need, [predicate]));
-                let predicate = flow.bind(predicate);
-                flow.wrap(|input| Node::Filter { input, predicate })
+                let below = self.lower(input, &with(need, [predicate]))?;
+                let predicate = below.bind(predicate)?;
+                Ok(below.wrap(|input| Node::Filter { input, predicate }))
             }
             Rel::Project { input, exprs } => self.project(input, exprs, need),
             Rel::Extend { input, exprs } => self.extend(input, exprs, need),
             Rel::Apply { input, outer, function, argument, out, span } => {
-                let flow = self.lower(input, &with(need, [argument]));
-                let argument = flow.bind(argument);
+                let below = self.lower(input, &with(need, [argument]))?;
+                let argument = below.bind(argument)?;
                 let (outer, function, span) = (*outer, *function, *span);
-                flow.append([*out], |input| Node::Apply { input, outer, function, argument, span })
+                Ok(below.append([*out], |input| Node::Apply { input, outer, function, argument, span }))
             }
             Rel::Aggregate { .. } => self.aggregate(rel, need),
-            Rel::Analytic { input, calls } => {
-                let calls: Vec<_> = calls.iter().filter(|(id, _)| need.contains(id)).collect();
-                if calls.is_empty() {
-                    return self.lower(input, need);
-                }
-                let below = with(need, calls.iter().flat_map(|(_, call)| analytic_parts(call)));
-                let flow = self.lower(input, &below);
-                let flow = self.settled(flow, &below);
-                let id = self.id();
-                let bound = calls.iter().map(|(_, call)| rewrite_analytic(call, &mut flow.binder())).collect();
-                flow.append(calls.iter().map(|(id, _)| *id), |input| Node::Analytic { input, id, calls: bound })
-            }
+            Rel::Analytic { input, calls } => self.analytic(input, calls, need),
             Rel::Match { .. } => self.matches(rel, need),
             Rel::Join { .. } => self.join(rel, need),
             Rel::ReferenceJoin { .. } => self.reference_join(rel, need),
             Rel::Union { inputs, out } => self.union(inputs, out, need),
-            Rel::External { input, function, argument, out, span } => {
-                if !need.contains(out) {
-                    return self.lower(input, need);
-                }
-                self.external(input, function, argument, *out, *span, need)
-            }
+            Rel::External { input, out, .. } if !need.contains(out) => self.lower(input, need),
+            Rel::External { .. } => self.external(rel, need),
         }
     }
 
-    fn scan(&mut self, rel: &Rel, need: &Need) -> Flow {
-        let Rel::Scan { input, columns, timestamp_by, over, schema } = rel else { return Flow::rows(0) };
+    fn scan(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::Scan { input, columns, timestamp_by, over, schema } = rel else { return Err(CutFault::OtherRelation) };
         let need = with(need, timestamp_by.iter().chain(over));
         let kept: Vec<_> = columns.iter().filter(|(id, _)| need.contains(id)).collect();
-        let slots = kept.iter().enumerate().map(|(slot, (id, _))| (*id, slot)).collect();
-        let mut flow = Flow { node: Node::Rows { width: 0 }, slots, pending: None };
-        flow.node = Node::Scan(Scan {
+        let slots = numbered(kept.iter().map(|(id, _)| *id));
+        let scan = Scan {
             input: input.clone(),
             columns: kept.iter().map(|(_, column)| column.clone()).collect(),
-            timestamp_by: timestamp_by.as_ref().map(|e| flow.bind(e)),
-            over: over.iter().map(|e| flow.bind(e)).collect(),
+            timestamp_by: timestamp_by.as_ref().map(|e| bind(e, &slots)).transpose()?,
+            over: over.iter().map(|e| bind(e, &slots)).collect::<Result<_, _>>()?,
             id: self.id(),
             schema: schema.clone(),
-        });
-        flow
+        };
+        Ok(Lowered { node: Node::Scan(scan), slots, pending: None })
     }
 
     /// Columns that are only renamed cost nothing: their ids point at the slots below.
-    fn project(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Flow {
+    fn project(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, CutFault> {
         let exprs: Vec<_> = exprs.iter().filter(|(id, _)| need.contains(id)).collect();
-        let mut flow = self.lower(input, &with(&Need::new(), exprs.iter().map(|(_, e)| e)));
-        let renamed: Option<FxHashMap<ColumnId, usize>> = exprs
-            .iter()
-            .map(|(id, e)| match e {
-                Expr::Slot(inner) => flow.slots.get(inner).map(|slot| (*id, *slot)),
-                _ => None,
-            })
-            .collect();
-        if let Some(slots) = renamed {
-            flow.slots = slots;
-            return flow;
+        let mut below = self.lower(input, &with(&Need::new(), exprs.iter().map(|(_, e)| e)))?;
+        if exprs.iter().all(|(_, e)| matches!(e, Expr::Slot(_))) {
+            let slot = |(id, e): &(ColumnId, Expr)| Ok((*id, below.slot_of(e)?));
+            below.slots = exprs.iter().map(|pair| slot(pair)).collect::<Result<_, CutFault>>()?;
+            return Ok(below);
         }
-        let bound = exprs.iter().map(|(_, e)| flow.bind(e)).collect();
-        flow.replace(exprs.iter().map(|(id, _)| *id), bound)
+        let bound = exprs.iter().map(|(_, e)| below.bind(e)).collect::<Result<_, _>>()?;
+        Ok(below.replace(exprs.iter().map(|(id, _)| *id), bound))
     }
 
-    fn extend(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Flow {
+    fn extend(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, CutFault> {
         let added: Vec<_> = exprs.iter().filter(|(id, _)| need.contains(id)).collect();
-        let flow = self.lower(input, &with(need, added.iter().map(|(_, e)| e)));
+        let below = self.lower(input, &with(need, added.iter().map(|(_, e)| e)))?;
         if added.is_empty() {
-            return flow;
+            return Ok(below);
         }
-        let kept = flow.held(need);
-        let mut bound: Vec<Expr> = kept.iter().map(|id| flow.slot(*id)).collect();
-        bound.extend(added.iter().map(|(_, e)| flow.bind(e)));
-        flow.replace(kept.into_iter().chain(added.iter().map(|(id, _)| *id)), bound)
+        let kept = below.held(need);
+        let mut bound = below.all(&kept)?;
+        for (_, e) in &added {
+            bound.push(below.bind(e)?);
+        }
+        Ok(below.replace(kept.into_iter().chain(added.iter().map(|(id, _)| *id)), bound))
     }
 
-    fn aggregate(&mut self, rel: &Rel, need: &Need) -> Flow {
-        let Rel::Aggregate { input, keys, windows, aggregates, window_id } = rel else { return Flow::rows(0) };
+    fn analytic(&mut self, input: &Rel, calls: &[(ColumnId, Analytic)], need: &Need) -> Result<Lowered, CutFault> {
+        let calls: Vec<_> = calls.iter().filter(|(id, _)| need.contains(id)).collect();
+        if calls.is_empty() {
+            return self.lower(input, need);
+        }
+        let read = with(need, calls.iter().flat_map(|(_, call)| call.exprs()));
+        let below = self.settled(input, &read)?;
+        let id = self.id();
+        let bound = below.rewritten(|f| calls.iter().map(|(_, call)| rewrite_analytic(call, f)).collect())?;
+        Ok(below.append(calls.iter().map(|(id, _)| *id), |input| Node::Analytic { input, id, calls: bound }))
+    }
+
+    fn aggregate(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::Aggregate { input, keys, windows, aggregates, window_id } = rel else {
+            return Err(CutFault::OtherRelation);
+        };
         let aggregates: Vec<_> = aggregates.iter().filter(|(id, _)| need.contains(id)).collect();
-        let read = keys.iter().map(|(_, e)| e).chain(aggregates.iter().flat_map(|(_, a)| aggregate_parts(a)));
-        let below = with(&Need::new(), read);
-        let flow = self.lower(input, &below);
-        let flow = self.settled(flow, &below);
+        let read = keys.iter().map(|(_, e)| e).chain(aggregates.iter().flat_map(|(_, a)| a.exprs()));
+        let below = self.settled(input, &with(&Need::new(), read))?;
         let node = Node::Aggregate {
             id: self.id(),
-            keys: keys.iter().map(|(_, e)| flow.bind(e)).collect(),
+            keys: keys.iter().map(|(_, e)| below.bind(e)).collect::<Result<_, _>>()?,
             windows: windows.clone(),
-            aggregates: aggregates.iter().map(|(_, a)| rewrite_aggregate(a, &mut flow.binder())).collect(),
-            input: Box::new(flow.node),
+            aggregates: below.rewritten(|f| aggregates.iter().map(|(_, a)| rewrite_aggregate(a, f)).collect())?,
+            input: Box::new(below.node),
         };
         let ids = keys.iter().map(|(id, _)| *id).chain(aggregates.iter().map(|(id, _)| *id)).chain([*window_id]);
-        Flow { node, slots: ids.enumerate().map(|(slot, id)| (id, slot)).collect(), pending: None }
+        Ok(Lowered { node, slots: numbered(ids), pending: None })
     }
 
-    fn matches(&mut self, rel: &Rel, need: &Need) -> Flow {
+    fn matches(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         let Rel::Match { input, limit, partition_by, pattern, variables, navigations, define, measures } = rel else {
-            return Flow::rows(0);
+            return Err(CutFault::OtherRelation);
         };
         let measures: Vec<_> = measures.iter().filter(|(id, _)| need.contains(id)).collect();
         let looks = navigations.iter().filter_map(|(_, n)| n.argument.as_ref());
-        let read = partition_by.iter().chain(looks).chain(define.iter().flatten()).chain(measures.iter().map(|(_, e)| e));
-        let mut below = with(&Need::new(), read);
-        below.retain(|id| !navigations.iter().any(|(look, _)| look == id));
-        let flow = self.lower(input, &below);
-        let flow = self.settled(flow, &below);
-        let width = flow.node.width();
-        let mut slots = flow.slots.clone();
+        let conditions = define.iter().flatten();
+        let read = partition_by.iter().chain(looks).chain(conditions).chain(measures.iter().map(|(_, e)| e));
+        let mut read = with(&Need::new(), read);
+        read.retain(|id| !navigations.iter().any(|(look, _)| look == id));
+        let below = self.settled(input, &read)?;
+        let width = below.node.width();
+        let mut slots = below.slots.clone();
         slots.extend(navigations.iter().enumerate().map(|(i, (id, _))| (*id, width + i)));
-        let over_looks = |e: &Expr| rewrite(e, &mut binder(&slots));
+        let navigation = |n: &Navigation| {
+            let argument = n.argument.as_ref().map(|e| below.bind(e)).transpose()?;
+            Ok(Navigation { argument, ..n.clone() })
+        };
         let plan = Match {
             limit: *limit,
-            partition_by: partition_by.iter().map(|e| flow.bind(e)).collect(),
+            partition_by: partition_by.iter().map(|e| below.bind(e)).collect::<Result<_, _>>()?,
             pattern: pattern.clone(),
             variables: variables.clone(),
-            navigations: navigations
-                .iter()
-                .map(|(_, n)| Navigation { argument: n.argument.as_ref().map(|e| flow.bind(e)), ..n.clone() })
-                .collect(),
-            define: define.iter().map(|e| e.as_ref().map(over_looks)).collect(),
-            measures: measures.iter().map(|(_, e)| over_looks(e)).collect(),
+            navigations: navigations.iter().map(|(_, n)| navigation(n)).collect::<Result<_, CutFault>>()?,
+            define: define.iter().map(|e| e.as_ref().map(|e| bind(e, &slots)).transpose()).collect::<Result<_, _>>()?,
+            measures: measures.iter().map(|(_, e)| bind(e, &slots)).collect::<Result<_, _>>()?,
             span: navigations.first().map(|(_, n)| n.span).unwrap_or_default(),
         };
-        let node = Node::Match { input: Box::new(flow.node), id: self.id(), plan: Box::new(plan) };
-        Flow { node, slots: measures.iter().enumerate().map(|(slot, (id, _))| (*id, slot)).collect(), pending: None }
+        let node = Node::Match { input: Box::new(below.node), id: self.id(), plan: Box::new(plan) };
+        Ok(Lowered { node, slots: numbered(measures.iter().map(|(id, _)| *id)), pending: None })
     }
 
-    fn join(&mut self, rel: &Rel, need: &Need) -> Flow {
-        let Rel::Join { left, right, left_outer, bound, keys, on } = rel else { return Flow::rows(0) };
-        let below = with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on));
-        let left = self.lower(left, &below);
-        let left = self.settled(left, &below);
-        let right = self.lower(right, &below);
+    fn join(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::Join { left, right, left_outer, bound, keys, on } = rel else { return Err(CutFault::OtherRelation) };
+        let read = with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on));
+        let left = self.settled(left, &read)?;
+        let right = self.lower(right, &read)?;
+        if right.pending.is_some() {
+            return Err(CutFault::ScoredInBranch);
+        }
         let id = self.id();
-        let keys = keys.iter().map(|(a, b)| (left.bind(a), right.bind(b))).collect();
+        let keys = keys.iter().map(|(a, b)| Ok((left.bind(a)?, right.bind(b)?))).collect::<Result<_, CutFault>>()?;
         let width = left.node.width();
         let mut slots = left.slots;
         slots.extend(right.slots.iter().map(|(id, slot)| (*id, slot + width)));
-        let mut flow = Flow { node: left.node, slots, pending: None };
-        let on = on.as_ref().map(|e| flow.bind(e));
-        flow.node =
-            Node::Join { left: Box::new(flow.node), right: Box::new(right.node), id, left_outer: *left_outer, bound: *bound, keys, on };
-        flow
+        let on = on.as_ref().map(|e| bind(e, &slots)).transpose()?;
+        let (left, right) = (Box::new(left.node), Box::new(right.node));
+        let node = Node::Join { left, right, id, left_outer: *left_outer, bound: *bound, keys, on };
+        Ok(Lowered { node, slots, pending: None })
     }
 
-    fn reference_join(&mut self, rel: &Rel, need: &Need) -> Flow {
-        let Rel::ReferenceJoin { input, reference, left_outer, keys, on, out } = rel else { return Flow::rows(0) };
-        let flow = self.lower(input, &with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on)));
+    fn reference_join(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::ReferenceJoin { input, reference, left_outer, keys, on, out } = rel else {
+            return Err(CutFault::OtherRelation);
+        };
+        let below = self.lower(input, &with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on)))?;
         // the right side of a key reads the reference record alone, which is its slot 0
-        let record: FxHashMap<ColumnId, usize> = [(*out, 0)].into_iter().collect();
-        let keys = keys.iter().map(|(a, b)| (flow.bind(a), rewrite(b, &mut binder(&record)))).collect();
-        let width = flow.node.width();
-        let mut slots = flow.slots;
+        let record = numbered([*out]);
+        let keys = keys.iter().map(|(a, b)| Ok((below.bind(a)?, bind(b, &record)?))).collect::<Result<_, CutFault>>()?;
+        let width = below.node.width();
+        let mut slots = below.slots;
         slots.insert(*out, width);
-        let on = on.as_ref().map(|e| rewrite(e, &mut binder(&slots)));
-        let node = Node::ReferenceJoin { input: Box::new(flow.node), reference: reference.clone(), left_outer: *left_outer, keys, on };
-        Flow { node, slots, pending: flow.pending }
+        let on = on.as_ref().map(|e| bind(e, &slots)).transpose()?;
+        let (input, reference) = (Box::new(below.node), reference.clone());
+        let node = Node::ReferenceJoin { input, reference, left_outer: *left_outer, keys, on };
+        Ok(Lowered { node, slots, pending: below.pending })
     }
 
-    fn union(&mut self, inputs: &[(Rel, Vec<ColumnId>)], out: &[ColumnId], need: &Need) -> Flow {
-        let kept: Vec<usize> = out.iter().enumerate().filter(|(_, id)| need.contains(id)).map(|(i, _)| i).collect();
+    fn union(&mut self, inputs: &[(Rel, Vec<ColumnId>)], out: &[ColumnId], need: &Need) -> Result<Lowered, CutFault> {
+        let kept: Vec<(usize, ColumnId)> = out.iter().copied().enumerate().filter(|(_, id)| need.contains(id)).collect();
         let mut nodes = Vec::with_capacity(inputs.len());
         for (rel, ids) in inputs {
-            let ids: Vec<ColumnId> = kept.iter().filter_map(|i| ids.get(*i).copied()).collect();
-            let flow = self.lower(rel, &ids.iter().copied().collect());
-            let exprs = ids.iter().map(|id| flow.slot(*id)).collect();
-            nodes.push(flow.replace(ids, exprs).node);
+            let of_branch = |(i, id): &(usize, ColumnId)| ids.get(*i).copied().ok_or(CutFault::NoColumn(*id));
+            let ids: Vec<ColumnId> = kept.iter().map(of_branch).collect::<Result<_, _>>()?;
+            let branch = self.lower(rel, &ids.iter().copied().collect())?;
+            if branch.pending.is_some() {
+                return Err(CutFault::ScoredInBranch);
+            }
+            let exprs = branch.all(&ids)?;
+            nodes.push(branch.replace(ids, exprs).node);
         }
-        let slots = kept.iter().enumerate().filter_map(|(slot, i)| out.get(*i).map(|id| (*id, slot))).collect();
-        Flow { node: Node::Union { inputs: nodes, id: self.id() }, slots, pending: None }
+        let slots = numbered(kept.iter().map(|(_, id)| *id));
+        Ok(Lowered { node: Node::Union { inputs: nodes, id: self.id() }, slots, pending: None })
     }
 
-    fn external(&mut self, input: &Rel, function: &SmolStr, argument: &Expr, out: ColumnId, span: Span, need: &Need) -> Flow {
-        let below = with(need, [argument]);
-        let mut flow = self.lower(input, &below);
-        if flow.pending.is_some() || flow.node.is_stateful() {
-            flow = self.close(flow, &below);
+    fn external(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let Rel::External { input, function, argument, out, span } = rel else { return Err(CutFault::OtherRelation) };
+        let read = with(need, [argument]);
+        let mut below = self.lower(input, &read)?;
+        if below.pending.is_some() || below.node.is_stateful() {
+            below = self.close(below, &read)?;
         }
-        let kept = flow.held(need);
-        let mut exprs: Vec<Expr> = kept.iter().map(|id| flow.slot(*id)).collect();
-        exprs.push(flow.bind(argument));
-        let ids: Vec<ColumnId> = kept.into_iter().chain([out]).collect();
-        let flow = flow.replace(ids, exprs);
-        let width = flow.node.width();
-        let pending = Pending { root: flow.node, function: function.clone(), span };
-        Flow { node: Node::Rows { width }, slots: flow.slots, pending: Some(pending) }
+        let kept = below.held(need);
+        let mut exprs = below.all(&kept)?;
+        exprs.push(below.bind(argument)?);
+        let ids: Vec<ColumnId> = kept.into_iter().chain([*out]).collect();
+        let root = below.replace(ids, exprs);
+        let width = root.node.width();
+        let pending = Pending { root: root.node, function: function.clone(), span: *span };
+        Ok(Lowered { node: Node::Rows { width }, slots: root.slots, pending: Some(pending) })
     }
 
-    /// A flow that a stateful operator may read: answers of an external call are stored first.
-    fn settled(&mut self, flow: Flow, need: &Need) -> Flow {
-        if flow.pending.is_some() { self.close(flow, need) } else { flow }
+    /// Rows that a stateful operator may read: answers of an external call are stored first.
+    fn settled(&mut self, input: &Rel, need: &Need) -> Result<Lowered, CutFault> {
+        let lowered = self.lower(input, need)?;
+        if lowered.pending.is_some() { self.close(lowered, need) } else { Ok(lowered) }
     }
 
-    /// Ends the part; the flow goes on from its stream.
-    fn close(&mut self, flow: Flow, need: &Need) -> Flow {
-        let ids = flow.held(need);
+    /// Ends the part; what is above goes on from its stream.
+    fn close(&mut self, lowered: Lowered, need: &Need) -> Result<Lowered, CutFault> {
+        let ids = lowered.held(need);
         let mut columns: Vec<Column> = Vec::with_capacity(ids.len());
         for (i, id) in ids.iter().enumerate() {
-            let name = self.infos.get(*id).map(|info| info.name.clone()).unwrap_or_default();
+            let name = self.infos.get(*id).ok_or(CutFault::NoColumn(*id))?.name.clone();
             let taken = name.is_empty() || columns.iter().any(|c| c.name == name);
             columns.push(Column { name: if taken { format_smolstr!("{name}_{i}") } else { name }, spread: false });
         }
-        self.finish(flow, &ids, columns);
+        self.finish(lowered, &ids, columns)?;
         self.next_id = 0;
-        let slots = ids.iter().enumerate().map(|(slot, id)| (*id, slot)).collect();
-        Flow { node: Node::Rows { width: ids.len() }, slots, pending: None }
+        let node = Node::Rows { width: ids.len() };
+        Ok(Lowered { node, slots: numbered(ids), pending: None })
     }
 
-    fn finish(&mut self, flow: Flow, ids: &[ColumnId], columns: Vec<Column>) {
-        let exprs = ids.iter().map(|id| flow.slot(*id)).collect();
-        let Flow { node, pending, .. } = flow.replace(ids.iter().copied(), exprs);
+    fn finish(&mut self, lowered: Lowered, ids: &[ColumnId], columns: Vec<Column>) -> Result<(), CutFault> {
+        let exprs = lowered.all(ids)?;
+        let Lowered { node, pending, .. } = lowered.replace(ids.iter().copied(), exprs);
         let (root, external) = match pending {
             None => (node, None),
             Some(p) => (p.root, Some(External { function: p.function, span: p.span, tail: node })),
         };
         self.parts.push(Part { root, external, columns: columns.into() });
+        Ok(())
     }
 
     fn id(&mut self) -> u32 {
@@ -289,21 +310,27 @@ impl Cut<'_> {
     }
 }
 
-impl Flow {
-    fn rows(width: usize) -> Flow {
-        Flow { node: Node::Rows { width }, slots: FxHashMap::default(), pending: None }
+impl Lowered {
+    fn bind(&self, expr: &Expr) -> Result<Expr, CutFault> {
+        bind(expr, &self.slots)
     }
 
-    fn slot(&self, id: ColumnId) -> Expr {
-        self.bind(&Expr::Slot(id))
+    /// Columns, each as an expression.
+    fn all(&self, ids: &[ColumnId]) -> Result<Vec<Expr>, CutFault> {
+        ids.iter().map(|id| self.bind(&Expr::Slot(*id))).collect()
     }
 
-    fn bind(&self, expr: &Expr) -> Expr {
-        rewrite(expr, &mut self.binder())
+    /// The slot of an expression that is a column.
+    fn slot_of(&self, expr: &Expr) -> Result<usize, CutFault> {
+        match expr {
+            Expr::Slot(id) => self.slots.get(id).copied().ok_or(CutFault::NoColumn(*id)),
+            _ => Err(CutFault::OtherRelation),
+        }
     }
 
-    fn binder(&self) -> impl FnMut(&Expr) -> Option<Expr> {
-        binder(&self.slots)
+    /// What `rewrite` makes with the columns here.
+    fn rewritten<T>(&self, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, CutFault> {
+        rewritten(&self.slots, rewrite)
     }
 
     /// The columns here that are read above, in the order of their ids.
@@ -311,33 +338,50 @@ impl Flow {
         need.iter().copied().filter(|id| self.slots.contains_key(id)).collect()
     }
 
-    fn wrap(self, make: impl FnOnce(Box<Node>) -> Node) -> Flow {
-        Flow { node: make(Box::new(self.node)), ..self }
+    fn wrap(self, make: impl FnOnce(Box<Node>) -> Node) -> Lowered {
+        Lowered { node: make(Box::new(self.node)), ..self }
     }
 
     /// Puts an operator on top that appends the columns `ids`.
-    fn append(self, ids: impl IntoIterator<Item = ColumnId>, make: impl FnOnce(Box<Node>) -> Node) -> Flow {
+    fn append(self, ids: impl IntoIterator<Item = ColumnId>, make: impl FnOnce(Box<Node>) -> Node) -> Lowered {
         let width = self.node.width();
-        let mut flow = self.wrap(make);
-        flow.slots.extend(ids.into_iter().enumerate().map(|(i, id)| (id, width + i)));
-        flow
+        let mut lowered = self.wrap(make);
+        lowered.slots.extend(ids.into_iter().enumerate().map(|(i, id)| (id, width + i)));
+        lowered
     }
 
     /// Puts a projection on top that gives exactly `exprs`, known as `ids`; none when the rows already look like that.
-    fn replace(self, ids: impl IntoIterator<Item = ColumnId>, exprs: Vec<Expr>) -> Flow {
-        let slots = ids.into_iter().enumerate().map(|(slot, id)| (id, slot)).collect();
-        let unchanged = exprs.len() == self.node.width() && exprs.iter().enumerate().all(|(i, e)| matches!(e, Expr::Slot(s) if *s == i));
+    fn replace(self, ids: impl IntoIterator<Item = ColumnId>, exprs: Vec<Expr>) -> Lowered {
+        let in_place = |(i, e): (usize, &Expr)| matches!(e, Expr::Slot(s) if *s == i);
+        let unchanged = exprs.len() == self.node.width() && exprs.iter().enumerate().all(in_place);
         let node = if unchanged { self.node } else { Node::Project { input: Box::new(self.node), exprs } };
-        Flow { node, slots, pending: self.pending }
+        Lowered { node, slots: numbered(ids), pending: self.pending }
     }
 }
 
-/// Column ids to slots. An id that is not there cannot occur; it would read NULL.
-fn binder(slots: &FxHashMap<ColumnId, usize>) -> impl FnMut(&Expr) -> Option<Expr> {
-    |expr| match expr {
-        Expr::Slot(id) => Some(slots.get(id).map_or(Expr::Const(crate::value::Value::Null), |slot| Expr::Slot(*slot))),
+/// Column ids by the order in which they stand.
+fn numbered(ids: impl IntoIterator<Item = ColumnId>) -> Slots {
+    ids.into_iter().enumerate().map(|(slot, id)| (id, slot)).collect()
+}
+
+/// Column ids to slots.
+fn bind(expr: &Expr, slots: &Slots) -> Result<Expr, CutFault> {
+    rewritten(slots, |f| rewrite(expr, f))
+}
+
+fn rewritten<T>(slots: &Slots, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, CutFault> {
+    let mut missing = None;
+    let made = rewrite(&mut |expr| match expr {
+        Expr::Slot(id) => match slots.get(id) {
+            Some(slot) => Some(Expr::Slot(*slot)),
+            None => {
+                missing = Some(*id);
+                None
+            }
+        },
         _ => None,
-    }
+    });
+    missing.map_or(Ok(made), |id| Err(CutFault::NoColumn(id)))
 }
 
 fn with<'e>(need: &Need, exprs: impl IntoIterator<Item = &'e Expr>) -> Need {
@@ -348,4 +392,46 @@ fn with<'e>(need: &Need, exprs: impl IntoIterator<Item = &'e Expr>) -> Need {
         });
     }
     need
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::plan::ScanColumn;
+
+    fn scan() -> Box<Rel> {
+        let columns = vec![(7, ScanColumn::Field("v".into()))];
+        Box::new(Rel::Scan { input: "a".into(), columns, timestamp_by: None, over: Vec::new(), schema: None })
+    }
+
+    fn lowered(rel: &Rel, need: &[ColumnId]) -> Result<Node, CutFault> {
+        let mut cut = Cut { infos: &[], parts: Vec::new(), next_id: 0 };
+        cut.lower(rel, &need.iter().copied().collect()).map(|lowered| lowered.node)
+    }
+
+    #[test]
+    fn a_column_that_nothing_gives_is_a_fault_and_not_null() {
+        let filter = |id| Rel::Filter { input: scan(), predicate: Expr::Not(Box::new(Expr::Slot(id))) };
+        assert!(lowered(&filter(7), &[7]).is_ok());
+        assert_eq!(lowered(&filter(8), &[7]).unwrap_err(), CutFault::NoColumn(8));
+        let renamed = |id| Rel::Project { input: scan(), exprs: vec![(9, Expr::Slot(id))] };
+        assert!(lowered(&renamed(7), &[9]).is_ok());
+        assert_eq!(lowered(&renamed(8), &[9]).unwrap_err(), CutFault::NoColumn(8));
+    }
+
+    #[test]
+    fn a_branch_of_a_union_with_too_few_columns_is_a_fault() {
+        let union = |ids: Vec<ColumnId>| Rel::Union { inputs: vec![(*scan(), ids)], out: vec![20] };
+        assert!(lowered(&union(vec![7]), &[20]).is_ok());
+        assert_eq!(lowered(&union(Vec::new()), &[20]).unwrap_err(), CutFault::NoColumn(20));
+    }
+
+    #[test]
+    fn a_scored_branch_is_a_fault_and_its_answers_are_not_forgotten() {
+        let argument = Expr::Slot(7);
+        let (function, span) = ("score".into(), Span::default());
+        let scored = Rel::External { input: scan(), function, argument, out: 9, span };
+        let union = Rel::Union { inputs: vec![(scored, vec![9])], out: vec![20] };
+        assert_eq!(lowered(&union, &[20]).unwrap_err(), CutFault::ScoredInBranch);
+    }
 }

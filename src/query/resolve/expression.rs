@@ -1,10 +1,11 @@
 //! Expressions: from the syntax tree to compiled form.
 //!
 //! In: an expression and the place it stands in. Out: a compiled expression over column ids; NULL where an error was
-//! reported. Invariant: what a clause may not hold is refused here or in `call`. Not here: calls (`call`), names (`scope`).
+//! reported. Invariant: what a clause may not hold is refused here or in `call`. Not here: calls (`call`), names
+//! (`scope`).
 
-use super::select::Core;
-use super::tree::parts;
+use super::core::Core;
+use super::place::{Clause, Place};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, BinaryOp, ExprKind, Literal, UnaryOp};
 use crate::query::plan::Expr;
@@ -12,53 +13,6 @@ use crate::value::Value;
 
 /// Operations that a simple `CASE` may come to: its operand is compared anew for each `WHEN`, so nested ones multiply.
 const CASE_SIZE_MAX: usize = 4096;
-
-/// The clause an expression stands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clause {
-    Select,
-    Where,
-    GroupBy,
-    Having,
-    On,
-    TimestampBy,
-    Apply,
-    PartitionBy,
-    Match,
-}
-
-/// Where an expression stands, and inside which call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) clause: Clause,
-    /// Inside the argument of an aggregate.
-    pub(super) in_aggregate: bool,
-    /// Inside an analytic function.
-    pub(super) in_analytic: bool,
-}
-
-impl Place {
-    pub(super) fn clause(clause: Clause) -> Place {
-        Place { clause, in_aggregate: false, in_analytic: false }
-    }
-
-    /// As in messages.
-    pub(super) fn name(self) -> &'static str {
-        match self.clause {
-            _ if self.in_analytic => "an analytic function",
-            _ if self.in_aggregate => "an aggregate",
-            Clause::Select => "the SELECT list",
-            Clause::Where => "WHERE",
-            Clause::GroupBy => "GROUP BY",
-            Clause::Having => "HAVING",
-            Clause::On => "a JOIN condition",
-            Clause::TimestampBy => "TIMESTAMP BY",
-            Clause::Apply => "APPLY",
-            Clause::PartitionBy => "PARTITION BY",
-            Clause::Match => "MATCH_RECOGNIZE",
-        }
-    }
-}
 
 impl Core<'_, '_> {
     pub(super) fn expr(&mut self, e: &ast::Expr, place: Place) -> Expr {
@@ -185,5 +139,5 @@ fn constant(literal: &Literal) -> Value {
 
 /// Operations in an expression.
 fn size(expr: &Expr) -> usize {
-    1 + parts(expr).into_iter().map(size).sum::<usize>()
+    1 + expr.children().into_iter().map(size).sum::<usize>()
 }

@@ -1,7 +1,7 @@
 //! Functions of other SQL that this language has not, and what to write instead.
 //!
-//! In: the name of a function that is unknown. Out: a hint. Invariant: what a hint says to write is in the language. Not
-//! here: misspelt names of the language's own functions.
+//! In: the name of a function that is unknown. Out: a hint. Invariant: what a hint says to write is in the language.
+//! Not here: misspelt names of the language's own functions.
 
 /// Names in upper case, and the hint.
 const HINTS: &[(&[&str], &str)] = &[

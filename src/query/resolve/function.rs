@@ -3,28 +3,17 @@
 //! In: a call and the catalog. Out: a compiled local call, or the slot that the answer of an endpoint will have.
 //! Invariant: equal external calls with equal arguments are one call. Not here: where the plan is cut (`cut`).
 
-use smol_str::SmolStr;
-
-use super::call::{count, is_of_the_language};
-use super::expression::{Clause, Place};
+use super::call::is_of_the_language;
+use super::core::{Core, ExternalCall};
+use super::hints::{count, did_you_mean, scored_apart};
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo};
-use super::select::Core;
-use super::tree::same;
-use super::{did_you_mean, scored_apart};
+use super::tree::{null, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Arg, Call, ExprKind, Ident};
 use crate::query::catalog::{FunctionDef, FunctionKind, Signature, folded};
 use crate::query::plan::Expr;
 use crate::value::Value;
-
-/// A call that leaves the process, taken out of the expressions of a `SELECT`.
-#[derive(Clone, Debug)]
-pub(super) struct ExternalCall {
-    pub(super) out: ColumnId,
-    pub(super) function: SmolStr,
-    pub(super) argument: Expr,
-    pub(super) span: Span,
-}
 
 /// A user function or aggregate as a call sees it.
 pub(super) struct User<'a> {
@@ -222,9 +211,4 @@ fn unordered(name: &str, place: Place, span: Span) -> Option<Diagnostic> {
             .label("it is not called once a row here")
             .help(format!("call it in a step, `WITH s AS (SELECT …, udf.{name}(x) AS y FROM …)`, and use the column there"))
     })
-}
-
-/// Stands for a value after an error.
-pub(super) fn null() -> Expr {
-    Expr::Const(Value::Null)
 }

@@ -1,13 +1,13 @@
 //! GROUP BY: keys, the window, and what may be read above them.
 //!
-//! In: grouping items; bound expressions of the SELECT list and HAVING. Out: keys and windows; expressions that read keys
-//! and aggregates only. Invariant: above the groups no column of a single row is left. Not here: window sizes (`window`).
+//! In: grouping items; bound expressions of the SELECT list and HAVING. Out: keys and windows; expressions that read
+//! keys and aggregates only. Invariant: above the groups no column of a single row is left. Not here: window sizes
+//! (`window`).
 
-use super::expression::{Clause, Place};
-use super::function::null;
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo};
-use super::select::Core;
-use super::tree::{self, same};
+use super::tree::{self, null, same};
 use super::window::{is_time, window_call};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Expr as Ast, ExprKind};

@@ -4,9 +4,9 @@
 //! only a step that selects columns of a source in the same FROM is taken; for others the error shows the rewrite. Not
 //! here: steps in FROM (`scope`).
 
-use super::function::null;
-use super::scope::{Has, SourceKind};
-use super::select::Core;
+use super::core::Core;
+use super::source::{Has, SourceKind};
+use super::tree::null;
 use crate::batch::Column;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, Ident, SelectItem};

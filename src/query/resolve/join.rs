@@ -5,15 +5,16 @@
 //! bound; what the bound cannot say exactly is tested again. Not here: finding pairs (`engine`).
 
 use super::constant::{self, SPAN_MAX};
-use super::expression::{Clause, Place};
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo};
-use super::scope::SourceKind;
-use super::select::Core;
+use super::source::SourceKind;
 use super::tree::{self, conjunction, each_slot, reads_time, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Arg, BinaryOp, Call, Expr as Ast, ExprKind};
 use crate::query::builtins;
-use crate::query::plan::{DatePart, Expr, JoinBound};
+use crate::query::date_part::DatePart;
+use crate::query::plan::{Expr, JoinBound};
 use crate::value::{Type, Value};
 
 /// A checked join condition.
@@ -194,7 +195,10 @@ impl Core<'_, '_> {
     /// The bound as a test on the two event times.
     fn exact_test(&mut self, bound: &TimeBound) -> Expr {
         let (from, to) = (Expr::Slot(self.source_time(bound.from)), Expr::Slot(self.source_time(bound.to)));
-        let Some(function) = builtins::lookup("DATEDIFF") else { return super::function::null() };
+        let Some(function) = builtins::lookup("DATEDIFF") else {
+            self.binder.fault("the language has no DATEDIFF", bound.span);
+            return super::tree::null();
+        };
         let args = vec![Expr::Const(Value::text(bound.unit.name())), from, to];
         let difference = Expr::Builtin { function, args, span: bound.span };
         let number = |n: i64| Box::new(Expr::Const(Value::BigInt(n)));
@@ -260,7 +264,9 @@ impl Core<'_, '_> {
 
     /// Substreams meet only inside a key.
     fn check_join_over(&mut self, right: usize, keys: &[(Expr, Expr)], span: Span) {
-        let Some(source) = self.sources.get(right) else { return };
+        let Some(source) = self.sources.get(right) else {
+            return self.binder.fault("a join has no right side", span);
+        };
         let lefts: Vec<_> = self.sources.iter().take(right).filter(|s| s.is_stream()).collect();
         if source.poisoned || lefts.iter().any(|s| s.poisoned) {
             return;

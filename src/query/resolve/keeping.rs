@@ -1,14 +1,14 @@
 //! Functions that keep state: where a statement may call them.
 //!
-//! In: the parts of a statement. Out: a problem, if there is one. Invariant: past this check all calls of such a function
-//! come from one operator, once a row, so what it remembers depends on the rows and not on how they came. Not here:
-//! clauses in which it is never called row by row (`function`).
+//! In: the parts of a statement. Out: a problem, if there is one. Invariant: past this check all calls of such a
+//! function come from one operator, once a row, so what it remembers depends on the rows and not on how they came. Not
+//! here: clauses in which it is never called row by row (`function`).
 
 use rustc_hash::FxHashMap;
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::query::plan::Part;
 use crate::query::plan::calls::{LocalCall, of_node};
-use crate::query::plan::{Node, Part};
 
 const HELP: &str = "call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`";
 
@@ -33,25 +33,9 @@ pub(super) fn check(parts: &[Part]) -> Option<Diagnostic> {
         }
     }
     let call = operators.iter().flatten().find(|call| call.keeps_state)?;
-    parts.iter().any(|part| has_substreams(&part.root)).then(|| {
+    parts.iter().any(|part| part.root.scans().any(|scan| !scan.over.is_empty())).then(|| {
         Diagnostic::error("a function that keeps state in a query with TIMESTAMP BY … OVER", call.span)
             .label("rows of different substreams have no order among each other")
             .help("leave OVER out, or leave the grant `state` out")
     })
-}
-
-fn has_substreams(node: &Node) -> bool {
-    match node {
-        Node::Scan(scan) => !scan.over.is_empty(),
-        Node::Rows { .. } => false,
-        Node::Filter { input, .. }
-        | Node::Project { input, .. }
-        | Node::Apply { input, .. }
-        | Node::Aggregate { input, .. }
-        | Node::Analytic { input, .. }
-        | Node::Match { input, .. }
-        | Node::ReferenceJoin { input, .. } => has_substreams(input),
-        Node::Join { left, right, .. } => has_substreams(left) || has_substreams(right),
-        Node::Union { inputs, .. } => inputs.iter().any(has_substreams),
-    }
 }

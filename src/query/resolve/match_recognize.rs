@@ -1,15 +1,15 @@
 //! MATCH_RECOGNIZE: variables, navigation and measures.
 //!
-//! In: its syntax and the bound input. Out: a source whose columns are the partition keys and the measures. Invariant: a
-//! condition looks at its own row and at rows taken before it, a measure at rows of the match; each such look is a column
-//! of its own (`Navigation`), so conditions and measures are plain expressions. Not here: matching (`engine`).
+//! In: its syntax and the bound input. Out: a source whose columns are the partition keys and the measures. Invariant:
+//! a condition looks at its own row and at rows taken before it, a measure at rows of the match; each such look is a
+//! column of its own (`Navigation`), so conditions and measures are plain expressions. Not here: matching (`engine`).
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::expression::{Clause, Place};
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
-use super::scope::{Source, SourceKind};
-use super::select::Core;
+use super::source::{Source, SourceKind};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, Arg, ExprKind, Ident, MatchRecognize, RowPattern};
 use crate::query::plan::{Expr, Navigate, Navigation, Pattern};
@@ -114,7 +114,7 @@ impl Core<'_, '_> {
             let Some(place) = binding.place(&variable.name.name) else {
                 let problem = Diagnostic::error(format!("`{}` is not in the pattern", variable.name.name), variable.name.span)
                     .label("no such variable")
-                    .help(super::did_you_mean(&variable.name.name, &binding.names(), "variable"));
+                    .help(super::hints::did_you_mean(&variable.name.name, &binding.names(), "variable"));
                 self.binder.problem(problem);
                 continue;
             };
@@ -154,8 +154,8 @@ impl Core<'_, '_> {
         found.unwrap_or_else(|| ast::map_operands(expr, &mut |e| self.navigated(e, binding, stand)))
     }
 
-    /// `V.column`: of the row itself in V's own condition, else of the last row taken as V. A column without a variable is
-    /// that of the row itself, in a measure of the last row of the match.
+    /// `V.column`: of the row itself in V's own condition, else of the last row taken as V. A column without a variable
+    /// is that of the row itself, in a measure of the last row of the match.
     fn variable_path(&mut self, path: &[Ident], span: Span, binding: &mut Binding, stand: Stand) -> Option<ast::Expr> {
         let (first, rest) = path.split_first()?;
         let place = binding.place(&first.name);

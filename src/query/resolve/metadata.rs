@@ -5,8 +5,9 @@
 
 use smol_str::SmolStr;
 
-use super::select::Core;
-use super::{constant, scope};
+use super::constant;
+use super::core::Core;
+use super::source::SourceKind;
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, ExprKind};
 use crate::query::plan::{Expr, Metadata, ScanColumn};
@@ -55,7 +56,7 @@ impl Core<'_, '_> {
             _ => None,
         };
         let index = name.and_then(|name| self.source_named(&name.name));
-        let scanned = index.filter(|i| self.sources.get(*i).is_some_and(|s| matches!(s.kind, scope::SourceKind::Scan { .. })));
+        let scanned = index.filter(|i| self.sources.get(*i).is_some_and(|s| matches!(s.kind, SourceKind::Scan { .. })));
         let Some(index) = scanned else {
             let problem = Diagnostic::error("GetMetadataPropertyValue reads an input of this FROM", source.span)
                 .label(if index.is_some() { "not an input: only an input has metadata" } else { "not an input of this FROM" });

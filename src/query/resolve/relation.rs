@@ -149,8 +149,8 @@ impl Relation {
 }
 
 impl Rel {
-    /// A payload field below the spread column `spread`, decoded by the scan that it comes from instead of being taken out
-    /// of the whole record. `fresh` makes a column id. `None` when the column is not simply passed on from a scan.
+    /// A payload field below the spread column `spread`, decoded by the scan that it comes from instead of being taken
+    /// out of the whole record. `fresh` makes a column id. `None` when the column is not simply passed on from a scan.
     pub(super) fn open_field(&mut self, spread: ColumnId, name: &SmolStr, fresh: &mut dyn FnMut() -> ColumnId) -> Option<ColumnId> {
         match self {
             Rel::Scan { columns, .. } => {

@@ -5,148 +5,22 @@
 
 use smol_str::SmolStr;
 
-use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, find_named};
-use super::select::Core;
+use super::binder::{Binder, Named};
+use super::core::Core;
+use super::hints::did_you_mean;
+use super::relation::{ColumnId, ColumnInfo, OutColumn, find_named};
+use super::source::{Has, Source, SourceKind, apply_fields, explicit, is_arrival_name};
 use super::tree::first_of;
-use super::{Named, did_you_mean};
 use crate::batch::Column;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::query::ast::{ApplyFunction, Ident};
-use crate::query::plan::{Analytic, Expr, Metadata, ScanColumn, TableSchema};
+use crate::query::ast::Ident;
+use crate::query::plan::{Expr, Metadata, ScanColumn};
 use crate::value::{Type, Value, same_ignoring_case};
-
-/// An input, a step, reference data or an `APPLY` in a `FROM`.
-pub(super) struct Source {
-    /// What the query calls it: the alias, else its name.
-    pub(super) name: SmolStr,
-    /// The input or step it reads, as the job or the script spells it.
-    pub(super) original: SmolStr,
-    pub(super) kind: SourceKind,
-    pub(super) over: Vec<OverKey>,
-    pub(super) external: Option<Span>,
-    pub(super) poisoned: bool,
-    /// Analytic functions of its columns: evaluated over all its rows.
-    pub(super) analytics: Vec<(ColumnId, Analytic)>,
-    /// Its event time as a column, when a join needs it beside others.
-    pub(super) time: Option<ColumnId>,
-}
-
-pub(super) enum SourceKind {
-    Scan {
-        input: SmolStr,
-        tag: u32,
-        columns: Vec<(ColumnId, ScanColumn)>,
-        timestamp_by: Option<Expr>,
-        keys: Vec<Expr>,
-        schema: Option<TableSchema>,
-    },
-    Step {
-        /// `None`: nothing has the name.
-        index: Option<usize>,
-        rel: Rel,
-        columns: Vec<OutColumn>,
-        opened: Vec<(SmolStr, Expr)>,
-    },
-    Reference {
-        out: ColumnId,
-        schema: Option<TableSchema>,
-    },
-    Apply {
-        function: ApplyFunction,
-        out: ColumnId,
-    },
-}
-
-/// Whether a source has a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Has {
-    Yes,
-    /// It depends on the event.
-    Maybe,
-    No,
-}
-
-/// The fields of the record that an `APPLY` gives.
-pub(super) fn apply_fields(function: ApplyFunction) -> [&'static str; 2] {
-    match function {
-        ApplyFunction::GetArrayElements => ["ArrayIndex", "ArrayValue"],
-        ApplyFunction::GetRecordProperties => ["PropertyName", "PropertyValue"],
-    }
-}
-
-/// Names that a payload need not hold: when absent they are the arrival time.
-fn is_arrival_name(name: &str) -> bool {
-    name.eq_ignore_ascii_case("EventEnqueuedUtcTime") || name.eq_ignore_ascii_case("EventProcessedUtcTime")
-}
-
-impl Source {
-    /// Rows with an event time, as against reference data and `APPLY`.
-    pub(super) fn is_stream(&self) -> bool {
-        matches!(self.kind, SourceKind::Scan { .. } | SourceKind::Step { .. })
-    }
-
-    /// The step it reads.
-    pub(super) fn of_step(&self) -> Option<usize> {
-        match &self.kind {
-            SourceKind::Step { index, .. } => *index,
-            _ => None,
-        }
-    }
-
-    fn schema(&self) -> Option<&TableSchema> {
-        match &self.kind {
-            SourceKind::Scan { schema, .. } | SourceKind::Reference { schema, .. } => schema.as_ref(),
-            SourceKind::Step { .. } | SourceKind::Apply { .. } => None,
-        }
-    }
-
-    pub(super) fn has(&self, name: &str) -> Has {
-        match &self.kind {
-            _ if self.poisoned => Has::Maybe,
-            SourceKind::Scan { .. } if is_arrival_name(name) => Has::Yes,
-            SourceKind::Scan { schema, .. } | SourceKind::Reference { schema, .. } => match schema {
-                None => Has::Maybe,
-                Some(schema) if find_named(&schema.columns, name, |(n, _)| n).is_some() => Has::Yes,
-                Some(_) => Has::No,
-            },
-            SourceKind::Step { columns, .. } => {
-                if explicit(columns, name).is_some() {
-                    Has::Yes
-                } else if columns.iter().any(|c| c.spread) {
-                    Has::Maybe
-                } else {
-                    Has::No
-                }
-            }
-            SourceKind::Apply { .. } => Has::No,
-        }
-    }
-
-    /// The columns that are known by name.
-    fn known(&self) -> Vec<&str> {
-        match &self.kind {
-            SourceKind::Step { columns, .. } => columns.iter().filter(|c| !c.spread).map(|c| c.name.as_str()).collect(),
-            SourceKind::Apply { function, .. } => apply_fields(*function).to_vec(),
-            _ => self.schema().map(|s| s.columns.iter().map(|(n, _)| n.as_str()).collect()).unwrap_or_default(),
-        }
-    }
-}
-
-fn explicit<'c>(columns: &'c [OutColumn], name: &str) -> Option<&'c OutColumn> {
-    if let Some(column) = columns.iter().find(|c| !c.spread && c.name == name) {
-        return Some(column);
-    }
-    let mut alike = columns.iter().filter(|c| !c.spread && same_ignoring_case(&c.name, name));
-    match (alike.next(), alike.next()) {
-        (Some(column), None) => Some(column),
-        _ => None,
-    }
-}
 
 impl Core<'_, '_> {
     /// What a path means. Reports and gives NULL when it means nothing.
     pub(super) fn path(&mut self, parts: &[Ident], span: Span) -> Expr {
-        let Some((first, rest)) = parts.split_first() else { return Expr::Const(Value::Null) };
+        let Some((first, rest)) = parts.split_first() else { return self.no_source(span) };
         let expr = if let Some(index) = self.source_named(&first.name) {
             match rest.split_first() {
                 None => self.source_as_value(index, first),
@@ -157,6 +31,12 @@ impl Core<'_, '_> {
         };
         self.note_uses(&expr, span);
         expr
+    }
+
+    #[cold]
+    fn no_source(&mut self, span: Span) -> Expr {
+        self.binder.fault("a name was bound to a source that is not in FROM", span);
+        Expr::Const(Value::Null)
     }
 
     /// Remembers where columns were read, for errors that come later.
@@ -193,7 +73,7 @@ impl Core<'_, '_> {
 
     /// The whole row of a source as a record.
     pub(super) fn whole(&mut self, index: usize) -> Expr {
-        let Some(source) = self.sources.get(index) else { return Expr::Const(Value::Null) };
+        let Some(source) = self.sources.get(index) else { return self.no_source(Span::default()) };
         let declared = source.schema().map(|s| s.columns.clone());
         match (&source.kind, declared) {
             (SourceKind::Scan { .. }, Some(columns)) => {
@@ -212,7 +92,10 @@ impl Core<'_, '_> {
 
     /// The columns of `*` for one source.
     pub(super) fn star(&mut self, index: usize) -> Vec<(SmolStr, bool, Expr)> {
-        let Some(source) = self.sources.get(index) else { return Vec::new() };
+        let Some(source) = self.sources.get(index) else {
+            self.no_source(Span::default());
+            return Vec::new();
+        };
         match &source.kind {
             SourceKind::Step { columns, .. } => columns.iter().map(|c| (c.name.clone(), c.spread, Expr::Slot(c.id))).collect(),
             SourceKind::Apply { out, .. } => vec![(source.name.clone(), false, Expr::Slot(*out))],
@@ -241,7 +124,7 @@ impl Core<'_, '_> {
 
     /// A column of a source and the path below it.
     fn column_of(&mut self, index: usize, column: &Ident, below: &[Ident]) -> Expr {
-        let Some(source) = self.sources.get(index) else { return Expr::Const(Value::Null) };
+        let Some(source) = self.sources.get(index) else { return self.no_source(column.span) };
         if source.poisoned {
             return Expr::Const(Value::Null);
         }
@@ -279,8 +162,11 @@ impl Core<'_, '_> {
 
     /// The id of a scan's column, asked for now or before.
     pub(super) fn scan_column(&mut self, index: usize, column: ScanColumn) -> ColumnId {
-        let Some(source) = self.sources.get_mut(index) else { return 0 };
-        let SourceKind::Scan { tag, columns, schema, .. } = &mut source.kind else { return 0 };
+        let source = self.sources.get_mut(index);
+        let Some(Source { kind: SourceKind::Scan { tag, columns, schema, .. }, original, .. }) = source else {
+            self.no_source(Span::default());
+            return self.binder.column(ColumnInfo::default());
+        };
         if let Some((id, _)) = columns.iter().find(|(_, c)| *c == column) {
             return *id;
         }
@@ -289,7 +175,7 @@ impl Core<'_, '_> {
                 let ty = schema.as_ref().and_then(|s| s.columns.iter().find(|(n, _)| n == name)).map(|(_, ty)| *ty);
                 ColumnInfo { name: name.clone(), ty, cast_to_text: false, field_of: Some(*tag) }
             }
-            ScanColumn::Whole => ColumnInfo { name: source.original.clone(), ty: Some(Type::Record), ..ColumnInfo::default() },
+            ScanColumn::Whole => ColumnInfo { name: original.clone(), ty: Some(Type::Record), ..ColumnInfo::default() },
             ScanColumn::Metadata(metadata) => {
                 let ty = (*metadata == Metadata::Arrival).then_some(Type::DateTime);
                 ColumnInfo { name: SmolStr::new_static("metadata"), ty, ..ColumnInfo::default() }
@@ -303,7 +189,7 @@ impl Core<'_, '_> {
 
     fn column_of_step(&mut self, index: usize, name: &SmolStr) -> Expr {
         let Some(Source { kind: SourceKind::Step { rel, columns, opened, .. }, .. }) = self.sources.get_mut(index) else {
-            return Expr::Const(Value::Null);
+            return self.no_source(Span::default());
         };
         if let Some(column) = explicit(columns, name) {
             return if column.name == *name { Expr::Slot(column.id) } else { exact_or(columns, name, column.id) };
@@ -436,7 +322,7 @@ impl Core<'_, '_> {
             Some(Named::Input(input)) => {
                 source.original = input.name.as_str().into();
                 let schema = self.binder.schema(&input.name).cloned();
-                source.kind = if super::Binder::is_reference(input) {
+                source.kind = if Binder::is_reference(input) {
                     let info = ColumnInfo { name: source.name.clone(), ty: Some(Type::Record), ..ColumnInfo::default() };
                     SourceKind::Reference { out: self.binder.column(info), schema }
                 } else {
@@ -451,9 +337,9 @@ impl Core<'_, '_> {
     }
 }
 
-/// An explicit column that is called `name` only when letter case is ignored. A field of exactly this name that a spread
-/// has at run time comes first, NULL too: of spread records the first with a name gives it, so the explicit column, as a
-/// record of one field called `name`, goes last.
+/// An explicit column that is called `name` only when letter case is ignored. A field of exactly this name that a
+/// spread has at run time comes first, NULL too: of spread records the first with a name gives it, so the explicit
+/// column, as a record of one field called `name`, goes last.
 fn exact_or(columns: &[OutColumn], name: &SmolStr, otherwise: ColumnId) -> Expr {
     let mut records: Vec<Expr> = columns.iter().filter(|c| c.spread).map(|c| Expr::Slot(c.id)).collect();
     if records.is_empty() {

@@ -1,24 +1,23 @@
 //! One SELECT: its clauses in the order in which they see each other, put together as a relation.
 //!
-//! In: the syntax of a SELECT. Out: a [`Relation`]. Invariant: rows pass in the order of the language: sources, analytic
-//! functions, joins and APPLY, WHERE, groups, HAVING, the SELECT list; of WHERE and HAVING, conditions without an
-//! external call go before the calls, so only rows that pass them are scored. Not here: single clauses.
-
-use std::ops::Range;
+//! In: the syntax of a SELECT. Out: a [`Relation`]. Invariant: rows pass in the order of the language: sources,
+//! analytic functions, joins and APPLY, WHERE, groups, HAVING, the SELECT list; of WHERE and HAVING, conditions without
+//! an external call go before the calls, so only rows that pass them are scored. Not here: single clauses.
 
 use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
 
-use super::expression::{Clause, Place};
-use super::function::ExternalCall;
+use super::binder::Binder;
+use super::core::{Core, ExternalCall};
+use super::hints::scored_apart;
 use super::join::Condition;
+use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
-use super::scope::{Source, SourceKind};
+use super::source::{Source, SourceKind};
 use super::tree::{conjunction, conjuncts, reads, same};
-use super::{Binder, scored_apart};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, ApplyFunction, ExprKind, SelectCore, SelectItem};
-use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow};
+use crate::query::plan::Expr;
 use crate::value::Type;
 
 /// Sources of one FROM: each stands for an operator in a chain that runs by recursion.
@@ -26,36 +25,6 @@ const SOURCES_MAX: usize = 16;
 
 /// External calls of one SELECT: each is a part of the plan with a stream of its own.
 const CALLS_MAX: usize = 16;
-
-/// A SELECT while its clauses are bound.
-pub(super) struct Core<'b, 'a> {
-    pub(super) binder: &'b mut Binder<'a>,
-    /// Steps that may be named.
-    pub(super) visible: usize,
-    pub(super) sources: Vec<Source>,
-    /// Sources that names may mean now.
-    pub(super) scope: Range<usize>,
-    /// The source that each column id comes from.
-    pub(super) owner: FxHashMap<ColumnId, usize>,
-    /// Analytic functions over the joined rows.
-    pub(super) analytics: Vec<(ColumnId, Analytic)>,
-    pub(super) row_calls: Vec<ExternalCall>,
-    pub(super) group_calls: Vec<ExternalCall>,
-    pub(super) grouped: bool,
-    pub(super) group_span: Span,
-    pub(super) windows: Vec<NamedWindow>,
-    pub(super) keys: Vec<(ColumnId, Expr)>,
-    pub(super) aggregates: Vec<(ColumnId, Aggregate)>,
-    pub(super) window_id: ColumnId,
-    /// Bounds of the joins so far.
-    pub(super) later: Vec<JoinBound>,
-    /// Columns read, with the place, for errors found later.
-    pub(super) uses: Vec<(ColumnId, Span)>,
-    /// Bound SELECT items by alias, for HAVING.
-    pub(super) aliases: Vec<(SmolStr, Expr)>,
-    /// All aliases of the SELECT list, for help.
-    pub(super) item_aliases: Vec<SmolStr>,
-}
 
 /// A join ready to be put on top of what is before it.
 enum Joined {
@@ -69,12 +38,12 @@ pub(super) struct Item {
     pub(super) spread: bool,
     pub(super) expr: Expr,
     span: Span,
-    origin: Origin,
+    origin: NameOrigin,
 }
 
 /// Where the name of a column comes from; it decides who gives way when two are equal.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum NameOrigin {
     /// An alias, or the name of the column itself.
     Written,
     /// The name of a function, or a number.
@@ -251,7 +220,9 @@ impl Core<'_, '_> {
         let time = self.expr(by, Place::clause(Clause::TimestampBy));
         let over: Vec<Expr> = ast.over.iter().map(|e| self.expr(e, Place::clause(Clause::TimestampBy))).collect();
         let texts: Vec<SmolStr> = ast.over.iter().map(|e| self.binder.text_at(e.span).into()).collect();
-        let Some(source) = self.sources.get_mut(index) else { return };
+        let Some(source) = self.sources.get_mut(index) else {
+            return self.binder.fault("TIMESTAMP BY stands on a source that is not in FROM", by.span);
+        };
         if let SourceKind::Scan { timestamp_by, keys, .. } = &mut source.kind {
             source.over = over.iter().zip(texts).map(|(e, text)| OverKey { expr: Some(e.clone()), text }).collect();
             *timestamp_by = Some(time);
@@ -270,8 +241,8 @@ impl Core<'_, '_> {
                 SelectItem::Expr { expr, alias, span } => {
                     let bound = self.expr(expr, Place::clause(Clause::Select));
                     let (name, origin) = match alias {
-                        Some(alias) => (alias.name.clone(), Origin::Written),
-                        None => name_of(expr).unwrap_or_else(|| (format_smolstr!("Column{}", i + 1), Origin::Made)),
+                        Some(alias) => (alias.name.clone(), NameOrigin::Written),
+                        None => name_of(expr).unwrap_or_else(|| (format_smolstr!("Column{}", i + 1), NameOrigin::Made)),
                     };
                     if let Some(alias) = alias {
                         self.aliases.push((alias.name.clone(), bound.clone()));
@@ -309,7 +280,7 @@ impl Core<'_, '_> {
             if let Expr::Slot(id) = &expr {
                 self.uses.push((*id, span));
             }
-            items.push(Item { name, spread, expr, span, origin: Origin::Star });
+            items.push(Item { name, spread, expr, span, origin: NameOrigin::Star });
         }
     }
 
@@ -324,13 +295,13 @@ impl Core<'_, '_> {
             }
         }
         let expr = self.path(path, span);
-        items.push(Item { name: SmolStr::default(), spread: true, expr, span, origin: Origin::Star });
+        items.push(Item { name: SmolStr::default(), spread: true, expr, span, origin: NameOrigin::Star });
     }
 
     /// Names of columns are unique: JSON cannot hold two of one name. A column of `*` gives way to one that was named.
     pub(super) fn check_names(&mut self, items: &mut Vec<Item>) {
         let mut taken: FxHashMap<SmolStr, bool> = FxHashMap::default();
-        for item in items.iter().filter(|i| !i.spread && i.origin == Origin::Written) {
+        for item in items.iter().filter(|i| !i.spread && i.origin == NameOrigin::Written) {
             if taken.insert(item.name.clone(), true).is_some() {
                 let problem = Diagnostic::error(format!("two columns are called `{}`", item.name), item.span)
                     .label("the name is taken")
@@ -338,8 +309,8 @@ impl Core<'_, '_> {
                 self.binder.problem(problem);
             }
         }
-        items.retain(|i| i.spread || i.origin != Origin::Star || taken.insert(i.name.clone(), true).is_none());
-        for (i, item) in items.iter_mut().enumerate().filter(|(_, i)| i.origin == Origin::Made) {
+        items.retain(|i| i.spread || i.origin != NameOrigin::Star || taken.insert(i.name.clone(), true).is_none());
+        for (i, item) in items.iter_mut().enumerate().filter(|(_, i)| i.origin == NameOrigin::Made) {
             let mut number = i + 1;
             while taken.insert(item.name.clone(), false).is_some() {
                 item.name = format_smolstr!("Column{number}");
@@ -410,7 +381,10 @@ impl Core<'_, '_> {
     }
 
     pub(super) fn source_rel(&mut self, index: usize) -> Rel {
-        let Some(source) = self.sources.get_mut(index) else { return Relation::poisoned().rel };
+        let Some(source) = self.sources.get_mut(index) else {
+            self.binder.fault("a source of FROM is not there when its rows are put together", Span::default());
+            return Relation::poisoned().rel;
+        };
         let mut rel = match &mut source.kind {
             SourceKind::Scan { input, columns, timestamp_by, keys, schema, .. } => Rel::Scan {
                 input: input.clone(),
@@ -487,13 +461,13 @@ fn both(a: Option<Expr>, b: Option<Expr>) -> Option<Expr> {
 }
 
 /// The column name of an expression without an alias.
-fn name_of(e: &ast::Expr) -> Option<(SmolStr, Origin)> {
+fn name_of(e: &ast::Expr) -> Option<(SmolStr, NameOrigin)> {
     match &e.kind {
-        ExprKind::Path(path) => path.last().map(|part| (part.name.clone(), Origin::Written)),
-        ExprKind::Field(_, field) => Some((field.name.clone(), Origin::Written)),
-        ExprKind::Call(call) => call.name.last().map(|name| (name.name.clone(), Origin::Made)),
-        ExprKind::SystemTimestamp => Some((SmolStr::new_static("Timestamp"), Origin::Made)),
-        ExprKind::WindowId => Some((SmolStr::new_static("Id"), Origin::Made)),
+        ExprKind::Path(path) => path.last().map(|part| (part.name.clone(), NameOrigin::Written)),
+        ExprKind::Field(_, field) => Some((field.name.clone(), NameOrigin::Written)),
+        ExprKind::Call(call) => call.name.last().map(|name| (name.name.clone(), NameOrigin::Made)),
+        ExprKind::SystemTimestamp => Some((SmolStr::new_static("Timestamp"), NameOrigin::Made)),
+        ExprKind::WindowId => Some((SmolStr::new_static("Id"), NameOrigin::Made)),
         _ => None,
     }
 }

@@ -1,10 +1,12 @@
 //! Shapes of plans, as `explain` tells them.
 
+mod clauses;
+
 use expect_test::{Expect, expect};
 
 use super::resolve;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
-use crate::query::plan::{Plan, explain};
+use crate::query::plan::{External, Plan, explain};
 use crate::query::{compile, parser};
 
 fn catalog() -> Catalog {
@@ -190,236 +192,6 @@ fn a_call_that_nobody_reads_is_not_made() {
 }
 
 #[test]
-fn a_star_step_decodes_only_what_is_read() {
-    check(
-        "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out FROM t",
-        &expect![[r#"
-            into out
-              read rides: a, b, c
-              where (a > 1)
-              gives b, d = c.d, up = (a + 1)
-        "#]],
-    );
-}
-
-#[test]
-fn a_star_that_leaves_is_the_whole_event() {
-    check(
-        "SELECT *, LEN(name) INTO out FROM x",
-        &expect![[r#"
-        into out
-          read x: whole events, name
-          gives x.*, LEN = LEN(name)
-    "#]],
-    );
-}
-
-#[test]
-fn a_star_after_apply_has_the_record_of_apply() {
-    check(
-        "SELECT * INTO out FROM x OUTER APPLY GetRecordProperties(x.tags) AS p",
-        &expect![[r#"
-        into out
-          read x: tags, whole events
-          outer apply GetRecordProperties(tags)
-          gives x.*, p = GetRecordProperties(tags)
-    "#]],
-    );
-}
-
-#[test]
-fn fixed_lists_hide_the_rest() {
-    check(
-        "WITH s AS (SELECT a AS one, b.c AS two FROM x) SELECT s.*, one + 1 AS next INTO out FROM s",
-        &expect![[r#"
-        into out
-          read x: a, b
-          gives one = a, two = b.c, next = (a + 1)
-    "#]],
-    );
-}
-
-#[test]
-fn a_source_name_that_is_also_a_field() {
-    check(
-        "SELECT x, COUNT(x) OVER (LIMIT DURATION(second, 5)) AS n INTO out FROM x",
-        &expect![[r#"
-        into out
-          read x: x, whole events
-          look back: COUNT(*) within 5 s
-          gives x = CASE WHEN x IS NOT NULL THEN x ELSE x END, n = COUNT(*) within 5 s
-    "#]],
-    );
-}
-
-#[test]
-fn arrival_times_come_from_the_payload_when_it_has_them() {
-    check(
-        "SELECT id INTO out FROM x WHERE DATEDIFF(minute, EventEnqueuedUtcTime, GETUTCDATE()) BETWEEN 0 AND 5",
-        &expect![[r#"
-        into out
-          read x: arrival, EventEnqueuedUtcTime, id
-          where DATEDIFF('minute', CASE WHEN EventEnqueuedUtcTime IS NOT NULL THEN EventEnqueuedUtcTime ELSE arrival END, arrival) BETWE…
-          gives id
-    "#]],
-    );
-}
-
-#[test]
-fn metadata() {
-    check(
-        "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id INTO out FROM x AS g",
-        &expect![[r#"
-            into out
-              read x: User.site, EventId
-              gives site = User.site, id = EventId
-        "#]],
-    );
-}
-
-#[test]
-fn window_kinds() {
-    check(
-        "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY k, Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), Offset(ms, -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER (PARTITION BY k)), Window('e', System.Timestamp()))",
-        &expect![[r#"
-            into out
-              read x: k, v
-              group by k in 'a' tumbling 90 min and 'b' hopping 1 h every 5 min offset -1 ms and 'c' sliding 5 s and 'd' session 5 s at most 1 min for each key and 'e' snapshot: COUNT(*), MIN text(CAST(v AS nvarchar(max)))
-              gives id = window id, n = COUNT(*), lo = MIN text(CAST(v AS nvarchar(max)))
-        "#]],
-    );
-}
-
-#[test]
-fn group_keys_match_select_expressions_by_meaning() {
-    check(
-        "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, TumblingWindow(second, 10)",
-        &expect![[r#"
-            into out
-              read x: zone, M, v
-              group by UPPER(zone), M.a in tumbling 10 s: SUM(v)
-              gives z = UPPER(zone), deep = M.a.b, twice = (SUM(v) + SUM(v))
-        "#]],
-    );
-}
-
-#[test]
-fn analytic_functions_run_before_where() {
-    check(
-        "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
-        &expect![[r#"
-            into out
-              read x: at, k, n timestamp by at over k
-              look back: ISFIRST(5 s), LAG(n, 2) else 0 by k within 1 min when (n > 2)
-              where (ISFIRST(5 s) = 1)
-              gives n, p = LAG(n, 2) else 0 by k within 1 min when (n > 2)
-        "#]],
-    );
-}
-
-#[test]
-fn analytic_functions_run_before_a_join() {
-    check(
-        "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND DATEDIFF(second, b, a) BETWEEN -5 AND 0",
-        &expect![[r#"
-            into out
-              join within 0 to 5 second
-                read x: id
-                read y: id, v
-                look back: LAST(v) within 1 h
-              on id = id
-              gives id, v = LAST(v) within 1 h
-        "#]],
-    );
-}
-
-#[test]
-fn bounds_of_a_join_may_be_comparisons() {
-    check(
-        "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 AND a.id = b.id AND b.v > a.v",
-        &expect![[r#"
-            into out
-              left join within 0 to 9 minute
-                read x: id, v
-                read y: id, v
-              on id = id AND (v > v)
-              gives id
-        "#]],
-    );
-}
-
-#[test]
-fn three_streams() {
-    check(
-        "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
-        &expect![[r#"
-            into out
-              join within -63 to 0 second
-                join within 0 to 60 second
-                  read x: run
-                  read y: run
-                on run = run
-                read z: run
-              on run = run AND (DATEDIFF('second', System.Timestamp(), System.Timestamp()) BETWEEN 0 AND 60 AND DATEDIFF('second', System.Timestamp(), …
-              gives run
-        "#]],
-    );
-}
-
-#[test]
-fn reference_data() {
-    check(
-        "SELECT t.dev, r.site INTO out FROM x t LEFT JOIN sites r ON t.dev = r.dev AND t.v >= r.lo",
-        &expect![[r#"
-        into out
-          read x: dev, v
-          left join reference sites on dev = sites.dev AND (v >= sites.lo)
-          gives dev, site = sites.site
-    "#]],
-    );
-}
-
-#[test]
-fn a_union_reads_only_what_is_used() {
-    check(
-        "WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y TIMESTAMP BY at) SELECT v INTO out FROM u",
-        &expect![[r#"
-        into out
-          union of
-            read x: v
-            read y: at, w timestamp by at
-          gives v
-    "#]],
-    );
-}
-
-#[test]
-fn create_table_makes_columns_known() {
-    check(
-        "CREATE TABLE x (id bigint, name nvarchar(max)); SELECT * INTO out FROM x WHERE Id > 1",
-        &expect![[r#"
-        into out
-          read x: id, name checked against its schema
-          where (id > 1)
-          gives id, name
-    "#]],
-    );
-}
-
-#[test]
-fn an_unused_aggregate_is_not_computed() {
-    check(
-        "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO out FROM s",
-        &expect![[r#"
-            into out
-              read x: k
-              group by k in tumbling 1 s: COUNT(*)
-              gives n = COUNT(*)
-        "#]],
-    );
-}
-
-#[test]
 fn equal_text_gives_equal_fingerprints_and_used_steps_count() {
     let fingerprint = |query: &str| plan(query).statements.iter().map(|s| s.fingerprint.clone()).collect::<Vec<_>>();
     let base = "WITH a AS (SELECT k FROM x), b AS (SELECT v FROM y) SELECT k INTO o FROM a";
@@ -439,71 +211,30 @@ fn operators_of_a_part_are_numbered_from_zero() {
     assert_eq!(ids, [vec![0], vec![], vec![0]]);
 }
 
+/// The ids of a tree, in ascending order.
 fn ids(node: &crate::query::plan::Node) -> Vec<u32> {
     use crate::query::plan::Node;
-    match node {
-        Node::Scan(scan) => vec![scan.id],
-        Node::Rows { .. } => Vec::new(),
-        Node::Filter { input, .. } | Node::Project { input, .. } | Node::Apply { input, .. } | Node::ReferenceJoin { input, .. } => {
-            ids(input)
-        }
-        Node::Aggregate { input, id, .. } | Node::Analytic { input, id, .. } | Node::Match { input, id, .. } => {
-            ids(input).into_iter().chain([*id]).collect()
-        }
-        Node::Join { left, right, id, .. } => ids(left).into_iter().chain(ids(right)).chain([*id]).collect(),
-        Node::Union { inputs, id } => inputs.iter().flat_map(ids).chain([*id]).collect(),
-    }
-}
-
-/// Every slot lies below the width of the node it reads: the invariant that the engine relies on.
-fn slots_fit(node: &crate::query::plan::Node) -> bool {
-    use super::tree::{aggregate_parts, analytic_parts, each_slot};
-    use crate::query::plan::{Expr, Node};
-    let fits = |exprs: Vec<&Expr>, width: usize| {
-        let mut fit = true;
-        exprs.into_iter().for_each(|e| each_slot(e, &mut |slot| fit &= slot < width));
-        fit
+    let id = |node: &Node| match node {
+        Node::Scan(scan) => Some(scan.id),
+        Node::Aggregate { id, .. }
+        | Node::Analytic { id, .. }
+        | Node::Match { id, .. }
+        | Node::Join { id, .. }
+        | Node::Union { id, .. } => Some(*id),
+        _ => None,
     };
-    match node {
-        Node::Scan(scan) => fits(scan.timestamp_by.iter().chain(&scan.over).collect(), scan.columns.len()),
-        Node::Rows { .. } => true,
-        Node::Filter { input, predicate } => slots_fit(input) && fits(vec![predicate], input.width()),
-        Node::Project { input, exprs } => slots_fit(input) && fits(exprs.iter().collect(), input.width()),
-        Node::Apply { input, argument, .. } => slots_fit(input) && fits(vec![argument], input.width()),
-        Node::Aggregate { input, keys, aggregates, .. } => {
-            slots_fit(input) && fits(keys.iter().chain(aggregates.iter().flat_map(aggregate_parts)).collect(), input.width())
-        }
-        Node::Analytic { input, calls, .. } => slots_fit(input) && fits(calls.iter().flat_map(analytic_parts).collect(), input.width()),
-        Node::Match { input, plan, .. } => {
-            let width = input.width();
-            let rows = plan.partition_by.iter().chain(plan.navigations.iter().filter_map(|n| n.argument.as_ref()));
-            let over = plan.define.iter().flatten().chain(&plan.measures);
-            slots_fit(input) && fits(rows.collect(), width) && fits(over.collect(), width + plan.navigations.len())
-        }
-        Node::Join { left, right, keys, on, .. } => {
-            let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
-            slots_fit(left)
-                && slots_fit(right)
-                && fits(l, left.width())
-                && fits(r, right.width())
-                && fits(on.iter().collect(), node.width())
-        }
-        Node::ReferenceJoin { input, keys, on, .. } => {
-            let (l, r): (Vec<&Expr>, Vec<&Expr>) = keys.iter().map(|(l, r)| (l, r)).unzip();
-            slots_fit(input) && fits(l, input.width()) && fits(r, 1) && fits(on.iter().collect(), node.width())
-        }
-        Node::Union { inputs, .. } => inputs.iter().all(|i| slots_fit(i) && i.width() == node.width()),
-    }
+    let mut ids: Vec<u32> = node.nodes().filter_map(id).collect();
+    ids.sort_unstable();
+    ids
 }
 
 #[test]
 fn every_slot_fits_and_parts_meet() {
     for query in QUERIES {
         for part in plan(query).statements.iter().flat_map(|s| &s.parts) {
-            assert!(slots_fit(&part.root), "{query}");
-            let last = part.external.as_ref().map_or(&part.root, |external| &external.tail);
-            assert_eq!(last.width(), part.columns.len(), "{query}");
-            assert!(slots_fit(last) && !part.external.as_ref().is_some_and(|e| e.tail.is_stateful() || part.root.is_stateful()), "{query}");
+            assert_eq!(crate::query::plan::fit::misfit(part), None, "{query}");
+            let is_stateful = |e: &External| e.tail.is_stateful() || part.root.is_stateful();
+            assert!(!part.external.as_ref().is_some_and(is_stateful), "{query}");
         }
     }
 }

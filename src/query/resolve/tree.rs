@@ -3,28 +3,26 @@
 //! In: expressions. Out: their parts, a rebuilt copy, or whether two mean the same. Invariant: spans never matter here.
 //! Not here: what a slot refers to (the caller says when two slots are one).
 
-pub(super) use crate::query::plan::calls::{aggregate_parts, analytic_parts, parts};
 use crate::query::plan::{Aggregate, Analytic, Expr};
 use crate::value::{Value, same_ignoring_case};
 
 /// Calls `f` with every slot that the expression reads.
 pub(super) fn each_slot(expr: &Expr, f: &mut dyn FnMut(usize)) {
-    if let Expr::Slot(id) = expr {
-        f(*id);
-    }
-    for part in parts(expr) {
-        each_slot(part, f);
-    }
+    expr.each(&mut |part| {
+        if let Expr::Slot(id) = part {
+            f(*id);
+        }
+    });
 }
 
 /// Whether the expression reads a slot that `is` says yes to.
 pub(super) fn reads(expr: &Expr, is: &dyn Fn(usize) -> bool) -> bool {
-    matches!(expr, Expr::Slot(id) if is(*id)) || parts(expr).into_iter().any(|part| reads(part, is))
+    expr.any(&|part| matches!(part, Expr::Slot(id) if is(*id)))
 }
 
 /// Whether the expression reads the row's event time.
 pub(super) fn reads_time(expr: &Expr) -> bool {
-    matches!(expr, Expr::Time) || parts(expr).into_iter().any(reads_time)
+    expr.any(&|part| matches!(part, Expr::Time))
 }
 
 /// A copy in which everything that `f` answers is replaced by its answer; below that nothing is visited.
@@ -103,7 +101,7 @@ pub(super) type SameSlot<'a> = &'a dyn Fn(usize, usize) -> bool;
 
 /// Whether two expressions give the same value for every row.
 pub(super) fn same(a: &Expr, b: &Expr, slots: SameSlot<'_>) -> bool {
-    same_head(a, b, slots) && same_all(&parts(a), &parts(b), slots)
+    same_head(a, b, slots) && same_all(&a.children(), &b.children(), slots)
 }
 
 fn same_all(a: &[&Expr], b: &[&Expr], slots: SameSlot<'_>) -> bool {
@@ -140,7 +138,7 @@ pub(super) fn same_aggregate(a: &Aggregate, b: &Aggregate, slots: SameSlot<'_>) 
         && a.distinct == b.distinct
         && a.argument.is_some() == b.argument.is_some()
         && a.order_by.iter().map(|(_, d)| d).eq(b.order_by.iter().map(|(_, d)| d))
-        && same_all(&aggregate_parts(a), &aggregate_parts(b), slots)
+        && same_all(&a.exprs(), &b.exprs(), slots)
 }
 
 /// Whether two analytic calls give the same value for every row.
@@ -152,7 +150,7 @@ pub(super) fn same_analytic(a: &Analytic, b: &Analytic, slots: SameSlot<'_>) -> 
         && a.when.is_some() == b.when.is_some()
         && a.partition_by.len() == b.partition_by.len()
         && a.order_by.iter().map(|(_, d)| d).eq(b.order_by.iter().map(|(_, d)| d))
-        && same_all(&analytic_parts(a), &analytic_parts(b), slots)
+        && same_all(&a.exprs(), &b.exprs(), slots)
 }
 
 /// The operands of a chain of `AND`, from left to right.
@@ -180,4 +178,9 @@ pub(super) fn conjunction(list: impl IntoIterator<Item = Expr>) -> Option<Expr> 
 pub(super) fn first_of(value: Expr, otherwise: Expr) -> Expr {
     let present = Expr::IsNull { negated: true, operand: Box::new(value.clone()) };
     Expr::Case { branches: vec![(present, value)], otherwise: Box::new(otherwise) }
+}
+
+/// Stands for a value after an error.
+pub(super) fn null() -> Expr {
+    Expr::Const(Value::Null)
 }

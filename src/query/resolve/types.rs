@@ -3,7 +3,7 @@
 //! In: compiled expressions, shapes of functions. Out: a type, or nothing when it differs from event to event.
 //! Invariant: a refusal is certain: the same value would fail for every row. Not here: converting (`udf`, `builtins`).
 
-use super::Binder;
+use super::binder::Binder;
 use crate::query::ast::BinaryOp;
 use crate::query::catalog::{FunctionKind, Shape, folded};
 use crate::query::plan::Expr;

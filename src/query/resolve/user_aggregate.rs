@@ -3,10 +3,12 @@
 //! In: a call and the catalog. Out: the slot of the aggregate's value. Invariant: the number of arguments is one that
 //! `accumulate` can be called with. Not here: where aggregates may stand (`aggregate`), arguments (`function`).
 
-use super::expression::Place;
-use super::function::{User, null};
-use super::select::Core;
-use super::{call::is_of_the_language, did_you_mean};
+use super::call::is_of_the_language;
+use super::core::Core;
+use super::function::User;
+use super::hints::did_you_mean;
+use super::place::Place;
+use super::tree::null;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Call, Ident};
 use crate::query::catalog::{FunctionDef, FunctionKind, Shape, folded};

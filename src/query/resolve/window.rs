@@ -4,8 +4,8 @@
 //! which rows a window holds (`engine`), grouping keys (`group`).
 
 use super::constant::{self, SPAN_MAX, UNITS, unit_ticks};
-use super::expression::{Clause, Place};
-use super::select::Core;
+use super::core::Core;
+use super::place::{Clause, Place};
 use super::tree::same;
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::query::ast::{Arg, Call, Expr as Ast, ExprKind, Ident, Literal};
@@ -194,8 +194,8 @@ impl Core<'_, '_> {
         Some(positions)
     }
 
-    /// The lengths of a window: `(unit, n, …)` in one unit, or `(Duration(unit, n), …)` each in its own. `wanted` are the
-    /// mandatory ones; `optional` may follow and may be negative.
+    /// The lengths of a window: `(unit, n, …)` in one unit, or `(Duration(unit, n), …)` each in its own. `wanted` are
+    /// the mandatory ones; `optional` may follow and may be negative.
     fn lengths(&mut self, call: &Call, span: Span, wanted: &[&str], optional: &str, form: &str) -> Option<Vec<Length>> {
         let name = call.name.last()?.name.clone();
         let most = wanted.len() + usize::from(!optional.is_empty());

@@ -1,8 +1,8 @@
 //! Which resources are aggregates.
 //!
-//! In: the members of exported resources, by reflection. Out: an [`Export`] for each resource, with its members found, or
-//! why it is no aggregate. Invariant: what comes out as an aggregate can be called without looking at types again. Not
-//! here: calling (`aggregate`).
+//! In: the members of exported resources, by reflection. Out: an [`Export`] for each resource, with its members found,
+//! or why it is no aggregate. Invariant: what comes out as an aggregate can be called without looking at types again.
+//! Not here: calling (`aggregate`).
 
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{ComponentExportIndex, ResourceType, Type};

@@ -1,8 +1,10 @@
-//! Functions as Azure Stream Analytics takes them: a JavaScript file with plain functions, or with `main`, an aggregate.
+//! Functions as Azure Stream Analytics takes them: a JavaScript file with plain functions, or with `main`, an
+//! aggregate.
 //!
-//! In: the file. Out: a component with a function for each of its functions, or a resource for the aggregate, all values
-//! of any type. Invariant: the file runs unchanged, in sloppy mode as in Stream Analytics. Not here: JavaScript itself;
-//! node and componentize-js build a component with an engine in it (`javascript/build.mjs` says how values become JSON).
+//! In: the file. Out: a component with a function for each of its functions, or a resource for the aggregate, all
+//! values of any type. Invariant: the file runs unchanged, in sloppy mode as in Stream Analytics. Not here: JavaScript
+//! itself; node and componentize-js build a component with an engine in it (`javascript/build.mjs` says how values
+//! become JSON).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,14 +1,14 @@
 //! What core modules import: WASI preview 1 so that runtimes start, and AssemblyScript's `abort`.
 //!
-//! In: an import. Out: a stub for it. Invariant: nothing real is behind any of them, and the same calls in an instance get
-//! the same answers at every run; the table in `wit/core-abi.md` is this file in words. Not here: WASI of components
-//! (`imports`).
+//! In: an import. Out: a stub for it. Invariant: nothing real is behind any of them, and the same calls in an instance
+//! get the same answers at every run; the table in `wit/core-abi.md` is this file in words. Not here: WASI of
+//! components (`imports`).
 
 use wasmtime::{Caller, Extern, ExternType, ImportType, Linker, Memory};
 
 use crate::time::Timestamp;
 use crate::udf::imports::NotGranted;
-use crate::udf::instance::State;
+use crate::udf::instance::GuestState;
 
 const PREVIEW_1: &str = "wasi_snapshot_preview1";
 /// Text of standard output and error that is kept for a message: what a panic begins with.
@@ -67,21 +67,21 @@ pub enum Exited {
 }
 
 /// Links a stub for an import; `false`: nobody provides it.
-pub fn link(linker: &mut Linker<State>, import: &ImportType<'_>) -> wasmtime::Result<bool> {
+pub fn link(linker: &mut Linker<GuestState>, import: &ImportType<'_>) -> wasmtime::Result<bool> {
     let ExternType::Func(ty) = import.ty() else { return Ok(false) };
     let (module, name) = (import.module(), import.name());
     // a module may import one function twice
     linker.allow_shadowing(true);
     match (module, name) {
         ("env", "abort") => {
-            linker.func_wrap(module, name, |mut caller: Caller<'_, State>, message: u32, _file: u32, line: u32, _column: u32| {
+            linker.func_wrap(module, name, |mut caller: Caller<'_, GuestState>, message: u32, _file: u32, line: u32, _column: u32| {
                 let text = caller_memory(&mut caller).and_then(|m| assembly_script_text(m.data(&caller), message));
                 let text = text.unwrap_or_else(|| format!("without a message, in line {line}"));
                 wasmtime::Result::<()>::Err(Exited::Abort(text).into())
             })?;
         }
         (PREVIEW_1, "args_sizes_get" | "environ_sizes_get") => {
-            linker.func_wrap(module, name, |mut c: Caller<'_, State>, count: u32, bytes: u32| {
+            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, count: u32, bytes: u32| {
                 write(&mut c, count, &[0; 4]).max(write(&mut c, bytes, &[0; 4]))
             })?;
         }
@@ -89,11 +89,12 @@ pub fn link(linker: &mut Linker<State>, import: &ImportType<'_>) -> wasmtime::Re
             linker.func_wrap(module, name, |_: i32, _: i32| DONE)?;
         }
         (PREVIEW_1, "clock_res_get") => {
-            linker
-                .func_wrap(module, name, |mut c: Caller<'_, State>, _: i32, to: u32| write(&mut c, to, &RESOLUTION_NANOS.to_le_bytes()))?;
+            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, _: i32, to: u32| {
+                write(&mut c, to, &RESOLUTION_NANOS.to_le_bytes())
+            })?;
         }
         (PREVIEW_1, "clock_time_get") => {
-            linker.func_wrap(module, name, |mut c: Caller<'_, State>, clock: i32, _: i64, to: u32| {
+            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, clock: i32, _: i64, to: u32| {
                 let nanos = if clock == REALTIME {
                     unix_nanos(c.data().at)
                 } else {
@@ -105,7 +106,7 @@ pub fn link(linker: &mut Linker<State>, import: &ImportType<'_>) -> wasmtime::Re
             })?;
         }
         (PREVIEW_1, "random_get") => {
-            linker.func_wrap(module, name, |mut c: Caller<'_, State>, to: u32, length: u32| {
+            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, to: u32, length: u32| {
                 let Some(memory) = caller_memory(&mut c) else { return BAD_ADDRESS };
                 let (data, state) = memory.data_and_store_mut(&mut c);
                 let room = data.get_mut(to as usize..).and_then(|rest| rest.get_mut(..length as usize));
@@ -116,7 +117,7 @@ pub fn link(linker: &mut Linker<State>, import: &ImportType<'_>) -> wasmtime::Re
             })?;
         }
         (PREVIEW_1, "fd_write") => {
-            linker.func_wrap(module, name, |mut c: Caller<'_, State>, fd: i32, pieces: u32, count: u32, written: u32| {
+            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, fd: i32, pieces: u32, count: u32, written: u32| {
                 if fd == STDIN || !STDIO.contains(&fd) {
                     return BAD_DESCRIPTOR;
                 }
@@ -130,13 +131,13 @@ pub fn link(linker: &mut Linker<State>, import: &ImportType<'_>) -> wasmtime::Re
             linker.func_wrap(
                 module,
                 name,
-                |mut c: Caller<'_, State>, fd: i32, _: u32, _: u32, read: u32| {
+                |mut c: Caller<'_, GuestState>, fd: i32, _: u32, _: u32, read: u32| {
                     if fd == STDIN { write(&mut c, read, &[0; 4]) } else { BAD_DESCRIPTOR }
                 },
             )?;
         }
         (PREVIEW_1, "fd_fdstat_get") => {
-            linker.func_wrap(module, name, |mut c: Caller<'_, State>, fd: i32, to: u32| {
+            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, fd: i32, to: u32| {
                 let mut stat = [0; 24];
                 stat[0] = CHARACTER_DEVICE;
                 if STDIO.contains(&fd) { write(&mut c, to, &stat) } else { BAD_DESCRIPTOR }
@@ -169,17 +170,17 @@ pub fn link(linker: &mut Linker<State>, import: &ImportType<'_>) -> wasmtime::Re
     Ok(true)
 }
 
-fn caller_memory(caller: &mut Caller<'_, State>) -> Option<Memory> {
+fn caller_memory(caller: &mut Caller<'_, GuestState>) -> Option<Memory> {
     caller.get_export("memory").and_then(Extern::into_memory)
 }
 
-fn write(caller: &mut Caller<'_, State>, to: u32, bytes: &[u8]) -> i32 {
+fn write(caller: &mut Caller<'_, GuestState>, to: u32, bytes: &[u8]) -> i32 {
     let written = caller_memory(caller).is_some_and(|memory| memory.write(&mut *caller, to as usize, bytes).is_ok());
     if written { DONE } else { BAD_ADDRESS }
 }
 
 /// Takes what the pieces hold, and keeps the start of it. Answers their bytes; `None`: they lie outside of memory.
-fn take_writing(caller: &mut Caller<'_, State>, pieces: u32, count: u32) -> Option<u32> {
+fn take_writing(caller: &mut Caller<'_, GuestState>, pieces: u32, count: u32) -> Option<u32> {
     let memory = caller_memory(caller)?;
     let (data, state) = memory.data_and_store_mut(caller);
     let list = data.get(pieces as usize..)?.get(..(count as usize).checked_mul(8)?)?;

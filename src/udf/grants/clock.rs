@@ -5,7 +5,7 @@
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower};
 
 use super::{Grant, lent};
-use crate::udf::instance::State;
+use crate::udf::instance::GuestState;
 
 #[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
 #[component(record)]
@@ -14,7 +14,7 @@ struct Datetime {
     ticks_since_year_one: i64,
 }
 
-pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("now", |mut store, ()| {
         let at = lent(&mut store, Grant::Clock)?.at;
         Ok((Datetime { ticks_since_year_one: at.ticks() },))

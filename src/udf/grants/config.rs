@@ -1,14 +1,15 @@
 //! `forebay:host/config`: settings of the function in the job file.
 //!
-//! Invariant: a function sees its own settings alone; values that are secrets are shown to the guest and to nobody else.
+//! Invariant: a function sees its own settings alone; values that are secrets are shown to the guest and to nobody
+//! else.
 
 use secrecy::ExposeSecret;
 use wasmtime::component::LinkerInstance;
 
 use super::{Grant, lent};
-use crate::udf::instance::State;
+use crate::udf::instance::GuestState;
 
-pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("get", |mut store, (key,): (String,)| {
         let lent = lent(&mut store, Grant::Config)?;
         let value = lent.granted.grants.config.as_ref().and_then(|config| config.get(&key));

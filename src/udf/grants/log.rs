@@ -1,16 +1,15 @@
 //! `forebay:host/log`: lines in the job's log.
 //!
-//! In: levels and messages of guests. Out: at most ten lines a second and function, on one line each; the rest is counted.
-//! Invariant: a guest can neither flood the log nor write what looks like a line of somebody else. Not here: where the
-//! log goes.
+//! In: levels and messages of guests. Out: at most ten lines a second and function, on one line each; the rest is
+//! counted. Invariant: a guest can neither flood the log nor write what looks like a line of somebody else. Not here:
+//! where the log goes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower};
 
 use super::{Grant, Lent, PoisonError, lent};
-use crate::udf::host::monotonic;
-use crate::udf::instance::State;
+use crate::udf::instance::GuestState;
 
 /// Enough to follow a function by eye; a job of 10,000 rows a second must not write 10,000 lines.
 const LINES_MAX: u32 = 10;
@@ -36,7 +35,7 @@ enum Level {
 /// Counts lines of the present second.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    from: Option<Duration>,
+    from: Option<Instant>,
     lines: u32,
     dropped: u64,
 }
@@ -52,8 +51,8 @@ enum Fate {
 }
 
 impl Limiter {
-    fn line(&mut self, now: Duration) -> Fate {
-        if self.from.is_none_or(|from| now.saturating_sub(from) >= WINDOW) {
+    fn line(&mut self, now: Instant) -> Fate {
+        if self.from.is_none_or(|from| now.saturating_duration_since(from) >= WINDOW) {
             (self.from, self.lines) = (Some(now), 0);
         }
         if self.lines >= LINES_MAX {
@@ -65,7 +64,7 @@ impl Limiter {
     }
 }
 
-pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("write", |mut store, (level, message): (Level, String)| {
         write(lent(&mut store, Grant::Log)?, level, &message);
         Ok(())
@@ -73,7 +72,8 @@ pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
 }
 
 fn write(lent: &Lent, level: Level, message: &str) {
-    let fate = lent.granted.limiter.lock().unwrap_or_else(PoisonError::into_inner).line(monotonic());
+    let now = lent.granted.clock.monotonic();
+    let fate = lent.granted.limiter.lock().unwrap_or_else(PoisonError::into_inner).line(now);
     let Fate::Written { dropped_before } = fate else { return lent.stats.count_log_line(false) };
     lent.stats.count_log_line(true);
     let function = lent.granted.name.as_str();
@@ -108,11 +108,13 @@ fn printable(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Clock;
 
     #[test]
     fn ten_lines_a_second_are_written_and_the_rest_counted() {
         let mut limiter = Limiter::default();
-        let at = Duration::from_millis;
+        let start = Clock::Real.monotonic();
+        let at = |ms| start + Duration::from_millis(ms);
         for _ in 0..LINES_MAX {
             assert_eq!(limiter.line(at(5_000)), Fate::Written { dropped_before: 0 });
         }

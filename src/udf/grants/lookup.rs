@@ -1,7 +1,8 @@
 //! `forebay:host/lookup`: rows of reference tables.
 //!
-//! In: tables as the executor holds them, and columns and values that guests look for. Out: rows as JSON text. Invariant:
-//! a lookup reads an index, made once for each version of a table and column, never the table. Not here: loading tables.
+//! In: tables as the executor holds them, and columns and values that guests look for. Out: rows as JSON text.
+//! Invariant: a lookup reads an index, made once for each version of a table and column, never the table. Not here:
+//! loading tables.
 //!
 //! A row is JSON text, not a variant: WIT has no recursive types, so a variant could hold neither records nor arrays.
 //! Functions that have no JSON reader take single columns as scalars.
@@ -12,8 +13,8 @@ use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower};
 
-use super::{Failure, Grant, lent, refuse};
-use crate::udf::instance::State;
+use super::{CallFailure, Grant, lent, refuse};
+use crate::udf::instance::GuestState;
 use crate::value::Value;
 
 /// Columns of one table that a function may look by: each costs an index of the whole table.
@@ -161,25 +162,27 @@ fn json(row: &Value) -> Json {
     Json { json_text: row.to_json() }
 }
 
-pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("get", |mut store, (table, column, value): (String, String, Scalar)| {
-        let mut found = lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(Failure::Trap, why))?;
+        let mut found =
+            lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(CallFailure::Trap, why))?;
         Ok((found.next().map(json),))
     })?;
     linker.func_wrap("all", |mut store, (table, column, value): (String, String, Scalar)| {
-        let found = lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(Failure::Trap, why))?;
+        let found = lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(CallFailure::Trap, why))?;
         let found: Vec<&Value> = found.collect();
         if found.len() > ROWS_MAX {
             let n = found.len();
             return refuse(
-                Failure::Trap,
+                CallFailure::Trap,
                 format!("asks for {n} rows of `{table}` at once; a lookup gives {ROWS_MAX}: look by a narrower column"),
             );
         }
         Ok((found.into_iter().map(json).collect::<Vec<_>>(),))
     })?;
     linker.func_wrap("get-value", |mut store, (table, column, value, wanted): (String, String, Scalar, String)| {
-        let mut found = lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(Failure::Trap, why))?;
+        let mut found =
+            lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(CallFailure::Trap, why))?;
         Ok((found.next().and_then(|row| cell(row, &wanted)).and_then(Scalar::of),))
     })
 }

@@ -1,15 +1,15 @@
 //! `forebay:host/state`: what a function remembers from row to row.
 //!
 //! In: keys and values of guests, rows of an earlier commit. Out: the changes since the last commit. Invariant: a call
-//! that fails changes nothing; what is held never passes its limit by a guest's doing; only changed keys are stored. Not
-//! here: when that is (`engine::Executor::take`), the table they lie in (`journal`).
+//! that fails changes nothing; what is held never passes its limit by a guest's doing; only changed keys are stored.
+//! Not here: when that is (`engine::Executor::take`), the table they lie in (`journal`).
 
 use std::collections::BTreeMap;
 
 use wasmtime::component::LinkerInstance;
 
-use super::{Failure, Grant, StateRow, lent, refuse};
-use crate::udf::instance::State;
+use super::{CallFailure, Grant, StateRow, lent, refuse};
+use crate::udf::instance::GuestState;
 
 /// What an entry costs beside its key and its value, so that a million empty values are not for free.
 const ENTRY_BYTES: usize = 64;
@@ -132,8 +132,8 @@ impl KeyValues {
         changed.into_iter().filter_map(row).collect()
     }
 
-    /// Takes an entry of an earlier commit; `false` when the key is no text. The limits do not count: they may have been
-    /// lowered since.
+    /// Takes an entry of an earlier commit; `false` when the key is no text. The limits do not count: they may have
+    /// been lowered since.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> bool {
         std::str::from_utf8(key).is_ok_and(|key| {
             self.swap(key, Some(value.into()));
@@ -150,14 +150,14 @@ fn cost(key: &str, value: &[u8]) -> usize {
     key.len() + value.len() + ENTRY_BYTES
 }
 
-pub fn link(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("get", |mut store, (key,): (String,)| {
         let lent = lent(&mut store, Grant::State)?;
         Ok((lent.state.get(&key).map(<[u8]>::to_vec),))
     })?;
     linker.func_wrap("set", |mut store, (key, value): (String, Vec<u8>)| {
         let lent = lent(&mut store, Grant::State)?;
-        lent.state.set(&key, value).or_else(|why| refuse(Failure::State, why))
+        lent.state.set(&key, value).or_else(|why| refuse(CallFailure::State, why))
     })?;
     linker.func_wrap("delete", |mut store, (key,): (String,)| {
         lent(&mut store, Grant::State)?.state.delete(&key);

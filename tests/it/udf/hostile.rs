@@ -74,7 +74,8 @@ fn a_function_that_only_traps_is_paused_and_others_are_not() {
     let mut host = Host::new(&bindings).unwrap();
     let mut error = host.call(0, &[], NOW).unwrap_err();
     let mut traps = 0;
-    // on a machine that stands still for a second the pause may be over before it is seen; then one more trap starts the next
+    // on a machine that stands still for a second the pause may be over before it is seen; then one more trap starts
+    // the next
     while error.reason == "udf_trap" && traps < 200 {
         traps += 1;
         error = host.call(0, &[], NOW).unwrap_err();

@@ -1,7 +1,7 @@
 //! The name of a new function.
 //!
-//! In: what a person typed. Out: the same words in the forms of the languages. Invariant: each form is a name where it is
-//! used, WIT and the language included. Not here: what a query may call it, which is any form of it.
+//! In: what a person typed. Out: the same words in the forms of the languages. Invariant: each form is a name where it
+//! is used, WIT and the language included. Not here: what a query may call it, which is any form of it.
 
 use super::{Failed, Language};
 use crate::query::catalog::folded;
@@ -53,7 +53,8 @@ fn capital(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// The words of a name in any style, lower case. One that begins with a digit belongs to the word before: WIT has no others.
+/// The words of a name in any style, lower case. One that begins with a digit belongs to the word before: WIT has no
+/// others.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut before, mut begins) = ('_', true);

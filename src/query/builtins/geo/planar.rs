@@ -1,10 +1,10 @@
 //! Planar geometry on shapes.
 //!
-//! In: two shapes. Out: whether they meet, overlap, or one lies in the other. Invariant: the work is the product of their
-//! sizes, which the caller keeps below [`PAIRS_MAX`]. Not here: reading shapes, distances on the globe.
+//! In: two shapes. Out: whether they meet, overlap, or one lies in the other. Invariant: the work is the product of
+//! their sizes, which the caller keeps below [`PAIRS_MAX`]. Not here: reading shapes, distances on the globe.
 //!
-//! Method: cut every edge of one shape where edges of the other cross it; each piece then lies wholly inside, outside or on
-//! the boundary, and its middle tells which.
+//! Method: cut every edge of one shape where edges of the other cross it; each piece then lies wholly inside, outside
+//! or on the boundary, and its middle tells which.
 
 use super::shape::{Point, Polygon, Shape};
 

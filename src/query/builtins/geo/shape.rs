@@ -1,7 +1,8 @@
 //! Shapes read from GeoJSON records and from Well Known Text.
 //!
-//! In: a record or text. Out: [`Shape`], points, lines and polygons in one bag. Invariant: coordinates are finite, lines
-//! have two points or more, rings four or more and are closed. Not here: what shapes have to do with each other (`planar`).
+//! In: a record or text. Out: [`Shape`], points, lines and polygons in one bag. Invariant: coordinates are finite,
+//! lines have two points or more, rings four or more and are closed. Not here: what shapes have to do with each other
+//! (`planar`).
 
 use crate::value::{Record, Value};
 

@@ -4,8 +4,7 @@
 //! reason (`undecodable`, `schema`, `invalid_timestamp`, `invalid_timestamp_key`, `early`, `late`). Not here: order by
 //! event time (`scan`), which each substream has for itself.
 
-use super::env::Env;
-use super::eval::{EvalError, Row};
+use super::env::{Env, EvalError, InputEvent, Row};
 use crate::batch::{Batch, MessageMeta, RawEvent, RowMeta};
 use crate::decode::{Decoder, Schema};
 use crate::query::plan::{Metadata, Scan, ScanColumn};
@@ -13,14 +12,14 @@ use crate::time::Timestamp;
 use crate::value::{Record, SmolStr, Value};
 
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct Ingress {
     pub scan: Scan,
     decoder: Decoder,
     metadata: Vec<(usize, Metadata)>,
 }
 
-impl Feed {
-    pub(super) fn new(scan: &Scan) -> Feed {
+impl Ingress {
+    pub(super) fn new(scan: &Scan) -> Ingress {
         let mut fields = Vec::new();
         let mut whole = Vec::new();
         let mut metadata = Vec::new();
@@ -32,7 +31,7 @@ impl Feed {
             }
         }
         let schema = scan.schema.as_ref().map(|s| Schema { columns: s.columns.clone() });
-        Feed { scan: scan.clone(), decoder: Decoder::new(fields, whole.first().copied(), schema), metadata }
+        Ingress { scan: scan.clone(), decoder: Decoder::new(fields, whole.first().copied(), schema), metadata }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -40,10 +39,9 @@ impl Feed {
     }
 
     /// Appends the event as a row of `out`; `false` when it was refused, which is counted.
-    pub(super) fn read(&mut self, env: &mut Env, event: &RawEvent, offset: i64, now: Timestamp, out: &mut Batch) -> bool {
-        // arrival never decreases, so that it can serve as event time
-        let arrival = event.arrival.max(now);
-        let meta = RowMeta { time: arrival, arrival, offset, ordinal: 0 };
+    pub(super) fn read(&mut self, env: &mut Env, record: InputEvent<'_>, out: &mut Batch) -> bool {
+        let InputEvent { event, offset, .. } = record;
+        let meta = record.meta();
         env.counts.rows += 1;
         let row = out.push_blank(meta);
         if let Err(error) = self.decoder.decode(&event.payload, row) {
@@ -107,8 +105,8 @@ impl Feed {
     }
 
     /// The key of the substream that the last row of `out` belongs to; takes the row back when a part of it is NULL.
-    pub(super) fn substream(&self, env: &mut Env, event: &RawEvent, out: &mut Batch, key: &mut Vec<u8>) -> bool {
-        let Some(meta) = out.meta().last().copied() else { return false };
+    pub(super) fn substream(&self, env: &mut Env, record: InputEvent<'_>, out: &mut Batch, key: &mut Vec<u8>) -> bool {
+        let meta = out.meta().last().copied().unwrap_or_else(|| record.meta());
         let row = Row { values: out.row(out.len() - 1), meta: &meta };
         key.clear();
         let mut bad: Option<Option<Box<EvalError>>> = None;
@@ -122,7 +120,7 @@ impl Feed {
         let Some(error) = bad else { return true };
         let why = error.map_or_else(|| "a key of TIMESTAMP BY … OVER is NULL".to_owned(), |e| e.error.message.clone());
         out.pop();
-        env.refuse(event, meta, "invalid_timestamp_key", why);
+        env.refuse(record.event, meta, "invalid_timestamp_key", why);
         false
     }
 }
