@@ -38,6 +38,10 @@ mod query_errors;
 mod reference;
 #[path = "it/score.rs"]
 mod score;
+#[path = "it/slow_past.rs"]
+mod slow_past;
+#[path = "it/start.rs"]
+mod start;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/swap.rs"]
