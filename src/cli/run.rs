@@ -86,7 +86,7 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// Why a running job stops.
 enum Word {
     Stop,
-    Reload(Loaded),
+    Reload(Box<Loaded>),
     Fatal(String),
 }
 
@@ -112,7 +112,7 @@ fn serve(path: &Path, loaded: Loaded) -> Result<(), String> {
                 Word::Reload(next) => {
                     tracing::info!("reloading");
                     pipeline.stop().await.map_err(|e| e.to_string())?;
-                    (running, pipeline) = reload(running, next).await?;
+                    (running, pipeline) = reload(running, *next).await?;
                 }
             }
         }
@@ -162,7 +162,7 @@ impl Signals {
                 continue;
             }
             match tokio::task::block_in_place(|| Loaded::read(path)) {
-                Ok(next) => return Word::Reload(next),
+                Ok(next) => return Word::Reload(Box::new(next)),
                 Err(problems) => {
                     let text = format!("not reloaded, the job goes on as it was; correct it and send SIGHUP again:\n{problems}");
                     pipeline.note(Some(text));
