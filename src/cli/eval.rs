@@ -90,7 +90,7 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 
 /// Why a run gave no or not all rows.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EvalError {
+pub(super) enum QueryFailure {
     #[error("{path} cannot be read: {source}; {}", .help)]
     File { path: PathBuf, source: io::Error, help: &'static str },
     #[error("{0}")]
@@ -101,11 +101,11 @@ pub(super) enum EvalError {
     Output(io::Error),
 }
 
-impl EvalError {
+impl QueryFailure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            EvalError::Run(RunError::Compile(_) | RunError::Job(_)) => ExitCode::from(2),
-            EvalError::Run(RunError::Stopped(_)) => ExitCode::from(3),
+            QueryFailure::Run(RunError::Compile(_) | RunError::Job(_)) => ExitCode::from(2),
+            QueryFailure::Run(RunError::Stopped(_)) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }
@@ -114,17 +114,17 @@ impl EvalError {
 /// Runs the command.
 pub fn run(args: EvalArgs) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = eval(&args, &mut out).and_then(|()| out.flush().map_err(EvalError::Output));
+    let done = eval(&args, &mut out).and_then(|()| out.flush().map_err(QueryFailure::Output));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // a reader that is gone has seen what it wanted
-        Err(EvalError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(QueryFailure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             // rows that came before the error stand above it
             let _ = out.flush();
             match &error {
                 // drawn with its own title
-                EvalError::Run(RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems)) => {
+                QueryFailure::Run(RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems)) => {
                     eprint!("{problems}")
                 }
                 _ => eprintln!("error: {error}"),
@@ -134,11 +134,11 @@ pub fn run(args: EvalArgs) -> ExitCode {
     }
 }
 
-fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), EvalError> {
+fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), QueryFailure> {
     let (text, file) = query(&args.query)?;
     let mut names = HashSet::new();
     if let Some((name, _)) = args.input.iter().chain(&args.reference).find(|(name, _)| !names.insert(name.to_lowercase())) {
-        return Err(EvalError::Input(format!("`{name}` is given twice; one name is one file")));
+        return Err(QueryFailure::Input(format!("`{name}` is given twice; one name is one file")));
     }
     let mut run = FiniteRun::new(Policies {
         late_tolerance_s: args.late_tolerance,
@@ -170,7 +170,7 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), EvalError> {
         }
     });
     if let Some(error) = broken {
-        return Err(EvalError::Output(error));
+        return Err(QueryFailure::Output(error));
     }
     for note in report? {
         eprintln!("{note}");
@@ -179,9 +179,9 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), EvalError> {
 }
 
 /// The text of the query and the name shown in errors.
-fn query(given: &str) -> Result<(String, String), EvalError> {
+fn query(given: &str) -> Result<(String, String), QueryFailure> {
     let help = "give a file with a query, `-` for standard input, or the query itself";
-    let read = |path: &str, source| EvalError::File { path: path.into(), source, help };
+    let read = |path: &str, source| QueryFailure::File { path: path.into(), source, help };
     if given == "-" {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map_err(|e| read("standard input", e))?;
@@ -198,7 +198,7 @@ fn query(given: &str) -> Result<(String, String), EvalError> {
 }
 
 /// The objects of a file; what is none is told on standard error and passed over, as a running job does.
-pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
+pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, QueryFailure> {
     if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
         return csv_rows(name, file);
     }
@@ -211,7 +211,7 @@ pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError
         eprintln!("warning: {}: byte {}: not an event, passed over: {}", file.display(), bad.position, bad.error);
     }
     if rows.events.is_empty() && !rows.bad.is_empty() {
-        return Err(EvalError::Input(format!(
+        return Err(QueryFailure::Input(format!(
             "`{name}`: {} holds no JSON object; give a JSON array of objects or one object per line",
             file.display()
         )));
@@ -220,26 +220,26 @@ pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError
 }
 
 /// The lines of a CSV file as objects of texts, as reference data has them.
-pub(super) fn csv_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, EvalError> {
+pub(super) fn csv_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, QueryFailure> {
     let rows = reference::rows(&Bytes::from(read_file(file)?), ReferenceFormat::Csv { delimiter: b',' }, usize::MAX);
-    let rows = rows.map_err(|e| EvalError::Input(format!("`{name}`: {}: {e}", file.display())))?;
+    let rows = rows.map_err(|e| QueryFailure::Input(format!("`{name}`: {}: {e}", file.display())))?;
     Ok(rows.iter().map(|row| Bytes::from(row.to_json())).collect())
 }
 
-fn read_file(file: &Path) -> Result<Vec<u8>, EvalError> {
+fn read_file(file: &Path) -> Result<Vec<u8>, QueryFailure> {
     fs::read(file).map_err(|source| {
         let help = "give a file with a JSON array of objects, one object per line, or CSV (.csv)";
-        EvalError::File { path: file.into(), source, help }
+        QueryFailure::File { path: file.into(), source, help }
     })
 }
 
 /// Reads each event's arrival time: ISO 8601 text, or a number of milliseconds since 1970.
-fn with_arrival(name: &str, mut events: Vec<Event>, field: Option<&str>) -> Result<Vec<Event>, EvalError> {
+fn with_arrival(name: &str, mut events: Vec<Event>, field: Option<&str>) -> Result<Vec<Event>, QueryFailure> {
     let Some(field) = field else { return Ok(events) };
     let mut decoder = Decoder::new([(field.into(), 0)], None, None);
     for (i, event) in events.iter_mut().enumerate() {
         let mut row = [Value::Null];
-        let wrong = |what: String| EvalError::Input(format!("`{name}`, event {}: {what}", i + 1));
+        let wrong = |what: String| QueryFailure::Input(format!("`{name}`, event {}: {what}", i + 1));
         decoder.decode(&event.payload, &mut row).map_err(|e| wrong(e.to_string()))?;
         let [value] = &row;
         let arrival = match value {
@@ -270,7 +270,7 @@ mod tests {
         Command::try_parse_from([&["eval"], args].concat()).map(|c| c.eval)
     }
 
-    fn eval_text(args: &[&str]) -> (Result<(), EvalError>, String) {
+    fn eval_text(args: &[&str]) -> (Result<(), QueryFailure>, String) {
         let mut out = Vec::new();
         let done = eval(&parse(args).unwrap(), &mut out);
         (done, String::from_utf8(out).unwrap())

@@ -6,10 +6,10 @@
 
 use super::env::{Env, EvalError, Row};
 use super::fault::{self, Fault};
-use super::operator::{Operator, Produced, StepContext, Tree};
-use super::prepared::Prepared;
+use super::operator::{Operator, OperatorTree, Produced, StepContext};
+use super::prepared::PreparedRow;
 use super::sink::Sink;
-use super::state::{Loaded, Writer};
+use super::state::{Loaded, StateWriter};
 use super::users::Users;
 use super::window::WindowState;
 use crate::batch::Batch;
@@ -20,25 +20,25 @@ use crate::value::codec::Damaged;
 
 #[derive(Debug)]
 pub(super) struct AggregateOp {
-    input: Tree,
+    input: OperatorTree,
     id: u32,
     keys: Vec<Expr>,
     aggregates: Vec<Aggregate>,
     windows: Vec<(Option<SmolStr>, WindowState)>,
-    row: Prepared,
+    row: PreparedRow,
     users: Users,
     /// What windows have been closed up to.
     limit: i64,
 }
 
 impl AggregateOp {
-    pub(super) fn new(input: Tree, id: u32, keys: &[Expr], windows: &[NamedWindow], aggregates: &[Aggregate]) -> AggregateOp {
+    pub(super) fn new(input: OperatorTree, id: u32, keys: &[Expr], windows: &[NamedWindow], aggregates: &[Aggregate]) -> AggregateOp {
         let state =
             |(number, named): (u8, &NamedWindow)| (named.name.clone(), WindowState::new(&named.window, keys.len(), aggregates, number));
         let windows: Vec<_> = numbers().zip(windows).map(state).collect();
         let users = Users::new(aggregates, &windows);
         let (keys, aggregates) = (keys.to_vec(), aggregates.to_vec());
-        AggregateOp { input, id, keys, aggregates, windows, row: Prepared::default(), users, limit: i64::MIN }
+        AggregateOp { input, id, keys, aggregates, windows, row: PreparedRow::default(), users, limit: i64::MIN }
     }
 
     /// Closes every window that ends before `limit`, in the order of their ends.
@@ -96,11 +96,11 @@ impl AggregateOp {
 }
 
 impl Operator for AggregateOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 
@@ -146,7 +146,7 @@ impl Operator for AggregateOp {
         below.saturating_sub(1)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         self.users.forget(self.limit);
         let windows = numbers().zip(&mut self.windows);
         fault::all(windows.map(|(number, (_, window))| window.changes(number, writer)))
@@ -169,7 +169,7 @@ impl Operator for AggregateOp {
     }
 
     /// Removes the state rows that say up to where windows are out.
-    fn retire(&mut self, writer: &mut Writer<'_>) {
+    fn retire(&mut self, writer: &mut StateWriter<'_>) {
         for (number, (_, window)) in numbers().zip(&mut self.windows) {
             window.retire(number, writer);
         }

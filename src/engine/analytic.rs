@@ -8,9 +8,9 @@ mod call;
 use self::call::{AnalyticCall, HELD, RECENT};
 use super::env::Row;
 use super::fault::{self, Fault};
-use super::operator::{Operator, Produced, StepContext, Tree};
+use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::options::EngineError;
-use super::state::{Loaded, Writer};
+use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
 use crate::query::plan::Analytic;
 use crate::value::codec::Damaged;
@@ -22,7 +22,7 @@ const SWEEP_ROWS: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct AnalyticOp {
-    input: Tree,
+    input: OperatorTree,
     id: u32,
     calls: Vec<AnalyticCall>,
     since_sweep: usize,
@@ -31,7 +31,7 @@ pub(super) struct AnalyticOp {
 }
 
 impl AnalyticOp {
-    pub(super) fn new(input: Tree, id: u32, calls: &[Analytic]) -> Result<AnalyticOp, EngineError> {
+    pub(super) fn new(input: OperatorTree, id: u32, calls: &[Analytic]) -> Result<AnalyticOp, EngineError> {
         if calls.len() > CALLS_MAX {
             return Err(EngineError::TooManyCalls { max: CALLS_MAX });
         }
@@ -65,11 +65,11 @@ impl AnalyticOp {
 }
 
 impl Operator for AnalyticOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 
@@ -115,7 +115,7 @@ impl Operator for AnalyticOp {
         self.quiet_sweep.filter(|time| *time <= held_back)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         fault::all(self.calls.iter_mut().enumerate().map(|(i, call)| call.changes(i, writer)))
     }
 
@@ -144,5 +144,5 @@ impl Operator for AnalyticOp {
     }
 
     /// What was forgotten took its state rows with it.
-    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+    fn retire(&mut self, _writer: &mut StateWriter<'_>) {}
 }

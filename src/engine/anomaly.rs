@@ -16,9 +16,9 @@ mod tests;
 use rustc_hash::FxHashMap;
 
 use self::change_point::{evidence, rank};
-use self::past::{Past, Sample};
+use self::past::{LearnedValue, Past};
 use super::fault::Fault;
-use super::state::{Loaded, Writer};
+use super::state::{Loaded, StateWriter};
 use crate::query::plan::SpikeMode;
 use crate::value::codec::{Damaged, Reader, put_bytes};
 use crate::value::{Record, SmolStr, Value};
@@ -93,14 +93,14 @@ impl Detector {
             }
             Method::ChangePoint => {
                 let rank = matches.then(|| rank(past.sorted(), x));
-                let own = rank.map(|rank| Sample::new(time, x, Some(rank)));
+                let own = rank.map(|rank| LearnedValue::new(time, x, Some(rank)));
                 let newest_first = own.iter().chain(past.newest_first()).take(self.history);
                 let evidence = evidence(newest_first.map(|sample| sample.bets));
                 (evidence * self.risk >= 1.0, evidence, rank)
             }
         };
         if matches {
-            past.push(Sample::new(time, x, rank));
+            past.push(LearnedValue::new(time, x, rank));
             while past.len() > self.history {
                 past.pop_front();
             }
@@ -133,7 +133,7 @@ impl Detector {
         }
     }
 
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let mut found = Ok(());
         for key in self.changed.drain(..) {
             let Some(past) = self.keys.get_mut(&key) else {

@@ -4,7 +4,7 @@
 //! nothing is kept. Not here: where the names of the column's fields are known (`query::resolve`).
 
 use super::env::{Env, EvalError, Row};
-use super::operator::{Produced, Stateless, StepContext, Tree};
+use super::operator::{OperatorTree, Produced, Stateless, StepContext};
 use crate::batch::Batch;
 use crate::diagnostic::Span;
 use crate::query::ast::ApplyFunction;
@@ -14,7 +14,7 @@ use crate::value::{Record, SmolStr, Value};
 
 #[derive(Debug)]
 pub(super) struct ApplyOp {
-    pub input: Tree,
+    pub input: OperatorTree,
     pub outer: bool,
     pub function: ApplyFunction,
     pub argument: Expr,
@@ -50,11 +50,11 @@ impl ApplyOp {
 }
 
 impl Stateless for ApplyOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 

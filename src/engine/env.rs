@@ -11,7 +11,7 @@ use crate::batch::{RawEvent, Reason, RowMeta};
 use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
 use crate::query::fault::FAULT;
-use crate::query::plan::UserAggregate;
+use crate::query::plan::UserAggregateCall;
 use crate::time::Timestamp;
 use crate::udf;
 use crate::value::Value;
@@ -59,14 +59,14 @@ impl RefusedRow {
 
 /// The events that a step brings: where a failed row finds its payload.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Origin<'a> {
+pub(super) struct StepOrigin<'a> {
     pub first: i64,
     pub events: &'a [RawEvent],
     /// For a part that reads rows: their own ids, by place (inside, rows carry their offset in the stream).
     pub metas: &'a [RowMeta],
 }
 
-impl Origin<'_> {
+impl StepOrigin<'_> {
     fn event(&self, offset: i64) -> Option<&RawEvent> {
         self.place(offset).and_then(|i| self.events.get(i))
     }
@@ -115,7 +115,7 @@ impl Env {
 
     /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to
     /// the equation of rows read.
-    pub(super) fn fail(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
+    pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
         let EvalError { error, span, policy } = error;
         let body = if direct { failed_row(origin, row.meta, row.values) } else { FailedBody::Row(row_json(row.values)) };
         let position = row.meta.offset;
@@ -155,7 +155,7 @@ impl Env {
 
     /// A fault that no row is at hand for.
     #[cold]
-    pub(super) fn report(&mut self, origin: &Origin<'_>, fault: Fault) {
+    pub(super) fn report(&mut self, origin: &StepOrigin<'_>, fault: Fault) {
         let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: origin.first, ordinal: 0 };
         let error = self.fault(fault, Span::default());
         self.fail(origin, Row { values: &[], meta: &meta }, *error, false);
@@ -179,7 +179,7 @@ impl Env {
     }
 
     /// A row failed: whether the rows behind it go on.
-    pub(super) fn goes_on(&mut self, origin: &Origin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
+    pub(super) fn goes_on(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
         self.fail(origin, row, error, direct) == Fate::Dropped
     }
 
@@ -189,13 +189,13 @@ impl Env {
     }
 
     /// What runs a user aggregate.
-    pub(super) fn guest(&mut self, plan: &UserAggregate) -> Result<&mut dyn udf::UserAggregate, RowError> {
+    pub(super) fn guest(&mut self, plan: &UserAggregateCall) -> Result<&mut dyn udf::UserAggregate, RowError> {
         let guest = self.functions.as_mut().and_then(|f| f.aggregate(plan.index));
         guest.ok_or_else(|| RowError { reason: "no_function", message: format!("no host was given that runs uda.{}", plan.name) })
     }
 
     /// A row that was held failed: whether the rows behind it go on.
-    pub(super) fn goes_on_without(&mut self, origin: &Origin<'_>, refused: RefusedRow) -> bool {
+    pub(super) fn goes_on_without(&mut self, origin: &StepOrigin<'_>, refused: RefusedRow) -> bool {
         let RefusedRow { meta, values, error } = refused;
         self.goes_on(origin, Row { values: &values, meta: &meta }, *error, false)
     }
@@ -208,7 +208,7 @@ impl Env {
     }
 }
 
-fn failed_row(origin: &Origin<'_>, meta: &RowMeta, values: &[Value]) -> FailedBody {
+fn failed_row(origin: &StepOrigin<'_>, meta: &RowMeta, values: &[Value]) -> FailedBody {
     match origin.event(meta.offset) {
         Some(event) => FailedBody::Event(event.payload.clone()),
         None => FailedBody::Row(row_json(values)),

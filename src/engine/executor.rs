@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::lane::{Lane, Moment, Weight};
-use self::output::{IDS, Ids, Output};
+use self::output::{IDS, Ids, OutputRows};
 use self::substreams::Substreams;
 use super::emitted::{Emitted, StateChange};
-use super::env::{Env, InputEvent, Origin};
+use super::env::{Env, InputEvent, StepOrigin};
 use super::ingress::Ingress;
 use super::options::{EngineError, ExecutorOptions, Functions};
 use super::state::Loaded;
@@ -42,7 +42,7 @@ pub struct Executor {
     remembers: bool,
     /// How many operators lie on top of each other.
     depth: i64,
-    output: Output,
+    output: OutputRows,
     /// Latest arrival or tick.
     now: i64,
     rows_watermark: i64,
@@ -106,7 +106,7 @@ impl Executor {
         }
         Ok(Executor {
             env: Env::new(options, functions),
-            output: Output::new(root.width(), ids, stateful || remembers),
+            output: OutputRows::new(root.width(), ids, stateful || remembers),
             root,
             columns,
             ingresses,
@@ -175,7 +175,7 @@ impl Executor {
         }
         self.now = events.iter().map(|e| e.arrival.ticks()).fold(self.now, i64::max);
         self.output.read_up_to(first.saturating_add(events.len() as i64 - 1));
-        self.run(Origin { first, events, metas: &[] }, None);
+        self.run(StepOrigin { first, events, metas: &[] }, None);
     }
 
     /// Takes rows of the stream that a later part (or a tail) reads; the first has the offset `first` in that stream.
@@ -199,20 +199,20 @@ impl Executor {
         }
         self.env.counts.read += batch.len() as u64;
         self.env.counts.rows += batch.len() as u64;
-        self.run(Origin { first, events: &[], metas: &metas }, Some(batch));
+        self.run(StepOrigin { first, events: &[], metas: &metas }, Some(batch));
     }
 
     /// Tells a part that reads rows that none earlier than `watermark` will come: what [`Emitted::watermark`] of the
     /// part before said, once all its rows have been pushed.
     pub fn advance(&mut self, watermark: Timestamp) {
         self.rows_watermark = self.rows_watermark.max(watermark.ticks());
-        self.run(Origin::default(), None);
+        self.run(StepOrigin::default(), None);
     }
 
     /// Tells that it is `now` in arrival time and nothing has come: windows of quiet inputs close.
     pub fn tick(&mut self, now: Timestamp) {
         self.now = self.now.max(now.ticks());
-        self.run(Origin::default(), None);
+        self.run(StepOrigin::default(), None);
     }
 
     /// Tells that the input has ended: every window closes.
@@ -222,7 +222,7 @@ impl Executor {
         if let Trees::BySubstream(substreams) = &mut self.trees {
             substreams.touch_all();
         }
-        self.run(Origin::default(), None);
+        self.run(StepOrigin::default(), None);
     }
 
     /// When [`Executor::tick`] would next make something come out. `None`: not before the next event.
@@ -242,7 +242,7 @@ impl Executor {
         Some(Timestamp::saturating_from_ticks(at))
     }
 
-    fn run(&mut self, origin: Origin<'_>, rows: Option<Batch>) {
+    fn run(&mut self, origin: StepOrigin<'_>, rows: Option<Batch>) {
         if self.env.stopped.is_some() {
             return;
         }
@@ -323,12 +323,12 @@ impl Executor {
                 if std::mem::take(&mut lane.unsaved) {
                     let changed = lane.tree.changes(b"", state);
                     lane.weigh();
-                    changed.unwrap_or_else(|fault| self.env.report(&Origin::default(), fault));
+                    changed.unwrap_or_else(|fault| self.env.report(&StepOrigin::default(), fault));
                 }
             }
             Trees::BySubstream(substreams) => {
                 if let Err(fault) = substreams.changes(floor, state) {
-                    self.env.report(&Origin::default(), fault);
+                    self.env.report(&StepOrigin::default(), fault);
                 }
             }
         }

@@ -4,21 +4,21 @@
 //! fails does not come out. Not here: `ON` of joins.
 
 use super::env::Row;
-use super::operator::{Produced, Stateless, StepContext, Tree};
+use super::operator::{OperatorTree, Produced, Stateless, StepContext};
 use crate::query::plan::Expr;
 
 #[derive(Debug)]
 pub(super) struct FilterOp {
-    pub input: Tree,
+    pub input: OperatorTree,
     pub predicate: Expr,
 }
 
 impl Stateless for FilterOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use super::accumulate::Acc;
 use super::fault::Fault;
 use super::pane::Pane;
-use super::prepared::Prepared;
-use super::state::{Loaded, Writer};
+use super::prepared::PreparedRow;
+use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;
@@ -56,7 +56,7 @@ impl Fixed {
         self.offset + (from.div_euclid(step) + i64::from(from.rem_euclid(step) > 0)) * step
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &PreparedRow) -> Result<(), Fault> {
         let pane = self.grid(meta.time.ticks(), self.pane);
         // between windows, where the hop is longer than the size
         if self.first_start(meta).is_none() {
@@ -91,7 +91,7 @@ impl Fixed {
     }
 
     /// An accumulator of the group that a row will enter, if it has begun.
-    pub(super) fn acc_mut(&mut self, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&mut Acc> {
+    pub(super) fn acc_mut(&mut self, meta: &RowMeta, row: &PreparedRow, place: usize) -> Option<&mut Acc> {
         let pane = self.grid(meta.time.ticks(), self.pane);
         self.panes.get_mut(&pane)?.acc_mut(&row.key, place, self.aggregates)
     }
@@ -141,7 +141,7 @@ impl Fixed {
         Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, window: u8, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let rest = |pane: i64, number: u32| {
             let mut rest = vec![window];
             put_signed(&mut rest, pane);
@@ -178,7 +178,7 @@ impl Fixed {
         self.panes.entry(pane).or_default().load(aggregates, number, loaded.value)
     }
 
-    pub(super) fn retire(&mut self, window: u8, writer: &mut Writer<'_>) {
+    pub(super) fn retire(&mut self, window: u8, writer: &mut StateWriter<'_>) {
         if self.done > i64::MIN && self.hop != self.size {
             writer.put(DONE, &[window], None);
         }

@@ -13,7 +13,7 @@ use super::fault::Fault;
 use super::held::Held;
 use super::key::Key;
 use super::running::Running;
-use super::state::{Loaded, Writer, put_meta, put_values, read_meta, read_values};
+use super::state::{Loaded, StateWriter, put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
@@ -174,7 +174,7 @@ impl History {
     }
 
     /// Writes the buckets that changed since the last call.
-    pub(super) fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let mut found = Ok(());
         for key in std::mem::take(&mut self.changed) {
             let Some(shelf) = self.shelves.get_mut(&*key) else {
@@ -283,7 +283,7 @@ mod tests {
                 }
                 if i % 7 == 0 {
                     let mut out = Vec::new();
-                    history.changes(&mut Writer { op: 0, substream: b"s", out: &mut out }).unwrap();
+                    history.changes(&mut StateWriter { op: 0, substream: b"s", out: &mut out }).unwrap();
                     for change in out {
                         match change.value {
                             Some(value) => table.insert(change.key, value),

@@ -12,8 +12,8 @@ use super::fault::{self, Fault};
 use super::held::Held;
 use super::history::History;
 use super::key::{Key, put_key};
-use super::operator::{Operator, Produced, StepContext, Tree};
-use super::state::{Loaded, Writer};
+use super::operator::{Operator, OperatorTree, Produced, StepContext};
+use super::state::{Loaded, StateWriter};
 use crate::batch::{Batch, RowMeta};
 use crate::diagnostic::Span;
 use crate::query::builtins::{dateadd, datediff};
@@ -27,7 +27,7 @@ const HELD: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct JoinOp {
-    inputs: [Tree; 2],
+    inputs: [OperatorTree; 2],
     id: u32,
     left_outer: bool,
     bound: JoinBound,
@@ -107,7 +107,14 @@ impl Side {
 }
 
 impl JoinOp {
-    pub(super) fn new(inputs: [Tree; 2], id: u32, left_outer: bool, bound: JoinBound, keys: &[(Expr, Expr)], on: Option<&Expr>) -> JoinOp {
+    pub(super) fn new(
+        inputs: [OperatorTree; 2],
+        id: u32,
+        left_outer: bool,
+        bound: JoinBound,
+        keys: &[(Expr, Expr)],
+        on: Option<&Expr>,
+    ) -> JoinOp {
         // how long rows are held, roughly: the bound's distance in time
         let origin = Timestamp::saturating_from_ticks(Timestamp::MAX.ticks() / 2);
         let ticks = |t: Timestamp| (t.ticks() - origin.ticks()).abs();
@@ -287,16 +294,16 @@ impl Pairs<'_> {
 }
 
 impl Operator for JoinOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         &self.inputs
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         &mut self.inputs
     }
 
     fn width(&self) -> usize {
-        self.inputs.iter().map(Tree::width).sum()
+        self.inputs.iter().map(OperatorTree::width).sum()
     }
 
     fn is_direct(&self) -> bool {
@@ -329,7 +336,7 @@ impl Operator for JoinOp {
         Some(self.id)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let (left, right) = (&mut self.left, &mut self.right);
         let histories = [&mut left.waiting, &mut right.waiting, &mut left.held, &mut right.held];
         fault::all(histories.into_iter().map(|history| history.changes(writer)))
@@ -354,7 +361,7 @@ impl Operator for JoinOp {
     }
 
     /// A row that was let go took its state row with it.
-    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+    fn retire(&mut self, _writer: &mut StateWriter<'_>) {}
 
     /// Unmatched rows of a left join are stamped with a time that may have passed when they are known to be unmatched.
     fn is_unordered(&self) -> bool {

@@ -6,8 +6,8 @@
 use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
-use super::operator::{Operator, Produced, StepContext, Tree};
-use super::state::{Loaded, Writer};
+use super::operator::{Operator, OperatorTree, Produced, StepContext};
+use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
 use crate::time::TICKS_PER_SECOND;
 use crate::value::codec::Damaged;
@@ -16,24 +16,24 @@ const WAITING: u8 = 0;
 
 #[derive(Debug)]
 pub(super) struct MergeOp {
-    inputs: Vec<Tree>,
+    inputs: Vec<OperatorTree>,
     id: u32,
     width: usize,
     waiting: History,
 }
 
 impl MergeOp {
-    pub(super) fn new(inputs: Vec<Tree>, id: u32, width: usize) -> MergeOp {
+    pub(super) fn new(inputs: Vec<OperatorTree>, id: u32, width: usize) -> MergeOp {
         MergeOp { inputs, id, width, waiting: History::new(WAITING, 16 * TICKS_PER_SECOND) }
     }
 }
 
 impl Operator for MergeOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         &self.inputs
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         &mut self.inputs
     }
 
@@ -42,7 +42,7 @@ impl Operator for MergeOp {
     }
 
     fn is_direct(&self) -> bool {
-        self.inputs.iter().all(Tree::is_direct)
+        self.inputs.iter().all(OperatorTree::is_direct)
     }
 
     fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
@@ -84,7 +84,7 @@ impl Operator for MergeOp {
         self.waiting.bytes()
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         self.waiting.changes(writer)
     }
 
@@ -97,7 +97,7 @@ impl Operator for MergeOp {
     }
 
     /// A row that came out took its state row with it.
-    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+    fn retire(&mut self, _writer: &mut StateWriter<'_>) {}
 
     fn deadline(&self, held_back: i64) -> Option<i64> {
         self.waiting.front(b"").map(Held::time).filter(|time| *time <= held_back)

@@ -7,16 +7,16 @@
 use std::fmt;
 
 use super::emitted::StateChange;
-use super::env::{Env, Origin};
+use super::env::{Env, StepOrigin};
 use super::fault::{self, Fault};
-use super::state::{Loaded, Writer};
+use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
 use crate::value::codec::Damaged;
 
 /// What a step brings to the leaves.
 pub(super) struct StepContext<'a> {
     pub env: &'a mut Env,
-    pub origin: Origin<'a>,
+    pub origin: StepOrigin<'a>,
     /// Decoded rows by ingress (scans are numbered from the left).
     pub inbox: &'a mut [Batch],
     /// Rows of the stream that a later part reads.
@@ -43,9 +43,9 @@ impl Produced {
 /// step is [`Stateless`] instead.
 pub(super) trait Operator: fmt::Debug + Send {
     /// The trees that feed it, from the left.
-    fn inputs(&self) -> &[Tree];
+    fn inputs(&self) -> &[OperatorTree];
 
-    fn inputs_mut(&mut self) -> &mut [Tree];
+    fn inputs_mut(&mut self) -> &mut [OperatorTree];
 
     /// Number of columns of the rows it gives.
     fn width(&self) -> usize;
@@ -62,7 +62,7 @@ pub(super) trait Operator: fmt::Debug + Send {
     fn bytes(&self) -> usize;
 
     /// Writes the state that changed since the last commit.
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault>;
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault>;
 
     /// Takes back a state row.
     fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged>;
@@ -71,7 +71,7 @@ pub(super) trait Operator: fmt::Debug + Send {
     fn is_idle(&mut self, floor: i64) -> bool;
 
     /// Removes the last state rows of an idle operator.
-    fn retire(&mut self, writer: &mut Writer<'_>);
+    fn retire(&mut self, writer: &mut StateWriter<'_>);
 
     /// All stored rows are in.
     fn loaded(&mut self) {}
@@ -106,19 +106,19 @@ pub(super) trait Operator: fmt::Debug + Send {
 
 /// An operator that keeps nothing from step to step, so it has nothing to load or to retire.
 pub(super) trait Stateless: fmt::Debug + Send {
-    fn inputs(&self) -> &[Tree];
-    fn inputs_mut(&mut self) -> &mut [Tree];
+    fn inputs(&self) -> &[OperatorTree];
+    fn inputs_mut(&mut self) -> &mut [OperatorTree];
     fn width(&self) -> usize;
     fn is_direct(&self) -> bool;
     fn step(&mut self, cx: &mut StepContext<'_>) -> Produced;
 }
 
 impl<O: Stateless> Operator for O {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         Stateless::inputs(self)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         Stateless::inputs_mut(self)
     }
 
@@ -132,7 +132,7 @@ impl<O: Stateless> Operator for O {
 
     /// Rows go through in the order in which they come.
     fn is_unordered(&self) -> bool {
-        Stateless::inputs(self).iter().any(Tree::is_unordered)
+        Stateless::inputs(self).iter().any(OperatorTree::is_unordered)
     }
 
     fn step(&mut self, cx: &mut StepContext<'_>) -> Produced {
@@ -147,7 +147,7 @@ impl<O: Stateless> Operator for O {
         0
     }
 
-    fn changes(&mut self, _writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, _writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         Ok(())
     }
 
@@ -160,16 +160,16 @@ impl<O: Stateless> Operator for O {
         true
     }
 
-    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+    fn retire(&mut self, _writer: &mut StateWriter<'_>) {}
 }
 
 /// An operator with all that feeds it.
 #[derive(Debug)]
-pub(super) struct Tree(Box<dyn Operator>);
+pub(super) struct OperatorTree(Box<dyn Operator>);
 
-impl Tree {
-    pub(super) fn new(operator: impl Operator + 'static) -> Tree {
-        Tree(Box::new(operator))
+impl OperatorTree {
+    pub(super) fn new(operator: impl Operator + 'static) -> OperatorTree {
+        OperatorTree(Box::new(operator))
     }
 
     pub(super) fn width(&self) -> usize {
@@ -190,7 +190,7 @@ impl Tree {
 
     /// The earliest moment at which a later watermark makes something happen, in this operator or below.
     pub(super) fn deadline(&self) -> Option<i64> {
-        let below = self.0.inputs().iter().filter_map(Tree::deadline).min();
+        let below = self.0.inputs().iter().filter_map(OperatorTree::deadline).min();
         self.0.deadline(self.inputs_held_back()).into_iter().chain(below).min()
     }
 
@@ -199,28 +199,28 @@ impl Tree {
     }
 
     fn inputs_held_back(&self) -> i64 {
-        self.0.inputs().iter().map(Tree::held_back).min().unwrap_or(i64::MAX)
+        self.0.inputs().iter().map(OperatorTree::held_back).min().unwrap_or(i64::MAX)
     }
 
     /// The greatest event time accepted by a scan of the tree.
     pub(super) fn newest(&self) -> Option<i64> {
-        self.0.newest().into_iter().chain(self.0.inputs().iter().filter_map(Tree::newest)).max()
+        self.0.newest().into_iter().chain(self.0.inputs().iter().filter_map(OperatorTree::newest)).max()
     }
 
     /// How many operators lie on top of each other: each may hold a watermark back by one tick.
     pub(super) fn depth(&self) -> i64 {
-        1 + self.0.inputs().iter().map(Tree::depth).max().unwrap_or(0)
+        1 + self.0.inputs().iter().map(OperatorTree::depth).max().unwrap_or(0)
     }
 
     /// Rows read that have neither come out nor been counted yet.
     pub(super) fn waiting(&self) -> usize {
-        self.0.waiting() + self.0.inputs().iter().map(Tree::waiting).sum::<usize>()
+        self.0.waiting() + self.0.inputs().iter().map(OperatorTree::waiting).sum::<usize>()
     }
 
     /// Writes what changed, of all operators.
     pub(super) fn changes(&mut self, substream: &[u8], out: &mut Vec<StateChange>) -> Result<(), Fault> {
         let own = match self.0.id() {
-            Some(op) => self.0.changes(&mut Writer { op, substream, out }),
+            Some(op) => self.0.changes(&mut StateWriter { op, substream, out }),
             None => Ok(()),
         };
         own.and(fault::all(self.0.inputs_mut().iter_mut().map(|input| input.changes(substream, out))))
@@ -237,7 +237,7 @@ impl Tree {
     /// All stored rows are in.
     pub(super) fn loaded(&mut self) {
         self.0.loaded();
-        self.0.inputs_mut().iter_mut().for_each(Tree::loaded);
+        self.0.inputs_mut().iter_mut().for_each(OperatorTree::loaded);
     }
 
     /// Whether the tree could be forgotten and built anew: nothing is held, and the late policy alone (`floor` is the
@@ -249,13 +249,13 @@ impl Tree {
     /// Removes the last state rows of an idle tree.
     pub(super) fn retire(&mut self, substream: &[u8], out: &mut Vec<StateChange>) {
         if let Some(op) = self.0.id() {
-            self.0.retire(&mut Writer { op, substream, out });
+            self.0.retire(&mut StateWriter { op, substream, out });
         }
         self.0.inputs_mut().iter_mut().for_each(|input| input.retire(substream, out));
     }
 
     /// About how many bytes of state are held.
     pub(super) fn bytes(&self) -> usize {
-        self.0.bytes() + self.0.inputs().iter().map(Tree::bytes).sum::<usize>()
+        self.0.bytes() + self.0.inputs().iter().map(OperatorTree::bytes).sum::<usize>()
     }
 }

@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::group::newer;
 use super::key::{Key, put_key};
 use super::pack::Packs;
-use super::prepared::Prepared;
+use super::prepared::PreparedRow;
 use super::state::{put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
@@ -56,7 +56,7 @@ impl Pane {
         }
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &PreparedRow) -> Result<(), Fault> {
         let slot = self.slot(aggregates, &row.key, &row.keys, meta);
         let head = self.heads.get_mut(slot as usize).ok_or(NO_GROUP)?;
         head.newest = newer(head.newest, meta);

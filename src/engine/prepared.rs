@@ -11,14 +11,14 @@ use crate::value::Value;
 
 /// A row on its way into windows: keys and arguments evaluated.
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
+pub(super) struct PreparedRow {
     pub key: Vec<u8>,
     pub keys: Vec<Value>,
     /// For each aggregate its argument and order keys, one after another.
     pub args: Vec<Value>,
 }
 
-impl Prepared {
+impl PreparedRow {
     /// Evaluates the keys and arguments of a row; nothing is changed in a window before all of them succeeded.
     pub(super) fn fill(&mut self, env: &mut Env, keys: &[Expr], aggregates: &[Aggregate], row: Row<'_>) -> Result<(), Box<EvalError>> {
         self.key.clear();

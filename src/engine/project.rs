@@ -4,22 +4,22 @@
 //! fails does not come out. Not here: which columns there are (`query::resolve`).
 
 use super::env::{EvalError, Row};
-use super::operator::{Produced, Stateless, StepContext, Tree};
+use super::operator::{OperatorTree, Produced, Stateless, StepContext};
 use crate::batch::Batch;
 use crate::query::plan::Expr;
 
 #[derive(Debug)]
 pub(super) struct ProjectOp {
-    pub input: Tree,
+    pub input: OperatorTree,
     pub exprs: Vec<Expr>,
 }
 
 impl Stateless for ProjectOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 

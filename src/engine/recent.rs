@@ -20,7 +20,7 @@ const NO_PLACE: Fault = Fault("a key looked back at has no place");
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     index: FxHashMap<Key, u32>,
-    slots: Vec<Recent>,
+    slots: Vec<LastValues>,
     free: Vec<u32>,
     dirty: Vec<u32>,
     packs: Packs,
@@ -29,7 +29,7 @@ pub(super) struct Keys {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct LastValues {
     /// `None` in a slot that is free.
     key: Option<Key>,
     /// The newest, which is all that most calls want, and those before it, oldest first.
@@ -38,7 +38,7 @@ pub(super) struct Recent {
     dirty: bool,
 }
 
-impl Recent {
+impl LastValues {
     pub(super) fn newest(&self) -> Option<&(i64, Value)> {
         self.newest.as_ref()
     }
@@ -70,7 +70,7 @@ impl Keys {
     }
 
     /// The slot of a key and what it holds; made if wanted.
-    pub(super) fn find(&mut self, key: &[u8], make: bool) -> Option<(u32, &Recent)> {
+    pub(super) fn find(&mut self, key: &[u8], make: bool) -> Option<(u32, &LastValues)> {
         let slot = match self.index.get(key) {
             Some(slot) => *slot,
             None if make => self.make(key.into()),
@@ -81,7 +81,7 @@ impl Keys {
 
     fn make(&mut self, key: Key) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Recent::default());
+            self.slots.push(LastValues::default());
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
         if let Some(recent) = self.slots.get_mut(slot as usize) {
@@ -113,7 +113,7 @@ impl Keys {
     }
 
     /// Forgets the keys that are stale.
-    pub(super) fn forget(&mut self, stale: impl Fn(&Recent) -> bool) {
+    pub(super) fn forget(&mut self, stale: impl Fn(&LastValues) -> bool) {
         for (slot, recent) in (0u32..).zip(&mut self.slots) {
             if recent.key.is_none() || !stale(recent) {
                 continue;
@@ -185,6 +185,9 @@ impl Keys {
 
     /// About how many bytes are held.
     pub(super) fn bytes(&self) -> usize {
-        self.index.capacity() * (size_of::<(Key, u32)>() + 1) + self.slots.capacity() * size_of::<Recent>() + self.packs.bytes() + self.heap
+        self.index.capacity() * (size_of::<(Key, u32)>() + 1)
+            + self.slots.capacity() * size_of::<LastValues>()
+            + self.packs.bytes()
+            + self.heap
     }
 }

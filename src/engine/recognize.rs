@@ -11,10 +11,10 @@ use super::env::{Env, EvalError, RefusedRow, Row};
 use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
-use super::operator::{Operator, Produced, StepContext, Tree};
+use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::options::OnError;
 use super::pattern::{Attempt, Program, STEPS_MAX};
-use super::state::{Loaded, Writer};
+use super::state::{Loaded, StateWriter};
 use crate::batch::{Batch, RowMeta};
 use crate::query::builtins::RowError;
 use crate::query::plan::{Match, Navigate, Navigation};
@@ -28,7 +28,7 @@ const ROWS_MAX: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct MatchOp {
-    input: Tree,
+    input: OperatorTree,
     id: u32,
     plan: Match,
     program: Program,
@@ -39,7 +39,7 @@ pub(super) struct MatchOp {
 }
 
 impl MatchOp {
-    pub(super) fn new(input: Tree, id: u32, plan: &Match) -> MatchOp {
+    pub(super) fn new(input: OperatorTree, id: u32, plan: &Match) -> MatchOp {
         let program = Program::new(&plan.pattern);
         let held = History::new(HELD, plan.limit);
         MatchOp { input, id, plan: plan.clone(), program, held, agenda: BTreeSet::new(), key: Vec::new() }
@@ -218,11 +218,11 @@ impl MatchOp {
 }
 
 impl Operator for MatchOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 
@@ -273,7 +273,7 @@ impl Operator for MatchOp {
         Some(self.id)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         self.held.changes(writer)
     }
 
@@ -300,7 +300,7 @@ impl Operator for MatchOp {
     }
 
     /// A row that was let go took its state row with it.
-    fn retire(&mut self, _writer: &mut Writer<'_>) {}
+    fn retire(&mut self, _writer: &mut StateWriter<'_>) {}
 
     /// A match is known only when a later row ends it.
     fn is_unordered(&self) -> bool {

@@ -9,7 +9,7 @@ use super::env::{Env, EvalError, Row};
 use super::fault::Fault;
 use super::index::{Index, Table};
 use super::key::put_key;
-use super::operator::{Produced, Stateless, StepContext, Tree};
+use super::operator::{OperatorTree, Produced, Stateless, StepContext};
 use crate::batch::{Batch, RowMeta};
 use crate::diagnostic::Span;
 use crate::query::plan::Expr;
@@ -19,7 +19,7 @@ use crate::value::{SmolStr, Value};
 /// Joins rows with a table that is given as a whole.
 #[derive(Debug)]
 pub(super) struct ReferenceOp {
-    input: Tree,
+    input: OperatorTree,
     name: SmolStr,
     left_outer: bool,
     keys: Vec<(Expr, Expr)>,
@@ -32,7 +32,7 @@ pub(super) struct ReferenceOp {
 }
 
 impl ReferenceOp {
-    pub(super) fn new(input: Tree, name: &SmolStr, left_outer: bool, keys: &[(Expr, Expr)], on: Option<&Expr>) -> ReferenceOp {
+    pub(super) fn new(input: OperatorTree, name: &SmolStr, left_outer: bool, keys: &[(Expr, Expr)], on: Option<&Expr>) -> ReferenceOp {
         let by = SmolStr::new(keys.iter().map(|(_, right)| format!("{right:?};")).collect::<String>());
         ReferenceOp { input, name: name.clone(), left_outer, keys: keys.to_vec(), on: on.cloned(), table: Arc::default(), index: None, by }
     }
@@ -96,11 +96,11 @@ impl ReferenceOp {
 }
 
 impl Stateless for ReferenceOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         std::slice::from_ref(&self.input)
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         std::slice::from_mut(&mut self.input)
     }
 

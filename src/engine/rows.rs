@@ -3,7 +3,7 @@
 //! In: the rows of a step. Out: the same rows, and the watermark that came with them. Invariant: nothing is changed.
 //! Not here: offsets and order of the rows (`executor`).
 
-use super::operator::{Produced, Stateless, StepContext, Tree};
+use super::operator::{OperatorTree, Produced, Stateless, StepContext};
 use crate::batch::Batch;
 
 #[derive(Debug)]
@@ -12,11 +12,11 @@ pub(super) struct RowsOp {
 }
 
 impl Stateless for RowsOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         &[]
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         &mut []
     }
 

@@ -7,8 +7,8 @@
 use super::fault::Fault;
 use super::held::Held;
 use super::history::History;
-use super::operator::{Operator, Produced, StepContext, Tree};
-use super::state::{Loaded, Writer};
+use super::operator::{Operator, OperatorTree, Produced, StepContext};
+use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
 use crate::time::Timestamp;
 use crate::value::codec::{Damaged, Reader, put_signed};
@@ -51,11 +51,11 @@ impl ScanOp {
 }
 
 impl Operator for ScanOp {
-    fn inputs(&self) -> &[Tree] {
+    fn inputs(&self) -> &[OperatorTree] {
         &[]
     }
 
-    fn inputs_mut(&mut self) -> &mut [Tree] {
+    fn inputs_mut(&mut self) -> &mut [OperatorTree] {
         &mut []
     }
 
@@ -129,7 +129,7 @@ impl Operator for ScanOp {
         self.waiting.front(b"").map(Held::time)
     }
 
-    fn changes(&mut self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let waiting = self.waiting.changes(writer);
         if std::mem::take(&mut self.newest_changed)
             && let Some(newest) = self.newest
@@ -156,7 +156,7 @@ impl Operator for ScanOp {
         self.waiting.len() == 0 && self.newest.is_none_or(|n| n < floor)
     }
 
-    fn retire(&mut self, writer: &mut Writer<'_>) {
+    fn retire(&mut self, writer: &mut StateWriter<'_>) {
         if std::mem::take(&mut self.newest_stored) {
             writer.put(NEWEST, &[], None);
         }

@@ -12,8 +12,8 @@ use super::accumulate::Acc;
 use super::fault::Fault;
 use super::group::Group;
 use super::key::{Key, put_key};
-use super::prepared::Prepared;
-use super::state::{Loaded, Writer};
+use super::prepared::PreparedRow;
+use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, SessionKey};
 use crate::value::Value;
@@ -79,7 +79,7 @@ impl Sessions {
         (from.div_euclid(self.max_duration) + i64::from(from.rem_euclid(self.max_duration) > 0)).saturating_mul(self.max_duration)
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &PreparedRow) -> Result<(), Fault> {
         let mut key = std::mem::take(&mut self.scratch);
         self.put_session_key(&mut key, row);
         let time = meta.time.ticks();
@@ -96,7 +96,7 @@ impl Sessions {
         entered
     }
 
-    fn enter(&mut self, key: &[u8], aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+    fn enter(&mut self, key: &[u8], aggregates: &[Aggregate], meta: &RowMeta, row: &PreparedRow) -> Result<(), Fault> {
         let time = meta.time.ticks();
         let session = self.sessions.get_mut(key).ok_or(Fault("a session is not there that a row has opened"))?;
         if session.groups.is_empty() {
@@ -122,7 +122,7 @@ impl Sessions {
     }
 
     /// An accumulator of the group that a row will enter, if it has begun.
-    pub(super) fn acc_mut(&mut self, row: &Prepared, place: usize) -> Option<&mut Acc> {
+    pub(super) fn acc_mut(&mut self, row: &PreparedRow, place: usize) -> Option<&mut Acc> {
         let mut key = std::mem::take(&mut self.scratch);
         self.put_session_key(&mut key, row);
         let group = self.sessions.get_mut(key.as_slice()).and_then(|session| session.groups.get_mut(row.key.as_slice()));
@@ -130,7 +130,7 @@ impl Sessions {
         group?.accs.get_mut(place)
     }
 
-    fn put_session_key(&self, key: &mut Vec<u8>, row: &Prepared) {
+    fn put_session_key(&self, key: &mut Vec<u8>, row: &PreparedRow) {
         key.clear();
         for i in &self.partition_by {
             if let Some(value) = row.keys.get(*i) {
@@ -177,7 +177,7 @@ impl Sessions {
         Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, window: u8, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let session_key = |key: &[u8]| {
             let mut rest = vec![window];
             put_bytes(&mut rest, key);

@@ -4,7 +4,7 @@
 //! window, its offset and arrival are those of the newest row in it. Not here: which groups a window has.
 
 use super::accumulate::Acc;
-use super::env::{Env, Origin, Row};
+use super::env::{Env, Row, StepOrigin};
 use super::fault::Fault;
 use super::users::Users;
 use crate::batch::{Batch, RowMeta};
@@ -16,7 +16,7 @@ use crate::value::{SmolStr, Value};
 /// Where a window puts its results.
 pub(super) struct Sink<'a> {
     pub env: &'a mut Env,
-    pub origin: Origin<'a>,
+    pub origin: StepOrigin<'a>,
     pub aggregates: &'a [Aggregate],
     pub out: &'a mut Batch,
     /// Names the window.

@@ -12,8 +12,8 @@ use super::group::Group;
 use super::held::Held;
 use super::history::History;
 use super::key::Key;
-use super::prepared::Prepared;
-use super::state::{Loaded, Writer};
+use super::prepared::PreparedRow;
+use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;
@@ -46,7 +46,7 @@ impl Sliding {
         Sliding { size: size.max(1), keys, rows, points: BTreeSet::new(), done: i64::MIN, done_changed: false }
     }
 
-    pub(super) fn add(&mut self, meta: &RowMeta, row: &Prepared) {
+    pub(super) fn add(&mut self, meta: &RowMeta, row: &PreparedRow) {
         let values = row.keys.iter().chain(&row.args).cloned().collect();
         self.rows.push(&row.key, Held { meta: *meta, flag: false, values });
         self.schedule(meta.time.ticks(), &row.key);
@@ -116,7 +116,7 @@ impl Sliding {
         Ok(())
     }
 
-    pub(super) fn changes(&mut self, window: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, window: u8, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         let rows = self.rows.changes(writer);
         if std::mem::take(&mut self.done_changed) {
             let mut value = Vec::new();
@@ -148,7 +148,7 @@ impl Sliding {
         }
     }
 
-    pub(super) fn retire(&mut self, window: u8, writer: &mut Writer<'_>) {
+    pub(super) fn retire(&mut self, window: u8, writer: &mut StateWriter<'_>) {
         if self.done > i64::MIN {
             writer.put(DONE, &[window], None);
         }

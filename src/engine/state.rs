@@ -11,13 +11,13 @@ use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_value, put_varint};
 
 /// Collects the changes of one operator.
-pub(super) struct Writer<'a> {
+pub(super) struct StateWriter<'a> {
     pub op: u32,
     pub substream: &'a [u8],
     pub out: &'a mut Vec<StateChange>,
 }
 
-impl Writer<'_> {
+impl StateWriter<'_> {
     /// Sets (`Some`) or removes (`None`) one row.
     pub(super) fn put(&mut self, kind: u8, rest: &[u8], value: Option<Vec<u8>>) {
         let mut key = Vec::with_capacity(self.substream.len() + rest.len() + 3);

@@ -13,17 +13,17 @@ use super::accumulate::{Acc, arity};
 use super::env::{Env, EvalError};
 use super::fault::Fault;
 use super::key::put_key;
-use super::prepared::Prepared;
+use super::prepared::PreparedRow;
 use super::share::{Share, UserRow, time_of, value_of, with_memory};
 use super::window::WindowState;
 use crate::batch::RowMeta;
 use crate::diagnostic::Span;
 use crate::query::builtins::RowError;
-use crate::query::plan::{Aggregate, AggregateFunction, UserAggregate as Plan};
+use crate::query::plan::{Aggregate, AggregateFunction, UserAggregateCall};
 use crate::value::Value;
 
 /// Panes were saved by a component that could merge them, and the one in its place cannot.
-fn unmergeable(plan: &Plan) -> RowError {
+fn unmergeable(plan: &UserAggregateCall) -> RowError {
     let message = format!(
         "uda.{}: its open windows were saved by a component with `merge`, and this one has none; results come again with the windows that begin now",
         plan.name
@@ -45,7 +45,7 @@ pub(super) struct Users {
 
 #[derive(Debug)]
 struct AggregateCall {
-    plan: Plan,
+    plan: UserAggregateCall,
     span: Span,
     /// Its number among the aggregates.
     place: usize,
@@ -107,7 +107,7 @@ impl Users {
         env: &mut Env,
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
-        row: &mut Prepared,
+        row: &mut PreparedRow,
     ) -> Result<(), Box<EvalError>> {
         let calls = std::mem::take(&mut self.calls);
         let entered = calls.iter().enumerate().try_for_each(|(c, call)| {
@@ -131,7 +131,7 @@ impl Users {
         env: &mut Env,
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
-        row: &Prepared,
+        row: &PreparedRow,
         (c, call): (usize, &AggregateCall),
     ) -> Result<(), RowError> {
         let Some(values) = call.arguments(&row.args)? else { return Ok(()) };
@@ -160,7 +160,7 @@ impl Users {
     }
 
     /// Takes a row back that was offered.
-    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &Prepared, (c, call): (usize, &AggregateCall)) {
+    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &PreparedRow, (c, call): (usize, &AggregateCall)) {
         self.fresh.retain(|(_, fresh, _)| *fresh != c);
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
             match running.get_mut(c) {
@@ -176,7 +176,7 @@ impl Users {
         env: &mut Env,
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
-        row: &Prepared,
+        row: &PreparedRow,
     ) -> Result<(), Fault> {
         for (w, c, share) in self.fresh.drain(..) {
             let place = self.calls.get(c).ok_or(NO_GROUPS)?.place;
@@ -306,7 +306,7 @@ impl RunningGroups {
 }
 
 /// The share of the group that a row will enter, if it has begun.
-fn share_mut<'w>(window: &'w mut WindowState, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&'w mut Share> {
+fn share_mut<'w>(window: &'w mut WindowState, meta: &RowMeta, row: &PreparedRow, place: usize) -> Option<&'w mut Share> {
     match window.acc_mut(meta, row, place) {
         Some(Acc::User(shares)) => shares.last_mut(),
         _ => None,

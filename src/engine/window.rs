@@ -6,10 +6,10 @@
 use super::accumulate::{Acc, grows};
 use super::fault::Fault;
 use super::fixed::Fixed;
-use super::prepared::Prepared;
+use super::prepared::PreparedRow;
 use super::session::Sessions;
 use super::sliding::{self, Sliding};
-use super::state::{Loaded, Writer};
+use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, Window};
 use crate::value::Value;
@@ -39,7 +39,7 @@ impl WindowState {
         }
     }
 
-    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &Prepared) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &PreparedRow) -> Result<(), Fault> {
         match self {
             WindowState::Fixed(fixed) => fixed.add(aggregates, meta, row),
             WindowState::Sliding(sliding) => {
@@ -68,7 +68,7 @@ impl WindowState {
         }
     }
 
-    pub(super) fn changes(&mut self, number: u8, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, number: u8, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         match self {
             WindowState::Fixed(fixed) => fixed.changes(number, writer),
             WindowState::Sliding(sliding) => sliding.changes(number, writer),
@@ -100,7 +100,7 @@ impl WindowState {
     }
 
     /// Removes the state row that says up to where windows are out.
-    pub(super) fn retire(&mut self, number: u8, writer: &mut Writer<'_>) {
+    pub(super) fn retire(&mut self, number: u8, writer: &mut StateWriter<'_>) {
         match self {
             WindowState::Fixed(fixed) => fixed.retire(number, writer),
             WindowState::Sliding(sliding) => sliding.retire(number, writer),
@@ -134,7 +134,7 @@ impl WindowState {
     }
 
     /// An accumulator of the group that a row will enter, if it has begun and is kept as one.
-    pub(super) fn acc_mut(&mut self, meta: &RowMeta, row: &Prepared, place: usize) -> Option<&mut Acc> {
+    pub(super) fn acc_mut(&mut self, meta: &RowMeta, row: &PreparedRow, place: usize) -> Option<&mut Acc> {
         match self {
             WindowState::Fixed(fixed) => fixed.acc_mut(meta, row, place),
             WindowState::Sliding(_) => None,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-pub use aggregate::{Aggregate, AggregateFunction, NamedWindow, SessionKey, UserAggregate, Window};
+pub use aggregate::{Aggregate, AggregateFunction, NamedWindow, SessionKey, UserAggregateCall, Window};
 pub use analytic::{Analytic, AnalyticFunction, SpikeMode};
 pub use explain::explain;
 pub use expr::Expr;

@@ -1,7 +1,7 @@
 //! What a guest answered, as a value or a row error.
 //!
-//! In: a result of the component model. Out: a value that may become state. Invariant: a message of a guest is cut, and a
-//! value nests no deeper than stored ones may. Not here: conversion of single types (`convert`).
+//! In: a result of the component model. Out: a value that may become state. Invariant: a message of a guest is cut, and
+//! a value nests no deeper than stored ones may. Not here: conversion of single types (`convert`).
 
 use wasmtime::component::Val;
 

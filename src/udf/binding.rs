@@ -1,7 +1,7 @@
 //! A function of the job, before anybody runs it.
 //!
-//! In: a component, an export and grants. Out: a [`FunctionBinding`]. Invariant: counts are shared by all hosts that the
-//! binding is given to. Not here: instances (`host`).
+//! In: a component, an export and grants. Out: a [`FunctionBinding`]. Invariant: counts are shared by all hosts that
+//! the binding is given to. Not here: instances (`host`).
 
 use std::sync::Arc;
 

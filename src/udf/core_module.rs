@@ -201,16 +201,16 @@ fn shown(ty: &CoreType) -> String {
 }
 
 /// The functions of an instance.
-pub struct Functions {
+pub struct CoreFunctions {
     /// by export; `None` for those that no query can call
-    entries: Vec<Option<Function>>,
+    entries: Vec<Option<CoreFunction>>,
     /// what functions of JSON need
     texts: Option<Texts>,
     /// kept from call to call for their allocation
     params: Vec<CoreVal>,
 }
 
-enum Function {
+enum CoreFunction {
     Numbers(Func),
     Json(TypedFunc<(u32, u32), u64>),
 }
@@ -246,19 +246,19 @@ pub enum Broken {
     NoFunction,
 }
 
-impl Functions {
+impl CoreFunctions {
     /// Finds the functions of a new instance and runs its `_initialize`.
     ///
     /// # Errors
     /// That function traps.
-    pub fn start(store: &mut Store<GuestState>, instance: &wasmtime::Instance, exports: &[Export]) -> wasmtime::Result<Functions> {
+    pub fn start(store: &mut Store<GuestState>, instance: &wasmtime::Instance, exports: &[Export]) -> wasmtime::Result<CoreFunctions> {
         let mut entries = Vec::with_capacity(exports.len());
         for export in exports {
             entries.push(match (&export.entry, &export.callable) {
                 (Entry::Core(name), Ok(Callable { passing: Passing::Json, .. })) => {
-                    Some(Function::Json(instance.get_typed_func(&mut *store, name)?))
+                    Some(CoreFunction::Json(instance.get_typed_func(&mut *store, name)?))
                 }
-                (Entry::Core(name), Ok(_)) => instance.get_func(&mut *store, name).map(Function::Numbers),
+                (Entry::Core(name), Ok(_)) => instance.get_func(&mut *store, name).map(CoreFunction::Numbers),
                 _ => None,
             });
         }
@@ -269,7 +269,7 @@ impl Functions {
         if let Some(initialize) = instance.get_func(&mut *store, INITIALIZE) {
             initialize.call(&mut *store, &[], &mut [])?;
         }
-        Ok(Functions { entries, texts, params: Vec::new() })
+        Ok(CoreFunctions { entries, texts, params: Vec::new() })
     }
 
     /// Calls a function of numbers.
@@ -283,7 +283,7 @@ impl Functions {
         params: &[Val],
         results: &mut [Val],
     ) -> wasmtime::Result<()> {
-        let Some(Some(Function::Numbers(func))) = self.entries.get(export) else { return Err(Broken::NoFunction.into()) };
+        let Some(Some(CoreFunction::Numbers(func))) = self.entries.get(export) else { return Err(Broken::NoFunction.into()) };
         self.params.clear();
         self.params.extend(params.iter().filter_map(to_core));
         let Some(result) = results.first_mut() else { return func.call(store, &self.params, &mut []) };
@@ -305,7 +305,7 @@ impl Functions {
         arguments: &str,
         result_bytes_max: usize,
     ) -> wasmtime::Result<Reply> {
-        let (Some(Some(Function::Json(func))), Some(texts)) = (self.entries.get(export), &self.texts) else {
+        let (Some(Some(CoreFunction::Json(func))), Some(texts)) = (self.entries.get(export), &self.texts) else {
             return Err(Broken::NoFunction.into());
         };
         let length = u32::try_from(arguments.len()).map_err(|_| Broken::NoRoom(arguments.len()))?;

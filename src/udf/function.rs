@@ -1,8 +1,8 @@
 //! One function of a host, and a call of it.
 //!
-//! In: a row's arguments. Out: the value, or why there is none. Invariant: a call that fails leaves no trace in what the
-//! function is lent, and an instance that a failure ended is not entered again. Not here: which function is asked for
-//! (`host`), the form of results (`answer`).
+//! In: a row's arguments. Out: the value, or why there is none. Invariant: a call that fails leaves no trace in what
+//! the function is lent, and an instance that a failure ended is not entered again. Not here: which function is asked
+//! for (`host`), the form of results (`answer`).
 
 use std::sync::Arc;
 

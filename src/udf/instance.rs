@@ -102,7 +102,7 @@ pub struct Instance {
 enum Functions {
     /// by export of the component; `None` for those that no query can call
     Component(Vec<Option<Func>>),
-    Core(core_module::Functions),
+    Core(core_module::CoreFunctions),
 }
 
 /// Why a call has no results.
@@ -232,7 +232,7 @@ impl Functions {
             }
             Linked::Core(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
-                let functions = core_module::Functions::start(store, &instance, component.exports())?;
+                let functions = core_module::CoreFunctions::start(store, &instance, component.exports())?;
                 Ok((Functions::Core(functions), None))
             }
         }

@@ -801,6 +801,33 @@ fn settings_that_contradict_each_other() {
 }
 
 #[test]
+fn requests_whose_rows_can_never_be_under_way_at_once_are_refused() {
+    let with = |keys: &str| SMALL.replace("key  = \"env:AML_KEY\"", keys);
+    let parallel = |text: &str| {
+        let job = good(text);
+        let endpoint = job.functions.iter().find_map(|f| match &f.kind {
+            FunctionKind::Endpoint(endpoint) => Some(endpoint.parallel_requests),
+            FunctionKind::Wasm(_) => None,
+        });
+        endpoint.expect("an endpoint")
+    };
+    assert_eq!(parallel(&with("max_batch_count = 6_553")), 20);
+    assert_eq!(parallel(&with("max_batch_count = 10_000")), 13, "the default is what fits");
+    assert_eq!(parallel(&with("max_batch_count = 512\nparallel_requests = 256")), 256);
+    bad(
+        &[("key  = \"env:AML_KEY\"", "max_batch_count = 10_000\nparallel_requests = 14")],
+        expect![[r#"
+            error: 14 requests of 10000 rows can never be under way at once
+               --> taxi.toml:20:21
+                |
+             20 | parallel_requests = 14
+                |                     ^^ at most 13
+                = help: a function holds at most 131072 rows in requests (64 MiB with those that wait): lower this or max_batch_count
+        "#]],
+    );
+}
+
+#[test]
 fn columns_of_a_signature() {
     bad(
         &[(

@@ -92,7 +92,7 @@ fn passes(language: &str, name: &str, flags: &[&str], rows: usize) {
     assert_eq!(place.answer(&args), format!("exit 0\n{rows} passed, 0 failed\n"), "{language}");
     // and the rows can fail
     let golden = fs::read_to_string(dir.join("golden.jsonl")).unwrap();
-    place.write("other.jsonl", &golden.replacen("5}", "6}", 1));
+    place.write("other.jsonl", golden.replacen("5}", "6}", 1));
     let said = place.answer(&[&args, ["other.jsonl"].as_slice()].concat());
     assert!(said.starts_with("exit 1\nFAILED other.jsonl:1 "), "{said}");
     assert!(said.ends_with(&format!("{} passed, 1 failed\n", rows - 1)), "{said}");
@@ -399,7 +399,7 @@ fn golden_rows_that_pass_and_that_differ() {
         r#"{"aggregate":"weighted_mean","rows":[[1,2],[2,2]],"expected":2}"#,
         r#"{"aggregate":"weighted_mean","rows":[],"expected":0}"#,
     ];
-    place.write("rows.jsonl", &rows.join("\n"));
+    place.write("rows.jsonl", rows.join("\n"));
     place.expect(
         &["udf", "test", "weighted_mean.wasm", "rows.jsonl"],
         &expect![[r#"
@@ -556,7 +556,7 @@ fn what_is_wrong_with_golden_rows_is_said_with_its_place() {
         r#"{"aggregate":"weighted_mean","rows":[[1,2],[1]],"expected":1}"#,
         r#"{"aggregate":"weighted_mean","rows":[[1,2]],"at":"2024-05-01T00:00:00Z","expected":1}"#,
     ];
-    place.write("golden.jsonl", &rows.join("\n"));
+    place.write("golden.jsonl", rows.join("\n"));
     place.expect(
         &["udf", "test", "weighted_mean.wasm"],
         &expect![[r#"

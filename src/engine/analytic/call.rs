@@ -13,7 +13,7 @@ use crate::engine::history::History;
 use crate::engine::key::Key;
 use crate::engine::prepared::fill_args;
 use crate::engine::recent::Keys;
-use crate::engine::state::{Loaded, Writer};
+use crate::engine::state::{Loaded, StateWriter};
 use crate::query::builtins;
 use crate::query::plan::{Aggregate, Analytic, AnalyticFunction};
 use crate::value::codec::{Damaged, Reader, put_varint};
@@ -175,7 +175,7 @@ impl AnalyticCall {
         }
     }
 
-    pub(super) fn changes(&mut self, number: usize, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, number: usize, writer: &mut StateWriter<'_>) -> Result<(), Fault> {
         match &mut self.state {
             CallState::Held(history, _) => history.changes(writer),
             CallState::Learned(detector) => detector.changes(writer),

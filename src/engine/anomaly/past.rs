@@ -9,17 +9,17 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::change_point::{Bets, bets};
-use crate::engine::state::Writer;
+use crate::engine::state::StateWriter;
 use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
 
 /// Values in one state row: more would rewrite more at each commit, fewer would cost rows.
 const BLOCK: u64 = 32;
 
 /// What a value costs: itself, and its place among the sorted ones.
-pub(super) const SAMPLE_BYTES: usize = size_of::<Sample>() + size_of::<f64>();
+pub(super) const SAMPLE_BYTES: usize = size_of::<LearnedValue>() + size_of::<f64>();
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct LearnedValue {
     pub time: i64,
     pub value: f64,
     /// What a change-point detector keeps of it.
@@ -28,15 +28,15 @@ pub(super) struct Sample {
     pub bets: Bets,
 }
 
-impl Sample {
-    pub(super) fn new(time: i64, value: f64, rank: Option<f64>) -> Sample {
-        Sample { time, value, rank, bets: rank.map_or(Bets::default(), bets) }
+impl LearnedValue {
+    pub(super) fn new(time: i64, value: f64, rank: Option<f64>) -> LearnedValue {
+        LearnedValue { time, value, rank, bets: rank.map_or(Bets::default(), bets) }
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    samples: VecDeque<Sample>,
+    samples: VecDeque<LearnedValue>,
     /// The number of the oldest sample.
     first: u64,
     sorted: Vec<f64>,
@@ -47,7 +47,7 @@ pub(super) struct Past {
     /// Whether [`Past::changes`] has been asked for.
     pub dirty: bool,
     /// Blocks as they were loaded, until all are in.
-    loaded: Vec<(u64, Vec<Sample>)>,
+    loaded: Vec<(u64, Vec<LearnedValue>)>,
 }
 
 impl Past {
@@ -60,15 +60,15 @@ impl Past {
         &self.sorted
     }
 
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Sample> {
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &LearnedValue> {
         self.samples.iter().rev()
     }
 
-    pub(super) fn front(&self) -> Option<&Sample> {
+    pub(super) fn front(&self) -> Option<&LearnedValue> {
         self.samples.front()
     }
 
-    pub(super) fn push(&mut self, sample: Sample) {
+    pub(super) fn push(&mut self, sample: LearnedValue) {
         let block = (self.first + self.samples.len() as u64) / BLOCK;
         self.unsaved.get_or_insert(block);
         let place = self.sorted.partition_point(|known| *known < sample.value);
@@ -86,7 +86,7 @@ impl Past {
     }
 
     /// Writes what changed; `rest` is the state key before the number of the block.
-    pub(super) fn changes(&mut self, kind: u8, rest: &[u8], writer: &mut Writer<'_>) {
+    pub(super) fn changes(&mut self, kind: u8, rest: &[u8], writer: &mut StateWriter<'_>) {
         self.dirty = false;
         let end = self.first + self.samples.len() as u64;
         let blocks = if self.samples.is_empty() { 0..0 } else { self.first / BLOCK..end.div_ceil(BLOCK) };
@@ -135,7 +135,7 @@ impl Past {
             before = before.wrapping_add(reader.signed()?);
             let value = float(&mut reader)?;
             let rank = if reader.byte()? == 0 { None } else { Some(float(&mut reader)?) };
-            samples.push(Sample::new(before, value, rank));
+            samples.push(LearnedValue::new(before, value, rank));
         }
         self.loaded.push((first, samples));
         Ok(())

@@ -74,7 +74,7 @@ fn spike_alarms(shape: Shape, history: usize, samples: usize, spikes: usize) -> 
     let mut past = Past::default();
     let mut out = [[Alarms::default(); 3]; 3];
     let learn = |past: &mut Past, x: f64| {
-        past.push(Sample::new(0, x, None));
+        past.push(LearnedValue::new(0, x, None));
         if past.len() > history {
             past.pop_front();
         }
@@ -223,14 +223,14 @@ fn what_is_too_old_is_forgotten() {
     assert_eq!(detector.keys[&b""[..]].front().map(|s| s.time), Some(3), "an age of exactly the limit is too old");
     detector.forget(22);
     assert_eq!(detector.len(), 0);
-    detector.changes(&mut Writer { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
+    detector.changes(&mut StateWriter { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
     assert!(detector.keys.is_empty());
 }
 
 /// Applies what a commit writes, and says how many rows that were.
 fn commit(detector: &mut Detector, table: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
     let mut out: Vec<StateChange> = Vec::new();
-    detector.changes(&mut Writer { op: 0, substream: b"s", out: &mut out }).unwrap();
+    detector.changes(&mut StateWriter { op: 0, substream: b"s", out: &mut out }).unwrap();
     let rows = out.len();
     for change in out {
         match change.value {
@@ -298,7 +298,7 @@ proptest! {
             detector.loaded();
             let key = Reader::new(&key).bytes().unwrap().to_vec();
             (0..3).for_each(|_| drop(detector.observe(&key, 5, Some(1.0), true)));
-            detector.changes(&mut Writer { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
+            detector.changes(&mut StateWriter { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
         }
     }
 }

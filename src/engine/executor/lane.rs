@@ -5,14 +5,14 @@
 
 use crate::batch::Batch;
 use crate::engine::build::build;
-use crate::engine::env::{Env, Origin};
+use crate::engine::env::{Env, StepOrigin};
 use crate::engine::fault::Fault;
-use crate::engine::operator::{Produced, StepContext, Tree};
+use crate::engine::operator::{OperatorTree, Produced, StepContext};
 use crate::engine::options::{EngineError, ExecutorOptions};
 use crate::query::plan::Node;
 
 pub(super) struct Lane {
-    pub tree: Tree,
+    pub tree: OperatorTree,
     inbox: Vec<Batch>,
     /// Changed since the last take.
     pub unsaved: bool,
@@ -30,7 +30,7 @@ pub(super) struct Weight {
 /// What a step comes with beside rows.
 #[derive(Clone, Copy)]
 pub(super) struct Moment<'a> {
-    pub origin: Origin<'a>,
+    pub origin: StepOrigin<'a>,
     pub rows_watermark: i64,
     /// Latest arrival known; the greatest number when the input has ended.
     pub now: i64,

@@ -6,7 +6,7 @@
 
 use crate::batch::{Batch, RowMeta};
 use crate::engine::emitted::StateChange;
-use crate::engine::env::{Env, Origin};
+use crate::engine::env::{Env, StepOrigin};
 use crate::engine::state::{put_meta, read_meta};
 use crate::time::Timestamp;
 use crate::value::codec::{Damaged, Reader};
@@ -29,7 +29,7 @@ impl Ids {
     pub(super) const RUNNING: Ids = Ids::Running { offset: 0, next: 0, changed: false };
 }
 
-pub(super) struct Output {
+pub(super) struct OutputRows {
     ids: Ids,
     batch: Batch,
     width: usize,
@@ -39,9 +39,9 @@ pub(super) struct Output {
     whole: bool,
 }
 
-impl Output {
-    pub(super) fn new(width: usize, ids: Ids, whole: bool) -> Output {
-        Output { ids, batch: Batch::new(width), width, newest: None, whole }
+impl OutputRows {
+    pub(super) fn new(width: usize, ids: Ids, whole: bool) -> OutputRows {
+        OutputRows { ids, batch: Batch::new(width), width, newest: None, whole }
     }
 
     /// Records up to this offset have been read.
@@ -53,7 +53,7 @@ impl Output {
         self.batch.is_empty()
     }
 
-    pub(super) fn emit(&mut self, env: &mut Env, origin: &Origin<'_>, mut batch: Batch) {
+    pub(super) fn emit(&mut self, env: &mut Env, origin: &StepOrigin<'_>, mut batch: Batch) {
         debug_assert!(batch.is_empty() || batch.width() == self.width, "{} columns of {}", batch.width(), self.width);
         if let (Some(stopped), false) = (&env.stopped, self.whole) {
             let position = stopped.position;

@@ -1,7 +1,7 @@
 //! Plans that no query gives: what the engine says of them.
 
-use super::env::{Env, Origin};
-use super::operator::{StepContext, Tree};
+use super::env::{Env, StepOrigin};
+use super::operator::{OperatorTree, StepContext};
 use super::scan::ScanOp;
 use super::*;
 use crate::query::ast::{ApplyFunction, BinaryOp};
@@ -123,10 +123,10 @@ fn state_of_a_window_or_call_that_the_plan_does_not_have_is_damage() {
 #[test]
 fn a_scan_without_an_inbox_is_reported() {
     let mut env = Env::new(options(OnError::DeadLetter), None);
-    let mut scan = Tree::new(ScanOp::new(0, 1, 3, false, 0));
+    let mut scan = OperatorTree::new(ScanOp::new(0, 1, 3, false, 0));
     let produced = scan.step(&mut StepContext {
         env: &mut env,
-        origin: Origin::default(),
+        origin: StepOrigin::default(),
         inbox: &mut [],
         rows: crate::batch::Batch::default(),
         rows_watermark: 0,

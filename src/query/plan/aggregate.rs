@@ -87,12 +87,12 @@ pub enum AggregateFunction {
     PercentileDisc {
         fraction: f64,
     },
-    User(UserAggregate),
+    User(UserAggregateCall),
 }
 
 /// A user aggregate: a resource of a component.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UserAggregate {
+pub struct UserAggregateCall {
     /// That of [`crate::query::catalog::FunctionKind::Aggregate`].
     pub index: usize,
     /// As the query writes it, without the prefix.

@@ -12,7 +12,7 @@ use super::tree::null;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{Call, Ident};
 use crate::query::catalog::{FunctionDef, FunctionKind, Shape, folded};
-use crate::query::plan::{Aggregate, AggregateFunction, Expr, UserAggregate};
+use crate::query::plan::{Aggregate, AggregateFunction, Expr, UserAggregateCall};
 
 impl Core<'_, '_> {
     pub(super) fn user_aggregate(&mut self, name: &Ident, call: &Call, span: Span, place: Place) -> Expr {
@@ -44,7 +44,7 @@ impl Core<'_, '_> {
         }
         let required = signature.params.iter().map(|p| !matches!(p.shape, Shape::Option(_))).take(bound.len()).collect();
         let aggregate = Aggregate {
-            function: AggregateFunction::User(UserAggregate { index, name: function.name.as_str().into(), required, offers }),
+            function: AggregateFunction::User(UserAggregateCall { index, name: function.name.as_str().into(), required, offers }),
             argument: None,
             user_args: bound,
             distinct: false,
