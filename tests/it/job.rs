@@ -818,9 +818,9 @@ fn requests_whose_rows_can_never_be_under_way_at_once_are_refused() {
         &[("key  = \"env:AML_KEY\"", "max_batch_count = 10_000\nparallel_requests = 14")],
         expect![[r#"
             error: 14 requests of 10000 rows can never be under way at once
-               --> taxi.toml:20:21
+               --> taxi.toml:19:21
                 |
-             20 | parallel_requests = 14
+             19 | parallel_requests = 14
                 |                     ^^ at most 13
                 = help: a function holds at most 131072 rows in requests (64 MiB with those that wait): lower this or max_batch_count
         "#]],
