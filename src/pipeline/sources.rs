@@ -45,7 +45,7 @@ pub fn start(
             InputKind::Stream(stream) => stream,
             InputKind::Reference(_) => continue,
             InputKind::File(_) => {
-                return Err(PipelineError::Input { name, reason: "only mqtt inputs run; use `forebay eval` for files".to_owned() });
+                return Err(PipelineError::Input { name, reason: "it is a file, and a job reads streams; use `forebay eval`".to_owned() });
             }
         };
         let id = journal.input(&input.name)?;
