@@ -5,6 +5,7 @@
 //! micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
+#![allow(clippy::disallowed_methods)] // what is measured here is real time
 
 #[path = "figures/baseline.rs"]
 mod baseline;

@@ -12,6 +12,7 @@
 mod books;
 mod budget;
 mod command;
+mod config;
 mod consumer;
 mod dead_letter;
 mod error;
@@ -22,6 +23,7 @@ mod queue;
 mod reader;
 mod recent;
 mod reference;
+mod request;
 mod schema;
 mod segment;
 mod status;
@@ -37,24 +39,25 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 use smol_str::SmolStr;
 
 use crate::batch::MessageMeta;
-use crate::time::{Clock, Timestamp};
+use crate::time::Timestamp;
 
-pub use command::{
-    Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt, RemovedConsumer, Start,
-    StateChange, StateEntry, StreamId,
-};
-pub use dead_letter::{DeadLetter, DeadLetterCount, StoredDeadLetter};
+pub use books::DeadLetterCount;
+pub use config::JournalConfig;
+pub use dead_letter::{DeadLetter, StoredDeadLetter};
 pub use error::JournalError;
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
+pub use request::{
+    Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt, RemovedConsumer, Start,
+    StateChange, StateEntry, StreamId,
+};
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
 pub use status::{ConsumerStatus, LedgerLine, Live, QuarantinedSegment, Status, StreamStatus};
 pub use verify::{VerifyReport, verify};
@@ -68,44 +71,6 @@ use recent::Recent;
 use stream::Streams;
 use transaction::Transaction;
 use writer::{Shared, Writer};
-
-/// How a journal is kept.
-#[derive(Clone, Debug)]
-pub struct JournalConfig {
-    pub path: PathBuf,
-    /// Budget for the file and its write-ahead log.
-    pub max_bytes: u64,
-    /// A commit waits this long after the last one for others to share it.
-    pub commit_interval: Duration,
-    /// … or until so many records wait.
-    pub commit_records: usize,
-    /// Cap of the dead-letter table; the oldest are dropped beyond it.
-    pub dead_letters_max_bytes: u64,
-    /// Recent segments kept in memory, over all streams.
-    pub tail_bytes_max: usize,
-    /// Records younger than this stay even when everybody has read them.
-    pub retention: Option<Duration>,
-    /// Newest records of each input that stay so that redeliveries can be recognised: the receive window.
-    pub recent_records: usize,
-    pub clock: Clock,
-}
-
-impl JournalConfig {
-    /// The defaults: 1 GiB, commits every 20 ms or 1,000 records, 64 MiB of dead letters, 8 MiB of memory.
-    pub fn new(path: impl Into<PathBuf>) -> JournalConfig {
-        JournalConfig {
-            path: path.into(),
-            max_bytes: 1 << 30,
-            commit_interval: Duration::from_millis(20),
-            commit_records: 1000,
-            dead_letters_max_bytes: 64 << 20,
-            tail_bytes_max: 8 << 20,
-            retention: None,
-            recent_records: 1000,
-            clock: Clock::Real,
-        }
-    }
-}
 
 /// A stored event, to recognise a redelivery by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,16 @@
 //! What an MQTT source and an MQTT output share: a broker's settings, the way to it, topics.
 //!
 //! In: the keys of a section that say where a broker is and who we are to it. Out: a [`BrokerConfig`], and with a client
-//! id a connector that makes the client's options and tells what is wrong with a connection. Invariant: no secret is
+//! id a connector, from which `wire` makes a client of either version and `choice` chooses the version. Invariant: no secret is
 //! part of a message. Not here: receiving (`source::mqtt`), publishing (`output::mqtt`).
 
 mod broker;
-pub(crate) mod connection;
+mod choice;
+mod connection;
 pub(crate) mod socket;
 pub mod topic;
+pub(crate) mod wire;
 
-pub use broker::{BrokerConfig, MqttAddress, Qos};
+pub use broker::{BrokerConfig, MqttAddress, Protocol, Qos};
+pub(crate) use choice::Choice;
 pub(crate) use connection::{Connector, Trouble};

@@ -112,68 +112,87 @@ pub struct Pipeline {
 const DRAIN: Duration = Duration::from_secs(5);
 
 impl Pipeline {
-    /// Starts a job. Needs a tokio runtime.
+    /// Starts a job: binds and builds everything, then starts it in flow order from behind. Needs a tokio runtime.
     ///
     /// # Errors
-    /// What keeps the job from starting; nothing runs then.
-    pub async fn start(job: &Job, prepared: Prepared, clock: Clock) -> Result<Pipeline, PipelineError> {
+    /// What keeps the job from starting; nothing runs then, and the pool is free again.
+    pub async fn start(job: &Job, prepared: &Prepared, clock: Clock) -> Result<Pipeline, PipelineError> {
         let journal = tokio::task::block_in_place(|| Journal::open(journal_config(job, &clock)))?;
-        // before any stage: a port that is taken must not leave a half-started job behind
+        let health = Arc::new(Health::new(job.state_bytes_max));
+        let versions = Versions::new(&prepared.bindings);
+        let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
+        let loading = CancellationToken::new();
+        let (looks, watching) = functions::start(job, prepared, &versions, loading.clone());
+        let mut pipeline = Pipeline {
+            journal,
+            stop: Stop::default(),
+            health,
+            watched,
+            sources: Vec::new(),
+            intakes: Vec::new(),
+            workers: Vec::new(),
+            outputs: Vec::new(),
+            metrics: None,
+            serving: CancellationToken::new(),
+            server: None,
+            loading: loading.clone().drop_guard(),
+            loaders: vec![watching],
+            looks,
+            hurry: CancellationToken::new(),
+            scorers: Vec::new(),
+        };
+        if let Err(error) = pipeline.begin(job, prepared, &versions, &loading, &clock).await {
+            // its own error could only follow from this one
+            let _ = pipeline.stop().await;
+            return Err(error);
+        }
+        tracing::info!(job = %job.name, pool = %pipeline.journal.path().display(), "running");
+        Ok(pipeline)
+    }
+
+    /// Starts the stages. What runs when one of them fails is for [`Pipeline::stop`] to end.
+    async fn begin(
+        &mut self,
+        job: &Job,
+        prepared: &Prepared,
+        versions: &Versions,
+        loading: &CancellationToken,
+        clock: &Clock,
+    ) -> Result<(), PipelineError> {
         let listener = match job.metrics.enabled {
             true => Some(telemetry::bind(job.metrics.listen).await?),
             false => None,
         };
-        let health = Arc::new(Health::new(job.state_bytes_max));
-        let stop = Stop::default();
-        let versions = Versions::new(&prepared.bindings);
-        let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
-
-        let hurry = CancellationToken::new();
-        let outputs = outputs::start(job, &journal, &clock, &watched, &hurry)?;
-        let scorers = scorers::start(job, &journal, &watched)?;
-        let loading = CancellationToken::new();
-        let (references, mut loaders) = references::start(job, &journal, &clock, &watched, &loading)?;
-        let ended = loading.clone();
-        // a start that fails further on leaves nobody loading
-        let loading = loading.drop_guard();
+        self.outputs = outputs::start(job, &self.journal, clock, &self.watched, &self.hurry)?;
+        let scorers = scorers::start(job, &self.journal, &self.watched)?;
+        self.scorers = scorers.values().cloned().collect();
+        let (references, loaders) = references::start(job, &self.journal, clock, &self.watched, loading)?;
+        self.loaders.extend(loaders);
         let build = statement::Build {
             job,
-            prepared: &prepared,
-            versions: &versions,
-            journal: &journal,
-            outputs: &outputs,
+            prepared,
+            versions,
+            journal: &self.journal,
+            outputs: &self.outputs,
             scorers: &scorers,
             references: &references,
-            stop: &stop,
-            health: &health,
-            clock: &clock,
+            stop: &self.stop,
+            health: &self.health,
+            clock,
         };
-        let workers = tokio::task::block_in_place(|| build.spawn_all())?;
-        let (looks, watching) = functions::start(job, &prepared, &versions, ended);
-        loaders.push(watching);
-        let (sources, intakes) = sources::start(job, &journal, &clock, &watched, &health)?;
+        let parts = tokio::task::block_in_place(|| build.make())?;
+        // what comes meanwhile is stored
+        (self.sources, self.intakes) = sources::start(job, &self.journal, clock, &self.watched, &self.health)?;
+        for part in parts {
+            self.workers.push(part.spawn(&self.health)?);
+        }
+        (self.metrics, self.server) = listener.map(|listener| serve(listener, &self.watched, &self.serving)).transpose()?.unzip();
+        Ok(())
+    }
 
-        let serving = CancellationToken::new();
-        let (metrics, server) = listener.map(|listener| serve(listener, &watched, &serving)).transpose()?.unzip();
-        tracing::info!(job = %job.name, pool = %journal.path().display(), "running");
-        Ok(Pipeline {
-            journal,
-            stop,
-            health,
-            watched,
-            sources,
-            intakes,
-            workers,
-            outputs,
-            metrics,
-            serving,
-            server,
-            loading,
-            loaders,
-            looks,
-            hurry,
-            scorers: scorers.into_values().collect(),
-        })
+    /// Says something about this job on `/readyz` and in the log, or takes back what was said.
+    pub fn note(&self, text: Option<String>) {
+        self.health.note(text);
     }
 
     /// Where `/metrics`, `/healthz` and `/readyz` are; `None` when they are switched off.

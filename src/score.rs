@@ -41,7 +41,6 @@ pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
-pub use room::ROWS_MAX;
 use room::{Held, Room};
 pub use settings::{NanPolicy, ScoreConfig, Timing};
 pub use signature::Signature;

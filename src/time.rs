@@ -262,6 +262,11 @@ impl Clock {
         }
     }
 
+    /// How long ago a moment of the monotonic clock was.
+    pub fn since(&self, moment: Instant) -> Duration {
+        self.monotonic().saturating_duration_since(moment)
+    }
+
     /// Sets the wall clock of a test, as NTP or a person does; no effect on the real one.
     pub fn set(&self, to: Timestamp) {
         if let Clock::Manual(manual) = self {
@@ -280,7 +285,7 @@ impl Clock {
 }
 
 /// Blocks this thread. For places that nothing can wake; whoever can be told to stop waits on that instead.
-#[expect(clippy::disallowed_methods, reason = "the one place")]
+#[expect(clippy::disallowed_methods, reason = "the one place that sleeps")]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -1,6 +1,7 @@
 //! The one integration binary (each one links wasmtime); a module a topic.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test that panics has failed
+#![allow(clippy::disallowed_methods)] // tests wait for real peers in real time
 
 #[path = "it/architecture.rs"]
 mod architecture;
@@ -38,6 +39,10 @@ mod query_errors;
 mod reference;
 #[path = "it/score.rs"]
 mod score;
+#[path = "it/slow_past.rs"]
+mod slow_past;
+#[path = "it/start.rs"]
+mod start;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/swap.rs"]
@@ -50,5 +55,7 @@ mod udf;
 mod udf_commands;
 #[path = "it/udf_grants.rs"]
 mod udf_grants;
+#[path = "it/versions.rs"]
+mod versions;
 #[path = "it/webhook.rs"]
 mod webhook;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::job;
 use crate::pipeline::functions::Look;
@@ -57,12 +57,19 @@ impl Loaded {
         let text = std::fs::read(path).ok();
         load(path).map(|(job, prepared)| Loaded { text, job, prepared })
     }
-}
 
-/// Whether job file and query are what the running job was made of, so that only functions can be new.
-fn is_same(path: &Path, text: Option<&Vec<u8>>, job: &job::Job, query: &str) -> bool {
-    text.is_some_and(|text| std::fs::read(path).is_ok_and(|now| now == *text))
-        && std::fs::read(&job.query).is_ok_and(|now| now == query.as_bytes())
+    async fn start(&self) -> Result<Pipeline, String> {
+        for warning in &self.prepared.warnings {
+            tracing::warn!("{warning}");
+        }
+        Pipeline::start(&self.job, &self.prepared, Clock::Real).await.map_err(|e| e.to_string())
+    }
+
+    /// Whether job file and query are what this job was made of, so that only functions can be new.
+    fn is_same(&self, path: &Path) -> bool {
+        self.text.as_ref().is_some_and(|text| std::fs::read(path).is_ok_and(|now| now == *text))
+            && std::fs::read(&self.job.query).is_ok_and(|now| now == self.prepared.text.as_bytes())
+    }
 }
 
 /// Threads of the runtime: sources, outputs and endpoints wait most of the time.
@@ -79,51 +86,88 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// Why a running job stops.
 enum Word {
     Stop,
-    Reload,
+    Reload(Box<Loaded>),
     Fatal(String),
 }
 
 fn serve(path: &Path, loaded: Loaded) -> Result<(), String> {
     runtime().map_err(|e| e.to_string())?.block_on(async {
-        let listen = |kind| signal(kind).map_err(|e| e.to_string());
-        let mut signals = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
-        let mut next = Some(loaded);
-        while let Some(Loaded { text, job, prepared }) = next.take() {
-            for warning in &prepared.warnings {
-                tracing::warn!("{warning}");
-            }
-            let query = prepared.text.clone();
-            let pipeline = Pipeline::start(&job, prepared, Clock::Real).await.map_err(|e| e.to_string())?;
-            let word = loop {
-                let word = tokio::select! {
-                    _ = signals.0.recv() => Word::Stop,
-                    _ = signals.1.recv() => Word::Stop,
-                    _ = signals.2.recv() => Word::Reload,
-                    why = pipeline.failed() => Word::Fatal(why),
-                };
-                let Word::Reload = word else { break word };
-                // new functions in a job that is otherwise as it was need no stop
-                if is_same(path, text.as_ref(), &job, &query) && pipeline.look_at_functions().await == Look::Done {
-                    tracing::info!("functions looked at, the job goes on");
-                    continue;
+        let mut signals = Signals::listen()?;
+        let mut running = loaded;
+        let mut pipeline = running.start().await?;
+        loop {
+            match signals.word(path, &running, &pipeline).await {
+                Word::Stop => {
+                    tracing::info!("stopping");
+                    pipeline.stop().await.map_err(|e| e.to_string())?;
+                    tracing::info!("stopped");
+                    return Ok(());
                 }
-                // a job that is not valid is told, and the running one goes on
-                match tokio::task::block_in_place(|| Loaded::read(path)) {
-                    Ok(loaded) => {
-                        next = Some(loaded);
-                        break Word::Reload;
-                    }
-                    Err(problems) => tracing::error!("not reloaded, the job goes on as it was:\n{problems}"),
+                Word::Fatal(why) => {
+                    tracing::info!("stopping");
+                    // what is fatal says more than what follows from it
+                    let _ = pipeline.stop().await;
+                    return Err(why);
                 }
-            };
-            tracing::info!("{}", if next.is_some() { "reloading" } else { "stopping" });
-            let stopped = pipeline.stop().await.map_err(|e| e.to_string());
-            if let Word::Fatal(why) = word {
-                return Err(why);
+                Word::Reload(next) => {
+                    tracing::info!("reloading");
+                    pipeline.stop().await.map_err(|e| e.to_string())?;
+                    (running, pipeline) = reload(running, *next).await?;
+                }
             }
-            stopped?;
         }
-        tracing::info!("stopped");
-        Ok(())
     })
+}
+
+/// Starts the new job, or the former one again when that cannot start.
+async fn reload(former: Loaded, next: Loaded) -> Result<(Loaded, Pipeline), String> {
+    let error = match next.start().await {
+        Ok(pipeline) => return Ok((next, pipeline)),
+        Err(error) => error,
+    };
+    let pipeline = former.start().await.map_err(|again| format!("{again}; it was to be replaced, but {error}"))?;
+    pipeline.note(Some(format!("not reloaded, the job goes on as it was: {error}; correct it and send SIGHUP again")));
+    Ok((former, pipeline))
+}
+
+/// The signals that a job heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|e| e.to_string());
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the job has to stop. New functions in a job that is otherwise as it was need no stop.
+    async fn word(&mut self, path: &Path, running: &Loaded, pipeline: &Pipeline) -> Word {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Word::Stop,
+                _ = self.interrupt.recv() => return Word::Stop,
+                why = pipeline.failed() => return Word::Fatal(why),
+                _ = self.hangup.recv() => {}
+            }
+            if running.is_same(path) && pipeline.look_at_functions().await == Look::Done {
+                tracing::info!("functions looked at, the job goes on");
+                pipeline.note(None);
+                continue;
+            }
+            match tokio::task::block_in_place(|| Loaded::read(path)) {
+                Ok(next) => return Word::Reload(Box::new(next)),
+                Err(problems) => {
+                    let text = format!("not reloaded, the job goes on as it was; correct it and send SIGHUP again:\n{problems}");
+                    pipeline.note(Some(text));
+                }
+            }
+        }
+    }
 }

@@ -6,14 +6,21 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
+use serde::Serialize;
 use smol_str::SmolStr;
 
-use super::dead_letter::{self, DeadLetterCount};
 use super::ledger::Ledger;
 use crate::time::Timestamp;
 
 /// The sequence of all inputs; the other streams hold rows.
 pub(super) const INPUTS: u32 = 0;
+
+/// How many dead letters there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeadLetterCount {
+    pub letters: u64,
+    pub bytes: u64,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StreamBook {
@@ -58,7 +65,7 @@ pub(super) struct Books {
 
 impl Books {
     pub fn load(db: &Connection) -> rusqlite::Result<Books> {
-        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: dead_letter::load_count(db)?, ..Books::default() };
+        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: load_count(db)?, ..Books::default() };
         let mut statement = db.prepare("SELECT id, name, first, next, last_arrival FROM stream")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -113,4 +120,10 @@ impl Books {
         let end = self.streams.get(&stream).map_or(0, |s| s.next);
         self.consumers.values().filter(|c| c.stream == stream).map(|c| c.position).min().unwrap_or(end)
     }
+}
+
+fn load_count(db: &Connection) -> rusqlite::Result<DeadLetterCount> {
+    db.query_row("SELECT count(*), coalesce(sum(bytes), 0) FROM dead_letter", [], |row| {
+        Ok(DeadLetterCount { letters: row.get::<_, i64>(0)? as u64, bytes: row.get::<_, i64>(1)? as u64 })
+    })
 }

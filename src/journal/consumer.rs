@@ -8,9 +8,9 @@ use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 
 use super::books::{ConsumerBook, INPUTS, StreamBook};
-use super::command::{ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StateEntry, StreamId};
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
+use super::request::{ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StateEntry, StreamId};
 use super::transaction::Transaction;
 use crate::time::Timestamp;
 

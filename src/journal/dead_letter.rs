@@ -5,10 +5,9 @@
 //! it fails. Not here: what to do with them (the commands that export and replay).
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
 use smol_str::SmolStr;
 
-use super::books::Books;
+use super::books::{Books, DeadLetterCount};
 use super::error::JournalError;
 use super::ledger::{Counter, Edge, what};
 use crate::time::Timestamp;
@@ -55,20 +54,7 @@ pub struct StoredDeadLetter {
     pub letter: DeadLetter,
 }
 
-/// How many there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DeadLetterCount {
-    pub letters: u64,
-    pub bytes: u64,
-}
-
 const COLUMNS: &str = "id, at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts";
-
-pub(super) fn load_count(db: &Connection) -> rusqlite::Result<DeadLetterCount> {
-    db.query_row("SELECT count(*), coalesce(sum(bytes), 0) FROM dead_letter", [], |row| {
-        Ok(DeadLetterCount { letters: row.get::<_, i64>(0)? as u64, bytes: row.get::<_, i64>(1)? as u64 })
-    })
-}
 
 /// Up to `max` dead letters with an id above `after`, oldest first.
 pub(super) fn list(db: &Connection, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {

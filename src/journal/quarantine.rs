@@ -7,7 +7,6 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::error::StepError;
-use super::reader::read_head;
 use super::segment;
 use super::transaction::Transaction;
 
@@ -18,7 +17,7 @@ const QUARANTINE_BYTES_MAX: i64 = 16 << 20;
 pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Result<(), StepError> {
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 AND first = ?2";
     let found = tx.db.prepare_cached(sql)?.query_row(params![stream, first], |row| {
-        let Ok(head) = read_head(row) else { return Ok(Err("its head is damaged".to_string())) };
+        let Ok(head) = segment::Head::read(row) else { return Ok(Err("its head is damaged".to_string())) };
         let (Ok(checksum), Ok(data)) = (row.get(7), row.get(8)) else { return Ok(Err("its head is damaged".to_string())) };
         Ok(segment::open(&head, checksum, data).map(drop).map_err(|damage| damage.to_string()))
     });

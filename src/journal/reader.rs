@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::command::{InputId, StreamId, ask};
+use super::command::ask;
 use super::error::JournalError;
 use super::quarantine;
 use super::queue::Lane;
+use super::request::{InputId, StreamId};
 use super::schema;
 use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Segment};
 use super::stream::Found;
@@ -258,7 +259,7 @@ impl Reader {
 }
 
 fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool) -> rusqlite::Result<OnDisk> {
-    let head = match read_head(row) {
+    let head = match Head::read(row) {
         Ok(head) => head,
         Err(rusqlite::Error::IntegralValueOutOfRange(..) | rusqlite::Error::InvalidColumnType(..)) => {
             return Ok(OnDisk::Damaged { first: row.get(1)?, damage: Damage::Checksum });
@@ -271,19 +272,6 @@ fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool)
     Ok(match opener.open(&head, row.get(7)?, row.get(8)?) {
         Ok(segment) => OnDisk::Segment(segment),
         Err(damage) => OnDisk::Damaged { first: head.first, damage },
-    })
-}
-
-/// Reads the columns `stream, first, input, count, arrival, codec, raw_bytes`, in this order.
-pub(super) fn read_head(row: &Row<'_>) -> rusqlite::Result<Head> {
-    Ok(Head {
-        stream: row.get(0)?,
-        first: row.get(1)?,
-        input: row.get(2)?,
-        count: row.get(3)?,
-        arrival: row.get(4)?,
-        codec: row.get(5)?,
-        raw_bytes: row.get(6)?,
     })
 }
 

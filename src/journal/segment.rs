@@ -61,6 +61,21 @@ pub(super) struct Head {
     pub raw_bytes: u32,
 }
 
+impl Head {
+    /// Reads the columns `stream, first, input, count, arrival, codec, raw_bytes`, in this order.
+    pub fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Head> {
+        Ok(Head {
+            stream: row.get(0)?,
+            first: row.get(1)?,
+            input: row.get(2)?,
+            count: row.get(3)?,
+            arrival: row.get(4)?,
+            codec: row.get(5)?,
+            raw_bytes: row.get(6)?,
+        })
+    }
+}
+
 /// A segment as it goes to the file.
 #[derive(Clone, Debug)]
 pub(super) struct Sealed {

@@ -9,9 +9,8 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::books::Books;
+use super::books::{Books, DeadLetterCount};
 use super::budget::used_bytes;
-use super::dead_letter::DeadLetterCount;
 use super::error::JournalError;
 use super::reference::{self, ReferenceStatus};
 use super::schema::{self, SCHEMA_VERSION, wal_path};

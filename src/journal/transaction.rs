@@ -11,10 +11,10 @@ use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 
 use super::books::{Books, INPUTS};
-use super::command::{Append, Commit, StateChange};
 use super::dead_letter;
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
+use super::request::{Append, Commit, StateChange};
 use super::segment::{
     self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, encode_rows,
 };

@@ -10,7 +10,6 @@ use rusqlite::{Connection, params};
 use super::books::{Books, INPUTS};
 use super::error::JournalError;
 use super::ledger::{Edge, Imbalance, what};
-use super::reader::read_head;
 use super::reference;
 use super::schema;
 use super::segment;
@@ -82,7 +81,7 @@ fn check_segments(db: &Connection, stream: u32, first: i64, next: i64, report: &
     let mut rows = statement.query([stream])?;
     let mut expected = first;
     while let Some(row) = rows.next()? {
-        let Ok(head) = read_head(row) else {
+        let Ok(head) = segment::Head::read(row) else {
             report.problem(format!("stream {stream}: the head of a segment is damaged"));
             continue;
         };

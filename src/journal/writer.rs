@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior};
 
-use super::JournalConfig;
 use super::books::{Books, INPUTS};
 use super::budget::Budget;
 use super::command::Command;
+use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
 use super::queue::{Entry, Gate, Queue, Rule, Taken};
 use super::recent::Recent;
@@ -428,7 +428,7 @@ mod tests {
                 if let Ok(answer) = answer.try_recv() {
                     break answer.unwrap();
                 }
-                assert!(begin.elapsed() < PATIENCE, "event {i} of {} is never stored", waiting.len());
+                assert!(Clock::Real.since(begin) < PATIENCE, "event {i} of {} is never stored", waiting.len());
                 journal.commit(Commit::at(consumer.id, journal.ends(StreamId::INPUTS).1)).wait().unwrap();
             };
             assert_eq!(range, i as i64..i as i64 + 1, "each is stored once, in order");

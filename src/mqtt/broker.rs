@@ -1,13 +1,12 @@
 //! A broker's settings.
 //!
-//! In: `url`, `username`, `password`, `ca_file`, `client_id`, `keep_alive`, `qos` of a section. Out: [`BrokerConfig`] and
+//! In: `url`, `username`, `password`, `ca_file`, `client_id`, `keep_alive`, `protocol`, `qos` of a section. Out: [`BrokerConfig`] and
 //! [`Qos`], checked. Invariant: an address holds no password, and a password has a user name. Not here: connecting.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rumqttc::QoS;
 use toml::de::DeValue;
 
 use crate::diagnostic::Diagnostic;
@@ -27,13 +26,11 @@ pub enum Qos {
     AtLeastOnce,
 }
 
-impl From<Qos> for QoS {
-    fn from(qos: Qos) -> QoS {
-        match qos {
-            Qos::AtMostOnce => QoS::AtMostOnce,
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-        }
-    }
+/// A version of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    V5,
+    V311,
 }
 
 impl Qos {
@@ -116,6 +113,8 @@ pub struct BrokerConfig {
     pub client_id: Option<String>,
     /// Whole seconds, 1 to 65,535.
     pub keep_alive: Duration,
+    /// `None`: MQTT 5, and 3.1.1 where the broker does not speak that.
+    pub protocol: Option<Protocol>,
 }
 
 impl BrokerConfig {
@@ -123,7 +122,15 @@ impl BrokerConfig {
     pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
     pub fn new(address: MqttAddress) -> BrokerConfig {
-        BrokerConfig { address, username: None, password: None, ca_file: None, client_id: None, keep_alive: Self::KEEP_ALIVE }
+        BrokerConfig {
+            address,
+            username: None,
+            password: None,
+            ca_file: None,
+            client_id: None,
+            keep_alive: Self::KEEP_ALIVE,
+            protocol: None,
+        }
     }
 
     /// Reads the keys that say where a broker is and who we are to it.
@@ -135,6 +142,8 @@ impl BrokerConfig {
         let ca_file = section.file("ca_file");
         let client_id = client_id(section);
         let keep_alive = keep_alive(section);
+        let versions = [("auto", None), ("5", Some(Protocol::V5)), ("3.1.1", Some(Protocol::V311))];
+        let protocol = section.choice("protocol", &versions, None);
         if password.is_some() && username.is_none() && !section.has("username") {
             let help = "write `username = \"…\"` too, or leave the password out";
             section.wrong("password", "`password` without `username`", "a password needs a user name", help);
@@ -147,7 +156,7 @@ impl BrokerConfig {
             let warning = Diagnostic::warning("the password crosses the network unencrypted", section.key_span("url")).label("no TLS");
             section.problems().push(warning.help("write the url with `mqtts://`"));
         }
-        Some(BrokerConfig { address, username, password, ca_file, client_id, keep_alive })
+        Some(BrokerConfig { address, username, password, ca_file, client_id, keep_alive, protocol })
     }
 
     pub fn secrets(&self) -> Vec<&Secret> {

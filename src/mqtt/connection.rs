@@ -1,21 +1,20 @@
 //! How to reach a broker, and what to tell a person when that does not work.
 //!
-//! In: a broker's settings and a client id. Out: options for the MQTT client, and [`Trouble`]: what is wrong and what to
-//! do next. Invariant: no secret is ever part of a message. Not here: sessions, subscriptions, retries.
+//! In: a broker's settings and a client id. Out: a stream, what to trust, the password; and [`Trouble`]: what is wrong and
+//! what to do next. Invariant: no secret is ever part of a message. Not here: the packets of any version (`wire`).
 
 use std::io;
 use std::time::Duration;
 
-use rumqttc::mqttbytes::Error as CodecError;
-use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, MqttOptions, StateError, TlsConfiguration, Transport};
-use secrecy::{ExposeSecret, SecretString};
+use rumqttc::TlsConfiguration;
+use secrecy::SecretString;
 use tokio::net::TcpStream;
 
-use super::broker::{BrokerConfig, MqttAddress};
+use super::broker::BrokerConfig;
 use super::socket::{CollectedWrites, Collecting};
 
 /// Connecting, TLS and MQTT handshake together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A CA file is a few KB; whoever names a disk image instead gets an error, not a full memory.
 const CA_BYTES_MAX: u64 = 4 << 20;
 
@@ -31,42 +30,28 @@ impl Connector {
         Connector { config, client_id: client_id.into() }
     }
 
-    /// Options with everything that has to do with reaching the broker. Password and CA file are read anew for each
-    /// connection, so that a renewed one is picked up.
-    pub async fn options(&self, collecting: Collecting) -> Result<MqttOptions, Trouble> {
-        let MqttAddress { tls, host, port } = self.config.address.clone();
-        let mut options = MqttOptions::new(&self.client_id, (host.clone(), port));
-        options.set_keep_alive(u16::try_from(self.config.keep_alive.as_secs()).unwrap_or(u16::MAX));
-        options.set_connect_timeout(CONNECT_TIMEOUT);
-        if let Some(user) = &self.config.username {
-            match self.password().await? {
-                Some(password) => options.set_credentials(user, password.expose_secret().to_owned()),
-                None => options.set_username(user),
-            };
-        }
-        if tls {
-            options.set_transport(Transport::tls_with_config(self.tls().await?));
-        }
-        options.set_socket_connector(move |_, _| {
-            let (host, collecting) = (host.clone(), collecting.clone());
-            async move {
-                let stream = connect(&host, port).await?;
-                // acknowledgements leave in batches of our own making
-                stream.set_nodelay(true)?;
-                Ok(CollectedWrites::new(stream, collecting))
-            }
-        });
-        Ok(options)
+    pub(super) fn keep_alive_seconds(&self) -> u16 {
+        u16::try_from(self.config.keep_alive.as_secs()).unwrap_or(u16::MAX)
     }
 
-    async fn password(&self) -> Result<Option<SecretString>, Trouble> {
+    /// A stream to the broker, without TLS.
+    pub(super) async fn stream(self, collecting: Collecting) -> io::Result<CollectedWrites<TcpStream>> {
+        let stream = connect(&self.config.address.host, self.config.address.port).await?;
+        // acknowledgements leave in batches of our own making
+        stream.set_nodelay(true)?;
+        Ok(CollectedWrites::new(stream, collecting))
+    }
+
+    /// The password, read anew for each connection, so that a changed one is picked up.
+    pub(super) async fn password(&self) -> Result<Option<SecretString>, Trouble> {
         let Some(secret) = self.config.password.clone() else { return Ok(None) };
         let reading = tokio::task::spawn_blocking(move || secret.read().map_err(|e| format!("password: {e}; {}", e.help())));
         let read = reading.await.unwrap_or_else(|e| Err(e.to_string()));
         read.map(Some).map_err(Trouble::new)
     }
 
-    async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
+    /// What to trust; the file is read anew for each connection, so that a renewed one is picked up.
+    pub(super) async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
         let Some(path) = &self.config.ca_file else {
             return TlsConfiguration::try_default_rustls()
                 .map_err(|e| Trouble::new(format!("the system's certificates cannot be used ({e}): name a `ca_file`")));
@@ -83,61 +68,36 @@ impl Connector {
         Ok(TlsConfiguration::Simple { ca, alpn: None, client_auth: None })
     }
 
-    /// What a failure of the client means for the person who runs the gateway.
-    pub fn explain(&self, error: &ConnectionError, was_connected: bool) -> Trouble {
+    /// The broker refused us.
+    pub(super) fn refused(&self, refusal: Refusal) -> Trouble {
         let at = &self.config.address;
-        match error {
-            ConnectionError::ConnectionRefused(code) => Trouble::new(self.refusal(*code)),
-            ConnectionError::Timeout(_) => {
-                Trouble::new(format!("no answer from {at} within {} s: check address, firewall and broker", CONNECT_TIMEOUT.as_secs()))
-            }
-            ConnectionError::Tls(e) => Trouble::new(self.tls_problem(e)),
-            ConnectionError::Io(e) => self.io_problem(e, was_connected),
-            ConnectionError::MqttState(StateError::Io(e)) => self.io_problem(e, was_connected),
-            ConnectionError::MqttState(StateError::Deserialization(CodecError::Io(e))) => self.io_problem(e, was_connected),
-            ConnectionError::MqttState(StateError::Deserialization(CodecError::PayloadSizeLimitExceeded { pkt_size, max })) => Trouble {
-                text: format!("a packet of {pkt_size} bytes is over the limit of {max}"),
-                oversize: Some(*pkt_size),
-                rejection: None,
-            },
-            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
-                self.server_disconnect(*reason_code, reason_string.as_deref())
-            }
-            ConnectionError::MqttState(StateError::Deserialization(CodecError::InvalidConnectReturnCode(code))) => {
-                let text = format!("{at} answered with code {code:#04x}, which is not for this kind of packet");
-                // some brokers refuse a publish with the code for a packet that is too large
-                Trouble { text, oversize: None, rejection: (*code == 0x95).then(|| "the broker finds the message too large".to_owned()) }
-            }
-            ConnectionError::MqttState(StateError::ConnectionAborted) => self.closed(was_connected),
-            ConnectionError::MqttState(StateError::AwaitPingResp) => {
-                Trouble::new(format!("{at} stopped answering: check the link and the broker"))
-            }
-            other => Trouble::new(format!("connection to {at}: {other}")),
-        }
-    }
-
-    fn refusal(&self, code: ConnectReturnCode) -> String {
-        let at = &self.config.address;
-        match code {
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => match &self.config.username {
+        let text = match refusal {
+            Refusal::Login => match &self.config.username {
                 Some(user) => format!("{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"),
                 None => format!("{at} wants a user name: set `username` and `password`"),
             },
-            ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
-                format!("{at} refused the client id `{}`: set another `client_id`", self.client_id)
+            Refusal::ClientId => format!("{at} refused the client id `{}`: set another `client_id`", self.client_id),
+            Refusal::Version(version) => {
+                let text = format!("{at} does not speak {version}: leave `protocol` out, or name the version that it speaks");
+                return Trouble { misfit: Some(Misfit::Refused), ..Trouble::new(text) };
             }
-            ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
-                format!("{at} does not speak MQTT 5: use a broker that does")
-            }
-            ConnectReturnCode::ServiceUnavailable | ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServerBusy => {
-                format!("{at} is busy or not ready; trying again")
-            }
-            other => format!("{at} refused the connection ({other:?}): see the broker's log"),
-        }
+            Refusal::Busy => format!("{at} is busy or not ready; trying again"),
+            Refusal::Other(code) => format!("{at} refused the connection ({code}): see the broker's log"),
+        };
+        Trouble::new(text)
     }
 
-    fn tls_problem(&self, error: &rumqttc::TlsError) -> String {
-        let text = format!("{error:?}");
+    pub(super) fn no_answer(&self) -> Trouble {
+        let (at, seconds) = (&self.config.address, CONNECT_TIMEOUT.as_secs());
+        Trouble::new(format!("no answer from {at} within {seconds} s: check address, firewall and broker"))
+    }
+
+    pub(super) fn silent(&self) -> Trouble {
+        Trouble::new(format!("{} stopped answering: check the link and the broker", self.config.address))
+    }
+
+    /// `error` for a person, `text` with all that the library knows.
+    pub(super) fn tls_problem(&self, error: &str, text: &str) -> String {
         let at = &self.config.address;
         let advice = if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
             "its certificate is not signed by a trusted authority: name the right `ca_file`"
@@ -153,7 +113,7 @@ impl Connector {
         format!("TLS with {at}: {advice} ({error})")
     }
 
-    fn io_problem(&self, error: &io::Error, was_connected: bool) -> Trouble {
+    pub(super) fn io_problem(&self, error: &io::Error, was_connected: bool) -> Trouble {
         let at = &self.config.address;
         Trouble::new(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("nothing listens at {at}: start the broker or correct `url`"),
@@ -171,36 +131,16 @@ impl Connector {
         })
     }
 
-    fn closed(&self, was_connected: bool) -> Trouble {
+    pub(super) fn closed(&self, was_connected: bool) -> Trouble {
         let at = &self.config.address;
-        Trouble::new(if was_connected {
+        let text = if was_connected {
             format!("{at} closed the connection; trying again")
         } else if self.config.address.tls {
             format!("{at} closed the connection before accepting it: see the broker's log")
         } else {
             format!("{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS")
-        })
-    }
-
-    fn server_disconnect(&self, code: DisconnectReasonCode, reason: Option<&str>) -> Trouble {
-        let at = &self.config.address;
-        let said = reason.map(|r| format!(" ({r})")).unwrap_or_default();
-        let text = match code {
-            DisconnectReasonCode::SessionTakenOver => {
-                format!("another client took over the client id `{}` at {at}: give each its own", self.client_id)
-            }
-            DisconnectReasonCode::ServerShuttingDown | DisconnectReasonCode::ServerBusy => {
-                format!("{at} is going down or busy{said}; trying again")
-            }
-            DisconnectReasonCode::NotAuthorized => format!("{at} withdrew our rights{said}: see the broker's access rules"),
-            other => format!("{at} ended the connection: {other:?}{said}"),
         };
-        let rejection = matches!(
-            code,
-            DisconnectReasonCode::PacketTooLarge | DisconnectReasonCode::PayloadFormatInvalid | DisconnectReasonCode::TopicNameInvalid
-        )
-        .then(|| format!("the broker refuses the message: {code:?}{said}"));
-        Trouble { text, oversize: None, rejection }
+        Trouble { misfit: (!was_connected).then_some(Misfit::Closed), ..Trouble::new(text) }
     }
 }
 
@@ -221,10 +161,34 @@ pub(crate) struct Trouble {
     pub oversize: Option<usize>,
     /// The broker said that it will not have the message we sent.
     pub rejection: Option<String>,
+    /// It may be that the broker does not speak the version of MQTT that we do.
+    pub misfit: Option<Misfit>,
+}
+
+/// How a broker shows that it does not speak our version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// It says so.
+    Refused,
+    /// It closes the connection before it accepts it; there are other reasons for that.
+    Closed,
+    /// It sends what the version does not allow.
+    Broken,
+}
+
+/// Why a broker does not accept us.
+#[derive(Clone, Debug)]
+pub(super) enum Refusal {
+    Login,
+    ClientId,
+    /// It does not speak this version.
+    Version(&'static str),
+    Busy,
+    Other(String),
 }
 
 impl Trouble {
     pub fn new(text: String) -> Trouble {
-        Trouble { text, oversize: None, rejection: None }
+        Trouble { text, oversize: None, rejection: None, misfit: None }
     }
 }

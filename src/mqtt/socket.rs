@@ -35,7 +35,7 @@ impl Collecting {
 }
 
 #[derive(Debug)]
-pub(super) struct CollectedWrites<S> {
+pub(crate) struct CollectedWrites<S> {
     inner: S,
     buffer: BytesMut,
     collecting: Collecting,

@@ -14,10 +14,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{
-    AsyncClient, Event, EventLoop, Packet, PubAckReason, Publish, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties,
-    PublishResult, QoS,
-};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -26,7 +22,8 @@ use super::{Delivering, Delivery, Output, OutputStats, RowIds, write_row};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::mqtt::socket::Collecting;
-use crate::mqtt::{Connector, Trouble};
+use crate::mqtt::wire::{self, Client, Event, Events, Failure, Notice, Opening, Outgoing, Receipt};
+use crate::mqtt::{Choice, Connector, Trouble};
 
 pub use settings::MqttOutputConfig;
 pub(super) use settings::read;
@@ -44,6 +41,7 @@ pub const ROW_ID_PROPERTY: &str = "forebay-id";
 pub struct MqttOutput {
     config: MqttOutputConfig,
     broker: Connector,
+    choice: Choice,
     session: Option<Session>,
     progress: Progress,
     retry: Retry,
@@ -57,7 +55,7 @@ pub struct MqttOutput {
 /// One connection; its task polls until the connection ends.
 #[derive(Debug)]
 struct Session {
-    client: AsyncClient,
+    client: Client,
     task: JoinHandle<Trouble>,
     since: Instant,
     /// The broker's limit for a packet, bytes.
@@ -65,20 +63,21 @@ struct Session {
 }
 
 /// Why a batch did not get through.
-struct Failure {
+struct Attempt {
     trouble: Trouble,
     /// The one row that was under way, if it was one.
     suspect: Option<usize>,
 }
 
 /// Rows that were sent and not yet confirmed, in order.
-type UnderWay = VecDeque<(usize, PublishNotice)>;
+type UnderWay = VecDeque<(usize, Notice)>;
 
 impl MqttOutput {
     pub(super) fn new(config: MqttOutputConfig, client_id: String, stats: Arc<OutputStats>) -> MqttOutput {
         let broker = Connector::new(config.broker.clone(), client_id);
         let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
-        MqttOutput { config, broker, session: None, progress, retry, not_before: None, one_by_one: false, stats }
+        let choice = Choice::new(config.broker.protocol);
+        MqttOutput { config, broker, choice, session: None, progress, retry, not_before: None, one_by_one: false, stats }
     }
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
@@ -96,23 +95,23 @@ impl MqttOutput {
 
     async fn say_goodbye(mut self) {
         if let Some(mut session) = self.session.take()
-            && session.client.try_disconnect().is_ok()
+            && session.client.disconnect()
         {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut session.task).await;
         }
     }
 
-    async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Failure> {
+    async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Attempt> {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
-        self.connect().await.map_err(|trouble| Failure { trouble, suspect: None })?;
+        self.connect().await.map_err(|trouble| Attempt { trouble, suspect: None })?;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
-                Some(text) => Err(Failure { trouble: Trouble::new(text), suspect: None }),
+                Some(text) => Err(Attempt { trouble: Trouble::new(text), suspect: None }),
             },
             Err(stuck) => Err(self.end_session(stuck, under_way, refusal).await),
         }
@@ -128,28 +127,24 @@ impl MqttOutput {
             let next = self.progress.next_open(from);
             if let Some(row) = next.filter(|_| under_way.len() < window) {
                 from = row + 1;
-                let (payload, options) = match message(&self.config, rows, row, ids, session.packet_bytes_max) {
+                let message = match message(&self.config, rows, row, ids, session) {
                     Ok(message) => message,
                     Err(reason) => {
                         self.progress.reject(row, reason);
                         continue;
                     }
                 };
-                let publish = session.client.publish_tracked(self.config.topic.as_str(), payload, options);
-                match tokio::time::timeout(patience, publish).await {
-                    Ok(Ok(notice)) => under_way.push_back((row, notice)),
-                    Ok(Err(_)) => return Err(Stuck { row: None, is_timeout: false }),
+                match tokio::time::timeout(patience, session.client.publish(message)).await {
+                    Ok(Some(notice)) => under_way.push_back((row, notice)),
+                    Ok(None) => return Err(Stuck { row: None, is_timeout: false }),
                     Err(_) => return Err(Stuck { row: None, is_timeout: true }),
                 }
                 continue;
             }
             let Some((row, notice)) = under_way.pop_front() else { return Ok(()) };
-            match tokio::time::timeout(patience, notice.wait_async()).await {
-                Ok(Ok(result)) => settle(&mut self.progress, row, &result, refusal),
-                Ok(Err(PublishNoticeError::RetainNotSupported)) => {
-                    self.progress.reject(row, "the broker does not keep retained messages: set `retain = false`".to_owned());
-                }
-                Ok(Err(_)) => return Err(Stuck { row: Some(row), is_timeout: false }),
+            match tokio::time::timeout(patience, notice.receipt()).await {
+                Ok(Receipt::Unknown) => return Err(Stuck { row: Some(row), is_timeout: false }),
+                Ok(receipt) => settle(&mut self.progress, row, receipt, refusal),
                 Err(_) => return Err(Stuck { row: Some(row), is_timeout: true }),
             }
         }
@@ -166,27 +161,35 @@ impl MqttOutput {
         let collecting = Collecting::new();
         // the client itself writes what came together
         collecting.stop();
-        let mut options = self.broker.options(collecting).await?;
-        options.set_clean_start(true);
-        options.set_outgoing_inflight_upper_limit(WINDOW);
-        options.set_max_request_batch(REQUEST_BATCH);
-        let (client, mut events) = AsyncClient::builder(options).capacity(usize::from(WINDOW)).build();
-        let first = events.poll().await.map_err(|error| self.broker.explain(&error, false))?;
-        let packet_bytes_max = match first {
-            Event::Incoming(Packet::ConnAck(connack)) => connack.properties.and_then(|p| p.max_packet_size),
-            _ => None,
+        let opening = Opening {
+            session_expiry: None,
+            receive_maximum: None,
+            packet_bytes_max: None,
+            outgoing_max: WINDOW,
+            requests_max: usize::from(WINDOW),
+            request_batch: REQUEST_BATCH,
+            read_batch: REQUEST_BATCH,
         };
+        let (client, mut events) = wire::open(&self.broker, self.choice.now(), opening, collecting).await?;
+        let packet_bytes_max = match events.poll().await {
+            Ok(Event::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
+            Ok(_) | Err(Failure::Ended) => return Err(Trouble::new("the broker does not begin with CONNACK".to_owned())),
+            Err(Failure::Lost(trouble)) => return Err(trouble),
+        };
+        if let Some(why) = self.choice.accepted() {
+            tracing::warn!(output = %self, "speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
+        }
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        let task = tokio::spawn(poll(events, self.broker.clone()));
+        let task = tokio::spawn(poll(events));
         self.session = Some(Session { client, task, since: Instant::now(), packet_bytes_max });
         Ok(())
     }
 
     /// Ends the connection and finds out what still came through.
-    async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Failure {
+    async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Attempt {
         let suspect = stuck.row.filter(|_| under_way.is_empty());
         let Some(session) = self.session.take() else {
-            return Failure { trouble: Trouble::new("no connection".to_owned()), suspect: None };
+            return Attempt { trouble: Trouble::new("no connection".to_owned()), suspect: None };
         };
         let held = session.since.elapsed();
         let mut trouble = if stuck.is_timeout {
@@ -198,9 +201,7 @@ impl MqttOutput {
         };
         // with the connection gone every notice answers
         for (row, notice) in under_way {
-            if let Ok(result) = notice.wait_async().await {
-                settle(&mut self.progress, row, &result, &mut refusal);
-            }
+            settle(&mut self.progress, row, notice.receipt().await, &mut refusal);
         }
         // some brokers refuse a row and then end the connection too; the refusal is what a person can do something about
         if let Some(text) = refusal {
@@ -209,12 +210,16 @@ impl MqttOutput {
         if held > self.config.puback_timeout {
             self.retry.succeeded();
         }
-        Failure { trouble, suspect }
+        Attempt { trouble, suspect }
     }
 
     /// Decides what a failure means for the rows, and when to try again.
-    fn failed(&mut self, failure: Failure) -> Delivery {
-        let Failure { trouble, suspect } = failure;
+    fn failed(&mut self, failure: Attempt) -> Delivery {
+        let Attempt { trouble, suspect } = failure;
+        if self.choice.failed(&trouble) {
+            self.not_before = None;
+            return Delivery::TryAgain { reason: trouble.text };
+        }
         self.not_before = Some(Instant::now() + self.retry.failed());
         if let Some(reason) = &trouble.rejection {
             match suspect {
@@ -244,56 +249,41 @@ impl Session {
     }
 }
 
-async fn poll(mut events: EventLoop, broker: Connector) -> Trouble {
+async fn poll(mut events: Events) -> Trouble {
     loop {
-        if let Err(error) = events.poll().await {
-            return broker.explain(&error, true);
+        match events.poll().await {
+            Ok(_) => {}
+            Err(Failure::Ended) => return Trouble::new("the connection was closed".to_owned()),
+            Err(Failure::Lost(trouble)) => return trouble,
         }
     }
 }
 
 /// The message for a row; an error says why the receiver will never take it.
-fn message(
-    config: &MqttOutputConfig,
-    rows: &Rows,
-    row: usize,
-    ids: RowIds<'_>,
-    packet_bytes_max: Option<u32>,
-) -> Result<(Bytes, PublishOptions), String> {
+fn message<'a>(config: &'a MqttOutputConfig, rows: &Rows, row: usize, ids: RowIds<'_>, session: &Session) -> Result<Outgoing<'a>, String> {
     let mut json = String::new();
     write_row(rows, row, config.row_id.as_ref(), ids, &mut json);
     if json.len() > config.payload_bytes_max {
         return Err(format!("the row takes {} bytes, over payload_bytes_max = {}", json.len(), config.payload_bytes_max));
     }
-    let payload = Bytes::from(json);
-    let qos = QoS::from(config.qos);
-    let mut properties = PublishProperties::default();
-    if let Some(meta) = rows.batch.meta().get(row) {
-        properties.user_properties.push((ROW_ID_PROPERTY.to_owned(), ids.id(meta)));
+    let id = rows.batch.meta().get(row).map(|meta| (ROW_ID_PROPERTY.to_owned(), ids.id(meta)));
+    let properties = id.into_iter().collect();
+    let message = Outgoing { topic: &config.topic, payload: Bytes::from(json), qos: config.qos, retain: config.retain, properties };
+    if let Some((size, max)) = session.client.packet_bytes(&message).zip(session.packet_bytes_max)
+        && size > max as usize
+    {
+        return Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"));
     }
-    if let Some(max) = packet_bytes_max {
-        let publish = Publish::new(config.topic.as_str(), qos, payload.clone(), Some(properties.clone()));
-        let size = Packet::Publish(publish).size();
-        if size > max as usize {
-            return Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"));
-        }
-    }
-    Ok((payload, PublishOptions::new(qos).retain(config.retain).properties(properties)))
+    Ok(message)
 }
 
 /// Notes what the broker said about a row.
-fn settle(progress: &mut Progress, row: usize, result: &PublishResult, refusal: &mut Option<String>) {
-    let PublishResult::Qos1(puback) = result else {
-        return progress.confirm(row);
-    };
-    match puback.reason {
-        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => progress.confirm(row),
-        PubAckReason::TopicNameInvalid => progress.reject(row, "the broker refuses the topic".to_owned()),
-        PubAckReason::PayloadFormatInvalid => progress.reject(row, "the broker refuses the payload's format".to_owned()),
-        PubAckReason::NotAuthorized => {
-            *refusal = Some("the broker does not let us publish to the topic: correct `topic` or its access rules".to_owned());
-        }
-        other => *refusal = Some(format!("the broker does not take the row now ({other:?})")),
+fn settle(progress: &mut Progress, row: usize, receipt: Receipt, refusal: &mut Option<String>) {
+    match receipt {
+        Receipt::Taken => progress.confirm(row),
+        Receipt::Rejected(reason) => progress.reject(row, reason),
+        Receipt::Refused(reason) => *refusal = Some(reason),
+        Receipt::Unknown => {}
     }
 }
 

@@ -119,7 +119,7 @@ impl Cycle for Consumer {
     fn due(&mut self, at_end: bool) -> Result<Option<Step>, PipelineError> {
         let done = Done { position: self.position, has_output: self.feed.executor.has_output(), has_news: self.has_ticked };
         let now = self.flow.clock.monotonic();
-        if self.due.is_due(done, now) || (at_end && self.due.has_moved(done)) {
+        if self.due.is_due(done, now, at_end) {
             self.due.committed(self.position, now);
             self.has_ticked = false;
             return self.finish();

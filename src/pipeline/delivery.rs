@@ -92,7 +92,7 @@ impl Cycle for Deliverer {
         let has_output = self.pending.is_delivered || !self.pending.letters.is_empty() || self.stopped.is_some();
         let done = Done { position: self.pending.position, has_output, has_news: false };
         let now = self.flow.clock.monotonic();
-        if !self.due.is_due(done, now) && !(at_end && self.due.has_moved(done)) {
+        if !self.due.is_due(done, now, at_end) {
             return Ok(None);
         }
         self.due.committed(done.position, now);

@@ -43,14 +43,11 @@ impl Due {
         self.records += records as u64;
     }
 
-    /// Whether there is anything to commit.
-    pub fn has_moved(&self, done: Done) -> bool {
-        done.position > self.at || done.has_output || done.has_news
-    }
-
-    pub fn is_due(&self, done: Done, now: Instant) -> bool {
-        let waited = now.saturating_duration_since(self.committed) >= COMMIT_IDLE;
-        done.has_output || (self.has_moved(done) && (waited || self.records >= COMMIT_RECORDS))
+    /// `at_end`: nothing more comes, so that whatever is done is due.
+    pub fn is_due(&self, done: Done, now: Instant, at_end: bool) -> bool {
+        let has_waited = now.saturating_duration_since(self.committed) >= COMMIT_IDLE || self.records >= COMMIT_RECORDS;
+        let has_moved = done.position > self.at || done.has_news;
+        done.has_output || (has_moved && (has_waited || at_end))
     }
 
     pub fn committed(&mut self, position: i64, now: Instant) {
@@ -83,9 +80,12 @@ mod tests {
         for (done, records, millis, expected) in cases {
             let mut due = Due::new(5, start);
             due.read(records as usize);
-            assert_eq!(due.is_due(done, after(millis)), expected, "{done:?}, {records} records, {millis} ms");
+            assert_eq!(due.is_due(done, after(millis), false), expected, "{done:?}, {records} records, {millis} ms");
             due.committed(done.position, after(millis));
-            assert!(!due.is_due(Done { has_output: false, has_news: false, ..done }, after(millis + 5_000)), "{done:?} again");
+            let again = Done { has_output: false, has_news: false, ..done };
+            assert!(!due.is_due(again, after(millis + 5_000), true), "{done:?} again");
         }
+        let due = Due::new(5, start);
+        assert!(due.is_due(moved, start, true) && due.is_due(told, start, true) && !due.is_due(still, start, true));
     }
 }

@@ -16,6 +16,7 @@ use crate::journal::JournalError;
 #[derive(Debug)]
 pub struct Health {
     stopped: Mutex<Vec<(SmolStr, String)>>,
+    note: Mutex<Option<String>>,
     fatal: watch::Sender<Option<String>>,
     /// What the statements hold.
     pub state: Arc<StateBudget>,
@@ -23,7 +24,12 @@ pub struct Health {
 
 impl Health {
     pub fn new(state_bytes_max: u64) -> Health {
-        Health { stopped: Mutex::default(), fatal: watch::Sender::new(None), state: Arc::new(StateBudget::new(state_bytes_max)) }
+        Health {
+            stopped: Mutex::default(),
+            note: Mutex::default(),
+            fatal: watch::Sender::new(None),
+            state: Arc::new(StateBudget::new(state_bytes_max)),
+        }
     }
 
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running; all
@@ -49,6 +55,19 @@ impl Health {
             fatal.get_or_insert(why);
             is_first
         });
+    }
+
+    /// Something that whoever looks at the job should know, though it runs; takes the place of what was noted before.
+    pub fn note(&self, text: Option<String>) {
+        if let Some(text) = &text {
+            tracing::error!("{text}");
+        }
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    /// What was noted.
+    pub fn noted(&self) -> Option<String> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Statements that stopped, and why.

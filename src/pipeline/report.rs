@@ -118,7 +118,7 @@ impl Watched {
 
     /// The job goes on with what it has.
     fn degraded(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found: Vec<String> = self.health.noted().into_iter().collect();
         self.with(|stages| {
             for reference in &stages.references {
                 let (name, status) = (reference.name(), reference.status());

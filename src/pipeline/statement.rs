@@ -1,6 +1,6 @@
 //! The consumers of one statement, made from its plan.
 //!
-//! In: the parts of the plan. Out: threads. Each part that keeps state or calls an endpoint is a consumer of its own and
+//! In: the parts of the plan. Out: threads to be started. Each part that keeps state or calls an endpoint is a consumer of its own and
 //! writes a stream; the last stream, or the inputs themselves when the statement needs none, are delivered. Invariant: a
 //! consumer's name in the journal depends on the statement's output and place alone, so it is found again. Not here: what
 //! the consumers do.
@@ -57,17 +57,38 @@ pub struct Build<'a> {
 }
 
 /// A thread to be started once everything is made.
-struct Thread {
+#[allow(missing_debug_implementations, reason = "it holds a function")]
+pub struct Thread {
     name: SmolStr,
     run: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>,
 }
 
+impl Thread {
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(self, health: &Arc<Health>) -> Result<Worker, PipelineError> {
+        let (health, name) = (health.clone(), self.name.clone());
+        let body = move || {
+            // a panic must not leave the job half alive with nobody the wiser
+            let result = catch_unwind(AssertUnwindSafe(self.run)).unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
+            if let Err(error) = &result {
+                health.ended(&name, error);
+            }
+            result
+        };
+        std::thread::Builder::new()
+            .name(self.name.to_string())
+            .spawn(body)
+            .map_err(|source| PipelineError::System { what: "a thread", source })
+    }
+}
+
 impl Build<'_> {
-    /// Makes all consumers, closes those that are gone from the job, and starts the threads.
+    /// Makes all consumers, and closes those that are gone from the job.
     ///
     /// # Errors
-    /// When the journal refuses, a function cannot be instantiated, or the system gives no thread.
-    pub fn spawn_all(&self) -> Result<Vec<Worker>, PipelineError> {
+    /// When the journal refuses or a function cannot be instantiated.
+    pub fn make(&self) -> Result<Vec<Thread>, PipelineError> {
         let mut names = Vec::new();
         let mut jobs = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -81,23 +102,7 @@ impl Build<'_> {
         for removed in self.journal.keep_only_consumers(&names)? {
             tracing::warn!(consumer = %removed.name, unread = removed.unread, "no longer part of the job: closed, what it had not read is counted consumer_removed");
         }
-        jobs.into_iter().map(|job| self.spawn(job)).collect()
-    }
-
-    fn spawn(&self, job: Thread) -> Result<Worker, PipelineError> {
-        let (health, name) = (self.health.clone(), job.name.clone());
-        let body = move || {
-            // a panic must not leave the job half alive with nobody the wiser
-            let result = catch_unwind(AssertUnwindSafe(job.run)).unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
-            if let Err(error) = &result {
-                health.ended(&name, error);
-            }
-            result
-        };
-        std::thread::Builder::new()
-            .name(job.name.to_string())
-            .spawn(body)
-            .map_err(|source| PipelineError::System { what: "a thread", source })
+        Ok(jobs)
     }
 
     fn statement(

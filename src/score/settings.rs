@@ -12,6 +12,7 @@ use toml::de::DeValue;
 
 use super::dialect::Dialect;
 use super::policy::Mode;
+use super::room::ROWS_MAX;
 use super::{Signature, desk};
 use crate::backoff::Backoff;
 use crate::diagnostic::{Diagnostic, Span};
@@ -125,11 +126,12 @@ impl ScoreConfig {
         let placeholder = || Url::parse("http://localhost").ok();
         let base = ScoreConfig::new(section.name(), url.clone().or_else(placeholder)?, dialect);
         let second = Duration::from_secs(1);
+        let base_parallel = base.parallel_requests;
         let config = ScoreConfig {
             key,
             max_batch_count: count(section.count("max_batch_count", 1, 10_000, size(base.max_batch_count))),
             max_batch_bytes: count(section.size("max_batch_bytes", KIB, 64 * MIB, size(base.max_batch_bytes))),
-            parallel_requests: u32::try_from(section.count("parallel_requests", 1, 256, base.parallel_requests.into())).unwrap_or(u32::MAX),
+            parallel_requests: base.parallel_requests,
             linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
             request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
             mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
@@ -139,6 +141,7 @@ impl ScoreConfig {
             signature: super::signature::written::read(section),
             ..base
         };
+        let config = ScoreConfig { parallel_requests: parallel_requests(section, config.max_batch_count, base_parallel), ..config };
         check_tls(section, &url?, config.key.is_some(), config.ca_file.is_some());
         Some(config)
     }
@@ -199,4 +202,20 @@ fn json(value: &DeValue) -> Result<serde_json::Value, &'static str> {
             serde_json::Value::Object(fields.collect::<Result<_, &'static str>>()?)
         }
     })
+}
+
+/// Requests at once, as far as the rows of so many requests may be under way; what is written and cannot be is refused.
+fn parallel_requests(section: &mut Section<'_, '_>, max_batch_count: usize, default: u32) -> u32 {
+    let fits = u32::try_from(ROWS_MAX / max_batch_count.max(1)).unwrap_or(u32::MAX).max(1);
+    let default = default.min(fits);
+    let wanted = u32::try_from(section.count("parallel_requests", 1, 256, default.into())).unwrap_or(u32::MAX);
+    if wanted > fits {
+        section.wrong(
+            "parallel_requests",
+            format!("{wanted} requests of {max_batch_count} rows can never be under way at once"),
+            format!("at most {fits}"),
+            format!("a function holds at most {ROWS_MAX} rows in requests (64 MiB with those that wait): lower this or max_batch_count"),
+        );
+    }
+    wanted.min(fits)
 }

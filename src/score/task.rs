@@ -106,7 +106,7 @@ impl Task {
             status,
             swagger,
             stop,
-            started: Instant::now(),
+            started: Clock::Real.monotonic(),
             started_at: Clock::Real.now(),
         };
         if let Some(signature) = config.signature.or(cached) {
@@ -119,7 +119,7 @@ impl Task {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        Clock::Real.since(self.started)
     }
 
     pub async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {

@@ -12,7 +12,6 @@ mod intern;
 mod link;
 mod poison;
 pub mod redelivery;
-mod session;
 mod settings;
 
 use std::pin::Pin;
@@ -20,10 +19,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rumqttc::{
-    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectionError, Event, EventLoop, IncomingPacketSizeLimit, MqttOptions, Packet,
-    Publish, QoS, RetainForwardRule, SubAck, SubscribeFilter, SubscribeReasonCode,
-};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -33,13 +28,13 @@ use super::stats::{SourceStats, Until, add};
 use super::{Acknowledge, Arrivals, Arrived, Identity, RecentRecord, Source};
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::mqtt::socket::Collecting;
-use crate::mqtt::{Connector, Trouble};
+use crate::mqtt::wire::{self, Client, Event, Events, Failure, Message, Opening};
+use crate::mqtt::{Choice, Connector, Trouble};
 use crate::time::Clock;
 use intern::Interner;
 use link::Link;
 use poison::Poison;
 use redelivery::{Recognition, Seen};
-use session::{NothingInFlight, OUTGOING_MAX};
 
 pub use settings::MqttSourceConfig;
 pub(super) use settings::read;
@@ -100,6 +95,7 @@ impl MqttSource {
             session_known: identity.is_known,
             is_subscribed: false,
             asked_at: Instant::now(),
+            choice: Choice::new(config.broker.protocol),
             config,
             broker,
             seen,
@@ -168,6 +164,7 @@ struct Receiver {
     who: String,
     config: MqttSourceConfig,
     broker: Connector,
+    choice: Choice,
     seen: Seen,
     /// Payloads are stored as they come.
     keeps_bytes: bool,
@@ -204,6 +201,7 @@ impl Receiver {
                     // it was our own wish to leave
                     retry.succeeded();
                 }
+                End::Lost(trouble) if self.choice.failed(&trouble) => retry.succeeded(),
                 End::Lost(trouble) => {
                     let until = if held.is_some() { Until::Steady } else { Until::Accepted };
                     self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);
@@ -234,11 +232,11 @@ impl Receiver {
     /// broker accepted it at all.
     async fn connection(&mut self) -> (End, Option<Arc<Link>>, Option<Duration>) {
         let collecting = Collecting::new();
-        let options = match self.options(collecting.clone()).await {
-            Ok(options) => options,
+        let opened = wire::open(&self.broker, self.choice.now(), self.opening(), collecting.clone()).await;
+        let (client, mut events) = match opened {
+            Ok(opened) => opened,
             Err(trouble) => return (End::Lost(trouble), None, None),
         };
-        let (client, mut events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).build();
         let link = Arc::new(Link::new(client.clone(), collecting, self.stats.clone()));
         self.set_current(Some(link.clone()));
 
@@ -248,12 +246,11 @@ impl Receiver {
             first = events.poll() => first,
             () = stop.cancelled() => return (End::Stopped, None, None),
         };
-        // the store was for accepting the session; asking it again at every packet is for nothing
-        events.options.clear_session_store();
         match first {
-            Ok(Event::Incoming(Packet::ConnAck(connack))) => self.accepted(connack.session_present, &client),
+            Ok(Event::Accepted { session_present, .. }) => self.accepted(session_present, &client),
             Ok(_) => return (End::Lost(Trouble::new("the broker does not begin with CONNACK".to_owned())), None, None),
-            Err(error) => return (End::Lost(self.broker.explain(&error, false)), None, None),
+            Err(Failure::Ended) => return (End::Stopped, None, None),
+            Err(Failure::Lost(trouble)) => return (End::Lost(trouble), None, None),
         }
         let since = Instant::now();
         let steady = self.when_steady();
@@ -272,23 +269,19 @@ impl Receiver {
         })
     }
 
-    async fn options(&self, collecting: Collecting) -> Result<MqttOptions, Trouble> {
+    fn opening(&self) -> Opening {
         let config = &self.config;
-        let expiry = config.session_expiry_seconds();
-        let mut options = self.broker.options(collecting).await?;
-        options.set_clean_start(false);
-        options.set_session_expiry_interval(Some(expiry));
-        options.set_session_store(NothingInFlight { session_expiry_seconds: expiry });
-        options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
-        options.set_ack_mode(AckMode::Manual);
-        options.set_outgoing_inflight_upper_limit(OUTGOING_MAX);
-        options.set_receive_maximum(Some(config.receive_maximum));
-        options.set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(config.payload_bytes_max.saturating_add(PACKET_OVERHEAD)));
-        options.set_max_request_batch(READ_BATCH_MAX);
         // what the client decodes ahead of us counts too, so large messages are taken one at a time
         let read_batch = config.unacked_bytes_max / (config.payload_bytes_max as usize).max(1);
-        options.set_read_batch_size(read_batch.clamp(1, READ_BATCH_MAX));
-        Ok(options)
+        Opening {
+            session_expiry: Some(config.session_expiry_seconds()),
+            receive_maximum: Some(config.receive_maximum),
+            packet_bytes_max: Some(config.payload_bytes_max.saturating_add(PACKET_OVERHEAD)),
+            outgoing_max: wire::OUTGOING_MIN,
+            requests_max: REQUESTS_MAX,
+            request_batch: READ_BATCH_MAX,
+            read_batch: read_batch.clamp(1, READ_BATCH_MAX),
+        }
     }
 
     fn set_current(&self, link: Option<Arc<Link>>) {
@@ -296,7 +289,10 @@ impl Receiver {
     }
 
     /// The broker accepted us: makes sure that it sends us our topics.
-    fn accepted(&mut self, session_present: bool, client: &AsyncClient) {
+    fn accepted(&mut self, session_present: bool, client: &Client) {
+        if let Some(why) = self.choice.accepted() {
+            tracing::warn!(source = self.who, "speaking MQTT 3.1.1 from here on: {why}");
+        }
         add(&self.stats.connects, 1);
         self.stats.clear(&self.who, Until::Accepted);
         self.seen.connected(session_present);
@@ -315,39 +311,30 @@ impl Receiver {
         }
     }
 
-    fn subscribe(&mut self, client: &AsyncClient) {
+    fn subscribe(&mut self, client: &Client) {
         self.asked_at = Instant::now();
-        let qos = QoS::from(self.config.qos);
-        let filters = self.config.topics.iter().map(|filter| SubscribeFilter {
-            path: filter.clone(),
-            qos,
-            nolocal: false,
-            preserve_retain: true,
-            // retained messages come once a session, not once a connection
-            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-        });
         // a full queue is one more thing that the next attempt may find better
-        if let Err(error) = client.try_subscribe_many(filters.collect::<Vec<_>>()) {
+        if let Err(error) = client.subscribe(&self.config.topics, self.config.qos) {
             tracing::error!(source = self.who, %error, "the subscription could not be queued");
         }
     }
 
-    async fn receive(&mut self, events: &mut EventLoop, client: &AsyncClient, link: &Arc<Link>) -> End {
+    async fn receive(&mut self, events: &mut Events, client: &Client, link: &Arc<Link>) -> End {
         let mut batch = Batch::default();
         loop {
             match events.poll().await {
-                Ok(Event::Incoming(Packet::Publish(publish))) => self.arrived(publish, link, &mut batch),
-                Ok(Event::Incoming(Packet::SubAck(suback))) => self.subscribed(&suback),
+                Ok(Event::Message(message)) => self.arrived(message, link, &mut batch),
+                Ok(Event::Subscribed(answers)) => self.subscribed(&answers),
                 Ok(_) => {}
-                Err(ConnectionError::RequestsDone) => {
+                Err(Failure::Ended) => {
                     self.hand_over(link, &mut batch).await;
                     // a batch that was given up ends the connection the same way
                     let trouble = || Trouble::new("what was received could not be stored; connecting again".to_owned());
                     return if self.stop.is_cancelled() { End::Stopped } else { End::Lost(trouble()) };
                 }
-                Err(error) => {
+                Err(Failure::Lost(trouble)) => {
                     self.hand_over(link, &mut batch).await;
-                    return End::Lost(self.broker.explain(&error, true));
+                    return End::Lost(trouble);
                 }
             }
             link.send_backlog();
@@ -356,7 +343,7 @@ impl Receiver {
             } else if !self.is_subscribed && self.asked_at.elapsed() >= SUBSCRIBE_AGAIN {
                 self.subscribe(client);
             }
-            let read_ahead_is_done = events.state.events.is_empty();
+            let read_ahead_is_done = events.is_empty();
             if (read_ahead_is_done || batch.bytes >= self.config.unacked_bytes_max / 4)
                 && let Some(end) = self.hand_over(link, &mut batch).await
             {
@@ -366,13 +353,13 @@ impl Receiver {
     }
 
     /// Takes one publish into the batch.
-    fn arrived(&mut self, publish: Publish, link: &Link, batch: &mut Batch) {
+    fn arrived(&mut self, publish: Message, link: &Link, batch: &mut Batch) {
         if self.stop.is_cancelled() {
             // the broker keeps it
             return;
         }
         add(&self.stats.received, 1);
-        let packet_id = publish.pkid;
+        let packet_id = publish.packet_id;
         if publish.dup && (batch.packet_ids.contains(&packet_id) || link.holds(packet_id)) {
             // we have it and will acknowledge it, once
             add(&self.stats.redelivered, 1);
@@ -380,7 +367,7 @@ impl Receiver {
         }
         let known = self.interner.meta(&publish);
         let size = publish.payload.len() + publish.topic.len() + MESSAGE_OVERHEAD;
-        if publish.qos == QoS::AtMostOnce {
+        if publish.qos == 0 {
             if self.stats.unacked_bytes.load(Relaxed) as usize + batch.bytes + size > self.config.unacked_bytes_max {
                 add(&self.stats.lost_qos0, 1);
                 return;
@@ -392,7 +379,7 @@ impl Receiver {
             add(&self.stats.unmatched, 1);
             return;
         }
-        if publish.qos != QoS::AtMostOnce {
+        if publish.qos != 0 {
             match self.seen.judge(packet_id, publish.dup, &known.meta.name, &publish.payload) {
                 Recognition::New => {}
                 Recognition::Possible => add(&self.stats.redelivered_possible, 1),
@@ -416,10 +403,9 @@ impl Receiver {
         });
     }
 
-    fn subscribed(&mut self, suback: &SubAck) {
-        let refused: Vec<String> = std::iter::zip(&self.config.topics, &suback.return_codes)
-            .filter(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
-            .map(|(filter, code)| format!("`{filter}` ({code:?})"))
+    fn subscribed(&mut self, answers: &[Result<(), String>]) {
+        let refused: Vec<String> = std::iter::zip(&self.config.topics, answers)
+            .filter_map(|(filter, answer)| Some(format!("`{filter}` ({})", answer.as_ref().err()?)))
             .collect();
         if refused.is_empty() {
             self.is_subscribed = true;

@@ -18,7 +18,7 @@ mod tests {
     #[test]
     fn it_rises_with_work_and_not_with_sleep() {
         let start = of_this_thread().unwrap();
-        std::thread::sleep(Duration::from_millis(30));
+        crate::time::pause(Duration::from_millis(30));
         let slept = of_this_thread().unwrap() - start;
         assert!(slept < Duration::from_millis(20), "{slept:?} of processor time in a sleep");
         let mut n = 0u64;

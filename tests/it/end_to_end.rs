@@ -562,3 +562,31 @@ fn windows_that_close_make_room_for_more_state() {
     assert!(log.contains("intake waits until windows close") && log.contains("state has shrunk: intake goes on"), "{log}");
     forebay.stop();
 }
+
+#[test]
+fn a_statement_that_stopped_gives_its_share_of_the_state_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let query = "SELECT k, COUNT(*) AS n, SUM(CAST(v AS bigint)) AS s INTO windows FROM rides GROUP BY k, TumblingWindow(day, 7)
+        SELECT k INTO direct FROM rides";
+    let path = job(dir.path(), &broker, query, &[], &["windows", "direct"], "");
+    let text = std::fs::read_to_string(&path).expect("the job file");
+    let head = "[job]\nstate_bytes_max = \"64KiB\"\non_error = \"stop\"\n";
+    let path = write(dir.path(), "job.toml", &text.replacen("[job]\n", head, 1));
+    let forebay = Forebay::run(&path);
+    // 2,500 keys in one message are stored together; the last row stops the statement that holds them
+    let object = |n: usize| format!("{{\"k\":\"key-{n}\",\"v\":{}}}", if n == 2_499 { "\"x\"".to_owned() } else { n.to_string() });
+    let all: Vec<String> = (0..2_500).map(object).collect();
+    let message = crate::support::Message::new("taxi/a/rides", format!("[{}]", all.join(",")));
+    runtime.block_on(crate::support::publish(&broker.url(), vec![message]));
+    until("the statement to stop", || forebay.log().contains("statement windows stopped at offset").then_some(()));
+    until("its state to be gone", || (forebay.metric("forebay_state_full") == 0.0).then_some(()));
+    let again = crate::support::Message::new("taxi/a/rides", r#"{"k":"later","v":1}"#);
+    runtime.block_on(crate::support::publish(&broker.url(), vec![again]));
+    until("what comes later to be stored", || (forebay.metric("forebay_input_stored_total") == 2_501.0).then_some(()));
+    until("the other statement to go on", || {
+        (forebay.metric("forebay_statement_rows_out_total{job=\"test\",statement=\"direct\"}") == 2_501.0).then_some(())
+    });
+    forebay.stop();
+}

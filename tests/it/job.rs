@@ -85,6 +85,7 @@ fn a_small_job_has_the_documented_defaults() {
                                 ca_file: None,
                                 client_id: None,
                                 keep_alive: 30s,
+                                protocol: None,
                             },
                             topics: [
                                 "taxi/+/rides",
@@ -148,6 +149,7 @@ fn a_small_job_has_the_documented_defaults() {
                         ca_file: None,
                         client_id: None,
                         keep_alive: 30s,
+                        protocol: None,
                     },
                     topic: "taxi/scored",
                     qos: AtLeastOnce,
@@ -309,6 +311,7 @@ fn every_setting_can_be_set() {
                                     "gw-7",
                                 ),
                                 keep_alive: 60s,
+                                protocol: None,
                             },
                             topics: [
                                 "a/#",
@@ -804,6 +807,33 @@ fn settings_that_contradict_each_other() {
 }
 
 #[test]
+fn requests_whose_rows_can_never_be_under_way_at_once_are_refused() {
+    let with = |keys: &str| SMALL.replace("key  = \"env:AML_KEY\"", keys);
+    let parallel = |text: &str| {
+        let job = good(text);
+        let endpoint = job.functions.iter().find_map(|f| match &f.kind {
+            FunctionKind::Endpoint(endpoint) => Some(endpoint.parallel_requests),
+            FunctionKind::Wasm(_) => None,
+        });
+        endpoint.expect("an endpoint")
+    };
+    assert_eq!(parallel(&with("max_batch_count = 6_553")), 20);
+    assert_eq!(parallel(&with("max_batch_count = 10_000")), 13, "the default is what fits");
+    assert_eq!(parallel(&with("max_batch_count = 512\nparallel_requests = 256")), 256);
+    bad(
+        &[("key  = \"env:AML_KEY\"", "max_batch_count = 10_000\nparallel_requests = 14")],
+        expect![[r#"
+            error: 14 requests of 10000 rows can never be under way at once
+               --> taxi.toml:19:21
+                |
+             19 | parallel_requests = 14
+                |                     ^^ at most 13
+                = help: a function holds at most 131072 rows in requests (64 MiB with those that wait): lower this or max_batch_count
+        "#]],
+    );
+}
+
+#[test]
 fn columns_of_a_signature() {
     bad(
         &[(
@@ -910,14 +940,40 @@ fn formats_of_payloads() {
     bad(
         &[("topics = ", "delimiter = \";\"\ntopics = ")],
         expect![[r#"
-        error: unknown key `delimiter`
-          --> taxi.toml:9:1
+            error: unknown key `delimiter`
+              --> taxi.toml:9:1
+               |
+             9 | delimiter = ";"
+               | ^^^^^^^^^ `[inputs.rides]` has no such key
+               = help: known are type, url, username, password, ca_file, client_id, keep_alive, protocol, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
+        "#]],
+    );
+}
+
+#[test]
+fn a_version_of_mqtt_may_be_named() {
+    bad(
+        &[("topics = ", "protocol = \"4\"\ntopics = ")],
+        expect![[r#"
+        error: `protocol` has the wrong form
+          --> taxi.toml:9:12
            |
-         9 | delimiter = ";"
-           | ^^^^^^^^^ `[inputs.rides]` has no such key
-           = help: known are type, url, username, password, ca_file, client_id, keep_alive, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
+         9 | protocol = "4"
+           |            ^^^ expected "auto" or "5" or "3.1.1"
+           = help: write `protocol = "auto"`
     "#]],
     );
+    let text = SMALL.replacen("topic = ", "protocol = \"3.1.1\"\ntopic = ", 1);
+    expect![[r#"
+        warning: rows leave without their ids
+           --> jobs/taxi.toml:23:1
+            |
+         23 | protocol = "3.1.1"
+            | ^^^^^^^^ MQTT 3.1.1 has no user properties
+            = help: write `row_id = "id"` for a column, so that a receiver can drop repeats
+    "#]]
+    .assert_eq(&good(&text).warnings.to_string());
+    assert!(good(&text.replacen("topic = ", "row_id = \"id\"\ntopic = ", 1)).warnings.is_empty());
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Show {
             )));
         }
         let feed = Feed::connect(&name("fleet"), &peers.host, peers.port);
-        let pipeline = Pipeline::start(&job, prepared, Clock::Real).await.map_err(failure)?;
+        let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.map_err(failure)?;
         let now = Instant::now();
         let show = Show {
             job: path.to_owned(),

@@ -70,7 +70,7 @@ impl Caller {
                 self.error = Some(format!("{} ({})", error.message, error.reason));
             }
         }
-        Round { calls, took: start.elapsed() }
+        Round { calls, took: Clock::Real.since(start) }
     }
 }
 
@@ -78,12 +78,12 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
     let engine = bench.setup.engine()?;
     let start = Clock::Real.monotonic();
     let component = Arc::new(Component::load(&engine, &bench.file, bench.setup.limits())?);
-    let loaded = start.elapsed();
+    let loaded = Clock::Real.since(start);
     let binding = function(Arc::clone(&component), &bench.function, &bench.granting, bench.args.len())?;
     let stats = Arc::clone(&binding.stats);
     let start = Clock::Real.monotonic();
     let host = bench.granting.host(&[binding])?;
-    let started = start.elapsed();
+    let started = Clock::Real.since(start);
     let mut caller = Caller { host, args: values(&bench.args), at: Clock::Real.now(), error: None };
 
     let whole = Duration::from_secs(bench.seconds.into());
@@ -135,7 +135,7 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
 fn for_a_time(whole: Duration, size: u64, caller: &mut Caller) -> Vec<Round> {
     let start = Clock::Real.monotonic();
     let (mut rounds, mut size) = (Vec::new(), size);
-    while rounds.is_empty() || start.elapsed() < whole {
+    while rounds.is_empty() || Clock::Real.since(start) < whole {
         let round = caller.round(size);
         size = sized(round, whole / ROUNDS);
         rounds.push(round);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::MqttOutput;
-use crate::mqtt::{BrokerConfig, Qos, topic};
+use crate::diagnostic::Diagnostic;
+use crate::mqtt::{BrokerConfig, Protocol, Qos, topic};
 use crate::output::{Output, OutputSettings, Site, row_id};
 use crate::settings::{Secret, Section};
 
@@ -58,6 +59,11 @@ impl MqttOutputConfig {
         let qos = Qos::read(section);
         let retain = section.boolean("retain", false);
         let row_id = row_id(section);
+        if row_id.is_none() && broker.as_ref().is_some_and(|broker| broker.protocol == Some(Protocol::V311)) {
+            let warning = Diagnostic::warning("rows leave without their ids", section.key_span("protocol"));
+            let label = "MQTT 3.1.1 has no user properties";
+            section.problems().push(warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"));
+        }
         Some(MqttOutputConfig { qos, retain, row_id, ..MqttOutputConfig::new(broker?, topic?.value) })
     }
 }

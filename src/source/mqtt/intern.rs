@@ -6,12 +6,12 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use rumqttc::{Publish, QoS};
 use rustc_hash::{FxHashMap, FxHasher};
 use smol_str::SmolStr;
 
 use crate::batch::MessageMeta;
 use crate::mqtt::topic;
+use crate::mqtt::wire::Message;
 
 /// Topics with their properties kept at once; a fleet beyond that pays an allocation a message now and then.
 const METAS_MAX: usize = 4_096;
@@ -26,7 +26,7 @@ pub(super) struct Interner {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub meta: Arc<MessageMeta>,
-    qos: QoS,
+    qos: u8,
     retain: bool,
     /// some filter of the input matches the topic
     pub is_wanted: bool,
@@ -38,7 +38,7 @@ impl Interner {
     }
 
     /// The meta of a publish; its topic must be UTF-8 (the protocol says so), else what is not is replaced.
-    pub fn meta(&mut self, publish: &Publish) -> Known {
+    pub fn meta(&mut self, publish: &Message) -> Known {
         if let Some(last) = &self.last
             && last.is_of(publish)
         {
@@ -60,32 +60,28 @@ impl Interner {
         known
     }
 
-    fn describe(&self, publish: &Publish) -> Known {
+    fn describe(&self, publish: &Message) -> Known {
         let topic = String::from_utf8_lossy(&publish.topic);
         let is_wanted = self.filters.iter().any(|filter| topic::matches(filter, &topic));
-        let properties = properties(publish).iter().map(|(n, v)| (SmolStr::new(n), SmolStr::new(v))).collect();
+        let properties = publish.properties.iter().map(|(n, v)| (SmolStr::new(n), SmolStr::new(v))).collect();
         let meta = MessageMeta { name: SmolStr::new(&topic), properties, facts: facts(publish) };
         Known { meta: Arc::new(meta), qos: publish.qos, retain: publish.retain, is_wanted }
     }
 }
 
-fn properties(publish: &Publish) -> &[(String, String)] {
-    publish.properties.as_ref().map_or(&[], |p| &p.user_properties)
-}
-
 /// `qos` and `retain`, where they are not zero.
-fn facts(publish: &Publish) -> Vec<(SmolStr, SmolStr)> {
+fn facts(publish: &Message) -> Vec<(SmolStr, SmolStr)> {
     let qos = match publish.qos {
-        QoS::AtMostOnce => None,
-        QoS::AtLeastOnce => Some("1"),
-        QoS::ExactlyOnce => Some("2"),
+        0 => None,
+        1 => Some("1"),
+        _ => Some("2"),
     };
     let facts = [("qos", qos), ("retain", publish.retain.then_some("true"))];
     facts.into_iter().filter_map(|(word, value)| Some((SmolStr::new_static(word), SmolStr::new_static(value?)))).collect()
 }
 
 impl Known {
-    fn is_of(&self, publish: &Publish) -> bool {
+    fn is_of(&self, publish: &Message) -> bool {
         self.meta.name.as_bytes() == &*publish.topic
             && self.qos == publish.qos
             && self.retain == publish.retain
@@ -94,25 +90,24 @@ impl Known {
                 .properties
                 .iter()
                 .map(|(n, v)| (n.as_str(), v.as_str()))
-                .eq(properties(publish).iter().map(|(n, v)| (n.as_str(), v.as_str())))
+                .eq(publish.properties.iter().map(|(n, v)| (n.as_str(), v.as_str())))
     }
 }
 
-fn key(publish: &Publish) -> u64 {
+fn key(publish: &Message) -> u64 {
     let mut hasher = FxHasher::default();
     publish.topic.hash(&mut hasher);
-    (publish.qos as u8, publish.retain, properties(publish)).hash(&mut hasher);
+    (publish.qos, publish.retain, &publish.properties).hash(&mut hasher);
     hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumqttc::{PublishProperties, QoS};
 
-    fn publish(topic: &str, property: Option<&str>) -> Publish {
-        let properties = property.map(|v| PublishProperties { user_properties: vec![("n".into(), v.into())], ..Default::default() });
-        Publish::new(topic, QoS::AtLeastOnce, "x", properties)
+    fn publish(topic: &str, property: Option<&str>) -> Message {
+        let properties = property.map(|v| ("n".to_owned(), v.to_owned())).into_iter().collect();
+        Message { topic: topic.to_owned().into(), qos: 1, properties, ..Message::default() }
     }
 
     #[test]

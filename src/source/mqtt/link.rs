@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rumqttc::{AsyncClient, ClientError, ManualAck, PubAck};
 use tokio::sync::Notify;
 
 use super::acks::Acks;
 use crate::mqtt::socket::Collecting;
+use crate::mqtt::wire::{Client, Queued};
 use crate::source::Acknowledge;
 use crate::source::stats::{SourceStats, add};
 
@@ -55,14 +55,14 @@ struct State {
     /// Released and not yet taken by the client's queue, which may be full for a moment.
     backlog: VecDeque<u16>,
     /// `None` once the connection is closed.
-    client: Option<AsyncClient>,
+    client: Option<Client>,
     /// Disconnect as soon as nothing is unresolved.
     is_stopping: bool,
     has_said_goodbye: bool,
 }
 
 impl Link {
-    pub fn new(client: AsyncClient, collecting: Collecting, stats: Arc<SourceStats>) -> Link {
+    pub fn new(client: Client, collecting: Collecting, stats: Arc<SourceStats>) -> Link {
         let state =
             State { acks: Acks::default(), backlog: VecDeque::new(), client: Some(client), is_stopping: false, has_said_goodbye: false };
         Link { state: Mutex::new(state), changed: Notify::new(), collecting, stats }
@@ -154,8 +154,7 @@ impl Link {
         // a goodbye that is only collected would never leave
         self.collecting.stop();
         if let Some(client) = &state.client {
-            // this queue of the client has no bound; an error means that the connection is gone already
-            let _ = client.try_disconnect_now();
+            client.disconnect_now();
         }
     }
 
@@ -166,7 +165,7 @@ impl Link {
         state.has_said_goodbye = true;
         self.collecting.stop();
         // behind the acknowledgements in the same queue
-        if state.client.as_ref().is_some_and(|client| client.try_disconnect().is_err()) {
+        if state.client.as_ref().is_some_and(|client| !client.disconnect()) {
             self.disconnect_now(state);
         }
     }
@@ -191,12 +190,12 @@ impl State {
             return;
         };
         while let Some(&packet_id) = self.backlog.front() {
-            match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id, None))) {
-                // full: each queued acknowledgement gives the event loop an event, and then we try again
-                Err(ClientError::RequestChannelFull(_)) => return,
+            match client.acknowledge(packet_id) {
+                // each acknowledgement that leaves the queue gives the event loop an event, and then we try again
+                Queued::Full => return,
                 // the event loop ended: the connection is about to be closed
-                Err(_) => self.backlog.clear(),
-                Ok(()) => {
+                Queued::Gone => self.backlog.clear(),
+                Queued::Yes => {
                     self.backlog.pop_front();
                 }
             }

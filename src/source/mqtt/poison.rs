@@ -46,7 +46,7 @@ mod tests {
     fn three_equal_size_errors_name_topic_limit_and_remedy() {
         let config = MqttSourceConfig::new(BrokerConfig::new(MqttAddress::parse("mqtt://127.0.0.1:1").unwrap()), vec!["a/#".into()]);
         let mut poison = Poison::default();
-        let oversize = |n| Trouble { text: "too big".into(), oversize: Some(n), rejection: None };
+        let oversize = |n| Trouble { oversize: Some(n), ..Trouble::new("too big".into()) };
         for n in [5, 7, 7] {
             assert_eq!(poison.judge(oversize(n), &config, "c"), "too big");
         }

@@ -1,0 +1,44 @@
+//! How a journal is kept: its settings and their defaults. Not here: the job file's keys for them (`job`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::time::Clock;
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    pub path: PathBuf,
+    /// Budget for the file and its write-ahead log.
+    pub max_bytes: u64,
+    /// A commit waits this long after the last one for others to share it.
+    pub commit_interval: Duration,
+    /// … or until so many records wait.
+    pub commit_records: usize,
+    /// Cap of the dead-letter table; the oldest are dropped beyond it.
+    pub dead_letters_max_bytes: u64,
+    /// Recent segments kept in memory, over all streams.
+    pub tail_bytes_max: usize,
+    /// Records younger than this stay even when everybody has read them.
+    pub retention: Option<Duration>,
+    /// Newest records of each input that stay so that redeliveries can be recognised: the receive window.
+    pub recent_records: usize,
+    pub clock: Clock,
+}
+
+impl JournalConfig {
+    /// The defaults: 1 GiB, commits every 20 ms or 1,000 records, 64 MiB of dead letters, 8 MiB of memory.
+    pub fn new(path: impl Into<PathBuf>) -> JournalConfig {
+        JournalConfig {
+            path: path.into(),
+            max_bytes: 1 << 30,
+            commit_interval: Duration::from_millis(20),
+            commit_records: 1000,
+            dead_letters_max_bytes: 64 << 20,
+            tail_bytes_max: 8 << 20,
+            retention: None,
+            recent_records: 1000,
+            clock: Clock::Real,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One client, whichever version of MQTT it speaks.
+//!
+//! In: a [`Connector`] and what a session is to be like. Out: a [`Client`] that sends and [`Events`] that are polled.
+//! Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT 3.1.1 lacks
+//! properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's expiry, which
+//! is the broker's own setting; and reasons. Not here: which version is spoken (`choice`).
+
+mod refusal;
+mod session;
+mod v311;
+mod v5;
+
+use bytes::Bytes;
+use rumqttc::QoS;
+
+use super::broker::{Protocol, Qos};
+use super::connection::{Connector, Trouble};
+use super::socket::Collecting;
+
+/// Packet ids of our own that a client that only subscribes keeps room for.
+pub const OUTGOING_MIN: u16 = session::OUTGOING_MAX;
+
+impl From<Qos> for QoS {
+    fn from(qos: Qos) -> QoS {
+        match qos {
+            Qos::AtMostOnce => QoS::AtMostOnce,
+            Qos::AtLeastOnce => QoS::AtLeastOnce,
+        }
+    }
+}
+
+/// What a session is to be like.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// `None`: a new session. Else the one that the broker keeps, and for how many seconds it keeps it from now on.
+    pub session_expiry: Option<u32>,
+    /// Messages that the broker may have in flight to us, where it can be told.
+    pub receive_maximum: Option<u16>,
+    /// Largest packet that is taken, bytes.
+    pub packet_bytes_max: Option<u32>,
+    /// Messages of ours in flight.
+    pub outgoing_max: u16,
+    /// Requests that wait in the client's queue.
+    pub requests_max: usize,
+    /// Requests that are written at once.
+    pub request_batch: usize,
+    /// Packets that are read at once.
+    pub read_batch: usize,
+}
+
+/// The sending half.
+#[derive(Clone, Debug)]
+pub enum Client {
+    V5(rumqttc::AsyncClient),
+    V311(rumqttc_v4::AsyncClient),
+}
+
+/// The receiving half, which also writes: nothing moves while it is not polled.
+pub enum Events {
+    V5(Box<v5::Events>),
+    V311(Box<v311::Events>),
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The broker accepted us.
+    Accepted {
+        session_present: bool,
+        /// The largest packet that it takes, bytes.
+        packet_bytes_max: Option<u32>,
+    },
+    Message(Message),
+    /// What it said to each filter: `Err` with its word for a refusal.
+    Subscribed(Vec<Result<(), String>>),
+    Other,
+}
+
+/// A message that was received.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    pub topic: Bytes,
+    pub payload: Bytes,
+    pub qos: u8,
+    pub retain: bool,
+    /// The broker sent it before.
+    pub dup: bool,
+    /// 0 for QoS 0.
+    pub packet_id: u16,
+    pub properties: Vec<(String, String)>,
+}
+
+/// Why polling ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// We asked for it.
+    Ended,
+    Lost(Trouble),
+}
+
+/// What became of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    Yes,
+    /// The queue is full; each entry that leaves it gives an event.
+    Full,
+    /// The connection is gone.
+    Gone,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    pub payload: Bytes,
+    pub qos: Qos,
+    pub retain: bool,
+    /// Left out in MQTT 3.1.1.
+    pub properties: Vec<(String, String)>,
+}
+
+/// The answer to a message, to come.
+#[derive(Debug)]
+pub enum Notice {
+    V5(rumqttc::PublishNotice),
+    V311(rumqttc_v4::PublishNotice),
+}
+
+/// What the broker said to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    Taken,
+    /// It will never take it; why.
+    Rejected(String),
+    /// It does not take it now; why.
+    Refused(String),
+    /// The connection ended before.
+    Unknown,
+}
+
+/// Makes a client; nothing is sent before its events are polled.
+pub async fn open(
+    connector: &Connector,
+    protocol: Protocol,
+    opening: Opening,
+    collecting: Collecting,
+) -> Result<(Client, Events), Trouble> {
+    match protocol {
+        Protocol::V5 => v5::open(connector, opening, collecting).await,
+        Protocol::V311 => v311::open(connector, opening, collecting).await,
+    }
+}
+
+impl Events {
+    pub async fn poll(&mut self) -> Result<Event, Failure> {
+        match self {
+            Events::V5(events) => events.poll().await,
+            Events::V311(events) => events.poll().await,
+        }
+    }
+
+    /// Whether nothing that was read already waits to be polled.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Events::V5(events) => events.is_empty(),
+            Events::V311(events) => events.is_empty(),
+        }
+    }
+}
+
+impl Client {
+    /// Asks for topics.
+    pub fn subscribe(&self, filters: &[String], qos: Qos) -> Result<(), String> {
+        match self {
+            Client::V5(client) => v5::subscribe(client, filters, qos),
+            Client::V311(client) => v311::subscribe(client, filters, qos),
+        }
+    }
+
+    /// Acknowledges a message.
+    pub fn acknowledge(&self, packet_id: u16) -> Queued {
+        match self {
+            Client::V5(client) => v5::acknowledge(client, packet_id),
+            Client::V311(client) => v311::acknowledge(client, packet_id),
+        }
+    }
+
+    /// Queues a message; waits while the queue is full. `None`: the connection is gone.
+    pub async fn publish(&self, message: Outgoing<'_>) -> Option<Notice> {
+        match self {
+            Client::V5(client) => v5::publish(client, message).await,
+            Client::V311(client) => v311::publish(client, message).await,
+        }
+    }
+
+    /// Says goodbye behind what is queued; `false`: the queue has no room for that.
+    pub fn disconnect(&self) -> bool {
+        match self {
+            Client::V5(client) => client.try_disconnect().is_ok(),
+            Client::V311(client) => client.try_disconnect().is_ok(),
+        }
+    }
+
+    /// Says goodbye at once. This queue of the client has no bound; where it fails the connection is gone already.
+    pub fn disconnect_now(&self) {
+        let _ = match self {
+            Client::V5(client) => client.try_disconnect_now().map_err(drop),
+            Client::V311(client) => client.try_disconnect_now().map_err(drop),
+        };
+    }
+
+    /// The size of a message as a packet, where the broker sets a limit for that.
+    pub fn packet_bytes(&self, message: &Outgoing<'_>) -> Option<usize> {
+        match self {
+            Client::V5(_) => Some(v5::packet_bytes(message)),
+            Client::V311(_) => None,
+        }
+    }
+}
+
+impl Notice {
+    /// Waits for the broker's answer.
+    pub async fn receipt(self) -> Receipt {
+        match self {
+            Notice::V5(notice) => v5::receipt(notice).await,
+            Notice::V311(notice) => v311::receipt(notice).await,
+        }
+    }
+}

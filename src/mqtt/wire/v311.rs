@@ -1,0 +1,153 @@
+//! MQTT 3.1.1.
+
+use rumqttc_v4::mqttbytes::Error as CodecError;
+use rumqttc_v4::{
+    AckMode, AsyncClient, ClientError, ConnectReturnCode, ConnectionError, EventLoop, ManualAck, MqttOptions, NetworkOptions, Packet,
+    PubAck, Publish, PublishNotice, PublishOptions, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
+};
+use secrecy::ExposeSecret;
+
+use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
+use crate::mqtt::broker::{MqttAddress, Qos};
+use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
+use crate::mqtt::socket::Collecting;
+
+/// The largest packet there is: the length field ends here.
+const PACKET_BYTES_MAX: usize = 256 << 20;
+
+pub struct Events {
+    events: EventLoop,
+    connector: Connector,
+    is_accepted: bool,
+}
+
+pub async fn open(connector: &Connector, opening: Opening, collecting: Collecting) -> Result<(Client, super::Events), Trouble> {
+    let mut options = options(connector, collecting).await?;
+    options.set_clean_session(opening.session_expiry.is_none());
+    if opening.session_expiry.is_some() {
+        options.set_ack_mode(AckMode::Manual);
+    }
+    let incoming = opening.packet_bytes_max.map_or(PACKET_BYTES_MAX, |bytes| bytes as usize);
+    options.set_max_packet_size(incoming, PACKET_BYTES_MAX);
+    options.set_inflight(opening.outgoing_max);
+    options.set_max_request_batch(opening.request_batch);
+    options.set_read_batch_size(opening.read_batch);
+    let (client, mut events) = AsyncClient::builder(options).capacity(opening.requests_max).build();
+    let mut network = NetworkOptions::new();
+    network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
+    events.set_network_options(network);
+    let events = Events { events, connector: connector.clone(), is_accepted: false };
+    Ok((Client::V311(client), super::Events::V311(Box::new(events))))
+}
+
+/// Options with everything that has to do with reaching the broker.
+async fn options(connector: &Connector, collecting: Collecting) -> Result<MqttOptions, Trouble> {
+    let MqttAddress { host, port, tls } = connector.config.address.clone();
+    let mut options = MqttOptions::new(&connector.client_id, (host, port));
+    options.set_keep_alive(connector.keep_alive_seconds());
+    if let Some(user) = &connector.config.username {
+        match connector.password().await? {
+            Some(password) => options.set_credentials(user, password.expose_secret().to_owned()),
+            None => options.set_username(user),
+        };
+    }
+    if tls {
+        options.set_transport(Transport::tls_with_config(connector.tls().await?));
+    }
+    let connector = connector.clone();
+    options.set_socket_connector(move |_, _| connector.clone().stream(collecting.clone()));
+    Ok(options)
+}
+
+impl Events {
+    pub async fn poll(&mut self) -> Result<Event, Failure> {
+        match self.events.poll().await {
+            Ok(rumqttc_v4::Event::Incoming(Packet::Publish(publish))) => Ok(Event::Message(message(publish))),
+            Ok(rumqttc_v4::Event::Incoming(Packet::ConnAck(connack))) => {
+                self.is_accepted = true;
+                Ok(Event::Accepted { session_present: connack.session_present, packet_bytes_max: None })
+            }
+            Ok(rumqttc_v4::Event::Incoming(Packet::SubAck(suback))) => {
+                let answer = |code: SubscribeReasonCode| match code {
+                    SubscribeReasonCode::Success(_) => Ok(()),
+                    SubscribeReasonCode::Failure => Err("Failure".to_owned()),
+                };
+                Ok(Event::Subscribed(suback.return_codes.into_iter().map(answer).collect()))
+            }
+            Ok(_) => Ok(Event::Other),
+            Err(ConnectionError::RequestsDone) => Err(Failure::Ended),
+            Err(error) => Err(Failure::Lost(explain(&self.connector, &error, self.is_accepted))),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events.state.events.is_empty()
+    }
+}
+
+fn message(publish: Publish) -> Message {
+    Message {
+        topic: publish.topic,
+        payload: publish.payload,
+        qos: publish.qos as u8,
+        retain: publish.retain,
+        dup: publish.dup,
+        packet_id: publish.pkid,
+        properties: Vec::new(),
+    }
+}
+
+pub fn subscribe(client: &AsyncClient, filters: &[String], qos: Qos) -> Result<(), String> {
+    let filters = filters.iter().map(|filter| SubscribeFilter { path: filter.clone(), qos: qos.into() });
+    client.try_subscribe_many(filters.collect::<Vec<_>>()).map_err(|e| e.to_string())
+}
+
+pub fn acknowledge(client: &AsyncClient, packet_id: u16) -> Queued {
+    match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id))) {
+        Ok(()) => Queued::Yes,
+        Err(ClientError::RequestChannelFull(_)) => Queued::Full,
+        Err(_) => Queued::Gone,
+    }
+}
+
+pub async fn publish(client: &AsyncClient, message: Outgoing<'_>) -> Option<Notice> {
+    let options = PublishOptions::new(message.qos.into()).retain(message.retain);
+    client.publish_tracked(message.topic, message.payload, options).await.ok().map(Notice::V311)
+}
+
+pub async fn receipt(notice: PublishNotice) -> Receipt {
+    match notice.wait_async().await {
+        Ok(_) => Receipt::Taken,
+        Err(_) => Receipt::Unknown,
+    }
+}
+
+/// What a failure of the client means for the person who runs the gateway.
+fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) -> Trouble {
+    let at = &connector.config.address;
+    match error {
+        ConnectionError::ConnectionRefused(code) => connector.refused(refusal(*code)),
+        ConnectionError::NetworkTimeout => connector.no_answer(),
+        ConnectionError::Tls(e) => Trouble::new(connector.tls_problem(&e.to_string(), &format!("{e:?}"))),
+        ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e)) => connector.io_problem(e, was_connected),
+        ConnectionError::MqttState(StateError::Deserialization(CodecError::PayloadSizeLimitExceeded(size))) => {
+            Trouble { oversize: Some(*size), ..Trouble::new(format!("a packet of {size} bytes is over the limit")) }
+        }
+        ConnectionError::MqttState(StateError::Deserialization(error)) => {
+            Trouble { misfit: Some(Misfit::Broken), ..Trouble::new(format!("{at} sends what is no MQTT 3.1.1: {error}")) }
+        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => connector.closed(was_connected),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => connector.silent(),
+        other => Trouble::new(format!("connection to {at}: {other}")),
+    }
+}
+
+fn refusal(code: ConnectReturnCode) -> Refusal {
+    match code {
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => Refusal::Login,
+        ConnectReturnCode::BadClientId => Refusal::ClientId,
+        ConnectReturnCode::RefusedProtocolVersion => Refusal::Version("MQTT 3.1.1"),
+        ConnectReturnCode::ServiceUnavailable => Refusal::Busy,
+        other => Refusal::Other(format!("{other:?}")),
+    }
+}

@@ -1,0 +1,174 @@
+//! A backlog that was stored one event at a time: it is read, scored and committed in strides, and time goes on in it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes as Body;
+use axum::extract::State;
+use axum::routing::post;
+use forebay::batch::{MessageMeta, RawEvent};
+use forebay::job;
+use forebay::journal::{Append, Journal, JournalConfig, verify};
+use forebay::pipeline::{Pipeline, prepare};
+use forebay::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
+
+use crate::harness::{root, write};
+use crate::support::wait_until;
+
+const EVENTS: i64 = 2_000;
+
+/// A pool whose events were committed one by one, `step_ms` apart.
+fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
+    let journal = Journal::open(JournalConfig { commit_interval: Duration::ZERO, ..JournalConfig::new(path) }).unwrap();
+    let input = journal.input("t").unwrap();
+    let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
+    let (done, answers) = mpsc::channel();
+    for (i, payload) in payloads.enumerate() {
+        let arrival = start.saturating_add(i as i64 * step_ms * TICKS_PER_MILLISECOND);
+        let event = RawEvent { arrival, payload: payload.into(), message: Arc::new(MessageMeta::default()), mark: 0 };
+        let done = done.clone();
+        journal.append(Append {
+            input,
+            events: vec![event],
+            received: 1,
+            undecodable: Vec::new(),
+            dropped: Vec::new(),
+            ledger: Vec::new(),
+            on_durable: Box::new(move |result| done.send(result.is_ok()).unwrap()),
+        });
+        assert!(answers.recv().unwrap());
+    }
+    journal.close();
+}
+
+/// A running job over `pool.db` in the folder; its broker is away.
+async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
+    write(dir, "job.asaql", query);
+    let text = format!(
+        "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
+         [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n{functions}\
+         [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
+    );
+    let job = job::load(&write(dir, "job.toml", &text)).unwrap_or_else(|e| panic!("{e}"));
+    let prepared = prepare::prepare(&job).unwrap_or_else(|e| panic!("{e}"));
+    Pipeline::start(&job, &prepared, Clock::Real).await.unwrap()
+}
+
+fn lines(dir: &Path) -> Vec<String> {
+    std::fs::read_to_string(dir.join("out.jsonl")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// How often anything was committed so far.
+fn commits(pipeline: &Pipeline) -> u64 {
+    pipeline.journal().summary().unwrap().live.unwrap().commits
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_with_state_commit_in_strides() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(&dir.path().join("pool.db"), 10, (0..EVENTS).map(|n| format!("{{\"d\":{},\"n\":{n}}}", n % 7)));
+    let query = "SELECT d, n, LAG(n) OVER (PARTITION BY d LIMIT DURATION(hour, 1)) AS b INTO out FROM t";
+    let pipeline = running(dir.path(), query, "").await;
+    wait_until("all rows", || lines(dir.path()).len() as i64 == EVENTS).await;
+    // one a second belongs to the wait and not to the work
+    let n = commits(&pipeline);
+    pipeline.stop().await.unwrap();
+    for (n, line) in lines(dir.path()).iter().enumerate() {
+        let before = if n < 7 { "null".to_owned() } else { (n - 7).to_string() };
+        assert_eq!(*line, format!("{{\"d\":{},\"n\":{n},\"b\":{before}}}", n % 7));
+    }
+    assert!(n < EVENTS as u64 / 10, "{n} commits for {EVENTS} events");
+    assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_scored_in_large_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    stored(&dir.path().join("pool.db"), 10, (0..EVENTS).map(|n| format!("{{\"n\":{n}}}")));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let app = Router::new().route("/score", post(doubled)).with_state(requests.clone());
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let functions = format!("[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\ninput_kind = \"vector\"\n");
+    let pipeline = running(dir.path(), "SELECT n, udf.score(n) AS s INTO out FROM t", &functions).await;
+    wait_until("all scores", || lines(dir.path()).len() as i64 == EVENTS).await;
+    let n = commits(&pipeline);
+    pipeline.stop().await.unwrap();
+    for (n, line) in lines(dir.path()).iter().enumerate() {
+        assert_eq!(*line, format!("{{\"n\":{n},\"s\":{}}}", 2 * n));
+    }
+    let requests = requests.load(Ordering::Relaxed);
+    assert!(requests <= EVENTS as usize / 100, "{requests} requests for {EVENTS} rows");
+    assert!(n < EVENTS as u64 / 10, "{n} commits for {EVENTS} rows");
+    serving.abort();
+}
+
+/// Answers each number with its double, after a while.
+async fn doubled(State(requests): State<Arc<AtomicUsize>>, body: Body) -> String {
+    requests.fetch_add(1, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let doubles = body["data"].as_array().unwrap().iter().map(|n| 2 * n.as_i64().unwrap());
+    serde_json::to_string(&doubles.collect::<Vec<_>>()).unwrap()
+}
+
+/// Answers one request, then no other.
+async fn once(State(requests): State<Arc<AtomicUsize>>, _body: Body) -> String {
+    if requests.fetch_add(1, Ordering::Relaxed) > 0 {
+        std::future::pending::<()>().await;
+    }
+    "[1]".to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_behind_an_endpoint_that_is_away_close_as_far_as_it_has_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    // the second row is ten seconds later, and its answer never comes
+    stored(&dir.path().join("pool.db"), 10_000, (0..2).map(|n| format!("{{\"n\":{n}}}")));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().route("/score", post(once)).with_state(Arc::new(AtomicUsize::new(0)));
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let functions = format!(
+        "[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\nmax_batch_count = 1\nparallel_requests = 1\n\
+         request_timeout = \"600s\"\ninput_kind = \"vector\"\n"
+    );
+    let query = "WITH s AS (SELECT n, udf.score(n) AS v FROM t) \
+                 SELECT COUNT(*) AS c, SUM(v) AS v INTO out FROM s GROUP BY TumblingWindow(second, 2)";
+    let pipeline = running(dir.path(), query, &functions).await;
+    wait_until("the window of the row that was answered", || !lines(dir.path()).is_empty()).await;
+    assert_eq!(lines(dir.path()), [r#"{"c":1,"v":1}"#]);
+    pipeline.stop().await.unwrap();
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = root("tests/pools/v0.1.0");
+    let read = |name: &str| std::fs::read_to_string(from.join(name)).unwrap();
+    std::fs::copy(from.join("pool.db"), dir.path().join("pool.db")).unwrap();
+    write(dir.path(), "plant.asaql", &read("plant.asaql"));
+    let mut text = read("job.toml");
+    for output in ["plain", "lagged", "counted", "scored"] {
+        let old = format!("type  = \"mqtt\"\nurl   = \"mqtt://127.0.0.1:9\"\ntopic = \"out/{output}\"");
+        assert!(text.contains(&old));
+        text = text.replace(&old, &format!("type = \"file\"\npath = \"{output}.jsonl\"\nrow_id = \"id\""));
+    }
+    let job = job::load(&write(dir.path(), "job.toml", &text)).unwrap_or_else(|e| panic!("{e}"));
+    let prepared = prepare::prepare(&job).unwrap_or_else(|e| panic!("{e}"));
+    let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.unwrap();
+    for output in ["plain", "lagged", "counted"] {
+        let file = format!("{output}.jsonl");
+        let expected = read(&file);
+        let now = || std::fs::read_to_string(dir.path().join(&file)).unwrap_or_default();
+        wait_until(&format!("the rows of {output}"), || now().len() >= expected.len()).await;
+        assert_eq!(now(), expected, "{output}: what version 0.1.0 gave of the same pool");
+    }
+    pipeline.stop().await.unwrap();
+    assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+}

@@ -1,0 +1,90 @@
+//! Starts and reloads that fail leave nothing half done.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use forebay::job;
+use forebay::journal::{Journal, JournalConfig};
+use forebay::pipeline::{Pipeline, prepare};
+use forebay::time::Clock;
+
+use crate::harness::{Forebay, until, write};
+use crate::support::{Mosquitto, publish_numbers, wait_until};
+
+fn job_file(dir: &Path, broker: u16, metrics: &str) -> std::path::PathBuf {
+    write(dir, "job.asaql", "SELECT n INTO out FROM t");
+    let text = format!(
+        "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nlisten = {metrics:?}\n[journal]\npath = \"pool.db\"\n\
+         [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{broker}\"\ntopics = [\"t\"]\n\
+         [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
+    );
+    write(dir, "job.toml", &text)
+}
+
+/// Threads of this process that deliver to the output `gone`.
+fn threads_of_jobs() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.map(|name| name.trim().to_owned()).filter(|name| name == "output gone").collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_fails_leaves_nothing_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = job_file(dir.path(), 9, &taken.local_addr().unwrap().to_string());
+    let job = job::load(&path).unwrap();
+    let prepared = prepare::prepare(&job).unwrap();
+    let error = Pipeline::start(&job, &prepared, Clock::Real).await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("metrics"), "{error}");
+    // the pool is free: nobody holds its lock
+    Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
+
+    // a statement whose state is damaged fails after outputs and endpoints were built
+    write(dir.path(), "job.asaql", "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO gone FROM t");
+    let text = "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
+                [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n\
+                [outputs.gone]\ntype = \"file\"\npath = \"out.jsonl\"\n";
+    let job = job::load(&write(dir.path(), "job.toml", text)).unwrap_or_else(|e| panic!("{e}"));
+    let prepared = prepare::prepare(&job).unwrap();
+    let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.unwrap();
+    // what is looked for below can be found
+    wait_until("the thread of the output", || threads_of_jobs() == ["output gone"]).await;
+    pipeline.stop().await.unwrap();
+    let db = rusqlite::Connection::open(dir.path().join("pool.db")).unwrap();
+    db.execute("INSERT INTO state SELECT id, 0, x'ff', x'ff' FROM consumer WHERE name = 'statement gone'", []).unwrap();
+    drop(db);
+    let error = Pipeline::start(&job, &prepared, Clock::Real).await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("stored state of operator 0"), "{error}");
+    assert_eq!(threads_of_jobs(), [""; 0]);
+    Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
+}
+
+#[test]
+fn a_reload_that_cannot_start_goes_on_with_the_former_job_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let broker = Mosquitto::start();
+    let path = job_file(dir.path(), broker.port, "127.0.0.1:0");
+    let forebay = Forebay::run(&path);
+    let rows = || std::fs::read_to_string(dir.path().join("out.jsonl")).unwrap_or_default().lines().count();
+    runtime.block_on(publish_numbers(&broker.url(), "t", 0..10));
+    until("ten rows", || (rows() == 10).then_some(()));
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    job_file(dir.path(), broker.port, &taken.local_addr().unwrap().to_string());
+    forebay.signal("-HUP");
+    let said = || forebay.log().contains("not reloaded, the job goes on as it was: ");
+    until("the word that it was not reloaded", || said().then_some(()));
+    // the former job listens on a port of its own choice again: the last one in the log
+    let address = until("the former job's port", || {
+        let log = forebay.log();
+        let after = log.split("not reloaded").next().unwrap_or_default();
+        after.rsplit("metrics on http://").next()?.split('/').next()?.trim().parse().ok()
+    });
+    let (status, text) = crate::harness::http(address, "GET", "/readyz", "");
+    assert!(text.contains("not reloaded, the job goes on as it was"), "{status} {text}");
+    runtime.block_on(publish_numbers(&broker.url(), "t", 10..20));
+    until("twenty rows", || (rows() == 20).then_some(()));
+    forebay.stop();
+}
