@@ -22,6 +22,12 @@ pub fn row_error(what: impl Display) -> RowError {
     RowError::new(FAULT, worded(what))
 }
 
+/// Nothing is lost, but something does not happen: for the operator's eyes.
+#[cold]
+pub fn log(what: impl Display) {
+    tracing::error!(reason = FAULT, "{}", worded(what));
+}
+
 /// A query cannot be compiled.
 #[cold]
 pub fn problem(what: impl Display, span: Span) -> Diagnostic {

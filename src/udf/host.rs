@@ -19,6 +19,7 @@ use super::stats::CallFailure;
 use super::swap::{Trial, Versions};
 use super::{UdfError, UserAggregate, UserFunctions};
 use crate::query::builtins::RowError;
+use crate::query::fault;
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes};
@@ -95,14 +96,15 @@ impl Host {
             }
             return;
         }
-        let Some(function) = self.functions.get_mut(index) else { return };
-        let Some(room) = self.rooms.get(function.room) else { return };
-        if Arc::ptr_eq(&room.component, &next.component) {
+        let room = room_of(&self.functions, index);
+        if self.rooms.get(room).is_some_and(|room| Arc::ptr_eq(&room.component, &next.component)) {
             return;
         }
-        let is_shared = self.functions.iter().filter(|other| other.room == room_of(&self.functions, index)).count() > 1;
+        let is_shared = self.functions.iter().filter(|other| other.room == room).count() > 1;
         let next_room = Room { component: Arc::clone(&next.component), instance: None };
-        let Some(function) = self.functions.get_mut(index) else { return };
+        let Some(function) = self.functions.get_mut(index) else {
+            return fault::log(format!("udf.{} has a new version and no place to run it", next.name));
+        };
         let old = match self.rooms.get_mut(function.room) {
             Some(room) if !is_shared => Some(std::mem::replace(room, next_room)),
             _ => {

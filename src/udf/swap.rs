@@ -15,6 +15,7 @@ use super::UdfError;
 use super::binding::FunctionBinding;
 use super::component::Component;
 use crate::query::catalog::Offers;
+use crate::query::fault;
 
 /// Faults of a version on trial, in all executors together, after which it is put back: more than one bad row, and at
 /// 100 ms each still half a second.
@@ -94,7 +95,10 @@ impl Versions {
     pub fn swap(&self, next: Vec<(usize, FunctionBinding)>) {
         let mut slots = self.slots();
         for (index, binding) in next {
-            let Some(slot) = slots.get_mut(index) else { continue };
+            let Some(slot) = slots.get_mut(index) else {
+                fault::log(format!("udf.{} has a new version and no place to put it", binding.name));
+                continue;
+            };
             let (from, to) = (slot.current.component.digest().to_owned(), binding.component.digest().to_owned());
             let current = std::mem::replace(&mut slot.current, binding);
             // one that has not passed its trial is no version to go back to
@@ -112,7 +116,9 @@ impl Versions {
     /// A new version was looked at and is not taken.
     pub fn refuse(&self, index: usize, digest: &str, reason: &str) {
         let mut slots = self.slots();
-        let Some(slot) = slots.get_mut(index) else { return };
+        let Some(slot) = slots.get_mut(index) else {
+            return fault::log(format!("there is no function number {index} to speak of its file"));
+        };
         let (from, to) = (shown(slot.current.component.digest()), shown(digest));
         slot.status.refused += 1;
         slot.status.trouble = Some(format!("version {to} is not taken, {from} stays in use: {reason}"));
@@ -122,7 +128,9 @@ impl Versions {
     /// The file cannot be read (`Some`: why), or is that of the version in use.
     pub fn set_trouble(&self, index: usize, trouble: Option<String>) {
         let mut slots = self.slots();
-        let Some(slot) = slots.get_mut(index) else { return };
+        let Some(slot) = slots.get_mut(index) else {
+            return fault::log(format!("there is no function number {index} to speak of its file"));
+        };
         match &trouble {
             Some(why) if slot.status.trouble != trouble => {
                 tracing::warn!(
