@@ -68,7 +68,7 @@ pub struct Chunk {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Scored(Value),
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 /// Why a row has no result.

@@ -104,7 +104,7 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
 fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, o)| match o {
         &Outcome::Scored(_) => None,
-        Outcome::Failed(f) => Some((i, f)),
+        Outcome::Failed(f) => Some((i, &**f)),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }
