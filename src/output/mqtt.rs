@@ -1,10 +1,11 @@
 //! Rows to a broker: one JSON message a row, many under way at once.
 //!
 //! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when its own PUBACK came; the client's queue is
-//! never the place where a row waits for a broker that is away. Not here: which topic a row goes to (one topic an
-//! output).
+//! never the place where a row waits for a broker that is away. Not here: which topic a row goes to
+//! (`template`).
 
 mod settings;
+mod template;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::mqtt::{Choice, Connector, Trouble};
 
 pub use settings::MqttOutputConfig;
 pub(super) use settings::read;
+pub use template::TopicTemplate;
 
 /// Rows under way at once; brokers allow fewer (mosquitto: 20) and the client keeps to that.
 const WINDOW: u16 = 512;
@@ -128,13 +130,15 @@ impl MqttOutput {
             let next = self.progress.next_open(from);
             if let Some(row) = next.filter(|_| under_way.len() < window) {
                 from = row + 1;
-                let message = match message(&self.config, rows, row, ids, session) {
-                    Ok(message) => message,
-                    Err(reason) => {
-                        self.progress.reject(row, reason);
-                        continue;
-                    }
-                };
+                let topic = self.config.topic.fill(rows, row);
+                let message =
+                    match topic.as_ref().map_err(String::clone).and_then(|topic| message(&self.config, topic, rows, row, ids, session)) {
+                        Ok(message) => message,
+                        Err(reason) => {
+                            self.progress.reject(row, reason);
+                            continue;
+                        }
+                    };
                 match tokio::time::timeout(patience, session.client.publish(message)).await {
                     Ok(Some(notice)) => under_way.push_back((row, notice)),
                     Ok(None) => return Err(Stuck { row: None, is_timeout: false }),
@@ -261,7 +265,14 @@ async fn poll(mut events: Events) -> Trouble {
 }
 
 /// The message for a row; an error says why the receiver will never take it.
-fn message<'a>(config: &'a MqttOutputConfig, rows: &Rows, row: usize, ids: RowIds<'_>, session: &Session) -> Result<Outgoing<'a>, String> {
+fn message<'a>(
+    config: &MqttOutputConfig,
+    topic: &'a str,
+    rows: &Rows,
+    row: usize,
+    ids: RowIds<'_>,
+    session: &Session,
+) -> Result<Outgoing<'a>, String> {
     let mut json = String::new();
     write_row(rows, row, config.row_id.as_ref(), ids, &mut json);
     if json.len() > config.payload_bytes_max {
@@ -269,7 +280,7 @@ fn message<'a>(config: &'a MqttOutputConfig, rows: &Rows, row: usize, ids: RowId
     }
     let id = rows.batch.meta().get(row).map(|meta| (ROW_ID_PROPERTY.to_owned(), ids.id(meta)));
     let properties = id.into_iter().collect();
-    let message = Outgoing { topic: &config.topic, payload: Bytes::from(json), qos: config.qos, retain: config.retain, properties };
+    let message = Outgoing { topic, payload: Bytes::from(json), qos: config.qos, retain: config.retain, properties };
     if let Some((size, max)) = session.client.packet_bytes(&message).zip(session.packet_bytes_max)
         && size > max as usize
     {

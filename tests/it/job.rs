@@ -151,7 +151,13 @@ fn a_small_job_has_the_documented_defaults() {
                         keep_alive: 30s,
                         protocol: None,
                     },
-                    topic: "taxi/scored",
+                    topic: TopicTemplate {
+                        pieces: [
+                            Literal(
+                                "taxi/scored",
+                            ),
+                        ],
+                    },
                     qos: AtLeastOnce,
                     retain: false,
                     payload_bytes_max: 1048576,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::{BrokerConfig, MqttAddress};
-use forebay::output::{CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds};
+use forebay::output::{CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, TopicTemplate};
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use forebay::value::Value;
 
@@ -31,7 +31,7 @@ fn numbered(range: std::ops::Range<i64>) -> Rows {
 }
 
 fn config(url: &str) -> MqttOutputConfig {
-    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), "scored")
+    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), TopicTemplate::fixed("scored"))
 }
 
 fn build(settings: &dyn OutputSettings) -> CountedOutput {

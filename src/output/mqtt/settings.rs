@@ -1,6 +1,6 @@
 //! The section of an MQTT output.
 //!
-//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: the topic has no wildcards.
+//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: what the topic has beside columns has no wildcards.
 //! Not here: running.
 
 use std::sync::Arc;
@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::MqttOutput;
-use crate::diagnostic::Diagnostic;
-use crate::mqtt::{BrokerConfig, Protocol, Qos, topic};
+use super::{MqttOutput, TopicTemplate};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::mqtt::{BrokerConfig, Protocol, Qos};
 use crate::output::{Output, OutputSettings, Site, row_id};
-use crate::settings::{Secret, Section};
+use crate::settings::{Secret, Section, Text};
 
 /// An MQTT output, as the job describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MqttOutputConfig {
     /// Its client id must differ from that of every input.
     pub broker: BrokerConfig,
-    /// Without wildcards.
-    pub topic: String,
+    pub topic: TopicTemplate,
     /// With [`Qos::AtMostOnce`] a row counts as delivered once it was written to the network.
     pub qos: Qos,
     pub retain: bool,
@@ -37,10 +36,10 @@ impl MqttOutputConfig {
     pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// With the defaults: QoS 1, not retained, 1 MiB payloads.
-    pub fn new(broker: BrokerConfig, topic: impl Into<String>) -> MqttOutputConfig {
+    pub fn new(broker: BrokerConfig, topic: TopicTemplate) -> MqttOutputConfig {
         MqttOutputConfig {
             broker,
-            topic: topic.into(),
+            topic,
             qos: Qos::AtLeastOnce,
             retain: false,
             payload_bytes_max: Self::PAYLOAD_BYTES_MAX,
@@ -53,9 +52,7 @@ impl MqttOutputConfig {
     pub fn read(section: &mut Section) -> Option<MqttOutputConfig> {
         let broker = BrokerConfig::read(section);
         let topic = section.required_text("topic", "write `topic = \"taxi/scored\"`");
-        if let Some((topic, problem)) = topic.as_ref().and_then(|topic| Some((topic, topic::topic_problem(&topic.value)?))) {
-            topic::tell(section, topic, problem);
-        }
+        let topic = topic.and_then(|text| template(section, &text));
         let qos = Qos::read(section);
         let retain = section.boolean("retain", false);
         let row_id = row_id(section);
@@ -64,8 +61,22 @@ impl MqttOutputConfig {
             let label = "MQTT 3.1.1 has no user properties";
             section.problems().push(warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"));
         }
-        Some(MqttOutputConfig { qos, retain, row_id, ..MqttOutputConfig::new(broker?, topic?.value) })
+        Some(MqttOutputConfig { qos, retain, row_id, ..MqttOutputConfig::new(broker?, topic?) })
     }
+}
+
+/// Reads `topic`.
+fn template(section: &Section, text: &Text) -> Option<TopicTemplate> {
+    let problem = match TopicTemplate::parse(text) {
+        Ok(template) => return Some(template),
+        Err(problem) => problem,
+    };
+    let error = Diagnostic::error(format!("`{}` is no topic here", text.value.escape_debug()), problem.span).label(problem.label);
+    section.problems().push(match problem.help {
+        Some(help) => error.help(help),
+        None => error,
+    });
+    None
 }
 
 /// Reads the section for the table of outputs.
@@ -76,6 +87,10 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 impl OutputSettings for MqttOutputConfig {
     fn secrets(&self) -> Vec<&Secret> {
         self.broker.secrets()
+    }
+
+    fn columns(&self) -> Vec<(&SmolStr, Span)> {
+        self.topic.columns().collect()
     }
 
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {
