@@ -6,6 +6,7 @@
 //! id. Not here: cursors, dead letters, the decision when to try again after [`Delivery::TryAgain`] (an output waits by
 //! itself before it bothers a receiver anew).
 
+mod body;
 mod counted;
 pub mod file;
 pub mod http;
@@ -27,6 +28,7 @@ use crate::settings::{Secret, Section};
 use crate::time::Clock;
 use crate::value::write_json_text;
 
+pub use body::{Batch, Body};
 pub use counted::CountedOutput;
 pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;

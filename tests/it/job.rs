@@ -160,7 +160,12 @@ fn a_small_job_has_the_documented_defaults() {
                     },
                     qos: AtLeastOnce,
                     retain: false,
-                    payload_bytes_max: 1048576,
+                    body: Row,
+                    batch: Batch {
+                        rows: 1,
+                        bytes: 1048576,
+                        time: 0ns,
+                    },
                     row_id: None,
                     puback_timeout: 30s,
                 },
