@@ -6,6 +6,7 @@
 //! id. Not here: cursors, dead letters, the decision when to try again after [`Delivery::TryAgain`] (an output waits by
 //! itself before it bothers a receiver anew).
 
+mod body;
 mod counted;
 pub mod file;
 pub mod http;
@@ -22,14 +23,16 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::batch::{RowMeta, Rows, shown, write_row_json};
+use crate::diagnostic::Span;
 use crate::settings::{Secret, Section};
 use crate::time::Clock;
 use crate::value::write_json_text;
 
+pub use body::{Batch, Body};
 pub use counted::CountedOutput;
 pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;
-pub use mqtt::MqttOutputConfig;
+pub use mqtt::{MqttOutputConfig, TopicTemplate};
 pub use stdout::StdoutOutputConfig;
 
 /// Reads the section of one kind of output.
@@ -42,6 +45,11 @@ pub const OUTPUTS: &[(&str, Read)] = &[("mqtt", mqtt::read), ("file", file::read
 pub trait OutputSettings: fmt::Debug + Send + Sync {
     /// Every secret that it names.
     fn secrets(&self) -> Vec<&Secret> {
+        Vec::new()
+    }
+
+    /// Columns without which a row is refused, each with its place in the job file.
+    fn columns(&self) -> Vec<(&SmolStr, Span)> {
         Vec::new()
     }
 

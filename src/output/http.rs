@@ -2,7 +2,7 @@
 //!
 //! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the request that held it was answered by a
 //! code of success; of several rows that are refused together, the one at fault is found by halving, and it is rejected
-//! only where others are taken. Not here: bodies (`request`), what a code means (`answer`).
+//! only where others are taken. Not here: bodies (`request`, `body`), what a code means (`answer`).
 
 mod answer;
 mod request;
@@ -16,6 +16,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderNam
 use reqwest::{Client, Response, redirect};
 use tokio::time::Instant;
 
+use super::body::{Encoded, Piece, pieces};
 use super::progress::Progress;
 use super::{Delivering, Delivery, Output, RowIds};
 use crate::backoff::{Backoff, Retry};
@@ -23,11 +24,11 @@ use crate::batch::Rows;
 use crate::http::{self, Settings, http_date, key_header, retry_after};
 use crate::time::Clock;
 use answer::{Class, classify};
-use request::{Encoded, Piece, body, content_type, encode, idempotency_key, pieces};
+use request::{body, content_type, idempotency_key};
 use settings::Header;
 
+pub use settings::HttpOutputConfig;
 pub(super) use settings::read;
-pub use settings::{Body, HttpOutputConfig};
 
 /// A link that is down is noticed after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +168,7 @@ impl HttpOutput {
         let mut from = 0;
         while let Some(row) = self.progress.next_open(from) {
             from = row + 1;
-            match encode(&self.config, rows, row, ids) {
+            match Encoded::new(rows, row, self.config.row_id.as_ref(), ids, self.config.batch.bytes) {
                 Ok(row) => encoded.push(row),
                 Err(why) => self.progress.reject(row, why),
             }

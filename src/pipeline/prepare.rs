@@ -18,6 +18,7 @@ use crate::query::plan::Plan;
 use crate::source::SOURCES;
 use crate::time::TICKS_PER_SECOND;
 use crate::udf::{Component, Engine, FunctionBinding, UdfError, WasmConfig, default_cache_dir};
+use crate::value::same_ignoring_case;
 
 /// A job that can start.
 #[derive(Debug)]
@@ -77,6 +78,9 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
     // are told in the same run
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
+    if let Ok(plan) = &compiled {
+        missing_columns(job, plan, &mut problems);
+    }
     match compiled {
         Ok(plan) if !problems.has_errors() => runnable(
             Prepared {
@@ -204,6 +208,26 @@ fn unknown_tables(job: &Job, catalog: &Catalog, problems: &mut Diagnostics) {
             None => format!("known: {}", known.join(", ")),
         };
         problems.push(Diagnostic::error(format!("`lookup` names no reference input: `{name}`"), *span).label("not found").help(help));
+    }
+}
+
+/// Columns that an output needs and a statement never gives it. `*` may give any.
+fn missing_columns(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
+    for statement in &plan.statements {
+        let Some(part) = statement.parts.last().filter(|part| part.columns.iter().all(|column| !column.spread)) else { continue };
+        let Some(output) = job.outputs.iter().find(|output| same_ignoring_case(&output.name, &statement.output)) else { continue };
+        let names: Vec<&str> = part.columns.iter().map(|column| column.name.as_str()).collect();
+        for (column, span) in output.settings.columns() {
+            if names.iter().any(|name| same_ignoring_case(name, column)) {
+                continue;
+            }
+            let help = match suggest(column, names.iter().copied()) {
+                Some(meant) => format!("did you mean `{{{meant}}}`?"),
+                None => format!("its columns: {}", names.join(", ")),
+            };
+            let title = format!("a statement INTO {} has no column `{column}`", output.name);
+            problems.push(Diagnostic::warning(title, span).label("every row of it becomes a dead letter").help(help));
+        }
     }
 }
 

@@ -151,10 +151,21 @@ fn a_small_job_has_the_documented_defaults() {
                         keep_alive: 30s,
                         protocol: None,
                     },
-                    topic: "taxi/scored",
+                    topic: TopicTemplate {
+                        pieces: [
+                            Literal(
+                                "taxi/scored",
+                            ),
+                        ],
+                    },
                     qos: AtLeastOnce,
                     retain: false,
-                    payload_bytes_max: 1048576,
+                    body: Row,
+                    batch: Batch {
+                        rows: 1,
+                        bytes: 1048576,
+                        time: 0ns,
+                    },
                     row_id: None,
                     puback_timeout: 30s,
                 },

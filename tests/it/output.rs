@@ -9,7 +9,7 @@ use std::time::Duration;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::{BrokerConfig, MqttAddress};
-use forebay::output::{CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds};
+use forebay::output::{CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, TopicTemplate};
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use forebay::value::Value;
 
@@ -31,7 +31,7 @@ fn numbered(range: std::ops::Range<i64>) -> Rows {
 }
 
 fn config(url: &str) -> MqttOutputConfig {
-    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), "scored")
+    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), TopicTemplate::fixed("scored"))
 }
 
 fn build(settings: &dyn OutputSettings) -> CountedOutput {
@@ -167,9 +167,11 @@ async fn rows_too_large_for_the_broker_are_rejected_and_the_others_pass() {
         assert_eq!(rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1], "{rows:?}");
         assert_eq!((output.stats().delivered.load(Relaxed), output.stats().rejected.load(Relaxed)), (3, 1));
     }
-    let mut output = build(&MqttOutputConfig { payload_bytes_max: 100, ..config(&demo.url()) });
+    let mut small = config(&demo.url());
+    small.batch.bytes = 100;
+    let mut output = build(&small);
     let (delivery, _) = deliver(&mut output, &rows(0, ["x".repeat(101)])).await;
-    assert!(matches!(&delivery, Delivery::Rejected { rows } if rows[0].1.contains("payload_bytes_max = 100")), "{delivery:?}");
+    assert!(matches!(&delivery, Delivery::Rejected { rows } if rows[0].1.contains("over the 100 of `batch.bytes`")), "{delivery:?}");
 }
 
 #[tokio::test]

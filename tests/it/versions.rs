@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::mqtt::{BrokerConfig, MqttAddress, Protocol};
-use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds};
+use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, TopicTemplate};
 use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;
@@ -60,7 +60,8 @@ fn rows(numbers: std::ops::Range<i64>) -> Rows {
 }
 
 fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
-    let config = MqttOutputConfig { row_id: Some("id".into()), ..MqttOutputConfig::new(broker(url, protocol), "scored") };
+    let config =
+        MqttOutputConfig { row_id: Some("id".into()), ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored")) };
     CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
 }
 

@@ -15,45 +15,20 @@ use toml::de::DeValue;
 use super::HttpOutput;
 use super::answer::Success;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::output::body::{Batch, Body};
 use crate::output::{Fill, Output, OutputSettings, Site, row_id};
 use crate::settings::address::{self, check_tls};
 use crate::settings::{Secret, Section, may_be_secret};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-/// What a delivery holds at most: larger batches would never come about.
-const ROWS_MAX: u64 = 1_000;
 const HEADERS_FORM: &str = "write `headers = { x-site = \"north\" }`";
 /// Headers that the message itself decides.
 const RESERVED: [&str; 5] = ["host", "content-length", "content-encoding", "transfer-encoding", "connection"];
-
-/// What the body of a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// One row as a JSON object.
-    Row,
-    /// A JSON array of rows.
-    Array,
-    /// One row a line.
-    Lines,
-}
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Header {
     Text(HeaderValue),
     Secret(Secret),
-}
-
-/// How rows are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Rows of a request.
-    pub rows: usize,
-    /// Bytes of a request's body, before compression.
-    pub bytes: usize,
-    /// How long rows wait for others.
-    pub time: Duration,
 }
 
 /// An HTTP output, as the job describes it.
@@ -105,8 +80,8 @@ impl HttpOutputConfig {
         let base = HttpOutputConfig::new(url.clone().or_else(|| Url::parse("http://localhost").ok())?);
         let methods = [("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH")];
         let method = section.choice("method", &methods, "POST");
-        let body = section.choice("body", &[("array", Body::Array), ("lines", Body::Lines), ("row", Body::Row)], base.body);
-        let batch = batch(section, body, base.batch);
+        let body = Body::read(section, base.body);
+        let batch = Batch::read(section, body, base.batch, "request");
         let headers = headers(section);
         let key = section.key("key");
         let key_header = key_header(section);
@@ -121,31 +96,6 @@ impl HttpOutputConfig {
         let method = Method::from_bytes(method.as_bytes()).ok()?;
         Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, ca_file, timeout, row_id })
     }
-}
-
-/// `batch = { rows, bytes, time }`.
-fn batch(section: &mut Section, body: Body, base: Batch) -> Batch {
-    let Some((value, span)) = section.get("batch") else {
-        return if body == Body::Row { Batch { rows: 1, ..base } } else { base };
-    };
-    let DeValue::Table(table) = value else {
-        let error = Diagnostic::error("`batch` has the wrong form", span).label("expected a table");
-        section.problems().push(error.help("write `batch = { rows = 100, bytes = \"256KiB\", time = \"1s\" }`"));
-        return base;
-    };
-    let mut inner = section.inner("batch", table);
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    let batch = Batch {
-        rows: size(inner.count("rows", 1, ROWS_MAX, base.rows as u64)),
-        bytes: size(inner.size("bytes", KIB, 64 * MIB, base.bytes as u64)),
-        time: inner.duration("time", Duration::ZERO, Duration::from_secs(60), base.time),
-    };
-    if body == Body::Row && (inner.has("rows") || inner.has("time")) {
-        let key = if inner.has("rows") { "rows" } else { "time" };
-        inner.wrong(key, format!("`{key}` has no use here"), "one row a request", "write `body = \"array\"` or `body = \"lines\"`");
-    }
-    inner.finish();
-    if body == Body::Row { Batch { rows: 1, time: Duration::ZERO, ..batch } } else { batch }
 }
 
 fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
@@ -233,7 +183,7 @@ impl OutputSettings for HttpOutputConfig {
     }
 
     fn fill(&self) -> Fill {
-        Fill { rows: self.batch.rows, time: self.batch.time }
+        self.batch.fill()
     }
 
     fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
