@@ -165,6 +165,9 @@ pub async fn receipt(notice: PublishNotice) -> Receipt {
 /// What a failure of the client means for the person who runs the gateway.
 fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) -> Trouble {
     let at = &connector.config.address;
+    if let Some(trouble) = connector.certificate_refused(error) {
+        return trouble;
+    }
     match error {
         ConnectionError::ConnectionRefused(code) => connector.refused(refusal(*code)),
         ConnectionError::Timeout(_) => connector.no_answer(),
