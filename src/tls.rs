@@ -1,8 +1,8 @@
 //! The files of TLS: whom we trust, and who we are.
 //!
-//! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client,
-//! or which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message. Not
-//! here: connecting, what else is wrong with a server's certificate.
+//! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client, or
+//! which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
+//! Not here: connecting, what else is wrong with a server's certificate.
 
 mod identity;
 mod refusal;
@@ -23,8 +23,8 @@ use identity::ReadAnew;
 
 pub use refusal::alert;
 
-/// A list of certificates is a few KB, all authorities of a system 300; whoever names a disk image instead gets an error,
-/// not a full memory.
+/// A list of certificates is a few KB, all authorities of a system 300 KB; whoever names a disk image instead gets an
+/// error, not a full memory.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What a section says of TLS.
@@ -110,8 +110,8 @@ impl TlsFiles {
         })
     }
 
-    /// The configuration for all connections of a client: the client certificate is read anew for each of them, and a pair
-    /// that became unusable is told in the log while the former one goes on. Blocks on the files.
+    /// The configuration for all connections of a client. The client certificate is read anew for each of them; a pair
+    /// that became unusable is told in the log, and the former one goes on. Blocks on the files.
     ///
     /// # Errors
     /// A file cannot be used.

@@ -88,14 +88,17 @@ impl Connector {
     }
 
     /// The broker refused our certificate, or wants one.
-    pub(super) fn certificate_refused(&self, error: &(dyn Error + 'static)) -> Option<Trouble> {
+    fn certificate_refused(&self, error: &(dyn Error + 'static)) -> Option<Trouble> {
         let said = self.config.tls.refusal(tls::alert(error)?)?;
         Some(Trouble::new(format!("TLS with {}: {said}", self.config.address)))
     }
 
-    /// `error` for a person, `text` with all that the library knows.
-    pub(super) fn tls_problem(&self, error: &str, text: &str) -> String {
-        let at = &self.config.address;
+    pub(super) fn tls_problem(&self, error: &(dyn Error + 'static)) -> Trouble {
+        if let Some(trouble) = self.certificate_refused(error) {
+            return trouble;
+        }
+        // all that the library knows
+        let (at, text) = (&self.config.address, format!("{error:?}"));
         let advice = if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
             "its certificate is not signed by a trusted authority: name the right `ca_file`"
         } else if text.contains("NotValidForName") {
@@ -109,10 +112,13 @@ impl Connector {
         } else {
             "check `ca_file` and the broker's certificate"
         };
-        format!("TLS with {at}: {advice} ({error})")
+        Trouble::new(format!("TLS with {at}: {advice} ({error})"))
     }
 
     pub(super) fn io_problem(&self, error: &io::Error, was_connected: bool) -> Trouble {
+        if let Some(trouble) = self.certificate_refused(error) {
+            return trouble;
+        }
         let at = &self.config.address;
         Trouble::new(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("nothing listens at {at}: start the broker or correct `url`"),

@@ -39,7 +39,7 @@ pub struct ReferenceInput {
 pub enum ReferencePlace {
     /// Need not exist yet.
     File(PathBuf),
-    Http(ReferenceAddress),
+    Http(Box<ReferenceAddress>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -122,7 +122,7 @@ fn place(section: &mut Section) -> Option<ReferencePlace> {
             }
             path.map(ReferencePlace::File)
         }
-        (false, true) => http.map(ReferencePlace::Http),
+        (false, true) => http.map(|address| ReferencePlace::Http(Box::new(address))),
     }
 }
 

@@ -137,3 +137,34 @@ impl ResolvesClientCert for ReadAnew {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Valid in the year 2025.
+    const YEAR: &[u8] = b"-----BEGIN CERTIFICATE-----
+MIIBVzCB/qADAgECAgIQADAKBggqhkjOPQQDAjANMQswCQYDVQQDDAJjYTAeFw0y
+NTAxMDEwMDAwMDBaFw0yNjAxMDEwMDAwMDBaMA4xDDAKBgNVBAMMA29sZDBZMBMG
+ByqGSM49AgEGCCqGSM49AwEHA0IABCUkddrKYB2ivuo+2YGpHHv4enc16rntHC8d
+mTx8bejYdohZS6ihf8CxTdvkjyuEV48RHKBcdh+gKhVnWUJu0CujTTBLMAkGA1Ud
+EwQCMAAwHQYDVR0OBBYEFCd2zG1BaJDZFfYQ6ZgWXGaQ06P6MB8GA1UdIwQYMBaA
+FGhKkszyXPelg7Qv9FPr1WN1L3eYMAoGCCqGSM49BAMCA0gAMEUCIGYcwKD3upIi
+41Z+Uj//dM/kGU9ji9u13O1l5PMz37FhAiEAk9kpJGK1qT7tUIek8Iw/KHKklVnE
+DIOhzC9uCKvAv7c=
+-----END CERTIFICATE-----";
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_told_with_its_date() {
+        let certificate = CertificateDer::from_pem_slice(YEAR).unwrap();
+        for (now, words) in [
+            ("2024-12-31T23:59:59Z", Some("is not valid before 2025-01-01T00:00:00Z")),
+            ("2025-06-01T00:00:00Z", None),
+            ("2026-01-01T00:00:01Z", Some("expired at 2026-01-01T00:00:00Z")),
+        ] {
+            let told = validity(&certificate, Timestamp::parse(now).unwrap());
+            assert_eq!(told.is_some(), words.is_some(), "{now}: {told:?}");
+            assert!(told.unwrap_or_default().contains(words.unwrap_or_default()), "{now}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What a server says to a client certificate.
 //!
-//! In: a failed connection. Out: the alert of TLS that ended it, and what that means for who we are. Invariant: an alert
-//! that has nothing to do with a client certificate is left to others. Not here: what we say to a server's certificate.
+//! In: a failed connection. Out: the alert of TLS that ended it, and what that means for who we are. Invariant: an
+//! alert that has nothing to do with a client certificate is left to others. Not here: what we say to a server's.
 
 use std::error::Error;
 
@@ -24,8 +24,8 @@ pub fn alert(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
 }
 
 impl TlsFiles {
-    /// What an alert says of the client certificate, or of the want of one; `None` when it is about something else. Blocks
-    /// on the file.
+    /// What an alert says of the client certificate, or of the want of one; `None` when it is about something else.
+    /// Blocks on the file.
     pub fn refusal(&self, alert: AlertDescription) -> Option<String> {
         use AlertDescription as A;
         let Some(client) = &self.client else {
