@@ -8,9 +8,11 @@ COMPONENTS := udfs/target/components
 # Seconds for each target of `make fuzz`. The target `loader` has to be asked for: FUZZ_TARGETS=loader.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= lexer parser binder decoder executor
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY ?= $(shell command -v cargo-deny || echo $(CURDIR)/target/tools/bin/cargo-deny)
 CARGO_FUZZ ?= $(shell command -v cargo-fuzz || echo $(CURDIR)/target/tools/bin/cargo-fuzz)
 
-.PHONY: help demo test check bench fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc clean
+.PHONY: help demo test check bench fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,7 +29,7 @@ test: tools test-peers ## install the test peers and pass all tests
 	@sed 's/\t.*\t/: NOT TESTED, it was left out; /' $(COMPONENTS)/left_out
 
 check: export FOREBAY_GUESTS = all
-check: tools fmt clippy doc test ## what continuous integration runs: formatting, lints, docs, tests
+check: tools fmt clippy doc deny test ## what continuous integration runs: formatting, lints, docs, dependencies, tests
 
 bench: tools peers-mosquitto ## print the figures (release build; needs mosquitto)
 	$(CARGO) build --release --locked
@@ -59,6 +61,10 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+deny: ## licences, doubled and forbidden crates by deny.toml; installs cargo-deny into target/tools (two minutes, once)
+	@[ -x "$(CARGO_DENY)" ] || $(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root "$(CURDIR)/target/tools"
+	"$(CARGO_DENY)" --locked check --hide-inclusion-graph licenses bans sources
 
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustup, then try again" >&2; exit 1; }

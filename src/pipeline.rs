@@ -299,17 +299,7 @@ fn ended_well(joined: std::thread::Result<Result<(), PipelineError>>) -> Result<
 }
 
 fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
-    let j = &job.journal;
-    JournalConfig {
-        max_bytes: j.max_bytes,
-        commit_interval: j.commit_interval,
-        commit_records: j.commit_records,
-        dead_letters_max_bytes: j.dead_letters_max_bytes,
-        retention: (!j.retention.is_zero()).then_some(j.retention),
-        recent_records: sources::recent_records(job),
-        clock: clock.clone(),
-        ..JournalConfig::new(&j.path)
-    }
+    JournalConfig { recent_records: sources::recent_records(job), clock: clock.clone(), ..job.journal.config.clone() }
 }
 
 fn serve(

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::journal::Journal;
 use crate::time::{Clock, Timestamp};
@@ -83,12 +84,13 @@ impl Reference {
     ) -> Result<(Reference, JoinHandle<()>), String> {
         let reference = Reference(Arc::new(Shared { name: SmolStr::new(name), status: Mutex::default() }));
         let reload = Reload::new(reference.clone(), input, journal, clock)?;
-        let task = tokio::spawn(async move {
+        let loading = async move {
             tokio::select! {
                 () = reload.run() => {}
                 () = ended.cancelled() => {}
             }
-        });
+        };
+        let task = tokio::spawn(loading.in_current_span());
         Ok((reference, task))
     }
 

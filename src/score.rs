@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::batch::Reason;
 use crate::tls::TlsError;
@@ -184,7 +185,8 @@ impl Scorer {
             stop: stop.clone(),
             runtime: runtime.clone(),
         };
-        runtime.spawn(task::Task::new(config, client, status, swagger_tx, stop).run(incoming));
+        let task = task::Task::new(config, client, status, swagger_tx, stop);
+        runtime.spawn(task.run(incoming).in_current_span());
         Ok(scorer)
     }
 

@@ -65,7 +65,12 @@ pub struct Forebay {
 impl Forebay {
     /// Returns when it has begun to connect: the line about the metrics port is the last one of a start.
     pub fn start(job: &Path, cache: &Path) -> Forebay {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        Forebay::of(Path::new(env!("CARGO_BIN_EXE_forebay")), job, cache)
+    }
+
+    /// As [`Forebay::start`], of this program.
+    pub fn of(program: &Path, job: &Path, cache: &Path) -> Forebay {
+        let mut command = Command::new(program);
         command.arg("run").arg(job).env("FOREBAY_LOG", "info").env("XDG_CACHE_HOME", cache);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -57,7 +57,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 /// The report, and what can never be sent to an endpoint, at its place in the query.
 fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics) {
     let mut misfits = Diagnostics::new(job.query.display().to_string(), std::fs::read_to_string(&job.query).unwrap_or_default());
-    let mut out = format!("job {}, pool {}\n\nplan\n{}", job.name, shown(&job.journal.path), indented(&explain(&prepared.plan)));
+    let mut out = format!("job {}, pool {}\n\nplan\n{}", job.name, shown(&job.journal.config.path), indented(&explain(&prepared.plan)));
     if !job.functions.is_empty() {
         out.push_str("\nfunctions\n");
     }
@@ -215,7 +215,7 @@ fn references(job: &Job, offline: bool) -> String {
         let found = match settings.place {
             ReferencePlace::Http(_) if offline => "it was not asked for (--offline)\n".to_owned(),
             _ => table(settings).unwrap_or_else(|why| {
-                let kept = reference_readonly(&job.journal.path, &input.name).ok().flatten();
+                let kept = reference_readonly(&job.journal.config.path, &input.name).ok().flatten();
                 let until = match kept {
                     Some(kept) => format!("until it can, the version of {} in the pool is used, {} rows", kept.loaded_at, kept.rows),
                     None => "until it can, the statements that join with it wait, and events wait in the pool".to_owned(),

@@ -59,7 +59,7 @@ impl Of {
     fn pool(&self) -> Result<PathBuf, (u8, String)> {
         let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
-        let pool = job.journal.path;
+        let pool = job.journal.config.path;
         if !pool.exists() {
             return Err((1, format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display())));
         }

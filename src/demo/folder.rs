@@ -126,7 +126,7 @@ mod tests {
         let setup = Setup { broker, root: "taxi", component: &component, endpoint, key: Some("env:AML_KEY") };
         let path = folder.write_job(&setup).unwrap();
         let job = crate::job::parse(&fs::read_to_string(&path).unwrap(), &path).unwrap();
-        assert_eq!(job.journal.path, folder.path().join("taxi.db"));
+        assert_eq!(job.journal.config.path, folder.path().join("taxi.db"));
         let again = Folder::chosen(folder.path()).unwrap_err().to_string();
         assert!(again.contains("holds a job.toml already"), "{again}");
         let at = folder.path().to_owned();

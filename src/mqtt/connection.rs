@@ -53,8 +53,8 @@ impl Connector {
 
     /// Whom to trust and who we are; the files are read anew for each connection, so that renewed ones are picked up.
     pub(super) async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
-        let files = self.config.tls.clone();
-        let read = tokio::task::spawn_blocking(move || files.for_one_connection()).await;
+        let (files, span) = (self.config.tls.clone(), tracing::Span::current());
+        let read = tokio::task::spawn_blocking(move || span.in_scope(|| files.for_one_connection())).await;
         let config = read.map_err(|e| Trouble::new(e.to_string()))?.map_err(|e| Trouble::new(e.to_string()))?;
         Ok(TlsConfiguration::Rustls(Arc::new(config)))
     }

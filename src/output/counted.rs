@@ -68,14 +68,14 @@ impl CountedOutput {
                 add(&self.stats.failed_attempts, 1);
                 // once for each reason, however long it lasts
                 if self.trouble.as_ref() != Some(reason) {
-                    tracing::warn!(output = %self, "{reason}");
+                    tracing::warn!(to = %self, "{reason}");
                     self.trouble = Some(reason.clone());
                 }
                 return;
             }
         }
         if self.trouble.take().is_some() {
-            tracing::info!(output = %self, "delivering again");
+            tracing::info!(to = %self, "delivering again");
         }
     }
 }

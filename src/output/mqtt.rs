@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::progress::Progress;
 use super::{Delivering, Delivery, Output, OutputStats, RowIds, write_row};
@@ -177,10 +178,10 @@ impl MqttOutput {
             Err(Failure::Lost(trouble)) => return Err(trouble),
         };
         if let Some(why) = self.choice.accepted() {
-            tracing::warn!(output = %self, "speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
+            tracing::warn!("speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
         }
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        let task = tokio::spawn(poll(events));
+        let task = tokio::spawn(poll(events).in_current_span());
         self.session = Some(Session { client, task, since: Instant::now(), packet_bytes_max });
         Ok(())
     }

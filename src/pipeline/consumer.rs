@@ -203,3 +203,6 @@ impl Consumer {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,9 @@ impl Intake {
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(self, arrivals: mpsc::Receiver<Arrivals>) -> std::io::Result<JoinHandle<Result<(), JournalError>>> {
+        let span = tracing::Span::current();
         std::thread::Builder::new().name(format!("intake {}", self.name)).spawn(move || {
+            let _span = span.entered();
             let health = self.health.clone();
             let name = self.name.clone();
             catch_unwind(AssertUnwindSafe(|| self.run(arrivals))).unwrap_or_else(|_| {

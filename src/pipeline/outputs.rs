@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::PipelineError;
 use super::identity::identify;
@@ -65,7 +66,8 @@ impl OutputHandle {
         hurry: CancellationToken,
     ) -> (OutputHandle, JoinHandle<()>) {
         let (requests, mut waiting) = mpsc::channel::<Request>(WAITING_MAX);
-        let task = tokio::spawn(async move {
+        let span = tracing::error_span!("output", name = %name);
+        let deliveries = async move {
             while let Some(Request { rows, statement, reply }) = waiting.recv().await {
                 let delivery = tokio::select! {
                     delivery = output.deliver(&rows, RowIds { incarnation: &incarnation, statement: &statement }) => delivery,
@@ -77,7 +79,8 @@ impl OutputHandle {
             if !hurry.is_cancelled() {
                 output.close().await;
             }
-        });
+        };
+        let task = tokio::spawn(deliveries.instrument(span));
         (OutputHandle { name, fill, requests, trouble: Arc::default() }, task)
     }
 

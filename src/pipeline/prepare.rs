@@ -15,6 +15,7 @@ use crate::engine::{Executor, ExecutorOptions, TimePolicies};
 use crate::job::{self, Function, FunctionKind, Job};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
+use crate::source::SOURCES;
 use crate::time::TICKS_PER_SECOND;
 use crate::udf::{Component, Engine, FunctionBinding, UdfError, WasmConfig, default_cache_dir};
 
@@ -48,8 +49,12 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let mut problems = job.problems();
     for input in job.inputs.iter().filter(|input| matches!(input.kind, job::InputKind::File(_))) {
         let error = Diagnostic::error(format!("input `{}` is a file, and a job reads streams", input.name), input.span);
-        problems
-            .push(error.label("only `type = \"mqtt\"` runs").help("run the query over files with `forebay eval QUERY --input NAME=FILE`"));
+        let running: Vec<String> = SOURCES.iter().map(|(word, _)| format!("`type = \"{word}\"`")).collect();
+        problems.push(
+            error
+                .label(format!("only {} runs", running.join(" or ")))
+                .help("run the query over files with `forebay eval QUERY --input NAME=FILE`"),
+        );
     }
     let (functions, bindings) = functions(job, &mut problems);
     let text = match std::fs::read_to_string(&job.query) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use super::PipelineError;
 use super::report::Watched;
@@ -20,6 +21,7 @@ pub fn start(job: &Job, journal: &Journal, watched: &Watched) -> Result<BTreeMap
     for function in &job.functions {
         let FunctionKind::Endpoint(endpoint) = &function.kind else { continue };
         let name = SmolStr::new(&function.name);
+        let _span = tracing::error_span!("function", name = %name).entered();
         let problem = |reason: String| PipelineError::Function { name: name.clone(), reason };
         let key = format!("swagger/{}/{}", function.name, endpoint.url);
         let cached = journal.get_meta(&key)?.and_then(|text| String::from_utf8(text).ok());
@@ -35,7 +37,7 @@ pub fn start(job: &Job, journal: &Journal, watched: &Watched) -> Result<BTreeMap
 /// Keeps each new document, so that the next start works offline.
 fn keep_description(scorer: &Scorer, journal: Journal, key: String) {
     let mut updates = scorer.description_updates();
-    tokio::spawn(async move {
+    let keeping = async move {
         while updates.changed().await.is_ok() {
             let Some(text) = updates.borrow_and_update().clone() else { continue };
             let (journal, key) = (journal.clone(), key.clone());
@@ -44,5 +46,6 @@ fn keep_description(scorer: &Scorer, journal: Journal, key: String) {
                 tracing::warn!("the endpoint's signature is not kept for an offline start: {error}");
             }
         }
-    });
+    };
+    tokio::spawn(keeping.in_current_span());
 }

@@ -40,11 +40,12 @@ pub fn start(
     let (mut sources, mut intakes) = (Vec::new(), Vec::new());
     for input in &job.inputs {
         let name = SmolStr::new(&input.name);
+        let _span = tracing::error_span!("input", name = %name).entered();
         let stream = match &input.kind {
             InputKind::Stream(stream) => stream,
             InputKind::Reference(_) => continue,
             InputKind::File(_) => {
-                return Err(PipelineError::Input { name, reason: "only mqtt inputs run; use `forebay eval` for files".to_owned() });
+                return Err(PipelineError::Input { name, reason: "it is a file, and a job reads streams; use `forebay eval`".to_owned() });
             }
         };
         let id = journal.input(&input.name)?;

@@ -60,6 +60,8 @@ pub struct Build<'a> {
 #[allow(missing_debug_implementations, reason = "it holds a function")]
 pub struct Thread {
     name: SmolStr,
+    /// Of the statement that it works for.
+    span: tracing::Span,
     run: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>,
 }
 
@@ -69,6 +71,7 @@ impl Thread {
     pub fn spawn(self, health: &Arc<Health>) -> Result<Worker, PipelineError> {
         let (health, name) = (health.clone(), self.name.clone());
         let body = move || {
+            let _span = self.span.entered();
             // a panic must not leave the job half alive with nobody the wiser
             let result = catch_unwind(AssertUnwindSafe(self.run)).unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
             if let Err(error) = &result {
@@ -205,7 +208,8 @@ impl Build<'_> {
                     rows: 0,
                 };
                 let commits = Commits::new(self.journal.clone(), mark);
-                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), run: Box::new(move || cycle::run(scoring, commits)) });
+                let run = Box::new(move || cycle::run(scoring, commits));
+                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
                 Sink::Score(ToScore { scorer, lane: number, chunks, sent })
             }
         };
@@ -230,7 +234,7 @@ impl Build<'_> {
             true => cycle::run(consumer, commits),
             false => Ok(()),
         };
-        jobs.push(Thread { name: consumer_name, run: Box::new(run) });
+        jobs.push(Thread { name: consumer_name, span: span(name), run: Box::new(run) });
         Ok(())
     }
 
@@ -277,7 +281,7 @@ impl Build<'_> {
             true => cycle::run(deliverer, commits),
             false => Ok(()),
         };
-        Ok(Thread { name: SmolStr::new(format!("output {name}")), run: Box::new(run) })
+        Ok(Thread { name: SmolStr::new(format!("output {name}")), span: span(name), run: Box::new(run) })
     }
 
     #[expect(clippy::too_many_arguments, reason = "as `part`")]
@@ -372,6 +376,10 @@ impl Build<'_> {
         let own = self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
         own.unwrap_or(self.prepared.options.on_error)
     }
+}
+
+fn span(statement: &SmolStr) -> tracing::Span {
+    tracing::error_span!("statement", name = %statement)
 }
 
 fn engine(statement: &SmolStr, error: &EngineError) -> PipelineError {

@@ -99,7 +99,7 @@ impl Reload {
             }
             Loaded::New(version) => {
                 self.keep(&version, bytes).await;
-                tracing::info!(input = %self.reference.name(), version = %shown(&version.digest), rows = version.rows.len(), "reference data loaded");
+                tracing::info!(version = %shown(&version.digest), rows = version.rows.len(), "reference data loaded");
                 self.give_out(version);
             }
         }
@@ -146,7 +146,7 @@ impl Reload {
         };
         let is_new = self.reference.with(|status| std::mem::replace(&mut status.not_kept, not_kept.clone()).is_none());
         if let Some(why) = not_kept.filter(|_| is_new) {
-            tracing::warn!(input = %self.reference.name(), "this version of the reference data is not kept for a start offline: {why}");
+            tracing::warn!("this version of the reference data is not kept for a start offline: {why}");
         }
     }
 
@@ -180,12 +180,14 @@ impl Reload {
         let input = self.reference.name().clone();
         match &trouble {
             Some(why) if before != trouble && has_version => {
-                tracing::warn!(%input, "reference data cannot be loaded, the last good version stays in use: {why}");
+                tracing::warn!("reference data cannot be loaded, the last good version stays in use: {why}");
             }
             Some(why) if before != trouble => {
-                tracing::warn!(%input, "reference data cannot be loaded and there is no earlier version, so the statements that join with it wait: {why}");
+                tracing::warn!(
+                    "reference data cannot be loaded and there is no earlier version, so the statements that join with it wait: {why}"
+                );
             }
-            None if before.is_some() => tracing::info!(%input, "reference data is good again"),
+            None if before.is_some() => tracing::info!("reference data is good again"),
             _ => {}
         }
         if self.noted.as_ref() != Some(&trouble) {
@@ -204,15 +206,14 @@ impl Reload {
             let stored = journal.reference(&name).map_err(|e| e.to_string())?;
             stored.map(version).transpose()
         });
-        let name = self.reference.name();
         match reading.await.map_err(|e| e.to_string()).and_then(|read| read) {
             Ok(Some(version)) => {
                 let (id, at) = (shown(&version.digest), version.loaded_at);
-                tracing::warn!(input = %name, version = %id, "starting with the reference data that the pool keeps, loaded {at}");
+                tracing::warn!(version = %id, "starting with the reference data that the pool keeps, loaded {at}");
                 self.give_out(version);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(input = %name, "the reference data that the pool keeps cannot be read: {error}"),
+            Err(error) => tracing::warn!("the reference data that the pool keeps cannot be read: {error}"),
         }
     }
 

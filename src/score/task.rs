@@ -56,7 +56,6 @@ struct Fetching {
 }
 
 pub(super) struct Task {
-    name: String,
     desk: Desk,
     client: Client,
     key_source: Option<Secret>,
@@ -90,7 +89,6 @@ impl Task {
         let is_written = config.signature.is_some();
         let mut task = Task {
             desk: Desk::new(config.rules()),
-            name: config.name,
             client,
             key_source: config.key,
             key: None,
@@ -253,7 +251,7 @@ impl Task {
                 if answer.outcome != Answered::Results {
                     self.status.failed_requests.fetch_add(1, Ordering::Relaxed);
                     self.status.set_error(shown(&answer));
-                    tracing::debug!(function = self.name, error = shown(&answer), "a scoring request failed");
+                    tracing::debug!(error = shown(&answer), "a scoring request failed");
                 }
                 // without a deployment there is no document either: what took its place is not to be trusted
                 if answer.details.status == Some(404) && self.fetching.absent {
@@ -296,10 +294,7 @@ impl Task {
             Ok(Fetched::Absent) => {
                 self.fetching.failures = 0;
                 if self.signature.is_none() {
-                    tracing::warn!(
-                        function = self.name,
-                        "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
-                    );
+                    tracing::warn!("the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}");
                     self.fetching.absent = true;
                     self.use_signature(self.client.dialect.untyped());
                 }
@@ -310,7 +305,7 @@ impl Task {
         self.fetching.failures = self.fetching.failures.saturating_add(1);
         self.fetching.due = Some(now + self.backoff.wait(self.fetching.failures, fastrand::f64(), None));
         if self.fetching.failures == 1 && self.signature.is_none() {
-            tracing::warn!(function = self.name, why, "the endpoint's signature is not known yet: rows wait for it");
+            tracing::warn!(why, "the endpoint's signature is not known yet: rows wait for it");
         }
         // a key that was replaced is found here as well
         if self.key_source.is_some() {
@@ -325,7 +320,7 @@ impl Task {
             return;
         }
         if self.signature.is_some() {
-            tracing::warn!(function = self.name, "the endpoint's signature has changed: rows are sent by the new one");
+            tracing::warn!("the endpoint's signature has changed: rows are sent by the new one");
         }
         self.desk.set_signature(self.now(), &signature);
         self.signature = Some(signature);
@@ -367,11 +362,11 @@ impl Task {
             let error = status.last_error().unwrap_or_default();
             match shown {
                 State::Paused { reason, remedy, .. } => {
-                    tracing::warn!(function = self.name, error, "scoring is paused: {reason}; {remedy}")
+                    tracing::warn!(error, "scoring is paused: {reason}; {remedy}")
                 }
-                State::Failed { why } => tracing::error!(function = self.name, "scoring has ended: {why}"),
-                State::BackingOff { .. } => tracing::info!(function = self.name, error, "the endpoint is away: rows wait"),
-                State::Ready | State::UnknownSignature => tracing::info!(function = self.name, "scoring is {shown:?}"),
+                State::Failed { why } => tracing::error!("scoring has ended: {why}"),
+                State::BackingOff { .. } => tracing::info!(error, "the endpoint is away: rows wait"),
+                State::Ready | State::UnknownSignature => tracing::info!("scoring is {shown:?}"),
             }
         }
     }

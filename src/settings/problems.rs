@@ -12,11 +12,17 @@ use toml::de::DeTable;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 
 /// What is wrong, collected.
-#[derive(Debug)]
 pub struct Problems {
     found: RefCell<Diagnostics>,
     folder: PathBuf,
     look_at_files: bool,
+}
+
+impl std::fmt::Debug for Problems {
+    /// Without the text, of which not everything may be masked yet.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Problems").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 impl Problems {

@@ -22,7 +22,6 @@ pub struct Text {
 }
 
 /// A table of the file.
-#[derive(Debug)]
 pub struct Section<'r, 'i> {
     /// `inputs.rides`; empty for the file itself
     path: String,
@@ -31,6 +30,13 @@ pub struct Section<'r, 'i> {
     table: &'r DeTable<'i>,
     problems: &'r Problems,
     asked: Vec<String>,
+}
+
+impl std::fmt::Debug for Section<'_, '_> {
+    /// Without its content, which may hold a secret that is written where only a reference should be.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl<'r, 'i> Section<'r, 'i> {

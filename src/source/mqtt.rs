@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::stats::{SourceStats, Until, add};
 use super::{Acknowledge, Arrivals, Arrived, Identity, RecentRecord, Source};
@@ -106,7 +107,7 @@ impl MqttSource {
             stop: stop.clone(),
             current: current.clone(),
         };
-        let task = tokio::spawn(receiver.run());
+        let task = tokio::spawn(receiver.run().in_current_span());
         (MqttSource { stats, stop, current, task: Some(task) }, arrivals)
     }
 
@@ -263,10 +264,11 @@ impl Receiver {
     /// Ends the alarm about lost connections when this one has held for a while.
     fn when_steady(&self) -> JoinHandle<()> {
         let (stats, who) = (self.stats.clone(), self.who.clone());
-        tokio::spawn(async move {
+        let steady = async move {
             tokio::time::sleep(GOOD_AFTER).await;
             stats.clear(&who, Until::Steady);
-        })
+        };
+        tokio::spawn(steady.in_current_span())
     }
 
     fn opening(&self) -> Opening {
@@ -291,7 +293,7 @@ impl Receiver {
     /// The broker accepted us: makes sure that it sends us our topics.
     fn accepted(&mut self, session_present: bool, client: &Client) {
         if let Some(why) = self.choice.accepted() {
-            tracing::warn!(source = self.who, "speaking MQTT 3.1.1 from here on: {why}");
+            tracing::warn!(broker = self.who, "speaking MQTT 3.1.1 from here on: {why}");
         }
         add(&self.stats.connects, 1);
         self.stats.clear(&self.who, Until::Accepted);
@@ -299,7 +301,7 @@ impl Receiver {
         if !session_present {
             if self.session_known {
                 add(&self.stats.resubscribed, 1);
-                tracing::warn!(source = self.who, "the broker had lost our session; subscribing again");
+                tracing::warn!(broker = self.who, "the broker had lost our session; subscribing again");
             }
             self.is_subscribed = false;
         }
@@ -315,7 +317,7 @@ impl Receiver {
         self.asked_at = Instant::now();
         // a full queue is one more thing that the next attempt may find better
         if let Err(error) = client.subscribe(&self.config.topics, self.config.qos) {
-            tracing::error!(source = self.who, %error, "the subscription could not be queued");
+            tracing::error!(broker = self.who, %error, "the subscription could not be queued");
         }
     }
 

@@ -67,7 +67,7 @@ impl SourceStats {
     pub(in crate::source) fn raise(&self, who: &str, text: String, until: Until) {
         let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if alarm.as_ref().is_none_or(|a| a.text != text) {
-            tracing::warn!(source = who, "{text}");
+            tracing::warn!(broker = who, "{text}");
         }
         *alarm = Some(Alarm { text, until });
     }
@@ -76,7 +76,7 @@ impl SourceStats {
     pub(in crate::source) fn clear(&self, who: &str, until: Until) {
         let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if alarm.take_if(|a| a.until == until).is_some() {
-            tracing::info!(source = who, "all is well again");
+            tracing::info!(broker = who, "all is well again");
         }
     }
 }

@@ -173,16 +173,10 @@ fn a_small_job_has_the_documented_defaults() {
     "#]]
     .assert_debug_eq(&job.outputs);
 
-    let journal = Journal {
-        path: "jobs/taxi.db".into(),
-        max_bytes: mib(1024),
-        on_full: OnFull::Block,
-        retention: Duration::ZERO,
-        dead_letters_max_bytes: mib(64),
-        commit_interval: Duration::from_millis(20),
-        commit_records: 1_000,
-    };
-    assert_eq!(job.journal, journal);
+    let pool = &job.journal.config;
+    assert_eq!((pool.path.as_path(), pool.max_bytes, job.journal.on_full), (Path::new("jobs/taxi.db"), mib(1024), OnFull::Block));
+    assert_eq!((pool.retention, pool.dead_letters_max_bytes), (None, mib(64)));
+    assert_eq!((pool.commit_interval, pool.commit_records), (Duration::from_millis(20), 1_000));
     assert_eq!((job.metrics.enabled, job.metrics.listen.to_string()), (true, "127.0.0.1:9464".into()));
     assert!(job.warnings.is_empty());
 }
@@ -443,8 +437,8 @@ fn every_setting_can_be_set() {
     "#]]
     .assert_debug_eq(&job.outputs);
     assert_eq!(
-        (job.journal.on_full, job.journal.retention, job.journal.commit_records),
-        (OnFull::DropOldest, Duration::from_secs(604_800), 10)
+        (job.journal.on_full, job.journal.config.retention, job.journal.config.commit_records),
+        (OnFull::DropOldest, Some(Duration::from_secs(604_800)), 10)
     );
     assert_eq!(job.metrics.listen.to_string(), "0.0.0.0:9000");
 }

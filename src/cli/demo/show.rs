@@ -98,7 +98,7 @@ impl Show {
         let now = Instant::now();
         let show = Show {
             job: path.to_owned(),
-            pool: job.journal.path.clone(),
+            pool: job.journal.config.path.clone(),
             peers,
             pipeline,
             fleet: Fleet::new(args.seed),
