@@ -207,6 +207,7 @@ fn every_row_of_the_status_table() {
         ("599", || status(599), every_row),
         ("unreachable", || fault(Answered::Unreachable), back_off),
         ("certificate", || fault(Answered::BadCertificate), blocked(Blocked::Certificate)),
+        ("client certificate", || fault(Answered::CertificateRefused), blocked(Blocked::ClientCertificate)),
         ("closed", || fault(Answered::Closed), every_row),
         ("timeout", || fault(Answered::TimedOut), every_row),
         ("bad response", bad_response, every_row),
