@@ -1,20 +1,20 @@
 //! The HTTP client that endpoints and reference data share.
 //!
 //! In: what of a connection the caller decides. Out: a client, answers read up to a limit, errors in words. Invariant: no
-//! proxy of the environment is used, and certificates come from the system or from the one file that was named. Not here:
+//! proxy of the environment is used, and certificates come from the system or from the files that were named. Not here:
 //! what is sent, what an answer means.
 
 mod retry_after;
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Response, redirect};
+use reqwest::{Client, Response, redirect};
 use secrecy::ExposeSecret;
 
 use crate::settings::Secret;
+use crate::tls::{self, TlsError, TlsFiles};
 
 pub use retry_after::{http_date, retry_after};
 
@@ -27,8 +27,7 @@ pub struct Settings<'a> {
     pub connect_timeout: Duration,
     /// Connections kept open while nothing is sent.
     pub idle_connections: usize,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca_file: Option<&'a Path>,
+    pub tls: &'a TlsFiles,
     /// Only `http://` is ever asked for: a gateway without system certificates can do that too.
     pub is_plain: bool,
     pub redirects: redirect::Policy,
@@ -37,8 +36,8 @@ pub struct Settings<'a> {
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{}: {why}", path.display())]
-    CaFile { path: PathBuf, why: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("{0}")]
     Client(String),
 }
@@ -46,7 +45,7 @@ pub enum ClientError {
 /// Makes a client.
 ///
 /// # Errors
-/// When the file of certificates cannot be used, or the system has none.
+/// When a file of TLS cannot be used, or the system has no certificates.
 pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
     // the first caller in the process decides; all of ours ask for the same
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -59,14 +58,8 @@ pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
         .pool_idle_timeout(IDLE_MAX)
         .pool_max_idle_per_host(settings.idle_connections)
         .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")));
-    if let Some(path) = settings.ca_file {
-        let unusable = |why: String| ClientError::CaFile { path: path.to_path_buf(), why };
-        let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-        let roots = Certificate::from_pem_bundle(&pem).map_err(|e| unusable(chain(&e)))?;
-        if roots.is_empty() {
-            return Err(unusable("no certificate in it".into()));
-        }
-        builder = builder.tls_certs_only(roots);
+    if !settings.tls.is_empty() {
+        builder = builder.tls_backend_preconfigured(settings.tls.for_many_connections()?);
     } else if settings.is_plain {
         builder = builder.tls_certs_only([]);
     }
@@ -103,6 +96,17 @@ pub async fn read(mut response: Response, max: usize) -> reqwest::Result<Option<
         body.extend_from_slice(&part);
     }
     Ok(Some(body))
+}
+
+/// Why a request came to nothing, without its address, which may hold a signature. Blocks on a file when the server refused
+/// the client certificate.
+pub fn problem(error: reqwest::Error, files: &TlsFiles) -> String {
+    let error = error.without_url();
+    let text = chain(&error);
+    match tls::alert(&error).and_then(|alert| files.refusal(alert)) {
+        Some(said) => format!("{text}; {said}"),
+        None => text,
+    }
 }
 
 /// An error with its causes.

@@ -12,6 +12,7 @@ pub mod value;
 pub mod batch;
 pub mod diagnostic;
 pub mod settings;
+pub mod tls;
 pub mod http;
 pub mod mqtt;
 pub mod decode;

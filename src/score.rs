@@ -27,7 +27,6 @@ mod swagger;
 mod task;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::batch::Reason;
+use crate::tls::TlsError;
 use crate::value::Value;
 
 pub use describe::{Given, describe, misfits};
@@ -50,8 +50,8 @@ pub use status::{LATENCY_BOUNDS_MS, State, Status};
 /// What keeps a scorer from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("function `{name}`: ca_file {}: {why}", .path.display())]
-    CaFile { name: String, path: PathBuf, why: String },
+    #[error("function `{name}`: {why}")]
+    Tls { name: String, why: TlsError },
     #[error("function `{name}`: the http client does not start: {why}")]
     Client { name: String, why: String },
 }
@@ -68,7 +68,7 @@ pub struct Chunk {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Scored(Value),
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 /// Why a row has no result.

@@ -7,6 +7,8 @@
 mod architecture;
 #[path = "it/cases.rs"]
 mod cases;
+#[path = "it/certificates.rs"]
+mod certificates;
 #[path = "it/cli.rs"]
 mod cli;
 #[path = "it/crash.rs"]

@@ -1,10 +1,9 @@
 //! A broker's settings.
 //!
-//! In: `url`, `username`, `password`, `ca_file`, `client_id`, `keep_alive`, `protocol`, `qos` of a section. Out: [`BrokerConfig`] and
-//! [`Qos`], checked. Invariant: an address holds no password, and a password has a user name. Not here: connecting.
+//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `qos` of a section, and the files of TLS. Out:
+//! [`BrokerConfig`] and [`Qos`], checked. Invariant: an address holds no password, and a password has a user name. Not here: connecting.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -12,6 +11,7 @@ use toml::de::DeValue;
 use crate::diagnostic::Diagnostic;
 use crate::settings::address::{self, BadAddress, is_loopback};
 use crate::settings::{Secret, Section};
+use crate::tls::TlsFiles;
 
 /// The keep-alive of MQTT is a 16-bit number of seconds.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
@@ -107,8 +107,8 @@ pub struct BrokerConfig {
     pub username: Option<String>,
     /// Only with a user name.
     pub password: Option<Secret>,
-    /// Certificates (PEM) to trust instead of the system's; only with TLS.
-    pub ca_file: Option<PathBuf>,
+    /// Empty without TLS.
+    pub tls: TlsFiles,
     /// `None`: one that is made once and kept in the journal.
     pub client_id: Option<String>,
     /// Whole seconds, 1 to 65,535.
@@ -126,7 +126,7 @@ impl BrokerConfig {
             address,
             username: None,
             password: None,
-            ca_file: None,
+            tls: TlsFiles::default(),
             client_id: None,
             keep_alive: Self::KEEP_ALIVE,
             protocol: None,
@@ -139,7 +139,7 @@ impl BrokerConfig {
         let address = url.and_then(|url| MqttAddress::parse(&url.value).map_err(|bad| bad.tell(section, &url)).ok());
         let username = section.text("username").map(|text| text.value);
         let password = section.secret("password");
-        let ca_file = section.file("ca_file");
+        let tls = TlsFiles::read(section);
         let client_id = client_id(section);
         let keep_alive = keep_alive(section);
         let versions = [("auto", None), ("5", Some(Protocol::V5)), ("3.1.1", Some(Protocol::V311))];
@@ -149,14 +149,14 @@ impl BrokerConfig {
             section.wrong("password", "`password` without `username`", "a password needs a user name", help);
         }
         let address = address?;
-        if ca_file.is_some() && !address.tls {
-            section.wrong("ca_file", "`ca_file` without TLS", "has no use with `mqtt://`", "write the url with `mqtts://`");
+        if !address.tls {
+            TlsFiles::refuse(section, "mqtt://", "mqtts://");
         }
         if password.is_some() && !address.tls && !is_loopback(&address.host) {
             let warning = Diagnostic::warning("the password crosses the network unencrypted", section.key_span("url")).label("no TLS");
             section.problems().push(warning.help("write the url with `mqtts://`"));
         }
-        Some(BrokerConfig { address, username, password, ca_file, client_id, keep_alive, protocol })
+        Some(BrokerConfig { address, username, password, tls, client_id, keep_alive, protocol })
     }
 
     pub fn secrets(&self) -> Vec<&Secret> {

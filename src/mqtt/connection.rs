@@ -3,7 +3,9 @@
 //! In: a broker's settings and a client id. Out: a stream, what to trust, the password; and [`Trouble`]: what is wrong and
 //! what to do next. Invariant: no secret is ever part of a message. Not here: the packets of any version (`wire`).
 
+use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::TlsConfiguration;
@@ -12,11 +14,10 @@ use tokio::net::TcpStream;
 
 use super::broker::BrokerConfig;
 use super::socket::{CollectedWrites, Collecting};
+use crate::tls;
 
 /// Connecting, TLS and MQTT handshake together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A CA file is a few KB; whoever names a disk image instead gets an error, not a full memory.
-const CA_BYTES_MAX: u64 = 4 << 20;
 
 /// The way to a broker under a client id.
 #[derive(Clone, Debug)]
@@ -50,22 +51,12 @@ impl Connector {
         read.map(Some).map_err(Trouble::new)
     }
 
-    /// What to trust; the file is read anew for each connection, so that a renewed one is picked up.
+    /// Whom to trust and who we are; the files are read anew for each connection, so that renewed ones are picked up.
     pub(super) async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
-        let Some(path) = &self.config.ca_file else {
-            return TlsConfiguration::try_default_rustls()
-                .map_err(|e| Trouble::new(format!("the system's certificates cannot be used ({e}): name a `ca_file`")));
-        };
-        let unreadable = |problem: String| Trouble::new(format!("`ca_file` {}: {problem}", path.display()));
-        let size = tokio::fs::metadata(path).await.map_err(|e| unreadable(format!("{e}; correct the path or its permissions")))?.len();
-        if size > CA_BYTES_MAX {
-            return Err(unreadable(format!("{size} bytes are too many for a list of certificates; name a PEM file")));
-        }
-        let ca = tokio::fs::read(path).await.map_err(|e| unreadable(format!("{e}; correct the path or its permissions")))?;
-        if !ca.windows(10).any(|w| w == b"-----BEGIN") {
-            return Err(unreadable("holds no PEM certificate".to_owned()));
-        }
-        Ok(TlsConfiguration::Simple { ca, alpn: None, client_auth: None })
+        let (files, span) = (self.config.tls.clone(), tracing::Span::current());
+        let read = tokio::task::spawn_blocking(move || span.in_scope(|| files.for_one_connection())).await;
+        let config = read.map_err(|e| Trouble::new(e.to_string()))?.map_err(|e| Trouble::new(e.to_string()))?;
+        Ok(TlsConfiguration::Rustls(Arc::new(config)))
     }
 
     /// The broker refused us.
@@ -96,9 +87,18 @@ impl Connector {
         Trouble::new(format!("{} stopped answering: check the link and the broker", self.config.address))
     }
 
-    /// `error` for a person, `text` with all that the library knows.
-    pub(super) fn tls_problem(&self, error: &str, text: &str) -> String {
-        let at = &self.config.address;
+    /// The broker refused our certificate, or wants one.
+    fn certificate_refused(&self, error: &(dyn Error + 'static)) -> Option<Trouble> {
+        let said = self.config.tls.refusal(tls::alert(error)?)?;
+        Some(Trouble::new(format!("TLS with {}: {said}", self.config.address)))
+    }
+
+    pub(super) fn tls_problem(&self, error: &(dyn Error + 'static)) -> Trouble {
+        if let Some(trouble) = self.certificate_refused(error) {
+            return trouble;
+        }
+        // all that the library knows
+        let (at, text) = (&self.config.address, format!("{error:?}"));
         let advice = if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
             "its certificate is not signed by a trusted authority: name the right `ca_file`"
         } else if text.contains("NotValidForName") {
@@ -107,13 +107,18 @@ impl Connector {
             "its certificate is not valid now: check it, and the clock of this machine"
         } else if text.contains("InvalidContentType") || text.contains("InvalidMessage") || text.contains("UnexpectedEof") {
             "it does not speak TLS there: check the port, or use `mqtt://`"
+        } else if text.contains("UnsupportedCertVersion") {
+            "its certificate is of X.509 version 1: have it issued as version 3"
         } else {
             "check `ca_file` and the broker's certificate"
         };
-        format!("TLS with {at}: {advice} ({error})")
+        Trouble::new(format!("TLS with {at}: {advice} ({error})"))
     }
 
     pub(super) fn io_problem(&self, error: &io::Error, was_connected: bool) -> Trouble {
+        if let Some(trouble) = self.certificate_refused(error) {
+            return trouble;
+        }
         let at = &self.config.address;
         Trouble::new(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("nothing listens at {at}: start the broker or correct `url`"),
@@ -135,6 +140,9 @@ impl Connector {
         let at = &self.config.address;
         let text = if was_connected {
             format!("{at} closed the connection; trying again")
+        } else if let Some(client) = &self.config.tls.client {
+            let file = client.cert_file.display();
+            format!("{at} closed the connection before accepting it: see the broker's log, it may refuse `cert_file` {file}")
         } else if self.config.address.tls {
             format!("{at} closed the connection before accepting it: see the broker's log")
         } else {

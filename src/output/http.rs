@@ -76,7 +76,7 @@ impl HttpOutput {
         let settings = Settings {
             connect_timeout: CONNECT_TIMEOUT.min(config.timeout),
             idle_connections: 1,
-            ca_file: config.ca_file.as_deref(),
+            tls: &config.tls,
             is_plain: config.url.scheme() == "http",
             redirects: redirect::Policy::none(),
         };
@@ -207,7 +207,7 @@ impl HttpOutput {
         let call = call.header("idempotency-key", idempotency_key(piece)).timeout(self.config.timeout);
         let away = |error: reqwest::Error| match error.is_timeout() && !error.is_connect() {
             true => format!("{self} gave no answer within {:?}", self.config.timeout),
-            false => format!("{self}: {}", http::chain(&error.without_url())),
+            false => format!("{self}: {}", http::problem(error, &self.config.tls)),
         };
         let body = body(&self.config, piece).map_err(|e| e.to_string())?;
         let response = call.body(body).send().await.map_err(away)?;

@@ -192,7 +192,7 @@ impl Scoring {
                     OnError::DeadLetter => {
                         failed += 1;
                         commit.ledger.push((scored("failed").because(failure.reason), 1));
-                        commit.dead_letters.push(self.letter(meta, row, failure));
+                        commit.dead_letters.push(self.letter(meta, row, *failure));
                     }
                 },
             }

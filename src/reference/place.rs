@@ -188,7 +188,7 @@ impl Address {
         let settings = Settings {
             connect_timeout: CONNECT_TIMEOUT.min(address.timeout),
             idle_connections: 1,
-            ca_file: address.ca_file.as_deref(),
+            tls: &address.tls,
             is_plain: address.url.scheme() == "http",
             redirects: redirects(address.key.is_some()),
         };
@@ -228,7 +228,7 @@ impl Address {
         if error.is_timeout() && !error.is_connect() {
             return LookError::Away(format!("{} gave no whole answer within {:?}", self.shown(), self.address.timeout));
         }
-        LookError::Away(format!("{}: {}", self.shown(), http::chain(&error.without_url())))
+        LookError::Away(format!("{}: {}", self.shown(), http::problem(error, &self.address.tls)))
     }
 
     /// Without its query, which may hold a signature.

@@ -10,8 +10,9 @@ use reqwest::Url;
 
 use crate::decode;
 use crate::diagnostic::Diagnostic;
-use crate::settings::address::{self, check_tls};
+use crate::settings::address::{self, warn_of_open_secret};
 use crate::settings::{Secret, Section};
+use crate::tls::TlsFiles;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -38,7 +39,7 @@ pub struct ReferenceInput {
 pub enum ReferencePlace {
     /// Need not exist yet.
     File(PathBuf),
-    Http(ReferenceAddress),
+    Http(Box<ReferenceAddress>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +48,8 @@ pub struct ReferenceAddress {
     pub key: Option<Secret>,
     /// The header that carries the key as it is; `None`: `Authorization: Bearer KEY`.
     pub key_header: Option<String>,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Empty without TLS.
+    pub tls: TlsFiles,
     /// Of a whole request. 30 s.
     pub timeout: Duration,
 }
@@ -68,7 +69,7 @@ enum Word {
 }
 
 /// Keys that only an address has.
-const HTTP_KEYS: [&str; 4] = ["key", "key_header", "ca_file", "timeout"];
+const HTTP_KEYS: [&str; 6] = ["key", "key_header", "ca_file", "cert_file", "key_file", "timeout"];
 
 impl ReferenceInput {
     pub fn secrets(&self) -> Vec<&Secret> {
@@ -121,7 +122,7 @@ fn place(section: &mut Section) -> Option<ReferencePlace> {
             }
             path.map(ReferencePlace::File)
         }
-        (false, true) => http.map(ReferencePlace::Http),
+        (false, true) => http.map(|address| ReferencePlace::Http(Box::new(address))),
     }
 }
 
@@ -129,7 +130,7 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
     let url = section.text("url").and_then(|text| address::http(section, &text));
     let key = section.key("key");
     let key_header = section.text("key_header");
-    let ca_file = section.file("ca_file");
+    let tls = TlsFiles::read(section);
     let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), Duration::from_secs(30));
     if let Some(name) = &key_header {
         if reqwest::header::HeaderName::from_bytes(name.value.as_bytes()).is_err() {
@@ -141,8 +142,11 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
         }
     }
     let url = url?;
-    check_tls(section, &url, key.is_some(), ca_file.is_some());
-    Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), ca_file, timeout })
+    warn_of_open_secret(section, &url, key.is_some());
+    if url.scheme() == "http" {
+        TlsFiles::refuse(section, "http://", "https://");
+    }
+    Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), tls, timeout })
 }
 
 fn format(section: &mut Section) -> Option<ReferenceFormat> {

@@ -361,7 +361,7 @@ impl Desk {
         while self.is_batch_due(now) && self.batches.len() < self.parallel.now() as usize {
             let Taken { rows, encoded, bad, .. } = self.queue.take(now, form, self.rows_now, self.bytes_now);
             for (row, failure) in bad {
-                self.decide(row, Outcome::Failed(failure));
+                self.decide(row, Outcome::Failed(Box::new(failure)));
             }
             if rows.is_empty() {
                 continue;
@@ -390,7 +390,7 @@ impl Desk {
     fn condemn(&mut self, batch: u64, bad: Vec<(usize, Failure)>) {
         for (i, failure) in bad {
             if let Some(row) = self.batches.get(&batch).and_then(|open| open.rows.get(i)).copied() {
-                self.decide(row, Outcome::Failed(failure));
+                self.decide(row, Outcome::Failed(Box::new(failure)));
             }
         }
     }

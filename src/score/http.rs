@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::http::{self, ClientError, Settings, http_date, read, retry_after};
 use crate::settings::Secret;
 use crate::time::Clock;
+use crate::tls::{self, TlsFiles};
 
 use super::desk::{Answer, Request};
 use super::dialect::Dialect;
@@ -36,6 +37,7 @@ pub(super) struct Client {
     /// Where the endpoint may describe itself.
     descriptions: Vec<Url>,
     timeout: Duration,
+    tls: TlsFiles,
 }
 
 /// What asking for the description gave.
@@ -53,15 +55,15 @@ impl Client {
         let settings = Settings {
             connect_timeout: config.timing.connect_timeout,
             idle_connections: config.parallel_requests.max(1) as usize,
-            ca_file: config.ca_file.as_deref(),
+            tls: &config.tls,
             is_plain: descriptions.iter().chain([&score]).all(|url| url.scheme() == "http"),
             redirects: redirect::Policy::none(),
         };
         let http = http::client(settings).map_err(|error| match error {
-            ClientError::CaFile { path, why } => StartError::CaFile { name: config.name.clone(), path, why: clipped(&why, TEXT_MAX) },
+            ClientError::Tls(why) => StartError::Tls { name: config.name.clone(), why },
             ClientError::Client(why) => StartError::Client { name: config.name.clone(), why: clipped(&why, TEXT_MAX) },
         })?;
-        Ok(Client { http, dialect, score, descriptions, timeout: config.request_timeout })
+        Ok(Client { http, dialect, score, descriptions, timeout: config.request_timeout, tls: config.tls.clone() })
     }
 
     /// Sends a request and reads the answer, within the time limit. Gives the time it took.
@@ -82,7 +84,7 @@ impl Client {
         }
         let response = match call.send().await {
             Ok(response) => response,
-            Err(error) => return faulted(fault(&error), chain(&error.without_url()), our_id),
+            Err(error) => return faulted(self.fault(&error), self.problem(error), our_id),
         };
         let status = self.dialect.status(response.status().as_u16(), response.headers());
         let mut details = self.details_of(&response, status, our_id);
@@ -92,7 +94,7 @@ impl Client {
                 details.text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
                 return Answer { outcome: Outcome::BadResponse, values: Vec::new(), details };
             }
-            Err(error) => return faulted(fault(&error), chain(&error.without_url()), details.request_id),
+            Err(error) => return faulted(self.fault(&error), self.problem(error), details.request_id),
         };
         if status.code != 200 {
             details.text = clipped(&self.dialect.error_text(&body), TEXT_MAX);
@@ -121,6 +123,19 @@ impl Client {
         }
     }
 
+    /// Which kind of failure an error without a status is.
+    fn fault(&self, error: &reqwest::Error) -> Outcome {
+        match tls::alert(error).and_then(|alert| self.tls.refusal(alert)) {
+            Some(_) => Outcome::CertificateRefused,
+            None => fault(error),
+        }
+    }
+
+    /// An error with its causes, clipped.
+    fn problem(&self, error: reqwest::Error) -> String {
+        clipped(&http::problem(error, &self.tls), TEXT_MAX)
+    }
+
     /// Asks for the endpoint's description, at the first place that has one.
     pub async fn description(&self, key: Option<SecretString>) -> Result<Fetched, String> {
         let shown = self.descriptions.first().map_or("", Url::as_str);
@@ -129,7 +144,7 @@ impl Client {
             if let Some((name, value)) = key.as_ref().and_then(|key| self.dialect.authorization(key.expose_secret())) {
                 call = call.header(name, value);
             }
-            let response = call.send().await.map_err(|e| chain(&e.without_url()))?;
+            let response = call.send().await.map_err(|e| self.problem(e))?;
             let status = response.status().as_u16();
             if matches!(status, 400 | 404 | 405 | 410 | 501) {
                 continue;
@@ -137,7 +152,7 @@ impl Client {
             if status != 200 {
                 return Err(format!("{shown} answered {status}"));
             }
-            let body = read(response, DESCRIPTION_BYTES_MAX).await.map_err(|e| chain(&e.without_url()))?;
+            let body = read(response, DESCRIPTION_BYTES_MAX).await.map_err(|e| self.problem(e))?;
             let body = body.ok_or_else(|| format!("{shown} is longer than {DESCRIPTION_BYTES_MAX} bytes"))?;
             return String::from_utf8(body).map(Fetched::Document).map_err(|_| format!("{shown} is not UTF-8"));
         }
@@ -183,7 +198,7 @@ fn faulted(outcome: Outcome, text: String, request_id: String) -> Answer {
     Answer { outcome, values: Vec::new(), details: Details { text, request_id, ..Details::default() } }
 }
 
-/// Which kind of failure an error without a status is.
+/// Which kind of failure an error is that is no refusal of our certificate.
 fn fault(error: &reqwest::Error) -> Outcome {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {
@@ -199,9 +214,4 @@ fn fault(error: &reqwest::Error) -> Outcome {
         e if e.is_timeout() => Outcome::TimedOut,
         _ => Outcome::Closed,
     }
-}
-
-/// An error with its causes, clipped.
-fn chain(error: &dyn Error) -> String {
-    clipped(&http::chain(error), TEXT_MAX)
 }

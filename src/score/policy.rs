@@ -31,6 +31,8 @@ pub enum Outcome {
     Unreachable,
     /// The server's certificate did not verify.
     BadCertificate,
+    /// The server refused our certificate, or wants one.
+    CertificateRefused,
     /// The connection ended before the answer did.
     Closed,
     /// Our own time limit passed.
@@ -97,6 +99,8 @@ pub enum Blocked {
     Busy,
     /// The certificate does not verify.
     Certificate,
+    /// The client certificate is refused, or there is none.
+    ClientCertificate,
     /// This is no scoring endpoint, or it does not speak the protocol (2xx, 3xx, 405, 415 …).
     Protocol(u16),
     /// Every row fails, also rows like those that were scored before: the model or its signature changed.
@@ -112,6 +116,7 @@ impl Blocked {
             Blocked::NotFound => "not found (404)",
             Blocked::Busy => "endpoint busy (409)",
             Blocked::Certificate => "certificate not valid",
+            Blocked::ClientCertificate => "client certificate refused",
             Blocked::Protocol(_) => "not a scoring endpoint",
             Blocked::Model => "every row fails",
         }
@@ -125,6 +130,9 @@ impl Blocked {
             Blocked::NotFound => "check `url`, and that a deployment of the endpoint gets traffic",
             Blocked::Busy => "wait for the operation on the endpoint to end, or end it",
             Blocked::Certificate => "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock",
+            Blocked::ClientCertificate => {
+                "put a certificate that the endpoint takes, and its key, where `cert_file` and `key_file` point to; they are read again"
+            }
             Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
             Blocked::Model => "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log",
         }
@@ -154,6 +162,7 @@ fn edge(outcome: Outcome) -> Class {
         Outcome::BadResponse => return isolate(1, "bad_response"),
         Outcome::Unreachable => return Class::Offline,
         Outcome::BadCertificate => return Class::Pause(Blocked::Certificate),
+        Outcome::CertificateRefused => return Class::Pause(Blocked::ClientCertificate),
         Outcome::Closed => return isolate(RETRIES_MAYBE_ROW, "connection_closed"),
         Outcome::TimedOut => return Class::TooSlow,
         Outcome::Status(status) => status,
@@ -181,7 +190,7 @@ fn asa(outcome: Outcome, edge: Class) -> Class {
     match outcome {
         Outcome::Results => Class::Done,
         Outcome::Unreachable | Outcome::Closed | Outcome::TimedOut => Class::Offline,
-        Outcome::BadCertificate | Outcome::BadResponse => Class::FailJob,
+        Outcome::BadCertificate | Outcome::CertificateRefused | Outcome::BadResponse => Class::FailJob,
         Outcome::Status(status) => match status.effective() {
             408 | 502 | 504 => Class::Offline,
             429 | 503 => Class::Overloaded,

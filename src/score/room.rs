@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of rows under way for one function, unless its settings need more: what a gateway can spare while the endpoint
 /// is away for hours.
-const BYTES_MIN: usize = 16 << 20;
+const BYTES_MIN: usize = 8 << 20;
 /// The most that they can ask for.
 pub const BYTES_MAX: usize = 64 << 20;
 /// What a row counts at least: its value, its text, its place in a batch and in its chunk.
@@ -68,13 +68,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_rows_for_each_that_may_be_in_a_request_and_16_mib_or_what_they_need() {
+    async fn two_rows_for_each_that_may_be_in_a_request_and_8_mib_or_what_they_need() {
         let room = Room::new(1000, 20);
-        assert_eq!(free(&room), (40_000, 16 << 20));
+        assert_eq!(free(&room), (40_000, 40_000 * 256));
         let held = room.hold(1000, 10).await.unwrap();
-        assert_eq!(free(&room), (39_000, (16 << 20) - 256_000));
+        assert_eq!(free(&room), (39_000, 39_000 * 256));
         drop(held);
-        assert_eq!(free(&room), (40_000, 16 << 20));
+        assert_eq!(free(&room), (40_000, 40_000 * 256));
         assert_eq!(free(&Room::new(10_000, 13)), (260_000, 260_000 * 256), "the settings need more");
         assert_eq!(free(&Room::new(10_000, 256)), (262_144, 64 << 20), "but never more than this");
     }
@@ -90,6 +90,6 @@ mod tests {
         let all = all.await.unwrap();
         assert_eq!(free(&room), (0, 0));
         drop(all);
-        assert_eq!(free(&room), (4, 16 << 20));
+        assert_eq!(free(&room), (4, 8 << 20));
     }
 }

@@ -3,7 +3,6 @@
 //! In: `[functions.NAME]` with the word of a dialect. Out: [`ScoreConfig`], checked. Invariant: a setting has one default,
 //! here. Not here: what only one dialect has, a signature written by hand (`signature::written`).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +15,9 @@ use super::room::ROWS_MAX;
 use super::{Signature, desk};
 use crate::backoff::Backoff;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::settings::address::{self, check_tls};
+use crate::settings::address::{self, warn_of_open_secret};
 use crate::settings::{Secret, Section};
+use crate::tls::TlsFiles;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -55,8 +55,8 @@ pub struct ScoreConfig {
     pub request_timeout: Duration,
     pub mode: Mode,
     pub nan: NanPolicy,
-    /// The only authorities trusted for this endpoint, PEM; absent: those of the system.
-    pub ca_file: Option<PathBuf>,
+    /// Empty without TLS.
+    pub tls: TlsFiles,
     /// Values for other properties of the body; they win over those of the endpoint's description.
     pub constants: Vec<(String, serde_json::Value)>,
     /// Used instead of the endpoint's description.
@@ -104,7 +104,7 @@ impl ScoreConfig {
             request_timeout: Duration::from_secs(10),
             mode: Mode::Edge,
             nan: NanPolicy::Null,
-            ca_file: None,
+            tls: TlsFiles::default(),
             constants: Vec::new(),
             signature: None,
             cached_description: None,
@@ -135,14 +135,18 @@ impl ScoreConfig {
             linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
             request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
             mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
-            ca_file: section.file("ca_file"),
+            tls: TlsFiles::read(section),
             constants: constants(section),
             nan: section.choice("nan", &[("null", NanPolicy::Null), ("dead-letter", NanPolicy::DeadLetter)], base.nan),
             signature: super::signature::written::read(section),
             ..base
         };
         let config = ScoreConfig { parallel_requests: parallel_requests(section, config.max_batch_count, base_parallel), ..config };
-        check_tls(section, &url?, config.key.is_some(), config.ca_file.is_some());
+        let url = url?;
+        warn_of_open_secret(section, &url, config.key.is_some());
+        if url.scheme() == "http" {
+            TlsFiles::refuse(section, "http://", "https://");
+        }
         Some(config)
     }
 

@@ -80,13 +80,9 @@ fn has_credentials(url: &str) -> bool {
     authority.is_some_and(|authority| authority.contains('@'))
 }
 
-/// Warns of a secret that crosses the network unencrypted, and refuses certificates where there is no TLS.
-pub fn check_tls(section: &Section, url: &Url, has_secret: bool, has_ca_file: bool) {
-    let is_open = url.scheme() == "http";
-    if has_ca_file && is_open {
-        section.wrong("ca_file", "`ca_file` without TLS", "has no use with `http://`", "write the url with `https://`");
-    }
-    if has_secret && is_open && !url.host_str().is_some_and(is_loopback) {
+/// Warns of a secret that crosses the network unencrypted.
+pub fn warn_of_open_secret(section: &Section, url: &Url, has_secret: bool) {
+    if has_secret && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
         let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
         section.problems().push(warning.help("write the url with `https://`"));
     }

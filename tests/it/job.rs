@@ -82,7 +82,10 @@ fn a_small_job_has_the_documented_defaults() {
                                 },
                                 username: None,
                                 password: None,
-                                ca_file: None,
+                                tls: TlsFiles {
+                                    ca_file: None,
+                                    client: None,
+                                },
                                 client_id: None,
                                 keep_alive: 30s,
                                 protocol: None,
@@ -146,7 +149,10 @@ fn a_small_job_has_the_documented_defaults() {
                         },
                         username: None,
                         password: None,
-                        ca_file: None,
+                        tls: TlsFiles {
+                            ca_file: None,
+                            client: None,
+                        },
                         client_id: None,
                         keep_alive: 30s,
                         protocol: None,
@@ -309,9 +315,12 @@ fn every_setting_can_be_set() {
                                         is_key: false,
                                     },
                                 ),
-                                ca_file: Some(
-                                    "jobs/ca.pem",
-                                ),
+                                tls: TlsFiles {
+                                    ca_file: Some(
+                                        "jobs/ca.pem",
+                                    ),
+                                    client: None,
+                                },
                                 client_id: Some(
                                     "gw-7",
                                 ),
@@ -950,7 +959,7 @@ fn formats_of_payloads() {
                |
              9 | delimiter = ";"
                | ^^^^^^^^^ `[inputs.rides]` has no such key
-               = help: known are type, url, username, password, ca_file, client_id, keep_alive, protocol, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
+               = help: known are type, url, username, password, ca_file, cert_file, key_file, client_id, keep_alive, protocol, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
         "#]],
     );
 }

@@ -508,7 +508,7 @@ async fn tls_with_a_ca_file() {
     });
     let with = |scheme: &str, ca: Option<&str>| {
         let mut config = config(&format!("{scheme}://127.0.0.1:{}", broker.port), &["t/#"]);
-        config.broker.ca_file = ca.map(|name| broker.folder().join(name));
+        config.broker.tls.ca_file = ca.map(|name| broker.folder().join(name));
         start(config)
     };
     let (source, mut arrivals) = with("mqtts", Some("ca.pem"));

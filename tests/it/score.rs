@@ -164,7 +164,7 @@ fn scored(outcomes: &[Outcome]) -> Vec<Value> {
 fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, outcome)| match outcome {
         &Outcome::Scored(_) => None,
-        Outcome::Failed(failure) => Some((i, failure)),
+        Outcome::Failed(failure) => Some((i, &**failure)),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }

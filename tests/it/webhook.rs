@@ -25,7 +25,7 @@ use serde_json::Value as Json;
 use crate::harness::{Forebay, cli, until, write};
 use crate::support::{Mosquitto, publish_numbers, within};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
+pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
 /// What came in one request.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ fn output(url: &str, keys: &str) -> CountedOutput {
     CountedOutput::build(&config, &|_| Err("it has no client id".into()), Clock::Real).unwrap()
 }
 
-fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
+pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
     let mut batch = Batch::new(1);
     for n in numbers {
         batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);

@@ -128,8 +128,10 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
     match error {
         ConnectionError::ConnectionRefused(code) => connector.refused(refusal(*code)),
         ConnectionError::NetworkTimeout => connector.no_answer(),
-        ConnectionError::Tls(e) => Trouble::new(connector.tls_problem(&e.to_string(), &format!("{e:?}"))),
-        ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e)) => connector.io_problem(e, was_connected),
+        ConnectionError::Tls(e) => connector.tls_problem(e),
+        ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(CodecError::Io(e))) => {
+            connector.io_problem(e, was_connected)
+        }
         ConnectionError::MqttState(StateError::Deserialization(CodecError::PayloadSizeLimitExceeded(size))) => {
             Trouble { oversize: Some(*size), ..Trouble::new(format!("a packet of {size} bytes is over the limit")) }
         }

@@ -168,7 +168,7 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
     match error {
         ConnectionError::ConnectionRefused(code) => connector.refused(refusal(*code)),
         ConnectionError::Timeout(_) => connector.no_answer(),
-        ConnectionError::Tls(e) => Trouble::new(connector.tls_problem(&e.to_string(), &format!("{e:?}"))),
+        ConnectionError::Tls(e) => connector.tls_problem(e),
         ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(CodecError::Io(e))) => {
             connector.io_problem(e, was_connected)
         }

@@ -3,7 +3,6 @@
 //! In: `[outputs.NAME]` with `type = "http"`. Out: [`HttpOutputConfig`], checked. Invariant: a secret is only referred to,
 //! and no header is one that HTTP itself sets. Not here: sending.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,9 @@ use super::answer::Success;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::output::body::{Batch, Body};
 use crate::output::{Fill, Output, OutputSettings, Site, row_id};
-use crate::settings::address::{self, check_tls};
+use crate::settings::address::{self, warn_of_open_secret};
 use crate::settings::{Secret, Section, may_be_secret};
+use crate::tls::TlsFiles;
 
 const HEADERS_FORM: &str = "write `headers = { x-site = \"north\" }`";
 /// Headers that the message itself decides.
@@ -46,8 +46,8 @@ pub struct HttpOutputConfig {
     pub gzip: bool,
     /// The codes that mean "taken".
     pub success: Success,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Empty without TLS.
+    pub tls: TlsFiles,
     /// Of a whole request.
     pub timeout: Duration,
     /// Column that carries the row id.
@@ -67,7 +67,7 @@ impl HttpOutputConfig {
             key_header: None,
             gzip: false,
             success: Success::default(),
-            ca_file: None,
+            tls: TlsFiles::default(),
             timeout: Duration::from_secs(30),
             row_id: None,
         }
@@ -87,14 +87,17 @@ impl HttpOutputConfig {
         let key_header = key_header(section);
         let gzip = section.choice("compression", &[("none", false), ("gzip", true)], base.gzip);
         let success = success(section);
-        let ca_file = section.file("ca_file");
+        let tls = TlsFiles::read(section);
         let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), base.timeout);
         let row_id = row_id(section);
         let url = url?;
         let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, Header::Secret(_)));
-        check_tls(section, &url, has_secret, ca_file.is_some());
+        warn_of_open_secret(section, &url, has_secret);
+        if url.scheme() == "http" {
+            TlsFiles::refuse(section, "http://", "https://");
+        }
         let method = Method::from_bytes(method.as_bytes()).ok()?;
-        Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, ca_file, timeout, row_id })
+        Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, tls, timeout, row_id })
     }
 }
 

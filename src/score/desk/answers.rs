@@ -125,13 +125,13 @@ impl Desk {
         self.nan_results += 1;
         match self.rules.nan {
             NanPolicy::Null => Outcome::Scored(without_nan(&value)),
-            NanPolicy::DeadLetter => Outcome::Failed(Failure {
+            NanPolicy::DeadLetter => Outcome::Failed(Box::new(Failure {
                 reason: "nan_result",
                 message: "the model's result is not a finite number, or holds one that is not".into(),
                 status: Some(200),
                 response: clipped(&format!("{value:?}"), KEPT_MAX),
                 ..Failure::default()
-            }),
+            })),
         }
     }
 

@@ -104,7 +104,7 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
 fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, o)| match o {
         &Outcome::Scored(_) => None,
-        Outcome::Failed(f) => Some((i, f)),
+        Outcome::Failed(f) => Some((i, &**f)),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }
@@ -207,6 +207,7 @@ fn every_row_of_the_status_table() {
         ("599", || status(599), every_row),
         ("unreachable", || fault(Answered::Unreachable), back_off),
         ("certificate", || fault(Answered::BadCertificate), blocked(Blocked::Certificate)),
+        ("client certificate", || fault(Answered::CertificateRefused), blocked(Blocked::ClientCertificate)),
         ("closed", || fault(Answered::Closed), every_row),
         ("timeout", || fault(Answered::TimedOut), every_row),
         ("bad response", bad_response, every_row),

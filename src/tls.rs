@@ -1,0 +1,194 @@
+//! The files of TLS: whom we trust, and who we are.
+//!
+//! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client, or
+//! which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
+//! Not here: connecting, what else is wrong with a server's certificate.
+
+mod identity;
+mod refusal;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::settings::Section;
+use identity::ReadAnew;
+
+pub use refusal::alert;
+
+/// A list of certificates is a few KB, all authorities of a system 300 KB; whoever names a disk image instead gets an
+/// error, not a full memory.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What a section says of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Who we are to a server that asks for a certificate.
+    pub client: Option<ClientFiles>,
+}
+
+/// A client certificate and its key; both may be in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// PEM: the certificate, then those that lead to the authority.
+    pub cert_file: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    pub key_file: PathBuf,
+}
+
+/// A file that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` {}: {why}", path.display())]
+pub struct TlsFileError {
+    pub key: &'static str,
+    pub path: PathBuf,
+    pub why: String,
+}
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    #[error(transparent)]
+    File(#[from] TlsFileError),
+    #[error("the system's certificates cannot be used ({0}): name a `ca_file`")]
+    System(String),
+    #[error("TLS cannot be set up: {0}")]
+    Setup(String),
+}
+
+impl TlsFiles {
+    /// Reads the keys.
+    pub fn read(section: &mut Section) -> TlsFiles {
+        let ca_file = section.file("ca_file");
+        let (cert_file, key_file) = (section.file("cert_file"), section.file("key_file"));
+        match (section.has("cert_file"), section.has("key_file")) {
+            (true, false) => {
+                let help = "write `key_file = \"…\"` too, or leave the certificate out";
+                section.wrong("cert_file", "`cert_file` without `key_file`", "a certificate needs its private key", help);
+            }
+            (false, true) => {
+                let help = "write `cert_file = \"…\"` too, or leave the key out";
+                section.wrong("key_file", "`key_file` without `cert_file`", "a key needs its certificate", help);
+            }
+            _ => {}
+        }
+        let client = cert_file.zip(key_file).map(|(cert_file, key_file)| ClientFiles { cert_file, key_file });
+        TlsFiles { ca_file, client }
+    }
+
+    /// Refuses the keys where there is no TLS: with `plain`, such as `http://`.
+    pub fn refuse(section: &Section, plain: &str, tls: &str) {
+        for key in ["ca_file", "cert_file", "key_file"].into_iter().filter(|key| section.has(key)) {
+            let label = format!("has no use with `{plain}`");
+            section.wrong(key, format!("`{key}` without TLS"), label, format!("write the url with `{tls}`"));
+        }
+    }
+
+    /// Whether the section names no file, so that all is the system's.
+    pub fn is_empty(&self) -> bool {
+        self.ca_file.is_none() && self.client.is_none()
+    }
+
+    /// The configuration for one connection. Blocks on the files.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn for_one_connection(&self) -> Result<ClientConfig, TlsError> {
+        let builder = self.trusting()?;
+        Ok(match &self.client {
+            None => builder.with_no_client_auth(),
+            Some(files) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(files.load()?))),
+        })
+    }
+
+    /// The configuration for all connections of a client. The client certificate is read anew for each of them; a pair
+    /// that became unusable is told in the log, and the former one goes on. Blocks on the files.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn for_many_connections(&self) -> Result<ClientConfig, TlsError> {
+        let builder = self.trusting()?;
+        let Some(files) = &self.client else { return Ok(builder.with_no_client_auth()) };
+        let mut config = builder.with_client_cert_resolver(Arc::new(ReadAnew::new(files.clone())?));
+        // a resumed session goes on with the certificate that it began with
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+
+    fn trusting(&self) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
+        let roots = match &self.ca_file {
+            Some(path) => authorities(path)?,
+            None => system()?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+        Ok(builder.map_err(|e| TlsError::Setup(e.to_string()))?.with_root_certificates(roots))
+    }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TlsFileError> {
+    let certificates = certificates("ca_file", path)?;
+    let mut roots = RootCertStore::empty();
+    let (_, unusable) = roots.add_parsable_certificates(certificates);
+    if roots.is_empty() {
+        return Err(TlsFileError { key: "ca_file", path: path.to_owned(), why: "no certificate in it can be read".to_owned() });
+    }
+    if unusable > 0 {
+        tracing::warn!("`ca_file` {}: {unusable} certificates cannot be read; the others are trusted", path.display());
+    }
+    Ok(roots)
+}
+
+fn system() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        return Err(TlsError::System(why));
+    }
+    Ok(roots)
+}
+
+/// The certificates of a file, at least one.
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+    let unusable = |why: String| TlsFileError { key, path: path.to_owned(), why };
+    let bytes = contents(key, path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let certificates = certificates.map_err(|e| unusable(format!("is no PEM file: {e}")))?;
+    if certificates.is_empty() {
+        let hint = match (has(&bytes, "PRIVATE KEY-----"), bytes.first()) {
+            (true, _) => "; it holds a private key: are the files exchanged?",
+            // how DER and PKCS#12 begin
+            (false, Some(0x30)) => {
+                "; it is binary: convert it with `openssl x509 -inform der`, or a .p12 file with `openssl pkcs12 -nodes`"
+            }
+            _ => "",
+        };
+        return Err(unusable(format!("holds no PEM certificate{hint}")));
+    }
+    Ok(certificates)
+}
+
+fn contents(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
+    let unusable = |why: String| TlsFileError { key, path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|e| unusable(format!("{e}; correct the path or its permissions")))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(unusable(format!("more than {FILE_BYTES_MAX} bytes are too many for certificates; name a PEM file")));
+    }
+    Ok(bytes)
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}

@@ -1,0 +1,170 @@
+//! Who we are: a certificate and its key.
+//!
+//! In: two files. Out: the pair, or what is wrong with which file. Invariant: the key belongs to the first certificate,
+//! which is of X.509 version 3. Not here: what a server says to it (`refusal`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::client::{ResolvesClientCert, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
+
+use super::{ClientFiles, TlsFileError, certificates, contents, has};
+use crate::time::{Clock, Timestamp};
+
+const KINDS: &str = "expected RSA of 2048 bits or more, EC P-256 or P-384, or Ed25519";
+
+impl ClientFiles {
+    /// Reads the pair. A certificate that is not valid now is told in the log: the server's clock decides.
+    pub(super) fn load(&self) -> Result<Arc<CertifiedKey>, TlsFileError> {
+        let chain = certificates("cert_file", &self.cert_file)?;
+        let key = self.key()?;
+        if let Some(first) = chain.first() {
+            ParsedCertificate::try_from(first).map_err(|error| self.cert_error(unreadable(&error)))?;
+            if let Some(problem) = validity(first, Clock::Real.now()) {
+                tracing::warn!("`cert_file` {}: the client certificate {problem}", self.cert_file.display());
+            }
+        }
+        match key.public_key().map(|public| chain.iter().position(|certificate| belongs(certificate, &public))) {
+            None | Some(Some(0)) => Ok(Arc::new(CertifiedKey::new(chain, key))),
+            Some(Some(other)) => Err(self.cert_error(format!(
+                "the key in `key_file` belongs to certificate {} of the file: put that one first, then those that lead to the authority",
+                other + 1
+            ))),
+            Some(None) => Err(self.key_error(format!("the key does not belong to the certificate in {}", self.cert_file.display()))),
+        }
+    }
+
+    fn key(&self) -> Result<Arc<dyn SigningKey>, TlsFileError> {
+        let bytes = contents("key_file", &self.key_file)?;
+        if has(&bytes, "ENCRYPTED") {
+            let name = self.key_file.display();
+            return Err(self.key_error(format!(
+                "the key is encrypted: write it without a passphrase, for forebay's user alone to read (`openssl pkey -in {name} -out FILE`)"
+            )));
+        }
+        let der = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+            rustls::pki_types::pem::Error::NoItemsFound if has(&bytes, "-----BEGIN CERTIFICATE-----") => {
+                self.key_error("holds no private key; it holds a certificate: are the files exchanged?".to_owned())
+            }
+            rustls::pki_types::pem::Error::NoItemsFound => self.key_error("holds no private key in PEM form".to_owned()),
+            error => self.key_error(format!("is no PEM file: {error}")),
+        })?;
+        // the library's own words may quote what it read
+        ring::sign::any_supported_type(&der).map_err(|_| self.key_error(format!("the key is broken or of another kind: {KINDS}")))
+    }
+
+    /// What is to be said of the certificate's time, if it is not valid now. Blocks on the file.
+    pub(super) fn validity(&self) -> Option<String> {
+        certificates("cert_file", &self.cert_file).ok()?.first().and_then(|first| validity(first, Clock::Real.now()))
+    }
+
+    fn cert_error(&self, why: String) -> TlsFileError {
+        TlsFileError { key: "cert_file", path: self.cert_file.clone(), why }
+    }
+
+    fn key_error(&self, why: String) -> TlsFileError {
+        TlsFileError { key: "key_file", path: self.key_file.clone(), why }
+    }
+}
+
+fn unreadable(error: &Error) -> String {
+    if format!("{error:?}").contains("UnsupportedCertVersion") {
+        let how = "with `openssl x509 -req`, add `-extfile FILE` where FILE says `basicConstraints = CA:FALSE`";
+        return format!("the certificate is of X.509 version 1, which TLS libraries refuse: have it issued as version 3 ({how})");
+    }
+    format!("the certificate cannot be read: {error}")
+}
+
+fn belongs(certificate: &CertificateDer<'_>, public: &[u8]) -> bool {
+    ParsedCertificate::try_from(certificate).is_ok_and(|parsed| parsed.subject_public_key_info().as_ref() == public)
+}
+
+/// Time is the first thing that is verified, so nobody needs to be trusted for this.
+fn validity(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<String> {
+    let millis = u64::try_from(now.unix_millis()).unwrap_or(0);
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(millis));
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    match verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], now, algorithms) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(format!("expired at {}: renew it, or correct the clock of this machine", shown(not_after)))
+        }
+        Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+            Some(format!("is not valid before {}: correct the clock of this machine, or wait", shown(not_before)))
+        }
+        _ => None,
+    }
+}
+
+fn shown(time: UnixTime) -> String {
+    let millis = i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000);
+    Timestamp::from_unix_millis(millis).to_string().replace(".0000000Z", "Z")
+}
+
+/// Gives each handshake the pair that is in the files now.
+#[derive(Debug)]
+pub(super) struct ReadAnew {
+    files: ClientFiles,
+    last: Mutex<Arc<CertifiedKey>>,
+}
+
+impl ReadAnew {
+    pub fn new(files: ClientFiles) -> Result<ReadAnew, TlsFileError> {
+        let last = Mutex::new(files.load()?);
+        Ok(ReadAnew { files, last })
+    }
+}
+
+impl ResolvesClientCert for ReadAnew {
+    /// Reads two small files on the thread of the handshake.
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let read = self.files.load();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(pair) => *last = pair,
+            Err(error) => tracing::warn!("{error}; the client certificate that was read before is used"),
+        }
+        Some(last.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Valid in the year 2025.
+    const YEAR: &[u8] = b"-----BEGIN CERTIFICATE-----
+MIIBVzCB/qADAgECAgIQADAKBggqhkjOPQQDAjANMQswCQYDVQQDDAJjYTAeFw0y
+NTAxMDEwMDAwMDBaFw0yNjAxMDEwMDAwMDBaMA4xDDAKBgNVBAMMA29sZDBZMBMG
+ByqGSM49AgEGCCqGSM49AwEHA0IABCUkddrKYB2ivuo+2YGpHHv4enc16rntHC8d
+mTx8bejYdohZS6ihf8CxTdvkjyuEV48RHKBcdh+gKhVnWUJu0CujTTBLMAkGA1Ud
+EwQCMAAwHQYDVR0OBBYEFCd2zG1BaJDZFfYQ6ZgWXGaQ06P6MB8GA1UdIwQYMBaA
+FGhKkszyXPelg7Qv9FPr1WN1L3eYMAoGCCqGSM49BAMCA0gAMEUCIGYcwKD3upIi
+41Z+Uj//dM/kGU9ji9u13O1l5PMz37FhAiEAk9kpJGK1qT7tUIek8Iw/KHKklVnE
+DIOhzC9uCKvAv7c=
+-----END CERTIFICATE-----";
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_told_with_its_date() {
+        let certificate = CertificateDer::from_pem_slice(YEAR).unwrap();
+        for (now, words) in [
+            ("2024-12-31T23:59:59Z", Some("is not valid before 2025-01-01T00:00:00Z")),
+            ("2025-06-01T00:00:00Z", None),
+            ("2026-01-01T00:00:01Z", Some("expired at 2026-01-01T00:00:00Z")),
+        ] {
+            let told = validity(&certificate, Timestamp::parse(now).unwrap());
+            assert_eq!(told.is_some(), words.is_some(), "{now}: {told:?}");
+            assert!(told.unwrap_or_default().contains(words.unwrap_or_default()), "{now}");
+        }
+    }
+}
