@@ -991,6 +991,52 @@ fn a_version_of_mqtt_may_be_named() {
 }
 
 #[test]
+fn filters_of_an_input_do_not_overlap() {
+    bad(
+        &[("topics = [\"taxi/+/rides\"]", "topics = [\"a/#\", \"a/+/b\", \"c\", \"$share/g/c\", \"c\", \"+/d\", \"e/+\"]")],
+        expect![[r#"
+            error: `a/#` and `a/+/b` overlap
+              --> taxi.toml:9:18
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                  ^^^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: leave out `a/+/b`: `a/#` covers it
+
+            error: `c` and `$share/g/c` overlap
+              --> taxi.toml:9:32
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                ^^^^^^^^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: narrow one of them so that no topic matches both, or give each an input of its own
+
+            error: `c` is a duplicate
+              --> taxi.toml:9:46
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                              ^^^ stands in the list before
+               = help: leave one of them out
+
+            error: `a/#` and `+/d` overlap
+              --> taxi.toml:9:51
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                                   ^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: narrow one of them so that no topic matches both, or give each an input of its own
+
+            error: `+/d` and `e/+` overlap
+              --> taxi.toml:9:58
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                                          ^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: narrow one of them so that no topic matches both, or give each an input of its own
+
+            5 errors
+        "#]],
+    );
+    good(&SMALL.replacen("topics = [\"taxi/+/rides\"]", "topics = [\"a/#\", \"b/+\", \"$share/g/c\", \"$SYS/#\"]", 1));
+}
+
+#[test]
 fn a_password_needs_a_user_name() {
     bad(
         &[("topics = ", "password = \"env:MQTT\"\ntopics = ")],
