@@ -1,8 +1,8 @@
 //! Commands waiting for the writer.
 //!
-//! In: commands from any thread, each in a lane: control, intake, one a consumer. Out: all that may run, together, when a
-//! group commit is due. Invariant: a lane keeps its order and is bounded in count and bytes, and a lane that may not run
-//! (intake while the journal is full) never holds back another. Not here: what commands do.
+//! In: commands from any thread, each in a lane: control, intake, one a consumer. Out: all that may run, together, when
+//! a group commit is due. Invariant: a lane keeps its order and is bounded in count and bytes, and a lane that may not
+//! run (intake while the journal is full) never holds back another. Not here: what commands do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -214,7 +214,9 @@ impl Queue {
                     due
                 }
             };
-            let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else { return Taken::Idle };
+            let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else {
+                return Taken::Idle;
+            };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

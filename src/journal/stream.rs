@@ -1,8 +1,8 @@
 //! Ends of streams and their newest segments in memory.
 //!
 //! In: segments of a transaction that is durable. Out: segments for readers that keep up, and a signal when there are
-//! new ones. Invariant: all tails together stay below their byte limit (but for one segment), and a tail has no gaps: it
-//! reaches to the end of its stream. Not here: older segments (`reader` gets them from the file).
+//! new ones. Invariant: all tails together stay below their byte limit (but for one segment), and a tail has no gaps:
+//! it reaches to the end of its stream. Not here: older segments (`reader` gets them from the file).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -115,7 +115,8 @@ impl Streams {
             }
             if position < tail.next {
                 let behind = tail.segments.partition_point(|(_, s)| s.first() <= position);
-                let found = behind.checked_sub(1).and_then(|i| tail.segments.get(i)).filter(|(_, s)| s.end() > position);
+                let found =
+                    behind.checked_sub(1).and_then(|i| tail.segments.get(i)).filter(|(_, s)| s.end() > position);
                 return match found {
                     Some((_, segment)) => Found::Segment(segment.clone()),
                     None => Found::OnDisk { end: tail.next },
@@ -165,7 +166,11 @@ impl Tails {
 
     fn evict(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
-            let oldest = self.tails.values_mut().filter(|t| !t.segments.is_empty()).min_by_key(|t| t.segments.front().map(|(n, _)| *n));
+            let oldest = self
+                .tails
+                .values_mut()
+                .filter(|t| !t.segments.is_empty())
+                .min_by_key(|t| t.segments.front().map(|(n, _)| *n));
             let Some((_, segment)) = oldest.and_then(|tail| tail.segments.pop_front()) else { break };
             self.bytes = self.bytes.saturating_sub(segment.bytes());
         }

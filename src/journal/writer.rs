@@ -2,8 +2,8 @@
 //!
 //! In: commands from the queue. Out: group commits, then answers. Invariant: a command is answered "stored" only after
 //! the transaction that holds it is durable, and readers see its records before that answer. After a write that failed
-//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what the
-//! commands do (`transaction`, `consumer`, `trim`).
+//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what
+//! the commands do (`transaction`, `consumer`, `trim`).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -123,7 +123,8 @@ impl Writer {
     fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
         loop {
             let now = Clock::Real.monotonic();
-            let idle_until = if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
+            let idle_until =
+                if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
             match self.shared.queue.take(rule, self.last_commit, idle_until) {
                 Taken::Work(entries) => self.work(entries)?,
                 Taken::Idle => self.maintain()?,
@@ -242,7 +243,12 @@ impl Writer {
         if is_full != was_full {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
             if is_full {
-                tracing::warn!(used_bytes, max_bytes, disk_full = self.budget.disk_full, "the journal is full; intake waits");
+                tracing::warn!(
+                    used_bytes,
+                    max_bytes,
+                    disk_full = self.budget.disk_full,
+                    "the journal is full; intake waits"
+                );
             } else {
                 tracing::info!(used_bytes, max_bytes, "the journal has room again");
             }
@@ -389,9 +395,18 @@ mod tests {
             x as u8
         };
         let payload: Vec<u8> = (0..40_000).map(|_| next()).collect();
-        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
+        let event =
+            RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
         let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
-        let append = Append { input, events: vec![event], received: 1, undecodable: vec![], dropped: vec![], ledger: vec![], on_durable };
+        let append = Append {
+            input,
+            events: vec![event],
+            received: 1,
+            undecodable: vec![],
+            dropped: vec![],
+            ledger: vec![],
+            on_durable,
+        };
         (append, answers)
     }
 
@@ -399,8 +414,11 @@ mod tests {
     #[test]
     fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
         let dir = tempfile::TempDir::new().unwrap();
-        let config =
-            JournalConfig { commit_interval: Duration::from_millis(1), recent_records: 0, ..JournalConfig::new(dir.path().join("job.db")) };
+        let config = JournalConfig {
+            commit_interval: Duration::from_millis(1),
+            recent_records: 0,
+            ..JournalConfig::new(dir.path().join("job.db"))
+        };
         let path = config.path.clone();
         let journal = Journal::start(config, |db| db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
         let input = journal.input("rides").unwrap();

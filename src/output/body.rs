@@ -1,7 +1,7 @@
 //! Rows put together: how many, and how they are written.
 //!
-//! In: the keys `body` and `batch` of a section, then rows that are open. Out: [`Piece`]s within the limits, and the text
-//! of each. Invariant: the same rows give the same text; a piece keeps the order of its rows. Not here: sending.
+//! In: the keys `body` and `batch` of a section, then rows that are open. Out: [`Piece`]s within the limits, and the
+//! text of each. Invariant: the same rows give the same text; a piece keeps the order of its rows. Not here: sending.
 
 use std::time::Duration;
 
@@ -69,7 +69,8 @@ impl Body {
 impl Batch {
     /// Reads `batch = { rows, bytes, time }`. `what` has a body: a request, a message.
     pub fn read(section: &mut Section, body: Body, base: Batch, what: &str) -> Batch {
-        let one = |batch: Batch| if body == Body::Row { Batch { rows: 1, time: Duration::ZERO, ..batch } } else { batch };
+        let one =
+            |batch: Batch| if body == Body::Row { Batch { rows: 1, time: Duration::ZERO, ..batch } } else { batch };
         let Some((value, span)) = section.get("batch") else { return one(base) };
         let DeValue::Table(table) = value else {
             let error = Diagnostic::error("`batch` has the wrong form", span).label("expected a table");
@@ -111,7 +112,13 @@ pub type Piece = Vec<Encoded>;
 
 impl Encoded {
     /// Encodes a row; an error says why the receiver will never take it.
-    pub fn new(rows: &Rows, row: usize, row_id: Option<&SmolStr>, ids: RowIds<'_>, bytes_max: usize) -> Result<Encoded, String> {
+    pub fn new(
+        rows: &Rows,
+        row: usize,
+        row_id: Option<&SmolStr>,
+        ids: RowIds<'_>,
+        bytes_max: usize,
+    ) -> Result<Encoded, String> {
         let mut json = String::new();
         write_row(rows, row, row_id, ids, &mut json);
         let id = rows.batch.meta().get(row).map(|meta| ids.id(meta)).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Rows to a broker: many messages under way at once, with one row or several.
 //!
-//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the PUBACK of its message came; the client's
-//! queue is never the place where a row waits for a broker that is away; of rows that are refused together the one at
-//! fault is found by halving. Not here: which topic a row goes to (`template`), what is a message (`message`).
+//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the PUBACK of its message came; the
+//! client's queue is never the place where a row waits for a broker that is away; of rows that are refused together the
+//! one at fault is found by halving. Not here: which topic a row goes to (`template`), what is a message (`message`).
 
 mod message;
 mod session;
@@ -94,8 +94,8 @@ impl MqttOutput {
         }
     }
 
-    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought about
-    /// are not.
+    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought
+    /// about are not.
     fn finish(&mut self) -> Delivery {
         let delivery = self.progress.finish();
         if delivery == Delivery::Delivered {
@@ -128,7 +128,13 @@ impl MqttOutput {
     }
 
     /// Sends all open rows and waits for their confirmation.
-    async fn send(&mut self, rows: &Rows, ids: RowIds<'_>, under_way: &mut UnderWay, refusal: &mut Option<String>) -> Result<(), Stuck> {
+    async fn send(
+        &mut self,
+        rows: &Rows,
+        ids: RowIds<'_>,
+        under_way: &mut UnderWay,
+        refusal: &mut Option<String>,
+    ) -> Result<(), Stuck> {
         let Some(session) = &self.session else { return Err(Stuck { message: None, is_timeout: false }) };
         let window = if self.one_by_one { 1 } else { usize::from(WINDOW) };
         let patience = self.config.puback_timeout;
@@ -206,7 +212,8 @@ impl MqttOutput {
                 (Receipt::Rejected(_) | Receipt::Unknown, _) => {}
             }
         }
-        // some brokers refuse a row and then end the connection too; the refusal is what a person can do something about
+        // some brokers refuse a row and then end the connection too; the refusal is what a person can do something
+        // about
         if let Some(text) = refusal {
             trouble.text = text;
         }

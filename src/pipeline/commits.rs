@@ -1,8 +1,8 @@
 //! The one committing step of all parts: several commits under way, confirmed in order.
 //!
 //! In: commits, each with how far the part is in event time behind it. Out: the mark that the part behind reads.
-//! Invariant: a mark is set only after everything up to it can be read; at most [`UNDER_WAY_MAX`] commits are unconfirmed.
-//! Not here: when a commit is due (`due`), what it holds.
+//! Invariant: a mark is set only after everything up to it can be read; at most [`UNDER_WAY_MAX`] commits are
+//! unconfirmed. Not here: when a commit is due (`due`), what it holds.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,9 @@
 //! A statement's part that keeps state or calls an endpoint: it reads, executes, and commits what came out.
 //!
-//! In: events of the inputs, or rows of the part before. Out: commits of position, state, rows and failures in one; or, when
-//! the part ends in an external call, chunks for `scoring`, which commits them. Invariant: what is committed together was
-//! caused together, so a restart from any commit gives the same rows. Not here: stateless statements (`delivery`).
+//! In: events of the inputs, or rows of the part before. Out: commits of position, state, rows and failures in one; or,
+//! when the part ends in an external call, chunks for `scoring`, which commits them. Invariant: what is committed
+//! together was caused together, so a restart from any commit gives the same rows. Not here: stateless statements
+//! (`delivery`).
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -117,7 +118,8 @@ impl Cycle for Consumer {
     }
 
     fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
-        let done = Done { position: self.position, has_output: self.feed.executor.has_output(), has_news: self.has_ticked };
+        let done =
+            Done { position: self.position, has_output: self.feed.executor.has_output(), has_news: self.has_ticked };
         let now = self.flow.clock.monotonic();
         if self.due.is_due(done, now, at_end) {
             self.due.committed(self.position, now);
@@ -131,8 +133,8 @@ impl Cycle for Consumer {
 }
 
 impl Consumer {
-    /// Lets time pass for windows of quiet devices: up to the clock when everything stored has been read, else up to the
-    /// first record that is not: time must not overtake data.
+    /// Lets time pass for windows of quiet devices: up to the clock when everything stored has been read, else up to
+    /// the first record that is not: time must not overtake data.
     fn pass_time(&mut self, upstream: Option<Timestamp>, next: Option<&Stretch>) {
         let arrived = next.and_then(Stretch::first_arrival);
         let happened = next.and_then(Stretch::first_time);

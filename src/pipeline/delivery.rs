@@ -1,8 +1,8 @@
 //! From a stream of the journal, or straight from the inputs, to an output.
 //!
 //! In: stored rows, or events that a stateless plan turns into rows on the way. Out: deliveries, and the position that
-//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not here:
-//! how an output delivers, statements with state or external calls (`consumer`).
+//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not
+//! here: how an output delivers, statements with state or external calls (`consumer`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,8 @@ impl Cycle for Deliverer {
             return Ok(None);
         }
         self.due.committed(done.position, now);
-        let Pending { position, ledger, letters, .. } = std::mem::replace(&mut self.pending, Pending::at(done.position));
+        let Pending { position, ledger, letters, .. } =
+            std::mem::replace(&mut self.pending, Pending::at(done.position));
         let commit = Commit { dead_letters: letters, ledger, ..Commit::at(self.flow.consumer, position) };
         Ok(Some(DueCommit { commit: Some(commit), watermark: None }))
     }
@@ -117,7 +118,9 @@ impl Deliverer {
                 rows
             }
             (None, Records::Rows { rows, .. }) => rows,
-            (None, Records::Events(_)) => Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() },
+            (None, Records::Events(_)) => {
+                Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() }
+            }
         }
     }
 

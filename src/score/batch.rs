@@ -1,10 +1,10 @@
 //! One batch on its way to being scored: which rows to send next, and whose fault a failure is.
 //!
-//! In: how the last request of the batch ended. Out: the next [`NextSend`], and rows that are found to be bad. Invariant:
-//! every row is in exactly one place: in a piece still to be sent, among the suspects, or handed back as decided. A
-//! row is condemned only after something else was scored since it failed, so a model that broke condemns nobody. Where
-//! the failure may have passed with an outage, it is condemned only if it fails again after that.
-//! Not here: rows themselves, waiting, what other batches do.
+//! In: how the last request of the batch ended. Out: the next [`NextSend`], and rows that are found to be bad.
+//! Invariant: every row is in exactly one place: in a piece still to be sent, among the suspects, or handed back as
+//! decided. A row is condemned only after something else was scored since it failed, so a model that broke condemns
+//! nobody. Where the failure may have passed with an outage, it is condemned only if it fails again after that. Not
+//! here: rows themselves, waiting, what other batches do.
 
 use std::ops::Range;
 
@@ -43,7 +43,17 @@ struct Piece {
 
 impl Piece {
     fn new(rows: Range<usize>) -> Piece {
-        Piece { rows, whole: false, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0, retest: false }
+        Piece {
+            rows,
+            whole: false,
+            first_half: false,
+            guilty: false,
+            failures: 0,
+            slow: 0,
+            busy: 0,
+            attempts: 0,
+            retest: false,
+        }
     }
 }
 
@@ -153,7 +163,8 @@ impl RequestBatch {
 
     /// The model works now. That it did when a suspect failed is another matter: an outage may have ended in between.
     fn judge(&mut self) -> Vec<(usize, Failure)> {
-        let (again, bad): (Vec<_>, Vec<_>) = std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
+        let (again, bad): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
         for Suspect { row, attempts, .. } in again.into_iter().rev() {
             self.pieces.push(Piece { retest: true, attempts, ..Piece::new(row..row + 1) });
         }

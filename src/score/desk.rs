@@ -175,7 +175,9 @@ impl Desk {
             return id;
         }
         self.queue.push(now, id, statement, args);
-        if self.proven.is_none() && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
+        if self.proven.is_none()
+            && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. }))
+        {
             // perhaps only the first rows are bad, and these are the first good ones
             self.gate.look_by(now + self.rules.backoff.base);
         }
@@ -342,7 +344,10 @@ impl Desk {
     }
 
     fn row_to_look_at(&self, form: &Form) -> Option<Row> {
-        let held = self.batches.values().flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
+        let held = self
+            .batches
+            .values()
+            .flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
         // newest first: the oldest are those that failed
         let rows: Vec<RowRef> = held.chain(self.queue.rows()).collect();
         let skip = (self.looks as usize).wrapping_mul(rows.len() / 3 + 1) % rows.len().max(1);

@@ -112,7 +112,8 @@ impl Client {
     fn details_of(&self, response: &Response, status: Status, our_id: String) -> Details {
         let headers = response.headers();
         // a server that splits values at commas sends a date as two headers
-        let asked: Vec<&str> = headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim).collect();
+        let asked: Vec<&str> =
+            headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim).collect();
         let now = || header(headers, DATE.as_str()).and_then(http_date).unwrap_or_else(|| Clock::Real.now());
         Details {
             status: Some(status.code),
@@ -203,7 +204,8 @@ fn fault(error: &reqwest::Error) -> Answered {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {
         let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let tls = cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|e| e.downcast_ref::<rustls::Error>()));
+        let tls =
+            cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|e| e.downcast_ref::<rustls::Error>()));
         if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
             return Answered::BadCertificate;
         }

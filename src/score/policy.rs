@@ -129,12 +129,16 @@ impl Blocked {
             Blocked::Forbidden => "give the identity the right to score on this endpoint",
             Blocked::NotFound => "check `url`, and that a deployment of the endpoint gets traffic",
             Blocked::Busy => "wait for the operation on the endpoint to end, or end it",
-            Blocked::Certificate => "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock",
+            Blocked::Certificate => {
+                "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock"
+            }
             Blocked::ClientCertificate => {
                 "put a certificate that the endpoint takes, and its key, where `cert_file` and `key_file` point to; they are read again"
             }
             Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
-            Blocked::Model => "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log",
+            Blocked::Model => {
+                "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log"
+            }
         }
     }
 }

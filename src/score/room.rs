@@ -1,8 +1,8 @@
 //! Room for rows that are on their way through an endpoint.
 //!
 //! In: how many rows and bytes somebody wants to hand in. Out: a place for them, when there is one. Invariant: what is
-//! under way, answered or not, stays within what the settings allow and within a bound of bytes; whoever wants more than
-//! all of it waits until it is alone. Not here: what is sent when (`desk`).
+//! under way, answered or not, stays within what the settings allow and within a bound of bytes; whoever wants more
+//! than all of it waits until it is alone. Not here: what is sent when (`desk`).
 
 use std::sync::Arc;
 
@@ -41,10 +41,16 @@ pub struct Berth {
 impl Room {
     /// Room for `parallel` requests of `batch` rows, and as many rows that wait.
     pub fn new(batch: usize, parallel: usize) -> Room {
-        let rows_max = batch.saturating_mul(parallel).saturating_mul(ROWS_PER_ROW).clamp(ROWS_PER_ROW, ROWS_MAX * ROWS_PER_ROW);
+        let rows_max =
+            batch.saturating_mul(parallel).saturating_mul(ROWS_PER_ROW).clamp(ROWS_PER_ROW, ROWS_MAX * ROWS_PER_ROW);
         let bytes_max = (rows_max * ROW_BYTES_MIN).clamp(BYTES_MIN, BYTES_MAX);
         let permits_max = bytes_max / PERMIT_BYTES;
-        Room { rows: Arc::new(Semaphore::new(rows_max)), rows_max, bytes: Arc::new(Semaphore::new(permits_max)), permits_max }
+        Room {
+            rows: Arc::new(Semaphore::new(rows_max)),
+            rows_max,
+            bytes: Arc::new(Semaphore::new(permits_max)),
+            permits_max,
+        }
     }
 
     /// Waits for a place; `None` when the room was closed.

@@ -1,7 +1,8 @@
 //! The task of an endpoint: feeds the desk and does what it says.
 //!
-//! In: chunks, answers, the passing of time. Out: requests on the wire, answered chunks, status. Invariant: one task owns
-//! the desk, and a chunk's share of the held bytes is given back only with its answer. Not here: any decision (`desk`).
+//! In: chunks, answers, the passing of time. Out: requests on the wire, answered chunks, status. Invariant: one task
+//! owns the desk, and a chunk's share of the held bytes is given back only with its answer. Not here: any decision
+//! (`desk`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -294,7 +295,9 @@ impl Task {
             Ok(Fetched::Absent) => {
                 self.fetching.failures = 0;
                 if self.signature.is_none() {
-                    tracing::warn!("the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}");
+                    tracing::warn!(
+                        "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
+                    );
                     self.fetching.absent = true;
                     self.use_signature(self.client.dialect.untyped());
                 }
@@ -327,7 +330,8 @@ impl Task {
     }
 
     fn forget_abandoned(&mut self) {
-        let gone: Vec<u64> = self.replies.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
+        let gone: Vec<u64> =
+            self.replies.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
         for id in gone {
             self.replies.remove(&id);
             self.desk.forget(id);
@@ -354,7 +358,9 @@ impl Task {
             Standing::Failed(why) => State::Failed { why },
             Standing::Closed(closed) => match closed.cause {
                 Cause::Backoff => State::BackingOff { since: at(closed.since), until: at(closed.until) },
-                Cause::Blocked(blocked) => State::Paused { since: at(closed.since), reason: blocked.reason(), remedy: blocked.remedy() },
+                Cause::Blocked(blocked) => {
+                    State::Paused { since: at(closed.since), reason: blocked.reason(), remedy: blocked.remedy() }
+                }
             },
         };
         let shown = state.clone();

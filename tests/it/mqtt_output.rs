@@ -38,7 +38,10 @@ fn output(url: &str, keys: &str) -> CountedOutput {
 fn rows(of: impl IntoIterator<Item = (Value, String)>) -> Rows {
     let mut batch = Batch::new(2);
     for (offset, (device, text)) in (0..).zip(of) {
-        batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset, ordinal: 0 }, [device, Value::text(text)]);
+        batch.push(
+            RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset, ordinal: 0 },
+            [device, Value::text(text)],
+        );
     }
     let column = |name: &str| Column { name: name.into(), spread: false };
     Rows { columns: [column("deviceId"), column("v")].into(), batch }
@@ -72,7 +75,8 @@ async fn each_row_goes_to_its_own_topic_or_to_none() {
         ]
     );
     let received = subscriber.wait_for(7).await;
-    let levels: Vec<&str> = received.topics.iter().map(|t| t.strip_prefix("plant/").unwrap().strip_suffix("/alarm").unwrap()).collect();
+    let levels: Vec<&str> =
+        received.topics.iter().map(|t| t.strip_prefix("plant/").unwrap().strip_suffix("/alarm").unwrap()).collect();
     assert_eq!(levels, ["press", "a%2Fb", "%2B", "%23", "%00", "%EF%BF%BF", "7"]);
 }
 
@@ -100,7 +104,10 @@ async fn a_message_carries_rows_of_its_topic() {
         assert_eq!(received.by_id["inc-s1-0-0"], first, "the id of the first row");
     }
     let keys = "topic = \"lines\"\nbody = \"lines\"\nbatch = { bytes = \"1KiB\" }";
-    assert_eq!(deliver(&mut output(&broker.url(), keys), &rows((0..3).map(|_| (Value::Null, "x".repeat(400))))).await, []);
+    assert_eq!(
+        deliver(&mut output(&broker.url(), keys), &rows((0..3).map(|_| (Value::Null, "x".repeat(400))))).await,
+        []
+    );
     wait_until("three rows", || subscriber.payloads_at("lines").concat().lines().count() == 3).await;
     assert_eq!(subscriber.payloads_at("lines").iter().map(|p| p.lines().count()).collect::<Vec<_>>(), [2, 1]);
 }
@@ -119,11 +126,18 @@ async fn a_message_that_is_too_large_is_halved_to_the_bad_row() {
     for broker in [announced, silent] {
         let subscriber = Subscriber::start(&broker.url(), "#").await;
         let mut output = output(&broker.url(), "topic = \"t/{deviceId}\"\nbody = \"array\"");
-        let texts_of = |bad: Option<usize>| (0..80).map(move |n| if Some(n) == bad { "x".repeat(5_000) } else { format!("{n:060}") });
+        let texts_of = |bad: Option<usize>| {
+            (0..80).map(move |n| if Some(n) == bad { "x".repeat(5_000) } else { format!("{n:060}") })
+        };
         let rejected = deliver(&mut output, &in_turn(texts_of(Some(17)))).await;
         assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [17], "{rejected:?}");
-        let wanted =
-            |of: usize| texts_of(None).enumerate().filter(|(n, _)| n % 2 == of && *n != 17).map(|(_, text)| text).collect::<Vec<_>>();
+        let wanted = |of: usize| {
+            texts_of(None)
+                .enumerate()
+                .filter(|(n, _)| n % 2 == of && *n != 17)
+                .map(|(_, text)| text)
+                .collect::<Vec<_>>()
+        };
         for (topic, of) in [("t/a", 0), ("t/b", 1)] {
             // a message that came through before its confirmation was lost with the connection comes again
             wait_until("all rows but the bad one", || {
@@ -218,7 +232,11 @@ fn a_column_that_a_statement_never_has_is_a_warning() {
             |                ^^^^^^^^^^ every row of it becomes a dead letter
             = help: its columns: n"#]]
     .assert_eq(&warnings("SELECT n INTO alarms FROM readings").unwrap());
-    assert!(warnings("SELECT n, device AS deviceIds INTO alarms FROM readings").unwrap().contains("did you mean `{deviceIds}`?"));
+    assert!(
+        warnings("SELECT n, device AS deviceIds INTO alarms FROM readings")
+            .unwrap()
+            .contains("did you mean `{deviceIds}`?")
+    );
     assert_eq!(warnings("SELECT n, deviceid INTO alarms FROM readings"), None);
     assert_eq!(warnings("SELECT * INTO alarms FROM readings"), None);
 }

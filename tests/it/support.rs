@@ -1,7 +1,7 @@
 //! Counterparts for tests: brokers, a client, waiting.
 //!
-//! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by their
-//! own id.
+//! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by
+//! their own id.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -302,7 +302,13 @@ impl Subscriber {
     /// What came at a topic so far.
     pub fn payloads_at(&self, topic: &str) -> Vec<String> {
         let received = self.shared.lock().unwrap();
-        received.topics.iter().zip(&received.payloads).filter(|(t, _)| *t == topic).map(|(_, payload)| payload.clone()).collect()
+        received
+            .topics
+            .iter()
+            .zip(&received.payloads)
+            .filter(|(t, _)| *t == topic)
+            .map(|(_, payload)| payload.clone())
+            .collect()
     }
 
     /// Waits for that many distinct row ids.
@@ -320,6 +326,10 @@ impl Drop for Subscriber {
 
 /// Runs the `openssl` command.
 pub fn openssl(folder: &Path, arguments: &str) {
-    let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().expect("openssl is installed");
+    let output = Command::new("openssl")
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .expect("openssl is installed");
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -31,7 +31,8 @@ pub fn idempotency_key(piece: &[Encoded]) -> String {
     if let [row] = piece {
         return row.id.clone();
     }
-    let digest = piece.iter().fold(Sha256::new(), |digest, row| digest.chain_update(&row.id).chain_update([0])).finalize();
+    let digest =
+        piece.iter().fold(Sha256::new(), |digest, row| digest.chain_update(&row.id).chain_update([0])).finalize();
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The section of an HTTP output.
 //!
-//! In: `[outputs.NAME]` with `type = "http"`. Out: [`HttpOutputConfig`], checked. Invariant: a secret is only referred to,
-//! and no header is one that HTTP itself sets. Not here: sending.
+//! In: `[outputs.NAME]` with `type = "http"`. Out: [`HttpOutputConfig`], checked. Invariant: a secret is only referred
+//! to, and no header is one that HTTP itself sets. Not here: sending.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,9 @@ impl HttpOutputConfig {
 
     /// Reads and checks the section.
     pub fn read(section: &mut Section) -> Option<HttpOutputConfig> {
-        let url = section.required_text("url", "write `url = \"https://host/rows\"`").and_then(|text| address::http(section, &text));
+        let url = section
+            .required_text("url", "write `url = \"https://host/rows\"`")
+            .and_then(|text| address::http(section, &text));
         // a bad address does not keep the other keys from being read, with the same defaults
         let base = HttpOutputConfig::new(url.clone().or_else(|| Url::parse("http://localhost").ok())?);
         let methods = [("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH")];
@@ -97,7 +99,20 @@ impl HttpOutputConfig {
             TlsFiles::refuse(section, "http://", "https://");
         }
         let method = Method::from_bytes(method.as_bytes()).ok()?;
-        Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, tls, timeout, row_id })
+        Some(HttpOutputConfig {
+            url,
+            method,
+            body,
+            batch,
+            headers,
+            key,
+            key_header,
+            gzip,
+            success,
+            tls,
+            timeout,
+            row_id,
+        })
     }
 }
 
@@ -147,8 +162,11 @@ fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
 fn key_header(section: &mut Section) -> Option<String> {
     let name = section.text("key_header")?;
     if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
-        let error = Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
-        section.problems().push(error.help("write `key_header = \"x-functions-key\"`, or leave it out for `Authorization: Bearer`"));
+        let error =
+            Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
+        section
+            .problems()
+            .push(error.help("write `key_header = \"x-functions-key\"`, or leave it out for `Authorization: Bearer`"));
     } else if !section.has("key") {
         let help = "write `key = \"env:NAME\"`, or leave `key_header` out";
         section.wrong("key_header", "`key_header` without `key`", "there is nothing to send in it", help);
@@ -167,7 +185,8 @@ fn success(section: &mut Section) -> Success {
     let mut success = Success::none();
     for word in words {
         if !success.add(&word.value) {
-            let error = Diagnostic::error("this is no code of an answer", word.span).label("expected \"2xx\", or three digits");
+            let error =
+                Diagnostic::error("this is no code of an answer", word.span).label("expected \"2xx\", or three digits");
             section.problems().push(error.help(FORM));
         }
     }
@@ -181,7 +200,10 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 
 impl OutputSettings for HttpOutputConfig {
     fn secrets(&self) -> Vec<&Secret> {
-        let headers = self.headers.iter().filter_map(|(_, value)| if let Header::Secret(secret) = value { Some(secret) } else { None });
+        let headers = self
+            .headers
+            .iter()
+            .filter_map(|(_, value)| if let Header::Secret(secret) = value { Some(secret) } else { None });
         headers.chain(&self.key).collect()
     }
 

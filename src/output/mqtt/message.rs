@@ -1,8 +1,8 @@
 //! Rows as messages, and their order.
 //!
 //! In: rows that are open. Out: [`Message`]s, each of one topic, one after another. Invariant: where a message carries
-//! several rows, the next one of its topic is given only when it is settled: its halves come before what follows, so rows
-//! of a topic keep their order. Not here: sending, what a broker says.
+//! several rows, the next one of its topic is given only when it is settled: its halves come before what follows, so
+//! rows of a topic keep their order. Not here: sending, what a broker says.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -66,7 +66,13 @@ struct Topic {
 
 impl Queue {
     /// The open rows; those that can never be sent are rejected.
-    pub fn new(config: &MqttOutputConfig, limits: Limits, rows: &Rows, ids: RowIds<'_>, progress: &mut Progress) -> Queue {
+    pub fn new(
+        config: &MqttOutputConfig,
+        limits: Limits,
+        rows: &Rows,
+        ids: RowIds<'_>,
+        progress: &mut Progress,
+    ) -> Queue {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut by_topic: Vec<(String, Vec<Encoded>)> = Vec::new();
         let mut from = 0;
@@ -129,7 +135,12 @@ impl Queue {
     }
 
     /// A message as it is sent; an error says why the receiver will never take it.
-    pub fn outgoing(&self, config: &MqttOutputConfig, message: &Message, session: &Session) -> Result<Outgoing<'_>, String> {
+    pub fn outgoing(
+        &self,
+        config: &MqttOutputConfig,
+        message: &Message,
+        session: &Session,
+    ) -> Result<Outgoing<'_>, String> {
         let id = message.rows.first().map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
         let count = (config.body != Body::Row).then(|| (ROWS_PROPERTY.to_owned(), message.rows.len().to_string()));
         let outgoing = Outgoing {
@@ -207,7 +218,12 @@ mod tests {
 
     #[test]
     fn limits_are_halved_to_one_row() {
-        let halves = std::iter::successors(Some(Limits { rows: 5, bytes: 45 }), |limits| (limits.rows > 1).then(|| limits.half()));
-        assert_eq!(halves.map(|limits| (limits.rows, limits.bytes)).collect::<Vec<_>>(), [(5, 45), (3, 22), (2, 11), (1, 5)]);
+        let halves = std::iter::successors(Some(Limits { rows: 5, bytes: 45 }), |limits| {
+            (limits.rows > 1).then(|| limits.half())
+        });
+        assert_eq!(
+            halves.map(|limits| (limits.rows, limits.bytes)).collect::<Vec<_>>(),
+            [(5, 45), (3, 22), (2, 11), (1, 5)]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! One connection to a broker, for sending.
 //!
-//! In: where the broker is, and which version is spoken. Out: a [`Session`], and at its end why it ended. Invariant: its
-//! task polls until the connection ends. Not here: what is sent, when to connect again.
+//! In: where the broker is, and which version is spoken. Out: a [`Session`], and at its end why it ended. Invariant:
+//! its task polls until the connection ends. Not here: what is sent, when to connect again.
 
 use std::time::Duration;
 
@@ -47,7 +47,9 @@ impl Session {
         let (client, mut events) = wire::open(broker, protocol, opening, collecting).await?;
         let packet_bytes_max = match events.poll().await {
             Ok(Event::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
-            Ok(_) | Err(Failure::Ended) => return Err(Trouble::new("the broker does not begin with CONNACK".to_owned())),
+            Ok(_) | Err(Failure::Ended) => {
+                return Err(Trouble::new("the broker does not begin with CONNACK".to_owned()));
+            }
             Err(Failure::Lost(trouble)) => return Err(trouble),
         };
         let task = tokio::spawn(poll(events).in_current_span());

@@ -1,7 +1,7 @@
 //! The section of an MQTT output.
 //!
-//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: what the topic has beside columns has no wildcards.
-//! Not here: running.
+//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: what the topic has beside
+//! columns has no wildcards. Not here: running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,9 @@ impl MqttOutputConfig {
         if row_id.is_none() && broker.as_ref().is_some_and(|broker| broker.protocol == Some(Protocol::V311)) {
             let warning = Diagnostic::warning("rows leave without their ids", section.key_span("protocol"));
             let label = "MQTT 3.1.1 has no user properties";
-            section.problems().push(warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"));
+            section.problems().push(
+                warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"),
+            );
         }
         Some(MqttOutputConfig { qos, retain, body, batch, row_id, ..MqttOutputConfig::new(broker?, topic?) })
     }
@@ -78,7 +80,8 @@ fn template(section: &Section, text: &Text) -> Option<TopicTemplate> {
         Ok(template) => return Some(template),
         Err(problem) => problem,
     };
-    let error = Diagnostic::error(format!("`{}` is no topic here", text.value.escape_debug()), problem.span).label(problem.label);
+    let error = Diagnostic::error(format!("`{}` is no topic here", text.value.escape_debug()), problem.span)
+        .label(problem.label);
     section.problems().push(match problem.help {
         Some(help) => error.help(help),
         None => error,

@@ -1,8 +1,8 @@
 //! The topic of a row, made from its columns.
 //!
-//! In: `plant/{deviceId}/alarm` as the job file has it, then rows. Out: a [`TopicTemplate`], then the topic of each row, or
-//! why it has none. Invariant: a value is always one whole level or a part of one, and different values give different
-//! topics. Not here: publishing.
+//! In: `plant/{deviceId}/alarm` as the job file has it, then rows. Out: a [`TopicTemplate`], then the topic of each
+//! row, or why it has none. Invariant: a value is always one whole level or a part of one, and different values give
+//! different topics. Not here: publishing.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -56,7 +56,8 @@ impl TopicTemplate {
     pub fn parse(text: &Text) -> Result<TopicTemplate, TemplateProblem> {
         let wrong = |(at, label)| TemplateProblem { span: within(text, at), label, help: Some(HELP) };
         let template = TopicTemplate { pieces: pieces(text).map_err(wrong)? };
-        let sample: String = template.pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text } else { "x" }).collect();
+        let sample: String =
+            template.pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text } else { "x" }).collect();
         match topic_problem(&sample) {
             Some(label) => Err(TemplateProblem { span: text.span, label, help: None }),
             None => Ok(template),
@@ -124,7 +125,9 @@ fn pieces(text: &Text) -> Result<Vec<Piece>, (Range<usize>, &'static str)> {
             return Err((at..at + 1, "no `{` before it"));
         } else if let Some(inner) = rest.strip_prefix('{') {
             let name = match inner.find(['{', '}']) {
-                Some(end) if inner.get(end..).is_some_and(|tail| tail.starts_with('}')) => inner.get(..end).unwrap_or_default(),
+                Some(end) if inner.get(end..).is_some_and(|tail| tail.starts_with('}')) => {
+                    inner.get(..end).unwrap_or_default()
+                }
                 _ => return Err((at..at + 1, "no `}` behind it")),
             };
             let whole = at..at + name.len() + 2;
@@ -181,7 +184,10 @@ fn written(name: &str, columns: &[(&SmolStr, &Value)]) -> Result<String, String>
 fn escape(value: &str, topic: &mut String) {
     for c in value.chars() {
         // a `$` at the start of a topic belongs to the broker; brokers drop a client that sends what is no character
-        let is_special = matches!(c, '/' | '+' | '#' | '%') || c.is_control() || (c == '$' && topic.is_empty()) || is_noncharacter(c);
+        let is_special = matches!(c, '/' | '+' | '#' | '%')
+            || c.is_control()
+            || (c == '$' && topic.is_empty())
+            || is_noncharacter(c);
         if !is_special {
             topic.push(c);
             continue;
@@ -219,7 +225,10 @@ mod tests {
         let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
         let mut batch = Batch::new(columns.len());
         batch.push(meta, columns.iter().map(|(_, value)| value.clone()));
-        Rows { columns: columns.iter().map(|(name, _)| Column { name: (*name).into(), spread: name.is_empty() }).collect(), batch }
+        Rows {
+            columns: columns.iter().map(|(name, _)| Column { name: (*name).into(), spread: name.is_empty() }).collect(),
+            batch,
+        }
     }
 
     fn filled(template: &str, columns: &[(&str, Value)]) -> Result<String, String> {

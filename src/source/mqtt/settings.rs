@@ -1,7 +1,8 @@
 //! The section of an MQTT input.
 //!
 //! In: `[inputs.NAME]` with `type = "mqtt"`. Out: [`MqttSourceConfig`], checked. Invariant: there is at least one topic
-//! filter, each is valid, no two overlap, and one message of the largest size fits what may be unacknowledged. Not here: running.
+//! filter, each is valid, no two overlap, and one message of the largest size fits what may be unacknowledged. Not
+//! here: running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,10 +108,13 @@ impl MqttSourceConfig {
 fn refuse_overlaps(section: &Section, topics: &[Text]) {
     let valid: Vec<&Text> = topics.iter().filter(|filter| topic::filter_problem(&filter.value).is_none()).collect();
     for (i, second) in valid.iter().enumerate() {
-        let Some(first) = valid.iter().take(i).find(|first| topic::overlap(&first.value, &second.value)) else { continue };
+        let Some(first) = valid.iter().take(i).find(|first| topic::overlap(&first.value, &second.value)) else {
+            continue;
+        };
         let (one, other) = (first.value.as_str(), second.value.as_str());
         if one == other {
-            let error = Diagnostic::error(format!("`{other}` is a duplicate"), second.span).label("stands in the list before");
+            let error =
+                Diagnostic::error(format!("`{other}` is a duplicate"), second.span).label("stands in the list before");
             section.problems().push(error.help("leave one of them out"));
             continue;
         }
@@ -121,7 +125,9 @@ fn refuse_overlaps(section: &Section, topics: &[Text]) {
             _ => "narrow one of them so that no topic matches both, or give each an input of its own".to_owned(),
         };
         let error = Diagnostic::error(format!("`{one}` and `{other}` overlap"), second.span);
-        section.problems().push(error.label("these two filters overlap: a broker may deliver such a message twice").help(help));
+        section
+            .problems()
+            .push(error.label("these two filters overlap: a broker may deliver such a message twice").help(help));
     }
 }
 
