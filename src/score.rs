@@ -42,7 +42,7 @@ pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
-use room::{Held, Room};
+use room::{Berth, Room};
 pub use settings::{NanPolicy, ScoreConfig, Timing};
 pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, State, Status};
@@ -134,7 +134,7 @@ pub struct Ticket {
     answer: oneshot::Receiver<Result<Vec<Outcome>, Ended>>,
     runtime: tokio::runtime::Handle,
     /// The chunk's place; the task holds it too while the rows are there.
-    _held: Arc<Held>,
+    _held: Arc<Berth>,
 }
 
 impl Ticket {

@@ -22,7 +22,7 @@ struct Tail {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Tails {
     tails: BTreeMap<u32, Tail>,
     bytes: usize,
     sequence: u64,
@@ -34,7 +34,7 @@ struct State {
 
 #[derive(Debug)]
 pub(super) struct Streams {
-    state: Mutex<State>,
+    state: Mutex<Tails>,
     bytes_max: usize,
 }
 
@@ -69,7 +69,7 @@ impl Streams {
         Streams { state: Mutex::default(), bytes_max }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Tails> {
         // no code that could panic runs under this lock
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,7 +157,7 @@ impl Streams {
     }
 }
 
-impl State {
+impl Tails {
     fn wake(&mut self) {
         self.wakes += 1;
         self.tails.values().for_each(|tail| tail.ready.notify_all());

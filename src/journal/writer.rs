@@ -70,7 +70,7 @@ pub(super) struct Writer {
 }
 
 /// What happened to a command, if its transaction commits.
-enum Outcome {
+enum Applied {
     Append(Result<Range<i64>, JournalError>),
     Commit(Result<(), JournalError>),
     Control,
@@ -169,7 +169,7 @@ impl Writer {
     }
 
     /// Does all commands in one durable transaction.
-    fn transact(&mut self, entries: &mut [Entry]) -> rusqlite::Result<Vec<Outcome>> {
+    fn transact(&mut self, entries: &mut [Entry]) -> rusqlite::Result<Vec<Applied>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
         let mut outcomes = Vec::with_capacity(entries.len());
@@ -331,31 +331,31 @@ fn retention(config: &JournalConfig) -> Retention {
     Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
 }
 
-fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Outcome> {
+fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Applied> {
     use super::error::StepError::{Refused, Sql};
     Ok(match command {
-        Command::Append(append) => Outcome::Append(match tx.append(append) {
+        Command::Append(append) => Applied::Append(match tx.append(append) {
             Ok(range) => Ok(range),
             Err(Refused(error)) => Err(error),
             Err(Sql(error)) => return Err(error),
         }),
-        Command::Commit(commit, _) => Outcome::Commit(match tx.commit(commit) {
+        Command::Commit(commit, _) => Applied::Commit(match tx.commit(commit) {
             Ok(()) => Ok(()),
             Err(Refused(error)) => Err(error),
             Err(Sql(error)) => return Err(error),
         }),
         Command::Control(control) => {
             control.apply(tx)?;
-            Outcome::Control
+            Applied::Control
         }
     })
 }
 
-fn answer(command: Command, outcome: Outcome) {
+fn answer(command: Command, outcome: Applied) {
     // a caller's mistake must not stop everybody's journal
     let told = catch_unwind(AssertUnwindSafe(|| match (command, outcome) {
-        (Command::Append(append), Outcome::Append(result)) => (append.on_durable)(result),
-        (Command::Commit(_, done), Outcome::Commit(result)) => done(result),
+        (Command::Append(append), Applied::Append(result)) => (append.on_durable)(result),
+        (Command::Commit(_, done), Applied::Commit(result)) => done(result),
         (Command::Control(control), _) => control.answer(Ok(())),
         // each command made its own kind of outcome just above
         (Command::Append(_) | Command::Commit(..), _) => {}

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::PipelineError;
-use super::commits::Step;
+use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::due::{Done, Due};
 use super::feed::Feed;
@@ -116,7 +116,7 @@ impl Cycle for Consumer {
         Ok(Go::On)
     }
 
-    fn due(&mut self, at_end: bool) -> Result<Option<Step>, PipelineError> {
+    fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
         let done = Done { position: self.position, has_output: self.feed.executor.has_output(), has_news: self.has_ticked };
         let now = self.flow.clock.monotonic();
         if self.due.is_due(done, now, at_end) {
@@ -126,7 +126,7 @@ impl Cycle for Consumer {
         }
         // all rows up to the watermark were taken before
         let watermark = self.feed.executor.watermark().filter(|_| self.feeds_part && !done.has_output);
-        Ok(self.tell(watermark).then_some(Step { commit: None, watermark }))
+        Ok(self.tell(watermark).then_some(DueCommit { commit: None, watermark }))
     }
 }
 
@@ -163,7 +163,7 @@ impl Consumer {
     }
 
     /// What came out since the last time, to be committed or handed on to be scored.
-    fn finish(&mut self) -> Result<Option<Step>, PipelineError> {
+    fn finish(&mut self) -> Result<Option<DueCommit>, PipelineError> {
         let Emitted { rows, failures, counts, waiting, state, watermark, stopped } = self.feed.take();
         if let Some(failure) = stopped {
             return Err(self.flow.stopped(&failure));
@@ -181,7 +181,7 @@ impl Consumer {
                 if !rows.batch.is_empty() {
                     commit.emit = Some((*stream, rows));
                 }
-                return Ok(Some(Step { commit: Some(commit), watermark }));
+                return Ok(Some(DueCommit { commit: Some(commit), watermark }));
             }
             Sink::Score(to) => to,
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::PipelineError;
-use super::commits::Step;
+use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::flow::Flow;
 use super::mark::Mark;
@@ -130,8 +130,8 @@ impl Cycle for Scoring {
         Ok(Go::On)
     }
 
-    fn due(&mut self, _at_end: bool) -> Result<Option<Step>, PipelineError> {
-        Ok(Some(Step { commit: self.answered.take(), watermark: self.reached }))
+    fn due(&mut self, _at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
+        Ok(Some(DueCommit { commit: self.answered.take(), watermark: self.reached }))
     }
 }
 

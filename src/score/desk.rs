@@ -15,10 +15,10 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::value::Value;
 
-use super::batch::{Batch, Step};
+use super::batch::{NextSend, RequestBatch};
 use super::body::{Form, Row};
 use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
-use super::policy::{Blocked, Details, Mode, Outcome as Answered};
+use super::policy::{Answered, Blocked, Details, Mode};
 use super::queue::{Queue, RowRef, Taken};
 use super::signature::Signature;
 use super::{Failure, NanPolicy, Outcome};
@@ -81,7 +81,7 @@ pub enum Event {
 
 #[derive(Debug)]
 struct Open {
-    batch: Batch,
+    batch: RequestBatch,
     rows: Vec<RowRef>,
     encoded: Vec<Row>,
     not_before: Duration,
@@ -286,11 +286,11 @@ impl Desk {
             let open = self.batches.get_mut(&id)?;
             let step = open.batch.step();
             let (body, rows) = match &step {
-                Step::Send(range) => {
+                NextSend::Send(range) => {
                     let rows = open.encoded.get(range.clone()).unwrap_or_default();
                     (form.body(rows.iter()), rows.len())
                 }
-                Step::AskModel => match &self.proven {
+                NextSend::AskModel => match &self.proven {
                     Some(row) => (form.body(std::iter::once(row)), 1),
                     // nothing was ever scored: that rows of this batch are not either says nothing about them
                     None => {
@@ -299,7 +299,7 @@ impl Desk {
                         return self.next_request(now);
                     }
                 },
-                Step::Finished => {
+                NextSend::Finished => {
                     self.batches.remove(&id);
                     continue;
                 }
@@ -307,7 +307,7 @@ impl Desk {
             open.batch.sent();
             open.flying = true;
             let flight = match step {
-                Step::AskModel => Flight::AskModel { batch: id },
+                NextSend::AskModel => Flight::AskModel { batch: id },
                 _ => Flight::Piece { batch: id, bytes: body.len() },
             };
             return Some(self.send(flight, body, rows, reload_key));
@@ -367,7 +367,7 @@ impl Desk {
                 continue;
             }
             let id = self.new_id();
-            let (batch, generation) = (Batch::new(rows.len()), self.generation);
+            let (batch, generation) = (RequestBatch::new(rows.len()), self.generation);
             self.batches.insert(id, Open { batch, rows, encoded, not_before: now, flying: false, generation });
             return Some(id);
         }

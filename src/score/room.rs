@@ -33,7 +33,7 @@ pub struct Room {
 
 /// A place for some rows, given back when it is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct Berth {
     _rows: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -48,12 +48,12 @@ impl Room {
     }
 
     /// Waits for a place; `None` when the room was closed.
-    pub async fn hold(&self, rows: usize, bytes: usize) -> Option<Held> {
+    pub async fn hold(&self, rows: usize, bytes: usize) -> Option<Berth> {
         let permits = |wanted: usize, max: usize| u32::try_from(wanted.clamp(1, max)).unwrap_or(u32::MAX);
         let bytes = bytes.max(rows * ROW_BYTES_MIN) / PERMIT_BYTES;
         let rows = self.rows.clone().acquire_many_owned(permits(rows, self.rows_max)).await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(permits(bytes, self.permits_max)).await.ok()?;
-        Some(Held { _rows: rows, _bytes: bytes })
+        Some(Berth { _rows: rows, _bytes: bytes })
     }
 }
 

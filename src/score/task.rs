@@ -20,8 +20,8 @@ use crate::time::{Clock, Timestamp};
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, Event, Request, Standing};
 use super::http::{Client, Fetched};
-use super::policy::{Details, Outcome as Answered, Status as StatusCode};
-use super::{Chunk, Ended, Held, Outcome, ScoreConfig, Signature, State, Status, stopped};
+use super::policy::{Answered, Details, Status as StatusCode};
+use super::{Berth, Chunk, Ended, Outcome, ScoreConfig, Signature, State, Status, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -34,7 +34,7 @@ pub(super) struct Incoming {
     pub chunk: Chunk,
     pub reply: Reply,
     /// Its place, given back with the answer and the commit.
-    pub held: Arc<Held>,
+    pub held: Arc<Berth>,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
@@ -67,7 +67,7 @@ pub(super) struct Task {
     fetching: Fetching,
     backoff: Backoff,
     slow_probe: Duration,
-    replies: HashMap<u64, (Reply, Arc<Held>)>,
+    replies: HashMap<u64, (Reply, Arc<Berth>)>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
     status: Arc<Status>,

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::value::{Record, Value};
 
-use super::super::batch::{Reaction, Step};
+use super::super::batch::{NextSend, Reaction};
 use super::super::body::Row;
 use super::super::breaker::Cause;
-use super::super::policy::{Blocked, Class, Details, Outcome as Answered, RETRIES_BUSY, classify};
+use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, classify};
 use super::super::queue::{Queue, RowRef};
 use super::super::{Failure, NanPolicy, Outcome, clipped};
 use super::{Answer, BYTES_MIN, Desk, Event, Flight};
@@ -57,7 +57,7 @@ impl Desk {
         // the signature changed while the request was out
         if self.batches.get(&batch).is_some_and(|open| open.generation != self.generation) {
             self.put_back(now, batch);
-        } else if self.batches.get_mut(&batch).is_some_and(|open| open.batch.step() == Step::Finished) {
+        } else if self.batches.get_mut(&batch).is_some_and(|open| open.batch.step() == NextSend::Finished) {
             self.batches.remove(&batch);
         }
     }
@@ -98,7 +98,7 @@ impl Desk {
 
     fn scored(&mut self, id: u64, values: Vec<Value>) {
         let Some(open) = self.batches.get_mut(&id) else { return };
-        let Step::Send(range) = open.batch.step() else { return };
+        let NextSend::Send(range) = open.batch.step() else { return };
         if open.generation == self.generation {
             self.proven = open.encoded.get(range.start).cloned();
         }

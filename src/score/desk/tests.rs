@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::breaker::Cause;
-use super::super::policy::{Blocked, Mode, Outcome as Answered, Status};
+use super::super::policy::{Answered, Blocked, Mode, Status};
 use super::super::signature::{Cell, Cells, Layout, Signature};
 use super::super::{Failure, NanPolicy, Outcome};
 use super::{Answer, Desk, Event, Request, Rules, Standing};
