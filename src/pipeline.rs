@@ -185,9 +185,10 @@ impl Pipeline {
             health: &self.health,
             clock,
         };
-        let parts = tokio::task::block_in_place(|| build.make())?;
+        let (parts, names) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored
         (self.sources, self.intakes) = sources::start(job, &self.journal, clock, &self.watched, &self.health)?;
+        tokio::task::block_in_place(|| build.keep_only(&names))?;
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);
         }

@@ -42,7 +42,8 @@ pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
-use room::{Berth, Room};
+use room::Berth;
+pub use room::Room;
 pub use settings::{NanPolicy, ScoreConfig, Timing};
 pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, State, Status};
@@ -201,12 +202,18 @@ impl Scorer {
     /// The scorer has ended.
     pub async fn submit(&self, chunk: Chunk) -> Result<Ticket, Ended> {
         let bytes = chunk.args.iter().map(|value| 24 + 2 * value.heap_bytes()).sum();
-        self.submit_beside(chunk, bytes).await
+        self.submit_beside(chunk, bytes, &self.room).await
     }
 
-    async fn submit_beside(&self, chunk: Chunk, bytes: usize) -> Result<Ticket, Ended> {
+    /// Room for what one part of a statement has under way: it is taken until the answers are committed, so one part must
+    /// not wait for what another holds.
+    pub fn new_room(&self) -> Room {
+        self.room.another()
+    }
+
+    async fn submit_beside(&self, chunk: Chunk, bytes: usize, room: &Room) -> Result<Ticket, Ended> {
         let held = tokio::select! {
-            held = self.room.hold(chunk.args.len(), bytes) => Arc::new(held.ok_or_else(stopped)?),
+            held = room.hold(chunk.args.len(), bytes) => Arc::new(held.ok_or_else(stopped)?),
             () = self.stop.cancelled() => return Err(stopped()),
         };
         let (reply, answer) = oneshot::channel();
@@ -220,8 +227,8 @@ impl Scorer {
     ///
     /// # Errors
     /// The scorer has ended.
-    pub fn submit_blocking(&self, chunk: Chunk, bytes: usize) -> Result<Ticket, Ended> {
-        self.runtime.block_on(self.submit_beside(chunk, bytes))
+    pub fn submit_blocking(&self, chunk: Chunk, bytes: usize, room: &Room) -> Result<Ticket, Ended> {
+        self.runtime.block_on(self.submit_beside(chunk, bytes, room))
     }
 
     /// Name of the function in the job file.

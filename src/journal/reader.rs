@@ -34,6 +34,8 @@ pub enum Read {
     Rows(RowSlice),
     /// Nothing (more) until the deadline, or the journal was asked to wake its readers. The position may have moved.
     Idle,
+    /// Nothing of the inputs asked for so far: segments of others were passed, and more may follow.
+    Passed,
     /// The journal is closed.
     Closed,
 }
@@ -137,7 +139,7 @@ impl Reader {
             }
             // a long stretch of other inputs' segments must not make the caller miss its deadline
             if self.current.is_none() && self.position > before && Clock::Real.monotonic() >= deadline.max(passing) {
-                return Ok(Read::Idle);
+                return Ok(Read::Passed);
             }
         }
     }

@@ -42,7 +42,6 @@ struct Candidate {
     first: i64,
     end: i64,
     input: u16,
-    arrival: i64,
 }
 
 fn trim_stream(
@@ -54,31 +53,42 @@ fn trim_stream(
     let needed = tx.books.needed_from(stream);
     let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(false) };
     let mut mark = book.first;
-    let (candidates, is_all) = below(tx, stream, mark, needed)?;
-    let mut stopped = false;
+    let (candidates, end) = below(tx, stream, mark, needed, retention)?;
     for segment in &candidates {
-        if retention.keep_from.is_some_and(|keep| segment.arrival >= keep.ticks()) {
-            stopped = true;
-            break;
-        }
         let held = stream == INPUTS && recent.holds(segment.input, segment.first);
         if !held {
             tx.db.prepare_cached("DELETE FROM segment WHERE id = ?1")?.execute([segment.id])?;
         }
         mark = segment.end;
     }
-    let more = !stopped && !is_all;
     if let Some(book) = tx.books.streams.get_mut(&stream) {
         book.first = mark;
-        if !more && !stopped {
+        if end == End::All {
             book.trimmed_to = needed;
         }
     }
-    Ok(more)
+    Ok(end == End::Bound)
 }
 
-/// The oldest segments below `needed`, as many as one step deletes; whether they are all.
-fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite::Result<(Vec<Candidate>, bool)> {
+/// Why a step found no more segments to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// There are no more.
+    All,
+    /// They are enough for one step.
+    Bound,
+    /// The next one is to be kept for a while.
+    Young,
+}
+
+/// The oldest segments below `needed` that may go, as many as one step deletes.
+fn below(
+    tx: &Transaction<'_>,
+    stream: u32,
+    mark: i64,
+    needed: i64,
+    retention: Retention,
+) -> rusqlite::Result<(Vec<Candidate>, End)> {
     let mut find = tx.db.prepare_cached(
         "SELECT id, first, first + count, input, arrival, raw_bytes FROM segment
          WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 ORDER BY first",
@@ -87,18 +97,16 @@ fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite:
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
-            return Ok((found, false));
+            return Ok((found, End::Bound));
         }
-        found.push(Candidate {
-            id: row.get(0)?,
-            first: row.get(1)?,
-            end: row.get(2)?,
-            input: row.get(3)?,
-            arrival: row.get(4)?,
-        });
+        let arrival: i64 = row.get(4)?;
+        if retention.keep_from.is_some_and(|keep| arrival >= keep.ticks()) {
+            return Ok((found, End::Young));
+        }
+        found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)? });
         bytes += row.get::<_, u32>(5).map_or(0, u64::from);
     }
-    Ok((found, true))
+    Ok((found, End::All))
 }
 
 /// Deletes segments that had been kept for redeliveries and have left their window.

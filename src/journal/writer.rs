@@ -5,7 +5,7 @@
 //! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what
 //! the commands do (`transaction`, `consumer`, `trim`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -63,6 +63,8 @@ pub(super) struct Writer {
     builder: EventBuilder,
     last_commit: Option<Instant>,
     last_maintenance: Instant,
+    /// Consumers of which a commit was refused: those behind it would pass what it did not store.
+    refused: BTreeMap<u32, JournalError>,
     /// There is more to trim than one step does.
     trim_more: bool,
     /// The journal is full, and something has changed since room was last looked for.
@@ -94,6 +96,7 @@ impl Writer {
             builder: EventBuilder::default(),
             last_commit: None,
             last_maintenance: Clock::Real.monotonic(),
+            refused: BTreeMap::new(),
             trim_more: false,
             seek_room: false,
         };
@@ -175,7 +178,7 @@ impl Writer {
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
-            outcomes.push(apply(&mut tx, &mut entry.command)?);
+            outcomes.push(apply(&mut tx, &mut entry.command, &mut self.refused)?);
         }
         // the budget goes before what is only good to have
         let is_full = self.budget.is_full();
@@ -271,7 +274,10 @@ impl Writer {
         if self.shared.queue.is_closing() {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
             self.shared.queue.release(&entries);
-            entries.into_iter().for_each(|e| e.command.refuse(JournalError::Full { used_bytes, max_bytes }));
+            let full = JournalError::Full { used_bytes, max_bytes };
+            // what waits behind these must not be stored without them
+            let waiting = self.shared.queue.stop(full.clone());
+            entries.into_iter().chain(waiting).for_each(|e| e.command.refuse(full.clone()));
             return;
         }
         self.shared.queue.give_back(entries);
@@ -337,7 +343,11 @@ fn retention(config: &JournalConfig) -> Retention {
     Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
 }
 
-fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Applied> {
+fn apply(
+    tx: &mut Transaction<'_>,
+    command: &mut Command,
+    refused: &mut BTreeMap<u32, JournalError>,
+) -> rusqlite::Result<Applied> {
     use super::error::StepError::{Refused, Sql};
     Ok(match command {
         Command::Append(append) => Applied::Append(match tx.append(append) {
@@ -345,10 +355,18 @@ fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Ap
             Err(Refused(error)) => Err(error),
             Err(Sql(error)) => return Err(error),
         }),
-        Command::Commit(commit, _) => Applied::Commit(match tx.commit(commit) {
-            Ok(()) => Ok(()),
-            Err(Refused(error)) => Err(error),
-            Err(Sql(error)) => return Err(error),
+        Command::Commit(commit, _) => Applied::Commit(match refused.get(&commit.consumer.0) {
+            Some(error) => Err(error.clone()),
+            None => match tx.commit(commit) {
+                Ok(()) => Ok(()),
+                Err(Refused(error)) => {
+                    if matches!(error, JournalError::Rows { .. }) {
+                        refused.insert(commit.consumer.0, error.clone());
+                    }
+                    Err(error)
+                }
+                Err(Sql(error)) => return Err(error),
+            },
         }),
         Command::Control(control) => {
             control.apply(tx)?;

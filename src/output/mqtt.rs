@@ -9,7 +9,7 @@ mod session;
 mod settings;
 mod template;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,10 +41,9 @@ pub struct MqttOutput {
     retry: Retry,
     /// No attempt before this.
     not_before: Option<Instant>,
-    /// The broker refused one of several messages without saying which: send them singly to find out.
-    one_by_one: bool,
-    /// What a message carries at most; less than the job says while a refused message is halved.
-    limits: Limits,
+    /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
+    /// at a time and carry at most this.
+    searches: HashMap<String, Limits>,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
     stats: Arc<OutputStats>,
@@ -65,18 +64,18 @@ impl MqttOutput {
         let broker = Connector::new(config.broker.clone(), client_id);
         let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
         let choice = Choice::new(config.broker.protocol);
-        let limits = Limits { rows: config.batch.rows, bytes: config.batch.bytes };
+        let bytes_max = config.batch.bytes;
+        let searches = HashMap::new();
         MqttOutput {
+            config,
             broker,
             choice,
             session: None,
             progress,
             retry,
             not_before: None,
-            one_by_one: false,
-            limits,
-            bytes_max: limits.bytes,
-            config,
+            searches,
+            bytes_max,
             stats,
         }
     }
@@ -85,24 +84,29 @@ impl MqttOutput {
         self.progress.begin(rows, ids);
         match self.attempt(rows, ids).await {
             Ok(()) => {
-                self.one_by_one = false;
                 self.not_before = None;
                 self.retry.succeeded();
-                self.finish()
+                self.finish(ids.statement)
             }
-            Err(failure) => self.failed(failure),
+            Err(failure) => self.failed(failure, ids.statement),
         }
     }
 
     /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought
     /// about are not.
-    fn finish(&mut self) -> Delivery {
+    fn finish(&mut self, statement: &str) -> Delivery {
         let delivery = self.progress.finish();
-        if delivery == Delivery::Delivered {
-            self.bytes_max = self.limits.bytes;
+        if let Some(limits) = self.searches.remove(statement)
+            && delivery == Delivery::Delivered
+        {
+            self.bytes_max = self.bytes_max.min(limits.bytes);
         }
-        self.limits = Limits { rows: self.config.batch.rows, bytes: self.bytes_max };
         delivery
+    }
+
+    /// What a message carries at most where no row is looked for.
+    fn limits(&self) -> Limits {
+        Limits { rows: self.config.batch.rows, bytes: self.bytes_max }
     }
 
     async fn say_goodbye(mut self) {
@@ -136,9 +140,11 @@ impl MqttOutput {
         refusal: &mut Option<String>,
     ) -> Result<(), Stuck> {
         let Some(session) = &self.session else { return Err(Stuck { message: None, is_timeout: false }) };
-        let window = if self.one_by_one { 1 } else { usize::from(WINDOW) };
+        let search = self.searches.get(ids.statement);
+        let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
+        let limits = search.copied().unwrap_or_else(|| self.limits());
         let patience = self.config.puback_timeout;
-        let mut queue = Queue::new(&self.config, self.limits, rows, ids, &mut self.progress);
+        let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress);
         loop {
             let has_room = under_way.len() < window;
             if let Some(message) = if has_room { queue.next() } else { None } {
@@ -224,7 +230,7 @@ impl MqttOutput {
     }
 
     /// Decides what a failure means for the rows, and when to try again.
-    fn failed(&mut self, failure: Attempt) -> Delivery {
+    fn failed(&mut self, failure: Attempt, statement: &str) -> Delivery {
         let Attempt { trouble, suspect } = failure;
         if self.choice.failed(&trouble) {
             self.not_before = None;
@@ -232,12 +238,15 @@ impl MqttOutput {
         }
         self.not_before = Some(Instant::now() + self.retry.failed());
         if let Some(reason) = &trouble.rejection {
-            match suspect {
-                Some(message) => match message.rows.as_slice() {
-                    [alone] => self.progress.reject(alone.row, reason.clone()),
-                    _ => self.limits = message.limits().half(),
-                },
-                None => self.one_by_one = true,
+            match suspect.as_ref().map(|message| (message, message.rows.as_slice())) {
+                Some((_, [alone])) => self.progress.reject(alone.row, reason.clone()),
+                Some((message, _)) => {
+                    self.searches.insert(statement.to_owned(), message.limits().half());
+                }
+                None => {
+                    let limits = self.limits();
+                    self.searches.entry(statement.to_owned()).or_insert(limits);
+                }
             }
             self.retry.succeeded();
         }

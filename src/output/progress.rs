@@ -3,14 +3,23 @@
 //! In: batches, the fate of single rows. Out: what is still open. Invariant: a row that was confirmed is not sent again
 //! when the same batch is given again. Not here: sending.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Delivery, RowIds};
 use crate::batch::{RowMeta, Rows};
 
-/// The batch at hand. Only the newest is remembered: a consumer gives one batch again until it is through.
+/// The batch at hand, and those of other statements that are not through. Of each statement only the newest is
+/// remembered: it gives one batch again until it is through.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    now: Open,
+    /// By statement.
+    others: HashMap<String, Open>,
+}
+
+/// A batch that is not through.
+#[derive(Debug, Default)]
+struct Open {
     statement: String,
     len: usize,
     first: Option<RowMeta>,
@@ -20,50 +29,69 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts on a batch (`true`), or goes on with it when it is the one at hand.
+    /// Starts on a batch or comes back to it (`true`), or goes on with it when it is the one at hand.
     pub fn begin(&mut self, rows: &Rows, ids: RowIds<'_>) -> bool {
-        let meta = rows.batch.meta();
-        let is_same = self.len == meta.len()
-            && self.first.as_ref() == meta.first()
-            && self.last.as_ref() == meta.last()
-            && self.statement == ids.statement;
-        if !is_same {
-            *self = Progress {
-                statement: ids.statement.to_owned(),
-                len: meta.len(),
-                first: meta.first().copied(),
-                last: meta.last().copied(),
-                settled: vec![false; meta.len()],
-                rejected: BTreeMap::new(),
-            };
+        let is_other = self.now.statement != ids.statement;
+        if is_other {
+            let open = self.others.remove(ids.statement).unwrap_or_default();
+            let before = std::mem::replace(&mut self.now, open);
+            if before.len > 0 {
+                self.others.insert(before.statement.clone(), before);
+            }
         }
-        !is_same
+        let is_same = self.now.is(rows, ids);
+        if !is_same {
+            self.now = Open::new(rows, ids);
+        }
+        is_other || !is_same
     }
 
     /// The first row from `from` on that is not settled.
     pub fn next_open(&self, from: usize) -> Option<usize> {
-        self.settled.iter().skip(from).position(|settled| !settled).map(|i| i + from)
+        self.now.settled.iter().skip(from).position(|settled| !settled).map(|i| i + from)
     }
 
     pub fn confirm(&mut self, row: usize) {
-        if let Some(settled) = self.settled.get_mut(row) {
+        if let Some(settled) = self.now.settled.get_mut(row) {
             *settled = true;
         }
     }
 
     pub fn reject(&mut self, row: usize, reason: String) {
         self.confirm(row);
-        self.rejected.insert(row, reason);
+        self.now.rejected.insert(row, reason);
     }
 
     /// The answer once nothing is open; forgets the batch.
     pub fn finish(&mut self) -> Delivery {
-        let rejected = std::mem::take(self).rejected;
+        let rejected = std::mem::take(&mut self.now).rejected;
         if rejected.is_empty() {
             Delivery::Delivered
         } else {
             Delivery::Rejected { rows: rejected.into_iter().collect() }
         }
+    }
+}
+
+impl Open {
+    fn new(rows: &Rows, ids: RowIds<'_>) -> Open {
+        let meta = rows.batch.meta();
+        Open {
+            statement: ids.statement.to_owned(),
+            len: meta.len(),
+            first: meta.first().copied(),
+            last: meta.last().copied(),
+            settled: vec![false; meta.len()],
+            rejected: BTreeMap::new(),
+        }
+    }
+
+    fn is(&self, rows: &Rows, ids: RowIds<'_>) -> bool {
+        let meta = rows.batch.meta();
+        self.len == meta.len()
+            && self.first.as_ref() == meta.first()
+            && self.last.as_ref() == meta.last()
+            && self.statement == ids.statement
     }
 }
 
@@ -94,5 +122,22 @@ mod tests {
         progress.confirm(0);
         progress.begin(&rows(1..5), RowIds { statement: "other", ..IDS });
         assert_eq!(progress.next_open(0), Some(0), "another statement");
+    }
+
+    #[test]
+    fn a_batch_is_remembered_while_other_statements_write() {
+        let other = RowIds { statement: "other", ..IDS };
+        let mut progress = Progress::default();
+        assert!(progress.begin(&rows(0..2), IDS));
+        progress.reject(0, "too large".into());
+        assert!(progress.begin(&rows(0..1), other));
+        progress.confirm(0);
+        assert_eq!(progress.finish(), Delivery::Delivered);
+        assert!(progress.begin(&rows(0..2), IDS));
+        assert!(!progress.begin(&rows(0..2), IDS));
+        assert_eq!(progress.next_open(0), Some(1));
+        progress.confirm(1);
+        assert_eq!(progress.finish(), Delivery::Rejected { rows: vec![(0, "too large".into())] });
+        assert!(progress.others.is_empty());
     }
 }

@@ -20,7 +20,7 @@ use super::scoring::Chunk;
 use super::state_budget::Share;
 use crate::engine::Emitted;
 use crate::journal::{Commit, StreamId};
-use crate::score::{self, Scorer};
+use crate::score::{self, Room, Scorer};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
 use crate::value::Value;
 
@@ -44,6 +44,7 @@ pub enum Sink {
 #[derive(Debug)]
 pub struct ToScore {
     pub scorer: Scorer,
+    pub room: Room,
     /// Tells this statement's chunks from those of others that share the endpoint.
     pub lane: usize,
     pub chunks: Sender<Chunk>,
@@ -111,6 +112,8 @@ impl Cycle for Consumer {
         self.position = stretch.position;
         self.due.read(stretch.len);
         match stretch.len {
+            // segments of other inputs were passed, and ours may follow: time must not overtake them
+            0 if !stretch.is_at_end => {}
             0 => self.pass_time(upstream, None),
             _ => self.feed.push(stretch),
         }
@@ -191,7 +194,7 @@ impl Consumer {
         // the rows keep the argument too: a dead letter shows what was asked
         let args: Vec<Value> = (0..batch.len()).map(|i| batch.row(i).last().cloned().unwrap_or_default()).collect();
         let bytes = batch.bytes() + commit.bytes();
-        let ticket = to.scorer.submit_blocking(score::Chunk { statement: to.lane, args }, bytes);
+        let ticket = to.scorer.submit_blocking(score::Chunk { statement: to.lane, args }, bytes, &to.room);
         let is_sent = match ticket {
             Ok(ticket) => to.chunks.send(Chunk { commit, batch, ticket }).is_ok(),
             // what was read and not scored is read again at the next start

@@ -42,10 +42,9 @@ pub trait Cycle {
 /// # Errors
 /// What the part ended with, or the journal's refusal of a commit.
 pub fn run(mut part: impl Cycle, mut commits: Commits) -> Result<(), PipelineError> {
-    let ended = rounds(&mut part, &mut commits);
-    // a part that failed has commits under way all the same
-    let drained = commits.drain();
-    ended.and(drained.map_err(PipelineError::from))
+    // a part that failed says so at once: its commits are done by the journal, which may have to wait for room
+    rounds(&mut part, &mut commits)?;
+    Ok(commits.drain()?)
 }
 
 fn rounds(part: &mut impl Cycle, commits: &mut Commits) -> Result<(), PipelineError> {

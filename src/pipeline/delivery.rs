@@ -104,9 +104,12 @@ impl Cycle for Deliverer {
 impl Deliverer {
     /// The rows that a stretch gives, and what the ledger learns of them.
     fn rows(&mut self, found: Stretch) -> Rows {
+        // what was read before and gave no rows is in the same commit
+        let is_between = self.pending.position == self.due.position();
         self.pending.position = found.position;
         match (&mut self.feed, found.records) {
             (Some(feed), records) => {
+                feed.pushed = !is_between;
                 feed.push(Stretch { records, ..found });
                 let Emitted { rows, failures, counts, waiting, stopped, .. } = feed.take();
                 if let Some(failure) = &stopped {

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::stop::Stop;
 use crate::batch::{RawEvent, Rows};
 use crate::journal::{EventSlice, JournalError, Read, Reader};
 use crate::time::{Clock, Timestamp};
@@ -26,6 +27,9 @@ impl Bound {
         Bound { records, bytes: Bound::BYTES }
     }
 }
+
+/// A stretch that waits for more looks whether the job is to stop this often.
+const LOOK_UP: Duration = Duration::from_millis(200);
 
 /// How long a stretch that has begun waits for more.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +72,8 @@ pub struct Stretch {
     pub len: usize,
     /// The offset behind everything read or passed: what to commit once it is done.
     pub position: i64,
+    /// Nothing more was stored when the step ended: time may pass.
+    pub is_at_end: bool,
 }
 
 impl Stretch {
@@ -94,13 +100,14 @@ pub struct Reading {
     reader: Reader,
     bound: Bound,
     patience: Patience,
+    stop: Stop,
     /// Rows that were met with other columns than those before them, or behind a gap: the next stretch.
     ahead: Option<Read>,
 }
 
 impl Reading {
-    pub fn new(reader: Reader, bound: Bound) -> Reading {
-        Reading { reader, bound, patience: Patience::default(), ahead: None }
+    pub fn new(reader: Reader, bound: Bound, stop: Stop) -> Reading {
+        Reading { reader, bound, patience: Patience::default(), stop, ahead: None }
     }
 
     /// A stretch that has begun waits for more: for whoever writes better in larger portions.
@@ -113,7 +120,7 @@ impl Reading {
         match &self.ahead {
             Some(Read::Events(slice)) => slice.first(),
             Some(Read::Rows(slice)) => slice.first(),
-            Some(Read::Idle | Read::Closed) | None => self.reader.position(),
+            Some(Read::Idle | Read::Passed | Read::Closed) | None => self.reader.position(),
         }
     }
 
@@ -126,19 +133,35 @@ impl Reading {
         let deadline = Clock::Real.monotonic() + wait;
         let mut patient_until = deadline;
         let mut filling = Filling::default();
+        let mut is_at_end = false;
         while filling.len < self.bound.records && filling.bytes < self.bound.bytes {
+            let now = Clock::Real.monotonic();
+            if filling.len > 0 && (now >= patient_until.max(deadline) || self.stop.is_set()) {
+                break;
+            }
             let found = match self.ahead.take() {
                 Some(found) => found,
                 // what is there is taken; only an empty stretch waits, and one that is too small to be written
                 None if filling.len >= self.patience.records.max(1) => {
                     self.reader.next_now(self.bound.records - filling.len)?
                 }
-                None if filling.len > 0 => self.reader.next(self.bound.records - filling.len, patient_until)?,
+                None if filling.len > 0 => {
+                    self.reader.next(self.bound.records - filling.len, patient_until.min(now + LOOK_UP))?
+                }
                 None => self.reader.next(self.bound.records, deadline)?,
             };
             match found {
                 Read::Closed if filling.len == 0 => return Ok(None),
-                Read::Closed | Read::Idle => break,
+                Read::Closed => break,
+                Read::Passed if filling.len == 0 => break,
+                // others' segments were passed; ours may follow
+                Read::Passed => {}
+                Read::Idle
+                    if filling.len > 0 && filling.len < self.patience.records && now + LOOK_UP < patient_until => {}
+                Read::Idle => {
+                    is_at_end = true;
+                    break;
+                }
                 found => {
                     if filling.len == 0 {
                         patient_until = Clock::Real.monotonic() + self.patience.time;
@@ -152,7 +175,7 @@ impl Reading {
         }
         let len = filling.len;
         let records = filling.rows.map_or(Records::Events(filling.runs), |(first, rows)| Records::Rows { first, rows });
-        Ok(Some(Stretch { records, len, position: self.position() }))
+        Ok(Some(Stretch { records, len, position: self.position(), is_at_end }))
     }
 }
 
@@ -189,7 +212,7 @@ impl Filling {
                 self.bytes += slice.bytes();
                 None
             }
-            Read::Idle | Read::Closed => None,
+            Read::Idle | Read::Passed | Read::Closed => None,
         }
     }
 

@@ -19,7 +19,7 @@ use super::tables::Tables;
 use crate::batch::{Batch, Rows};
 use crate::engine::{Emitted, Executor, OnError};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId};
-use crate::score::{self, Outcome, Ticket};
+use crate::score::{self, Ended, Outcome, Ticket};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -88,6 +88,8 @@ pub struct Scoring {
     pub waiting: Waiting,
     /// No row that is still to be answered is earlier.
     pub reached: Option<Timestamp>,
+    /// The endpoint ended the statement; what it answered before is committed first.
+    pub ended: Option<Ended>,
     /// What is to be committed next.
     pub answered: Option<Commit>,
     /// Counts batches of answers: the tail's own offsets, which nobody else sees.
@@ -112,7 +114,10 @@ impl Cycle for Scoring {
         if !self.receive() {
             return Ok(None);
         }
-        let answer = self.waiting.head().and_then(|head| head.wait(WAIT));
+        let answer = match self.ended.take() {
+            Some(ended) => Some(Err(ended)),
+            None => self.waiting.head().and_then(|head| head.wait(WAIT)),
+        };
         let found = match answer {
             None => None,
             Some(Ok(outcomes)) => self.scored(outcomes),
@@ -157,11 +162,17 @@ impl Scoring {
     fn scored(&mut self, outcomes: Vec<Outcome>) -> Option<Scored> {
         let Chunk { commit, batch, .. } = self.waiting.pop()?;
         let mut scored = Scored { commit, batch, outcomes };
-        // an endpoint that has ended is met again at the next read
         while scored.batch.len() < COMMIT_ROWS
-            && let Some(Ok(mut outcomes)) = self.waiting.head().and_then(Ticket::poll)
-            && let Some(Chunk { commit, mut batch, .. }) = self.waiting.pop()
+            && let Some(answer) = self.waiting.head().and_then(Ticket::poll)
         {
+            let mut outcomes = match answer {
+                Ok(outcomes) => outcomes,
+                Err(ended) => {
+                    self.ended = Some(ended);
+                    break;
+                }
+            };
+            let Some(Chunk { commit, mut batch, .. }) = self.waiting.pop() else { break };
             scored.commit.then(commit);
             scored.outcomes.append(&mut outcomes);
             match scored.batch.is_empty() {

@@ -88,15 +88,15 @@ impl Thread {
 }
 
 impl Build<'_> {
-    /// Makes all consumers, and closes those that are gone from the job.
+    /// Makes all consumers; with them, their names in the journal.
     ///
     /// # Errors
     /// When the journal refuses or a function cannot be instantiated.
-    pub fn make(&self) -> Result<Vec<Thread>, PipelineError> {
+    pub fn make(&self) -> Result<(Vec<Thread>, Vec<SmolStr>), PipelineError> {
         let mut names = Vec::new();
         let mut jobs = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        for (number, statement) in self.prepared.plan.statements.iter().enumerate() {
+        for statement in &self.prepared.plan.statements {
             let place = places.entry(statement.output.to_lowercase()).or_default();
             // two statements may write to one output
             let name = if *place == 0 {
@@ -105,17 +105,26 @@ impl Build<'_> {
                 SmolStr::new(format!("{}~{}", statement.output, *place + 1))
             };
             *place += 1;
-            self.statement(number, &name, statement, &mut names, &mut jobs)?;
+            self.statement(&name, statement, &mut names, &mut jobs)?;
         }
-        for removed in self.journal.keep_only_consumers(&names)? {
-            tracing::warn!(consumer = %removed.name, unread = removed.unread, "no longer part of the job: closed, what it had not read is counted consumer_removed");
+        Ok((jobs, names))
+    }
+
+    /// Closes the consumers that are gone from the job: once everything else has been built, so that a start that fails
+    /// has closed nobody.
+    ///
+    /// # Errors
+    /// When the journal refuses.
+    pub fn keep_only(&self, names: &[SmolStr]) -> Result<(), PipelineError> {
+        for removed in self.journal.keep_only_consumers(names)? {
+            let (consumer, unread) = (&removed.name, removed.unread);
+            tracing::warn!(%consumer, unread, "no longer part of the job: closed, its unread records are counted consumer_removed");
         }
-        Ok(jobs)
+        Ok(())
     }
 
     fn statement(
         &self,
-        number: usize,
         name: &SmolStr,
         statement: &Statement,
         names: &mut Vec<SmolStr>,
@@ -136,7 +145,7 @@ impl Build<'_> {
             let part_name = if i == 0 { name.clone() } else { SmolStr::new(format!("{name}/{}", i + 1)) };
             let into = self.journal.stream(&part_name)?;
             let mark = Mark::default();
-            self.part(number, &part_name, statement, part, from.take(), (into, mark.clone()), names, jobs)?;
+            self.part(&part_name, statement, part, from.take(), (into, mark.clone()), names, jobs)?;
             from = Some((into, mark));
         }
         jobs.push(self.deliverer(name, statement, None, from.map(|(stream, _)| stream), names)?);
@@ -165,7 +174,6 @@ impl Build<'_> {
     #[expect(clippy::too_many_arguments, reason = "one call, and every argument is a different thing of the statement")]
     fn part(
         &self,
-        number: usize,
         name: &SmolStr,
         statement: &Statement,
         part: &Part,
@@ -218,13 +226,16 @@ impl Build<'_> {
                     sent: sent.clone(),
                     waiting: Waiting::default(),
                     reached: None,
+                    ended: None,
                     answered: None,
                     rows: 0,
                 };
                 let commits = Commits::new(self.journal.clone(), mark);
                 let run = Box::new(move || cycle::run(scoring, commits));
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
-                Sink::Score(ToScore { scorer, lane: number, chunks, sent })
+                let room = scorer.new_room();
+                // each part takes its turn at the endpoint
+                Sink::Score(ToScore { scorer, room, lane: jobs.len(), chunks, sent })
             }
         };
         let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
@@ -233,7 +244,7 @@ impl Build<'_> {
         let consumer = Consumer {
             due: Due::new(position, self.clock.monotonic()),
             flow,
-            reading: Reading::new(reader, Bound::records(records)),
+            reading: Reading::new(reader, Bound::records(records), self.stop.clone()),
             feed,
             sink,
             upstream: from.map(|(_, mark)| mark),
@@ -288,7 +299,8 @@ impl Build<'_> {
         let deliverer = Deliverer {
             due: Due::new(position, self.clock.monotonic()),
             flow,
-            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows))).patient(patience),
+            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows)), self.stop.clone())
+                .patient(patience),
             feed,
             output,
             statement: name.clone(),

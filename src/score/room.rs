@@ -53,6 +53,16 @@ impl Room {
         }
     }
 
+    /// As large, and empty.
+    pub fn another(&self) -> Room {
+        Room {
+            rows: Arc::new(Semaphore::new(self.rows_max)),
+            rows_max: self.rows_max,
+            bytes: Arc::new(Semaphore::new(self.permits_max)),
+            permits_max: self.permits_max,
+        }
+    }
+
     /// Waits for a place; `None` when the room was closed.
     pub async fn hold(&self, rows: usize, bytes: usize) -> Option<Berth> {
         let permits = |wanted: usize, max: usize| u32::try_from(wanted.clamp(1, max)).unwrap_or(u32::MAX);

@@ -305,15 +305,19 @@ fn a_refused_commit_leaves_no_trace_and_harms_no_other() {
     bad_rows.batch.push(meta, [deep]);
     let state = vec![StateChange { op: 0, key: b"k".to_vec(), value: Some(b"v".to_vec()) }];
     let beyond = pool.journal.commit(Commit { state: state.clone(), ..Commit::at(first.id, 11) });
-    let too_deep =
-        pool.journal.commit(Commit { state: state.clone(), emit: Some((stream, bad_rows)), ..Commit::at(first.id, 3) });
-    let to_inputs =
-        pool.journal.commit(Commit { state, emit: Some((StreamId::INPUTS, rows(0..1))), ..Commit::at(first.id, 3) });
+    let to_inputs = pool.journal.commit(Commit {
+        state: state.clone(),
+        emit: Some((StreamId::INPUTS, rows(0..1))),
+        ..Commit::at(first.id, 3)
+    });
+    let too_deep = pool.journal.commit(Commit { state, emit: Some((stream, bad_rows)), ..Commit::at(first.id, 3) });
+    let behind = pool.journal.commit(Commit::at(first.id, 4));
     let nobody = pool.journal.commit(Commit::at(ConsumerId(99), 1));
     let good = pool.journal.commit(Commit { emit: Some((stream, rows(0..4))), ..Commit::at(second.id, 4) });
     pool.journal.flush();
     assert!(matches!(beyond.wait(), Err(JournalError::Position { position: 11, end: 10, .. })));
     assert!(matches!(too_deep.wait(), Err(JournalError::Rows { .. })));
+    assert!(matches!(behind.wait(), Err(JournalError::Rows { .. })), "it would pass rows that were not stored");
     assert!(matches!(to_inputs.wait(), Err(JournalError::Unknown { .. })));
     assert!(matches!(nobody.wait(), Err(JournalError::Unknown { number: 99, .. })));
     assert_eq!(good.wait(), Ok(()));

@@ -160,6 +160,30 @@ async fn a_message_that_is_too_large_is_halved_to_the_bad_row() {
     }
 }
 
+#[tokio::test]
+async fn the_bad_row_of_one_statement_is_found_while_another_writes() {
+    let broker = Mosquitto::start_with("allow_anonymous true\nmessage_size_limit 1500\n", |_| {});
+    for keys in ["topic = \"t\"", "topic = \"t\"\nbody = \"lines\""] {
+        let mut output = output(&broker.url(), keys);
+        let batch = in_turn((0..20).map(|n| if n == 7 { "x".repeat(5_000) } else { n.to_string() }));
+        let other = RowIds { statement: "s2", ..IDS };
+        let mut attempts = 0;
+        let rejected = loop {
+            match within("an attempt", output.deliver(&batch, IDS)).await {
+                Delivery::Rejected { rows } => break rows,
+                delivery => assert!(matches!(delivery, Delivery::TryAgain { .. }), "{delivery:?}"),
+            }
+            attempts += 1;
+            assert!(attempts < 20, "it comes to no end");
+            assert_eq!(
+                within("the other", output.deliver(&in_turn(["small".to_owned()]), other)).await,
+                Delivery::Delivered
+            );
+        };
+        assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [7]);
+    }
+}
+
 #[test]
 fn batches_are_checked_with_the_job() {
     for (keys, word) in [

@@ -626,7 +626,8 @@ fn plain_threads_submit_and_wait() {
         .map(|statement| {
             let scorer = scorer.clone();
             std::thread::spawn(move || {
-                let mut ticket = scorer.submit_blocking(Chunk { statement, args: rides(50) }, 0).unwrap();
+                let mut ticket =
+                    scorer.submit_blocking(Chunk { statement, args: rides(50) }, 0, &scorer.new_room()).unwrap();
                 scored(&ticket.wait(Duration::from_secs(60)).unwrap().unwrap()).len()
             })
         })
