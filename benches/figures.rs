@@ -1,8 +1,8 @@
-//! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by side
-//! in one run, because a shared machine's absolute times mean little. Nothing is asserted.
+//! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by
+//! side in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- trickle`, `-- guests`, `-- micro` or `-- engine` runs one part, `-- functions` a piece of
-//! micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- trickle`, `-- guests`, `-- micro` or `-- engine`
+//! runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
 #![allow(clippy::disallowed_methods)] // what is measured here is real time

@@ -1,16 +1,16 @@
 //! When to try again.
 //!
 //! In: how often something failed in a row, a random number, what the other end asked for. Out: how long to wait.
-//! Invariant: a wait is never shorter than what the other end asked for, and never longer than that or the cap. Not here:
-//! sleeping, what is tried again.
+//! Invariant: a wait is never shorter than what the other end asked for, and never longer than that or the cap. Not
+//! here: sleeping, what is tried again.
 
 use std::time::Duration;
 
 /// What held this long was good: the next failure counts as the first.
 pub const GOOD_AFTER: Duration = Duration::from_secs(5);
 
-/// Waits that double with the failures in a row. Each lies anywhere between nothing and its step ("full jitter"), so that
-/// a fleet does not come back in one moment.
+/// Waits that double with the failures in a row. Each lies anywhere between nothing and its step ("full jitter"), so
+/// that a fleet does not come back in one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The longest first wait.
@@ -20,8 +20,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For a broker, which is back within moments when it restarts; an operator who repairs something sees it work within
-    /// half a minute.
+    /// For a broker, which is back within moments when it restarts; an operator who repairs something sees it work
+    /// within half a minute.
     pub const BROKER: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(30) };
     /// For an HTTP endpoint.
     pub const ENDPOINT: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(60) };

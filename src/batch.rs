@@ -174,7 +174,11 @@ pub fn shown<'a>(columns: &'a [Column], row: &'a [Value]) -> Vec<(&'a SmolStr, &
         let Value::Record(record) = value else { continue };
         for (name, value) in record.iter() {
             let taken = columns.iter().any(|c| !c.spread && c.name == *name)
-                || columns.iter().zip(row).take(i).any(|(c, v)| c.spread && matches!(v, Value::Record(r) if r.get(name).is_some()));
+                || columns
+                    .iter()
+                    .zip(row)
+                    .take(i)
+                    .any(|(c, v)| c.spread && matches!(v, Value::Record(r) if r.get(name).is_some()));
             if !taken {
                 fields.push((name, value));
             }
@@ -245,10 +249,17 @@ mod tests {
     #[test]
     fn spread_columns_open_and_explicit_names_win() {
         let record = |pairs: &[(&str, i64)]| {
-            Value::record(Record::from_unique(pairs.iter().map(|(n, v)| (SmolStr::new(n), Value::BigInt(*v))).collect()))
+            Value::record(Record::from_unique(
+                pairs.iter().map(|(n, v)| (SmolStr::new(n), Value::BigInt(*v))).collect(),
+            ))
         };
         let columns = [column("a", false), column("", true), column("", true), column("c", false)];
-        let row = [Value::BigInt(0), record(&[("a", 1), ("b", 2), ("c", 3)]), record(&[("b", 4), ("d", 5)]), Value::BigInt(9)];
+        let row = [
+            Value::BigInt(0),
+            record(&[("a", 1), ("b", 2), ("c", 3)]),
+            record(&[("b", 4), ("d", 5)]),
+            Value::BigInt(9),
+        ];
         let mut out = String::new();
         write_row_json(&columns, &row, &mut out);
         assert_eq!(out, r#"{"a":0,"b":2,"d":5,"c":9}"#);

@@ -1,8 +1,9 @@
 //! Payload bytes to events, and events to the fields that a query reads.
 //!
-//! In: payloads, then the stored events they were split into. Out: [`Payloads`] and [`split()`] give events of which each
-//! is exactly one checked JSON object; [`Decoder`] fills the slots of a row with the fields asked for. Invariant: what `split` let
-//! through, a `Decoder` reads. Not here: event time and its policies (`engine`), storing events (`journal`).
+//! In: payloads, then the stored events they were split into. Out: [`Payloads`] and [`split()`] give events of which
+//! each is exactly one checked JSON object; [`Decoder`] fills the slots of a row with the fields asked for. Invariant:
+//! what `split` let through, a `Decoder` reads. Not here: event time and its policies (`engine`), storing events
+//! (`journal`).
 
 mod fields;
 mod format;

@@ -1,7 +1,8 @@
 //! Errors of what a person typed, drawn with file, line and caret.
 //!
-//! In: a text, and what is wrong where. Out: the lines a terminal shows, without colour. Invariant: every span draws, also
-//! one at the end of the text, inside a character or out of range. Not here: what is wrong (the parser, `resolve`, `job`).
+//! In: a text, and what is wrong where. Out: the lines a terminal shows, without colour. Invariant: every span draws,
+//! also one at the end of the text, inside a character or out of range. Not here: what is wrong (the parser, `resolve`,
+//! `job`).
 
 mod draw;
 mod suggest;
@@ -56,7 +57,14 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error at `span`; `None` for one of the whole file.
     pub fn error(title: impl Into<String>, span: impl Into<Option<Span>>) -> Diagnostic {
-        Diagnostic { title: title.into(), span: span.into(), label: String::new(), help: None, notes: Vec::new(), is_warning: false }
+        Diagnostic {
+            title: title.into(),
+            span: span.into(),
+            label: String::new(),
+            help: None,
+            notes: Vec::new(),
+            is_warning: false,
+        }
     }
 
     /// Something that is shown and does not stop anything.

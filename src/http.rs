@@ -1,8 +1,8 @@
 //! The HTTP client that endpoints and reference data share.
 //!
-//! In: what of a connection the caller decides. Out: a client, answers read up to a limit, errors in words. Invariant: no
-//! proxy of the environment is used, and certificates come from the system or from the files that were named. Not here:
-//! what is sent, what an answer means.
+//! In: what of a connection the caller decides. Out: a client, answers read up to a limit, errors in words. Invariant:
+//! no proxy of the environment is used, and certificates come from the system or from the files that were named. Not
+//! here: what is sent, what an answer means.
 
 mod retry_after;
 
@@ -66,8 +66,8 @@ pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
     builder.build().map_err(|e| ClientError::Client(chain(&e)))
 }
 
-/// The header that carries a key: the one that is named, which holds it as it is, or else `Authorization: Bearer`. Blocks on
-/// a file.
+/// The header that carries a key: the one that is named, which holds it as it is, or else `Authorization: Bearer`.
+/// Blocks on a file.
 ///
 /// # Errors
 /// There is no key, or a header cannot hold it.
@@ -78,7 +78,8 @@ pub fn key_header(secret: &Secret, header: Option<&str>) -> Result<(HeaderName, 
         None => (AUTHORIZATION, format!("Bearer {key}")),
         Some(name) => (HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?, key.to_owned()),
     };
-    let mut value = HeaderValue::from_str(&text).map_err(|_| format!("{secret} has characters that a header cannot hold"))?;
+    let mut value =
+        HeaderValue::from_str(&text).map_err(|_| format!("{secret} has characters that a header cannot hold"))?;
     value.set_sensitive(true);
     Ok((name, value))
 }
@@ -98,8 +99,8 @@ pub async fn read(mut response: Response, max: usize) -> reqwest::Result<Option<
     Ok(Some(body))
 }
 
-/// Why a request came to nothing, without its address, which may hold a signature. Blocks on a file when the server refused
-/// the client certificate.
+/// Why a request came to nothing, without its address, which may hold a signature. Blocks on a file when the server
+/// refused the client certificate.
 pub fn problem(error: reqwest::Error, files: &TlsFiles) -> String {
     let error = error.without_url();
     let text = chain(&error);

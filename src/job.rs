@@ -1,7 +1,7 @@
 //! The job file: what to read, compute, call and write.
 //!
-//! In: TOML text. Out: a checked [`Job`], or every problem of the file at once, with line, caret and hint. Invariant: past
-//! [`parse`] nothing is left to validate but what lies outside the file: paths ([`load`] looks), secrets
+//! In: TOML text. Out: a checked [`Job`], or every problem of the file at once, with line, caret and hint. Invariant:
+//! past [`parse`] nothing is left to validate but what lies outside the file: paths ([`load`] looks), secrets
 //! ([`Job::check_secrets`]), the query (`query`). Not here: the keys of any stage, which reads its own section.
 
 mod function;
@@ -28,8 +28,8 @@ use crate::settings::{Problems, Secret, Section, document};
 /// Job files are written by hand; more is the wrong file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// State that a job may hold unless it says otherwise: a quarter of the memory of a gateway with 1 GiB, and room for some
-/// million groups of a COUNT and a SUM.
+/// State that a job may hold unless it says otherwise: a quarter of the memory of a gateway with 1 GiB, and room for
+/// some million groups of a COUNT and a SUM.
 const STATE_BYTES_MAX: u64 = 256 << 20;
 /// Less would stop at the first few keys.
 const STATE_BYTES_MIN: u64 = 64 << 10;
@@ -68,7 +68,8 @@ pub struct Job {
 }
 
 /// The words of `on_error`.
-const ON_ERROR: &[(&str, OnError)] = &[("dead-letter", OnError::DeadLetter), ("null", OnError::Null), ("stop", OnError::Stop)];
+const ON_ERROR: &[(&str, OnError)] =
+    &[("dead-letter", OnError::DeadLetter), ("null", OnError::Null), ("stop", OnError::Stop)];
 
 /// Where a new statement starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +125,10 @@ pub fn text(path: &Path) -> Result<String, Diagnostics> {
         refused(format!("the job file cannot be read: {error}"), help)
     })?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(refused(format!("the job file is longer than {FILE_BYTES_MAX} bytes"), "check that it is the right file"));
+        return Err(refused(
+            format!("the job file is longer than {FILE_BYTES_MAX} bytes"),
+            "check that it is the right file",
+        ));
     }
     Ok(text)
 }
@@ -165,7 +169,9 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
     for (kind, is_empty) in [("input", inputs.is_empty()), ("output", outputs.is_empty())] {
         let key = format!("{kind}s");
         if is_empty && !root.has(&key) {
-            problems.push(Diagnostic::error(format!("the job has no {kind}"), None).help(format!("add a section `[{key}.NAME]`")));
+            problems.push(
+                Diagnostic::error(format!("the job has no {kind}"), None).help(format!("add a section `[{key}.NAME]`")),
+            );
         }
     }
     let name = general.as_ref().map_or("job", |general| general.name.as_str());
@@ -204,10 +210,14 @@ struct General {
 fn general(mut section: Section) -> Option<General> {
     let name = section.required_text("name", "write `name = \"taxi\"`");
     if let Some(name) = &name {
-        let fits = name.value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && (1..=64).contains(&name.value.len());
+        let fits = name.value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && (1..=64).contains(&name.value.len());
         if !fits || name.value.starts_with('.') {
-            let error = Diagnostic::error("the job's name does not fit", name.span).label("expected letters, digits, `-`, `_` and `.`");
-            section.problems().push(error.help("it becomes part of file names and client ids: at most 64 characters, no leading `.`"));
+            let error = Diagnostic::error("the job's name does not fit", name.span)
+                .label("expected letters, digits, `-`, `_` and `.`");
+            section.problems().push(
+                error.help("it becomes part of file names and client ids: at most 64 characters, no leading `.`"),
+            );
         }
     }
     let query = section.required_file("query", "write `query = \"taxi.asaql\"`; the path is relative to the job file");
@@ -218,8 +228,18 @@ fn general(mut section: Section) -> Option<General> {
         state_bytes_max: section.size("state_bytes_max", STATE_BYTES_MIN, 1 << 40, STATE_BYTES_MAX),
         start: section.choice("start", &[("now", Start::Now), ("oldest", Start::Oldest)], Start::Oldest),
         time: TimePolicy {
-            late_tolerance: section.duration_or_forever("late_tolerance", Duration::ZERO, TOLERANCE_MAX, Some(Duration::from_secs(5))),
-            out_of_order_tolerance: section.duration("out_of_order_tolerance", Duration::ZERO, TOLERANCE_MAX, Duration::ZERO),
+            late_tolerance: section.duration_or_forever(
+                "late_tolerance",
+                Duration::ZERO,
+                TOLERANCE_MAX,
+                Some(Duration::from_secs(5)),
+            ),
+            out_of_order_tolerance: section.duration(
+                "out_of_order_tolerance",
+                Duration::ZERO,
+                TOLERANCE_MAX,
+                Duration::ZERO,
+            ),
             out_of_order_policy: section.choice(
                 "out_of_order_policy",
                 &[("adjust", OutOfOrderPolicy::Adjust), ("drop", OutOfOrderPolicy::Drop)],
@@ -276,7 +296,9 @@ impl Job {
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let inputs = self.inputs.iter().flat_map(Input::secrets);
-        inputs.chain(self.functions.iter().flat_map(Function::secrets)).chain(self.outputs.iter().flat_map(Output::secrets))
+        inputs
+            .chain(self.functions.iter().flat_map(Function::secrets))
+            .chain(self.outputs.iter().flat_map(Output::secrets))
     }
 
     /// Reads every secret once, to find what is missing before the job starts.
@@ -287,7 +309,9 @@ impl Job {
         let mut errors = self.problems();
         for secret in self.secrets() {
             if let Err(error) = secret.read() {
-                errors.push(Diagnostic::error(error.to_string(), secret.span()).label("cannot be used").help(error.help()));
+                errors.push(
+                    Diagnostic::error(error.to_string(), secret.span()).label("cannot be used").help(error.help()),
+                );
             }
         }
         errors.into_result(())

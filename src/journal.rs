@@ -2,8 +2,8 @@
 //!
 //! In: events of all inputs ([`Append`]) and what consumers did ([`Commit`]). Out: streams to read from any position
 //! ([`Reader`]), answers once something is durable, and the state of consumers after a restart. Invariant: what was
-//! answered "stored" is there after a crash, and a commit is there as a whole or not at all. Not here: what events mean,
-//! who consumes what, broker sessions.
+//! answered "stored" is there after a crash, and a commit is there as a whole or not at all. Not here: what events
+//! mean, who consumes what, broker sessions.
 //!
 //! One thread owns the writing connection (`writer`); commands reach it through bounded lanes (`queue`) and share
 //! transactions (`transaction`). Readers have connections of their own and use them only when they are behind the
@@ -55,8 +55,8 @@ pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
-    Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt, RemovedConsumer, Start,
-    StateChange, StateEntry, StreamId,
+    Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt,
+    RemovedConsumer, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
 pub use status::{ConsumerStatus, LedgerLine, Live, QuarantinedSegment, Status, StreamStatus};
@@ -129,7 +129,10 @@ impl Journal {
     }
 
     /// Opens with the writing connection prepared; tests give it limits of their own.
-    fn start(config: JournalConfig, prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<Journal, JournalError> {
+    fn start(
+        config: JournalConfig,
+        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Journal, JournalError> {
         let path = config.path.clone();
         let lock = Lock::take(&path)?;
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
@@ -140,7 +143,8 @@ impl Journal {
         trim::drop_stale(&db, &books, &recent).map_err(unusable)?;
         let incarnation: Vec<u8> =
             db.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(unusable)?;
-        let incarnation = <[u8; 16]>::try_from(incarnation).map_err(|_| JournalError::Foreign { path: path.display().to_string() })?;
+        let incarnation = <[u8; 16]>::try_from(incarnation)
+            .map_err(|_| JournalError::Foreign { path: path.display().to_string() })?;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             streams: Streams::new(config.tail_bytes_max),
@@ -187,7 +191,9 @@ impl Journal {
     /// A value kept for the job under a name.
     pub fn get_meta(&self, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
         let db = schema::open_reader(&self.0.path)?;
-        db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional().map_err(JournalError::read)
+        db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+            .map_err(JournalError::read)
     }
 
     /// Keeps a value for the job under a name; durable when it returns.
@@ -341,7 +347,9 @@ impl Journal {
 
     /// Stores dead letters outside of any commit; durable when it returns.
     pub fn add_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<(), JournalError> {
-        self.control(move |tx| letters.iter().try_for_each(|l| dead_letter::store(tx.db, &mut tx.books, l)).map_err(StepError::Sql))
+        self.control(move |tx| {
+            letters.iter().try_for_each(|l| dead_letter::store(tx.db, &mut tx.books, l)).map_err(StepError::Sql)
+        })
     }
 
     /// Removes the dead letters with these ids, or all; how many there were.
@@ -349,12 +357,18 @@ impl Journal {
         self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, ids.as_deref()).map_err(StepError::Sql))
     }
 
-    /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be there.
+    /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be
+    /// there.
     pub fn recent_messages(&self, input: InputId, max: usize) -> Result<Vec<StoredMessage>, JournalError> {
         let segments = self.0.shared.with_recent(|recent| recent.segments(input.0));
         let mut found = Vec::new();
         reader::read_events(&self.0.path, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
-            found.push(StoredMessage { offset: event.offset, mark: event.mark, message: event.message.clone(), payload });
+            found.push(StoredMessage {
+                offset: event.offset,
+                mark: event.mark,
+                message: event.message.clone(),
+                payload,
+            });
         })?;
         Ok(found.split_off(found.len().saturating_sub(max)))
     }

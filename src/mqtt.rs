@@ -1,8 +1,8 @@
 //! What an MQTT source and an MQTT output share: a broker's settings, the way to it, topics.
 //!
-//! In: the keys of a section that say where a broker is and who we are to it. Out: a [`BrokerConfig`], and with a client
-//! id a connector, from which `wire` makes a client of either version and `choice` chooses the version. Invariant: no secret is
-//! part of a message. Not here: receiving (`source::mqtt`), publishing (`output::mqtt`).
+//! In: the keys of a section that say where a broker is and who we are to it. Out: a [`BrokerConfig`], and with a
+//! client id a connector, from which `wire` makes a client of either version and `choice` chooses the version.
+//! Invariant: no secret is part of a message. Not here: receiving (`source::mqtt`), publishing (`output::mqtt`).
 
 mod broker;
 mod choice;

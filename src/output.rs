@@ -1,11 +1,12 @@
 //! What takes rows out.
 //!
-//! In: a section of the job file, then rows of statements, in order. Out: [`Delivery`]: delivered, try again, or rejected
-//! rows. Invariant: a row counts as delivered only when the receiver has confirmed it (a broker by PUBACK, a file as its
-//! fsync policy says); until then it stays in the journal and nothing here grows. Rows may be repeated, with the same row
-//! id. Not here: cursors, dead letters, the decision when to try again after [`Delivery::TryAgain`] (an output waits by
-//! itself before it bothers a receiver anew).
+//! In: a section of the job file, then rows of statements, in order. Out: [`Delivery`]: delivered, try again, or
+//! rejected rows. Invariant: a row counts as delivered only when the receiver has confirmed it (a broker by PUBACK, a
+//! file as its fsync policy says); until then it stays in the journal and nothing here grows. Rows may be repeated,
+//! with the same row id. Not here: cursors, dead letters, the decision when to try again after [`Delivery::TryAgain`]
+//! (an output waits by itself before it bothers a receiver anew).
 
+mod body;
 mod counted;
 pub mod file;
 pub mod http;
@@ -22,26 +23,34 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::batch::{RowMeta, Rows, shown, write_row_json};
+use crate::diagnostic::Span;
 use crate::settings::{Secret, Section};
 use crate::time::Clock;
 use crate::value::write_json_text;
 
+pub use body::{Batch, Body};
 pub use counted::CountedOutput;
 pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;
-pub use mqtt::MqttOutputConfig;
+pub use mqtt::{MqttOutputConfig, TopicTemplate};
 pub use stdout::StdoutOutputConfig;
 
 /// Reads the section of one kind of output.
 pub type Read = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;
 
 /// The kinds of outputs, by the word that `type` has in the job file.
-pub const OUTPUTS: &[(&str, Read)] = &[("mqtt", mqtt::read), ("file", file::read), ("http", http::read), ("stdout", stdout::read)];
+pub const OUTPUTS: &[(&str, Read)] =
+    &[("mqtt", mqtt::read), ("file", file::read), ("http", http::read), ("stdout", stdout::read)];
 
 /// What a section says of an output, checked.
 pub trait OutputSettings: fmt::Debug + Send + Sync {
     /// Every secret that it names.
     fn secrets(&self) -> Vec<&Secret> {
+        Vec::new()
+    }
+
+    /// Columns without which a row is refused, each with its place in the job file.
+    fn columns(&self) -> Vec<(&SmolStr, Span)> {
         Vec::new()
     }
 
@@ -60,7 +69,8 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
 #[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
 /// What an output is given where it is made.
 pub struct Site<'a> {
-    /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made once.
+    /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made
+    /// once.
     pub identify: &'a dyn Fn(Option<&str>) -> Result<String, String>,
     pub clock: Clock,
     pub stats: Arc<OutputStats>,
@@ -79,8 +89,8 @@ pub type Delivering<'a> = Pin<Box<dyn Future<Output = Delivery> + Send + 'a>>;
 
 /// Where the rows of statements go. Its text names the receiver, for log lines.
 pub trait Output: fmt::Debug + fmt::Display + Send {
-    /// Hands rows to the receiver. May wait: for the receiver, and after failures before trying anew. May be dropped while
-    /// it waits; then the rows may have been delivered or not. There is at least one row.
+    /// Hands rows to the receiver. May wait: for the receiver, and after failures before trying anew. May be dropped
+    /// while it waits; then the rows may have been delivered or not. There is at least one row.
     fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a>;
 
     /// Says goodbye to a receiver, makes a file durable.
@@ -179,7 +189,10 @@ pub(crate) mod tests {
     pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
         let mut batch = Batch::new(1);
         for n in numbers {
-            batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
+            batch.push(
+                RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 },
+                [Value::BigInt(n)],
+            );
         }
         Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
     }

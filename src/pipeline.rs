@@ -1,8 +1,8 @@
 //! READ THIS FIRST: builds the stages from a job, wires them, and drains them in order.
 //!
-//! In: a checked job and its compiled query ([`prepare`]). Out: a [`Pipeline`] that runs until it is stopped. Invariant:
-//! stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it needs still there.
-//! Not here: what any stage does.
+//! In: a checked job and its compiled query ([`prepare`]). Out: a [`Pipeline`] that runs until it is stopped.
+//! Invariant: stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it
+//! needs still there. Not here: what any stage does.
 
 mod commits;
 mod consumer;
@@ -67,7 +67,9 @@ pub enum PipelineError {
         "statement {statement} stopped at offset {offset}: {message}; correct the query or the data and start again, or set on_error = \"dead-letter\""
     )]
     StatementStopped { statement: SmolStr, offset: i64, message: String },
-    #[error("statement {statement} stopped: {why}; repair the endpoint and start again, or set mode = \"edge\" to wait for it instead")]
+    #[error(
+        "statement {statement} stopped: {why}; repair the endpoint and start again, or set mode = \"edge\" to wait for it instead"
+    )]
     ScoringEnded { statement: SmolStr, why: String },
     #[error("input {name}: {reason}")]
     Input { name: SmolStr, reason: String },
@@ -75,7 +77,9 @@ pub enum PipelineError {
     Output { name: SmolStr, reason: String },
     #[error("function {name}: {reason}")]
     Function { name: SmolStr, reason: String },
-    #[error("{who} panicked, which is a fault of forebay: please report it with the log; the pool is safe, start again")]
+    #[error(
+        "{who} panicked, which is a fault of forebay: please report it with the log; the pool is safe, start again"
+    )]
     Panicked { who: SmolStr },
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
@@ -120,7 +124,8 @@ impl Pipeline {
         let journal = tokio::task::block_in_place(|| Journal::open(journal_config(job, &clock)))?;
         let health = Arc::new(Health::new(job.state_bytes_max));
         let versions = Versions::new(&prepared.bindings);
-        let watched = Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
+        let watched =
+            Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
         let loading = CancellationToken::new();
         let (looks, watching) = functions::start(job, prepared, &versions, loading.clone());
         let mut pipeline = Pipeline {
@@ -186,7 +191,8 @@ impl Pipeline {
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);
         }
-        (self.metrics, self.server) = listener.map(|listener| serve(listener, &self.watched, &self.serving)).transpose()?.unzip();
+        (self.metrics, self.server) =
+            listener.map(|listener| serve(listener, &self.watched, &self.serving)).transpose()?.unzip();
         Ok(())
     }
 
@@ -224,9 +230,9 @@ impl Pipeline {
         self.health.failed().await
     }
 
-    /// Stops in flow order: no further input, everything received is stored and acknowledged, consumers commit what they
-    /// have, outputs say goodbye, the journal closes. What cannot be finished in a few seconds (the pool is full, a broker or
-    /// an endpoint is away) stays where it is and goes on at the next start.
+    /// Stops in flow order: no further input, everything received is stored and acknowledged, consumers commit what
+    /// they have, outputs say goodbye, the journal closes. What cannot be finished in a few seconds (the pool is full,
+    /// a broker or an endpoint is away) stays where it is and goes on at the next start.
     ///
     /// # Errors
     /// The first thing that went wrong; what was committed stays committed.
@@ -242,11 +248,13 @@ impl Pipeline {
         tokio::spawn(hurry(self.scorers, self.journal.clone(), self.hurry, ended.clone()));
         let (intakes, workers) = (self.intakes, self.workers);
         let joined = tokio::task::spawn_blocking(move || {
-            let intakes = intakes.into_iter().map(|intake| ended_well(intake.join().map(|r| r.map_err(PipelineError::from))));
+            let intakes =
+                intakes.into_iter().map(|intake| ended_well(intake.join().map(|r| r.map_err(PipelineError::from))));
             let first = intakes.fold(Ok(()), Result::and);
             workers.into_iter().map(|worker| ended_well(worker.join())).fold(first, Result::and)
         });
-        let result = joined.await.map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
+        let result =
+            joined.await.map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
         for loader in self.loaders {
             // one that was cancelled has nothing to say
             let _ = loader.await;
@@ -267,10 +275,12 @@ impl Pipeline {
     }
 }
 
-/// Sees to it that a stop ends: gives up requests and deliveries that wait for somebody else, then commits that wait for room.
+/// Sees to it that a stop ends: gives up requests and deliveries that wait for somebody else, then commits that wait
+/// for room.
 async fn hurry(scorers: Vec<Scorer>, journal: Journal, hurry: CancellationToken, ended: CancellationToken) {
     let end = tokio::time::Instant::now() + DRAIN;
-    let waiting = |s: &Scorer| s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed);
+    let waiting =
+        |s: &Scorer| s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed);
     let busy = |s: &Scorer| s.status().state() == State::Ready && waiting(s) > 0;
     while tokio::time::Instant::now() < end && scorers.iter().any(busy) && !ended.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -286,12 +296,14 @@ async fn hurry(scorers: Vec<Scorer>, journal: Journal, hurry: CancellationToken,
     }
 }
 
-/// How a thread ended, as the end of the job sees it: what a statement stopped for was told when it happened, and a commit
-/// that the closing journal refused is done again at the next start.
+/// How a thread ended, as the end of the job sees it: what a statement stopped for was told when it happened, and a
+/// commit that the closing journal refused is done again at the next start.
 fn ended_well(joined: std::thread::Result<Result<(), PipelineError>>) -> Result<(), PipelineError> {
     match joined {
         Ok(Err(
-            PipelineError::StatementStopped { .. } | PipelineError::ScoringEnded { .. } | PipelineError::Journal(JournalError::Closed),
+            PipelineError::StatementStopped { .. }
+            | PipelineError::ScoringEnded { .. }
+            | PipelineError::Journal(JournalError::Closed),
         )) => Ok(()),
         Ok(result) => result,
         Err(_) => Err(PipelineError::Panicked { who: SmolStr::new_static("a thread of the job") }),

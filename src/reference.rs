@@ -1,9 +1,9 @@
 //! Reference data: tables that streams are joined with, loaded as a whole and loaded again while the job runs.
 //!
-//! In: a file or an address, and the version that the journal keeps. Out: a [`Reference`], whose present [`Version`] anybody
-//! may take at any moment. Invariant: a version is whole, within its limits and in the journal before it is given out
-//! (unless the journal has no room, which is told); what cannot be loaded leaves the one before it in place. Not here:
-//! when a statement takes a version over (`pipeline`), joining (`engine`).
+//! In: a file or an address, and the version that the journal keeps. Out: a [`Reference`], whose present [`Version`]
+//! anybody may take at any moment. Invariant: a version is whole, within its limits and in the journal before it is
+//! given out (unless the journal has no room, which is told); what cannot be loaded leaves the one before it in place.
+//! Not here: when a statement takes a version over (`pipeline`), joining (`engine`).
 
 mod csv;
 mod json;
@@ -70,8 +70,8 @@ pub struct Status {
 }
 
 impl Reference {
-    /// Starts to load. The first attempt decides whether the journal's version is used; later ones replace what is there.
-    /// Needs a tokio runtime.
+    /// Starts to load. The first attempt decides whether the journal's version is used; later ones replace what is
+    /// there. Needs a tokio runtime.
     ///
     /// # Errors
     /// When no client can be made for its address.

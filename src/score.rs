@@ -1,12 +1,12 @@
 //! Scoring functions: rows to an endpoint and back, in batches.
 //!
-//! In: chunks of arguments, one a row. Out: one [`Outcome`] a row, in the order of the chunk: a value, or a failure with
-//! its reason. Invariant: whatever the endpoint does, a row ends in exactly one outcome or is still held here, and what
-//! is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's).
+//! In: chunks of arguments, one a row. Out: one [`Outcome`] a row, in the order of the chunk: a value, or a failure
+//! with its reason. Invariant: whatever the endpoint does, a row ends in exactly one outcome or is still held here, and
+//! what is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's).
 //!
-//! A thin task ([`task`]) owns the pure [`desk`], which decides what is sent when; [`policy`] says what an answer means,
-//! [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate and the parallelism, [`signature`] and
-//! [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint in its [`dialect`].
+//! A thin task ([`task`]) owns the pure [`desk`], which decides what is sent when; [`policy`] says what an answer
+//! means, [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate and the parallelism, [`signature`]
+//! and [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint in its [`dialect`].
 
 pub mod azureml;
 pub mod batch;
@@ -42,7 +42,7 @@ pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
-use room::{Held, Room};
+use room::{Berth, Room};
 pub use settings::{NanPolicy, ScoreConfig, Timing};
 pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, State, Status};
@@ -68,7 +68,7 @@ pub struct Chunk {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Scored(Value),
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 /// Why a row has no result.
@@ -134,7 +134,7 @@ pub struct Ticket {
     answer: oneshot::Receiver<Result<Vec<Outcome>, Ended>>,
     runtime: tokio::runtime::Handle,
     /// The chunk's place; the task holds it too while the rows are there.
-    _held: Arc<Held>,
+    _held: Arc<Berth>,
 }
 
 impl Ticket {
@@ -215,8 +215,8 @@ impl Scorer {
         Ok(Ticket { answer, runtime: self.runtime.clone(), _held: held })
     }
 
-    /// As [`Scorer::submit`], on a plain thread (never inside a runtime). `bytes`: what the rows take with all that is kept
-    /// beside their arguments.
+    /// As [`Scorer::submit`], on a plain thread (never inside a runtime). `bytes`: what the rows take with all that is
+    /// kept beside their arguments.
     ///
     /// # Errors
     /// The scorer has ended.

@@ -1,8 +1,8 @@
 //! Settings as a person writes them: sections of TOML, sizes, durations, addresses, secrets by reference.
 //!
 //! In: the text of a file. Out: [`Section`]s, of which each stage reads its own into its own checked type; and
-//! [`Problems`], which holds everything that is wrong with the file. Invariant: a problem never ends the reading, so all
-//! are found at once, and no message shows a secret. Not here: any stage, its keys and its defaults.
+//! [`Problems`], which holds everything that is wrong with the file. Invariant: a problem never ends the reading, so
+//! all are found at once, and no message shows a secret. Not here: any stage, its keys and its defaults.
 
 pub mod address;
 mod problems;

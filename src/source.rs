@@ -55,7 +55,8 @@ pub trait SourceSettings: Debug + Send + Sync {
 #[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
 /// What a source is given where it starts.
 pub struct Site<'a> {
-    /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made once.
+    /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made
+    /// once.
     pub identify: &'a dyn Fn(Option<&str>) -> Result<Identity, String>,
     /// The newest records of this input in the journal, oldest first.
     pub recent: Vec<RecentRecord<'a>>,
@@ -98,8 +99,8 @@ pub trait Source: Debug + Send {
     fn stop(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-/// Acknowledges one batch. Dropped without being told, it acknowledges nothing: the source gives the connection up, since
-/// nothing behind the batch could be acknowledged either, and the other end sends it all again.
+/// Acknowledges one batch. Dropped without being told, it acknowledges nothing: the source gives the connection up,
+/// since nothing behind the batch could be acknowledged either, and the other end sends it all again.
 pub trait Acknowledge: Debug + Send {
     /// The batch is durable: acknowledges it, unless its connection is gone. Never blocks.
     fn stored(self: Box<Self>);

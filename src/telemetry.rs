@@ -58,7 +58,11 @@ type Source = Arc<dyn Fn() -> Report + Send + Sync>;
 ///
 /// # Errors
 /// What the listener says.
-pub async fn serve(listener: TcpListener, report: Source, shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    report: Source,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|State(report): State<Source>| async move { verdict(report().sick, Vec::new()) }))
@@ -99,8 +103,16 @@ fn verdict(problems: Vec<String>, degraded: Vec<String>) -> impl IntoResponse + 
 
 async fn metrics(State(report): State<Source>) -> impl IntoResponse {
     match render(report().samples) {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], error.to_string()),
+        Ok(text) => (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        ),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+            error.to_string(),
+        ),
     }
 }
 

@@ -105,7 +105,15 @@ impl Timestamp {
         let rest = self.0.rem_euclid(TICKS_PER_DAY);
         let (year, month, day) = civil_from_days(days);
         let seconds = rest / TICKS_PER_SECOND;
-        Civil { year, month, day, hour: seconds / 3600, minute: seconds / 60 % 60, second: seconds % 60, ticks: rest % TICKS_PER_SECOND }
+        Civil {
+            year,
+            month,
+            day,
+            hour: seconds / 3600,
+            minute: seconds / 60 % 60,
+            second: seconds % 60,
+            ticks: rest % TICKS_PER_SECOND,
+        }
     }
 
     /// Days since 0001-01-01, a Monday.
@@ -121,7 +129,15 @@ impl Timestamp {
             let digits = b.get(from..to)?;
             digits.iter().try_fold(0i64, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
         };
-        let mut civil = Civil { year: number(0, 4)?, month: number(5, 7)?, day: number(8, 10)?, hour: 0, minute: 0, second: 0, ticks: 0 };
+        let mut civil = Civil {
+            year: number(0, 4)?,
+            month: number(5, 7)?,
+            day: number(8, 10)?,
+            hour: 0,
+            minute: 0,
+            second: 0,
+            ticks: 0,
+        };
         if b.get(4) != Some(&b'-') || b.get(7) != Some(&b'-') {
             return None;
         }
@@ -179,7 +195,11 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = self.civil();
-        write!(f, "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:07}Z", c.year, c.month, c.day, c.hour, c.minute, c.second, c.ticks)
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:07}Z",
+            c.year, c.month, c.day, c.hour, c.minute, c.second, c.ticks
+        )
     }
 }
 
@@ -216,8 +236,8 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// Where time comes from: the machine, or a test. The wall clock says what time it is and may jump; the monotonic one says
-/// how long something took and never goes back.
+/// Where time comes from: the machine, or a test. The wall clock says what time it is and may jump; the monotonic one
+/// says how long something took and never goes back.
 #[derive(Clone, Debug)]
 pub enum Clock {
     Real,
@@ -239,7 +259,11 @@ pub struct Manual {
 impl Clock {
     /// A clock that stands at `start` until it is moved.
     pub fn manual(start: Timestamp) -> Clock {
-        Clock::Manual(Arc::new(Manual { wall: AtomicI64::new(start.ticks()), made: monotonic(), since: AtomicU64::new(0) }))
+        Clock::Manual(Arc::new(Manual {
+            wall: AtomicI64::new(start.ticks()),
+            made: monotonic(),
+            since: AtomicU64::new(0),
+        }))
     }
 
     /// The present moment by the wall clock.
@@ -318,7 +342,10 @@ mod tests {
         let clock = Clock::manual(start);
         let before = clock.monotonic();
         clock.advance(Duration::from_secs(2));
-        assert_eq!((clock.now(), clock.monotonic() - before), (start.saturating_add(2 * TICKS_PER_SECOND), Duration::from_secs(2)));
+        assert_eq!(
+            (clock.now(), clock.monotonic() - before),
+            (start.saturating_add(2 * TICKS_PER_SECOND), Duration::from_secs(2))
+        );
         clock.set(Timestamp::MIN);
         assert_eq!((clock.now(), clock.monotonic() - before), (Timestamp::MIN, Duration::from_secs(2)));
     }

@@ -1,7 +1,7 @@
 //! The files of TLS: whom we trust, and who we are.
 //!
-//! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client, or
-//! which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
+//! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client,
+//! or which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
 //! Not here: connecting, what else is wrong with a server's certificate.
 
 mod identity;
@@ -73,7 +73,12 @@ impl TlsFiles {
         match (section.has("cert_file"), section.has("key_file")) {
             (true, false) => {
                 let help = "write `key_file = \"…\"` too, or leave the certificate out";
-                section.wrong("cert_file", "`cert_file` without `key_file`", "a certificate needs its private key", help);
+                section.wrong(
+                    "cert_file",
+                    "`cert_file` without `key_file`",
+                    "a certificate needs its private key",
+                    help,
+                );
             }
             (false, true) => {
                 let help = "write `cert_file = \"…\"` too, or leave the key out";
@@ -129,7 +134,8 @@ impl TlsFiles {
             Some(path) => authorities(path)?,
             None => system()?,
         };
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions();
         Ok(builder.map_err(|e| TlsError::Setup(e.to_string()))?.with_root_certificates(roots))
     }
 }
@@ -139,7 +145,11 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsFileError> {
     let mut roots = RootCertStore::empty();
     let (_, unusable) = roots.add_parsable_certificates(certificates);
     if roots.is_empty() {
-        return Err(TlsFileError { key: "ca_file", path: path.to_owned(), why: "no certificate in it can be read".to_owned() });
+        return Err(TlsFileError {
+            key: "ca_file",
+            path: path.to_owned(),
+            why: "no certificate in it can be read".to_owned(),
+        });
     }
     if unusable > 0 {
         tracing::warn!("`ca_file` {}: {unusable} certificates cannot be read; the others are trusted", path.display());
@@ -184,7 +194,9 @@ fn contents(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
     let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     read.map_err(|e| unusable(format!("{e}; correct the path or its permissions")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(unusable(format!("more than {FILE_BYTES_MAX} bytes are too many for certificates; name a PEM file")));
+        return Err(unusable(format!(
+            "more than {FILE_BYTES_MAX} bytes are too many for certificates; name a PEM file"
+        )));
     }
     Ok(bytes)
 }

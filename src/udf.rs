@@ -267,16 +267,22 @@ impl UdfError {
                 Some("the file is damaged or cut off, or needs what this version does not know: build or copy it again")
             }
             UdfError::Config { help, .. } => Some(help),
-            UdfError::NoFunctions { .. } => Some("let its world export one: `export add: func(a: s64, b: s64) -> s64;`"),
-            UdfError::NoSuchExport { .. } => Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one"),
+            UdfError::NoFunctions { .. } => {
+                Some("let its world export one: `export add: func(a: s64, b: s64) -> s64;`")
+            }
+            UdfError::NoSuchExport { .. } => {
+                Some("`forebay udf inspect` shows their types; in a job file `export = \"…\"` picks one")
+            }
             UdfError::NotCallable { .. } => Some("give it parameters and a result of plain values"),
-            UdfError::Command { .. } => Some("Go: `-buildmode=c-shared`; C: `-mexec-model=reactor`; Rust: `crate-type = [\"cdylib\"]`"),
+            UdfError::Command { .. } => {
+                Some("Go: `-buildmode=c-shared`; C: `-mexec-model=reactor`; Rust: `crate-type = [\"cdylib\"]`")
+            }
             UdfError::CoreExport { .. } => {
                 Some("wit/core-abi.md tells what a core module exports; names beginning with `forebay_` are reserved")
             }
-            UdfError::Start { .. } => {
-                Some("in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`")
-            }
+            UdfError::Start { .. } => Some(
+                "in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`",
+            ),
             UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),
             UdfError::NotWasm { .. }

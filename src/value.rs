@@ -177,7 +177,9 @@ impl Value {
     /// Equality as `=` sees it: [`Value::compare`], and records and arrays by their parts.
     pub fn equals(&self, other: &Value) -> bool {
         match (self, other) {
-            (Value::Record(a), Value::Record(b)) => a.len() == b.len() && a.iter().all(|(n, v)| b.get(n).is_some_and(|w| v.same(w))),
+            (Value::Record(a), Value::Record(b)) => {
+                a.len() == b.len() && a.iter().all(|(n, v)| b.get(n).is_some_and(|w| v.same(w)))
+            }
             (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(v, w)| v.same(w)),
             _ => self.compare(other) == Some(Ordering::Equal),
         }
@@ -239,7 +241,10 @@ impl Value {
         match self {
             Value::Text(t) if t.is_heap_allocated() => t.len() + 16,
             Value::Record(record) => {
-                40 + record.iter().map(|(n, v)| 48 + if n.is_heap_allocated() { n.len() } else { 0 } + v.heap_bytes()).sum::<usize>()
+                40 + record
+                    .iter()
+                    .map(|(n, v)| 48 + if n.is_heap_allocated() { n.len() } else { 0 } + v.heap_bytes())
+                    .sum::<usize>()
             }
             Value::Array(items) => 40 + items.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>(),
             _ => 0,
@@ -305,8 +310,8 @@ pub fn number_of(text: &str) -> Option<Value> {
     if let Ok(n) = t.parse::<i64>() {
         return Some(Value::BigInt(n));
     }
-    let numeric =
-        t.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E')) && t.bytes().any(|b| b.is_ascii_digit());
+    let numeric = t.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'))
+        && t.bytes().any(|b| b.is_ascii_digit());
     if !numeric {
         return None;
     }
@@ -377,7 +382,11 @@ mod tests {
 
     #[test]
     fn a_name_matches_exactly_or_uniquely_ignoring_case() {
-        let r = Record::from_unique(vec![("Id".into(), Value::BigInt(1)), ("a".into(), Value::BigInt(2)), ("A".into(), Value::BigInt(3))]);
+        let r = Record::from_unique(vec![
+            ("Id".into(), Value::BigInt(1)),
+            ("a".into(), Value::BigInt(2)),
+            ("A".into(), Value::BigInt(3)),
+        ]);
         assert_eq!(r.find("ID"), Some(&Value::BigInt(1)));
         assert_eq!(r.find("A"), Some(&Value::BigInt(3)));
         let two = Record::from_unique(vec![("aB".into(), Value::BigInt(2)), ("Ab".into(), Value::BigInt(3))]);

@@ -31,6 +31,8 @@ mod journal;
 mod kills;
 #[path = "it/mqtt.rs"]
 mod mqtt;
+#[path = "it/mqtt_output.rs"]
+mod mqtt_output;
 #[path = "it/output.rs"]
 mod output;
 #[path = "it/place.rs"]

@@ -31,7 +31,8 @@ pub fn run(role: &str) {
             ..MqttSourceConfig::new(BrokerConfig::new(MqttAddress::parse(&url).unwrap()), vec![TOPIC.to_owned()])
         };
         let identity = Identity { name: client, is_known: false };
-        let (source, mut arrivals) = MqttSource::start(config, identity, std::iter::empty::<RecentRecord>(), true, Clock::Real);
+        let (source, mut arrivals) =
+            MqttSource::start(config, identity, std::iter::empty::<RecentRecord>(), true, Clock::Real);
         say("started");
         let mut seen = 0;
         while seen < count {

@@ -1,8 +1,8 @@
 //! The whole job against receiving alone.
 //!
-//! A session is made first and its owner goes away; the broker's queue is filled with all events; then the owner comes back
-//! and the time counts from there to the last event done: received and acknowledged (baseline), or received, stored,
-//! scored, and in the output file with the position committed (forebay).
+//! A session is made first and its owner goes away; the broker's queue is filled with all events; then the owner comes
+//! back and the time counts from there to the last event done: received and acknowledged (baseline), or received,
+//! stored, scored, and in the output file with the position committed (forebay).
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -76,7 +76,12 @@ pub fn run() {
             job.journal_mb,
             if job.rows == events { "all".to_owned() } else { format!("{} of {events}", job.rows) },
         );
-        println!("{:<9} {:>9.2} {:>8.2}", "ratio", baseline.seconds / job.run.seconds, job.run.used.cpu_s / baseline.used.cpu_s);
+        println!(
+            "{:<9} {:>9.2} {:>8.2}",
+            "ratio",
+            baseline.seconds / job.run.seconds,
+            job.run.used.cpu_s / baseline.used.cpu_s
+        );
         pairs.push((baseline, job));
     }
     let sum = |f: fn(&(Run, Job)) -> f64| pairs.iter().map(f).sum::<f64>();
@@ -146,10 +151,14 @@ impl Place {
         let cache = self.folder.join("cache");
         let mut fleet = fleet();
         let first = Forebay::start(&job, &cache);
-        until("the connection", Duration::from_millis(20), || (first.metric("forebay_source_connected") == 1.0).then_some(()));
+        until("the connection", Duration::from_millis(20), || {
+            (first.metric("forebay_source_connected") == 1.0).then_some(())
+        });
         std::thread::sleep(Duration::from_millis(500));
         self.publish(&broker, &mut fleet, 1);
-        until("the first row", Duration::from_millis(20), || (first.metric("forebay_output_delivered_total") == 1.0).then_some(()));
+        until("the first row", Duration::from_millis(20), || {
+            (first.metric("forebay_output_delivered_total") == 1.0).then_some(())
+        });
         first.stop();
         self.publish(&broker, &mut fleet, self.events);
 
@@ -196,7 +205,11 @@ fn write_job(folder: &Path, broker: &str, endpoint: &str) -> PathBuf {
 /// What all files take whose names begin so.
 fn folder_bytes(folder: &Path, stem: &str) -> u64 {
     let files = fs::read_dir(folder).unwrap().filter_map(Result::ok);
-    files.filter(|f| f.file_name().to_string_lossy().starts_with(stem)).filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum()
+    files
+        .filter(|f| f.file_name().to_string_lossy().starts_with(stem))
+        .filter_map(|f| f.metadata().ok())
+        .map(|m| m.len())
+        .sum()
 }
 
 /// Counts the lines of a file that grows.

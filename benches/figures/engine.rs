@@ -1,5 +1,5 @@
-//! The engine alone: CPU time of queries over events in memory, by number of keys. State leaves at the commit cadence of a
-//! consumer (10,000 events, or when rows come out), encoded; rows are counted and dropped.
+//! The engine alone: CPU time of queries over events in memory, by number of keys. State leaves at the commit cadence
+//! of a consumer (10,000 events, or when rows come out), encoded; rows are counted and dropped.
 //!
 //! CPU time of the thread and not wall time, since the machine is shared; the best of three passes.
 
@@ -70,9 +70,15 @@ const KINDS: [Kind; 5] = [
 
 /// Queries whose rows are looked at again and again: 10,000 rows lie in each window.
 const HELD: [(&str, &str); 4] = [
-    ("sliding, COUNT SUM MAX", "SELECT COUNT(*) AS n, SUM(v) AS s, MAX(v) AS m INTO o FROM a GROUP BY SlidingWindow(second, 10)"),
+    (
+        "sliding, COUNT SUM MAX",
+        "SELECT COUNT(*) AS n, SUM(v) AS s, MAX(v) AS m INTO o FROM a GROUP BY SlidingWindow(second, 10)",
+    ),
     ("sliding, STDEV", "SELECT STDEV(v) AS s INTO o FROM a GROUP BY SlidingWindow(second, 10)"),
-    ("SUM, MAX OVER", "SELECT SUM(v) OVER (LIMIT DURATION(second, 10)) AS s, MAX(v) OVER (LIMIT DURATION(second, 10)) AS m INTO o FROM a"),
+    (
+        "SUM, MAX OVER",
+        "SELECT SUM(v) OVER (LIMIT DURATION(second, 10)) AS s, MAX(v) OVER (LIMIT DURATION(second, 10)) AS m INTO o FROM a",
+    ),
     ("AVG OVER, 100 keys", "SELECT AVG(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS s INTO o FROM a"),
 ];
 
@@ -87,7 +93,10 @@ const BOUNDED: [(&str, &str); 8] = [
         "SELECT LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS l, ISFIRST(second, 10) OVER (PARTITION BY k) AS f, LAST(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS t INTO o FROM a",
     ),
     ("SUM OVER", "SELECT SUM(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS s INTO o FROM a"),
-    ("join", "SELECT x.k AS k, y.v AS v INTO o FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10"),
+    (
+        "join",
+        "SELECT x.k AS k, y.v AS v INTO o FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
+    ),
     (
         "substreams",
         "SELECT k, COUNT(*) AS n INTO o FROM a TIMESTAMP BY DATEADD(second, 0, EventEnqueuedUtcTime) OVER k GROUP BY k, TumblingWindow(second, 10)",
@@ -111,7 +120,8 @@ fn by_keys(wanted: &impl Fn(&str) -> bool) {
     for kind in KINDS.iter().filter(|kind| wanted(kind.name)) {
         let passes: Vec<Pass> = KEYS.iter().map(|keys| best(kind.query, *keys, (kind.step)(*keys), EVENTS)).collect();
         let costs: Vec<f64> = passes.iter().map(|p| p.seconds * 1e6 / EVENTS as f64).collect();
-        let (least, most) = (costs.iter().copied().fold(f64::INFINITY, f64::min), costs.iter().copied().fold(0.0, f64::max));
+        let (least, most) =
+            (costs.iter().copied().fold(f64::INFINITY, f64::min), costs.iter().copied().fold(0.0, f64::max));
         let last = passes.last().unwrap();
         print!("  {:<24}", kind.name);
         costs.iter().for_each(|c| print!(" {c:>8.3}"));
@@ -141,7 +151,10 @@ fn held(wanted: &impl Fn(&str) -> bool) {
 fn bounded(wanted: &impl Fn(&str) -> bool) {
     let events: usize = std::env::var("FOREBAY_BENCH_BOUNDED").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000_000);
     println!("engine: {events} events over 100,000 keys at 10,000 a second, then a quiet minute; what is held");
-    println!("  {:<20} {:>12} {:>12} {:>12} {:>12} {:>12}", "", "half, bytes", "rows", "all, bytes", "rows", "after, rows");
+    println!(
+        "  {:<20} {:>12} {:>12} {:>12} {:>12} {:>12}",
+        "", "half, bytes", "rows", "all, bytes", "rows", "after, rows"
+    );
     for (name, query) in BOUNDED.iter().filter(|(name, _)| wanted(name)) {
         let mut executor = executor(query);
         let mut source = Source::new(100_000, MS / 10);
@@ -206,8 +219,19 @@ struct Source {
 
 impl Source {
     fn new(keys: usize, step: i64) -> Source {
-        let message = Arc::new(MessageMeta { name: "t".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
-        Source { rng: fastrand::Rng::with_seed(5), message, keys, step, now: Timestamp::parse("2026-05-01T10:00:00Z").unwrap(), seq: 0 }
+        let message = Arc::new(MessageMeta {
+            name: "t".into(),
+            facts: vec![("qos".into(), "1".into())],
+            ..MessageMeta::default()
+        });
+        Source {
+            rng: fastrand::Rng::with_seed(5),
+            message,
+            keys,
+            step,
+            now: Timestamp::parse("2026-05-01T10:00:00Z").unwrap(),
+            seq: 0,
+        }
     }
 
     fn chunk(&mut self) -> Vec<RawEvent> {
@@ -255,7 +279,8 @@ fn pass(query: &str, chunks: &[Vec<RawEvent>]) -> Pass {
         since = 0;
         let emitted = black_box(executor.take());
         pass.rows += emitted.rows.batch.len();
-        pass.state_bytes += emitted.state.iter().map(|s| s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        pass.state_bytes +=
+            emitted.state.iter().map(|s| s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum::<usize>();
     }
     pass.seconds = cpu_seconds() - begin;
     pass

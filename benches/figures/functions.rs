@@ -1,5 +1,6 @@
-//! What a call of a function costs, beside the same component called by wasmtime with static types: the guest's own work
-//! and what wasmtime itself needs. The difference is the host's: conversion from and to SQL values, limits, counters.
+//! What a call of a function costs, beside the same component called by wasmtime with static types: the guest's own
+//! work and what wasmtime itself needs. The difference is the host's: conversion from and to SQL values, limits,
+//! counters.
 
 // the derived lifting of a record is unsafe code that wasmtime's macro writes
 #![allow(unsafe_code)]
@@ -51,7 +52,8 @@ struct Row {
 
 pub fn run(folder: &Path) {
     let built = |name: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components").join(name).with_extension("wasm");
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components").join(name).with_extension("wasm");
         std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; `make bench` builds it", path.display()))
     };
     let engine = Engine::new(Some(folder.join("cache"))).unwrap();
@@ -69,10 +71,15 @@ pub fn run(folder: &Path) {
     type Texts<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str);
     type Owned = ((String, String, String, String, String),);
     let typed = raw::<Texts<'static>, Owned>(&wasm, "create-array", || black_box(("1", "Mon", "17", "2", "8.33")));
-    row("five texts in, a tuple of five out", ours(&engine, &wasm, "create-array", &texts.map(Value::text)), Some(typed));
+    row(
+        "five texts in, a tuple of five out",
+        ours(&engine, &wasm, "create-array", &texts.map(Value::text)),
+        Some(typed),
+    );
 
     let wasm = built("create_row");
-    let typed = raw::<(i64, &'static str, i64, i64, f64), (Row,)>(&wasm, "create-row", || black_box((1, "Mon", 17, 2, 8.33)));
+    let typed =
+        raw::<(i64, &'static str, i64, i64, f64), (Row,)>(&wasm, "create-row", || black_box((1, "Mon", 17, 2, 8.33)));
     row("five mixed in, a record of five out", ours(&engine, &wasm, "create-row", &mixed), Some(typed));
 
     let wasm = wat::parse_str(JSON).unwrap();

@@ -30,9 +30,13 @@ const SOAK: &str = "FOREBAY_BENCH_SOAK";
 pub fn run() {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests-cache");
     println!("guests: createArray, five texts in, five out; best of {PASSES}");
-    println!("  {:<16} {:>11} {:>12} {:>12} {:>11} {:>9} {:>9}", "", "bytes", "compile ms", "load ms", "start us", "ns/call", "memory MiB");
+    println!(
+        "  {:<16} {:>11} {:>12} {:>12} {:>11} {:>9} {:>9}",
+        "", "bytes", "compile ms", "load ms", "start us", "ns/call", "memory MiB"
+    );
     for (language, file) in GUESTS {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components").join(file).with_extension("wasm");
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components").join(file).with_extension("wasm");
         if !path.exists() {
             println!("  {language:<16} left out; `make bench` builds what the machine can");
             continue;

@@ -1,4 +1,5 @@
-//! Single parts, in memory: what an event costs where. Each figure is the best of three passes, since the machine is shared.
+//! Single parts, in memory: what an event costs where. Each figure is the best of three passes, since the machine is
+//! shared.
 
 use std::fs::{self, OpenOptions};
 use std::hint::black_box;
@@ -13,7 +14,9 @@ use forebay::batch::{MessageMeta, RawEvent, Rows};
 use forebay::decode::Decoder;
 use forebay::demo::fleet::Fleet;
 use forebay::engine::{Executor, ExecutorOptions};
-use forebay::journal::{Append, Commit, ConsumerId, ConsumerSpec, Journal, JournalConfig, OnFull, Start, StateChange, StreamId};
+use forebay::journal::{
+    Append, Commit, ConsumerId, ConsumerSpec, Journal, JournalConfig, OnFull, Start, StateChange, StreamId,
+};
 use forebay::query::catalog::{Catalog, InputDef, InputKind};
 use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
 use forebay::value::Value;
@@ -60,8 +63,11 @@ fn start() -> Timestamp {
 fn journal(folder: &Path) {
     const COMMITS: usize = 200;
     let mut fleet = Fleet::new(1);
-    let message =
-        Arc::new(MessageMeta { name: "taxi/taxi-001/rides".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
+    let message = Arc::new(MessageMeta {
+        name: "taxi/taxi-001/rides".into(),
+        facts: vec![("qos".into(), "1".into())],
+        ..MessageMeta::default()
+    });
     let events: Vec<RawEvent> = (0..CHUNK).map(|_| raw(fleet.ride(start()).payload, start(), &message)).collect();
     let bytes: usize = events.iter().map(|e| e.payload.len()).sum();
 
@@ -74,7 +80,15 @@ fn journal(folder: &Path) {
                 let on_durable = Box::new(move |stored: Result<_, _>| done.send(stored.is_ok()).unwrap());
                 let (undecodable, dropped, ledger) = Default::default();
                 let received = events.len() as u64;
-                journal.append(Append { input, events: events.clone(), received, undecodable, dropped, ledger, on_durable });
+                journal.append(Append {
+                    input,
+                    events: events.clone(),
+                    received,
+                    undecodable,
+                    dropped,
+                    ledger,
+                    on_durable,
+                });
                 assert!(answer.recv().unwrap());
             }
         })
@@ -91,7 +105,11 @@ fn journal(folder: &Path) {
     });
     let each = |s: f64| s * 1e6 / COMMITS as f64;
     println!("journal: {CHUNK} events of {} bytes a commit", bytes / CHUNK);
-    println!("  append, durable        {:>9.0} us a commit, {:.0} ns an event", each(stored), each(stored) * 1e3 / CHUNK as f64);
+    println!(
+        "  append, durable        {:>9.0} us a commit, {:.0} ns an event",
+        each(stored),
+        each(stored) * 1e3 / CHUNK as f64
+    );
     println!("  bare write + fdatasync {:>9.0} us a commit; ratio {:.2}\n", each(bare), stored / bare);
 }
 
@@ -110,7 +128,11 @@ fn decode() {
             }
         })
     });
-    println!("decode: JSON of {} bytes, 13 fields, 5 wanted\n  {:>9.0} ns an event\n", payload.len(), time * 1e9 / ROUNDS as f64);
+    println!(
+        "decode: JSON of {} bytes, 13 fields, 5 wanted\n  {:>9.0} ns an event\n",
+        payload.len(),
+        time * 1e9 / ROUNDS as f64
+    );
 }
 
 /// One query and what feeds it.
@@ -162,7 +184,10 @@ struct Outcome {
 
 fn queries(folder: &Path) {
     println!("queries: {EVENTS} events of about 90 bytes, one core, state taken every {COMMIT} events");
-    println!("  {:<34} {:>10} {:>9} {:>12} {:>12} {:>14}", "", "events/s", "rows", "state B/ev", "state/commit", "with journal/s");
+    println!(
+        "  {:<34} {:>10} {:>9} {:>12} {:>12} {:>14}",
+        "", "events/s", "rows", "state B/ev", "state/commit", "with journal/s"
+    );
     for case in &CASES {
         let chunks = events(case);
         let pass = |journal: Option<&(Journal, ConsumerId, StreamId)>| {
@@ -186,10 +211,13 @@ fn queries(folder: &Path) {
 
 fn events(case: &Case) -> Vec<Vec<RawEvent>> {
     let mut rng = fastrand::Rng::with_seed(5);
-    let message = Arc::new(MessageMeta { name: "t".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
+    let message =
+        Arc::new(MessageMeta { name: "t".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
     let event = |i: usize| {
         let (key, value) = (rng.usize(0..case.keys), rng.f64() * 100.0);
-        let payload = format!(r#"{{"k":"device-{key:06}","v":{value:.3},"seq":{i},"state":"running","unit":"bar","line":"north-3"}}"#);
+        let payload = format!(
+            r#"{{"k":"device-{key:06}","v":{value:.3},"seq":{i},"state":"running","unit":"bar","line":"north-3"}}"#
+        );
         raw(payload, start().saturating_add(case.step * i as i64), &message)
     };
     let all: Vec<RawEvent> = (0..EVENTS).map(event).collect();
@@ -236,7 +264,8 @@ fn query(case: &Case, chunks: &[Vec<RawEvent>], journal: Option<&(Journal, Consu
         outcome.rows += emitted.rows.batch.len();
         outcome.commits += 1;
         outcome.state_rows += emitted.state.len();
-        outcome.state_bytes += emitted.state.iter().map(|s| s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        outcome.state_bytes +=
+            emitted.state.iter().map(|s| s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum::<usize>();
         let state = emitted.state.into_iter().map(|s| StateChange { op: s.op, key: s.key, value: s.value }).collect();
         match journal {
             Some((journal, consumer, stream)) => commit(journal, *consumer, *stream, state, emitted.rows),

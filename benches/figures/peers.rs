@@ -84,7 +84,9 @@ impl Forebay {
             log = log + &line + "\n";
         };
         // whatever it has to say later is for the person who looks
-        std::thread::spawn(move || lines.map_while(Result::ok).filter(|l| !l.contains(" INFO ")).for_each(|l| eprintln!("{l}")));
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).filter(|l| !l.contains(" INFO ")).for_each(|l| eprintln!("{l}"))
+        });
         Forebay { child, metrics }
     }
 
@@ -98,7 +100,10 @@ impl Forebay {
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        text.lines().filter(|l| l.starts_with(prefix)).filter_map(|l| l.rsplit_once(' ')?.1.trim().parse::<f64>().ok()).sum()
+        text.lines()
+            .filter(|l| l.starts_with(prefix))
+            .filter_map(|l| l.rsplit_once(' ')?.1.trim().parse::<f64>().ok())
+            .sum()
     }
 
     /// Asks it to stop and waits for its end.

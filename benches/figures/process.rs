@@ -19,7 +19,8 @@ pub fn usage(pid: u32) -> Usage {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let stat = read("stat");
     // the command name may hold blanks; fields count from the parenthesis that closes it
-    let fields: Vec<f64> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
+    let fields: Vec<f64> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
     let cpu = fields.get(11).unwrap_or(&0.0) + fields.get(12).unwrap_or(&0.0);
     let status = read("status");
     let kb = |key: &str| -> f64 {
@@ -28,7 +29,12 @@ pub fn usage(pid: u32) -> Usage {
     };
     let io = read("io");
     let written = io.lines().find_map(|l| l.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0.0);
-    Usage { cpu_s: cpu / TICKS, resident_mb: kb("VmRSS:") / 1024.0, resident_peak_mb: kb("VmHWM:") / 1024.0, written_bytes: written }
+    Usage {
+        cpu_s: cpu / TICKS,
+        resident_mb: kb("VmRSS:") / 1024.0,
+        resident_peak_mb: kb("VmHWM:") / 1024.0,
+        written_bytes: written,
+    }
 }
 
 impl Usage {

@@ -1,8 +1,8 @@
 //! A slow past: a backlog that was stored one event at a time, and how fast each kind of statement catches up with it.
 //!
 //! The pool is written first, one event a commit, as a quiet stream is stored; then `forebay run` starts over a copy of
-//! it, once for each statement, once alone and once while 500 events a second still arrive. Rates count from the start of
-//! the job to the last row of the backlog. Endpoints answer after a fixed time and count the rows of each request.
+//! it, once for each statement, once alone and once while 500 events a second still arrive. Rates count from the start
+//! of the job to the last row of the backlog. Endpoints answer after a fixed time and count the rows of each request.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,10 @@ const LIVE: u64 = 500;
 
 const STATEMENTS: [(&str, &str); 3] = [
     ("stateless", "SELECT rideId, deviceId, distance INTO out FROM rides"),
-    ("LAG", "SELECT deviceId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM rides"),
+    (
+        "LAG",
+        "SELECT deviceId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM rides",
+    ),
     ("tumbling", "SELECT deviceId, COUNT(*) AS n INTO out FROM rides GROUP BY deviceId, TumblingWindow(second, 10)"),
 ];
 /// Latency, rows a request, requests at once.
@@ -49,7 +52,10 @@ pub fn run() {
     let place = Place { runtime, folder };
     let pool = place.pool("pool", events);
     println!("a slow past: {events} events stored one a commit, a segment each");
-    println!("{:<10} {:>12} {:>8} {:>22} {:>8}   (aim: 200,000 rows/s each)", "", "rows/s", "CPU s/M", "with 500/s arriving", "CPU s/M");
+    println!(
+        "{:<10} {:>12} {:>8} {:>22} {:>8}   (aim: 200,000 rows/s each)",
+        "", "rows/s", "CPU s/M", "with 500/s arriving", "CPU s/M"
+    );
     for (name, query) in STATEMENTS {
         let alone = place.statement(&pool, query, events, false);
         let live = place.statement(&pool, query, events, true);
@@ -57,7 +63,9 @@ pub fn run() {
     }
     let scored = events.max(1) * (SCORED / EVENTS);
     let pool = place.pool("scored", scored);
-    println!("\nscoring {scored} of them: latency, rows a request, requests at once; the law is rows × requests ÷ latency");
+    println!(
+        "\nscoring {scored} of them: latency, rows a request, requests at once; the law is rows × requests ÷ latency"
+    );
     println!(
         "{:<18} {:>10} {:>10} {:>8} {:>13} {:>8}   (aims: 0.8 of the law, 900 rows, 10 CPU s/M)",
         "", "law", "rows/s", "share", "median rows", "CPU s/M"
@@ -139,7 +147,8 @@ impl Place {
         let read = "forebay_consumer_read_total{job=\"slow\",consumer=\"statement out\"";
         let delivered = if query.contains("GROUP BY") { 0.0 } else { events as f64 };
         until("the backlog", Duration::from_millis(5), || {
-            (forebay.metric(read) >= events as f64 && forebay.metric("forebay_output_delivered_total") >= delivered).then_some(())
+            (forebay.metric(read) >= events as f64 && forebay.metric("forebay_output_delivered_total") >= delivered)
+                .then_some(())
         });
         let (seconds, used) = (start.elapsed().as_secs_f64(), usage(forebay.pid()));
         going.store(false, Ordering::Relaxed);
@@ -162,7 +171,12 @@ impl Place {
             "[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\nmax_batch_count = {rows}\n\
              parallel_requests = {parallel}\ninput_kind = \"vector\"\ninput_path = \"data\"\n"
         );
-        let job = self.job(pool, "SELECT rideId, deviceId, udf.score(distance) AS fare INTO out FROM rides", &functions, &broker);
+        let job = self.job(
+            pool,
+            "SELECT rideId, deviceId, udf.score(distance) AS fare INTO out FROM rides",
+            &functions,
+            &broker,
+        );
         let forebay = Forebay::start(&job, &self.folder.join("cache"));
         let before = usage(forebay.pid());
         until("the scores", Duration::from_millis(20), || {

@@ -1,8 +1,8 @@
 //! The trickle: what one event costs when they come slowly.
 //!
-//! A filter and a LAG from MQTT to MQTT at 1, 10, 100 and 1,000 events a second, each for a while: CPU seconds per million
-//! events, bytes written an event, resident memory. `FOREBAY_BENCH_BEFORE` names another `forebay` that is measured beside
-//! this one, by turns in the same run. Event times come from the machine's clock.
+//! A filter and a LAG from MQTT to MQTT at 1, 10, 100 and 1,000 events a second, each for a while: CPU seconds per
+//! million events, bytes written an event, resident memory. `FOREBAY_BENCH_BEFORE` names another `forebay` that is
+//! measured beside this one, by turns in the same run. Event times come from the machine's clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,10 @@ const SECONDS: u64 = 15;
 const EVENTS_MIN: u64 = 30;
 const QUERIES: [(&str, &str); 2] = [
     ("filter", "SELECT rideId, distance INTO out FROM rides WHERE distance > 0"),
-    ("LAG", "SELECT deviceId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM rides"),
+    (
+        "LAG",
+        "SELECT deviceId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM rides",
+    ),
 ];
 
 pub fn run() {
@@ -65,7 +68,9 @@ fn at(runtime: &tokio::runtime::Runtime, folder: &Path, program: &Path, query: &
     let path = job.join("job.toml");
     fs::write(&path, text).unwrap();
     let forebay = Forebay::of(program, &path, &folder.join("cache"));
-    until("the connection", Duration::from_millis(20), || (forebay.metric("forebay_source_connected") == 1.0).then_some(()));
+    until("the connection", Duration::from_millis(20), || {
+        (forebay.metric("forebay_source_connected") == 1.0).then_some(())
+    });
     let feed = runtime.block_on(async { Feed::connect("trickle", "127.0.0.1", broker.port) });
     let mut fleet = Fleet::new(50);
     let mut publish = |n: u64| {
@@ -78,7 +83,9 @@ fn at(runtime: &tokio::runtime::Runtime, folder: &Path, program: &Path, query: &
     };
     // what happens once, happens before
     publish(20);
-    until("the first rows", Duration::from_millis(20), || (forebay.metric("forebay_output_delivered_total") >= 20.0).then_some(()));
+    until("the first rows", Duration::from_millis(20), || {
+        (forebay.metric("forebay_output_delivered_total") >= 20.0).then_some(())
+    });
     std::thread::sleep(Duration::from_secs(1));
     let events = (rate * SECONDS).max(EVENTS_MIN);
     let before = usage(forebay.pid());
@@ -91,7 +98,9 @@ fn at(runtime: &tokio::runtime::Runtime, folder: &Path, program: &Path, query: &
     std::thread::sleep(Duration::from_millis(500));
     let used = usage(forebay.pid()).since(&before);
     let rows = (events + 20) as f64;
-    until("all rows", Duration::from_millis(50), || (forebay.metric("forebay_output_delivered_total") >= rows).then_some(()));
+    until("all rows", Duration::from_millis(50), || {
+        (forebay.metric("forebay_output_delivered_total") >= rows).then_some(())
+    });
     forebay.stop();
     (used, events as f64)
 }

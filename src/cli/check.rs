@@ -1,8 +1,8 @@
 //! `forebay check JOB`: everything that can be known before the job runs.
 //!
 //! In: a job file. Out: the plan, the signatures of the functions and of the endpoints; or every problem, exit 2.
-//! Invariant: nothing is changed and no row is sent; an endpoint is asked only for its description, and one that is away
-//! is no mistake. Not here: wording of problems (`diagnostic`).
+//! Invariant: nothing is changed and no row is sent; an endpoint is asked only for its description, and one that is
+//! away is no mistake. Not here: wording of problems (`diagnostic`).
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,8 +56,14 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 
 /// The report, and what can never be sent to an endpoint, at its place in the query.
 fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics) {
-    let mut misfits = Diagnostics::new(job.query.display().to_string(), std::fs::read_to_string(&job.query).unwrap_or_default());
-    let mut out = format!("job {}, pool {}\n\nplan\n{}", job.name, shown(&job.journal.config.path), indented(&explain(&prepared.plan)));
+    let mut misfits =
+        Diagnostics::new(job.query.display().to_string(), std::fs::read_to_string(&job.query).unwrap_or_default());
+    let mut out = format!(
+        "job {}, pool {}\n\nplan\n{}",
+        job.name,
+        shown(&job.journal.config.path),
+        indented(&explain(&prepared.plan))
+    );
     if !job.functions.is_empty() {
         out.push_str("\nfunctions\n");
     }
@@ -84,7 +90,12 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
                     before + &sent.iter().map(|sent| describe(&signature, &sent.values)).collect::<String>()
                 },
             );
-            out.push_str(&format!("  udf.{}\n    at    {}\n{}", function.name, endpoint.url, indented(&indented(&signature))));
+            out.push_str(&format!(
+                "  udf.{}\n    at    {}\n{}",
+                function.name,
+                endpoint.url,
+                indented(&indented(&signature))
+            ));
         }
     }
     out.push_str(&references(job, offline));
@@ -133,7 +144,8 @@ fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
 
 fn complaints(function: &str, signature: &Signature, sent: &Sent) -> Vec<Diagnostic> {
     let complaint = |why: String| {
-        let error = Diagnostic::error(format!("`udf.{function}` never takes this: {why}"), sent.at).label("no row of it can be sent");
+        let error = Diagnostic::error(format!("`udf.{function}` never takes this: {why}"), sent.at)
+            .label("no row of it can be sent");
         error.help("correct the query, or the signature in the job file where it is written there; types are above")
     };
     misfits(signature, &sent.values).into_iter().map(complaint).collect()
@@ -146,7 +158,9 @@ fn form(argument: &Expr, rows: &Node, prepared: &Prepared) -> Vec<Given> {
         Expr::Udf { index, .. } => match prepared.bindings.get(*index).and_then(|b| b.signature()).map(|s| &s.result) {
             Some(Shape::Tuple(items)) => items.iter().map(|shape| (None, shape.kind())).collect(),
             // as `udf` names them to a query
-            Some(Shape::Record(fields)) => fields.iter().map(|(name, shape)| (Some(name.replace('-', "_").into()), shape.kind())).collect(),
+            Some(Shape::Record(fields)) => {
+                fields.iter().map(|(name, shape)| (Some(name.replace('-', "_").into()), shape.kind())).collect()
+            }
             _ => Vec::new(),
         },
         _ => Vec::new(),
@@ -166,7 +180,9 @@ fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
         Expr::Cast { ty, .. } => Some(*ty),
         Expr::Try(e) => kind(e, rows, prepared),
         Expr::Builtin { function, .. } => function.returns,
-        Expr::Udf { index, .. } => prepared.bindings.get(*index).and_then(|b| b.signature()).and_then(|s| s.result.kind()),
+        Expr::Udf { index, .. } => {
+            prepared.bindings.get(*index).and_then(|b| b.signature()).and_then(|s| s.result.kind())
+        }
         _ => None,
     }
 }
@@ -181,7 +197,9 @@ fn signature(endpoint: &ScoreConfig, offline: bool) -> Result<(String, Signature
     }
     let fetched = super::run::runtime().map_err(|e| e.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, fetch_signature(endpoint)).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
+            tokio::time::timeout(PATIENCE, fetch_signature(endpoint))
+                .await
+                .unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
         })
     });
     match fetched {
@@ -190,9 +208,9 @@ fn signature(endpoint: &ScoreConfig, offline: bool) -> Result<(String, Signature
             let before = "it publishes no description, so nothing is checked or converted before sending\n";
             Ok((before.to_owned(), Signature::untyped()))
         }
-        Err(error) => {
-            Err(format!("its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n"))
-        }
+        Err(error) => Err(format!(
+            "its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n"
+        )),
     }
 }
 
@@ -217,8 +235,13 @@ fn references(job: &Job, offline: bool) -> String {
             _ => table(settings).unwrap_or_else(|why| {
                 let kept = reference_readonly(&job.journal.config.path, &input.name).ok().flatten();
                 let until = match kept {
-                    Some(kept) => format!("until it can, the version of {} in the pool is used, {} rows", kept.loaded_at, kept.rows),
-                    None => "until it can, the statements that join with it wait, and events wait in the pool".to_owned(),
+                    Some(kept) => format!(
+                        "until it can, the version of {} in the pool is used, {} rows",
+                        kept.loaded_at, kept.rows
+                    ),
+                    None => {
+                        "until it can, the statements that join with it wait, and events wait in the pool".to_owned()
+                    }
                 };
                 format!("warning: it cannot be loaded now: {why}\n{until}\n")
             }),
@@ -234,7 +257,10 @@ fn table(settings: &ReferenceInput) -> Result<String, String> {
     let loading = async { tokio::time::timeout(PATIENCE, load_once(settings)).await };
     let rows = runtime.block_on(loading).unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))?;
     let mut columns: Vec<(SmolStr, Option<Type>)> = Vec::new();
-    let records = rows.iter().take(ROWS_LOOKED_AT).filter_map(|row| if let Value::Record(record) = row { Some(record) } else { None });
+    let records = rows
+        .iter()
+        .take(ROWS_LOOKED_AT)
+        .filter_map(|row| if let Value::Record(record) = row { Some(record) } else { None });
     for (name, value) in records.flat_map(|record| record.iter()) {
         let has_room = columns.len() < COLUMNS_SHOWN;
         match columns.iter_mut().find(|(known, _)| known == name) {

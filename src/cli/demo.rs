@@ -89,7 +89,8 @@ fn check_component(args: &DemoArgs) -> Result<PathBuf, Refusal> {
 
 fn folder(args: &DemoArgs) -> Result<Folder, Refusal> {
     match &args.dir {
-        None => Folder::temporary().map_err(|why| failure(format!("no temporary folder can be made: {why}; choose one with --dir"))),
+        None => Folder::temporary()
+            .map_err(|why| failure(format!("no temporary folder can be made: {why}; choose one with --dir"))),
         Some(dir) => Folder::chosen(dir).map_err(|why| match why.kind() {
             std::io::ErrorKind::AlreadyExists => (2, format!("error: --dir: {why}")),
             _ => failure(format!("--dir {}: {why}", dir.display())),
@@ -133,7 +134,11 @@ fn intro(args: &DemoArgs, peers: &Peers, folder: &Folder) -> String {
     let (third, two_thirds) = show::outage(args.seconds);
     let embedded = |is_embedded: bool| if is_embedded { "embedded" } else { "yours" };
     let away = match peers.endpoint {
-        Some(_) => format!("\n             away from second {} to {}", third.as_secs_f32().round(), two_thirds.as_secs_f32().round()),
+        Some(_) => format!(
+            "\n             away from second {} to {}",
+            third.as_secs_f32().round(),
+            two_thirds.as_secs_f32().round()
+        ),
         None => String::new(),
     };
     let goes = if folder.is_temporary() && !args.keep { "\n             (removed at the end)" } else { "" };

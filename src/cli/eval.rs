@@ -124,7 +124,9 @@ pub fn run(args: EvalArgs) -> ExitCode {
             let _ = out.flush();
             match &error {
                 // drawn with its own title
-                QueryFailure::Run(RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems)) => {
+                QueryFailure::Run(
+                    RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems),
+                ) => {
                     eprint!("{problems}")
                 }
                 _ => eprintln!("error: {error}"),
@@ -137,7 +139,9 @@ pub fn run(args: EvalArgs) -> ExitCode {
 fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), QueryFailure> {
     let (text, file) = query(&args.query)?;
     let mut names = HashSet::new();
-    if let Some((name, _)) = args.input.iter().chain(&args.reference).find(|(name, _)| !names.insert(name.to_lowercase())) {
+    if let Some((name, _)) =
+        args.input.iter().chain(&args.reference).find(|(name, _)| !names.insert(name.to_lowercase()))
+    {
         return Err(QueryFailure::Input(format!("`{name}` is given twice; one name is one file")));
     }
     let mut run = FiniteRun::new(Policies {
@@ -247,10 +251,9 @@ fn with_arrival(name: &str, mut events: Vec<Event>, field: Option<&str>) -> Resu
             Value::BigInt(ms) => Some(Timestamp::from_unix_millis(*ms)),
             _ => None,
         };
-        event.arrival =
-            Some(arrival.ok_or_else(|| {
-                wrong(format!("`{field}` is no time: {}; give ISO 8601 text or milliseconds since 1970", value.to_json()))
-            })?);
+        event.arrival = Some(arrival.ok_or_else(|| {
+            wrong(format!("`{field}` is no time: {}; give ISO 8601 text or milliseconds since 1970", value.to_json()))
+        })?);
     }
     Ok(events)
 }
@@ -307,7 +310,9 @@ mod tests {
         let defaults = parse(&["-"]).unwrap();
         assert_eq!((defaults.late_tolerance, defaults.out_of_order_tolerance), (5, 0));
         assert_eq!((defaults.out_of_order_policy, defaults.on_error), (OutOfOrder::Adjust, OnErrorArg::Stop));
-        for wrong in [&["q", "--input", "a"][..], &["q", "--late-tolerance", "-2"], &["q", "--out-of-order-policy", "keep"], &[]] {
+        for wrong in
+            [&["q", "--input", "a"][..], &["q", "--late-tolerance", "-2"], &["q", "--out-of-order-policy", "keep"], &[]]
+        {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -332,7 +337,8 @@ mod tests {
         let file = folder.path().join("gw.json");
         fs::write(&file, r#"[{"v":4},{"v":0},{"v":2}]"#).unwrap();
         let input = format!("gw={}", file.display());
-        let code = |args: &[&str]| eval_text(args).0.map_or_else(|e| format!("{:?}", e.exit_code()), |()| "done".to_owned());
+        let code =
+            |args: &[&str]| eval_text(args).0.map_or_else(|e| format!("{:?}", e.exit_code()), |()| "done".to_owned());
         let (two, three, one) = (ExitCode::from(2), ExitCode::from(3), ExitCode::FAILURE);
         assert_eq!(code(&["SELECT v FROM", "--input", &input]), format!("{two:?}"));
         assert_eq!(code(&["SELECT v FROM nothing", "--input", &input]), format!("{two:?}"));
@@ -350,10 +356,15 @@ mod tests {
     #[test]
     fn arrival_times_are_text_or_milliseconds() {
         let event = |payload: &'static str| Event { arrival: None, payload: Bytes::from_static(payload.as_bytes()) };
-        let events = with_arrival("a", vec![event(r#"{"at":"2024-01-01T00:00:00Z"}"#), event(r#"{"at":1000}"#)], Some("at")).unwrap();
+        let events =
+            with_arrival("a", vec![event(r#"{"at":"2024-01-01T00:00:00Z"}"#), event(r#"{"at":1000}"#)], Some("at"))
+                .unwrap();
         assert_eq!(events[0].arrival, Timestamp::parse("2024-01-01"));
         assert_eq!(events[1].arrival, Timestamp::parse("1970-01-01T00:00:01"));
         let error = with_arrival("a", vec![event(r#"{"at":"soon"}"#)], Some("at")).unwrap_err();
-        assert_eq!(error.to_string(), "`a`, event 1: `at` is no time: \"soon\"; give ISO 8601 text or milliseconds since 1970");
+        assert_eq!(
+            error.to_string(),
+            "`a`, event 1: `at` is no time: \"soon\"; give ISO 8601 text or milliseconds since 1970"
+        );
     }
 }

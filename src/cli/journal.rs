@@ -61,7 +61,10 @@ impl Of {
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
         let pool = job.journal.config.path;
         if !pool.exists() {
-            return Err((1, format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display())));
+            return Err((
+                1,
+                format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display()),
+            ));
         }
         Ok(pool)
     }
@@ -132,7 +135,8 @@ pub fn describe(status: &Status) -> String {
     out.push_str(&references(status));
     out.push('\n');
     out.push_str(&ledger(status));
-    let _ = writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), bytes(status.dead_letters.bytes));
+    let _ =
+        writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), bytes(status.dead_letters.bytes));
     for q in &status.quarantine {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
     }

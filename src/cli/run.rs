@@ -1,4 +1,5 @@
-//! `forebay run JOB`: until SIGTERM or Ctrl-C, which drain and commit; SIGHUP takes new functions, or reads the job again.
+//! `forebay run JOB`: until SIGTERM or Ctrl-C, which drain and commit; SIGHUP takes new functions, or reads the job
+//! again.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -164,7 +165,9 @@ impl Signals {
             match tokio::task::block_in_place(|| Loaded::read(path)) {
                 Ok(next) => return Word::Reload(Box::new(next)),
                 Err(problems) => {
-                    let text = format!("not reloaded, the job goes on as it was; correct it and send SIGHUP again:\n{problems}");
+                    let text = format!(
+                        "not reloaded, the job goes on as it was; correct it and send SIGHUP again:\n{problems}"
+                    );
                     pipeline.note(Some(text));
                 }
             }

@@ -165,7 +165,9 @@ pub fn check(case: &Case, job: Option<&Path>) -> Result<String, String> {
             Err(format!("  rows expected, but it ended with an error:\n{}", indented(&e.to_string())))
         }
         (Wanted::Fail(word), Err(RunError::Compile(problems))) => contains(&problems, word, said),
-        (Wanted::Stop(word), Err(RunError::Stopped(problems))) => contains(&problems, word, |problem| problem.title.clone()),
+        (Wanted::Stop(word), Err(RunError::Stopped(problems))) => {
+            contains(&problems, word, |problem| problem.title.clone())
+        }
         (Wanted::Fail(word), other) => Err(unexpected("a compile error", word, other.err(), &got)),
         (Wanted::Stop(word), other) => Err(unexpected("a runtime error", word, other.err(), &got)),
     }
@@ -180,7 +182,11 @@ fn policies(settings: Settings) -> Policies {
     }
 }
 
-fn differences(wanted: &BTreeMap<String, Vec<Row>>, got: &mut BTreeMap<String, Vec<Row>>, order: Order) -> Result<String, String> {
+fn differences(
+    wanted: &BTreeMap<String, Vec<Row>>,
+    got: &mut BTreeMap<String, Vec<Row>>,
+    order: Order,
+) -> Result<String, String> {
     let mut text = String::new();
     for (output, rows) in wanted {
         let came = got.remove(output).unwrap_or_default();
@@ -296,7 +302,8 @@ mod tests {
         }
         let mut found = Vec::new();
         find_cases(folder.path(), FOLDER_DEPTH_MAX, &mut found).unwrap();
-        let names: Vec<String> = found.iter().map(|f| f.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()).collect();
+        let names: Vec<String> =
+            found.iter().map(|f| f.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["a/b/y.json", "z.json"]);
         assert_eq!(judge(&found[0], Some("y")).len(), 1);
         assert!(judge(&found[0], Some("no such name")).is_empty());

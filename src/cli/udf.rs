@@ -167,9 +167,14 @@ impl Failed {
     fn exit_code(&self) -> ExitCode {
         match self {
             Failed::Udf(
-                UdfError::Engine(_) | UdfError::NoCompiler { .. } | UdfError::OtherMachine { .. } | UdfError::CacheFolder { .. },
+                UdfError::Engine(_)
+                | UdfError::NoCompiler { .. }
+                | UdfError::OtherMachine { .. }
+                | UdfError::CacheFolder { .. },
             ) => ExitCode::FAILURE,
-            Failed::Usage(_) | Failed::Udf(_) | Failed::NoSuchFunction { .. } | Failed::Asked { .. } => ExitCode::from(2),
+            Failed::Usage(_) | Failed::Udf(_) | Failed::NoSuchFunction { .. } | Failed::Asked { .. } => {
+                ExitCode::from(2)
+            }
             Failed::Golden(_) | Failed::Read { .. } => ExitCode::from(2),
             #[cfg(feature = "udf-build")]
             Failed::JavaScript(error) if error.is_of_the_source() => ExitCode::from(2),
@@ -235,7 +240,11 @@ fn show(inspect: &Inspect) -> Result<String, Failed> {
         let _ = writeln!(out, "\n  {}", export.path());
         match &export.callable {
             Ok(callable) => {
-                let _ = writeln!(out, "    SQL  {}", sql(export.prefix(), &export.name, &callable.signature, export.aggregate()));
+                let _ = writeln!(
+                    out,
+                    "    SQL  {}",
+                    sql(export.prefix(), &export.name, &callable.signature, export.aggregate())
+                );
                 let _ = writeln!(out, "    {:<4} {}", component.kind(), callable.signature.text);
             }
             Err(reason) => {
@@ -287,7 +296,8 @@ fn find(component: &Component, name: &str) -> Result<usize, Failed> {
 fn check_count(name: &str, signature: &Signature, offers: Option<Offers>, given: usize) -> Result<(), String> {
     let most = signature.params.len();
     let timed = usize::from(offers.is_some_and(|offers| offers.time));
-    let least = signature.params.iter().take(most - timed.min(most)).rposition(|p| !matches!(p.shape, Shape::Option(_)));
+    let least =
+        signature.params.iter().take(most - timed.min(most)).rposition(|p| !matches!(p.shape, Shape::Option(_)));
     let least = least.map_or(0, |last| last + 1);
     if (least..=most).contains(&given) || (given > most && signature.rest.is_some()) {
         return Ok(());
@@ -395,8 +405,16 @@ mod tests {
     fn a_call_that_fails_and_a_call_that_cannot_be_differ() {
         let cases: [(&[&str], ExitCode, &str); 5] = [
             (&["fail"], ExitCode::FAILURE, "udf.fail: trapped"),
-            (&["add-one", "x"], ExitCode::FAILURE, "udf.add-one: argument 1 (x: s64): nvarchar(max) \"x\" is no bigint"),
-            (&["add-one"], ExitCode::from(2), "add-one takes 1 to 2 arguments, not 0: udf.add_one(x bigint, by bigint or NULL) -> bigint"),
+            (
+                &["add-one", "x"],
+                ExitCode::FAILURE,
+                "udf.add-one: argument 1 (x: s64): nvarchar(max) \"x\" is no bigint",
+            ),
+            (
+                &["add-one"],
+                ExitCode::from(2),
+                "add-one takes 1 to 2 arguments, not 0: udf.add_one(x bigint, by bigint or NULL) -> bigint",
+            ),
             (&["negate", "1", "2"], ExitCode::from(2), "negate takes 1 argument, not 2"),
             (&["subtract"], ExitCode::from(2), "exports no function `subtract`; it has add-one, negate, fail"),
         ];
@@ -427,7 +445,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = file(dir.path()).display().to_string();
         let cache = dir.path().join("cache").display().to_string();
-        let run = |command: &str| execute(Cli::try_parse_from(["udf", command, &path, "--cache", &cache]).unwrap().command).unwrap().text;
+        let run = |command: &str| {
+            execute(Cli::try_parse_from(["udf", command, &path, "--cache", &cache]).unwrap().command).unwrap().text
+        };
         assert!(run("precompile").starts_with("compiled  "));
         assert!(run("precompile").starts_with("was there  "));
         assert!(run("inspect").contains("found in the cache"));
@@ -467,14 +487,18 @@ mod tests {
         let said = refused(&host, &cache);
         assert_eq!(
             said,
-            format!("the folder {} cannot be used for compiled code: others may write the folder; chmod 700 it", folder.display())
+            format!(
+                "the folder {} cannot be used for compiled code: others may write the folder; chmod 700 it",
+                folder.display()
+            )
         );
     }
 
     #[test]
     #[cfg(feature = "udf-build")]
     fn cargo_messages_name_the_module_of_the_crate_asked_for() {
-        let line = r#"{"reason":"compiler-artifact","manifest_path":"/g/Cargo.toml","filenames":["/t/g.d","/t/g.wasm"]}"#;
+        let line =
+            r#"{"reason":"compiler-artifact","manifest_path":"/g/Cargo.toml","filenames":["/t/g.d","/t/g.wasm"]}"#;
         assert_eq!(build::module_of(line, Path::new("/g/Cargo.toml")), Some("/t/g.wasm".into()));
         assert_eq!(build::module_of(line, Path::new("/other/Cargo.toml")), None);
         assert_eq!(build::module_of("Compiling g", Path::new("/g/Cargo.toml")), None);

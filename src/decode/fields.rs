@@ -1,8 +1,8 @@
 //! A stored event to the slots of a row.
 //!
-//! In: the bytes of one JSON object. Out: the wanted fields, each in its slot. Invariant: a slot gets the field of exactly
-//! its name, else the only field that differs in letter case, else stays NULL; of repeated fields the last counts. Not
-//! here: time policies, metadata columns, expressions.
+//! In: the bytes of one JSON object. Out: the wanted fields, each in its slot. Invariant: a slot gets the field of
+//! exactly its name, else the only field that differs in letter case, else stays NULL; of repeated fields the last
+//! counts. Not here: time policies, metadata columns, expressions.
 
 use jiter::Jiter;
 
@@ -59,9 +59,13 @@ enum Found {
 }
 
 impl Decoder {
-    /// `fields`: name and slot of each wanted field. `whole`: the slot that gets the event as a record. Columns that the
-    /// schema declares are checked even if nothing reads them.
-    pub fn new(fields: impl IntoIterator<Item = (SmolStr, usize)>, whole: Option<usize>, schema: Option<Schema>) -> Decoder {
+    /// `fields`: name and slot of each wanted field. `whole`: the slot that gets the event as a record. Columns that
+    /// the schema declares are checked even if nothing reads them.
+    pub fn new(
+        fields: impl IntoIterator<Item = (SmolStr, usize)>,
+        whole: Option<usize>,
+        schema: Option<Schema>,
+    ) -> Decoder {
         let mut wanted: Vec<Wanted> = Vec::new();
         for (name, slot) in fields {
             match wanted.iter_mut().find(|w| w.name == name) {
@@ -243,11 +247,22 @@ mod tests {
     fn wanted_fields_fill_their_slots_and_types_are_kept() {
         let rows = decode(
             &["b", "t", "x", "f", "e", "gone"],
-            &[r#"{"skip":{"x":[1,"}"]},"t":"a\u00fcb","b":true,"x":-7,"f":5.0,"e":1e3}"#, r#"{"x":1}"#, r#"{"t":null,"x":2,"b":[1,null]}"#],
+            &[
+                r#"{"skip":{"x":[1,"}"]},"t":"a\u00fcb","b":true,"x":-7,"f":5.0,"e":1e3}"#,
+                r#"{"x":1}"#,
+                r#"{"t":null,"x":2,"b":[1,null]}"#,
+            ],
         );
         assert_eq!(
             rows[0],
-            [Value::Bit(true), Value::text("aüb"), Value::BigInt(-7), Value::Float(5.0), Value::Float(1000.0), Value::Null]
+            [
+                Value::Bit(true),
+                Value::text("aüb"),
+                Value::BigInt(-7),
+                Value::Float(5.0),
+                Value::Float(1000.0),
+                Value::Null
+            ]
         );
         assert_eq!(rows[1][2], Value::BigInt(1));
         assert_eq!(rows[2][0], Value::array(vec![Value::BigInt(1), Value::Null]));
@@ -275,7 +290,9 @@ mod tests {
 
     #[test]
     fn a_schema_drops_what_does_not_fit_and_converts_what_is_lossless() {
-        let schema = Schema { columns: vec![("n".into(), Type::BigInt), ("f".into(), Type::Float), ("t".into(), Type::DateTime)] };
+        let schema = Schema {
+            columns: vec![("n".into(), Type::BigInt), ("f".into(), Type::Float), ("t".into(), Type::DateTime)],
+        };
         let mut decoder = Decoder::new([(SmolStr::new("F"), 0), (SmolStr::new("t"), 1)], None, Some(schema.clone()));
         let mut row = vec![Value::Null; 2];
         decoder.decode(br#"{"f":1,"t":"2024-01-01","extra":"x"}"#, &mut row).unwrap();

@@ -24,7 +24,8 @@ pub use csv::{delimiter, open_quote};
 pub type Read = fn(&mut Section) -> Option<Arc<dyn Format>>;
 
 /// The formats, by their word in the job file. The first is the default.
-pub const FORMATS: &[(&str, Read)] = &[("json", json::read), ("csv", csv::read), ("text", text::read), ("bytes", bytes::read)];
+pub const FORMATS: &[(&str, Read)] =
+    &[("json", json::read), ("csv", csv::read), ("text", text::read), ("bytes", bytes::read)];
 
 /// How payloads become events.
 pub trait Format: Debug + Send + Sync {

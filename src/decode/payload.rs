@@ -1,7 +1,8 @@
 //! Payloads as an input's section describes them.
 //!
-//! In: `format`, `compression`, `empty` of a section, then payloads. Out: events and bad parts. Invariant: what a payload
-//! unpacks to is bounded; an empty payload is counted or set aside, never lost in silence. Not here: the formats.
+//! In: `format`, `compression`, `empty` of a section, then payloads. Out: events and bad parts. Invariant: what a
+//! payload unpacks to is bounded; an empty payload is counted or set aside, never lost in silence. Not here: the
+//! formats.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl Payloads {
                 "write `compression = \"gzip\"`, or leave this out",
             );
         }
-        let empty = section.choice("empty", &[("skip", OnEmpty::Skip), ("dead-letter", OnEmpty::DeadLetter)], OnEmpty::Skip);
+        let empty =
+            section.choice("empty", &[("skip", OnEmpty::Skip), ("dead-letter", OnEmpty::DeadLetter)], OnEmpty::Skip);
         let unpacked_bytes_max = usize::try_from(unpacked_bytes_max).unwrap_or(usize::MAX);
         Some(Payloads { format: format?, compression, unpacked_bytes_max, empty })
     }
@@ -83,7 +85,9 @@ impl Payloads {
         }
         match self.empty {
             OnEmpty::Skip => Split { empty: 1, ..Split::default() },
-            OnEmpty::DeadLetter => Split::bad(BadPayload { payload: content, error: "the payload is empty".to_owned(), position: 0 }),
+            OnEmpty::DeadLetter => {
+                Split::bad(BadPayload { payload: content, error: "the payload is empty".to_owned(), position: 0 })
+            }
         }
     }
 
@@ -91,18 +95,23 @@ impl Payloads {
         let Some(compression) = self.compression.filter(|_| !payload.is_empty()) else { return Ok(payload.clone()) };
         match compression {
             Compression::Gzip => self.read_all(MultiGzDecoder::new(payload.as_ref()), "gzip"),
-            Compression::Deflate if is_zlib(payload) => match self.read_all(ZlibDecoder::new(payload.as_ref()), "deflate") {
-                // two bytes of raw data may look like a frame
-                Err(framed) => self.read_all(DeflateDecoder::new(payload.as_ref()), "deflate").map_err(|_| framed),
-                unpacked => unpacked,
-            },
+            Compression::Deflate if is_zlib(payload) => {
+                match self.read_all(ZlibDecoder::new(payload.as_ref()), "deflate") {
+                    // two bytes of raw data may look like a frame
+                    Err(framed) => self.read_all(DeflateDecoder::new(payload.as_ref()), "deflate").map_err(|_| framed),
+                    unpacked => unpacked,
+                }
+            }
             Compression::Deflate => self.read_all(DeflateDecoder::new(payload.as_ref()), "deflate"),
         }
     }
 
     fn read_all(&self, packed: impl Read, what: &str) -> Result<Bytes, String> {
         let mut bytes = Vec::new();
-        packed.take(self.unpacked_bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|e| format!("it is no {what}: {e}"))?;
+        packed
+            .take(self.unpacked_bytes_max as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| format!("it is no {what}: {e}"))?;
         if bytes.len() > self.unpacked_bytes_max {
             let max = show_size(self.unpacked_bytes_max as u64);
             return Err(format!("it unpacks to more than unpacked_bytes_max = \"{max}\""));
@@ -161,11 +170,20 @@ mod tests {
     fn each_format_gives_objects() {
         assert_eq!(split("", b"{\"a\":1}"), one("{\"a\":1}"));
         assert_eq!(split("format = \"csv\"", b"a;b\n1;2"), one("{\"a;b\":\"1;2\"}"));
-        assert_eq!(split("format = \"csv\"\ndelimiter = \";\"\ncolumns = [\"a\", \"b\"]", b"1;2"), one("{\"a\":\"1\",\"b\":\"2\"}"));
-        assert_eq!(split("format = \"text\"", b"21.5 \"C\""), one("{\"payload\":\"21.5 \\\"C\\\"\",\"topic\":\"plant/7\"}"));
+        assert_eq!(
+            split("format = \"csv\"\ndelimiter = \";\"\ncolumns = [\"a\", \"b\"]", b"1;2"),
+            one("{\"a\":\"1\",\"b\":\"2\"}")
+        );
+        assert_eq!(
+            split("format = \"text\"", b"21.5 \"C\""),
+            one("{\"payload\":\"21.5 \\\"C\\\"\",\"topic\":\"plant/7\"}")
+        );
         assert_eq!(split("format = \"bytes\"", b"\xff\0"), one("{\"payload\":\"/wA=\",\"topic\":\"plant/7\"}"));
         let (events, bad, _) = split("format = \"text\"", b"ab\xff");
-        assert_eq!((events.len(), bad), (0, vec!["not UTF-8 text from byte 2 on; `format = \"bytes\"` takes anything".to_owned()]));
+        assert_eq!(
+            (events.len(), bad),
+            (0, vec!["not UTF-8 text from byte 2 on; `format = \"bytes\"` takes anything".to_owned()])
+        );
     }
 
     #[test]
@@ -203,7 +221,10 @@ mod tests {
 
         let bomb = gzip(&vec![b' '; 50 << 20]);
         assert!(bomb.len() < 64 << 10);
-        assert_eq!(split("compression = \"gzip\"", &bomb).1, ["it unpacks to more than unpacked_bytes_max = \"16MiB\""]);
+        assert_eq!(
+            split("compression = \"gzip\"", &bomb).1,
+            ["it unpacks to more than unpacked_bytes_max = \"16MiB\""]
+        );
         let exact = gzip(&[b"\"".as_slice(), &vec![b'x'; 1022], b"\""].concat());
         let bound = "format = \"text\"\ncompression = \"gzip\"\nunpacked_bytes_max = \"1KiB\"";
         assert_eq!(split(bound, &exact).0.len(), 1);

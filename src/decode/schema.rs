@@ -1,7 +1,8 @@
 //! `CREATE TABLE`: what an event must look like.
 //!
 //! In: decoded values of declared columns. Out: the value as the declared type, or the misfit. Invariant: only lossless
-//! conversions (whole number to float, ISO 8601 text to datetime); NULL and missing fields fit every type. Not here: `CAST`.
+//! conversions (whole number to float, ISO 8601 text to datetime); NULL and missing fields fit every type. Not here:
+//! `CAST`.
 
 use super::DecodeError;
 use crate::time::Timestamp;
@@ -37,7 +38,11 @@ pub(super) fn fit(field: &str, value: Value, ty: Type) -> Result<Value, DecodeEr
         (Value::BigInt(n), Type::Float) => Ok(Value::Float(n as f64)),
         (Value::Text(text), Type::DateTime) => match Timestamp::parse(&text) {
             Some(time) => Ok(Value::DateTime(time)),
-            None => Err(DecodeError::Schema { field: field.to_owned(), found: "text that is no ISO 8601 time", declared: ty }),
+            None => Err(DecodeError::Schema {
+                field: field.to_owned(),
+                found: "text that is no ISO 8601 time",
+                declared: ty,
+            }),
         },
         (value, ty) if value.kind() == Some(ty) => Ok(value),
         (value, ty) => Err(DecodeError::Schema { field: field.to_owned(), found: described(&value), declared: ty }),

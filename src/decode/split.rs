@@ -1,8 +1,9 @@
 //! One payload to its events.
 //!
-//! In: a payload, which is a JSON object, an array of objects, or objects one after another, on a line each or not. Out: events as slices of the
-//! payload, and the parts that are no events, each with the reason. Invariant: every byte of a payload that is not blank
-//! or punctuation between events lies in exactly one event or one bad part. Not here: fields (`Decoder`), metadata.
+//! In: a payload, which is a JSON object, an array of objects, or objects one after another, on a line each or not.
+//! Out: events as slices of the payload, and the parts that are no events, each with the reason. Invariant: every byte
+//! of a payload that is not blank or punctuation between events lies in exactly one event or one bad part. Not here:
+//! fields (`Decoder`), metadata.
 
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, Peek};
@@ -134,8 +135,8 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// Values one after another with nothing but blanks between them, the first an object; `false`, and nothing taken, when
-    /// the text is not that to its end.
+    /// Values one after another with nothing but blanks between them, the first an object; `false`, and nothing taken,
+    /// when the text is not that to its end.
     fn sequence(&mut self, from: usize, to: usize) -> bool {
         let text = self.payload.get(from..to).unwrap_or_default();
         let mut jiter = Jiter::new(text);
@@ -178,7 +179,9 @@ impl<'a> Splitter<'a> {
         let complete = |bounds: (usize, usize)| {
             let text = self.payload.get(bounds.0..bounds.1).unwrap_or_default();
             let mut jiter = Jiter::new(text);
-            matches!(jiter.peek(), Ok(Peek::Object)) && check(&mut jiter, Peek::Object, 0).is_ok() && jiter.finish().is_ok()
+            matches!(jiter.peek(), Ok(Peek::Object))
+                && check(&mut jiter, Peek::Object, 0).is_ok()
+                && jiter.finish().is_ok()
         };
         let (first, last) = (lines.next(), lines.last());
         first.zip(last).is_some_and(|(first, last)| complete(first) || complete(last))
@@ -269,7 +272,10 @@ mod tests {
         assert_eq!(parts("{\"a\":1}{\"a\":2}\nnoise\n{\"a\":3}").0.len(), 3, "also on one of several lines");
         let (events, bad) = parts("{\"a\":1} 7 {\"a\":99999999999999999999}");
         assert_eq!(events.len(), 1);
-        assert_eq!(bad, [(8, "an event must be a JSON object".to_owned()), (10, "a whole number does not fit 64 bits".to_owned())]);
+        assert_eq!(
+            bad,
+            [(8, "an event must be a JSON object".to_owned()), (10, "a whole number does not fit 64 bits".to_owned())]
+        );
         for payload in ["{\"a\":1}{\"a\":", "7 {\"a\":1}", "{\"a\":1},{\"a\":2}"] {
             let (events, bad) = parts(payload);
             assert_eq!((events.len(), bad.len()), (0, 1), "{payload}");
@@ -288,8 +294,19 @@ mod tests {
     fn what_values_cannot_hold_is_refused() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(70), "]".repeat(70));
         let digits = format!("{{\"a\":{}}}", "9".repeat(6000));
-        for payload in ["", " \n", "7", "null", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{} x", "{\"a\":01}", "{\"a\":NaN}", &deep, &digits]
-        {
+        for payload in [
+            "",
+            " \n",
+            "7",
+            "null",
+            "{\"a\":1e999}",
+            "{\"a\":\"\\ud800\"}",
+            "{} x",
+            "{\"a\":01}",
+            "{\"a\":NaN}",
+            &deep,
+            &digits,
+        ] {
             let (events, bad) = parts(payload);
             assert_eq!((events.len(), bad.len()), (0, 1), "{payload:.40}");
         }

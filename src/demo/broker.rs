@@ -1,8 +1,8 @@
 //! A small MQTT 5 broker inside the process: for the demo, and for tests that need a broker to misbehave.
 //!
 //! In: connections on a loopback port that the system picks. Out: the messages, to whom subscribed. Invariant: a QoS 1
-//! message that was acknowledged to its publisher stays until each persistent session that wants it has acknowledged it,
-//! up to a bound, and what goes over it is counted. Not here: QoS 2, wills, expiry by time, TLS, disk.
+//! message that was acknowledged to its publisher stays until each persistent session that wants it has acknowledged
+//! it, up to a bound, and what goes over it is counted. Not here: QoS 2, wills, expiry by time, TLS, disk.
 
 mod connection;
 mod hub;

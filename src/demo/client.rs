@@ -116,9 +116,15 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Subscribes, again after every lost connection; `take` runs for each message in its order. The session is kept for
-    /// an hour, so a message that comes while the connection is down is not missed.
-    pub fn listen(id: &str, host: &str, port: u16, filter: &str, mut take: impl FnMut(Message) + Send + 'static) -> Receiver {
+    /// Subscribes, again after every lost connection; `take` runs for each message in its order. The session is kept
+    /// for an hour, so a message that comes while the connection is down is not missed.
+    pub fn listen(
+        id: &str,
+        host: &str,
+        port: u16,
+        filter: &str,
+        mut take: impl FnMut(Message) + Send + 'static,
+    ) -> Receiver {
         let mut options = options(id, host, port);
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(3600));
@@ -136,7 +142,11 @@ impl Receiver {
                     Ok(Event::Incoming(Incoming::SubAck(_))) => flag.store(true, Ordering::Release),
                     Ok(Event::Incoming(Incoming::Publish(publish))) => {
                         let properties = publish.properties.unwrap_or_default();
-                        let row_id = properties.user_properties.into_iter().find(|(name, _)| name == "forebay-id").map(|(_, id)| id);
+                        let row_id = properties
+                            .user_properties
+                            .into_iter()
+                            .find(|(name, _)| name == "forebay-id")
+                            .map(|(_, id)| id);
                         take(Message { topic: publish.topic, payload: publish.payload, row_id });
                     }
                     Ok(_) => {}

@@ -1,8 +1,9 @@
 //! A scoring endpoint inside the process, for the demo and for tests.
 //!
-//! In: requests as an Azure ML online endpoint takes them. Out: fares from a fixed formula, the headers and error forms of
-//! the real server, and faults on command. Invariant: the same row always gets the same fare, and while it is down the
-//! port stays taken, so that a client meets a refused connection and not somebody else. Not here: any other model, TLS.
+//! In: requests as an Azure ML online endpoint takes them. Out: fares from a fixed formula, the headers and error forms
+//! of the real server, and faults on command. Invariant: the same row always gets the same fare, and while it is down
+//! the port stays taken, so that a client meets a refused connection and not somebody else. Not here: any other model,
+//! TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering};
@@ -185,7 +186,9 @@ fn run_failed(mut response: Response<Body>, failed: bool) -> Response<Body> {
 async fn swagger(Query(query): Query<Vec<(String, String)>>) -> Response<Body> {
     match query.iter().find(|(name, _)| name == "version").map(|(_, version)| version.as_str()) {
         None | Some("2") => reply(StatusCode::OK, "application/json", document().to_string()),
-        Some(other) => error(StatusCode::NOT_FOUND, &format!("Swagger version [{other}] is not valid. Supported versions: [2].")),
+        Some(other) => {
+            error(StatusCode::NOT_FOUND, &format!("Swagger version [{other}] is not valid. Supported versions: [2]."))
+        }
     }
 }
 
@@ -238,7 +241,9 @@ async fn score(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
     if key.is_some_and(|key| header("authorization") != Some(format!("Bearer {key}").as_str())) {
         return error(StatusCode::UNAUTHORIZED, "bad or missing key");
     }
-    if let Some(status) = Some(shared.status.load(Ordering::Relaxed)).filter(|s| *s != 0).and_then(|s| StatusCode::from_u16(s).ok()) {
+    if let Some(status) =
+        Some(shared.status.load(Ordering::Relaxed)).filter(|s| *s != 0).and_then(|s| StatusCode::from_u16(s).ok())
+    {
         return run_failed(error(status, &format!("asked for {}", status.as_u16())), status.is_server_error());
     }
     if !header("content-type").is_some_and(|t| t.starts_with("application/json")) {
@@ -250,14 +255,18 @@ async fn score(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
     let Some(rows) = body.get("data") else {
         return error(StatusCode::BAD_REQUEST, "A value is not provided for the 'data' parameter.");
     };
-    let fares: Option<Vec<f64>> = rows.as_array().filter(|rows| !rows.is_empty()).and_then(|rows| rows.iter().map(fare_of_row).collect());
+    let fares: Option<Vec<f64>> =
+        rows.as_array().filter(|rows| !rows.is_empty()).and_then(|rows| rows.iter().map(fare_of_row).collect());
     let mut response = match fares {
         Some(fares) => {
             shared.rows.fetch_add(fares.len() as u64, Ordering::Relaxed);
             run_failed(reply(StatusCode::OK, "application/json", json!(fares).to_string()), false)
         }
         // as the real server: one bad row fails them all, and the answer does not say which
-        None => run_failed(error(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred in scoring script."), true),
+        None => run_failed(
+            error(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred in scoring script."),
+            true,
+        ),
     };
     if let Some(id) = headers.get("x-ms-client-request-id") {
         response.headers_mut().insert("x-ms-client-request-id", id.clone());
@@ -274,5 +283,8 @@ fn fare_of_row(row: &Json) -> Option<f64> {
     let whole = |text: &str| text.parse::<f64>().ok().filter(|n| n.fract() == 0.0).map(|n| n as i64);
     whole(vendor)?;
     let distance: f64 = distance.parse().ok().filter(|d: &f64| d.is_finite() && *d >= 0.0)?;
-    WEEKDAYS.contains(&weekday.as_str()).then(|| whole(hour).zip(whole(passengers)))?.map(|(h, p)| fare(weekday, h, p, distance))
+    WEEKDAYS
+        .contains(&weekday.as_str())
+        .then(|| whole(hour).zip(whole(passengers)))?
+        .map(|(h, p)| fare(weekday, h, p, distance))
 }

@@ -1,8 +1,8 @@
 //! The folder of a demo: its job file, its query, its pool.
 //!
-//! In: the addresses of broker and endpoint, a component. Out: a job file as a person would write it. Invariant: a folder
-//! that the demo made is removed with everything in it unless it is kept; one that was given never is, and nothing in it is
-//! overwritten. Not here: reading the job file.
+//! In: the addresses of broker and endpoint, a component. Out: a job file as a person would write it. Invariant: a
+//! folder that the demo made is removed with everything in it unless it is kept; one that was given never is, and
+//! nothing in it is overwritten. Not here: reading the job file.
 
 use std::fs::{self, DirBuilder};
 use std::io;

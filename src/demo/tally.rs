@@ -55,7 +55,10 @@ impl Tally {
     pub fn take(&mut self, payload: &[u8]) {
         self.rows += 1;
         let row: Json = serde_json::from_slice(payload).unwrap_or_default();
-        let number = row.get("rideId").and_then(Json::as_str).and_then(|id| id.strip_prefix(&self.prefix)?.parse::<usize>().ok());
+        let number = row
+            .get("rideId")
+            .and_then(Json::as_str)
+            .and_then(|id| id.strip_prefix(&self.prefix)?.parse::<usize>().ok());
         let Some(number) = number.filter(|n| (1..=self.rides_max).contains(n)) else {
             self.foreign += 1;
             return;
@@ -132,7 +135,10 @@ mod tests {
         ] {
             tally.take(payload.as_bytes());
         }
-        assert_eq!((tally.rows(), tally.distinct(), tally.repeats(), tally.foreign(), tally.wrong_fares()), (9, 3, 1, 5, 1));
+        assert_eq!(
+            (tally.rows(), tally.distinct(), tally.repeats(), tally.foreign(), tally.wrong_fares()),
+            (9, 3, 1, 5, 1)
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The drawn form of a diagnostic: title, place, line, caret, notes, help.
 //!
-//! In: a text and a span. Out: plain lines, no colour. Invariant: the caret stands under what the span names, also behind tabs
-//! and wide characters. Not here: order and counting of problems (the parent module).
+//! In: a text and a span. Out: plain lines, no colour. Invariant: the caret stands under what the span names, also
+//! behind tabs and wide characters. Not here: order and counting of problems (the parent module).
 
 use std::fmt::{self, Display, Formatter};
 
@@ -25,7 +25,11 @@ impl Display for Diagnostics {
         let errors = self.error_count();
         let warnings = self.items.len() - errors;
         if self.items.len() > 1 {
-            let closing = [counted(errors, "error"), counted(warnings, "warning")].into_iter().flatten().collect::<Vec<_>>().join(", ");
+            let closing = [counted(errors, "error"), counted(warnings, "warning")]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", ");
             writeln!(f, "\n{closing}")?;
         }
         Ok(())

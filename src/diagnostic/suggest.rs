@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of some names.
 //!
-//! In: a name and what would have been valid. Out: the candidate a person most likely meant. Invariant: the work is bounded,
-//! whatever the length of the name. Not here: wording.
+//! In: a name and what would have been valid. Out: the candidate a person most likely meant. Invariant: the work is
+//! bounded, whatever the length of the name. Not here: wording.
 
 /// Longer names are not compared: nobody mistypes them, and the work grows with the square.
 const LENGTH_MAX: usize = 64;
@@ -9,10 +9,12 @@ const LENGTH_MAX: usize = 64;
 /// More edits than this make another word, however long it is.
 const EDITS_MAX: usize = 3;
 
-/// The candidate nearest to `name`, ignoring letter case, if it is near enough to be a slip: one edit in three letters, three
-/// at most.
-/// A swap of two neighbours counts as one edit. The first of equally near ones wins.
-pub fn suggest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, candidates: impl IntoIterator<Item = &'a S>) -> Option<&'a str> {
+/// The candidate nearest to `name`, ignoring letter case, if it is near enough to be a slip: one edit in three letters,
+/// three at most. A swap of two neighbours counts as one edit. The first of equally near ones wins.
+pub fn suggest<'a, S: AsRef<str> + ?Sized + 'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a S>,
+) -> Option<&'a str> {
     let wanted = letters(name)?;
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates {

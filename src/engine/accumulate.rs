@@ -160,7 +160,10 @@ impl Acc {
     pub(super) fn merge(&mut self, aggregate: &Aggregate, later: &Acc) -> Result<(), Fault> {
         match (self, later) {
             (Acc::Count(n), Acc::Count(m)) => *n += m,
-            (Acc::Sum { whole, floats, huge, count, floats_seen }, Acc::Sum { whole: w, floats: f, huge: h, count: c, floats_seen: s }) => {
+            (
+                Acc::Sum { whole, floats, huge, count, floats_seen },
+                Acc::Sum { whole: w, floats: f, huge: h, count: c, floats_seen: s },
+            ) => {
                 *whole += w;
                 *floats += f;
                 *huge += h;
@@ -246,7 +249,8 @@ fn keep_extreme(aggregate: &Aggregate, best: &mut Value, value: &Value) {
     if value.is_null() {
         return;
     }
-    let wanted = if matches!(aggregate.function, AggregateFunction::Max { .. }) { Ordering::Greater } else { Ordering::Less };
+    let wanted =
+        if matches!(aggregate.function, AggregateFunction::Max { .. }) { Ordering::Greater } else { Ordering::Less };
     if best.is_null() || order(value, best) == wanted {
         *best = value.clone();
     }

@@ -32,9 +32,16 @@ pub(super) struct AggregateOp {
 }
 
 impl AggregateOp {
-    pub(super) fn new(input: OperatorTree, id: u32, keys: &[Expr], windows: &[NamedWindow], aggregates: &[Aggregate]) -> AggregateOp {
-        let state =
-            |(number, named): (u8, &NamedWindow)| (named.name.clone(), WindowState::new(&named.window, keys.len(), aggregates, number));
+    pub(super) fn new(
+        input: OperatorTree,
+        id: u32,
+        keys: &[Expr],
+        windows: &[NamedWindow],
+        aggregates: &[Aggregate],
+    ) -> AggregateOp {
+        let state = |(number, named): (u8, &NamedWindow)| {
+            (named.name.clone(), WindowState::new(&named.window, keys.len(), aggregates, number))
+        };
         let windows: Vec<_> = numbers().zip(windows).map(state).collect();
         let users = Users::new(aggregates, &windows);
         let (keys, aggregates) = (keys.to_vec(), aggregates.to_vec());

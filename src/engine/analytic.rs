@@ -44,7 +44,8 @@ impl AnalyticOp {
     fn sweep(&mut self, rows: usize, watermark: i64) {
         self.since_sweep += rows;
         let keys: usize = self.calls.iter().map(AnalyticCall::keys).sum();
-        let is_due = self.since_sweep >= SWEEP_ROWS.max(keys) || (rows == 0 && self.quiet_sweep.is_some_and(|due| watermark >= due));
+        let is_due = self.since_sweep >= SWEEP_ROWS.max(keys)
+            || (rows == 0 && self.quiet_sweep.is_some_and(|due| watermark >= due));
         if rows > 0 || is_due {
             // by then all that is held now is over
             let limit = self.calls.iter().map(AnalyticCall::limit).max().unwrap_or(0);
@@ -90,7 +91,9 @@ impl Operator for AnalyticOp {
         for (meta, values) in produced.batch.rows_mut() {
             let row = Row { values, meta };
             let result = self.calls.iter_mut().try_for_each(|call| call.evaluate(cx.env, row));
-            let results = result.and_then(|()| self.calls.iter_mut().map(|call| call.apply(cx.env, meta)).collect::<Result<Vec<_>, _>>());
+            let results = result.and_then(|()| {
+                self.calls.iter_mut().map(|call| call.apply(cx.env, meta)).collect::<Result<Vec<_>, _>>()
+            });
             match results {
                 Ok(results) => {
                     out.push(*meta, values.iter_mut().map(std::mem::take).chain(results));

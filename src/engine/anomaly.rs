@@ -86,7 +86,9 @@ impl Detector {
             past.pop_front();
         }
         let (alarm, score, rank) = match self.method {
-            Method::Spike(_) if past.len() < spike::enough(self.risk).min(self.history) => (false, SCORE_AT_FIRST, None),
+            Method::Spike(_) if past.len() < spike::enough(self.risk).min(self.history) => {
+                (false, SCORE_AT_FIRST, None)
+            }
             Method::Spike(mode) => {
                 let (alarm, chance) = spike::judge(past.sorted(), x, mode, self.risk);
                 (alarm, chance, None)
@@ -170,6 +172,9 @@ impl Detector {
 }
 
 fn result(alarm: bool, score: Value) -> Value {
-    let fields = vec![(SmolStr::new_static("IsAnomaly"), Value::BigInt(i64::from(alarm))), (SmolStr::new_static("Score"), score)];
+    let fields = vec![
+        (SmolStr::new_static("IsAnomaly"), Value::BigInt(i64::from(alarm))),
+        (SmolStr::new_static("Score"), score),
+    ];
     Value::record(Record::from_unique(fields))
 }

@@ -35,16 +35,24 @@ impl ApplyOp {
         let (name, wanted) = match (self.function, &value) {
             (_, Value::Null) => return Ok(Vec::new()),
             (ApplyFunction::GetArrayElements, Value::Array(items)) => {
-                return Ok(items.iter().zip(0i64..).map(|(item, i)| self.pair(Value::BigInt(i), item.clone())).collect());
+                return Ok(items
+                    .iter()
+                    .zip(0i64..)
+                    .map(|(item, i)| self.pair(Value::BigInt(i), item.clone()))
+                    .collect());
             }
             (ApplyFunction::GetRecordProperties, Value::Record(record)) => {
-                return Ok(record.iter().map(|(name, value)| self.pair(Value::Text(name.clone()), value.clone())).collect());
+                return Ok(record
+                    .iter()
+                    .map(|(name, value)| self.pair(Value::Text(name.clone()), value.clone()))
+                    .collect());
             }
             (ApplyFunction::GetArrayElements, _) => ("GetArrayElements", "an array"),
             (ApplyFunction::GetRecordProperties, _) => ("GetRecordProperties", "a record"),
         };
         let kind = value.kind().map_or_else(|| "null".to_owned(), |k| k.to_string());
-        let error = RowError { reason: "argument", message: format!("{name} needs {wanted}, but the value is of type {kind}") };
+        let error =
+            RowError { reason: "argument", message: format!("{name} needs {wanted}, but the value is of type {kind}") };
         env.or_null(error, self.span).map(|_| Vec::new())
     }
 }
@@ -72,7 +80,12 @@ impl Stateless for ApplyOp {
         let mut out = Batch::with_capacity(produced.batch.width() + 1, produced.batch.len());
         for (meta, values) in produced.batch.rows() {
             let row = Row { values, meta };
-            let elements = match cx.env.eval(&self.argument, row).map(std::borrow::Cow::into_owned).and_then(|v| self.open(cx.env, v)) {
+            let elements = match cx
+                .env
+                .eval(&self.argument, row)
+                .map(std::borrow::Cow::into_owned)
+                .and_then(|v| self.open(cx.env, v))
+            {
                 Ok(elements) => elements,
                 Err(error) => {
                     if cx.env.goes_on(&cx.origin, row, *error, direct) {

@@ -43,11 +43,21 @@ impl Builder<'_> {
                 let timed = scan.timestamp_by.is_some();
                 let ingress = self.scans;
                 self.scans += 1;
-                OperatorTree::new(ScanOp::new(scan.id, scan.columns.len(), ingress, timed, self.options.policies.out_of_order))
+                OperatorTree::new(ScanOp::new(
+                    scan.id,
+                    scan.columns.len(),
+                    ingress,
+                    timed,
+                    self.options.policies.out_of_order,
+                ))
             }
             Node::Rows { width } => OperatorTree::new(RowsOp { width: *width }),
-            Node::Filter { input, predicate } => OperatorTree::new(FilterOp { input: self.tree(input)?, predicate: predicate.clone() }),
-            Node::Project { input, exprs } => OperatorTree::new(ProjectOp { input: self.tree(input)?, exprs: exprs.clone() }),
+            Node::Filter { input, predicate } => {
+                OperatorTree::new(FilterOp { input: self.tree(input)?, predicate: predicate.clone() })
+            }
+            Node::Project { input, exprs } => {
+                OperatorTree::new(ProjectOp { input: self.tree(input)?, exprs: exprs.clone() })
+            }
             Node::Apply { input, outer, function, argument, span } => OperatorTree::new(ApplyOp {
                 input: self.tree(input)?,
                 outer: *outer,
@@ -58,7 +68,9 @@ impl Builder<'_> {
             Node::Aggregate { input, id, keys, windows, aggregates } => {
                 OperatorTree::new(AggregateOp::new(self.ordered(input, *id)?, *id, keys, windows, aggregates))
             }
-            Node::Analytic { input, id, calls } => OperatorTree::new(AnalyticOp::new(self.ordered(input, *id)?, *id, calls)?),
+            Node::Analytic { input, id, calls } => {
+                OperatorTree::new(AnalyticOp::new(self.ordered(input, *id)?, *id, calls)?)
+            }
             Node::Match { input, id, plan } => OperatorTree::new(MatchOp::new(self.ordered(input, *id)?, *id, plan)),
             Node::Join { left, right, id, left_outer, bound, keys, on } => {
                 let inputs = [self.tree(left)?, self.tree(right)?];

@@ -117,9 +117,17 @@ impl Env {
     /// the equation of rows read.
     pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
         let EvalError { error, span, policy } = error;
-        let body = if direct { failed_row(origin, row.meta, row.values) } else { FailedBody::Row(row_json(row.values)) };
+        let body =
+            if direct { failed_row(origin, row.meta, row.values) } else { FailedBody::Row(row_json(row.values)) };
         let position = row.meta.offset;
-        let failure = FailedRow { meta: origin.restored(row.meta), position, reason: error.reason, message: error.message, body, span };
+        let failure = FailedRow {
+            meta: origin.restored(row.meta),
+            position,
+            reason: error.reason,
+            message: error.message,
+            body,
+            span,
+        };
         match policy {
             OnError::Stop => {
                 // an operator further on sees only earlier rows; of two branches the earlier row counts
@@ -191,7 +199,10 @@ impl Env {
     /// What runs a user aggregate.
     pub(super) fn guest(&mut self, plan: &UserAggregateCall) -> Result<&mut dyn udf::UserAggregate, RowError> {
         let guest = self.functions.as_mut().and_then(|f| f.aggregate(plan.index));
-        guest.ok_or_else(|| RowError { reason: "no_function", message: format!("no host was given that runs uda.{}", plan.name) })
+        guest.ok_or_else(|| RowError {
+            reason: "no_function",
+            message: format!("no host was given that runs uda.{}", plan.name),
+        })
     }
 
     /// A row that was held failed: whether the rows behind it go on.

@@ -48,7 +48,8 @@ impl Env {
                 owned(Value::record(record))
             }
             Expr::Spread(columns, exprs) => {
-                let values = exprs.iter().map(|e| self.eval(e, row).map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
+                let values =
+                    exprs.iter().map(|e| self.eval(e, row).map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
                 let fields = shown(columns, &values).into_iter().map(|(n, v)| (n.clone(), v.clone())).collect();
                 owned(Value::record(Record::from_unique(fields)))
             }
@@ -133,12 +134,17 @@ impl Env {
             Expr::Udf { index, name, args, span, .. } => {
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
                     Some(functions) => functions.call(*index, values, row.meta.time),
-                    None => Err(RowError { reason: "no_function", message: format!("no host was given that runs udf.{name}") }),
+                    None => Err(RowError {
+                        reason: "no_function",
+                        message: format!("no host was given that runs udf.{name}"),
+                    }),
                 };
                 let value = self.with_args(args, row, call)?;
                 self.value(value, *span, self.policy_of(*index))
             }
-            _ => Err(self.fault(Fault("an expression that cannot fail was evaluated as one that can"), Span::default())),
+            _ => {
+                Err(self.fault(Fault("an expression that cannot fail was evaluated as one that can"), Span::default()))
+            }
         }
     }
 
@@ -169,7 +175,12 @@ impl Env {
     }
 
     /// Evaluates arguments and calls with them, without an allocation for short lists.
-    fn with_args<T>(&mut self, args: &[Expr], row: Row<'_>, call: impl FnOnce(&mut Env, &[Value]) -> T) -> Result<T, Box<EvalError>> {
+    fn with_args<T>(
+        &mut self,
+        args: &[Expr],
+        row: Row<'_>,
+        call: impl FnOnce(&mut Env, &[Value]) -> T,
+    ) -> Result<T, Box<EvalError>> {
         let mut values: [Value; ARGS_INLINE] = Default::default();
         if let Some(values) = values.get_mut(..args.len()) {
             for (slot, arg) in values.iter_mut().zip(args) {

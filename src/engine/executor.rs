@@ -158,7 +158,9 @@ impl Executor {
                 Trees::BySubstream(substreams) => {
                     let (mut alone, mut key) = (Batch::new(ingress.width()), Vec::new());
                     for record in records {
-                        if !ingress.read(env, record, &mut alone) || !ingress.substream(env, record, &mut alone, &mut key) {
+                        if !ingress.read(env, record, &mut alone)
+                            || !ingress.substream(env, record, &mut alone, &mut key)
+                        {
                             continue;
                         }
                         let make = || Lane::new(&self.root, &env.options, ingresses);
@@ -344,7 +346,10 @@ impl Executor {
     ///
     /// # Errors
     /// A row is damaged.
-    pub fn load_state<'a>(&mut self, rows: impl IntoIterator<Item = (u32, &'a [u8], &'a [u8])>) -> Result<(), EngineError> {
+    pub fn load_state<'a>(
+        &mut self,
+        rows: impl IntoIterator<Item = (u32, &'a [u8], &'a [u8])>,
+    ) -> Result<(), EngineError> {
         for (op, key, value) in rows {
             self.load_row(op, key, value).map_err(|damaged| EngineError::State { op, damaged })?;
         }
@@ -424,9 +429,16 @@ fn unnamed(width: usize) -> Arc<[Column]> {
 /// Whether one row may become several.
 fn expands(node: &Node) -> bool {
     match node {
-        Node::Apply { .. } | Node::ReferenceJoin { .. } | Node::Match { .. } | Node::Join { .. } | Node::Union { .. } => true,
-        Node::Scan(_) | Node::Rows { .. } | Node::Filter { .. } | Node::Project { .. } | Node::Aggregate { .. } | Node::Analytic { .. } => {
-            node.children().into_iter().any(expands)
-        }
+        Node::Apply { .. }
+        | Node::ReferenceJoin { .. }
+        | Node::Match { .. }
+        | Node::Join { .. }
+        | Node::Union { .. } => true,
+        Node::Scan(_)
+        | Node::Rows { .. }
+        | Node::Filter { .. }
+        | Node::Project { .. }
+        | Node::Aggregate { .. }
+        | Node::Analytic { .. } => node.children().into_iter().any(expands),
     }
 }

@@ -47,7 +47,18 @@ impl Fixed {
             pane /= GROWING_PANES;
         }
         let (panes, dirty, gone) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Fixed { size, hop, offset: offset % hop, pane, panes, done: i64::MIN, done_changed: false, dirty, gone, aggregates }
+        Fixed {
+            size,
+            hop,
+            offset: offset % hop,
+            pane,
+            panes,
+            done: i64::MIN,
+            done_changed: false,
+            dirty,
+            gone,
+            aggregates,
+        }
     }
 
     /// The first end of a grid that is not before `t`.
@@ -64,7 +75,8 @@ impl Fixed {
         }
         if !self.panes.contains_key(&pane) {
             // keys are much the same from pane to pane
-            let fresh = self.panes.last_key_value().map_or_else(Pane::default, |(_, last)| Pane::like(last, self.aggregates));
+            let fresh =
+                self.panes.last_key_value().map_or_else(Pane::default, |(_, last)| Pane::like(last, self.aggregates));
             self.panes.insert(pane, fresh);
         }
         if self.dirty.last() != Some(&pane) && !self.dirty.contains(&pane) {
@@ -109,7 +121,12 @@ impl Fixed {
     }
 
     /// Gives the results of the window that ends at `end`, and forgets the panes that no later window holds.
-    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+    pub(super) fn close(
+        &mut self,
+        end: i64,
+        aggregates: &[Aggregate],
+        put: impl FnMut(&RowMeta, &[Value], &[Acc]),
+    ) -> Result<(), Fault> {
         let given = self.give(end, aggregates, put);
         self.done = end;
         self.done_changed = self.hop != self.size;
@@ -123,7 +140,12 @@ impl Fixed {
         given
     }
 
-    fn give(&self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+    fn give(
+        &self,
+        end: i64,
+        aggregates: &[Aggregate],
+        put: impl FnMut(&RowMeta, &[Value], &[Acc]),
+    ) -> Result<(), Fault> {
         let from = end.saturating_sub(self.size);
         let mut inside = self.panes.range(from + 1..=end);
         match (inside.next(), inside.next()) {
@@ -155,7 +177,9 @@ impl Fixed {
         for pane in self.dirty.drain(..) {
             // one whose windows are out is gone
             if let Some(groups) = self.panes.get_mut(&pane) {
-                found = found.and(groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value)));
+                found = found.and(
+                    groups.changes(self.aggregates, |number, value| writer.put(GROUP, &rest(pane, number), value)),
+                );
             }
         }
         if std::mem::take(&mut self.done_changed) {

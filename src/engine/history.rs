@@ -90,7 +90,14 @@ const SHELF_BYTES: usize = size_of::<Key>() + size_of::<Shelf>() + 64;
 impl History {
     /// `span`: about how many ticks a row is held.
     pub(super) fn new(kind: u8, span: i64) -> History {
-        History { kind, bucket: (span / BUCKETS).max(1), shelves: FxHashMap::default(), changed: Vec::new(), rows: 0, bytes: 0 }
+        History {
+            kind,
+            bucket: (span / BUCKETS).max(1),
+            shelves: FxHashMap::default(),
+            changed: Vec::new(),
+            rows: 0,
+            bytes: 0,
+        }
     }
 
     /// Number of rows held.
@@ -266,7 +273,11 @@ mod tests {
 
     fn held(time: i64, offset: i64) -> Held {
         let at = Timestamp::from_ticks(time).unwrap();
-        Held { meta: RowMeta { time: at, arrival: at, offset, ordinal: 0 }, flag: false, values: [Value::BigInt(offset)].into() }
+        Held {
+            meta: RowMeta { time: at, arrival: at, offset, ordinal: 0 },
+            flag: false,
+            values: [Value::BigInt(offset)].into(),
+        }
     }
 
     proptest! {

@@ -38,7 +38,8 @@ struct Entry {
 impl Index {
     /// `key` appends the key of a row, or answers that it has none.
     pub fn new(table: &[Value], mut key: impl FnMut(&Value, &mut Vec<u8>) -> bool) -> Index {
-        let mut index = Index { keys: Vec::new(), entries: Vec::with_capacity(table.len()), heads: FxHashMap::default() };
+        let mut index =
+            Index { keys: Vec::new(), entries: Vec::with_capacity(table.len()), heads: FxHashMap::default() };
         let mut bytes = Vec::new();
         // from the last to the first, each put before those of its hash
         for (row, record) in table.iter().enumerate().rev() {
@@ -96,7 +97,8 @@ impl Indexes {
     pub(super) fn get(&self, table: &Table, keys: &SmolStr, make: impl FnOnce() -> Index) -> Arc<Index> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|known| known.index.strong_count() > 0 && known.table.strong_count() > 0);
-        let found = known.iter().find(|known| std::ptr::eq(known.table.as_ptr(), Arc::as_ptr(table)) && known.keys == *keys);
+        let found =
+            known.iter().find(|known| std::ptr::eq(known.table.as_ptr(), Arc::as_ptr(table)) && known.keys == *keys);
         if let Some(index) = found.and_then(|known| known.index.upgrade()) {
             return index;
         }

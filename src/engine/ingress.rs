@@ -77,7 +77,12 @@ impl Ingress {
         let time = match env.eval(expr, Row { values, meta: &meta }).map(|v| as_time(&v)) {
             Ok(Some(time)) => time,
             Ok(None) => {
-                env.refuse(event, meta, "invalid_timestamp", "TIMESTAMP BY gives no datetime for this event".to_owned());
+                env.refuse(
+                    event,
+                    meta,
+                    "invalid_timestamp",
+                    "TIMESTAMP BY gives no datetime for this event".to_owned(),
+                );
                 return None;
             }
             Err(error) => {

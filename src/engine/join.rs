@@ -278,7 +278,8 @@ impl Pairs<'_> {
             let time = left.meta.time.max(right.meta.time);
             let meta = RowMeta { time, arrival: left.meta.arrival.max(right.meta.arrival), ..newest };
             if left.values.len() + right.values.len() != out.width() {
-                return Err(env.fault(Fault("a row held for a join has another width than the rows that come"), Span::default()));
+                return Err(env
+                    .fault(Fault("a row held for a join has another width than the rows that come"), Span::default()));
             }
             out.push(meta, left.values.iter().chain(&right.values).cloned());
             if let Some(on) = self.on

@@ -165,8 +165,9 @@ mod tests {
 
     #[test]
     fn keys_are_equal_exactly_when_values_are_the_same() {
-        let record =
-            |pairs: &[(&str, Value)]| Value::record(Record::from_unique(pairs.iter().map(|(n, v)| ((*n).into(), v.clone())).collect()));
+        let record = |pairs: &[(&str, Value)]| {
+            Value::record(Record::from_unique(pairs.iter().map(|(n, v)| ((*n).into(), v.clone())).collect()))
+        };
         let values = [
             Value::Null,
             Value::Bit(true),

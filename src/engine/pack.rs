@@ -54,7 +54,9 @@ impl Packs {
 
     /// The entry of a slot counts no more: it is gone, or about to be written again.
     pub(super) fn forget(&mut self, slot: u32) {
-        let Some(place) = self.places.get_mut(slot as usize).map(std::mem::take).filter(|place| place.bytes > 0) else { return };
+        let Some(place) = self.places.get_mut(slot as usize).map(std::mem::take).filter(|place| place.bytes > 0) else {
+            return;
+        };
         if let Some(pack) = self.packs.get_mut(&place.pack) {
             pack.live = pack.live.saturating_sub(place.bytes as usize);
             if !std::mem::replace(&mut pack.touched, true) {

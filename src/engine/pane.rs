@@ -94,7 +94,9 @@ impl Pane {
 
     /// An accumulator of each group, by key.
     pub(super) fn accs(&self, place: usize, aggregates: usize) -> impl Iterator<Item = (&[u8], &Acc)> {
-        self.index.iter().filter_map(move |(key, slot)| Some((&**key, self.accs.get(*slot as usize * aggregates + place)?)))
+        self.index
+            .iter()
+            .filter_map(move |(key, slot)| Some((&**key, self.accs.get(*slot as usize * aggregates + place)?)))
     }
 
     fn keys_of(&self, slot: usize) -> &[Value] {
@@ -149,7 +151,8 @@ impl Pane {
         for slot in &dirty {
             let slot = *slot as usize;
             let heap = |values: &[Value]| values.iter().map(Value::heap_bytes).sum::<usize>();
-            let bytes = heap(self.keys_of(slot)) + self.accs_of(slot, aggregates).iter().map(Acc::heap_bytes).sum::<usize>();
+            let bytes =
+                heap(self.keys_of(slot)) + self.accs_of(slot, aggregates).iter().map(Acc::heap_bytes).sum::<usize>();
             if let Some(head) = self.heads.get_mut(slot) {
                 head.dirty = false;
                 self.heap = self.heap + bytes - head.heap;
@@ -184,7 +187,8 @@ impl Pane {
             if !self.packs.accept(&mut opened, slot) {
                 continue;
             }
-            let heap = keys.iter().map(Value::heap_bytes).sum::<usize>() + accs.iter().map(Acc::heap_bytes).sum::<usize>();
+            let heap =
+                keys.iter().map(Value::heap_bytes).sum::<usize>() + accs.iter().map(Acc::heap_bytes).sum::<usize>();
             let head = self.heads.get_mut(slot as usize).ok_or(Damaged { at: 0 })?;
             self.heap = self.heap + heap - head.heap;
             *head = Head { first, newest, heap, dirty: false };

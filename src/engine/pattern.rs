@@ -98,7 +98,9 @@ impl Program {
 
     /// The body stands once however it is repeated: bodies of bodies would double the program at each level.
     fn repeat(&mut self, of: &Pattern, at_least_once: bool, many: bool, greedy: bool) {
-        let both = |round: usize, end: usize| if greedy { Instruction::Split(round, end) } else { Instruction::Split(end, round) };
+        let both = |round: usize, end: usize| {
+            if greedy { Instruction::Split(round, end) } else { Instruction::Split(end, round) }
+        };
         let mark = self.marks;
         self.marks += usize::from(many);
         match (at_least_once, many) {
@@ -209,9 +211,9 @@ mod tests {
             Pattern::Any => vec![vec![None]],
             Pattern::Variable(v) => vec![vec![Some(*v)]],
             Pattern::Either(branches) => branches.iter().flat_map(|b| ways(b, n)).collect(),
-            Pattern::Concat(items) => items
-                .iter()
-                .fold(vec![vec![]], |heads, item| heads.iter().flat_map(|head| join(head, ways(item, n - head.len()))).collect()),
+            Pattern::Concat(items) => items.iter().fold(vec![vec![]], |heads, item| {
+                heads.iter().flat_map(|head| join(head, ways(item, n - head.len()))).collect()
+            }),
             Pattern::Repeat { of, at_least_once, many, greedy } => {
                 let rounds = |head: &Vec<Option<Variable>>| more(of, head, n, *many, *greedy);
                 match (at_least_once, many) {
@@ -288,9 +290,9 @@ mod tests {
         for _ in 0..20_000 {
             let pattern = random.pattern(3);
             let values: Vec<usize> = (0..random.below(6)).map(|_| random.below(3)).collect();
-            let expected = ways(&pattern, values.len())
-                .into_iter()
-                .find(|way| !way.is_empty() && (0..way.len()).all(|i| way[i].is_none_or(|v| satisfies(v, i, &values, &way[..i]))));
+            let expected = ways(&pattern, values.len()).into_iter().find(|way| {
+                !way.is_empty() && (0..way.len()).all(|i| way[i].is_none_or(|v| satisfies(v, i, &values, &way[..i])))
+            });
             let program = Program::new(&pattern);
             let run = |rows: usize, ended: bool| {
                 program.run::<()>(rows, ended, &mut |v, i, before| Ok(satisfies(v, i, &values, before))).unwrap()
@@ -306,7 +308,10 @@ mod tests {
             assert_eq!(given, expected, "{pattern:?} over {values:?}");
             for rows in 0..values.len() {
                 let early = run(rows, false);
-                assert!(early == Attempt::Open || early == whole, "{pattern:?} over {values:?}: {early:?} after {rows}");
+                assert!(
+                    early == Attempt::Open || early == whole,
+                    "{pattern:?} over {values:?}: {early:?} after {rows}"
+                );
             }
         }
     }
@@ -315,7 +320,8 @@ mod tests {
     fn a_program_is_as_long_as_its_pattern() {
         let mut pattern = Pattern::Variable(0);
         for level in 0..60 {
-            pattern = Pattern::Repeat { of: Box::new(pattern), at_least_once: true, many: true, greedy: level % 2 == 0 };
+            pattern =
+                Pattern::Repeat { of: Box::new(pattern), at_least_once: true, many: true, greedy: level % 2 == 0 };
         }
         let program = Program::new(&pattern);
         assert_eq!(program.steps.len(), 60 * 5 + 2);

@@ -20,7 +20,13 @@ pub(super) struct PreparedRow {
 
 impl PreparedRow {
     /// Evaluates the keys and arguments of a row; nothing is changed in a window before all of them succeeded.
-    pub(super) fn fill(&mut self, env: &mut Env, keys: &[Expr], aggregates: &[Aggregate], row: Row<'_>) -> Result<(), Box<EvalError>> {
+    pub(super) fn fill(
+        &mut self,
+        env: &mut Env,
+        keys: &[Expr],
+        aggregates: &[Aggregate],
+        row: Row<'_>,
+    ) -> Result<(), Box<EvalError>> {
         self.key.clear();
         self.keys.clear();
         self.args.clear();
@@ -37,7 +43,12 @@ impl PreparedRow {
 }
 
 /// Appends the prepared argument and the order keys of one aggregate.
-pub(super) fn fill_args(env: &mut Env, aggregate: &Aggregate, row: Row<'_>, out: &mut Vec<Value>) -> Result<(), Box<EvalError>> {
+pub(super) fn fill_args(
+    env: &mut Env,
+    aggregate: &Aggregate,
+    row: Row<'_>,
+    out: &mut Vec<Value>,
+) -> Result<(), Box<EvalError>> {
     if let AggregateFunction::User(user) = &aggregate.function {
         return fill_user_args(env, aggregate, &user.required, row, out);
     }

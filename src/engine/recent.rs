@@ -167,7 +167,8 @@ impl Keys {
             let reader = &mut opened.reader;
             let key = Key::from(reader.bytes()?);
             let n = reader.length()?;
-            let mut items = (0..n).map(|_| Ok((reader.signed()?, reader.value()?))).collect::<Result<VecDeque<_>, Damaged>>()?;
+            let mut items =
+                (0..n).map(|_| Ok((reader.signed()?, reader.value()?))).collect::<Result<VecDeque<_>, Damaged>>()?;
             let known = self.index.get(&*key).copied();
             let slot = known.unwrap_or_else(|| self.make(key));
             if self.packs.accept(&mut opened, slot)

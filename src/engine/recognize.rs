@@ -47,7 +47,8 @@ impl MatchOp {
 
     /// A match still to come is stamped no earlier than the oldest row held.
     fn out_watermark(&self, watermark: i64) -> i64 {
-        let oldest = self.agenda.first().map_or(i64::MAX, |(end, _)| end.saturating_sub(self.plan.limit).saturating_sub(1));
+        let oldest =
+            self.agenda.first().map_or(i64::MAX, |(end, _)| end.saturating_sub(self.plan.limit).saturating_sub(1));
         watermark.min(oldest)
     }
 
@@ -119,7 +120,8 @@ impl MatchOp {
     }
 
     fn too_complex(&self, env: &Env) -> Box<EvalError> {
-        let message = format!("an attempt at the pattern took more than {STEPS_MAX} steps; make its quantifiers tell rows apart");
+        let message =
+            format!("an attempt at the pattern took more than {STEPS_MAX} steps; make its quantifiers tell rows apart");
         let policy = match env.options.on_error {
             OnError::Null => OnError::DeadLetter,
             other => other,
@@ -169,7 +171,8 @@ impl MatchOp {
         i: usize,
         taken: &[Option<usize>],
     ) -> Result<(RowMeta, Vec<Value>), Box<EvalError>> {
-        let held = rows.get(i).ok_or_else(|| self.fault(env, "an attempt at a pattern looks at a row that is not held"))?;
+        let held =
+            rows.get(i).ok_or_else(|| self.fault(env, "an attempt at a pattern looks at a row that is not held"))?;
         if held.values.len() != self.input.width() {
             return Err(self.fault(env, "a row held for a pattern has another width than the rows that come"));
         }
@@ -197,13 +200,16 @@ impl MatchOp {
             return Ok(Value::array(taken.iter().map(name).collect::<Result<_, _>>()?));
         };
         let mut of_variable = rows.iter().zip(taken).filter(|(_, v)| **v == navigation.variable).map(|(held, _)| held);
-        let value = |env: &mut Env, held: &Held| Ok(env.eval(argument, Row { values: &held.values, meta: &held.meta })?.into_owned());
+        let value = |env: &mut Env, held: &Held| {
+            Ok(env.eval(argument, Row { values: &held.values, meta: &held.meta })?.into_owned())
+        };
         let only = match navigation.navigate {
             Navigate::First => of_variable.next(),
             Navigate::Last => of_variable.next_back(),
             least => {
                 let mut best = Value::Null;
-                let better = if least == Navigate::Min { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater };
+                let better =
+                    if least == Navigate::Min { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater };
                 for held in of_variable {
                     let next: Value = value(env, held)?;
                     if !next.is_null() && (best.is_null() || next.compare(&best) == Some(better)) {

@@ -32,9 +32,24 @@ pub(super) struct ReferenceOp {
 }
 
 impl ReferenceOp {
-    pub(super) fn new(input: OperatorTree, name: &SmolStr, left_outer: bool, keys: &[(Expr, Expr)], on: Option<&Expr>) -> ReferenceOp {
+    pub(super) fn new(
+        input: OperatorTree,
+        name: &SmolStr,
+        left_outer: bool,
+        keys: &[(Expr, Expr)],
+        on: Option<&Expr>,
+    ) -> ReferenceOp {
         let by = SmolStr::new(keys.iter().map(|(_, right)| format!("{right:?};")).collect::<String>());
-        ReferenceOp { input, name: name.clone(), left_outer, keys: keys.to_vec(), on: on.cloned(), table: Arc::default(), index: None, by }
+        ReferenceOp {
+            input,
+            name: name.clone(),
+            left_outer,
+            keys: keys.to_vec(),
+            on: on.cloned(),
+            table: Arc::default(),
+            index: None,
+            by,
+        }
     }
 
     /// Appends a row to `out` for each row of the table that matches; `joined` is the row with room for the other side.
@@ -83,12 +98,14 @@ impl ReferenceOp {
         let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
         let indexes = env.options.indexes.clone();
         let mut key_of = |record: &Value, key: &mut Vec<u8>| {
-            self.keys.iter().all(|(_, right)| match env.eval(right, Row { values: std::slice::from_ref(record), meta: &meta }) {
-                Ok(value) if !value.is_null() => {
-                    put_key(key, &value);
-                    true
+            self.keys.iter().all(|(_, right)| {
+                match env.eval(right, Row { values: std::slice::from_ref(record), meta: &meta }) {
+                    Ok(value) if !value.is_null() => {
+                        put_key(key, &value);
+                        true
+                    }
+                    _ => false,
                 }
-                _ => false,
             })
         };
         self.index = Some(indexes.get(&self.table, &self.by, || Index::new(&self.table, &mut key_of)));

@@ -55,7 +55,12 @@ impl Running {
         span: i64,
     ) -> Result<(Vec<Acc>, Option<RowMeta>), Fault> {
         self.settle(aggregates, rows, skip, now, span)?;
-        let behind = self.behind.len().checked_sub(aggregates.len()).and_then(|from| self.behind.get(from..)).unwrap_or_default();
+        let behind = self
+            .behind
+            .len()
+            .checked_sub(aggregates.len())
+            .and_then(|from| self.behind.get(from..))
+            .unwrap_or_default();
         let mut out = Vec::with_capacity(aggregates.len());
         let mut at = skip;
         for (i, aggregate) in aggregates.iter().enumerate() {
@@ -80,7 +85,14 @@ impl Running {
         Ok((out, newest))
     }
 
-    fn settle(&mut self, aggregates: &[Aggregate], rows: &VecDeque<Held>, skip: usize, now: i64, span: i64) -> Result<(), Fault> {
+    fn settle(
+        &mut self,
+        aggregates: &[Aggregate],
+        rows: &VecDeque<Held>,
+        skip: usize,
+        now: i64,
+        span: i64,
+    ) -> Result<(), Fault> {
         let block = block_of(now, span);
         let known = self.behind_newest.len() + self.present_rows;
         let mut from = known;
@@ -101,7 +113,13 @@ impl Running {
     }
 
     /// Works through the rows before `until` from the last to the first.
-    fn look_back(&mut self, aggregates: &[Aggregate], rows: &VecDeque<Held>, skip: usize, until: usize) -> Result<(), Fault> {
+    fn look_back(
+        &mut self,
+        aggregates: &[Aggregate],
+        rows: &VecDeque<Held>,
+        skip: usize,
+        until: usize,
+    ) -> Result<(), Fault> {
         self.behind.clear();
         self.behind_newest.clear();
         for held in rows.range(..until.min(rows.len())).rev() {

@@ -76,7 +76,8 @@ impl Sessions {
     /// The first multiple of the longest duration at least that long after `start`.
     fn checkpoint(&self, start: i64) -> i64 {
         let from = start.saturating_add(self.max_duration);
-        (from.div_euclid(self.max_duration) + i64::from(from.rem_euclid(self.max_duration) > 0)).saturating_mul(self.max_duration)
+        (from.div_euclid(self.max_duration) + i64::from(from.rem_euclid(self.max_duration) > 0))
+            .saturating_mul(self.max_duration)
     }
 
     pub(super) fn add(&mut self, aggregates: &[Aggregate], meta: &RowMeta, row: &PreparedRow) -> Result<(), Fault> {
@@ -101,7 +102,8 @@ impl Sessions {
         let session = self.sessions.get_mut(key).ok_or(Fault("a session is not there that a row has opened"))?;
         if session.groups.is_empty() {
             // every checkpoint since the cut has cut again, with nothing to give
-            session.start = session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
+            session.start =
+                session.start.max((time - 1).div_euclid(self.max_duration).saturating_mul(self.max_duration));
         }
         session.last = time;
         if !std::mem::replace(&mut session.dirty, true) {
@@ -125,7 +127,8 @@ impl Sessions {
     pub(super) fn acc_mut(&mut self, row: &PreparedRow, place: usize) -> Option<&mut Acc> {
         let mut key = std::mem::take(&mut self.scratch);
         self.put_session_key(&mut key, row);
-        let group = self.sessions.get_mut(key.as_slice()).and_then(|session| session.groups.get_mut(row.key.as_slice()));
+        let group =
+            self.sessions.get_mut(key.as_slice()).and_then(|session| session.groups.get_mut(row.key.as_slice()));
         self.scratch = key;
         group?.accs.get_mut(place)
     }

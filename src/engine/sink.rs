@@ -55,7 +55,8 @@ impl Sink<'_> {
         }
         row.push(self.window.clone().map_or(Value::Null, Value::Text));
         if row.len() != self.out.width() {
-            let error = self.env.fault(Fault("a group has another number of columns than its statement"), Span::default());
+            let error =
+                self.env.fault(Fault("a group has another number of columns than its statement"), Span::default());
             self.env.fail(&self.origin, Row { values: &row, meta: &meta }, *error, false);
             return;
         }

@@ -59,7 +59,8 @@ impl Sliding {
     /// The arguments of all rows held, those of a key in time order.
     pub(super) fn held(&self) -> impl Iterator<Item = (&[u8], &[Value])> {
         let keys = self.keys;
-        let rows = self.rows.keys().flat_map(|key| self.rows.get(key).into_iter().flatten().map(move |held| (key, held)));
+        let rows =
+            self.rows.keys().flat_map(|key| self.rows.get(key).into_iter().flatten().map(move |held| (key, held)));
         rows.map(move |(key, held)| (key, held.values.get(keys..).unwrap_or_default()))
     }
 

@@ -32,8 +32,12 @@ const SECOND: i64 = TICKS_PER_SECOND;
 fn catalog() -> Catalog {
     let input = |name: &str, kind| InputDef { name: name.to_owned(), kind };
     let number = || Shape::Integer { min: i64::MIN, max: i64::MAX };
-    let signature =
-        Signature { params: vec![Param { name: "x".to_owned(), shape: number() }], rest: None, result: number(), text: String::new() };
+    let signature = Signature {
+        params: vec![Param { name: "x".to_owned(), shape: number() }],
+        rest: None,
+        result: number(),
+        text: String::new(),
+    };
     Catalog {
         inputs: vec![input("a", InputKind::Stream), input("b", InputKind::Stream), input("r", InputKind::Reference)],
         outputs: None,
@@ -42,7 +46,10 @@ fn catalog() -> Catalog {
                 name: "half".to_owned(),
                 kind: FunctionKind::Local { index: 0, signature: signature.clone(), keeps_state: false },
             },
-            FunctionDef { name: "tally".to_owned(), kind: FunctionKind::Local { index: 1, signature, keeps_state: true } },
+            FunctionDef {
+                name: "tally".to_owned(),
+                kind: FunctionKind::Local { index: 1, signature, keeps_state: true },
+            },
             FunctionDef { name: "score".to_owned(), kind: FunctionKind::External },
         ],
     }
@@ -125,7 +132,12 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn event(arrival: i64, payload: &str) -> RawEvent {
-    RawEvent { arrival: at(arrival), payload: Bytes::copy_from_slice(payload.as_bytes()), message: Arc::default(), mark: 0 }
+    RawEvent {
+        arrival: at(arrival),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        message: Arc::default(),
+        mark: 0,
+    }
 }
 
 fn lines(rows: &Rows) -> Vec<String> {
@@ -207,7 +219,12 @@ fn raw(sent: &[Sent]) -> Vec<(String, RawEvent)> {
 
 /// Feeds events in calls of the given lengths; where a cut says so, commits and goes on in a fresh executor, having
 /// dropped what came after the commit.
-fn feed(part: &Part, options: &ExecutorOptions, events: &[(String, RawEvent)], cuts: &[(usize, bool)]) -> (Vec<String>, usize) {
+fn feed(
+    part: &Part,
+    options: &ExecutorOptions,
+    events: &[(String, RawEvent)],
+    cuts: &[(usize, bool)],
+) -> (Vec<String>, usize) {
     let fresh = || Executor::new(part, options.clone(), Some(half())).unwrap();
     let mut executor = fresh();
     let mut state: BTreeMap<(u32, Vec<u8>), Vec<u8>> = BTreeMap::new();
@@ -244,7 +261,9 @@ fn feed(part: &Part, options: &ExecutorOptions, events: &[(String, RawEvent)], c
             push(&mut executor, position, (position + 3).min(events.len()));
             executor.tick(events.last().map_or(at(0), |(_, e)| e.arrival));
             executor = fresh();
-            executor.load_state(stored.iter().map(|((op, key), value)| (*op, key.as_slice(), value.as_slice()))).unwrap();
+            executor
+                .load_state(stored.iter().map(|((op, key), value)| (*op, key.as_slice(), value.as_slice())))
+                .unwrap();
         }
     }
     push(&mut executor, position, events.len());
@@ -360,7 +379,8 @@ proptest! {
 
 #[test]
 fn state_goes_when_it_can_no_longer_matter() {
-    for (query, rows_left) in QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, usize::MAX, 3, 2, 4, usize::MAX, 3, 4])
+    for (query, rows_left) in
+        QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, usize::MAX, 3, 2, 4, usize::MAX, 3, 4])
     {
         let part = &parts(query)[0];
         let sent: Vec<Sent> = (0..60).map(|i| (u8::from(i % 3 == 0), 1, i % 4, i % 2, i % 5)).collect();
@@ -403,7 +423,10 @@ fn what_is_held_is_bounded_and_goes_in_silence() {
             for change in executor.take().state {
                 match change.value {
                     Some(value) => drop(table.insert((change.op, change.key), value.len())),
-                    None => assert!(table.remove(&(change.op, change.key)).is_some(), "{query}: a removed state row was there"),
+                    None => assert!(
+                        table.remove(&(change.op, change.key)).is_some(),
+                        "{query}: a removed state row was there"
+                    ),
                 }
             }
             (executor.state_bytes(), table.values().sum::<usize>(), table.len())
@@ -443,8 +466,7 @@ fn what_is_held_is_bounded_and_goes_in_silence() {
 #[test]
 fn aggregates_over_moving_rows_equal_those_made_anew() {
     let query = "SELECT v, COUNT(v) OVER (LIMIT DURATION(second, 7)) AS n, SUM(v) OVER (LIMIT DURATION(second, 7)) AS s, MIN(v) OVER (LIMIT DURATION(second, 7)) AS l, MAX(v) OVER (LIMIT DURATION(second, 7)) AS h FROM a";
-    let sliding =
-        "SELECT COUNT(v) AS n, SUM(v) AS s, MIN(v) AS l, MAX(v) AS h, System.Timestamp() AS t FROM a GROUP BY SlidingWindow(second, 7)";
+    let sliding = "SELECT COUNT(v) AS n, SUM(v) AS s, MIN(v) AS l, MAX(v) AS h, System.Timestamp() AS t FROM a GROUP BY SlidingWindow(second, 7)";
     let mut rng = fastrand::Rng::with_seed(11);
     let mut time = 0;
     let sent: Vec<(i64, i64)> = (0..400)

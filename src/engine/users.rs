@@ -93,7 +93,8 @@ impl Users {
             };
             Some(RunningGroups { size, shared, shares: FxHashMap::default() })
         };
-        let running = windows.iter().map(|(_, window)| calls.iter().map(|call| running(window, call)).collect()).collect();
+        let running =
+            windows.iter().map(|(_, window)| calls.iter().map(|call| running(window, call)).collect()).collect();
         Users { calls, running, fresh: Vec::new(), bytes: 0 }
     }
 
@@ -160,7 +161,13 @@ impl Users {
     }
 
     /// Takes a row back that was offered.
-    fn undo<W>(&mut self, windows: &mut [(W, WindowState)], meta: &RowMeta, row: &PreparedRow, (c, call): (usize, &AggregateCall)) {
+    fn undo<W>(
+        &mut self,
+        windows: &mut [(W, WindowState)],
+        meta: &RowMeta,
+        row: &PreparedRow,
+        (c, call): (usize, &AggregateCall),
+    ) {
         self.fresh.retain(|(_, fresh, _)| *fresh != c);
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
             match running.get_mut(c) {
@@ -277,14 +284,17 @@ impl Users {
     pub(super) fn forget(&mut self, watermark: i64) {
         for running in self.running.iter_mut().flatten().flatten() {
             let size = running.size;
-            running.shares.retain(|_, share| share.rows.last().is_some_and(|row| time_of(row).saturating_add(size) > watermark));
+            running
+                .shares
+                .retain(|_, share| share.rows.last().is_some_and(|row| time_of(row).saturating_add(size) > watermark));
         }
         self.weigh();
     }
 
     fn weigh(&mut self) {
         let bytes = |running: &RunningGroups| {
-            let of_share = |share: &Share| if running.shared { size_of::<UserRow>() * share.rows.len() } else { share.bytes() };
+            let of_share =
+                |share: &Share| if running.shared { size_of::<UserRow>() * share.rows.len() } else { share.bytes() };
             running.shares.iter().map(|(key, share)| key.len() + size_of::<Share>() + of_share(share)).sum::<usize>()
         };
         self.bytes = self.running.iter().flatten().flatten().map(bytes).sum();
@@ -306,7 +316,12 @@ impl RunningGroups {
 }
 
 /// The share of the group that a row will enter, if it has begun.
-fn share_mut<'w>(window: &'w mut WindowState, meta: &RowMeta, row: &PreparedRow, place: usize) -> Option<&'w mut Share> {
+fn share_mut<'w>(
+    window: &'w mut WindowState,
+    meta: &RowMeta,
+    row: &PreparedRow,
+    place: usize,
+) -> Option<&'w mut Share> {
     match window.acc_mut(meta, row, place) {
         Some(Acc::User(shares)) => shares.last_mut(),
         _ => None,

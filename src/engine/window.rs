@@ -27,7 +27,8 @@ impl WindowState {
     /// BY`.
     pub(super) fn new(window: &Window, keys: usize, aggregates: &[Aggregate], number: u8) -> WindowState {
         let growing = aggregates.iter().any(grows);
-        let fixed = |size, hop, offset, growing| WindowState::Fixed(Fixed::new(size, hop, offset, growing, aggregates.len()));
+        let fixed =
+            |size, hop, offset, growing| WindowState::Fixed(Fixed::new(size, hop, offset, growing, aggregates.len()));
         match window {
             Window::Tumbling { size, offset } => fixed(*size, *size, *offset, growing),
             Window::Hopping { size, hop, offset } => fixed(*size, *hop, *offset, growing),
@@ -60,7 +61,12 @@ impl WindowState {
     }
 
     /// Gives the groups of the window that ends at `end`: newest row, keys, accumulators.
-    pub(super) fn close(&mut self, end: i64, aggregates: &[Aggregate], put: impl FnMut(&RowMeta, &[Value], &[Acc])) -> Result<(), Fault> {
+    pub(super) fn close(
+        &mut self,
+        end: i64,
+        aggregates: &[Aggregate],
+        put: impl FnMut(&RowMeta, &[Value], &[Acc]),
+    ) -> Result<(), Fault> {
         match self {
             WindowState::Fixed(fixed) => fixed.close(end, aggregates, put),
             WindowState::Sliding(sliding) => sliding.close(end, aggregates, put),

@@ -1,7 +1,7 @@
 //! `[inputs.NAME]`: where events come from.
 //!
-//! In: a section. Out: [`Input`]. Invariant: streams have a source and a format, tables neither. Not here: the keys of any
-//! kind of source, format or table.
+//! In: a section. Out: [`Input`]. Invariant: streams have a source and a format, tables neither. Not here: the keys of
+//! any kind of source, format or table.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,7 +60,8 @@ pub(super) fn read(mut section: Section) -> Option<Input> {
             source.zip(payloads).map(|(source, payloads)| InputKind::Stream(StreamInput { source, payloads }))
         }
         Type::File => {
-            let path = section.required_file("path", "write `path = \"rides.jsonl\"`; the path is relative to the job file");
+            let path =
+                section.required_file("path", "write `path = \"rides.jsonl\"`; the path is relative to the job file");
             let payloads = Payloads::read(&mut section);
             path.zip(payloads).map(|(path, payloads)| InputKind::File(FileInput { path, payloads }))
         }

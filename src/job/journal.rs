@@ -1,7 +1,7 @@
 //! `[journal]`: the durable pool.
 //!
-//! In: the section, if there is one. Out: [`Journal`], with the journal's own defaults. Invariant: dead letters never take
-//! most of the pool. Not here: what only the program knows, such as the clock.
+//! In: the section, if there is one. Out: [`Journal`], with the journal's own defaults. Invariant: dead letters never
+//! take most of the pool. Not here: what only the program knows, such as the clock.
 
 use std::time::Duration;
 

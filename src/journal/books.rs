@@ -1,7 +1,8 @@
 //! What the writer knows without asking the file: ends of streams, positions of consumers, counters.
 //!
-//! In: the file at start. Out: [`Books`], copied at the start of a transaction and kept when it commits, so a failed one
-//! leaves no trace. Invariant: books and file agree whenever no transaction is open. Not here: segments and state rows.
+//! In: the file at start. Out: [`Books`], copied at the start of a transaction and kept when it commits, so a failed
+//! one leaves no trace. Invariant: books and file agree whenever no transaction is open. Not here: segments and state
+//! rows.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +70,8 @@ impl Books {
         let mut statement = db.prepare("SELECT id, name, first, next, last_arrival FROM stream")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (name, last_arrival) = (SmolStr::from(row.get::<_, String>(1)?), Timestamp::saturating_from_ticks(row.get(4)?));
+            let (name, last_arrival) =
+                (SmolStr::from(row.get::<_, String>(1)?), Timestamp::saturating_from_ticks(row.get(4)?));
             let stream = StreamBook { name, first: row.get(2)?, next: row.get(3)?, last_arrival, trimmed_to: i64::MIN };
             books.streams.insert(row.get(0)?, stream);
         }
@@ -78,7 +80,8 @@ impl Books {
         while let Some(row) = rows.next()? {
             books.inputs.insert(row.get(0)?, SmolStr::from(row.get::<_, String>(1)?));
         }
-        let mut statement = db.prepare("SELECT id, name, fingerprint, stream, start, position, drop_oldest FROM consumer")?;
+        let mut statement =
+            db.prepare("SELECT id, name, fingerprint, stream, start, position, drop_oldest FROM consumer")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let consumer = ConsumerBook {
@@ -99,7 +102,8 @@ impl Books {
     /// Writes what differs from the books before the transaction. (New streams, inputs and consumers are inserted, and
     /// consumers deleted, by the steps that do so.)
     pub fn save(&self, db: &Connection, before: &Books) -> rusqlite::Result<()> {
-        let mut update = db.prepare_cached("UPDATE stream SET first = ?2, next = ?3, last_arrival = ?4 WHERE id = ?1")?;
+        let mut update =
+            db.prepare_cached("UPDATE stream SET first = ?2, next = ?3, last_arrival = ?4 WHERE id = ?1")?;
         for (id, stream) in &self.streams {
             let same = before.streams.get(id).is_some_and(|b| (b.first, b.next) == (stream.first, stream.next));
             if !same {

@@ -1,8 +1,9 @@
 //! How much of the disk the journal may use.
 //!
-//! In: sizes of the file and its write-ahead log. Out: whether intake may go on. Invariant: once full, it stays so until
-//! a sixteenth of the budget is free, so that intake does not stutter. A small reserve file can be given back when the
-//! disk itself is full, which lets consumers commit and so trimming free pages. Not here: whose fault it is (`trim`).
+//! In: sizes of the file and its write-ahead log. Out: whether intake may go on. Invariant: once full, it stays so
+//! until a sixteenth of the budget is free, so that intake does not stutter. A small reserve file can be given back
+//! when the disk itself is full, which lets consumers commit and so trimming free pages. Not here: whose fault it is
+//! (`trim`).
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! What waits for the writer.
 //!
-//! In: [`Append`]s, [`Commit`]s and steps of the journal's own. Out: [`Command`]s. Invariant: a command that asks for an
-//! answer gets exactly one, also when the journal fails or closes. Not here: how commands wait (`queue`).
+//! In: [`Append`]s, [`Commit`]s and steps of the journal's own. Out: [`Command`]s. Invariant: a command that asks for
+//! an answer gets exactly one, also when the journal fails or closes. Not here: how commands wait (`queue`).
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 

@@ -10,7 +10,9 @@ use smol_str::SmolStr;
 use super::books::{ConsumerBook, INPUTS, StreamBook};
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
-use super::request::{ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StateEntry, StreamId};
+use super::request::{
+    ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StateEntry, StreamId,
+};
 use super::transaction::Transaction;
 use crate::time::Timestamp;
 
@@ -66,7 +68,9 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
                 params![id, spec.fingerprint, drop_oldest],
             )?;
             let position = consumer.position;
-            tx.books.consumers.insert(id, ConsumerBook { fingerprint: spec.fingerprint.clone(), drop_oldest, ..consumer });
+            tx.books
+                .consumers
+                .insert(id, ConsumerBook { fingerprint: spec.fingerprint.clone(), drop_oldest, ..consumer });
             return Ok(ConsumerInfo { id: ConsumerId(id), position, is_new: false, changed });
         }
         // its position means nothing in another stream
@@ -97,7 +101,8 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
 
 /// Closes every consumer that is not named, and lets trimming begin.
 pub(super) fn keep_only(tx: &mut Transaction<'_>, names: &[SmolStr]) -> Result<Vec<RemovedConsumer>, StepError> {
-    let gone: Vec<u32> = tx.books.consumers.iter().filter(|(_, c)| !names.contains(&c.name)).map(|(id, _)| *id).collect();
+    let gone: Vec<u32> =
+        tx.books.consumers.iter().filter(|(_, c)| !names.contains(&c.name)).map(|(id, _)| *id).collect();
     let mut removed = Vec::new();
     for id in gone {
         removed.extend(remove(tx, id)?);
@@ -126,7 +131,8 @@ fn remove(tx: &mut Transaction<'_>, id: u32) -> Result<Option<RemovedConsumer>, 
 pub(super) fn load_state(db: &Connection, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
     let read = || -> rusqlite::Result<Vec<StateEntry>> {
         let mut statement = db.prepare("SELECT op, key, value FROM state WHERE consumer = ?1 ORDER BY op, key")?;
-        let rows = statement.query_map([consumer.0], |row| Ok(StateEntry { op: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
+        let rows = statement
+            .query_map([consumer.0], |row| Ok(StateEntry { op: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
         rows.collect()
     };
     read().map_err(JournalError::read)

@@ -54,12 +54,14 @@ pub struct StoredDeadLetter {
     pub letter: DeadLetter,
 }
 
-const COLUMNS: &str = "id, at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts";
+const COLUMNS: &str =
+    "id, at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts";
 
 /// Up to `max` dead letters with an id above `after`, oldest first.
 pub(super) fn list(db: &Connection, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
     let read = || -> rusqlite::Result<Vec<StoredDeadLetter>> {
-        let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM dead_letter WHERE id > ?1 ORDER BY id LIMIT ?2"))?;
+        let mut statement =
+            db.prepare(&format!("SELECT {COLUMNS} FROM dead_letter WHERE id > ?1 ORDER BY id LIMIT ?2"))?;
         let rows = statement.query_map(params![after, i64::try_from(max).unwrap_or(i64::MAX)], read_row)?;
         rows.collect()
     };
@@ -91,7 +93,9 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
 pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> rusqlite::Result<()> {
     let mut find = db.prepare_cached("SELECT id FROM dead_letter WHERE stage = ?1 AND source = ?2 AND ordinal = ?3")?;
     let known: Option<i64> = match letter.offset {
-        Some(offset) => find.query_row(params![letter.stage.as_str(), offset, letter.ordinal], |row| row.get(0)).optional()?,
+        Some(offset) => {
+            find.query_row(params![letter.stage.as_str(), offset, letter.ordinal], |row| row.get(0)).optional()?
+        }
         None => None,
     };
     if let Some(id) = known {
@@ -129,7 +133,8 @@ pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> 
 /// Drops the oldest until the table is within its cap.
 pub(super) fn enforce_cap(db: &Connection, books: &mut Books, max_bytes: u64) -> rusqlite::Result<()> {
     while books.dead_letters.bytes > max_bytes && books.dead_letters.letters > 0 {
-        let mut oldest = db.prepare_cached("DELETE FROM dead_letter WHERE id = (SELECT min(id) FROM dead_letter) RETURNING bytes")?;
+        let mut oldest =
+            db.prepare_cached("DELETE FROM dead_letter WHERE id = (SELECT min(id) FROM dead_letter) RETURNING bytes")?;
         let Some(bytes) = oldest.query_row([], |row| row.get::<_, i64>(0)).optional()? else {
             books.dead_letters = DeadLetterCount::default();
             break;

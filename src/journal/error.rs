@@ -1,8 +1,8 @@
 //! What can go wrong with the journal, named by what the caller can do about it.
 //!
-//! In: SQLite and file errors. Out: [`JournalError`], cheap to clone, since one failed transaction answers many callers.
-//! Invariant: every message carries the path or the value that matters and the next step. Not here: damaged segments
-//! (they are set aside and counted, never an error).
+//! In: SQLite and file errors. Out: [`JournalError`], cheap to clone, since one failed transaction answers many
+//! callers. Invariant: every message carries the path or the value that matters and the next step. Not here: damaged
+//! segments (they are set aside and counted, never an error).
 
 use std::path::Path;
 
@@ -13,9 +13,13 @@ pub enum JournalError {
         "the journal {path} is in use: another process runs this job and holds {lock}; stop it, or give this job its own `path` under [journal]"
     )]
     Locked { path: String, lock: String },
-    #[error("SQLite {found} is too old for the journal: versions below 3.51.3 can lose committed writes; build with the bundled one")]
+    #[error(
+        "SQLite {found} is too old for the journal: versions below 3.51.3 can lose committed writes; build with the bundled one"
+    )]
     SqliteTooOld { found: String },
-    #[error("{path} is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]")]
+    #[error(
+        "{path} is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]"
+    )]
     Foreign { path: String },
     #[error(
         "the journal {path} has schema version {found}, this program reads version {expected}: run it with the program that made it, or move it away to start anew"
@@ -23,7 +27,9 @@ pub enum JournalError {
     Schema { path: String, found: i64, expected: i64 },
     #[error("cannot open the journal {path}: {reason}; its directory must exist and be writable")]
     Unusable { path: String, reason: String },
-    #[error("the journal {path} did not take the setting {name} = {wanted} (it is {found}); is the file on a network file system?")]
+    #[error(
+        "the journal {path} did not take the setting {name} = {wanted} (it is {found}); is the file on a network file system?"
+    )]
     Setting { path: String, name: &'static str, wanted: String, found: String },
     #[error(
         "the journal is poisoned: a write failed ({reason}), so nothing is stored or acknowledged any more; check the disk, run `forebay journal verify`, then restart the job"

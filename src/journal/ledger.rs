@@ -1,7 +1,8 @@
 //! Counters that are committed with the cursors, and the equations that hold between them.
 //!
-//! In: what stages counted since their last commit. Out: totals by [`Counter`], and [`Imbalance`]s. Invariant: a counter
-//! never decreases, and is as durable as the position it was committed with. Not here: rates and gauges (metrics).
+//! In: what stages counted since their last commit. Out: totals by [`Counter`], and [`Imbalance`]s. Invariant: a
+//! counter never decreases, and is as durable as the position it was committed with. Not here: rates and gauges
+//! (metrics).
 
 use std::collections::BTreeMap;
 
@@ -125,7 +126,8 @@ impl Ledger {
         names
     }
 
-    /// The equations of inputs, statements and outputs. (A consumer's needs its position: `status` and `verify` know it.)
+    /// The equations of inputs, statements and outputs. (A consumer's needs its position: `status` and `verify` know
+    /// it.)
     pub fn imbalances(&self) -> Vec<Imbalance> {
         use what::*;
         let mut found = Vec::new();
@@ -146,7 +148,12 @@ impl Ledger {
             &[ROWS_IN, RELEASED],
             &[FILTERED, FAILED, EVALUATED, HELD],
         );
-        check(Edge::Output, "rows in = delivered + dead-lettered + dropped", &[ROWS_IN], &[DELIVERED, DEAD_LETTERED, DROPPED]);
+        check(
+            Edge::Output,
+            "rows in = delivered + dead-lettered + dropped",
+            &[ROWS_IN],
+            &[DELIVERED, DEAD_LETTERED, DROPPED],
+        );
         found
     }
 
@@ -190,8 +197,15 @@ mod tests {
         ledger.add(Counter::new(Edge::Input, "rides", what::DROPPED).because("too_deep"), 2);
         ledger.add(Counter::new(Edge::Output, "scored", what::ROWS_IN), 1);
         let found = ledger.imbalances();
-        assert_eq!(found.iter().map(|i| (i.edge, i.left, i.right)).collect::<Vec<_>>(), [(Edge::Input, 10, 9), (Edge::Output, 1, 0)]);
-        assert!(found[0].to_string().contains("input rides: received = stored + undecodable + dropped"), "{}", found[0]);
+        assert_eq!(
+            found.iter().map(|i| (i.edge, i.left, i.right)).collect::<Vec<_>>(),
+            [(Edge::Input, 10, 9), (Edge::Output, 1, 0)]
+        );
+        assert!(
+            found[0].to_string().contains("input rides: received = stored + undecodable + dropped"),
+            "{}",
+            found[0]
+        );
         ledger.add(Counter::new(Edge::Input, "rides", what::DROPPED).because("too_large"), 1);
         ledger.add(Counter::new(Edge::Output, "scored", what::DELIVERED), 1);
         assert_eq!(ledger.imbalances(), []);

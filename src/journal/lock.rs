@@ -1,8 +1,8 @@
 //! One process a journal.
 //!
-//! In: the journal's path. Out: a [`Lock`] that holds the file `<journal>.lock` until it is dropped or the process ends.
-//! Invariant: the file itself says nothing; only the operating system's lock on it counts, so a crash leaves nothing to
-//! clean up. Not here: readers, which need no lock.
+//! In: the journal's path. Out: a [`Lock`] that holds the file `<journal>.lock` until it is dropped or the process
+//! ends. Invariant: the file itself says nothing; only the operating system's lock on it counts, so a crash leaves
+//! nothing to clean up. Not here: readers, which need no lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;

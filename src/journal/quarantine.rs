@@ -18,12 +18,17 @@ pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Re
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 AND first = ?2";
     let found = tx.db.prepare_cached(sql)?.query_row(params![stream, first], |row| {
         let Ok(head) = segment::Head::read(row) else { return Ok(Err("its head is damaged".to_string())) };
-        let (Ok(checksum), Ok(data)) = (row.get(7), row.get(8)) else { return Ok(Err("its head is damaged".to_string())) };
+        let (Ok(checksum), Ok(data)) = (row.get(7), row.get(8)) else {
+            return Ok(Err("its head is damaged".to_string()));
+        };
         Ok(segment::open(&head, checksum, data).map(drop).map_err(|damage| damage.to_string()))
     });
     let Some(Err(reason)) = found.optional()? else { return Ok(()) };
-    let next: Option<i64> =
-        tx.db.query_row("SELECT min(first) FROM segment WHERE stream = ?1 AND first > ?2", params![stream, first], |row| row.get(0))?;
+    let next: Option<i64> = tx.db.query_row(
+        "SELECT min(first) FROM segment WHERE stream = ?1 AND first > ?2",
+        params![stream, first],
+        |row| row.get(0),
+    )?;
     let end = tx.books.streams.get(&stream).map_or(first, |s| s.next);
     let held: i64 = tx.db.query_row("SELECT coalesce(sum(length(data)), 0) FROM quarantine", [], |row| row.get(0))?;
     tx.db.execute(

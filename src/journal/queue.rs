@@ -1,8 +1,8 @@
 //! Commands waiting for the writer.
 //!
-//! In: commands from any thread, each in a lane: control, intake, one a consumer. Out: all that may run, together, when a
-//! group commit is due. Invariant: a lane keeps its order and is bounded in count and bytes, and a lane that may not run
-//! (intake while the journal is full) never holds back another. Not here: what commands do.
+//! In: commands from any thread, each in a lane: control, intake, one a consumer. Out: all that may run, together, when
+//! a group commit is due. Invariant: a lane keeps its order and is bounded in count and bytes, and a lane that may not
+//! run (intake while the journal is full) never holds back another. Not here: what commands do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -66,7 +66,7 @@ impl Gate {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Lanes {
     lanes: BTreeMap<Lane, Waiting>,
     gate: Gate,
     /// Commands of a lane that one transaction takes; `None`: all.
@@ -77,7 +77,7 @@ struct State {
     refusal: Option<JournalError>,
 }
 
-impl State {
+impl Lanes {
     fn has_room(&mut self, lane: Lane, bytes: usize) -> bool {
         let waiting = self.lanes.entry(lane).or_default();
         waiting.count == 0 || (waiting.count < LANE_COMMANDS_MAX && waiting.bytes + bytes <= LANE_BYTES_MAX)
@@ -130,7 +130,7 @@ pub(super) enum Taken {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<Lanes>,
     /// Something may run.
     work: Condvar,
     /// A lane got room.
@@ -138,7 +138,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
         // no code that could panic runs under this lock
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,7 +178,7 @@ impl Queue {
         None
     }
 
-    fn add(&self, state: &mut State, entry: Entry) {
+    fn add(&self, state: &mut Lanes, entry: Entry) {
         let waiting = state.lanes.entry(entry.lane).or_default();
         waiting.count += 1;
         waiting.bytes += entry.bytes;
@@ -214,7 +214,9 @@ impl Queue {
                     due
                 }
             };
-            let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else { return Taken::Idle };
+            let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else {
+                return Taken::Idle;
+            };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

@@ -1,9 +1,9 @@
 //! Reading a stream from a position on.
 //!
-//! In: segments from the memory tail, older ones from the file by a connection of the reader's own. Out: [`Read`]s, never
-//! across a segment's border. Invariant: every record from the position on is handed out once and in order, but those
-//! that are trimmed, set aside as damaged, or of inputs not asked for; [`Reader::position`] is what to commit. Not here:
-//! who remembers the position (the consumer's commits do).
+//! In: segments from the memory tail, older ones from the file by a connection of the reader's own. Out: [`Read`]s,
+//! never across a segment's border. Invariant: every record from the position on is handed out once and in order, but
+//! those that are trimmed, set aside as damaged, or of inputs not asked for; [`Reader::position`] is what to commit.
+//! Not here: who remembers the position (the consumer's commits do).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -248,7 +248,8 @@ impl Reader {
     fn pass_damaged(&mut self, first: i64, damage: Damage, end: i64) -> Result<(), JournalError> {
         let stream = self.stream;
         let sql = "SELECT min(first) FROM segment WHERE stream = ?1 AND first > ?2";
-        let next: Option<i64> = self.connection()?.query_row(sql, params![stream, first], |row| row.get(0)).map_err(JournalError::read)?;
+        let next: Option<i64> =
+            self.connection()?.query_row(sql, params![stream, first], |row| row.get(0)).map_err(JournalError::read)?;
         self.position = next.unwrap_or(end).max(self.position);
         tracing::error!(stream, first, %damage, "a segment of the journal is damaged; it is set aside and counted");
         let (command, _answer) = ask(move |tx| quarantine::set_aside(tx, stream, first));
@@ -276,13 +277,20 @@ fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool)
 }
 
 /// Reads whole segments of the inputs' stream by their first offsets; those that are gone or damaged are passed over.
-pub(super) fn read_events(path: &Path, firsts: &[i64], mut each: impl FnMut(EventRef<'_>, Bytes)) -> Result<(), JournalError> {
+pub(super) fn read_events(
+    path: &Path,
+    firsts: &[i64],
+    mut each: impl FnMut(EventRef<'_>, Bytes),
+) -> Result<(), JournalError> {
     let db = schema::open_reader(path)?;
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = 0 AND first = ?1";
     let mut find = db.prepare(sql).map_err(JournalError::read)?;
     let mut opener = Opener::default();
     for first in firsts {
-        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|_| true)).optional().map_err(JournalError::read)?;
+        let found = find
+            .query_row([first], |row| read_segment(&mut opener, row, &|_| true))
+            .optional()
+            .map_err(JournalError::read)?;
         let Some(OnDisk::Segment(Segment::Events(events))) = found else { continue };
         let slice = EventSlice::new(events.clone(), 0..events.len());
         for (i, event) in slice.iter().enumerate() {

@@ -44,7 +44,8 @@ impl Recent {
     /// Reads the windows back at start. An input whose newest segments lie further back than [`LOOK_BACK_SEGMENTS`] has
     /// been quiet for so long that its sender has nothing left to repeat.
     pub fn load(db: &Connection, keep: usize, inputs: usize) -> rusqlite::Result<Recent> {
-        let mut statement = db.prepare("SELECT input, first, count FROM segment WHERE stream = ?1 ORDER BY first DESC LIMIT ?2")?;
+        let mut statement =
+            db.prepare("SELECT input, first, count FROM segment WHERE stream = ?1 ORDER BY first DESC LIMIT ?2")?;
         let mut rows = statement.query([i64::from(INPUTS), LOOK_BACK_SEGMENTS])?;
         let (mut newest, mut records, mut complete) = (Vec::new(), BTreeMap::<u16, usize>::new(), 0);
         while let Some(row) = rows.next()? {
@@ -71,7 +72,9 @@ impl Recent {
         let window = self.inputs.entry(input).or_default();
         window.segments.push_back(Kept { first, records });
         window.records += records;
-        while let Some(oldest) = window.segments.front().copied().filter(|oldest| window.records - oldest.records >= self.keep) {
+        while let Some(oldest) =
+            window.segments.front().copied().filter(|oldest| window.records - oldest.records >= self.keep)
+        {
             window.segments.pop_front();
             window.records -= oldest.records;
             self.left.push(oldest.first);

@@ -95,7 +95,9 @@ impl Journal {
     /// The digest of the version that was kept last.
     pub fn reference_digest(&self, name: &str) -> Result<Option<String>, JournalError> {
         let db = schema::open_reader(&self.0.path)?;
-        db.query_row("SELECT digest FROM reference WHERE name = ?1", [name], |row| row.get(0)).optional().map_err(JournalError::read)
+        db.query_row("SELECT digest FROM reference WHERE name = ?1", [name], |row| row.get(0))
+            .optional()
+            .map_err(JournalError::read)
     }
 
     /// Notes why the newest data of a table is not in use; `None`: it is. Does not wait for the disk.
@@ -134,16 +136,20 @@ pub fn reference_readonly(path: &std::path::Path, name: &str) -> Result<Option<S
         return Ok(None);
     }
     let found = db
-        .query_row("SELECT digest, form, rows, loaded_at, raw_bytes, checksum, data FROM reference WHERE name = ?1", [name], |row| {
-            let stored = StoredReference {
-                digest: row.get(0)?,
-                form: row.get(1)?,
-                rows: row.get::<_, i64>(2)? as u64,
-                loaded_at: Timestamp::saturating_from_ticks(row.get(3)?),
-                bytes: Bytes::new(),
-            };
-            Ok((stored, row.get::<_, i64>(4)?, row.get::<_, u32>(5)?, row.get::<_, Vec<u8>>(6)?))
-        })
+        .query_row(
+            "SELECT digest, form, rows, loaded_at, raw_bytes, checksum, data FROM reference WHERE name = ?1",
+            [name],
+            |row| {
+                let stored = StoredReference {
+                    digest: row.get(0)?,
+                    form: row.get(1)?,
+                    rows: row.get::<_, i64>(2)? as u64,
+                    loaded_at: Timestamp::saturating_from_ticks(row.get(3)?),
+                    bytes: Bytes::new(),
+                };
+                Ok((stored, row.get::<_, i64>(4)?, row.get::<_, u32>(5)?, row.get::<_, Vec<u8>>(6)?))
+            },
+        )
         .optional()
         .map_err(JournalError::read)?;
     Ok(found.and_then(|(stored, raw, sum, data)| {
@@ -163,14 +169,18 @@ pub(super) fn statuses(db: &Connection) -> rusqlite::Result<Vec<ReferenceStatus>
     let time = |ticks: i64| Timestamp::saturating_from_ticks(ticks).to_string();
     let mut found = Vec::new();
     for name in names_of(db)? {
-        let version = db.query_row("SELECT digest, rows, length(data), loaded_at FROM reference WHERE name = ?1", [name.as_str()], |row| {
-            Ok(ReferenceVersion {
-                digest: row.get(0)?,
-                rows: row.get::<_, i64>(1)? as u64,
-                bytes: row.get::<_, i64>(2)? as u64,
-                loaded_at: time(row.get(3)?),
-            })
-        });
+        let version = db.query_row(
+            "SELECT digest, rows, length(data), loaded_at FROM reference WHERE name = ?1",
+            [name.as_str()],
+            |row| {
+                Ok(ReferenceVersion {
+                    digest: row.get(0)?,
+                    rows: row.get::<_, i64>(1)? as u64,
+                    bytes: row.get::<_, i64>(2)? as u64,
+                    loaded_at: time(row.get(3)?),
+                })
+            },
+        );
         let error = db.query_row("SELECT at, message FROM reference_error WHERE name = ?1", [name.as_str()], |row| {
             Ok(ReferenceError { at: time(row.get(0)?), message: row.get(1)? })
         });
@@ -212,6 +222,8 @@ fn names_of(db: &Connection) -> rusqlite::Result<Vec<String>> {
 /// A journal made by an earlier program that no later one has written to does not have them.
 fn has_tables(db: &Connection) -> rusqlite::Result<bool> {
     let tables: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_master WHERE name IN ('reference', 'reference_error')", [], |row| row.get(0))?;
+        db.query_row("SELECT count(*) FROM sqlite_master WHERE name IN ('reference', 'reference_error')", [], |row| {
+            row.get(0)
+        })?;
     Ok(tables == 2)
 }

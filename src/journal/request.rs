@@ -1,7 +1,7 @@
 //! What the callers of the journal hand in and get back: plain data.
 //!
-//! In and out: [`Append`], [`Commit`], [`ConsumerSpec`], [`Receipt`] and the numbers of inputs, streams and consumers. Not
-//! here: how they wait (`queue`) and what is done with them (`transaction`, `consumer`).
+//! In and out: [`Append`], [`Commit`], [`ConsumerSpec`], [`Receipt`] and the numbers of inputs, streams and consumers.
+//! Not here: how they wait (`queue`) and what is done with them (`transaction`, `consumer`).
 
 use std::fmt;
 use std::ops::Range;

@@ -157,13 +157,19 @@ fn check_sqlite_version(number: i32, text: &str) -> Result<(), JournalError> {
 fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
     let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
     let read = || -> rusqlite::Result<(i64, i64, i64)> {
-        Ok((number("SELECT count(*) FROM sqlite_master")?, number("PRAGMA application_id")?, number("PRAGMA user_version")?))
+        Ok((
+            number("SELECT count(*) FROM sqlite_master")?,
+            number("PRAGMA application_id")?,
+            number("PRAGMA user_version")?,
+        ))
     };
     let foreign = || JournalError::Foreign { path: path.display().to_string() };
     match read() {
         Ok((0, 0, 0)) => Ok(true),
         Ok((_, APPLICATION_ID, SCHEMA_VERSION)) => Ok(false),
-        Ok((_, APPLICATION_ID, found)) => Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION }),
+        Ok((_, APPLICATION_ID, found)) => {
+            Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION })
+        }
         Ok(_) => Err(foreign()),
         Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(foreign()),
         Err(e) => Err(JournalError::unusable(path, e)),
@@ -193,7 +199,12 @@ fn apply(db: &Connection, path: &Path, name: &'static str, wanted: i64) -> Resul
 }
 
 fn setting(path: &Path, name: &'static str, wanted: impl ToString, found: impl ToString) -> JournalError {
-    JournalError::Setting { path: path.display().to_string(), name, wanted: wanted.to_string(), found: found.to_string() }
+    JournalError::Setting {
+        path: path.display().to_string(),
+        name,
+        wanted: wanted.to_string(),
+        found: found.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Segments: many records as one blob, one row of the file.
 //!
 //! In: records of one input, or rows of one stream. Out: [`Sealed`] bytes with a checksum over bytes and head, and the
-//! way back to [`Segment`]. Invariant: what is sealed opens to the same records, and no bytes, however bad, make opening
-//! panic or allocate more than the head justifies. Not here: where segments are kept (`stream`, `reader`).
+//! way back to [`Segment`]. Invariant: what is sealed opens to the same records, and no bytes, however bad, make
+//! opening panic or allocate more than the head justifies. Not here: where segments are kept (`stream`, `reader`).
 
 mod events;
 mod rows;

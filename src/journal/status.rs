@@ -116,7 +116,8 @@ impl Status {
         let wal = wal_path(path);
         Ok(Status {
             path: path.display().to_string(),
-            incarnation: db.query_row("SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))?,
+            incarnation: db
+                .query_row("SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))?,
             schema_version: SCHEMA_VERSION,
             used_bytes: used_bytes(db, &wal)?,
             file_bytes: length(path),
@@ -133,10 +134,13 @@ impl Status {
 }
 
 fn streams(db: &Connection, books: &Books) -> rusqlite::Result<Vec<StreamStatus>> {
-    let mut sums = db.prepare("SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(data)), 0) FROM segment WHERE stream = ?1")?;
+    let mut sums = db.prepare(
+        "SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(data)), 0) FROM segment WHERE stream = ?1",
+    )?;
     let mut found = Vec::new();
     for (id, stream) in &books.streams {
-        let (segments, records, bytes): (i64, i64, i64) = sums.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let (segments, records, bytes): (i64, i64, i64) =
+            sums.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         found.push(StreamStatus {
             id: *id,
             name: stream.name.to_string(),
@@ -177,7 +181,8 @@ fn ledger(books: &Books) -> Vec<LedgerLine> {
 }
 
 fn quarantine(db: &Connection) -> rusqlite::Result<Vec<QuarantinedSegment>> {
-    let mut statement = db.prepare("SELECT stream, first, past, reason FROM quarantine ORDER BY stream, first LIMIT ?1")?;
+    let mut statement =
+        db.prepare("SELECT stream, first, past, reason FROM quarantine ORDER BY stream, first LIMIT ?1")?;
     let rows = statement.query_map([QUARANTINE_LISTED], |row| {
         Ok(QuarantinedSegment { stream: row.get(0)?, first: row.get(1)?, end: row.get(2)?, reason: row.get(3)? })
     })?;

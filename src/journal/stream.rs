@@ -1,8 +1,8 @@
 //! Ends of streams and their newest segments in memory.
 //!
 //! In: segments of a transaction that is durable. Out: segments for readers that keep up, and a signal when there are
-//! new ones. Invariant: all tails together stay below their byte limit (but for one segment), and a tail has no gaps: it
-//! reaches to the end of its stream. Not here: older segments (`reader` gets them from the file).
+//! new ones. Invariant: all tails together stay below their byte limit (but for one segment), and a tail has no gaps:
+//! it reaches to the end of its stream. Not here: older segments (`reader` gets them from the file).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct Tail {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Tails {
     tails: BTreeMap<u32, Tail>,
     bytes: usize,
     sequence: u64,
@@ -34,7 +34,7 @@ struct State {
 
 #[derive(Debug)]
 pub(super) struct Streams {
-    state: Mutex<State>,
+    state: Mutex<Tails>,
     bytes_max: usize,
 }
 
@@ -69,7 +69,7 @@ impl Streams {
         Streams { state: Mutex::default(), bytes_max }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Tails> {
         // no code that could panic runs under this lock
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +115,8 @@ impl Streams {
             }
             if position < tail.next {
                 let behind = tail.segments.partition_point(|(_, s)| s.first() <= position);
-                let found = behind.checked_sub(1).and_then(|i| tail.segments.get(i)).filter(|(_, s)| s.end() > position);
+                let found =
+                    behind.checked_sub(1).and_then(|i| tail.segments.get(i)).filter(|(_, s)| s.end() > position);
                 return match found {
                     Some((_, segment)) => Found::Segment(segment.clone()),
                     None => Found::OnDisk { end: tail.next },
@@ -157,7 +158,7 @@ impl Streams {
     }
 }
 
-impl State {
+impl Tails {
     fn wake(&mut self) {
         self.wakes += 1;
         self.tails.values().for_each(|tail| tail.ready.notify_all());
@@ -165,7 +166,11 @@ impl State {
 
     fn evict(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
-            let oldest = self.tails.values_mut().filter(|t| !t.segments.is_empty()).min_by_key(|t| t.segments.front().map(|(n, _)| *n));
+            let oldest = self
+                .tails
+                .values_mut()
+                .filter(|t| !t.segments.is_empty())
+                .min_by_key(|t| t.segments.front().map(|(n, _)| *n));
             let Some((_, segment)) = oldest.and_then(|tail| tail.segments.pop_front()) else { break };
             self.bytes = self.bytes.saturating_sub(segment.bytes());
         }

@@ -16,7 +16,8 @@ use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
 use super::request::{Append, Commit, StateChange};
 use super::segment::{
-    self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, encode_rows,
+    self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer,
+    Segment, encode_rows,
 };
 use crate::batch::{Batch, Rows};
 use crate::time::Timestamp;
@@ -35,7 +36,12 @@ pub(super) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    pub fn new(db: &'a Connection, books: Books, sealer: &'a mut Sealer, builder: &'a mut EventBuilder) -> Transaction<'a> {
+    pub fn new(
+        db: &'a Connection,
+        books: Books,
+        sealer: &'a mut Sealer,
+        builder: &'a mut EventBuilder,
+    ) -> Transaction<'a> {
         // what a transaction that failed left behind
         if !builder.is_empty() {
             builder.finish();
@@ -51,7 +57,8 @@ impl<'a> Transaction<'a> {
         if let Some(large) = append.events.iter().map(|e| e.payload.len()).find(|n| *n > PAYLOAD_BYTES_MAX) {
             return Err(JournalError::Payload { bytes: large, max: PAYLOAD_BYTES_MAX }.into());
         }
-        let stream = |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
+        let stream =
+            |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
         let (first, mut arrival) = stream(&self.books);
         let mut next = first;
         for event in &append.events {
@@ -102,7 +109,8 @@ impl<'a> Transaction<'a> {
         let (count, arrival) = (self.builder.count(), self.builder.arrival().ticks());
         let raw = self.builder.finish();
         let (first, input) = (self.builder_first, self.builder_input);
-        let sealed = self.sealer.seal(Draft { stream: INPUTS, first, input, count, arrival, raw: &raw, is_rows: false });
+        let sealed =
+            self.sealer.seal(Draft { stream: INPUTS, first, input, count, arrival, raw: &raw, is_rows: false });
         insert_segment(self.db, &sealed)?;
         // readers in this process get what a reader of the file would get
         let decoded = segment::EventSegment::from_raw(first, input, raw).map_err(|e| invalid(e.to_string()))?;
@@ -151,7 +159,11 @@ impl<'a> Transaction<'a> {
             .map(|range| {
                 let raw = encode_rows(rows, range.clone()).map_err(refused)?;
                 if raw.len() > segment::RAW_BYTES_MAX {
-                    return Err(refused(format!("{} bytes in one segment are more than {}", raw.len(), segment::RAW_BYTES_MAX)));
+                    return Err(refused(format!(
+                        "{} bytes in one segment are more than {}",
+                        raw.len(),
+                        segment::RAW_BYTES_MAX
+                    )));
                 }
                 let whole = range.len() == rows.batch.len();
                 Ok((raw, if whole { rows.clone() } else { part(rows, range) }))
@@ -211,7 +223,10 @@ impl<'a> Transaction<'a> {
             return Ok(0);
         }
         let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < ?3 AND past > ?2";
-        self.db.prepare_cached(sql)?.query_row(params![stream, from, to], |row| row.get::<_, i64>(0)).map(|n| n.max(0) as u64)
+        self.db
+            .prepare_cached(sql)?
+            .query_row(params![stream, from, to], |row| row.get::<_, i64>(0))
+            .map(|n| n.max(0) as u64)
     }
 
     /// Moves a consumer past records that it will not read, for a reason.

@@ -2,8 +2,8 @@
 //!
 //! In: positions of consumers, retention, the windows for redeliveries. Out: deleted segments, a few with each
 //! transaction, so that no commit waits for a long deletion. Invariant: a segment that reaches to or above the lowest
-//! position of its stream is never deleted here, but by [`drop_oldest`], which first moves the consumer and counts it. Not
-//! here: how full the file is (`budget`).
+//! position of its stream is never deleted here, but by [`drop_oldest`], which first moves the consumer and counts it.
+//! Not here: how full the file is (`budget`).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -45,7 +45,12 @@ struct Candidate {
     arrival: i64,
 }
 
-fn trim_stream(tx: &mut Transaction<'_>, stream: u32, recent: &mut Recent, retention: Retention) -> rusqlite::Result<bool> {
+fn trim_stream(
+    tx: &mut Transaction<'_>,
+    stream: u32,
+    recent: &mut Recent,
+    retention: Retention,
+) -> rusqlite::Result<bool> {
     let needed = tx.books.needed_from(stream);
     let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(false) };
     let mut mark = book.first;
@@ -84,7 +89,13 @@ fn below(tx: &Transaction<'_>, stream: u32, mark: i64, needed: i64) -> rusqlite:
         if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
             return Ok((found, false));
         }
-        found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)?, arrival: row.get(4)? });
+        found.push(Candidate {
+            id: row.get(0)?,
+            first: row.get(1)?,
+            end: row.get(2)?,
+            input: row.get(3)?,
+            arrival: row.get(4)?,
+        });
         bytes += row.get::<_, u32>(5).map_or(0, u64::from);
     }
     Ok((found, true))
@@ -110,7 +121,8 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
             "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER BY first LIMIT 1",
         )?;
         let first = tx.books.streams.get(&stream).map_or(0, |s| s.first);
-        let found: Option<(i64, i64)> = find.query_row(params![stream, first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found: Option<(i64, i64)> =
+            find.query_row(params![stream, first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         if let Some((arrival, end)) = found
             && oldest.is_none_or(|(least, ..)| arrival < least)
         {
@@ -118,7 +130,8 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
         }
     }
     let Some((_, stream, end)) = oldest else { return Ok(false) };
-    let holders: Vec<u32> = tx.books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end).map(|(id, _)| *id).collect();
+    let holders: Vec<u32> =
+        tx.books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end).map(|(id, _)| *id).collect();
     if holders.is_empty() || !holders.iter().all(|id| tx.books.consumers.get(id).is_some_and(|c| c.drop_oldest)) {
         return Ok(false);
     }
@@ -132,7 +145,8 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
 pub(super) fn drop_stale(db: &Connection, books: &Books, recent: &Recent) -> rusqlite::Result<()> {
     let mark = books.streams.get(&INPUTS).map_or(0, |s| s.first);
     let stale: Vec<i64> = {
-        let mut find = db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
+        let mut find =
+            db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
         let rows = find.query_map(params![INPUTS, mark], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u16>(1)?)))?;
         rows.filter(|row| row.as_ref().map_or(true, |(first, input)| !recent.holds(*input, *first)))
             .map(|row| row.map(|(first, _)| first))

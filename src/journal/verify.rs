@@ -1,7 +1,8 @@
 //! Whether a journal is whole: its file, its segments, its ledger.
 //!
-//! In: a journal's path; its job may be running. Out: a [`VerifyReport`] with every problem in words. Invariant: changes
-//! nothing, and reads everything in one snapshot. Not here: repairs (a damaged segment is set aside when it is read).
+//! In: a journal's path; its job may be running. Out: a [`VerifyReport`] with every problem in words. Invariant:
+//! changes nothing, and reads everything in one snapshot. Not here: repairs (a damaged segment is set aside when it is
+//! read).
 
 use std::path::Path;
 
@@ -74,7 +75,13 @@ fn check_file(db: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()
     Ok(())
 }
 
-fn check_segments(db: &Connection, stream: u32, first: i64, next: i64, report: &mut VerifyReport) -> rusqlite::Result<()> {
+fn check_segments(
+    db: &Connection,
+    stream: u32,
+    first: i64,
+    next: i64,
+    report: &mut VerifyReport,
+) -> rusqlite::Result<()> {
     let mut statement = db.prepare(
         "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 ORDER BY first",
     )?;
@@ -157,6 +164,8 @@ fn check_sums(books: &Books, report: &mut VerifyReport) {
     let left = letters(what::STORED);
     let right = books.dead_letters.letters + letters(what::DROPPED) + letters(what::REMOVED);
     if left != right {
-        report.problem(format!("dead letters: stored = kept + dropped + removed does not hold: {left} on the left, {right} on the right"));
+        report.problem(format!(
+            "dead letters: stored = kept + dropped + removed does not hold: {left} on the left, {right} on the right"
+        ));
     }
 }

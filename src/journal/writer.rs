@@ -2,8 +2,8 @@
 //!
 //! In: commands from the queue. Out: group commits, then answers. Invariant: a command is answered "stored" only after
 //! the transaction that holds it is durable, and readers see its records before that answer. After a write that failed
-//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what the
-//! commands do (`transaction`, `consumer`, `trim`).
+//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what
+//! the commands do (`transaction`, `consumer`, `trim`).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -70,7 +70,7 @@ pub(super) struct Writer {
 }
 
 /// What happened to a command, if its transaction commits.
-enum Outcome {
+enum Applied {
     Append(Result<Range<i64>, JournalError>),
     Commit(Result<(), JournalError>),
     Control,
@@ -123,7 +123,8 @@ impl Writer {
     fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
         loop {
             let now = Clock::Real.monotonic();
-            let idle_until = if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
+            let idle_until =
+                if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
             match self.shared.queue.take(rule, self.last_commit, idle_until) {
                 Taken::Work(entries) => self.work(entries)?,
                 Taken::Idle => self.maintain()?,
@@ -169,7 +170,7 @@ impl Writer {
     }
 
     /// Does all commands in one durable transaction.
-    fn transact(&mut self, entries: &mut [Entry]) -> rusqlite::Result<Vec<Outcome>> {
+    fn transact(&mut self, entries: &mut [Entry]) -> rusqlite::Result<Vec<Applied>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
         let mut outcomes = Vec::with_capacity(entries.len());
@@ -242,7 +243,12 @@ impl Writer {
         if is_full != was_full {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
             if is_full {
-                tracing::warn!(used_bytes, max_bytes, disk_full = self.budget.disk_full, "the journal is full; intake waits");
+                tracing::warn!(
+                    used_bytes,
+                    max_bytes,
+                    disk_full = self.budget.disk_full,
+                    "the journal is full; intake waits"
+                );
             } else {
                 tracing::info!(used_bytes, max_bytes, "the journal has room again");
             }
@@ -331,31 +337,31 @@ fn retention(config: &JournalConfig) -> Retention {
     Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
 }
 
-fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Outcome> {
+fn apply(tx: &mut Transaction<'_>, command: &mut Command) -> rusqlite::Result<Applied> {
     use super::error::StepError::{Refused, Sql};
     Ok(match command {
-        Command::Append(append) => Outcome::Append(match tx.append(append) {
+        Command::Append(append) => Applied::Append(match tx.append(append) {
             Ok(range) => Ok(range),
             Err(Refused(error)) => Err(error),
             Err(Sql(error)) => return Err(error),
         }),
-        Command::Commit(commit, _) => Outcome::Commit(match tx.commit(commit) {
+        Command::Commit(commit, _) => Applied::Commit(match tx.commit(commit) {
             Ok(()) => Ok(()),
             Err(Refused(error)) => Err(error),
             Err(Sql(error)) => return Err(error),
         }),
         Command::Control(control) => {
             control.apply(tx)?;
-            Outcome::Control
+            Applied::Control
         }
     })
 }
 
-fn answer(command: Command, outcome: Outcome) {
+fn answer(command: Command, outcome: Applied) {
     // a caller's mistake must not stop everybody's journal
     let told = catch_unwind(AssertUnwindSafe(|| match (command, outcome) {
-        (Command::Append(append), Outcome::Append(result)) => (append.on_durable)(result),
-        (Command::Commit(_, done), Outcome::Commit(result)) => done(result),
+        (Command::Append(append), Applied::Append(result)) => (append.on_durable)(result),
+        (Command::Commit(_, done), Applied::Commit(result)) => done(result),
         (Command::Control(control), _) => control.answer(Ok(())),
         // each command made its own kind of outcome just above
         (Command::Append(_) | Command::Commit(..), _) => {}
@@ -389,9 +395,18 @@ mod tests {
             x as u8
         };
         let payload: Vec<u8> = (0..40_000).map(|_| next()).collect();
-        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
+        let event =
+            RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
         let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
-        let append = Append { input, events: vec![event], received: 1, undecodable: vec![], dropped: vec![], ledger: vec![], on_durable };
+        let append = Append {
+            input,
+            events: vec![event],
+            received: 1,
+            undecodable: vec![],
+            dropped: vec![],
+            ledger: vec![],
+            on_durable,
+        };
         (append, answers)
     }
 
@@ -399,8 +414,11 @@ mod tests {
     #[test]
     fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
         let dir = tempfile::TempDir::new().unwrap();
-        let config =
-            JournalConfig { commit_interval: Duration::from_millis(1), recent_records: 0, ..JournalConfig::new(dir.path().join("job.db")) };
+        let config = JournalConfig {
+            commit_interval: Duration::from_millis(1),
+            recent_records: 0,
+            ..JournalConfig::new(dir.path().join("job.db"))
+        };
         let path = config.path.clone();
         let journal = Journal::start(config, |db| db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
         let input = journal.input("rides").unwrap();

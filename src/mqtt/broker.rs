@@ -1,7 +1,8 @@
 //! A broker's settings.
 //!
-//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `qos` of a section, and the files of TLS. Out:
-//! [`BrokerConfig`] and [`Qos`], checked. Invariant: an address holds no password, and a password has a user name. Not here: connecting.
+//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `qos` of a section, and the files of TLS.
+//! Out: [`BrokerConfig`] and [`Qos`], checked. Invariant: an address holds no password, and a password has a user name.
+//! Not here: connecting.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +74,13 @@ impl MqttAddress {
             "mqtt" => false,
             "mqtts" => true,
             "tcp" => return Err(BadAddress::new("brokers are addressed by `mqtt://`", SCHEMES, FORM)),
-            "ssl" | "tls" => return Err(BadAddress::new("brokers with TLS are addressed by `mqtts://`", "expected `mqtts://`", FORM)),
+            "ssl" | "tls" => {
+                return Err(BadAddress::new(
+                    "brokers with TLS are addressed by `mqtts://`",
+                    "expected `mqtts://`",
+                    FORM,
+                ));
+            }
             "ws" | "wss" => return Err(BadAddress::new("MQTT over WebSocket is not supported", SCHEMES, FORM)),
             _ => return Err(BadAddress::new("this is no address of a broker", SCHEMES, FORM)),
         };
@@ -96,7 +103,11 @@ impl MqttAddress {
 
 impl fmt::Display for MqttAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -153,7 +164,8 @@ impl BrokerConfig {
             TlsFiles::refuse(section, "mqtt://", "mqtts://");
         }
         if password.is_some() && !address.tls && !is_loopback(&address.host) {
-            let warning = Diagnostic::warning("the password crosses the network unencrypted", section.key_span("url")).label("no TLS");
+            let warning = Diagnostic::warning("the password crosses the network unencrypted", section.key_span("url"))
+                .label("no TLS");
             section.problems().push(warning.help("write the url with `mqtts://`"));
         }
         Some(BrokerConfig { address, username, password, tls, client_id, keep_alive, protocol })
@@ -167,7 +179,8 @@ impl BrokerConfig {
 fn client_id(section: &mut Section) -> Option<String> {
     let id = section.text("client_id")?;
     if id.value.len() > CLIENT_ID_BYTES_MAX || id.value.chars().any(char::is_control) {
-        let error = Diagnostic::error("the client id does not fit", id.span).label("expected at most 128 bytes of text");
+        let error =
+            Diagnostic::error("the client id does not fit", id.span).label("expected at most 128 bytes of text");
         section.problems().push(error.help("leave it out: forebay makes one and keeps it in the journal"));
     }
     Some(id.value)
@@ -178,7 +191,12 @@ fn keep_alive(section: &mut Section) -> Duration {
     if keep_alive.subsec_nanos() == 0 {
         return keep_alive;
     }
-    section.wrong("keep_alive", "`keep_alive` is no whole number of seconds", "expected whole seconds", "write `keep_alive = \"30s\"`");
+    section.wrong(
+        "keep_alive",
+        "`keep_alive` is no whole number of seconds",
+        "expected whole seconds",
+        "write `keep_alive = \"30s\"`",
+    );
     BrokerConfig::KEEP_ALIVE
 }
 

@@ -1,13 +1,14 @@
 //! Which version of MQTT is spoken.
 //!
-//! In: the setting, and how connections ended. Out: the version of the next connection. Invariant: a broker that accepted
-//! MQTT 5 once is left only for what it says or sends, never for a connection that it closed. Not here: connecting.
+//! In: the setting, and how connections ended. Out: the version of the next connection. Invariant: a broker that
+//! accepted MQTT 5 once is left only for what it says or sends, never for a connection that it closed. Not here:
+//! connecting.
 
 use super::broker::Protocol;
 use super::connection::{Misfit, Trouble};
 
-/// Connections closed before they were accepted that count as "it does not speak MQTT 5": one may be a broker that is just
-/// going down.
+/// Connections closed before they were accepted that count as "it does not speak MQTT 5": one may be a broker that is
+/// just going down.
 const CLOSED_MAX: u32 = 2;
 
 /// The version that is spoken, and why.
@@ -27,7 +28,14 @@ pub(crate) struct Choice {
 impl Choice {
     pub fn new(setting: Option<Protocol>) -> Choice {
         let now = setting.unwrap_or(Protocol::V5);
-        Choice { is_free: setting.is_none(), now, has_accepted_5: false, closed: 0, left: None, has_accepted_311: false }
+        Choice {
+            is_free: setting.is_none(),
+            now,
+            has_accepted_5: false,
+            closed: 0,
+            left: None,
+            has_accepted_311: false,
+        }
     }
 
     pub fn now(&self) -> Protocol {

@@ -1,7 +1,7 @@
 //! How to reach a broker, and what to tell a person when that does not work.
 //!
-//! In: a broker's settings and a client id. Out: a stream, what to trust, the password; and [`Trouble`]: what is wrong and
-//! what to do next. Invariant: no secret is ever part of a message. Not here: the packets of any version (`wire`).
+//! In: a broker's settings and a client id. Out: a stream, what to trust, the password; and [`Trouble`]: what is wrong
+//! and what to do next. Invariant: no secret is ever part of a message. Not here: the packets of any version (`wire`).
 
 use std::error::Error;
 use std::io;
@@ -46,7 +46,8 @@ impl Connector {
     /// The password, read anew for each connection, so that a changed one is picked up.
     pub(super) async fn password(&self) -> Result<Option<SecretString>, Trouble> {
         let Some(secret) = self.config.password.clone() else { return Ok(None) };
-        let reading = tokio::task::spawn_blocking(move || secret.read().map_err(|e| format!("password: {e}; {}", e.help())));
+        let reading =
+            tokio::task::spawn_blocking(move || secret.read().map_err(|e| format!("password: {e}; {}", e.help())));
         let read = reading.await.unwrap_or_else(|e| Err(e.to_string()));
         read.map(Some).map_err(Trouble::new)
     }
@@ -64,12 +65,15 @@ impl Connector {
         let at = &self.config.address;
         let text = match refusal {
             Refusal::Login => match &self.config.username {
-                Some(user) => format!("{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"),
+                Some(user) => format!(
+                    "{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"
+                ),
                 None => format!("{at} wants a user name: set `username` and `password`"),
             },
             Refusal::ClientId => format!("{at} refused the client id `{}`: set another `client_id`", self.client_id),
             Refusal::Version(version) => {
-                let text = format!("{at} does not speak {version}: leave `protocol` out, or name the version that it speaks");
+                let text =
+                    format!("{at} does not speak {version}: leave `protocol` out, or name the version that it speaks");
                 return Trouble { misfit: Some(Misfit::Refused), ..Trouble::new(text) };
             }
             Refusal::Busy => format!("{at} is busy or not ready; trying again"),
@@ -105,7 +109,10 @@ impl Connector {
             "its certificate is for another host name: use that name in `url`"
         } else if text.contains("Expired") || text.contains("NotValidYet") {
             "its certificate is not valid now: check it, and the clock of this machine"
-        } else if text.contains("InvalidContentType") || text.contains("InvalidMessage") || text.contains("UnexpectedEof") {
+        } else if text.contains("InvalidContentType")
+            || text.contains("InvalidMessage")
+            || text.contains("UnexpectedEof")
+        {
             "it does not speak TLS there: check the port, or use `mqtt://`"
         } else if text.contains("UnsupportedCertVersion") {
             "its certificate is of X.509 version 1: have it issued as version 3"
@@ -122,7 +129,9 @@ impl Connector {
         let at = &self.config.address;
         Trouble::new(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("nothing listens at {at}: start the broker or correct `url`"),
-            io::ErrorKind::NotFound => format!("host `{}` has no address: correct `url` or the name service ({error})", at.host),
+            io::ErrorKind::NotFound => {
+                format!("host `{}` has no address: correct `url` or the name service ({error})", at.host)
+            }
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::UnexpectedEof
@@ -142,11 +151,15 @@ impl Connector {
             format!("{at} closed the connection; trying again")
         } else if let Some(client) = &self.config.tls.client {
             let file = client.cert_file.display();
-            format!("{at} closed the connection before accepting it: see the broker's log, it may refuse `cert_file` {file}")
+            format!(
+                "{at} closed the connection before accepting it: see the broker's log, it may refuse `cert_file` {file}"
+            )
         } else if self.config.address.tls {
             format!("{at} closed the connection before accepting it: see the broker's log")
         } else {
-            format!("{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS")
+            format!(
+                "{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS"
+            )
         };
         Trouble { misfit: (!was_connected).then_some(Misfit::Closed), ..Trouble::new(text) }
     }

@@ -1,6 +1,6 @@
 //! Topic filters.
 //!
-//! In: filters as the job writes them, topics as the broker sends them. Out: whether they are valid, whether they match.
+//! In: filters as the job writes them, topics as the broker sends them. Out: whether they are valid, match, overlap.
 //! Invariant: a valid filter never makes matching loop or allocate. Not here: subscribing.
 
 use crate::diagnostic::Diagnostic;
@@ -72,6 +72,41 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     levels.next().is_none()
 }
 
+/// Whether a message may belong to both subscriptions (shared ones by their filter part).
+pub fn overlap(a: &str, b: &str) -> bool {
+    let (a, b) = (shared_part(a).unwrap_or(a), shared_part(b).unwrap_or(b));
+    // as in `matches`
+    if (a.starts_with('$') && b.starts_with(['+', '#'])) || (b.starts_with('$') && a.starts_with(['+', '#'])) {
+        return false;
+    }
+    let (mut a, mut b) = (a.split('/'), b.split('/'));
+    loop {
+        match (a.next(), b.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether all that belongs to `narrow` belongs to `wide`, for two filters that overlap and are not shared.
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    let (mut wide, mut narrow) = (wide.split('/'), narrow.split('/'));
+    loop {
+        match (wide.next(), narrow.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(level)) if level != "#" => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a subscription is shared with others.
+pub fn is_shared(filter: &str) -> bool {
+    shared_part(filter).is_some()
+}
+
 /// `FILTER` of `$share/GROUP/FILTER`.
 fn shared_part(filter: &str) -> Option<&str> {
     let (group, rest) = filter.strip_prefix("$share/")?.split_once('/')?;
@@ -109,11 +144,63 @@ mod tests {
     }
 
     #[test]
+    fn filters_overlap_where_a_topic_matches_both() {
+        for (a, b, expected) in [
+            ("a/b", "a/b", true),
+            ("a/b", "a/c", false),
+            ("a/b", "a/b/c", false),
+            ("a/#", "a/+/b", true),
+            ("a/#", "a", true),
+            ("a/#", "b/#", false),
+            ("a/#", "a/b/#", true),
+            ("a/+", "a", false),
+            ("a/+", "a/b/c", false),
+            ("a/+", "+/b", true),
+            ("a/+/c", "+/b/d", false),
+            ("a/+/#", "a", false),
+            ("a/+/#", "a/b", true),
+            ("a/+", "a/", true),
+            ("+", "/a", false),
+            ("#", "x/y", true),
+            ("#", "+/y", true),
+            ("#", "$SYS/x", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/+", true),
+            ("$share/g/a/#", "a/b", true),
+            ("$share/g/a/#", "$share/h/a/+", true),
+            ("$share/g/a", "$share/g/b", false),
+            ("$share/g/#", "$SYS/x", false),
+        ] {
+            assert_eq!(overlap(a, b), expected, "{a} {b}");
+            assert_eq!(overlap(b, a), expected, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_what_it_matches_all_of() {
+        for (wide, narrow, expected) in [
+            ("a/#", "a/+/b", true),
+            ("a/+/b", "a/#", false),
+            ("a/#", "a", true),
+            ("a/+", "a/b", true),
+            ("a/+", "+/b", false),
+            ("+/+", "a/#", false),
+            ("+/#", "a/+", true),
+            ("a/+/#", "a/#", false),
+            ("a/b", "a/b", true),
+        ] {
+            assert_eq!(covers(wide, narrow), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
     fn filters_are_checked() {
         for filter in ["a", "/", "+", "#", "a/+/b/#", "$share/g/a", "$SYS/#"] {
             assert_eq!(filter_problem(filter), None, "{filter}");
         }
-        for filter in ["", "a#", "#/a", "a+/b", "a/b+", "$share/g", "$share//a", "$share/+/a", "$share/g/", "a\0", "a/#/b"] {
+        for filter in
+            ["", "a#", "#/a", "a+/b", "a/b+", "$share/g", "$share//a", "$share/+/a", "$share/g/", "a\0", "a/#/b"]
+        {
             assert!(filter_problem(filter).is_some(), "{filter}");
         }
         for topic in ["", "a/+", "a/#", "\0", "$SYS/x"] {

@@ -1,9 +1,9 @@
 //! One client, whichever version of MQTT it speaks.
 //!
 //! In: a [`Connector`] and what a session is to be like. Out: a [`Client`] that sends and [`Events`] that are polled.
-//! Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT 3.1.1 lacks
-//! properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's expiry, which
-//! is the broker's own setting; and reasons. Not here: which version is spoken (`choice`).
+//! Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT 3.1.1
+//! lacks properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's
+//! expiry, which is the broker's own setting; and reasons. Not here: which version is spoken (`choice`).
 
 mod refusal;
 mod session;

@@ -1,7 +1,7 @@
 //! An output with its counts.
 //!
-//! In: rows of statements. Out: what the output answered. Invariant: each delivery is counted once, and a reason why rows
-//! wait is logged once, however long it lasts. Not here: delivering.
+//! In: rows of statements. Out: what the output answered. Invariant: each delivery is counted once, and a reason why
+//! rows wait is logged once, however long it lasts. Not here: delivering.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Rows to a file, one JSON object a line, with rotation.
 //!
 //! In: batches of rows. Out: [`Delivery`]. Invariant: the file always ends with a whole line, except after a crash, and
-//! then the half line is cut off before anything is appended. Not here: compression, remote file systems' own semantics.
+//! then the half line is cut off before anything is appended. Not here: compression, remote file systems' own
+//! semantics.
 
 mod settings;
 
@@ -188,7 +189,9 @@ impl Writer {
         let is_new = !path.exists();
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("another process or output writes this file; give each its own"),
+            TryLockError::WouldBlock => {
+                io::Error::other("another process or output writes this file; give each its own")
+            }
             TryLockError::Error(error) => error,
         })?;
         if repair(&mut file)? {
@@ -236,22 +239,32 @@ fn rotated(path: &Path, stamp: &str) -> PathBuf {
     path.with_file_name(format!("{stem}.{stamp}{extension}"))
 }
 
-/// The stamp for a file rotated now: always behind the newest one there is, also when the clock was set back, so that the
-/// order of names is the order of rows and the oldest is what gets deleted.
+/// The stamp for a file rotated now: always behind the newest one there is, also when the clock was set back, so that
+/// the order of names is the order of rows and the oldest is what gets deleted.
 fn next_stamp(newest: Option<&str>, now: Timestamp) -> String {
     let stamp = |at: Timestamp, n: u32| {
         let c = at.civil();
         format!("{:04}{:02}{:02}T{:02}{:02}{:02}Z-{n:03}", c.year, c.month, c.day, c.hour, c.minute, c.second)
     };
     let first = stamp(now, 0);
-    let Some((second, n)) = newest.filter(|newest| *newest >= first.as_str()).and_then(read_stamp) else { return first };
+    let Some((second, n)) = newest.filter(|newest| *newest >= first.as_str()).and_then(read_stamp) else {
+        return first;
+    };
     if n < SAME_SECOND_MAX { stamp(second, n + 1) } else { stamp(second.saturating_add(TICKS_PER_SECOND), 0) }
 }
 
 /// Second and number of a stamp.
 fn read_stamp(stamp: &str) -> Option<(Timestamp, u32)> {
     let part = |from: usize, to: usize| stamp.get(from..to);
-    let text = format!("{}-{}-{}T{}:{}:{}Z", part(0, 4)?, part(4, 6)?, part(6, 8)?, part(9, 11)?, part(11, 13)?, part(13, 15)?);
+    let text = format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        part(0, 4)?,
+        part(4, 6)?,
+        part(6, 8)?,
+        part(9, 11)?,
+        part(11, 13)?,
+        part(13, 15)?
+    );
     Some((Timestamp::parse(&text)?, part(17, 20)?.parse().ok()?))
 }
 
@@ -261,12 +274,14 @@ fn name_parts(path: &Path) -> (String, String) {
     (text(path.file_stem()), if extension.is_empty() { extension } else { format!(".{extension}") })
 }
 
-/// The rotated files of this path with their stamps: only names that [`rotated`] makes, so that nothing else is ever deleted.
+/// The rotated files of this path with their stamps: only names that [`rotated`] makes, so that nothing else is ever
+/// deleted.
 fn rotated_files(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let (stem, extension) = name_parts(path);
     let is_stamp = |stamp: &str| {
         let pattern = "00000000T000000Z-000";
-        stamp.len() == pattern.len() && stamp.bytes().zip(pattern.bytes()).all(|(b, p)| if p == b'0' { b.is_ascii_digit() } else { b == p })
+        stamp.len() == pattern.len()
+            && stamp.bytes().zip(pattern.bytes()).all(|(b, p)| if p == b'0' { b.is_ascii_digit() } else { b == p })
     };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder(path))? {
@@ -327,7 +342,11 @@ fn last_line(file: &mut File, from: u64, len: u64) -> io::Result<Vec<u8>> {
             return Ok(bytes.split_off(at + 1));
         }
         if start == from {
-            return if from == 0 { Ok(bytes) } else { Err(io::Error::other("the last line has no end within 64 MiB; move the file away")) };
+            return if from == 0 {
+                Ok(bytes)
+            } else {
+                Err(io::Error::other("the last line has no end within 64 MiB; move the file away"))
+            };
         }
         step *= 8;
     }

@@ -1,8 +1,8 @@
 //! Rows to an HTTP endpoint, several in a request.
 //!
-//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the request that held it was answered by a
-//! code of success; of several rows that are refused together, the one at fault is found by halving, and it is rejected
-//! only where others are taken. Not here: bodies (`request`), what a code means (`answer`).
+//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the request that held it was answered by
+//! a code of success; of several rows that are refused together, the one at fault is found by halving, and it is
+//! rejected only where others are taken. Not here: bodies (`request`, `body`), what a code means (`answer`).
 
 mod answer;
 mod request;
@@ -16,6 +16,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderNam
 use reqwest::{Client, Response, redirect};
 use tokio::time::Instant;
 
+use super::body::{Encoded, Piece, pieces};
 use super::progress::Progress;
 use super::{Delivering, Delivery, Output, RowIds};
 use crate::backoff::{Backoff, Retry};
@@ -23,11 +24,11 @@ use crate::batch::Rows;
 use crate::http::{self, Settings, http_date, key_header, retry_after};
 use crate::time::Clock;
 use answer::{Class, classify};
-use request::{Encoded, Piece, body, content_type, encode, idempotency_key, pieces};
+use request::{body, content_type, idempotency_key};
 use settings::Header;
 
+pub use settings::HttpOutputConfig;
 pub(super) use settings::read;
-pub use settings::{Body, HttpOutputConfig};
 
 /// A link that is down is noticed after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,8 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How much of it a message shows, characters.
 const SHOWN_MAX: usize = 300;
-/// Where every row of a batch is refused, the address or the body is more likely wrong than all of them. So often the batch
-/// is tried, some minutes in all; then its rows are dead letters.
+/// Where every row of a batch is refused, the address or the body is more likely wrong than all of them. So often the
+/// batch is tried, some minutes in all; then its rows are dead letters.
 const ALL_REFUSED_MAX: u32 = 10;
 
 #[derive(Debug)]
@@ -130,7 +131,9 @@ impl HttpOutput {
                     piece.iter().for_each(|row| self.progress.confirm(row.row));
                 }
                 Class::Again => return Err(Again { reason: answer.reason(self), asked: answer.asked }),
-                Class::Pause(remedy) => return Err(Again { reason: format!("{}: {remedy}", answer.reason(self)), asked: answer.asked }),
+                Class::Pause(remedy) => {
+                    return Err(Again { reason: format!("{}: {remedy}", answer.reason(self)), asked: answer.asked });
+                }
                 class => match piece.as_slice() {
                     [alone] => refused.push((alone.row, answer.reason(self))),
                     several => {
@@ -153,7 +156,9 @@ impl HttpOutput {
         let others_are_taken = self.has_taken || (self.works && all == 1);
         if !others_are_taken && self.all_refused < ALL_REFUSED_MAX {
             self.all_refused += 1;
-            return Err(format!("{why}; every row is refused: check `url`, `body` and what the receiver expects").into());
+            return Err(
+                format!("{why}; every row is refused: check `url`, `body` and what the receiver expects").into()
+            );
         }
         for (row, why) in refused {
             self.progress.reject(row, why);
@@ -167,7 +172,7 @@ impl HttpOutput {
         let mut from = 0;
         while let Some(row) = self.progress.next_open(from) {
             from = row + 1;
-            match encode(&self.config, rows, row, ids) {
+            match Encoded::new(rows, row, self.config.row_id.as_ref(), ids, self.config.batch.bytes) {
                 Ok(row) => encoded.push(row),
                 Err(why) => self.progress.reject(row, why),
             }
@@ -177,7 +182,8 @@ impl HttpOutput {
 
     /// The headers that all requests have; secrets are read now, so that a changed one is taken.
     async fn headers(&self) -> Result<HeaderMap, Again> {
-        let (written, key, name) = (self.config.headers.clone(), self.config.key.clone(), self.config.key_header.clone());
+        let (written, key, name) =
+            (self.config.headers.clone(), self.config.key.clone(), self.config.key_header.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
             for (name, value) in written {

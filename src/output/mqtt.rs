@@ -1,42 +1,35 @@
-//! Rows to a broker: one JSON message a row, many under way at once.
+//! Rows to a broker: many messages under way at once, with one row or several.
 //!
-//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when its own PUBACK came; the client's queue is
-//! never the place where a row waits for a broker that is away. Not here: which topic a row goes to (one topic an
-//! output).
+//! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the PUBACK of its message came; the
+//! client's queue is never the place where a row waits for a broker that is away; of rows that are refused together the
+//! one at fault is found by halving. Not here: which topic a row goes to (`template`), what is a message (`message`).
 
+mod message;
+mod session;
 mod settings;
+mod template;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::progress::Progress;
-use super::{Delivering, Delivery, Output, OutputStats, RowIds, write_row};
+use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
-use crate::mqtt::socket::Collecting;
-use crate::mqtt::wire::{self, Client, Event, Events, Failure, Notice, Opening, Outgoing, Receipt};
+use crate::mqtt::wire::{Notice, Receipt};
 use crate::mqtt::{Choice, Connector, Trouble};
+use message::{Limits, Message, Queue};
+use session::{Session, WINDOW};
 
+pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
 pub use settings::MqttOutputConfig;
 pub(super) use settings::read;
-
-/// Rows under way at once; brokers allow fewer (mosquitto: 20) and the client keeps to that.
-const WINDOW: u16 = 512;
-/// Requests the client writes with one system call.
-const REQUEST_BATCH: usize = 128;
-/// A goodbye is not worth waiting for longer.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The user property that carries the row id.
-pub const ROW_ID_PROPERTY: &str = "forebay-id";
+pub use template::TopicTemplate;
 
 #[derive(Debug)]
 pub struct MqttOutput {
@@ -48,37 +41,44 @@ pub struct MqttOutput {
     retry: Retry,
     /// No attempt before this.
     not_before: Option<Instant>,
-    /// The broker refused one of several rows without saying which: send them singly to find out.
+    /// The broker refused one of several messages without saying which: send them singly to find out.
     one_by_one: bool,
+    /// What a message carries at most; less than the job says while a refused message is halved.
+    limits: Limits,
+    /// What the broker was seen to take, where it does not tell its limit.
+    bytes_max: usize,
     stats: Arc<OutputStats>,
-}
-
-/// One connection; its task polls until the connection ends.
-#[derive(Debug)]
-struct Session {
-    client: Client,
-    task: JoinHandle<Trouble>,
-    since: Instant,
-    /// The broker's limit for a packet, bytes.
-    packet_bytes_max: Option<u32>,
 }
 
 /// Why a batch did not get through.
 struct Attempt {
     trouble: Trouble,
-    /// The one row that was under way, if it was one.
-    suspect: Option<usize>,
+    /// The one message that was under way, if it was one.
+    suspect: Option<Message>,
 }
 
-/// Rows that were sent and not yet confirmed, in order.
-type UnderWay = VecDeque<(usize, Notice)>;
+/// Messages that were sent and not yet confirmed, in order.
+type UnderWay = VecDeque<(Message, Notice)>;
 
 impl MqttOutput {
     pub(super) fn new(config: MqttOutputConfig, client_id: String, stats: Arc<OutputStats>) -> MqttOutput {
         let broker = Connector::new(config.broker.clone(), client_id);
         let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
         let choice = Choice::new(config.broker.protocol);
-        MqttOutput { config, broker, choice, session: None, progress, retry, not_before: None, one_by_one: false, stats }
+        let limits = Limits { rows: config.batch.rows, bytes: config.batch.bytes };
+        MqttOutput {
+            broker,
+            choice,
+            session: None,
+            progress,
+            retry,
+            not_before: None,
+            one_by_one: false,
+            limits,
+            bytes_max: limits.bytes,
+            config,
+            stats,
+        }
     }
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
@@ -88,17 +88,26 @@ impl MqttOutput {
                 self.one_by_one = false;
                 self.not_before = None;
                 self.retry.succeeded();
-                self.progress.finish()
+                self.finish()
             }
             Err(failure) => self.failed(failure),
         }
     }
 
+    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought
+    /// about are not.
+    fn finish(&mut self) -> Delivery {
+        let delivery = self.progress.finish();
+        if delivery == Delivery::Delivered {
+            self.bytes_max = self.limits.bytes;
+        }
+        self.limits = Limits { rows: self.config.batch.rows, bytes: self.bytes_max };
+        delivery
+    }
+
     async fn say_goodbye(mut self) {
-        if let Some(mut session) = self.session.take()
-            && session.client.disconnect()
-        {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut session.task).await;
+        if let Some(mut session) = self.session.take() {
+            session.close().await;
         }
     }
 
@@ -119,34 +128,45 @@ impl MqttOutput {
     }
 
     /// Sends all open rows and waits for their confirmation.
-    async fn send(&mut self, rows: &Rows, ids: RowIds<'_>, under_way: &mut UnderWay, refusal: &mut Option<String>) -> Result<(), Stuck> {
-        let Some(session) = &self.session else { return Err(Stuck { row: None, is_timeout: false }) };
+    async fn send(
+        &mut self,
+        rows: &Rows,
+        ids: RowIds<'_>,
+        under_way: &mut UnderWay,
+        refusal: &mut Option<String>,
+    ) -> Result<(), Stuck> {
+        let Some(session) = &self.session else { return Err(Stuck { message: None, is_timeout: false }) };
         let window = if self.one_by_one { 1 } else { usize::from(WINDOW) };
         let patience = self.config.puback_timeout;
-        let mut from = 0;
+        let mut queue = Queue::new(&self.config, self.limits, rows, ids, &mut self.progress);
         loop {
-            let next = self.progress.next_open(from);
-            if let Some(row) = next.filter(|_| under_way.len() < window) {
-                from = row + 1;
-                let message = match message(&self.config, rows, row, ids, session) {
-                    Ok(message) => message,
+            let has_room = under_way.len() < window;
+            if let Some(message) = if has_room { queue.next() } else { None } {
+                let sending = match queue.outgoing(&self.config, &message, session) {
+                    Ok(outgoing) => tokio::time::timeout(patience, session.client.publish(outgoing)).await,
                     Err(reason) => {
-                        self.progress.reject(row, reason);
+                        reject(&mut self.progress, &mut queue, message, reason);
                         continue;
                     }
                 };
-                match tokio::time::timeout(patience, session.client.publish(message)).await {
-                    Ok(Some(notice)) => under_way.push_back((row, notice)),
-                    Ok(None) => return Err(Stuck { row: None, is_timeout: false }),
-                    Err(_) => return Err(Stuck { row: None, is_timeout: true }),
+                match sending {
+                    Ok(Some(notice)) => under_way.push_back((message, notice)),
+                    Ok(None) => return Err(Stuck { message: None, is_timeout: false }),
+                    Err(_) => return Err(Stuck { message: None, is_timeout: true }),
                 }
                 continue;
             }
-            let Some((row, notice)) = under_way.pop_front() else { return Ok(()) };
+            let Some((message, notice)) = under_way.pop_front() else { return Ok(()) };
             match tokio::time::timeout(patience, notice.receipt()).await {
-                Ok(Receipt::Unknown) => return Err(Stuck { row: Some(row), is_timeout: false }),
-                Ok(receipt) => settle(&mut self.progress, row, receipt, refusal),
-                Err(_) => return Err(Stuck { row: Some(row), is_timeout: true }),
+                Ok(Receipt::Taken) => {
+                    confirm(&mut self.progress, &message);
+                    queue.settled(&message);
+                }
+                Ok(Receipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
+                // what follows it in its topic waits with it
+                Ok(Receipt::Refused(reason)) => *refusal = Some(reason),
+                Ok(Receipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
+                Err(_) => return Err(Stuck { message: Some(message), is_timeout: true }),
             }
         }
     }
@@ -159,36 +179,18 @@ impl MqttOutput {
         if self.session.is_some() {
             return Ok(());
         }
-        let collecting = Collecting::new();
-        // the client itself writes what came together
-        collecting.stop();
-        let opening = Opening {
-            session_expiry: None,
-            receive_maximum: None,
-            packet_bytes_max: None,
-            outgoing_max: WINDOW,
-            requests_max: usize::from(WINDOW),
-            request_batch: REQUEST_BATCH,
-            read_batch: REQUEST_BATCH,
-        };
-        let (client, mut events) = wire::open(&self.broker, self.choice.now(), opening, collecting).await?;
-        let packet_bytes_max = match events.poll().await {
-            Ok(Event::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
-            Ok(_) | Err(Failure::Ended) => return Err(Trouble::new("the broker does not begin with CONNACK".to_owned())),
-            Err(Failure::Lost(trouble)) => return Err(trouble),
-        };
+        let session = Session::open(&self.broker, self.choice.now()).await?;
         if let Some(why) = self.choice.accepted() {
             tracing::warn!("speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
         }
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        let task = tokio::spawn(poll(events).in_current_span());
-        self.session = Some(Session { client, task, since: Instant::now(), packet_bytes_max });
+        self.session = Some(session);
         Ok(())
     }
 
     /// Ends the connection and finds out what still came through.
     async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Attempt {
-        let suspect = stuck.row.filter(|_| under_way.is_empty());
+        let suspect = stuck.message.filter(|_| under_way.is_empty());
         let Some(session) = self.session.take() else {
             return Attempt { trouble: Trouble::new("no connection".to_owned()), suspect: None };
         };
@@ -201,10 +203,17 @@ impl MqttOutput {
             session.ended(&self.broker).await
         };
         // with the connection gone every notice answers
-        for (row, notice) in under_way {
-            settle(&mut self.progress, row, notice.receipt().await, &mut refusal);
+        for (message, notice) in under_way {
+            match (notice.receipt().await, message.rows.as_slice()) {
+                (Receipt::Taken, _) => confirm(&mut self.progress, &message),
+                (Receipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
+                (Receipt::Refused(reason), _) => refusal = Some(reason),
+                // open rows are sent again
+                (Receipt::Rejected(_) | Receipt::Unknown, _) => {}
+            }
         }
-        // some brokers refuse a row and then end the connection too; the refusal is what a person can do something about
+        // some brokers refuse a row and then end the connection too; the refusal is what a person can do something
+        // about
         if let Some(text) = refusal {
             trouble.text = text;
         }
@@ -224,7 +233,10 @@ impl MqttOutput {
         self.not_before = Some(Instant::now() + self.retry.failed());
         if let Some(reason) = &trouble.rejection {
             match suspect {
-                Some(row) => self.progress.reject(row, reason.clone()),
+                Some(message) => match message.rows.as_slice() {
+                    [alone] => self.progress.reject(alone.row, reason.clone()),
+                    _ => self.limits = message.limits().half(),
+                },
                 None => self.one_by_one = true,
             }
             self.retry.succeeded();
@@ -235,56 +247,23 @@ impl MqttOutput {
 
 /// Where sending came to a halt.
 struct Stuck {
-    /// the row whose confirmation did not come
-    row: Option<usize>,
+    /// the message whose confirmation did not come
+    message: Option<Message>,
     is_timeout: bool,
 }
 
-impl Session {
-    /// Why the connection ended. Its task is ending.
-    async fn ended(self, broker: &Connector) -> Trouble {
-        match self.task.await {
-            Ok(trouble) => trouble,
-            Err(_) => Trouble::new(format!("the connection to {} ended", broker.config.address)),
+fn confirm(progress: &mut Progress, message: &Message) {
+    message.rows.iter().for_each(|row| progress.confirm(row.row));
+}
+
+/// Rejects a row that stands alone; halves the message else.
+fn reject(progress: &mut Progress, queue: &mut Queue, message: Message, reason: String) {
+    match message.rows.as_slice() {
+        [alone] => {
+            progress.reject(alone.row, reason);
+            queue.settled(&message);
         }
-    }
-}
-
-async fn poll(mut events: Events) -> Trouble {
-    loop {
-        match events.poll().await {
-            Ok(_) => {}
-            Err(Failure::Ended) => return Trouble::new("the connection was closed".to_owned()),
-            Err(Failure::Lost(trouble)) => return trouble,
-        }
-    }
-}
-
-/// The message for a row; an error says why the receiver will never take it.
-fn message<'a>(config: &'a MqttOutputConfig, rows: &Rows, row: usize, ids: RowIds<'_>, session: &Session) -> Result<Outgoing<'a>, String> {
-    let mut json = String::new();
-    write_row(rows, row, config.row_id.as_ref(), ids, &mut json);
-    if json.len() > config.payload_bytes_max {
-        return Err(format!("the row takes {} bytes, over payload_bytes_max = {}", json.len(), config.payload_bytes_max));
-    }
-    let id = rows.batch.meta().get(row).map(|meta| (ROW_ID_PROPERTY.to_owned(), ids.id(meta)));
-    let properties = id.into_iter().collect();
-    let message = Outgoing { topic: &config.topic, payload: Bytes::from(json), qos: config.qos, retain: config.retain, properties };
-    if let Some((size, max)) = session.client.packet_bytes(&message).zip(session.packet_bytes_max)
-        && size > max as usize
-    {
-        return Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"));
-    }
-    Ok(message)
-}
-
-/// Notes what the broker said about a row.
-fn settle(progress: &mut Progress, row: usize, receipt: Receipt, refusal: &mut Option<String>) {
-    match receipt {
-        Receipt::Taken => progress.confirm(row),
-        Receipt::Rejected(reason) => progress.reject(row, reason),
-        Receipt::Refused(reason) => *refusal = Some(reason),
-        Receipt::Unknown => {}
+        _ => queue.halve(message),
     }
 }
 

@@ -59,7 +59,11 @@ impl Progress {
     /// The answer once nothing is open; forgets the batch.
     pub fn finish(&mut self) -> Delivery {
         let rejected = std::mem::take(self).rejected;
-        if rejected.is_empty() { Delivery::Delivered } else { Delivery::Rejected { rows: rejected.into_iter().collect() } }
+        if rejected.is_empty() {
+            Delivery::Delivered
+        } else {
+            Delivery::Rejected { rows: rejected.into_iter().collect() }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The one committing step of all parts: several commits under way, confirmed in order.
 //!
 //! In: commits, each with how far the part is in event time behind it. Out: the mark that the part behind reads.
-//! Invariant: a mark is set only after everything up to it can be read; at most [`UNDER_WAY_MAX`] commits are unconfirmed.
-//! Not here: when a commit is due (`due`), what it holds.
+//! Invariant: a mark is set only after everything up to it can be read; at most [`UNDER_WAY_MAX`] commits are
+//! unconfirmed. Not here: when a commit is due (`due`), what it holds.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ const UNDER_WAY_MAX: usize = 8;
 
 /// What a part has done.
 #[derive(Debug)]
-pub struct Step {
+pub struct DueCommit {
     /// `None`: nothing has to be stored.
     pub commit: Option<Commit>,
     /// How far the part is in event time once that is stored.
@@ -41,7 +41,7 @@ impl Commits {
     ///
     /// # Errors
     /// An earlier commit was refused.
-    pub fn add(&mut self, step: Step) -> Result<(), JournalError> {
+    pub fn add(&mut self, step: DueCommit) -> Result<(), JournalError> {
         match step.commit {
             Some(commit) => self.under_way.push_back((self.journal.commit(commit), step.watermark)),
             None => match self.under_way.back_mut() {

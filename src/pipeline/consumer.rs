@@ -1,14 +1,15 @@
 //! A statement's part that keeps state or calls an endpoint: it reads, executes, and commits what came out.
 //!
-//! In: events of the inputs, or rows of the part before. Out: commits of position, state, rows and failures in one; or, when
-//! the part ends in an external call, chunks for `scoring`, which commits them. Invariant: what is committed together was
-//! caused together, so a restart from any commit gives the same rows. Not here: stateless statements (`delivery`).
+//! In: events of the inputs, or rows of the part before. Out: commits of position, state, rows and failures in one; or,
+//! when the part ends in an external call, chunks for `scoring`, which commits them. Invariant: what is committed
+//! together was caused together, so a restart from any commit gives the same rows. Not here: stateless statements
+//! (`delivery`).
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::PipelineError;
-use super::commits::Step;
+use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::due::{Done, Due};
 use super::feed::Feed;
@@ -116,8 +117,9 @@ impl Cycle for Consumer {
         Ok(Go::On)
     }
 
-    fn due(&mut self, at_end: bool) -> Result<Option<Step>, PipelineError> {
-        let done = Done { position: self.position, has_output: self.feed.executor.has_output(), has_news: self.has_ticked };
+    fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
+        let done =
+            Done { position: self.position, has_output: self.feed.executor.has_output(), has_news: self.has_ticked };
         let now = self.flow.clock.monotonic();
         if self.due.is_due(done, now, at_end) {
             self.due.committed(self.position, now);
@@ -126,13 +128,13 @@ impl Cycle for Consumer {
         }
         // all rows up to the watermark were taken before
         let watermark = self.feed.executor.watermark().filter(|_| self.feeds_part && !done.has_output);
-        Ok(self.tell(watermark).then_some(Step { commit: None, watermark }))
+        Ok(self.tell(watermark).then_some(DueCommit { commit: None, watermark }))
     }
 }
 
 impl Consumer {
-    /// Lets time pass for windows of quiet devices: up to the clock when everything stored has been read, else up to the
-    /// first record that is not: time must not overtake data.
+    /// Lets time pass for windows of quiet devices: up to the clock when everything stored has been read, else up to
+    /// the first record that is not: time must not overtake data.
     fn pass_time(&mut self, upstream: Option<Timestamp>, next: Option<&Stretch>) {
         let arrived = next.and_then(Stretch::first_arrival);
         let happened = next.and_then(Stretch::first_time);
@@ -163,7 +165,7 @@ impl Consumer {
     }
 
     /// What came out since the last time, to be committed or handed on to be scored.
-    fn finish(&mut self) -> Result<Option<Step>, PipelineError> {
+    fn finish(&mut self) -> Result<Option<DueCommit>, PipelineError> {
         let Emitted { rows, failures, counts, waiting, state, watermark, stopped } = self.feed.take();
         if let Some(failure) = stopped {
             return Err(self.flow.stopped(&failure));
@@ -181,7 +183,7 @@ impl Consumer {
                 if !rows.batch.is_empty() {
                     commit.emit = Some((*stream, rows));
                 }
-                return Ok(Some(Step { commit: Some(commit), watermark }));
+                return Ok(Some(DueCommit { commit: Some(commit), watermark }));
             }
             Sink::Score(to) => to,
         };

@@ -1,10 +1,10 @@
 //! The one loop of all parts: read, work, commit, confirm.
 //!
-//! In: a part as a [`Cycle`]. Out: its end. Invariant: commits are handed over in order, and all that were handed over are
-//! confirmed before the part ends, however it ends. Not here: what a part reads, does or commits.
+//! In: a part as a [`Cycle`]. Out: its end. Invariant: commits are handed over in order, and all that were handed over
+//! are confirmed before the part ends, however it ends. Not here: what a part reads, does or commits.
 
 use super::PipelineError;
-use super::commits::{Commits, Step};
+use super::commits::{Commits, DueCommit};
 
 /// Whether a part goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub trait Cycle {
     ///
     /// # Errors
     /// The part cannot go on.
-    fn due(&mut self, at_end: bool) -> Result<Option<Step>, PipelineError>;
+    fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError>;
 }
 
 /// Runs a part until it ends.

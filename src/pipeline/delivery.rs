@@ -1,8 +1,8 @@
 //! From a stream of the journal, or straight from the inputs, to an output.
 //!
 //! In: stored rows, or events that a stateless plan turns into rows on the way. Out: deliveries, and the position that
-//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not here:
-//! how an output delivers, statements with state or external calls (`consumer`).
+//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not
+//! here: how an output delivers, statements with state or external calls (`consumer`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::PipelineError;
-use super::commits::Step;
+use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::due::{Done, Due};
 use super::feed::Feed;
 use super::flow::Flow;
 use super::outputs::OutputHandle;
 use super::reading::{Reading, Records, Stretch};
+use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::engine::{Emitted, FailedRow};
 use crate::journal::{Commit, Counter, DeadLetter, Edge};
@@ -26,9 +27,6 @@ use crate::output::Delivery;
 pub const RECORDS_MAX: usize = 1000;
 /// How long a read waits before it looks whether the job is to stop.
 const WAIT: Duration = Duration::from_millis(500);
-/// First and longest pause after an output asked to try again.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
 /// One statement's way to its output.
 #[derive(Debug)]
@@ -88,7 +86,7 @@ impl Cycle for Deliverer {
         Ok(Go::Stop)
     }
 
-    fn due(&mut self, at_end: bool) -> Result<Option<Step>, PipelineError> {
+    fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
         let has_output = self.pending.is_delivered || !self.pending.letters.is_empty() || self.stopped.is_some();
         let done = Done { position: self.pending.position, has_output, has_news: false };
         let now = self.flow.clock.monotonic();
@@ -96,9 +94,10 @@ impl Cycle for Deliverer {
             return Ok(None);
         }
         self.due.committed(done.position, now);
-        let Pending { position, ledger, letters, .. } = std::mem::replace(&mut self.pending, Pending::at(done.position));
+        let Pending { position, ledger, letters, .. } =
+            std::mem::replace(&mut self.pending, Pending::at(done.position));
         let commit = Commit { dead_letters: letters, ledger, ..Commit::at(self.flow.consumer, position) };
-        Ok(Some(Step { commit: Some(commit), watermark: None }))
+        Ok(Some(DueCommit { commit: Some(commit), watermark: None }))
     }
 }
 
@@ -119,13 +118,15 @@ impl Deliverer {
                 rows
             }
             (None, Records::Rows { rows, .. }) => rows,
-            (None, Records::Events(_)) => Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() },
+            (None, Records::Events(_)) => {
+                Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() }
+            }
         }
     }
 
     /// Delivers all rows, trying again for as long as it takes; `false` when the job stops first.
     fn deliver(&mut self, rows: &Arc<Rows>) -> Result<bool, PipelineError> {
-        let mut pause = RETRY_FIRST;
+        let mut retry = Retry::new(Backoff::BROKER);
         let count = rows.batch.len() as u64;
         let output = self.output.name().clone();
         let counter = |what: &'static str| Counter::new(Edge::Output, output.clone(), what);
@@ -148,10 +149,9 @@ impl Deliverer {
                 }
                 Delivery::Gone { reason } => return Err(PipelineError::Output { name: output, reason }),
                 Delivery::TryAgain { .. } => {
-                    if self.flow.stop.sleep(pause) {
+                    if self.flow.stop.sleep(retry.failed()) {
                         return Ok(false);
                     }
-                    pause = (pause * 2).min(RETRY_LONGEST);
                 }
             }
         }

@@ -34,8 +34,8 @@ impl Flow {
         Counter::new(Edge::Statement, self.statement.clone(), what)
     }
 
-    /// What the ledger learns of one stretch of work. `held` is how many rows waited for earlier ones before it, and becomes
-    /// how many do now.
+    /// What the ledger learns of one stretch of work. `held` is how many rows waited for earlier ones before it, and
+    /// becomes how many do now.
     pub fn counts(&self, counts: &Counts, held: &mut u64, waiting: u64) -> Vec<(Counter, u64)> {
         let statement = |what: &'static str, n: u64| (self.counter(what), n);
         let mut entries = vec![
@@ -109,12 +109,20 @@ impl Flow {
 
     /// The error of a statement whose policy is to stop.
     pub fn stopped(&self, failure: &FailedRow) -> PipelineError {
-        PipelineError::StatementStopped { statement: self.statement.clone(), offset: failure.meta.offset, message: failure.message.clone() }
+        PipelineError::StatementStopped {
+            statement: self.statement.clone(),
+            offset: failure.meta.offset,
+            message: failure.message.clone(),
+        }
     }
 
     /// The error of a statement whose policy is to stop at a row that its endpoint refuses.
     pub fn refused(&self, meta: &RowMeta, message: &str) -> PipelineError {
-        PipelineError::StatementStopped { statement: self.statement.clone(), offset: meta.offset, message: message.to_owned() }
+        PipelineError::StatementStopped {
+            statement: self.statement.clone(),
+            offset: meta.offset,
+            message: message.to_owned(),
+        }
     }
 
     /// The error of a statement whose endpoint ended it (mode `asa`).

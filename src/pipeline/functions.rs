@@ -1,8 +1,9 @@
 //! New versions of functions for a job that runs.
 //!
 //! In: looks at the functions' files. Out: versions for the executors, or why one is not taken. Invariant: a version is
-//! given out only when the running plan is the one that the query makes with it, its grants suffice and an instance of it
-//! started; all functions of one file change together or not at all. Not here: what executors do with it (`udf::swap`).
+//! given out only when the running plan is the one that the query makes with it, its grants suffice and an instance of
+//! it started; all functions of one file change together or not at all. Not here: what executors do with it
+//! (`udf::swap`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +52,12 @@ impl Looks {
 }
 
 /// Starts to watch the files of a job's functions.
-pub fn start(job: &Job, prepared: &Prepared, versions: &Versions, ended: CancellationToken) -> (Looks, tokio::task::JoinHandle<()>) {
+pub fn start(
+    job: &Job,
+    prepared: &Prepared,
+    versions: &Versions,
+    ended: CancellationToken,
+) -> (Looks, tokio::task::JoinHandle<()>) {
     let (looks, asked) = mpsc::channel(1);
     let mut files = Files {
         files: files(job, prepared),
@@ -195,7 +201,9 @@ impl Check {
             Err(error) => {
                 let why = match error {
                     LookError::Away(why) => why,
-                    LookError::Bad(_) => format!("it has more than {FILE_BYTES_MAX} bytes; check that it is the right file"),
+                    LookError::Bad(_) => {
+                        format!("it has more than {FILE_BYTES_MAX} bytes; check that it is the right file")
+                    }
                 };
                 members.iter().for_each(|member| versions.set_trouble(member.index, Some(why.clone())));
                 return Look::Same;
@@ -222,7 +230,11 @@ impl Check {
     }
 
     /// The new versions of a file's functions, ready to be given out.
-    fn fits(&self, bytes: &[u8], present: &[(&Member, &FunctionBinding)]) -> Result<Vec<(usize, FunctionBinding)>, Refusal> {
+    fn fits(
+        &self,
+        bytes: &[u8],
+        present: &[(&Member, &FunctionBinding)],
+    ) -> Result<Vec<(usize, FunctionBinding)>, Refusal> {
         let mut catalog = self.catalog.clone();
         let mut changes = Vec::new();
         let mut next = Vec::new();
@@ -231,7 +243,11 @@ impl Check {
             let lost = now.members_lost(&renewed);
             if !lost.is_empty() {
                 let lost = lost.join("`, `");
-                return Err(format!("`{}` has no `{lost}` any more, and what is kept of open windows counts on it", now.name).into());
+                return Err(format!(
+                    "`{}` has no `{lost}` any more, and what is kept of open windows counts on it",
+                    now.name
+                )
+                .into());
             }
             let Some(signature) = renewed.signature().cloned() else { continue };
             let was = now.signature().map_or("", |signature| signature.text.as_str());
@@ -239,7 +255,11 @@ impl Check {
                 changes.push(format!("`{}` was `{was}` and is `{}`", now.name, signature.text));
             }
             if now.keeps_state() != renewed.keeps_state() {
-                changes.push(format!("`{}` {} state", now.name, if renewed.keeps_state() { "now keeps" } else { "no longer keeps" }));
+                changes.push(format!(
+                    "`{}` {} state",
+                    now.name,
+                    if renewed.keeps_state() { "now keeps" } else { "no longer keeps" }
+                ));
             }
             let kind = match renewed.aggregate() {
                 Some(offers) => {
@@ -247,7 +267,9 @@ impl Check {
                     let offers = now.aggregate().map_or(offers, |had| Offers { time: offers.time, ..had });
                     catalog::FunctionKind::Aggregate { index: member.index, signature, offers }
                 }
-                None => catalog::FunctionKind::Local { index: member.index, signature, keeps_state: renewed.keeps_state() },
+                None => {
+                    catalog::FunctionKind::Local { index: member.index, signature, keeps_state: renewed.keeps_state() }
+                }
             };
             if let Some(known) = catalog.functions.iter_mut().find(|known| known.name == now.name) {
                 known.kind = kind;

@@ -1,8 +1,8 @@
 //! From a source to the journal.
 //!
 //! In: batches of raw messages, each with its token. Out: one append a batch, of the events that the payloads hold and
-//! the dead letters for what does not decode. Invariant: a token is told `stored` only after the commit that holds all of
-//! its messages. Not here: receiving, decoding fields.
+//! the dead letters for what does not decode. Invariant: a token is told `stored` only after the commit that holds all
+//! of its messages. Not here: receiving, decoding fields.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,7 +44,9 @@ impl Intake {
             let health = self.health.clone();
             let name = self.name.clone();
             catch_unwind(AssertUnwindSafe(|| self.run(arrivals))).unwrap_or_else(|_| {
-                health.fail(format!("the intake of input {name} panicked, which is a fault of forebay: please report it with the log"));
+                health.fail(format!(
+                    "the intake of input {name} panicked, which is a fault of forebay: please report it with the log"
+                ));
                 Ok(())
             })
         })
@@ -108,7 +110,8 @@ impl Intake {
 
     /// What the source counted since it was last asked.
     fn news(&self, counted: &mut [u64; COUNTED.len()]) -> Vec<(Counter, u64)> {
-        let now = [&self.stats.redelivered, &self.stats.redelivered_possible, &self.stats.lost_qos0].map(|n| n.load(Ordering::Relaxed));
+        let now = [&self.stats.redelivered, &self.stats.redelivered_possible, &self.stats.lost_qos0]
+            .map(|n| n.load(Ordering::Relaxed));
         let mut news = Vec::new();
         for ((what, now), before) in COUNTED.into_iter().zip(now).zip(counted) {
             if now > *before {

@@ -26,15 +26,23 @@ const WAITING_MAX: usize = 64;
 type Outputs = Vec<(OutputHandle, JoinHandle<()>)>;
 
 /// Gives each output of a job its task. They connect with the first row.
-pub fn start(job: &Job, journal: &Journal, clock: &Clock, watched: &Watched, hurry: &CancellationToken) -> Result<Outputs, PipelineError> {
+pub fn start(
+    job: &Job,
+    journal: &Journal,
+    clock: &Clock,
+    watched: &Watched,
+    hurry: &CancellationToken,
+) -> Result<Outputs, PipelineError> {
     let mut made = Vec::new();
     for output in &job.outputs {
         let name = SmolStr::new(&output.name);
         let stem = format!("forebay-{}-out-{}", job.name, output.name);
-        let identify = |written: Option<&str>| identify(journal, written, &stem).map(|id| id.name).map_err(|e| e.to_string());
+        let identify =
+            |written: Option<&str>| identify(journal, written, &stem).map(|id| id.name).map_err(|e| e.to_string());
         let end = CountedOutput::build(output.settings.as_ref(), &identify, clock.clone());
         let end = end.map_err(|reason| PipelineError::Output { name: name.clone(), reason })?;
-        let (handle, task) = OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());
+        let (handle, task) =
+            OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());
         watched.add_output(handle.clone());
         made.push((handle, task));
     }

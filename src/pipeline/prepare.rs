@@ -18,6 +18,7 @@ use crate::query::plan::Plan;
 use crate::source::SOURCES;
 use crate::time::TICKS_PER_SECOND;
 use crate::udf::{Component, Engine, FunctionBinding, UdfError, WasmConfig, default_cache_dir};
+use crate::value::same_ignoring_case;
 
 /// A job that can start.
 #[derive(Debug)]
@@ -64,7 +65,10 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
                 ErrorKind::InvalidData => "a query is UTF-8 text; `query` in [job] names its file",
                 _ => "check its permissions; `query` in [job] names it, relative to the job file",
             };
-            problems.push(Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None).help(help));
+            problems.push(
+                Diagnostic::error(format!("the query {} cannot be read: {error}", job.query.display()), None)
+                    .help(help),
+            );
             return Err(PrepareError(vec![problems]));
         }
     };
@@ -77,6 +81,9 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
     // are told in the same run
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
+    if let Ok(plan) = &compiled {
+        missing_columns(job, plan, &mut problems);
+    }
     match compiled {
         Ok(plan) if !problems.has_errors() => runnable(
             Prepared {
@@ -150,7 +157,8 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
                         }
                     }
                     Err(error) => {
-                        let problem = Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");
+                        let problem =
+                            Diagnostic::error(error.to_string(), function.span).label("this function cannot be used");
                         problems.push(match error.help() {
                             Some(help) => problem.help(help),
                             None => problem,
@@ -165,7 +173,11 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
     (known, bindings)
 }
 
-fn load(engine: &Engine, function: &Function, wasm: &WasmConfig) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
+fn load(
+    engine: &Engine,
+    function: &Function,
+    wasm: &WasmConfig,
+) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
     let component = Component::load(engine, &wasm.component, wasm.limits)?;
     let grants = wasm.grants.grants()?;
     let name = wasm.export.as_deref().unwrap_or(&function.name);
@@ -184,7 +196,8 @@ fn load(engine: &Engine, function: &Function, wasm: &WasmConfig) -> Result<(Func
 fn unused_grants(binding: &FunctionBinding, function: &Function, wasm: &WasmConfig, problems: &mut Diagnostics) {
     let needs = binding.component.needs();
     for (word, span) in wasm.grants.spans.iter().filter(|(word, _)| !needs.iter().any(|grant| grant.word() == *word)) {
-        let warning = Diagnostic::warning(format!("`{word}` is granted to `{}`, which does not import it", function.name), *span);
+        let warning =
+            Diagnostic::warning(format!("`{word}` is granted to `{}`, which does not import it", function.name), *span);
         problems.push(warning.label("has no use").help("leave it out, or check that the component is the right one"));
     }
 }
@@ -203,7 +216,35 @@ fn unknown_tables(job: &Job, catalog: &Catalog, problems: &mut Diagnostics) {
             None if known.is_empty() => "the job has none".to_owned(),
             None => format!("known: {}", known.join(", ")),
         };
-        problems.push(Diagnostic::error(format!("`lookup` names no reference input: `{name}`"), *span).label("not found").help(help));
+        problems.push(
+            Diagnostic::error(format!("`lookup` names no reference input: `{name}`"), *span)
+                .label("not found")
+                .help(help),
+        );
+    }
+}
+
+/// Columns that an output needs and a statement never gives it. `*` may give any.
+fn missing_columns(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
+    for statement in &plan.statements {
+        let Some(part) = statement.parts.last().filter(|part| part.columns.iter().all(|column| !column.spread)) else {
+            continue;
+        };
+        let Some(output) = job.outputs.iter().find(|output| same_ignoring_case(&output.name, &statement.output)) else {
+            continue;
+        };
+        let names: Vec<&str> = part.columns.iter().map(|column| column.name.as_str()).collect();
+        for (column, span) in output.settings.columns() {
+            if names.iter().any(|name| same_ignoring_case(name, column)) {
+                continue;
+            }
+            let help = match suggest(column, names.iter().copied()) {
+                Some(meant) => format!("did you mean `{{{meant}}}`?"),
+                None => format!("its columns: {}", names.join(", ")),
+            };
+            let title = format!("a statement INTO {} has no column `{column}`", output.name);
+            problems.push(Diagnostic::warning(title, span).label("every row of it becomes a dead letter").help(help));
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The one reading step of all parts: a stretch of a stream, across the segments it is stored in.
 //!
-//! In: segments as the journal has them: as small as the commits that wrote them. Out: a [`Stretch`], filled up to a bound
-//! in records and bytes, until there is nothing more. Invariant: what is read is handed out once
-//! and in order; a stretch of rows has one set of columns. Not here: what becomes of the records, who keeps the position.
+//! In: segments as the journal has them: as small as the commits that wrote them. Out: a [`Stretch`], filled up to a
+//! bound in records and bytes, until there is nothing more. Invariant: what is read is handed out once and in order; a
+//! stretch of rows has one set of columns. Not here: what becomes of the records, who keeps the position.
 
 use std::time::Duration;
 
@@ -130,7 +130,9 @@ impl Reading {
             let found = match self.ahead.take() {
                 Some(found) => found,
                 // what is there is taken; only an empty stretch waits, and one that is too small to be written
-                None if filling.len >= self.patience.records.max(1) => self.reader.next_now(self.bound.records - filling.len)?,
+                None if filling.len >= self.patience.records.max(1) => {
+                    self.reader.next_now(self.bound.records - filling.len)?
+                }
                 None if filling.len > 0 => self.reader.next(self.bound.records - filling.len, patient_until)?,
                 None => self.reader.next(self.bound.records, deadline)?,
             };
@@ -176,7 +178,9 @@ impl Filling {
                 let mut more = slice.to_rows();
                 match &mut self.rows {
                     None => self.rows = Some((first, more)),
-                    Some((start, rows)) if rows.columns == more.columns && *start + rows.batch.len() as i64 == first => {
+                    Some((start, rows))
+                        if rows.columns == more.columns && *start + rows.batch.len() as i64 == first =>
+                    {
                         rows.batch.append(&mut more.batch);
                     }
                     Some(_) => return Some(found),
@@ -192,7 +196,11 @@ impl Filling {
     fn add_events(&mut self, slice: &EventSlice) {
         let follows = |run: &Events| run.input == slice.input() && run.end() == slice.first();
         if !self.runs.last().is_some_and(follows) {
-            self.runs.push(Events { input: slice.input(), first: slice.first(), events: Vec::with_capacity(slice.len()) });
+            self.runs.push(Events {
+                input: slice.input(),
+                first: slice.first(),
+                events: Vec::with_capacity(slice.len()),
+            });
         }
         let Some(run) = self.runs.last_mut() else { return };
         run.events.extend(slice.events());

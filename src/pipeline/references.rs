@@ -30,7 +30,8 @@ pub fn start(
     for (input, settings) in job.references() {
         let _span = tracing::error_span!("input", name = input.name).entered();
         let started = Reference::start(&input.name, settings, journal.clone(), clock.clone(), ended.clone());
-        let (reference, task) = started.map_err(|reason| PipelineError::Input { name: SmolStr::new(&input.name), reason })?;
+        let (reference, task) =
+            started.map_err(|reason| PipelineError::Input { name: SmolStr::new(&input.name), reason })?;
         watched.add_reference(reference.clone());
         made.0.push(reference);
         made.1.push(task);

@@ -1,7 +1,7 @@
 //! What a running job says about itself.
 //!
-//! In: the stages' own counters and the journal's ledger. Out: a [`Report`] for `/metrics`, `/healthz`, `/readyz`, and a
-//! [`Snapshot`] for a status line. Invariant: every number is read when it is asked for. Not here: HTTP.
+//! In: the stages' own counters and the journal's ledger. Out: a [`Report`] for `/metrics`, `/healthz`, `/readyz`, and
+//! a [`Snapshot`] for a status line. Invariant: every number is read when it is asked for. Not here: HTTP.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,9 +55,21 @@ pub struct Snapshot {
 }
 
 impl Watched {
-    pub fn new(job: &Job, journal: Journal, health: Arc<Health>, functions: &[FunctionBinding], versions: Versions) -> Watched {
+    pub fn new(
+        job: &Job,
+        journal: Journal,
+        health: Arc<Health>,
+        functions: &[FunctionBinding],
+        versions: Versions,
+    ) -> Watched {
         let functions = functions.iter().map(|f| (f.name.clone(), f.stats.clone())).collect();
-        Watched { job: SmolStr::new(&job.name), journal, health, versions, stages: Mutex::new(Stages { functions, ..Stages::default() }) }
+        Watched {
+            job: SmolStr::new(&job.name),
+            journal,
+            health,
+            versions,
+            stages: Mutex::new(Stages { functions, ..Stages::default() }),
+        }
     }
 
     pub fn add_source(&self, name: SmolStr, stats: Arc<SourceStats>) {
@@ -87,7 +99,9 @@ impl Watched {
 
     pub fn snapshot(&self) -> Snapshot {
         let ledger = self.journal.ledger();
-        let total = |edge: Edge, what: &str| ledger.iter().filter(|(c, _)| c.edge == edge && c.what == what).map(|(_, n)| n).sum();
+        let total = |edge: Edge, what: &str| {
+            ledger.iter().filter(|(c, _)| c.edge == edge && c.what == what).map(|(_, n)| n).sum()
+        };
         let status = self.journal.summary().unwrap_or_default();
         Snapshot {
             received: total(Edge::Input, what::RECEIVED),
@@ -97,7 +111,13 @@ impl Watched {
                 .map(|(_, n)| n)
                 .sum(),
             delivered: total(Edge::Output, what::DELIVERED),
-            pending: status.consumers.iter().filter(|c| c.stream == StreamId::INPUTS.0).map(|c| c.pending).max().unwrap_or(0),
+            pending: status
+                .consumers
+                .iter()
+                .filter(|c| c.stream == StreamId::INPUTS.0)
+                .map(|c| c.pending)
+                .max()
+                .unwrap_or(0),
             dead_letters: status.dead_letters.letters,
             pool_bytes: status.used_bytes,
             trouble: self.not_ready(),
@@ -124,7 +144,10 @@ impl Watched {
                 let (name, status) = (reference.name(), reference.status());
                 let Some(version) = status.version else { continue };
                 if let Some(trouble) = status.trouble {
-                    found.push(format!("input {name}: the version loaded {} stays in use: {trouble}", version.loaded_at));
+                    found.push(format!(
+                        "input {name}: the version loaded {} stays in use: {trouble}",
+                        version.loaded_at
+                    ));
                 }
                 if let Some(why) = status.not_kept {
                     found.push(format!("input {name}: its version is not kept for a start offline: {why}"));
@@ -141,7 +164,10 @@ impl Watched {
         let mut problems: Vec<String> = self.health.fatal().into_iter().collect();
         problems.extend(self.health.stopped());
         if self.journal.is_full() {
-            problems.push("the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]".to_owned());
+            problems.push(
+                "the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]"
+                    .to_owned(),
+            );
         }
         problems.extend(self.health.state.alarm());
         self.with(|stages| {
@@ -156,11 +182,17 @@ impl Watched {
                 let status = reference.status();
                 if status.version.is_none() {
                     let why = status.trouble.map_or_else(String::new, |why| format!(": {why}"));
-                    problems.push(format!("input {}: not loaded yet, the statements that join with it wait{why}", reference.name()));
+                    problems.push(format!(
+                        "input {}: not loaded yet, the statements that join with it wait{why}",
+                        reference.name()
+                    ));
                 }
             }
-            problems.extend(stages.outputs.iter().filter_map(|o| Some(format!("output {}: {}", o.name(), o.trouble()?))));
-            problems.extend(stages.scorers.iter().filter_map(|s| Some(format!("function {}: {}", s.name(), scorer_trouble(s)?))));
+            problems
+                .extend(stages.outputs.iter().filter_map(|o| Some(format!("output {}: {}", o.name(), o.trouble()?))));
+            problems.extend(
+                stages.scorers.iter().filter_map(|s| Some(format!("function {}: {}", s.name(), scorer_trouble(s)?))),
+            );
         });
         problems
     }
@@ -185,25 +217,45 @@ impl Watched {
             samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });
         };
         gauge("pool_used_bytes", "bytes of the pool's budget in use", vec![], status.used_bytes);
-        gauge("pool_full", "1 while intake waits because the budget is used up", vec![], u64::from(self.journal.is_full()));
+        gauge(
+            "pool_full",
+            "1 while intake waits because the budget is used up",
+            vec![],
+            u64::from(self.journal.is_full()),
+        );
         gauge("dead_letters", "dead letters in the pool", vec![], status.dead_letters.letters);
         gauge("quarantined_segments", "damaged segments that were set aside", vec![], status.quarantine.len() as u64);
         if let Some(live) = &status.live {
             gauge("pool_max_bytes", "the pool's budget", vec![], live.max_bytes);
         }
         for consumer in &status.consumers {
-            gauge("consumer_pending", "records a consumer has not read", vec![("consumer", consumer.name.clone())], consumer.pending);
+            gauge(
+                "consumer_pending",
+                "records a consumer has not read",
+                vec![("consumer", consumer.name.clone())],
+                consumer.pending,
+            );
         }
     }
 
     fn stage_samples(&self, samples: &mut Vec<Sample>) {
         use SampleKind::{Counter, Gauge};
         let mut add = |name, help, kind, labels: &[(&'static str, &str)], value: f64| {
-            let labels = [("job", self.job.as_str())].iter().chain(labels).map(|(name, value)| (*name, (*value).to_owned())).collect();
+            let labels = [("job", self.job.as_str())]
+                .iter()
+                .chain(labels)
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect();
             samples.push(Sample { name, help, kind, labels, value });
         };
         for (part, bytes) in self.health.state.parts() {
-            add("state_bytes", "bytes of state that a statement holds", Gauge, &[("statement", part.as_str())], bytes as f64);
+            add(
+                "state_bytes",
+                "bytes of state that a statement holds",
+                Gauge,
+                &[("statement", part.as_str())],
+                bytes as f64,
+            );
         }
         add("state_bytes_max", "what all statements together may hold", Gauge, &[], self.health.state.max() as f64);
         let waits = f64::from(u8::from(self.health.state.alarm().is_some()));
@@ -222,7 +274,13 @@ impl Watched {
                 add("source_connects", "connections made", Counter, &of, n(&s.connects));
                 add("source_disconnects", "connections lost", Counter, &of, n(&s.disconnects));
                 add("source_resubscribed", "times the broker had lost the session", Counter, &of, n(&s.resubscribed));
-                add("source_unmatched", "messages of topics that the job does not name any more", Counter, &of, n(&s.unmatched));
+                add(
+                    "source_unmatched",
+                    "messages of topics that the job does not name any more",
+                    Counter,
+                    &of,
+                    n(&s.unmatched),
+                );
                 add("source_unacked_bytes", "bytes received and not yet stored", Gauge, &of, n(&s.unacked_bytes));
             }
             for scorer in &stages.scorers {
@@ -236,12 +294,24 @@ impl Watched {
                 add("score_failed_requests", "requests that did not give results", Counter, &of, n(&s.failed_requests));
                 add("score_in_flight", "requests under way", Gauge, &of, gauge(&s.in_flight));
                 add("score_parallel", "requests that may be under way just now", Gauge, &of, gauge(&s.parallel));
-                add("score_ready", "1 while the endpoint answers", Gauge, &of, f64::from(u8::from(scorer_trouble(scorer).is_none())));
+                add(
+                    "score_ready",
+                    "1 while the endpoint answers",
+                    Gauge,
+                    &of,
+                    f64::from(u8::from(scorer_trouble(scorer).is_none())),
+                );
             }
             for reference in &stages.references {
                 let (of, s) = ([("input", reference.name().as_str())], reference.status());
                 let is_current = s.trouble.is_none() && s.version.is_some();
-                add("reference_current", "1 while the newest data could be loaded", Gauge, &of, f64::from(u8::from(is_current)));
+                add(
+                    "reference_current",
+                    "1 while the newest data could be loaded",
+                    Gauge,
+                    &of,
+                    f64::from(u8::from(is_current)),
+                );
                 add(
                     "reference_kept",
                     "1 while the version in use is in the pool",
@@ -250,17 +320,35 @@ impl Watched {
                     f64::from(u8::from(s.not_kept.is_none() && s.version.is_some())),
                 );
                 add("reference_loads", "versions of reference data taken into use", Counter, &of, s.loads as f64);
-                add("reference_failures", "attempts to load reference data that gave none", Counter, &of, s.failures as f64);
+                add(
+                    "reference_failures",
+                    "attempts to load reference data that gave none",
+                    Counter,
+                    &of,
+                    s.failures as f64,
+                );
                 if let Some(version) = &s.version {
                     add("reference_rows", "rows of the version in use", Gauge, &of, version.rows.len() as f64);
                     let loaded = version.loaded_at.unix_millis() as f64 / 1e3;
-                    add("reference_loaded_seconds", "when the version in use was loaded, seconds since 1970", Gauge, &of, loaded);
+                    add(
+                        "reference_loaded_seconds",
+                        "when the version in use was loaded, seconds since 1970",
+                        Gauge,
+                        &of,
+                        loaded,
+                    );
                 }
             }
             for (name, s) in self.versions.statuses() {
                 for (outcome, n) in [("swapped", s.swapped), ("refused", s.refused), ("put_back", s.put_back)] {
                     let labels = [("function", name.as_str()), ("outcome", outcome)];
-                    add("udf_swaps", "new versions of a function's file, by what became of them", Counter, &labels, n as f64);
+                    add(
+                        "udf_swaps",
+                        "new versions of a function's file, by what became of them",
+                        Counter,
+                        &labels,
+                        n as f64,
+                    );
                 }
             }
             for (name, s) in &stages.functions {
@@ -271,7 +359,13 @@ impl Watched {
                 let (written, dropped) = s.log_lines();
                 for (fate, lines) in [("written", written), ("dropped", dropped)] {
                     let labels = [("function", name.as_str()), ("fate", fate)];
-                    add("udf_log_lines", "lines a function logged, and those past its rate", Counter, &labels, lines as f64);
+                    add(
+                        "udf_log_lines",
+                        "lines a function logged, and those past its rate",
+                        Counter,
+                        &labels,
+                        lines as f64,
+                    );
                 }
                 for (reason, failures) in s.failures() {
                     add(
@@ -303,24 +397,36 @@ fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static st
     Some(match (edge, counted) {
         (Edge::Input, what::RECEIVED) => ("input_received", "events and bad payloads that came in", "input"),
         (Edge::Input, what::STORED) => ("input_stored", "events stored", "input"),
-        (Edge::Input, what::UNDECODABLE) => ("input_undecodable", "payloads, or parts of them, that are no events", "input"),
-        (Edge::Input, what::DROPPED) => ("input_dropped", "events dropped, by reason", "input"),
-        (Edge::Input, "redelivered") => ("source_redelivered", "messages the broker sent again that were stored already", "input"),
-        (Edge::Input, "redelivered_possible") => {
-            ("source_redelivered_possible", "messages the broker sent again, stored because nothing tells them from new ones", "input")
+        (Edge::Input, what::UNDECODABLE) => {
+            ("input_undecodable", "payloads, or parts of them, that are no events", "input")
         }
+        (Edge::Input, what::DROPPED) => ("input_dropped", "events dropped, by reason", "input"),
+        (Edge::Input, "redelivered") => {
+            ("source_redelivered", "messages the broker sent again that were stored already", "input")
+        }
+        (Edge::Input, "redelivered_possible") => (
+            "source_redelivered_possible",
+            "messages the broker sent again, stored because nothing tells them from new ones",
+            "input",
+        ),
         (Edge::Input, "lost_qos0") => ("source_lost_qos0", "messages with QoS 0 that could not be stored", "input"),
         (Edge::Consumer, what::READ) => ("consumer_read", "records a consumer has read", "consumer"),
-        (Edge::Consumer, what::SKIPPED) => ("consumer_skipped", "records a consumer was moved past, by reason", "consumer"),
+        (Edge::Consumer, what::SKIPPED) => {
+            ("consumer_skipped", "records a consumer was moved past, by reason", "consumer")
+        }
         (Edge::Statement, what::ROWS_IN) => ("statement_rows_in", "rows a statement was given", "statement"),
         (Edge::Statement, what::FILTERED) => ("statement_filtered", "rows a WHERE left out", "statement"),
         (Edge::Statement, what::FAILED) => ("statement_failed", "rows that failed, by reason", "statement"),
         (Edge::Statement, what::EVALUATED) => ("statement_evaluated", "rows that were evaluated", "statement"),
         (Edge::Statement, what::ROWS_OUT) => ("statement_rows_out", "rows a statement gave", "statement"),
         (Edge::Statement, what::HELD) => ("statement_held", "rows that began to wait for earlier ones", "statement"),
-        (Edge::Statement, what::RELEASED) => ("statement_released", "rows that no longer wait for earlier ones", "statement"),
+        (Edge::Statement, what::RELEASED) => {
+            ("statement_released", "rows that no longer wait for earlier ones", "statement")
+        }
         (Edge::Statement, "adjusted") => ("statement_adjusted", "rows whose event time a policy moved", "statement"),
-        (Edge::Statement, "nulled") => ("statement_nulled", "expressions that NULL stands in for, by reason", "statement"),
+        (Edge::Statement, "nulled") => {
+            ("statement_nulled", "expressions that NULL stands in for, by reason", "statement")
+        }
         (Edge::Statement, "failed_derived") => {
             ("statement_failed_derived", "failed rows that the query itself had made, by reason", "statement")
         }

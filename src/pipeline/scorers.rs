@@ -1,7 +1,7 @@
 //! Starts a scorer for each endpoint.
 //!
-//! In: the job's endpoints. Out: [`Scorer`]s. Invariant: a description that was seen once is kept in the journal, so that
-//! a start works offline. Not here: scoring (`score`).
+//! In: the job's endpoints. Out: [`Scorer`]s. Invariant: a description that was seen once is kept in the journal, so
+//! that a start works offline. Not here: scoring (`score`).
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Answers of an endpoint, joined to their rows and committed in stream order.
 //!
-//! In: chunks of rows whose last column is the call's argument. Out: commits of the rows that the tail of the part makes of
-//! the answers, with the position that they complete. Invariant: chunks are committed in the order in which they were
-//! read, so a crash scores again only what was under way. Not here: batching, retries, parallelism (`score`).
+//! In: chunks of rows whose last column is the call's argument. Out: commits of the rows that the tail of the part
+//! makes of the answers, with the position that they complete. Invariant: chunks are committed in the order in which
+//! they were read, so a crash scores again only what was under way. Not here: batching, retries, parallelism (`score`).
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::PipelineError;
-use super::commits::Step;
+use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::flow::Flow;
 use super::mark::Mark;
@@ -130,8 +130,8 @@ impl Cycle for Scoring {
         Ok(Go::On)
     }
 
-    fn due(&mut self, _at_end: bool) -> Result<Option<Step>, PipelineError> {
-        Ok(Some(Step { commit: self.answered.take(), watermark: self.reached }))
+    fn due(&mut self, _at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
+        Ok(Some(DueCommit { commit: self.answered.take(), watermark: self.reached }))
     }
 }
 
@@ -177,7 +177,9 @@ impl Scoring {
         let Scored { mut commit, batch, outcomes } = scored;
         let rows_in = batch.len() as u64;
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
-        let scored = |what: &'static str| Counter::new(Edge::Statement, SmolStr::new(format!("{}/score", self.flow.statement)), what);
+        let scored = |what: &'static str| {
+            Counter::new(Edge::Statement, SmolStr::new(format!("{}/score", self.flow.statement)), what)
+        };
         let mut failed = 0;
         for ((meta, row), outcome) in batch.rows().zip(outcomes) {
             let carried = row.get(..row.len().saturating_sub(1)).unwrap_or_default();
@@ -192,7 +194,7 @@ impl Scoring {
                     OnError::DeadLetter => {
                         failed += 1;
                         commit.ledger.push((scored("failed").because(failure.reason), 1));
-                        commit.dead_letters.push(self.letter(meta, row, failure));
+                        commit.dead_letters.push(self.letter(meta, row, *failure));
                     }
                 },
             }

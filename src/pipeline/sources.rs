@@ -45,7 +45,10 @@ pub fn start(
             InputKind::Stream(stream) => stream,
             InputKind::Reference(_) => continue,
             InputKind::File(_) => {
-                return Err(PipelineError::Input { name, reason: "it is a file, and a job reads streams; use `forebay eval`".to_owned() });
+                return Err(PipelineError::Input {
+                    name,
+                    reason: "it is a file, and a job reads streams; use `forebay eval`".to_owned(),
+                });
             }
         };
         let id = journal.input(&input.name)?;
@@ -58,7 +61,8 @@ pub fn start(
             keeps_bytes: stream.payloads.keeps_bytes(),
             clock: clock.clone(),
         };
-        let started = stream.source.start(site).map_err(|reason| PipelineError::Input { name: name.clone(), reason })?;
+        let started =
+            stream.source.start(site).map_err(|reason| PipelineError::Input { name: name.clone(), reason })?;
         watched.add_source(name.clone(), started.source.stats().clone());
         let intake = Intake {
             name: name.clone(),
@@ -68,7 +72,11 @@ pub fn start(
             stats: started.source.stats().clone(),
             health: health.clone(),
         };
-        intakes.push(intake.spawn(started.arrivals).map_err(|source| PipelineError::System { what: "the intake thread", source })?);
+        intakes.push(
+            intake
+                .spawn(started.arrivals)
+                .map_err(|source| PipelineError::System { what: "the intake thread", source })?,
+        );
         sources.push(started.source);
     }
     Ok((sources, intakes))

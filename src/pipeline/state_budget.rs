@@ -1,16 +1,17 @@
 //! How much state the statements of a job may hold together.
 //!
-//! In: what each part holds, told after every step. Out: whether intake and consumption have to wait, and the words for it.
-//! Invariant: at seven eighths of the budget intake stops, so that messages stay with the broker; at the whole of it, and no
-//! sooner than [`RESERVE`] later, consumers read nothing more. What lies between is for what was stored already: once it has
-//! been read, time passes for the windows, which close and let go. Intake goes on below three quarters. Not here: counting (`engine`).
+//! In: what each part holds, told after every step. Out: whether intake and consumption have to wait, and the words for
+//! it. Invariant: at seven eighths of the budget intake stops, so that messages stay with the broker; at the whole of
+//! it, and no sooner than [`RESERVE`] later, consumers read nothing more. What lies between is for what was stored
+//! already: once it has been read, time passes for the windows, which close and let go. Intake goes on below three
+//! quarters. Not here: counting (`engine`).
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use smol_str::SmolStr;
 
-/// At least so much is left for what was stored when intake stopped: some thousand records, each a group of its own. Were they
-/// never read, time could not pass them, and no window would close.
+/// At least so much is left for what was stored when intake stopped: some thousand records, each a group of its own.
+/// Were they never read, time could not pass them, and no window would close.
 const RESERVE: u64 = 4 << 20;
 
 /// What the parts of a job hold, against the budget.
@@ -135,7 +136,10 @@ mod tests {
         assert!(a.tell(50 * MIB) && budget.alarm().is_none());
         assert!(b.tell(20 * MIB), "stored events are still read");
         let alarm = budget.alarm().unwrap();
-        assert!(alarm.starts_with("statements hold 71680 of the 81920 KiB of state they may, most of it a: intake waits"), "{alarm}");
+        assert!(
+            alarm.starts_with("statements hold 71680 of the 81920 KiB of state they may, most of it a: intake waits"),
+            "{alarm}"
+        );
         assert!(!b.tell(30 * MIB));
         assert!(b.tell(15 * MIB) && budget.alarm().is_some(), "not before it is below three quarters");
         assert!(a.tell(40 * MIB) && budget.alarm().is_none());

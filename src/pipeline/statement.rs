@@ -1,9 +1,9 @@
 //! The consumers of one statement, made from its plan.
 //!
-//! In: the parts of the plan. Out: threads to be started. Each part that keeps state or calls an endpoint is a consumer of its own and
-//! writes a stream; the last stream, or the inputs themselves when the statement needs none, are delivered. Invariant: a
-//! consumer's name in the journal depends on the statement's output and place alone, so it is found again. Not here: what
-//! the consumers do.
+//! In: the parts of the plan. Out: threads to be started. Each part that keeps state or calls an endpoint is a consumer
+//! of its own and writes a stream; the last stream, or the inputs themselves when the statement needs none, are
+//! delivered. Invariant: a consumer's name in the journal depends on the statement's output and place alone, so it is
+//! found again. Not here: what the consumers do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,7 +73,8 @@ impl Thread {
         let body = move || {
             let _span = self.span.entered();
             // a panic must not leave the job half alive with nobody the wiser
-            let result = catch_unwind(AssertUnwindSafe(self.run)).unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
+            let result = catch_unwind(AssertUnwindSafe(self.run))
+                .unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
             if let Err(error) = &result {
                 health.ended(&name, error);
             }
@@ -98,7 +99,11 @@ impl Build<'_> {
         for (number, statement) in self.prepared.plan.statements.iter().enumerate() {
             let place = places.entry(statement.output.to_lowercase()).or_default();
             // two statements may write to one output
-            let name = if *place == 0 { statement.output.clone() } else { SmolStr::new(format!("{}~{}", statement.output, *place + 1)) };
+            let name = if *place == 0 {
+                statement.output.clone()
+            } else {
+                SmolStr::new(format!("{}~{}", statement.output, *place + 1))
+            };
             *place += 1;
             self.statement(number, &name, statement, &mut names, &mut jobs)?;
         }
@@ -138,7 +143,8 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// A statement that needs no stream any more may have left rows in one: they are delivered before they are forgotten.
+    /// A statement that needs no stream any more may have left rows in one: they are delivered before they are
+    /// forgotten.
     fn leftover(
         &self,
         name: &SmolStr,
@@ -170,8 +176,15 @@ impl Build<'_> {
     ) -> Result<(), PipelineError> {
         let consumer_name = SmolStr::new(format!("statement {name}"));
         let stream = from.as_ref().map(|(stream, _)| *stream);
-        let (flow, reader) =
-            self.flow(consumer_name.clone(), name.clone(), &statement.fingerprint, Some(part), part.columns.clone(), stream, names)?;
+        let (flow, reader) = self.flow(
+            consumer_name.clone(),
+            name.clone(),
+            &statement.fingerprint,
+            Some(part),
+            part.columns.clone(),
+            stream,
+            names,
+        )?;
         let feeds_part = statement.parts.last().is_some_and(|last| !std::ptr::eq(last, part));
         let state = self.journal.load_state(flow.consumer)?;
         let mut executor = self.executor(name, part)?;
@@ -191,8 +204,9 @@ impl Build<'_> {
                 records = scorer.rows_max().clamp(1, RECORDS_MAX);
                 let (chunks, received) = channel();
                 let sent = Mark::default();
-                let mut tail = Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
-                    .map_err(|e| engine(name, &e))?;
+                let mut tail =
+                    Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
+                        .map_err(|e| engine(name, &e))?;
                 tail.load_state(rows()).map_err(|e| engine(name, &e))?;
                 let scoring = Scoring {
                     flow: flow.clone(),
@@ -246,12 +260,17 @@ impl Build<'_> {
         from: Option<StreamId>,
         names: &mut Vec<SmolStr>,
     ) -> Result<Thread, PipelineError> {
-        let output = self.outputs.iter().map(|(handle, _)| handle).find(|handle| handle.name().eq_ignore_ascii_case(&statement.output));
-        let output = output
-            .cloned()
-            .ok_or_else(|| PipelineError::Output { name: statement.output.clone(), reason: "the job has no such output".to_owned() })?;
-        // Whoever reads the inputs for a statement has one name, so a statement that is changed from the one kind to the
-        // other keeps its position.
+        let output = self
+            .outputs
+            .iter()
+            .map(|(handle, _)| handle)
+            .find(|handle| handle.name().eq_ignore_ascii_case(&statement.output));
+        let output = output.cloned().ok_or_else(|| PipelineError::Output {
+            name: statement.output.clone(),
+            reason: "the job has no such output".to_owned(),
+        })?;
+        // Whoever reads the inputs for a statement has one name, so a statement that is changed from the one kind to
+        // the other keeps its position.
         let kind = if from.is_some() { "output" } else { "statement" };
         let consumer_name = SmolStr::new(format!("{kind} {name}"));
         // rows of a stream describe themselves: they are delivered as they are, whatever the query says by now
@@ -259,7 +278,8 @@ impl Build<'_> {
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
         let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, names)?;
-        let feed = part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
+        let feed =
+            part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
         let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let position = reader.position();
@@ -301,7 +321,8 @@ impl Build<'_> {
             _ => Start::Oldest,
         };
         let on_full = self.job.journal.on_full;
-        let spec = ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
+        let spec =
+            ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
         let info = self.journal.register_consumer(spec)?;
         if info.changed && fingerprint != "rows" {
             tracing::warn!(statement = %statement, position = info.position, "the statement was changed: it keeps its position and starts with empty state");
@@ -338,7 +359,8 @@ impl Build<'_> {
             return Ok(None);
         }
         let host = Host::following(self.versions);
-        let host = host.map_err(|e| PipelineError::Function { name: SmolStr::new_static("(all)"), reason: e.to_string() })?;
+        let host =
+            host.map_err(|e| PipelineError::Function { name: SmolStr::new_static("(all)"), reason: e.to_string() })?;
         Ok(Some(Box::new(host)))
     }
 
@@ -366,14 +388,16 @@ impl Build<'_> {
 
     fn scorer(&self, external: &External) -> Result<&Scorer, PipelineError> {
         let found = self.scorers.iter().find(|(name, _)| folded(name) == folded(&external.function));
-        found
-            .map(|(_, scorer)| scorer)
-            .ok_or_else(|| PipelineError::Function { name: external.function.clone(), reason: "it has no endpoint".to_owned() })
+        found.map(|(_, scorer)| scorer).ok_or_else(|| PipelineError::Function {
+            name: external.function.clone(),
+            reason: "it has no endpoint".to_owned(),
+        })
     }
 
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.
     fn on_error(&self, external: &External) -> OnError {
-        let own = self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
+        let own =
+            self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
         own.unwrap_or(self.prepared.options.on_error)
     }
 }

@@ -32,7 +32,8 @@ impl Tables {
 
     /// Waits until each table that the plan joins with has a version; `false` when the job stops first.
     pub fn wait(&self, stop: &Stop) -> bool {
-        let is_missing = |(reference, _): &(Reference, _)| self.needed.contains(reference.name()) && reference.current().is_none();
+        let is_missing =
+            |(reference, _): &(Reference, _)| self.needed.contains(reference.name()) && reference.current().is_none();
         while self.all.iter().any(is_missing) {
             if stop.sleep(LOOK) {
                 return false;

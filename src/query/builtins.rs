@@ -66,7 +66,12 @@ const fn function(
     Builtin { name, args, returns, takes_date_part: false, call }
 }
 
-const fn date_function(name: &'static str, args: usize, returns: Type, call: fn(&[Value]) -> Result<Value, RowError>) -> Builtin {
+const fn date_function(
+    name: &'static str,
+    args: usize,
+    returns: Type,
+    call: fn(&[Value]) -> Result<Value, RowError>,
+) -> Builtin {
     Builtin { name, args: (args, args), returns: Some(returns), takes_date_part: true, call }
 }
 
@@ -159,11 +164,13 @@ mod tests {
         BinaryOp::BitXor,
     ];
 
-    const TYPES: [Type; 7] = [Type::BigInt, Type::Float, Type::Text, Type::DateTime, Type::Bit, Type::Record, Type::Array];
+    const TYPES: [Type; 7] =
+        [Type::BigInt, Type::Float, Type::Text, Type::DateTime, Type::Bit, Type::Record, Type::Array];
 
     /// Values that find their way past the first check of many functions, and others.
     fn values() -> impl Strategy<Value = Value> {
-        let numbers = prop::sample::select(vec![i64::MIN, i64::MIN + 1, -1, 0, 1, 2, 3, 1 << 20, i64::MAX - 1, i64::MAX]);
+        let numbers =
+            prop::sample::select(vec![i64::MIN, i64::MIN + 1, -1, 0, 1, 2, 3, 1 << 20, i64::MAX - 1, i64::MAX]);
         let words = prop::sample::select(vec![
             "",
             " ",
@@ -197,14 +204,18 @@ mod tests {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::array),
                 prop::collection::vec(inner.clone(), 0..3).prop_map(|coordinates| geo_json("Polygon", coordinates)),
-                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4)
-                    .prop_map(|m| Value::record(Record::from_unique(m.into_iter().map(|(n, v)| (n.into(), v)).collect()))),
+                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4).prop_map(|m| Value::record(
+                    Record::from_unique(m.into_iter().map(|(n, v)| (n.into(), v)).collect())
+                )),
             ]
         })
     }
 
     fn geo_json(kind: &str, coordinates: Vec<Value>) -> Value {
-        Value::record(Record::from_unique(vec![("type".into(), Value::text(kind)), ("coordinates".into(), Value::array(coordinates))]))
+        Value::record(Record::from_unique(vec![
+            ("type".into(), Value::text(kind)),
+            ("coordinates".into(), Value::array(coordinates)),
+        ]))
     }
 
     /// No NaN and no infinity, at any depth.

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::ast::{ApplyFunction, Arg, Call, Expr, ExprKind, Join, Literal, Script, SelectCore, SelectItem, Source, UnaryOp};
+use super::ast::{
+    ApplyFunction, Arg, Call, Expr, ExprKind, Join, Literal, Script, SelectCore, SelectItem, Source, UnaryOp,
+};
 use super::builtins;
 use super::resolve::{AGGREGATES, ANALYTICS};
 use crate::value::Type;
@@ -32,7 +34,17 @@ const SYNTAX: &[(&str, &[&str])] = &[
             "HAVING without GROUP BY",
         ],
     ),
-    ("sources", &["TIMESTAMP BY", "TIMESTAMP BY … OVER", "CROSS APPLY", "OUTER APPLY", "GetArrayElements", "GetRecordProperties"]),
+    (
+        "sources",
+        &[
+            "TIMESTAMP BY",
+            "TIMESTAMP BY … OVER",
+            "CROSS APPLY",
+            "OUTER APPLY",
+            "GetArrayElements",
+            "GetRecordProperties",
+        ],
+    ),
     ("joins", &["JOIN", "LEFT JOIN", "self join", "three sources", "JOIN reference data", "LEFT JOIN reference data"]),
     (
         "operators",
@@ -106,7 +118,14 @@ const SYNTAX: &[(&str, &[&str])] = &[
     ),
     (
         "analytic clauses",
-        &["LIMIT DURATION", "OVER (PARTITION BY)", "OVER (ORDER BY)", "WHEN", "aggregate OVER LIMIT DURATION", "COUNT(DISTINCT)"],
+        &[
+            "LIMIT DURATION",
+            "OVER (PARTITION BY)",
+            "OVER (ORDER BY)",
+            "WHEN",
+            "aggregate OVER LIMIT DURATION",
+            "COUNT(DISTINCT)",
+        ],
     ),
     ("patterns", &["MATCH_RECOGNIZE"]),
 ];
@@ -126,7 +145,8 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
 
 /// The constructs of a script; `is_reference` says which inputs are reference data.
 pub fn used(script: &Script, is_reference: &dyn Fn(&str) -> bool) -> BTreeSet<&'static str> {
-    let mut uses = Uses { names: all().into_iter().map(|(_, name)| name).collect(), found: BTreeSet::new(), is_reference };
+    let mut uses =
+        Uses { names: all().into_iter().map(|(_, name)| name).collect(), found: BTreeSet::new(), is_reference };
     uses.script(script);
     uses.found
 }
@@ -171,7 +191,11 @@ impl Uses<'_> {
                 SelectItem::PathStar { .. } => self.note("name.*"),
                 SelectItem::Expr { expr, alias, .. } => {
                     if let Some(alias) = alias {
-                        self.note(if alias.span.start < expr.span.start { "name = expression" } else { "expression AS name" });
+                        self.note(if alias.span.start < expr.span.start {
+                            "name = expression"
+                        } else {
+                            "expression AS name"
+                        });
                     }
                     self.expr(expr);
                 }
@@ -188,7 +212,10 @@ impl Uses<'_> {
         self.note_if(core.having.is_some(), "HAVING");
         self.note_if(core.having.is_some() && core.group_by.is_empty(), "HAVING without GROUP BY");
         let windows = core.group_by.iter().any(|key| matches!(&key.kind, ExprKind::Call(call) if is_window(call)));
-        self.note_if(!windows && core.group_by.iter().any(|key| matches!(key.kind, ExprKind::SystemTimestamp)), "snapshot");
+        self.note_if(
+            !windows && core.group_by.iter().any(|key| matches!(key.kind, ExprKind::SystemTimestamp)),
+            "snapshot",
+        );
         self.all(core.where_.iter().chain(&core.group_by).chain(&core.having).chain(&core.partition_by));
     }
 
@@ -303,13 +330,16 @@ impl Uses<'_> {
             }
         }
         let Some(over) = &call.over else { return };
-        let aggregate = written.first().is_some_and(|name| AGGREGATES.iter().any(|known| known.eq_ignore_ascii_case(name)));
+        let aggregate =
+            written.first().is_some_and(|name| AGGREGATES.iter().any(|known| known.eq_ignore_ascii_case(name)));
         self.note_if(over.limit.is_some(), "LIMIT DURATION");
         self.note_if(over.limit.is_some() && aggregate, "aggregate OVER LIMIT DURATION");
         self.note_if(!over.partition_by.is_empty(), "OVER (PARTITION BY)");
         self.note_if(!over.order_by.is_empty(), "OVER (ORDER BY)");
         self.note_if(over.when.is_some(), "WHEN");
-        self.all(over.partition_by.iter().chain(over.order_by.iter().map(|item| &item.expr)).chain(over.when.as_deref()));
+        self.all(
+            over.partition_by.iter().chain(over.order_by.iter().map(|item| &item.expr)).chain(over.when.as_deref()),
+        );
     }
 
     fn named(&mut self, name: &str, call: &Call) {
@@ -317,7 +347,9 @@ impl Uses<'_> {
         let Some(window) = window(name) else { return self.note(name) };
         self.note(window);
         let long = call.args.iter().filter_map(|arg| match arg {
-            Arg::Expr(Expr { kind: ExprKind::Call(inner), .. }) => inner.name.first().map(|part| part.name.to_ascii_lowercase()),
+            Arg::Expr(Expr { kind: ExprKind::Call(inner), .. }) => {
+                inner.name.first().map(|part| part.name.to_ascii_lowercase())
+            }
             _ => None,
         });
         let long: Vec<String> = long.collect();
@@ -335,7 +367,11 @@ impl Uses<'_> {
 fn window(name: &str) -> Option<&'static str> {
     let names = ["TumblingWindow", "HoppingWindow", "SlidingWindow", "SessionWindow"];
     let long = names.into_iter().find(|known| known.eq_ignore_ascii_case(name));
-    let short = || names.into_iter().find(|known| known.strip_suffix("Window").is_some_and(|short| short.eq_ignore_ascii_case(name)));
+    let short = || {
+        names
+            .into_iter()
+            .find(|known| known.strip_suffix("Window").is_some_and(|short| short.eq_ignore_ascii_case(name)))
+    };
     long.or_else(short).or_else(|| name.eq_ignore_ascii_case("Windows").then_some("Windows"))
 }
 

@@ -216,14 +216,24 @@ mod tests {
         use Kind::*;
         assert_eq!(
             kinds("a_1$ [b ]] c] \"d\" 'it''s' N'ü' größe"),
-            [(Word, "a_1$"), (Bracketed, "[b ]] c]"), (DoubleQuoted, "\"d\""), (Text, "'it''s'"), (Text, "N'ü'"), (Word, "größe")]
+            [
+                (Word, "a_1$"),
+                (Bracketed, "[b ]] c]"),
+                (DoubleQuoted, "\"d\""),
+                (Text, "'it''s'"),
+                (Text, "N'ü'"),
+                (Word, "größe")
+            ]
         );
     }
 
     #[test]
     fn numbers_and_paths() {
         use Kind::*;
-        assert_eq!(kinds("1 1.5 .5 1. 1e3 2.5E-7"), ["1", "1.5", ".5", "1.", "1e3", "2.5E-7"].map(|text| (Number, text)));
+        assert_eq!(
+            kinds("1 1.5 .5 1. 1e3 2.5E-7"),
+            ["1", "1.5", ".5", "1.", "1e3", "2.5E-7"].map(|text| (Number, text))
+        );
         assert_eq!(kinds("a.1"), [(Word, "a"), (Sign(super::Sign::Dot), "."), (Number, "1")]);
         assert_eq!(kinds("10s 0x1F 1e"), ["10s", "0x1F", "1e"].map(|text| (Bad(super::Bad::Number), text)));
     }
@@ -257,9 +267,18 @@ mod tests {
 
     #[test]
     fn what_is_open_at_the_end_is_marked_where_it_opens() {
-        for (text, bad) in [("a 'b", Bad::OpenText), ("a [b", Bad::OpenBracket), ("a \"b", Bad::OpenQuote), ("a /* b", Bad::OpenComment)] {
+        for (text, bad) in [
+            ("a 'b", Bad::OpenText),
+            ("a [b", Bad::OpenBracket),
+            ("a \"b", Bad::OpenQuote),
+            ("a /* b", Bad::OpenComment),
+        ] {
             let tokens = lex(text);
-            assert_eq!(tokens.iter().map(|token| token.kind).collect::<Vec<_>>(), [Kind::Word, Kind::Bad(bad), Kind::End], "{text}");
+            assert_eq!(
+                tokens.iter().map(|token| token.kind).collect::<Vec<_>>(),
+                [Kind::Word, Kind::Bad(bad), Kind::End],
+                "{text}"
+            );
             assert_eq!(tokens[1].span.start, 2);
         }
         assert_eq!(

@@ -73,7 +73,9 @@ pub fn resolve(script: &Script, text: &str, file: &str, catalog: &Catalog) -> Re
     binder.check_steps();
     let statements = script.statements.iter().filter_map(|select| binder.statement(select)).collect();
     if script.statements.is_empty() {
-        binder.problem(Diagnostic::error("the script has no SELECT statement", None).help("add `SELECT … INTO output FROM input`"));
+        binder.problem(
+            Diagnostic::error("the script has no SELECT statement", None).help("add `SELECT … INTO output FROM input`"),
+        );
     }
     let Binder { problems, tables, .. } = binder;
     problems.into_result(Plan { statements, tables })
@@ -101,9 +103,10 @@ impl<'a> Binder<'a> {
             let mut columns: Vec<(SmolStr, Type)> = Vec::with_capacity(table.columns.len());
             for column in &table.columns {
                 if columns.iter().any(|(n, _)| same_ignoring_case(n, &column.name.name)) {
-                    let problem = Diagnostic::error(format!("column `{}` is declared twice", column.name.name), column.name.span)
-                        .label("second declaration")
-                        .help("remove it");
+                    let problem =
+                        Diagnostic::error(format!("column `{}` is declared twice", column.name.name), column.name.span)
+                            .label("second declaration")
+                            .help("remove it");
                     self.problem(problem);
                 } else {
                     columns.push((column.name.name.clone(), column.ty));
@@ -124,9 +127,10 @@ impl<'a> Binder<'a> {
                 self.problem(problem);
             }
             if self.catalog.inputs.iter().any(|input| same_ignoring_case(&input.name, &name.name)) {
-                let problem = Diagnostic::error(format!("the step `{}` has the name of an input", name.name), name.span)
-                    .label("this is an input of the job")
-                    .help("rename the step");
+                let problem =
+                    Diagnostic::error(format!("the step `{}` has the name of an input", name.name), name.span)
+                        .label("this is an input of the job")
+                        .help("rename the step");
                 self.problem(problem);
             }
             if let Some(into) = &step.body.into {
@@ -160,9 +164,12 @@ impl<'a> Binder<'a> {
             }
         };
         if parts.len() > PARTS_MAX {
-            let problem = Diagnostic::error(format!("this statement needs {} external calls one after another", parts.len()), select.span)
-                .label(format!("at most {PARTS_MAX}: the answers of each are stored"))
-                .help("score several values in one call, or spread the calls over several statements");
+            let problem = Diagnostic::error(
+                format!("this statement needs {} external calls one after another", parts.len()),
+                select.span,
+            )
+            .label(format!("at most {PARTS_MAX}: the answers of each are stored"))
+            .help("score several values in one call, or spread the calls over several statements");
             self.problem(problem);
             return None;
         }
@@ -190,9 +197,12 @@ impl<'a> Binder<'a> {
             Some(into) => Diagnostic::error(format!("unknown output `{written}`"), into.span)
                 .label("not an output of this job")
                 .help(did_you_mean(written, &names, "output")),
-            None => Diagnostic::error("no INTO, and no output is called `output`", Span::new(select.span.start, select.span.start + 6))
-                .label("its rows have nowhere to go")
-                .help(format!("write `INTO {}` before FROM", names.first().copied().unwrap_or("name"))),
+            None => Diagnostic::error(
+                "no INTO, and no output is called `output`",
+                Span::new(select.span.start, select.span.start + 6),
+            )
+            .label("its rows have nowhere to go")
+            .help(format!("write `INTO {}` before FROM", names.first().copied().unwrap_or("name"))),
         };
         self.problem(problem);
         written.into()
@@ -215,7 +225,8 @@ impl<'a> Binder<'a> {
         let Some(first) = branches.first() else { return Relation::poisoned() };
         let mut columns = Vec::with_capacity(first.columns.len());
         for (i, column) in first.columns.clone().into_iter().enumerate() {
-            let infos: Vec<&ColumnInfo> = branches.iter().filter_map(|b| b.columns.get(i)).filter_map(|c| self.columns.get(c.id)).collect();
+            let infos: Vec<&ColumnInfo> =
+                branches.iter().filter_map(|b| b.columns.get(i)).filter_map(|c| self.columns.get(c.id)).collect();
             let ty = infos.first().and_then(|info| info.ty).filter(|ty| infos.iter().all(|info| info.ty == Some(*ty)));
             let cast_to_text = infos.iter().all(|info| info.cast_to_text);
             let id = self.column(ColumnInfo { name: column.name.clone(), ty, cast_to_text, field_of: None });
@@ -248,9 +259,10 @@ impl<'a> Binder<'a> {
                     .help("select the same columns in the same order in every branch");
                 self.problem(problem);
             } else if branch.columns.iter().zip(&first.columns).any(|(a, b)| a.spread != b.spread) {
-                let problem = Diagnostic::error("`*` in one branch of UNION stands beside a column of another", core.span)
-                    .label("the columns of `*` differ from event to event")
-                    .help("name the columns in every branch, or write `*` at the same place in each");
+                let problem =
+                    Diagnostic::error("`*` in one branch of UNION stands beside a column of another", core.span)
+                        .label("the columns of `*` differ from event to event")
+                        .help("name the columns in every branch, or write `*` at the same place in each");
                 self.problem(problem);
             }
             if branch.over.is_empty() != first.over.is_empty() {
@@ -274,7 +286,9 @@ impl<'a> Binder<'a> {
         self.inlined += 1;
         if self.inlined > STEPS_INLINED_MAX || self.depth >= STEP_DEPTH_MAX {
             let problem = Diagnostic::error("the steps of this query multiply beyond reason", read_at)
-                .label(format!("more than {STEPS_INLINED_MAX} steps, or {STEP_DEPTH_MAX} in a chain, for one statement"))
+                .label(format!(
+                    "more than {STEPS_INLINED_MAX} steps, or {STEP_DEPTH_MAX} in a chain, for one statement"
+                ))
                 .help("write an intermediate result to an output and read it back as an input");
             self.problem(problem);
             return Relation::poisoned();

@@ -74,9 +74,9 @@ pub enum Bad {
 /// grammar needs to tell where an expression or a clause ends. All others (TIMESTAMP, PARTITION, LIMIT, TOP, …) are
 /// keywords by their place only.
 const RESERVED: &[&str] = &[
-    "AND", "AS", "BETWEEN", "BY", "CASE", "CREATE", "CROSS", "DISTINCT", "ELSE", "END", "FROM", "FULL", "GROUP", "HAVING", "IN", "INNER",
-    "INTO", "IS", "JOIN", "LEFT", "LIKE", "NOT", "NULL", "ON", "OR", "ORDER", "OUTER", "OVER", "RIGHT", "SELECT", "THEN", "UNION", "WHEN",
-    "WHERE", "WITH",
+    "AND", "AS", "BETWEEN", "BY", "CASE", "CREATE", "CROSS", "DISTINCT", "ELSE", "END", "FROM", "FULL", "GROUP",
+    "HAVING", "IN", "INNER", "INTO", "IS", "JOIN", "LEFT", "LIKE", "NOT", "NULL", "ON", "OR", "ORDER", "OUTER", "OVER",
+    "RIGHT", "SELECT", "THEN", "UNION", "WHEN", "WHERE", "WITH",
 ];
 
 /// Whether a bare word is a keyword wherever it stands.

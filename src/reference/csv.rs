@@ -24,7 +24,8 @@ pub(super) fn rows(text: &[u8], delimiter: u8, rows_max: usize) -> Result<Vec<Va
         if rows.len() == rows_max {
             return Err(LoadError::Rows { max: rows_max });
         }
-        let fields = names.iter().zip(&record).map(|(name, field)| (name.clone(), Value::Text(SmolStr::new(field)))).collect();
+        let fields =
+            names.iter().zip(&record).map(|(name, field)| (name.clone(), Value::Text(SmolStr::new(field)))).collect();
         rows.push(Value::record(Record::from_unique(fields)));
         let cells = rows.len().saturating_mul(names.len());
         if cells > FIELDS_FREE.max(text.len() / FIELD_BYTES_MIN) {

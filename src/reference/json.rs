@@ -36,13 +36,13 @@ pub(super) fn rows(text: &Bytes, rows_max: usize) -> Result<Vec<Value>, LoadErro
     Ok(rows)
 }
 
-/// The same record without the room that reading it field by field left over: a table is held for long, a third of it would
-/// be empty.
+/// The same record without the room that reading it field by field left over: a table is held for long, a third of it
+/// would be empty.
 fn fitted(row: Value) -> Value {
     match row {
-        Value::Record(record) => {
-            Value::record(Record::from_unique(record.iter().map(|(name, value)| (name.clone(), value.clone())).collect()))
-        }
+        Value::Record(record) => Value::record(Record::from_unique(
+            record.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        )),
         other => other,
     }
 }

@@ -1,7 +1,8 @@
 //! Bytes to the rows of a table.
 //!
-//! In: all bytes of a file or an answer. Out: a record a row, or the first thing that is wrong, with its line. Invariant:
-//! one bad row refuses the whole: half a table joins wrongly and nobody would know. Not here: where bytes come from.
+//! In: all bytes of a file or an answer. Out: a record a row, or the first thing that is wrong, with its line.
+//! Invariant: one bad row refuses the whole: half a table joins wrongly and nobody would know. Not here: where bytes
+//! come from.
 
 use bytes::Bytes;
 
@@ -17,7 +18,9 @@ pub enum LoadError {
     Line { line: u64, why: String },
     #[error("it has more than {max} rows; raise `rows_max`")]
     Rows { max: usize },
-    #[error("its {rows} rows of {columns} fields are more than its bytes account for; leave out columns that are not used")]
+    #[error(
+        "its {rows} rows of {columns} fields are more than its bytes account for; leave out columns that are not used"
+    )]
     Cells { rows: usize, columns: usize },
 }
 

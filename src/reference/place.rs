@@ -1,8 +1,8 @@
 //! Where a table comes from: a file or an address.
 //!
-//! In: the wish to look. Out: the bytes, or that nothing is new. Invariant: at most one byte more than `bytes_max` is read;
-//! a file counts as changed only when it stayed as it is from one look to the next, so that one being written is left
-//! alone; a key never appears in an error. Not here: when to look, what the bytes mean.
+//! In: the wish to look. Out: the bytes, or that nothing is new. Invariant: at most one byte more than `bytes_max` is
+//! read; a file counts as changed only when it stayed as it is from one look to the next, so that one being written is
+//! left alone; a key never appears in an error. Not here: when to look, what the bytes mean.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -92,7 +92,12 @@ struct Stamp {
 
 impl From<&Metadata> for Stamp {
     fn from(m: &Metadata) -> Stamp {
-        Stamp { size: m.size(), modified: (m.mtime(), m.mtime_nsec()), changed: (m.ctime(), m.ctime_nsec()), inode: m.ino() }
+        Stamp {
+            size: m.size(),
+            modified: (m.mtime(), m.mtime_nsec()),
+            changed: (m.ctime(), m.ctime_nsec()),
+            inode: m.ino(),
+        }
     }
 }
 
@@ -193,7 +198,13 @@ impl Address {
             redirects: redirects(address.key.is_some()),
         };
         let client = http::client(settings).map_err(|e| e.to_string())?;
-        Ok(Address { client, address: address.clone(), bytes_max, accepted: HeaderMap::new(), offered: HeaderMap::new() })
+        Ok(Address {
+            client,
+            address: address.clone(),
+            bytes_max,
+            accepted: HeaderMap::new(),
+            offered: HeaderMap::new(),
+        })
     }
 
     async fn fetch(&mut self, all: bool) -> Result<Looked, LookError> {
@@ -213,7 +224,8 @@ impl Address {
             return Ok(Looked::Same);
         }
         if status != StatusCode::OK {
-            let elsewhere = if status.is_redirection() { ", which is not followed (see `url` in docs/job-file.md)" } else { "" };
+            let elsewhere =
+                if status.is_redirection() { ", which is not followed (see `url` in docs/job-file.md)" } else { "" };
             return Err(LookError::Away(format!("{} answered {}{elsewhere}", self.shown(), status.as_u16())));
         }
         self.offered = validators(response.headers());

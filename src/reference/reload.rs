@@ -1,8 +1,8 @@
 //! The task that keeps a table fresh.
 //!
-//! In: looks at its place. Out: versions, and what is wrong. Invariant: a version is in the journal before anybody sees it,
-//! so a row that was joined with it is never followed, after a crash, by one joined with an older; a problem is logged once
-//! for each change of its reason. Not here: reading (`place`, `load`).
+//! In: looks at its place. Out: versions, and what is wrong. Invariant: a version is in the journal before anybody sees
+//! it, so a row that was joined with it is never followed, after a crash, by one joined with an older; a problem is
+//! logged once for each change of its reason. Not here: reading (`place`, `load`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,13 +126,17 @@ impl Reload {
             let rows = rows(&bytes, format, rows_max)?;
             Ok(Loaded::New(Version { digest, loaded_at: at, rows: Arc::new(rows) }))
         });
-        loading.await.map_err(|e| LookError::Bad(e.to_string()))?.map_err(|e: super::LoadError| LookError::Bad(e.to_string()))
+        loading
+            .await
+            .map_err(|e| LookError::Bad(e.to_string()))?
+            .map_err(|e: super::LoadError| LookError::Bad(e.to_string()))
     }
 
     /// Keeps a version for a start offline.
     async fn keep(&self, version: &Version, bytes: Bytes) {
         let (journal, name) = (self.journal.clone(), self.reference.name().clone());
-        let (digest, form, rows, loaded_at) = (version.digest.to_string(), form(self.format), version.rows.len() as u64, version.loaded_at);
+        let (digest, form, rows, loaded_at) =
+            (version.digest.to_string(), form(self.format), version.rows.len() as u64, version.loaded_at);
         let keeping = tokio::task::spawn_blocking(move || {
             if journal.reference_digest(&name)?.is_some_and(|kept| kept == digest) {
                 return Ok(());
@@ -192,7 +196,8 @@ impl Reload {
         }
         if self.noted.as_ref() != Some(&trouble) {
             let (journal, at, message) = (self.journal.clone(), self.clock.now(), trouble.clone());
-            let noting = tokio::task::spawn_blocking(move || journal.note_reference_error(&input, at, message.as_deref()));
+            let noting =
+                tokio::task::spawn_blocking(move || journal.note_reference_error(&input, at, message.as_deref()));
             // what was not noted is noted with the next change
             let _ = noting.await;
             self.noted = Some(trouble);
@@ -230,7 +235,8 @@ impl Reload {
 
 /// A version from what the journal keeps.
 fn version(stored: StoredReference) -> Result<Version, String> {
-    let format = format_of(&stored.form).ok_or_else(|| format!("it is kept in a form that this program does not know: {}", stored.form))?;
+    let format = format_of(&stored.form)
+        .ok_or_else(|| format!("it is kept in a form that this program does not know: {}", stored.form))?;
     // it was within the limits when it was kept
     let rows = rows(&stored.bytes, format, usize::MAX).map_err(|e| e.to_string())?;
     let loaded_at: Timestamp = stored.loaded_at;

@@ -1,7 +1,7 @@
 //! The section of a table that streams are joined with.
 //!
-//! In: `[inputs.NAME]` with `type = "reference"`. Out: [`ReferenceInput`], checked. Invariant: a table comes from a file or
-//! from an address. Not here: loading it.
+//! In: `[inputs.NAME]` with `type = "reference"`. Out: [`ReferenceInput`], checked. Invariant: a table comes from a
+//! file or from an address. Not here: loading it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -131,11 +131,15 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
     let key = section.key("key");
     let key_header = section.text("key_header");
     let tls = TlsFiles::read(section);
-    let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), Duration::from_secs(30));
+    let timeout =
+        section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), Duration::from_secs(30));
     if let Some(name) = &key_header {
         if reqwest::header::HeaderName::from_bytes(name.value.as_bytes()).is_err() {
-            let error = Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
-            section.problems().push(error.help("write `key_header = \"x-api-key\"`, or leave it out for `Authorization: Bearer`"));
+            let error =
+                Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
+            section
+                .problems()
+                .push(error.help("write `key_header = \"x-api-key\"`, or leave it out for `Authorization: Bearer`"));
         } else if !section.has("key") {
             let help = "write `key = \"env:NAME\"`, or leave `key_header` out";
             section.wrong("key_header", "`key_header` without `key`", "there is nothing to send in it", help);
@@ -156,7 +160,12 @@ fn format(section: &mut Section) -> Option<ReferenceFormat> {
         Word::Json if section.has("delimiter") => {
             // asked for, so that it is no unknown key
             section.text("delimiter");
-            section.wrong("delimiter", "`delimiter` has no use for JSON", "only CSV has it", "write `format = \"csv\"`, or leave it out");
+            section.wrong(
+                "delimiter",
+                "`delimiter` has no use for JSON",
+                "only CSV has it",
+                "write `format = \"csv\"`, or leave it out",
+            );
             None
         }
         Word::Json => Some(ReferenceFormat::Json),

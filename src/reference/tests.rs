@@ -130,7 +130,10 @@ async fn a_file_is_read_again_when_it_changed_and_stays_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("zones.json");
     let mut place = Place::new(&file_input(&path)).unwrap();
-    assert!(look(&mut place).await.starts_with("away: ") && look(&mut place).await.contains("zones.json cannot be read: No such file"));
+    assert!(
+        look(&mut place).await.starts_with("away: ")
+            && look(&mut place).await.contains("zones.json cannot be read: No such file")
+    );
     std::fs::write(&path, "one").unwrap();
     assert_eq!(look(&mut place).await, "changing", "it may still be written");
     assert_eq!(look(&mut place).await, "one");

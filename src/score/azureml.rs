@@ -1,7 +1,8 @@
 //! Endpoints of Azure Machine Learning, and its inference server.
 //!
 //! In: `[functions.NAME]` with `type = "azureml"`. Out: its settings, and the [`Dialect`]. Source: the wire contract of
-//! Azure ML's inference server and of its managed front end. Not here: reading swagger (`swagger`), results (`response`).
+//! Azure ML's inference server and of its managed front end. Not here: reading swagger (`swagger`), results
+//! (`response`).
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ pub struct AzureMl {
 pub(super) fn read(section: &mut Section) -> Option<ScoreConfig> {
     let swagger_url = section.text("swagger_url").and_then(|text| address::http(section, &text));
     let deployment = section.text("deployment").and_then(|name| {
-        let value = name.value.chars().all(|c| c.is_ascii_graphic()).then(|| HeaderValue::from_str(&name.value).ok()).flatten();
+        let value =
+            name.value.chars().all(|c| c.is_ascii_graphic()).then(|| HeaderValue::from_str(&name.value).ok()).flatten();
         if value.is_none() {
             let error = Diagnostic::error("the deployment's name does not fit a header", name.span)
                 .label("expected letters, digits and signs without blanks");
@@ -79,7 +81,9 @@ impl Dialect for AzureMl {
 
     /// What the server calls `message`, else the body.
     fn error_text(&self, body: &[u8]) -> String {
-        let message = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|v| v.get("message")?.as_str().map(String::from));
+        let message = serde_json::from_slice::<serde_json::Value>(body)
+            .ok()
+            .and_then(|v| v.get("message")?.as_str().map(String::from));
         message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
     }
 
@@ -133,7 +137,10 @@ mod tests {
         ] {
             let urls = AzureMl::default().descriptions(&Url::parse(score).unwrap());
             let texts: Vec<&str> = urls.iter().map(Url::as_str).collect();
-            assert_eq!(texts, [expected.to_owned(), format!("{expected}?version=3"), format!("{expected}?version=3.1")]);
+            assert_eq!(
+                texts,
+                [expected.to_owned(), format!("{expected}?version=3"), format!("{expected}?version=3.1")]
+            );
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One batch on its way to being scored: which rows to send next, and whose fault a failure is.
 //!
-//! In: how the last request of the batch ended. Out: the next [`Step`], and rows that are found to be bad. Invariant:
-//! every row is in exactly one place: in a piece still to be sent, among the suspects, or handed back as decided. A
-//! row is condemned only after something else was scored since it failed, so a model that broke condemns nobody. Where
-//! the failure may have passed with an outage, it is condemned only if it fails again after that.
-//! Not here: rows themselves, waiting, what other batches do.
+//! In: how the last request of the batch ended. Out: the next [`NextSend`], and rows that are found to be bad.
+//! Invariant: every row is in exactly one place: in a piece still to be sent, among the suspects, or handed back as
+//! decided. A row is condemned only after something else was scored since it failed, so a model that broke condemns
+//! nobody. Where the failure may have passed with an outage, it is condemned only if it fails again after that. Not
+//! here: rows themselves, waiting, what other batches do.
 
 use std::ops::Range;
 
@@ -43,7 +43,17 @@ struct Piece {
 
 impl Piece {
     fn new(rows: Range<usize>) -> Piece {
-        Piece { rows, whole: false, first_half: false, guilty: false, failures: 0, slow: 0, busy: 0, attempts: 0, retest: false }
+        Piece {
+            rows,
+            whole: false,
+            first_half: false,
+            guilty: false,
+            failures: 0,
+            slow: 0,
+            busy: 0,
+            attempts: 0,
+            retest: false,
+        }
     }
 }
 
@@ -59,7 +69,7 @@ struct Suspect {
 
 /// What a batch wants next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum NextSend {
     /// Send these rows.
     Send(Range<usize>),
     /// Send a row that was scored before: is it the rows or the model?
@@ -84,7 +94,7 @@ pub enum Reaction {
 }
 
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct RequestBatch {
     len: usize,
     /// A stack: the last is sent next.
     pieces: Vec<Piece>,
@@ -93,16 +103,16 @@ pub struct Batch {
     requests: usize,
 }
 
-impl Batch {
-    pub fn new(len: usize) -> Batch {
+impl RequestBatch {
+    pub fn new(len: usize) -> RequestBatch {
         let whole = Piece { whole: true, ..Piece::new(0..len) };
-        Batch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0 }
+        RequestBatch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0 }
     }
 
     /// What to send now. Asking twice gives the same answer.
-    pub fn step(&mut self) -> Step {
+    pub fn step(&mut self) -> NextSend {
         if self.asking {
-            return Step::AskModel;
+            return NextSend::AskModel;
         }
         while let Some(piece) = self.pieces.last() {
             let single = piece.rows.len() <= 1;
@@ -111,14 +121,14 @@ impl Batch {
             } else if !single && piece.guilty {
                 self.split(piece.rows.len() / 2, true);
             } else {
-                return Step::Send(piece.rows.clone());
+                return NextSend::Send(piece.rows.clone());
             }
         }
         if self.suspects.is_empty() {
-            return Step::Finished;
+            return NextSend::Finished;
         }
         self.asking = true;
-        Step::AskModel
+        NextSend::AskModel
     }
 
     /// Notes that the step was sent.
@@ -153,7 +163,8 @@ impl Batch {
 
     /// The model works now. That it did when a suspect failed is another matter: an outage may have ended in between.
     fn judge(&mut self) -> Vec<(usize, Failure)> {
-        let (again, bad): (Vec<_>, Vec<_>) = std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
+        let (again, bad): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
         for Suspect { row, attempts, .. } in again.into_iter().rev() {
             self.pieces.push(Piece { retest: true, attempts, ..Piece::new(row..row + 1) });
         }
@@ -264,14 +275,14 @@ mod tests {
     use super::*;
 
     /// Two rows fail with `retries` until row 0 stands alone as a suspect.
-    fn row_0_suspected(retries: u32) -> Batch {
-        let mut batch = Batch::new(2);
+    fn row_0_suspected(retries: u32) -> RequestBatch {
+        let mut batch = RequestBatch::new(2);
         while batch.suspects.is_empty() {
-            assert!(matches!(batch.step(), Step::Send(_)));
+            assert!(matches!(batch.step(), NextSend::Send(_)));
             batch.sent();
             batch.failed(retries, |_| Failure::default());
         }
-        assert_eq!(batch.step(), Step::Send(1..2));
+        assert_eq!(batch.step(), NextSend::Send(1..2));
         batch
     }
 
@@ -279,15 +290,15 @@ mod tests {
     fn who_failed_in_what_may_have_been_an_outage_is_sent_once_more() {
         let mut batch = row_0_suspected(3);
         assert_eq!(batch.scored(), []);
-        assert_eq!(batch.step(), Step::Send(0..1));
+        assert_eq!(batch.step(), NextSend::Send(0..1));
         assert_eq!(batch.attempts(), 8);
         let mut bad = batch.clone();
         assert_eq!(batch.scored(), []);
-        assert_eq!(batch.step(), Step::Finished);
+        assert_eq!(batch.step(), NextSend::Finished);
         while bad.failed(3, |_| Failure::default()) != Reaction::Next {}
-        assert_eq!(bad.step(), Step::AskModel);
+        assert_eq!(bad.step(), NextSend::AskModel);
         assert_eq!(bad.model_works(), [(0, Failure::default())]);
-        assert_eq!(bad.step(), Step::Finished);
+        assert_eq!(bad.step(), NextSend::Finished);
     }
 
     #[test]
@@ -295,7 +306,7 @@ mod tests {
         for retries in [0, 1] {
             let mut batch = row_0_suspected(retries);
             assert_eq!(batch.scored(), [(0, Failure::default())]);
-            assert_eq!(batch.step(), Step::Finished);
+            assert_eq!(batch.step(), NextSend::Finished);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Rows to request bodies.
 //!
 //! In: the argument of a row and the endpoint's [`Input`]. Out: the row's JSON, converted to the signature, or why it
-//! cannot be sent; and the body of a request for some rows. Invariant: what [`Form::encode`] accepts has the exact shape
-//! and types of the signature and holds no NaN, so nothing is left for the server to convert silently. Not here: how
-//! many rows make a request (`desk`), the length of a queue.
+//! cannot be sent; and the body of a request for some rows. Invariant: what [`Form::encode`] accepts has the exact
+//! shape and types of the signature and holds no NaN, so nothing is left for the server to convert silently. Not here:
+//! how many rows make a request (`desk`), the length of a queue.
 
 use crate::batch::Reason;
 use crate::time::Timestamp;
@@ -159,13 +159,23 @@ impl Form {
         out
     }
 
-    fn list(&self, row: &Value, depth: usize, width: Option<usize>, cells: &Cells, out: &mut String) -> Result<(), BadRow> {
+    fn list(
+        &self,
+        row: &Value,
+        depth: usize,
+        width: Option<usize>,
+        cells: &Cells,
+        out: &mut String,
+    ) -> Result<(), BadRow> {
         let Value::Array(items) = row else {
             return Err(BadRow::new("wrong_shape", format!("the endpoint takes an array, not a {}", kind(row))));
         };
         if width.is_some_and(|width| width != items.len()) {
             let width = width.unwrap_or_default();
-            return Err(BadRow::new("wrong_width", format!("the endpoint takes {width} columns, the array has {}", items.len())));
+            return Err(BadRow::new(
+                "wrong_width",
+                format!("the endpoint takes {width} columns, the array has {}", items.len()),
+            ));
         }
         out.push('[');
         for (i, item) in items.iter().enumerate() {
@@ -213,7 +223,13 @@ impl Form {
     }
 
     /// A row's cells in the signature's order, from a record by name or from an array of the same width.
-    fn in_order(&self, row: &Value, columns: &[Column], mut between: impl FnMut(u32, &mut String), out: &mut String) -> Result<(), BadRow> {
+    fn in_order(
+        &self,
+        row: &Value,
+        columns: &[Column],
+        mut between: impl FnMut(u32, &mut String),
+        out: &mut String,
+    ) -> Result<(), BadRow> {
         let missing = |column: &Column| BadRow::new("missing_column", format!("column `{}` is missing", column.name));
         match row {
             Value::Record(record) => {
@@ -224,7 +240,9 @@ impl Form {
                 return Err(BadRow::new("wrong_width", message));
             }
             Value::Array(_) => {}
-            other => return Err(BadRow::new("wrong_shape", format!("the endpoint takes a record, not a {}", kind(other)))),
+            other => {
+                return Err(BadRow::new("wrong_shape", format!("the endpoint takes a record, not a {}", kind(other))));
+            }
         }
         for (i, column) in columns.iter().enumerate() {
             if i > 0 {
@@ -241,7 +259,8 @@ impl Form {
     }
 
     fn named_cell(&self, column: &Column, value: &Value, out: &mut String) -> Result<(), BadRow> {
-        self.cell(column.cell, value, true, out).map_err(|e| BadRow::new(e.0, format!("column `{}`: {}", column.name, e.1)))
+        self.cell(column.cell, value, true, out)
+            .map_err(|e| BadRow::new(e.0, format!("column `{}`: {}", column.name, e.1)))
     }
 
     /// Writes a value as a cell of this type. `frame`: the row becomes one of a data frame, where text may be missing;
@@ -295,7 +314,9 @@ fn convert(cell: Cell, value: &Value) -> Option<Value> {
         (Cell::Float | Cell::BigInt, Value::Bit(b)) => Some(Value::BigInt(i64::from(*b))),
         (Cell::Float, Value::Text(t)) => number_of(t),
         (Cell::BigInt, Value::BigInt(_)) => Some(value.clone()),
-        (Cell::BigInt, Value::Float(f)) => (f.fract() == 0.0 && f.abs() <= WHOLE_FLOAT_MAX).then_some(Value::BigInt(*f as i64)),
+        (Cell::BigInt, Value::Float(f)) => {
+            (f.fract() == 0.0 && f.abs() <= WHOLE_FLOAT_MAX).then_some(Value::BigInt(*f as i64))
+        }
         (Cell::BigInt, Value::Text(t)) => t.trim().parse().ok().map(Value::BigInt),
         (Cell::Bit, Value::Bit(_)) => Some(value.clone()),
         (Cell::Bit, Value::BigInt(n @ (0 | 1))) => Some(Value::Bit(*n == 1)),
@@ -311,7 +332,10 @@ fn convert(cell: Cell, value: &Value) -> Option<Value> {
 /// What becomes of a column of this type, for `check`. `Err`: no value of the type can be sent.
 pub(super) fn conversion(from: Type, to: Cell) -> Result<&'static str, &'static str> {
     match (from, to) {
-        (Type::Text, Cell::Text) | (Type::BigInt, Cell::BigInt) | (Type::Float, Cell::Float) | (Type::Bit, Cell::Bit) => Ok("as is"),
+        (Type::Text, Cell::Text)
+        | (Type::BigInt, Cell::BigInt)
+        | (Type::Float, Cell::Float)
+        | (Type::Bit, Cell::Bit) => Ok("as is"),
         (Type::Array, Cell::Array) | (Type::DateTime, Cell::DateTime { .. }) | (_, Cell::Any) => Ok("as is"),
         (Type::BigInt | Type::Float, Cell::Text) => Ok("number to text"),
         (Type::Bit, Cell::Text | Cell::BigInt | Cell::Float) => Ok("bit to 0 or 1"),

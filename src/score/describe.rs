@@ -13,8 +13,8 @@ use super::signature::{Cell, Cells, Column, Layout, PerRow, Signature};
 /// What is known of a value that a query sends: its name, when it has one, and its type.
 pub type Given = (Option<SmolStr>, Option<Type>);
 
-/// Describes a signature. `given`: the columns of the query's argument in their order, with names where they have any and
-/// types where they are known; empty when nothing is known.
+/// Describes a signature. `given`: the columns of the query's argument in their order, with names where they have any
+/// and types where they are known; empty when nothing is known.
 pub fn describe(signature: &Signature, given: &[Given]) -> String {
     let mut out = String::new();
     let input = &signature.input;
@@ -22,13 +22,18 @@ pub fn describe(signature: &Signature, given: &[Given]) -> String {
     for (name, value) in &input.constants {
         let _ = writeln!(out, "constant `{name}`: {value}");
     }
-    let place = if signature.output.path.is_empty() { "the answer".into() } else { format!("`{}`", signature.output.path.join(".")) };
+    let place = if signature.output.path.is_empty() {
+        "the answer".into()
+    } else {
+        format!("`{}`", signature.output.path.join("."))
+    };
     let _ = writeln!(out, "results  {place}: {}", per_row_words(&signature.output.per_row));
     match &input.layout {
         Layout::Records { columns, .. } => named_columns(&mut out, columns, given),
-        Layout::Split { columns } | Layout::Columns { columns } | Layout::Index { columns } | Layout::Table { columns, .. } => {
-            named_columns(&mut out, columns, &in_order(columns, given))
-        }
+        Layout::Split { columns }
+        | Layout::Columns { columns }
+        | Layout::Index { columns }
+        | Layout::Table { columns, .. } => named_columns(&mut out, columns, &in_order(columns, given)),
         Layout::Array { width, cells, .. } => list_columns(&mut out, *width, cells, given),
         Layout::Vector { cell } => line(&mut out, "value", *cell, given.first().and_then(|(_, ty)| *ty)),
         Layout::Untyped => {}
@@ -45,12 +50,13 @@ pub fn misfits(signature: &Signature, given: &[Given]) -> Vec<String> {
         Layout::Records { columns, required } => {
             named_misfits(columns, given, |column| required.is_empty() || required.contains(&column.name))
         }
-        Layout::Split { columns } | Layout::Columns { columns } | Layout::Index { columns } | Layout::Table { columns, .. } => {
-            match is_array && columns.len() != given.len() {
-                true => vec![format!("it takes {} columns, and this array has {}", columns.len(), given.len())],
-                false => named_misfits(columns, &in_order(columns, given), |_| true),
-            }
-        }
+        Layout::Split { columns }
+        | Layout::Columns { columns }
+        | Layout::Index { columns }
+        | Layout::Table { columns, .. } => match is_array && columns.len() != given.len() {
+            true => vec![format!("it takes {} columns, and this array has {}", columns.len(), given.len())],
+            false => named_misfits(columns, &in_order(columns, given), |_| true),
+        },
         Layout::Array { .. } if !is_array => vec!["it takes an array, and this is a record".to_owned()],
         Layout::Array { width: Some(width), .. } if *width != given.len() => {
             vec![format!("it takes {width} columns, and this array has {}", given.len())]
@@ -70,14 +76,19 @@ fn named_misfits(columns: &[Column], given: &[Given], is_needed: impl Fn(&Column
             _ => {}
         }
     }
-    let unknown = given.iter().filter_map(|(name, _)| name.as_ref()).filter(|name| !columns.iter().any(|column| is(column, Some(name))));
+    let unknown = given
+        .iter()
+        .filter_map(|(name, _)| name.as_ref())
+        .filter(|name| !columns.iter().any(|column| is(column, Some(name))));
     misfits.extend(unknown.map(|name| format!("it has no column `{name}`")));
     misfits
 }
 
 /// An array goes into a data frame by position: its values get the names of the columns.
 fn in_order(columns: &[Column], given: &[Given]) -> Vec<Given> {
-    let named = |(i, (name, ty)): (usize, &Given)| (name.clone().or_else(|| columns.get(i).map(|c| c.name.as_str().into())), *ty);
+    let named = |(i, (name, ty)): (usize, &Given)| {
+        (name.clone().or_else(|| columns.get(i).map(|c| c.name.as_str().into())), *ty)
+    };
     given.iter().enumerate().map(named).collect()
 }
 
@@ -95,7 +106,9 @@ fn layout_words(layout: &Layout) -> String {
         Layout::Columns { columns } => format!("a data frame of {} columns (by column)", columns.len()),
         Layout::Index { columns } => format!("a data frame of {} columns (by row)", columns.len()),
         Layout::Table { columns, .. } => format!("a data frame of {} columns (table)", columns.len()),
-        Layout::Untyped => "as the query gives them; the endpoint describes nothing, so nothing is checked or converted".into(),
+        Layout::Untyped => {
+            "as the query gives them; the endpoint describes nothing, so nothing is checked or converted".into()
+        }
     }
 }
 
@@ -114,13 +127,19 @@ fn named_columns(out: &mut String, columns: &[Column], given: &[Given]) {
     for column in columns {
         let found = given.iter().find(|(name, _)| is(column, name.as_ref()));
         if !given.is_empty() && found.is_none() {
-            let _ = writeln!(out, "  {:<16} {:<14} MISSING: the query does not send it", column.name, column.cell.to_string());
+            let _ = writeln!(
+                out,
+                "  {:<16} {:<14} MISSING: the query does not send it",
+                column.name,
+                column.cell.to_string()
+            );
         } else {
             line(out, &column.name, column.cell, found.and_then(|(_, ty)| *ty));
         }
     }
     for (name, _) in given.iter().filter(|(name, _)| !columns.iter().any(|column| is(column, name.as_ref()))) {
-        let _ = writeln!(out, "  {:<16} {:<14} EXTRA: the endpoint has no such column", name.as_deref().unwrap_or("?"), "");
+        let _ =
+            writeln!(out, "  {:<16} {:<14} EXTRA: the endpoint has no such column", name.as_deref().unwrap_or("?"), "");
     }
 }
 
@@ -142,6 +161,8 @@ fn line(out: &mut String, name: &str, cell: Cell, given: Option<Type>) {
     let _ = match given.map(|ty| (ty, conversion(ty, cell))) {
         None => writeln!(out, "  {name:<16} {cell}"),
         Some((ty, Ok(how))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {how}", cell.to_string()),
-        Some((ty, Err(why))) => writeln!(out, "  {name:<16} {:<14} from {ty}: {}", cell.to_string(), why.to_uppercase()),
+        Some((ty, Err(why))) => {
+            writeln!(out, "  {name:<16} {:<14} from {ty}: {}", cell.to_string(), why.to_uppercase())
+        }
     };
 }

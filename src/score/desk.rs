@@ -15,10 +15,10 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::value::Value;
 
-use super::batch::{Batch, Step};
+use super::batch::{NextSend, RequestBatch};
 use super::body::{Form, Row};
 use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
-use super::policy::{Blocked, Details, Mode, Outcome as Answered};
+use super::policy::{Answered, Blocked, Details, Mode};
 use super::queue::{Queue, RowRef, Taken};
 use super::signature::Signature;
 use super::{Failure, NanPolicy, Outcome};
@@ -81,7 +81,7 @@ pub enum Event {
 
 #[derive(Debug)]
 struct Open {
-    batch: Batch,
+    batch: RequestBatch,
     rows: Vec<RowRef>,
     encoded: Vec<Row>,
     not_before: Duration,
@@ -175,7 +175,9 @@ impl Desk {
             return id;
         }
         self.queue.push(now, id, statement, args);
-        if self.proven.is_none() && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
+        if self.proven.is_none()
+            && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. }))
+        {
             // perhaps only the first rows are bad, and these are the first good ones
             self.gate.look_by(now + self.rules.backoff.base);
         }
@@ -286,11 +288,11 @@ impl Desk {
             let open = self.batches.get_mut(&id)?;
             let step = open.batch.step();
             let (body, rows) = match &step {
-                Step::Send(range) => {
+                NextSend::Send(range) => {
                     let rows = open.encoded.get(range.clone()).unwrap_or_default();
                     (form.body(rows.iter()), rows.len())
                 }
-                Step::AskModel => match &self.proven {
+                NextSend::AskModel => match &self.proven {
                     Some(row) => (form.body(std::iter::once(row)), 1),
                     // nothing was ever scored: that rows of this batch are not either says nothing about them
                     None => {
@@ -299,7 +301,7 @@ impl Desk {
                         return self.next_request(now);
                     }
                 },
-                Step::Finished => {
+                NextSend::Finished => {
                     self.batches.remove(&id);
                     continue;
                 }
@@ -307,7 +309,7 @@ impl Desk {
             open.batch.sent();
             open.flying = true;
             let flight = match step {
-                Step::AskModel => Flight::AskModel { batch: id },
+                NextSend::AskModel => Flight::AskModel { batch: id },
                 _ => Flight::Piece { batch: id, bytes: body.len() },
             };
             return Some(self.send(flight, body, rows, reload_key));
@@ -342,7 +344,10 @@ impl Desk {
     }
 
     fn row_to_look_at(&self, form: &Form) -> Option<Row> {
-        let held = self.batches.values().flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
+        let held = self
+            .batches
+            .values()
+            .flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
         // newest first: the oldest are those that failed
         let rows: Vec<RowRef> = held.chain(self.queue.rows()).collect();
         let skip = (self.looks as usize).wrapping_mul(rows.len() / 3 + 1) % rows.len().max(1);
@@ -361,13 +366,13 @@ impl Desk {
         while self.is_batch_due(now) && self.batches.len() < self.parallel.now() as usize {
             let Taken { rows, encoded, bad, .. } = self.queue.take(now, form, self.rows_now, self.bytes_now);
             for (row, failure) in bad {
-                self.decide(row, Outcome::Failed(failure));
+                self.decide(row, Outcome::Failed(Box::new(failure)));
             }
             if rows.is_empty() {
                 continue;
             }
             let id = self.new_id();
-            let (batch, generation) = (Batch::new(rows.len()), self.generation);
+            let (batch, generation) = (RequestBatch::new(rows.len()), self.generation);
             self.batches.insert(id, Open { batch, rows, encoded, not_before: now, flying: false, generation });
             return Some(id);
         }
@@ -390,7 +395,7 @@ impl Desk {
     fn condemn(&mut self, batch: u64, bad: Vec<(usize, Failure)>) {
         for (i, failure) in bad {
             if let Some(row) = self.batches.get(&batch).and_then(|open| open.rows.get(i)).copied() {
-                self.decide(row, Outcome::Failed(failure));
+                self.decide(row, Outcome::Failed(Box::new(failure)));
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::tls::{self, TlsFiles};
 
 use super::desk::{Answer, Request};
 use super::dialect::Dialect;
-use super::policy::{Details, Outcome, Status};
+use super::policy::{Answered, Details, Status};
 use super::{ScoreConfig, StartError, clipped};
 
 /// Longest answer that is read: 100 bytes a row for the largest batch there is, and room for wide results.
@@ -71,7 +71,7 @@ impl Client {
         let (started, id) = (Instant::now(), request.id);
         let answer = match tokio::time::timeout(self.timeout, self.exchange(request, key)).await {
             Ok(answer) => answer,
-            Err(_) => faulted(Outcome::TimedOut, format!("no answer within {:?}", self.timeout), String::new()),
+            Err(_) => faulted(Answered::TimedOut, format!("no answer within {:?}", self.timeout), String::new()),
         };
         (id, answer, started.elapsed())
     }
@@ -92,19 +92,19 @@ impl Client {
             Ok(Some(body)) => body,
             Ok(None) => {
                 details.text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
-                return Answer { outcome: Outcome::BadResponse, values: Vec::new(), details };
+                return Answer { outcome: Answered::BadResponse, values: Vec::new(), details };
             }
             Err(error) => return faulted(self.fault(&error), self.problem(error), details.request_id),
         };
         if status.code != 200 {
             details.text = clipped(&self.dialect.error_text(&body), TEXT_MAX);
-            return Answer { outcome: Outcome::Status(status), values: Vec::new(), details };
+            return Answer { outcome: Answered::Status(status), values: Vec::new(), details };
         }
         match self.dialect.results(&body, request.rows, &request.results) {
-            Ok(values) => Answer { outcome: Outcome::Results, values, details },
+            Ok(values) => Answer { outcome: Answered::Results, values, details },
             Err(bad) => {
                 details.text = bad.to_string();
-                Answer { outcome: Outcome::BadResponse, values: Vec::new(), details }
+                Answer { outcome: Answered::BadResponse, values: Vec::new(), details }
             }
         }
     }
@@ -112,7 +112,8 @@ impl Client {
     fn details_of(&self, response: &Response, status: Status, our_id: String) -> Details {
         let headers = response.headers();
         // a server that splits values at commas sends a date as two headers
-        let asked: Vec<&str> = headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim).collect();
+        let asked: Vec<&str> =
+            headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim).collect();
         let now = || header(headers, DATE.as_str()).and_then(http_date).unwrap_or_else(|| Clock::Real.now());
         Details {
             status: Some(status.code),
@@ -124,9 +125,9 @@ impl Client {
     }
 
     /// Which kind of failure an error without a status is.
-    fn fault(&self, error: &reqwest::Error) -> Outcome {
+    fn fault(&self, error: &reqwest::Error) -> Answered {
         match tls::alert(error).and_then(|alert| self.tls.refusal(alert)) {
-            Some(_) => Outcome::CertificateRefused,
+            Some(_) => Answered::CertificateRefused,
             None => fault(error),
         }
     }
@@ -194,24 +195,25 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn faulted(outcome: Outcome, text: String, request_id: String) -> Answer {
+fn faulted(outcome: Answered, text: String, request_id: String) -> Answer {
     Answer { outcome, values: Vec::new(), details: Details { text, request_id, ..Details::default() } }
 }
 
 /// Which kind of failure an error is that is no refusal of our certificate.
-fn fault(error: &reqwest::Error) -> Outcome {
+fn fault(error: &reqwest::Error) -> Answered {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {
         let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let tls = cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|e| e.downcast_ref::<rustls::Error>()));
+        let tls =
+            cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|e| e.downcast_ref::<rustls::Error>()));
         if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return Outcome::BadCertificate;
+            return Answered::BadCertificate;
         }
         source = cause.source();
     }
     match error {
-        e if e.is_connect() || e.is_dns() => Outcome::Unreachable,
-        e if e.is_timeout() => Outcome::TimedOut,
-        _ => Outcome::Closed,
+        e if e.is_connect() || e.is_dns() => Answered::Unreachable,
+        e if e.is_timeout() => Answered::TimedOut,
+        _ => Answered::Closed,
     }
 }

@@ -20,7 +20,7 @@ pub enum Mode {
 
 /// What came back, but for a 200 with the right number of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Answered {
     /// 200, the results are there
     Results,
     /// 200, but not one result a row
@@ -129,12 +129,16 @@ impl Blocked {
             Blocked::Forbidden => "give the identity the right to score on this endpoint",
             Blocked::NotFound => "check `url`, and that a deployment of the endpoint gets traffic",
             Blocked::Busy => "wait for the operation on the endpoint to end, or end it",
-            Blocked::Certificate => "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock",
+            Blocked::Certificate => {
+                "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock"
+            }
             Blocked::ClientCertificate => {
                 "put a certificate that the endpoint takes, and its key, where `cert_file` and `key_file` point to; they are read again"
             }
             Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
-            Blocked::Model => "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log",
+            Blocked::Model => {
+                "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log"
+            }
         }
     }
 }
@@ -147,7 +151,7 @@ const RETRIES_MAYBE_ROW: u32 = 3;
 pub const RETRIES_BUSY: u32 = 10;
 
 /// The class of an outcome.
-pub fn classify(mode: Mode, outcome: Outcome) -> Class {
+pub fn classify(mode: Mode, outcome: Answered) -> Class {
     let class = edge(outcome);
     match mode {
         Mode::Edge => class,
@@ -155,17 +159,17 @@ pub fn classify(mode: Mode, outcome: Outcome) -> Class {
     }
 }
 
-fn edge(outcome: Outcome) -> Class {
+fn edge(outcome: Answered) -> Class {
     let isolate = |retries, reason| Class::Isolate { retries, reason };
     let status = match outcome {
-        Outcome::Results => return Class::Done,
-        Outcome::BadResponse => return isolate(1, "bad_response"),
-        Outcome::Unreachable => return Class::Offline,
-        Outcome::BadCertificate => return Class::Pause(Blocked::Certificate),
-        Outcome::CertificateRefused => return Class::Pause(Blocked::ClientCertificate),
-        Outcome::Closed => return isolate(RETRIES_MAYBE_ROW, "connection_closed"),
-        Outcome::TimedOut => return Class::TooSlow,
-        Outcome::Status(status) => status,
+        Answered::Results => return Class::Done,
+        Answered::BadResponse => return isolate(1, "bad_response"),
+        Answered::Unreachable => return Class::Offline,
+        Answered::BadCertificate => return Class::Pause(Blocked::Certificate),
+        Answered::CertificateRefused => return Class::Pause(Blocked::ClientCertificate),
+        Answered::Closed => return isolate(RETRIES_MAYBE_ROW, "connection_closed"),
+        Answered::TimedOut => return Class::TooSlow,
+        Answered::Status(status) => status,
     };
     match status.effective() {
         400 | 422 => isolate(0, "rejected"),
@@ -186,12 +190,12 @@ fn edge(outcome: Outcome) -> Class {
 }
 
 /// Documented: 503 and its like are retried, 400, 401, 404 and 409 fail the job; the rest is read from the same rule.
-fn asa(outcome: Outcome, edge: Class) -> Class {
+fn asa(outcome: Answered, edge: Class) -> Class {
     match outcome {
-        Outcome::Results => Class::Done,
-        Outcome::Unreachable | Outcome::Closed | Outcome::TimedOut => Class::Offline,
-        Outcome::BadCertificate | Outcome::CertificateRefused | Outcome::BadResponse => Class::FailJob,
-        Outcome::Status(status) => match status.effective() {
+        Answered::Results => Class::Done,
+        Answered::Unreachable | Answered::Closed | Answered::TimedOut => Class::Offline,
+        Answered::BadCertificate | Answered::CertificateRefused | Answered::BadResponse => Class::FailJob,
+        Answered::Status(status) => match status.effective() {
             408 | 502 | 504 => Class::Offline,
             429 | 503 => Class::Overloaded,
             500 if matches!(edge, Class::Isolate { retries: RETRIES_SERVER_ERROR, .. }) => Class::Offline,
@@ -218,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_424_counts_as_the_models_own_status() {
-        let wrapped = |model| Outcome::Status(Status { code: 424, model, function_failed: false });
+        let wrapped = |model| Answered::Status(Status { code: 424, model, function_failed: false });
         assert_eq!(classify(Mode::Edge, wrapped(Some(503))), Class::Overloaded);
         assert_eq!(classify(Mode::Edge, wrapped(Some(500))), Class::Isolate { retries: 1, reason: "model_failed" });
         assert_eq!(classify(Mode::Edge, wrapped(Some(413))), Class::TooLarge);
@@ -226,12 +230,12 @@ mod tests {
         assert_eq!(classify(Mode::Asa, wrapped(Some(503))), Class::Overloaded);
         // only a 424 is unwrapped
         let other = Status { code: 503, model: Some(400), function_failed: false };
-        assert_eq!(classify(Mode::Edge, Outcome::Status(other)), Class::Overloaded);
+        assert_eq!(classify(Mode::Edge, Answered::Status(other)), Class::Overloaded);
     }
 
     #[test]
     fn a_500_is_the_models_only_when_the_server_says_so() {
-        let status = |function_failed| Outcome::Status(Status { code: 500, model: None, function_failed });
+        let status = |function_failed| Answered::Status(Status { code: 500, model: None, function_failed });
         assert_eq!(classify(Mode::Edge, status(true)), Class::Isolate { retries: 1, reason: "model_failed" });
         assert_eq!(classify(Mode::Edge, status(false)), Class::Isolate { retries: 5, reason: "server_error" });
         assert_eq!(classify(Mode::Asa, status(true)), Class::FailJob);
@@ -242,7 +246,7 @@ mod tests {
     fn every_status_has_a_class_and_only_results_are_done() {
         for code in 0..=999 {
             for mode in [Mode::Edge, Mode::Asa] {
-                let class = classify(mode, Outcome::Status(Status { code, model: None, function_failed: false }));
+                let class = classify(mode, Answered::Status(Status { code, model: None, function_failed: false }));
                 assert_ne!(class, Class::Done, "{code}");
                 assert!(mode == Mode::Asa || class != Class::FailJob, "{code}");
             }

@@ -1,8 +1,8 @@
 //! Rows that wait for a request, and the chunks they belong to.
 //!
-//! In: chunks of arguments by statement. Out: rows for the next batch, and chunks whose rows are all decided. Invariant:
-//! a row waits at most once, and a chunk is given out when its last row is decided, in its own order. Not here: what is
-//! sent when, how large a batch may be.
+//! In: chunks of arguments by statement. Out: rows for the next batch, and chunks whose rows are all decided.
+//! Invariant: a row waits at most once, and a chunk is given out when its last row is decided, in its own order. Not
+//! here: what is sent when, how large a batch may be.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -92,8 +92,8 @@ impl Queue {
         waiting.flat_map(|w| (w.next..w.end).map(|row| RowRef { chunk: w.chunk, row }))
     }
 
-    /// Takes rows for a batch, at most so many rows and bytes (one row may have more): those of one statement first, and
-    /// the statements take turns.
+    /// Takes rows for a batch, at most so many rows and bytes (one row may have more): those of one statement first,
+    /// and the statements take turns.
     pub fn take(&mut self, now: Duration, form: &Form, max_rows: usize, max_bytes: usize) -> Taken {
         let mut taken = Taken { bytes: form.frame_bytes(), ..Taken::default() };
         let statements = self.statements.len();
@@ -162,7 +162,14 @@ impl Queue {
 }
 
 /// Moves rows from a queue into a batch until one of them is exhausted.
-fn fill(taken: &mut Taken, queue: &mut VecDeque<Waiting>, chunks: &HashMap<u64, Chunk>, form: &Form, max_rows: usize, max_bytes: usize) {
+fn fill(
+    taken: &mut Taken,
+    queue: &mut VecDeque<Waiting>,
+    chunks: &HashMap<u64, Chunk>,
+    form: &Form,
+    max_rows: usize,
+    max_bytes: usize,
+) {
     while let Some(waiting) = queue.front_mut() {
         if waiting.next >= waiting.end {
             queue.pop_front();

@@ -28,8 +28,8 @@ pub enum BadResponse {
     TooDeep,
 }
 
-/// Reads the results of `rows` rows. `path`: the keys that lead to them, empty to look under the usual names. Floats may
-/// be NaN or infinite: servers send such tokens although JSON has none.
+/// Reads the results of `rows` rows. `path`: the keys that lead to them, empty to look under the usual names. Floats
+/// may be NaN or infinite: servers send such tokens although JSON has none.
 pub fn read_results(body: &[u8], rows: usize, path: &[String]) -> Result<Vec<Value>, BadResponse> {
     let parsed = parse(body)?;
     let inner;
@@ -74,7 +74,8 @@ fn get<'a, 'j>(value: &'a JsonValue<'j>, key: &str) -> Option<&'a JsonValue<'j>>
 /// The text of `{"error": …}`, or of an object that holds nothing but a `message`. NULL is no error.
 fn error_text(value: &JsonValue<'_>) -> Option<String> {
     let JsonValue::Object(fields) = value else { return None };
-    let has_list = RESULT_KEYS.iter().any(|key| matches!(get(value, key), Some(JsonValue::Array(_) | JsonValue::Object(_))));
+    let has_list =
+        RESULT_KEYS.iter().any(|key| matches!(get(value, key), Some(JsonValue::Array(_) | JsonValue::Object(_))));
     if has_list {
         return None;
     }
@@ -115,7 +116,9 @@ fn to_value(json: &JsonValue<'_>, depth: usize) -> Result<Value, BadResponse> {
         JsonValue::Int(n) => Value::BigInt(*n),
         JsonValue::Float(f) => Value::Float(*f),
         JsonValue::Str(text) => Value::text(text),
-        JsonValue::Array(items) => Value::array(items.iter().map(|item| to_value(item, depth + 1)).collect::<Result<_, _>>()?),
+        JsonValue::Array(items) => {
+            Value::array(items.iter().map(|item| to_value(item, depth + 1)).collect::<Result<_, _>>()?)
+        }
         JsonValue::Object(fields) => {
             let mut record = Record::with_capacity(fields.len());
             for (name, value) in fields.iter() {
@@ -190,8 +193,18 @@ mod tests {
             (r#"{"scores": [15.92, 25.26], "error": null}"#, 2, &["scores"], fares),
             (r#"{"scores": [15.92, 25.26], "error": ""}"#, 2, &["scores"], fares),
             (r#"{"scores": 15.92, "error": null}"#, 1, &["scores"], "Float(15.92)"),
-            (r#"{"scores": [15.92], "error": "half of it"}"#, 2, &["scores"], "the script answered with an error: half of it"),
-            (r#"{"scores": null, "error": "no column x"}"#, 1, &["scores"], "the script answered with an error: no column x"),
+            (
+                r#"{"scores": [15.92], "error": "half of it"}"#,
+                2,
+                &["scores"],
+                "the script answered with an error: half of it",
+            ),
+            (
+                r#"{"scores": null, "error": "no column x"}"#,
+                1,
+                &["scores"],
+                "the script answered with an error: no column x",
+            ),
             (r#"{"error": null}"#, 1, &[], "the answer holds no list of results: null"),
         ] {
             assert_eq!(shown(body, rows, path), expected, "{body}");

@@ -1,8 +1,8 @@
 //! Room for rows that are on their way through an endpoint.
 //!
 //! In: how many rows and bytes somebody wants to hand in. Out: a place for them, when there is one. Invariant: what is
-//! under way, answered or not, stays within what the settings allow and within a bound of bytes; whoever wants more than
-//! all of it waits until it is alone. Not here: what is sent when (`desk`).
+//! under way, answered or not, stays within what the settings allow and within a bound of bytes; whoever wants more
+//! than all of it waits until it is alone. Not here: what is sent when (`desk`).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of rows under way for one function, unless its settings need more: what a gateway can spare while the endpoint
 /// is away for hours.
-const BYTES_MIN: usize = 16 << 20;
+const BYTES_MIN: usize = 8 << 20;
 /// The most that they can ask for.
 pub const BYTES_MAX: usize = 64 << 20;
 /// What a row counts at least: its value, its text, its place in a batch and in its chunk.
@@ -33,7 +33,7 @@ pub struct Room {
 
 /// A place for some rows, given back when it is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct Berth {
     _rows: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -41,19 +41,25 @@ pub struct Held {
 impl Room {
     /// Room for `parallel` requests of `batch` rows, and as many rows that wait.
     pub fn new(batch: usize, parallel: usize) -> Room {
-        let rows_max = batch.saturating_mul(parallel).saturating_mul(ROWS_PER_ROW).clamp(ROWS_PER_ROW, ROWS_MAX * ROWS_PER_ROW);
+        let rows_max =
+            batch.saturating_mul(parallel).saturating_mul(ROWS_PER_ROW).clamp(ROWS_PER_ROW, ROWS_MAX * ROWS_PER_ROW);
         let bytes_max = (rows_max * ROW_BYTES_MIN).clamp(BYTES_MIN, BYTES_MAX);
         let permits_max = bytes_max / PERMIT_BYTES;
-        Room { rows: Arc::new(Semaphore::new(rows_max)), rows_max, bytes: Arc::new(Semaphore::new(permits_max)), permits_max }
+        Room {
+            rows: Arc::new(Semaphore::new(rows_max)),
+            rows_max,
+            bytes: Arc::new(Semaphore::new(permits_max)),
+            permits_max,
+        }
     }
 
     /// Waits for a place; `None` when the room was closed.
-    pub async fn hold(&self, rows: usize, bytes: usize) -> Option<Held> {
+    pub async fn hold(&self, rows: usize, bytes: usize) -> Option<Berth> {
         let permits = |wanted: usize, max: usize| u32::try_from(wanted.clamp(1, max)).unwrap_or(u32::MAX);
         let bytes = bytes.max(rows * ROW_BYTES_MIN) / PERMIT_BYTES;
         let rows = self.rows.clone().acquire_many_owned(permits(rows, self.rows_max)).await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(permits(bytes, self.permits_max)).await.ok()?;
-        Some(Held { _rows: rows, _bytes: bytes })
+        Some(Berth { _rows: rows, _bytes: bytes })
     }
 }
 
@@ -68,13 +74,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_rows_for_each_that_may_be_in_a_request_and_16_mib_or_what_they_need() {
+    async fn two_rows_for_each_that_may_be_in_a_request_and_8_mib_or_what_they_need() {
         let room = Room::new(1000, 20);
-        assert_eq!(free(&room), (40_000, 16 << 20));
+        assert_eq!(free(&room), (40_000, 40_000 * 256));
         let held = room.hold(1000, 10).await.unwrap();
-        assert_eq!(free(&room), (39_000, (16 << 20) - 256_000));
+        assert_eq!(free(&room), (39_000, 39_000 * 256));
         drop(held);
-        assert_eq!(free(&room), (40_000, 16 << 20));
+        assert_eq!(free(&room), (40_000, 40_000 * 256));
         assert_eq!(free(&Room::new(10_000, 13)), (260_000, 260_000 * 256), "the settings need more");
         assert_eq!(free(&Room::new(10_000, 256)), (262_144, 64 << 20), "but never more than this");
     }
@@ -90,6 +96,6 @@ mod tests {
         let all = all.await.unwrap();
         assert_eq!(free(&room), (0, 0));
         drop(all);
-        assert_eq!(free(&room), (4, 16 << 20));
+        assert_eq!(free(&room), (4, 8 << 20));
     }
 }

@@ -1,7 +1,7 @@
 //! The section of a scoring function.
 //!
-//! In: `[functions.NAME]` with the word of a dialect. Out: [`ScoreConfig`], checked. Invariant: a setting has one default,
-//! here. Not here: what only one dialect has, a signature written by hand (`signature::written`).
+//! In: `[functions.NAME]` with the word of a dialect. Out: [`ScoreConfig`], checked. Invariant: a setting has one
+//! default, here. Not here: what only one dialect has, a signature written by hand (`signature::written`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,7 +141,10 @@ impl ScoreConfig {
             signature: super::signature::written::read(section),
             ..base
         };
-        let config = ScoreConfig { parallel_requests: parallel_requests(section, config.max_batch_count, base_parallel), ..config };
+        let config = ScoreConfig {
+            parallel_requests: parallel_requests(section, config.max_batch_count, base_parallel),
+            ..config
+        };
         let url = url?;
         warn_of_open_secret(section, &url, config.key.is_some());
         if url.scheme() == "http" {
@@ -191,7 +194,9 @@ fn constants(section: &mut Section) -> Vec<(String, serde_json::Value)> {
 fn json(value: &DeValue) -> Result<serde_json::Value, &'static str> {
     Ok(match value {
         DeValue::String(text) => serde_json::Value::from(text.as_ref()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).map_err(|_| "beyond 64 bits")?.into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_err(|_| "beyond 64 bits")?.into()
+        }
         DeValue::Float(number) => {
             let number = number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64);
             serde_json::Value::Number(number.ok_or("no finite number")?)
@@ -202,7 +207,8 @@ fn json(value: &DeValue) -> Result<serde_json::Value, &'static str> {
         DeValue::Table(table) => {
             let mut entries: Vec<_> = table.iter().collect();
             entries.sort_by_key(|(name, _)| name.span().start);
-            let fields = entries.into_iter().map(|(name, value)| Ok((name.get_ref().to_string(), json(value.get_ref())?)));
+            let fields =
+                entries.into_iter().map(|(name, value)| Ok((name.get_ref().to_string(), json(value.get_ref())?)));
             serde_json::Value::Object(fields.collect::<Result<_, &'static str>>()?)
         }
     })

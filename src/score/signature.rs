@@ -147,14 +147,14 @@ impl Signature {
         swagger::signature(&serde_json::from_str(text).map_err(|e| SignatureError::NotJson(e.to_string()))?)
     }
 
-    /// What is used when the endpoint has no swagger and none was written: `{"data": [row, …]}`, rows as the query typed
-    /// them, the result found by the usual names.
+    /// What is used when the endpoint has no swagger and none was written: `{"data": [row, …]}`, rows as the query
+    /// typed them, the result found by the usual names.
     pub fn untyped() -> Signature {
         Signature::of(vec!["data".into()], Layout::Untyped, Vec::new())
     }
 
-    /// One that is not read from a document: keys down to the rows, their layout, keys down to the results (none: found by
-    /// the usual names).
+    /// One that is not read from a document: keys down to the rows, their layout, keys down to the results (none: found
+    /// by the usual names).
     pub fn of(path: Vec<String>, layout: Layout, results: Vec<String>) -> Signature {
         Signature {
             score_path: String::new(),

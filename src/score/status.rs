@@ -1,7 +1,7 @@
 //! What a scorer tells about itself while it works.
 //!
-//! In: counts and states from its task. Out: the same, to be read at any time by metrics and health. Invariant: counters
-//! only grow. Not here: names of metrics.
+//! In: counts and states from its task. Out: the same, to be read at any time by metrics and health. Invariant:
+//! counters only grow. Not here: names of metrics.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};

@@ -48,8 +48,12 @@ fn deref<'a>(doc: &'a Json, mut node: &'a Json) -> Result<&'a Json> {
 }
 
 fn score_operation(doc: &Json) -> Result<(&String, &Json)> {
-    let posts: Vec<(&String, &Json)> =
-        at(doc, "paths").as_object().into_iter().flatten().filter_map(|(path, ops)| Some((path, ops.get("post")?))).collect();
+    let posts: Vec<(&String, &Json)> = at(doc, "paths")
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(path, ops)| Some((path, ops.get("post")?)))
+        .collect();
     let by_path = posts.iter().find(|(path, _)| path.trim_end_matches('/').ends_with("/score"));
     let by_id = || posts.iter().find(|(_, op)| at(op, "operationId") == "RunMLService");
     let only = || posts.first().filter(|_| posts.len() == 1);
@@ -121,7 +125,10 @@ fn layout(doc: &Json, schema: &Json, example: &Json) -> Result<Option<Layout>> {
     if properties.contains_key("columns") && properties.contains_key("data") {
         let row = at(example, "data").get(0).and_then(Json::as_array).into_iter().flatten();
         let names = at(example, "columns").as_array().into_iter().flatten();
-        let column = |(name, cell): (&Json, &Json)| Column { name: name.as_str().unwrap_or_default().into(), cell: cell_of_example(cell) };
+        let column = |(name, cell): (&Json, &Json)| Column {
+            name: name.as_str().unwrap_or_default().into(),
+            cell: cell_of_example(cell),
+        };
         return Ok(Some(Layout::Split { columns: names.zip(row).map(column).collect() }));
     }
     Ok(match form {
@@ -158,7 +165,8 @@ fn list_layout(doc: &Json, schema: &Json, form: &str, example: &Json) -> Result<
         return Ok(Layout::Array { dims, width: row.map(Vec::len), cells });
     }
     if object(item, "properties").is_some() || at(item, "type") == "object" {
-        let required = at(item, "required").as_array().into_iter().flatten().filter_map(Json::as_str).map(String::from).collect();
+        let required =
+            at(item, "required").as_array().into_iter().flatten().filter_map(Json::as_str).map(String::from).collect();
         return Ok(Layout::Records { columns: columns(doc, item, sample, None)?, required });
     }
     Ok(Layout::Vector { cell: cell_of_schema(item, sample) })
@@ -167,7 +175,9 @@ fn list_layout(doc: &Json, schema: &Json, form: &str, example: &Json) -> Result<
 fn columns(doc: &Json, item: &Json, sample: &Json, skip: Option<&str>) -> Result<Vec<Column>> {
     let properties = object(item, "properties").into_iter().flatten().filter(|(name, _)| Some(name.as_str()) != skip);
     properties
-        .map(|(name, schema)| Ok(Column { name: name.clone(), cell: cell_of_schema(deref(doc, schema)?, at(sample, name)) }))
+        .map(|(name, schema)| {
+            Ok(Column { name: name.clone(), cell: cell_of_schema(deref(doc, schema)?, at(sample, name)) })
+        })
         .collect()
 }
 

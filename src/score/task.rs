@@ -1,7 +1,8 @@
 //! The task of an endpoint: feeds the desk and does what it says.
 //!
-//! In: chunks, answers, the passing of time. Out: requests on the wire, answered chunks, status. Invariant: one task owns
-//! the desk, and a chunk's share of the held bytes is given back only with its answer. Not here: any decision (`desk`).
+//! In: chunks, answers, the passing of time. Out: requests on the wire, answered chunks, status. Invariant: one task
+//! owns the desk, and a chunk's share of the held bytes is given back only with its answer. Not here: any decision
+//! (`desk`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::time::{Clock, Timestamp};
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, Event, Request, Standing};
 use super::http::{Client, Fetched};
-use super::policy::{Details, Outcome as Answered, Status as StatusCode};
-use super::{Chunk, Ended, Held, Outcome, ScoreConfig, Signature, State, Status, stopped};
+use super::policy::{Answered, Details, Status as StatusCode};
+use super::{Berth, Chunk, Ended, Outcome, ScoreConfig, Signature, State, Status, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -34,7 +35,7 @@ pub(super) struct Incoming {
     pub chunk: Chunk,
     pub reply: Reply,
     /// Its place, given back with the answer and the commit.
-    pub held: Arc<Held>,
+    pub held: Arc<Berth>,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
@@ -67,7 +68,7 @@ pub(super) struct Task {
     fetching: Fetching,
     backoff: Backoff,
     slow_probe: Duration,
-    replies: HashMap<u64, (Reply, Arc<Held>)>,
+    replies: HashMap<u64, (Reply, Arc<Berth>)>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
     status: Arc<Status>,
@@ -294,7 +295,9 @@ impl Task {
             Ok(Fetched::Absent) => {
                 self.fetching.failures = 0;
                 if self.signature.is_none() {
-                    tracing::warn!("the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}");
+                    tracing::warn!(
+                        "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
+                    );
                     self.fetching.absent = true;
                     self.use_signature(self.client.dialect.untyped());
                 }
@@ -327,7 +330,8 @@ impl Task {
     }
 
     fn forget_abandoned(&mut self) {
-        let gone: Vec<u64> = self.replies.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
+        let gone: Vec<u64> =
+            self.replies.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
         for id in gone {
             self.replies.remove(&id);
             self.desk.forget(id);
@@ -354,7 +358,9 @@ impl Task {
             Standing::Failed(why) => State::Failed { why },
             Standing::Closed(closed) => match closed.cause {
                 Cause::Backoff => State::BackingOff { since: at(closed.since), until: at(closed.until) },
-                Cause::Blocked(blocked) => State::Paused { since: at(closed.since), reason: blocked.reason(), remedy: blocked.remedy() },
+                Cause::Blocked(blocked) => {
+                    State::Paused { since: at(closed.since), reason: blocked.reason(), remedy: blocked.remedy() }
+                }
             },
         };
         let shown = state.clone();

@@ -68,7 +68,8 @@ pub fn parse(text: &str, form: &'static str) -> Result<Url, BadAddress> {
     // by hand as well: what does not parse may still hold a password
     if has_credentials(text) {
         let help = "write `username = \"…\"` and `password = \"env:NAME\"`, or `key = \"env:NAME\"` for an endpoint";
-        let bad = BadAddress::new("a password stands in an address", "expected the address without `user:password@`", help);
+        let bad =
+            BadAddress::new("a password stands in an address", "expected the address without `user:password@`", help);
         return Err(BadAddress { is_secret: true, ..bad });
     }
     Url::parse(text).map_err(|why| BadAddress::new(format!("this is no address: {why}"), "cannot be read", form))
@@ -83,7 +84,8 @@ fn has_credentials(url: &str) -> bool {
 /// Warns of a secret that crosses the network unencrypted.
 pub fn warn_of_open_secret(section: &Section, url: &Url, has_secret: bool) {
     if has_secret && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
-        let warning = Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
+        let warning =
+            Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
         section.problems().push(warning.help("write the url with `https://`"));
     }
 }
@@ -91,5 +93,6 @@ pub fn warn_of_open_secret(section: &Section, url: &Url, has_secret: bool) {
 /// Whether a host is this machine, so that nothing crosses a network.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -1,7 +1,7 @@
 //! What is wrong with a file, collected.
 //!
-//! In: problems, in any order. Out: all of them. Invariant: a text that was masked is in no message. Not here: the wording
-//! of any problem but that of TOML's syntax.
+//! In: problems, in any order. Out: all of them. Invariant: a text that was masked is in no message. Not here: the
+//! wording of any problem but that of TOML's syntax.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ impl Problems {
         let mut found = self.found.borrow_mut();
         let inner = span.start + 1..span.end.saturating_sub(1);
         // line breaks stay, for the places of other problems
-        let stars = |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
+        let stars =
+            |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
         if let Some(hidden) = found.text.get(inner.clone()).map(stars) {
             found.text.replace_range(inner, &hidden);
         }

@@ -1,7 +1,8 @@
 //! Passwords and keys, which a job file only refers to.
 //!
-//! In: `env:NAME`, `file:PATH`, `credential:NAME`. Out: the secret, read when it is needed, so that a changed one can be read
-//! again. Invariant: no secret is part of a job, of its debug form or of an error. Not here: what a secret is for.
+//! In: `env:NAME`, `file:PATH`, `credential:NAME`. Out: the secret, read when it is needed, so that a changed one can
+//! be read again. Invariant: no secret is part of a job, of its debug form or of an error. Not here: what a secret is
+//! for.
 
 use std::fmt;
 use std::io::Read;
@@ -70,7 +71,9 @@ impl SecretError {
             SecretError::NotText { .. } | SecretError::TooLong { .. } => "check that it is the right file",
             SecretError::NotKey { .. } => "put only the key there, on one line",
             SecretError::Unreadable { .. } => "check the path and its permissions",
-            SecretError::NoCredentials { .. } => "systemd sets it for units with `LoadCredential=`; elsewhere use `env:` or `file:`",
+            SecretError::NoCredentials { .. } => {
+                "systemd sets it for units with `LoadCredential=`; elsewhere use `env:` or `file:`"
+            }
         }
     }
 }
@@ -115,7 +118,8 @@ impl Secret {
             })?,
             SecretSource::File(path) => self.read_file(path)?,
             SecretSource::Credential(name) => {
-                let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| SecretError::NoCredentials { name: name.clone() })?;
+                let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+                    .ok_or_else(|| SecretError::NoCredentials { name: name.clone() })?;
                 self.read_file(&Path::new(&folder).join(name))?
             }
         };

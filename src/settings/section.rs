@@ -1,8 +1,8 @@
 //! A table of the file and its keys.
 //!
-//! In: a table of the document. Out: the value of each key that is asked for, with its type and range checked. Invariant:
-//! a problem never ends the walk, so all of them are found; a key with a problem reads as its default; a key that nobody
-//! asked for is told as unknown. Not here: what a key means.
+//! In: a table of the document. Out: the value of each key that is asked for, with its type and range checked.
+//! Invariant: a problem never ends the walk, so all of them are found; a key with a problem reads as its default; a key
+//! that nobody asked for is told as unknown. Not here: what a key means.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,7 +83,9 @@ impl<'r, 'i> Section<'r, 'i> {
     }
 
     fn expected(&self, key: &str, span: Span, what: &str, help: &str) {
-        self.problems.push(Diagnostic::error(format!("`{key}` has the wrong form"), span).label(format!("expected {what}")).help(help));
+        self.problems.push(
+            Diagnostic::error(format!("`{key}` has the wrong form"), span).label(format!("expected {what}")).help(help),
+        );
     }
 
     pub fn missing(&self, key: &str, help: &str) {
@@ -94,7 +96,9 @@ impl<'r, 'i> Section<'r, 'i> {
     pub fn text(&mut self, key: &str) -> Option<Text> {
         let (value, span) = self.get(key)?;
         match value {
-            DeValue::String(text) if !text.is_empty() && !text.contains('\0') => Some(Text { value: text.to_string(), span }),
+            DeValue::String(text) if !text.is_empty() && !text.contains('\0') => {
+                Some(Text { value: text.to_string(), span })
+            }
             DeValue::String(_) => {
                 self.expected(key, span, "a text that is not empty", "leave the key out for its default");
                 None
@@ -166,7 +170,12 @@ impl<'r, 'i> Section<'r, 'i> {
         match number {
             Some(number) if (least..=most).contains(&number) => number,
             _ => {
-                self.expected(key, span, &format!("a whole number from {least} to {most}"), &format!("the default is {default}"));
+                self.expected(
+                    key,
+                    span,
+                    &format!("a whole number from {least} to {most}"),
+                    &format!("the default is {default}"),
+                );
                 default
             }
         }
@@ -174,7 +183,8 @@ impl<'r, 'i> Section<'r, 'i> {
 
     /// A size in bytes: a text with a unit, or a plain number of bytes.
     pub fn size(&mut self, key: &str, least: u64, most: u64, default: u64) -> u64 {
-        self.optional_size(key, least, most, &format!("the default is \"{}\"", units::show_size(default))).unwrap_or(default)
+        self.optional_size(key, least, most, &format!("the default is \"{}\"", units::show_size(default)))
+            .unwrap_or(default)
     }
 
     pub fn optional_size(&mut self, key: &str, least: u64, most: u64, help: &str) -> Option<u64> {
@@ -198,7 +208,8 @@ impl<'r, 'i> Section<'r, 'i> {
     }
 
     pub fn duration(&mut self, key: &str, least: Duration, most: Duration, default: Duration) -> Duration {
-        self.optional_duration(key, least, most, &format!("the default is \"{}\"", units::show_duration(default))).unwrap_or(default)
+        self.optional_duration(key, least, most, &format!("the default is \"{}\"", units::show_duration(default)))
+            .unwrap_or(default)
     }
 
     pub fn optional_duration(&mut self, key: &str, least: Duration, most: Duration, help: &str) -> Option<Duration> {
@@ -221,7 +232,13 @@ impl<'r, 'i> Section<'r, 'i> {
     }
 
     /// `None`: `"forever"`, or -1 as Stream Analytics writes it.
-    pub fn duration_or_forever(&mut self, key: &str, least: Duration, most: Duration, default: Option<Duration>) -> Option<Duration> {
+    pub fn duration_or_forever(
+        &mut self,
+        key: &str,
+        least: Duration,
+        most: Duration,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
         let (value, _) = match self.get(key) {
             None => return default,
             Some(found) => found,
@@ -235,7 +252,8 @@ impl<'r, 'i> Section<'r, 'i> {
             return None;
         }
         let default_text = default.map_or("forever".into(), units::show_duration);
-        self.optional_duration(key, least, most, &format!("or \"forever\"; the default is \"{default_text}\"")).or(default)
+        self.optional_duration(key, least, most, &format!("or \"forever\"; the default is \"{default_text}\""))
+            .or(default)
     }
 
     /// One of some words.
@@ -321,7 +339,8 @@ impl<'r, 'i> Section<'r, 'i> {
             None => {
                 if required {
                     self.problems.push(
-                        Diagnostic::error(format!("the section `[{key}]` is missing"), None).help(format!("start the file with `[{key}]`")),
+                        Diagnostic::error(format!("the section `[{key}]` is missing"), None)
+                            .help(format!("start the file with `[{key}]`")),
                     );
                 }
                 None

@@ -67,7 +67,9 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     }
     let part = match fraction {
         "" => 0,
-        digits => digits.parse::<u128>().ok()?.checked_mul(unit)? / 10u128.checked_pow(u32::try_from(digits.len()).ok()?)?,
+        digits => {
+            digits.parse::<u128>().ok()?.checked_mul(unit)? / 10u128.checked_pow(u32::try_from(digits.len()).ok()?)?
+        }
     };
     whole.parse::<u128>().ok()?.checked_mul(unit)?.checked_add(part)
 }

@@ -414,8 +414,10 @@ impl Receiver {
             self.stats.set_connected(true);
             self.stats.clear(&self.who, Until::Subscribed);
         } else {
-            let text =
-                format!("the broker refused the subscription to {}: correct `topics` or the broker's access rules", refused.join(", "));
+            let text = format!(
+                "the broker refused the subscription to {}: correct `topics` or the broker's access rules",
+                refused.join(", ")
+            );
             self.stats.raise(&self.who, text, Until::Subscribed);
         }
     }

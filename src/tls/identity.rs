@@ -52,11 +52,14 @@ impl ClientFiles {
             rustls::pki_types::pem::Error::NoItemsFound if has(&bytes, "-----BEGIN CERTIFICATE-----") => {
                 self.key_error("holds no private key; it holds a certificate: are the files exchanged?".to_owned())
             }
-            rustls::pki_types::pem::Error::NoItemsFound => self.key_error("holds no private key in PEM form".to_owned()),
+            rustls::pki_types::pem::Error::NoItemsFound => {
+                self.key_error("holds no private key in PEM form".to_owned())
+            }
             error => self.key_error(format!("is no PEM file: {error}")),
         })?;
         // the library's own words may quote what it read
-        ring::sign::any_supported_type(&der).map_err(|_| self.key_error(format!("the key is broken or of another kind: {KINDS}")))
+        ring::sign::any_supported_type(&der)
+            .map_err(|_| self.key_error(format!("the key is broken or of another kind: {KINDS}")))
     }
 
     /// What is to be said of the certificate's time, if it is not valid now. Blocks on the file.
@@ -76,7 +79,9 @@ impl ClientFiles {
 fn unreadable(error: &Error) -> String {
     if format!("{error:?}").contains("UnsupportedCertVersion") {
         let how = "with `openssl x509 -req`, add `-extfile FILE` where FILE says `basicConstraints = CA:FALSE`";
-        return format!("the certificate is of X.509 version 1, which TLS libraries refuse: have it issued as version 3 ({how})");
+        return format!(
+            "the certificate is of X.509 version 1, which TLS libraries refuse: have it issued as version 3 ({how})"
+        );
     }
     format!("the certificate cannot be read: {error}")
 }

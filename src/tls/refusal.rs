@@ -13,8 +13,13 @@ use super::TlsFiles;
 pub fn alert(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
     let mut next = Some(error);
     while let Some(cause) = next {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
-        if let Some(rustls::Error::AlertReceived(alert)) = cause.downcast_ref().or_else(|| inner.and_then(|e| e.downcast_ref())) {
+        let inner = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .map(|inner| inner as &(dyn Error + 'static));
+        if let Some(rustls::Error::AlertReceived(alert)) =
+            cause.downcast_ref().or_else(|| inner.and_then(|e| e.downcast_ref()))
+        {
             return Some(*alert);
         }
         // what an input or output error holds is no source of it
@@ -30,7 +35,8 @@ impl TlsFiles {
         use AlertDescription as A;
         let Some(client) = &self.client else {
             let wants_one = matches!(alert, A::CertificateRequired | A::HandshakeFailure | A::NoCertificate);
-            return wants_one.then(|| format!("it may want a client certificate ({alert:?}): set `cert_file` and `key_file`"));
+            return wants_one
+                .then(|| format!("it may want a client certificate ({alert:?}): set `cert_file` and `key_file`"));
         };
         let why = match alert {
             A::CertificateExpired => "as expired",
@@ -47,7 +53,10 @@ impl TlsFiles {
         };
         let blank = if why.is_empty() { "" } else { " " };
         let validity = client.validity().map_or(String::new(), |problem| format!("; it {problem}"));
-        Some(format!("it refuses the client certificate `cert_file` {}{blank}{why} ({alert:?}){validity}", client.cert_file.display()))
+        Some(format!(
+            "it refuses the client certificate `cert_file` {}{blank}{why} ({alert:?}){validity}",
+            client.cert_file.display()
+        ))
     }
 }
 
@@ -70,10 +79,17 @@ mod tests {
     #[test]
     fn alerts_about_a_client_certificate_are_told() {
         use AlertDescription as A;
-        let with = TlsFiles { client: Some(ClientFiles { cert_file: "gw.pem".into(), key_file: "gw.key".into() }), ..TlsFiles::default() };
+        let with = TlsFiles {
+            client: Some(ClientFiles { cert_file: "gw.pem".into(), key_file: "gw.key".into() }),
+            ..TlsFiles::default()
+        };
         let without = TlsFiles::default();
         for (files, alert, words) in [
-            (&with, A::UnknownCA, Some("`cert_file` gw.pem because it does not trust the authority that signed it (UnknownCA)")),
+            (
+                &with,
+                A::UnknownCA,
+                Some("`cert_file` gw.pem because it does not trust the authority that signed it (UnknownCA)"),
+            ),
             (&with, A::CertificateExpired, Some("gw.pem as expired (CertificateExpired)")),
             (&with, A::BadCertificate, Some("gw.pem (BadCertificate)")),
             (&with, A::ProtocolVersion, None),

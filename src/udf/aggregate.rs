@@ -200,7 +200,8 @@ impl Aggregate {
         let mut params = std::mem::take(&mut self.params);
         params.clear();
         params.push(Val::Resource(resource));
-        let outcome = lower(ty, row, &mut params).and_then(|()| self.without_value(func, method.result.as_ref(), &params));
+        let outcome =
+            lower(ty, row, &mut params).and_then(|()| self.without_value(func, method.result.as_ref(), &params));
         self.params = params;
         if outcome.is_ok() && way != Way::Again {
             self.proven();
@@ -277,7 +278,8 @@ impl Aggregate {
     fn not_paused(&self) -> Result<(), CallError> {
         let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
         let seconds = left.as_secs() + 1;
-        let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
+        let message =
+            format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
         Err(CallError { failure: CallFailure::Breaker, message })
     }
 
@@ -435,12 +437,16 @@ impl Home {
         let deaccumulate = optional(&resource.deaccumulate, "deaccumulate")?;
         let merge = optional(&resource.merge, "merge")?;
         let compute = find(resource.compute, "compute")?;
-        let both = resource.save.map(|(save, restore)| Ok::<_, CallError>((find(save, "save")?, find(restore, "restore")?))).transpose()?;
+        let both = resource
+            .save
+            .map(|(save, restore)| Ok::<_, CallError>((find(save, "save")?, find(restore, "restore")?)))
+            .transpose()?;
         let typed = |(save, restore): (Func, Func)| {
             let store = instance.store();
             Ok((save.typed(store.as_context())?, restore.typed(store.as_context())?))
         };
-        let save = both.map(typed).transpose().map_err(|e: wasmtime::Error| conversion(format!("save and restore: {e}")))?;
+        let save =
+            both.map(typed).transpose().map_err(|e: wasmtime::Error| conversion(format!("save and restore: {e}")))?;
         Ok(Home { instance, constructor, accumulate, deaccumulate, merge, compute, save })
     }
 }

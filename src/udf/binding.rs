@@ -67,7 +67,8 @@ impl FunctionBinding {
         if missing.is_empty() {
             return Ok(());
         }
-        let imports = self.component.imports().iter().filter(|name| Grant::of_import(name).is_some_and(|g| missing.contains(&g)));
+        let imports =
+            self.component.imports().iter().filter(|name| Grant::of_import(name).is_some_and(|g| missing.contains(&g)));
         let imports: Vec<&str> = imports.map(String::as_str).collect();
         Err(UdfError::NotGranted {
             path: self.component.path().to_owned(),

@@ -26,7 +26,9 @@ pub fn component(path: &Path, wasm: &[u8]) -> Result<Vec<u8>, UdfError> {
     }
     let failed = |reason: String| UdfError::Build { path: path.to_owned(), reason };
     if wasm.windows(PREVIEW_1.len()).any(|w| w == PREVIEW_1) {
-        return Err(failed("it imports WASI preview 1; build it for wasm32-unknown-unknown, which needs no imports".to_owned()));
+        return Err(failed(
+            "it imports WASI preview 1; build it for wasm32-unknown-unknown, which needs no imports".to_owned(),
+        ));
     }
     let described = wit_component::metadata::decode(wasm).map_err(|e| failed(format!("{e:#}")))?.0.is_some();
     if !described {
@@ -34,7 +36,8 @@ pub fn component(path: &Path, wasm: &[u8]) -> Result<Vec<u8>, UdfError> {
             "it carries no component type; export its functions with wit-bindgen, or name its world: `--wit FILE_OR_DIR`".to_owned(),
         ));
     }
-    let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(wasm).map_err(|e| failed(format!("{e:#}")))?;
+    let mut encoder =
+        wit_component::ComponentEncoder::default().validate(true).module(wasm).map_err(|e| failed(format!("{e:#}")))?;
     encoder.encode().map_err(|e| failed(format!("{e:#}")))
 }
 

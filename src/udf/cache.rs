@@ -70,8 +70,9 @@ impl Cache {
             Code::Component(component) => component.serialize(),
             Code::Module(module) => module.serialize(),
         };
-        let written =
-            serialized.map_err(|e| e.to_string()).and_then(|code| write(dir, &file_name(engine, digest), &code).map_err(|e| e.to_string()));
+        let written = serialized
+            .map_err(|e| e.to_string())
+            .and_then(|code| write(dir, &file_name(engine, digest), &code).map_err(|e| e.to_string()));
         if let Err(reason) = written {
             tracing::warn!(dir = %dir.display(), reason, "compiled function not cached");
         }
@@ -132,8 +133,9 @@ fn candidates(engine: &wasmtime::Engine, dir: &Path, digest: &str) -> Vec<PathBu
 #[cfg(not(feature = "compile"))]
 fn candidates(_engine: &wasmtime::Engine, dir: &Path, digest: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let named =
-        entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|name| name.starts_with(digest) && name.ends_with(".cwasm")));
+    let named = entries
+        .flatten()
+        .filter(|e| e.file_name().to_str().is_some_and(|name| name.starts_with(digest) && name.ends_with(".cwasm")));
     named.map(|e| e.path()).collect()
 }
 

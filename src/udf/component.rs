@@ -171,7 +171,17 @@ impl Component {
             Code::Module(module) => of_module(&path, module)?,
         };
         check_names(&path, &exports)?;
-        Ok(Component { path, engine: engine.clone(), limits, bytes: wasm.len(), digest, origin, imports, exports, linked })
+        Ok(Component {
+            path,
+            engine: engine.clone(),
+            limits,
+            bytes: wasm.len(),
+            digest,
+            origin,
+            imports,
+            exports,
+            linked,
+        })
     }
 
     /// The index of the function a query means by `name`, in any case style; `interface#name` is exact.
@@ -183,11 +193,17 @@ impl Component {
         let found = exact.or_else(|| self.exports.iter().position(|e| folded(&e.name) == folded(name)));
         let Some((index, export)) = found.and_then(|i| self.exports.get(i).map(|e| (i, e))) else {
             let names: Vec<String> = self.exports.iter().map(Export::path).collect();
-            return Err(UdfError::NoSuchExport { path: self.path.clone(), name: name.to_owned(), exports: names.join(", ") });
+            return Err(UdfError::NoSuchExport {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                exports: names.join(", "),
+            });
         };
         match &export.callable {
             Ok(_) => Ok(index),
-            Err(reason) => Err(UdfError::NotCallable { path: self.path.clone(), export: export.path(), reason: reason.clone() }),
+            Err(reason) => {
+                Err(UdfError::NotCallable { path: self.path.clone(), export: export.path(), reason: reason.clone() })
+            }
         }
     }
 
@@ -316,7 +332,8 @@ fn of_component(path: &Path, component: &wasmtime::component::Component) -> Resu
 }
 
 fn of_module(path: &Path, module: &wasmtime::Module) -> Result<Parts, UdfError> {
-    let read = || Ok((Linked::Core(core_module::link(module)?), core_module::exports(module)?, core_module::imports(module)));
+    let read =
+        || Ok((Linked::Core(core_module::link(module)?), core_module::exports(module)?, core_module::imports(module)));
     let path = path.to_owned();
     read().map_err(|problem| match problem {
         Problem::Command => UdfError::Command { path },
@@ -339,16 +356,25 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
             .map(|ty| Callable { signature: ty.signature(name), passing: Passing::Typed(ty), resource: None })
             .map_err(|e| e.to_string());
         let index = component.get_export_index(parent, name)?;
-        Some(Export { name: name.to_owned(), interface: interface.map(str::to_owned), callable, entry: Entry::Component(index) })
+        Some(Export {
+            name: name.to_owned(),
+            interface: interface.map(str::to_owned),
+            callable,
+            entry: Entry::Component(index),
+        })
     };
     for (name, item) in component.component_type().exports(engine) {
         match &item.ty {
             ComponentItem::ComponentInstance(instance) if !name.starts_with(FOREIGN) => {
                 let parent = component.get_export_index(None, name);
                 let inner: Vec<_> = instance.exports(engine).collect();
-                found.extend(inner.iter().filter_map(|(function, item)| read(Some(name), parent.as_ref(), function, &item.ty)));
+                found.extend(
+                    inner.iter().filter_map(|(function, item)| read(Some(name), parent.as_ref(), function, &item.ty)),
+                );
                 let members = inner.iter().map(|(name, item)| (*name, &item.ty));
-                found.extend(resource::exports(members, Some(name), |member| component.get_export_index(parent.as_ref(), member)));
+                found.extend(resource::exports(members, Some(name), |member| {
+                    component.get_export_index(parent.as_ref(), member)
+                }));
             }
             ty => found.extend(read(None, None, name, ty)),
         }
@@ -367,7 +393,11 @@ fn check_names(path: &Path, exports: &[Export]) -> Result<(), UdfError> {
     let mut seen: HashMap<String, &Export> = HashMap::new();
     for export in exports {
         if let Some(first) = seen.insert(folded(&export.name), export) {
-            return Err(UdfError::Collision { path: path.to_owned(), first: first.in_file(), second: export.in_file() });
+            return Err(UdfError::Collision {
+                path: path.to_owned(),
+                first: first.in_file(),
+                second: export.in_file(),
+            });
         }
     }
     Ok(())

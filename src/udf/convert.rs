@@ -41,7 +41,9 @@ impl Mismatch {
     fn wanted(value: &Value, wanted: &str) -> Mismatch {
         let hint = match (value.kind(), wanted) {
             (Some(Type::Text), "bigint" | "float" | "bit") => "; convert it with CAST",
-            (Some(Type::Bit), "bigint" | "float") | (Some(Type::BigInt | Type::Float), "bit") => "; convert it with CAST",
+            (Some(Type::Bit), "bigint" | "float") | (Some(Type::BigInt | Type::Float), "bit") => {
+                "; convert it with CAST"
+            }
             _ => "",
         };
         Mismatch::new(format!("{} is no {wanted}{hint}", shown(value)))
@@ -132,7 +134,10 @@ pub fn lower(ty: &Wit, value: &Value) -> Result<Val, Mismatch> {
                 return Err(Mismatch::new(format!("an array of {} where {} are taken", items.len(), types.len())));
             }
             let each = types.iter().zip(items).enumerate();
-            Val::Tuple(each.map(|(i, (ty, v))| lower(ty, v).map_err(|e| e.inside(format_args!("[{i}]")))).collect::<Result<_, _>>()?)
+            Val::Tuple(
+                each.map(|(i, (ty, v))| lower(ty, v).map_err(|e| e.inside(format_args!("[{i}]"))))
+                    .collect::<Result<_, _>>()?,
+            )
         }
         Wit::Record(fields) => lower_record(fields, value)?,
         Wit::Flags(names) => lower_flags(names, value)?,
@@ -145,7 +150,11 @@ fn integer<T: TryFrom<i64>>(ty: &Wit, value: &Value) -> Result<T, Mismatch> {
     let whole = match value {
         Value::BigInt(n) => *n,
         // only what is a bigint already, exactly: 5.0 is, 5.8 is not; the upper bound is 2^63, which is none
-        Value::Float(f) if f.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(f) => *f as i64,
+        Value::Float(f)
+            if f.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(f) =>
+        {
+            *f as i64
+        }
         _ => return Err(Mismatch::wanted(value, "bigint")),
     };
     T::try_from(whole).map_err(|_| {
@@ -251,7 +260,9 @@ fn lower_flags(names: &[Name], value: &Value) -> Result<Val, Mismatch> {
 
 /// A record with one field, the case's name; a case without a payload also as its name alone.
 fn lower_variant(cases: &[Case], value: &Value) -> Result<Val, Mismatch> {
-    let find = |name: &str| cases.iter().find(|c| c.name.sql == name).or_else(|| cases.iter().find(|c| c.name.folded == folded(name)));
+    let find = |name: &str| {
+        cases.iter().find(|c| c.name.sql == name).or_else(|| cases.iter().find(|c| c.name.folded == folded(name)))
+    };
     let unknown = || not_one_of_names(value, cases.iter().map(|c| &c.name));
     if let Value::Text(name) = value {
         let case = find(name).filter(|c| c.ty.is_none()).ok_or_else(unknown)?;
@@ -301,7 +312,9 @@ pub fn lift(ty: &Wit, val: Val) -> Result<Value, Mismatch> {
         (_, Val::S32(n)) => Value::BigInt(n.into()),
         (_, Val::U32(n)) => Value::BigInt(n.into()),
         (_, Val::S64(n)) => Value::BigInt(n),
-        (_, Val::U64(n)) => Value::BigInt(i64::try_from(n).map_err(|_| Mismatch::new(format!("{n} is past the largest bigint")))?),
+        (_, Val::U64(n)) => {
+            Value::BigInt(i64::try_from(n).map_err(|_| Mismatch::new(format!("{n} is past the largest bigint")))?)
+        }
         (_, Val::Float32(f)) => Value::Float(f.into()),
         (_, Val::Float64(f)) => Value::Float(f),
         (_, Val::Char(c)) => Value::Text(SmolStr::from_iter([c])),
@@ -309,17 +322,22 @@ pub fn lift(ty: &Wit, val: Val) -> Result<Value, Mismatch> {
         (_, Val::Enum(name)) => Value::Text(name.into()),
         (Wit::Option(inner), Val::Option(value)) => value.map_or(Ok(Value::Null), |value| lift(inner, *value))?,
         (Wit::List(item), Val::List(vals)) => {
-            let items = vals.into_iter().enumerate().map(|(i, v)| lift(item, v).map_err(|e| e.inside(format_args!("[{i}]"))));
+            let items =
+                vals.into_iter().enumerate().map(|(i, v)| lift(item, v).map_err(|e| e.inside(format_args!("[{i}]"))));
             Value::array(items.collect::<Result<_, _>>()?)
         }
         (Wit::Tuple(types), Val::Tuple(vals)) => {
             let each = types.iter().zip(vals).enumerate();
-            Value::array(each.map(|(i, (ty, v))| lift(ty, v).map_err(|e| e.inside(format_args!("[{i}]")))).collect::<Result<_, _>>()?)
+            Value::array(
+                each.map(|(i, (ty, v))| lift(ty, v).map_err(|e| e.inside(format_args!("[{i}]"))))
+                    .collect::<Result<_, _>>()?,
+            )
         }
         (Wit::DateTime, Val::Record(fields)) => {
             let Some((_, Val::S64(ticks))) = fields.into_iter().next() else { return Err(unexpected(ty)) };
             Value::DateTime(
-                Timestamp::from_ticks(ticks).ok_or_else(|| Mismatch::new(format!("{ticks} ticks are outside years 1 to 9999")))?,
+                Timestamp::from_ticks(ticks)
+                    .ok_or_else(|| Mismatch::new(format!("{ticks} ticks are outside years 1 to 9999")))?,
             )
         }
         (Wit::Json, Val::Record(fields)) => {

@@ -7,7 +7,9 @@
 mod wasi;
 
 use wasmtime::component::Val;
-use wasmtime::{ExternType, Func, FuncType as CoreType, Linker, Memory, Module, Store, TypedFunc, Val as CoreVal, ValType};
+use wasmtime::{
+    ExternType, Func, FuncType as CoreType, Linker, Memory, Module, Store, TypedFunc, Val as CoreVal, ValType,
+};
 
 pub use wasi::{Exited, Wasi};
 
@@ -180,7 +182,11 @@ fn numbers(name: &str, ty: &CoreType) -> Export {
         let mut results = ty.results();
         let result = results.next().map(number).transpose()?;
         let more = results.count();
-        if more > 0 { Err(format!("it has {} results; a function gives one", more + 1)) } else { Ok(FuncType { params, result }) }
+        if more > 0 {
+            Err(format!("it has {} results; a function gives one", more + 1))
+        } else {
+            Ok(FuncType { params, result })
+        }
     };
     let callable = read().map(|typed| {
         let signature = Signature { text: format!("{name}: {}", shown(ty)), ..typed.signature(name) };
@@ -251,7 +257,11 @@ impl CoreFunctions {
     ///
     /// # Errors
     /// That function traps.
-    pub fn start(store: &mut Store<GuestState>, instance: &wasmtime::Instance, exports: &[Export]) -> wasmtime::Result<CoreFunctions> {
+    pub fn start(
+        store: &mut Store<GuestState>,
+        instance: &wasmtime::Instance,
+        exports: &[Export],
+    ) -> wasmtime::Result<CoreFunctions> {
         let mut entries = Vec::with_capacity(exports.len());
         for export in exports {
             entries.push(match (&export.entry, &export.callable) {
@@ -283,7 +293,9 @@ impl CoreFunctions {
         params: &[Val],
         results: &mut [Val],
     ) -> wasmtime::Result<()> {
-        let Some(Some(CoreFunction::Numbers(func))) = self.entries.get(export) else { return Err(Broken::NoFunction.into()) };
+        let Some(Some(CoreFunction::Numbers(func))) = self.entries.get(export) else {
+            return Err(Broken::NoFunction.into());
+        };
         self.params.clear();
         self.params.extend(params.iter().filter_map(to_core));
         let Some(result) = results.first_mut() else { return func.call(store, &self.params, &mut []) };

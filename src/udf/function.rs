@@ -168,7 +168,8 @@ impl Function {
     fn not_paused(&self) -> Result<(), CallError> {
         let Some(left) = self.breaker.paused(monotonic) else { return Ok(()) };
         let seconds = left.as_secs() + 1;
-        let message = format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
+        let message =
+            format!("is paused for {seconds} s more, since it trapped on each of the last rows; see the errors before");
         Err(CallError { failure: CallFailure::Breaker, message })
     }
 
@@ -192,7 +193,13 @@ impl Function {
         result(ty.result.as_ref(), outcome?)
     }
 
-    fn call_json(&mut self, component: &Component, room: &mut Option<Instance>, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
+    fn call_json(
+        &mut self,
+        component: &Component,
+        room: &mut Option<Instance>,
+        args: &[Value],
+        at: Timestamp,
+    ) -> Result<Value, CallError> {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         text.push('[');
@@ -214,8 +221,9 @@ impl Function {
                 let held = json::held_bytes(&text);
                 let max = component.limits().result_bytes_max;
                 if held > max {
-                    let message =
-                        format!("gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit");
+                    let message = format!(
+                        "gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit"
+                    );
                     return Err(CallError { failure: CallFailure::Result, message });
                 }
                 let value = json::parse(&text).map_err(|e| conversion(format!("its result is no JSON: {e}")))?;

@@ -115,7 +115,9 @@ impl Grants {
         if missing.iter().any(|grant| grant.is_word_of_imports()) {
             lines.push(format!("`imports = [{}]`", words.join(", ")));
         }
-        lines.extend(missing.iter().filter(|grant| !grant.is_word_of_imports()).map(|grant| format!("`{}`", grant.line())));
+        lines.extend(
+            missing.iter().filter(|grant| !grant.is_word_of_imports()).map(|grant| format!("`{}`", grant.line())),
+        );
         lines.join(" and ")
     }
 }
@@ -157,7 +159,13 @@ impl Lent {
     pub fn new(granted: &Arc<Granted>, stats: &Arc<Stats>) -> Lent {
         let limits = granted.grants.state.unwrap_or_default();
         let tables = Tables::new(&granted.grants.lookup);
-        Lent { granted: Arc::clone(granted), stats: Arc::clone(stats), at: Timestamp::MIN, state: KeyValues::new(limits), tables }
+        Lent {
+            granted: Arc::clone(granted),
+            stats: Arc::clone(stats),
+            at: Timestamp::MIN,
+            state: KeyValues::new(limits),
+            tables,
+        }
     }
 
     /// A call begins, for a row of this time.
@@ -206,10 +214,15 @@ fn lent<'a>(store: &'a mut StoreContextMut<'_, instance::GuestState>, grant: Gra
     let word = grant.word();
     match store.data_mut().lent() {
         Some(lent) if lent.granted.grants.has(grant) => Ok(lent),
-        Some(_) => refuse(CallFailure::Trap, format!("calls {PACKAGE}{word}, which is not granted; write `{}` for it", grant.line())),
+        Some(_) => refuse(
+            CallFailure::Trap,
+            format!("calls {PACKAGE}{word}, which is not granted; write `{}` for it", grant.line()),
+        ),
         None => refuse(
             CallFailure::Trap,
-            format!("calls {PACKAGE}{word} before it is called itself; there is no row then: use it inside the function"),
+            format!(
+                "calls {PACKAGE}{word} before it is called itself; there is no row then: use it inside the function"
+            ),
         ),
     }
 }

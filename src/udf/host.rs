@@ -116,7 +116,9 @@ impl Host {
         function.trial = trial.map(|trial| {
             let former = Arc::clone(&trial.former.component);
             // the former version goes on in its instance, if it is the one that was in use here
-            let room = old.filter(|room| Arc::ptr_eq(&room.component, &former)).unwrap_or(Room { component: former, instance: None });
+            let room = old
+                .filter(|room| Arc::ptr_eq(&room.component, &former))
+                .unwrap_or(Room { component: former, instance: None });
             Box::new(OnTrial { room, export: trial.former.export, trial })
         });
         function.export = next.export;
@@ -133,10 +135,16 @@ impl UserFunctions for Host {
     /// `too_deep` (its result nests); the message names the function and what to do.
     fn call(&mut self, index: usize, args: &[Value], at: Timestamp) -> Result<Value, RowError> {
         let Some(function) = self.functions.get_mut(index) else {
-            return Err(RowError { reason: CallFailure::Error.reason(), message: format!("there is no function number {index}") });
+            return Err(RowError {
+                reason: CallFailure::Error.reason(),
+                message: format!("there is no function number {index}"),
+            });
         };
         let Some(room) = self.rooms.get_mut(function.room) else {
-            return Err(RowError { reason: CallFailure::Error.reason(), message: format!("udf.{}: its component is gone", function.name) });
+            return Err(RowError {
+                reason: CallFailure::Error.reason(),
+                message: format!("udf.{}: its component is gone", function.name),
+            });
         };
         let mut outcome = function.attempt(room, args, at);
         if function.trial.is_some()
@@ -171,12 +179,16 @@ impl UserFunctions for Host {
         put_bytes(&mut head, name);
         let rest = key.get(head.len()..).unwrap_or_default();
         let of_name = self.functions.iter_mut().find(|function| function.folded.as_bytes() == name);
-        let is_fine = of_name.and_then(|function| function.lent.as_mut()).is_none_or(|lent| lent.load_state(rest, value));
+        let is_fine =
+            of_name.and_then(|function| function.lent.as_mut()).is_none_or(|lent| lent.load_state(rest, value));
         if is_fine { Ok(()) } else { Err(Damaged { at: head.len() }) }
     }
 
     fn set_reference(&mut self, name: &str, table: &Arc<Vec<Value>>) {
-        self.functions.iter_mut().filter_map(|function| function.lent.as_mut()).for_each(|lent| lent.set_table(name, table));
+        self.functions
+            .iter_mut()
+            .filter_map(|function| function.lent.as_mut())
+            .for_each(|lent| lent.set_table(name, table));
     }
 
     fn take_versions(&mut self) {

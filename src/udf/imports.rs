@@ -85,7 +85,9 @@ fn stub<T: 'static>(
                 linker.func_new(name, move |_, _, _, _| Err(NotGranted { import: import.clone() }.into()))?;
             }
             ComponentItem::Resource(_) => linker.resource(name, ResourceType::host::<()>(), |_, _| Ok(()))?,
-            ComponentItem::ComponentInstance(inner) => stub(&mut linker.instance(name)?, &inner, &format!("{path}/{name}"), engine)?,
+            ComponentItem::ComponentInstance(inner) => {
+                stub(&mut linker.instance(name)?, &inner, &format!("{path}/{name}"), engine)?
+            }
             _ => {}
         }
     }

@@ -127,7 +127,8 @@ impl Instance {
         store.data_mut().begin(timeout, Timestamp::MIN);
         store.set_epoch_deadline(Ticker::ticks(timeout / 2));
         let _ticking = component.engine().ticking();
-        let (functions, instance) = Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
+        let (functions, instance) =
+            Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
         let start_bytes = store.data().memory_bytes;
         Ok(Instance { store, functions, instance, calls: 0, ticks: Ticker::ticks(limits.timeout / 2), start_bytes })
     }
@@ -157,7 +158,13 @@ impl Instance {
     ///
     /// # Errors
     /// As [`Instance::call`], and it breaks the convention of core modules: the instance is lost.
-    pub fn call_json(&mut self, component: &Component, export: usize, at: Timestamp, arguments: &str) -> Result<Reply, CallError> {
+    pub fn call_json(
+        &mut self,
+        component: &Component,
+        export: usize,
+        at: Timestamp,
+        arguments: &str,
+    ) -> Result<Reply, CallError> {
         let max = component.limits().result_bytes_max;
         self.enter(component, at, |store, functions| match functions {
             Functions::Core(functions) => functions.call_json(store, export, arguments, max),
@@ -220,7 +227,10 @@ impl Instance {
 
 impl Functions {
     /// Makes the instance, runs its start functions and finds what it exports.
-    fn start(store: &mut Store<GuestState>, component: &Component) -> wasmtime::Result<(Functions, Option<wasmtime::component::Instance>)> {
+    fn start(
+        store: &mut Store<GuestState>,
+        component: &Component,
+    ) -> wasmtime::Result<(Functions, Option<wasmtime::component::Instance>)> {
         match component.linked() {
             Linked::Component(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
@@ -248,7 +258,9 @@ impl CallError {
 
 fn explain(state: &GuestState, error: &wasmtime::Error, timeout: Duration) -> CallError {
     let answer = |failure, message| CallError { failure, message };
-    let said = Some(state.wasi.said()).filter(|said| !said.is_empty()).map_or_else(String::new, |said| format!("; it wrote: {said}"));
+    let said = Some(state.wasi.said())
+        .filter(|said| !said.is_empty())
+        .map_or_else(String::new, |said| format!("; it wrote: {said}"));
     if let Some(refused) = error.downcast_ref::<NotGranted>() {
         return answer(CallFailure::Trap, format!("{refused}{said}; build it without that import"));
     }
@@ -268,19 +280,27 @@ fn explain(state: &GuestState, error: &wasmtime::Error, timeout: Duration) -> Ca
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
         let ms = timeout.as_millis();
-        return answer(CallFailure::Timeout, format!("ran longer than {ms} ms and was stopped; make it faster or raise its timeout"));
+        return answer(
+            CallFailure::Timeout,
+            format!("ran longer than {ms} ms and was stopped; make it faster or raise its timeout"),
+        );
     }
     if state.denied {
         let limit = mib(state.limits.memory_bytes);
-        return answer(CallFailure::Memory, format!("wanted more than its {limit} of memory; raise its memory limit or find the leak"));
+        return answer(
+            CallFailure::Memory,
+            format!("wanted more than its {limit} of memory; raise its memory limit or find the leak"),
+        );
     }
     match trap {
-        Some(Trap::StackOverflow) => {
-            answer(CallFailure::Trap, format!("ran out of its {} KiB of stack; look for a recursion without end", STACK_BYTES >> 10))
-        }
+        Some(Trap::StackOverflow) => answer(
+            CallFailure::Trap,
+            format!("ran out of its {} KiB of stack; look for a recursion without end", STACK_BYTES >> 10),
+        ),
         Some(trap) => {
-            let place =
-                error.downcast_ref::<WasmBacktrace>().and_then(|b| b.frames().first().and_then(|f| f.func_name()).map(str::to_owned));
+            let place = error
+                .downcast_ref::<WasmBacktrace>()
+                .and_then(|b| b.frames().first().and_then(|f| f.func_name()).map(str::to_owned));
             let place = place.map_or_else(String::new, |name| format!(" in `{name}`"));
             let words = trap.to_string();
             let words = words.strip_prefix("wasm trap: ").unwrap_or(&words);
@@ -292,7 +312,10 @@ fn explain(state: &GuestState, error: &wasmtime::Error, timeout: Duration) -> Ca
                 return too_large(state);
             }
             if let Some(limit) = reason.strip_prefix(OF_LIMITED_MANY) {
-                return answer(CallFailure::Trap, format!("is made of more parts than it may be: {limit}; build it of fewer modules"));
+                return answer(
+                    CallFailure::Trap,
+                    format!("is made of more parts than it may be: {limit}; build it of fewer modules"),
+                );
             }
             answer(CallFailure::Trap, format!("gave a malformed result: {reason}; build it with current bindings"))
         }
@@ -301,12 +324,19 @@ fn explain(state: &GuestState, error: &wasmtime::Error, timeout: Duration) -> Ca
 
 fn too_large(state: &GuestState) -> CallError {
     let limit = mib(state.limits.result_bytes_max);
-    CallError { failure: CallFailure::Result, message: format!("gave a result of more than {limit}; give less or raise its result limit") }
+    CallError {
+        failure: CallFailure::Result,
+        message: format!("gave a result of more than {limit}; give less or raise its result limit"),
+    }
 }
 
 /// Bytes in words: MiB where it is whole.
 fn mib(bytes: usize) -> String {
-    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{bytes} bytes") }
+    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{bytes} bytes")
+    }
 }
 
 impl ResourceLimiter for GuestState {

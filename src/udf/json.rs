@@ -42,9 +42,9 @@ pub fn from_json(json: serde_json::Value) -> Value {
         Json::String(text) => Value::Text(text.into()),
         Json::Array(items) => Value::array(items.into_iter().map(from_json).collect()),
         // names are unique: of a repeated one the parser keeps the last
-        Json::Object(fields) => {
-            Value::record(Record::from_unique(fields.into_iter().map(|(n, v)| (SmolStr::new(n), from_json(v))).collect()))
-        }
+        Json::Object(fields) => Value::record(Record::from_unique(
+            fields.into_iter().map(|(n, v)| (SmolStr::new(n), from_json(v))).collect(),
+        )),
     }
 }
 
@@ -62,7 +62,10 @@ mod tests {
     #[test]
     fn numbers_keep_what_they_are() {
         let value = parse(r#"{"a":9223372036854775807,"b":5.0,"c":18446744073709551615,"d":[null,true,"x"]}"#).unwrap();
-        assert_eq!(value.to_json(), r#"{"a":9223372036854775807,"b":5.0,"c":1.8446744073709552e19,"d":[null,true,"x"]}"#);
+        assert_eq!(
+            value.to_json(),
+            r#"{"a":9223372036854775807,"b":5.0,"c":1.8446744073709552e19,"d":[null,true,"x"]}"#
+        );
         assert!(parse("{").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The section of a WebAssembly function.
 //!
-//! In: `[functions.NAME]` with `type = "wasm"`. Out: [`WasmConfig`], checked. Invariant: a function gets nothing that is not
-//! written there, and a secret is only referred to. Not here: loading the file.
+//! In: `[functions.NAME]` with `type = "wasm"`. Out: [`WasmConfig`], checked. Invariant: a function gets nothing that
+//! is not written there, and a secret is only referred to. Not here: loading the file.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,8 +52,10 @@ pub enum ConfigValue {
 impl WasmConfig {
     /// Reads and checks the section.
     pub fn read(section: &mut Section) -> Option<WasmConfig> {
-        let component =
-            section.required_file("component", "write `component = \"udfs/create_array.wasm\"`; the path is relative to the job file");
+        let component = section.required_file(
+            "component",
+            "write `component = \"udfs/create_array.wasm\"`; the path is relative to the job file",
+        );
         let export = section.text("export").map(|text| text.value);
         let limits = Limits::default();
         let memory_bytes = bytes(section.size("memory", 64 * KIB, 4 * GIB, limits.memory_bytes as u64));
@@ -66,7 +68,9 @@ impl WasmConfig {
 
     pub fn secrets(&self) -> Vec<&Secret> {
         let settings = self.grants.config.iter().flatten();
-        settings.filter_map(|(_, value)| if let ConfigValue::Secret(secret) = value { Some(secret) } else { None }).collect()
+        settings
+            .filter_map(|(_, value)| if let ConfigValue::Secret(secret) = value { Some(secret) } else { None })
+            .collect()
     }
 }
 
@@ -115,7 +119,10 @@ fn grants(section: &mut Section) -> GrantedConfig {
                     "lookup" => "write `lookup = [\"zones\"]` with the names of reference inputs instead".to_owned(),
                     other => match suggest(other, IMPORTS) {
                         Some(meant) => format!("did you mean \"{meant}\"?"),
-                        None => "functions get nothing else of the machine: no files, no network, no clock but event time".to_owned(),
+                        None => {
+                            "functions get nothing else of the machine: no files, no network, no clock but event time"
+                                .to_owned()
+                        }
                     },
                 };
                 let error = Diagnostic::error("this cannot be granted to a function", import.span);
@@ -140,7 +147,8 @@ fn grants(section: &mut Section) -> GrantedConfig {
     grants.state = has_state.then_some(StateLimits { bytes_max, key_bytes_max });
     grants.config = config(section);
     let is_lookup = section.has("lookup");
-    grants.lookup = section.texts("lookup").unwrap_or_default().into_iter().map(|text| (text.value, text.span)).collect();
+    grants.lookup =
+        section.texts("lookup").unwrap_or_default().into_iter().map(|text| (text.value, text.span)).collect();
     if is_lookup && grants.lookup.is_empty() {
         section.wrong(
             "lookup",
@@ -177,8 +185,11 @@ fn config(section: &mut Section) -> Option<Vec<(String, ConfigValue)>> {
             DeValue::Float(number) => number.as_str().to_owned(),
             DeValue::Boolean(truth) => truth.to_string(),
             _ => {
-                let error = Diagnostic::error("a setting has no text form", span).label("expected a text, a number, `true` or `false`");
-                section.problems().push(error.help("functions get settings as texts; write lists and tables as JSON text"));
+                let error = Diagnostic::error("a setting has no text form", span)
+                    .label("expected a text, a number, `true` or `false`");
+                section
+                    .problems()
+                    .push(error.help("functions get settings as texts; write lists and tables as JSON text"));
                 continue;
             }
         };

@@ -31,8 +31,17 @@ pub enum CallFailure {
 }
 
 /// The reasons in the order of [`CallFailure`].
-const REASONS: [Reason; 9] =
-    ["udf_trap", "udf_timeout", "udf_memory", "udf_result", "udf_error", "udf_conversion", "udf_breaker", "too_deep", "udf_state"];
+const REASONS: [Reason; 9] = [
+    "udf_trap",
+    "udf_timeout",
+    "udf_memory",
+    "udf_result",
+    "udf_error",
+    "udf_conversion",
+    "udf_breaker",
+    "too_deep",
+    "udf_state",
+];
 
 impl CallFailure {
     /// The fixed word for row errors and counters.
@@ -42,7 +51,10 @@ impl CallFailure {
 
     /// Whether it left the store unusable.
     pub fn ends_instance(self) -> bool {
-        matches!(self, CallFailure::Trap | CallFailure::Timeout | CallFailure::Memory | CallFailure::Result | CallFailure::State)
+        matches!(
+            self,
+            CallFailure::Trap | CallFailure::Timeout | CallFailure::Memory | CallFailure::Result | CallFailure::State
+        )
     }
 
     /// Whether it speaks against calling the function again: a full state refuses some rows and takes others.

@@ -73,7 +73,8 @@ impl Trial {
 
 impl Versions {
     pub fn new(bindings: &[FunctionBinding]) -> Versions {
-        let slot = |current: &FunctionBinding| Slot { current: current.clone(), trial: None, status: SwapStatus::default() };
+        let slot =
+            |current: &FunctionBinding| Slot { current: current.clone(), trial: None, status: SwapStatus::default() };
         Versions(Arc::new(Inner { number: AtomicU64::new(0), slots: Mutex::new(bindings.iter().map(slot).collect()) }))
     }
 
@@ -108,7 +109,12 @@ impl Versions {
             slot.status.swapped += 1;
             slot.status.trouble = None;
             let (from, to) = (shown(&from), shown(&to));
-            tracing::info!(function = slot.current.name, from, to, "function swapped: its new version is used from the next commit on");
+            tracing::info!(
+                function = slot.current.name,
+                from,
+                to,
+                "function swapped: its new version is used from the next commit on"
+            );
         }
         self.0.number.fetch_add(1, Ordering::Release);
     }
@@ -122,7 +128,12 @@ impl Versions {
         let (from, to) = (shown(slot.current.component.digest()), shown(digest));
         slot.status.refused += 1;
         slot.status.trouble = Some(format!("version {to} is not taken, {from} stays in use: {reason}"));
-        tracing::warn!(function = slot.current.name, from, to, "function not swapped, the running version stays in use: {reason}");
+        tracing::warn!(
+            function = slot.current.name,
+            from,
+            to,
+            "function not swapped, the running version stays in use: {reason}"
+        );
     }
 
     /// The file cannot be read (`Some`: why), or is that of the version in use.
@@ -176,8 +187,9 @@ impl Versions {
         slot.trial = None;
         slot.status.put_back += 1;
         let (from, to) = (shown(bad.component.digest()), shown(trial.former.component.digest()));
-        slot.status.trouble =
-            Some(format!("version {from} was put back, {to} is in use again: its first {FAULTS_MAX} calls failed; {message}"));
+        slot.status.trouble = Some(format!(
+            "version {from} was put back, {to} is in use again: its first {FAULTS_MAX} calls failed; {message}"
+        ));
         trial.put_back.store(true, Ordering::Release);
         self.0.number.fetch_add(1, Ordering::Release);
         tracing::warn!(
@@ -201,7 +213,8 @@ impl FunctionBinding {
     /// # Errors
     /// As when the job starts: the file does not load, lacks the export, or asks for more than it was granted.
     pub fn renewed(&self, wasm: &[u8], export: &str) -> Result<FunctionBinding, UdfError> {
-        let component = Component::from_bytes(self.component.engine(), self.component.path(), wasm, *self.component.limits())?;
+        let component =
+            Component::from_bytes(self.component.engine(), self.component.path(), wasm, *self.component.limits())?;
         let export = component.find(export)?;
         let binding = FunctionBinding { component: Arc::new(component), export, ..self.clone() };
         binding.check_grants()?;
@@ -211,8 +224,15 @@ impl FunctionBinding {
     /// Members that `next` lacks and this aggregate has: what is kept of open windows counts on them.
     pub fn members_lost(&self, next: &FunctionBinding) -> Vec<&'static str> {
         let (Some(had), Some(has)) = (self.aggregate(), next.aggregate()) else { return Vec::new() };
-        let of = |offers: Offers| [("save` and `restore", offers.save), ("merge", offers.merge), ("deaccumulate", offers.deaccumulate)];
-        of(had).into_iter().zip(of(has)).filter(|((_, had), (_, has))| *had && !has).map(|((name, _), _)| name).collect()
+        let of = |offers: Offers| {
+            [("save` and `restore", offers.save), ("merge", offers.merge), ("deaccumulate", offers.deaccumulate)]
+        };
+        of(had)
+            .into_iter()
+            .zip(of(has))
+            .filter(|((_, had), (_, has))| *had && !has)
+            .map(|((name, _), _)| name)
+            .collect()
     }
 }
 

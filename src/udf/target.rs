@@ -95,7 +95,8 @@ impl Precompiler {
         };
         let code = compiled.map_err(|e| UdfError::Compile { path: path.to_owned(), reason: format!("{e:#}") })?;
         let name = cache::file_name(&self.wasm, &cache::digest(wasm));
-        let unwritten = |e: std::io::Error| UdfError::CacheFolder { folder: self.folder.clone(), reason: e.to_string() };
+        let unwritten =
+            |e: std::io::Error| UdfError::CacheFolder { folder: self.folder.clone(), reason: e.to_string() };
         cache::write(&self.folder, &name, &code).map_err(unwritten)?;
         Ok(self.folder.join(name))
     }
@@ -112,11 +113,16 @@ mod tests {
         ["x86_64", "x86_64-apple-darwin", "sparc64-unknown-linux-gnu", "linux", ""].into_iter().for_each(unknown);
         let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         assert_eq!(Target::named(&host).map(|t| t.triple), Ok(host));
-        let other = if cfg!(target_arch = "aarch64") { "x86_64-unknown-linux-gnu" } else { "aarch64-unknown-linux-gnu" };
+        let other =
+            if cfg!(target_arch = "aarch64") { "x86_64-unknown-linux-gnu" } else { "aarch64-unknown-linux-gnu" };
         for name in [other, "armv7-unknown-linux-gnueabihf"] {
             match Target::named(name) {
-                Err(TargetError::NotInBuild { target, .. }) if cfg!(not(feature = "precompile-targets")) => assert_eq!(target, name),
-                Ok(target) if cfg!(feature = "precompile-targets") => assert_eq!(target.triple == PULLEY_32, name.starts_with("arm")),
+                Err(TargetError::NotInBuild { target, .. }) if cfg!(not(feature = "precompile-targets")) => {
+                    assert_eq!(target, name)
+                }
+                Ok(target) if cfg!(feature = "precompile-targets") => {
+                    assert_eq!(target.triple == PULLEY_32, name.starts_with("arm"))
+                }
                 odd => panic!("{odd:?}"),
             }
         }
@@ -127,8 +133,13 @@ mod tests {
         let wasm = wat::parse_str("(module (func (export \"f\") (result i64) (i64.const 7)))").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let load = || {
-            Component::from_bytes(&Engine::new(Some(dir.path().to_owned())).unwrap(), Path::new("f.wasm"), &wasm, Limits::default())
-                .unwrap()
+            Component::from_bytes(
+                &Engine::new(Some(dir.path().to_owned())).unwrap(),
+                Path::new("f.wasm"),
+                &wasm,
+                Limits::default(),
+            )
+            .unwrap()
         };
         assert_eq!(load().origin(), Origin::Compiler);
         let ours = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();

@@ -101,7 +101,10 @@ impl FuncType {
         if func.async_() {
             return Err(NoSqlValue { what: "an async function" });
         }
-        let params = func.params().map(|(name, ty)| Ok(Field { name: Name::new(name), ty: Wit::read(&ty)? })).collect::<Result<_, _>>()?;
+        let params = func
+            .params()
+            .map(|(name, ty)| Ok(Field { name: Name::new(name), ty: Wit::read(&ty)? }))
+            .collect::<Result<_, _>>()?;
         let result = func.results().next().map(|ty| Wit::read(&ty)).transpose()?;
         Ok(FuncType { params, result })
     }
@@ -148,11 +151,15 @@ impl Wit {
             Type::Enum(names) => Wit::Enum(names.names().map(Name::new).collect()),
             Type::Flags(names) => Wit::Flags(names.names().map(Name::new).collect()),
             Type::Variant(variant) => {
-                let cases = variant.cases().map(|c| Ok(Case { name: Name::new(c.name), ty: c.ty.as_ref().map(Wit::read).transpose()? }));
+                let cases = variant
+                    .cases()
+                    .map(|c| Ok(Case { name: Name::new(c.name), ty: c.ty.as_ref().map(Wit::read).transpose()? }));
                 Wit::Variant(cases.collect::<Result<_, _>>()?)
             }
             Type::Option(option) => Wit::Option(boxed(option.ty())?),
-            Type::Result(result) => Wit::Result(result.ok().map(boxed).transpose()?, result.err().map(boxed).transpose()?),
+            Type::Result(result) => {
+                Wit::Result(result.ok().map(boxed).transpose()?, result.err().map(boxed).transpose()?)
+            }
             Type::Own(_) | Type::Borrow(_) => return Err(NoSqlValue { what: "a resource" }),
             Type::Stream(_) => return Err(NoSqlValue { what: "a stream" }),
             Type::Future(_) => return Err(NoSqlValue { what: "a future" }),
@@ -201,10 +208,15 @@ impl Wit {
             Wit::Record(fields) => Shape::Record(fields.iter().map(|f| (f.name.wit.clone(), f.ty.shape())).collect()),
             Wit::Enum(cases) => Shape::Enum(names(cases)),
             Wit::Flags(flags) => Shape::Flags(names(flags)),
-            Wit::Variant(cases) => Shape::Variant(cases.iter().map(|c| (c.name.wit.clone(), c.ty.as_ref().map(Wit::shape))).collect()),
+            Wit::Variant(cases) => {
+                Shape::Variant(cases.iter().map(|c| (c.name.wit.clone(), c.ty.as_ref().map(Wit::shape))).collect())
+            }
             Wit::Option(inner) => Shape::Option(Box::new(inner.shape())),
             Wit::Result(ok, err) => Shape::Variant(
-                [("ok", ok), ("err", err)].into_iter().map(|(n, ty)| (n.to_owned(), ty.as_ref().map(|ty| ty.shape()))).collect(),
+                [("ok", ok), ("err", err)]
+                    .into_iter()
+                    .map(|(n, ty)| (n.to_owned(), ty.as_ref().map(|ty| ty.shape())))
+                    .collect(),
             ),
             _ => Shape::Text,
         }
@@ -246,7 +258,9 @@ impl fmt::Display for Wit {
             Wit::List(item) => return write!(f, "list<{item}>"),
             Wit::Option(inner) => return write!(f, "option<{inner}>"),
             Wit::Tuple(items) => return wrapped(f, "tuple<", items, ">", |f, ty| write!(f, "{ty}")),
-            Wit::Record(fields) => return wrapped(f, "record { ", fields, " }", |f, x| write!(f, "{}: {}", x.name.wit, x.ty)),
+            Wit::Record(fields) => {
+                return wrapped(f, "record { ", fields, " }", |f, x| write!(f, "{}: {}", x.name.wit, x.ty));
+            }
             Wit::Enum(names) => return wrapped(f, "enum { ", names, " }", |f, n| f.write_str(&n.wit)),
             Wit::Flags(names) => return wrapped(f, "flags { ", names, " }", |f, n| f.write_str(&n.wit)),
             Wit::Variant(cases) => {
@@ -295,9 +309,15 @@ mod tests {
         let ty = FuncType {
             params: vec![
                 field("a", Wit::Option(Box::new(Wit::S32))),
-                field("row", Wit::Record(vec![field("pickup-hour", Wit::U64), field("kind", Wit::Enum(vec![Name::new("x-y")]))])),
+                field(
+                    "row",
+                    Wit::Record(vec![field("pickup-hour", Wit::U64), field("kind", Wit::Enum(vec![Name::new("x-y")]))]),
+                ),
             ],
-            result: Some(Wit::Result(Some(Box::new(Wit::Tuple(vec![Wit::String, Wit::DateTime]))), Some(Box::new(Wit::String)))),
+            result: Some(Wit::Result(
+                Some(Box::new(Wit::Tuple(vec![Wit::String, Wit::DateTime]))),
+                Some(Box::new(Wit::String)),
+            )),
         };
         let signature = ty.signature("f-g");
         assert_eq!(
@@ -305,7 +325,10 @@ mod tests {
             "f-g: func(a: option<s32>, row: record { pickup-hour: u64, kind: enum { x-y } }) -> result<tuple<string, datetime>, string>"
         );
         assert_eq!(signature.result.to_string(), "array (nvarchar(max), datetime)");
-        assert_eq!(signature.params[1].shape.to_string(), "record (pickup-hour bigint, kind nvarchar(max), one of x-y)");
+        assert_eq!(
+            signature.params[1].shape.to_string(),
+            "record (pickup-hour bigint, kind nvarchar(max), one of x-y)"
+        );
     }
 
     #[test]

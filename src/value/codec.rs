@@ -232,8 +232,9 @@ mod tests {
         leaf.prop_recursive(4, 32, 6, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Value::array),
-                prop::collection::btree_map(".*", inner, 0..6)
-                    .prop_map(|m| Value::record(Record::from_unique(m.into_iter().map(|(n, v)| (SmolStr::new(n), v)).collect()))),
+                prop::collection::btree_map(".*", inner, 0..6).prop_map(|m| Value::record(Record::from_unique(
+                    m.into_iter().map(|(n, v)| (SmolStr::new(n), v)).collect()
+                ))),
             ]
         })
     }

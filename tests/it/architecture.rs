@@ -231,7 +231,8 @@ const OPEN_ENDS: [(&str, &str); 6] = [
 
 /// The part of a file that is not for tests: a file of tests has none.
 fn production(file: &Path) -> String {
-    let is_tests = file.file_stem().is_some_and(|stem| stem == "tests") || file.components().any(|part| part.as_os_str() == "tests");
+    let is_tests = file.file_stem().is_some_and(|stem| stem == "tests")
+        || file.components().any(|part| part.as_os_str() == "tests");
     let text = fs::read_to_string(file).expect("a source file");
     if is_tests { String::new() } else { text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned() }
 }
@@ -297,7 +298,9 @@ fn imports(module: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         let own = module_of(file);
         let text = fs::read_to_string(file).expect("a source file");
         let named = used(&text, &own);
-        let files = named.iter().filter_map(|path| (1..=path.len()).rev().map(|n| path[..n].to_vec()).find(|p| known.contains(p)));
+        let files = named
+            .iter()
+            .filter_map(|path| (1..=path.len()).rev().map(|n| path[..n].to_vec()).find(|p| known.contains(p)));
         let files = files.filter(|file| *file != own).collect();
         (own, files)
     };
@@ -307,7 +310,8 @@ fn imports(module: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
 /// Takes away, again and again, what imports nothing that is left: a ring stays.
 fn rings(mut imports: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     loop {
-        let free: BTreeSet<Vec<String>> = imports.iter().filter(|(_, of)| of.is_empty()).map(|(file, _)| file.clone()).collect();
+        let free: BTreeSet<Vec<String>> =
+            imports.iter().filter(|(_, of)| of.is_empty()).map(|(file, _)| file.clone()).collect();
         if free.is_empty() {
             return imports;
         }
@@ -333,7 +337,9 @@ fn files_of_a_module_import_each_other_in_no_ring() {
 #[test]
 fn a_ring_is_found_and_a_tree_is_none() {
     let file = |name: &str| vec!["m".to_owned(), name.to_owned()];
-    let graph = |edges: &[(&str, &[&str])]| edges.iter().map(|(f, of)| (file(f), of.iter().map(|n| file(n)).collect())).collect();
+    let graph = |edges: &[(&str, &[&str])]| {
+        edges.iter().map(|(f, of)| (file(f), of.iter().map(|n| file(n)).collect())).collect()
+    };
     assert!(rings(graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])).is_empty());
     let left = rings(graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b", "d"]), ("d", &[])]));
     assert_eq!(left.into_keys().collect::<Vec<_>>(), [file("a"), file("b"), file("c")]);

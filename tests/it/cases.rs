@@ -15,7 +15,9 @@ const PENDING: &[&str] = &[];
 fn verdicts() -> Vec<(String, Verdict)> {
     let mut files = Vec::new();
     find_cases(Path::new(FOLDER), 4, &mut files).expect("the folder of cases");
-    let place = |v: &Verdict| v.file.with_extension("").strip_prefix(FOLDER).expect("below the folder").to_string_lossy().into_owned();
+    let place = |v: &Verdict| {
+        v.file.with_extension("").strip_prefix(FOLDER).expect("below the folder").to_string_lossy().into_owned()
+    };
     files.iter().flat_map(|file| judge(file, None)).map(|v| (place(&v), v)).collect()
 }
 
@@ -30,8 +32,12 @@ fn the_language_cases_pass() {
         .map(|(place, v)| format!("{place}\n{}", v.difference))
         .collect();
     assert!(failed.is_empty(), "{} of {} cases fail:\n{}", failed.len(), verdicts.len(), failed.join("\n"));
-    let passing: Vec<&str> =
-        verdicts.iter().filter(|(_, v)| v.passed).map(|(place, _)| place.as_str()).filter(|p| pending.contains(p)).collect();
+    let passing: Vec<&str> = verdicts
+        .iter()
+        .filter(|(_, v)| v.passed)
+        .map(|(place, _)| place.as_str())
+        .filter(|p| pending.contains(p))
+        .collect();
     assert!(passing.is_empty(), "take these out of PENDING, they pass: {passing:?}");
     let places: BTreeSet<&str> = verdicts.iter().map(|(place, _)| place.as_str()).collect();
     let unknown: Vec<&&str> = pending.difference(&places).collect();

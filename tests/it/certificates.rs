@@ -30,7 +30,9 @@ fn fill(folder: &Path) {
         openssl(folder, &format!("req {EC} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         openssl(
             folder,
-            &format!("x509 -req -in {name}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {name}.pem -days 30 {extensions}"),
+            &format!(
+                "x509 -req -in {name}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {name}.pem -days 30 {extensions}"
+            ),
         );
     };
     write(folder, "names", "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
@@ -95,12 +97,19 @@ async fn a_broker_that_wants_a_certificate_gets_one_in_every_form_of_key() {
     openssl(folder, "req -new -key pkcs1.key -out rsa.csr -subj /CN=rsa");
     openssl(folder, "x509 -req -in rsa.csr -CA ca.pem -CAkey ca.key -out rsa.pem -days 3 -extfile leaf");
     openssl(folder, "pkcs8 -topk8 -nocrypt -in pkcs1.key -out pkcs8.key");
-    let both = fs::read_to_string(folder.join("gateway.pem")).unwrap() + &fs::read_to_string(folder.join("gateway.key")).unwrap();
+    let both = fs::read_to_string(folder.join("gateway.pem")).unwrap()
+        + &fs::read_to_string(folder.join("gateway.key")).unwrap();
     write(folder, "both.pem", &both);
-    for (key, head) in [("sec1.key", "BEGIN EC PRIVATE KEY"), ("pkcs1.key", "BEGIN RSA PRIVATE KEY"), ("pkcs8.key", "BEGIN PRIVATE KEY")] {
+    for (key, head) in [
+        ("sec1.key", "BEGIN EC PRIVATE KEY"),
+        ("pkcs1.key", "BEGIN RSA PRIVATE KEY"),
+        ("pkcs8.key", "BEGIN PRIVATE KEY"),
+    ] {
         assert!(fs::read_to_string(folder.join(key)).unwrap().contains(head), "{key}");
     }
-    for (certificate, key) in [("gateway.pem", "sec1.key"), ("rsa.pem", "pkcs1.key"), ("rsa.pem", "pkcs8.key"), ("both.pem", "both.pem")] {
+    for (certificate, key) in
+        [("gateway.pem", "sec1.key"), ("rsa.pem", "pkcs1.key"), ("rsa.pem", "pkcs8.key"), ("both.pem", "both.pem")]
+    {
         for protocol in [Protocol::V5, Protocol::V311] {
             connects(&broker, client(folder, certificate, key), Some(protocol)).await;
         }
@@ -115,8 +124,14 @@ async fn a_certificate_that_the_broker_refuses_is_named() {
         let none = TlsFiles { client: None, ..client(folder, "", "") };
         for protocol in [None, Some(Protocol::V311)] {
             for (tls, words) in [
-                (client(folder, "foreign.pem", "foreign.key"), &["it refuses the client certificate `cert_file`", "foreign.pem"][..]),
-                (client(folder, "past.pem", "past.key"), &["past.pem as expired", "it expired at 2020-02-01T00:00:00Z"]),
+                (
+                    client(folder, "foreign.pem", "foreign.key"),
+                    &["it refuses the client certificate `cert_file`", "foreign.pem"][..],
+                ),
+                (
+                    client(folder, "past.pem", "past.key"),
+                    &["past.pem as expired", "it expired at 2020-02-01T00:00:00Z"],
+                ),
                 (none.clone(), &["it may want a client certificate", "set `cert_file` and `key_file`"]),
             ] {
                 let alarm = alarm(&broker, tls, protocol).await;
@@ -137,7 +152,8 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
     openssl(folder, "ec -in gateway.key -aes256 -out old.key -passout pass:secret");
     openssl(folder, "x509 -in gateway.pem -outform der -out gateway.der");
     openssl(folder, "genrsa -out small.key 1024");
-    let (ca, gateway) = (fs::read_to_string(folder.join("ca.pem")).unwrap(), fs::read_to_string(folder.join("gateway.pem")).unwrap());
+    let (ca, gateway) =
+        (fs::read_to_string(folder.join("ca.pem")).unwrap(), fs::read_to_string(folder.join("gateway.pem")).unwrap());
     write(folder, "upside-down.pem", &(ca + &gateway));
     write(folder, "broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let log = || fs::read_to_string(folder.join("log")).unwrap().matches("New connection").count();
@@ -146,7 +162,11 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
     for (certificate, key, words) in [
         ("missing.pem", "gateway.key", "`cert_file` DIR/missing.pem: No such file or directory"),
         ("names", "gateway.key", "`cert_file` DIR/names: holds no PEM certificate"),
-        ("gateway.key", "gateway.pem", "gateway.key: holds no PEM certificate; it holds a private key: are the files exchanged?"),
+        (
+            "gateway.key",
+            "gateway.pem",
+            "gateway.key: holds no PEM certificate; it holds a private key: are the files exchanged?",
+        ),
         ("gateway.der", "gateway.key", "gateway.der: holds no PEM certificate; it is binary"),
         ("broken.pem", "gateway.key", "broken.pem: the certificate cannot be read"),
         ("first.pem", "first.key", "`cert_file` DIR/first.pem: the certificate is of X.509 version 1"),
@@ -155,7 +175,11 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
         ("gateway.pem", "gateway.pem", "gateway.pem: holds no private key; it holds a certificate"),
         ("gateway.pem", "encrypted.key", "`key_file` DIR/encrypted.key: the key is encrypted"),
         ("gateway.pem", "old.key", "`key_file` DIR/old.key: the key is encrypted"),
-        ("gateway.pem", "renewed.key", "`key_file` DIR/renewed.key: the key does not belong to the certificate in DIR/gateway.pem"),
+        (
+            "gateway.pem",
+            "renewed.key",
+            "`key_file` DIR/renewed.key: the key does not belong to the certificate in DIR/gateway.pem",
+        ),
         ("gateway.pem", "small.key", "small.key: the key is broken or of another kind: expected RSA of 2048 bits"),
         ("upside-down.pem", "gateway.key", "the key in `key_file` belongs to certificate 2 of the file"),
     ] {

@@ -39,8 +39,7 @@ type = "file"
 path = "scored.jsonl"
 "#;
 
-const QUERY: &str =
-    "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare\nINTO scored\nFROM rides\n";
+const QUERY: &str = "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare\nINTO scored\nFROM rides\n";
 
 /// A folder with a good job in it.
 struct Taxi(Place);
@@ -509,13 +508,21 @@ fn bad_payloads() {
 fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
     let place = Taxi::new();
     let broker = Mosquitto::start();
-    let job = JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", "");
+    let job =
+        JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", "");
     place.write("taxi.toml", job.replacen("topics =", "empty = \"dead-letter\"\ntopics =", 1));
     place.write("taxi.asaql", "SELECT vendorid INTO scored FROM rides");
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
     until("the source to be connected", || (forebay.metric("forebay_source_connected") == 1.0).then_some(()));
-    let payloads: [&[u8]; 7] =
-        [b"vendor 7", b"42", b"", b"{\"vendorid\":1", b"[{\"vendorid\":1},7]", b"{\"vendorid\":\"\xff\"}", b"{\"vendorid\":NaN}"];
+    let payloads: [&[u8]; 7] = [
+        b"vendor 7",
+        b"42",
+        b"",
+        b"{\"vendorid\":1",
+        b"[{\"vendorid\":1},7]",
+        b"{\"vendorid\":\"\xff\"}",
+        b"{\"vendorid\":NaN}",
+    ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(publish(&broker.url(), payloads.iter().map(|p| Message::new("taxi/1/rides", *p)).collect()));
     let listed = until("seven dead letters", || {
@@ -527,7 +534,10 @@ fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
     // the moment of each is left out, and the indent, which `expect!` takes off
     let listed: Vec<String> = listed
         .lines()
-        .map(|line| line.split("  ").filter(|part| !part.starts_with("20")).collect::<Vec<_>>().join("  ").trim().to_owned() + "\n")
+        .map(|line| {
+            line.split("  ").filter(|part| !part.starts_with("20")).collect::<Vec<_>>().join("  ").trim().to_owned()
+                + "\n"
+        })
         .collect();
     expect![[r#"
         1  input rides: undecodable: not valid JSON: expected value at line 1 column 1 (topic taxi/1/rides)
@@ -556,7 +566,10 @@ fn a_core_module_in_a_job() {
     place.write("create_array.wasm", wat::parse_str(json).unwrap());
     // any number of arguments
     let answer = place.answer(&["check", "taxi.toml"]);
-    assert!(answer.starts_with("exit 0\n") && answer.contains("create_array: JSON, any number of arguments"), "{answer}");
+    assert!(
+        answer.starts_with("exit 0\n") && answer.contains("create_array: JSON, any number of arguments"),
+        "{answer}"
+    );
     let numbers = r#"(module (func (export "createArray") (param i64 f64) (result i64) (i64.const 1)))"#;
     place.write("create_array.wasm", wat::parse_str(numbers).unwrap());
     expect![[r#"
@@ -961,7 +974,10 @@ fn bad_files() {
 
     // nothing of the job would run
     place.write("rides.jsonl", "");
-    place.job("type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1\"\ntopics = [\"taxi/+/rides\"]", "type = \"file\"\npath = \"rides.jsonl\"");
+    place.job(
+        "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1\"\ntopics = [\"taxi/+/rides\"]",
+        "type = \"file\"\npath = \"rides.jsonl\"",
+    );
     place.check(&expect![[r#"
         exit 2
         error: input `rides` is a file, and a job reads streams
@@ -972,7 +988,8 @@ fn bad_files() {
            = help: run the query over files with `forebay eval QUERY --input NAME=FILE`
     "#]]);
 
-    let eval = |input: &str, wanted: &Expect| place.expect(&["eval", "SELECT v INTO o FROM gw", "--input", input], wanted);
+    let eval =
+        |input: &str, wanted: &Expect| place.expect(&["eval", "SELECT v INTO o FROM gw", "--input", input], wanted);
     eval(
         "gw=none.json",
         &expect![[r#"
@@ -1112,7 +1129,10 @@ fn bad_pools() {
 fn a_pool_in_use_is_refused_to_a_second_process_and_open_to_a_reader() {
     let place = Taxi::new();
     let broker = Mosquitto::start();
-    place.write("taxi.toml", JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", ""));
+    place.write(
+        "taxi.toml",
+        JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", ""),
+    );
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
     place.expect(&["run", "taxi.toml"], &expect![[r#"
         exit 1
@@ -1482,8 +1502,9 @@ fn a_function_is_called_by_hand() {
 #[test]
 fn a_query_over_a_file_with_the_functions_of_a_job() {
     let place = Taxi::new();
-    let ride =
-        |vendor: i64| format!("{{\"vendorid\":{vendor},\"weekday\":\"Monday\",\"pickuphour\":17,\"passenger\":1,\"distance\":8.5}}\n");
+    let ride = |vendor: i64| {
+        format!("{{\"vendorid\":{vendor},\"weekday\":\"Monday\",\"pickuphour\":17,\"passenger\":1,\"distance\":8.5}}\n")
+    };
     place.write("rides.jsonl", ride(1) + &ride(2));
     place.write("list.asaql", QUERY.replace("udf.score(udf.createArray", "(udf.create_array"));
     place.expect(
@@ -1574,9 +1595,9 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
 #[test]
 fn check_takes_the_literal_form_of_a_data_frame_and_shows_its_columns() {
     let place = Taxi::new();
-    let columns =
-        r#"[{ name = "vendorid", type = "nvarchar(max)" }, { name = "distance", type = "float" }, { name = "zone", type = "any" }]"#;
-    place.job("key = \"env:AML_KEY\"", &format!("input_path = \"data\"\ninput_kind = \"records\"\ncolumns = {columns}"));
+    let columns = r#"[{ name = "vendorid", type = "nvarchar(max)" }, { name = "distance", type = "float" }, { name = "zone", type = "any" }]"#;
+    place
+        .job("key = \"env:AML_KEY\"", &format!("input_path = \"data\"\ninput_kind = \"records\"\ncolumns = {columns}"));
     place.write(
         "taxi.asaql",
         "WITH Dataframe AS (SELECT CAST(vendorid AS nvarchar(max)) AS vendorid, CAST(distance AS float) AS distance, zone FROM rides)\nSELECT udf.score(Dataframe)\nINTO scored\nFROM rides",
@@ -1615,9 +1636,14 @@ fn check_takes_the_literal_form_of_a_data_frame_and_shows_its_columns() {
 fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
     let place = Taxi::new();
     let signature = |kind: &str, columns: &str| {
-        place.job("key = \"env:AML_KEY\"", &format!("input_path = \"data\"\ninput_kind = \"{kind}\"\ncolumns = [{columns}]"));
+        place.job(
+            "key = \"env:AML_KEY\"",
+            &format!("input_path = \"data\"\ninput_kind = \"{kind}\"\ncolumns = [{columns}]"),
+        );
     };
-    let columns = |names: &[&str]| names.iter().map(|n| format!("{{ name = \"{n}\", type = \"float\" }}")).collect::<Vec<_>>().join(", ");
+    let columns = |names: &[&str]| {
+        names.iter().map(|n| format!("{{ name = \"{n}\", type = \"float\" }}")).collect::<Vec<_>>().join(", ")
+    };
     // all of the report goes to standard output, the errors do not
     let errors = |wanted: &Expect| {
         let (code, out, err) = cli_in(place.path(), &[], &["check", "--offline", "taxi.toml"]);
@@ -1692,7 +1718,10 @@ fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
     "#]]);
     signature("split", &columns(&["a", "b", "c", "d", "e"]).replace("float", "nvarchar(max)"));
     let good = place.answer(&["check", "--offline", "taxi.toml"]);
-    assert!(good.starts_with("exit 0\n") && good.contains("  e                nvarchar(max)  from nvarchar(max): as is\n"), "{good}");
+    assert!(
+        good.starts_with("exit 0\n") && good.contains("  e                nvarchar(max)  from nvarchar(max): as is\n"),
+        "{good}"
+    );
 }
 
 #[test]
@@ -1750,7 +1779,9 @@ fn the_window_example_runs_over_a_file() {
     let place = Taxi::new();
     let rides = [(1, 2, 3.5, "10:00:01"), (1, 1, 1.5, "10:00:59"), (2, 1, 9.0, "10:01:30")];
     let lines = rides.map(|(vendor, passenger, distance, at)| {
-        format!("{{\"vendorid\":{vendor},\"passenger\":{passenger},\"distance\":{distance},\"at\":\"2026-05-01T{at}Z\"}}\n")
+        format!(
+            "{{\"vendorid\":{vendor},\"passenger\":{passenger},\"distance\":{distance},\"at\":\"2026-05-01T{at}Z\"}}\n"
+        )
     });
     let file = write(place.path(), "rides.jsonl", &lines.concat());
     let query = root("examples/windows/windows.asaql");

@@ -13,7 +13,8 @@ const KILLS: usize = 30;
 #[test]
 fn thirty_kills_lose_no_ride_and_every_repeat_is_known_by_its_id_or_counted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let broker = Mosquitto::start();
     let server = Server::start("array");
     write(

@@ -10,14 +10,20 @@ use crate::support::{Mosquitto, free_port};
 
 /// The number at the end of the line that begins so.
 fn count(out: &str, begins: &str) -> u64 {
-    let line = out.lines().find(|l| l.trim_start().starts_with(begins)).unwrap_or_else(|| panic!("a line {begins:?} in\n{out}"));
+    let line = out
+        .lines()
+        .find(|l| l.trim_start().starts_with(begins))
+        .unwrap_or_else(|| panic!("a line {begins:?} in\n{out}"));
     let digits: String = line.rsplit(' ').next().expect("a word").chars().filter(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("a number in {line:?}"))
 }
 
 fn demo(dir: &Path, args: &[&str]) -> (i32, String, String) {
     let create_array = component("create_array");
-    let all: Vec<&str> = ["demo", "--component", create_array.to_str().expect("a path")].into_iter().chain(args.iter().copied()).collect();
+    let all: Vec<&str> = ["demo", "--component", create_array.to_str().expect("a path")]
+        .into_iter()
+        .chain(args.iter().copied())
+        .collect();
     cli(dir, &all)
 }
 
@@ -48,7 +54,10 @@ fn everything_arrives_although_the_endpoint_is_away_in_the_middle() {
 
     let (code, _, err) = demo(dir.path(), &["--dir", "here"]);
     assert_eq!(code, 2);
-    assert!(err.starts_with("error: --dir: ") && err.contains("holds a job.toml already; give an empty or a new folder"), "{err}");
+    assert!(
+        err.starts_with("error: --dir: ") && err.contains("holds a job.toml already; give an empty or a new folder"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -74,12 +83,20 @@ fn peers_that_do_not_answer_are_told() {
     let dead = free_port();
     let (code, out, err) = demo(dir.path(), &["--broker", &format!("mqtt://127.0.0.1:{dead}")]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.starts_with(&format!("error: the broker mqtt://127.0.0.1:{dead} does not answer: Connection refused")), "{err}");
+    assert!(
+        err.starts_with(&format!("error: the broker mqtt://127.0.0.1:{dead} does not answer: Connection refused")),
+        "{err}"
+    );
     assert!(err.contains("leave out --broker"), "{err}");
 
     let (code, _, err) = demo(dir.path(), &["--endpoint", &format!("http://127.0.0.1:{dead}/score")]);
     assert_eq!(code, 1);
-    assert!(err.starts_with(&format!("error: the endpoint http://127.0.0.1:{dead}/score does not answer: Connection refused")), "{err}");
+    assert!(
+        err.starts_with(&format!(
+            "error: the endpoint http://127.0.0.1:{dead}/score does not answer: Connection refused"
+        )),
+        "{err}"
+    );
 
     // takes connections and says nothing
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -111,7 +128,9 @@ impl Running {
             .expect("the binary starts");
         let stdout = child.stdout.take().expect("stdout is piped");
         let (send, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
         Running { child, lines, seen: String::new() }
     }
 
@@ -155,7 +174,10 @@ impl Drop for Running {
 }
 
 fn leftovers(dir: &Path) -> Vec<String> {
-    std::fs::read_dir(dir).expect("the folder").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    std::fs::read_dir(dir)
+        .expect("the folder")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 #[test]

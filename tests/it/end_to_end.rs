@@ -36,7 +36,12 @@ fn listen(runtime: &tokio::runtime::Runtime, broker: &Mosquitto, id: &str, topic
 }
 
 /// Publishes `count` rides and waits for the broker's acknowledgements; answers them by id, in order.
-fn publish(runtime: &tokio::runtime::Runtime, broker: &Mosquitto, fleet: &mut Fleet, count: usize) -> Vec<(String, Json)> {
+fn publish(
+    runtime: &tokio::runtime::Runtime,
+    broker: &Mosquitto,
+    fleet: &mut Fleet,
+    count: usize,
+) -> Vec<(String, Json)> {
     let at = Timestamp::parse("2026-05-01T10:00:00Z").expect("a time");
     let rides: Vec<_> = (0..count).map(|_| fleet.ride(at)).collect();
     let sent = rides.iter().map(|r| (r.id.clone(), serde_json::from_str(&r.payload).expect("JSON"))).collect();
@@ -88,7 +93,14 @@ fn list(answer: Json) -> Vec<Json> {
 }
 
 /// A job file over this broker, with these functions and outputs.
-fn job(dir: &Path, broker: &Mosquitto, query: &str, functions: &[(&str, SocketAddr)], outputs: &[&str], extra: &str) -> PathBuf {
+fn job(
+    dir: &Path,
+    broker: &Mosquitto,
+    query: &str,
+    functions: &[(&str, SocketAddr)],
+    outputs: &[&str],
+    extra: &str,
+) -> PathBuf {
     let mut text = format!(
         "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopics = [\"taxi/+/rides\"]\n",
         broker.port
@@ -99,7 +111,10 @@ fn job(dir: &Path, broker: &Mosquitto, query: &str, functions: &[(&str, SocketAd
         text += &format!("[functions.{name}]\ntype = \"azureml\"\nurl = \"http://{server}/score\"\n");
     }
     for name in outputs {
-        text += &format!("[outputs.{name}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{name}\"\n", broker.port);
+        text += &format!(
+            "[outputs.{name}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{name}\"\n",
+            broker.port
+        );
     }
     write(dir, "job.asaql", query);
     write(dir, "job.toml", &(text + extra))
@@ -153,11 +168,16 @@ fn fifty_thousand_rides_are_scored_once_by_four_kinds_of_endpoint() {
     let forebay = Forebay::run(&path);
     let rides = publish(&runtime, &broker, &mut Fleet::new(1), 50_000);
     for (kind, (_, seen)) in kinds.iter().zip(&outputs) {
-        until(&format!("50,000 rows from {kind}:\n{}", forebay.log()), || (distinct(seen) == rides.len()).then_some(()));
+        until(&format!("50,000 rows from {kind}:\n{}", forebay.log()), || {
+            (distinct(seen) == rides.len()).then_some(())
+        });
     }
     let unpack = |answer: Json| answer["result"].as_array().expect("a result").clone();
     let decode = |answer: Json| {
-        serde_json::from_str::<Json>(answer.as_str().expect("text")).expect("JSON")["result"].as_array().expect("a result").clone()
+        serde_json::from_str::<Json>(answer.as_str().expect("text")).expect("JSON")["result"]
+            .as_array()
+            .expect("a result")
+            .clone()
     };
     assert_scored_once(&outputs[0].1, &direct(addresses[0], &rides, as_array, list));
     assert_scored_once(&outputs[1].1, &direct(addresses[1], &rides, as_record, list));
@@ -175,8 +195,7 @@ fn an_endpoint_that_is_down_from_the_start_gets_everything_in_order_when_it_come
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = reserved.local_addr().expect("an address");
     drop(reserved);
-    let query =
-        "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
+    let query = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
     let path = job(dir.path(), &broker, query, &[("score", address)], &["scored"], "");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/scored");
     let mut forebay = Forebay::run(&path);
@@ -187,7 +206,8 @@ fn an_endpoint_that_is_down_from_the_start_gets_everything_in_order_when_it_come
     let server = Server::start_on("array", address.port());
     until("all rides scored", || (distinct(&seen) == rides.len()).then_some(()));
     assert_scored_once(&seen, &direct(server.address(), &rides, as_array, list));
-    let order: Vec<String> = seen.lock().expect("seen").iter().map(|(_, row)| row["rideId"].as_str().expect("id").to_owned()).collect();
+    let order: Vec<String> =
+        seen.lock().expect("seen").iter().map(|(_, row)| row["rideId"].as_str().expect("id").to_owned()).collect();
     assert_eq!(order, rides.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), "rows come in stream order");
     forebay.stop();
 }
@@ -201,7 +221,8 @@ fn a_full_pool_withholds_acknowledgements_and_goes_on_when_there_is_room() {
     let address = reserved.local_addr().expect("an address");
     drop(reserved);
     let query = "SELECT rideId, filler, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
-    let path = job(dir.path(), &broker, query, &[("score", address)], &["scored"], "[journal]\nmax_bytes = \"16MiB\"\n");
+    let path =
+        job(dir.path(), &broker, query, &[("score", address)], &["scored"], "[journal]\nmax_bytes = \"16MiB\"\n");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/scored");
     let mut forebay = Forebay::run(&path);
     // noise does not compress, so the pool fills as it would with real bytes
@@ -306,7 +327,8 @@ fn tumbling_windows_close_on_a_quiet_device_and_survive_a_kill() {
     let forebay = Forebay::run(&path);
     let counted = |seen: &Seen| {
         let seen = seen.lock().expect("seen");
-        let rows: HashMap<&str, i64> = seen.iter().map(|(id, row)| (id.as_str(), row["n"].as_i64().expect("n"))).collect();
+        let rows: HashMap<&str, i64> =
+            seen.iter().map(|(id, row)| (id.as_str(), row["n"].as_i64().expect("n"))).collect();
         rows.values().sum::<i64>()
     };
     // nothing is sent any more: ticks alone must close the last window
@@ -340,7 +362,9 @@ fn a_job_stops_although_its_pool_is_full_and_its_output_is_away() {
     let broker = Mosquitto::start();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let query = "SELECT rideId, filler, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS before INTO away FROM rides";
-    let extra = format!("[outputs.away]\ntype = \"mqtt\"\nurl = \"mqtt://{nobody}\"\ntopic = \"x\"\n[journal]\nmax_bytes = \"16MiB\"\n");
+    let extra = format!(
+        "[outputs.away]\ntype = \"mqtt\"\nurl = \"mqtt://{nobody}\"\ntopic = \"x\"\n[journal]\nmax_bytes = \"16MiB\"\n"
+    );
     let path = job(dir.path(), &broker, query, &[], &[], &extra);
     let forebay = Forebay::run(&path);
     let mut rng = fastrand::Rng::with_seed(6);
@@ -376,11 +400,15 @@ fn a_changed_query_loses_no_row_of_the_old_one() {
     for (i, query) in queries.iter().enumerate() {
         let path = job(dir.path(), &broker, query, &[], &[], &extra);
         let forebay = Forebay::run(&path);
-        let messages = (0..3).map(|n| crate::support::Message::new("taxi/a/rides", format!("{{\"n\":{}}}", i * 3 + n))).collect();
+        let messages =
+            (0..3).map(|n| crate::support::Message::new("taxi/a/rides", format!("{{\"n\":{}}}", i * 3 + n))).collect();
         runtime.block_on(crate::support::publish(&broker.url(), messages));
-        until("three rows more", || (forebay.metric("forebay_input_stored_total") == (i as f64 + 1.0) * 3.0).then_some(()));
+        until("three rows more", || {
+            (forebay.metric("forebay_input_stored_total") == (i as f64 + 1.0) * 3.0).then_some(())
+        });
         until("them to be read", || {
-            (i == 2 || forebay.metric("forebay_consumer_pending{job=\"test\",consumer=\"statement plain\"}") == 0.0).then_some(())
+            (i == 2 || forebay.metric("forebay_consumer_pending{job=\"test\",consumer=\"statement plain\"}") == 0.0)
+                .then_some(())
         });
         if i < 2 {
             forebay.stop();
@@ -389,9 +417,12 @@ fn a_changed_query_loses_no_row_of_the_old_one() {
         out.start_again();
         let sink = seen.clone();
         let take = move |m: Message| {
-            sink.lock().expect("seen").push((m.row_id.expect("an id"), serde_json::from_slice(&m.payload).expect("JSON")))
+            sink.lock()
+                .expect("seen")
+                .push((m.row_id.expect("an id"), serde_json::from_slice(&m.payload).expect("JSON")))
         };
-        let _receiver = runtime.block_on(async { Receiver::listen("receiver", "127.0.0.1", out.port, "out/plain", take) });
+        let _receiver =
+            runtime.block_on(async { Receiver::listen("receiver", "127.0.0.1", out.port, "out/plain", take) });
         until("nine rows", || (seen.lock().expect("seen").len() >= 9).then_some(()));
         let mut numbers: Vec<(String, i64)> = Vec::new();
         for (_, row) in seen.lock().expect("seen").iter() {
@@ -400,7 +431,8 @@ fn a_changed_query_loses_no_row_of_the_old_one() {
             }
         }
         numbers.sort_by_key(|(_, n)| *n);
-        let expected: Vec<(String, i64)> = (0..9).map(|n| (["n", "number", "direct"][n as usize / 3].to_owned(), n)).collect();
+        let expected: Vec<(String, i64)> =
+            (0..9).map(|n| (["n", "number", "direct"][n as usize / 3].to_owned(), n)).collect();
         assert_eq!(numbers, expected);
         forebay.stop();
         break;
@@ -425,7 +457,9 @@ fn the_data_frame_of_a_step_is_scored_in_both_spellings() {
     let (_arrays, arrays) = listen(&runtime, &broker, "receiver-arrays", "out/arrays");
     let forebay = Forebay::run(&path);
     let rides = publish(&runtime, &broker, &mut Fleet::new(8), 500);
-    until("all rows", || [&frames, &literal, &arrays].iter().all(|seen| seen.lock().expect("seen").len() >= rides.len()).then_some(()));
+    until("all rows", || {
+        [&frames, &literal, &arrays].iter().all(|seen| seen.lock().expect("seen").len() >= rides.len()).then_some(())
+    });
     let fares = direct(frame.address(), &rides, as_record, list);
     assert_scored_once(&literal, &fares);
     assert_scored_once(&arrays, &direct(array.address(), &rides, as_array, list));
@@ -460,15 +494,17 @@ fn an_endpoint_drawn_as_a_join_runs_as_the_error_says() {
     = note: the endpoint is a function of the job file: `[functions.detector]` with `type = \"azureml\"`
 "
     );
-    let rewrite: String = rewrite.lines().map(|line| format!("{}\n", line.strip_prefix("            ").expect("indented"))).collect();
+    let rewrite: String =
+        rewrite.lines().map(|line| format!("{}\n", line.strip_prefix("            ").expect("indented"))).collect();
     assert_eq!(rewrite, std::fs::read_to_string(root.join("readings.asaql")).expect("the example"));
 
     let runtime = runtime();
     let broker = Mosquitto::start();
     let server = Server::start("readings");
     let text = std::fs::read_to_string(root.join("job.toml")).expect("the example");
-    let text =
-        text.replace("127.0.0.1:1883", &format!("127.0.0.1:{}", broker.port)).replace("127.0.0.1:5001", &server.address().to_string());
+    let text = text
+        .replace("127.0.0.1:1883", &format!("127.0.0.1:{}", broker.port))
+        .replace("127.0.0.1:5001", &server.address().to_string());
     write(dir.path(), "readings.asaql", &rewrite);
     let forebay = Forebay::run(&write(dir.path(), "job.toml", &text));
     let readings: Vec<Json> = (0..40)
@@ -488,12 +524,17 @@ fn an_endpoint_drawn_as_a_join_runs_as_the_error_says() {
         let rows: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         (rows.len() == readings.len()).then_some(rows)
     });
-    let (status, answer) = http(server.address(), "POST", "/score", &serde_json::json!({ "data": readings[..40] }).to_string());
+    let (status, answer) =
+        http(server.address(), "POST", "/score", &serde_json::json!({ "data": readings[..40] }).to_string());
     assert_eq!(status, 200, "{answer}");
     let direct: Vec<Json> = serde_json::from_str(&answer).expect("JSON");
     for ((row, reading), verdict) in rows.iter().zip(&readings).zip(&direct) {
         assert_eq!(row["deviceId"], reading["deviceId"]);
-        assert_eq!((&row["anomalous"], &row["anomaly_score"]), (&verdict["prediction"], &verdict["score"]), "{reading}");
+        assert_eq!(
+            (&row["anomalous"], &row["anomaly_score"]),
+            (&verdict["prediction"], &verdict["score"]),
+            "{reading}"
+        );
     }
     assert!(direct.iter().any(|v| v["prediction"] == true) && direct.iter().any(|v| v["prediction"] == false));
     // a reading without humidity has no verdict, and is not lost
@@ -511,8 +552,9 @@ fn too_much_state_withholds_acknowledgements_and_a_larger_budget_goes_on() {
         SELECT rideId INTO direct FROM rides";
     let path = job(dir.path(), &broker, query, &[], &["windows", "direct"], "");
     let text = std::fs::read_to_string(&path).expect("the job file");
-    let with_budget =
-        |max: &str| write(dir.path(), "job.toml", &text.replacen("[job]\n", &format!("[job]\nstate_bytes_max = \"{max}\"\n"), 1));
+    let with_budget = |max: &str| {
+        write(dir.path(), "job.toml", &text.replacen("[job]\n", &format!("[job]\nstate_bytes_max = \"{max}\"\n"), 1))
+    };
     let path = with_budget("64KiB");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/direct");
     let mut forebay = Forebay::run(&path);
@@ -521,10 +563,15 @@ fn too_much_state_withholds_acknowledgements_and_a_larger_budget_goes_on() {
     until("intake to stop", || (forebay.metric("forebay_state_full") == 1.0).then_some(()));
     let stored = forebay.metric("forebay_input_stored_total");
     publish(&runtime, &broker, &mut fleet, 400);
-    until("the other statement to go on with all that is stored", || (distinct(&seen) == stored as usize).then_some(()));
+    until("the other statement to go on with all that is stored", || {
+        (distinct(&seen) == stored as usize).then_some(())
+    });
     let (status, body) = forebay.get("/readyz");
     assert_eq!(status, 503, "{body}");
-    assert!(body.contains("most of it windows: intake waits until windows close; raise state_bytes_max in [job]"), "{body}");
+    assert!(
+        body.contains("most of it windows: intake waits until windows close; raise state_bytes_max in [job]"),
+        "{body}"
+    );
     assert!(forebay.log().contains("raise state_bytes_max in [job]"), "{}", forebay.log());
     assert_eq!(forebay.get("/healthz").0, 200);
     assert!(forebay.metric("forebay_state_bytes{") >= f64::from(56 << 10));
@@ -550,7 +597,11 @@ fn windows_that_close_make_room_for_more_state() {
     let broker = Mosquitto::start();
     let query = "SELECT rideId, COUNT(*) AS n INTO windows FROM rides GROUP BY rideId, TumblingWindow(second, 3)";
     let path = job(dir.path(), &broker, query, &[], &["windows"], "");
-    let text = std::fs::read_to_string(&path).expect("the job file").replacen("[job]\n", "[job]\nstate_bytes_max = \"64KiB\"\n", 1);
+    let text = std::fs::read_to_string(&path).expect("the job file").replacen(
+        "[job]\n",
+        "[job]\nstate_bytes_max = \"64KiB\"\n",
+        1,
+    );
     let path = write(dir.path(), "job.toml", &text);
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/windows");
     let forebay = Forebay::run(&path);
@@ -559,7 +610,10 @@ fn windows_that_close_make_room_for_more_state() {
     until("every ride in a window", || (distinct(&seen) == 900).then_some(()));
     until("all state gone", || (forebay.metric("forebay_state_full") == 0.0).then_some(()));
     let log = forebay.log();
-    assert!(log.contains("intake waits until windows close") && log.contains("state has shrunk: intake goes on"), "{log}");
+    assert!(
+        log.contains("intake waits until windows close") && log.contains("state has shrunk: intake goes on"),
+        "{log}"
+    );
     forebay.stop();
 }
 
@@ -576,7 +630,9 @@ fn a_statement_that_stopped_gives_its_share_of_the_state_back() {
     let path = write(dir.path(), "job.toml", &text.replacen("[job]\n", head, 1));
     let forebay = Forebay::run(&path);
     // 2,500 keys in one message are stored together; the last row stops the statement that holds them
-    let object = |n: usize| format!("{{\"k\":\"key-{n}\",\"v\":{}}}", if n == 2_499 { "\"x\"".to_owned() } else { n.to_string() });
+    let object = |n: usize| {
+        format!("{{\"k\":\"key-{n}\",\"v\":{}}}", if n == 2_499 { "\"x\"".to_owned() } else { n.to_string() })
+    };
     let all: Vec<String> = (0..2_500).map(object).collect();
     let message = crate::support::Message::new("taxi/a/rides", format!("[{}]", all.join(",")));
     runtime.block_on(crate::support::publish(&broker.url(), vec![message]));

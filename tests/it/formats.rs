@@ -73,7 +73,9 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
         let found = all.iter().filter(|(key, _)| key.starts_with(name) && key.contains(&format!("input=\"{input}\"")));
         found.map(|(_, n)| *n).sum::<f64>()
     };
-    let counts = |input: &str| ["stored", "undecodable", "dropped"].map(|what| count(&format!("forebay_input_{what}_total"), input));
+    let counts = |input: &str| {
+        ["stored", "undecodable", "dropped"].map(|what| count(&format!("forebay_input_{what}_total"), input))
+    };
     assert_eq!(counts("rows_in"), [2.0, 2.0, 0.0]);
     assert_eq!(counts("words_in"), [2.0, 1.0, 1.0]);
     assert_eq!(counts("raw_in"), [1.0, 1.0, 0.0]);
@@ -81,7 +83,10 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
     let lines = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
     for (name, want) in [
         ("rows.jsonl", "{\"a\":\"1\",\"b\":\"x;y\"}\n{\"a\":\"2\",\"b\":\"z\"}\n"),
-        ("words.jsonl", "{\"payload\":\"on\",\"topic\":\"words/1\"}\n{\"payload\":\"21.5 °C\",\"topic\":\"words/2\"}\n"),
+        (
+            "words.jsonl",
+            "{\"payload\":\"on\",\"topic\":\"words/1\"}\n{\"payload\":\"21.5 °C\",\"topic\":\"words/2\"}\n",
+        ),
         ("raw.jsonl", "{\"payload\":\"/wA=\",\"topic\":\"raw/1\"}\n"),
         ("numbers.jsonl", "{\"n\":1}\n{\"n\":2}\n"),
     ] {

@@ -99,7 +99,11 @@ const LANGUAGES: [Language; 8] = [
         name: "Go",
         files: ["taxi_go"; 2],
         own: &[
-            ("sort_names", r#"[["pump-10", "pump-2", "Pump-1", "", "pump-2b"]]"#, r#"["","Pump-1","pump-2","pump-2b","pump-10"]"#),
+            (
+                "sort_names",
+                r#"[["pump-10", "pump-2", "Pump-1", "", "pump-2b"]]"#,
+                r#"["","Pump-1","pump-2","pump-2b","pump-10"]"#,
+            ),
             ("sort_names", r#"[["7 ü", "007 a", "70"]]"#, r#"["007 a","7 ü","70"]"#),
         ],
         refuses: Some(("sort_names", r#"["x"]"#, "json: cannot unmarshal string into .0 of type []string")),
@@ -117,7 +121,11 @@ const LANGUAGES: [Language; 8] = [
     Language {
         name: "WAT",
         files: ["taxi_wat"; 2],
-        own: &[("scale", "[0, -40, 85]", "-40.0"), ("scale", "[4095, -40, 85]", "85.0"), ("scale", "[null, -40, 85]", "null")],
+        own: &[
+            ("scale", "[0, -40, 85]", "-40.0"),
+            ("scale", "[4095, -40, 85]", "85.0"),
+            ("scale", "[null, -40, 85]", "null"),
+        ],
         refuses: Some(("create_array", "[]", "takes 5 arguments")),
     },
 ];
@@ -142,7 +150,10 @@ const ROWS: [(&str, &str); 4] = [
         r#"[9007199254740991,"},[\"🚕\\",-9007199254740991,0,1e-300]"#,
         r#"{"vendorid":9007199254740991,"weekday":"},[\"🚕\\","pickuphour":-9007199254740991,"passenger":0,"distance":1e-300}"#,
     ),
-    (r#"[0,"x",23,9,123456.789]"#, r#"{"vendorid":0,"weekday":"x","pickuphour":23,"passenger":9,"distance":123456.789}"#),
+    (
+        r#"[0,"x",23,9,123456.789]"#,
+        r#"{"vendorid":0,"weekday":"x","pickuphour":23,"passenger":9,"distance":123456.789}"#,
+    ),
 ];
 
 /// Its guests, unless it was left out; said aloud then.
@@ -193,10 +204,20 @@ fn every_language_gives_the_same_rows() {
         let Some([array, row]) = built(language) else { continue };
         let mut host = Host::new(&[bind(&array, "createArray"), bind(&row, "create_row")]).unwrap();
         for text in ARRAYS {
-            assert_eq!(host.call(0, &arguments(text), NOW), Ok(json::parse(text).unwrap()), "{}: {text}", language.name);
+            assert_eq!(
+                host.call(0, &arguments(text), NOW),
+                Ok(json::parse(text).unwrap()),
+                "{}: {text}",
+                language.name
+            );
         }
         for (given, wanted) in ROWS {
-            assert_eq!(host.call(1, &arguments(given), NOW), Ok(json::parse(wanted).unwrap()), "{}: {given}", language.name);
+            assert_eq!(
+                host.call(1, &arguments(given), NOW),
+                Ok(json::parse(wanted).unwrap()),
+                "{}: {given}",
+                language.name
+            );
         }
     }
 }
@@ -231,8 +252,18 @@ fn an_error_in_any_language_is_one_row() {
         let mut host = Host::new(&bindings).unwrap();
         for _ in 0..3 {
             let error = host.call(0, &arguments(given), NOW).unwrap_err();
-            assert_eq!((error.reason, error.message), ("udf_error", format!("udf.{name}: {words}")), "{}", language.name);
-            assert_eq!(host.call(1, &arguments(ARRAYS[0]), NOW), Ok(json::parse(ARRAYS[0]).unwrap()), "{}", language.name);
+            assert_eq!(
+                (error.reason, error.message),
+                ("udf_error", format!("udf.{name}: {words}")),
+                "{}",
+                language.name
+            );
+            assert_eq!(
+                host.call(1, &arguments(ARRAYS[0]), NOW),
+                Ok(json::parse(ARRAYS[0]).unwrap()),
+                "{}",
+                language.name
+            );
         }
         // and none of them the instance
         assert_eq!(bindings.iter().map(|b| b.stats.instances()).sum::<u64>(), 1, "{}", language.name);
@@ -254,7 +285,12 @@ fn memory_stays_flat_over_200_000_calls() {
             binding.stats.memory_bytes_max()
         };
         let warm = run(2 * RECYCLE);
-        assert_eq!(run(200_000 - 2 * RECYCLE), warm, "{}: bytes of memory after two instances, and after twenty", language.name);
+        assert_eq!(
+            run(200_000 - 2 * RECYCLE),
+            warm,
+            "{}: bytes of memory after two instances, and after twenty",
+            language.name
+        );
         assert!(binding.stats.instances() >= 20, "{}", language.name);
     };
     std::thread::scope(|scope| {
@@ -290,8 +326,14 @@ fn the_articles_function_runs_in_a_query_unchanged() {
              [outputs.features]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1\"\ntopic = \"u\"\n"
         ),
     );
-    write("taxi.asaql", "SELECT udf.createArray(vendorid, weekday, pickuphour, passenger, distance) AS a INTO features FROM rides");
-    write("rides.json", r#"[{"vendorid": "2", "weekday": "Monday", "pickuphour": 17, "passenger": null, "distance": 8.5}]"#);
+    write(
+        "taxi.asaql",
+        "SELECT udf.createArray(vendorid, weekday, pickuphour, passenger, distance) AS a INTO features FROM rides",
+    );
+    write(
+        "rides.json",
+        r#"[{"vendorid": "2", "weekday": "Monday", "pickuphour": 17, "passenger": null, "distance": 8.5}]"#,
+    );
     let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
         .args(["eval", "taxi.asaql", "--input", "rides=rides.json", "--job", "job.toml"])
         .env("CACHE_DIRECTORY", cache())
@@ -299,7 +341,10 @@ fn the_articles_function_runs_in_a_query_unchanged() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"output\":\"features\",\"row\":{\"a\":[\"2\",\"Monday\",17,null,8.5]}}\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "{\"output\":\"features\",\"row\":{\"a\":[\"2\",\"Monday\",17,null,8.5]}}\n"
+    );
 }
 
 /// `forebay` run in a folder with these files: its exit code and what it wrote to standard error.
@@ -416,10 +461,19 @@ fn an_aggregate_whose_state_lies_in_closures_is_not_saved() {
     }
     let methods = "this.accumulate = function (v, at) {}; this.computeResult = function () { return 0; };";
     // the name is a word of WIT
-    let closed = interface("result.js", &format!("function main() {{ var sum = 0; this.init = function () {{ sum = 0; }}; {methods} }}"));
-    assert!(closed.contains("resource %result {") && closed.contains("accumulate: func(value: option<json>, at: datetime)"), "{closed}");
+    let closed = interface(
+        "result.js",
+        &format!("function main() {{ var sum = 0; this.init = function () {{ sum = 0; }}; {methods} }}"),
+    );
+    assert!(
+        closed.contains("resource %result {") && closed.contains("accumulate: func(value: option<json>, at: datetime)"),
+        "{closed}"
+    );
     assert!(!closed.contains("save") && !closed.contains("restore"), "{closed}");
-    let open = interface("result.js", &format!("function main() {{ this.init = function () {{ this.sum = 0; }}; {methods} }}"));
+    let open = interface(
+        "result.js",
+        &format!("function main() {{ this.init = function () {{ this.sum = 0; }}; {methods} }}"),
+    );
     assert!(open.contains("save: func() -> list<u8>;") && open.contains("(state: list<u8>) -> %result;"), "{open}");
 }
 
@@ -448,7 +502,10 @@ fn what_has_no_text_is_null_or_an_error_of_the_row() {
 #[test]
 fn a_module_that_does_not_keep_to_its_world_is_refused() {
     let files = [
-        ("add.wat", "(module (func (export \"add\") (param i64 i64) (result i64) (i64.add (local.get 0) (local.get 1))))"),
+        (
+            "add.wat",
+            "(module (func (export \"add\") (param i64 i64) (result i64) (i64.add (local.get 0) (local.get 1))))",
+        ),
         ("bad.wat", "(module (func (export \"f\") (param i99)))"),
         (
             "add.wit",
@@ -457,9 +514,18 @@ fn a_module_that_does_not_keep_to_its_world_is_refused() {
     ];
     let cases: [(&[&str], &str); 5] = [
         (&["bad.wat"], "error: unexpected token, expected one of: `i32`, "),
-        (&["add.wat", "--wit", "add.wit"], "error: add.wit: There are multiple worlds in `a:b`; one must be explicitly chosen:"),
-        (&["add.wat", "--wit", "add.wit", "--world", "none"], "error: add.wit: World `none` not found in package `a:b`"),
-        (&["add.wat", "--wit", "none.wit", "--world", "sums"], "error: none.wit: failed to read path for WIT [none.wit]"),
+        (
+            &["add.wat", "--wit", "add.wit"],
+            "error: add.wit: There are multiple worlds in `a:b`; one must be explicitly chosen:",
+        ),
+        (
+            &["add.wat", "--wit", "add.wit", "--world", "none"],
+            "error: add.wit: World `none` not found in package `a:b`",
+        ),
+        (
+            &["add.wat", "--wit", "none.wit", "--world", "sums"],
+            "error: none.wit: failed to read path for WIT [none.wit]",
+        ),
         (
             &["add.wat", "--wit", "add.wit", "--world", "other"],
             "error: add.wat does not become a component: failed to decode world from module",
@@ -476,10 +542,17 @@ fn a_module_that_does_not_keep_to_its_world_is_refused() {
 fn a_module_gets_its_world_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let [text, wit, out] = ["add.wat", "add.wit", "add.wasm"].map(|name| folder.path().join(name));
-    std::fs::write(&text, "(module (func (export \"add\") (param i64 i64) (result i64) (i64.add (local.get 0) (local.get 1))))").unwrap();
+    std::fs::write(
+        &text,
+        "(module (func (export \"add\") (param i64 i64) (result i64) (i64.add (local.get 0) (local.get 1))))",
+    )
+    .unwrap();
     std::fs::write(&wit, "package a:b;\nworld sums { export add: func(a: s64, b: s64) -> s64; }").unwrap();
-    let built =
-        Command::new(env!("CARGO_BIN_EXE_forebay")).args(["udf", "build"]).args([&text, Path::new("--wit"), &wit]).status().unwrap();
+    let built = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        .args(["udf", "build"])
+        .args([&text, Path::new("--wit"), &wit])
+        .status()
+        .unwrap();
     assert!(built.success());
     let component = Arc::new(Component::load(&ENGINE, &out, Limits::default()).unwrap());
     assert_eq!(component.kind(), "WIT");

@@ -133,7 +133,10 @@ impl Forebay {
         assert!(status.success());
         let log = self.log.clone();
         until("the end after SIGTERM", || {
-            self.child.try_wait().expect("a status").inspect(|s| assert!(s.success(), "{s}\n{}", log.lock().expect("the log").join("\n")))
+            self.child
+                .try_wait()
+                .expect("a status")
+                .inspect(|s| assert!(s.success(), "{s}\n{}", log.lock().expect("the log").join("\n")))
         })
     }
 }

@@ -121,7 +121,10 @@ fn a_small_job_has_the_documented_defaults() {
     let FunctionKind::Wasm(array) = &job.functions[0].kind else { panic!("{:?}", job.functions) };
     assert_eq!((array.component.as_path(), &array.export), (Path::new("jobs/udfs/create_array.wasm"), &None));
     let limits = array.limits;
-    assert_eq!((limits.memory_bytes, limits.timeout, limits.result_bytes_max), (32 << 20, Duration::from_millis(100), 1 << 20));
+    assert_eq!(
+        (limits.memory_bytes, limits.timeout, limits.result_bytes_max),
+        (32 << 20, Duration::from_millis(100), 1 << 20)
+    );
 
     let FunctionKind::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
     assert_eq!(score.url.as_str(), "http://127.0.0.1:5001/score");
@@ -157,10 +160,21 @@ fn a_small_job_has_the_documented_defaults() {
                         keep_alive: 30s,
                         protocol: None,
                     },
-                    topic: "taxi/scored",
+                    topic: TopicTemplate {
+                        pieces: [
+                            Literal(
+                                "taxi/scored",
+                            ),
+                        ],
+                    },
                     qos: AtLeastOnce,
                     retain: false,
-                    payload_bytes_max: 1048576,
+                    body: Row,
+                    batch: Batch {
+                        rows: 1,
+                        bytes: 1048576,
+                        time: 0ns,
+                    },
                     row_id: None,
                     puback_timeout: 30s,
                 },
@@ -174,7 +188,10 @@ fn a_small_job_has_the_documented_defaults() {
     .assert_debug_eq(&job.outputs);
 
     let pool = &job.journal.config;
-    assert_eq!((pool.path.as_path(), pool.max_bytes, job.journal.on_full), (Path::new("jobs/taxi.db"), mib(1024), OnFull::Block));
+    assert_eq!(
+        (pool.path.as_path(), pool.max_bytes, job.journal.on_full),
+        (Path::new("jobs/taxi.db"), mib(1024), OnFull::Block)
+    );
     assert_eq!((pool.retention, pool.dead_letters_max_bytes), (None, mib(64)));
     assert_eq!((pool.commit_interval, pool.commit_records), (Duration::from_millis(20), 1_000));
     assert_eq!((job.metrics.enabled, job.metrics.listen.to_string()), (true, "127.0.0.1:9464".into()));
@@ -273,7 +290,10 @@ fn every_setting_can_be_set() {
     );
     assert_eq!(job.query, Path::new("/etc/forebay/plant.asaql"));
     assert_eq!((job.on_error, job.start, job.time.late_tolerance), (OnError::Stop, Start::Now, None));
-    assert_eq!((job.time.out_of_order_tolerance, job.time.out_of_order_policy), (Duration::from_secs(90), OutOfOrderPolicy::Drop));
+    assert_eq!(
+        (job.time.out_of_order_tolerance, job.time.out_of_order_policy),
+        (Duration::from_secs(90), OutOfOrderPolicy::Drop)
+    );
     let names: Vec<&str> = job.inputs.iter().map(|input| input.name.as_str()).collect();
     assert_eq!(names, ["rides", "my file"]);
     expect![[r#"
@@ -370,7 +390,10 @@ fn every_setting_can_be_set() {
     let column = |name: &str, cell| Column { name: name.into(), cell };
     let columns = vec![column("distance", Cell::Float), column("note", Cell::Any)];
     let layout = Layout::Records { columns, required: Vec::new() };
-    assert_eq!(score.signature, Some(Signature::of(vec!["Inputs".into(), "data".into()], layout, vec!["Results".into()])));
+    assert_eq!(
+        score.signature,
+        Some(Signature::of(vec!["Inputs".into(), "data".into()], layout, vec!["Results".into()]))
+    );
     expect![[r#"
         AzureMl {
             swagger_url: Some(
@@ -729,7 +752,10 @@ fn units_ranges_and_types() {
 #[test]
 fn names_that_a_query_cannot_tell_apart() {
     bad(
-        &[("[functions.score]", "[functions.create_array]"), ("[outputs.scored]", "[outputs.Scored]\ntype = \"stdout\"\n[outputs.scored]")],
+        &[
+            ("[functions.score]", "[functions.create_array]"),
+            ("[outputs.scored]", "[outputs.Scored]\ntype = \"stdout\"\n[outputs.scored]"),
+        ],
         expect![[r#"
             error: two functions of the same name
                --> taxi.toml:15:12
@@ -980,6 +1006,55 @@ fn a_version_of_mqtt_may_be_named() {
 }
 
 #[test]
+fn filters_of_an_input_do_not_overlap() {
+    bad(
+        &[(
+            "topics = [\"taxi/+/rides\"]",
+            "topics = [\"a/#\", \"a/+/b\", \"c\", \"$share/g/c\", \"c\", \"+/d\", \"e/+\"]",
+        )],
+        expect![[r#"
+            error: `a/#` and `a/+/b` overlap
+              --> taxi.toml:9:18
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                  ^^^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: leave out `a/+/b`: `a/#` covers it
+
+            error: `c` and `$share/g/c` overlap
+              --> taxi.toml:9:32
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                ^^^^^^^^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: narrow one of them so that no topic matches both, or give each an input of its own
+
+            error: `c` is a duplicate
+              --> taxi.toml:9:46
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                              ^^^ stands in the list before
+               = help: leave one of them out
+
+            error: `a/#` and `+/d` overlap
+              --> taxi.toml:9:51
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                                   ^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: narrow one of them so that no topic matches both, or give each an input of its own
+
+            error: `+/d` and `e/+` overlap
+              --> taxi.toml:9:58
+               |
+             9 | topics = ["a/#", "a/+/b", "c", "$share/g/c", "c", "+/d", "e/+"]
+               |                                                          ^^^^^ these two filters overlap: a broker may deliver such a message twice
+               = help: narrow one of them so that no topic matches both, or give each an input of its own
+
+            5 errors
+        "#]],
+    );
+    good(&SMALL.replacen("topics = [\"taxi/+/rides\"]", "topics = [\"a/#\", \"b/+\", \"$share/g/c\", \"$SYS/#\"]", 1));
+}
+
+#[test]
 fn a_password_needs_a_user_name() {
     bad(
         &[("topics = ", "password = \"env:MQTT\"\ntopics = ")],
@@ -996,7 +1071,11 @@ fn a_password_needs_a_user_name() {
 
 #[test]
 fn passwords_without_tls_are_warned_of() {
-    let text = SMALL.replacen("mqtt://127.0.0.1:1883\"", "mqtt://broker.plant\"\nusername = \"gw\"\npassword = \"env:MQTT\"", 1);
+    let text = SMALL.replacen(
+        "mqtt://127.0.0.1:1883\"",
+        "mqtt://broker.plant\"\nusername = \"gw\"\npassword = \"env:MQTT\"",
+        1,
+    );
     expect![[r#"
         warning: the password crosses the network unencrypted
           --> jobs/taxi.toml:8:1
@@ -1053,7 +1132,8 @@ fn secrets_are_read_when_asked_for() {
     .assert_eq(&errors.replace(&folder.path().display().to_string(), "FOLDER"));
     for key in ["first", "second"] {
         std::fs::write(folder.path().join("key"), format!("{key}\n")).expect("written");
-        let read: Vec<String> = job.secrets().map(|secret| secret.read().expect("readable").expose_secret().to_string()).collect();
+        let read: Vec<String> =
+            job.secrets().map(|secret| secret.read().expect("readable").expose_secret().to_string()).collect();
         assert_eq!(read, [key]);
     }
     assert!(job.check_secrets().is_ok());

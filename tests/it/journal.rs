@@ -106,7 +106,13 @@ impl Pool {
 }
 
 fn spec(name: &str, stream: StreamId) -> ConsumerSpec {
-    ConsumerSpec { name: name.into(), fingerprint: "SELECT 1".into(), stream, start: Start::Oldest, on_full: OnFull::Block }
+    ConsumerSpec {
+        name: name.into(),
+        fingerprint: "SELECT 1".into(),
+        stream,
+        start: Start::Oldest,
+        on_full: OnFull::Block,
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -115,15 +121,35 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn append(input: InputId, payloads: Vec<Vec<u8>>) -> (Append, Receiver<Result<Range<i64>, JournalError>>) {
     let (answer, answers) = channel();
-    let message = Arc::new(MessageMeta { name: "taxi/1/rides".into(), facts: vec![("qos".into(), "1".into())], ..MessageMeta::default() });
+    let message = Arc::new(MessageMeta {
+        name: "taxi/1/rides".into(),
+        facts: vec![("qos".into(), "1".into())],
+        ..MessageMeta::default()
+    });
     let events: Vec<RawEvent> = payloads
         .into_iter()
         .enumerate()
-        .map(|(i, payload)| RawEvent { arrival: at(i as i64), payload: Bytes::from(payload), message: message.clone(), mark: i as u64 + 1 })
+        .map(|(i, payload)| RawEvent {
+            arrival: at(i as i64),
+            payload: Bytes::from(payload),
+            message: message.clone(),
+            mark: i as u64 + 1,
+        })
         .collect();
     let received = events.len() as u64;
     let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
-    (Append { input, events, received, undecodable: Vec::new(), dropped: Vec::new(), ledger: Vec::new(), on_durable }, answers)
+    (
+        Append {
+            input,
+            events,
+            received,
+            undecodable: Vec::new(),
+            dropped: Vec::new(),
+            ledger: Vec::new(),
+            on_durable,
+        },
+        answers,
+    )
 }
 
 /// Everything there is now.
@@ -236,9 +262,15 @@ fn a_commit_is_stored_as_a_whole() {
     let stream = pool.journal.stream("scored").unwrap();
     let consumer = pool.consumer("scored", StreamId::INPUTS);
     assert_eq!((consumer.position, consumer.is_new), (0, true));
-    let put = |key: &[u8], value: Option<&[u8]>| StateChange { op: 3, key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
+    let put =
+        |key: &[u8], value: Option<&[u8]>| StateChange { op: 3, key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
     let counter = Counter::new(Edge::Statement, "scored", what::ROWS_OUT);
-    let letter = DeadLetter { stage: "statement scored".into(), reason: "conversion".into(), offset: Some(2), ..DeadLetter::default() };
+    let letter = DeadLetter {
+        stage: "statement scored".into(),
+        reason: "conversion".into(),
+        offset: Some(2),
+        ..DeadLetter::default()
+    };
     pool.commit(Commit {
         state: vec![put(b"a", Some(b"1")), put(b"b", Some(b"2")), put(b"a", None)],
         emit: Some((stream, rows(0..5))),
@@ -273,8 +305,10 @@ fn a_refused_commit_leaves_no_trace_and_harms_no_other() {
     bad_rows.batch.push(meta, [deep]);
     let state = vec![StateChange { op: 0, key: b"k".to_vec(), value: Some(b"v".to_vec()) }];
     let beyond = pool.journal.commit(Commit { state: state.clone(), ..Commit::at(first.id, 11) });
-    let too_deep = pool.journal.commit(Commit { state: state.clone(), emit: Some((stream, bad_rows)), ..Commit::at(first.id, 3) });
-    let to_inputs = pool.journal.commit(Commit { state, emit: Some((StreamId::INPUTS, rows(0..1))), ..Commit::at(first.id, 3) });
+    let too_deep =
+        pool.journal.commit(Commit { state: state.clone(), emit: Some((stream, bad_rows)), ..Commit::at(first.id, 3) });
+    let to_inputs =
+        pool.journal.commit(Commit { state, emit: Some((StreamId::INPUTS, rows(0..1))), ..Commit::at(first.id, 3) });
     let nobody = pool.journal.commit(Commit::at(ConsumerId(99), 1));
     let good = pool.journal.commit(Commit { emit: Some((stream, rows(0..4))), ..Commit::at(second.id, 4) });
     pool.journal.flush();
@@ -361,7 +395,10 @@ fn memory_and_disk_give_the_same_records() {
         let (batch, answer) = append(other, vec![format!("{{\"zone\":{i}}}").into_bytes()]);
         pool.journal.append(batch);
         answer.recv_timeout(PATIENCE).unwrap().unwrap();
-        pool.commit(Commit { emit: Some((stream, rows(i as i64 * 3..i as i64 * 3 + 3))), ..Commit::at(consumer.id, i as i64) });
+        pool.commit(Commit {
+            emit: Some((stream, rows(i as i64 * 3..i as i64 * 3 + 3))),
+            ..Commit::at(consumer.id, i as i64)
+        });
     }
     let live = pool.status().live.unwrap();
     assert!(live.tail_bytes > 0 && live.tail_bytes <= 2_000, "{live:?}");
@@ -487,7 +524,8 @@ fn many_writers_and_readers_see_one_order() {
 /// Changes a byte inside the data of the segment at `first`, in the file itself.
 fn damage(path: &Path, first: i64) {
     let db = rusqlite::Connection::open(path).unwrap();
-    let data: Vec<u8> = db.query_row("SELECT data FROM segment WHERE stream = 0 AND first = ?1", [first], |row| row.get(0)).unwrap();
+    let data: Vec<u8> =
+        db.query_row("SELECT data FROM segment WHERE stream = 0 AND first = ?1", [first], |row| row.get(0)).unwrap();
     db.close().unwrap();
     let mut file = fs::read(path).unwrap();
     let part = &data[8..40];
@@ -766,7 +804,10 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
         pool.commit(Commit { dead_letters: vec![letter(0, 100), letter(1, 100)], ..Commit::at(consumer.id, 0) });
     }
     let stored = pool.journal.dead_letters(0, 10).unwrap();
-    assert_eq!(stored.iter().map(|l| (l.letter.offset, l.letter.attempts)).collect::<Vec<_>>(), [(Some(0), 2), (Some(1), 2)]);
+    assert_eq!(
+        stored.iter().map(|l| (l.letter.offset, l.letter.attempts)).collect::<Vec<_>>(),
+        [(Some(0), 2), (Some(1), 2)]
+    );
     assert_eq!(stored[0].letter.request.as_deref(), Some(&b"request"[..]));
     for n in 2..10 {
         pool.journal.add_dead_letters(vec![letter(n, 1000)]).unwrap();
@@ -774,7 +815,11 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
     let count = pool.status().dead_letters;
     assert!(count.bytes <= 5_000 && count.letters == 4, "{count:?}");
     let left = pool.journal.dead_letters(0, 100).unwrap();
-    assert_eq!(left.iter().map(|l| l.letter.offset.unwrap()).collect::<Vec<_>>(), [6, 7, 8, 9], "the oldest went first");
+    assert_eq!(
+        left.iter().map(|l| l.letter.offset.unwrap()).collect::<Vec<_>>(),
+        [6, 7, 8, 9],
+        "the oldest went first"
+    );
     assert_eq!(pool.journal.ledger().get(&Counter::new(Edge::DeadLetters, "", what::DROPPED).because("cap")), 6);
     assert_eq!(dead_letters_readonly(&pool.path, left[1].id, 1).unwrap(), [left[2].clone()]);
     assert_eq!(pool.journal.remove_dead_letters(Some(vec![left[0].id, 12345])), Ok(1));
@@ -788,7 +833,12 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
 fn undecodable_and_dropped_records_balance_what_was_received() {
     let pool = Pool::new();
     let (mut batch, answer) = append(pool.input, vec![b"{}".to_vec()]);
-    let letter = DeadLetter { stage: "input rides".into(), reason: "undecodable".into(), payload: b"{".to_vec(), ..DeadLetter::default() };
+    let letter = DeadLetter {
+        stage: "input rides".into(),
+        reason: "undecodable".into(),
+        payload: b"{".to_vec(),
+        ..DeadLetter::default()
+    };
     batch.undecodable = vec![letter.clone(), letter];
     batch.dropped = vec![("too_large", 3)];
     batch.received = 6;
@@ -798,7 +848,10 @@ fn undecodable_and_dropped_records_balance_what_was_received() {
     assert!(verify(&pool.path).unwrap().is_good());
     pool.journal.count(vec![(Counter::new(Edge::Input, "rides", what::RECEIVED), 1)]).unwrap();
     let report = verify(&pool.path).unwrap();
-    assert_eq!(report.problems, ["input rides: received = stored + undecodable + dropped does not hold: 7 on the left, 6 on the right"]);
+    assert_eq!(
+        report.problems,
+        ["input rides: received = stored + undecodable + dropped does not hold: 7 on the left, 6 on the right"]
+    );
 }
 
 #[test]
@@ -811,7 +864,10 @@ fn meta_values_and_identity_outlive_the_process() {
     assert_eq!((incarnation.len(), suffix.len()), (32, 8));
     let pool = pool.reopen();
     assert_eq!(pool.journal.get_meta("swagger score").unwrap().unwrap(), b"{\"a\":1}");
-    assert_eq!((pool.journal.incarnation_hex(), pool.journal.client_id_suffix().unwrap()), (incarnation.clone(), suffix));
+    assert_eq!(
+        (pool.journal.incarnation_hex(), pool.journal.client_id_suffix().unwrap()),
+        (incarnation.clone(), suffix)
+    );
     assert_ne!(Pool::new().journal.incarnation_hex(), incarnation);
 }
 
@@ -826,8 +882,16 @@ fn the_status_can_be_read_while_the_job_runs() {
     assert_eq!(status.incarnation, pool.journal.incarnation_hex());
     let found = &status.consumers[0];
     assert_eq!((found.position, found.pending, found.pins), (4, 6, true));
-    assert_eq!(status.streams.iter().map(|s| (s.next, s.segments, s.records)).collect::<Vec<_>>(), [(10, 1, 10), (2, 1, 2)]);
-    assert!(status.ledger.iter().any(|l| (l.edge, l.name.as_str(), l.what.as_str(), l.value) == ("input", "rides", "stored", 10)));
+    assert_eq!(
+        status.streams.iter().map(|s| (s.next, s.segments, s.records)).collect::<Vec<_>>(),
+        [(10, 1, 10), (2, 1, 2)]
+    );
+    assert!(
+        status
+            .ledger
+            .iter()
+            .any(|l| (l.edge, l.name.as_str(), l.what.as_str(), l.value) == ("input", "rides", "stored", 10))
+    );
     assert_eq!(pool.status().live.unwrap().refusal, None);
 }
 

@@ -30,7 +30,12 @@ pub struct Received<T> {
 
 impl<T: Clone + Send + 'static> Received<T> {
     /// Subscribed when it returns. `rest` takes what the test wants of a row.
-    pub fn listen(runtime: &Runtime, port: u16, topic: &str, rest: impl Fn(&Json) -> T + Send + 'static) -> Received<T> {
+    pub fn listen(
+        runtime: &Runtime,
+        port: u16,
+        topic: &str,
+        rest: impl Fn(&Json) -> T + Send + 'static,
+    ) -> Received<T> {
         let rows: Arc<Mutex<Vec<Row<T>>>> = Arc::default();
         let sink = rows.clone();
         let take = move |m: Message| {
@@ -59,8 +64,8 @@ impl<T: Clone + Send + 'static> Received<T> {
     }
 }
 
-/// Kills the job so often, at moments that `seed` decides, while a fleet publishes rides to the broker at `port`. Gives the
-/// process that goes on, and the rides that the broker took.
+/// Kills the job so often, at moments that `seed` decides, while a fleet publishes rides to the broker at `port`. Gives
+/// the process that goes on, and the rides that the broker took.
 pub fn survive(runtime: &Runtime, job: &Path, port: u16, kills: usize, seed: u64) -> (Forebay, Vec<String>) {
     // the subscription must exist before the first ride, or the broker would have nobody to keep it for
     let mut forebay = Forebay::run(job);

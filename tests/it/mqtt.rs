@@ -15,7 +15,8 @@ use tokio::sync::mpsc::Receiver;
 use super::support::{AnyBroker, Message, Mosquitto, openssl, publish, publish_numbers, wait_until, within};
 
 fn config(url: &str, topics: &[&str]) -> MqttSourceConfig {
-    let broker = BrokerConfig { client_id: Some("gateway".into()), ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) };
+    let broker =
+        BrokerConfig { client_id: Some("gateway".into()), ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) };
     MqttSourceConfig::new(broker, topics.iter().map(|t| t.to_string()).collect())
 }
 
@@ -64,7 +65,9 @@ fn store(tokens: Vec<Box<dyn Acknowledge>>) {
 }
 
 fn numbers(messages: &[Arrived]) -> Vec<i64> {
-    let number = |m: &Arrived| String::from_utf8_lossy(&m.payload).trim_start_matches(r#"{"n":"#).trim_end_matches('}').parse().unwrap();
+    let number = |m: &Arrived| {
+        String::from_utf8_lossy(&m.payload).trim_start_matches(r#"{"n":"#).trim_end_matches('}').parse().unwrap()
+    };
     messages.iter().map(number).collect()
 }
 
@@ -121,7 +124,11 @@ async fn topic_and_properties(broker: AnyBroker) {
             batch.ack.stored();
         }
     }
-    publish(&broker.url(), vec![ride, Message::new("fleet/7/other", "x"), Message::new("plain/a/b", r#"{"n":2}"#), fast]).await;
+    publish(
+        &broker.url(),
+        vec![ride, Message::new("fleet/7/other", "x"), Message::new("plain/a/b", r#"{"n":2}"#), fast],
+    )
+    .await;
     let mut got = Vec::new();
     while !got.iter().any(|m: &Arrived| m.message.name == "plain") {
         let (messages, tokens) = take(&mut arrivals, 1).await;
@@ -162,7 +169,10 @@ async fn resume(broker: AnyBroker) {
     assert!(second[0].is_repeat && !second[9].is_repeat);
     store(tokens);
     let stats = source.stats().clone();
-    assert_eq!((stats.redelivered.load(Relaxed), stats.redelivered_possible.load(Relaxed), stats.resubscribed.load(Relaxed)), (5, 0, 0));
+    assert_eq!(
+        (stats.redelivered.load(Relaxed), stats.redelivered_possible.load(Relaxed), stats.resubscribed.load(Relaxed)),
+        (5, 0, 0)
+    );
     source.stop().await;
 
     let (source, mut arrivals) = start(config(&broker.url(), &["t/#"]));
@@ -288,7 +298,8 @@ async fn stop(broker: AnyBroker) {
         got.extend(batch.messages);
     }
     assert_eq!(numbers(&got), (0..20).collect::<Vec<_>>());
-    // as a restart does: an acknowledgement that the closing connection lost brings a redelivery, which what is stored tells
+    // as a restart does: an acknowledgement that the closing connection lost brings a redelivery, which what is stored
+    // tells
     let config = config(&broker.url(), &["t/#"]);
     let identity = identity(&config, false);
     let (source, mut arrivals) = MqttSource::start(config, identity, recent(&got), true, Clock::Real);
@@ -350,8 +361,15 @@ async fn memory_is_bounded_when_the_broker_ignores_the_receive_maximum() {
     publish(&broker.url(), (0..400).map(|n| Message::new("t/a", payload(n))).collect()).await;
     let stats = source.stats().clone();
     wait_until("reading stops", || stats.stalls.load(Relaxed) > 0).await;
-    wait_until("the connection is given up, unacknowledged", || stats.disconnects.load(Relaxed) > 0 && !stats.is_connected()).await;
-    assert!(stats.unacked_bytes.load(Relaxed) <= max + 32 * (SIZE as u64 + 512), "{}", stats.unacked_bytes.load(Relaxed));
+    wait_until("the connection is given up, unacknowledged", || {
+        stats.disconnects.load(Relaxed) > 0 && !stats.is_connected()
+    })
+    .await;
+    assert!(
+        stats.unacked_bytes.load(Relaxed) <= max + 32 * (SIZE as u64 + 512),
+        "{}",
+        stats.unacked_bytes.load(Relaxed)
+    );
     assert!(stats.alarm().is_some_and(|a| a.contains("not being stored")), "{:?}", stats.alarm());
     assert_eq!(stats.connects.load(Relaxed), 1, "no new connection while nothing is stored");
 
@@ -382,7 +400,10 @@ async fn an_oversize_message_raises_an_alarm_and_leaves_other_sessions_alone() {
     publish(&broker.url(), vec![Message::new("t/a", vec![b'x'; 50_000])]).await;
     let stats = source.stats().clone();
     let words = ["`t/#`", "payload_bytes_max = 1000", "raise payload_bytes_max"];
-    wait_until("an alarm names topic, limit and remedy", || stats.alarm().is_some_and(|a| words.iter().all(|w| a.contains(w)))).await;
+    wait_until("an alarm names topic, limit and remedy", || {
+        stats.alarm().is_some_and(|a| words.iter().all(|w| a.contains(w)))
+    })
+    .await;
     publish_numbers(&broker.url(), "u/a", 1..2).await;
     let (messages, tokens) = take(&mut other_arrivals, 1).await;
     assert_eq!(numbers(&messages), [1]);
@@ -459,7 +480,8 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
     let demo = Broker::start_with(options).await.unwrap();
     let mosquitto = Mosquitto::start_with("allow_anonymous false\npassword_file {}/passwords\n", |folder| {
         let file = folder.join("passwords");
-        let status = std::process::Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(file).args(["gw", "right"]).status();
+        let status =
+            std::process::Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(file).args(["gw", "right"]).status();
         assert!(status.unwrap().success());
     });
     let secrets = tempfile::tempdir().unwrap();
@@ -476,7 +498,9 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
         let (source, _arrivals) = with(Some("wrong"));
         let stats = source.stats().clone();
         wait_until("the alarm names user and setting", || {
-            stats.alarm().is_some_and(|a| a.contains("refused user `gw`") && a.contains("`password`") && !a.contains("wrong"))
+            stats
+                .alarm()
+                .is_some_and(|a| a.contains("refused user `gw`") && a.contains("`password`") && !a.contains("wrong"))
         })
         .await;
         source.stop().await;
@@ -493,19 +517,28 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
 
 #[tokio::test]
 async fn tls_with_a_ca_file() {
-    let broker = Mosquitto::start_with("allow_anonymous true\ncertfile {}/server.pem\nkeyfile {}/server.key\n", |folder| {
-        for name in ["ca", "stranger"] {
+    let broker = Mosquitto::start_with(
+        "allow_anonymous true\ncertfile {}/server.pem\nkeyfile {}/server.key\n",
+        |folder| {
+            for name in ["ca", "stranger"] {
+                openssl(
+                    folder,
+                    &format!(
+                        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.pem -days 30 -subj /CN={name}"
+                    ),
+                );
+            }
             openssl(
                 folder,
-                &format!(
-                    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.pem -days 30 -subj /CN={name}"
-                ),
+                "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj /CN=broker",
             );
-        }
-        openssl(folder, "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj /CN=broker");
-        std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-        openssl(folder, "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 30 -extfile names");
-    });
+            std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+            openssl(
+                folder,
+                "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 30 -extfile names",
+            );
+        },
+    );
     let with = |scheme: &str, ca: Option<&str>| {
         let mut config = config(&format!("{scheme}://127.0.0.1:{}", broker.port), &["t/#"]);
         config.broker.tls.ca_file = ca.map(|name| broker.folder().join(name));
@@ -533,6 +566,9 @@ async fn tls_with_a_ca_file() {
 async fn a_host_without_an_address_is_named() {
     let (source, _arrivals) = start(config("mqtt://no-such-host.invalid", &["t/#"]));
     let stats = source.stats().clone();
-    wait_until("the alarm names the host", || stats.alarm().is_some_and(|a| a.contains("`no-such-host.invalid` has no address"))).await;
+    wait_until("the alarm names the host", || {
+        stats.alarm().is_some_and(|a| a.contains("`no-such-host.invalid` has no address"))
+    })
+    .await;
     source.stop().await;
 }

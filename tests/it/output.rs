@@ -9,7 +9,9 @@ use std::time::Duration;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::{BrokerConfig, MqttAddress};
-use forebay::output::{CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds};
+use forebay::output::{
+    CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, TopicTemplate,
+};
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use forebay::value::Value;
 
@@ -31,7 +33,7 @@ fn numbered(range: std::ops::Range<i64>) -> Rows {
 }
 
 fn config(url: &str) -> MqttOutputConfig {
-    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), "scored")
+    MqttOutputConfig::new(BrokerConfig::new(MqttAddress::parse(url).unwrap()), TopicTemplate::fixed("scored"))
 }
 
 fn build(settings: &dyn OutputSettings) -> CountedOutput {
@@ -146,7 +148,9 @@ async fn a_broker_that_confirms_nothing_is_left() {
     let broker = Broker::start().await.unwrap();
     broker.misbehave(|f| f.puback_delay = Duration::from_secs(3600));
     let mut output = build(&MqttOutputConfig { puback_timeout: Duration::from_millis(50), ..config(&broker.url()) });
-    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else { panic!("nothing was confirmed") };
+    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else {
+        panic!("nothing was confirmed")
+    };
     assert!(reason.contains("confirmed nothing"), "{reason}");
     broker.misbehave(|f| f.puback_delay = Duration::ZERO);
     assert_eq!(deliver(&mut output, &numbered(0..2)).await.0, Delivery::Delivered);
@@ -167,9 +171,14 @@ async fn rows_too_large_for_the_broker_are_rejected_and_the_others_pass() {
         assert_eq!(rows.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1], "{rows:?}");
         assert_eq!((output.stats().delivered.load(Relaxed), output.stats().rejected.load(Relaxed)), (3, 1));
     }
-    let mut output = build(&MqttOutputConfig { payload_bytes_max: 100, ..config(&demo.url()) });
+    let mut small = config(&demo.url());
+    small.batch.bytes = 100;
+    let mut output = build(&small);
     let (delivery, _) = deliver(&mut output, &rows(0, ["x".repeat(101)])).await;
-    assert!(matches!(&delivery, Delivery::Rejected { rows } if rows[0].1.contains("payload_bytes_max = 100")), "{delivery:?}");
+    assert!(
+        matches!(&delivery, Delivery::Rejected { rows } if rows[0].1.contains("over the 100 of `batch.bytes`")),
+        "{delivery:?}"
+    );
 }
 
 #[tokio::test]
@@ -196,7 +205,8 @@ fn line(n: i64) -> String {
 
 /// Names in a folder other than `rows.jsonl`, in order.
 fn rotated(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|n| n != "rows.jsonl");
     names.sort();
     names
@@ -208,7 +218,8 @@ async fn files_get_one_line_a_row_with_every_fsync_policy() {
     for (i, fsync) in [Fsync::Always, Fsync::Interval(Duration::ZERO), Fsync::Never].into_iter().enumerate() {
         let path = folder.path().join(i.to_string());
         for first in [0, 2] {
-            let mut output = file_output(FileOutputConfig { fsync, row_id: Some("id".into()), ..FileOutputConfig::new(&path) });
+            let mut output =
+                file_output(FileOutputConfig { fsync, row_id: Some("id".into()), ..FileOutputConfig::new(&path) });
             assert_eq!(output.deliver(&numbered(first..first + 1), IDS).await, Delivery::Delivered);
             assert_eq!(output.deliver(&numbered(first + 1..first + 2), IDS).await, Delivery::Delivered);
             output.close().await;
@@ -232,7 +243,10 @@ async fn files_rotate_by_size_and_old_ones_go() {
     }
     assert_eq!(lines(&path), [line(8)]);
     let names = rotated(folder.path());
-    assert_eq!(names, ["rows.20260101T000000Z-00x.jsonl", "rows.20260102T030405Z-002.jsonl", "rows.20260102T030405Z-003.jsonl"]);
+    assert_eq!(
+        names,
+        ["rows.20260101T000000Z-00x.jsonl", "rows.20260102T030405Z-002.jsonl", "rows.20260102T030405Z-003.jsonl"]
+    );
     assert_eq!(lines(&folder.path().join(&names[2])), [line(6), line(7)]);
     // one batch larger than a file has one of its own
     assert_eq!(output.deliver(&numbered(100..120), IDS).await, Delivery::Delivered);
@@ -283,7 +297,9 @@ async fn a_file_that_holds_something_else_is_left_alone() {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
         let mut output = file_output(FileOutputConfig::new(&path));
-        let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else { panic!("{name} was changed") };
+        let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else {
+            panic!("{name} was changed")
+        };
         assert!(reason.contains("choose another path"), "{reason}");
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
     }
@@ -298,7 +314,9 @@ async fn what_stands_in_the_way_of_a_file_is_named_and_overcome() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("later/rows.jsonl");
     let mut output = file_output(FileOutputConfig::new(&path));
-    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else { panic!("there is no folder") };
+    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else {
+        panic!("there is no folder")
+    };
     assert!(reason.contains("create the folder"), "{reason}");
     fs::create_dir(folder.path().join("later")).unwrap();
     assert_eq!(output.deliver(&numbered(0..1), IDS).await, Delivery::Delivered);

@@ -1,5 +1,5 @@
-//! A folder of its own for the commands as a person runs them: with relative paths, so that messages are the same on every
-//! machine.
+//! A folder of its own for the commands as a person runs them: with relative paths, so that messages are the same on
+//! every machine.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,8 @@ impl Place {
 
     /// Exit code and all that is printed: first what goes to standard output, then what goes to standard error.
     pub fn answer(&self, args: &[&str]) -> String {
-        let environment: Vec<(&str, &str)> = self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let environment: Vec<(&str, &str)> =
+            self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.answer_in(&environment, args)
     }
 

@@ -18,17 +18,25 @@ fn catalog() -> Catalog {
     let text = "create-array: func(vendorid: string, weekday: string, distance: f64) -> list<string>".into();
     let signature = Signature { params, rest: None, result: Shape::List(Box::new(Shape::Text)), text };
     Catalog {
-        inputs: vec![input("rides", InputKind::Stream), input("stops", InputKind::Stream), input("zones", InputKind::Reference)],
+        inputs: vec![
+            input("rides", InputKind::Stream),
+            input("stops", InputKind::Stream),
+            input("zones", InputKind::Reference),
+        ],
         outputs: Some(vec!["scored".into(), "alerts".into()]),
         functions: vec![
-            FunctionDef { name: "createArray".into(), kind: FunctionKind::Local { index: 0, signature, keeps_state: false } },
+            FunctionDef {
+                name: "createArray".into(),
+                kind: FunctionKind::Local { index: 0, signature, keeps_state: false },
+            },
             FunctionDef { name: "score".into(), kind: FunctionKind::External },
         ],
     }
 }
 
 fn check(query: &str, expected: &Expect) {
-    let drawn = compile(query, "taxi.asaql", &catalog()).map_or_else(|problems| problems.to_string(), |plan| explain(&plan));
+    let drawn =
+        compile(query, "taxi.asaql", &catalog()).map_or_else(|problems| problems.to_string(), |plan| explain(&plan));
     expected.assert_eq(&drawn);
 }
 

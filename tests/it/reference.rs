@@ -74,7 +74,8 @@ impl Place {
     fn zones(&self, count: usize) -> BTreeMap<i64, String> {
         until(&format!("{count} rows"), || {
             let rows = self.rows("out.jsonl");
-            let zones = rows.iter().map(|row| (row["n"].as_i64().unwrap(), row["zone"].as_str().unwrap_or("null").to_owned()));
+            let zones =
+                rows.iter().map(|row| (row["n"].as_i64().unwrap(), row["zone"].as_str().unwrap_or("null").to_owned()));
             Some(zones.collect::<BTreeMap<_, _>>()).filter(|zones| zones.len() >= count)
         })
     }
@@ -153,7 +154,10 @@ async fn answer(State(served): State<Served>, headers: HeaderMap) -> Response {
 }
 
 impl Served {
-    fn start(runtime: &tokio::runtime::Runtime, first: (u16, &str)) -> (Served, SocketAddr, tokio::task::JoinHandle<()>) {
+    fn start(
+        runtime: &tokio::runtime::Runtime,
+        first: (u16, &str),
+    ) -> (Served, SocketAddr, tokio::task::JoinHandle<()>) {
         let served = Served::default();
         served.set(first.0, first.1);
         let app = axum::Router::new().route("/zones", get(answer)).with_state(served.clone());
@@ -192,8 +196,13 @@ fn files_are_joined_and_read_again_when_they_change() {
     place.send(2..3, 1);
     until("two matches", || (place.rows("out.jsonl").len() == 4).then_some(()));
     let rows = place.rows("out.jsonl");
-    assert_eq!((&rows[2]["zone"], &rows[2]["code"], &rows[3]["zone"]), (&"west".into(), &Json::Null, &"far west".into()));
-    let of = |zone: &str| place.rows("counts.jsonl").iter().filter(|r| r["zone"] == zone).map(|r| r["n"].as_i64().unwrap()).sum::<i64>();
+    assert_eq!(
+        (&rows[2]["zone"], &rows[2]["code"], &rows[3]["zone"]),
+        (&"west".into(), &Json::Null, &"far west".into())
+    );
+    let of = |zone: &str| {
+        place.rows("counts.jsonl").iter().filter(|r| r["zone"] == zone).map(|r| r["n"].as_i64().unwrap()).sum::<i64>()
+    };
     until("the windows close", || (of("west") == 1).then_some(()));
     assert_eq!((of("north"), of("far west")), (2, 1), "a statement with state takes versions over too");
     assert_eq!(metric(&forebay, "reference_loads_total", "codes"), 1.0, "what did not change is not loaded again");
@@ -214,7 +223,10 @@ fn what_cannot_be_loaded_leaves_the_last_good_version_and_raises_an_alarm() {
     for (text, alarm) in [
         ("[{\"id\":1,\n\"name\":", "line 2: not valid JSON"),
         ("[{},{},{}]", "it has more than 2 rows; raise `rows_max`"),
-        (&format!("[{{\"id\":1,\"name\":\"{}\"}}]", "x".repeat(2000)), "it is longer than 1024 bytes; raise `bytes_max`"),
+        (
+            &format!("[{{\"id\":1,\"name\":\"{}\"}}]", "x".repeat(2000)),
+            "it is longer than 1024 bytes; raise `bytes_max`",
+        ),
         ("", "it is empty"),
     ] {
         place.replace("zones.json", text);
@@ -231,7 +243,9 @@ fn what_cannot_be_loaded_leaves_the_last_good_version_and_raises_an_alarm() {
         assert_eq!((code, err.as_str()), (0, ""));
         out
     };
-    let out = until("the alarm in the pool", || Some(status()).filter(|out| out.contains("zones.json cannot be read: No such file")));
+    let out = until("the alarm in the pool", || {
+        Some(status()).filter(|out| out.contains("zones.json cannot be read: No such file"))
+    });
     assert!(out.contains("reference data\n  zones ") && out.contains(", 1 rows, loaded 2"), "{out}");
     let log = forebay.log();
     for alarm in ["line 2: not valid JSON", "raise `rows_max`", "raise `bytes_max`", "it is empty", "No such file"] {
@@ -321,7 +335,8 @@ fn a_start_offline_uses_the_version_that_the_pool_keeps() {
 
     // a table that is no longer part of the job is forgotten
     let forebay = Forebay::run(&place.job(QUERY, &format!("url = \"http://{address}/zones\""), ""));
-    let known: Vec<String> = Status::open_readonly(&place.path("test.db")).unwrap().references.into_iter().map(|r| r.name).collect();
+    let known: Vec<String> =
+        Status::open_readonly(&place.path("test.db")).unwrap().references.into_iter().map(|r| r.name).collect();
     assert_eq!(known, ["zones"]);
     forebay.stop();
 }
@@ -344,7 +359,10 @@ fn without_any_version_events_wait_and_none_is_lost() {
     assert!(place.rows("out.jsonl").is_empty());
     let (status, problems, _) = ready(&forebay);
     assert_eq!(status, 503);
-    assert!(problems.contains("input zones: not loaded yet, the statements that join with it wait: http://127.0.0.1:"), "{problems}");
+    assert!(
+        problems.contains("input zones: not loaded yet, the statements that join with it wait: http://127.0.0.1:"),
+        "{problems}"
+    );
     // it stops while it waits, and goes on waiting
     forebay.stop();
     let forebay = Forebay::run(&job);
@@ -424,7 +442,11 @@ fn a_journal_made_before_opens_and_learns_of_reference_data() {
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute_batch("UPDATE reference SET digest = 'd2'").unwrap();
     drop(db);
-    assert_eq!(forebay::journal::reference_readonly(&path, "zones"), Ok(None), "what does not match its checksum is not given out");
+    assert_eq!(
+        forebay::journal::reference_readonly(&path, "zones"),
+        Ok(None),
+        "what does not match its checksum is not given out"
+    );
     assert_eq!(verify(&path).unwrap().problems, ["reference data zones: the kept version does not match its checksum"]);
 }
 
@@ -479,8 +501,9 @@ fn a_reload_of_the_job_keeps_the_version() {
 fn the_zones_example_runs() {
     let place = Place::new();
     let text = fs::read_to_string(root("examples/zones/job.toml")).unwrap();
-    let text =
-        text.replace("mqtt://127.0.0.1:1883", &place.broker.url()).replace("[outputs.", "[metrics]\nlisten = \"127.0.0.1:0\"\n\n[outputs.");
+    let text = text
+        .replace("mqtt://127.0.0.1:1883", &place.broker.url())
+        .replace("[outputs.", "[metrics]\nlisten = \"127.0.0.1:0\"\n\n[outputs.");
     for file in ["zones.asaql", "zones.csv"] {
         fs::copy(root(&format!("examples/zones/{file}")), place.path(file)).unwrap();
     }
@@ -495,7 +518,8 @@ fn the_zones_example_runs() {
         let rows: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (rows.len() >= 2).then_some(rows)
     });
-    let got: Vec<(i64, &str)> = rows.iter().map(|r| (r["seq"].as_i64().unwrap(), r["zone"].as_str().unwrap())).collect();
+    let got: Vec<(i64, &str)> =
+        rows.iter().map(|r| (r["seq"].as_i64().unwrap(), r["zone"].as_str().unwrap())).collect();
     assert_eq!(got, [(0, "Amsterdam centre"), (2, "Amsterdam centre")], "the one in The Hague is in no zone");
     forebay.stop();
 }

@@ -72,7 +72,8 @@ impl Server {
 
     /// A scoring call without any of the code under test; the JSON of the answer.
     fn direct(&self, body: &str) -> String {
-        let head = format!("POST /score HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /score HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         let answer = self.call(&format!("{head}{body}")).unwrap();
         answer.split_once("\r\n\r\n").unwrap().1.to_string()
     }
@@ -125,7 +126,13 @@ fn array(cells: &[&str]) -> Value {
 /// `["1", "Mon", "12", "1", "5.8"]` and the like; row `i` of a fixed sequence.
 fn ride(i: usize) -> Value {
     let day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"][i % 7];
-    array(&[&(1 + i % 2).to_string(), day, &(i % 24).to_string(), &(1 + i % 6).to_string(), &format!("{}", 1.0 + (i % 97) as f64 * 0.1)])
+    array(&[
+        &(1 + i % 2).to_string(),
+        day,
+        &(i % 24).to_string(),
+        &(1 + i % 6).to_string(),
+        &format!("{}", 1.0 + (i % 97) as f64 * 0.1),
+    ])
 }
 
 fn rides(n: usize) -> Vec<Value> {
@@ -164,7 +171,7 @@ fn scored(outcomes: &[Outcome]) -> Vec<Value> {
 fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, outcome)| match outcome {
         &Outcome::Scored(_) => None,
-        Outcome::Failed(failure) => Some((i, failure)),
+        Outcome::Failed(failure) => Some((i, &**failure)),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }
@@ -214,7 +221,13 @@ async fn rows_of_the_array_endpoint_equal_a_direct_call() {
 #[tokio::test]
 async fn numbers_become_the_text_cells_of_the_array_endpoint() {
     let scorer = start(config(&ready("array").await.url("")));
-    let row = Value::array(vec![Value::BigInt(1), Value::text("Mon"), Value::BigInt(12), Value::Float(1.0), Value::Float(5.8)]);
+    let row = Value::array(vec![
+        Value::BigInt(1),
+        Value::text("Mon"),
+        Value::BigInt(12),
+        Value::Float(1.0),
+        Value::Float(5.8),
+    ]);
     assert_eq!(scored(&score(&scorer, vec![row]).await), [Value::Float(15.92)]);
 }
 
@@ -256,7 +269,10 @@ async fn rows_that_do_not_fit_the_frame_are_found_before_sending() {
     ];
     let outcomes = score(&scorer, rows).await;
     let reasons: Vec<&str> = failures(&outcomes).iter().map(|(_, f)| f.reason).collect();
-    assert_eq!(reasons, ["conversion", "null", "not_finite", "extra_column", "missing_column", "wrong_shape", "null_argument"]);
+    assert_eq!(
+        reasons,
+        ["conversion", "null", "not_finite", "extra_column", "missing_column", "wrong_shape", "null_argument"]
+    );
     assert_eq!(outcomes[7], Outcome::Scored(Value::Float(15.92)));
     assert_eq!(requests(&scorer), 1);
 }
@@ -265,7 +281,8 @@ async fn rows_that_do_not_fit_the_frame_are_found_before_sending() {
 async fn records_are_found_through_the_output_path_of_the_multi_endpoint() {
     let server = ready("multi").await;
     let scorer = start(config(&server.url("")));
-    let ours = scored(&score(&scorer, vec![ride_record(1, "Mon", 12, 1, 5.8), ride_record(2, "Wed", 10, 2, 10.0)]).await);
+    let ours =
+        scored(&score(&scorer, vec![ride_record(1, "Mon", 12, 1, 5.8), ride_record(2, "Wed", 10, 2, 10.0)]).await);
     let body = r#"{"data":[{"vendorid":1,"weekday":"Mon","pickuphour":12,"passenger":1,"distance":5.8},{"vendorid":2,"weekday":"Wed","pickuphour":10,"passenger":2,"distance":10.0}]}"#;
     let direct: serde_json::Value = serde_json::from_str(&server.direct(body)).unwrap();
     let ours: Vec<serde_json::Value> = ours.iter().map(|v| serde_json::from_str(&v.to_json()).unwrap()).collect();
@@ -312,7 +329,10 @@ async fn one_bad_row_in_a_thousand_is_isolated_by_about_21_requests() {
     rows[637] = array(&["1", "Mon", "12", "1", "far"]);
     let outcomes = score(&scorer, rows).await;
     let failed = failures(&outcomes);
-    assert_eq!(failed.iter().map(|(i, f)| (*i, f.reason, f.status)).collect::<Vec<_>>(), [(637, "model_failed", Some(500))]);
+    assert_eq!(
+        failed.iter().map(|(i, f)| (*i, f.reason, f.status)).collect::<Vec<_>>(),
+        [(637, "model_failed", Some(500))]
+    );
     assert_eq!(failed[0].1.request, r#"{"data":[["1","Mon","12","1","far"]]}"#);
     assert!(failed[0].1.attempts >= 3 && !failed[0].1.request_id.is_empty(), "{:?}", failed[0].1);
     let spent = requests(&scorer) - before;
@@ -388,7 +408,11 @@ async fn statuses_that_an_operator_has_to_repair_pause_and_keep_the_rows() {
         until(query, || matches!(scorer.status().state(), State::Paused { reason, .. } if reason == expected)).await;
         let State::Paused { remedy, .. } = scorer.status().state() else { continue };
         assert!(!remedy.is_empty());
-        assert_eq!(scorer.status().rows.load(Ordering::Relaxed) + scorer.status().failed_rows.load(Ordering::Relaxed), 0, "{query}");
+        assert_eq!(
+            scorer.status().rows.load(Ordering::Relaxed) + scorer.status().failed_rows.load(Ordering::Relaxed),
+            0,
+            "{query}"
+        );
         scorer.stop();
         assert_eq!(ticket.outcomes().await, Err(Ended { why: "it was stopped".into() }), "{query}");
     }
@@ -473,7 +497,10 @@ async fn an_outage_holds_the_rows_and_the_endpoint_gets_them_when_it_is_back() {
     let mut config = config(&endpoint.url());
     config.max_batch_count = 10;
     let scorer = start(config);
-    assert_eq!(scored(&score(&scorer, two()).await), [Value::Float(fare("Mon", 12, 1, 5.8)), Value::Float(fare("Wed", 10, 2, 10.0))]);
+    assert_eq!(
+        scored(&score(&scorer, two()).await),
+        [Value::Float(fare("Mon", 12, 1, 5.8)), Value::Float(fare("Wed", 10, 2, 10.0))]
+    );
     endpoint.go_down().await.unwrap();
     let mut tickets = Vec::new();
     for statement in 0..3 {

@@ -93,7 +93,8 @@ async fn a_backlog_is_scored_in_large_requests() {
     let requests = Arc::new(AtomicUsize::new(0));
     let app = Router::new().route("/score", post(doubled)).with_state(requests.clone());
     let serving = tokio::spawn(async move { axum::serve(listener, app).await });
-    let functions = format!("[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\ninput_kind = \"vector\"\n");
+    let functions =
+        format!("[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\ninput_kind = \"vector\"\n");
     let pipeline = running(dir.path(), "SELECT n, udf.score(n) AS s INTO out FROM t", &functions).await;
     wait_until("all scores", || lines(dir.path()).len() as i64 == EVENTS).await;
     let n = commits(&pipeline);

@@ -1,7 +1,7 @@
 //! Counterparts for tests: brokers, a client, waiting.
 //!
-//! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by their
-//! own id.
+//! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by
+//! their own id.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -241,6 +241,10 @@ pub struct Received {
     pub by_id: BTreeMap<String, String>,
     pub messages: usize,
     pub topics: Vec<String>,
+    /// Payloads, in the order of the messages.
+    pub payloads: Vec<String>,
+    /// What `forebay-rows` says, in the order of the messages.
+    pub row_counts: Vec<Option<String>>,
 }
 
 /// A subscriber that collects messages until it has a number of distinct row ids.
@@ -275,11 +279,15 @@ impl Subscriber {
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
                         let properties = publish.properties.unwrap_or_default().user_properties;
-                        let id = properties.into_iter().find(|(n, _)| n == "forebay-id").map(|(_, v)| v).unwrap_or_default();
+                        let property = |name: &str| properties.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+                        let id = property("forebay-id").unwrap_or_default();
+                        let payload = String::from_utf8(publish.payload.to_vec()).unwrap();
                         let mut all = all.lock().unwrap();
                         all.messages += 1;
                         all.topics.push(String::from_utf8(publish.topic.to_vec()).unwrap());
-                        all.by_id.insert(id, String::from_utf8(publish.payload.to_vec()).unwrap());
+                        all.row_counts.push(property("forebay-rows"));
+                        all.payloads.push(payload.clone());
+                        all.by_id.insert(id, payload);
                         let _ = count.send(all.by_id.len());
                     }
                     Ok(_) => {}
@@ -289,6 +297,18 @@ impl Subscriber {
         });
         within("the subscriber subscribes", subscribed).await.unwrap();
         Subscriber { received, shared, task }
+    }
+
+    /// What came at a topic so far.
+    pub fn payloads_at(&self, topic: &str) -> Vec<String> {
+        let received = self.shared.lock().unwrap();
+        received
+            .topics
+            .iter()
+            .zip(&received.payloads)
+            .filter(|(t, _)| *t == topic)
+            .map(|(_, payload)| payload.clone())
+            .collect()
     }
 
     /// Waits for that many distinct row ids.
@@ -306,6 +326,10 @@ impl Drop for Subscriber {
 
 /// Runs the `openssl` command.
 pub fn openssl(folder: &Path, arguments: &str) {
-    let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().expect("openssl is installed");
+    let output = Command::new("openssl")
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .expect("openssl is installed");
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -137,14 +137,17 @@ impl Place {
     }
 
     fn wait_for_rows(&self, forebay: &Forebay, file: &str, count: usize) -> Vec<Json> {
-        until(&format!("{count} rows; log:\n{}", forebay.log()), || Some(self.rows(file)).filter(|rows| rows.len() >= count))
+        until(&format!("{count} rows; log:\n{}", forebay.log()), || {
+            Some(self.rows(file)).filter(|rows| rows.len() >= count)
+        })
     }
 
     /// Version by `n`, once there are so many; every `n` came once.
     fn versions(&self, forebay: &Forebay, count: usize) -> BTreeMap<i64, i64> {
         let rows = self.wait_for_rows(forebay, "out.jsonl", count);
         assert_eq!(rows.len(), count, "a row came twice under two ids");
-        let versions: BTreeMap<i64, i64> = rows.iter().map(|r| (r["n"].as_i64().unwrap(), r["v"].as_i64().unwrap_or(-1))).collect();
+        let versions: BTreeMap<i64, i64> =
+            rows.iter().map(|r| (r["n"].as_i64().unwrap(), r["v"].as_i64().unwrap_or(-1))).collect();
         assert_eq!(versions.len(), count);
         versions
     }
@@ -154,7 +157,9 @@ fn swaps(forebay: &Forebay, outcome: &str) -> f64 {
     forebay
         .metrics()
         .iter()
-        .filter(|(name, _)| name.starts_with("forebay_udf_swaps_total{") && name.contains(&format!("outcome=\"{outcome}\"")))
+        .filter(|(name, _)| {
+            name.starts_with("forebay_udf_swaps_total{") && name.contains(&format!("outcome=\"{outcome}\""))
+        })
         .map(|(_, n)| n)
         .sum()
 }
@@ -175,7 +180,10 @@ fn degraded(forebay: &Forebay) -> Vec<String> {
     let (status, body) = forebay.get("/readyz");
     let body: Json = serde_json::from_str(&body).unwrap();
     assert_eq!((status, body["problems"].to_string().as_str()), (200, "[]"), "the job does all its work");
-    body["degraded"].as_array().map(|all| all.iter().map(|text| text.as_str().unwrap().to_owned()).collect()).unwrap_or_default()
+    body["degraded"]
+        .as_array()
+        .map(|all| all.iter().map(|text| text.as_str().unwrap().to_owned()).collect())
+        .unwrap_or_default()
 }
 
 /// Waits for a reason and compares it; digests and the folder are left out.
@@ -183,7 +191,10 @@ fn wait_for_trouble(place: &Place, forebay: &Forebay, want: &Expect) {
     let found = until(&format!("trouble; log:\n{}", forebay.log()), || degraded(forebay).pop());
     let mut text = found.replace(&format!("{}/", place.dir.path().display()), "");
     for end in (12..=text.len()).rev() {
-        if text.get(end - 12..end).is_some_and(|part| part.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())) {
+        if text
+            .get(end - 12..end)
+            .is_some_and(|part| part.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+        {
             text.replace_range(end - 12..end, "DIGEST");
         }
     }
@@ -287,7 +298,11 @@ fn a_file_that_is_half_written_or_gone_leaves_the_version_in_use() {
     assert!(found.contains("does not compile: ") && found.ends_with("build or copy it again"), "{found}");
     fs::remove_file(place.path("f.wasm")).unwrap();
     until("the file is missed", || degraded(&forebay).pop().filter(|text| text.contains("No such file")));
-    wait_for_trouble(&place, &forebay, &expect!["function f: f.wasm cannot be read: No such file or directory (os error 2)"]);
+    wait_for_trouble(
+        &place,
+        &forebay,
+        &expect!["function f: f.wasm cannot be read: No such file or directory (os error 2)"],
+    );
     place.send(0..3);
     assert!(place.versions(&forebay, 3).values().all(|v| *v == 1));
     // its own version comes back: nothing to swap
@@ -335,7 +350,8 @@ fn a_paused_function_works_again_once_it_is_mended() {
     let forebay = place.run();
     place.send(0..120);
     until("the pause", || {
-        (forebay.metric("forebay_udf_failures_total{job=\"test\",function=\"f\",reason=\"udf_breaker\"}") > 0.0).then_some(())
+        (forebay.metric("forebay_udf_failures_total{job=\"test\",function=\"f\",reason=\"udf_breaker\"}") > 0.0)
+            .then_some(())
     });
     until("all dead letters", || (forebay.metric("forebay_dead_letters{") == 120.0).then_some(()));
     place.replace(&version(2));
@@ -389,7 +405,8 @@ fn after_a_kill_the_new_file_is_what_starts() {
     forebay.stop();
 }
 
-const AGGREGATE: &str = "SELECT uda.r(n) AS sum, COUNT(*) AS n INTO sums FROM rides TIMESTAMP BY t GROUP BY TumblingWindow(second, 20)";
+const AGGREGATE: &str =
+    "SELECT uda.r(n) AS sum, COUNT(*) AS n INTO sums FROM rides TIMESTAMP BY t GROUP BY TumblingWindow(second, 20)";
 
 #[test]
 fn groups_of_an_aggregate_are_made_again_in_its_new_version() {
@@ -486,7 +503,9 @@ fn what_a_function_remembers_stays() {
     wait_for(&forebay, "refused", 1.0);
     let found = degraded(&forebay).pop().unwrap();
     assert!(
-        found.ends_with("`visitCount` no longer keeps state, which makes another plan of the query; SIGHUP or a restart takes it"),
+        found.ends_with(
+            "`visitCount` no longer keeps state, which makes another plan of the query; SIGHUP or a restart takes it"
+        ),
         "{found}"
     );
     forebay.signal("-HUP");
@@ -511,7 +530,8 @@ fn functions_of_one_file_change_together() {
         wat::parse_str(text).unwrap()
     };
     let functions = format!("{F}[functions.g]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\n");
-    let place = Place::new(&of("(param i64)", 1), &functions, "SELECT n, udf.f(n) * 10 + udf.g(n) AS v INTO out FROM rides");
+    let place =
+        Place::new(&of("(param i64)", 1), &functions, "SELECT n, udf.f(n) * 10 + udf.g(n) AS v INTO out FROM rides");
     let forebay = place.run();
     place.replace(&of("", 2));
     wait_for(&forebay, "refused", 2.0);

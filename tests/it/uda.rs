@@ -72,7 +72,8 @@ impl Run {
     fn with(guests: &[Arc<Component>], query: &str, on_error: OnError) -> Run {
         let mut bindings = bindings(guests);
         // instances cost time, and most queries need few
-        let folded = |text: &str| text.chars().filter(|c| c.is_alphanumeric() || *c == '(').collect::<String>().to_lowercase();
+        let folded =
+            |text: &str| text.chars().filter(|c| c.is_alphanumeric() || *c == '(').collect::<String>().to_lowercase();
         bindings.retain(|b| folded(query).contains(&folded(&format!("uda{}(", b.name))));
         let plan = forebay::query::compile(query, "q", &catalog(&bindings)).unwrap_or_else(|e| panic!("{e}"));
         // counters of its own
@@ -133,7 +134,9 @@ impl Run {
                 // read on without a commit, then lose it
                 executor.push_events("a", position as i64, &events[position..(position + 3).min(events.len())]);
                 executor = self.executor();
-                executor.load_state(stored.iter().map(|((op, key), value)| (*op, key.as_slice(), value.as_slice()))).unwrap();
+                executor
+                    .load_state(stored.iter().map(|((op, key), value)| (*op, key.as_slice(), value.as_slice())))
+                    .unwrap();
             }
         }
         executor.push_events("a", position as i64, &events[position..]);
@@ -285,7 +288,10 @@ fn state_goes_when_its_windows_have_ended() {
 
 #[test]
 fn null_in_place_of_a_failing_row_leaves_it_out_of_that_aggregate_alone() {
-    let run = Run::new(&query("COUNT(*) AS n, uda.brittleTrail(v) AS f, uda.trail(v) AS t", "TumblingWindow(second, 5)"), OnError::Null);
+    let run = Run::new(
+        &query("COUNT(*) AS n, uda.brittleTrail(v) AS f, uda.trail(v) AS t", "TumblingWindow(second, 5)"),
+        OnError::Null,
+    );
     let events: Vec<_> = [1, 13, 2, 14, 3].iter().map(|v| event(1, &format!("\"v\":{v}"))).collect();
     let emitted = run.all(&events);
     assert_eq!(lines(&emitted), [r#"2024-01-01T00:00:05.0000000Z {"n":5,"f":[1,2,3],"t":[1,13,2,14,3]}"#]);
@@ -304,14 +310,25 @@ fn a_function_that_stops_the_statement_stops_it_at_the_row() {
 #[test]
 fn a_row_that_never_ends_and_a_value_that_fails() {
     let select = query("k, COUNT(*) AS n, uda.brittleTrail(v) AS f", "k, TumblingWindow(second, 5)");
-    let events: Vec<_> =
-        [(0, 1), (1, 16), (0, 15), (2, 17), (0, 2), (3, 3)].iter().map(|(k, v)| event(1, &format!("\"k\":{k},\"v\":{v}"))).collect();
+    let events: Vec<_> = [(0, 1), (1, 16), (0, 15), (2, 17), (0, 2), (3, 3)]
+        .iter()
+        .map(|(k, v)| event(1, &format!("\"k\":{k},\"v\":{v}")))
+        .collect();
     let run = Run::with(&HASTY, &select, OnError::DeadLetter);
     let emitted = run.all(&events);
     let time = "2024-01-01T00:00:05.0000000Z";
-    assert_eq!(lines(&emitted), [format!(r#"{time} {{"k":0,"n":2,"f":[1,2]}}"#), format!(r#"{time} {{"k":3,"n":1,"f":[3]}}"#)]);
+    assert_eq!(
+        lines(&emitted),
+        [format!(r#"{time} {{"k":0,"n":2,"f":[1,2]}}"#), format!(r#"{time} {{"k":3,"n":1,"f":[3]}}"#)]
+    );
     let failed: Vec<_> = emitted.failures.iter().map(|f| (f.reason, f.message.as_str())).collect();
-    assert_eq!(failed[0], ("udf_timeout", "uda.brittle-trail: ran longer than 50 ms and was stopped; make it faster or raise its timeout"));
+    assert_eq!(
+        failed[0],
+        (
+            "udf_timeout",
+            "uda.brittle-trail: ran longer than 50 ms and was stopped; make it faster or raise its timeout"
+        )
+    );
     assert_eq!(failed[1], ("udf_error", "uda.brittle-trail: sixteen"));
     assert_eq!(failed[2].0, "udf_trap");
     assert_eq!(failed.len(), 3);
@@ -338,7 +355,10 @@ fn an_aggregate_that_only_traps_is_paused() {
 #[test]
 fn an_instance_is_replaced_inside_a_window() {
     const ROWS: i64 = 35_000;
-    let run = Run::new(&query("uda.weightedMean(v, w) AS m, uda.timeSpan() AS s, COUNT(*) AS n", "TumblingWindow(hour, 1)"), OnError::Stop);
+    let run = Run::new(
+        &query("uda.weightedMean(v, w) AS m, uda.timeSpan() AS s, COUNT(*) AS n", "TumblingWindow(hour, 1)"),
+        OnError::Stop,
+    );
     let events: Vec<_> = (1..=ROWS).map(|i| event(i, &format!("\"v\":{i},\"w\":1"))).collect();
     let row = fields(&lines(&run.all(&events))[0]);
     assert_eq!(row["m"].as_f64(), Some((ROWS + 1) as f64 / 2.0));
@@ -374,7 +394,8 @@ fn groups_that_fill_the_memory_of_an_instance_together_are_no_errors() {
 
 #[test]
 fn more_groups_than_live_at_a_time() {
-    let run = Run::new(&query("k, uda.trail(v) AS a, uda.fullTrail(v) AS b", "k, TumblingWindow(second, 50)"), OnError::Stop);
+    let run =
+        Run::new(&query("k, uda.trail(v) AS a, uda.fullTrail(v) AS b", "k, TumblingWindow(second, 50)"), OnError::Stop);
     let events: Vec<_> = (0..15_000).map(|i| event(1 + i / 100, &format!("\"k\":{},\"v\":{i}", i % 5000))).collect();
     let emitted = run.all(&events);
     assert_eq!(emitted.rows.batch.len(), 5000);
@@ -491,8 +512,9 @@ fn check_and_eval_and_udf_show_aggregates() {
             from  trails.wasm
     "#]].assert_eq(out.split("\nnote:").next().unwrap());
 
-    let rides: String =
-        (0..4).map(|n| format!("{{\"t\":\"2024-01-01T00:10:0{n}Z\",\"k\":1,\"n\":{n},\"fare\":{n},\"distance\":2}}\n")).collect();
+    let rides: String = (0..4)
+        .map(|n| format!("{{\"t\":\"2024-01-01T00:10:0{n}Z\",\"k\":1,\"n\":{n},\"fare\":{n},\"distance\":2}}\n"))
+        .collect();
     write(dir.path(), "rides.jsonl", &rides);
     let (code, out, err) = run(&["eval", "means.asaql", "--input", "rides=rides.jsonl", "--job", "job.toml"]);
     assert_eq!(
@@ -518,7 +540,11 @@ fn check_and_eval_and_udf_show_aggregates() {
     ];
     assert_eq!(shown, wanted);
 
-    write(dir.path(), "means.asaql", "SELECT uda.weightedMean(fare) AS m INTO means FROM rides GROUP BY TumblingWindow(hour, 1)");
+    write(
+        dir.path(),
+        "means.asaql",
+        "SELECT uda.weightedMean(fare) AS m INTO means FROM rides GROUP BY TumblingWindow(hour, 1)",
+    );
     let (code, _, err) = run(&["check", "job.toml"]);
     assert_eq!(code, 2);
     expect![[r#"
@@ -550,7 +576,9 @@ fn kills_inside_a_window_change_nothing() {
         let known = sink.lock().unwrap().insert(key, row.clone());
         assert!(known.is_none_or(|known| known == row));
     };
-    let receiver = runtime.block_on(async { forebay::demo::client::Receiver::listen("receiver", "127.0.0.1", broker.port, "means", take) });
+    let receiver = runtime.block_on(async {
+        forebay::demo::client::Receiver::listen("receiver", "127.0.0.1", broker.port, "means", take)
+    });
     assert!(runtime.block_on(receiver.ready(PATIENCE)));
     let mut forebay = Forebay::run(&job);
     let feed = runtime.block_on(async { forebay::demo::client::Feed::connect("fleet", "127.0.0.1", broker.port) });
@@ -564,7 +592,9 @@ fn kills_inside_a_window_change_nothing() {
         send(format!("{{\"t\":\"{}\",\"k\":{},\"n\":{n},\"fare\":{n},\"distance\":{}}}", time(n), n % 2, 1 + n % 3));
         if n % 100 == 0 {
             assert!(runtime.block_on(feed.drained(PATIENCE)));
-            until("the rows are read and committed", || (forebay.metric("forebay_consumer_read") >= n as f64).then_some(()));
+            until("the rows are read and committed", || {
+                (forebay.metric("forebay_consumer_read") >= n as f64).then_some(())
+            });
             forebay.kill();
             forebay = Forebay::run(&job);
         }

@@ -59,7 +59,9 @@ fn text(name: &str, pointer: u32, length: u32) -> (String, String) {
         r#"(func (export "{name}") (result i32)
             (i32.store (i32.const 0) (i32.const {pointer})) (i32.store (i32.const 4) (i32.const {length})) (i32.const 0))"#
     );
-    let lift = format!(r#"(func (export "{name}") (result string) (canon lift (core func $i "{name}") (memory $i "memory")))"#);
+    let lift = format!(
+        r#"(func (export "{name}") (result string) (canon lift (core func $i "{name}") (memory $i "memory")))"#
+    );
     (core, lift)
 }
 
@@ -71,7 +73,10 @@ fn built(name: &str) -> PathBuf {
 
 fn guest(name: &str) -> Arc<Component> {
     // not the short time of the hostile ones: these must not fail on a busy machine
-    Arc::new(Component::load(&ENGINE, &built(name), Limits { timeout: Duration::from_secs(10), ..Limits::default() }).unwrap())
+    Arc::new(
+        Component::load(&ENGINE, &built(name), Limits { timeout: Duration::from_secs(10), ..Limits::default() })
+            .unwrap(),
+    )
 }
 
 fn bind(component: &Arc<Component>, names: &[&str]) -> Vec<FunctionBinding> {

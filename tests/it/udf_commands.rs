@@ -193,7 +193,10 @@ fn a_new_aggregate_in_javascript_has_the_form_and_passes() {
            }
            console.log(rows.length);";
     let output = with_tools("node", &dir).args(["-e", &script]).output().unwrap();
-    assert_eq!((String::from_utf8_lossy(&output.stdout).trim(), String::from_utf8_lossy(&output.stderr).trim()), ("3", ""));
+    assert_eq!(
+        (String::from_utf8_lossy(&output.stdout).trim(), String::from_utf8_lossy(&output.stderr).trim()),
+        ("3", "")
+    );
 }
 
 #[test]
@@ -592,7 +595,9 @@ fn golden_rows_of_a_function_with_imports() {
     let place = place();
     place.with("visit_count");
     let row = |count: i64, last: &str, at: &str| {
-        format!("{{\"call\":\"visit_count\",\"args\":[\"ann\"],{at}\"expected\":{{\"count\":{count},\"last\":{last}}}}}\n")
+        format!(
+            "{{\"call\":\"visit_count\",\"args\":[\"ann\"],{at}\"expected\":{{\"count\":{count},\"last\":{last}}}}}\n"
+        )
     };
     let at = "\"at\":\"2024-05-01T10:00:00Z\",";
     let rows = row(1, "null", at) + &row(2, "\"2024-05-01T10:00:00.0000000Z\"", "");
@@ -634,7 +639,8 @@ fn without_numbers(text: &str) -> String {
 fn a_function_is_timed() {
     let place = place();
     place.with("create_array").with("weighted_mean").with("visit_count");
-    let bench = |args: &[&str]| without_numbers(&place.answer(&[&["udf", "bench"], args, &["--seconds", "1"]].concat()));
+    let bench =
+        |args: &[&str]| without_numbers(&place.answer(&[&["udf", "bench"], args, &["--seconds", "1"]].concat()));
     place.answer(&["udf", "inspect", "create_array.wasm"]);
     expect![[r#"
         exit #

@@ -12,7 +12,9 @@ use expect_test::expect;
 use forebay::query::builtins::RowError;
 use forebay::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind, Param, Shape, Signature};
 use forebay::time::{Clock, Timestamp};
-use forebay::udf::{Component, Engine, FunctionBinding, Grants, Host, Limits, StateLimits, UdfError, UserFunctions, json};
+use forebay::udf::{
+    Component, Engine, FunctionBinding, Grants, Host, Limits, StateLimits, UdfError, UserFunctions, json,
+};
 use forebay::value::Value;
 use secrecy::SecretString;
 
@@ -23,7 +25,10 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(None).unwrap());
 const NOW: Timestamp = Timestamp::MIN;
 
 fn guest(name: &str) -> Arc<Component> {
-    Arc::new(Component::load(&ENGINE, &component(name), Limits { timeout: Duration::from_secs(10), ..Limits::default() }).unwrap())
+    Arc::new(
+        Component::load(&ENGINE, &component(name), Limits { timeout: Duration::from_secs(10), ..Limits::default() })
+            .unwrap(),
+    )
 }
 
 /// Everything.
@@ -49,7 +54,9 @@ impl Asker {
     fn new(names: &[&'static str], limits: StateLimits) -> Asker {
         let component = guest("asker");
         // one function name, so that all of them remember the same
-        let bind = |name: &&str| FunctionBinding::new(component.clone(), component.find(name).unwrap(), *name).granting(all(limits));
+        let bind = |name: &&str| {
+            FunctionBinding::new(component.clone(), component.find(name).unwrap(), *name).granting(all(limits))
+        };
         let bindings: Vec<_> = names.iter().map(bind).collect();
         let host = Host::new(&bindings).unwrap();
         Asker { names: names.to_vec(), bindings, host }
@@ -57,8 +64,11 @@ impl Asker {
 
     fn ask(&mut self, name: &str, args: &[&str]) -> Result<String, RowError> {
         let index = self.names.iter().position(|n| *n == name).unwrap();
-        let args: Vec<Value> = args.iter().map(|text| json::parse(text).unwrap_or_else(|_| Value::text(text))).collect();
-        self.host.call(index, &args, Timestamp::parse("2024-05-01T12:00:00.0000001Z").unwrap()).map(|value| value.to_json())
+        let args: Vec<Value> =
+            args.iter().map(|text| json::parse(text).unwrap_or_else(|_| Value::text(text))).collect();
+        self.host
+            .call(index, &args, Timestamp::parse("2024-05-01T12:00:00.0000001Z").unwrap())
+            .map(|value| value.to_json())
     }
 
     fn state(&mut self) -> BTreeMap<String, Option<String>> {
@@ -86,15 +96,21 @@ fn settings_and_event_time_are_what_the_job_says() {
 #[test]
 fn rows_of_a_reference_table_are_found_in_its_present_version() {
     let mut asker = Asker::new(&["first", "every", "pick"], StateLimits::default());
-    let missing = RowError { reason: "udf_trap", message: "udf.first: looks into `zones`, which is not loaded".to_owned() };
+    let missing =
+        RowError { reason: "udf_trap", message: "udf.first: looks into `zones`, which is not loaded".to_owned() };
     assert_eq!(asker.ask("first", &["zones", "name", "b"]), Err(missing));
     let denied = asker.ask("first", &["rates", "name", "b"]).unwrap_err();
-    assert_eq!(denied.message, "udf.first: looks into `rates`, which is not granted; name it in `lookup` of the job file");
+    assert_eq!(
+        denied.message,
+        "udf.first: looks into `rates`, which is not granted; name it in `lookup` of the job file"
+    );
     let table = |text: &str| match json::parse(text).unwrap() {
         Value::Array(rows) => Arc::new(rows.to_vec()),
         other => panic!("{other:?}"),
     };
-    asker.host.set_reference("zones", &table(r#"[{"id":1,"name":"a"},{"id":2,"name":"b","fee":2.5},{"id":1.0,"name":"b"}]"#));
+    asker
+        .host
+        .set_reference("zones", &table(r#"[{"id":1,"name":"a"},{"id":2,"name":"b","fee":2.5},{"id":1.0,"name":"b"}]"#));
     assert_eq!(asker.ask("first", &["zones", "name", "b"]), ok(r#"{"id":2,"name":"b","fee":2.5}"#));
     assert_eq!(asker.ask("first", &["zones", "name", "c"]), ok("null"));
     assert_eq!(asker.ask("every", &["zones", "id", "1"]), ok(r#"[{"id":1,"name":"a"},{"id":1.0,"name":"b"}]"#));
@@ -109,7 +125,8 @@ fn one_memory(limits: StateLimits) -> impl FnMut(&str, &[&str]) -> Result<String
     let component = guest("asker");
     let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     move |name, args| {
-        let binding = FunctionBinding::new(component.clone(), component.find(name).unwrap(), "ask").granting(all(limits));
+        let binding =
+            FunctionBinding::new(component.clone(), component.find(name).unwrap(), "ask").granting(all(limits));
         let mut host = Host::new(&[binding]).unwrap();
         rows.iter().for_each(|(key, value)| host.load_state(key, value).unwrap());
         let args: Vec<Value> = args.iter().map(Value::text).collect();
@@ -130,9 +147,11 @@ fn what_is_remembered_lasts_and_a_failed_call_leaves_no_trace() {
     for (key, value) in [("kept", "1"), ("b", "2"), ("ba", "")] {
         assert_eq!(ask("remember", &[key, value]), ok("null"));
     }
-    for (name, reason) in
-        [("remember-and-fail", "udf_error"), ("remember-and-trap", "udf_trap"), ("remember-and-overflow", "udf_conversion")]
-    {
+    for (name, reason) in [
+        ("remember-and-fail", "udf_error"),
+        ("remember-and-trap", "udf_trap"),
+        ("remember-and-overflow", "udf_conversion"),
+    ] {
         assert_eq!(ask(name, &["b", "changed"]).unwrap_err().reason, reason);
         assert_eq!(ask(name, &["new", "x"]).unwrap_err().reason, reason);
         assert_eq!(ask("keys", &[""]), ok(r#"["b","ba","kept"]"#), "{name}");
@@ -164,11 +183,15 @@ fn past_its_limit_a_function_fails_the_row_and_goes_on_with_others() {
     // more than a pause takes
     for _ in 0..150 {
         let error = asker.ask("remember", &["b", &long]).unwrap_err();
-        let message = "udf.remember: wants to remember 1131 bytes; delete what is old or raise `state_bytes_max` (1024)";
+        let message =
+            "udf.remember: wants to remember 1131 bytes; delete what is old or raise `state_bytes_max` (1024)";
         assert_eq!(error, RowError { reason: "udf_state", message: message.to_owned() });
     }
     let error = asker.ask("remember", &["a key beyond all measure", ""]).unwrap_err();
-    assert_eq!(error.message, "udf.remember: uses a state key of 24 bytes; use shorter ones or raise `state_key_bytes_max` (16)");
+    assert_eq!(
+        error.message,
+        "udf.remember: uses a state key of 24 bytes; use shorter ones or raise `state_key_bytes_max` (16)"
+    );
     asker.ask("remember", &["a", "y"]).unwrap();
     assert_eq!(asker.bindings[0].stats.failures().find(|(reason, _)| *reason == "udf_state").unwrap().1, 151);
 }
@@ -178,7 +201,8 @@ fn a_chatty_function_is_cut_short_and_counted() {
     let component = guest("asker");
     let clock = Clock::manual(NOW);
     let export = component.find("say").unwrap();
-    let binding = FunctionBinding::new(component, export, "say").granting_by(all(StateLimits::default()), clock.clone());
+    let binding =
+        FunctionBinding::new(component, export, "say").granting_by(all(StateLimits::default()), clock.clone());
     let mut host = Host::new(std::slice::from_ref(&binding)).unwrap();
     let mut say = |times| host.call(0, &[Value::text("again"), Value::BigInt(times)], NOW).unwrap();
     say(1000);
@@ -194,7 +218,9 @@ fn a_chatty_function_is_cut_short_and_counted() {
 #[test]
 fn nothing_is_granted_by_default_and_the_error_says_what_to_write() {
     let component = guest("visit_count");
-    let binding = |grants| FunctionBinding::new(component.clone(), component.find("visitCount").unwrap(), "visits").granting(grants);
+    let binding = |grants| {
+        FunctionBinding::new(component.clone(), component.find("visitCount").unwrap(), "visits").granting(grants)
+    };
     let path = component.path().display().to_string();
     let said = |grants| Host::new(&[binding(grants)]).unwrap_err().to_string().replace(&path, "visit_count.wasm");
     expect![[r#"visit_count.wasm imports forebay:host/state@0.1.0, forebay:host/clock@0.1.0, forebay:host/config@0.1.0, forebay:host/log@0.1.0, which the job does not grant; write `imports = ["log", "state", "clock"]` and `config = { key = "value" }` in [functions.visits]"#]]
@@ -230,19 +256,25 @@ fn clock(version: &str, result: &str, start: &str) -> String {
 
 #[test]
 fn a_guest_without_bindings_asks_in_the_same_way() {
-    let granted = |component| FunctionBinding::new(Arc::new(component), 0, "f").granting(Grants { clock: true, ..Grants::default() });
+    let granted = |component| {
+        FunctionBinding::new(Arc::new(component), 0, "f").granting(Grants { clock: true, ..Grants::default() })
+    };
     let mut host = Host::new(&[granted(from_text(&clock("0.1.0", "$datetime", "")).unwrap())]).unwrap();
     assert_eq!(host.call(0, &[], NOW.saturating_add(7)), Ok(Value::BigInt(NOW.ticks() + 7)));
 
     // there is no row while an instance starts
-    let error = Host::new(&[granted(from_text(&clock("0.1.0", "$datetime", "(drop (call $now))")).unwrap())]).unwrap_err();
+    let error =
+        Host::new(&[granted(from_text(&clock("0.1.0", "$datetime", "(drop (call $now))")).unwrap())]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "test.wasm does not start: calls forebay:host/clock before it is called itself; there is no row then: use it inside the function"
     );
 
     let error = from_text(&clock("0.2.0", "$datetime", "")).unwrap_err();
-    assert!(matches!(&error, UdfError::UnknownImport { imports, .. } if imports == "forebay:host/clock@0.2.0"), "{error}");
+    assert!(
+        matches!(&error, UdfError::UnknownImport { imports, .. } if imports == "forebay:host/clock@0.2.0"),
+        "{error}"
+    );
     let error = from_text(&clock("0.1.0", "s64", "")).unwrap_err();
     assert!(matches!(&error, UdfError::Start { reason, .. } if reason.contains("forebay:host/clock")), "{error}");
 }
@@ -423,10 +455,19 @@ fn check_warns_of_a_grant_without_use() {
 fn eval_runs_a_function_that_remembers_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     job(dir.path(), GRANTED);
-    let doors = ["a", "b", "a", "a"].iter().enumerate().map(|(i, who)| format!("{{\"who\":\"{who}\",\"t\":\"2024-05-01T00:00:0{i}Z\"}}\n"));
+    let doors = ["a", "b", "a", "a"]
+        .iter()
+        .enumerate()
+        .map(|(i, who)| format!("{{\"who\":\"{who}\",\"t\":\"2024-05-01T00:00:0{i}Z\"}}\n"));
     write(dir.path(), "doors.jsonl", &doors.collect::<String>());
     let query = "SELECT who, udf.visitCount(who) AS visit INTO out FROM doors TIMESTAMP BY t";
-    let run = || cli_in(dir.path(), &[("FOREBAY_LOG", "info")], &["eval", query, "--input", "doors=doors.jsonl", "--job", "job.toml"]);
+    let run = || {
+        cli_in(
+            dir.path(),
+            &[("FOREBAY_LOG", "info")],
+            &["eval", query, "--input", "doors=doors.jsonl", "--job", "job.toml"],
+        )
+    };
     let (code, out, err) = run();
     assert_eq!(code, 0, "{err}");
     expect![[r#"
@@ -443,14 +484,21 @@ fn eval_runs_a_function_that_remembers_in_memory() {
 
 fn compile(query: &str) -> String {
     let whole = || Shape::Integer { min: i64::MIN, max: i64::MAX };
-    let signature =
-        Signature { params: vec![Param { name: "x".to_owned(), shape: whole() }], rest: None, result: whole(), text: String::new() };
+    let signature = Signature {
+        params: vec![Param { name: "x".to_owned(), shape: whole() }],
+        rest: None,
+        result: whole(),
+        text: String::new(),
+    };
     let input = |name: &str| InputDef { name: name.to_owned(), kind: InputKind::Stream };
     let catalog = Catalog {
         inputs: vec![input("a"), input("b")],
         outputs: None,
         functions: vec![
-            FunctionDef { name: "tally".to_owned(), kind: FunctionKind::Local { index: 0, signature, keeps_state: true } },
+            FunctionDef {
+                name: "tally".to_owned(),
+                kind: FunctionKind::Local { index: 0, signature, keeps_state: true },
+            },
             FunctionDef { name: "score".to_owned(), kind: FunctionKind::External },
         ],
     };
@@ -468,7 +516,10 @@ fn compile(query: &str) -> String {
 fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
     for (query, wanted) in [
         ("SELECT udf.tally(v) AS n FROM a", "1 part(s), stateful: [true]"),
-        ("WITH s AS (SELECT v, udf.tally(v) AS n FROM a) SELECT n, v FROM s WHERE n > 1", "1 part(s), stateful: [true]"),
+        (
+            "WITH s AS (SELECT v, udf.tally(v) AS n FROM a) SELECT n, v FROM s WHERE n > 1",
+            "1 part(s), stateful: [true]",
+        ),
         ("SELECT udf.score(udf.tally(v)) AS n FROM a", "1 part(s), stateful: [true]"),
         ("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT udf.tally(p) AS n FROM s", "1 part(s), stateful: [true]"),
     ] {
@@ -517,7 +568,9 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
            |                                 ^^^^^^^^^^^^^^ it is not called once a row here
            = help: call it in a step, `WITH s AS (SELECT …, udf.tally(x) AS y FROM …)`, and use the column there
     "#]]
-    .assert_eq(&compile("SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    .assert_eq(&compile(
+        "SELECT x.v FROM a x JOIN b y ON udf.tally(x.k) = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1",
+    ));
     expect![[r#"
         error: `udf.tally` keeps state and cannot stand in an analytic function
           --> q.asaql:1:12

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::mqtt::{BrokerConfig, MqttAddress, Protocol};
-use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds};
+use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, TopicTemplate};
 use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;
@@ -25,7 +25,12 @@ fn broker(url: &str, protocol: Option<Protocol>) -> BrokerConfig {
     BrokerConfig { protocol, ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) }
 }
 
-fn start(url: &str, protocol: Option<Protocol>, topic: &str, recent: Vec<RecentRecord>) -> (MqttSource, Receiver<Arrivals>) {
+fn start(
+    url: &str,
+    protocol: Option<Protocol>,
+    topic: &str,
+    recent: Vec<RecentRecord>,
+) -> (MqttSource, Receiver<Arrivals>) {
     let config = MqttSourceConfig::new(broker(url, protocol), vec![topic.to_owned()]);
     let identity = Identity { name: "gateway".into(), is_known: !recent.is_empty() };
     MqttSource::start(config, identity, recent, true, Clock::Real)
@@ -54,13 +59,17 @@ fn numbers(messages: &[Arrived]) -> Vec<i64> {
 fn rows(numbers: std::ops::Range<i64>) -> Rows {
     let mut batch = Batch::new(1);
     for n in numbers {
-        batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
+        batch
+            .push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
     }
     Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
 }
 
 fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
-    let config = MqttOutputConfig { row_id: Some("id".into()), ..MqttOutputConfig::new(broker(url, protocol), "scored") };
+    let config = MqttOutputConfig {
+        row_id: Some("id".into()),
+        ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored"))
+    };
     CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
 }
 
@@ -241,7 +250,8 @@ async fn a_source_goes_on_in_3_1_1_where_the_broker_does_not_take_5() {
 
 #[tokio::test]
 async fn an_output_goes_on_in_3_1_1_where_the_broker_does_not_take_5_or_answers_wrongly() {
-    for (fails, levels) in [(Fails::Refuses, vec![5, 4]), (Fails::Closes, vec![5, 5, 4]), (Fails::Answers, vec![5, 4])] {
+    for (fails, levels) in [(Fails::Refuses, vec![5, 4]), (Fails::Closes, vec![5, 5, 4]), (Fails::Answers, vec![5, 4])]
+    {
         let mosquitto = Mosquitto::start();
         let old = OldBroker::start(fails, mosquitto.port).await;
         let (source, mut arrivals) = start(&mosquitto.url(), None, "scored", vec![]);
@@ -267,7 +277,10 @@ async fn a_version_that_is_named_is_kept_and_what_is_wrong_is_told() {
     let old = OldBroker::start(Fails::Refuses, mosquitto.port).await;
     let (source, _arrivals) = start(&old.url, Some(Protocol::V5), "t/#", vec![]);
     let stats = source.stats().clone();
-    wait_until("the alarm", || stats.alarm().is_some_and(|a| a.contains("does not speak MQTT 5") && a.contains("`protocol`"))).await;
+    wait_until("the alarm", || {
+        stats.alarm().is_some_and(|a| a.contains("does not speak MQTT 5") && a.contains("`protocol`"))
+    })
+    .await;
     wait_until("another attempt", || old.levels().len() > 2).await;
     assert!(old.levels().iter().all(|level| *level == 5));
     source.stop().await;

@@ -55,7 +55,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(answer: impl FnMut(&Taken) -> (u16, &'static str, Vec<(&'static str, &'static str)>) + Send + 'static) -> Server {
+    async fn start(
+        answer: impl FnMut(&Taken) -> (u16, &'static str, Vec<(&'static str, &'static str)>) + Send + 'static,
+    ) -> Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/rows", listener.local_addr().unwrap());
         let requests: Arc<Mutex<Vec<Taken>>> = Arc::default();
@@ -79,7 +81,11 @@ impl Drop for Server {
 
 type Shared = (Arc<Mutex<Vec<Taken>>>, Arc<Mutex<Answer>>);
 
-async fn take(State((requests, answer)): State<Shared>, headers: HeaderMap, body: Bytes) -> (StatusCode, HeaderMap, &'static str) {
+async fn take(
+    State((requests, answer)): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, HeaderMap, &'static str) {
     let mut unpacked = String::new();
     match headers.get("content-encoding") {
         Some(_) => drop(flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut unpacked).unwrap()),
@@ -112,7 +118,8 @@ fn output(url: &str, keys: &str) -> CountedOutput {
 pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
     let mut batch = Batch::new(1);
     for n in numbers {
-        batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
+        batch
+            .push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
     }
     Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
 }
@@ -188,7 +195,11 @@ async fn the_bad_row_of_a_refused_batch_is_found_and_the_others_pass() {
     let requests = server.requests();
     assert!(requests.len() < 40, "{} requests for two bad rows of a hundred", requests.len());
     let taken = requests.iter().map(Taken::numbers).filter(|rows| !rows.iter().any(|n| bad.contains(n)));
-    assert_eq!(taken.flatten().collect::<Vec<_>>(), (0..100).filter(|n| !bad.contains(n)).collect::<Vec<_>>(), "in order, each once");
+    assert_eq!(
+        taken.flatten().collect::<Vec<_>>(),
+        (0..100).filter(|n| !bad.contains(n)).collect::<Vec<_>>(),
+        "in order, each once"
+    );
     // one alone, where others were taken before
     let (delivery, _) = deliver(&mut output, &rows(90..91)).await;
     assert!(matches!(delivery, Delivery::Rejected { .. }), "{delivery:?}");
@@ -235,7 +246,9 @@ async fn what_passes_is_tried_again_with_the_same_key_and_what_was_taken_is_not(
 #[tokio::test]
 async fn retry_after_is_waited_for() {
     let mut first = true;
-    let server = Server::start(move |_| if std::mem::take(&mut first) { (429, "", vec![("retry-after", "1")]) } else { OK }).await;
+    let server =
+        Server::start(move |_| if std::mem::take(&mut first) { (429, "", vec![("retry-after", "1")]) } else { OK })
+            .await;
     let mut output = output(&server.url, "");
     let started = std::time::Instant::now();
     assert_eq!(deliver(&mut output, &rows(0..1)).await.1.len(), 1);
@@ -244,9 +257,13 @@ async fn retry_after_is_waited_for() {
 
 #[tokio::test]
 async fn what_somebody_has_to_repair_keeps_the_rows_and_says_so() {
-    for (code, word) in [(401, "correct `key`"), (404, "correct `url`"), (302, "not followed"), (409, "name the code in `success`")] {
+    for (code, word) in
+        [(401, "correct `key`"), (404, "correct `url`"), (302, "not followed"), (409, "name the code in `success`")]
+    {
         let server = Server::start(move |_| (code, "", Vec::new())).await;
-        let Delivery::TryAgain { reason } = output(&server.url, "").deliver(&rows(0..2), IDS).await else { panic!("{code}") };
+        let Delivery::TryAgain { reason } = output(&server.url, "").deliver(&rows(0..2), IDS).await else {
+            panic!("{code}")
+        };
         assert!(reason.contains(word), "{reason}");
         assert_eq!(server.requests().len(), 1, "{code}");
     }
@@ -256,7 +273,9 @@ async fn what_somebody_has_to_repair_keeps_the_rows_and_says_so() {
     let gone = server.url.clone();
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let Delivery::TryAgain { reason } = output(&gone, "timeout = \"2s\"").deliver(&rows(0..1), IDS).await else { panic!("gone") };
+    let Delivery::TryAgain { reason } = output(&gone, "timeout = \"2s\"").deliver(&rows(0..1), IDS).await else {
+        panic!("gone")
+    };
     assert!(reason.contains(&gone), "{reason}");
 }
 
@@ -281,10 +300,13 @@ fn settings_are_checked() {
         assert!(found.contains(word), "{keys}: {found}");
         assert!(!found.contains("s3cr3t") && !found.contains("Bearer abc"), "{found}");
     }
-    let text =
-        "[job]\nname = \"a\"\nquery = \"a\"\n[inputs.a]\ntype = \"file\"\npath = \"a\"\n[outputs.b]\ntype = \"htpp\"\nurl = \"http://h\"\n";
+    let text = "[job]\nname = \"a\"\nquery = \"a\"\n[inputs.a]\ntype = \"file\"\npath = \"a\"\n[outputs.b]\ntype = \"htpp\"\nurl = \"http://h\"\n";
     let unknown = job::parse(text, std::path::Path::new("a.toml")).unwrap_err().to_string();
-    assert!(unknown.contains("did you mean \"http\"?") && unknown.contains("\"mqtt\" or \"file\" or \"http\" or \"stdout\""), "{unknown}");
+    assert!(
+        unknown.contains("did you mean \"http\"?")
+            && unknown.contains("\"mqtt\" or \"file\" or \"http\" or \"stdout\""),
+        "{unknown}"
+    );
 }
 
 /// Python's own HTTP server, which writes each body to its standard output.
@@ -329,7 +351,11 @@ impl Python {
 
     fn rows(&self) -> Vec<i64> {
         let bodies = self.bodies.lock().expect("bodies");
-        bodies.iter().flat_map(|body| body.as_array().expect("an array")).map(|row| row["n"].as_i64().expect("n")).collect()
+        bodies
+            .iter()
+            .flat_map(|body| body.as_array().expect("an array"))
+            .map(|row| row["n"].as_i64().expect("n"))
+            .collect()
     }
 }
 
@@ -369,5 +395,9 @@ fn a_job_writes_to_pythons_server_and_the_row_it_refuses_is_a_dead_letter() {
     assert_eq!(code, 0, "{out}{err}");
     let largest = python.bodies.lock().expect("bodies").iter().map(|body| body.as_array().map_or(0, Vec::len)).max();
     assert!(largest.is_some_and(|n| n <= 50), "{largest:?}");
-    assert_eq!(python.bodies.lock().expect("bodies")[0].as_array().map(Vec::len), Some(10), "the first ten waited for one another");
+    assert_eq!(
+        python.bodies.lock().expect("bodies")[0].as_array().map(Vec::len),
+        Some(10),
+        "the first ten waited for one another"
+    );
 }

@@ -79,12 +79,15 @@ impl Peers {
             let remedy = "start it, or leave out --endpoint";
             let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            reach(host, port).await.map_err(|why| failure(format!("the endpoint {url} does not answer: {why}; {remedy}")))?;
+            reach(host, port)
+                .await
+                .map_err(|why| failure(format!("the endpoint {url} does not answer: {why}; {remedy}")))?;
         }
         let (broker, address, root) = match broker {
             Some(real) => (None, real.clone(), format!("forebay-demo-{:08x}", fastrand::u32(..))),
             None => {
-                let own = Broker::start().await.map_err(|why| failure(format!("the embedded broker gets no port: {why}")))?;
+                let own =
+                    Broker::start().await.map_err(|why| failure(format!("the embedded broker gets no port: {why}")))?;
                 let (host, port) = (own.address().ip().to_string(), own.address().port());
                 let address = BrokerAddress { url: own.url(), host, port };
                 (Some(own), address, "taxi".to_owned())
@@ -93,12 +96,22 @@ impl Peers {
         let (endpoint, endpoint_url) = match endpoint {
             Some(url) => (None, url.to_string()),
             None => {
-                let own = Endpoint::start().await.map_err(|why| failure(format!("the embedded endpoint gets no port: {why}")))?;
+                let own = Endpoint::start()
+                    .await
+                    .map_err(|why| failure(format!("the embedded endpoint gets no port: {why}")))?;
                 let url = own.url();
                 (Some(own), url)
             }
         };
-        Ok(Peers { broker, broker_url: address.url, host: address.host, port: address.port, root, endpoint, endpoint_url })
+        Ok(Peers {
+            broker,
+            broker_url: address.url,
+            host: address.host,
+            port: address.port,
+            root,
+            endpoint,
+            endpoint_url,
+        })
     }
 
     /// Writes the job that runs between these peers.
@@ -106,7 +119,13 @@ impl Peers {
     /// # Errors
     /// When its files cannot be written.
     pub fn write_job(&self, folder: &Folder, component: &Path, key: Option<&str>) -> std::io::Result<PathBuf> {
-        folder.write_job(&Setup { broker: &self.broker_url, root: &self.root, component, endpoint: &self.endpoint_url, key })
+        folder.write_job(&Setup {
+            broker: &self.broker_url,
+            root: &self.root,
+            component,
+            endpoint: &self.endpoint_url,
+            key,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a person watches: one status line, rewritten in place on a terminal, written every two seconds elsewhere.
 //!
-//! In: numbers, now and then. Out: lines on standard output. Invariant: a line is never wider than 80 columns; output that
-//! nobody reads any more stops nothing. Not here: where the numbers come from.
+//! In: numbers, now and then. Out: lines on standard output. Invariant: a line is never wider than 80 columns; output
+//! that nobody reads any more stops nothing. Not here: where the numbers come from.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -106,14 +106,17 @@ impl Rates {
 impl Numbers {
     fn line(&self, rates: &Rates) -> String {
         let time = format!("{} s", self.elapsed.as_secs());
-        let numbers = [self.received, self.scored, self.delivered, self.pending, rates.received, rates.delivered].map(number);
+        let numbers =
+            [self.received, self.scored, self.delivered, self.pending, rates.received, rates.delivered].map(number);
         let [received, scored, delivered, pending, incoming, outgoing] = &numbers;
         line([&time, received, scored, delivered, pending, incoming, outgoing, self.endpoint])
     }
 }
 
 fn line([time, received, scored, delivered, pending, incoming, outgoing, endpoint]: [&str; 8]) -> String {
-    format!("{time:>6} {received:>10} {scored:>10} {delivered:>10} {pending:>9} {incoming:>7} {outgoing:>7}  {endpoint}")
+    format!(
+        "{time:>6} {received:>10} {scored:>10} {delivered:>10} {pending:>9} {incoming:>7} {outgoing:>7}  {endpoint}"
+    )
 }
 
 #[cfg(test)]
@@ -134,7 +137,10 @@ mod tests {
         rates.update(&at(2, 600, 500));
         rates.update(&at(4, 1_200_000, 500));
         let line = at(4, 1_200_000, 500).line(&rates);
-        assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["4", "s", "1,200,000", "500", "500", "1,199,500", "599,700", "0", "DOWN"]);
+        assert_eq!(
+            line.split_whitespace().collect::<Vec<_>>(),
+            ["4", "s", "1,200,000", "500", "500", "1,199,500", "599,700", "0", "DOWN"]
+        );
         assert!(line.len() <= 80, "{line}");
     }
 }

@@ -1,7 +1,7 @@
 //! The play itself: the fleet publishes, the endpoint goes away and comes back, the pool drains.
 //!
-//! In: peers that answer, a job file. Out: what a person sees, and whether everything arrived. Invariant: ends by itself,
-//! whatever the peers do. Not here: how a line looks (`screen`), what counts as good (`verdict`).
+//! In: peers that answer, a job file. Out: what a person sees, and whether everything arrived. Invariant: ends by
+//! itself, whatever the peers do. Not here: how a line looks (`screen`), what counts as good (`verdict`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,7 +122,9 @@ impl Show {
             let trouble = self.snapshot().trouble.into_iter().find(|t| t.starts_with("input "));
             match trouble {
                 None => return Ok(()),
-                Some(trouble) if Instant::now() >= end => return Err(failure(format!("the job does not get its rides: {trouble}"))),
+                Some(trouble) if Instant::now() >= end => {
+                    return Err(failure(format!("the job does not get its rides: {trouble}")));
+                }
                 Some(_) => tokio::time::sleep(PACE).await,
             }
         }
@@ -132,7 +134,12 @@ impl Show {
     ///
     /// # Errors
     /// When the job fails.
-    pub async fn run(mut self, args: &DemoArgs, stop: &CancellationToken, folder: &mut Folder) -> Result<bool, Refusal> {
+    pub async fn run(
+        mut self,
+        args: &DemoArgs,
+        stop: &CancellationToken,
+        folder: &mut Folder,
+    ) -> Result<bool, Refusal> {
         if args.keep {
             folder.keep();
         }
@@ -178,7 +185,9 @@ impl Show {
             let elapsed = self.started.elapsed();
             let until = end.map_or(elapsed, |end| elapsed.min(end));
             let due = (until.as_secs_f64() * rate as f64) as u64;
-            while self.feed.sent() < due && self.feed.sent().saturating_sub(self.feed.acknowledged()) < UNACKNOWLEDGED_MAX {
+            while self.feed.sent() < due
+                && self.feed.sent().saturating_sub(self.feed.acknowledged()) < UNACKNOWLEDGED_MAX
+            {
                 let ride = self.fleet.ride(Clock::Real.now());
                 let topic = ride.topic.replacen("taxi", &self.peers.root, 1);
                 if !self.feed.send(&topic, ride.payload).await {
@@ -237,7 +246,11 @@ impl Show {
         let (sent, pool) = (self.feed.acknowledged(), self.pool.clone());
         self.pipeline.stop().await.map_err(failure)?;
         let seen = self.tally.lock().unwrap_or_else(PoisonError::into_inner).distinct();
-        let kept = if folder.is_temporary() { "they go with it".to_owned() } else { format!("they stay in {}", pool.display()) };
+        let kept = if folder.is_temporary() {
+            "they go with it".to_owned()
+        } else {
+            format!("they stay in {}", pool.display())
+        };
         let rest = sent.saturating_sub(seen);
         self.screen.say(&format!(
             "stopped: the broker acknowledged {} rides, the receiver saw {}; {}",
@@ -269,7 +282,12 @@ impl Show {
     }
 
     /// Says what came of it while the job runs, and runs on until it is stopped.
-    async fn result_and_go_on(mut self, args: &DemoArgs, stop: &CancellationToken, folder: &Folder) -> Result<bool, Refusal> {
+    async fn result_and_go_on(
+        mut self,
+        args: &DemoArgs,
+        stop: &CancellationToken,
+        folder: &Folder,
+    ) -> Result<bool, Refusal> {
         tokio::time::sleep(SETTLE).await;
         let is_good = report(&mut self.screen, &self.feed, &self.tally, &self.pool)?;
         let hints = self.hints();
@@ -290,7 +308,10 @@ impl Show {
 
     fn hints(&self) -> String {
         let Peers { host, port, root, broker_url, endpoint_url, .. } = &self.peers;
-        let metrics = self.pipeline.metrics_address().map_or_else(|| "switched off".to_owned(), |a| format!("http://{a}/metrics"));
+        let metrics = self
+            .pipeline
+            .metrics_address()
+            .map_or_else(|| "switched off".to_owned(), |a| format!("http://{a}/metrics"));
         let (forebay, job) = (program(), self.job.display());
         format!(
             "\nthe fleet publishes on and everything keeps running until Ctrl-C\n  \

@@ -1,7 +1,7 @@
 //! The result: what the fleet sent beside what the receiver saw.
 //!
-//! In: two counts that know nothing of each other. Out: whether anything is missing, in words. Invariant: a run in which
-//! nothing was acknowledged is no good run. Not here: the job's own books (`journal`).
+//! In: two counts that know nothing of each other. Out: whether anything is missing, in words. Invariant: a run in
+//! which nothing was acknowledged is no good run. Not here: the job's own books (`journal`).
 
 use crate::cli::journal::number;
 
@@ -56,9 +56,16 @@ impl std::fmt::Display for Verdict {
         match self.missing() {
             _ if self.acknowledged == 0 => write!(f, "nothing was published: the broker acknowledged no ride"),
             0 if self.wrong_fares > 0 => write!(f, "nothing is missing, but not every ride has its own fare"),
-            0 if self.repeats == 0 => write!(f, "nothing is missing, nothing came twice: every ride came out with its own fare"),
-            0 => write!(f, "nothing is missing: every ride came out with its own fare, and repeats are told by their forebay-id"),
-            n if n <= self.in_pool => write!(f, "not everything has come out, but nothing is lost: the pool holds the rest"),
+            0 if self.repeats == 0 => {
+                write!(f, "nothing is missing, nothing came twice: every ride came out with its own fare")
+            }
+            0 => write!(
+                f,
+                "nothing is missing: every ride came out with its own fare, and repeats are told by their forebay-id"
+            ),
+            n if n <= self.in_pool => {
+                write!(f, "not everything has come out, but nothing is lost: the pool holds the rest")
+            }
             1 => write!(f, "1 RIDE IS MISSING"),
             n => write!(f, "{} RIDES ARE MISSING", number(n)),
         }
@@ -69,8 +76,15 @@ impl std::fmt::Display for Verdict {
 mod tests {
     use super::*;
 
-    const GOOD: Verdict =
-        Verdict { published: 1500, acknowledged: 1500, distinct: 1500, repeats: 0, wrong_fares: 0, foreign: 0, in_pool: 0 };
+    const GOOD: Verdict = Verdict {
+        published: 1500,
+        acknowledged: 1500,
+        distinct: 1500,
+        repeats: 0,
+        wrong_fares: 0,
+        foreign: 0,
+        in_pool: 0,
+    };
 
     #[test]
     fn what_counts_as_good_and_what_is_said() {

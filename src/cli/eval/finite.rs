@@ -16,7 +16,9 @@ use bytes::Bytes;
 use crate::batch::{Column, RawEvent, Reason, Rows};
 use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, FailedBody, FailedRow, Functions, OnError, TimePolicies};
+use crate::engine::{
+    Emitted, EngineError, Executor, ExecutorOptions, FailedBody, FailedRow, Functions, OnError, TimePolicies,
+};
 use crate::job;
 use crate::pipeline::prepare;
 use crate::query::catalog::{Catalog, FunctionDef, InputDef, InputKind};
@@ -103,7 +105,8 @@ impl FiniteRun {
             return Err(RunError::Job(problems));
         }
         let policies = prepare::options(&job, &bindings).functions_on_error;
-        (self.functions, self.bindings, self.functions_on_error) = (functions, bindings, policies.into_iter().collect());
+        (self.functions, self.bindings, self.functions_on_error) =
+            (functions, bindings, policies.into_iter().collect());
         Ok(())
     }
 
@@ -111,7 +114,12 @@ impl FiniteRun {
     ///
     /// # Errors
     /// The query does not compile, or a statement stopped; rows that came before have been handed over.
-    pub fn run(&self, text: &str, file: &str, mut sink: impl FnMut(&str, &[Column], &[Value])) -> Result<Vec<String>, RunError> {
+    pub fn run(
+        &self,
+        text: &str,
+        file: &str,
+        mut sink: impl FnMut(&str, &[Column], &[Value]),
+    ) -> Result<Vec<String>, RunError> {
         let plan = compile(text, file, &self.catalog()).map_err(RunError::Compile)?;
         let sequence = self.sequence(&plan)?;
         let options = self.options()?;
@@ -120,7 +128,8 @@ impl FiniteRun {
         let mut stopped = Diagnostics::new(file, text);
         for statement in &plan.statements {
             let part = single_part(statement).map_err(|problem| one(file, text, *problem))?;
-            let executor = || Executor::new(part, options.clone(), self.host()?).map_err(|e| unsupported(e, file, text));
+            let executor =
+                || Executor::new(part, options.clone(), self.host()?).map_err(|e| unsupported(e, file, text));
             let mut notes = Notes::default();
             let mut delivered = 0usize;
             let mut deliver = |rows: &Rows, skip: usize| {
@@ -135,7 +144,8 @@ impl FiniteRun {
                 if part.is_stateful() {
                     // such a part gives nothing of the step that it stopped in: run what lies before the bad event
                     // again
-                    let before = usize::try_from(failure.position).ok().and_then(|n| sequence.get(..n)).unwrap_or_default();
+                    let before =
+                        usize::try_from(failure.position).ok().and_then(|n| sequence.get(..n)).unwrap_or_default();
                     feed(&mut executor()?, &self.inputs, before, false, &mut |emitted| {
                         let skip = delivered.min(emitted.rows.batch.len());
                         delivered -= skip;
@@ -207,7 +217,8 @@ impl FiniteRun {
         let start = Timestamp::parse(UNTIMED_START).unwrap_or_default();
         let mut latest = Timestamp::MIN;
         let arrival = |(i, event): (usize, &Event)| {
-            let untimed = || start.saturating_add(i64::try_from(i).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND / 1000));
+            let untimed =
+                || start.saturating_add(i64::try_from(i).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND / 1000));
             let own = event.arrival.or_else(|| times.get(i).copied().flatten());
             // an event without a time comes right behind the one before it
             let fallback = if times.is_empty() { untimed() } else { latest };
@@ -226,7 +237,12 @@ impl FiniteRun {
         let part = Part { root, external: None, columns };
         let options = ExecutorOptions { on_error: OnError::Null, ..ExecutorOptions::default() };
         let mut executor = Executor::new(&part, options, self.host()?).map_err(|e| RunError::Other(e.to_string()))?;
-        let raw = |e: &Event| RawEvent { arrival: Timestamp::MIN, payload: e.payload.clone(), message: Arc::default(), mark: 0 };
+        let raw = |e: &Event| RawEvent {
+            arrival: Timestamp::MIN,
+            payload: e.payload.clone(),
+            message: Arc::default(),
+            mark: 0,
+        };
         executor.push_events(&scan.input, 0, &events.iter().map(raw).collect::<Vec<_>>());
         let mut times = vec![None; events.len()];
         for (meta, row) in executor.take().rows.batch.rows() {
@@ -249,7 +265,9 @@ impl FiniteRun {
             let tables = &binding.granted.grants().lookup;
             if let Some(missing) = tables.iter().find(|name| !self.references.iter().any(|(given, _)| given == *name)) {
                 let name = &binding.name;
-                return Err(RunError::Other(format!("udf.{name} looks into `{missing}`; give it with `--reference {missing}=FILE`")));
+                return Err(RunError::Other(format!(
+                    "udf.{name} looks into `{missing}`; give it with `--reference {missing}=FILE`"
+                )));
             }
         }
         Ok(())
@@ -302,7 +320,10 @@ fn single_part(statement: &Statement) -> Result<&Part, Box<Diagnostic>> {
         parts => {
             let call = parts.iter().find_map(|part| part.external.as_ref());
             let name = call.map_or("an endpoint", |call| call.function.as_str());
-            let error = Diagnostic::error(format!("`{name}` is an endpoint, and a run over files calls none"), call.map(|c| c.span));
+            let error = Diagnostic::error(
+                format!("`{name}` is an endpoint, and a run over files calls none"),
+                call.map(|c| c.span),
+            );
             Err(Box::new(error.label("not called here").help("run the job with `forebay run`, or leave the call out")))
         }
     }
@@ -429,7 +450,10 @@ mod tests {
         assert_eq!(out.matches("00:10:00.0000000Z").count(), 2, "moved up to the watermark: {out}");
         run.policies.out_of_order_tolerance_s = 60;
         let (out, _) = rows(&run, query);
-        assert_eq!(out, "o {\"n\":2,\"at\":\"2024-01-01T00:09:30.0000000Z\"}\no {\"n\":1,\"at\":\"2024-01-01T00:10:00.0000000Z\"}\n");
+        assert_eq!(
+            out,
+            "o {\"n\":2,\"at\":\"2024-01-01T00:09:30.0000000Z\"}\no {\"n\":1,\"at\":\"2024-01-01T00:10:00.0000000Z\"}\n"
+        );
         run.policies = Policies { drop: true, ..Policies::default() };
         let (out, ended) = rows(&run, query);
         assert_eq!(out.lines().count(), 1);
@@ -438,8 +462,9 @@ mod tests {
 
     #[test]
     fn a_stopped_statement_has_given_what_came_before_and_the_others_run() {
-        let lines: Vec<String> =
-            (0..6).map(|s| format!(r#"{{"t":"2024-01-01T00:00:{s:02}Z","v":{}}}"#, if s == 4 { "\"x\"" } else { "1" })).collect();
+        let lines: Vec<String> = (0..6)
+            .map(|s| format!(r#"{{"t":"2024-01-01T00:00:{s:02}Z","v":{}}}"#, if s == 4 { "\"x\"" } else { "1" }))
+            .collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let run = over(&[("a", &lines)]);
         let query = "SELECT SUM(CAST(v AS bigint)) AS s INTO sums FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 2)\n\
@@ -460,7 +485,9 @@ mod tests {
         let notes = ended.unwrap();
         assert_eq!(notes.len(), 1);
         assert!(
-            notes[0].starts_with("warning: output `output`: 2 row(s) set aside (conversion); the first: Cannot cast value 'x'"),
+            notes[0].starts_with(
+                "warning: output `output`: 2 row(s) set aside (conversion); the first: Cannot cast value 'x'"
+            ),
             "{notes:?}"
         );
     }

@@ -101,14 +101,21 @@ impl Case {
             (Some(rows), None, None) => Wanted::Rows(rows),
             (None, Some(word), None) => Wanted::Fail(word),
             (None, None, Some(word)) => Wanted::Stop(word),
-            _ => return Err(format!("no test case: it needs exactly one of `expected`, `must_fail` and `must_stop`; {FORM}")),
+            _ => {
+                return Err(format!(
+                    "no test case: it needs exactly one of `expected`, `must_fail` and `must_stop`; {FORM}"
+                ));
+            }
         };
         let stem = || file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Case {
             name: raw.name.unwrap_or_else(stem),
             file: file.to_owned(),
             query: raw.query,
-            inputs: rows_by_name(raw.inputs)?.into_iter().map(|(name, rows)| Ok((name, events(rows)?))).collect::<Result<_, String>>()?,
+            inputs: rows_by_name(raw.inputs)?
+                .into_iter()
+                .map(|(name, rows)| Ok((name, events(rows)?)))
+                .collect::<Result<_, String>>()?,
             reference: rows_by_name(raw.reference)?
                 .into_iter()
                 .map(|(name, rows)| (name, rows.into_iter().map(|r| payload(&r)).collect()))

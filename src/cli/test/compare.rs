@@ -207,7 +207,11 @@ mod tests {
                 expected {"id":3}
               3 rows expected, 2 rows came, 2 differ
         "#]]
-        .assert_eq(&diff(r#"[{"id":1},{"id":2,"v":2.5},{"id":3}]"#, r#"[{"id":1},{"id":2,"v":2,"w":1}]"#, Order::Exact));
+        .assert_eq(&diff(
+            r#"[{"id":1},{"id":2,"v":2.5},{"id":3}]"#,
+            r#"[{"id":1},{"id":2,"v":2,"w":1}]"#,
+            Order::Exact,
+        ));
     }
 
     #[test]

@@ -78,10 +78,12 @@ pub type Named = (String, Result<Case, String>);
 /// The file or its script cannot be read, or it is no test configuration; without the file's name.
 pub fn read(file: &Path) -> Result<Vec<Named>, String> {
     let text = fs::read_to_string(file).map_err(|e| e.to_string())?;
-    let raw: Raw = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| format!("no test configuration: {e}; {FORM}"))?;
+    let raw: Raw = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|e| format!("no test configuration: {e}; {FORM}"))?;
     let script = beside(file, &raw.script);
-    let query = fs::read_to_string(&script)
-        .map_err(|e| format!("the script {} cannot be read: {e}; `Script` is a path relative to this file", script.display()))?;
+    let query = fs::read_to_string(&script).map_err(|e| {
+        format!("the script {} cannot be read: {e}; `Script` is a path relative to this file", script.display())
+    })?;
     let query = query.trim_start_matches('\u{feff}');
     Ok(raw.test_cases.into_iter().map(|case| (case.name.clone(), case.read(file, query))).collect())
 }
@@ -99,7 +101,10 @@ impl RawCase {
                 "referencedata" | "reference" => reference.push((input.input_alias, rows)),
                 _ => {
                     let name = &input.input_alias;
-                    return Err(format!("input `{name}` has the type `{}`; write `Data Stream` or `Reference Data`", input.r#type));
+                    return Err(format!(
+                        "input `{name}` has the type `{}`; write `Data Stream` or `Reference Data`",
+                        input.r#type
+                    ));
                 }
             }
         }
@@ -111,7 +116,9 @@ impl RawCase {
             expected.push(Expected { output: output.output_alias, rows, required: output.required });
         }
         if expected.is_empty() {
-            return Err("`ExpectedOutputs` is empty, so nothing could fail; name an output and a file with its rows".to_owned());
+            return Err(
+                "`ExpectedOutputs` is empty, so nothing could fail; name an output and a file with its rows".to_owned()
+            );
         }
         Ok(Case {
             name: self.name,
@@ -167,7 +174,10 @@ mod tests {
         write("Test/other.json", "[{\"n\": 7}]");
         write("Test/testConfig.json", &format!("{{\"Script\": \"..\\\\job.asaql\", \"TestCases\": [{cases}]}}"));
         let verdicts = judge(&folder.path().join("Test/testConfig.json"), None);
-        verdicts.into_iter().map(|v| (v.name, v.passed, v.difference.replace(&*folder.path().to_string_lossy(), "."))).collect()
+        verdicts
+            .into_iter()
+            .map(|v| (v.name, v.passed, v.difference.replace(&*folder.path().to_string_lossy(), ".")))
+            .collect()
     }
 
     const INPUTS: &str = r#""Inputs": [
@@ -192,9 +202,10 @@ mod tests {
 
     #[test]
     fn an_output_that_is_not_required_is_told_and_does_not_fail() {
-        let outputs =
-            r#"{"OutputAlias": "out", "FilePath": "out.json"}, {"OutputAlias": "other", "FilePath": "other.json", "Required": false}"#;
-        let [(_, passed, difference)] = &project(&one(outputs), r#"[{"v":1,"name":"first, one"}]"#)[..] else { panic!() };
+        let outputs = r#"{"OutputAlias": "out", "FilePath": "out.json"}, {"OutputAlias": "other", "FilePath": "other.json", "Required": false}"#;
+        let [(_, passed, difference)] = &project(&one(outputs), r#"[{"v":1,"name":"first, one"}]"#)[..] else {
+            panic!()
+        };
         assert!(passed, "{difference}");
         assert!(difference.starts_with("  output `other` (not required)\n"), "{difference}");
         let required = outputs.replace("false", "true");
@@ -206,12 +217,18 @@ mod tests {
         let out = r#"{"OutputAlias": "out", "FilePath": "out.json"}"#;
         for (case, wanted) in [
             (one(""), "`ExpectedOutputs` is empty"),
-            (one(&out.replace("\"out\"", "\"outt\"")), "  output `outt`\n    the script writes no output of this name\n"),
+            (
+                one(&out.replace("\"out\"", "\"outt\"")),
+                "  output `outt`\n    the script writes no output of this name\n",
+            ),
             (one(&out.replace("out.json", "absent.json")), "./Test/absent.json cannot be read"),
             (one(out).replace("g.json", "no.json"), "./Test/no.json cannot be read"),
             (one(out).replace("z.csv", "no.csv"), "./Test/no.csv cannot be read"),
             (one(out).replace("\"Csv\"", "\"Avro\""), "input `z` has the format `Avro`; test data is `Json` or `Csv`"),
-            (one(out).replace("Data Stream", "Pipe"), "input `g` has the type `Pipe`; write `Data Stream` or `Reference Data`"),
+            (
+                one(out).replace("Data Stream", "Pipe"),
+                "input `g` has the type `Pipe`; write `Data Stream` or `Reference Data`",
+            ),
             (one(out).replace("\"Name\"", "\"Nome\""), "no test configuration: missing field `Name`"),
         ] {
             let verdicts = project(&case, "[]");

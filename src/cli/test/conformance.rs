@@ -39,7 +39,11 @@ pub fn table(files: &[PathBuf], filter: Option<&str>) -> String {
         let (cases, passed) = tallies.get(name).copied().unwrap_or_default();
         let _ = writeln!(out, "| {group} | {} | {cases} | {passed} |", code(name));
     }
-    let _ = writeln!(out, "| errors | queries that do not compile, with the word their error must say | {} | {} |", errors.0, errors.1);
+    let _ = writeln!(
+        out,
+        "| errors | queries that do not compile, with the word their error must say | {} | {} |",
+        errors.0, errors.1
+    );
     let _ = writeln!(out, "| **all** | each case counts once | **{}** | **{}** |", all.0, all.1);
     out
 }

@@ -94,13 +94,17 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
     let size = warm.last().map_or(1, |round| sized(*round, whole / ROUNDS));
     let rounds = for_a_time(whole, size, &mut caller);
     let calls: u64 = rounds.iter().map(|round| round.calls).sum();
-    let failures: Vec<(&str, u64)> =
-        failures(&stats).into_iter().zip(before_failures).map(|((reason, n), (_, before))| (reason, n - before)).collect();
+    let failures: Vec<(&str, u64)> = failures(&stats)
+        .into_iter()
+        .zip(before_failures)
+        .map(|((reason, n), (_, before))| (reason, n - before))
+        .collect();
     let failed: u64 = failures.iter().map(|(_, n)| n).sum();
 
     let mut times: Vec<f64> = rounds.iter().map(|round| round.nanos_a_row()).collect();
     times.sort_by(f64::total_cmp);
-    let (median, best) = (times.get(times.len() / 2).copied().unwrap_or_default(), times.first().copied().unwrap_or_default());
+    let (median, best) =
+        (times.get(times.len() / 2).copied().unwrap_or_default(), times.first().copied().unwrap_or_default());
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<12}{value}");
@@ -111,15 +115,22 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
     };
     line("code", format!("{origin} {}", time(loaded)));
     line("instance", format!("{}, first call {}", time(started), time(first.took)));
-    line("measured", format!("{} in {} rounds, after {} to warm up", counted(calls, "call"), rounds.len(), warm_calls + 1));
+    line(
+        "measured",
+        format!("{} in {} rounds, after {} to warm up", counted(calls, "call"), rounds.len(), warm_calls + 1),
+    );
     line("a second", format!("{:.0} calls", if median > 0.0 { 1e9 / median } else { 0.0 }));
     line("a row", format!("{median:.0} ns median, {best:.0} ns best of the rounds"));
     line("memory", format!("{} KiB at most", stats.memory_bytes_max().div_ceil(1024)));
     line("instances", format!("{} made", stats.instances()));
     if stats.calls() == before && failed == 0 {
-        line("note", "the function was not called: an argument is NULL that it does not take, so the result is NULL".to_owned());
+        line(
+            "note",
+            "the function was not called: an argument is NULL that it does not take, so the result is NULL".to_owned(),
+        );
     }
-    let said: Vec<String> = failures.iter().filter(|(_, n)| *n > 0).map(|(reason, n)| format!("{n} {reason}")).collect();
+    let said: Vec<String> =
+        failures.iter().filter(|(_, n)| *n > 0).map(|(reason, n)| format!("{n} {reason}")).collect();
     line("failures", if said.is_empty() { "none".to_owned() } else { said.join(", ") });
     if let Some(error) = &caller.error {
         line("", format!("the last: {error}"));

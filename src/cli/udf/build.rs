@@ -67,13 +67,23 @@ fn compile(dir: &Path) -> Result<PathBuf, Failed> {
     let manifest = dir.join("Cargo.toml").canonicalize().map_err(failed)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(&cargo)
-        .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics", "--manifest-path"])
+        .args([
+            "build",
+            "--release",
+            "--target",
+            TARGET,
+            "--message-format",
+            "json-render-diagnostics",
+            "--manifest-path",
+        ])
         .arg(&manifest)
         .stderr(Stdio::inherit())
         .output()
         .map_err(|e| Failed::Cargo(format!("{}: {e}", cargo.display())))?;
     if !output.status.success() {
-        return Err(Failed::Cargo(format!("cargo did not build it; if the target is missing: rustup target add {TARGET}")));
+        return Err(Failed::Cargo(format!(
+            "cargo did not build it; if the target is missing: rustup target add {TARGET}"
+        )));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     messages.lines().filter_map(|line| module_of(line, &manifest)).next_back().ok_or_else(|| {
@@ -87,7 +97,8 @@ fn compile(dir: &Path) -> Result<PathBuf, Failed> {
 /// The .wasm file of one line of cargo's messages, if it is about this crate.
 pub(super) fn module_of(line: &str, manifest: &Path) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let is_ours = message.get("reason")?.as_str()? == "compiler-artifact" && Path::new(message.get("manifest_path")?.as_str()?) == manifest;
+    let is_ours = message.get("reason")?.as_str()? == "compiler-artifact"
+        && Path::new(message.get("manifest_path")?.as_str()?) == manifest;
     let files = message.get("filenames")?.as_array()?;
     let wasm = files.iter().filter_map(|f| f.as_str()).find(|f| f.ends_with(".wasm"));
     wasm.filter(|_| is_ours).map(PathBuf::from)

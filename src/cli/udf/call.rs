@@ -39,12 +39,18 @@ pub(super) fn run(call: &Call) -> Result<String, Failed> {
     let binding = function(component, &call.export, &call.granting, call.args.len())?;
     let mut host = call.granting.host(&[binding])?;
     let at = call.at.unwrap_or_else(|| Clock::Real.now());
-    let value = host.call(0, &values(&call.args), at).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
+    let value =
+        host.call(0, &values(&call.args), at).map_err(|e| Failed::Row(format!("{} ({})", e.message, e.reason)))?;
     Ok(format!("{}\n", value.to_json()))
 }
 
 /// The function of that name, granted what the flags say, for so many arguments.
-pub(super) fn function(component: Arc<Component>, name: &str, granting: &Granting, given: usize) -> Result<FunctionBinding, Failed> {
+pub(super) fn function(
+    component: Arc<Component>,
+    name: &str,
+    granting: &Granting,
+    given: usize,
+) -> Result<FunctionBinding, Failed> {
     let export = find(&component, name)?;
     let binding = FunctionBinding::new(component, export, name).granting(granting.grants());
     if binding.aggregate().is_some() {

@@ -78,7 +78,8 @@ pub(super) fn run(test: &Test) -> Result<Answer, Failed> {
                 let _ = writeln!(text, "{}", serde_json::to_string(&verdict).unwrap_or_default());
             } else if !verdict.passed {
                 let shown: String = row.shown.chars().take(SHOWN_MAX).collect();
-                let _ = write!(text, "FAILED {}:{} {shown}\n{}", file.display(), row.line, indented(&verdict.difference));
+                let _ =
+                    write!(text, "FAILED {}:{} {shown}\n{}", file.display(), row.line, indented(&verdict.difference));
             }
         }
     }
@@ -98,7 +99,10 @@ fn beside(component: &Path) -> Result<PathBuf, Failed> {
         return Ok(file);
     }
     let what = format!("there are no golden rows: {} does not exist", file.display());
-    Err(Failed::Asked { what, help: format!("name a file, or write that one, a call and its result a line: {EXAMPLE}") })
+    Err(Failed::Asked {
+        what,
+        help: format!("name a file, or write that one, a call and its result a line: {EXAMPLE}"),
+    })
 }
 
 /// The functions that the rows ask for, each once, and which of them each row asks.
@@ -116,7 +120,10 @@ fn bind(
             Some(place) => place,
             None => match find(component, &row.name) {
                 Ok(export) => {
-                    bindings.push(FunctionBinding::new(Arc::clone(component), export, row.name.clone()).granting(granting.grants()));
+                    bindings.push(
+                        FunctionBinding::new(Arc::clone(component), export, row.name.clone())
+                            .granting(granting.grants()),
+                    );
                     bindings.len() - 1
                 }
                 Err(failed) => {
@@ -176,11 +183,13 @@ fn judge(row: &Row, place: usize, bindings: &[FunctionBinding], host: &mut Host)
             let Offers { save, merge, .. } = binding.aggregate().unwrap_or_default();
             if save {
                 let other = saved_and_restored(aggregate, &rows);
-                compare(&row.wanted, other).map_err(|text| format!("with `save` and `restore` after each row\n{text}"))?;
+                compare(&row.wanted, other)
+                    .map_err(|text| format!("with `save` and `restore` after each row\n{text}"))?;
             }
             if merge {
                 let other = merged(aggregate, &rows);
-                compare(&row.wanted, other).map_err(|text| format!("with the later half of the rows by `merge`\n{text}"))?;
+                compare(&row.wanted, other)
+                    .map_err(|text| format!("with the later half of the rows by `merge`\n{text}"))?;
             }
             Ok(())
         }
@@ -190,8 +199,12 @@ fn judge(row: &Row, place: usize, bindings: &[FunctionBinding], host: &mut Host)
 /// The rows as the engine gives them: the time first, and none with NULL for what does not take it.
 fn entering(binding: &FunctionBinding, rows: &[Vec<Value>], row: &Row) -> Vec<Vec<Value>> {
     let params = binding.signature().map(|signature| signature.params.as_slice()).unwrap_or_default();
-    let strict = |args: &[Value]| args.iter().zip(params).any(|(arg, param)| arg.is_null() && !matches!(param.shape, Shape::Option(_)));
-    let timed = |(i, args): (usize, &Vec<Value>)| std::iter::once(Value::DateTime(row.at(i))).chain(args.iter().cloned()).collect();
+    let strict = |args: &[Value]| {
+        args.iter().zip(params).any(|(arg, param)| arg.is_null() && !matches!(param.shape, Shape::Option(_)))
+    };
+    let timed = |(i, args): (usize, &Vec<Value>)| {
+        std::iter::once(Value::DateTime(row.at(i))).chain(args.iter().cloned()).collect()
+    };
     rows.iter().enumerate().filter(|(_, args)| !strict(args)).map(timed).collect()
 }
 
@@ -231,8 +244,12 @@ fn compare(wanted: &Wanted, got: Result<Value, RowError>) -> Result<(), String> 
         }
         (Wanted::Value(wanted), Err(error)) => Err(format!("expected {wanted}\ngot the error: {}\n", said(&error))),
         (Wanted::Error(words), Err(error)) if said(&error).contains(words.as_str()) => Ok(()),
-        (Wanted::Error(words), Err(error)) => Err(format!("expected an error with `{words}`\ngot the error: {}\n", said(&error))),
-        (Wanted::Error(words), Ok(got)) => Err(format!("expected an error with `{words}`\ngot      {}\n", got.to_json())),
+        (Wanted::Error(words), Err(error)) => {
+            Err(format!("expected an error with `{words}`\ngot the error: {}\n", said(&error)))
+        }
+        (Wanted::Error(words), Ok(got)) => {
+            Err(format!("expected an error with `{words}`\ngot      {}\n", got.to_json()))
+        }
     }
 }
 

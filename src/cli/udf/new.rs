@@ -78,10 +78,14 @@ impl Language {
             Language::Rust => "Rust by rustup, with `rustup target add wasm32-unknown-unknown`",
             Language::C => "zig, which has a C compiler (ziglang.org, or `python3 -m pip install ziglang`)",
             Language::Zig => "zig (ziglang.org, or `python3 -m pip install ziglang`)",
-            Language::JavaScript => "Node.js 20 or newer (Debian: `apt-get install nodejs npm`), and `npm install` in this folder",
+            Language::JavaScript => {
+                "Node.js 20 or newer (Debian: `apt-get install nodejs npm`), and `npm install` in this folder"
+            }
             Language::Python => "Python 3.10 or newer, with `python3 -m pip install componentize-py`",
             Language::Go => "Go 1.24 or newer (go.dev/dl)",
-            Language::AssemblyScript => "Node.js 20 or newer (Debian: `apt-get install nodejs npm`), and `npm install` in this folder",
+            Language::AssemblyScript => {
+                "Node.js 20 or newer (Debian: `apt-get install nodejs npm`), and `npm install` in this folder"
+            }
             Language::Wat => "nothing but forebay",
         }
     }
@@ -104,9 +108,12 @@ impl Language {
                 file!("build.sh", "rust/build.sh"),
                 GOLDEN_AGGREGATE,
             ],
-            (Language::JavaScript, false) => {
-                &[file!("{{snake}}.js", "javascript/function.js"), PACKAGE, file!("build.sh", "javascript/build.sh"), GOLDEN]
-            }
+            (Language::JavaScript, false) => &[
+                file!("{{snake}}.js", "javascript/function.js"),
+                PACKAGE,
+                file!("build.sh", "javascript/build.sh"),
+                GOLDEN,
+            ],
             (Language::JavaScript, true) => &[
                 file!("{{snake}}.js", "javascript_aggregate/function.js"),
                 PACKAGE,
@@ -115,16 +122,27 @@ impl Language {
             ],
             (_, true) => return None,
             (Language::C, _) => &[file!("{{snake}}.c", "c/function.c"), WIT, file!("build.sh", "c/build.sh"), GOLDEN],
-            (Language::Zig, _) => &[file!("{{snake}}.zig", "zig/function.zig"), WIT, file!("build.sh", "zig/build.sh"), GOLDEN],
-            (Language::Python, _) => &[file!("app.py", "python/app.py"), WIT, file!("build.sh", "python/build.sh"), GOLDEN],
-            (Language::Go, _) => &[file!("main.go", "go/main.go"), file!("go.mod", "go/go.mod"), file!("build.sh", "go/build.sh"), GOLDEN],
+            (Language::Zig, _) => {
+                &[file!("{{snake}}.zig", "zig/function.zig"), WIT, file!("build.sh", "zig/build.sh"), GOLDEN]
+            }
+            (Language::Python, _) => {
+                &[file!("app.py", "python/app.py"), WIT, file!("build.sh", "python/build.sh"), GOLDEN]
+            }
+            (Language::Go, _) => &[
+                file!("main.go", "go/main.go"),
+                file!("go.mod", "go/go.mod"),
+                file!("build.sh", "go/build.sh"),
+                GOLDEN,
+            ],
             (Language::AssemblyScript, _) => &[
                 file!("{{snake}}.ts", "assemblyscript/function.ts"),
                 file!("package.json", "assemblyscript/package.json"),
                 file!("build.sh", "assemblyscript/build.sh"),
                 GOLDEN_NUMBERS,
             ],
-            (Language::Wat, _) => &[file!("{{snake}}.wat", "wat/function.wat"), file!("build.sh", "wat/build.sh"), GOLDEN_NUMBERS],
+            (Language::Wat, _) => {
+                &[file!("{{snake}}.wat", "wat/function.wat"), file!("build.sh", "wat/build.sh"), GOLDEN_NUMBERS]
+            }
         };
         Some(files)
     }
@@ -134,7 +152,10 @@ pub(super) fn run(new: &New) -> Result<String, Failed> {
     let name = Name::read(&new.name, new.lang)?;
     let Some(files) = new.lang.files(new.aggregate) else {
         let what = format!("there is no form of an aggregate for {} here", new.lang.title());
-        return Err(Failed::Asked { what, help: "aggregates begin with `--lang rust` or `--lang javascript`".to_owned() });
+        return Err(Failed::Asked {
+            what,
+            help: "aggregates begin with `--lang rust` or `--lang javascript`".to_owned(),
+        });
     };
     let dir = new.dir.clone().unwrap_or_else(|| PathBuf::from(&name.snake));
     make(&dir)?;
@@ -184,8 +205,16 @@ impl Text<'_> {
         let args = if self.new.aggregate { "value" } else { "value, low, high" };
         let camel = &name.camel;
         let (query, trying) = if self.new.aggregate {
-            let query = format!("SELECT device, uda.{camel}(value) AS result FROM readings GROUP BY device, TumblingWindow(minute, 1)");
-            (query, format!("`forebay udf test {}.wasm` also checks that saved, restored and merged groups give the same", name.snake))
+            let query = format!(
+                "SELECT device, uda.{camel}(value) AS result FROM readings GROUP BY device, TumblingWindow(minute, 1)"
+            );
+            (
+                query,
+                format!(
+                    "`forebay udf test {}.wasm` also checks that saved, restored and merged groups give the same",
+                    name.snake
+                ),
+            )
         } else {
             let query = format!("SELECT device, udf.{camel}(value, 10, 20) AS result FROM readings");
             (query, format!("`forebay udf call {0}.wasm {0} 15 10 20` tries it", name.snake))

@@ -1,5 +1,5 @@
-//! CSV: a line of names and then rows, or rows of columns that the job file names. Fields are quoted as RFC 4180 says and
-//! are text; an empty field is the empty text.
+//! CSV: a line of names and then rows, or rows of columns that the job file names. Fields are quoted as RFC 4180 says
+//! and are text; an empty field is the empty text.
 
 use std::sync::Arc;
 
@@ -36,19 +36,27 @@ pub fn delimiter(section: &mut Section) -> Option<u8> {
     let is_given = section.has("delimiter");
     let Some(text) = section.text("delimiter") else { return (!is_given).then_some(b',') };
     match text.value.as_bytes() {
-        [byte] if (byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t')) && !byte.is_ascii_alphanumeric() && *byte != b'"' => {
+        [byte]
+            if (byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'))
+                && !byte.is_ascii_alphanumeric()
+                && *byte != b'"' =>
+        {
             Some(*byte)
         }
         _ => {
-            let error = Diagnostic::error("this does not delimit fields", text.span).label("expected one sign of ASCII, no quote");
-            section.problems().push(error.help("write `delimiter = \";\"`, or `\"\\t\"` for a tab; the default is \",\""));
+            let error = Diagnostic::error("this does not delimit fields", text.span)
+                .label("expected one sign of ASCII, no quote");
+            section
+                .problems()
+                .push(error.help("write `delimiter = \";\"`, or `\"\\t\"` for a tab; the default is \",\""));
             None
         }
     }
 }
 
 fn columns(section: &mut Section) -> Option<Vec<String>> {
-    const FORM: &str = "write `columns = [\"time\", \"value\"]`, or leave it out where the first line names the columns";
+    const FORM: &str =
+        "write `columns = [\"time\", \"value\"]`, or leave it out where the first line names the columns";
     if !section.has("columns") {
         // asked for, so that it is listed among the known keys
         section.texts("columns");
@@ -59,7 +67,9 @@ fn columns(section: &mut Section) -> Option<Vec<String>> {
     for name in names {
         let (title, label) = match name.value.as_str() {
             "" => ("a column has no name", "expected a name"),
-            value if columns.iter().any(|known| known == value) => ("two columns of the same name", "a row has it twice"),
+            value if columns.iter().any(|known| known == value) => {
+                ("two columns of the same name", "a row has it twice")
+            }
             _ => {
                 columns.push(name.value);
                 continue;
@@ -93,8 +103,11 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn read(&mut self, format: &CsvFormat) {
         let open = open_quote(self.payload, format.delimiter);
-        let mut reader =
-            ReaderBuilder::new().delimiter(format.delimiter).has_headers(false).flexible(true).from_reader(self.payload.as_ref());
+        let mut reader = ReaderBuilder::new()
+            .delimiter(format.delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(self.payload.as_ref());
         let mut names = format.columns.clone();
         let mut record = ByteRecord::new();
         loop {
@@ -103,7 +116,8 @@ impl Rows<'_> {
                 Ok(false) => return,
                 Err(error) => return self.bad(0, self.payload.len(), error.to_string()),
             }
-            let position = |position: Option<&csv::Position>| position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
+            let position =
+                |position: Option<&csv::Position>| position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
             let (start, end) = (position(record.position()), position(Some(reader.position())));
             if open.is_some_and(|at| at < end) {
                 return self.bad(start, self.payload.len(), "a quoted field is never closed".to_owned());
@@ -119,7 +133,8 @@ impl Rows<'_> {
                 Ok(event) => {
                     self.bytes += event.len();
                     if self.bytes > ROWS_BYTES_FREE.max(self.payload.len().saturating_mul(GROWTH_MAX)) {
-                        let why = format!("with their names the rows take more than {GROWTH_MAX} times the payload's bytes");
+                        let why =
+                            format!("with their names the rows take more than {GROWTH_MAX} times the payload's bytes");
                         return self.bad(start, self.payload.len(), why);
                     }
                     self.split.events.push(event);
@@ -143,7 +158,10 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
         let name = std::str::from_utf8(name).map_err(|_| format!("the name of column {} is not UTF-8", i + 1))?.trim();
         let name = if i == 0 { name.trim_start_matches('\u{feff}') } else { name };
         if name.is_empty() {
-            return Err(format!("column {} has no name; the first line names the columns, unless `columns` does", i + 1));
+            return Err(format!(
+                "column {} has no name; the first line names the columns, unless `columns` does",
+                i + 1
+            ));
         }
         if !seen.insert(name.to_owned()) {
             return Err(format!("two columns are called `{name}`"));

@@ -22,7 +22,10 @@ impl Format for TextFormat {
             Ok(text) => one_value(text, name),
             Err(error) => Split::bad(BadPayload {
                 payload: payload.clone(),
-                error: format!("not UTF-8 text from byte {} on; `format = \"bytes\"` takes anything", error.valid_up_to()),
+                error: format!(
+                    "not UTF-8 text from byte {} on; `format = \"bytes\"` takes anything",
+                    error.valid_up_to()
+                ),
                 position: 0,
             }),
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::{
-    ConnAck, ConnAckProperties, ConnectAuth, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PubAck, Publish, QoS, SubAck,
-    SubscribeReasonCode, UnsubAck, UnsubAckReason,
+    ConnAck, ConnAckProperties, ConnectAuth, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PubAck,
+    Publish, QoS, SubAck, SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,7 +35,10 @@ pub(super) async fn serve(stream: TcpStream, shared: Shared) {
     let (read, mut write) = stream.into_split();
     let max = lock(&shared).options.packet_bytes_max.unwrap_or(PACKET_BYTES_MAX);
     let mut packets = Packets { read, buffer: BytesMut::new(), max };
-    let Ok(Ok(Some(Packet::Connect(connect, _, auth)))) = tokio::time::timeout(HELLO_TIMEOUT, packets.next()).await else { return };
+    let Ok(Ok(Some(Packet::Connect(connect, _, auth)))) = tokio::time::timeout(HELLO_TIMEOUT, packets.next()).await
+    else {
+        return;
+    };
     let properties = connect.properties.unwrap_or_default();
     // who brings no name gets one
     let assigned = connect.client_id.is_empty().then(|| format!("anonymous-{:016x}", fastrand::u64(..)));

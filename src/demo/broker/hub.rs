@@ -1,7 +1,7 @@
 //! What the broker knows: sessions, queues, retained messages.
 //!
-//! In: packets of clients. Out: bytes for each connection. Invariant: a session sends queued messages in order and never
-//! forgets one before its PUBACK. Not here: sockets, time.
+//! In: packets of clients. Out: bytes for each connection. Invariant: a session sends queued messages in order and
+//! never forgets one before its PUBACK. Not here: sockets, time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -261,7 +261,11 @@ impl Hub {
             }
             if wants_retained {
                 let matching = retained.values().filter(|m| topic::matches(&filter.path, &m.topic));
-                session.queue.extend(matching.map(|m| Outbound { message: m.clone(), qos: lesser(m.qos, filter.qos), retain: true }));
+                session.queue.extend(matching.map(|m| Outbound {
+                    message: m.clone(),
+                    qos: lesser(m.qos, filter.qos),
+                    retain: true,
+                }));
             }
         }
         session.wake.notify_one();
@@ -277,8 +281,13 @@ impl Hub {
     pub fn publish(&mut self, publish: Publish) {
         self.stats.received += 1;
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        let message =
-            Arc::new(Message { topic, payload: publish.payload, qos: publish.qos, retain: publish.retain, properties: publish.properties });
+        let message = Arc::new(Message {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: publish.properties,
+        });
         if message.retain {
             if message.payload.is_empty() {
                 self.retained.remove(&message.topic);
@@ -325,7 +334,9 @@ impl Hub {
     /// What a connection has to write now.
     pub fn next(&mut self, client: &str, connection: u64) -> Next {
         let Hub { sessions, faults, stats, .. } = self;
-        let Some(session) = sessions.get_mut(client).filter(|s| s.connection == Some(connection)) else { return Next::End };
+        let Some(session) = sessions.get_mut(client).filter(|s| s.connection == Some(connection)) else {
+            return Next::End;
+        };
         session.fill(faults, stats);
         let out = session.out.split();
         match (session.is_ending, out.is_empty()) {
@@ -347,7 +358,8 @@ impl Session {
         let window = if faults.ignore_receive_maximum { PACKET_IDS } else { self.receive_maximum };
         let mut resent = 0;
         while self.out.len() < OUT_BYTES_MAX && !self.is_ending {
-            if let Some(i) = (resent..self.in_flight.len()).find(|i| self.in_flight.get(*i).is_some_and(|m| !m.is_sent)) {
+            if let Some(i) = (resent..self.in_flight.len()).find(|i| self.in_flight.get(*i).is_some_and(|m| !m.is_sent))
+            {
                 resent = i + 1;
                 let Some(message) = self.in_flight.get_mut(i) else { return };
                 message.is_sent = true;
@@ -387,9 +399,17 @@ impl Session {
     }
 
     /// False when the client does not take messages of this size.
-    fn write(&mut self, outbound: &Outbound, packet_id: u16, dup: bool, faults: &mut Faults, stats: &mut BrokerStats) -> bool {
+    fn write(
+        &mut self,
+        outbound: &Outbound,
+        packet_id: u16,
+        dup: bool,
+        faults: &mut Faults,
+        stats: &mut BrokerStats,
+    ) -> bool {
         let Outbound { message, qos, retain } = outbound;
-        let mut publish = Publish::new(message.topic.as_str(), *qos, message.payload.clone(), message.properties.clone());
+        let mut publish =
+            Publish::new(message.topic.as_str(), *qos, message.payload.clone(), message.properties.clone());
         publish.pkid = packet_id;
         publish.dup = dup;
         publish.retain = *retain;

@@ -25,7 +25,9 @@ impl Acc {
             Acc::Sum { whole, floats, huge, count, .. } if aggregate.function == Avg => {
                 finite("AVG", divided_sum(*whole, *floats, *huge, *count as f64))?
             }
-            Acc::Sum { whole, floats, huge, floats_seen: true, .. } => finite("SUM", divided_sum(*whole, *floats, *huge, 1.0))?,
+            Acc::Sum { whole, floats, huge, floats_seen: true, .. } => {
+                finite("SUM", divided_sum(*whole, *floats, *huge, 1.0))?
+            }
             Acc::Sum { whole, .. } => Value::BigInt(i64::try_from(*whole).map_err(|_| RowError {
                 reason: "overflow",
                 message: format!("SUM gives {whole}, which is no bigint; sum CAST(… AS float) instead"),
@@ -45,11 +47,16 @@ impl Acc {
             },
             Acc::Top(best) => match aggregate.function {
                 TopOne => shallow(aggregate, best.first().map(|(_, value)| value.clone()).unwrap_or_default())?,
-                _ => shallow(aggregate, Value::array(best.iter().zip(1i64..).map(|((_, v), rank)| ranked(rank, v)).collect()))?,
+                _ => shallow(
+                    aggregate,
+                    Value::array(best.iter().zip(1i64..).map(|((_, v), rank)| ranked(rank, v)).collect()),
+                )?,
             },
             // `Users::value` asks the guest
             Acc::User(_) => return Err(Fault("the value of a user aggregate was asked of its rows").into()),
-            Acc::Distinct(seen) if aggregate.function == Count => Value::BigInt(i64::try_from(seen.len()).unwrap_or(i64::MAX)),
+            Acc::Distinct(seen) if aggregate.function == Count => {
+                Value::BigInt(i64::try_from(seen.len()).unwrap_or(i64::MAX))
+            }
             Acc::Distinct(seen) => {
                 let mut plain = Acc::plain(&aggregate.function);
                 seen.values().try_for_each(|value| plain.add(aggregate, std::slice::from_ref(value)))?;
@@ -60,7 +67,8 @@ impl Acc {
 }
 
 fn ranked(rank: i64, value: &Value) -> Value {
-    let fields = vec![(SmolStr::new_static("rank"), Value::BigInt(rank)), (SmolStr::new_static("value"), value.clone())];
+    let fields =
+        vec![(SmolStr::new_static("rank"), Value::BigInt(rank)), (SmolStr::new_static("value"), value.clone())];
     Value::record(Record::from_unique(fields))
 }
 
@@ -69,7 +77,10 @@ fn shallow(aggregate: &Aggregate, value: Value) -> Result<Value, RowError> {
     if !value.depth_exceeds(DEPTH_MAX) {
         return Ok(value);
     }
-    let message = format!("{} would nest deeper than {DEPTH_MAX} levels; collect the parts that matter", name(&aggregate.function));
+    let message = format!(
+        "{} would nest deeper than {DEPTH_MAX} levels; collect the parts that matter",
+        name(&aggregate.function)
+    );
     Err(RowError { reason: "too_deep", message })
 }
 
@@ -78,7 +89,10 @@ fn finite(name: &str, f: f64) -> Result<Value, RowError> {
     if f.is_finite() {
         return Ok(Value::Float(f));
     }
-    Err(RowError { reason: "overflow", message: format!("{name} is outside the range of float; leave out values that are this large") })
+    Err(RowError {
+        reason: "overflow",
+        message: format!("{name} is outside the range of float; leave out values that are this large"),
+    })
 }
 
 /// What was summed, divided; not finite only where that is so of the result.

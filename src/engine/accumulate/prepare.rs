@@ -64,7 +64,8 @@ fn wrong_type(name: &str, value: &Value) -> RowError {
 
 fn as_number(name: &str, text: &str) -> Result<Value, RowError> {
     let shown: String = text.chars().take(40).collect();
-    number_of(text).ok_or_else(|| RowError { reason: "conversion", message: format!("{name} cannot read '{shown}' as a number") })
+    number_of(text)
+        .ok_or_else(|| RowError { reason: "conversion", message: format!("{name} cannot read '{shown}' as a number") })
 }
 
 /// A prepared number as a float.

@@ -63,7 +63,9 @@ impl Acc {
                 Acc::Sum { whole, floats, huge, count, floats_seen: seen != 0 }
             }
             Acc::Extreme(_) => Acc::Extreme(one(reader)?),
-            Acc::Moments { .. } => Acc::Moments { count: reader.varint()?, mean: float(reader)?, squares: float(reader)? },
+            Acc::Moments { .. } => {
+                Acc::Moments { count: reader.varint()?, mean: float(reader)?, squares: float(reader)? }
+            }
             Acc::Values(_) => Acc::Values(read_values(reader)?),
             Acc::Top(_) => {
                 let n = reader.length()?;
@@ -71,7 +73,9 @@ impl Acc {
             }
             Acc::Distinct(_) => {
                 let n = reader.length()?;
-                Acc::Distinct((0..n).map(|_| Ok((reader.bytes()?.to_vec(), one(reader)?))).collect::<Result<_, Damaged>>()?)
+                Acc::Distinct(
+                    (0..n).map(|_| Ok((reader.bytes()?.to_vec(), one(reader)?))).collect::<Result<_, Damaged>>()?,
+                )
             }
             Acc::User(_) => Acc::User(vec![Share::read(reader)?]),
         })

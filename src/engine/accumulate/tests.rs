@@ -10,7 +10,14 @@ use crate::value::codec::{DEPTH_MAX, Reader};
 
 fn aggregate(function: AggregateFunction, distinct: bool, order: &[bool]) -> Aggregate {
     let order_by = order.iter().map(|d| (Expr::Slot(0), *d)).collect();
-    Aggregate { function, argument: Some(Expr::Slot(0)), user_args: Vec::new(), distinct, order_by, span: Span::default() }
+    Aggregate {
+        function,
+        argument: Some(Expr::Slot(0)),
+        user_args: Vec::new(),
+        distinct,
+        order_by,
+        span: Span::default(),
+    }
 }
 
 fn over(aggregate: &Aggregate, rows: &[Vec<Value>]) -> Value {
@@ -135,7 +142,10 @@ fn top_keeps_arrival_order_among_ties_and_null_is_smallest() {
         row(Value::BigInt(2), "c"),
         row(Value::BigInt(0), "z"),
     ];
-    assert_eq!(over(&top, &rows).to_json(), r#"[{"rank":1,"value":"b"},{"rank":2,"value":"c"},{"rank":3,"value":"a"}]"#);
+    assert_eq!(
+        over(&top, &rows).to_json(),
+        r#"[{"rank":1,"value":"b"},{"rank":2,"value":"c"},{"rank":3,"value":"a"}]"#
+    );
 }
 
 proptest! {

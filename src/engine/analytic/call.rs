@@ -141,8 +141,10 @@ impl AnalyticCall {
             }
             CallState::Recent { keys, keep } => {
                 let value = self.values.pop().ok_or_else(|| env.fault(NOT_EVALUATED, self.plan.span))?;
-                let seen = Seen { now, limit, value, default: std::mem::take(&mut self.default), matches: self.matches };
-                seen.look_back(&self.plan.function, &self.key, keys, *keep).map_err(|fault| env.fault(fault, self.plan.span))
+                let seen =
+                    Seen { now, limit, value, default: std::mem::take(&mut self.default), matches: self.matches };
+                seen.look_back(&self.plan.function, &self.key, keys, *keep)
+                    .map_err(|fault| env.fault(fault, self.plan.span))
             }
         }
     }

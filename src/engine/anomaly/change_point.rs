@@ -88,7 +88,8 @@ mod tests {
         assert!((log_bet(1.0).exp() - 0.5).abs() < 1e-12);
         // the integral of e·p^(e−1) at p = 0.01, by its sum
         let steps = 100_000;
-        let sum: f64 = (0..steps).map(|i| (f64::from(i) + 0.5) / f64::from(steps)).map(|e| e * 0.01f64.powf(e - 1.0)).sum();
+        let sum: f64 =
+            (0..steps).map(|i| (f64::from(i) + 0.5) / f64::from(steps)).map(|e| e * 0.01f64.powf(e - 1.0)).sum();
         assert!((log_bet(0.01).exp() - sum / f64::from(steps)).abs() < 1e-6);
     }
 

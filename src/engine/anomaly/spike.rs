@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn a_mode_looks_at_its_side() {
-        let alarms = |x: f64| [SpikeMode::Spikes, SpikeMode::Dips, SpikeMode::SpikesAndDips].map(|mode| judge(&known(), x, mode, 0.05).0);
+        let alarms = |x: f64| {
+            [SpikeMode::Spikes, SpikeMode::Dips, SpikeMode::SpikesAndDips].map(|mode| judge(&known(), x, mode, 0.05).0)
+        };
         assert_eq!(alarms(15.0), [true, false, true]);
         assert_eq!(alarms(-5.0), [false, true, true]);
         assert_eq!(alarms(5.0), [false, false, false]);

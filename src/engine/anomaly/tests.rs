@@ -161,7 +161,8 @@ fn spikes_and_dips_are_found_and_false_alarms_are_rare() {
             for (mode, of_mode) in MODES.into_iter().zip(found) {
                 let mut line = format!("{shape:?} {history} {mode:?}");
                 for (confidence, alarms) in CONFIDENCES.into_iter().zip(of_mode) {
-                    let (false_alarms, found) = (percent(alarms.false_ones, samples(history)), percent(alarms.found, SPIKES));
+                    let (false_alarms, found) =
+                        (percent(alarms.false_ones, samples(history)), percent(alarms.found, SPIKES));
                     line += &format!(" | {false_alarms:.2} {found:.1}");
                     assert!(false_alarms <= 100.0 - confidence + 1.0, "{line}");
                     assert!(found >= wanted(shape, mode, confidence), "{line}");
@@ -179,8 +180,11 @@ fn changes_of_level_are_found_and_false_alarms_are_rare() {
         for history in HISTORIES {
             let changes = 20_000 / history;
             let mut line = format!("{shape:?} {history}");
-            for (confidence, alarms) in CONFIDENCES.into_iter().zip(change_alarms(shape, history, samples(history), changes)) {
-                let (false_alarms, found) = (percent(alarms.false_ones, samples(history)), percent(alarms.found, changes));
+            for (confidence, alarms) in
+                CONFIDENCES.into_iter().zip(change_alarms(shape, history, samples(history), changes))
+            {
+                let (false_alarms, found) =
+                    (percent(alarms.false_ones, samples(history)), percent(alarms.found, changes));
                 line += &format!(" | {false_alarms:.2} {found:.1}");
                 assert!(false_alarms <= 100.0 - confidence + 1.0, "{line}");
                 assert!(found >= 95.0, "{line}");

@@ -59,7 +59,8 @@ impl Lane {
     pub(super) fn step(&mut self, env: &mut Env, moment: Moment<'_>, rows: Batch) -> Produced {
         let Moment { origin, rows_watermark, now } = moment;
         self.unsaved = true;
-        let produced = self.tree.step(&mut StepContext { env, origin, inbox: &mut self.inbox, rows, rows_watermark, now });
+        let produced =
+            self.tree.step(&mut StepContext { env, origin, inbox: &mut self.inbox, rows, rows_watermark, now });
         if self.tree.is_direct() {
             env.counts.evaluated += produced.batch.len() as u64;
         }

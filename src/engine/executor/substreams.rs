@@ -39,7 +39,11 @@ const NOT_THERE: Fault = Fault("a substream is not there that was noted");
 
 impl Substreams {
     /// The tree of a substream; `make` builds it when its first row comes.
-    pub(super) fn lane(&mut self, key: &[u8], make: impl FnOnce() -> Result<Lane, EngineError>) -> Result<&mut Lane, Fault> {
+    pub(super) fn lane(
+        &mut self,
+        key: &[u8],
+        make: impl FnOnce() -> Result<Lane, EngineError>,
+    ) -> Result<&mut Lane, Fault> {
         Ok(&mut self.member(key, make)?.lane)
     }
 

@@ -61,7 +61,8 @@ const ROWS: &str =
     "SELECT k, CAST(v AS bigint) AS c, 10 / z AS q, LEFT('text', y) AS l, udf.half(CASE WHEN h IS NULL THEN 2 ELSE h END) AS h
     FROM a TIMESTAMP BY t OVER k WHERE w IS NULL";
 
-const GROUPS: &str = "SELECT k, COUNT(*) AS n, SUM(CAST(v AS bigint) / 4) AS c, MAX(10 / z) AS q, MIN(LEN(LEFT('text', y))) AS l,
+const GROUPS: &str =
+    "SELECT k, COUNT(*) AS n, SUM(CAST(v AS bigint) / 4) AS c, MAX(10 / z) AS q, MIN(LEN(LEFT('text', y))) AS l,
     MAX(udf.half(CASE WHEN h IS NULL THEN 2 ELSE h END)) AS h
     FROM a TIMESTAMP BY t OVER k WHERE w IS NULL GROUP BY k, TumblingWindow(second, 5)";
 
@@ -71,8 +72,11 @@ fn payload(template: &str, arrival: i64) -> Bytes {
     }
     let moment = |seconds| format!("\"{}\"", at(arrival + seconds));
     let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
-    let text =
-        template.replace("\"T\"", &moment(0)).replace("\"L\"", &moment(3600)).replace("\"E\"", &moment(-3600)).replace("DEEP", &deep);
+    let text = template
+        .replace("\"T\"", &moment(0))
+        .replace("\"L\"", &moment(3600))
+        .replace("\"E\"", &moment(-3600))
+        .replace("DEEP", &deep);
     Bytes::from(text)
 }
 
@@ -88,8 +92,11 @@ fn take_in(query: &str, on_error: OnError, sent: &[usize]) -> (usize, Emitted) {
     for (arrival, which) in (0..).zip(sent) {
         let split = crate::decode::split(&payload(PAYLOADS[*which].0, arrival));
         bad += split.bad.len();
-        let events: Vec<RawEvent> =
-            split.events.into_iter().map(|payload| RawEvent { arrival: at(arrival), payload, message: Arc::default(), mark: 0 }).collect();
+        let events: Vec<RawEvent> = split
+            .events
+            .into_iter()
+            .map(|payload| RawEvent { arrival: at(arrival), payload, message: Arc::default(), mark: 0 })
+            .collect();
         executor.push_events("a", offset, &events);
         offset += events.len() as i64;
     }

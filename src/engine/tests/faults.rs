@@ -7,7 +7,9 @@ use super::*;
 use crate::query::ast::{ApplyFunction, BinaryOp};
 use crate::query::date_part::DatePart;
 use crate::query::fault::FAULT;
-use crate::query::plan::{Aggregate, AggregateFunction, Analytic, AnalyticFunction, Expr, JoinBound, NamedWindow, Node, Window};
+use crate::query::plan::{
+    Aggregate, AggregateFunction, Analytic, AnalyticFunction, Expr, JoinBound, NamedWindow, Node, Window,
+};
 
 const POLICIES: [OnError; 3] = [OnError::Stop, OnError::Null, OnError::DeadLetter];
 
@@ -47,7 +49,11 @@ fn is_kept_as_fault(root: &dyn Fn() -> Node, what: &str) {
             OnError::Null | OnError::DeadLetter => {
                 assert_eq!(emitted.failures.len(), 2, "{what} {policy:?}");
                 let counts = &emitted.counts;
-                assert_eq!(counts.failed.get(FAULT).or(counts.failed_derived.get(FAULT)), Some(&2), "{what} {policy:?}");
+                assert_eq!(
+                    counts.failed.get(FAULT).or(counts.failed_derived.get(FAULT)),
+                    Some(&2),
+                    "{what} {policy:?}"
+                );
                 emitted.failures.first().unwrap()
             }
         };
@@ -82,8 +88,13 @@ fn every_operator_keeps_a_row_that_its_plan_does_not_fit() {
         span,
     };
     let windows = || vec![NamedWindow { name: None, window: Window::Tumbling { size: TICKS_PER_SECOND, offset: 0 } }];
-    let group =
-        |keys: Vec<Expr>, aggregates: Vec<Aggregate>| Node::Aggregate { input: input(), id: 0, keys, windows: windows(), aggregates };
+    let group = |keys: Vec<Expr>, aggregates: Vec<Aggregate>| Node::Aggregate {
+        input: input(),
+        id: 0,
+        keys,
+        windows: windows(),
+        aggregates,
+    };
     is_kept_as_fault(&|| group(vec![missing()], Vec::new()), "a key of a group");
     is_kept_as_fault(&|| group(Vec::new(), vec![sum()]), "an aggregate");
     let lag = || Analytic {
@@ -102,7 +113,8 @@ fn every_operator_keeps_a_row_that_its_plan_does_not_fit() {
     let (left, right) = (input, input);
     let join = || Node::Join { left: left(), right: right(), id: 0, left_outer: true, bound, keys: keys(), on: None };
     is_kept_as_fault(&join, "a join");
-    let reference = || Node::ReferenceJoin { input: input(), reference: "r".into(), left_outer: true, keys: keys(), on: None };
+    let reference =
+        || Node::ReferenceJoin { input: input(), reference: "r".into(), left_outer: true, keys: keys(), on: None };
     is_kept_as_fault(&reference, "a reference join");
     let function = ApplyFunction::GetArrayElements;
     let apply = || Node::Apply { input: input(), outer: true, function, argument: missing(), span };
@@ -111,7 +123,8 @@ fn every_operator_keeps_a_row_that_its_plan_does_not_fit() {
 
 #[test]
 fn state_of_a_window_or_call_that_the_plan_does_not_have_is_damage() {
-    let groups = || Node::Aggregate { input: input(), id: 0, keys: Vec::new(), windows: Vec::new(), aggregates: Vec::new() };
+    let groups =
+        || Node::Aggregate { input: input(), id: 0, keys: Vec::new(), windows: Vec::new(), aggregates: Vec::new() };
     let looks = || Node::Analytic { input: input(), id: 0, calls: Vec::new() };
     for root in [groups(), looks()] {
         let mut executor = Executor::new(&part_of(root), ExecutorOptions::default(), None).unwrap();

@@ -65,20 +65,23 @@ struct Join {
 fn a_join() -> impl Strategy<Value = Join> {
     let unit = prop::sample::select(UNITS);
     let options = prop::array::uniform6(any::<bool>());
-    (unit, -4i64..4, 0i64..5, options).prop_map(|(unit, low, span, [left_outer, itself, keyed, pair_condition, left_condition, turned])| {
-        // at most seven days on each side
-        let (low, high) = match unit.name {
-            "week" => (low.clamp(-1, 0), (low + span).clamp(0, 1)),
-            "millisecond" => (low * 700, (low + span) * 700),
-            _ => (low, low + span),
-        };
-        Join { unit, low, high, left_outer, itself, keyed, pair_condition, left_condition, turned }
-    })
+    (unit, -4i64..4, 0i64..5, options).prop_map(
+        |(unit, low, span, [left_outer, itself, keyed, pair_condition, left_condition, turned])| {
+            // at most seven days on each side
+            let (low, high) = match unit.name {
+                "week" => (low.clamp(-1, 0), (low + span).clamp(0, 1)),
+                "millisecond" => (low * 700, (low + span) * 700),
+                _ => (low, low + span),
+            };
+            Join { unit, low, high, left_outer, itself, keyed, pair_condition, left_condition, turned }
+        },
+    )
 }
 
 impl Join {
     fn query(&self) -> String {
-        let (kind, right, unit) = (if self.left_outer { "LEFT JOIN" } else { "JOIN" }, if self.itself { "a" } else { "b" }, self.unit.name);
+        let (kind, right, unit) =
+            (if self.left_outer { "LEFT JOIN" } else { "JOIN" }, if self.itself { "a" } else { "b" }, self.unit.name);
         let mut on = Vec::new();
         if self.keyed {
             on.push("x.k = y.k".to_owned());
@@ -111,7 +114,16 @@ impl Join {
     fn expected(&self, left: &[Row], right: &[Row]) -> Vec<String> {
         let row = |time, x: &Row, y: Option<&Row>| {
             let of = |cell: fn(&Row) -> Cell| y.map_or(Value::Null, |y| cell(y).value());
-            line(time, [("k", x.k.value()), ("xv", x.v.value()), ("yv", of(|y| y.v)), ("yw", of(|y| y.w)), ("yk", of(|y| y.k))])
+            line(
+                time,
+                [
+                    ("k", x.k.value()),
+                    ("xv", x.v.value()),
+                    ("yv", of(|y| y.v)),
+                    ("yw", of(|y| y.w)),
+                    ("yk", of(|y| y.k)),
+                ],
+            )
         };
         let mut out = Vec::new();
         for x in left {

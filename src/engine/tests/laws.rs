@@ -45,7 +45,8 @@ fn every_query() -> impl Strategy<Value = (&'static str, bool)> {
 
 /// Queries that look at the order of rows of one moment that they made themselves, which is the order of arrival.
 fn looks_at_ties(query: &str) -> bool {
-    query == LAG_OF_PAIRS || query.contains("COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS")
+    query == LAG_OF_PAIRS
+        || query.contains("COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS")
 }
 
 /// What may happen between two records without changing anything.
@@ -68,7 +69,10 @@ fn cuts() -> impl Strategy<Value = Vec<(usize, Between)>> {
 fn options_with(policies: TimePolicies) -> ExecutorOptions {
     let mut options = ExecutorOptions { policies, ..ExecutorOptions::default() };
     let row = |k: i64, name: &str| {
-        Value::record(crate::value::Record::from_unique(vec![("k".into(), Value::BigInt(k)), ("name".into(), Value::text(name))]))
+        Value::record(crate::value::Record::from_unique(vec![
+            ("k".into(), Value::BigInt(k)),
+            ("name".into(), Value::text(name)),
+        ]))
     };
     options.references.insert("r".into(), Arc::new(vec![row(1, "one"), row(2, "two"), row(2, "zwei")]));
     options

@@ -4,7 +4,8 @@ use super::*;
 
 #[test]
 fn stateless_rows_keep_the_offset_of_their_event_and_count_in_it() {
-    let mut executor = executor("SELECT r.ArrayValue AS x FROM a CROSS APPLY GetArrayElements(xs) AS r", ExecutorOptions::default());
+    let mut executor =
+        executor("SELECT r.ArrayValue AS x FROM a CROSS APPLY GetArrayElements(xs) AS r", ExecutorOptions::default());
     let events = ["{\"xs\":[1,2]}", "{\"xs\":[]}", "{\"xs\":[3,4,5]}"].map(|p| event(0, p));
     executor.push_events("a", 7, &events);
     let emitted = executor.take();
@@ -25,7 +26,9 @@ fn rows_with_state_count_on_in_the_newest_offset_across_commits() {
     assert_eq!(ids(&first), [(2, 0), (2, 1)]);
 
     let mut again = Executor::new(part, ExecutorOptions::default(), None).unwrap();
-    let stored = |e: &Emitted| e.state.iter().filter_map(|c| c.value.clone().map(|v| (c.op, c.key.clone(), v))).collect::<Vec<_>>();
+    let stored = |e: &Emitted| {
+        e.state.iter().filter_map(|c| c.value.clone().map(|v| (c.op, c.key.clone(), v))).collect::<Vec<_>>()
+    };
     again.load_state(stored(&first).iter().map(|(op, k, v)| (*op, k.as_slice(), v.as_slice()))).unwrap();
     again.tick(at(20));
     let second = again.take();
@@ -35,8 +38,10 @@ fn rows_with_state_count_on_in_the_newest_offset_across_commits() {
 
 #[test]
 fn a_quiet_input_closes_its_windows_by_ticks() {
-    let mut executor =
-        executor("SELECT COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)", ExecutorOptions::default());
+    let mut executor = executor(
+        "SELECT COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)",
+        ExecutorOptions::default(),
+    );
     assert_eq!(executor.next_tick(), None);
     executor.push_events("a", 0, &[event(3, &format!("{{\"t\":\"{}\"}}", at(3)))]);
     let due = executor.next_tick().unwrap();
@@ -50,7 +55,8 @@ fn a_quiet_input_closes_its_windows_by_ticks() {
 
 #[test]
 fn a_window_over_a_left_join_sees_unmatched_rows_in_their_place() {
-    let query = "WITH j AS (SELECT x.k AS k FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(minute, x, y) BETWEEN 0 AND 0)
+    let query =
+        "WITH j AS (SELECT x.k AS k FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(minute, x, y) BETWEEN 0 AND 0)
         SELECT COUNT(*) AS n, MAX(k) AS k FROM j GROUP BY TumblingWindow(second, 10)";
     // key 1 finds no match, which is known only when the minute is over
     let events = [(10, "a", 1), (30, "a", 2), (35, "b", 2), (50, "b", 2), (100, "b", 9)];
@@ -86,7 +92,8 @@ fn parts_around_an_external_call_pass_rows_on() {
         assert_eq!(argument, Value::BigInt(i as i64 + 1));
         asked.batch.row_mut(i)[last] = argument;
     }
-    let mut tail = Executor::for_tail(part.external.as_ref().unwrap(), &part.columns, ExecutorOptions::default(), None).unwrap();
+    let mut tail =
+        Executor::for_tail(part.external.as_ref().unwrap(), &part.columns, ExecutorOptions::default(), None).unwrap();
     tail.push_rows(0, &asked);
     let emitted = tail.take();
     let mut rows = emitted.rows.clone();
@@ -101,7 +108,9 @@ fn parts_around_an_external_call_pass_rows_on() {
 
 #[test]
 fn windows_over_answers_close_when_the_part_before_says_so() {
-    let parts = parts("WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS p FROM s GROUP BY TumblingWindow(second, 5)");
+    let parts = parts(
+        "WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS p FROM s GROUP BY TumblingWindow(second, 5)",
+    );
     let last = parts.last().unwrap();
     let mut executor = Executor::new(last, ExecutorOptions::default(), None).unwrap();
     let meta = |time: i64| RowMeta { time: at(time), arrival: at(time), offset: time, ordinal: 0 };
@@ -119,7 +128,8 @@ fn windows_over_answers_close_when_the_part_before_says_so() {
 
 #[test]
 fn reference_tables_can_be_replaced_while_running() {
-    let mut executor = executor("SELECT a.k AS k, r.name AS name FROM a LEFT JOIN r ON a.k = r.k", ExecutorOptions::default());
+    let mut executor =
+        executor("SELECT a.k AS k, r.name AS name FROM a LEFT JOIN r ON a.k = r.k", ExecutorOptions::default());
     let table = |name: &str| {
         let fields = vec![(SmolStr::new("k"), Value::Float(1.0)), (SmolStr::new("name"), Value::text(name))];
         Arc::new(vec![Value::record(crate::value::Record::from_unique(fields))])
@@ -130,13 +140,24 @@ fn reference_tables_can_be_replaced_while_running() {
         executor.push_events("a", offset * 2, &[event(0, "{\"k\":1}"), event(0, "{\"k\":null}")]);
         seen.extend(lines(&executor.take().rows));
     }
-    assert_eq!(seen, [r#"{"k":1,"name":"old"}"#, r#"{"k":null,"name":null}"#, r#"{"k":1,"name":"new"}"#, r#"{"k":null,"name":null}"#]);
+    assert_eq!(
+        seen,
+        [
+            r#"{"k":1,"name":"old"}"#,
+            r#"{"k":null,"name":null}"#,
+            r#"{"k":1,"name":"new"}"#,
+            r#"{"k":null,"name":null}"#
+        ]
+    );
 }
 
 #[test]
 fn metadata_of_a_message_can_be_read() {
-    let message =
-        MessageMeta { name: "t/1".into(), properties: vec![("site".into(), "x".into())], facts: vec![("qos".into(), "1".into())] };
+    let message = MessageMeta {
+        name: "t/1".into(),
+        properties: vec![("site".into(), "x".into())],
+        facts: vec![("qos".into(), "1".into())],
+    };
     let event = RawEvent { message: Arc::new(message), ..event(0, "{}") };
     let mut executor = executor(
         "SELECT GetMetadataPropertyValue(a, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(a, '[User].[site]') AS site, EventEnqueuedUtcTime AS at FROM a",
@@ -159,7 +180,8 @@ fn a_pattern_that_explodes_is_a_failure_with_a_reason() {
 #[test]
 fn what_is_no_number_is_no_anomaly_but_a_failure() {
     let query = "SELECT AnomalyDetection_ChangePoint(v, 80, 20) OVER (LIMIT DURATION(minute, 2)) AS c FROM a";
-    let events: Vec<_> = ["\"7.5\"", "true", "\"x\"", "[1]"].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
+    let events: Vec<_> =
+        ["\"7.5\"", "true", "\"x\"", "[1]"].iter().map(|v| (0, "a", format!("{{\"v\":{v}}}"))).collect();
     let emitted = run(query, options(OnError::DeadLetter), &events);
     assert_eq!(lines(&emitted.rows), [r#"{"c":{"IsAnomaly":0,"Score":1.0}}"#; 2]);
     assert_eq!(emitted.counts.failed, BTreeMap::from([("conversion", 2)]));

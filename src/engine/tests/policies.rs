@@ -5,10 +5,11 @@ use super::*;
 #[test]
 fn an_exact_field_of_a_spread_comes_before_a_column_alike() {
     let query = "WITH s AS (SELECT *, 1 AS V FROM a) SELECT *, v AS q, V AS c, v.x AS x FROM s";
-    let events: Vec<(i64, &str, String)> = [r#"{"v":7}"#, r#"{"v":null}"#, r#"{"w":7}"#, r#"{"v":{"x":2}}"#, r#"{"V":5}"#]
-        .iter()
-        .map(|payload| (0, "a", (*payload).to_owned()))
-        .collect();
+    let events: Vec<(i64, &str, String)> =
+        [r#"{"v":7}"#, r#"{"v":null}"#, r#"{"w":7}"#, r#"{"v":{"x":2}}"#, r#"{"V":5}"#]
+            .iter()
+            .map(|payload| (0, "a", (*payload).to_owned()))
+            .collect();
     let emitted = run(query, options(OnError::Stop), &events);
     let expected = [
         r#"{"v":7,"V":1,"q":7,"c":1,"x":null}"#,
@@ -66,7 +67,8 @@ fn a_stop_with_state_commits_nothing() {
 #[test]
 fn try_evaluate_gives_null_under_every_policy() {
     // COALESCE shows that the error goes up to TryEvaluate and is not NULL further in
-    let query = "SELECT TryEvaluate(1 / x) AS a, TryEvaluate(COALESCE(1 / x, 5)) AS b, TryEvaluate(udf.half(x)) AS c FROM a";
+    let query =
+        "SELECT TryEvaluate(1 / x) AS a, TryEvaluate(COALESCE(1 / x, 5)) AS b, TryEvaluate(udf.half(x)) AS c FROM a";
     for policy in [OnError::Stop, OnError::Null, OnError::DeadLetter] {
         let mut executor = executor(query, options(policy));
         executor.push_events("a", 0, &[event(0, r#"{"x":2}"#), event(1, r#"{"x":0}"#), event(2, r#"{"x":3}"#)]);
@@ -74,7 +76,10 @@ fn try_evaluate_gives_null_under_every_policy() {
         assert!(emitted.stopped.is_none() && emitted.failures.is_empty());
         let rows: Vec<Vec<Value>> = emitted.rows.batch.rows().map(|(_, row)| row.to_vec()).collect();
         let int = Value::BigInt;
-        assert_eq!(rows, [vec![int(0), int(0), int(1)], vec![Value::Null, Value::Null, int(0)], vec![int(0), int(0), Value::Null]]);
+        assert_eq!(
+            rows,
+            [vec![int(0), int(0), int(1)], vec![Value::Null, Value::Null, int(0)], vec![int(0), int(0), Value::Null]]
+        );
         assert_eq!(emitted.counts.nulled, BTreeMap::from([("divide_by_zero", 2), ("udf_error", 1)]));
     }
 }
@@ -90,7 +95,8 @@ fn a_functions_own_policy_wins() {
 
 #[test]
 fn invalid_input_is_dropped_and_reported_whatever_the_policy() {
-    let payloads = ["{\"t\":\"soon\"}", "{}", "[1]", "{\"t\":\"2024-01-01T00:00:05Z\"}", "{\"t\":\"2024-01-01T09:00:00Z\"}"];
+    let payloads =
+        ["{\"t\":\"soon\"}", "{}", "[1]", "{\"t\":\"2024-01-01T00:00:05Z\"}", "{\"t\":\"2024-01-01T09:00:00Z\"}"];
     let events: Vec<_> = payloads.iter().map(|p| (5, "a", (*p).to_owned())).collect();
     let emitted = run("SELECT t FROM a TIMESTAMP BY t", options(OnError::Stop), &events);
     assert_eq!(emitted.rows.batch.len(), 1);

@@ -113,11 +113,13 @@ pub(super) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
 /// `policies` in steps of the grid.
 pub(super) fn policies() -> impl Strategy<Value = TimePolicies> {
     let late = prop_oneof![Just(None), Just(Some(0)), Just(Some(4)), Just(Some(10))];
-    (late, prop::sample::select(vec![0i64, 1, 3, 6]), prop::bool::ANY).prop_map(|(late, out_of_order, adjust)| TimePolicies {
-        late_tolerance: late.map(|l: i64| l * GRID),
-        out_of_order: out_of_order * GRID,
-        adjust,
-        ..TimePolicies::default()
+    (late, prop::sample::select(vec![0i64, 1, 3, 6]), prop::bool::ANY).prop_map(|(late, out_of_order, adjust)| {
+        TimePolicies {
+            late_tolerance: late.map(|l: i64| l * GRID),
+            out_of_order: out_of_order * GRID,
+            adjust,
+            ..TimePolicies::default()
+        }
     })
 }
 
@@ -206,7 +208,12 @@ pub(super) fn run_events(query: &str, options: &ExecutorOptions, events: &[Event
     let emitted = executor.take();
     assert!(emitted.failures.is_empty() && emitted.stopped.is_none(), "{:?}", emitted.failures);
     let names: Vec<&str> = emitted.rows.columns.iter().map(|c| c.name.as_str()).collect();
-    emitted.rows.batch.rows().map(|(meta, row)| line(meta.time.ticks(), names.iter().copied().zip(row.iter().cloned()))).collect()
+    emitted
+        .rows
+        .batch
+        .rows()
+        .map(|(meta, row)| line(meta.time.ticks(), names.iter().copied().zip(row.iter().cloned())))
+        .collect()
 }
 
 /// A row as text in which numbers of nearly equal value look equal.
@@ -224,7 +231,10 @@ fn shown(value: &Value) -> String {
         Value::Float(f) => number(*f),
         Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(",")),
         Value::Record(record) => {
-            format!("{{{}}}", record.iter().map(|(name, value)| format!("{name}:{}", shown(value))).collect::<Vec<_>>().join(","))
+            format!(
+                "{{{}}}",
+                record.iter().map(|(name, value)| format!("{name}:{}", shown(value))).collect::<Vec<_>>().join(",")
+            )
         }
         other => other.to_json(),
     }

@@ -19,7 +19,11 @@ fn a_window() -> impl Strategy<Value = Kind> {
         (1i64..13, -12i64..13).prop_map(|(size, offset)| Kind::Tumbling { size, offset: offset % size }),
         (1i64..17, 1i64..9, -8i64..9).prop_map(|(size, hop, offset)| Kind::Hopping { size, hop, offset: offset % hop }),
         (1i64..13).prop_map(|size| Kind::Sliding { size }),
-        (1i64..9, 1i64..16, prop::bool::ANY).prop_map(|(timeout, max, per_key)| Kind::Session { timeout, max, per_key }),
+        (1i64..9, 1i64..16, prop::bool::ANY).prop_map(|(timeout, max, per_key)| Kind::Session {
+            timeout,
+            max,
+            per_key
+        }),
         Just(Kind::Snapshot),
     ]
 }
@@ -144,8 +148,11 @@ fn expected(kinds: &[(Option<&str>, Kind)], rows: &[Row], having: bool) -> Vec<S
     let rows: Vec<&Row> = rows.iter().filter(|r| !r.w.same(Cell::Int(2))).collect();
     let mut out = Vec::new();
     for (id, kind) in kinds {
-        let windows: Vec<(i64, Vec<&Row>)> =
-            if kind.is_per_key() { by_key(&rows).iter().flat_map(|rows| kind.windows(rows)).collect() } else { kind.windows(&rows) };
+        let windows: Vec<(i64, Vec<&Row>)> = if kind.is_per_key() {
+            by_key(&rows).iter().flat_map(|rows| kind.windows(rows)).collect()
+        } else {
+            kind.windows(&rows)
+        };
         for (end, content) in windows {
             for group in by_key(&content).into_iter().filter(|g| !having || g.len() > 1) {
                 let start = [("k", group[0].k.value()), ("id", id.map_or(Value::Null, Value::text))];

@@ -327,14 +327,19 @@ mod tests {
 
     fn metas() -> impl Strategy<Value = MessageMeta> {
         let pairs = || prop::collection::vec((".{0,5}", ".{0,5}").prop_map(|(n, v)| (n.into(), v.into())), 0..3);
-        (".{0,30}", pairs(), pairs()).prop_map(|(name, properties, facts)| MessageMeta { name: name.into(), properties, facts })
+        (".{0,30}", pairs(), pairs()).prop_map(|(name, properties, facts)| MessageMeta {
+            name: name.into(),
+            properties,
+            facts,
+        })
     }
 
     /// Arrival step, payload, which meta, mark.
     type Given = (i64, Vec<u8>, prop::sample::Index, u64);
 
     fn events() -> impl Strategy<Value = (Vec<MessageMeta>, Vec<Given>)> {
-        let event = (0i64..1 << 40, prop::collection::vec(any::<u8>(), 0..40), any::<prop::sample::Index>(), any::<u64>());
+        let event =
+            (0i64..1 << 40, prop::collection::vec(any::<u8>(), 0..40), any::<prop::sample::Index>(), any::<u64>());
         (prop::collection::vec(metas(), 1..4), prop::collection::vec(event, 0..40))
     }
 
@@ -386,7 +391,8 @@ mod tests {
         let mut builder = EventBuilder::default();
         for _ in 0..100 {
             let message = Arc::new(MessageMeta { name: "plant/line/7/temperature".into(), ..MessageMeta::default() });
-            builder.push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::new(), message, mark: 0 }, Timestamp::MIN);
+            builder
+                .push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::new(), message, mark: 0 }, Timestamp::MIN);
         }
         assert!(builder.finish().len() < 500);
     }
@@ -410,10 +416,12 @@ mod tests {
         raw.extend(b"xyz");
         let segment = EventSegment::decode(40, 3, Bytes::from(raw)).unwrap();
         let pair = |name: &str, value: &str| vec![(SmolStr::new(name), SmolStr::new(value))];
-        let read: Vec<_> = (0..2).filter_map(|i| segment.get(i)).map(|e| (e.offset, e.arrival.ticks(), e.mark, e.payload)).collect();
+        let read: Vec<_> =
+            (0..2).filter_map(|i| segment.get(i)).map(|e| (e.offset, e.arrival.ticks(), e.mark, e.payload)).collect();
         assert_eq!(read, [(40, 1_000, 7, &b"x"[..]), (41, 1_005, 0, b"yz")]);
         let first = MessageMeta { name: "a/1".into(), facts: pair("qos", "1"), ..MessageMeta::default() };
-        let second = MessageMeta { name: "a/2".into(), facts: pair("retain", "true"), properties: pair("site", "north") };
+        let second =
+            MessageMeta { name: "a/2".into(), facts: pair("retain", "true"), properties: pair("site", "north") };
         assert_eq!([&**segment.get(0).unwrap().message, segment.get(1).unwrap().message], [&first, &second]);
     }
 }

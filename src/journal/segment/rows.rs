@@ -204,7 +204,10 @@ mod tests {
                 };
                 batch.push(meta, values);
             }
-            Rows { columns: columns.into_iter().map(|(name, spread)| Column { name: name.into(), spread }).collect(), batch }
+            Rows {
+                columns: columns.into_iter().map(|(name, spread)| Column { name: name.into(), spread }).collect(),
+                batch,
+            }
         })
     }
 

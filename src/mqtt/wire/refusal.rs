@@ -1,7 +1,8 @@
 //! The refusal that a client of MQTT 5 does not understand.
 //!
-//! In: what a broker sends first. Out: whether it is the CONNACK of MQTT 3.1.1 that says "unacceptable protocol version".
-//! Invariant: nothing of the stream is changed. Not here: streams with TLS on top, where these bytes cannot be seen.
+//! In: what a broker sends first. Out: whether it is the CONNACK of MQTT 3.1.1 that says "unacceptable protocol
+//! version". Invariant: nothing of the stream is changed. Not here: streams with TLS on top, where these bytes cannot
+//! be seen.
 
 use std::io;
 use std::pin::Pin;

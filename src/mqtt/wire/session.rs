@@ -8,8 +8,8 @@ use rumqttc::{PersistedAckMode, PersistedSession, SessionStore, SessionStoreErro
 
 type Answer<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
 
-/// Packet ids of our own that the client keeps room for. Only subscriptions need one; with the default of 65,535 it keeps
-/// 10 MB and looks through all of it at every acknowledgement.
+/// Packet ids of our own that the client keeps room for. Only subscriptions need one; with the default of 65,535 it
+/// keeps 10 MB and looks through all of it at every acknowledgement.
 pub(super) const OUTGOING_MAX: u16 = 16;
 
 #[derive(Debug)]

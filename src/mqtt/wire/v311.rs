@@ -2,8 +2,9 @@
 
 use rumqttc_v4::mqttbytes::Error as CodecError;
 use rumqttc_v4::{
-    AckMode, AsyncClient, ClientError, ConnectReturnCode, ConnectionError, EventLoop, ManualAck, MqttOptions, NetworkOptions, Packet,
-    PubAck, Publish, PublishNotice, PublishOptions, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
+    AckMode, AsyncClient, ClientError, ConnectReturnCode, ConnectionError, EventLoop, ManualAck, MqttOptions,
+    NetworkOptions, Packet, PubAck, Publish, PublishNotice, PublishOptions, StateError, SubscribeFilter,
+    SubscribeReasonCode, Transport,
 };
 use secrecy::ExposeSecret;
 
@@ -21,7 +22,11 @@ pub struct Events {
     is_accepted: bool,
 }
 
-pub async fn open(connector: &Connector, opening: Opening, collecting: Collecting) -> Result<(Client, super::Events), Trouble> {
+pub async fn open(
+    connector: &Connector,
+    opening: Opening,
+    collecting: Collecting,
+) -> Result<(Client, super::Events), Trouble> {
     let mut options = options(connector, collecting).await?;
     options.set_clean_session(opening.session_expiry.is_none());
     if opening.session_expiry.is_some() {
@@ -129,15 +134,17 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
         ConnectionError::ConnectionRefused(code) => connector.refused(refusal(*code)),
         ConnectionError::NetworkTimeout => connector.no_answer(),
         ConnectionError::Tls(e) => connector.tls_problem(e),
-        ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(CodecError::Io(e))) => {
+        ConnectionError::Io(e)
+        | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(CodecError::Io(e))) => {
             connector.io_problem(e, was_connected)
         }
         ConnectionError::MqttState(StateError::Deserialization(CodecError::PayloadSizeLimitExceeded(size))) => {
             Trouble { oversize: Some(*size), ..Trouble::new(format!("a packet of {size} bytes is over the limit")) }
         }
-        ConnectionError::MqttState(StateError::Deserialization(error)) => {
-            Trouble { misfit: Some(Misfit::Broken), ..Trouble::new(format!("{at} sends what is no MQTT 3.1.1: {error}")) }
-        }
+        ConnectionError::MqttState(StateError::Deserialization(error)) => Trouble {
+            misfit: Some(Misfit::Broken),
+            ..Trouble::new(format!("{at} sends what is no MQTT 3.1.1: {error}"))
+        },
         ConnectionError::MqttState(StateError::ConnectionAborted) => connector.closed(was_connected),
         ConnectionError::MqttState(StateError::AwaitPingResp) => connector.silent(),
         other => Trouble::new(format!("connection to {at}: {other}")),

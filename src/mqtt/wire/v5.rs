@@ -2,9 +2,10 @@
 
 use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::{
-    AckMode, AsyncClient, BrokerSessionResumePolicy, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
-    IncomingPacketSizeLimit, ManualAck, MqttOptions, Packet, PubAck, PubAckReason, Publish, PublishNotice, PublishNoticeError,
-    PublishOptions, PublishProperties, PublishResult, RetainForwardRule, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ClientError, ConnectReturnCode, ConnectionError,
+    DisconnectReasonCode, EventLoop, IncomingPacketSizeLimit, ManualAck, MqttOptions, Packet, PubAck, PubAckReason,
+    Publish, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, RetainForwardRule,
+    StateError, SubscribeFilter, SubscribeReasonCode, Transport,
 };
 use secrecy::ExposeSecret;
 
@@ -22,7 +23,11 @@ pub struct Events {
     is_accepted: bool,
 }
 
-pub async fn open(connector: &Connector, opening: Opening, collecting: Collecting) -> Result<(Client, super::Events), Trouble> {
+pub async fn open(
+    connector: &Connector,
+    opening: Opening,
+    collecting: Collecting,
+) -> Result<(Client, super::Events), Trouble> {
     let first_bytes = FirstBytes::default();
     let mut options = options(connector, collecting, first_bytes.clone()).await?;
     options.set_clean_start(opening.session_expiry.is_none());
@@ -45,7 +50,11 @@ pub async fn open(connector: &Connector, opening: Opening, collecting: Collectin
 }
 
 /// Options with everything that has to do with reaching the broker.
-async fn options(connector: &Connector, collecting: Collecting, first_bytes: FirstBytes) -> Result<MqttOptions, Trouble> {
+async fn options(
+    connector: &Connector,
+    collecting: Collecting,
+    first_bytes: FirstBytes,
+) -> Result<MqttOptions, Trouble> {
     let MqttAddress { host, port, tls } = connector.config.address.clone();
     let mut options = MqttOptions::new(&connector.client_id, (host, port));
     options.set_keep_alive(connector.keep_alive_seconds());
@@ -155,9 +164,9 @@ pub async fn receipt(notice: PublishNotice) -> Receipt {
         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Receipt::Taken,
         PubAckReason::TopicNameInvalid => Receipt::Rejected("the broker refuses the topic".to_owned()),
         PubAckReason::PayloadFormatInvalid => Receipt::Rejected("the broker refuses the payload's format".to_owned()),
-        PubAckReason::NotAuthorized => {
-            Receipt::Refused("the broker does not let us publish to the topic: correct `topic` or its access rules".to_owned())
-        }
+        PubAckReason::NotAuthorized => Receipt::Refused(
+            "the broker does not let us publish to the topic: correct `topic` or its access rules".to_owned(),
+        ),
         other => Receipt::Refused(format!("the broker does not take the row now ({other:?})")),
     }
 }
@@ -169,10 +178,14 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
         ConnectionError::ConnectionRefused(code) => connector.refused(refusal(*code)),
         ConnectionError::Timeout(_) => connector.no_answer(),
         ConnectionError::Tls(e) => connector.tls_problem(e),
-        ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(CodecError::Io(e))) => {
+        ConnectionError::Io(e)
+        | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(CodecError::Io(e))) => {
             connector.io_problem(e, was_connected)
         }
-        ConnectionError::MqttState(StateError::Deserialization(CodecError::PayloadSizeLimitExceeded { pkt_size, max })) => {
+        ConnectionError::MqttState(StateError::Deserialization(CodecError::PayloadSizeLimitExceeded {
+            pkt_size,
+            max,
+        })) => {
             let trouble = Trouble::new(format!("a packet of {pkt_size} bytes is over the limit of {max}"));
             Trouble { oversize: Some(*pkt_size), ..trouble }
         }
@@ -203,8 +216,12 @@ fn refusal(code: ConnectReturnCode) -> Refusal {
     match code {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => Refusal::Login,
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => Refusal::ClientId,
-        ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => Refusal::Version("MQTT 5"),
-        ConnectReturnCode::ServiceUnavailable | ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServerBusy => Refusal::Busy,
+        ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
+            Refusal::Version("MQTT 5")
+        }
+        ConnectReturnCode::ServiceUnavailable
+        | ConnectReturnCode::ServerUnavailable
+        | ConnectReturnCode::ServerBusy => Refusal::Busy,
         other => Refusal::Other(format!("{other:?}")),
     }
 }
@@ -224,7 +241,9 @@ fn server_disconnect(connector: &Connector, code: DisconnectReasonCode, reason: 
     };
     let rejection = matches!(
         code,
-        DisconnectReasonCode::PacketTooLarge | DisconnectReasonCode::PayloadFormatInvalid | DisconnectReasonCode::TopicNameInvalid
+        DisconnectReasonCode::PacketTooLarge
+            | DisconnectReasonCode::PayloadFormatInvalid
+            | DisconnectReasonCode::TopicNameInvalid
     )
     .then(|| format!("the broker refuses the message: {code:?}{said}"));
     Trouble { rejection, ..Trouble::new(text) }

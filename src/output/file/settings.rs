@@ -64,7 +64,8 @@ impl FileOutputConfig {
         let help = "write `path = \"scored.jsonl\"`; the path is relative to the job file";
         let path = section.required_text("path", help).map(|text| section.problems().folder().join(text.value));
         let rotate_bytes = section.optional_size("rotate_bytes", KIB, TIB, "without it files grow without end");
-        let rotate_interval = section.optional_duration("rotate_interval", SECOND, 366 * DAY, "without it files grow without end");
+        let rotate_interval =
+            section.optional_duration("rotate_interval", SECOND, 366 * DAY, "without it files grow without end");
         let keep_files = section.has("keep_files").then(|| section.count("keep_files", 1, 1_000_000, 10));
         if keep_files.is_some() && rotate_bytes.is_none() && rotate_interval.is_none() {
             section.wrong(
@@ -77,7 +78,14 @@ impl FileOutputConfig {
         let fsync = fsync(section);
         let row_id = row_id(section);
         let keep_files = keep_files.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-        Some(FileOutputConfig { rotate_bytes, rotate_interval, keep_files, fsync, row_id, ..FileOutputConfig::new(path?) })
+        Some(FileOutputConfig {
+            rotate_bytes,
+            rotate_interval,
+            keep_files,
+            fsync,
+            row_id,
+            ..FileOutputConfig::new(path?)
+        })
     }
 }
 

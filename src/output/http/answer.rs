@@ -1,7 +1,7 @@
 //! What an answer means for the rows of a request.
 //!
-//! In: a status code. Out: a [`Class`]. Invariant: decided by the code alone, never by the text; every code has a class.
-//! Not here: how long to wait, which row of several is at fault.
+//! In: a status code. Out: a [`Class`]. Invariant: decided by the code alone, never by the text; every code has a
+//! class. Not here: how long to wait, which row of several is at fault.
 
 /// The codes that mean "taken".
 #[derive(Clone, Debug, PartialEq, Eq)]

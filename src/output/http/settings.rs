@@ -1,7 +1,7 @@
 //! The section of an HTTP output.
 //!
-//! In: `[outputs.NAME]` with `type = "http"`. Out: [`HttpOutputConfig`], checked. Invariant: a secret is only referred to,
-//! and no header is one that HTTP itself sets. Not here: sending.
+//! In: `[outputs.NAME]` with `type = "http"`. Out: [`HttpOutputConfig`], checked. Invariant: a secret is only referred
+//! to, and no header is one that HTTP itself sets. Not here: sending.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,46 +14,21 @@ use toml::de::DeValue;
 use super::HttpOutput;
 use super::answer::Success;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::output::body::{Batch, Body};
 use crate::output::{Fill, Output, OutputSettings, Site, row_id};
 use crate::settings::address::{self, warn_of_open_secret};
 use crate::settings::{Secret, Section, may_be_secret};
 use crate::tls::TlsFiles;
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-/// What a delivery holds at most: larger batches would never come about.
-const ROWS_MAX: u64 = 1_000;
 const HEADERS_FORM: &str = "write `headers = { x-site = \"north\" }`";
 /// Headers that the message itself decides.
 const RESERVED: [&str; 5] = ["host", "content-length", "content-encoding", "transfer-encoding", "connection"];
-
-/// What the body of a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// One row as a JSON object.
-    Row,
-    /// A JSON array of rows.
-    Array,
-    /// One row a line.
-    Lines,
-}
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Header {
     Text(HeaderValue),
     Secret(Secret),
-}
-
-/// How rows are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Rows of a request.
-    pub rows: usize,
-    /// Bytes of a request's body, before compression.
-    pub bytes: usize,
-    /// How long rows wait for others.
-    pub time: Duration,
 }
 
 /// An HTTP output, as the job describes it.
@@ -100,13 +75,15 @@ impl HttpOutputConfig {
 
     /// Reads and checks the section.
     pub fn read(section: &mut Section) -> Option<HttpOutputConfig> {
-        let url = section.required_text("url", "write `url = \"https://host/rows\"`").and_then(|text| address::http(section, &text));
+        let url = section
+            .required_text("url", "write `url = \"https://host/rows\"`")
+            .and_then(|text| address::http(section, &text));
         // a bad address does not keep the other keys from being read, with the same defaults
         let base = HttpOutputConfig::new(url.clone().or_else(|| Url::parse("http://localhost").ok())?);
         let methods = [("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH")];
         let method = section.choice("method", &methods, "POST");
-        let body = section.choice("body", &[("array", Body::Array), ("lines", Body::Lines), ("row", Body::Row)], base.body);
-        let batch = batch(section, body, base.batch);
+        let body = Body::read(section, base.body);
+        let batch = Batch::read(section, body, base.batch, "request");
         let headers = headers(section);
         let key = section.key("key");
         let key_header = key_header(section);
@@ -122,33 +99,21 @@ impl HttpOutputConfig {
             TlsFiles::refuse(section, "http://", "https://");
         }
         let method = Method::from_bytes(method.as_bytes()).ok()?;
-        Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, tls, timeout, row_id })
+        Some(HttpOutputConfig {
+            url,
+            method,
+            body,
+            batch,
+            headers,
+            key,
+            key_header,
+            gzip,
+            success,
+            tls,
+            timeout,
+            row_id,
+        })
     }
-}
-
-/// `batch = { rows, bytes, time }`.
-fn batch(section: &mut Section, body: Body, base: Batch) -> Batch {
-    let Some((value, span)) = section.get("batch") else {
-        return if body == Body::Row { Batch { rows: 1, ..base } } else { base };
-    };
-    let DeValue::Table(table) = value else {
-        let error = Diagnostic::error("`batch` has the wrong form", span).label("expected a table");
-        section.problems().push(error.help("write `batch = { rows = 100, bytes = \"256KiB\", time = \"1s\" }`"));
-        return base;
-    };
-    let mut inner = section.inner("batch", table);
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    let batch = Batch {
-        rows: size(inner.count("rows", 1, ROWS_MAX, base.rows as u64)),
-        bytes: size(inner.size("bytes", KIB, 64 * MIB, base.bytes as u64)),
-        time: inner.duration("time", Duration::ZERO, Duration::from_secs(60), base.time),
-    };
-    if body == Body::Row && (inner.has("rows") || inner.has("time")) {
-        let key = if inner.has("rows") { "rows" } else { "time" };
-        inner.wrong(key, format!("`{key}` has no use here"), "one row a request", "write `body = \"array\"` or `body = \"lines\"`");
-    }
-    inner.finish();
-    if body == Body::Row { Batch { rows: 1, time: Duration::ZERO, ..batch } } else { batch }
 }
 
 fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
@@ -197,8 +162,11 @@ fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
 fn key_header(section: &mut Section) -> Option<String> {
     let name = section.text("key_header")?;
     if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
-        let error = Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
-        section.problems().push(error.help("write `key_header = \"x-functions-key\"`, or leave it out for `Authorization: Bearer`"));
+        let error =
+            Diagnostic::error("this is no name of a header", name.span).label("expected letters, digits and `-`");
+        section
+            .problems()
+            .push(error.help("write `key_header = \"x-functions-key\"`, or leave it out for `Authorization: Bearer`"));
     } else if !section.has("key") {
         let help = "write `key = \"env:NAME\"`, or leave `key_header` out";
         section.wrong("key_header", "`key_header` without `key`", "there is nothing to send in it", help);
@@ -217,7 +185,8 @@ fn success(section: &mut Section) -> Success {
     let mut success = Success::none();
     for word in words {
         if !success.add(&word.value) {
-            let error = Diagnostic::error("this is no code of an answer", word.span).label("expected \"2xx\", or three digits");
+            let error =
+                Diagnostic::error("this is no code of an answer", word.span).label("expected \"2xx\", or three digits");
             section.problems().push(error.help(FORM));
         }
     }
@@ -231,12 +200,15 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 
 impl OutputSettings for HttpOutputConfig {
     fn secrets(&self) -> Vec<&Secret> {
-        let headers = self.headers.iter().filter_map(|(_, value)| if let Header::Secret(secret) = value { Some(secret) } else { None });
+        let headers = self
+            .headers
+            .iter()
+            .filter_map(|(_, value)| if let Header::Secret(secret) = value { Some(secret) } else { None });
         headers.chain(&self.key).collect()
     }
 
     fn fill(&self) -> Fill {
-        Fill { rows: self.batch.rows, time: self.batch.time }
+        self.batch.fill()
     }
 
     fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {

@@ -1,31 +1,33 @@
 //! The section of an MQTT output.
 //!
-//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: the topic has no wildcards.
-//! Not here: running.
+//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: what the topic has beside
+//! columns has no wildcards. Not here: running.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::MqttOutput;
-use crate::diagnostic::Diagnostic;
-use crate::mqtt::{BrokerConfig, Protocol, Qos, topic};
-use crate::output::{Output, OutputSettings, Site, row_id};
-use crate::settings::{Secret, Section};
+use super::{MqttOutput, TopicTemplate};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::mqtt::{BrokerConfig, Protocol, Qos};
+use crate::output::body::{Batch, Body};
+use crate::output::{Fill, Output, OutputSettings, Site, row_id};
+use crate::settings::{Secret, Section, Text};
 
 /// An MQTT output, as the job describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MqttOutputConfig {
     /// Its client id must differ from that of every input.
     pub broker: BrokerConfig,
-    /// Without wildcards.
-    pub topic: String,
+    pub topic: TopicTemplate,
     /// With [`Qos::AtMostOnce`] a row counts as delivered once it was written to the network.
     pub qos: Qos,
     pub retain: bool,
-    /// Larger rows are rejected, bytes; the broker's own limit holds besides.
-    pub payload_bytes_max: usize,
+    /// How rows are written into messages.
+    pub body: Body,
+    /// Larger rows are rejected; the broker's own limit holds besides.
+    pub batch: Batch,
     /// Column that carries the row id, beside the user property.
     pub row_id: Option<SmolStr>,
     /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
@@ -33,17 +35,19 @@ pub struct MqttOutputConfig {
 }
 
 impl MqttOutputConfig {
-    pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+    /// What messages with several rows hold; those with one row have the same limit of bytes.
+    pub const BATCH: Batch = Batch { rows: 100, bytes: 1 << 20, time: Duration::ZERO };
     pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// With the defaults: QoS 1, not retained, 1 MiB payloads.
-    pub fn new(broker: BrokerConfig, topic: impl Into<String>) -> MqttOutputConfig {
+    /// With the defaults: QoS 1, not retained, one row a message of at most 1 MiB.
+    pub fn new(broker: BrokerConfig, topic: TopicTemplate) -> MqttOutputConfig {
         MqttOutputConfig {
             broker,
-            topic: topic.into(),
+            topic,
             qos: Qos::AtLeastOnce,
             retain: false,
-            payload_bytes_max: Self::PAYLOAD_BYTES_MAX,
+            body: Body::Row,
+            batch: Batch { rows: 1, ..Self::BATCH },
             row_id: None,
             puback_timeout: Self::PUBACK_TIMEOUT,
         }
@@ -53,19 +57,36 @@ impl MqttOutputConfig {
     pub fn read(section: &mut Section) -> Option<MqttOutputConfig> {
         let broker = BrokerConfig::read(section);
         let topic = section.required_text("topic", "write `topic = \"taxi/scored\"`");
-        if let Some((topic, problem)) = topic.as_ref().and_then(|topic| Some((topic, topic::topic_problem(&topic.value)?))) {
-            topic::tell(section, topic, problem);
-        }
+        let topic = topic.and_then(|text| template(section, &text));
         let qos = Qos::read(section);
         let retain = section.boolean("retain", false);
+        let body = Body::read(section, Body::Row);
+        let batch = Batch::read(section, body, Self::BATCH, "message");
         let row_id = row_id(section);
         if row_id.is_none() && broker.as_ref().is_some_and(|broker| broker.protocol == Some(Protocol::V311)) {
             let warning = Diagnostic::warning("rows leave without their ids", section.key_span("protocol"));
             let label = "MQTT 3.1.1 has no user properties";
-            section.problems().push(warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"));
+            section.problems().push(
+                warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"),
+            );
         }
-        Some(MqttOutputConfig { qos, retain, row_id, ..MqttOutputConfig::new(broker?, topic?.value) })
+        Some(MqttOutputConfig { qos, retain, body, batch, row_id, ..MqttOutputConfig::new(broker?, topic?) })
     }
+}
+
+/// Reads `topic`.
+fn template(section: &Section, text: &Text) -> Option<TopicTemplate> {
+    let problem = match TopicTemplate::parse(text) {
+        Ok(template) => return Some(template),
+        Err(problem) => problem,
+    };
+    let error = Diagnostic::error(format!("`{}` is no topic here", text.value.escape_debug()), problem.span)
+        .label(problem.label);
+    section.problems().push(match problem.help {
+        Some(help) => error.help(help),
+        None => error,
+    });
+    None
 }
 
 /// Reads the section for the table of outputs.
@@ -76,6 +97,14 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 impl OutputSettings for MqttOutputConfig {
     fn secrets(&self) -> Vec<&Secret> {
         self.broker.secrets()
+    }
+
+    fn fill(&self) -> Fill {
+        self.batch.fill()
+    }
+
+    fn columns(&self) -> Vec<(&SmolStr, Span)> {
+        self.topic.columns().collect()
     }
 
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {

@@ -23,13 +23,20 @@ fn at(second: i64) -> Timestamp {
 fn rows(seconds: &[i64]) -> Rows {
     let mut batch = Batch::new(1);
     for second in seconds {
-        batch.push(RowMeta { time: at(*second), arrival: at(*second), offset: *second, ordinal: 0 }, [Value::BigInt(1)]);
+        batch
+            .push(RowMeta { time: at(*second), arrival: at(*second), offset: *second, ordinal: 0 }, [Value::BigInt(1)]);
     }
     Rows { columns: [Column { name: "p".into(), spread: false }].into(), batch }
 }
 
 fn registered(journal: &Journal, name: &str, stream: StreamId) -> crate::journal::ConsumerId {
-    let spec = ConsumerSpec { name: name.into(), fingerprint: String::new(), stream, start: Start::Oldest, on_full: OnFull::Block };
+    let spec = ConsumerSpec {
+        name: name.into(),
+        fingerprint: String::new(),
+        stream,
+        start: Start::Oldest,
+        on_full: OnFull::Block,
+    };
     journal.register_consumer(spec).unwrap().id
 }
 
@@ -49,7 +56,8 @@ fn rows_of_a_scored_stream_that_may_not_be_read_still_let_time_pass_up_to_them()
         outputs: None,
         functions: vec![FunctionDef { name: "score".to_owned(), kind: FunctionKind::External }],
     };
-    let query = "WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS n FROM s GROUP BY TumblingWindow(second, 10)";
+    let query =
+        "WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS n FROM s GROUP BY TumblingWindow(second, 10)";
     let plan = crate::query::compile(query, "q", &catalog).unwrap_or_else(|e| panic!("{e}"));
     let executor = Executor::new(plan.statements[0].parts.last().unwrap(), ExecutorOptions::default(), None).unwrap();
     let tables = Tables::new(&[], Default::default());

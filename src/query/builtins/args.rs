@@ -109,7 +109,10 @@ impl<'a> Args<'a> {
         match self.get(i) {
             Value::DateTime(t) => Ok(*t),
             Value::Text(text) => Timestamp::parse(text).ok_or_else(|| {
-                self.error("conversion", format!("the {} argument is no date in ISO 8601: '{}'", ordinal(i + 1), excerpt(text)))
+                self.error(
+                    "conversion",
+                    format!("the {} argument is no date in ISO 8601: '{}'", ordinal(i + 1), excerpt(text)),
+                )
             }),
             _ => Err(self.invalid(i, &[Type::DateTime])),
         }
@@ -146,7 +149,11 @@ impl<'a> Args<'a> {
 
     /// A float result, which must be finite.
     pub fn finite(self, f: f64) -> Result<Value, RowError> {
-        if f.is_finite() { Ok(Value::Float(f)) } else { Err(self.error("overflow", "the result is outside the range of float")) }
+        if f.is_finite() {
+            Ok(Value::Float(f))
+        } else {
+            Err(self.error("overflow", "the result is outside the range of float"))
+        }
     }
 
     /// Checks the size of a text before it is built.

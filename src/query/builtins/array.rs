@@ -103,9 +103,14 @@ mod tests {
 
     #[test]
     fn json_text_becomes_a_record_or_null() {
-        assert_eq!(parse(r#" {"a":[1,2.5,null,true,"x"],"b":{"c":{}}} "#), r#"{"a":[1,2.5,null,true,"x"],"b":{"c":{}}}"#);
+        assert_eq!(
+            parse(r#" {"a":[1,2.5,null,true,"x"],"b":{"c":{}}} "#),
+            r#"{"a":[1,2.5,null,true,"x"],"b":{"c":{}}}"#
+        );
         assert_eq!(parse(r#"{"a":1,"b":2,"a":3}"#), r#"{"a":3,"b":2}"#);
-        for none in ["", "{", "[1]", "5", "\"x\"", "null", r#"{"a":NaN}"#, r#"{"a":99999999999999999999}"#, r#"{"a":1}x"#] {
+        for none in
+            ["", "{", "[1]", "5", "\"x\"", "null", r#"{"a":NaN}"#, r#"{"a":99999999999999999999}"#, r#"{"a":1}x"#]
+        {
             assert_eq!(parse(none), "null", "{none}");
         }
         let deep = format!("{}1{}", r#"{"a":"#.repeat(100), "}".repeat(100));

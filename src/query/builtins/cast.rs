@@ -117,7 +117,10 @@ fn refused(value: &Value, to: Type) -> RowError {
         Value::Record(_) | Value::Array(_) | Value::Null => String::new(),
         other => format!(" {}", other.to_json()),
     };
-    RowError::new("conversion", format!("Cannot cast value{shown} of type '{from}' to type '{to}'. TRY_CAST gives NULL instead"))
+    RowError::new(
+        "conversion",
+        format!("Cannot cast value{shown} of type '{from}' to type '{to}'. TRY_CAST gives NULL instead"),
+    )
 }
 
 #[cfg(test)]
@@ -131,9 +134,14 @@ mod tests {
 
     #[test]
     fn whole_number_text_is_a_bigint_and_nothing_else_is() {
-        for (text, expected) in
-            [(" 41 ", Some(41)), ("-8", Some(-8)), ("12.5", None), ("1e3", None), ("", None), ("9223372036854775808", None)]
-        {
+        for (text, expected) in [
+            (" 41 ", Some(41)),
+            ("-8", Some(-8)),
+            ("12.5", None),
+            ("1e3", None),
+            ("", None),
+            ("9223372036854775808", None),
+        ] {
             assert_eq!(ok(Value::text(text), Type::BigInt), expected.map(Value::BigInt), "{text}");
         }
     }
@@ -148,7 +156,9 @@ mod tests {
 
     #[test]
     fn number_text_is_a_float_but_nan_is_not() {
-        for (text, expected) in [("12.5", Some(12.5)), ("3", Some(3.0)), ("1e3", Some(1000.0)), ("NaN", None), ("inf", None), ("x", None)] {
+        for (text, expected) in
+            [("12.5", Some(12.5)), ("3", Some(3.0)), ("1e3", Some(1000.0)), ("NaN", None), ("inf", None), ("x", None)]
+        {
             assert_eq!(ok(Value::text(text), Type::Float), expected.map(Value::Float), "{text}");
         }
     }
@@ -169,7 +179,10 @@ mod tests {
         .iter()
         .map(|v| plain_text(&cast(v, Type::Text).unwrap()).unwrap())
         .collect();
-        assert_eq!(texts.join(" "), "-9223372036854775808 5 0 0.1 1E+300 1.5E-7 1 1970-01-01T00:00:00.0000000Z [null,1]");
+        assert_eq!(
+            texts.join(" "),
+            "-9223372036854775808 5 0 0.1 1E+300 1.5E-7 1 1970-01-01T00:00:00.0000000Z [null,1]"
+        );
     }
 
     #[test]
@@ -188,6 +201,9 @@ mod tests {
     fn a_refusal_names_the_types_and_the_way_out() {
         let error = cast(&Value::text("hot"), Type::Float).unwrap_err();
         assert_eq!(error.reason, "conversion");
-        assert_eq!(error.message, "Cannot cast value 'hot' of type 'nvarchar(max)' to type 'float'. TRY_CAST gives NULL instead");
+        assert_eq!(
+            error.message,
+            "Cannot cast value 'hot' of type 'nvarchar(max)' to type 'float'. TRY_CAST gives NULL instead"
+        );
     }
 }

@@ -14,8 +14,20 @@ type Out = Result<Value, RowError>;
 
 const TICKS_PER_MICROSECOND: i64 = 10;
 
-const MONTHS: [&str; 12] =
-    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl DatePart {
@@ -114,7 +126,8 @@ pub fn dateadd(part: DatePart, n: i64, t: Timestamp) -> Option<Timestamp> {
 /// The first argument as a date part: the binder puts its full name there as a constant.
 fn part(args: Args<'_>) -> Result<DatePart, RowError> {
     let name = args.text(0)?;
-    DatePart::parse(&name).ok_or_else(|| args.error("argument", format!("'{}' is no part of a date", super::text::excerpt(&name))))
+    DatePart::parse(&name)
+        .ok_or_else(|| args.error("argument", format!("'{}' is no part of a date", super::text::excerpt(&name))))
 }
 
 pub fn dateadd_function(values: &[Value]) -> Out {

@@ -47,8 +47,10 @@ pub fn st_distance(values: &[Value]) -> Out {
     let (Some(a), Some(b)) = (a.as_point(), b.as_point()) else { return Ok(Value::Float(0.0)) };
     let on_globe = |p: Point| p.y.abs() <= 90.0;
     if !on_globe(a) || !on_globe(b) {
-        return Err(args
-            .error("argument", "a latitude lies between -90 and 90; CreatePoint takes the latitude first, GeoJSON and WKT the longitude"));
+        return Err(args.error(
+            "argument",
+            "a latitude lies between -90 and 90; CreatePoint takes the latitude first, GeoJSON and WKT the longitude",
+        ));
     }
     let metres: f64 = Geodesic::wgs84().inverse(a.y, a.x, b.y, b.x);
     args.finite(metres)
@@ -74,7 +76,10 @@ fn compare(name: &'static str, values: &[Value], test: fn(&Shape, &Shape) -> boo
     let (a, b) = (shape(args, 0)?, shape(args, 1)?);
     let work = a.vertices().saturating_mul(b.vertices());
     if work > planar::PAIRS_MAX {
-        return Err(args.error("too_complex", format!("shapes of {} and {} points are too large to compare", a.vertices(), b.vertices())));
+        return Err(args.error(
+            "too_complex",
+            format!("shapes of {} and {} points are too large to compare", a.vertices(), b.vertices()),
+        ));
     }
     Ok(Value::BigInt(i64::from(test(&a, &b))))
 }
@@ -86,14 +91,19 @@ fn shape(args: Args<'_>, i: usize) -> Result<Shape, RowError> {
         _ => return Err(args.invalid(i, &[Type::Record, Type::Text])),
     };
     read.ok_or_else(|| {
-        args.error("argument", format!("argument {} is no shape that can be read; it takes GeoJSON records and WKT text", i + 1))
+        args.error(
+            "argument",
+            format!("argument {} is no shape that can be read; it takes GeoJSON records and WKT text", i + 1),
+        )
     })
 }
 
 /// All arguments as points.
 fn points(args: Args<'_>) -> Result<Vec<Point>, RowError> {
     (0..args.len())
-        .map(|i| shape(args, i)?.as_point().ok_or_else(|| args.error("argument", format!("argument {} is no point", i + 1))))
+        .map(|i| {
+            shape(args, i)?.as_point().ok_or_else(|| args.error("argument", format!("argument {} is no point", i + 1)))
+        })
         .collect()
 }
 
@@ -199,7 +209,10 @@ mod tests {
     #[test]
     fn unreadable_shapes_name_the_argument() {
         let error = st_within(&[Value::text("POINT(1)"), Value::text(SQUARE)]).unwrap_err();
-        assert_eq!(error.message, "ST_WITHIN: argument 1 is no shape that can be read; it takes GeoJSON records and WKT text");
+        assert_eq!(
+            error.message,
+            "ST_WITHIN: argument 1 is no shape that can be read; it takes GeoJSON records and WKT text"
+        );
         assert_eq!(st_within(&[Value::BigInt(1), Value::text(SQUARE)]).unwrap_err().reason, "argument");
     }
 

@@ -157,9 +157,9 @@ fn matches_at(text: &str, tokens: &[Token], steps: &mut u64) -> Result<bool, Row
     // where to go on when the tokens behind the last `%` fail: one character later
     let mut retry: Option<(std::str::Chars<'_>, usize)> = None;
     loop {
-        *steps = steps
-            .checked_sub(1)
-            .ok_or_else(|| RowError::new("too_complex", format!("the pattern takes more than {STEPS_MAX} steps on this text")))?;
+        *steps = steps.checked_sub(1).ok_or_else(|| {
+            RowError::new("too_complex", format!("the pattern takes more than {STEPS_MAX} steps on this text"))
+        })?;
         match tokens.get(token) {
             Some(Token::Any) => {
                 token += 1;

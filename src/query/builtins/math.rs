@@ -188,7 +188,12 @@ mod tests {
             (1.5e-300, 2, 0.0),
             (12.5, 500, 12.5),
         ] {
-            assert_eq!(round_float(x, digits).to_bits(), f64::to_bits(expected), "{x} to {digits}: {}", round_float(x, digits));
+            assert_eq!(
+                round_float(x, digits).to_bits(),
+                f64::to_bits(expected),
+                "{x} to {digits}: {}",
+                round_float(x, digits)
+            );
         }
         assert_eq!(round_integer(15, 1), Some(15));
         assert_eq!(round_integer(-15, -1), Some(-20));

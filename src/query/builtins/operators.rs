@@ -41,7 +41,9 @@ pub fn binary(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, RowError> {
     match op {
         BinaryOp::And => Ok(Value::Bit(is_true(a) && is_true(b))),
         BinaryOp::Or => Ok(Value::Bit(is_true(a) || is_true(b))),
-        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => Ok(Value::Bit(compare_op(op, a, b))),
+        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
+            Ok(Value::Bit(compare_op(op, a, b)))
+        }
         _ if a.is_null() || b.is_null() => Ok(Value::Null),
         BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => arithmetic(op, a, b),
         BinaryOp::BitAnd | BinaryOp::BitOr | BinaryOp::BitXor => bits(op, a, b),
@@ -52,7 +54,10 @@ fn arithmetic(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, RowError> {
     if let (BinaryOp::Add, Value::Text(x), Value::Text(y)) = (op, a, b) {
         let bytes = x.len() + y.len();
         if bytes > RESULT_BYTES_MAX {
-            return Err(RowError::new("too_long", format!("`+` would give text of {bytes} bytes, the most is {RESULT_BYTES_MAX}")));
+            return Err(RowError::new(
+                "too_long",
+                format!("`+` would give text of {bytes} bytes, the most is {RESULT_BYTES_MAX}"),
+            ));
         }
         return Ok(Value::text(format!("{x}{y}")));
     }
@@ -144,9 +149,10 @@ fn bit_operand(value: &Value) -> Option<i64> {
 pub fn negate(value: &Value) -> Result<Value, RowError> {
     match operand(value) {
         _ if value.is_null() => Ok(Value::Null),
-        Some(Number::BigInt(n)) => {
-            n.checked_neg().map(Value::BigInt).ok_or_else(|| RowError::new("overflow", format!("-({n}) is outside the range of bigint")))
-        }
+        Some(Number::BigInt(n)) => n
+            .checked_neg()
+            .map(Value::BigInt)
+            .ok_or_else(|| RowError::new("overflow", format!("-({n}) is outside the range of bigint"))),
         Some(Number::Float(f)) => Ok(Value::Float(-f)),
         None => Err(unary_mismatch("-", value)),
     }
@@ -175,7 +181,10 @@ fn mismatch(op: BinaryOp, a: &Value, b: &Value) -> RowError {
         BinaryOp::Add => "two numbers or two texts",
         _ => "numbers",
     };
-    RowError::new("argument", format!("operator `{}` cannot take {} and {}: it takes {takes}", op.symbol(), described(a), described(b)))
+    RowError::new(
+        "argument",
+        format!("operator `{}` cannot take {} and {}: it takes {takes}", op.symbol(), described(a), described(b)),
+    )
 }
 
 fn unary_mismatch(symbol: &str, value: &Value) -> RowError {

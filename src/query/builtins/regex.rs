@@ -45,7 +45,10 @@ pub fn regexmatch(values: &[Value]) -> Result<Value, RowError> {
     let Some(regex) = compiled.as_ref() else { return Ok(Value::BigInt(0)) };
     match regex.find(&text) {
         Ok(found) => Ok(Value::BigInt(found.map_or(0, |m| position(&text, m.start())))),
-        Err(_) => Err(args.error("too_complex", format!("the pattern takes more than {BACKTRACKS_MAX} steps back on this text"))),
+        Err(_) => {
+            Err(args
+                .error("too_complex", format!("the pattern takes more than {BACKTRACKS_MAX} steps back on this text")))
+        }
     }
 }
 
@@ -186,8 +189,8 @@ impl<'a> Translator<'a> {
     /// `name>`
     fn name(&mut self) -> Option<&'a str> {
         let (name, after) = self.rest.split_once('>')?;
-        let valid =
-            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         self.rest = after;
         valid.then_some(name)
     }
@@ -319,7 +322,8 @@ impl<'a> Translator<'a> {
         let ends = |part: &str| self.out.strip_suffix(part).is_some_and(|front| !front.ends_with('\\'));
         let at_start = ends("[") || ends("[^");
         let after_set = [DIGIT, WORD, "]", r"\s", r"\S", "}"].into_iter().any(ends);
-        let before_set = [r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", r"\p", r"\P", "]"].iter().any(|set| self.rest.starts_with(set));
+        let before_set =
+            [r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", r"\p", r"\P", "]"].iter().any(|set| self.rest.starts_with(set));
         if at_start || after_set || before_set { self.literal('-') } else { self.out.push('-') }
     }
 }

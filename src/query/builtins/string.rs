@@ -190,7 +190,9 @@ pub fn translate(values: &[Value]) -> Out {
     // a stable sort keeps the first of two equal characters in front, and the search must find that one
     pairs.sort_by_key(|(from, _)| *from);
     pairs.dedup_by_key(|(from, _)| *from);
-    let map = |c: char| pairs.binary_search_by_key(&c, |(from, _)| *from).ok().and_then(|i| pairs.get(i)).map_or(c, |(_, to)| *to);
+    let map = |c: char| {
+        pairs.binary_search_by_key(&c, |(from, _)| *from).ok().and_then(|i| pairs.get(i)).map_or(c, |(_, to)| *to)
+    };
     Ok(Value::text(s.chars().map(map).collect::<String>()))
 }
 

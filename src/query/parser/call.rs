@@ -37,7 +37,9 @@ impl Parser<'_> {
         self.bump();
         let (mut args, mut height) = (Vec::new(), 0);
         let distinct = self.take_word("DISTINCT");
-        let all = !distinct && self.at_word("ALL") && matches!(self.peek_at(1).kind, Kind::Word | Kind::Bracketed | Kind::Number);
+        let all = !distinct
+            && self.at_word("ALL")
+            && matches!(self.peek_at(1).kind, Kind::Word | Kind::Bracketed | Kind::Number);
         if all {
             self.bump();
         }
@@ -57,7 +59,11 @@ impl Parser<'_> {
             let span = self.span_from(start);
             return self.grown(ExprKind::WindowId, span, 0);
         }
-        let over = if self.at_word("OVER") && self.is_sign(1, Sign::Open) { Some(self.nested(|p| p.over(&mut height))?) } else { None };
+        let over = if self.at_word("OVER") && self.is_sign(1, Sign::Open) {
+            Some(self.nested(|p| p.over(&mut height))?)
+        } else {
+            None
+        };
         let span = self.span_from(start);
         let tree = self.grown(ExprKind::Call(Call { name, args, distinct, over }), span, height)?;
         self.fields(tree)
@@ -91,8 +97,14 @@ impl Parser<'_> {
                 "LIMIT" => over.limit.is_none(),
                 "WHEN" => over.when.is_none(),
                 "ROWS" | "RANGE" => {
-                    let error = error("frames of rows are not in the language", token.span, "expected `LIMIT DURATION(unit, n)`");
-                    return Err(Box::new(error.help("the rows looked at are limited by time: `OVER (LIMIT DURATION(minute, 5))`")));
+                    let error = error(
+                        "frames of rows are not in the language",
+                        token.span,
+                        "expected `LIMIT DURATION(unit, n)`",
+                    );
+                    return Err(Box::new(
+                        error.help("the rows looked at are limited by time: `OVER (LIMIT DURATION(minute, 5))`"),
+                    ));
                 }
                 _ => true,
             };

@@ -36,14 +36,17 @@ impl Parser<'_> {
         let span = self.peek().span;
         if self.at_word("DISTINCT") {
             let error = error("SELECT DISTINCT is not in the language", span, "a stream has no end to compare with");
-            return Err(Box::new(error.help("group by the columns and a window: `GROUP BY a, b, TumblingWindow(second, 10)`")));
+            return Err(Box::new(
+                error.help("group by the columns and a window: `GROUP BY a, b, TumblingWindow(second, 10)`"),
+            ));
         }
-        let counts = self.peek_at(1).kind == Kind::Number || (self.is_sign(1, Sign::Open) && self.peek_at(2).kind == Kind::Number);
+        let counts = self.peek_at(1).kind == Kind::Number
+            || (self.is_sign(1, Sign::Open) && self.peek_at(2).kind == Kind::Number);
         if self.at_word("TOP") && counts {
             let error = error("SELECT TOP is not in the language", span, "a stream has no end to count to");
-            return Err(Box::new(
-                error.help("write `TopOne() OVER (ORDER BY …)` or `CollectTop(n) OVER (ORDER BY …)` and group by a window"),
-            ));
+            return Err(Box::new(error.help(
+                "write `TopOne() OVER (ORDER BY …)` or `CollectTop(n) OVER (ORDER BY …)` and group by a window",
+            )));
         }
         Ok(())
     }
@@ -67,9 +70,15 @@ impl Parser<'_> {
             self.bump();
             let expr = self.expr()?;
             if self.at_word("AS") {
-                let error = error("a column has two names", self.peek().span, format!("it is already called {}", shown(&alias.name)));
+                let error = error(
+                    "a column has two names",
+                    self.peek().span,
+                    format!("it is already called {}", shown(&alias.name)),
+                );
                 return Err(Box::new(
-                    error.help("`name = expression` gives a name; a comparison goes into parentheses: `(a = b) AS same`"),
+                    error.help(
+                        "`name = expression` gives a name; a comparison goes into parentheses: `(a = b) AS same`",
+                    ),
                 ));
             }
             return Ok(SelectItem::Expr { expr, alias: Some(alias), span: self.span_from(start) });
@@ -130,8 +139,11 @@ impl Parser<'_> {
         if !joined {
             return Ok(());
         }
-        let error = error(format!("unexpected {}", shown(self.text_of(token))), token.span, format!("{what} has a plain name"));
-        Err(Box::new(error.help("a name with other characters than letters, digits and `_` is written in brackets: `[my-name]`")))
+        let error =
+            error(format!("unexpected {}", shown(self.text_of(token))), token.span, format!("{what} has a plain name"));
+        Err(Box::new(
+            error.help("a name with other characters than letters, digits and `_` is written in brackets: `[my-name]`"),
+        ))
     }
 
     // `PARTITION BY key, … [INTO n]`

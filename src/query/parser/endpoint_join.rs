@@ -55,8 +55,11 @@ impl Parser<'_> {
         }
         self.behind_join(&mut parts);
         let name = &endpoint.name;
-        let problem = error(format!("`{name}` cannot be joined: an endpoint is called"), span, "a join takes no columns to send")
-            .note(format!("the endpoint is a function of the job file: `[functions.{name}]` with `type = \"azureml\"`"));
+        let problem =
+            error(format!("`{name}` cannot be joined: an endpoint is called"), span, "a join takes no columns to send")
+                .note(format!(
+                    "the endpoint is a function of the job file: `[functions.{name}]` with `type = \"azureml\"`"
+                ));
         Box::new(problem.help(format!("write\n{}", parts.rewrite(name))))
     }
 
@@ -64,11 +67,17 @@ impl Parser<'_> {
     fn before_join(&self) -> Parts {
         let mut parts = Parts::default();
         let find = |word: &str, below: usize| {
-            let is = |at: &usize| self.tokens.get(*at).is_some_and(|t| t.kind == Kind::Word && self.text_of(*t).eq_ignore_ascii_case(word));
+            let is = |at: &usize| {
+                self.tokens
+                    .get(*at)
+                    .is_some_and(|t| t.kind == Kind::Word && self.text_of(*t).eq_ignore_ascii_case(word))
+            };
             (0..below).rev().find(is)
         };
         let Some(from) = find("FROM", self.at) else { return parts };
-        let Some(join) = (from..self.at).find(|at| ["JOIN", "INNER", "LEFT"].iter().any(|w| find(w, *at + 1) == Some(*at))) else {
+        let Some(join) =
+            (from..self.at).find(|at| ["JOIN", "INNER", "LEFT"].iter().any(|w| find(w, *at + 1) == Some(*at)))
+        else {
             return parts;
         };
         let Some(select) = find("SELECT", from) else { return parts };
@@ -156,7 +165,8 @@ impl Parser<'_> {
 
     /// The text of some tokens on one line.
     fn text_between(&self, tokens: Range<usize>) -> String {
-        let (Some(first), Some(last)) = (self.tokens.get(tokens.start), tokens.end.checked_sub(1).and_then(|at| self.tokens.get(at)))
+        let (Some(first), Some(last)) =
+            (self.tokens.get(tokens.start), tokens.end.checked_sub(1).and_then(|at| self.tokens.get(at)))
         else {
             return String::new();
         };

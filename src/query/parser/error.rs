@@ -41,11 +41,21 @@ pub(super) fn reserved(what: &str, word: &str, span: Span) -> Error {
 
 pub(super) fn bad(bad: Bad, text: &str, span: Span) -> Error {
     let (title, label, help) = match bad {
-        Bad::OpenText => ("a text is not closed".into(), "opened here", "close it with `'`; a quote inside a text is doubled: `'it''s'`"),
-        Bad::OpenBracket => ("a name in brackets is not closed".into(), "opened here", "close it with `]`; a `]` inside a name is doubled"),
+        Bad::OpenText => (
+            "a text is not closed".into(),
+            "opened here",
+            "close it with `'`; a quote inside a text is doubled: `'it''s'`",
+        ),
+        Bad::OpenBracket => (
+            "a name in brackets is not closed".into(),
+            "opened here",
+            "close it with `]`; a `]` inside a name is doubled",
+        ),
         Bad::OpenQuote => ("a double quote is not closed".into(), "opened here", "close it with `\"`"),
         Bad::OpenComment => ("a comment is not closed".into(), "opened here", "close it with `*/`; comments nest"),
-        Bad::EmptyName => ("a name is empty".into(), "expected a name between the quotes", "an empty text is written `''`"),
+        Bad::EmptyName => {
+            ("a name is empty".into(), "expected a name between the quotes", "an empty text is written `''`")
+        }
         Bad::Number => (
             format!("{} is no number", shown(text)),
             "digits run into letters",

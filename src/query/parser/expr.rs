@@ -40,8 +40,11 @@ impl Parser<'_> {
     /// What `inside` reads, one level of nesting deeper.
     pub(super) fn nested<T>(&mut self, inside: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.nesting >= NESTING_MAX {
-            let error =
-                error("the expression is nested too deep", self.peek().span, format!("level {} of at most {NESTING_MAX}", NESTING_MAX + 1));
+            let error = error(
+                "the expression is nested too deep",
+                self.peek().span,
+                format!("level {} of at most {NESTING_MAX}", NESTING_MAX + 1),
+            );
             return Err(Box::new(error.help("compute a part of it in a step of `WITH`")));
         }
         self.nesting += 1;
@@ -52,8 +55,14 @@ impl Parser<'_> {
 
     pub(super) fn grown(&self, kind: ExprKind, span: Span, below: usize) -> Parsed<Tree> {
         if below >= HEIGHT_MAX {
-            let error = error("the expression is too deep", span, format!("more than {HEIGHT_MAX} operators inside each other"));
-            return Err(Box::new(error.help("compute a part of it in a step of `WITH`, or join texts with `CONCAT(…)`")));
+            let error = error(
+                "the expression is too deep",
+                span,
+                format!("more than {HEIGHT_MAX} operators inside each other"),
+            );
+            return Err(Box::new(
+                error.help("compute a part of it in a step of `WITH`, or join texts with `CONCAT(…)`"),
+            ));
         }
         Ok(Tree { expr: Box::new(Expr { kind, span }), height: below + 1 })
     }
@@ -243,11 +252,16 @@ impl Parser<'_> {
             Kind::Sign(Sign::Open) => self.parenthesised(),
             Kind::Word if self.at_word("NULL") => self.literal(),
             Kind::Word if self.at_word("CASE") => self.case(),
-            Kind::Word if ["CAST", "TRY_CAST"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open) => self.cast(),
-            Kind::Word if self.at_word("EXISTS") && self.is_sign(1, Sign::Open) && self.is_word(2, "SELECT") => Err(subquery(token.span)),
+            Kind::Word if ["CAST", "TRY_CAST"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open) => {
+                self.cast()
+            }
+            Kind::Word if self.at_word("EXISTS") && self.is_sign(1, Sign::Open) && self.is_word(2, "SELECT") => {
+                Err(subquery(token.span))
+            }
             // LEFT and RIGHT are functions as well
             Kind::Word
-                if !is_reserved(text) || (["LEFT", "RIGHT"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open)) =>
+                if !is_reserved(text)
+                    || (["LEFT", "RIGHT"].iter().any(|word| self.at_word(word)) && self.is_sign(1, Sign::Open)) =>
             {
                 self.named()
             }
@@ -286,13 +300,18 @@ impl Parser<'_> {
     }
 
     fn too_deep(&self) -> Error {
-        let error = error("the expression is nested too deep", self.peek().span, format!("more than {NESTING_MAX} levels"));
+        let error =
+            error("the expression is nested too deep", self.peek().span, format!("more than {NESTING_MAX} levels"));
         Box::new(error.help("compute a part of it in a step of `WITH`"))
     }
 
     fn second_comparison(&self) -> Error {
         let token = self.peek();
-        let error = error("comparisons do not chain", token.span, format!("a second comparison, {}", shown(self.text_of(token))));
+        let error = error(
+            "comparisons do not chain",
+            token.span,
+            format!("a second comparison, {}", shown(self.text_of(token))),
+        );
         Box::new(error.help("join comparisons with `AND`: `a < b AND b < c`"))
     }
 

@@ -7,8 +7,10 @@ use crate::query::ast::{ApplyFunction, Expr, From, Ident, Join, Source};
 use crate::query::token::{Kind, Sign};
 
 /// The functions that APPLY takes.
-const APPLIED: [(&str, ApplyFunction); 2] =
-    [("GetArrayElements", ApplyFunction::GetArrayElements), ("GetRecordProperties", ApplyFunction::GetRecordProperties)];
+const APPLIED: [(&str, ApplyFunction); 2] = [
+    ("GetArrayElements", ApplyFunction::GetArrayElements),
+    ("GetRecordProperties", ApplyFunction::GetRecordProperties),
+];
 
 impl Parser<'_> {
     pub(super) fn from(&mut self) -> Parsed<From> {
@@ -19,7 +21,9 @@ impl Parser<'_> {
         }
         if self.at_sign(Sign::Comma) {
             let error = error("FROM names one input", self.peek().span, "inputs are not listed with commas");
-            return Err(Box::new(error.help("write `JOIN other ON … AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`, or `UNION`")));
+            return Err(Box::new(
+                error.help("write `JOIN other ON … AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`, or `UNION`"),
+            ));
         }
         Ok(From { first, joins })
     }
@@ -27,7 +31,11 @@ impl Parser<'_> {
     fn source(&mut self) -> Parsed<Source> {
         if self.at_sign(Sign::Open) {
             let span = self.peek().span;
-            return Err(if self.is_word(1, "SELECT") { subquery(span) } else { self.unexpected("the name of an input or a step", &[]) });
+            return Err(if self.is_word(1, "SELECT") {
+                subquery(span)
+            } else {
+                self.unexpected("the name of an input or a step", &[])
+            });
         }
         let name = self.name("the name of an input or a step")?;
         self.refuse_longer_name("an input")?;
@@ -69,7 +77,8 @@ impl Parser<'_> {
         let starts_clause = ["TIMESTAMP", "PARTITION"].iter().any(|word| self.at_words(&[word, "BY"]))
             || (self.at_word("MATCH_RECOGNIZE") && self.is_sign(1, Sign::Open))
             || (["EXCEPT", "INTERSECT", "MINUS"].iter().any(|word| self.at_words(&[word, "SELECT"])))
-            || (["LIMIT", "OFFSET", "FETCH"].iter().any(|word| self.at_word(word)) && self.peek_at(1).kind == Kind::Number);
+            || (["LIMIT", "OFFSET", "FETCH"].iter().any(|word| self.at_word(word))
+                && self.peek_at(1).kind == Kind::Number);
         if !self.at_name() || starts_clause {
             return Ok(None);
         }
@@ -79,9 +88,12 @@ impl Parser<'_> {
 
     fn join(&mut self) -> Parsed<Option<Join>> {
         let start = self.peek().span;
-        for (words, left_outer) in
-            [(&["JOIN"][..], false), (&["INNER", "JOIN"], false), (&["LEFT", "JOIN"], true), (&["LEFT", "OUTER", "JOIN"], true)]
-        {
+        for (words, left_outer) in [
+            (&["JOIN"][..], false),
+            (&["INNER", "JOIN"], false),
+            (&["LEFT", "JOIN"], true),
+            (&["LEFT", "OUTER", "JOIN"], true),
+        ] {
             if self.take_words(words) {
                 return self.join_table(start, left_outer).map(Some);
             }
@@ -117,9 +129,9 @@ impl Parser<'_> {
         }
         if !self.take_word("ON") {
             let expected = self.unexpected("`ON` and the condition of the join", &["ON"]);
-            return Err(Box::new(
-                expected.help("two streams are joined within a time: `ON a.id = b.id AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`"),
-            ));
+            return Err(Box::new(expected.help(
+                "two streams are joined within a time: `ON a.id = b.id AND DATEDIFF(second, a, b) BETWEEN 0 AND 10`",
+            )));
         }
         let on = self.expr()?;
         Ok(Join::Table { left_outer, source, on, span: self.span_from(start) })
@@ -154,8 +166,11 @@ fn refused_join(word: &str, span: Span) -> Error {
 }
 
 fn no_apply_function(name: &Ident) -> Error {
-    let error =
-        error(format!("APPLY cannot take {}", shown(&name.name)), name.span, "expected `GetArrayElements` or `GetRecordProperties`");
+    let error = error(
+        format!("APPLY cannot take {}", shown(&name.name)),
+        name.span,
+        "expected `GetArrayElements` or `GetRecordProperties`",
+    );
     let meant = suggest(&name.name, APPLIED.iter().map(|(applied, _)| *applied));
     Box::new(match meant {
         Some(meant) => error.help(format!("did you mean `{meant}`?")),

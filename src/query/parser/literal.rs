@@ -54,13 +54,18 @@ impl Parser<'_> {
         let text = self.text_of(token);
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text.parse().map(Literal::BigInt).map_err(|_| {
-                let error = error(format!("{} does not fit a bigint", shown(text)), token.span, "at most 9223372036854775807");
+                let error =
+                    error(format!("{} does not fit a bigint", shown(text)), token.span, "at most 9223372036854775807");
                 Box::new(error.help("write it as a float: with a point"))
             });
         }
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Literal::Float(number)),
-            _ => Err(Box::new(error(format!("{} does not fit a float", shown(text)), token.span, "at most about 1.8e308"))),
+            _ => Err(Box::new(error(
+                format!("{} does not fit a float", shown(text)),
+                token.span,
+                "at most about 1.8e308",
+            ))),
         }
     }
 
@@ -87,7 +92,11 @@ impl Parser<'_> {
                 }
                 Kind::Sign(Sign::Dot) | Kind::End => {}
                 _ => {
-                    let error = error("a path in double quotes has names in brackets only", token.span, "expected `\"[a][b]\"`");
+                    let error = error(
+                        "a path in double quotes has names in brackets only",
+                        token.span,
+                        "expected `\"[a][b]\"`",
+                    );
                     return Err(Box::new(error.help("a text stands in single quotes: `'[a]'`")));
                 }
             }

@@ -10,8 +10,21 @@ use crate::query::token::{Kind, Sign};
 const STARTS: &[&str] = &["SELECT", "WITH", "CREATE"];
 
 /// What could have followed a complete SELECT, for hints at misspelt words.
-const CLAUSES: &[&str] =
-    &["SELECT", "FROM", "INTO", "TIMESTAMP", "PARTITION", "JOIN", "LEFT", "CROSS", "OUTER", "WHERE", "GROUP", "HAVING", "UNION"];
+const CLAUSES: &[&str] = &[
+    "SELECT",
+    "FROM",
+    "INTO",
+    "TIMESTAMP",
+    "PARTITION",
+    "JOIN",
+    "LEFT",
+    "CROSS",
+    "OUTER",
+    "WHERE",
+    "GROUP",
+    "HAVING",
+    "UNION",
+];
 
 impl Parser<'_> {
     pub(super) fn statement(&mut self, script: &mut Script) -> Parsed<()> {
@@ -36,13 +49,17 @@ impl Parser<'_> {
     pub(super) fn starts_statement(&self) -> bool {
         let goes_on = || {
             let before = self.previous();
-            before.kind == Kind::Sign(Sign::Open) || ["UNION", "ALL"].iter().any(|word| self.text_of(before).eq_ignore_ascii_case(word))
+            before.kind == Kind::Sign(Sign::Open)
+                || ["UNION", "ALL"].iter().any(|word| self.text_of(before).eq_ignore_ascii_case(word))
         };
-        (self.at_word("SELECT") && !goes_on()) || (self.at_word("WITH") && self.is_word(2, "AS")) || self.at_words(&["CREATE", "TABLE"])
+        (self.at_word("SELECT") && !goes_on())
+            || (self.at_word("WITH") && self.is_word(2, "AS"))
+            || self.at_words(&["CREATE", "TABLE"])
     }
 
     fn end_of_statement(&mut self) -> Parsed<()> {
-        let ends = matches!(self.peek().kind, Kind::Semicolon | Kind::End) || STARTS.iter().any(|word| self.at_word(word));
+        let ends =
+            matches!(self.peek().kind, Kind::Semicolon | Kind::End) || STARTS.iter().any(|word| self.at_word(word));
         if ends { Ok(()) } else { Err(self.behind_select("the end of the statement")) }
     }
 
@@ -74,7 +91,9 @@ impl Parser<'_> {
         }
         if !script.statements.is_empty() {
             let error = error("WITH stands behind a SELECT", with, "expected before the first `SELECT`");
-            return Err(Box::new(error.help("every SELECT of a script can use the steps of the one WITH at its start")));
+            return Err(Box::new(
+                error.help("every SELECT of a script can use the steps of the one WITH at its start"),
+            ));
         }
         self.in_step = true;
         let steps = self.list(Self::step)?;
@@ -113,7 +132,11 @@ impl Parser<'_> {
             let mut second = None;
             cores.push(self.core(&mut second)?);
             if let Some(name) = second {
-                let error = error("INTO belongs to the first SELECT of a UNION", name.span, "the whole union goes to one output");
+                let error = error(
+                    "INTO belongs to the first SELECT of a UNION",
+                    name.span,
+                    "the whole union goes to one output",
+                );
                 return Err(Box::new(error.help(format!("move `INTO {}` before the first `FROM`", name.name))));
             }
         }
@@ -128,7 +151,8 @@ impl Parser<'_> {
         if token.kind != Kind::Word {
             return self.unexpected(expected, CLAUSES);
         }
-        const ORDER: &str = "the order is SELECT, INTO, FROM (TIMESTAMP BY, PARTITION BY, JOIN), WHERE, GROUP BY, HAVING, UNION";
+        const ORDER: &str =
+            "the order is SELECT, INTO, FROM (TIMESTAMP BY, PARTITION BY, JOIN), WHERE, GROUP BY, HAVING, UNION";
         match word.as_str() {
             "ORDER" => at(
                 "ORDER BY is not in the language",
@@ -150,8 +174,12 @@ impl Parser<'_> {
                 "stands right behind an input or a step, its TIMESTAMP BY and its PARTITION BY",
                 ORDER,
             ),
-            "INTO" => at("INTO stands behind FROM", "expected before `FROM`", "write `SELECT … INTO output FROM input`"),
-            "FROM" | "WHERE" | "GROUP" | "HAVING" => at(&format!("{word} is misplaced or written twice"), "cannot stand here", ORDER),
+            "INTO" => {
+                at("INTO stands behind FROM", "expected before `FROM`", "write `SELECT … INTO output FROM input`")
+            }
+            "FROM" | "WHERE" | "GROUP" | "HAVING" => {
+                at(&format!("{word} is misplaced or written twice"), "cannot stand here", ORDER)
+            }
             "JOIN" | "INNER" | "LEFT" | "CROSS" | "OUTER" | "RIGHT" | "FULL" => {
                 at(&format!("{word} is misplaced"), "joins stand behind the first input of FROM", ORDER)
             }
@@ -171,22 +199,31 @@ impl Parser<'_> {
         let token = self.peek();
         let word = self.text_of(token).to_ascii_uppercase();
         let (what, help) = match word.as_str() {
-            "DECLARE" | "SET" => ("variables are", "write the value where it is used, or read it from a reference input"),
+            "DECLARE" | "SET" => {
+                ("variables are", "write the value where it is used, or read it from a reference input")
+            }
             "INSERT" => ("INSERT is", "write `SELECT … INTO output FROM input`"),
             "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => {
                 ("changing stored data is", "a query only turns events into rows: `SELECT … INTO output`")
             }
-            "DROP" | "ALTER" | "USE" | "GRANT" => ("database commands are", "inputs and outputs are named in the job file"),
+            "DROP" | "ALTER" | "USE" | "GRANT" => {
+                ("database commands are", "inputs and outputs are named in the job file")
+            }
             "IF" | "WHILE" | "BEGIN" | "RETURN" | "EXEC" | "EXECUTE" | "PRINT" => {
                 ("procedures are", "write `CASE` for a choice, a function for a computation")
             }
             _ => return self.unexpected(STATEMENTS, STARTS),
         };
         let title = format!("{what} not in the language");
-        Box::new(error(title, token.span, format!("expected {STATEMENTS}, found {}", shown(self.text_of(token)))).help(help))
+        Box::new(
+            error(title, token.span, format!("expected {STATEMENTS}, found {}", shown(self.text_of(token)))).help(help),
+        )
     }
 
     pub(super) fn no_select(&self) -> Error {
-        Box::new(Diagnostic::error("the script has no SELECT", None).help("write at least `SELECT * INTO output FROM input`"))
+        Box::new(
+            Diagnostic::error("the script has no SELECT", None)
+                .help("write at least `SELECT * INTO output FROM input`"),
+        )
     }
 }

@@ -51,7 +51,8 @@ fn explain_part(part: &Part, stream: &[String], lines: &mut Lines<'_>) -> Vec<St
         names.push(format!("{}()", external.function));
         names = lines.node(&external.tail, &names);
     }
-    let columns: Vec<String> = part.columns.iter().zip(&names).map(|(c, from)| column_text(&c.name, c.spread, from)).collect();
+    let columns: Vec<String> =
+        part.columns.iter().zip(&names).map(|(c, from)| column_text(&c.name, c.spread, from)).collect();
     lines.add(&format!("gives {}", columns.join(", ")));
     part.columns.iter().map(|c| c.name.to_string()).collect()
 }
@@ -127,7 +128,11 @@ impl Lines<'_> {
                         .iter()
                         .map(|n| {
                             let variable = n.variable.and_then(|v| plan.variables.get(v)).map_or("", |v| v.as_str());
-                            let of = n.argument.as_ref().map(|e| format!("{variable}.{}", text(e, &names))).unwrap_or_default();
+                            let of = n
+                                .argument
+                                .as_ref()
+                                .map(|e| format!("{variable}.{}", text(e, &names)))
+                                .unwrap_or_default();
                             format!("{:?}({of})", n.navigate)
                         })
                         .collect::<Vec<_>>(),
@@ -142,10 +147,15 @@ impl Lines<'_> {
             Node::ReferenceJoin { input, reference, left_outer, keys, on } => {
                 let mut names = self.node(input, stream);
                 let record = [reference.to_string()];
-                let mut conditions: Vec<String> = keys.iter().map(|(a, b)| format!("{} = {}", text(a, &names), text(b, &record))).collect();
+                let mut conditions: Vec<String> =
+                    keys.iter().map(|(a, b)| format!("{} = {}", text(a, &names), text(b, &record))).collect();
                 names.push(reference.to_string());
                 conditions.extend(on.as_ref().map(|e| text(e, &names)));
-                self.add(&format!("{}join reference {reference} on {}", outer_word(*left_outer), conditions.join(" AND ")));
+                self.add(&format!(
+                    "{}join reference {reference} on {}",
+                    outer_word(*left_outer),
+                    conditions.join(" AND ")
+                ));
                 names
             }
             Node::Union { inputs, .. } => {
@@ -180,10 +190,17 @@ impl Lines<'_> {
         on: Option<&Expr>,
         stream: &[String],
     ) -> Vec<String> {
-        self.add(&format!("{}join within {} to {} {}", outer_word(left_outer), bound.low, bound.high, bound.unit.name()));
+        self.add(&format!(
+            "{}join within {} to {} {}",
+            outer_word(left_outer),
+            bound.low,
+            bound.high,
+            bound.unit.name()
+        ));
         let mut names = self.indented(left, stream);
         let right = self.indented(right, stream);
-        let mut conditions: Vec<String> = keys.iter().map(|(a, b)| format!("{} = {}", text(a, &names), text(b, &right))).collect();
+        let mut conditions: Vec<String> =
+            keys.iter().map(|(a, b)| format!("{} = {}", text(a, &names), text(b, &right))).collect();
         names.extend(right);
         conditions.extend(on.map(|e| text(e, &names)));
         if !conditions.is_empty() {
@@ -242,10 +259,13 @@ fn metadata_text(metadata: &Metadata) -> String {
 }
 
 fn window(named: &NamedWindow) -> String {
-    let with_offset = |text: String, offset: i64| if offset == 0 { text } else { format!("{text} offset {}", length(offset)) };
+    let with_offset =
+        |text: String, offset: i64| if offset == 0 { text } else { format!("{text} offset {}", length(offset)) };
     let text = match &named.window {
         Window::Tumbling { size, offset } => with_offset(format!("tumbling {}", length(*size)), *offset),
-        Window::Hopping { size, hop, offset } => with_offset(format!("hopping {} every {}", length(*size), length(*hop)), *offset),
+        Window::Hopping { size, hop, offset } => {
+            with_offset(format!("hopping {} every {}", length(*size), length(*hop)), *offset)
+        }
         Window::Sliding { size } => format!("sliding {}", length(*size)),
         Window::Session { timeout, max_duration, partition_by } => {
             let keys = if partition_by.is_empty() { "" } else { " for each key" };
@@ -274,7 +294,9 @@ fn length(ticks: i64) -> String {
 
 fn aggregate(aggregate: &Aggregate, names: &[String]) -> String {
     let argument = match (&aggregate.function, &aggregate.argument) {
-        (AggregateFunction::User(_), _) => aggregate.user_args.iter().map(|e| text(e, names)).collect::<Vec<_>>().join(", "),
+        (AggregateFunction::User(_), _) => {
+            aggregate.user_args.iter().map(|e| text(e, names)).collect::<Vec<_>>().join(", ")
+        }
         (_, Some(e)) => text(e, names),
         (_, None) => "*".to_owned(),
     };
@@ -306,8 +328,10 @@ fn order(items: &[(Expr, bool)], names: &[String]) -> String {
     if items.is_empty() {
         return String::new();
     }
-    let items: Vec<String> =
-        items.iter().map(|(e, descending)| format!("{}{}", text(e, names), if *descending { " desc" } else { "" })).collect();
+    let items: Vec<String> = items
+        .iter()
+        .map(|(e, descending)| format!("{}{}", text(e, names), if *descending { " desc" } else { "" }))
+        .collect();
     format!(" order by {}", items.join(", "))
 }
 
@@ -326,7 +350,9 @@ fn analytic(call: &Analytic, names: &[String]) -> String {
             };
             format!("{mode} of {argument}, {confidence} % over {history}")
         }
-        AnalyticFunction::ChangePoint { confidence, history } => format!("change of {argument}, {confidence} % over {history}"),
+        AnalyticFunction::ChangePoint { confidence, history } => {
+            format!("change of {argument}, {confidence} % over {history}")
+        }
     };
     if let Some(default) = &call.default {
         out.push_str(&format!(" else {}", text(default, names)));
@@ -391,13 +417,20 @@ fn full_text(expr: &Expr, names: &[String]) -> String {
         Expr::Between { negated, operand, low, high } => {
             format!("{} {}BETWEEN {} AND {}", part(operand), not(*negated), part(low), part(high))
         }
-        Expr::In { negated, operand, list: items } => format!("{} {}IN ({})", part(operand), not(*negated), list(items, names)),
-        Expr::Like { negated, operand, pattern, .. } => format!("{} {}LIKE {}", part(operand), not(*negated), part(pattern)),
+        Expr::In { negated, operand, list: items } => {
+            format!("{} {}IN ({})", part(operand), not(*negated), list(items, names))
+        }
+        Expr::Like { negated, operand, pattern, .. } => {
+            format!("{} {}LIKE {}", part(operand), not(*negated), part(pattern))
+        }
         Expr::Case { branches, otherwise } => {
-            let branches: Vec<String> = branches.iter().map(|(when, then)| format!("WHEN {} THEN {}", part(when), part(then))).collect();
+            let branches: Vec<String> =
+                branches.iter().map(|(when, then)| format!("WHEN {} THEN {}", part(when), part(then))).collect();
             format!("CASE {} ELSE {} END", branches.join(" "), part(otherwise))
         }
-        Expr::Cast { is_try, operand, ty, .. } => format!("{}CAST({} AS {ty})", if *is_try { "TRY_" } else { "" }, part(operand)),
+        Expr::Cast { is_try, operand, ty, .. } => {
+            format!("{}CAST({} AS {ty})", if *is_try { "TRY_" } else { "" }, part(operand))
+        }
         Expr::Builtin { function, args, .. } => format!("{}({})", function.name, list(args, names)),
         Expr::Udf { name, args, .. } => format!("udf.{name}({})", list(args, names)),
     }

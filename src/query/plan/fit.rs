@@ -39,11 +39,15 @@ fn of_node(node: &Node) -> Option<String> {
         }
         Node::Join { left, right, keys, on, .. } => {
             let (lefts, rights) = keys.iter().map(|(l, r)| (l, r)).unzip();
-            slots(lefts, left.width()).or_else(|| slots(rights, right.width())).or_else(|| slots(on.iter().collect(), node.width()))
+            slots(lefts, left.width())
+                .or_else(|| slots(rights, right.width()))
+                .or_else(|| slots(on.iter().collect(), node.width()))
         }
         Node::ReferenceJoin { input, keys, on, .. } => {
             let (lefts, records) = keys.iter().map(|(l, r)| (l, r)).unzip();
-            slots(lefts, input.width()).or_else(|| slots(records, 1)).or_else(|| slots(on.iter().collect(), node.width()))
+            slots(lefts, input.width())
+                .or_else(|| slots(records, 1))
+                .or_else(|| slots(on.iter().collect(), node.width()))
         }
         Node::Union { inputs, .. } => {
             let width = node.width();

@@ -44,13 +44,22 @@ impl Node {
             Node::Filter { predicate, .. } => vec![predicate],
             Node::Project { exprs, .. } => exprs.iter().collect(),
             Node::Apply { argument, .. } => vec![argument],
-            Node::Aggregate { keys, aggregates, .. } => keys.iter().chain(aggregates.iter().flat_map(Aggregate::exprs)).collect(),
+            Node::Aggregate { keys, aggregates, .. } => {
+                keys.iter().chain(aggregates.iter().flat_map(Aggregate::exprs)).collect()
+            }
             Node::Analytic { calls, .. } => calls.iter().flat_map(Analytic::exprs).collect(),
             Node::Match { plan, .. } => {
                 let navigated = plan.navigations.iter().filter_map(|n| n.argument.as_ref());
-                plan.partition_by.iter().chain(plan.define.iter().flatten()).chain(&plan.measures).chain(navigated).collect()
+                plan.partition_by
+                    .iter()
+                    .chain(plan.define.iter().flatten())
+                    .chain(&plan.measures)
+                    .chain(navigated)
+                    .collect()
             }
-            Node::Join { keys, on, .. } | Node::ReferenceJoin { keys, on, .. } => keys.iter().flat_map(|(a, b)| [a, b]).chain(on).collect(),
+            Node::Join { keys, on, .. } | Node::ReferenceJoin { keys, on, .. } => {
+                keys.iter().flat_map(|(a, b)| [a, b]).chain(on).collect()
+            }
         }
     }
 }

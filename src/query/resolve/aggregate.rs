@@ -61,7 +61,11 @@ impl Core<'_, '_> {
         }
         let ty = self.type_of_aggregate(&taken);
         let Taken { function, argument, order_by } = taken;
-        self.aggregate_slot(name, Aggregate { function, argument, user_args: Vec::new(), distinct: call.distinct, order_by, span }, ty)
+        self.aggregate_slot(
+            name,
+            Aggregate { function, argument, user_args: Vec::new(), distinct: call.distinct, order_by, span },
+            ty,
+        )
     }
 
     /// The slot of an aggregate's value; equal ones share it.
@@ -84,21 +88,35 @@ impl Core<'_, '_> {
     }
 
     /// Why an aggregate cannot stand here; `ungrouped` is the help where no rows are grouped.
-    pub(super) fn misplaced_aggregate(&self, name: &str, ungrouped: String, span: Span, place: Place) -> Option<Diagnostic> {
+    pub(super) fn misplaced_aggregate(
+        &self,
+        name: &str,
+        ungrouped: String,
+        span: Span,
+        place: Place,
+    ) -> Option<Diagnostic> {
         let title = format!("the aggregate `{name}` inside {}", place.name());
         let problem = Diagnostic::error(title, span);
         if place.in_aggregate || place.in_analytic {
-            return Some(problem.label("one value of many is no input for another").help("compute it in a step and use the column here"));
+            return Some(
+                problem
+                    .label("one value of many is no input for another")
+                    .help("compute it in a step and use the column here"),
+            );
         }
         match place.clause {
-            Clause::Where => Some(problem.label("WHERE sees single rows, before they are grouped").help("put the condition in HAVING")),
+            Clause::Where => Some(
+                problem.label("WHERE sees single rows, before they are grouped").help("put the condition in HAVING"),
+            ),
             Clause::Select | Clause::Having if self.grouped => None,
             Clause::Select | Clause::Having => {
                 let problem = Diagnostic::error(format!("the aggregate `{name}` needs a GROUP BY with a window"), span);
                 Some(problem.label("over which rows?").help(ungrouped))
             }
             _ => Some(
-                problem.label("an aggregate stands in the SELECT list or in HAVING").help("compute it in a step and use the column here"),
+                problem
+                    .label("an aggregate stands in the SELECT list or in HAVING")
+                    .help("compute it in a step and use the column here"),
             ),
         }
     }
@@ -122,13 +140,17 @@ impl Core<'_, '_> {
             "varp" => plain(AggregateFunction::VarP),
             "collect" => plain(AggregateFunction::Collect),
             "topone" => plain(AggregateFunction::TopOne),
-            "collecttop" => {
-                self.top_count(name, args, span).map(|count| (AggregateFunction::CollectTop { count }, args.get(1..).unwrap_or_default()))
-            }
+            "collecttop" => self
+                .top_count(name, args, span)
+                .map(|count| (AggregateFunction::CollectTop { count }, args.get(1..).unwrap_or_default())),
             _ => return self.percentile(name, &lower, call, order_by, span),
         }?;
         let argument = match rest {
-            [] if matches!(function, AggregateFunction::Collect | AggregateFunction::TopOne | AggregateFunction::CollectTop { .. }) => {
+            [] if matches!(
+                function,
+                AggregateFunction::Collect | AggregateFunction::TopOne | AggregateFunction::CollectTop { .. }
+            ) =>
+            {
                 self.whole_row()
             }
             [Arg::Expr(e)] => self.expr(e, inner),
@@ -168,7 +190,8 @@ impl Core<'_, '_> {
                 _ => Some(self.expr(e, inner)),
             },
             args => {
-                let problem = Diagnostic::error("COUNT takes one value or `*`", span).label(format!("{} given", args.len()));
+                let problem =
+                    Diagnostic::error("COUNT takes one value or `*`", span).label(format!("{} given", args.len()));
                 self.binder.problem(problem);
                 return None;
             }
@@ -191,7 +214,14 @@ impl Core<'_, '_> {
         None
     }
 
-    fn percentile(&mut self, name: &Ident, lower: &str, call: &Call, order_by: Vec<(Expr, bool)>, span: Span) -> Option<Taken> {
+    fn percentile(
+        &mut self,
+        name: &Ident,
+        lower: &str,
+        call: &Call,
+        order_by: Vec<(Expr, bool)>,
+        span: Span,
+    ) -> Option<Taken> {
         let fraction = match call.args.as_slice() {
             [Arg::Expr(e)] => constant::number(e).filter(|f| (0.0..=1.0).contains(f)),
             _ => None,
@@ -217,7 +247,14 @@ impl Core<'_, '_> {
         Some(Taken { function, argument: order_by.first().map(|(e, _)| e.clone()), order_by })
     }
 
-    fn order_by(&mut self, name: &Ident, over: Option<&Over>, wanted: bool, span: Span, inner: Place) -> Option<Vec<(Expr, bool)>> {
+    fn order_by(
+        &mut self,
+        name: &Ident,
+        over: Option<&Over>,
+        wanted: bool,
+        span: Span,
+        inner: Place,
+    ) -> Option<Vec<(Expr, bool)>> {
         let items = over.map(|over| over.order_by.as_slice()).unwrap_or_default();
         if wanted == items.is_empty() {
             let problem = if wanted {
@@ -247,7 +284,8 @@ impl Core<'_, '_> {
 
     pub(super) fn type_of_aggregate(&self, taken: &Taken) -> Option<Type> {
         use AggregateFunction::{
-            Avg, Collect, CollectTop, Count, Max, Min, PercentileCont, PercentileDisc, StDev, StDevP, Sum, TopOne, User, Var, VarP,
+            Avg, Collect, CollectTop, Count, Max, Min, PercentileCont, PercentileDisc, StDev, StDevP, Sum, TopOne,
+            User, Var, VarP,
         };
         let argument = taken.argument.as_ref().and_then(|e| self.binder.type_of(e));
         match &taken.function {

@@ -17,7 +17,8 @@ use crate::time::TICKS_PER_DAY;
 use crate::value::Type;
 
 /// The functions that are analytic only, as the documents spell them.
-pub(in crate::query) const NAMES: [&str; 5] = ["LAG", "LAST", "ISFIRST", "AnomalyDetection_SpikeAndDip", "AnomalyDetection_ChangePoint"];
+pub(in crate::query) const NAMES: [&str; 5] =
+    ["LAG", "LAST", "ISFIRST", "AnomalyDetection_SpikeAndDip", "AnomalyDetection_ChangePoint"];
 
 /// Rows that `LAG` may look back and the anomaly functions may learn from: each is kept for every partition.
 const HISTORY_MAX: i64 = 100_000;
@@ -28,9 +29,9 @@ pub(super) fn is_analytic(name: &str) -> bool {
 
 /// Whether an aggregate's OVER asks for history instead of an order inside the group.
 pub(super) fn is_over_history(call: &Call) -> bool {
-    call.over
-        .as_ref()
-        .is_some_and(|over| over.limit.is_some() || over.when.is_some() || !over.partition_by.is_empty() || over.order_by.is_empty())
+    call.over.as_ref().is_some_and(|over| {
+        over.limit.is_some() || over.when.is_some() || !over.partition_by.is_empty() || over.order_by.is_empty()
+    })
 }
 
 /// Where the rows come from that an analytic function sees.
@@ -57,7 +58,8 @@ impl Core<'_, '_> {
             Seen::Source(index) => self.sources.get(*index).map(|s| &s.analytics),
             Seen::Joined => Some(&self.analytics),
         };
-        let known = known.and_then(|list| list.iter().find(|(_, a)| same_analytic(a, &analytic, &slots))).map(|(id, _)| *id);
+        let known =
+            known.and_then(|list| list.iter().find(|(_, a)| same_analytic(a, &analytic, &slots))).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| {
             let id = self.binder.column(ColumnInfo { name: name.name.clone(), ty, ..ColumnInfo::default() });
             match seen {
@@ -102,12 +104,13 @@ impl Core<'_, '_> {
             "lag" | "last" => self
                 .lag(name, &lower, call, span, inner)
                 .map(|(function, argument, default)| Analytic { default, ..blank(function, Some(argument)) }),
-            "anomalydetection_spikeanddip" | "anomalydetection_changepoint" => {
-                self.anomaly(name, &lower, call, span, inner).map(|(function, argument)| blank(function, Some(argument)))
-            }
-            _ => self
-                .over_history(name, call, span, inner)
-                .map(|taken| Analytic { order_by: taken.order_by, ..blank(AnalyticFunction::Aggregate(taken.function), taken.argument) }),
+            "anomalydetection_spikeanddip" | "anomalydetection_changepoint" => self
+                .anomaly(name, &lower, call, span, inner)
+                .map(|(function, argument)| blank(function, Some(argument))),
+            _ => self.over_history(name, call, span, inner).map(|taken| Analytic {
+                order_by: taken.order_by,
+                ..blank(AnalyticFunction::Aggregate(taken.function), taken.argument)
+            }),
         }?;
         limit.is_some().then_some(analytic)
     }
@@ -115,7 +118,8 @@ impl Core<'_, '_> {
     fn over_history(&mut self, name: &Ident, call: &Call, span: Span, inner: Place) -> Option<Taken> {
         use AggregateFunction::{Avg, Collect, CollectTop, Count, Max, Min, Sum, TopOne};
         let taken = self.taken(name, call, span, inner)?;
-        if matches!(taken.function, Sum | Avg | Min { .. } | Max { .. } | Count | Collect | TopOne | CollectTop { .. }) {
+        if matches!(taken.function, Sum | Avg | Min { .. } | Max { .. } | Count | Collect | TopOne | CollectTop { .. })
+        {
             return Some(taken);
         }
         let problem = Diagnostic::error(format!("`{}` has no analytic form", name.name), span)
@@ -126,15 +130,23 @@ impl Core<'_, '_> {
     }
 
     /// `LAG(x|* [, offset [, default]])`, `LAST(x|* [, default])`.
-    fn lag(&mut self, name: &Ident, lower: &str, call: &Call, span: Span, inner: Place) -> Option<(AnalyticFunction, Expr, Option<Expr>)> {
+    fn lag(
+        &mut self,
+        name: &Ident,
+        lower: &str,
+        call: &Call,
+        span: Span,
+        inner: Place,
+    ) -> Option<(AnalyticFunction, Expr, Option<Expr>)> {
         self.no_order(name, call.over.as_ref())?;
         let (first, rest) = match call.args.split_first() {
             Some(split) if call.args.len() <= if lower == "lag" { 3 } else { 2 } => split,
             _ => {
                 let form = if lower == "lag" { "LAG(x, 1, default)" } else { "LAST(x, default)" };
-                let problem = Diagnostic::error(format!("`{}` takes a value and no more than its options", name.name), span)
-                    .label(format!("{} arguments given", call.args.len()))
-                    .help(format!("write `{form} OVER (LIMIT DURATION(minute, 5))`"));
+                let problem =
+                    Diagnostic::error(format!("`{}` takes a value and no more than its options", name.name), span)
+                        .label(format!("{} arguments given", call.args.len()))
+                        .help(format!("write `{form} OVER (LIMIT DURATION(minute, 5))`"));
                 self.binder.problem(problem);
                 return None;
             }
@@ -144,7 +156,9 @@ impl Core<'_, '_> {
             Arg::Expr(e) => self.expr(e, inner),
         };
         let (function, default) = match (lower, rest) {
-            ("lag", [offset, default @ ..]) => (AnalyticFunction::Lag { offset: self.offset(offset, span)? }, default.first()),
+            ("lag", [offset, default @ ..]) => {
+                (AnalyticFunction::Lag { offset: self.offset(offset, span)? }, default.first())
+            }
             ("lag", []) => (AnalyticFunction::Lag { offset: 1 }, None),
             (_, rest) => (AnalyticFunction::Last, rest.first()),
         };
@@ -183,7 +197,9 @@ impl Core<'_, '_> {
             self.binder.problem(problem);
             return None;
         }
-        let (Some(Arg::Expr(size)), Some(unit), 2) = (call.args.get(1), call.args.first().and_then(constant::word), call.args.len()) else {
+        let (Some(Arg::Expr(size)), Some(unit), 2) =
+            (call.args.get(1), call.args.first().and_then(constant::word), call.args.len())
+        else {
             let problem = Diagnostic::error("ISFIRST takes a unit and a size", span)
                 .label("expected a unit such as `minute` and a whole number")
                 .help("write `ISFIRST(minute, 10)`");
@@ -205,7 +221,14 @@ impl Core<'_, '_> {
 
     /// `AnomalyDetection_SpikeAndDip(x, confidence, history, mode)`, `AnomalyDetection_ChangePoint(x, confidence,
     /// history)`.
-    fn anomaly(&mut self, name: &Ident, lower: &str, call: &Call, span: Span, inner: Place) -> Option<(AnalyticFunction, Expr)> {
+    fn anomaly(
+        &mut self,
+        name: &Ident,
+        lower: &str,
+        call: &Call,
+        span: Span,
+        inner: Place,
+    ) -> Option<(AnalyticFunction, Expr)> {
         self.no_order(name, call.over.as_ref())?;
         let spikes = lower == "anomalydetection_spikeanddip";
         let fail = |core: &mut Self, title: String, at: Span, label: &str| {
@@ -214,7 +237,8 @@ impl Core<'_, '_> {
             core.binder.problem(Diagnostic::error(title, at).label(label).help(help));
             None
         };
-        let args: Option<Vec<_>> = call.args.iter().map(|a| if let Arg::Expr(e) = a { Some(e) } else { None }).collect();
+        let args: Option<Vec<_>> =
+            call.args.iter().map(|a| if let Arg::Expr(e) = a { Some(e) } else { None }).collect();
         let Some(args) = args else {
             return fail(self, format!("`{}` takes no `*`", name.name), span, "expected a number to look at");
         };
@@ -223,13 +247,24 @@ impl Core<'_, '_> {
             ([value, confidence, history], false) => (value, confidence, history, None),
             _ => {
                 let wanted = if spikes { 4 } else { 3 };
-                return fail(self, format!("`{}` takes {wanted} arguments", name.name), span, "wrong number of arguments");
+                return fail(
+                    self,
+                    format!("`{}` takes {wanted} arguments", name.name),
+                    span,
+                    "wrong number of arguments",
+                );
             }
         };
         let Some(confidence_value) = constant::number(confidence).filter(|c| (1.0..=100.0).contains(c)) else {
-            return fail(self, "the confidence is a literal from 1 to 100".into(), confidence.span, "not a confidence in percent");
+            return fail(
+                self,
+                "the confidence is a literal from 1 to 100".into(),
+                confidence.span,
+                "not a confidence in percent",
+            );
         };
-        let size = constant::whole(history).filter(|n| (1..=HISTORY_MAX).contains(n)).and_then(|n| usize::try_from(n).ok());
+        let size =
+            constant::whole(history).filter(|n| (1..=HISTORY_MAX).contains(n)).and_then(|n| usize::try_from(n).ok());
         let Some(size) = size else {
             let label = format!("expected 1 to {HISTORY_MAX}");
             return fail(self, "the history size is a literal whole number".into(), history.span, &label);
@@ -240,7 +275,14 @@ impl Core<'_, '_> {
                 Some("spikes") => spike(confidence_value, size, SpikeMode::Spikes),
                 Some("dips") => spike(confidence_value, size, SpikeMode::Dips),
                 Some("spikesanddips") => spike(confidence_value, size, SpikeMode::SpikesAndDips),
-                _ => return fail(self, "the mode is 'spikes', 'dips' or 'spikesanddips'".into(), e.span, "expected one of the three"),
+                _ => {
+                    return fail(
+                        self,
+                        "the mode is 'spikes', 'dips' or 'spikesanddips'".into(),
+                        e.span,
+                        "expected one of the three",
+                    );
+                }
             },
         };
         Some((function, self.expr(value, inner)))
@@ -280,8 +322,9 @@ impl Core<'_, '_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("units of fixed length are week, {}", constant::UNITS.join(", ")),
             };
-            let problem =
-                Diagnostic::error(format!("unknown unit `{}`", unit.name), unit.span).label("expected a unit such as `second`").help(help);
+            let problem = Diagnostic::error(format!("unknown unit `{}`", unit.name), unit.span)
+                .label("expected a unit such as `second`")
+                .help(help);
             self.binder.problem(problem);
             return None;
         };
@@ -302,7 +345,8 @@ impl Core<'_, '_> {
         }
         read.sort_unstable();
         read.dedup();
-        let streams: Vec<usize> = (0..self.sources.len()).filter(|i| self.sources.get(*i).is_some_and(|s| s.is_stream())).collect();
+        let streams: Vec<usize> =
+            (0..self.sources.len()).filter(|i| self.sources.get(*i).is_some_and(|s| s.is_stream())).collect();
         match (read.as_slice(), streams.as_slice()) {
             ([], [only]) => return Some(Seen::Source(*only)),
             ([one], _) if streams.contains(one) => return Some(Seen::Source(*one)),
@@ -326,7 +370,8 @@ impl Core<'_, '_> {
             AnalyticFunction::IsFirst { .. } => Some(Type::BigInt),
             AnalyticFunction::SpikeAndDip { .. } | AnalyticFunction::ChangePoint { .. } => Some(Type::Record),
             AnalyticFunction::Aggregate(function) => {
-                let taken = Taken { function: function.clone(), argument: analytic.argument.clone(), order_by: Vec::new() };
+                let taken =
+                    Taken { function: function.clone(), argument: analytic.argument.clone(), order_by: Vec::new() };
                 self.type_of_aggregate(&taken)
             }
         }
@@ -339,7 +384,8 @@ fn spike(confidence: f64, history: usize, mode: SpikeMode) -> AnalyticFunction {
 
 fn misplaced(name: &Ident, span: Span, place: Place) -> Option<Diagnostic> {
     if place.in_analytic {
-        let problem = Diagnostic::error(format!("the analytic function `{}` inside an analytic function", name.name), span);
+        let problem =
+            Diagnostic::error(format!("the analytic function `{}` inside an analytic function", name.name), span);
         return Some(problem.label("cannot be nested").help("compute the inner one in a step and use its column here"));
     }
     matches!(place.clause, Clause::TimestampBy | Clause::Apply | Clause::PartitionBy | Clause::Match).then(|| {

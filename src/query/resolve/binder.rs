@@ -82,7 +82,9 @@ impl<'a> Binder<'a> {
     pub(super) fn same_column(&self, a: ColumnId, b: ColumnId) -> bool {
         a == b
             || match (self.columns.get(a), self.columns.get(b)) {
-                (Some(a), Some(b)) => a.field_of.is_some() && a.field_of == b.field_of && same_ignoring_case(&a.name, &b.name),
+                (Some(a), Some(b)) => {
+                    a.field_of.is_some() && a.field_of == b.field_of && same_ignoring_case(&a.name, &b.name)
+                }
                 _ => false,
             }
     }
@@ -114,7 +116,9 @@ impl<'a> Binder<'a> {
                 let steps = steps.iter().map(|s| s.name.name.as_str());
                 let names: Vec<&str> = catalog.inputs.iter().map(|i| i.name.as_str()).chain(steps).collect();
                 let help = did_you_mean(&name.name, &names, "input or step");
-                Diagnostic::error(format!("unknown input or step `{}`", name.name), name.span).label("nothing has this name").help(help)
+                Diagnostic::error(format!("unknown input or step `{}`", name.name), name.span)
+                    .label("nothing has this name")
+                    .help(help)
             }
         };
         self.problem(problem);

@@ -21,8 +21,20 @@ use crate::value::Value;
 const OTHER_CALLS: [&str; 4] = ["TryEvaluate", "GetMetadataPropertyValue", "GETUTCDATE", "System.Timestamp"];
 
 /// Date parts by their full names, for suggestions.
-const DATE_PARTS: [&str; 12] =
-    ["year", "quarter", "month", "dayofyear", "day", "week", "weekday", "hour", "minute", "second", "millisecond", "microsecond"];
+const DATE_PARTS: [&str; 12] = [
+    "year",
+    "quarter",
+    "month",
+    "dayofyear",
+    "day",
+    "week",
+    "weekday",
+    "hour",
+    "minute",
+    "second",
+    "millisecond",
+    "microsecond",
+];
 
 impl Core<'_, '_> {
     pub(super) fn call(&mut self, call: &Call, span: Span, place: Place) -> Expr {
@@ -46,13 +58,18 @@ impl Core<'_, '_> {
             return Expr::Const(Value::Null);
         };
         let written: Vec<&str> = call.name.iter().map(|part| part.name.as_str()).collect();
-        let problem = Diagnostic::error(format!("unknown function `{}`", written.join(".")), Span::new(span.start, name.span.end));
+        let problem = Diagnostic::error(
+            format!("unknown function `{}`", written.join(".")),
+            Span::new(span.start, name.span.end),
+        );
         self.refuse(if is_of_the_language(&name.name) {
             problem.label("a function of the language takes no prefix").help(format!("write `{}(…)`", name.name))
         } else if let Some(function) = self.binder.catalog.function(&name.name) {
             let prefix = function.prefix();
             let what = if prefix == "uda" { "aggregates" } else { "functions" };
-            problem.label(format!("user {what} have the prefix `{prefix}`")).help(format!("write `{prefix}.{}(…)`", name.name))
+            problem
+                .label(format!("user {what} have the prefix `{prefix}`"))
+                .help(format!("write `{prefix}.{}(…)`", name.name))
         } else {
             problem.label("no such function").help("user functions are called as `udf.name(…)`")
         })
@@ -60,9 +77,10 @@ impl Core<'_, '_> {
 
     fn plain_call(&mut self, name: &Ident, call: &Call, span: Span, place: Place) -> Expr {
         if window::is_window(&name.name) {
-            let problem = Diagnostic::error(format!("the window function `{}` stands outside of GROUP BY", name.name), span)
-                .label("a window belongs to GROUP BY")
-                .help(format!("write `GROUP BY …, {}(…)`", name.name));
+            let problem =
+                Diagnostic::error(format!("the window function `{}` stands outside of GROUP BY", name.name), span)
+                    .label("a window belongs to GROUP BY")
+                    .help(format!("write `GROUP BY …, {}(…)`", name.name));
             return self.refuse(problem);
         }
         if is_analytic(&name.name) || (is_aggregate(&name.name) && is_over_history(call)) {
@@ -119,7 +137,8 @@ impl Core<'_, '_> {
                     None => self.expr(e, place),
                 },
                 Arg::Star(at) => {
-                    let problem = Diagnostic::error(format!("{} takes no `*`", function.name), *at).label("expected a value");
+                    let problem =
+                        Diagnostic::error(format!("{} takes no `*`", function.name), *at).label("expected a value");
                     self.refuse(problem)
                 }
             });
@@ -130,7 +149,8 @@ impl Core<'_, '_> {
     /// `TryEvaluate(expression)`, which an article on the service uses: NULL in place of an error.
     fn try_evaluate(&mut self, call: &Call, span: Span, place: Place) -> Expr {
         let [Arg::Expr(argument)] = call.args.as_slice() else {
-            let problem = Diagnostic::error("TryEvaluate takes one expression", span).label(format!("{} given", call.args.len()));
+            let problem =
+                Diagnostic::error("TryEvaluate takes one expression", span).label(format!("{} given", call.args.len()));
             return self.refuse(problem.help("write `TryEvaluate(a / b)`: NULL where it fails"));
         };
         let calls = self.row_calls.len() + self.group_calls.len();
@@ -166,7 +186,8 @@ impl Core<'_, '_> {
     }
 
     fn unknown_function(&mut self, name: &Ident) -> Expr {
-        let problem = Diagnostic::error(format!("unknown function `{}`", name.name), name.span).label("no such function");
+        let problem =
+            Diagnostic::error(format!("unknown function `{}`", name.name), name.span).label("no such function");
         if let Some(function) = self.binder.catalog.function(&name.name) {
             let help = format!("user functions have a prefix: write `{}.{}(…)`", function.prefix(), name.name);
             return self.refuse(problem.help(help));
@@ -174,8 +195,12 @@ impl Core<'_, '_> {
         if let Some(hint) = foreign::hint(&name.name) {
             return self.refuse(problem.help(hint));
         }
-        let names: Vec<&str> =
-            builtins::names().chain(aggregate::NAMES).chain(super::analytic::NAMES).chain(window::NAMES).chain(OTHER_CALLS).collect();
+        let names: Vec<&str> = builtins::names()
+            .chain(aggregate::NAMES)
+            .chain(super::analytic::NAMES)
+            .chain(window::NAMES)
+            .chain(OTHER_CALLS)
+            .collect();
         let help = match suggest(&name.name, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "the language has no function of this name; write one and call it as `udf.name(…)`".to_owned(),

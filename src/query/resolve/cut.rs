@@ -227,7 +227,8 @@ impl Cut<'_> {
         let below = self.lower(input, &with(need, keys.iter().flat_map(|(a, b)| [a, b]).chain(on)))?;
         // the right side of a key reads the reference record alone, which is its slot 0
         let record = numbered([*out]);
-        let keys = keys.iter().map(|(a, b)| Ok((below.bind(a)?, bind(b, &record)?))).collect::<Result<_, CutFault>>()?;
+        let keys =
+            keys.iter().map(|(a, b)| Ok((below.bind(a)?, bind(b, &record)?))).collect::<Result<_, CutFault>>()?;
         let width = below.node.width();
         let mut slots = below.slots;
         slots.insert(*out, width);
@@ -238,7 +239,8 @@ impl Cut<'_> {
     }
 
     fn union(&mut self, inputs: &[(Rel, Vec<ColumnId>)], out: &[ColumnId], need: &Need) -> Result<Lowered, CutFault> {
-        let kept: Vec<(usize, ColumnId)> = out.iter().copied().enumerate().filter(|(_, id)| need.contains(id)).collect();
+        let kept: Vec<(usize, ColumnId)> =
+            out.iter().copied().enumerate().filter(|(_, id)| need.contains(id)).collect();
         let mut nodes = Vec::with_capacity(inputs.len());
         for (rel, ids) in inputs {
             let of_branch = |(i, id): &(usize, ColumnId)| ids.get(*i).copied().ok_or(CutFault::NoColumn(*id));
@@ -369,7 +371,10 @@ fn bind(expr: &Expr, slots: &Slots) -> Result<Expr, CutFault> {
     rewritten(slots, |f| rewrite(expr, f))
 }
 
-fn rewritten<T>(slots: &Slots, rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T) -> Result<T, CutFault> {
+fn rewritten<T>(
+    slots: &Slots,
+    rewrite: impl FnOnce(&mut dyn FnMut(&Expr) -> Option<Expr>) -> T,
+) -> Result<T, CutFault> {
     let mut missing = None;
     let made = rewrite(&mut |expr| match expr {
         Expr::Slot(id) => match slots.get(id) {

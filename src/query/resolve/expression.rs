@@ -27,22 +27,33 @@ impl Core<'_, '_> {
             ExprKind::Binary(BinaryOp::Or, a, b) => Expr::Or(boxed(self, a), boxed(self, b)),
             ExprKind::Binary(op, a, b) => Expr::Binary(*op, boxed(self, a), boxed(self, b), e.span),
             ExprKind::IsNull { negated, operand } => Expr::IsNull { negated: *negated, operand: boxed(self, operand) },
-            ExprKind::Between { negated, operand, low, high } => {
-                Expr::Between { negated: *negated, operand: boxed(self, operand), low: boxed(self, low), high: boxed(self, high) }
-            }
-            ExprKind::In { negated, operand, list } => {
-                Expr::In { negated: *negated, operand: boxed(self, operand), list: list.iter().map(|e| self.expr(e, place)).collect() }
-            }
+            ExprKind::Between { negated, operand, low, high } => Expr::Between {
+                negated: *negated,
+                operand: boxed(self, operand),
+                low: boxed(self, low),
+                high: boxed(self, high),
+            },
+            ExprKind::In { negated, operand, list } => Expr::In {
+                negated: *negated,
+                operand: boxed(self, operand),
+                list: list.iter().map(|e| self.expr(e, place)).collect(),
+            },
             ExprKind::Like { negated, operand, pattern, escape } => Expr::Like {
                 negated: *negated,
                 operand: boxed(self, operand),
                 pattern: boxed(self, pattern),
                 escape: escape.as_ref().map(|e| boxed(self, e)),
             },
-            ExprKind::Case { operand, branches, otherwise } => self.case(operand.as_deref(), branches, otherwise.as_deref(), e.span, place),
-            ExprKind::Cast { is_try, operand, ty } => Expr::Cast { is_try: *is_try, operand: boxed(self, operand), ty: *ty, span: e.span },
+            ExprKind::Case { operand, branches, otherwise } => {
+                self.case(operand.as_deref(), branches, otherwise.as_deref(), e.span, place)
+            }
+            ExprKind::Cast { is_try, operand, ty } => {
+                Expr::Cast { is_try: *is_try, operand: boxed(self, operand), ty: *ty, span: e.span }
+            }
             ExprKind::Call(call) => self.call(call, e.span, place),
-            ExprKind::Field(value, field) => super::scope::below_of(self.expr(value, place), std::slice::from_ref(field)),
+            ExprKind::Field(value, field) => {
+                super::scope::below_of(self.expr(value, place), std::slice::from_ref(field))
+            }
         }
     }
 
@@ -72,9 +83,12 @@ impl Core<'_, '_> {
         if place == Place::clause(Clause::Select) && self.grouped {
             return Expr::Slot(self.window_id);
         }
-        let problem = Diagnostic::error("System.Window() stands only in the SELECT list of a query with GROUP BY", span)
-            .label(if self.grouped { "not here" } else { "there is no window" })
-            .help("it names the window a row belongs to: `GROUP BY Windows(Window('id', TumblingWindow(second, 10)), …)`");
+        let problem = Diagnostic::error(
+            "System.Window() stands only in the SELECT list of a query with GROUP BY",
+            span,
+        )
+        .label(if self.grouped { "not here" } else { "there is no window" })
+        .help("it names the window a row belongs to: `GROUP BY Windows(Window('id', TumblingWindow(second, 10)), …)`");
         self.binder.problem(problem);
         Expr::Const(Value::Null)
     }

@@ -28,9 +28,15 @@ const HINTS: &[(&[&str], &str)] = &[
         &["STRING_AGG", "GROUP_CONCAT", "LISTAGG", "ARRAY_AGG"],
         "write `Collect(x)` for an array, and join its texts in a function of yours: `udf.name(Collect(x))`",
     ),
-    (&["ROW_NUMBER", "RANK", "DENSE_RANK", "NTILE"], "write `CollectTop(n) OVER (ORDER BY x)` with a window: an array of rank and value"),
+    (
+        &["ROW_NUMBER", "RANK", "DENSE_RANK", "NTILE"],
+        "write `CollectTop(n) OVER (ORDER BY x)` with a window: an array of rank and value",
+    ),
     (&["FIRST_VALUE", "LAST_VALUE", "ARGMAX", "ARGMIN"], "write `TopOne(x) OVER (ORDER BY y)` with a window"),
-    (&["LEAD"], "nothing looks ahead: name the step and compare a row with the one before by `LAG(x) OVER (LIMIT DURATION(second, 10))`"),
+    (
+        &["LEAD"],
+        "nothing looks ahead: name the step and compare a row with the one before by `LAG(x) OVER (LIMIT DURATION(second, 10))`",
+    ),
     (&["MEDIAN"], "write `PERCENTILE_CONT(0.5) OVER (ORDER BY x)`"),
     (&["STDDEV", "STDDEV_SAMP"], "write `STDEV(x)`"),
     (&["STDDEV_POP"], "write `STDEVP(x)`"),
@@ -39,7 +45,10 @@ const HINTS: &[(&[&str], &str)] = &[
     (&["DATE_ADD", "ADDDATE"], "write `DATEADD(minute, 5, t)`"),
     (&["DATE_SUB"], "write `DATEADD(minute, -5, t)`"),
     (&["EXTRACT"], "write `DATEPART(hour, t)`"),
-    (&["HOUR", "MINUTE", "SECOND", "WEEK", "QUARTER"], "write `DATEPART(hour, t)`; DAY, MONTH and YEAR are functions of their own"),
+    (
+        &["HOUR", "MINUTE", "SECOND", "WEEK", "QUARTER"],
+        "write `DATEPART(hour, t)`; DAY, MONTH and YEAR are functions of their own",
+    ),
     (&["TUMBLE", "HOP", "SESSION_WINDOW"], "write `GROUP BY TumblingWindow(second, 10)`"),
 ];
 
@@ -78,7 +87,9 @@ pub(super) fn hint(name: &str) -> Option<&'static str> {
     let known = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     let found = HINTS.iter().find(|(names, _)| known(names)).map(|(_, hint)| *hint);
     found.or_else(|| {
-        known(CODE).then_some("the language has none; write it in any language that compiles to wasm and call it as `udf.name(…)`")
+        known(CODE).then_some(
+            "the language has none; write it in any language that compiles to wasm and call it as `udf.name(…)`",
+        )
     })
 }
 
@@ -91,7 +102,10 @@ mod tests {
     fn no_hint_hides_a_function_of_the_language() {
         for name in HINTS.iter().flat_map(|(names, _)| names.iter()).chain(CODE) {
             assert!(builtins::lookup(name).is_none(), "{name}");
-            assert!(!super::super::aggregate::is_aggregate(name) && !super::super::analytic::is_analytic(name), "{name}");
+            assert!(
+                !super::super::aggregate::is_aggregate(name) && !super::super::analytic::is_analytic(name),
+                "{name}"
+            );
         }
         assert_eq!(hint("isnull"), Some("write `COALESCE(a, b)`: the first that is not NULL"));
         assert!(hint("log10").is_some_and(|text| text.contains("udf.name")));

@@ -95,7 +95,8 @@ impl Core<'_, '_> {
     }
 
     fn unknown_user_function(&mut self, name: &Ident, span: Span) -> Expr {
-        let problem = Diagnostic::error(format!("unknown function `udf.{}`", name.name), Span::new(span.start, name.span.end));
+        let problem =
+            Diagnostic::error(format!("unknown function `udf.{}`", name.name), Span::new(span.start, name.span.end));
         if is_of_the_language(&name.name) {
             let help = format!("write `{}(…)`", name.name);
             return self.refuse(problem.label("a function of the language takes no prefix").help(help));
@@ -106,7 +107,10 @@ impl Core<'_, '_> {
         let near = known.iter().find(|f| folded(&f.name).contains(&folded(&name.name)));
         let help = match near {
             _ if names.is_empty() => {
-                format!("functions are those of a job file: `[functions.{}]`; `forebay eval` takes one with `--job`", name.name)
+                format!(
+                    "functions are those of a job file: `[functions.{}]`; `forebay eval` takes one with `--job`",
+                    name.name
+                )
             }
             Some(near) if names.len() > 1 => format!("did you mean `{}`?", near.name),
             _ => did_you_mean(&name.name, &names, "function in the job file"),
@@ -115,9 +119,17 @@ impl Core<'_, '_> {
     }
 
     /// What is wrong between a call and the types of the component, both shown.
-    pub(super) fn mismatch(&self, user: &User<'_>, args: &[&crate::query::ast::Expr], bound: &[Expr], span: Span) -> Option<Diagnostic> {
-        let types: Vec<String> =
-            bound.iter().map(|e| self.binder.type_of(e).map_or_else(|| "any".to_owned(), |ty| ty.to_string())).collect();
+    pub(super) fn mismatch(
+        &self,
+        user: &User<'_>,
+        args: &[&crate::query::ast::Expr],
+        bound: &[Expr],
+        span: Span,
+    ) -> Option<Diagnostic> {
+        let types: Vec<String> = bound
+            .iter()
+            .map(|e| self.binder.type_of(e).map_or_else(|| "any".to_owned(), |ty| ty.to_string()))
+            .collect();
         let both = |problem: Diagnostic| {
             let call = problem.note(format!("the call: {}({})", user.shown, types.join(", ")));
             call.note(format!("the {}: {}", user.kind, user.signature.text))
@@ -125,21 +137,29 @@ impl Core<'_, '_> {
         let most = user.signature.params.len();
         let fewest = most.saturating_sub(usize::from(user.may_omit_last));
         if bound.len() < fewest || (bound.len() > most && user.signature.rest.is_none()) {
-            let problem =
-                Diagnostic::error(format!("`{}` takes {}", user.shown, count(fewest, most)), span).label(format!("{} given", bound.len()));
+            let problem = Diagnostic::error(format!("`{}` takes {}", user.shown, count(fewest, most)), span)
+                .label(format!("{} given", bound.len()));
             return Some(both(problem));
         }
         let mut pairs = user.signature.params.iter().zip(args).zip(bound);
         pairs.find_map(|((param, arg), value)| {
             let reason = self.binder.fits(value, &param.shape).err()?;
-            let problem = Diagnostic::error(format!("`{}` of `{}` cannot take this argument", param.name, user.shown), arg.span)
-                .label(reason)
-                .help(format!("`{}` takes {}", param.name, param.shape));
+            let problem =
+                Diagnostic::error(format!("`{}` of `{}` cannot take this argument", param.name, user.shown), arg.span)
+                    .label(reason)
+                    .help(format!("`{}` takes {}", param.name, param.shape));
             Some(both(problem))
         })
     }
 
-    fn external_call(&mut self, function: &FunctionDef, name: &Ident, bound: Vec<Expr>, span: Span, place: Place) -> Expr {
+    fn external_call(
+        &mut self,
+        function: &FunctionDef,
+        name: &Ident,
+        bound: Vec<Expr>,
+        span: Span,
+        place: Place,
+    ) -> Expr {
         let given = bound.len();
         let (Some(argument), 1) = (bound.into_iter().next(), given) else {
             let problem = Diagnostic::error(format!("`udf.{}` takes one argument", name.name), span)
@@ -150,7 +170,8 @@ impl Core<'_, '_> {
         if let Some(problem) = forbidden(place, span) {
             return self.refuse(problem);
         }
-        let above_groups = self.grouped && !place.in_aggregate && matches!(place.clause, Clause::Select | Clause::Having);
+        let above_groups =
+            self.grouped && !place.in_aggregate && matches!(place.clause, Clause::Select | Clause::Having);
         // an equal call of the rows may be a grouping key; then this is that key
         if let Some(known) = self.known_call(&self.row_calls, &function.name, &argument) {
             let is_key = self.keys.iter().any(|(_, key)| super::tree::reads(key, &|id| id == known));
@@ -189,15 +210,19 @@ fn forbidden(place: Place, span: Span) -> Option<Diagnostic> {
         return Some(
             Diagnostic::error("a call that leaves the gateway inside an analytic function", span)
                 .label("an analytic function takes plain values")
-                .help("score in a step, `WITH Scored AS (SELECT …, udf.f(x) AS score FROM …)`, and use the column there"),
+                .help(
+                    "score in a step, `WITH Scored AS (SELECT …, udf.f(x) AS score FROM …)`, and use the column there",
+                ),
         );
     }
     match place.clause {
-        Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match => Some(scored_apart(span, place.name())),
+        Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match => {
+            Some(scored_apart(span, place.name()))
+        }
         Clause::Apply => Some(
-            Diagnostic::error("a call that leaves the gateway inside APPLY", span)
-                .label("APPLY takes a column")
-                .help("score in a step, `WITH Scored AS (SELECT …, udf.f(x) AS answer FROM …)`, and apply to its column"),
+            Diagnostic::error("a call that leaves the gateway inside APPLY", span).label("APPLY takes a column").help(
+                "score in a step, `WITH Scored AS (SELECT …, udf.f(x) AS answer FROM …)`, and apply to its column",
+            ),
         ),
         Clause::Select | Clause::Where | Clause::GroupBy | Clause::Having => None,
     }
@@ -205,10 +230,13 @@ fn forbidden(place: Place, span: Span) -> Option<Diagnostic> {
 
 /// Places where a function is called for other than the rows of the query, one after another.
 fn unordered(name: &str, place: Place, span: Span) -> Option<Diagnostic> {
-    let is_ordered = !place.in_analytic && !matches!(place.clause, Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match);
+    let is_ordered = !place.in_analytic
+        && !matches!(place.clause, Clause::On | Clause::TimestampBy | Clause::PartitionBy | Clause::Match);
     (!is_ordered).then(|| {
         Diagnostic::error(format!("`udf.{name}` keeps state and cannot stand in {}", place.name()), span)
             .label("it is not called once a row here")
-            .help(format!("call it in a step, `WITH s AS (SELECT …, udf.{name}(x) AS y FROM …)`, and use the column there"))
+            .help(format!(
+                "call it in a step, `WITH s AS (SELECT …, udf.{name}(x) AS y FROM …)`, and use the column there"
+            ))
     })
 }

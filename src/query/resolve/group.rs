@@ -78,9 +78,10 @@ impl Core<'_, '_> {
             .collect();
         for text in missing {
             let span = self.group_span;
-            let problem = Diagnostic::error(format!("the key `{text}` of TIMESTAMP BY … OVER is not in GROUP BY"), span)
-                .label("rows of several timelines in one group")
-                .help(format!("add `{text}` to GROUP BY (a step in between has to select it)"));
+            let problem =
+                Diagnostic::error(format!("the key `{text}` of TIMESTAMP BY … OVER is not in GROUP BY"), span)
+                    .label("rows of several timelines in one group")
+                    .help(format!("add `{text}` to GROUP BY (a step in between has to select it)"));
             self.binder.problem(problem);
         }
     }
@@ -133,7 +134,8 @@ impl Core<'_, '_> {
         self.keys.iter().find_map(|(id, key)| {
             let Expr::Path(key_base, key_names) = key else { return None };
             let (above, below) = names.split_at_checked(key_names.len())?;
-            let matches = same(key_base, base, &slots) && above.iter().zip(key_names).all(|(a, b)| same_ignoring_case(a, b));
+            let matches =
+                same(key_base, base, &slots) && above.iter().zip(key_names).all(|(a, b)| same_ignoring_case(a, b));
             (matches && !below.is_empty()).then(|| Expr::Path(Box::new(Expr::Slot(*id)), below.to_vec()))
         })
     }
@@ -150,7 +152,12 @@ impl Core<'_, '_> {
         let span = self.uses.iter().rev().find(|(used, _)| *used == id).map(|(_, span)| *span);
         let text = span.map(|span| self.binder.text_at(span)).unwrap_or_default();
         let by_alias = self.keys.iter().find_map(|(_, key)| match key {
-            Expr::Slot(key) => self.binder.columns.get(*key).map(|info| info.name.clone()).filter(|name| self.item_aliases.contains(name)),
+            Expr::Slot(key) => self
+                .binder
+                .columns
+                .get(*key)
+                .map(|info| info.name.clone())
+                .filter(|name| self.item_aliases.contains(name)),
             _ => None,
         });
         let mut problem = Diagnostic::error(format!("`{text}` is not in GROUP BY"), span)

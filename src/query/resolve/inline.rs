@@ -55,8 +55,9 @@ impl Core<'_, '_> {
         let target = self.scope.clone().find(|i| {
             self.sources.get(*i).is_some_and(|s| match &s.kind {
                 SourceKind::Scan { input, .. } => same_ignoring_case(input, &from.name.name),
-                SourceKind::Step { index, .. } => index
-                    .is_some_and(|i| i < step && script.steps.get(i).is_some_and(|s| same_ignoring_case(&s.name.name, &from.name.name))),
+                SourceKind::Step { index, .. } => index.is_some_and(|i| {
+                    i < step && script.steps.get(i).is_some_and(|s| same_ignoring_case(&s.name.name, &from.name.name))
+                }),
                 SourceKind::Reference { .. } | SourceKind::Apply { .. } => false,
             })
         })?;
@@ -73,13 +74,20 @@ impl Core<'_, '_> {
     }
 
     /// Reads a step's SELECT list over one source that is in this FROM; the form `SELECT udf.score(Step) FROM input`.
-    fn bind_items_in(&mut self, target: usize, from: &ast::Source, visible: usize, list: &[SelectItem]) -> Option<Vec<(Column, Expr)>> {
+    fn bind_items_in(
+        &mut self,
+        target: usize,
+        from: &ast::Source,
+        visible: usize,
+        list: &[SelectItem],
+    ) -> Option<Vec<(Column, Expr)>> {
         let source = self.sources.get_mut(target)?;
         let alias = from.alias.as_ref().unwrap_or(&from.name).name.clone();
         let name = std::mem::replace(&mut source.name, alias);
         let scope = std::mem::replace(&mut self.scope, target..target + 1);
         let outer = std::mem::replace(&mut self.visible, visible);
-        let (calls, analytics, grouped) = (self.row_calls.len(), self.analytics_made(), std::mem::take(&mut self.grouped));
+        let (calls, analytics, grouped) =
+            (self.row_calls.len(), self.analytics_made(), std::mem::take(&mut self.grouped));
         let aliases = self.aliases.len();
         let mut items = self.items(list);
         self.aliases.truncate(aliases);

@@ -51,7 +51,9 @@ impl Core<'_, '_> {
         let mut rest = Vec::new();
         for part in conjuncts(on) {
             match self.time_bound(part) {
-                Some(bound) if !is_reference && (bound.from == right || bound.to == right) && bound.from != bound.to => {
+                Some(bound)
+                    if !is_reference && (bound.from == right || bound.to == right) && bound.from != bound.to =>
+                {
                     bounds.push(if bound.to == right { bound } else { bound.flipped() });
                 }
                 _ => rest.push(self.expr(part, Place::clause(Clause::On))),
@@ -105,7 +107,9 @@ impl Core<'_, '_> {
     fn difference(&self, e: &Ast) -> Option<(DatePart, usize, usize)> {
         let ExprKind::Call(call) = &e.kind else { return None };
         let [name] = call.name.as_slice() else { return None };
-        let ([unit, from, to], true) = (call.args.as_slice(), name.name.eq_ignore_ascii_case("datediff")) else { return None };
+        let ([unit, from, to], true) = (call.args.as_slice(), name.name.eq_ignore_ascii_case("datediff")) else {
+            return None;
+        };
         let unit = DatePart::parse(&constant::word(unit)?.name)?;
         Some((unit, self.stream_argument(from)?, self.stream_argument(to)?))
     }
@@ -132,7 +136,8 @@ impl Core<'_, '_> {
         if let Some(id) = self.sources.get(index).and_then(|s| s.time) {
             return id;
         }
-        let id = self.binder.column(ColumnInfo { name: "time".into(), ty: Some(Type::DateTime), ..ColumnInfo::default() });
+        let id =
+            self.binder.column(ColumnInfo { name: "time".into(), ty: Some(Type::DateTime), ..ColumnInfo::default() });
         if let Some(source) = self.sources.get_mut(index) {
             source.time = Some(id);
         }
@@ -184,11 +189,19 @@ impl Core<'_, '_> {
             .iter()
             .map(|b| (b.high.max(0) + 1).saturating_mul(b.unit.ticks().unwrap_or(SPAN_MAX)))
             .fold(0i64, i64::saturating_add);
-        let least =
-            bounds.iter().filter_map(|b| Some((b.low?.saturating_sub(1)).saturating_mul(b.unit.ticks()?))).max()?.saturating_sub(drift);
-        let most = bounds.iter().filter_map(|b| Some((b.high?.saturating_add(1)).saturating_mul(b.unit.ticks()?))).min()?;
+        let least = bounds
+            .iter()
+            .filter_map(|b| Some((b.low?.saturating_sub(1)).saturating_mul(b.unit.ticks()?)))
+            .max()?
+            .saturating_sub(drift);
+        let most =
+            bounds.iter().filter_map(|b| Some((b.high?.saturating_add(1)).saturating_mul(b.unit.ticks()?))).min()?;
         let same_unit = bounds.iter().all(|b| b.unit == unit);
-        let high = if same_unit { bounds.iter().filter_map(|b| b.high).min()? } else { most.div_euclid(ticks).saturating_add(1) };
+        let high = if same_unit {
+            bounds.iter().filter_map(|b| b.high).min()?
+        } else {
+            most.div_euclid(ticks).saturating_add(1)
+        };
         Some(JoinBound { unit, low: least.div_euclid(ticks).saturating_sub(1).min(high), high })
     }
 
@@ -212,7 +225,9 @@ impl Core<'_, '_> {
 
     fn check_width(&mut self, bound: &TimeBound) {
         let too_wide = |n: Option<i64>| match bound.unit.ticks() {
-            Some(ticks) => n.is_some_and(|n| n.checked_mul(ticks).is_none_or(|length| length.checked_abs().is_none_or(|l| l > SPAN_MAX))),
+            Some(ticks) => n.is_some_and(|n| {
+                n.checked_mul(ticks).is_none_or(|length| length.checked_abs().is_none_or(|l| l > SPAN_MAX))
+            }),
             None => true,
         };
         if too_wide(bound.low) || too_wide(bound.high) {
@@ -229,7 +244,11 @@ impl Core<'_, '_> {
             return;
         }
         let left = bounds.first().map_or(right.saturating_sub(1), |b| b.from);
-        let title = if bounds.is_empty() { "the join is not time bounded" } else { "the join is time bounded on one side only" };
+        let title = if bounds.is_empty() {
+            "the join is not time bounded"
+        } else {
+            "the join is time bounded on one side only"
+        };
         let label = match (low, high) {
             (true, false) => "DATEDIFF has no upper bound",
             (false, true) => "DATEDIFF has no lower bound",
@@ -237,7 +256,9 @@ impl Core<'_, '_> {
         };
         let example = format!("DATEDIFF(second, {}, {}) BETWEEN 0 AND 10", name(left), name(right));
         let at = bounds.first().map_or(span, |b| b.span);
-        let problem = Diagnostic::error(title, at).label(label).help(format!("add `AND {example}`: rows wait for a partner only so long"));
+        let problem = Diagnostic::error(title, at)
+            .label(label)
+            .help(format!("add `AND {example}`: rows wait for a partner only so long"));
         self.binder.problem(problem);
     }
 
@@ -282,8 +303,12 @@ impl Core<'_, '_> {
         let joined = |over: &super::relation::OverKey| {
             over.expr.as_ref().is_some_and(|e| keys.iter().any(|(a, b)| same(a, e, &slots) || same(b, e, &slots)))
         };
-        let missing =
-            source.over.iter().chain(lefts.first().iter().flat_map(|s| &s.over)).find(|over| !joined(over)).map(|over| over.text.clone());
+        let missing = source
+            .over
+            .iter()
+            .chain(lefts.first().iter().flat_map(|s| &s.over))
+            .find(|over| !joined(over))
+            .map(|over| over.text.clone());
         if let Some(text) = missing {
             let problem = Diagnostic::error(format!("the key `{text}` of TIMESTAMP BY … OVER is not joined"), span)
                 .label("rows of different timelines would meet")

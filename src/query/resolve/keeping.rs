@@ -10,7 +10,8 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::query::plan::Part;
 use crate::query::plan::calls::{LocalCall, of_node};
 
-const HELP: &str = "call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`";
+const HELP: &str =
+    "call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`";
 
 /// The first call whose order is not defined.
 pub(super) fn check(parts: &[Part]) -> Option<Diagnostic> {
@@ -22,11 +23,15 @@ pub(super) fn check(parts: &[Part]) -> Option<Diagnostic> {
         for call in calls.iter().filter(|call| call.keeps_state) {
             let (first, spans) = places.entry(call.index).or_insert((place, Vec::new()));
             if *first != place {
-                let problem = Diagnostic::error("a function that keeps state is called in two places of one statement", call.span);
+                let problem = Diagnostic::error(
+                    "a function that keeps state is called in two places of one statement",
+                    call.span,
+                );
                 return Some(problem.label("which call comes first is not defined").help(HELP));
             }
             if spans.contains(&call.span) {
-                let problem = Diagnostic::error("a function that keeps state would be called more than once for this", call.span);
+                let problem =
+                    Diagnostic::error("a function that keeps state would be called more than once for this", call.span);
                 return Some(problem.label("its value is needed several times a row").help(HELP));
             }
             spans.push(call.span);

@@ -55,7 +55,8 @@ impl Core<'_, '_> {
         let mut variables = Vec::new();
         let pattern = pattern_of(&matched.pattern, &mut variables);
         if variables.len() > VARIABLES_MAX {
-            let problem = Diagnostic::error("too many variables in a pattern", matched.span).label(format!("at most {VARIABLES_MAX}"));
+            let problem = Diagnostic::error("too many variables in a pattern", matched.span)
+                .label(format!("at most {VARIABLES_MAX}"));
             self.binder.problem(problem);
         }
         if parts(&pattern) > PARTS_MAX {
@@ -86,7 +87,8 @@ impl Core<'_, '_> {
         let define = self.conditions(matched, &mut binding);
         for measure in &matched.measures {
             if columns.iter().any(|(name, _)| *name == measure.name.name) {
-                let problem = Diagnostic::error(format!("two measures are called `{}`", measure.name.name), measure.name.span);
+                let problem =
+                    Diagnostic::error(format!("two measures are called `{}`", measure.name.name), measure.name.span);
                 self.binder.problem(problem.label("the name is taken").help("give one of them another name"));
                 continue;
             }
@@ -112,14 +114,16 @@ impl Core<'_, '_> {
         let mut define: Vec<Option<Expr>> = binding.variables.iter().map(|_| None).collect();
         for variable in &matched.define {
             let Some(place) = binding.place(&variable.name.name) else {
-                let problem = Diagnostic::error(format!("`{}` is not in the pattern", variable.name.name), variable.name.span)
-                    .label("no such variable")
-                    .help(super::hints::did_you_mean(&variable.name.name, &binding.names(), "variable"));
+                let problem =
+                    Diagnostic::error(format!("`{}` is not in the pattern", variable.name.name), variable.name.span)
+                        .label("no such variable")
+                        .help(super::hints::did_you_mean(&variable.name.name, &binding.names(), "variable"));
                 self.binder.problem(problem);
                 continue;
             };
             if define.get(place).is_some_and(Option::is_some) {
-                let problem = Diagnostic::error(format!("`{}` is defined twice", variable.name.name), variable.name.span);
+                let problem =
+                    Diagnostic::error(format!("`{}` is defined twice", variable.name.name), variable.name.span);
                 self.binder.problem(problem.label("has a condition already").help("join the conditions with AND"));
                 continue;
             }
@@ -163,8 +167,12 @@ impl Core<'_, '_> {
             return Some(null(span));
         }
         match (place, stand) {
-            (Some(place), Stand::Condition(own)) if place == own && !rest.is_empty() => Some(binding.own_column(rest, span)),
-            (Some(place), _) if !rest.is_empty() => Some(self.add_navigation(Navigate::Last, Some(place), Some(rest), span, binding)),
+            (Some(place), Stand::Condition(own)) if place == own && !rest.is_empty() => {
+                Some(binding.own_column(rest, span))
+            }
+            (Some(place), _) if !rest.is_empty() => {
+                Some(self.add_navigation(Navigate::Last, Some(place), Some(rest), span, binding))
+            }
             _ => None,
         }
     }
@@ -177,10 +185,13 @@ impl Core<'_, '_> {
             "last" => Navigate::Last,
             "min" => Navigate::Min,
             "max" => Navigate::Max,
-            "classifier" if call.args.is_empty() => return Some(self.add_navigation(Navigate::Classifier, None, None, span, binding)),
+            "classifier" if call.args.is_empty() => {
+                return Some(self.add_navigation(Navigate::Classifier, None, None, span, binding));
+            }
             _ => return None,
         };
-        if let ([Arg::Expr(ast::Expr { kind: ExprKind::Path(path), .. })], false, None) = (call.args.as_slice(), call.distinct, &call.over)
+        if let ([Arg::Expr(ast::Expr { kind: ExprKind::Path(path), .. })], false, None) =
+            (call.args.as_slice(), call.distinct, &call.over)
             && let Some((first, rest)) = path.split_first()
             && let Some(place) = binding.place(&first.name)
             && !rest.is_empty()
@@ -322,8 +333,11 @@ fn pattern_of(pattern: &RowPattern, variables: &mut Vec<SmolStr>) -> Pattern {
         }
         RowPattern::Concat(items) => Pattern::Concat(items.iter().map(|p| pattern_of(p, variables)).collect()),
         RowPattern::Either(branches) => Pattern::Either(branches.iter().map(|p| pattern_of(p, variables)).collect()),
-        RowPattern::Repeat { of, at_least_once, many, greedy } => {
-            Pattern::Repeat { of: Box::new(pattern_of(of, variables)), at_least_once: *at_least_once, many: *many, greedy: *greedy }
-        }
+        RowPattern::Repeat { of, at_least_once, many, greedy } => Pattern::Repeat {
+            of: Box::new(pattern_of(of, variables)),
+            at_least_once: *at_least_once,
+            many: *many,
+            greedy: *greedy,
+        },
     }
 }

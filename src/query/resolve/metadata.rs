@@ -58,9 +58,12 @@ impl Core<'_, '_> {
         let index = name.and_then(|name| self.source_named(&name.name));
         let scanned = index.filter(|i| self.sources.get(*i).is_some_and(|s| matches!(s.kind, SourceKind::Scan { .. })));
         let Some(index) = scanned else {
-            let problem = Diagnostic::error("GetMetadataPropertyValue reads an input of this FROM", source.span)
-                .label(if index.is_some() { "not an input: only an input has metadata" } else { "not an input of this FROM" });
-            return Err(Box::new(problem.help("read the metadata in the step that reads the input, and select it under a name")));
+            let problem = Diagnostic::error("GetMetadataPropertyValue reads an input of this FROM", source.span).label(
+                if index.is_some() { "not an input: only an input has metadata" } else { "not an input of this FROM" },
+            );
+            return Err(Box::new(
+                problem.help("read the metadata in the step that reads the input, and select it under a name"),
+            ));
         };
         let Some(text) = constant::text(property) else {
             let problem = Diagnostic::error("the name of a metadata property is a literal text", property.span);

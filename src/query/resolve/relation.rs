@@ -7,7 +7,9 @@ use smol_str::SmolStr;
 
 use crate::diagnostic::Span;
 use crate::query::ast::ApplyFunction;
-use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow, Navigation, Pattern, ScanColumn, TableSchema};
+use crate::query::plan::{
+    Aggregate, Analytic, Expr, JoinBound, NamedWindow, Navigation, Pattern, ScanColumn, TableSchema,
+};
 use crate::value::{Type, same_ignoring_case};
 
 /// Identity of a column while names are bound.
@@ -143,7 +145,13 @@ pub(super) struct Relation {
 impl Relation {
     /// Stands for a source that could not be bound.
     pub(super) fn poisoned() -> Relation {
-        let rel = Rel::Scan { input: SmolStr::default(), columns: Vec::new(), timestamp_by: None, over: Vec::new(), schema: None };
+        let rel = Rel::Scan {
+            input: SmolStr::default(),
+            columns: Vec::new(),
+            timestamp_by: None,
+            over: Vec::new(),
+            schema: None,
+        };
         Relation { rel, columns: Vec::new(), over: Vec::new(), external: None, poisoned: true }
     }
 }
@@ -151,7 +159,12 @@ impl Relation {
 impl Rel {
     /// A payload field below the spread column `spread`, decoded by the scan that it comes from instead of being taken
     /// out of the whole record. `fresh` makes a column id. `None` when the column is not simply passed on from a scan.
-    pub(super) fn open_field(&mut self, spread: ColumnId, name: &SmolStr, fresh: &mut dyn FnMut() -> ColumnId) -> Option<ColumnId> {
+    pub(super) fn open_field(
+        &mut self,
+        spread: ColumnId,
+        name: &SmolStr,
+        fresh: &mut dyn FnMut() -> ColumnId,
+    ) -> Option<ColumnId> {
         match self {
             Rel::Scan { columns, .. } => {
                 columns.iter().find(|(id, column)| *id == spread && *column == ScanColumn::Whole)?;
@@ -179,7 +192,9 @@ impl Rel {
             | Rel::Analytic { input, .. }
             | Rel::ReferenceJoin { input, .. }
             | Rel::External { input, .. } => input.open_field(spread, name, fresh),
-            Rel::Join { left, right, .. } => left.open_field(spread, name, fresh).or_else(|| right.open_field(spread, name, fresh)),
+            Rel::Join { left, right, .. } => {
+                left.open_field(spread, name, fresh).or_else(|| right.open_field(spread, name, fresh))
+            }
             Rel::Aggregate { .. } | Rel::Match { .. } | Rel::Union { .. } => None,
         }
     }

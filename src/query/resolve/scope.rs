@@ -63,7 +63,12 @@ impl Core<'_, '_> {
     fn source_as_value(&mut self, index: usize, name: &Ident) -> Expr {
         match self.sources.get(index).map(|s| s.has(&name.name)) {
             Some(Has::Yes) => self.column_of(index, name, &[]),
-            Some(Has::Maybe) if self.sources.get(index).is_some_and(|s| !s.poisoned && matches!(s.kind, SourceKind::Scan { .. })) => {
+            Some(Has::Maybe)
+                if self
+                    .sources
+                    .get(index)
+                    .is_some_and(|s| !s.poisoned && matches!(s.kind, SourceKind::Scan { .. })) =>
+            {
                 let column = self.column_of(index, name, &[]);
                 first_of(column, self.whole(index))
             }
@@ -97,7 +102,9 @@ impl Core<'_, '_> {
             return Vec::new();
         };
         match &source.kind {
-            SourceKind::Step { columns, .. } => columns.iter().map(|c| (c.name.clone(), c.spread, Expr::Slot(c.id))).collect(),
+            SourceKind::Step { columns, .. } => {
+                columns.iter().map(|c| (c.name.clone(), c.spread, Expr::Slot(c.id))).collect()
+            }
             SourceKind::Apply { out, .. } => vec![(source.name.clone(), false, Expr::Slot(*out))],
             SourceKind::Reference { out, .. } => vec![(SmolStr::default(), true, Expr::Slot(*out))],
             SourceKind::Scan { .. } => match self.whole(index) {
@@ -147,7 +154,8 @@ impl Core<'_, '_> {
     }
 
     fn field_of_scan(&mut self, index: usize, name: &SmolStr) -> Expr {
-        let declared = self.sources.get(index).and_then(Source::schema).and_then(|s| find_named(&s.columns, name, |(n, _)| n));
+        let declared =
+            self.sources.get(index).and_then(Source::schema).and_then(|s| find_named(&s.columns, name, |(n, _)| n));
         let field = declared.map_or_else(|| name.clone(), |(n, _)| n.clone());
         let is_declared = declared.is_some();
         if is_arrival_name(name) && !is_declared {
@@ -188,7 +196,8 @@ impl Core<'_, '_> {
     }
 
     fn column_of_step(&mut self, index: usize, name: &SmolStr) -> Expr {
-        let Some(Source { kind: SourceKind::Step { rel, columns, opened, .. }, .. }) = self.sources.get_mut(index) else {
+        let Some(Source { kind: SourceKind::Step { rel, columns, opened, .. }, .. }) = self.sources.get_mut(index)
+        else {
             return self.no_source(Span::default());
         };
         if let Some(column) = explicit(columns, name) {
@@ -229,8 +238,11 @@ impl Core<'_, '_> {
         if let Some(expr) = self.step_as_value(first, rest, span) {
             return expr;
         }
-        let candidates: Vec<usize> =
-            self.scope.clone().filter(|i| self.sources.get(*i).is_some_and(|s| s.has(&first.name) != Has::No)).collect();
+        let candidates: Vec<usize> = self
+            .scope
+            .clone()
+            .filter(|i| self.sources.get(*i).is_some_and(|s| s.has(&first.name) != Has::No))
+            .collect();
         match candidates.as_slice() {
             [] => {
                 let all: Vec<usize> = self.scope.clone().collect();
@@ -241,9 +253,10 @@ impl Core<'_, '_> {
                     matches!(&s.kind, SourceKind::Apply { function, .. } if apply_fields(*function).iter().any(|f| same_ignoring_case(f, &first.name)))
                 });
                 if let Some(apply) = inside {
-                    let problem = Diagnostic::error(format!("`{}` is a field of `{}`", first.name, apply.name), first.span)
-                        .label("not a column by itself")
-                        .help(format!("write `{}.{}`", apply.name, first.name));
+                    let problem =
+                        Diagnostic::error(format!("`{}` is a field of `{}`", first.name, apply.name), first.span)
+                            .label("not a column by itself")
+                            .help(format!("write `{}.{}`", apply.name, first.name));
                     self.binder.problem(problem);
                     return Expr::Const(Value::Null);
                 }
@@ -270,9 +283,13 @@ impl Core<'_, '_> {
     fn hidden_name(&mut self, first: &Ident, rest: &[Ident]) -> Option<Expr> {
         let visible = self.sources.get(self.scope.clone()).unwrap_or_default();
         let source = visible.iter().find(|s| !rest.is_empty() && s.original == first.name && s.name != s.original)?;
-        let problem = Diagnostic::error(format!("`{}` is called `{}` in this SELECT", source.original, source.name), first.span)
-            .label("an alias hides the name")
-            .help(format!("write `{0}.…`; for a payload field of this name write `{0}.{1}.…`", source.name, first.name));
+        let problem =
+            Diagnostic::error(format!("`{}` is called `{}` in this SELECT", source.original, source.name), first.span)
+                .label("an alias hides the name")
+                .help(format!(
+                    "write `{0}.…`; for a payload field of this name write `{0}.{1}.…`",
+                    source.name, first.name
+                ));
         self.binder.problem(problem);
         Some(Expr::Const(Value::Null))
     }
@@ -303,7 +320,12 @@ impl Core<'_, '_> {
         let mut source = Source {
             name: ast.alias.as_ref().unwrap_or(&ast.name).name.clone(),
             original: ast.name.name.clone(),
-            kind: SourceKind::Step { index: None, rel: super::relation::Relation::poisoned().rel, columns: Vec::new(), opened: Vec::new() },
+            kind: SourceKind::Step {
+                index: None,
+                rel: super::relation::Relation::poisoned().rel,
+                columns: Vec::new(),
+                opened: Vec::new(),
+            },
             over: Vec::new(),
             external: None,
             poisoned: false,
@@ -317,13 +339,19 @@ impl Core<'_, '_> {
                 source.over = relation.over;
                 source.external = relation.external;
                 source.poisoned = relation.poisoned;
-                source.kind = SourceKind::Step { index: Some(index), rel: relation.rel, columns: relation.columns, opened: Vec::new() };
+                source.kind = SourceKind::Step {
+                    index: Some(index),
+                    rel: relation.rel,
+                    columns: relation.columns,
+                    opened: Vec::new(),
+                };
             }
             Some(Named::Input(input)) => {
                 source.original = input.name.as_str().into();
                 let schema = self.binder.schema(&input.name).cloned();
                 source.kind = if Binder::is_reference(input) {
-                    let info = ColumnInfo { name: source.name.clone(), ty: Some(Type::Record), ..ColumnInfo::default() };
+                    let info =
+                        ColumnInfo { name: source.name.clone(), ty: Some(Type::Record), ..ColumnInfo::default() };
                     SourceKind::Reference { out: self.binder.column(info), schema }
                 } else {
                     self.binder.scans += 1;

@@ -54,7 +54,8 @@ enum NameOrigin {
 
 /// Binds a SELECT that may name the first `visible` steps.
 pub(super) fn bind(binder: &mut Binder<'_>, select: &SelectCore, visible: usize) -> Relation {
-    let window_id = binder.column(ColumnInfo { name: "window_id".into(), ty: Some(Type::Text), ..ColumnInfo::default() });
+    let window_id =
+        binder.column(ColumnInfo { name: "window_id".into(), ty: Some(Type::Text), ..ColumnInfo::default() });
     let mut core = Core {
         binder,
         visible,
@@ -120,13 +121,17 @@ impl Core<'_, '_> {
             let first = &select.from.first;
             let problem = Diagnostic::error(format!("reference data `{}` in FROM", first.name.name), first.name.span)
                 .label("reference data never moves time")
-                .help(format!("read a stream and join it: `FROM input JOIN {0} ON input.id = {0}.id`", first.name.name));
+                .help(format!(
+                    "read a stream and join it: `FROM input JOIN {0} ON input.id = {0}.id`",
+                    first.name.name
+                ));
             self.binder.problem(problem);
         }
         let mut joined = Vec::with_capacity(select.from.joins.len());
         for join in &select.from.joins {
             if self.sources.len() >= SOURCES_MAX {
-                let problem = Diagnostic::error("too many sources in one FROM", select.span).label(format!("at most {SOURCES_MAX}"));
+                let problem = Diagnostic::error("too many sources in one FROM", select.span)
+                    .label(format!("at most {SOURCES_MAX}"));
                 self.binder.problem(problem.help("join some of them in a step"));
                 break;
             }
@@ -141,7 +146,11 @@ impl Core<'_, '_> {
                     let right = self.sources.len();
                     self.add_source(source);
                     self.scope = 0..self.sources.len();
-                    let condition = self.condition(on, right, on.span.to(Span { start: on.span.start, end: span.end.max(on.span.start) }));
+                    let condition = self.condition(
+                        on,
+                        right,
+                        on.span.to(Span { start: on.span.start, end: span.end.max(on.span.start) }),
+                    );
                     self.check_stream_join(right);
                     joined.push(Joined::Table { left_outer: *left_outer, right, condition });
                 }
@@ -192,7 +201,11 @@ impl Core<'_, '_> {
 
     fn apply_source(&mut self, function: ApplyFunction, alias: &ast::Ident) -> ColumnId {
         self.check_source_name(&alias.name, alias.span);
-        let out = self.binder.column(ColumnInfo { name: alias.name.clone(), ty: Some(Type::Record), ..ColumnInfo::default() });
+        let out = self.binder.column(ColumnInfo {
+            name: alias.name.clone(),
+            ty: Some(Type::Record),
+            ..ColumnInfo::default()
+        });
         self.owner.insert(out, self.sources.len());
         self.sources.push(Source {
             name: alias.name.clone(),
@@ -321,7 +334,13 @@ impl Core<'_, '_> {
 
     // ---- putting it together -------------------------------------------------------------------------------------
 
-    fn assemble(&mut self, joined: Vec<Joined>, filter: Option<Expr>, having: Option<Expr>, items: Vec<Item>) -> Relation {
+    fn assemble(
+        &mut self,
+        joined: Vec<Joined>,
+        filter: Option<Expr>,
+        having: Option<Expr>,
+        items: Vec<Item>,
+    ) -> Relation {
         let mut external = self.sources.iter().find_map(|s| s.external);
         external = external.or_else(|| self.row_calls.iter().chain(&self.group_calls).map(|c| c.span).next());
         let over = self.sources.iter().find(|s| !s.over.is_empty()).map(|s| s.over.clone()).unwrap_or_default();
@@ -335,7 +354,8 @@ impl Core<'_, '_> {
         let row_calls = std::mem::take(&mut self.row_calls);
         let group_calls = std::mem::take(&mut self.group_calls);
         if let Some(call) = row_calls.iter().chain(&group_calls).nth(CALLS_MAX) {
-            let problem = Diagnostic::error("too many external calls in one SELECT", call.span).label(format!("at most {CALLS_MAX}"));
+            let problem = Diagnostic::error("too many external calls in one SELECT", call.span)
+                .label(format!("at most {CALLS_MAX}"));
             self.binder.problem(problem.help("score several values in one call"));
         }
         // without groups HAVING is one more WHERE
@@ -364,9 +384,11 @@ impl Core<'_, '_> {
                 Expr::Slot(id) => self.binder.columns.get(*id).cloned(),
                 _ => None,
             };
-            let is_text = matches!(&item.expr, Expr::Cast { ty: Type::Text, .. }) || known.as_ref().is_some_and(|info| info.cast_to_text);
+            let is_text = matches!(&item.expr, Expr::Cast { ty: Type::Text, .. })
+                || known.as_ref().is_some_and(|info| info.cast_to_text);
             let ty = self.binder.type_of(&item.expr);
-            let id = self.binder.column(ColumnInfo { name: item.name.clone(), ty, cast_to_text: is_text, field_of: None });
+            let id =
+                self.binder.column(ColumnInfo { name: item.name.clone(), ty, cast_to_text: is_text, field_of: None });
             columns.push(OutColumn { id, name: item.name, spread: item.spread });
             exprs.push((id, item.expr));
         }
@@ -408,7 +430,9 @@ impl Core<'_, '_> {
     fn join_rel(&mut self, left: Rel, join: Joined) -> Rel {
         let left = Box::new(left);
         match join {
-            Joined::Apply { outer, function, argument, out, span } => Rel::Apply { input: left, outer, function, argument, out, span },
+            Joined::Apply { outer, function, argument, out, span } => {
+                Rel::Apply { input: left, outer, function, argument, out, span }
+            }
             Joined::Table { left_outer, right, condition } => {
                 let Condition { bound, keys, on } = condition;
                 match self.sources.get(right).map(|s| (&s.kind, s.original.clone())) {
@@ -418,7 +442,9 @@ impl Core<'_, '_> {
                     }
                     // a join without a bound was reported
                     _ => match bound {
-                        Some(bound) => Rel::Join { left, right: Box::new(self.source_rel(right)), left_outer, bound, keys, on },
+                        Some(bound) => {
+                            Rel::Join { left, right: Box::new(self.source_rel(right)), left_outer, bound, keys, on }
+                        }
                         None => *left,
                     },
                 }
@@ -430,7 +456,8 @@ impl Core<'_, '_> {
 /// Conditions without a call first; then each call just before the first condition that needs it.
 fn filtered(mut rel: Rel, predicate: Option<Expr>, mut calls: Vec<ExternalCall>) -> Rel {
     let is_answer = |id: ColumnId| calls.iter().any(|c| c.out == id);
-    let (late, early): (Vec<Expr>, Vec<Expr>) = predicate.into_iter().flat_map(conjuncts).partition(|e| reads(e, &is_answer));
+    let (late, early): (Vec<Expr>, Vec<Expr>) =
+        predicate.into_iter().flat_map(conjuncts).partition(|e| reads(e, &is_answer));
     if let Some(predicate) = conjunction(early) {
         rel = Rel::Filter { input: Box::new(rel), predicate };
     }
@@ -443,7 +470,8 @@ fn filtered(mut rel: Rel, predicate: Option<Expr>, mut calls: Vec<ExternalCall>)
                 super::tree::each_slot(&call.argument, &mut |id| wanted.push(id));
             }
         }
-        let (now, later): (Vec<ExternalCall>, Vec<ExternalCall>) = calls.into_iter().partition(|c| wanted.contains(&c.out));
+        let (now, later): (Vec<ExternalCall>, Vec<ExternalCall>) =
+            calls.into_iter().partition(|c| wanted.contains(&c.out));
         calls = later;
         rel = now.into_iter().fold(rel, answered);
         rel = Rel::Filter { input: Box::new(rel), predicate };

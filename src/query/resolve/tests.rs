@@ -11,10 +11,14 @@ use crate::query::{compile, parser};
 
 fn catalog() -> Catalog {
     let input = |name: &str, kind| InputDef { name: name.into(), kind };
-    let params = ["vendorid", "weekday", "distance"].map(|name| Param { name: name.into(), shape: Shape::Text }).to_vec();
+    let params =
+        ["vendorid", "weekday", "distance"].map(|name| Param { name: name.into(), shape: Shape::Text }).to_vec();
     let result = Shape::List(Box::new(Shape::Text));
     let signature = Signature { params, rest: None, result, text: "create-array: func(…) -> list<string>".into() };
-    let local = FunctionDef { name: "create_array".into(), kind: FunctionKind::Local { index: 0, signature, keeps_state: false } };
+    let local = FunctionDef {
+        name: "create_array".into(),
+        kind: FunctionKind::Local { index: 0, signature, keeps_state: false },
+    };
     let external = |name: &str| FunctionDef { name: name.into(), kind: FunctionKind::External };
     let mut inputs: Vec<InputDef> = ["rides", "x", "y", "z"].map(|name| input(name, InputKind::Stream)).to_vec();
     inputs.push(input("sites", InputKind::Reference));
@@ -195,7 +199,8 @@ fn a_call_that_nobody_reads_is_not_made() {
 fn equal_text_gives_equal_fingerprints_and_used_steps_count() {
     let fingerprint = |query: &str| plan(query).statements.iter().map(|s| s.fingerprint.clone()).collect::<Vec<_>>();
     let base = "WITH a AS (SELECT k FROM x), b AS (SELECT v FROM y) SELECT k INTO o FROM a";
-    let spaced = "WITH a AS (SELECT k -- the key\n FROM x), b AS (SELECT v FROM y)\nSELECT  k INTO o /* here */ FROM a;";
+    let spaced =
+        "WITH a AS (SELECT k -- the key\n FROM x), b AS (SELECT v FROM y)\nSELECT  k INTO o /* here */ FROM a;";
     assert_eq!(fingerprint(base), ["a AS SELECT k FROM x\nSELECT k INTO o FROM a"]);
     assert_eq!(fingerprint(base), fingerprint(spaced));
     assert_eq!(fingerprint(base), fingerprint(&base.replace("SELECT v FROM y", "SELECT w FROM y")));
@@ -204,8 +209,7 @@ fn equal_text_gives_equal_fingerprints_and_used_steps_count() {
 
 #[test]
 fn operators_of_a_part_are_numbered_from_zero() {
-    let query =
-        "WITH s AS (SELECT udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT MAX(sc) AS m INTO o FROM s GROUP BY TumblingWindow(second, 1)";
+    let query = "WITH s AS (SELECT udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT MAX(sc) AS m INTO o FROM s GROUP BY TumblingWindow(second, 1)";
     let plan = plan(query);
     let ids: Vec<Vec<u32>> = plan.statements.iter().flat_map(|s| &s.parts).map(|part| ids(&part.root)).collect();
     assert_eq!(ids, [vec![0], vec![], vec![0]]);
@@ -262,9 +266,13 @@ fn large_expressions_end_in_an_error_and_not_in_a_crash() {
     let mut nested = "a".to_owned();
     (0..30).for_each(|_| nested = format!("CASE {nested} WHEN 1 THEN 2 WHEN 3 THEN 4 ELSE 5 END"));
     let calls: Vec<String> = (0..40).map(|i| format!("udf.score(f{i}) AS c{i}")).collect();
-    for (item, wanted) in [(nested, "the operand of this CASE is too large"), (calls.join(", "), "too many external calls")] {
+    for (item, wanted) in
+        [(nested, "the operand of this CASE is too large"), (calls.join(", "), "too many external calls")]
+    {
         let problems =
-            compile(&format!("SELECT {item} AS r INTO o FROM x").replace("c39 AS r", "c39"), "q", &catalog()).unwrap_err().to_string();
+            compile(&format!("SELECT {item} AS r INTO o FROM x").replace("c39 AS r", "c39"), "q", &catalog())
+                .unwrap_err()
+                .to_string();
         assert!(problems.contains(wanted), "{problems}");
     }
 }

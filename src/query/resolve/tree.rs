@@ -47,7 +47,9 @@ pub(super) fn rewrite(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
         Expr::Between { negated, operand, low, high } => {
             Expr::Between { negated: *negated, operand: boxed(operand), low: boxed(low), high: boxed(high) }
         }
-        Expr::In { negated, operand, list } => Expr::In { negated: *negated, operand: boxed(operand), list: all(list, f) },
+        Expr::In { negated, operand, list } => {
+            Expr::In { negated: *negated, operand: boxed(operand), list: all(list, f) }
+        }
         Expr::Like { negated, operand, pattern, escape } => Expr::Like {
             negated: *negated,
             operand: boxed(operand),
@@ -58,7 +60,9 @@ pub(super) fn rewrite(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
             branches: branches.iter().map(|(when, then)| (rewrite(when, f), rewrite(then, f))).collect(),
             otherwise: Box::new(rewrite(otherwise, f)),
         },
-        Expr::Cast { is_try, operand, ty, span } => Expr::Cast { is_try: *is_try, operand: boxed(operand), ty: *ty, span: *span },
+        Expr::Cast { is_try, operand, ty, span } => {
+            Expr::Cast { is_try: *is_try, operand: boxed(operand), ty: *ty, span: *span }
+        }
         Expr::Builtin { function, args, span } => Expr::Builtin { function, args: all(args, f), span: *span },
         Expr::Udf { index, name, args, span, keeps_state } => {
             Expr::Udf { index: *index, name: name.clone(), args: all(args, f), span: *span, keeps_state: *keeps_state }
@@ -112,7 +116,9 @@ fn same_head(a: &Expr, b: &Expr, slots: SameSlot<'_>) -> bool {
     match (a, b) {
         (Expr::Const(a), Expr::Const(b)) => same_constant(a, b),
         (Expr::Slot(a), Expr::Slot(b)) => slots(*a, *b),
-        (Expr::Path(_, a), Expr::Path(_, b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_ignoring_case(a, b)),
+        (Expr::Path(_, a), Expr::Path(_, b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_ignoring_case(a, b))
+        }
         (Expr::Record(a), Expr::Record(b)) => a.len() == b.len() && a.iter().zip(b).all(|((a, _), (b, _))| a == b),
         (Expr::Spread(a, _), Expr::Spread(b, _)) => a == b,
         (Expr::Binary(a, ..), Expr::Binary(b, ..)) => a == b,

@@ -41,7 +41,9 @@ impl Binder<'_> {
         }
         match (self.type_of(a)?, self.type_of(b)?) {
             (Type::BigInt, Type::BigInt) => Some(Type::BigInt),
-            (Type::BigInt | Type::Float, Type::BigInt | Type::Float) if !matches!(op, BitAnd | BitOr | BitXor) => Some(Type::Float),
+            (Type::BigInt | Type::Float, Type::BigInt | Type::Float) if !matches!(op, BitAnd | BitOr | BitXor) => {
+                Some(Type::Float)
+            }
             (Type::Text, Type::Text) if op == Add => Some(Type::Text),
             _ => None,
         }

@@ -32,7 +32,9 @@ impl Core<'_, '_> {
         if let Some(problem) = refused_parts(&shown, call, span) {
             return self.refuse(problem);
         }
-        let help = format!("add `GROUP BY TumblingWindow(second, 10)`, or another window, and `{shown}` has the rows of that window");
+        let help = format!(
+            "add `GROUP BY TumblingWindow(second, 10)`, or another window, and `{shown}` has the rows of that window"
+        );
         if let Some(problem) = self.misplaced_aggregate(&shown, help, span, place) {
             return self.refuse(problem);
         }
@@ -42,9 +44,15 @@ impl Core<'_, '_> {
         if let Some(problem) = self.mismatch(&user, &args, &bound, span) {
             return self.refuse(problem);
         }
-        let required = signature.params.iter().map(|p| !matches!(p.shape, Shape::Option(_))).take(bound.len()).collect();
+        let required =
+            signature.params.iter().map(|p| !matches!(p.shape, Shape::Option(_))).take(bound.len()).collect();
         let aggregate = Aggregate {
-            function: AggregateFunction::User(UserAggregateCall { index, name: function.name.as_str().into(), required, offers }),
+            function: AggregateFunction::User(UserAggregateCall {
+                index,
+                name: function.name.as_str().into(),
+                required,
+                offers,
+            }),
             argument: None,
             user_args: bound,
             distinct: false,

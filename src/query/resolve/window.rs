@@ -13,8 +13,17 @@ use crate::query::plan::{Expr, NamedWindow, Window};
 use crate::value::same_ignoring_case;
 
 /// The window functions, as the documents spell them.
-pub(super) const NAMES: [&str; 9] =
-    ["TumblingWindow", "HoppingWindow", "SlidingWindow", "SessionWindow", "Windows", "Tumbling", "Hopping", "Sliding", "Session"];
+pub(super) const NAMES: [&str; 9] = [
+    "TumblingWindow",
+    "HoppingWindow",
+    "SlidingWindow",
+    "SessionWindow",
+    "Windows",
+    "Tumbling",
+    "Hopping",
+    "Sliding",
+    "Session",
+];
 
 /// Windows that one event may fall into: each of them holds an accumulator for every key.
 const HOPS_MAX: i64 = 20_000;
@@ -93,7 +102,12 @@ impl Core<'_, '_> {
     /// A member of `Windows(…)`: `Window('id', definition)`, a definition, or `System.Timestamp()`.
     fn member(&mut self, arg: &Arg, span: Span) -> Option<NamedWindow> {
         let Arg::Expr(e) = arg else {
-            return self.bad_window("`*` is no window", span, "expected a window", "write `Windows(TumblingWindow(second, 5), …)`");
+            return self.bad_window(
+                "`*` is no window",
+                span,
+                "expected a window",
+                "write `Windows(TumblingWindow(second, 5), …)`",
+            );
         };
         if let ExprKind::Call(call) = &e.kind
             && let [name] = call.name.as_slice()
@@ -121,9 +135,12 @@ impl Core<'_, '_> {
             return Some(Window::Snapshot);
         }
         match window_call(e) {
-            Some(call) if call.name.last().is_some_and(|n| n.name.eq_ignore_ascii_case("windows")) => {
-                self.bad_window("Windows() inside Windows()", e.span, "cannot be nested", "list all windows in one Windows()")
-            }
+            Some(call) if call.name.last().is_some_and(|n| n.name.eq_ignore_ascii_case("windows")) => self.bad_window(
+                "Windows() inside Windows()",
+                e.span,
+                "cannot be nested",
+                "list all windows in one Windows()",
+            ),
             Some(call) => self.window(call, e.span),
             None => self.bad_window(
                 "not a window",
@@ -140,7 +157,12 @@ impl Core<'_, '_> {
         if kind != "session"
             && let Some(over) = &call.over
         {
-            return self.bad_window("only a session window takes OVER", over.span, "not on this window", "put the key into GROUP BY");
+            return self.bad_window(
+                "only a session window takes OVER",
+                over.span,
+                "not on this window",
+                "put the key into GROUP BY",
+            );
         }
         match kind {
             "tumbling" => {
@@ -149,21 +171,32 @@ impl Core<'_, '_> {
                 Some(Window::Tumbling { size, offset })
             }
             "hopping" => {
-                let lengths = self.lengths(call, span, &["Duration", "Hop"], "Offset", "HoppingWindow(second, 10, 5)")?;
+                let lengths =
+                    self.lengths(call, span, &["Duration", "Hop"], "Offset", "HoppingWindow(second, 10, 5)")?;
                 let (size, hop) = (self.size(lengths.first()?)?, self.size(lengths.get(1)?)?);
                 let offset = lengths.get(2).map_or(0, |l| l.ticks);
                 if size / hop > HOPS_MAX {
                     let title = format!("each event would count in {} windows", size / hop);
-                    return self.bad_window(&title, span, &format!("at most {HOPS_MAX}"), "take a larger hop or a smaller size");
+                    return self.bad_window(
+                        &title,
+                        span,
+                        &format!("at most {HOPS_MAX}"),
+                        "take a larger hop or a smaller size",
+                    );
                 }
-                Some(if hop == size { Window::Tumbling { size, offset } } else { Window::Hopping { size, hop, offset } })
+                Some(if hop == size {
+                    Window::Tumbling { size, offset }
+                } else {
+                    Window::Hopping { size, hop, offset }
+                })
             }
             "sliding" => {
                 let lengths = self.lengths(call, span, &["Duration"], "", "SlidingWindow(second, 10)")?;
                 Some(Window::Sliding { size: self.size(lengths.first()?)? })
             }
             _ => {
-                let lengths = self.lengths(call, span, &["Timeout", "MaxDuration"], "", "SessionWindow(second, 5, 60)")?;
+                let lengths =
+                    self.lengths(call, span, &["Timeout", "MaxDuration"], "", "SessionWindow(second, 5, 60)")?;
                 let (timeout, max_duration) = (self.size(lengths.first()?)?, self.size(lengths.get(1)?)?);
                 let partition_by = self.session_keys(call)?;
                 Some(Window::Session { timeout, max_duration, partition_by })
@@ -212,14 +245,26 @@ impl Core<'_, '_> {
             } else {
                 format!("expected {} after the unit", counted(wanted.len(), most))
             };
-            return self.bad_window(&format!("{kind} needs a unit and a size"), arguments_span(call, span), &expected, &help);
+            return self.bad_window(
+                &format!("{kind} needs a unit and a size"),
+                arguments_span(call, span),
+                &expected,
+                &help,
+            );
         }
         let mut lengths = Vec::with_capacity(rest.len());
         for (i, arg) in rest.iter().enumerate() {
             let (unit, value, label) = match (unit, length_call(arg), arg) {
                 (Some(unit), _, Arg::Expr(e)) => (unit, e, wanted.get(i).copied().unwrap_or(optional)),
                 (None, Some((label, unit, value)), _) => (unit, value, label),
-                _ => return self.bad_window(&format!("{kind} needs a unit and a size"), span, "expected a length", &help),
+                _ => {
+                    return self.bad_window(
+                        &format!("{kind} needs a unit and a size"),
+                        span,
+                        "expected a length",
+                        &help,
+                    );
+                }
             };
             let expected = wanted.get(i).copied().unwrap_or(optional);
             if !label.eq_ignore_ascii_case(expected) {
@@ -228,7 +273,12 @@ impl Core<'_, '_> {
             }
             let ticks = self.unit(unit)?;
             let Some(length) = constant::whole(value).and_then(|n| n.checked_mul(ticks)) else {
-                return self.bad_window(&format!("the size of {kind} is a constant"), value.span, "expected a literal whole number", &help);
+                return self.bad_window(
+                    &format!("the size of {kind} is a constant"),
+                    value.span,
+                    "expected a literal whole number",
+                    &help,
+                );
             };
             lengths.push(Length { ticks: length, span: value.span });
         }
@@ -281,7 +331,8 @@ impl Core<'_, '_> {
 fn length_call(arg: &Arg) -> Option<(&str, &Ident, &Ast)> {
     let Arg::Expr(Ast { kind: ExprKind::Call(call), .. }) = arg else { return None };
     let [name] = call.name.as_slice() else { return None };
-    let known = ["Duration", "Hop", "Offset", "Timeout", "MaxDuration"].iter().any(|n| n.eq_ignore_ascii_case(&name.name));
+    let known =
+        ["Duration", "Hop", "Offset", "Timeout", "MaxDuration"].iter().any(|n| n.eq_ignore_ascii_case(&name.name));
     match call.args.as_slice() {
         [unit, Arg::Expr(value)] if known => Some((name.name.as_str(), constant::word(unit)?, value)),
         _ => None,

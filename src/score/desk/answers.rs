@@ -1,15 +1,16 @@
 //! What an answer does to the desk: the endpoint's gate, the batch, the rows.
 //!
-//! In: the answer to one request. Out: decided rows, a changed gate, events. Invariant: as of the desk. Not here: sending.
+//! In: the answer to one request. Out: decided rows, a changed gate, events. Invariant: as of the desk. Not here:
+//! sending.
 
 use std::time::Duration;
 
 use crate::value::{Record, Value};
 
-use super::super::batch::{Reaction, Step};
+use super::super::batch::{NextSend, Reaction};
 use super::super::body::Row;
 use super::super::breaker::Cause;
-use super::super::policy::{Blocked, Class, Details, Outcome as Answered, RETRIES_BUSY, classify};
+use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, classify};
 use super::super::queue::{Queue, RowRef};
 use super::super::{Failure, NanPolicy, Outcome, clipped};
 use super::{Answer, BYTES_MIN, Desk, Event, Flight};
@@ -57,7 +58,7 @@ impl Desk {
         // the signature changed while the request was out
         if self.batches.get(&batch).is_some_and(|open| open.generation != self.generation) {
             self.put_back(now, batch);
-        } else if self.batches.get_mut(&batch).is_some_and(|open| open.batch.step() == Step::Finished) {
+        } else if self.batches.get_mut(&batch).is_some_and(|open| open.batch.step() == NextSend::Finished) {
             self.batches.remove(&batch);
         }
     }
@@ -74,7 +75,8 @@ impl Desk {
             Class::Overloaded => {
                 self.parallel.overloaded(id);
                 // one request too many says nothing against the others, unless the server asks for silence
-                let one_too_many = answer.details.status == Some(429) && self.parallel.now() > 1 && !self.gate.is_probe(id);
+                let one_too_many =
+                    answer.details.status == Some(429) && self.parallel.now() > 1 && !self.gate.is_probe(id);
                 if !one_too_many || retry_after.is_some() {
                     self.gate.failed(now, id, Cause::Backoff, random, retry_after);
                 }
@@ -88,7 +90,10 @@ impl Desk {
             Class::Isolate { .. } if self.gate.is_probe(id) && answer.outcome == Answered::Closed => {
                 self.gate.failed(now, id, Cause::Backoff, random, None);
             }
-            Class::Busy if self.gate.is_probe(id) && self.gate.closed().is_some_and(|c| c.cause == Cause::Blocked(Blocked::Busy)) => {
+            Class::Busy
+                if self.gate.is_probe(id)
+                    && self.gate.closed().is_some_and(|c| c.cause == Cause::Blocked(Blocked::Busy)) =>
+            {
                 self.gate.failed(now, id, Cause::Blocked(Blocked::Busy), random, retry_after);
             }
             Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
@@ -98,7 +103,7 @@ impl Desk {
 
     fn scored(&mut self, id: u64, values: Vec<Value>) {
         let Some(open) = self.batches.get_mut(&id) else { return };
-        let Step::Send(range) = open.batch.step() else { return };
+        let NextSend::Send(range) = open.batch.step() else { return };
         if open.generation == self.generation {
             self.proven = open.encoded.get(range.start).cloned();
         }
@@ -125,13 +130,13 @@ impl Desk {
         self.nan_results += 1;
         match self.rules.nan {
             NanPolicy::Null => Outcome::Scored(without_nan(&value)),
-            NanPolicy::DeadLetter => Outcome::Failed(Failure {
+            NanPolicy::DeadLetter => Outcome::Failed(Box::new(Failure {
                 reason: "nan_result",
                 message: "the model's result is not a finite number, or holds one that is not".into(),
                 status: Some(200),
                 response: clipped(&format!("{value:?}"), KEPT_MAX),
                 ..Failure::default()
-            }),
+            })),
         }
     }
 
@@ -160,7 +165,9 @@ impl Desk {
             self.bytes_now = self.bytes_now.min((bytes / 2).max(BYTES_MIN));
         }
         match reaction {
-            Reaction::Again(failures) => open.not_before = now + self.rules.backoff.wait(failures, random, details.retry_after),
+            Reaction::Again(failures) => {
+                open.not_before = now + self.rules.backoff.wait(failures, random, details.retry_after)
+            }
             Reaction::Next => {}
             Reaction::Fewer(rows) => (self.rows_now, self.full_batches) = (self.rows_now.min(rows.max(1)), 0),
             Reaction::Bad(row, failure) => self.condemn(id, vec![(row, *failure)]),
@@ -182,7 +189,8 @@ impl Desk {
         }
         self.looks = self.looks.saturating_add(1);
         let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && matches!(class, Class::Isolate { .. });
-        let wait = if at_once { Duration::ZERO } else { self.rules.slow_probe.max(details.retry_after.unwrap_or_default()) };
+        let wait =
+            if at_once { Duration::ZERO } else { self.rules.slow_probe.max(details.retry_after.unwrap_or_default()) };
         if self.gate.is_probe(id) {
             self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
         }
@@ -217,9 +225,9 @@ fn without_nan(value: &Value) -> Value {
     match value {
         Value::Float(f) if !f.is_finite() => Value::Null,
         Value::Array(items) => Value::array(items.iter().map(without_nan).collect()),
-        Value::Record(record) => {
-            Value::record(Record::from_unique(record.iter().map(|(name, value)| (name.clone(), without_nan(value))).collect()))
-        }
+        Value::Record(record) => Value::record(Record::from_unique(
+            record.iter().map(|(name, value)| (name.clone(), without_nan(value))).collect(),
+        )),
         other => other.clone(),
     }
 }

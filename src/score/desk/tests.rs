@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::breaker::Cause;
-use super::super::policy::{Blocked, Mode, Outcome as Answered, Status};
+use super::super::policy::{Answered, Blocked, Mode, Status};
 use super::super::signature::{Cell, Cells, Layout, Signature};
 use super::super::{Failure, NanPolicy, Outcome};
 use super::{Answer, Desk, Event, Request, Rules, Standing};
@@ -36,7 +36,11 @@ fn desk(rules: Rules) -> Desk {
 
 /// A signature of rows of one cell.
 fn array_of(cell: Cell) -> Signature {
-    Signature::of(vec!["data".into()], Layout::Array { dims: 2, width: Some(1), cells: Cells::Each(vec![cell]) }, Vec::new())
+    Signature::of(
+        vec!["data".into()],
+        Layout::Array { dims: 2, width: Some(1), cells: Cells::Each(vec![cell]) },
+        Vec::new(),
+    )
 }
 
 fn rows(numbers: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -104,7 +108,7 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
 fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, o)| match o {
         &Outcome::Scored(_) => None,
-        Outcome::Failed(f) => Some((i, f)),
+        Outcome::Failed(f) => Some((i, &**f)),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }
@@ -166,7 +170,13 @@ fn an_endpoint_away_for_hours_costs_few_requests_and_no_row() {
         desk.submit(Duration::ZERO, statement, rows(0..500));
     }
     let hours = MS(3 * 3600 * 1000);
-    let run = run(&mut desk, Duration::ZERO, hours * 2, |now, n| if now < hours { fault(Answered::Unreachable) } else { results(n) });
+    let run =
+        run(
+            &mut desk,
+            Duration::ZERO,
+            hours * 2,
+            |now, n| if now < hours { fault(Answered::Unreachable) } else { results(n) },
+        );
     assert_eq!(run.chunks.len(), 3);
     assert!(run.chunks.iter().all(|(_, outcomes)| failures(outcomes).is_empty()));
     // about one look each half minute: half of the cap on average
@@ -236,9 +246,17 @@ fn every_row_of_the_status_table() {
 
 #[test]
 fn mode_asa_fails_the_job_or_waits() {
-    for (code, fails) in
-        [(400, true), (401, true), (404, true), (409, true), (413, true), (424, true), (429, false), (503, false), (504, false)]
-    {
+    for (code, fails) in [
+        (400, true),
+        (401, true),
+        (404, true),
+        (409, true),
+        (413, true),
+        (424, true),
+        (429, false),
+        (503, false),
+        (504, false),
+    ] {
         let mut desk = desk(Rules { mode: Mode::Asa, ..rules() });
         desk.submit(Duration::ZERO, 0, rows(0..8));
         let run = run(&mut desk, Duration::ZERO, MS(10_000), |_, _| status(code));
@@ -304,13 +322,18 @@ fn no_float_that_is_not_finite_gets_through_at_any_depth() {
         desk.submit(Duration::ZERO, 0, rows(0..5));
         let body = format!("[{}]", results.map(|(sent, _)| sent).join(","));
         let values = crate::score::response::read_results(body.as_bytes(), 5, &[]).unwrap();
-        let run = run(&mut desk, Duration::ZERO, MS(1000), |_, _| Answer { values: values.clone(), ..fault(Answered::Results) });
+        let run = run(&mut desk, Duration::ZERO, MS(1000), |_, _| Answer {
+            values: values.clone(),
+            ..fault(Answered::Results)
+        });
         assert_eq!(desk.nan_results(), 3);
         for (outcome, (sent, left)) in run.chunks[0].1.iter().zip(results) {
             match outcome {
                 // not by its JSON text alone: that has `null` for NaN too
                 Outcome::Scored(value) => assert_eq!(*value, only(left), "{sent}"),
-                Outcome::Failed(failure) => assert_eq!((nan, failure.reason), (NanPolicy::DeadLetter, "nan_result"), "{sent}"),
+                Outcome::Failed(failure) => {
+                    assert_eq!((nan, failure.reason), (NanPolicy::DeadLetter, "nan_result"), "{sent}")
+                }
             }
         }
         assert_eq!(failures(&run.chunks[0].1).len(), if nan == NanPolicy::Null { 0 } else { 3 });
@@ -363,7 +386,12 @@ fn a_new_signature_is_used_for_what_is_sent_again() {
     while let Some(request) = desk.next_request(MS(1000)) {
         assert!(request.body.contains("[\"0\"]") || request.body.contains("[\"3\"]"), "{}", request.body);
         let values = vec![Value::BigInt(1); request.rows];
-        desk.answered(MS(1000), request.id, Answer { outcome: Answered::Results, values, details: Default::default() }, 0.5);
+        desk.answered(
+            MS(1000),
+            request.id,
+            Answer { outcome: Answered::Results, values, details: Default::default() },
+            0.5,
+        );
         done.extend(desk.take_events());
     }
     assert!(done.iter().any(|event| matches!(event, Event::Done { outcomes, .. } if outcomes.len() == 4)));

@@ -28,7 +28,9 @@ fn reference_form(signature: &Signature) -> Json {
         Layout::Array { dims, width, cells: Cells::All(cell) } => {
             json!({"path": path, "kind": "array", "dims": dims, "columns": width, "type": cell.to_string()})
         }
-        Layout::Records { columns, required } => json!({"path": path, "kind": "records", "columns": named(columns), "required": required}),
+        Layout::Records { columns, required } => {
+            json!({"path": path, "kind": "records", "columns": named(columns), "required": required})
+        }
         Layout::Split { columns } => json!({"path": path, "kind": "split", "columns": named(columns)}),
         Layout::Untyped => json!({"kind": "untyped", "candidates": []}),
         other => panic!("{other:?} is not among the recorded documents"),
@@ -92,7 +94,10 @@ fn body(signature: &Signature, rows: &[Value]) -> String {
 fn the_other_forms_of_a_frame_are_read_and_written() {
     let int = json!({"type": "integer"});
     let row = json!({"type": "object", "properties": {"a": int, "b": {"type": "string"}}});
-    let rows = [record(&[("a", Value::BigInt(1)), ("b", Value::text("x"))]), record(&[("B", Value::Null), ("a", Value::text("2"))])];
+    let rows = [
+        record(&[("a", Value::BigInt(1)), ("b", Value::text("x"))]),
+        record(&[("B", Value::Null), ("a", Value::text("2"))]),
+    ];
     let table = [
         (
             json!({"data": {"type": "object", "format": "pandas.DataFrame:columns", "properties": {
@@ -139,7 +144,8 @@ fn vectors_mixed_arrays_nested_arrays_and_constants() {
     let row = Value::array(vec![Value::text("7"), Value::BigInt(3), Value::text("2.5"), Value::BigInt(0)]);
     assert_eq!(body(&mixed, &[row]), r#"{"data":[[7,"3",2.5,false]]}"#);
 
-    let deep = json!({"type": "array", "items": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}});
+    let deep =
+        json!({"type": "array", "items": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}});
     let deep = read(json!({"Inputs": {"type": "object", "properties": {"w": deep}}}), json!({}));
     let row = Value::array(vec![Value::array(vec![Value::BigInt(1)]), Value::array(vec![Value::BigInt(2)])]);
     assert_eq!(body(&deep, &[row]), r#"{"Inputs":{"w":[[[1],[2]]]}}"#);
@@ -147,8 +153,7 @@ fn vectors_mixed_arrays_nested_arrays_and_constants() {
 
 #[test]
 fn a_date_has_a_zone_only_where_the_sample_has_one() {
-    let date =
-        json!({"data": {"type": "array", "items": {"type": "object", "properties": {"t": {"type": "string", "format": "date-time"}}}}});
+    let date = json!({"data": {"type": "array", "items": {"type": "object", "properties": {"t": {"type": "string", "format": "date-time"}}}}});
     let row = [record(&[("t", Value::text("2026-05-01T02:00:00+02:00"))])];
     for (sample, expected) in [("2026-05-01T00:00:00.000Z", "00.0000000Z"), ("2026-05-01T00:00:00.000", "00.0000000")] {
         let signature = read(date.clone(), json!({"data": [{"t": sample}]}));
@@ -163,8 +168,7 @@ fn documents_that_cannot_be_used_say_why() {
     let list = json!({"type": "array", "items": {"type": "number"}});
     let two = Signature::from_swagger(&document(json!({"a": list, "b": list}), json!({})));
     assert_eq!(two, Err(SignatureError::Ambiguous(vec!["a".into(), "b".into()])));
-    let circle =
-        r##"{"paths":{"/score":{"post":{"parameters":[{"in":"body","schema":{"$ref":"#/d"}}],"responses":{}}}},"d":{"$ref":"#/d"}}"##;
+    let circle = r##"{"paths":{"/score":{"post":{"parameters":[{"in":"body","schema":{"$ref":"#/d"}}],"responses":{}}}},"d":{"$ref":"#/d"}}"##;
     assert!(matches!(Signature::from_swagger(circle), Err(SignatureError::Broken(_))));
     assert!(read(json!({}), json!({})).is_untyped());
 }

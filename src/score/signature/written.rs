@@ -1,7 +1,7 @@
 //! A signature that a person writes, where the endpoint does not describe itself.
 //!
-//! In: `input_kind`, `input_path`, `columns`, `output_path` of a section. Out: a [`Signature`]. Invariant: rows of objects
-//! have columns, and a vector has at most one. Not here: what the endpoint says of itself.
+//! In: `input_kind`, `input_path`, `columns`, `output_path` of a section. Out: a [`Signature`]. Invariant: rows of
+//! objects have columns, and a vector has at most one. Not here: what the endpoint says of itself.
 
 use toml::de::DeValue;
 
@@ -35,7 +35,12 @@ pub(in crate::score) fn read(section: &mut Section) -> Option<Signature> {
     let output_path = path(section, "output_path");
     if let Some(key) = others.filter(|_| !is_given) {
         let title = format!("`{key}` without `input_kind`");
-        section.wrong(key, title, "half a signature", "write `input_kind = \"array\"`, or leave the signature to the endpoint's swagger");
+        section.wrong(
+            key,
+            title,
+            "half a signature",
+            "write `input_kind = \"array\"`, or leave the signature to the endpoint's swagger",
+        );
         return None;
     }
     let input = kind?;
@@ -48,7 +53,12 @@ pub(in crate::score) fn read(section: &mut Section) -> Option<Signature> {
             "write `columns = [{ name = \"distance\", type = \"float\" }]`",
         );
     } else if columns.len() > 1 && input == Kind::Vector {
-        section.wrong("columns", "a vector has one column", "expected one", "write `input_kind = \"array\"` for rows of several values");
+        section.wrong(
+            "columns",
+            "a vector has one column",
+            "expected one",
+            "write `input_kind = \"array\"` for rows of several values",
+        );
     }
     let cells = || columns.iter().map(|column| column.cell).collect::<Vec<_>>();
     let layout = match input {
@@ -83,36 +93,44 @@ fn columns(section: &mut Section) -> Vec<Column> {
     const FORM: &str = "write `columns = [{ name = \"distance\", type = \"float\" }]`";
     let Some((value, span)) = section.get("columns") else { return Vec::new() };
     let DeValue::Array(items) = value else {
-        section.problems().push(Diagnostic::error("`columns` has the wrong form", span).label("expected a list of tables").help(FORM));
+        section.problems().push(
+            Diagnostic::error("`columns` has the wrong form", span).label("expected a list of tables").help(FORM),
+        );
         return Vec::new();
     };
     let mut columns: Vec<Column> = Vec::new();
     for item in items.iter() {
         let DeValue::Table(table) = item.get_ref() else {
             section.problems().push(
-                Diagnostic::error("a column has the wrong form", Span::from(item.span())).label("expected `{ name, type }`").help(FORM),
+                Diagnostic::error("a column has the wrong form", Span::from(item.span()))
+                    .label("expected `{ name, type }`")
+                    .help(FORM),
             );
             continue;
         };
         let mut column = section.inner("columns", table);
         column.span = Some(Span::from(item.span()));
         let name = column.required_text("name", FORM);
-        let ty =
-            column.required_text("type", FORM).and_then(|text| {
-                let found = Cell::parse(&text.value);
-                if found.is_none() {
-                    let error = Diagnostic::error("this is no type of a column", text.span).label("expected a type of the query language");
-                    let meant = suggest(&text.value, CELL_TYPES);
-                    column.problems().push(error.help(
-                        meant.map_or(format!("the types are {}", CELL_TYPES.join(", ")), |meant| format!("did you mean \"{meant}\"?")),
-                    ));
-                }
-                found
-            });
+        let ty = column.required_text("type", FORM).and_then(|text| {
+            let found = Cell::parse(&text.value);
+            if found.is_none() {
+                let error = Diagnostic::error("this is no type of a column", text.span)
+                    .label("expected a type of the query language");
+                let meant = suggest(&text.value, CELL_TYPES);
+                column.problems().push(error.help(
+                    meant.map_or(format!("the types are {}", CELL_TYPES.join(", ")), |meant| {
+                        format!("did you mean \"{meant}\"?")
+                    }),
+                ));
+            }
+            found
+        });
         column.finish();
         let (Some(name), Some(ty)) = (name, ty) else { continue };
         if columns.iter().any(|other| other.name == name.value) {
-            section.problems().push(Diagnostic::error("two columns of the same name", name.span).label("a row has it twice"));
+            section
+                .problems()
+                .push(Diagnostic::error("two columns of the same name", name.span).label("a row has it twice"));
         }
         columns.push(Column { name: name.value, cell: ty });
     }

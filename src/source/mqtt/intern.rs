@@ -77,7 +77,10 @@ fn facts(publish: &Message) -> Vec<(SmolStr, SmolStr)> {
         _ => Some("2"),
     };
     let facts = [("qos", qos), ("retain", publish.retain.then_some("true"))];
-    facts.into_iter().filter_map(|(word, value)| Some((SmolStr::new_static(word), SmolStr::new_static(value?)))).collect()
+    facts
+        .into_iter()
+        .filter_map(|(word, value)| Some((SmolStr::new_static(word), SmolStr::new_static(value?))))
+        .collect()
 }
 
 impl Known {

@@ -42,7 +42,7 @@ impl Drop for AckToken {
 
 #[derive(Debug)]
 pub(super) struct Link {
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     /// A range was resolved.
     changed: Notify,
     collecting: Collecting,
@@ -50,7 +50,7 @@ pub(super) struct Link {
 }
 
 #[derive(Debug)]
-struct State {
+struct LinkState {
     acks: Acks,
     /// Released and not yet taken by the client's queue, which may be full for a moment.
     backlog: VecDeque<u16>,
@@ -63,12 +63,17 @@ struct State {
 
 impl Link {
     pub fn new(client: Client, collecting: Collecting, stats: Arc<SourceStats>) -> Link {
-        let state =
-            State { acks: Acks::default(), backlog: VecDeque::new(), client: Some(client), is_stopping: false, has_said_goodbye: false };
+        let state = LinkState {
+            acks: Acks::default(),
+            backlog: VecDeque::new(),
+            client: Some(client),
+            is_stopping: false,
+            has_said_goodbye: false,
+        };
         Link { state: Mutex::new(state), changed: Notify::new(), collecting, stats }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,7 +87,7 @@ impl Link {
 
     fn stored(&self, range: u64) {
         let mut state = self.lock();
-        let State { acks, backlog, .. } = &mut *state;
+        let LinkState { acks, backlog, .. } = &mut *state;
         acks.stored(range, backlog);
         state.send_backlog();
         self.resolved(&mut state);
@@ -98,13 +103,13 @@ impl Link {
         self.resolved(&mut state);
     }
 
-    fn resolved(&self, state: &mut State) {
+    fn resolved(&self, state: &mut LinkState) {
         self.publish_bytes(state);
         self.disconnect_when_done(state);
         self.changed.notify_one();
     }
 
-    fn publish_bytes(&self, state: &State) {
+    fn publish_bytes(&self, state: &LinkState) {
         self.stats.unacked_bytes.store(state.acks.bytes() as u64, Ordering::Relaxed);
     }
 
@@ -150,7 +155,7 @@ impl Link {
         self.disconnect_now(&self.lock());
     }
 
-    fn disconnect_now(&self, state: &State) {
+    fn disconnect_now(&self, state: &LinkState) {
         // a goodbye that is only collected would never leave
         self.collecting.stop();
         if let Some(client) = &state.client {
@@ -158,7 +163,7 @@ impl Link {
         }
     }
 
-    fn disconnect_when_done(&self, state: &mut State) {
+    fn disconnect_when_done(&self, state: &mut LinkState) {
         if !state.is_stopping || state.has_said_goodbye || state.acks.unresolved() > 0 || !state.backlog.is_empty() {
             return;
         }
@@ -183,7 +188,7 @@ impl Link {
     }
 }
 
-impl State {
+impl LinkState {
     fn send_backlog(&mut self) {
         let Some(client) = &self.client else {
             self.backlog.clear();

@@ -1,7 +1,7 @@
 //! Finds the message that ends every connection.
 //!
-//! In: why connections were lost, in order. Out: the alarm to raise. Invariant: only the same size several times in a row
-//! is taken for one message that comes back. Not here: getting rid of it, which is the operator's decision.
+//! In: why connections were lost, in order. Out: the alarm to raise. Invariant: only the same size several times in a
+//! row is taken for one message that comes back. Not here: getting rid of it, which is the operator's decision.
 
 use super::MqttSourceConfig;
 use crate::mqtt::Trouble;
@@ -44,7 +44,10 @@ mod tests {
 
     #[test]
     fn three_equal_size_errors_name_topic_limit_and_remedy() {
-        let config = MqttSourceConfig::new(BrokerConfig::new(MqttAddress::parse("mqtt://127.0.0.1:1").unwrap()), vec!["a/#".into()]);
+        let config = MqttSourceConfig::new(
+            BrokerConfig::new(MqttAddress::parse("mqtt://127.0.0.1:1").unwrap()),
+            vec!["a/#".into()],
+        );
         let mut poison = Poison::default();
         let oversize = |n| Trouble { oversize: Some(n), ..Trouble::new("too big".into()) };
         for n in [5, 7, 7] {

@@ -94,7 +94,14 @@ impl Seen {
     /// Keeps the last `capacity` messages (at least one).
     pub fn new(capacity: usize) -> Seen {
         let capacity = capacity.max(1);
-        Seen { by_packet: FxHashMap::default(), order: VecDeque::new(), stamp: 0, capacity, resumed: false, complete: false }
+        Seen {
+            by_packet: FxHashMap::default(),
+            order: VecDeque::new(),
+            stamp: 0,
+            capacity,
+            resumed: false,
+            complete: false,
+        }
     }
 
     /// Fills in what the journal holds, oldest first. Neighbours with one packet id and topic count as one message.
@@ -158,8 +165,8 @@ impl Seen {
 }
 
 impl Entry {
-    /// Whether the payload has the content of the mark, or is what the parts were cut from: the last parts in order, with
-    /// nothing but the separators of a JSON array or of lines around them, or zero bytes behind them.
+    /// Whether the payload has the content of the mark, or is what the parts were cut from: the last parts in order,
+    /// with nothing but the separators of a JSON array or of lines around them, or zero bytes behind them.
     fn is(&self, topic: u64, payload: &[u8]) -> bool {
         if self.topic != topic {
             return false;
@@ -185,7 +192,10 @@ impl Entry {
 }
 
 fn without_separators(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().rposition(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'[' | b']' | b',' | b'\0')).map_or(0, |i| i + 1);
+    let end = bytes
+        .iter()
+        .rposition(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'[' | b']' | b',' | b'\0'))
+        .map_or(0, |i| i + 1);
     bytes.get(..end).unwrap_or_default()
 }
 

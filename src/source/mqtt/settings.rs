@@ -1,14 +1,16 @@
 //! The section of an MQTT input.
 //!
 //! In: `[inputs.NAME]` with `type = "mqtt"`. Out: [`MqttSourceConfig`], checked. Invariant: there is at least one topic
-//! filter, each is valid, and one message of the largest size fits what may be unacknowledged. Not here: running.
+//! filter, each is valid, no two overlap, and one message of the largest size fits what may be unacknowledged. Not
+//! here: running.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::MqttSource;
+use crate::diagnostic::Diagnostic;
 use crate::mqtt::{BrokerConfig, Qos, topic};
-use crate::settings::{Secret, Section};
+use crate::settings::{Secret, Section, Text};
 use crate::source::{Site, SourceSettings, Started};
 
 const KIB: u64 = 1 << 10;
@@ -24,7 +26,7 @@ const RECENT_WINDOWS: usize = 2;
 #[derive(Clone, Debug, PartialEq)]
 pub struct MqttSourceConfig {
     pub broker: BrokerConfig,
-    /// Topic filters, wildcards allowed; at least one.
+    /// Topic filters, wildcards allowed; at least one, and no message belongs to two of them.
     pub topics: Vec<String>,
     /// With [`Qos::AtMostOnce`] a message that finds no room is lost and counted.
     pub qos: Qos,
@@ -69,6 +71,7 @@ impl MqttSourceConfig {
                 topic::tell(section, filter, problem);
             }
         }
+        refuse_overlaps(section, &topics);
         let payload_bytes_max = section.size("payload_bytes_max", KIB, PAYLOAD_MAX, Self::PAYLOAD_BYTES_MAX.into());
         let unacked_bytes_max = section.size("unacked_bytes_max", KIB, 4 * KIB * MIB, Self::UNACKED_BYTES_MAX as u64);
         if payload_bytes_max > unacked_bytes_max {
@@ -98,6 +101,33 @@ impl MqttSourceConfig {
     /// The same as MQTT has it: whole seconds, of which the largest number means "for ever".
     pub(super) fn session_expiry_seconds(&self) -> u32 {
         self.session_expiry.map_or(u32::MAX, |expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX))
+    }
+}
+
+/// Tells for each filter the first one before it with which it shares messages.
+fn refuse_overlaps(section: &Section, topics: &[Text]) {
+    let valid: Vec<&Text> = topics.iter().filter(|filter| topic::filter_problem(&filter.value).is_none()).collect();
+    for (i, second) in valid.iter().enumerate() {
+        let Some(first) = valid.iter().take(i).find(|first| topic::overlap(&first.value, &second.value)) else {
+            continue;
+        };
+        let (one, other) = (first.value.as_str(), second.value.as_str());
+        if one == other {
+            let error =
+                Diagnostic::error(format!("`{other}` is a duplicate"), second.span).label("stands in the list before");
+            section.problems().push(error.help("leave one of them out"));
+            continue;
+        }
+        let is_shared = topic::is_shared(one) || topic::is_shared(other);
+        let help = match (topic::covers(one, other), topic::covers(other, one)) {
+            (true, _) if !is_shared => format!("leave out `{other}`: `{one}` covers it"),
+            (_, true) if !is_shared => format!("leave out `{one}`: `{other}` covers it"),
+            _ => "narrow one of them so that no topic matches both, or give each an input of its own".to_owned(),
+        };
+        let error = Diagnostic::error(format!("`{one}` and `{other}` overlap"), second.span);
+        section
+            .problems()
+            .push(error.label("these two filters overlap: a broker may deliver such a message twice").help(help));
     }
 }
 

@@ -107,7 +107,9 @@ impl Member<'_> {
         let result = self.result().map(|ty| Wit::read(&ty)).transpose().map_err(|e| format!("`{}`: {e}", self.own))?;
         match result {
             None | Some(Wit::Result(..)) => Ok(Method { index: self.index, result }),
-            Some(other) => Err(format!("its `{}` gives {other}; it gives nothing, or a result to tell of an error", self.own)),
+            Some(other) => {
+                Err(format!("its `{}` gives {other}; it gives nothing, or a result to tell of an error", self.own))
+            }
         }
     }
 }
@@ -173,7 +175,8 @@ fn func_type(accumulate: &Member<'_>, compute: &Member<'_>) -> Result<FuncType, 
 
 fn reverse(member: &Member<'_>, ty: &FuncType) -> Result<Method, String> {
     let params = member.params();
-    let same = params.len() == ty.params.len() && params.iter().zip(&ty.params).all(|((_, a), b)| Wit::read(a).as_ref() == Ok(&b.ty));
+    let same = params.len() == ty.params.len()
+        && params.iter().zip(&ty.params).all(|((_, a), b)| Wit::read(a).as_ref() == Ok(&b.ty));
     if same { member.method() } else { Err("its `deaccumulate` takes other values than `accumulate`".to_owned()) }
 }
 
@@ -212,7 +215,9 @@ fn text(name: &str, ty: &FuncType, offers: Offers) -> String {
     let accumulate = FuncType { params: ty.params.clone(), result: None };
     let compute = FuncType { params: Vec::new(), result: ty.result.clone() };
     let mut text = format!("resource {name} {{ accumulate: {accumulate}; compute: {compute}");
-    for (offered, name) in [(offers.deaccumulate, "; deaccumulate"), (offers.merge, "; merge"), (offers.save, "; save; restore")] {
+    for (offered, name) in
+        [(offers.deaccumulate, "; deaccumulate"), (offers.merge, "; merge"), (offers.save, "; save; restore")]
+    {
         if offered {
             text.push_str(name);
         }

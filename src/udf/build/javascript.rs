@@ -78,7 +78,8 @@ struct Problem {
 /// # Errors
 /// The file does not parse or has no functions; node or componentize-js are missing, or do not do their part.
 pub fn component(path: &Path) -> Result<Vec<u8>, JavaScriptError> {
-    let text = std::fs::read_to_string(path).map_err(|source| JavaScriptError::Read { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| JavaScriptError::Read { path: path.to_owned(), source })?;
     let place = componentize_js(path);
     let failed = |reason: String| JavaScriptError::Componentize { path: path.to_owned(), reason };
     let folder = Scratch::new().map_err(|e| failed(e.to_string()))?;
@@ -100,7 +101,9 @@ pub fn component(path: &Path) -> Result<Vec<u8>, JavaScriptError> {
             drawn.push(item);
             Err(JavaScriptError::Source(drawn))
         }
-        (Some(Answer { problem: None }), Some(_)) if output.status.success() => std::fs::read(&made).map_err(|e| failed(e.to_string())),
+        (Some(Answer { problem: None }), Some(_)) if output.status.success() => {
+            std::fs::read(&made).map_err(|e| failed(e.to_string()))
+        }
         (Some(Answer { problem: None }), None) => Err(JavaScriptError::NoComponentize),
         (_, place) => {
             let place = place.map_or_else(|| "node".to_owned(), |place| place.display().to_string());
@@ -132,10 +135,13 @@ fn componentize_js(file: &Path) -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(PLACE) {
         return Some(PathBuf::from(named)).filter(|dir| dir.is_dir());
     }
-    let beside = file.parent().and_then(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }.canonicalize().ok());
+    let beside =
+        file.parent().and_then(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }.canonicalize().ok());
     let starts = [beside, std::env::current_dir().ok()];
     let above = starts.iter().flatten().flat_map(|dir| dir.ancestors());
-    above.flat_map(|dir| ["node_modules", "target/tools/node_modules"].map(|n| dir.join(n).join(PACKAGE))).find(|dir| dir.is_dir())
+    above
+        .flat_map(|dir| ["node_modules", "target/tools/node_modules"].map(|n| dir.join(n).join(PACKAGE)))
+        .find(|dir| dir.is_dir())
 }
 
 /// A folder of this process, gone when it is done.

@@ -79,11 +79,16 @@ fn an_enum_is_found_in_any_case_style() {
 #[test]
 fn record_fields_are_found_by_folded_names() {
     let wanted = Val::Record(vec![("vendor-id".into(), Val::S64(1)), ("note".into(), Val::Option(None))]);
-    for json in [r#"{"vendor_id":1}"#, r#"{"VendorId":1,"more":2}"#, r#"{"note":null,"vendor-id":1}"#, r#"{"VENDORID":1}"#] {
+    for json in
+        [r#"{"vendor_id":1}"#, r#"{"VendorId":1,"more":2}"#, r#"{"note":null,"vendor-id":1}"#, r#"{"VENDORID":1}"#]
+    {
         assert_eq!(lower(&ride(), &value(json)), Ok(wanted.clone()), "{json}");
     }
     assert_eq!(error(&ride(), r#"{"vendor":1}"#), "the record has no field `vendor_id`");
-    assert_eq!(error(&ride(), r#"{"vendorId":"x"}"#), r#".vendor_id: nvarchar(max) "x" is no bigint; convert it with CAST"#);
+    assert_eq!(
+        error(&ride(), r#"{"vendorId":"x"}"#),
+        r#".vendor_id: nvarchar(max) "x" is no bigint; convert it with CAST"#
+    );
     assert_eq!(error(&ride(), r#"{"vendorId":1,"note":[]}"#), ".note: array [] is no nvarchar(max)");
     // two fields that differ only in style: neither is guessed
     assert_eq!(error(&ride(), r#"{"vendor-id":1,"VENDORid":1}"#), "the record has no field `vendor_id`");
@@ -110,9 +115,13 @@ fn lengths_of_tuples_are_checked() {
 
 #[test]
 fn variants_and_flags_are_records() {
-    let cases = vec![Case { name: Name::new("missing"), ty: None }, Case { name: Name::new("a-number"), ty: Some(Wit::F64) }];
+    let cases =
+        vec![Case { name: Name::new("missing"), ty: None }, Case { name: Name::new("a-number"), ty: Some(Wit::F64) }];
     let reading = Wit::Variant(cases);
-    assert_eq!(lower(&reading, &value(r#"{"aNumber":1}"#)), Ok(Val::Variant("a-number".into(), Some(Box::new(Val::Float64(1.0))))));
+    assert_eq!(
+        lower(&reading, &value(r#"{"aNumber":1}"#)),
+        Ok(Val::Variant("a-number".into(), Some(Box::new(Val::Float64(1.0)))))
+    );
     for json in [r#""missing""#, r#"{"missing":null}"#] {
         assert_eq!(lower(&reading, &value(json)), Ok(Val::Variant("missing".into(), None)), "{json}");
     }
@@ -150,7 +159,8 @@ fn typed() -> impl Strategy<Value = (Wit, Value)> {
         any::<char>().prop_map(|c| (Wit::Char, Value::text(c.to_string()))),
         ".*".prop_map(|t| (Wit::String, Value::text(t))),
         (0..=Timestamp::MAX.ticks()).prop_map(|t| (Wit::DateTime, Value::DateTime(Timestamp::from_ticks(t).unwrap()))),
-        (any::<bool>(), ".*").prop_map(|(b, t)| (Wit::Json, Value::array(vec![Value::Bit(b), Value::text(t), Value::Float(0.1)]))),
+        (any::<bool>(), ".*")
+            .prop_map(|(b, t)| (Wit::Json, Value::array(vec![Value::Bit(b), Value::text(t), Value::Float(0.1)]))),
         prop_oneof!["low", "very-high"].prop_map(|t| (Wit::Enum(names(&["low", "very-high"])), Value::text(t))),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
@@ -158,9 +168,10 @@ fn typed() -> impl Strategy<Value = (Wit, Value)> {
             inner.clone().prop_map(|(ty, v)| (Wit::Option(Box::new(ty)), v)),
             inner.clone().prop_map(|(ty, _)| (Wit::Option(Box::new(ty)), Value::Null)),
             inner.clone().prop_map(|(ty, v)| (Wit::List(Box::new(ty)), Value::array(vec![v.clone(), v]))),
-            inner
-                .clone()
-                .prop_map(|(ty, v)| (Wit::Variant(vec![Case { name: Name::new("a-b"), ty: Some(ty) }]), one_field("a_b".into(), v))),
+            inner.clone().prop_map(|(ty, v)| (
+                Wit::Variant(vec![Case { name: Name::new("a-b"), ty: Some(ty) }]),
+                one_field("a_b".into(), v)
+            )),
             inner.clone().prop_map(|(ty, v)| (Wit::Result(None, Some(Box::new(ty))), one_field("err".into(), v))),
             proptest::collection::vec(inner.clone(), 1..4).prop_map(|parts| {
                 let (types, values) = parts.into_iter().unzip();

@@ -74,11 +74,15 @@ pub fn link(linker: &mut Linker<GuestState>, import: &ImportType<'_>) -> wasmtim
     linker.allow_shadowing(true);
     match (module, name) {
         ("env", "abort") => {
-            linker.func_wrap(module, name, |mut caller: Caller<'_, GuestState>, message: u32, _file: u32, line: u32, _column: u32| {
-                let text = caller_memory(&mut caller).and_then(|m| assembly_script_text(m.data(&caller), message));
-                let text = text.unwrap_or_else(|| format!("without a message, in line {line}"));
-                wasmtime::Result::<()>::Err(Exited::Abort(text).into())
-            })?;
+            linker.func_wrap(
+                module,
+                name,
+                |mut caller: Caller<'_, GuestState>, message: u32, _file: u32, line: u32, _column: u32| {
+                    let text = caller_memory(&mut caller).and_then(|m| assembly_script_text(m.data(&caller), message));
+                    let text = text.unwrap_or_else(|| format!("without a message, in line {line}"));
+                    wasmtime::Result::<()>::Err(Exited::Abort(text).into())
+                },
+            )?;
         }
         (PREVIEW_1, "args_sizes_get" | "environ_sizes_get") => {
             linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, count: u32, bytes: u32| {
@@ -117,15 +121,19 @@ pub fn link(linker: &mut Linker<GuestState>, import: &ImportType<'_>) -> wasmtim
             })?;
         }
         (PREVIEW_1, "fd_write") => {
-            linker.func_wrap(module, name, |mut c: Caller<'_, GuestState>, fd: i32, pieces: u32, count: u32, written: u32| {
-                if fd == STDIN || !STDIO.contains(&fd) {
-                    return BAD_DESCRIPTOR;
-                }
-                match take_writing(&mut c, pieces, count) {
-                    Some(bytes) => write(&mut c, written, &bytes.to_le_bytes()),
-                    None => BAD_ADDRESS,
-                }
-            })?;
+            linker.func_wrap(
+                module,
+                name,
+                |mut c: Caller<'_, GuestState>, fd: i32, pieces: u32, count: u32, written: u32| {
+                    if fd == STDIN || !STDIO.contains(&fd) {
+                        return BAD_DESCRIPTOR;
+                    }
+                    match take_writing(&mut c, pieces, count) {
+                        Some(bytes) => write(&mut c, written, &bytes.to_le_bytes()),
+                        None => BAD_ADDRESS,
+                    }
+                },
+            )?;
         }
         (PREVIEW_1, "fd_read") => {
             linker.func_wrap(
@@ -144,7 +152,11 @@ pub fn link(linker: &mut Linker<GuestState>, import: &ImportType<'_>) -> wasmtim
             })?;
         }
         (PREVIEW_1, "fd_fdstat_set_flags") => {
-            linker.func_wrap(module, name, |fd: i32, _: i32| if STDIO.contains(&fd) { DONE } else { BAD_DESCRIPTOR })?;
+            linker.func_wrap(
+                module,
+                name,
+                |fd: i32, _: i32| if STDIO.contains(&fd) { DONE } else { BAD_DESCRIPTOR },
+            )?;
         }
         (PREVIEW_1, "fd_close") => {
             linker.func_wrap(module, name, |fd: i32| if STDIO.contains(&fd) { DONE } else { BAD_DESCRIPTOR })?;
@@ -203,7 +215,8 @@ fn little_endian(bytes: &[u8], at: usize) -> Option<u32> {
 fn assembly_script_text(memory: &[u8], pointer: u32) -> Option<String> {
     let pointer = pointer as usize;
     let bytes = little_endian(memory, pointer.checked_sub(4)?)?.min(2 * ABORT_CHARS_MAX) as usize;
-    let units: Vec<u16> = memory.get(pointer..)?.get(..bytes)?.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+    let units: Vec<u16> =
+        memory.get(pointer..)?.get(..bytes)?.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
     Some(String::from_utf16_lossy(&units)).filter(|text| !text.is_empty())
 }
 

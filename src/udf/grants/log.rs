@@ -78,7 +78,11 @@ fn write(lent: &Lent, level: Level, message: &str) {
     lent.stats.count_log_line(true);
     let function = lent.granted.name.as_str();
     if dropped_before > 0 {
-        tracing::warn!(function, dropped = dropped_before, "lines of this function were left out: it may write {LINES_MAX} a second");
+        tracing::warn!(
+            function,
+            dropped = dropped_before,
+            "lines of this function were left out: it may write {LINES_MAX} a second"
+        );
     }
     let message = printable(message);
     match level {

@@ -132,7 +132,9 @@ impl Tables {
         };
         if !table.indexes.contains_key(column) {
             if table.indexes.len() >= COLUMNS_MAX {
-                return Err(format!("looks into `{name}` by more than {COLUMNS_MAX} columns; each needs an index: use fewer"));
+                return Err(format!(
+                    "looks into `{name}` by more than {COLUMNS_MAX} columns; each needs an index: use fewer"
+                ));
             }
             table.indexes.insert(column.into(), index(rows, column));
         }
@@ -164,12 +166,17 @@ fn json(row: &Value) -> Json {
 
 pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("get", |mut store, (table, column, value): (String, String, Scalar)| {
-        let mut found =
-            lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(CallFailure::Trap, why))?;
+        let mut found = lent(&mut store, Grant::Lookup)?
+            .tables
+            .find(&table, &column, value)
+            .or_else(|why| refuse(CallFailure::Trap, why))?;
         Ok((found.next().map(json),))
     })?;
     linker.func_wrap("all", |mut store, (table, column, value): (String, String, Scalar)| {
-        let found = lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(CallFailure::Trap, why))?;
+        let found = lent(&mut store, Grant::Lookup)?
+            .tables
+            .find(&table, &column, value)
+            .or_else(|why| refuse(CallFailure::Trap, why))?;
         let found: Vec<&Value> = found.collect();
         if found.len() > ROWS_MAX {
             let n = found.len();
@@ -181,8 +188,10 @@ pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()>
         Ok((found.into_iter().map(json).collect::<Vec<_>>(),))
     })?;
     linker.func_wrap("get-value", |mut store, (table, column, value, wanted): (String, String, Scalar, String)| {
-        let mut found =
-            lent(&mut store, Grant::Lookup)?.tables.find(&table, &column, value).or_else(|why| refuse(CallFailure::Trap, why))?;
+        let mut found = lent(&mut store, Grant::Lookup)?
+            .tables
+            .find(&table, &column, value)
+            .or_else(|why| refuse(CallFailure::Trap, why))?;
         Ok((found.next().and_then(|row| cell(row, &wanted)).and_then(Scalar::of),))
     })
 }
@@ -206,7 +215,8 @@ mod tests {
         let mut tables = Tables::new(&["zones".into()]);
         assert!(tables.find("zones", "id", Scalar::BigInt(1)).map(drop).unwrap_err().contains("not loaded"));
         assert!(tables.find("other", "id", Scalar::BigInt(1)).map(drop).unwrap_err().contains("not granted"));
-        tables.set("zones", &table(r#"[{"id":1.0,"n":"a"},{"id":"1","n":"b"},{"id":null,"n":"a"},{"ID":1,"n":"c"},5]"#));
+        tables
+            .set("zones", &table(r#"[{"id":1.0,"n":"a"},{"id":"1","n":"b"},{"id":null,"n":"a"},{"ID":1,"n":"c"},5]"#));
         tables.set("other", &table("[]"));
         assert_eq!(found(&mut tables, "id", Scalar::BigInt(1)), r#"{"id":1.0,"n":"a"}{"ID":1,"n":"c"}"#);
         assert_eq!(found(&mut tables, "id", Scalar::Text("1".into())), r#"{"id":"1","n":"b"}"#);
@@ -227,7 +237,9 @@ mod tests {
         for i in 1..COLUMNS_MAX {
             found(&mut tables, &format!("c{i}"), Scalar::BigInt(1));
         }
-        assert!(tables.find("zones", "one_more", Scalar::BigInt(1)).map(drop).unwrap_err().contains("more than 8 columns"));
+        assert!(
+            tables.find("zones", "one_more", Scalar::BigInt(1)).map(drop).unwrap_err().contains("more than 8 columns")
+        );
         assert_eq!(found(&mut tables, "id", Scalar::BigInt(1)), r#"{"id":1}"#);
     }
 }

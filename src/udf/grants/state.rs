@@ -65,7 +65,9 @@ impl KeyValues {
         let after = self.bytes - before + cost(key, &value);
         // what an earlier setting allowed may shrink
         if after > bytes_max && after > self.bytes {
-            return Err(format!("wants to remember {after} bytes; delete what is old or raise `state_bytes_max` ({bytes_max})"));
+            return Err(format!(
+                "wants to remember {after} bytes; delete what is old or raise `state_bytes_max` ({bytes_max})"
+            ));
         }
         self.put(key, Some(value.into()));
         Ok(())

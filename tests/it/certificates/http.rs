@@ -66,8 +66,12 @@ impl Server {
     fn start() -> Server {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path());
-        let mut child =
-            Command::new("python3").args(["-c", SCRIPT]).current_dir(folder.path()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut child = Command::new("python3")
+            .args(["-c", SCRIPT])
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = lines.next().expect("a port").unwrap().parse().unwrap();
         let clients: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -89,7 +93,8 @@ impl Server {
     /// Puts a pair where the settings point to.
     fn install(&self, name: &str) {
         for kind in ["pem", "key"] {
-            fs::copy(self.folder.path().join(format!("{name}.{kind}")), self.folder.path().join(format!("now.{kind}"))).unwrap();
+            fs::copy(self.folder.path().join(format!("{name}.{kind}")), self.folder.path().join(format!("now.{kind}")))
+                .unwrap();
         }
     }
 
@@ -120,15 +125,22 @@ const NOW: &str = "cert_file = \"now.pem\"\nkey_file = \"now.key\"\n";
 #[tokio::test]
 async fn reference_data_comes_from_a_server_that_wants_a_certificate() {
     let server = Server::start();
-    for (name, words) in
-        [("foreign", "because it does not trust the authority that signed it"), ("past", "it expired at 2020-02-01T00:00:00Z")]
-    {
+    for (name, words) in [
+        ("foreign", "because it does not trust the authority that signed it"),
+        ("past", "it expired at 2020-02-01T00:00:00Z"),
+    ] {
         server.install(name);
         let refused = reference::load_once(&server.read(NOW, reference::read)).await.unwrap_err();
-        assert!(refused.contains("it refuses the client certificate `cert_file`") && refused.contains(words), "{refused}");
+        assert!(
+            refused.contains("it refuses the client certificate `cert_file`") && refused.contains(words),
+            "{refused}"
+        );
     }
     let refused = reference::load_once(&server.read("", reference::read)).await.unwrap_err();
-    assert!(refused.contains("it may want a client certificate (CertificateRequired): set `cert_file` and `key_file`"), "{refused}");
+    assert!(
+        refused.contains("it may want a client certificate (CertificateRequired): set `cert_file` and `key_file`"),
+        "{refused}"
+    );
     server.install("first");
     let unusable = reference::load_once(&server.read(NOW, reference::read)).await.unwrap_err();
     assert!(unusable.contains("`cert_file`") && unusable.contains("X.509 version 1"), "{unusable}");
@@ -153,7 +165,10 @@ async fn an_endpoint_that_refuses_the_certificate_is_waited_for_until_it_is_rene
     let scorer = scorer(&server);
     let chunk = || Chunk { statement: 0, args: vec![Value::array(vec![Value::Float(1.0)])] };
     let ticket = within("room for a row", scorer.submit(chunk())).await.unwrap();
-    wait_until("the pause", || matches!(scorer.status().state(), State::Paused { reason: "client certificate refused", .. })).await;
+    wait_until("the pause", || {
+        matches!(scorer.status().state(), State::Paused { reason: "client certificate refused", .. })
+    })
+    .await;
     let State::Paused { remedy, .. } = scorer.status().state() else { panic!("paused") };
     assert!(remedy.contains("`cert_file` and `key_file`"), "{remedy}");
     let error = scorer.status().last_error().unwrap();
@@ -179,7 +194,9 @@ async fn rows_go_to_a_receiver_that_wants_a_certificate() {
     let config = server.read(NOW, HttpOutputConfig::read);
     let mut output = CountedOutput::build(&config, &|_| Err("it has no client id".into()), Clock::Real).unwrap();
     let two = rows([1, 2]);
-    let Delivery::TryAgain { reason } = within("an attempt", output.deliver(&two, IDS)).await else { panic!("it is refused") };
+    let Delivery::TryAgain { reason } = within("an attempt", output.deliver(&two, IDS)).await else {
+        panic!("it is refused")
+    };
     assert!(reason.contains("it refuses the client certificate `cert_file`"), "{reason}");
     server.install("gateway");
     assert_eq!(within("an attempt", output.deliver(&two, IDS)).await, Delivery::Delivered);

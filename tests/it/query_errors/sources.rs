@@ -377,7 +377,8 @@ fn a_pattern_that_is_too_long() {
     assert!(compile(&query(499), "taxi.asaql", &catalog()).is_ok());
     let problems = compile(&query(500), "taxi.asaql", &catalog()).unwrap_err().to_string();
     assert!(
-        problems.contains("error: the pattern is too long\n") && problems.contains("at most 1000 variables, groups and quantifiers"),
+        problems.contains("error: the pattern is too long\n")
+            && problems.contains("at most 1000 variables, groups and quantifiers"),
         "{problems}"
     );
 }

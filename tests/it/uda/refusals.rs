@@ -6,7 +6,8 @@ use super::*;
 
 fn drawn(query: &str, expected: &Expect) {
     let catalog = catalog(&bindings(&GUESTS));
-    let drawn = forebay::query::compile(query, "mean.asaql", &catalog).map_or_else(|e| e.to_string(), |_| "compiles".to_owned());
+    let drawn = forebay::query::compile(query, "mean.asaql", &catalog)
+        .map_or_else(|e| e.to_string(), |_| "compiles".to_owned());
     expected.assert_eq(&drawn);
 }
 
@@ -194,10 +195,13 @@ fn a_function_is_no_aggregate() {
 type Member = (&'static str, &'static str, &'static str);
 
 const NEW: Member = ("[constructor]r", "(result (own $r))", "(result i32)");
-const ACCUMULATE: Member = ("[method]r.accumulate", "(param \"self\" (borrow $r)) (param \"x\" float64)", "(param i32 f64)");
-const COMPUTE: Member = ("[method]r.compute", "(param \"self\" (borrow $r)) (result float64)", "(param i32) (result f64)");
+const ACCUMULATE: Member =
+    ("[method]r.accumulate", "(param \"self\" (borrow $r)) (param \"x\" float64)", "(param i32 f64)");
+const COMPUTE: Member =
+    ("[method]r.compute", "(param \"self\" (borrow $r)) (result float64)", "(param i32) (result f64)");
 const SAVE: Member = ("[method]r.save", "(param \"self\" (borrow $r)) (result (list u8))", "(param i32) (result i32)");
-const RESTORE: Member = ("[static]r.restore", "(param \"state\" (list u8)) (result (own $r))", "(param i32 i32) (result i32)");
+const RESTORE: Member =
+    ("[static]r.restore", "(param \"state\" (list u8)) (result (own $r))", "(param i32 i32) (result i32)");
 
 /// Why a resource of these members is no aggregate; empty when it is one.
 fn refused(members: &[Member]) -> String {
@@ -205,11 +209,14 @@ fn refused(members: &[Member]) -> String {
 }
 
 fn of_members(imports: &str, members: &[Member]) -> Component {
-    let funcs: String = members.iter().map(|(name, _, core)| format!("(func (export \"{name}\") {core} unreachable)")).collect();
+    let funcs: String =
+        members.iter().map(|(name, _, core)| format!("(func (export \"{name}\") {core} unreachable)")).collect();
     let options = "(memory $i \"m\") (realloc (func $i \"realloc\"))";
     let lifts: String = members
         .iter()
-        .map(|(name, ty, _)| format!("(func (export \"{name}\") {ty} (canon lift (core func $i \"{name}\") {options}))"))
+        .map(|(name, ty, _)| {
+            format!("(func (export \"{name}\") {ty} (canon lift (core func $i \"{name}\") {options}))")
+        })
         .collect();
     let text = format!(
         "(component {imports} (type $r' (resource (rep i32))) (export $r \"r\" (type $r'))
@@ -251,15 +258,27 @@ fn resources_of_another_form_are_refused_with_the_reason() {
             "its static function `open` is none of an aggregate; those are accumulate, deaccumulate, merge, compute, save, and static restore",
         ),
         (
-            &[method("[constructor]r", "(param \"n\" s32) (result (own $r))", "(param i32) (result i32)"), ACCUMULATE, COMPUTE],
+            &[
+                method("[constructor]r", "(param \"n\" s32) (result (own $r))", "(param i32) (result i32)"),
+                ACCUMULATE,
+                COMPUTE,
+            ],
             "its constructor has another form than `constructor()`",
         ),
         (
-            &[NEW, method(ACCUMULATE.0, "(param \"self\" (borrow $r)) (result float64)", "(param i32) (result f64)"), COMPUTE],
+            &[
+                NEW,
+                method(ACCUMULATE.0, "(param \"self\" (borrow $r)) (result float64)", "(param i32) (result f64)"),
+                COMPUTE,
+            ],
             "its `accumulate` gives f64; it gives nothing, or a result to tell of an error",
         ),
         (
-            &[NEW, method(ACCUMULATE.0, "(param \"self\" (borrow $r)) (param \"x\" (borrow $r))", "(param i32 i32)"), COMPUTE],
+            &[
+                NEW,
+                method(ACCUMULATE.0, "(param \"self\" (borrow $r)) (param \"x\" (borrow $r))", "(param i32 i32)"),
+                COMPUTE,
+            ],
             "`x` of `accumulate`: a resource has no SQL value",
         ),
         (
@@ -285,7 +304,11 @@ fn resources_of_another_form_are_refused_with_the_reason() {
         ),
     ];
     for (members, reason) in cases {
-        let expected = if reason.is_empty() { String::new() } else { format!("r.wasm: `r` cannot be a function of a query: {reason}") };
+        let expected = if reason.is_empty() {
+            String::new()
+        } else {
+            format!("r.wasm: `r` cannot be a function of a query: {reason}")
+        };
         assert_eq!(refused(members), expected);
     }
 }

@@ -6,7 +6,8 @@ use super::*;
 
 #[test]
 fn a_module_with_its_type_becomes_the_component() {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/wasm32-unknown-unknown/release/create_array.wasm");
+    let module =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/wasm32-unknown-unknown/release/create_array.wasm");
     assert!(module.exists(), "{} is missing: run `make udfs`", module.display());
     let wasm = component(&module, &std::fs::read(&module).unwrap()).unwrap();
     assert_eq!(wasm, std::fs::read(built("create_array")).unwrap(), "udfs/target is stale: run `make udfs`");

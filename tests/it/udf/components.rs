@@ -99,8 +99,18 @@ fn what_does_not_convert_is_a_row_error_that_names_the_function() {
         ),
         ("echo-ride", "{}", "udf_conversion", "the record has no field `vendor_id`"),
         ("parse", r#""x""#, "udf_error", "udf.parse: `x` is no number"),
-        ("too-big", "", "udf_conversion", "udf.too-big: its result does not convert: 18446744073709551615 is past the largest bigint"),
-        ("bad-json", "", "udf_conversion", "udf.bad-json: its result does not convert: the text of the json record is no JSON"),
+        (
+            "too-big",
+            "",
+            "udf_conversion",
+            "udf.too-big: its result does not convert: 18446744073709551615 is past the largest bigint",
+        ),
+        (
+            "bad-json",
+            "",
+            "udf_conversion",
+            "udf.bad-json: its result does not convert: the text of the json record is no JSON",
+        ),
         ("answer", "1", "udf_conversion", "udf.answer: takes 0 arguments, not 1"),
     ];
     let bindings = bind(&guest("echo"), &cases.map(|(name, ..)| name));
@@ -169,7 +179,8 @@ fn a_guest_that_leaks_is_recycled_before_it_is_full() {
 fn nothing_stays_for_ever_in_an_instance() {
     let core = r#"(global $n (mut i64) (i64.const 0))
         (func (export "count") (result i64) (global.set $n (i64.add (global.get $n) (i64.const 1))) (global.get $n))"#;
-    let component = Arc::new(around(core, r#"(func (export "count") (result s64) (canon lift (core func $i "count")))"#));
+    let component =
+        Arc::new(around(core, r#"(func (export "count") (result s64) (canon lift (core func $i "count")))"#));
     let mut host = Host::new(&bind(&component, &["count"])).unwrap();
     let last = (0..10_001).map(|_| host.call(0, &[], NOW).unwrap()).last();
     assert_eq!(last, Some(Value::BigInt(1)));
@@ -198,7 +209,10 @@ fn wasi_is_stubbed_and_denied_when_called() {
     assert_eq!(host.call(0, &[], NOW), Ok(Value::BigInt(1)));
     let error = host.call(1, &[], NOW).unwrap_err();
     assert_eq!(error.reason, "udf_trap");
-    assert_eq!(error.message, "udf.calls: calls wasi:clocks/monotonic-clock@0.2.0#now, which is not granted; build it without that import");
+    assert_eq!(
+        error.message,
+        "udf.calls: calls wasi:clocks/monotonic-clock@0.2.0#now, which is not granted; build it without that import"
+    );
     assert_eq!(host.call(0, &[], NOW), Ok(Value::BigInt(1)));
 }
 
@@ -213,13 +227,16 @@ fn an_interface_of_types_alone_asks_for_nothing() {
     assert_eq!(Host::new(&bind(&component, &["f"])).unwrap().call(0, &[], NOW), Ok(Value::BigInt(1)));
 }
 
-const PLAIN: &str = r#"(core module $m (func (export "f") (result i64) (i64.const 1))) (core instance $i (instantiate $m))"#;
+const PLAIN: &str =
+    r#"(core module $m (func (export "f") (result i64) (i64.const 1))) (core instance $i (instantiate $m))"#;
 
 #[test]
 fn what_cannot_be_a_function_is_said_before_the_first_row() {
     let cases = [
         (
-            format!(r#"(component (import "host:secrets/store" (func)) (import "acme:db/sql" (instance (export "run" (func)))) {PLAIN})"#),
+            format!(
+                r#"(component (import "host:secrets/store" (func)) (import "acme:db/sql" (instance (export "run" (func)))) {PLAIN})"#
+            ),
             "test.wasm asks for acme:db/sql, host:secrets/store, which nobody provides; functions get no imports by default",
         ),
         (

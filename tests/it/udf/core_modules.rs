@@ -119,7 +119,9 @@ fn what_breaks_the_convention_at_a_call_is_a_row_error() {
     };
     let f = |body: &str| {
         let function = format!(r#"(func (export "forebay_json_f") (param i32 i32) (result i64) {body})"#);
-        json_module(&(function + r#"(func (export "fine") (result i64) (i64.const 7)) (data (i32.const 100) "\ff\fe[1}")"#))
+        json_module(
+            &(function + r#"(func (export "fine") (result i64) (i64.const 7)) (data (i32.const 100) "\ff\fe[1}")"#),
+        )
     };
     let packed = |pointer: u32, length: u32| f(&format!("(call $packed (i32.const {pointer}) (i32.const {length}))"));
     let deep = "[".repeat(200);
@@ -137,7 +139,11 @@ fn what_breaks_the_convention_at_a_call_is_a_row_error() {
         (alloc("i32.const -1"), "udf_trap", "`forebay_alloc` gave address 4294967295, where 2 bytes do not fit"),
         (alloc("unreachable"), "udf_trap", "trapped"),
         (alloc("(loop $l br $l) unreachable"), "udf_timeout", "ran longer than 100 ms"),
-        (alloc("(drop (memory.grow (i32.const 65000))) unreachable"), "udf_memory", "wanted more than its 4 MiB of memory"),
+        (
+            alloc("(drop (memory.grow (i32.const 65000))) unreachable"),
+            "udf_memory",
+            "wanted more than its 4 MiB of memory",
+        ),
         (f("unreachable"), "udf_trap", "trapped"),
         (f("(loop $l br $l) unreachable"), "udf_timeout", "ran longer than 100 ms"),
         (
@@ -240,7 +246,10 @@ fn initialize_runs_once_on_each_instance() {
     }
     let stuck = r#"(module (func (export "_initialize") (loop $l br $l)) (func (export "f")))"#;
     let error = Host::new(&bind(&Arc::new(component(stuck).unwrap()), &["f"])).unwrap_err().to_string();
-    assert_eq!(error, "test.wasm does not start: ran longer than 1000 ms and was stopped; make it faster or raise its timeout");
+    assert_eq!(
+        error,
+        "test.wasm does not start: ran longer than 1000 ms and was stopped; make it faster or raise its timeout"
+    );
 }
 
 #[test]
@@ -273,14 +282,19 @@ fn what_is_wrong_with_a_module_is_said_before_the_first_row() {
             "test.wasm: the export `forebay_json_f` is func(i32, i32) -> (i32, i32); a function of JSON is func(i32, i32) -> i64",
         ),
         (
-            format!(r#"(module {memory} {alloc} (func (export "forebay_json_") (param i32 i32) (result i64) (i64.const 0)))"#),
+            format!(
+                r#"(module {memory} {alloc} (func (export "forebay_json_") (param i32 i32) (result i64) (i64.const 0)))"#
+            ),
             "test.wasm: the export `forebay_json_` lacks the function's name after the prefix",
         ),
         (
             r#"(module (func (export "forebay_json2_f")))"#.to_owned(),
             "test.wasm: the export `forebay_json2_f` is no part of this version's convention",
         ),
-        (r#"(module (memory (export "forebay_alloc") 1))"#.to_owned(), "test.wasm: the export `forebay_alloc` is no function"),
+        (
+            r#"(module (memory (export "forebay_alloc") 1))"#.to_owned(),
+            "test.wasm: the export `forebay_alloc` is no function",
+        ),
         (
             r#"(module (func (export "_initialize") (param i32)))"#.to_owned(),
             "test.wasm: the export `_initialize` is func(i32); it has to be func()",
@@ -290,14 +304,18 @@ fn what_is_wrong_with_a_module_is_said_before_the_first_row() {
             "test.wasm: `forebay_json_f` and `F` are one name to a query; rename one of them",
         ),
         (
-            r#"(module (import "env" "seed" (func (result f64))) (import "a" "b" (memory 1)) (func (export "f")))"#.to_owned(),
+            r#"(module (import "env" "seed" (func (result f64))) (import "a" "b" (memory 1)) (func (export "f")))"#
+                .to_owned(),
             "test.wasm asks for a.b, env.seed, which nobody provides; functions get no imports by default",
         ),
         (
             r#"(module (func (export "f")) (@custom "component-type:world" "x"))"#.to_owned(),
             "test.wasm carries the type of a component and is none yet; make it one: `forebay udf build test.wasm`",
         ),
-        (r#"(module (import "wasi_snapshot_preview1" "random_get" (func)) (func (export "f")))"#.to_owned(), "test.wasm does not start: "),
+        (
+            r#"(module (import "wasi_snapshot_preview1" "random_get" (func)) (func (export "f")))"#.to_owned(),
+            "test.wasm does not start: ",
+        ),
         ("(module (memory i64 1))".to_owned(), "test.wasm does not compile: "),
     ];
     for (text, message) in cases {
@@ -332,7 +350,9 @@ fn calls(import: &str, ty: &str, body: &str) -> String {
 
 /// Calls the import with these arguments and gives its answer and the 4 bytes at 512, `answer << 32 | bytes`.
 fn answer(import: &str, ty: &str, args: &str) -> String {
-    let body = format!("(i64.or (i64.shl (i64.extend_i32_u (call $wasi {args})) (i64.const 32)) (i64.load32_u (i32.const 512)))");
+    let body = format!(
+        "(i64.or (i64.shl (i64.extend_i32_u (call $wasi {args})) (i64.const 32)) (i64.load32_u (i32.const 512)))"
+    );
     calls(import, &format!("{ty} (result i32)"), &body)
 }
 
@@ -360,8 +380,16 @@ fn wasi_answers_what_runtimes_ask_at_start() {
         (answer("fd_read", i4, &format!("(i32.const 0) (i32.const 0) (i32.const 0) {out}")), DONE, 0),
         // the piece at 600 is empty
         (answer("fd_write", i4, &format!("(i32.const 1) (i32.const 600) (i32.const 1) {out}")), DONE, 0),
-        (answer("fd_write", i4, &format!("(i32.const 3) (i32.const 600) (i32.const 1) {out}")), BAD_DESCRIPTOR, UNTOUCHED),
-        (answer("fd_write", i4, &format!("(i32.const 1) (i32.const 600) (i32.const -1) {out}")), BAD_ADDRESS, UNTOUCHED),
+        (
+            answer("fd_write", i4, &format!("(i32.const 3) (i32.const 600) (i32.const 1) {out}")),
+            BAD_DESCRIPTOR,
+            UNTOUCHED,
+        ),
+        (
+            answer("fd_write", i4, &format!("(i32.const 1) (i32.const 600) (i32.const -1) {out}")),
+            BAD_ADDRESS,
+            UNTOUCHED,
+        ),
         (answer("fd_write", i4, &format!("(i32.const 1) (i32.const 512) (i32.const 1) {out}")), BAD_ADDRESS, UNTOUCHED),
         (answer("random_get", i2, "(i32.const 65530) (i32.const 7)"), BAD_ADDRESS, UNTOUCHED),
         (answer("random_get", i2, "(i32.const 520) (i32.const -1)"), BAD_ADDRESS, UNTOUCHED),
@@ -387,8 +415,11 @@ fn clocks_and_random_numbers_are_the_same_at_every_run() {
     let mut monotonic = host(&clock(1), &["f"]);
     assert_eq!(monotonic.call(0, &[], at), Ok(Value::BigInt(1000)));
     assert_eq!(monotonic.call(0, &[], at), Ok(Value::BigInt(2000)));
-    let random =
-        calls("random_get", "(param i32 i32) (result i32)", "(drop (call $wasi (i32.const 512) (i32.const 8))) (i64.load (i32.const 512))");
+    let random = calls(
+        "random_get",
+        "(param i32 i32) (result i32)",
+        "(drop (call $wasi (i32.const 512) (i32.const 8))) (i64.load (i32.const 512))",
+    );
     let draw = || {
         let mut host = host(&random, &["f"]);
         [host.call(0, &[], NOW).unwrap(), host.call(0, &[], NOW).unwrap()].map(|v| v.to_json())
@@ -400,10 +431,22 @@ fn clocks_and_random_numbers_are_the_same_at_every_run() {
 
 #[test]
 fn a_denied_import_is_a_row_error_that_names_it() {
-    let denied = ["path_open", "poll_oneoff", "sock_send", "fd_readdir", "fd_seek", "proc_raise", "path_unlink_file", "of_a_later_version"];
+    let denied = [
+        "path_open",
+        "poll_oneoff",
+        "sock_send",
+        "fd_readdir",
+        "fd_seek",
+        "proc_raise",
+        "path_unlink_file",
+        "of_a_later_version",
+    ];
     for import in denied {
-        let error = host(&calls(import, "(result i32)", "(i64.extend_i32_u (call $wasi))"), &["f"]).call(0, &[], NOW).unwrap_err();
-        let wanted = format!("udf.f: calls wasi_snapshot_preview1.{import}, which is not granted; build it without that import");
+        let error = host(&calls(import, "(result i32)", "(i64.extend_i32_u (call $wasi))"), &["f"])
+            .call(0, &[], NOW)
+            .unwrap_err();
+        let wanted =
+            format!("udf.f: calls wasi_snapshot_preview1.{import}, which is not granted; build it without that import");
         assert_eq!((error.reason, error.message), ("udf_trap", wanted));
     }
     let exit = calls("proc_exit", "(param i32)", "(call $wasi (i32.const 2)) (i64.const 1)");
@@ -446,9 +489,11 @@ fn the_abort_of_assembly_script_is_a_row_error_with_its_message() {
             (func (export "f") (result i64) (call $abort {pointer} (i32.const 0) (i32.const 7) (i32.const 1)) (i64.const 1)))"#
         )
     };
-    for (pointer, words) in
-        [("(i32.const 64)", "no!ü"), ("(i32.const 0)", "without a message, in line 7"), ("(i32.const -1)", "without a message, in line 7")]
-    {
+    for (pointer, words) in [
+        ("(i32.const 64)", "no!ü"),
+        ("(i32.const 0)", "without a message, in line 7"),
+        ("(i32.const -1)", "without a message, in line 7"),
+    ] {
         let error = host(&module(pointer), &["f"]).call(0, &[], NOW).unwrap_err();
         assert_eq!(error.reason, "udf_trap");
         assert_eq!(error.message, format!("udf.f: aborted: {words}; try the row with `forebay udf call`"));
@@ -458,9 +503,15 @@ fn the_abort_of_assembly_script_is_a_row_error_with_its_message() {
 #[test]
 fn limits_hold_for_core_modules_as_well() {
     let start = [
-        (r#"(module (memory 65) (func (export "f")))"#, "test.wasm does not start: wanted more than its 4 MiB of memory"),
+        (
+            r#"(module (memory 65) (func (export "f")))"#,
+            "test.wasm does not start: wanted more than its 4 MiB of memory",
+        ),
         (r#"(module (func (export "f")) (func $s unreachable) (start $s))"#, "test.wasm does not start: trapped"),
-        (r#"(module (func (export "f")) (func $s (loop $l br $l)) (start $s))"#, "test.wasm does not start: ran longer than 1000 ms"),
+        (
+            r#"(module (func (export "f")) (func $s (loop $l br $l)) (start $s))"#,
+            "test.wasm does not start: ran longer than 1000 ms",
+        ),
         (r#"(module (table 30000 funcref) (func (export "f")))"#, "test.wasm does not start: "),
     ];
     for (text, message) in start {
@@ -483,7 +534,8 @@ fn limits_hold_for_core_modules_as_well() {
         assert!(error.message.starts_with(message), "{}", error.message);
         assert_eq!(functions.call(3, &[], NOW), Ok(Value::BigInt(7)));
     }
-    let paused = (0..200).map(|_| functions.call(2, &[], NOW).unwrap_err().reason).find(|reason| *reason == "udf_breaker");
+    let paused =
+        (0..200).map(|_| functions.call(2, &[], NOW).unwrap_err().reason).find(|reason| *reason == "udf_breaker");
     assert!(paused.is_some());
     assert_eq!(functions.call(3, &[], NOW), Ok(Value::BigInt(7)));
 }
@@ -493,7 +545,8 @@ fn the_compiled_code_of_a_module_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let load = || {
         let engine = Engine::new(Some(dir.path().to_owned())).unwrap();
-        Component::from_bytes(&engine, Path::new("test.wasm"), &wat::parse_str(json_module("")).unwrap(), limits()).unwrap()
+        Component::from_bytes(&engine, Path::new("test.wasm"), &wat::parse_str(json_module("")).unwrap(), limits())
+            .unwrap()
     };
     assert_eq!(load().origin(), Origin::Compiler);
     let loaded = Arc::new(load());

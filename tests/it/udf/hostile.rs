@@ -12,7 +12,10 @@ fn hostile() -> Component {
         number("endless", "(loop $l br $l) unreachable"),
         number("bomb", "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable"),
         number("gulp", "(drop (memory.grow (i32.const 65535))) unreachable"),
-        number("table-bomb", "(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable"),
+        number(
+            "table-bomb",
+            "(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable",
+        ),
         number("recursion", "call $deep"),
         text("huge", 0, 2 << 20),
         text("outside", 4, 3 << 20),
@@ -56,7 +59,11 @@ fn a_hostile_function_costs_its_row_and_nothing_else() {
         for (index, (name, reason, message)) in cases.iter().enumerate() {
             let error = host.call(index, &[], NOW).unwrap_err();
             assert_eq!(error.reason, *reason, "{}", error.message);
-            assert!(error.message.starts_with(&format!("udf.{name}: ")) && error.message.contains(message), "{}", error.message);
+            assert!(
+                error.message.starts_with(&format!("udf.{name}: ")) && error.message.contains(message),
+                "{}",
+                error.message
+            );
             assert_eq!(failures(&bindings[index], reason), round);
             assert_eq!(host.call(cases.len(), &[], NOW), Ok(Value::BigInt(7)), "after {name}");
         }
@@ -90,14 +97,21 @@ fn a_function_that_only_traps_is_paused_and_others_are_not() {
 #[test]
 fn a_host_moves_to_the_thread_that_calls() {
     let mut host = Host::new(&bind(&Arc::new(hostile()), &["fine", "recursion"])).unwrap();
-    let joined = std::thread::spawn(move || (host.call(1, &[], NOW).unwrap_err().reason, host.call(0, &[], NOW))).join().unwrap();
+    let joined = std::thread::spawn(move || (host.call(1, &[], NOW).unwrap_err().reason, host.call(0, &[], NOW)))
+        .join()
+        .unwrap();
     assert_eq!(joined, ("udf_trap", Ok(Value::BigInt(7))));
 }
 
 /// A function of a type that gives `body`'s number, or what it wrote to memory at the address it gives.
 fn typed(name: &str, ty: &str, core: &str, body: &str, options: &str) -> (String, String) {
     let function = format!(r#"(func (export "{name}") (result {core}) {body})"#);
-    (function, format!(r#"(func (export "{name}") (result {ty}) (canon lift (core func $i "{name}") (memory $i "memory") {options}))"#))
+    (
+        function,
+        format!(
+            r#"(func (export "{name}") (result {ty}) (canon lift (core func $i "{name}") (memory $i "memory") {options}))"#
+        ),
+    )
 }
 
 /// `first` at address 0 and `second` at 4 or 8.
@@ -125,8 +139,16 @@ fn results_that_are_no_values_are_row_errors() {
         (typed("pages", "(list u8)", "i32", &at_zero(0, 0xffff), ""), "udf_result", "gave a result of more than 1 MiB"),
         (typed("crooked", "(option s64)", "i32", "i32.const 1", ""), "udf_trap", "gave a malformed result"),
         (typed("past-the-end", "(option s64)", "i32", "i32.const 0xfff8", ""), "udf_trap", "gave a malformed result"),
-        (typed("after", "string", "i32", &at_zero(0, 0), r#"(post-return (func $i "endless"))"#), "udf_timeout", "ran longer than 100 ms"),
-        (typed("after-trap", "string", "i32", &at_zero(0, 0), r#"(post-return (func $i "bad"))"#), "udf_trap", "trapped"),
+        (
+            typed("after", "string", "i32", &at_zero(0, 0), r#"(post-return (func $i "endless"))"#),
+            "udf_timeout",
+            "ran longer than 100 ms",
+        ),
+        (
+            typed("after-trap", "string", "i32", &at_zero(0, 0), r#"(post-return (func $i "bad"))"#),
+            "udf_trap",
+            "trapped",
+        ),
     ];
     let mut module = format!(
         r#"(memory (export "memory") 1) (func (export "endless") (param i32) {endless}) (func (export "bad") (param i32) unreachable)
@@ -141,11 +163,17 @@ fn results_that_are_no_values_are_row_errors() {
         lifts += lift;
     }
     let component = Arc::new(around(&module, &lifts));
-    let names: Vec<&str> = cases.iter().map(|((core, _), ..)| core.split('"').nth(1).unwrap()).chain(["fine"]).collect();
+    let names: Vec<&str> =
+        cases.iter().map(|((core, _), ..)| core.split('"').nth(1).unwrap()).chain(["fine"]).collect();
     let mut host = Host::new(&bind(&component, &names)).unwrap();
     for (index, (_, reason, message)) in cases.iter().enumerate() {
         let error = host.call(index, &[], NOW).unwrap_err();
-        assert!(error.reason.starts_with(reason) && error.message.contains(message), "{}: {}", error.reason, error.message);
+        assert!(
+            error.reason.starts_with(reason) && error.message.contains(message),
+            "{}: {}",
+            error.reason,
+            error.message
+        );
         assert!(error.message.starts_with(&format!("udf.{}: ", names[index])), "{}", error.message);
         assert_eq!(host.call(cases.len(), &[], NOW), Ok(Value::BigInt(7)), "after {}", names[index]);
     }
@@ -185,8 +213,11 @@ fn an_allocator_that_misbehaves_is_a_row_error() {
 
 #[test]
 fn thousands_of_exports_and_components_in_components_are_fine() {
-    let exports: String = (0..3000).map(|i| format!(r#"(func (export "f{i}x") (result i64) (i64.const {i}))"#)).collect();
-    let lifts: String = (0..3000).map(|i| format!(r#"(func (export "f{i}x") (result s64) (canon lift (core func $i "f{i}x")))"#)).collect();
+    let exports: String =
+        (0..3000).map(|i| format!(r#"(func (export "f{i}x") (result i64) (i64.const {i}))"#)).collect();
+    let lifts: String = (0..3000)
+        .map(|i| format!(r#"(func (export "f{i}x") (result s64) (canon lift (core func $i "f{i}x")))"#))
+        .collect();
     for component in [around(&exports, &lifts), component(&format!("(module {exports})")).unwrap()] {
         let mut host = Host::new(&bind(&Arc::new(component), &["f0x", "f2999x"])).unwrap();
         assert_eq!(host.call(1, &[], NOW), Ok(Value::BigInt(2999)));
@@ -196,15 +227,19 @@ fn thousands_of_exports_and_components_in_components_are_fine() {
         (core instance $i (instantiate $m)) (func (export "f") (result s64) (canon lift (core func $i "f"))))"#
         .to_owned();
     for level in 1..=20 {
-        inner = format!(r#"(component $c{level} {inner} (instance $n (instantiate $c{})) (export "f" (func $n "f")))"#, level - 1);
+        inner = format!(
+            r#"(component $c{level} {inner} (instance $n (instantiate $c{})) (export "f" (func $n "f")))"#,
+            level - 1
+        );
     }
     let nested = component(&inner).unwrap();
     assert_eq!(Host::new(&bind(&Arc::new(nested), &["f"])).unwrap().call(0, &[], NOW), Ok(Value::BigInt(7)));
     // a file that wants more instances than it may have is refused at its start
     let many: String = (0..200).map(|i| format!("(core instance $x{i} (instantiate $e))")).collect();
     let (core, lift) = number("f", "i64.const 1");
-    let crowd =
-        component(&format!("(component (core module $e) {many} (core module $m {core}) (core instance $i (instantiate $m)) {lift})"));
+    let crowd = component(&format!(
+        "(component (core module $e) {many} (core module $m {core}) (core instance $i (instantiate $m)) {lift})"
+    ));
     let error = Host::new(&bind(&Arc::new(crowd.unwrap()), &["f"])).unwrap_err().to_string();
     assert!(error.starts_with("test.wasm does not start: "), "{error}");
 }
@@ -240,13 +275,19 @@ fn survives(wasm: &[u8], limits: Limits) {
     let Ok(component) = Component::from_bytes(&ENGINE, Path::new("damaged.wasm"), wasm, limits) else { return };
     let component = Arc::new(component);
     let callable = component.exports().iter().enumerate().filter(|(_, e)| e.callable.is_ok());
-    let bindings: Vec<FunctionBinding> = callable.map(|(i, e)| FunctionBinding::new(Arc::clone(&component), i, e.name.clone())).collect();
+    let bindings: Vec<FunctionBinding> =
+        callable.map(|(i, e)| FunctionBinding::new(Arc::clone(&component), i, e.name.clone())).collect();
     let Ok(mut host) = Host::new(&bindings) else { return };
     let args = ["1", "Mon", "17", "2", "8.33"].map(Value::text);
     for index in 0..bindings.len() {
-        for args in [&args[..], &[Value::BigInt(7), Value::text("x"), Value::BigInt(1), Value::BigInt(1), Value::Float(0.5)]] {
+        for args in
+            [&args[..], &[Value::BigInt(7), Value::text("x"), Value::BigInt(1), Value::BigInt(1), Value::Float(0.5)]]
+        {
             if let Err(error) = host.call(index, args, NOW) {
-                assert!(!error.message.is_empty() && (error.reason.starts_with("udf_") || error.reason == "too_deep"), "{error:?}");
+                assert!(
+                    !error.message.is_empty() && (error.reason.starts_with("udf_") || error.reason == "too_deep"),
+                    "{error:?}"
+                );
             }
         }
     }

@@ -57,7 +57,13 @@ const CASES: &[Case] = &[
     Case { named: &[], ty: "float64", wit: "f64", given: &["0.1", "1e300", "-0.0"], back: &[] },
     Case { named: &[], ty: "char", wit: "char", given: &[r#""a""#, r#""🚕""#, r#""\u0000""#], back: &[] },
     Case { named: &[], ty: "string", wit: "string", given: &[r#""""#, r#""ü\u0000🚕""#], back: &[] },
-    Case { named: &[DATETIME], ty: "$datetime", wit: "datetime", given: &[r#""2024-05-01T10:00:00.1234567Z""#], back: &[] },
+    Case {
+        named: &[DATETIME],
+        ty: "$datetime",
+        wit: "datetime",
+        given: &[r#""2024-05-01T10:00:00.1234567Z""#],
+        back: &[],
+    },
     Case { named: &[JSON], ty: "$json", wit: "json", given: &[r#"{"a":[1,2.5,null]}"#, "null", "7"], back: &[] },
     Case { named: &[], ty: "(list u8)", wit: "list<u8>", given: &["[]", "[0,255]"], back: &[] },
     Case {
@@ -67,15 +73,39 @@ const CASES: &[Case] = &[
         given: &["[]", r#"[[],[["a"],[]]]"#],
         back: &[],
     },
-    Case { named: &[], ty: "(list (tuple s64 bool))", wit: "list<tuple<s64, bool>>", given: &["[[1,true],[2,false]]"], back: &[] },
-    Case { named: &[], ty: "(tuple char (tuple u16))", wit: "tuple<char, tuple<u16>>", given: &[r#"["x",[1]]"#], back: &[] },
+    Case {
+        named: &[],
+        ty: "(list (tuple s64 bool))",
+        wit: "list<tuple<s64, bool>>",
+        given: &["[[1,true],[2,false]]"],
+        back: &[],
+    },
+    Case {
+        named: &[],
+        ty: "(tuple char (tuple u16))",
+        wit: "tuple<char, tuple<u16>>",
+        given: &[r#"["x",[1]]"#],
+        back: &[],
+    },
     Case { named: &[], ty: "(option u64)", wit: "option<u64>", given: &["null", "1"], back: &[] },
-    Case { named: &[], ty: "(list (option string))", wit: "list<option<string>>", given: &[r#"["a",null,""]"#], back: &[] },
+    Case {
+        named: &[],
+        ty: "(list (option string))",
+        wit: "list<option<string>>",
+        given: &[r#"["a",null,""]"#],
+        back: &[],
+    },
     // an inner NULL cannot be told from an outer one
     Case { named: &[], ty: "(option (option bool))", wit: "option<option<bool>>", given: &["null", "true"], back: &[] },
     Case { named: &[], ty: "(result)", wit: "result", given: &[r#"{"ok":null}"#, r#"{"err":null}"#], back: &[] },
     Case { named: &[], ty: "(result s64)", wit: "result<s64>", given: &[r#"{"ok":1}"#, r#"{"err":null}"#], back: &[] },
-    Case { named: &[], ty: "(result (error string))", wit: "result<_, string>", given: &[r#"{"ok":null}"#, r#"{"err":"no"}"#], back: &[] },
+    Case {
+        named: &[],
+        ty: "(result (error string))",
+        wit: "result<_, string>",
+        given: &[r#"{"ok":null}"#, r#"{"err":"no"}"#],
+        back: &[],
+    },
     Case {
         named: &[],
         ty: "(list (result (list u8) (error (tuple s8 string))))",
@@ -90,7 +120,13 @@ const CASES: &[Case] = &[
         given: &[r#""VeryHigh""#, r#""low""#],
         back: &[r#""very-high""#, r#""low""#],
     },
-    Case { named: &[LEVEL], ty: "(list $level)", wit: "list<enum { low, very-high }>", given: &[r#"["low","very-high"]"#], back: &[] },
+    Case {
+        named: &[LEVEL],
+        ty: "(list $level)",
+        wit: "list<enum { low, very-high }>",
+        given: &[r#"["low","very-high"]"#],
+        back: &[],
+    },
     Case {
         named: &[MARKS],
         ty: "$marks",
@@ -98,8 +134,20 @@ const CASES: &[Case] = &[
         given: &[r#"{"isPaid":true}"#, "{}"],
         back: &[r#"{"is_new":false,"is_paid":true}"#, r#"{"is_new":false,"is_paid":false}"#],
     },
-    Case { named: &[MARKS], ty: "(option $marks)", wit: "option<flags { is-new, is-paid }>", given: &["null"], back: &[] },
-    Case { named: &[POINT], ty: "$point", wit: "record { x: f64, label-of: string }", given: &[r#"{"x":1.0,"label_of":"a"}"#], back: &[] },
+    Case {
+        named: &[MARKS],
+        ty: "(option $marks)",
+        wit: "option<flags { is-new, is-paid }>",
+        given: &["null"],
+        back: &[],
+    },
+    Case {
+        named: &[POINT],
+        ty: "$point",
+        wit: "record { x: f64, label-of: string }",
+        given: &[r#"{"x":1.0,"label_of":"a"}"#],
+        back: &[],
+    },
     Case {
         named: &[POINT, ("row", r#"(record (field "points" (list $point)) (field "best" (option $point)))"#)],
         ty: "(list $row)",
@@ -111,7 +159,10 @@ const CASES: &[Case] = &[
         named: &[DATETIME, JSON, ("note", r#"(record (field "at" $datetime) (field "any" (option $json)))"#)],
         ty: "$note",
         wit: "record { at: datetime, any: option<json> }",
-        given: &[r#"{"at":"2024-05-01T10:00:00.0000000Z","any":[1]}"#, r#"{"at":"2024-05-01T10:00:00.0000000Z","any":null}"#],
+        given: &[
+            r#"{"at":"2024-05-01T10:00:00.0000000Z","any":[1]}"#,
+            r#"{"at":"2024-05-01T10:00:00.0000000Z","any":null}"#,
+        ],
         back: &[],
     },
     Case {
@@ -132,11 +183,17 @@ fn each_type_goes_there_and_back_alone_and_nested() {
         let shown = bindings[0].signature().unwrap().text.clone();
         let wanted = format!(", {}>)", case.wit);
         let (params, result) = shown.split_once(" -> ").unwrap();
-        assert!(params.ends_with(&wanted) && result.ends_with(&wanted[..wanted.len() - 1]), "{} is not in {shown}", case.wit);
+        assert!(
+            params.ends_with(&wanted) && result.ends_with(&wanted[..wanted.len() - 1]),
+            "{} is not in {shown}",
+            case.wit
+        );
         let mut host = Host::new(&bindings).unwrap();
         let back = if case.back.is_empty() { case.given } else { case.back };
         for (given, back) in case.given.iter().zip(back) {
-            let answer = host.call(0, &[value(&format!("[[{zeros}],{given}]"))], NOW).unwrap_or_else(|e| panic!("{}: {e:?}", case.wit));
+            let answer = host
+                .call(0, &[value(&format!("[[{zeros}],{given}]"))], NOW)
+                .unwrap_or_else(|e| panic!("{}: {e:?}", case.wit));
             assert_eq!(answer.to_json(), format!("[[{zeros}],{back}]"), "{}", case.wit);
         }
     }
@@ -144,7 +201,9 @@ fn each_type_goes_there_and_back_alone_and_nested() {
 
 #[test]
 fn a_resource_anywhere_in_a_signature_refuses_the_function() {
-    for ty in ["(list (own $counter))", "(option (borrow $counter))", "(tuple u8 (own $counter))", "(result (own $counter))"] {
+    for ty in
+        ["(list (own $counter))", "(option (borrow $counter))", "(tuple u8 (own $counter))", "(result (own $counter))"]
+    {
         let text = format!(
             r#"(component (type $counter' (resource (rep i32))) (export $counter "counter" (type $counter'))
                 (core module $m (memory (export "memory") 1)
@@ -202,7 +261,8 @@ fn a_guest_that_links_all_of_wasi_loads_and_each_call_is_denied_by_name() {
     let add = |to: &mut String, text: String| to.push_str(&text);
     for (i, interface) in WASI.iter().enumerate() {
         // a resource of its own, a method of it, one that another interface gave, and functions with and without memory
-        let foreign = if i > 0 { format!(r#"(alias export $w{} "thing" (type $other{i}))"#, i - 1) } else { String::new() };
+        let foreign =
+            if i > 0 { format!(r#"(alias export $w{} "thing" (type $other{i}))"#, i - 1) } else { String::new() };
         let uses = if i > 0 {
             format!(
                 r#"(alias outer 1 $other{i} (type $o)) (export "other" (type $o' (eq $o))) (export "use-other" (func (param "x" (own $o'))))"#
@@ -238,7 +298,8 @@ fn a_guest_that_links_all_of_wasi_loads_and_each_call_is_denied_by_name() {
     let mut host = Host::new(&bind(&component, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
     for (i, interface) in WASI.iter().enumerate() {
         let error = host.call(i, &[], NOW).unwrap_err();
-        let wanted = format!("udf.f{i}: calls wasi:{interface}@0.2.6#get, which is not granted; build it without that import");
+        let wanted =
+            format!("udf.f{i}: calls wasi:{interface}@0.2.6#get, which is not granted; build it without that import");
         assert_eq!((error.reason, error.message), ("udf_trap", wanted));
         assert_eq!(host.call(WASI.len(), &[], NOW), Ok(Value::BigInt(7)));
     }

@@ -31,17 +31,24 @@ fn assert_counted(rows: &[Row<(String, i64)>], sent: usize, redelivered_possible
     by_id.values().for_each(|row| counts.entry(&row.rest.0).or_default().push(row.rest.1));
     for (who, mut counts) in counts {
         counts.sort_unstable();
-        assert!(counts.iter().copied().eq(1..=counts.len() as i64), "the counts of {who} are no row of numbers: {counts:?}");
+        assert!(
+            counts.iter().copied().eq(1..=counts.len() as i64),
+            "the counts of {who} are no row of numbers: {counts:?}"
+        );
     }
     let again = by_id.len() - sent;
-    assert!(again as f64 <= redelivered_possible, "{again} rides were counted twice, the ledger has {redelivered_possible}");
+    assert!(
+        again as f64 <= redelivered_possible,
+        "{again} rides were counted twice, the ledger has {redelivered_possible}"
+    );
     println!("{sent} rides, {} rows, {again} counted again after a redelivery", rows.len());
 }
 
 #[test]
 fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let broker = Mosquitto::start();
     let server = Server::start("array");
     // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the
@@ -69,7 +76,10 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     }
     let outputs = ["plain", "scored", "asked"];
     for output in outputs {
-        text += &format!("[outputs.{output}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{output}\"\n", broker.port);
+        text += &format!(
+            "[outputs.{output}]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic = \"out/{output}\"\n",
+            broker.port
+        );
     }
     let job = write(dir.path(), "job.toml", &text);
     let listen = |output: &&str| Received::listen(&runtime, broker.port, &format!("out/{output}"), visit);
@@ -85,12 +95,15 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
 #[test]
 fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let broker = Mosquitto::start();
     job(dir.path(), GRANTED);
     let text = std::fs::read_to_string(dir.path().join("job.toml")).unwrap();
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
-    let mqtt = format!("[outputs.out]\ntype = \"mqtt\"\nurl = \"{url}\"\ntopic = \"out/out\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let mqtt = format!(
+        "[outputs.out]\ntype = \"mqtt\"\nurl = \"{url}\"\ntopic = \"out/out\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n"
+    );
     let text = text.replace("mqtt://127.0.0.1:1883", &url).replace("[outputs.out]\ntype = \"stdout\"\n", &mqtt);
     let path = write(dir.path(), "job.toml", &text);
     write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors");
@@ -117,6 +130,10 @@ fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() 
     std::fs::write(&wasm, bytes).unwrap();
     assert_eq!(pass(2), [1, 2, 3, 4, 5]);
 
-    write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit, 1 AS one INTO out FROM doors");
+    write(
+        dir.path(),
+        "job.asaql",
+        "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit, 1 AS one INTO out FROM doors",
+    );
     assert_eq!(pass(2), [1, 2, 3, 4, 5, 1, 2]);
 }

@@ -27,19 +27,32 @@ impl Name {
         // core modules may not have exports that begin with `forebay_`
         let is_reserved = words.first().is_some_and(|word| word == "forebay");
         if is_reserved {
-            let what = format!("`{text}` cannot be the name of a function: those that begin with `forebay` are reserved");
+            let what =
+                format!("`{text}` cannot be the name of a function: those that begin with `forebay` are reserved");
             return Err(Failed::Asked { what, help: "take another name".to_owned() });
         }
         if !is_plain || text.len() > LENGTH_MAX || !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
             let what = format!("`{text}` cannot be the name of a function");
-            let help = format!("begin it with a letter, and use letters of English, digits, `_` and `-`, {LENGTH_MAX} at most");
+            let help = format!(
+                "begin it with a letter, and use letters of English, digits, `_` and `-`, {LENGTH_MAX} at most"
+            );
             return Err(Failed::Asked { what, help });
         }
         let pascal: String = words.iter().map(|word| capital(word)).collect();
         let (first, rest) = pascal.split_at(1);
-        let name = Name { snake: words.join("_"), kebab: words.join("-"), camel: first.to_lowercase() + rest, pascal: pascal.clone() };
-        let of = [(language.title(), language.words()), ("forebay", FOREBAY), ("WIT", if language.has_wit() { WIT } else { "" })];
-        let mut taken = of.iter().filter(|(_, words)| words.split_whitespace().any(|word| folded(word) == folded(&name.snake)));
+        let name = Name {
+            snake: words.join("_"),
+            kebab: words.join("-"),
+            camel: first.to_lowercase() + rest,
+            pascal: pascal.clone(),
+        };
+        let of = [
+            (language.title(), language.words()),
+            ("forebay", FOREBAY),
+            ("WIT", if language.has_wit() { WIT } else { "" }),
+        ];
+        let mut taken =
+            of.iter().filter(|(_, words)| words.split_whitespace().any(|word| folded(word) == folded(&name.snake)));
         if let Some((whose, _)) = taken.next() {
             let what = format!("`{text}` is a word of {whose}, so a function there cannot have that name");
             return Err(Failed::Asked { what, help: format!("take another name, such as `my_{}`", name.snake) });

@@ -23,7 +23,9 @@ type Edge = (Point, Point);
 /// Whether the shapes share a point.
 pub fn intersects(a: &Shape, b: &Shape) -> bool {
     let touches = |p: &Point, shape: &Shape| {
-        side_of(*p, &shape.polygons) != Side::Outside || edges(shape).any(|e| on_edge(*p, e)) || shape.points.iter().any(|q| q == p)
+        side_of(*p, &shape.polygons) != Side::Outside
+            || edges(shape).any(|e| on_edge(*p, e))
+            || shape.points.iter().any(|q| q == p)
     };
     a.points.iter().any(|p| touches(p, b))
         || b.points.iter().any(|p| touches(p, a))
@@ -63,7 +65,8 @@ pub fn within(a: &Shape, b: &Shape) -> bool {
 }
 
 fn covers_hole(a: &Shape, hole: &[Point]) -> bool {
-    !a.polygons.is_empty() && ring_edges(hole).flat_map(|e| pieces(e, a)).any(|p| side_of(p, &a.polygons) == Side::Inside)
+    !a.polygons.is_empty()
+        && ring_edges(hole).flat_map(|e| pieces(e, a)).any(|p| side_of(p, &a.polygons) == Side::Inside)
 }
 
 fn share_area(a: &Shape, b: &Shape) -> bool {
@@ -154,7 +157,11 @@ fn pieces(edge: Edge, shape: &Shape) -> Vec<Point> {
     }
     cuts.retain(|t| (0.0..=1.0).contains(t));
     cuts.sort_by(f64::total_cmp);
-    cuts.iter().zip(cuts.iter().skip(1)).filter(|(s, t)| *t - *s > 1e-12).map(|(s, t)| at(edge, (s + t) / 2.0)).collect()
+    cuts.iter()
+        .zip(cuts.iter().skip(1))
+        .filter(|(s, t)| *t - *s > 1e-12)
+        .map(|(s, t)| at(edge, (s + t) / 2.0))
+        .collect()
 }
 
 /// How far along an edge a line crosses it, 0 to 1; `None` for parallel lines and crossings elsewhere.

@@ -94,7 +94,9 @@ impl Shape {
                 }
             }
             ("multipoint", Coordinates::List(items)) => items.iter().try_for_each(|i| self.add("point", i))?,
-            ("multilinestring", Coordinates::List(items)) => items.iter().try_for_each(|i| self.add("linestring", i))?,
+            ("multilinestring", Coordinates::List(items)) => {
+                items.iter().try_for_each(|i| self.add("linestring", i))?
+            }
             ("multipolygon", Coordinates::List(items)) => items.iter().try_for_each(|i| self.add("polygon", i))?,
             _ => return None,
         }
@@ -230,7 +232,9 @@ impl<'a> Wkt<'a> {
 
     fn number(&mut self) -> Option<f64> {
         let text = self.rest.trim_start();
-        let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E'))).unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !(c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E')))
+            .unwrap_or(text.len());
         let (number, rest) = text.split_at(end);
         self.rest = rest;
         number.parse().ok()
@@ -258,8 +262,14 @@ mod tests {
             ("LINESTRING (1 2, 3 4)", r#"{"type":"LineString","coordinates":[[1,2],[3,4]]}"#),
             ("SRID=4326;POLYGON((0 0,1 0,1 1,0 0))", r#"{"type":"Polygon","coordinates":[[[0,0],[1,0],[1,1],[0,0]]]}"#),
             ("MULTIPOINT(1 2, 3 4)", r#"{"type":"MultiPoint","coordinates":[[1,2],[3,4]]}"#),
-            ("MULTILINESTRING((1 2, 3 4),(5 6,7 8))", r#"{"type":"MultiLineString","coordinates":[[[1,2],[3,4]],[[5,6],[7,8]]]}"#),
-            ("MULTIPOLYGON(((0 0,1 0,1 1,0 0)))", r#"{"type":"MultiPolygon","coordinates":[[[[0,0],[1,0],[1,1],[0,0]]]]}"#),
+            (
+                "MULTILINESTRING((1 2, 3 4),(5 6,7 8))",
+                r#"{"type":"MultiLineString","coordinates":[[[1,2],[3,4]],[[5,6],[7,8]]]}"#,
+            ),
+            (
+                "MULTIPOLYGON(((0 0,1 0,1 1,0 0)))",
+                r#"{"type":"MultiPolygon","coordinates":[[[[0,0],[1,0],[1,1],[0,0]]]]}"#,
+            ),
             (
                 "GEOMETRYCOLLECTION(POINT(1 2), LINESTRING(1 2, 3 4))",
                 r#"{"type":"GeometryCollection","geometries":[{"type":"Point","coordinates":[1,2]},{"type":"LineString","coordinates":[[1,2],[3,4]]}]}"#,
@@ -291,7 +301,12 @@ mod tests {
         ] {
             assert_eq!(Shape::from_wkt(wkt), None, "{wkt}");
         }
-        for json in ["{}", r#"{"type":"Point"}"#, r#"{"type":"Point","coordinates":["1","2"]}"#, r#"{"type":5,"coordinates":[1,2]}"#] {
+        for json in [
+            "{}",
+            r#"{"type":"Point"}"#,
+            r#"{"type":"Point","coordinates":["1","2"]}"#,
+            r#"{"type":5,"coordinates":[1,2]}"#,
+        ] {
             assert_eq!(geo_json(json), None, "{json}");
         }
         assert_eq!(Shape::from_wkt(&format!("POLYGON{}", "(".repeat(100_000))), None);

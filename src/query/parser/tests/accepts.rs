@@ -39,10 +39,13 @@ fn show(expr: &Expr) -> String {
         }
         ExprKind::Case { operand, branches, otherwise } => {
             let operand = operand.as_ref().map_or(String::new(), |operand| format!(" {}", show(operand)));
-            let branches: String = branches.iter().map(|(when, then)| format!(" {} => {}", show(when), show(then))).collect();
+            let branches: String =
+                branches.iter().map(|(when, then)| format!(" {} => {}", show(when), show(then))).collect();
             format!("case{operand}{branches} else {}", show(otherwise.as_ref().expect("mandatory")))
         }
-        ExprKind::Cast { is_try, operand, ty } => format!("{}cast({} as {ty})", if *is_try { "try " } else { "" }, show(operand)),
+        ExprKind::Cast { is_try, operand, ty } => {
+            format!("{}cast({} as {ty})", if *is_try { "try " } else { "" }, show(operand))
+        }
         ExprKind::Call(call) => {
             let args: Vec<String> = call
                 .args
@@ -53,7 +56,12 @@ fn show(expr: &Expr) -> String {
                 })
                 .collect();
             let distinct = if call.distinct { "distinct " } else { "" };
-            format!("{}({distinct}{}){}", names(&call.name), args.join(", "), call.over.as_ref().map_or(String::new(), over))
+            format!(
+                "{}({distinct}{}){}",
+                names(&call.name),
+                args.join(", "),
+                call.over.as_ref().map_or(String::new(), over)
+            )
         }
         ExprKind::Field(of, field) => format!("{}->{}", show(of), field.name),
     }
@@ -70,8 +78,11 @@ fn names(path: &[Ident]) -> String {
 fn over(over: &Over) -> String {
     let mut parts = Vec::new();
     let by: Vec<String> = over.partition_by.iter().map(show).collect();
-    let order: Vec<String> =
-        over.order_by.iter().map(|item| format!("{}{}", show(&item.expr), if item.descending { " desc" } else { "" })).collect();
+    let order: Vec<String> = over
+        .order_by
+        .iter()
+        .map(|item| format!("{}{}", show(&item.expr), if item.descending { " desc" } else { "" }))
+        .collect();
     parts.extend((!by.is_empty()).then(|| format!("by {}", by.join(", "))));
     parts.extend((!order.is_empty()).then(|| format!("order {}", order.join(", "))));
     parts.extend(over.limit.as_ref().map(|limit| format!("{} {}", show(&limit.count), limit.unit.name)));
@@ -183,18 +194,25 @@ fn calls() {
 
 #[test]
 fn select_items_and_aliases() {
-    let script = parse("SELECT *, a.*, [b].c.*, d AS [e f], g h, i = j + 1, k AS 'l', m AS \"n\" FROM x", "q").expect("parses");
+    let script =
+        parse("SELECT *, a.*, [b].c.*, d AS [e f], g h, i = j + 1, k AS 'l', m AS \"n\" FROM x", "q").expect("parses");
     let items = script.statements[0].cores[0].items.iter().map(|item| match item {
         SelectItem::Star { .. } => "*".to_string(),
         SelectItem::PathStar { path, .. } => format!("{}.*", names(path)),
         SelectItem::Expr { expr, alias, .. } => format!("{} as {}", show(expr), alias.as_ref().expect("alias").name),
     });
-    assert_eq!(items.collect::<Vec<_>>(), ["*", "a.*", "b.c.*", "d as e f", "g as h", "(j Add 1) as i", "k as l", "m as n"]);
+    assert_eq!(
+        items.collect::<Vec<_>>(),
+        ["*", "a.*", "b.c.*", "d as e f", "g as h", "(j Add 1) as i", "k as l", "m as n"]
+    );
 }
 
 #[test]
 fn sources_take_time_and_keys_in_both_orders() {
-    for text in ["FROM x AS a TIMESTAMP BY t OVER k, l PARTITION BY p INTO 3", "FROM x a PARTITION BY p TIMESTAMP BY t OVER k, l"] {
+    for text in [
+        "FROM x AS a TIMESTAMP BY t OVER k, l PARTITION BY p INTO 3",
+        "FROM x a PARTITION BY p TIMESTAMP BY t OVER k, l",
+    ] {
         let script = parse(&format!("SELECT * {text} WHERE b = 1"), "q").unwrap_or_else(|errors| panic!("{errors}"));
         let source = &script.statements[0].cores[0].from.first;
         assert_eq!(source.alias.as_ref().expect("alias").name, "a");
@@ -210,7 +228,9 @@ fn joins_and_apply() {
         CROSS APPLY GetArrayElements(a.x) AS p OUTER APPLY getrecordproperties(p.ArrayValue) q WHERE p.ArrayIndex = 0";
     let script = parse(text, "q").unwrap_or_else(|errors| panic!("{errors}"));
     let joins = script.statements[0].cores[0].from.joins.iter().map(|join| match join {
-        Join::Table { left_outer, source, .. } => format!("{}{}", if *left_outer { "left " } else { "" }, source.name.name),
+        Join::Table { left_outer, source, .. } => {
+            format!("{}{}", if *left_outer { "left " } else { "" }, source.name.name)
+        }
         Join::Apply { outer, function, argument, alias, .. } => {
             format!("{}{function:?} {} {}", if *outer { "outer " } else { "" }, show(argument), alias.name)
         }
@@ -225,10 +245,15 @@ fn scripts_of_several_statements() {
         WITH s AS (SELECT a FROM x), t AS (SELECT a FROM s UNION ALL SELECT a FROM y)\n\
         SELECT a INTO o FROM s\nSELECT a INTO [p q] FROM t;\nGO\nselect a from t;;";
     let script = parse(text, "q").unwrap_or_else(|errors| panic!("{errors}"));
-    let columns: Vec<String> = script.tables[0].columns.iter().map(|column| format!("{} {}", column.name.name, column.ty)).collect();
+    let columns: Vec<String> =
+        script.tables[0].columns.iter().map(|column| format!("{} {}", column.name.name, column.ty)).collect();
     assert_eq!(columns, ["a bigint", "b nvarchar(max)", "c d datetime"]);
-    assert_eq!(script.steps.iter().map(|step| (step.name.name.as_str(), step.body.cores.len())).collect::<Vec<_>>(), [("s", 1), ("t", 2)]);
-    let outputs: Vec<_> = script.statements.iter().map(|select| select.into.as_ref().map(|into| into.name.as_str())).collect();
+    assert_eq!(
+        script.steps.iter().map(|step| (step.name.name.as_str(), step.body.cores.len())).collect::<Vec<_>>(),
+        [("s", 1), ("t", 2)]
+    );
+    let outputs: Vec<_> =
+        script.statements.iter().map(|select| select.into.as_ref().map(|into| into.name.as_str())).collect();
     assert_eq!(outputs, [Some("o"), Some("p q"), None]);
     let spans: Vec<&str> = script.statements.iter().map(|select| &text[select.span.start..select.span.end]).collect();
     assert_eq!(spans, ["SELECT a INTO o FROM s", "SELECT a INTO [p q] FROM t", "select a from t"]);
@@ -267,7 +292,8 @@ fn the_language_cases_parse() {
     for area in ["scalar", "temporal", "stop"] {
         for entry in std::fs::read_dir(root.join(area)).expect("tests/asa has the cases") {
             let path = entry.expect("entry").path();
-            let case: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("readable")).expect("json");
+            let case: serde_json::Value =
+                serde_json::from_str(&std::fs::read_to_string(&path).expect("readable")).expect("json");
             let name = path.file_stem().expect("name").to_string_lossy().into_owned();
             let parsed = parse(case["query"].as_str().expect("query"), &name);
             if SYNTAX.contains(&name.as_str()) {

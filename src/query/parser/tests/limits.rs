@@ -43,10 +43,18 @@ proptest! {
 
 #[test]
 fn nesting_is_limited() {
-    let nested = |levels: usize, open: &str, close: &str| format!("SELECT {}a{} AS r FROM x", open.repeat(levels), close.repeat(levels));
-    for (open, close) in
-        [("(", ")"), ("f(", ")"), ("NOT ", ""), ("- ", ""), ("~", ""), ("CASE WHEN 1 = 1 THEN ", " ELSE 0 END"), ("CAST(", " AS float)")]
-    {
+    let nested = |levels: usize, open: &str, close: &str| {
+        format!("SELECT {}a{} AS r FROM x", open.repeat(levels), close.repeat(levels))
+    };
+    for (open, close) in [
+        ("(", ")"),
+        ("f(", ")"),
+        ("NOT ", ""),
+        ("- ", ""),
+        ("~", ""),
+        ("CASE WHEN 1 = 1 THEN ", " ELSE 0 END"),
+        ("CAST(", " AS float)"),
+    ] {
         assert!(parse(&nested(64, open, close), "q").is_ok(), "{open}");
         let error = parse(&nested(65, open, close), "q").expect_err(open);
         assert_eq!(error.items[0].title, "the expression is nested too deep", "{open}");
@@ -54,7 +62,10 @@ fn nesting_is_limited() {
     }
     // every level of operators on the stack at once
     assert!(parse(&nested(20, "a OR a AND a = a + a * (", ")"), "q").is_ok());
-    assert_eq!(errors(&nested(64, "a OR a AND a = a + a * (", ")")).lines().next(), Some("error: the expression is nested too deep"));
+    assert_eq!(
+        errors(&nested(64, "a OR a AND a = a + a * (", ")")).lines().next(),
+        Some("error: the expression is nested too deep")
+    );
     // what is nested may be a right operand
     assert!(parse(&nested(64, "a + (", ")"), "q").is_ok());
     assert!(parse(&nested(60, "a OR f(", ")"), "q").is_ok());
@@ -62,7 +73,9 @@ fn nesting_is_limited() {
 
 #[test]
 fn long_chains_are_balanced_or_refused() {
-    let chain = |count: usize, operator: &str| format!("SELECT a FROM x WHERE 1 = 1 {}", format!("{operator} a = 1 ").repeat(count));
+    let chain = |count: usize, operator: &str| {
+        format!("SELECT a FROM x WHERE 1 = 1 {}", format!("{operator} a = 1 ").repeat(count))
+    };
     assert!(parse(&chain(20_000, "OR"), "q").is_ok());
     assert!(parse(&chain(20_000, "AND"), "q").is_ok());
     let sum = |count: usize| format!("SELECT 1{} AS r FROM x", " + 1".repeat(count));

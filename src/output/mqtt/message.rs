@@ -1,0 +1,229 @@
+//! Rows as messages, and their order.
+//!
+//! In: rows that are open. Out: [`Message`]s, each of one topic, one after another. Invariant: where a message carries
+//! several rows, the next one of its topic is given only when it is settled: its halves come before what follows, so
+//! rows of a topic keep their order. Not here: sending, what a broker says.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::MqttOutputConfig;
+use super::session::Session;
+use crate::batch::Rows;
+use crate::mqtt::wire::Outgoing;
+use crate::output::RowIds;
+use crate::output::body::{Body, Encoded, Piece, pieces};
+use crate::output::progress::Progress;
+
+/// The user property that carries the row id: of the first row, where there are several.
+pub const ROW_ID_PROPERTY: &str = "forebay-id";
+/// The user property that says how many rows a message carries.
+pub const ROWS_PROPERTY: &str = "forebay-rows";
+
+/// What a message carries at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+impl Limits {
+    pub fn half(self) -> Limits {
+        Limits { rows: self.rows.div_ceil(2), bytes: self.bytes / 2 }
+    }
+}
+
+/// Rows that go together.
+#[derive(Debug)]
+pub struct Message {
+    /// Its place in the list of topics.
+    topic: usize,
+    pub rows: Piece,
+}
+
+impl Message {
+    /// Those to which it comes up.
+    pub fn limits(&self) -> Limits {
+        Limits { rows: self.rows.len(), bytes: self.rows.iter().map(Encoded::bytes).sum() }
+    }
+}
+
+/// Messages that wait to be sent.
+#[derive(Debug)]
+pub struct Queue {
+    topics: Vec<Topic>,
+    waiting: VecDeque<Message>,
+    /// Of a topic.
+    is_one_at_a_time: bool,
+}
+
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    is_busy: bool,
+}
+
+impl Queue {
+    /// The open rows; those that can never be sent are rejected.
+    pub fn new(
+        config: &MqttOutputConfig,
+        limits: Limits,
+        rows: &Rows,
+        ids: RowIds<'_>,
+        progress: &mut Progress,
+    ) -> Queue {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut by_topic: Vec<(String, Vec<Encoded>)> = Vec::new();
+        let mut from = 0;
+        while let Some(row) = progress.next_open(from) {
+            from = row + 1;
+            let topic = config.topic.fill(rows, row);
+            let encoded = topic.and_then(|topic| {
+                let encoded = Encoded::new(rows, row, config.row_id.as_ref(), ids, config.batch.bytes)?;
+                Ok((topic, encoded))
+            });
+            match encoded {
+                Err(reason) => progress.reject(row, reason),
+                Ok((topic, encoded)) => match places.get(topic.as_ref()).and_then(|place| by_topic.get_mut(*place)) {
+                    Some((_, rows)) => rows.push(encoded),
+                    None => {
+                        places.insert(topic.to_string(), by_topic.len());
+                        by_topic.push((topic.into_owned(), vec![encoded]));
+                    }
+                },
+            }
+        }
+        let (mut topics, mut messages) = (Vec::new(), Vec::new());
+        for (topic, (name, rows)) in by_topic.into_iter().enumerate() {
+            topics.push(Topic { name, is_busy: false });
+            messages.extend(pieces(rows, limits.rows, limits.bytes).into_iter().map(|rows| Message { topic, rows }));
+        }
+        messages.sort_by_key(|message| message.rows.first().map(|row| row.row));
+        Queue { topics, waiting: messages.into(), is_one_at_a_time: config.body != Body::Row }
+    }
+
+    /// The next message that may be sent now.
+    pub fn next(&mut self) -> Option<Message> {
+        if !self.is_one_at_a_time {
+            return self.waiting.pop_front();
+        }
+        let is_free = |message: &Message| self.topics.get(message.topic).is_some_and(|topic| !topic.is_busy);
+        let place = self.waiting.iter().position(is_free)?;
+        let message = self.waiting.remove(place)?;
+        self.set_busy(&message, true);
+        Some(message)
+    }
+
+    /// A message is settled: the next one of its topic may go.
+    pub fn settled(&mut self, message: &Message) {
+        self.set_busy(message, false);
+    }
+
+    /// Puts the halves of a message in its place.
+    pub fn halve(&mut self, mut message: Message) {
+        self.settled(&message);
+        let second = message.rows.split_off(message.rows.len().div_ceil(2));
+        self.waiting.push_front(Message { topic: message.topic, rows: second });
+        self.waiting.push_front(message);
+    }
+
+    fn set_busy(&mut self, message: &Message, is_busy: bool) {
+        if let Some(topic) = self.topics.get_mut(message.topic) {
+            topic.is_busy = is_busy;
+        }
+    }
+
+    /// A message as it is sent; an error says why the receiver will never take it.
+    pub fn outgoing(
+        &self,
+        config: &MqttOutputConfig,
+        message: &Message,
+        session: &Session,
+    ) -> Result<Outgoing<'_>, String> {
+        let id = message.rows.first().map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
+        let count = (config.body != Body::Row).then(|| (ROWS_PROPERTY.to_owned(), message.rows.len().to_string()));
+        let outgoing = Outgoing {
+            topic: self.topics.get(message.topic).map_or("", |topic| &topic.name),
+            payload: Bytes::from(config.body.write(&message.rows)),
+            qos: config.qos,
+            retain: config.retain,
+            properties: id.into_iter().chain(count).collect(),
+        };
+        match session.client.packet_bytes(&outgoing).zip(session.packet_bytes_max) {
+            Some((size, max)) if size > max as usize => {
+                Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"))
+            }
+            _ => Ok(outgoing),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{BrokerConfig, MqttAddress};
+    use crate::output::mqtt::TopicTemplate;
+    use crate::output::tests::{IDS, rows};
+    use crate::settings::Text;
+
+    /// Rows with these numbers, each at the topic of its number; a hundred rows a message where the body is an array.
+    fn queue(body: Body, numbers: impl IntoIterator<Item = i64>) -> Queue {
+        let broker = BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap());
+        let text = Text { value: "t/{n}".to_owned(), span: crate::diagnostic::Span::default() };
+        let config = MqttOutputConfig { body, ..MqttOutputConfig::new(broker, TopicTemplate::parse(&text).unwrap()) };
+        let rows = rows(numbers);
+        let mut progress = Progress::default();
+        progress.begin(&rows, IDS);
+        let limits = Limits { rows: if body == Body::Row { 1 } else { 100 }, bytes: 1_000 };
+        Queue::new(&config, limits, &rows, IDS, &mut progress)
+    }
+
+    fn places(message: &Message) -> Vec<usize> {
+        message.rows.iter().map(|row| row.row).collect()
+    }
+
+    #[test]
+    fn single_rows_go_in_the_order_of_the_statement() {
+        let mut queue = queue(Body::Row, [1, 2, 1, 3, 1]);
+        let order: Vec<Vec<usize>> = std::iter::from_fn(|| queue.next()).map(|message| places(&message)).collect();
+        assert_eq!(order, [[0], [1], [2], [3], [4]]);
+    }
+
+    #[test]
+    fn a_message_holds_rows_of_one_topic() {
+        let mut queue = queue(Body::Array, [1, 2, 1, 3, 1]);
+        let order: Vec<Vec<usize>> = std::iter::from_fn(|| queue.next()).map(|message| places(&message)).collect();
+        assert_eq!(order, [vec![0, 2, 4], vec![1], vec![3]]);
+    }
+
+    #[test]
+    fn halves_come_before_what_follows_in_their_topic() {
+        let mut queue = queue(Body::Array, (0..150).map(|_| 1).chain([2]));
+        let first = queue.next().unwrap();
+        assert_eq!((first.rows.len(), first.limits()), (100, Limits { rows: 100, bytes: 900 }));
+        let other = queue.next().unwrap();
+        assert_eq!(places(&other), [150], "the next one of its topic waits, other topics go on");
+        assert!(queue.next().is_none());
+        queue.halve(first);
+        let half = queue.next().unwrap();
+        assert_eq!(places(&half), (0..50).collect::<Vec<_>>());
+        assert!(queue.next().is_none());
+        queue.settled(&half);
+        let half = queue.next().unwrap();
+        assert_eq!(places(&half), (50..100).collect::<Vec<_>>());
+        queue.settled(&half);
+        assert_eq!(places(&queue.next().unwrap()), (100..150).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn limits_are_halved_to_one_row() {
+        let halves = std::iter::successors(Some(Limits { rows: 5, bytes: 45 }), |limits| {
+            (limits.rows > 1).then(|| limits.half())
+        });
+        assert_eq!(
+            halves.map(|limits| (limits.rows, limits.bytes)).collect::<Vec<_>>(),
+            [(5, 45), (3, 22), (2, 11), (1, 5)]
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! Rows at topics of their own, and several in a message, at brokers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use expect_test::expect;
+use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::diagnostic::Diagnostics;
+use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds};
+use forebay::settings::{Problems, Section, document};
+use forebay::time::{Clock, Timestamp};
+use forebay::value::Value;
+
+use super::harness::{Forebay, cli, until, write};
+use super::support::{Message, Mosquitto, Subscriber, publish, wait_until, within};
+
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
+
+/// The settings of a section.
+fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
+    let text = format!("url = \"{url}\"\n{keys}\n");
+    let problems = Problems::new("job.toml", &text, Path::new(""), false);
+    let document = document(&text, &problems).unwrap();
+    let mut section = Section::root(document.get_ref(), &problems);
+    let config = MqttOutputConfig::read(&mut section);
+    section.finish();
+    let found = problems.into_inner();
+    config.filter(|_| !found.has_errors()).ok_or(found)
+}
+
+fn output(url: &str, keys: &str) -> CountedOutput {
+    let config = read(url, keys).unwrap_or_else(|problems| panic!("{problems}"));
+    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+}
+
+/// Rows with a device and a text; offsets count from 0.
+fn rows(of: impl IntoIterator<Item = (Value, String)>) -> Rows {
+    let mut batch = Batch::new(2);
+    for (offset, (device, text)) in (0..).zip(of) {
+        batch.push(
+            RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset, ordinal: 0 },
+            [device, Value::text(text)],
+        );
+    }
+    let column = |name: &str| Column { name: name.into(), spread: false };
+    Rows { columns: [column("deviceId"), column("v")].into(), batch }
+}
+
+async fn deliver(output: &mut CountedOutput, rows: &Rows) -> Vec<(usize, String)> {
+    loop {
+        match within("the delivery ends", output.deliver(rows, IDS)).await {
+            Delivery::TryAgain { .. } => {}
+            Delivery::Delivered => return Vec::new(),
+            Delivery::Rejected { rows } => return rows,
+            other @ Delivery::Gone { .. } => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_row_goes_to_its_own_topic_or_to_none() {
+    let broker = Mosquitto::start();
+    let mut subscriber = Subscriber::start(&broker.url(), "#").await;
+    let mut output = output(&broker.url(), "topic = \"plant/{DeviceID}/alarm\"");
+    let texts = ["press", "a/b", "+", "#", "\0", "", "\u{ffff}"].map(Value::text);
+    let devices = texts.into_iter().chain([Value::Null, Value::BigInt(7)]);
+    let rows = rows(devices.map(|device| (device, "x".to_owned())));
+    let rejected = deliver(&mut output, &rows).await;
+    assert_eq!(
+        rejected,
+        [
+            (5, "the topic needs the column `DeviceID`, which is empty".to_owned()),
+            (7, "the topic needs the column `DeviceID`, which is NULL".to_owned())
+        ]
+    );
+    let received = subscriber.wait_for(7).await;
+    let levels: Vec<&str> =
+        received.topics.iter().map(|t| t.strip_prefix("plant/").unwrap().strip_suffix("/alarm").unwrap()).collect();
+    assert_eq!(levels, ["press", "a%2Fb", "%2B", "%23", "%00", "%EF%BF%BF", "7"]);
+}
+
+/// Rows of two devices in turn, each with its number as text.
+fn in_turn(texts: impl IntoIterator<Item = String>) -> Rows {
+    rows(texts.into_iter().enumerate().map(|(i, text)| (Value::text(if i % 2 == 0 { "a" } else { "b" }), text)))
+}
+
+#[tokio::test]
+async fn a_message_carries_rows_of_its_topic() {
+    let broker = Mosquitto::start();
+    let mut subscriber = Subscriber::start(&broker.url(), "#").await;
+    let keys = "topic = \"t/{deviceId}\"\nbody = \"array\"\nbatch = { rows = 2 }\nrow_id = \"id\"";
+    assert_eq!(deliver(&mut output(&broker.url(), keys), &in_turn((0..6).map(|n| n.to_string()))).await, []);
+    {
+        let received = subscriber.wait_for(4).await;
+        let of = |topic: &str| {
+            let all = received.topics.iter().zip(&received.payloads).zip(&received.row_counts);
+            all.filter(|((t, _), _)| *t == topic).map(|((_, p), n)| (p.clone(), n.clone().unwrap())).collect::<Vec<_>>()
+        };
+        let row = |device: &str, n: i64| format!(r#"{{"deviceId":"{device}","v":"{n}","id":"inc-s1-{n}-0"}}"#);
+        let (first, second) = (format!("[{},{}]", row("a", 0), row("a", 2)), format!("[{}]", row("a", 4)));
+        assert_eq!(of("t/a"), [(first.clone(), "2".to_owned()), (second, "1".to_owned())]);
+        assert_eq!(of("t/b").len(), 2);
+        assert_eq!(received.by_id["inc-s1-0-0"], first, "the id of the first row");
+    }
+    let keys = "topic = \"lines\"\nbody = \"lines\"\nbatch = { bytes = \"1KiB\" }";
+    assert_eq!(
+        deliver(&mut output(&broker.url(), keys), &rows((0..3).map(|_| (Value::Null, "x".repeat(400))))).await,
+        []
+    );
+    wait_until("three rows", || subscriber.payloads_at("lines").concat().lines().count() == 3).await;
+    assert_eq!(subscriber.payloads_at("lines").iter().map(|p| p.lines().count()).collect::<Vec<_>>(), [2, 1]);
+}
+
+/// The texts at a topic in the order of arrival.
+fn texts(payloads: &[String]) -> Vec<String> {
+    let rows = payloads.iter().flat_map(|p| serde_json::from_str::<Vec<serde_json::Value>>(p).unwrap());
+    rows.map(|row| row["v"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_halved_to_the_bad_row() {
+    let announced = Mosquitto::start_with("allow_anonymous true\nmax_packet_size 2000\n", |_| {});
+    // this one says nothing beforehand and ends the connection
+    let silent = Mosquitto::start_with("allow_anonymous true\nmessage_size_limit 1500\n", |_| {});
+    for broker in [announced, silent] {
+        let subscriber = Subscriber::start(&broker.url(), "#").await;
+        let mut output = output(&broker.url(), "topic = \"t/{deviceId}\"\nbody = \"array\"");
+        let texts_of = |bad: Option<usize>| {
+            (0..80).map(move |n| if Some(n) == bad { "x".repeat(5_000) } else { format!("{n:060}") })
+        };
+        let rejected = deliver(&mut output, &in_turn(texts_of(Some(17)))).await;
+        assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [17], "{rejected:?}");
+        let wanted = |of: usize| {
+            texts_of(None)
+                .enumerate()
+                .filter(|(n, _)| n % 2 == of && *n != 17)
+                .map(|(_, text)| text)
+                .collect::<Vec<_>>()
+        };
+        for (topic, of) in [("t/a", 0), ("t/b", 1)] {
+            // a message that came through before its confirmation was lost with the connection comes again
+            wait_until("all rows but the bad one", || {
+                let mut seen = Vec::new();
+                for text in texts(&subscriber.payloads_at(topic)) {
+                    if !seen.contains(&text) {
+                        seen.push(text);
+                    }
+                }
+                seen == wanted(of)
+            })
+            .await;
+        }
+        // what the broker takes is found out once
+        assert_eq!(deliver(&mut output, &in_turn(texts_of(None))).await, []);
+        let opened = output.stats().opened.load(Relaxed);
+        assert_eq!(deliver(&mut output, &in_turn(texts_of(None).chain(["last".to_owned()]))).await, []);
+        assert_eq!(output.stats().opened.load(Relaxed), opened);
+        output.close().await;
+    }
+}
+
+#[test]
+fn batches_are_checked_with_the_job() {
+    for (keys, word) in [
+        ("batch = 5", "expected a table"),
+        ("batch = { rows = 5 }", "one row a message"),
+        ("body = \"lines\"\nbatch = { rows = 1001 }", "a whole number from 1 to 1000"),
+        ("body = \"rows\"", "expected \"array\" or \"lines\" or \"row\""),
+    ] {
+        let found = read("mqtt://h", &format!("topic = \"t\"\n{keys}")).expect_err(keys).to_string();
+        assert!(found.contains(word), "{keys}: {found}");
+    }
+}
+
+#[test]
+fn a_template_is_checked_with_the_job() {
+    let problems = |topic: &str| read("mqtt://h", &format!("topic = {topic}")).expect_err(topic).to_string();
+    expect![[r#"
+        error: `plant/{deviceId/alarm` is no topic here
+          --> job.toml:2:16
+           |
+         2 | topic = "plant/{deviceId/alarm"
+           |                ^ no `}` behind it
+           = help: write `plant/{deviceId}/alarm`; a brace itself is `{{` or `}}`
+    "#]]
+    .assert_eq(&problems("\"plant/{deviceId/alarm\""));
+    expect![[r#"
+        error: `plant/{deviceId}/#` is no topic here
+          --> job.toml:2:9
+           |
+         2 | topic = "plant/{deviceId}/#"
+           |         ^^^^^^^^^^^^^^^^^^^^ rows go to one topic, without `+` and `#`
+    "#]]
+    .assert_eq(&problems("\"plant/{deviceId}/#\""));
+}
+
+const JOB: &str = r#"
+[job]
+name = "plant"
+query = "plant.asaql"
+
+[metrics]
+listen = "127.0.0.1:0"
+
+[inputs.readings]
+type = "mqtt"
+url = "URL"
+topics = ["in/+"]
+
+[outputs.alarms]
+type = "mqtt"
+url = "URL"
+topic = "plant/{deviceId}/alarm"
+"#;
+
+#[test]
+fn a_column_that_a_statement_never_has_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "job.toml", &JOB.replace("URL", "mqtt://127.0.0.1:1"));
+    let warnings = |query: &str| {
+        write(folder.path(), "plant.asaql", query);
+        let (code, out, err) = cli(folder.path(), &["check", "job.toml"]);
+        assert_eq!(code, 0, "{out}{err}");
+        out.split_once("warning: ").map(|(_, rest)| rest.split("\n\n").next().unwrap().to_owned())
+    };
+    expect![[r#"
+        a statement INTO alarms has no column `deviceId`
+           --> job.toml:17:16
+            |
+         17 | topic = "plant/{deviceId}/alarm"
+            |                ^^^^^^^^^^ every row of it becomes a dead letter
+            = help: its columns: n"#]]
+    .assert_eq(&warnings("SELECT n INTO alarms FROM readings").unwrap());
+    assert!(
+        warnings("SELECT n, device AS deviceIds INTO alarms FROM readings")
+            .unwrap()
+            .contains("did you mean `{deviceIds}`?")
+    );
+    assert_eq!(warnings("SELECT n, deviceid INTO alarms FROM readings"), None);
+    assert_eq!(warnings("SELECT * INTO alarms FROM readings"), None);
+}
+
+#[test]
+fn a_row_without_its_topic_is_a_dead_letter_of_the_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start();
+    write(folder.path(), "plant.asaql", "SELECT deviceId, n INTO alarms FROM readings");
+    let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut subscriber = runtime.block_on(Subscriber::start(&broker.url(), "plant/#"));
+    let forebay = Forebay::run(&job);
+    let payloads = [r#"{"deviceId":"d1","n":1}"#, r#"{"n":2}"#, r#"{"deviceId":"d3","n":3}"#];
+    runtime.block_on(publish(&broker.url(), payloads.into_iter().map(|p| Message::new("in/a", p)).collect()));
+    assert_eq!(runtime.block_on(subscriber.wait_for(2)).topics, ["plant/d1/alarm", "plant/d3/alarm"]);
+    until("the dead letter", || (forebay.metric("forebay_output_dead_lettered_total") == 1.0).then_some(()));
+    assert!(forebay.stop().success());
+    let (_, letters, _) = cli(folder.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    assert!(letters.contains("the topic needs the column `deviceId`, which is NULL"), "{letters}");
+}
