@@ -12,7 +12,7 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY ?= $(shell command -v cargo-deny || echo $(CURDIR)/target/tools/bin/cargo-deny)
 CARGO_FUZZ ?= $(shell command -v cargo-fuzz || echo $(CURDIR)/target/tools/bin/cargo-fuzz)
 
-.PHONY: help demo test check bench fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
+.PHONY: help demo test check bench brokers fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,13 @@ bench: tools peers-mosquitto ## print the figures (release build; needs mosquitt
 	$(CARGO) build --release --locked
 	sh udfs/build.sh target/release/forebay
 	$(CARGO) bench --locked --bench figures
+
+# mosquitto's clients send and receive
+brokers: tools peers-mosquitto ## a job that is killed twice at mosquitto, mochi, aedes and NATS: what came out (npm, go, network)
+	@command -v mosquitto_pub >/dev/null || { echo "missing: run  sudo apt-get install mosquitto-clients , then try again" >&2; exit 1; }
+	$(CARGO) build --locked
+	sh tests/brokers/build.sh
+	$(PYTHON) tests/brokers/run.py target/debug/forebay $(BROKERS)
 
 # The toolchain is the stable one: RUSTC_BOOTSTRAP lets it take the flags for coverage, and there is no sanitizer, which
 # code without `unsafe` has no use for.

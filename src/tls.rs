@@ -179,7 +179,8 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
             (true, _) => "; it holds a private key: are the files exchanged?",
             // how DER and PKCS#12 begin
             (false, Some(0x30)) => {
-                "; it is binary: convert it with `openssl x509 -inform der`, or a .p12 file with `openssl pkcs12 -nodes`"
+                "; it is binary: convert it with `openssl x509 -inform der`, or a .p12 file with \
+                 `openssl pkcs12 -nodes`"
             }
             _ => "",
         };

@@ -133,7 +133,8 @@ impl Blocked {
                 "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock"
             }
             Blocked::ClientCertificate => {
-                "put a certificate that the endpoint takes, and its key, where `cert_file` and `key_file` point to; they are read again"
+                "put a certificate that the endpoint takes, and its key, where `cert_file` and \
+                 `key_file` point to; they are read again"
             }
             Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
             Blocked::Model => {

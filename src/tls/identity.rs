@@ -33,10 +33,14 @@ impl ClientFiles {
         match key.public_key().map(|public| chain.iter().position(|certificate| belongs(certificate, &public))) {
             None | Some(Some(0)) => Ok(Arc::new(CertifiedKey::new(chain, key))),
             Some(Some(other)) => Err(self.cert_error(format!(
-                "the key in `key_file` belongs to certificate {} of the file: put that one first, then those that lead to the authority",
+                "the key in `key_file` belongs to certificate {} of the file: put that one first, \
+                 then those that lead to the authority",
                 other + 1
             ))),
-            Some(None) => Err(self.key_error(format!("the key does not belong to the certificate in {}", self.cert_file.display()))),
+            Some(None) => {
+                let certificate = self.cert_file.display();
+                Err(self.key_error(format!("the key does not belong to the certificate in {certificate}")))
+            }
         }
     }
 
@@ -45,7 +49,8 @@ impl ClientFiles {
         if has(&bytes, "ENCRYPTED") {
             let name = self.key_file.display();
             return Err(self.key_error(format!(
-                "the key is encrypted: write it without a passphrase, for forebay's user alone to read (`openssl pkey -in {name} -out FILE`)"
+                "the key is encrypted: write it without a passphrase, for forebay's user alone to \
+                 read (`openssl pkey -in {name} -out FILE`)"
             )));
         }
         let der = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {

@@ -18,7 +18,8 @@ use crate::harness::write;
 use crate::support::{Mosquitto, openssl, wait_until};
 
 const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-const AUTHORITY: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nserial = serial\nnew_certs_dir = .\ndefault_md = sha256\npolicy = any\n\
+const AUTHORITY: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\n\
+                         serial = serial\nnew_certs_dir = .\ndefault_md = sha256\npolicy = any\n\
                          x509_extensions = leaf\n[any]\ncommonName = supplied\n[leaf]\nbasicConstraints = CA:FALSE\n";
 
 /// A folder with an authority, a server's certificate, and those of clients of every kind.
@@ -49,7 +50,8 @@ fn fill(folder: &Path) {
     openssl(folder, &format!("req {EC} -keyout past.key -out past.csr -subj /CN=past"));
     openssl(
         folder,
-        "ca -batch -config authority -cert ca.pem -keyfile ca.key -startdate 20200101000000Z -enddate 20200201000000Z -notext -in past.csr -out past.pem",
+        "ca -batch -config authority -cert ca.pem -keyfile ca.key -startdate 20200101000000Z \
+          -enddate 20200201000000Z -notext -in past.csr -out past.pem",
     );
 }
 
@@ -61,7 +63,8 @@ fn client(folder: &Path, certificate: &str, key: &str) -> TlsFiles {
 
 /// Anybody whom the authority signed may connect.
 fn broker(lines: &str) -> Mosquitto {
-    let strict = "allow_anonymous true\ncafile {}/ca.pem\ncertfile {}/server.pem\nkeyfile {}/server.key\nrequire_certificate true\n";
+    let strict = "allow_anonymous true\ncafile {}/ca.pem\ncertfile {}/server.pem\nkeyfile {}/server.key\n\
+                  require_certificate true\n";
     Mosquitto::start_with(&format!("{strict}{lines}"), fill)
 }
 
