@@ -8,7 +8,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
 use super::format::{Format, format};
 use super::{BadPayload, Split};
@@ -94,27 +94,42 @@ impl Payloads {
     fn unpacked(&self, payload: &Bytes) -> Result<Bytes, String> {
         let Some(compression) = self.compression.filter(|_| !payload.is_empty()) else { return Ok(payload.clone()) };
         match compression {
-            Compression::Gzip => self.read_all(MultiGzDecoder::new(payload.as_ref()), "gzip"),
+            Compression::Gzip => self.read_all(payload, "gzip", |rest| Box::new(GzDecoder::new(rest))),
             Compression::Deflate if is_zlib(payload) => {
-                match self.read_all(ZlibDecoder::new(payload.as_ref()), "deflate") {
+                match self.read_all(payload, "deflate", |rest| Box::new(ZlibDecoder::new(rest))) {
                     // two bytes of raw data may look like a frame
-                    Err(framed) => self.read_all(DeflateDecoder::new(payload.as_ref()), "deflate").map_err(|_| framed),
+                    Err(framed) => self
+                        .read_all(payload, "deflate", |rest| Box::new(DeflateDecoder::new(rest)))
+                        .map_err(|_| framed),
                     unpacked => unpacked,
                 }
             }
-            Compression::Deflate => self.read_all(DeflateDecoder::new(payload.as_ref()), "deflate"),
+            Compression::Deflate => self.read_all(payload, "deflate", |rest| Box::new(DeflateDecoder::new(rest))),
         }
     }
 
-    fn read_all(&self, packed: impl Read, what: &str) -> Result<Bytes, String> {
-        let mut bytes = Vec::new();
-        packed
-            .take(self.unpacked_bytes_max as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| format!("it is no {what}: {e}"))?;
-        if bytes.len() > self.unpacked_bytes_max {
-            let max = show_size(self.unpacked_bytes_max as u64);
-            return Err(format!("it unpacks to more than unpacked_bytes_max = \"{max}\""));
+    /// Unpacks streams that follow one another; zero bytes behind them were left over in somebody's buffer.
+    fn read_all(
+        &self,
+        payload: &[u8],
+        what: &str,
+        decoder: for<'a> fn(&'a mut &[u8]) -> Box<dyn Read + 'a>,
+    ) -> Result<Bytes, String> {
+        let (mut bytes, mut rest) = (Vec::new(), payload);
+        while bytes.is_empty() || rest.iter().any(|byte| *byte != 0) {
+            let (before, room) = (rest.len(), (self.unpacked_bytes_max + 1).saturating_sub(bytes.len()));
+            let unpacked = decoder(&mut rest).take(room as u64).read_to_end(&mut bytes);
+            unpacked.map_err(|e| match before == payload.len() {
+                true => format!("it is no {what}: {e}"),
+                false => format!("something that is no {what} follows its end: {e}"),
+            })?;
+            if bytes.len() > self.unpacked_bytes_max {
+                let max = show_size(self.unpacked_bytes_max as u64);
+                return Err(format!("it unpacks to more than unpacked_bytes_max = \"{max}\""));
+            }
+            if rest.len() == before || rest.is_empty() {
+                break;
+            }
         }
         Ok(Bytes::from(bytes))
     }
@@ -216,6 +231,19 @@ mod tests {
         assert_eq!(split("compression = \"gzip\"", &gzip(text)), one("{\"a\":1}"));
         assert_eq!(split("compression = \"deflate\"", &zlib.finish().unwrap()), one("{\"a\":1}"));
         assert_eq!(split("compression = \"deflate\"", &raw.finish().unwrap()), one("{\"a\":1}"));
+        let zlib = |bytes: &[u8]| {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Level::default());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let two = [zlib(b"{\"a\":1}\n"), zlib(b"{\"a\":2}")].concat();
+        assert_eq!(split("compression = \"deflate\"", &two).0.len(), 2, "streams follow one another");
+        for (keys, packed) in [("gzip", gzip(b"{\"a\":1}")), ("deflate", zlib(b"{\"a\":1}"))] {
+            let keys = format!("compression = \"{keys}\"");
+            assert_eq!(split(&keys, &[packed.as_slice(), b"\0\0\0"].concat()), one("{\"a\":1}"), "{keys}");
+            let (events, bad, _) = split(&keys, &[packed.as_slice(), b"junk"].concat());
+            assert_eq!((events.len(), bad.len()), (0, 1), "{keys}: nothing is dropped in silence");
+        }
         let two = [gzip(b"{\"a\":1}\n"), gzip(b"{\"a\":2}")].concat();
         assert_eq!(split("compression = \"gzip\"", &two).0.len(), 2, "members follow one another");
 

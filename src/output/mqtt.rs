@@ -233,7 +233,7 @@ impl MqttOutput {
     fn failed(&mut self, failure: Attempt, statement: &str) -> Delivery {
         let Attempt { trouble, suspect } = failure;
         if self.choice.failed(&trouble) {
-            self.not_before = None;
+            self.not_before = Some(Instant::now() + self.retry.failed());
             return Delivery::TryAgain { reason: trouble.text };
         }
         self.not_before = Some(Instant::now() + self.retry.failed());

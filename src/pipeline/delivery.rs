@@ -111,9 +111,13 @@ impl Deliverer {
             (Some(feed), records) => {
                 feed.pushed = !is_between;
                 feed.push(Stretch { records, ..found });
-                let Emitted { rows, failures, counts, waiting, stopped, .. } = feed.take();
+                let Emitted { rows, failures, mut counts, waiting, stopped, .. } = feed.take();
                 if let Some(failure) = &stopped {
                     self.pending.position = failure.position;
+                    // the failed row and those behind it are read again at the next start, and count then
+                    counts.rows = counts.filtered
+                        + counts.evaluated
+                        + counts.failed.values().chain(counts.dropped.values()).sum::<u64>();
                 }
                 self.stopped = stopped;
                 self.pending.ledger.extend(self.flow.counts(&counts, &mut self.held, waiting));

@@ -202,7 +202,8 @@ impl Receiver {
                     // it was our own wish to leave
                     retry.succeeded();
                 }
-                End::Lost(trouble) if self.choice.failed(&trouble) => retry.succeeded(),
+                // the other version is tried after the same pause, so a broker that takes neither is not stormed
+                End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
                     let until = if held.is_some() { Until::Steady } else { Until::Accepted };
                     self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);

@@ -46,9 +46,14 @@ fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
 
 /// A running job over `pool.db` in the folder; its broker is away.
 async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
+    running_with(dir, query, functions, "").await
+}
+
+/// As `running`, with more keys of `[job]`.
+async fn running_with(dir: &Path, query: &str, functions: &str, keys: &str) -> Pipeline {
     write(dir, "job.asaql", query);
     let text = format!(
-        "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
+        "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n{keys}[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
          [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n{functions}\
          [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
     );
@@ -172,4 +177,21 @@ async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
     }
     pipeline.stop().await.unwrap();
     assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_stops_at_a_row_leaves_a_ledger_that_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let values = ["1", "2", "\"z\"", "3"];
+    stored(&dir.path().join("pool.db"), 10, values.iter().map(|v| format!("{{\"a\":{v}}}")));
+    let query = "SELECT CAST(a AS bigint) AS x INTO out FROM t";
+    for _ in 0..2 {
+        let pipeline = running_with(dir.path(), query, "", "on_error = \"stop\"\n").await;
+        wait_until("the word that it stopped", || pipeline.report().not_ready.iter().any(|p| p.contains("stopped")))
+            .await;
+        pipeline.stop().await.unwrap();
+        assert_eq!(lines(dir.path()), [r#"{"x":1}"#, r#"{"x":2}"#]);
+        let found = verify(&dir.path().join("pool.db")).unwrap();
+        assert!(found.is_good(), "{found:?}");
+    }
 }

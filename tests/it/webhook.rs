@@ -285,7 +285,7 @@ fn settings_are_checked() {
     for (keys, word) in [
         ("headers = { authorization = \"Bearer abc\" }", "`authorization` is written into the job file"),
         ("headers = { x-api-key = 7 }", "expected a text"),
-        ("headers = { host = \"x\" }", "this header is set by HTTP itself"),
+        ("headers = { host = \"x\" }", "this header is set with each request"),
         ("headers = { \"a b\" = \"x\" }", "this is no name of a header"),
         ("key_header = \"x\"", "`key_header` without `key`"),
         ("key = \"s3cr3t\"", "`key` is written into the job file"),

@@ -25,8 +25,10 @@ impl Success {
     /// Adds `2xx` or `204`; `false`: it is neither.
     pub fn add(&mut self, word: &str) -> bool {
         let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
-        let first = word.strip_suffix("xx").and_then(number).filter(|digit| (2..=5).contains(digit));
-        let code = number(word).filter(|code| (200..=599).contains(code) && word.len() == 3);
+        let first = word.strip_suffix("xx").and_then(number).filter(|digit| *digit == 2);
+        // these ask for another try: rows that nobody took would count as delivered
+        let asks_again = |code: u16| matches!(code, 408 | 425 | 429);
+        let code = number(word).filter(|code| (200..500).contains(code) && word.len() == 3 && !asks_again(*code));
         self.hundreds.extend(first);
         self.codes.extend(code);
         first.is_some() || code.is_some()
@@ -91,10 +93,10 @@ mod tests {
     #[test]
     fn the_job_file_says_what_success_is() {
         let mut success = Success::none();
-        for word in ["204", "409", "3xx"] {
+        for word in ["204", "409", "302"] {
             assert!(success.add(word), "{word}");
         }
-        for word in ["", "2", "1xx", "6xx", "20", "2000", "abc", "xx", "+20"] {
+        for word in ["", "2", "1xx", "6xx", "20", "2000", "abc", "xx", "+20", "3xx", "5xx", "429", "503"] {
             assert!(!success.add(word), "{word}");
         }
         for code in [204, 409, 302] {

@@ -22,7 +22,8 @@ use crate::tls::TlsFiles;
 
 const HEADERS_FORM: &str = "write `headers = { x-site = \"north\" }`";
 /// Headers that the message itself decides.
-const RESERVED: [&str; 5] = ["host", "content-length", "content-encoding", "transfer-encoding", "connection"];
+const RESERVED: [&str; 6] =
+    ["host", "content-length", "content-encoding", "transfer-encoding", "connection", "idempotency-key"];
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,7 +137,7 @@ fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
             continue;
         };
         if RESERVED.contains(&header.as_str()) {
-            wrong(at, "this header is set by HTTP itself", "cannot be chosen", "leave it out");
+            wrong(at, "this header is set with each request", "cannot be chosen", "leave it out");
             continue;
         }
         let DeValue::String(text) = value.get_ref() else {
@@ -185,8 +186,8 @@ fn success(section: &mut Section) -> Success {
     let mut success = Success::none();
     for word in words {
         if !success.add(&word.value) {
-            let error =
-                Diagnostic::error("this is no code of an answer", word.span).label("expected \"2xx\", or three digits");
+            let error = Diagnostic::error("this is no code of an answer", word.span)
+                .label("expected \"2xx\", or a code from 200 to 499 that does not ask for another try");
             section.problems().push(error.help(FORM));
         }
     }
