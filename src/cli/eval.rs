@@ -5,6 +5,7 @@
 //! (`finite`).
 
 pub mod finite;
+mod notes;
 
 use std::collections::HashSet;
 use std::fs;

@@ -10,6 +10,7 @@ mod build;
 mod call;
 mod golden;
 mod granting;
+mod inspect;
 mod new;
 
 use std::fmt::Write as _;
@@ -29,7 +30,7 @@ pub use new::New;
 
 use crate::diagnostic::{Diagnostics, suggest};
 use crate::query::catalog::{Offers, Shape, Signature};
-use crate::udf::{Component, Engine, Grant, Limits, Origin, UdfError, default_cache_dir};
+use crate::udf::{Component, Engine, Limits, Origin, UdfError, default_cache_dir};
 #[cfg(feature = "compile")]
 use crate::udf::{Precompiler, Target};
 
@@ -211,69 +212,13 @@ fn execute(command: UdfCommand) -> Result<Answer, Failed> {
         UdfCommand::New(new) => new::run(&new).map(Answer::from),
         #[cfg(feature = "udf-build")]
         UdfCommand::Build(build) => build::run(&build).map(Answer::from),
-        UdfCommand::Inspect(inspect) => show(&inspect).map(Answer::from),
+        UdfCommand::Inspect(inspect) => inspect::show(&inspect).map(Answer::from),
         UdfCommand::Call(call) => call::run(&call).map(Answer::from),
         UdfCommand::Test(test) => golden::run(&test),
         UdfCommand::Bench(bench) => bench::run(&bench),
         #[cfg(feature = "compile")]
         UdfCommand::Precompile(precompile) => compile_ahead(&precompile).map(Answer::from),
     }
-}
-
-fn show(inspect: &Inspect) -> Result<String, Failed> {
-    let component = Component::load(&inspect.setup.engine()?, &inspect.file, inspect.setup.limits())?;
-    let mut out = String::new();
-    let _ = writeln!(out, "{}", component.path().display());
-    let _ = writeln!(out, "  size      {} bytes", component.bytes());
-    let _ = writeln!(out, "  sha256    {}", component.digest());
-    let _ = writeln!(
-        out,
-        "  compiled  {}",
-        match component.origin() {
-            Origin::Cache => "found in the cache",
-            Origin::Compiler => "now (not in the cache)",
-        }
-    );
-    let imports = imports(&component);
-    let _ = writeln!(out, "  imports   {}", imports.join("\n            "));
-    for export in component.exports() {
-        let _ = writeln!(out, "\n  {}", export.path());
-        match &export.callable {
-            Ok(callable) => {
-                let _ = writeln!(
-                    out,
-                    "    SQL  {}",
-                    sql(export.prefix(), &export.name, &callable.signature, export.aggregate())
-                );
-                let _ = writeln!(out, "    {:<4} {}", component.kind(), callable.signature.text);
-            }
-            Err(reason) => {
-                let _ = writeln!(out, "    not callable: {reason}");
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// What a component asks for and what to do about it, a line each.
-fn imports(component: &Component) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut others = Vec::new();
-    for name in component.imports() {
-        match Grant::of_import(name) {
-            Some(grant) => lines.push(format!("{name}, granted by `{}`", grant.line())),
-            None => others.push(name.as_str()),
-        }
-    }
-    if !others.is_empty() {
-        lines.push(others.join(", "));
-        let answers = match component.kind() {
-            "core" => "stubs: wit/core-abi.md tells what each answers, the others are row errors",
-            _ => "not granted: a call of one of them is a row error",
-        };
-        lines.push(answers.to_owned());
-    }
-    if lines.is_empty() { vec!["none".to_owned()] } else { lines }
 }
 
 /// `udf.create_array(vendorid nvarchar(max)) -> array (nvarchar(max))`

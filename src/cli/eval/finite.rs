@@ -7,13 +7,13 @@
 //! Events of all inputs get one sequence of offsets, by arrival. Where no arrival time is given an event arrives when
 //! it happens, so nothing is late or early, and the order of a file is the order of arrival.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::batch::{Column, RawEvent, Reason, Rows};
+use super::notes::Notes;
+use crate::batch::{Column, RawEvent, Rows};
 use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::engine::{
@@ -338,39 +338,6 @@ fn one(file: &str, text: &str, problem: Diagnostic) -> RunError {
 
 fn unsupported(error: EngineError, file: &str, text: &str) -> RunError {
     one(file, text, Diagnostic::error(error.to_string(), None))
-}
-
-/// What went wrong without stopping anything: how often, and the first message, by what happened and the reason.
-#[derive(Debug, Default)]
-struct Notes(BTreeMap<(&'static str, Reason), (u64, String)>);
-
-impl Notes {
-    fn count(&mut self, what: &'static str, reason: Reason, n: u64, message: &str) {
-        let (count, first) = self.0.entry((what, reason)).or_default();
-        *count += n;
-        if first.is_empty() {
-            message.clone_into(first);
-        }
-    }
-
-    fn add(&mut self, emitted: &Emitted) {
-        for failure in &emitted.failures {
-            self.count("set aside", failure.reason, 1, &failure.message);
-        }
-        for (reason, n) in &emitted.counts.dropped {
-            self.count("dropped by the time policy", reason, *n, "");
-        }
-        for (reason, n) in &emitted.counts.nulled {
-            self.count("got NULL in place of a failing expression", reason, *n, "");
-        }
-    }
-
-    fn lines(&self, output: &str) -> impl Iterator<Item = String> {
-        self.0.iter().map(move |((what, reason), (n, first))| {
-            let first = if first.is_empty() { String::new() } else { format!("; the first: {first}") };
-            format!("warning: output `{output}`: {n} row(s) {what} ({reason}){first}")
-        })
-    }
 }
 
 /// The first scan of an input that says `TIMESTAMP BY`.

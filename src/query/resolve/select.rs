@@ -14,7 +14,7 @@ use super::join::Condition;
 use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
 use super::source::{Source, SourceKind};
-use super::tree::{conjunction, conjuncts, reads, same};
+use super::tree::{both, conjunction, conjuncts, reads, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, ApplyFunction, ExprKind, SelectCore, SelectItem};
 use crate::query::plan::Expr;
@@ -482,10 +482,6 @@ fn filtered(mut rel: Rel, predicate: Option<Expr>, mut calls: Vec<ExternalCall>)
 fn answered(rel: Rel, call: ExternalCall) -> Rel {
     let ExternalCall { out, function, argument, span } = call;
     Rel::External { input: Box::new(rel), function, argument, out, span }
-}
-
-fn both(a: Option<Expr>, b: Option<Expr>) -> Option<Expr> {
-    conjunction(a.into_iter().chain(b))
 }
 
 /// The column name of an expression without an alias.

@@ -180,6 +180,11 @@ pub(super) fn conjunction(list: impl IntoIterator<Item = Expr>) -> Option<Expr> 
     list.into_iter().reduce(|a, b| Expr::And(Box::new(a), Box::new(b)))
 }
 
+/// Both conditions as one.
+pub(super) fn both(a: Option<Expr>, b: Option<Expr>) -> Option<Expr> {
+    conjunction(a.into_iter().chain(b))
+}
+
 /// The first of two values that is not NULL, without a call.
 pub(super) fn first_of(value: Expr, otherwise: Expr) -> Expr {
     let present = Expr::IsNull { negated: true, operand: Box::new(value.clone()) };
