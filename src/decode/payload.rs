@@ -20,6 +20,9 @@ const MIB: u64 = 1 << 20;
 /// The largest event that the journal takes.
 const UNPACKED_MAX: u64 = 256 * MIB - 1;
 
+/// RFC 1952: how each gzip member begins.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+
 /// How payloads are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compression {
@@ -120,6 +123,7 @@ impl Payloads {
             let (before, room) = (rest.len(), (self.unpacked_bytes_max + 1).saturating_sub(bytes.len()));
             let unpacked = decoder(&mut rest).take(room as u64).read_to_end(&mut bytes);
             unpacked.map_err(|e| match before == payload.len() {
+                true if payload.starts_with(GZIP_MAGIC) && what == "gzip" => format!("its gzip is cut or broken: {e}"),
                 true => format!("it is no {what}: {e}"),
                 false => format!("something that is no {what} follows its end: {e}"),
             })?;

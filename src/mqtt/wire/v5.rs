@@ -194,7 +194,7 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
         }
         ConnectionError::MqttState(StateError::Deserialization(CodecError::InvalidConnectReturnCode(0x95))) => {
             // some brokers refuse a publish with the code for a packet that is too large
-            let trouble = Trouble::new(format!("{at} answered with code 0x95, which is not for this kind of packet"));
+            let trouble = Trouble::new(format!("{at} finds a message too large (code 0x95)"));
             Trouble { rejection: Some("the broker finds the message too large".to_owned()), ..trouble }
         }
         ConnectionError::MqttState(StateError::Deserialization(error)) => {
