@@ -23,7 +23,7 @@ pub use output::Output;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub use crate::engine::OnError;
 use crate::reference::ReferenceInput;
-use crate::settings::{Problems, Secret, Section, document};
+use crate::settings::{Problems, Secret, Section, document, the_file};
 
 /// Job files are written by hand; more is the wrong file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -179,6 +179,8 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
     let metrics = metrics::read(root.section("metrics", false));
     root.finish();
     let general = general?;
+    let files = [(path, "the job file"), (&general.query, "its query"), (&journal.config.path, "its pool")];
+    alone(&files, &inputs, &outputs, problems);
     Some(Job {
         name: general.name,
         path: path.to_path_buf(),
@@ -195,6 +197,28 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
         warnings: Diagnostics::new(path.display().to_string(), ""),
         text: String::new(),
     })
+}
+
+/// Parts of the job that would get into each other's way: two writers of a file, two clients of one name.
+fn alone(files: &[(&Path, &str)], inputs: &[Input], outputs: &[Output], problems: &Problems) {
+    let mut taken: Vec<(String, String)> =
+        files.iter().map(|(path, what)| (the_file(path), (*what).to_owned())).collect();
+    let inputs = inputs.iter().filter_map(|input| match &input.kind {
+        InputKind::Stream(stream) => Some((format!("input `{}`", input.name), input.span, stream.source.exclusive()?)),
+        InputKind::File(_) | InputKind::Reference(_) => None,
+    });
+    let outputs = outputs
+        .iter()
+        .filter_map(|output| Some((format!("output `{}`", output.name), output.span, output.settings.exclusive()?)));
+    for (who, span, thing) in inputs.chain(outputs) {
+        match taken.iter().find(|(other, _)| *other == thing) {
+            Some((_, owner)) => {
+                let error = Diagnostic::error(format!("{thing} is that of {owner}"), span);
+                problems.push(error.label("needs one of its own").help("give each its own, or leave a client id out"));
+            }
+            None => taken.push((thing, who)),
+        }
+    }
 }
 
 /// What `[job]` holds.

@@ -54,6 +54,11 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// What no other part of the job may use besides: a file, a name at a broker. `None`: nothing of that kind.
+    fn exclusive(&self) -> Option<String> {
+        None
+    }
+
     /// How many rows it would like to be given at once.
     fn fill(&self) -> Fill {
         Fill::default()

@@ -13,3 +13,9 @@ pub mod units;
 pub use problems::{Problems, document};
 pub use secret::{Secret, SecretError, SecretSource, may_be_secret};
 pub use section::{Section, Text, one_of};
+
+/// A file as messages and comparisons name it.
+pub fn the_file(path: &std::path::Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    format!("the file {}", path.display())
+}

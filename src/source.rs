@@ -40,6 +40,11 @@ pub trait SourceSettings: Debug + Send + Sync {
         0
     }
 
+    /// What no other part of the job may use besides: a file, a name at a broker. `None`: nothing of that kind.
+    fn exclusive(&self) -> Option<String> {
+        None
+    }
+
     /// What a person should know before the job runs.
     fn note(&self) -> Option<&'static str> {
         None

@@ -129,6 +129,11 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
+    /// The client id that is written: a broker throws out whoever has it when another one comes with it.
+    pub fn the_client(&self) -> Option<String> {
+        self.client_id.as_ref().map(|id| format!("the client id `{id}` at {}", self.address))
+    }
+
     /// Notices a dead link within a minute, at one small packet each way.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 

@@ -863,6 +863,26 @@ fn requests_whose_rows_can_never_be_under_way_at_once_are_refused() {
 }
 
 #[test]
+fn parts_that_would_get_into_each_others_way_are_refused() {
+    let with = |sections: &str| {
+        let text = format!("{SMALL}{sections}");
+        job::parse(&text, Path::new("/etc/forebay/taxi.toml")).expect_err("a bad file").to_string()
+    };
+    let file = |name: &str, path: &str| format!("[outputs.{name}]\ntype = \"file\"\npath = {path:?}\n");
+    for (path, owner) in [("taxi.toml", "the job file"), ("taxi.asaql", "its query"), ("taxi.db", "its pool")] {
+        let said = with(&file("lines", path));
+        assert!(said.contains(&format!("the file /etc/forebay/{path} is that of {owner}")), "{said}");
+    }
+    let said = with(&(file("a", "rows.jsonl") + &file("b", "./rows.jsonl")));
+    assert!(said.contains("the file /etc/forebay/rows.jsonl is that of output `a`"), "{said}");
+    let client = "url = \"mqtt://127.0.0.1:1883\"\nclient_id = \"one\"\n";
+    let said = with(&format!(
+        "[inputs.a]\ntype = \"mqtt\"\ntopics = [\"a\"]\n{client}[outputs.b]\ntype = \"mqtt\"\ntopic = \"b\"\n{client}"
+    ));
+    assert!(said.contains("the client id `one` at 127.0.0.1:1883 is that of input `a`"), "{said}");
+}
+
+#[test]
 fn columns_of_a_signature() {
     bad(
         &[(

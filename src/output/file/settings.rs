@@ -114,6 +114,10 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 }
 
 impl OutputSettings for FileOutputConfig {
+    fn exclusive(&self) -> Option<String> {
+        Some(crate::settings::the_file(&self.path))
+    }
+
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {
         Ok(Box::new(FileOutput::new(self.clone(), site.clock, site.stats)))
     }

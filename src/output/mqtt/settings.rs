@@ -99,6 +99,10 @@ impl OutputSettings for MqttOutputConfig {
         self.broker.secrets()
     }
 
+    fn exclusive(&self) -> Option<String> {
+        self.broker.the_client()
+    }
+
     fn fill(&self) -> Fill {
         self.batch.fill()
     }

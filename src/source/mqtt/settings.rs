@@ -141,6 +141,10 @@ impl SourceSettings for MqttSourceConfig {
         self.broker.secrets()
     }
 
+    fn exclusive(&self) -> Option<String> {
+        self.broker.the_client()
+    }
+
     fn recent_records(&self) -> usize {
         usize::from(self.receive_maximum) * RECENT_WINDOWS
     }
