@@ -13,6 +13,7 @@ mod granting;
 mod inspect;
 mod new;
 
+#[cfg(feature = "compile")]
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,9 +31,9 @@ pub use new::New;
 
 use crate::diagnostic::{Diagnostics, suggest};
 use crate::query::catalog::{Offers, Shape, Signature};
-use crate::udf::{Component, Engine, Limits, Origin, UdfError, default_cache_dir};
+use crate::udf::{Component, Engine, Limits, UdfError, default_cache_dir};
 #[cfg(feature = "compile")]
-use crate::udf::{Precompiler, Target};
+use crate::udf::{Origin, Precompiler, Target};
 
 #[derive(Debug, Subcommand)]
 pub enum UdfCommand {
