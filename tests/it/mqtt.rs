@@ -175,10 +175,15 @@ async fn resume(broker: AnyBroker) {
     );
     source.stop().await;
 
-    let (source, mut arrivals) = start(config(&broker.url(), &["t/#"]));
+    // everything before was acknowledged; an acknowledgement that the closing connection lost is of a message that the
+    // journal has, so its redelivery is recognised
+    let again = config(&broker.url(), &["t/#"]);
+    let known = identity(&again, true);
+    let stored: Vec<_> = first[..5].iter().chain(&second).cloned().collect();
+    let (source, mut arrivals) = MqttSource::start(again, known, recent(&stored), true, Clock::Real);
     publish_numbers(&broker.url(), "t/a", 15..16).await;
     let (third, tokens) = take(&mut arrivals, 1).await;
-    assert_eq!(numbers(&third), [15], "everything before was acknowledged");
+    assert_eq!(numbers(&third), [15]);
     store(tokens);
     source.stop().await;
 }
