@@ -84,7 +84,7 @@ pub struct Site<'a> {
 /// How long rows of a quiet stream may wait for others before they are delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
-    /// So many need not wait.
+    /// Rows that need not wait for more.
     pub rows: usize,
     pub time: Duration,
 }

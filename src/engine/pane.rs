@@ -21,7 +21,7 @@ use crate::value::codec::Damaged;
 pub(super) struct Pane {
     index: FxHashMap<Key, u32>,
     heads: Vec<Head>,
-    /// Key values and accumulators, so many for each group.
+    /// Key values and accumulators, the same number for each group.
     keys: Vec<Value>,
     accs: Vec<Acc>,
     dirty: Vec<u32>,

@@ -13,7 +13,7 @@ pub struct JournalConfig {
     pub max_bytes: u64,
     /// A commit waits this long after the last one for others to share it.
     pub commit_interval: Duration,
-    /// … or until so many records wait.
+    /// Records that wait at which a commit is due at once, whatever the interval.
     pub commit_records: usize,
     /// Cap of the dead-letter table; the oldest are dropped beyond it.
     pub dead_letters_max_bytes: u64,

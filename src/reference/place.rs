@@ -21,7 +21,7 @@ use crate::http::{self, Settings, key_header};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers that send elsewhere are followed so often.
 const REDIRECTS_MAX: usize = 5;
-/// A file that was different at so many looks in a row is told: it would never be read.
+/// A file that was different at this many looks in a row is told: it would never be read.
 const CHANGING_MAX: u32 = 30;
 
 /// What a look gave.

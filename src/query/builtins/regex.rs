@@ -27,7 +27,7 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 /// Longer patterns are taken as not valid, as PATINDEX does.
 const PATTERN_BYTES_MAX: usize = 8000;
 
-/// The largest count in `{n,m}`: a repetition is compiled as so many copies.
+/// The largest count in `{n,m}`: a repetition is compiled as that number of copies.
 const REPEAT_MAX: u32 = 1000;
 
 /// Patterns kept compiled a thread; with the limit above at most 32 MiB, in practice a few hundred KiB.
