@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio::net::TcpStream;
 
 use super::broker::BrokerConfig;
-use super::socket::{CollectedWrites, Collecting};
+use super::socket::{CollectedWrites, Ending};
 use crate::tls;
 
 /// Connecting, TLS and MQTT handshake together.
@@ -36,11 +36,11 @@ impl Connector {
     }
 
     /// A stream to the broker, without TLS.
-    pub(super) async fn stream(self, collecting: Collecting) -> io::Result<CollectedWrites<TcpStream>> {
+    pub(super) async fn stream(self, ending: Ending) -> io::Result<CollectedWrites<TcpStream>> {
         let stream = connect(&self.config.address.host, self.config.address.port).await?;
         // acknowledgements leave in batches of our own making
         stream.set_nodelay(true)?;
-        Ok(CollectedWrites::new(stream, collecting))
+        Ok(CollectedWrites::new(stream, ending))
     }
 
     /// The password, read anew for each connection, so that a changed one is picked up.

@@ -15,7 +15,7 @@ use rumqttc::QoS;
 
 use super::broker::{Protocol, Qos};
 use super::connection::{Connector, Trouble};
-use super::socket::Collecting;
+use super::socket::Ending;
 
 /// Packet ids of our own that a client that only subscribes keeps room for.
 pub const OUTGOING_MIN: u16 = session::OUTGOING_MAX;
@@ -98,7 +98,7 @@ pub enum Failure {
     Lost(Trouble),
 }
 
-/// What became of an acknowledgement.
+/// What became of an acknowledgement or a goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
     Yes,
@@ -143,11 +143,11 @@ pub async fn open(
     connector: &Connector,
     protocol: Protocol,
     opening: Opening,
-    collecting: Collecting,
+    ending: Ending,
 ) -> Result<(Client, Events), Trouble> {
     match protocol {
-        Protocol::V5 => v5::open(connector, opening, collecting).await,
-        Protocol::V311 => v311::open(connector, opening, collecting).await,
+        Protocol::V5 => v5::open(connector, opening, ending).await,
+        Protocol::V311 => v311::open(connector, opening, ending).await,
     }
 }
 
@@ -193,11 +193,11 @@ impl Client {
         }
     }
 
-    /// Says goodbye behind what is queued; `false`: the queue has no room for that.
-    pub fn disconnect(&self) -> bool {
+    /// Says goodbye behind the acknowledgements that are queued.
+    pub fn disconnect(&self) -> Queued {
         match self {
-            Client::V5(client) => client.try_disconnect().is_ok(),
-            Client::V311(client) => client.try_disconnect().is_ok(),
+            Client::V5(client) => v5::disconnect(client),
+            Client::V311(client) => v311::disconnect(client),
         }
     }
 

@@ -28,7 +28,7 @@ use tracing::Instrument;
 use super::stats::{SourceStats, Until, add};
 use super::{Acknowledge, Arrivals, Arrived, Identity, RecentRecord, Source};
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
-use crate::mqtt::socket::Collecting;
+use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Event, Events, Failure, Message, Opening};
 use crate::mqtt::{Choice, Connector, Trouble};
 use crate::time::Clock;
@@ -233,13 +233,13 @@ impl Receiver {
     /// One connection from beginning to end: how it ended, its link, which is closed, and how long it held, if the
     /// broker accepted it at all.
     async fn connection(&mut self) -> (End, Option<Arc<Link>>, Option<Duration>) {
-        let collecting = Collecting::new();
-        let opened = wire::open(&self.broker, self.choice.now(), self.opening(), collecting.clone()).await;
+        let ending = Ending::new();
+        let opened = wire::open(&self.broker, self.choice.now(), self.opening(), ending.clone()).await;
         let (client, mut events) = match opened {
             Ok(opened) => opened,
             Err(trouble) => return (End::Lost(trouble), None, None),
         };
-        let link = Arc::new(Link::new(client.clone(), collecting, self.stats.clone()));
+        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone()));
         self.set_current(Some(link.clone()));
 
         // Until the broker has accepted us nothing is lost by giving up in the middle.
@@ -257,9 +257,11 @@ impl Receiver {
         let since = Instant::now();
         let steady = self.when_steady();
         let end = self.receive(&mut events, &client, &link).await;
+        let held = since.elapsed();
         steady.abort();
-        link.close();
-        (end, Some(link), Some(since.elapsed()))
+        drop(events);
+        link.close().await;
+        (end, Some(link), Some(held))
     }
 
     /// Ends the alarm about lost connections when this one has held for a while.

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
 use crate::mqtt::broker::{MqttAddress, Qos};
 use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
-use crate::mqtt::socket::Collecting;
+use crate::mqtt::socket::Ending;
 
 /// The largest packet there is: the length field ends here.
 const PACKET_BYTES_MAX: usize = 256 << 20;
@@ -22,12 +22,8 @@ pub struct Events {
     is_accepted: bool,
 }
 
-pub async fn open(
-    connector: &Connector,
-    opening: Opening,
-    collecting: Collecting,
-) -> Result<(Client, super::Events), Trouble> {
-    let mut options = options(connector, collecting).await?;
+pub async fn open(connector: &Connector, opening: Opening, ending: Ending) -> Result<(Client, super::Events), Trouble> {
+    let mut options = options(connector, ending).await?;
     options.set_clean_session(opening.session_expiry.is_none());
     if opening.session_expiry.is_some() {
         options.set_ack_mode(AckMode::Manual);
@@ -46,7 +42,7 @@ pub async fn open(
 }
 
 /// Options with everything that has to do with reaching the broker.
-async fn options(connector: &Connector, collecting: Collecting) -> Result<MqttOptions, Trouble> {
+async fn options(connector: &Connector, ending: Ending) -> Result<MqttOptions, Trouble> {
     let MqttAddress { host, port, tls } = connector.config.address.clone();
     let mut options = MqttOptions::new(&connector.client_id, (host, port));
     options.set_keep_alive(connector.keep_alive_seconds());
@@ -60,7 +56,7 @@ async fn options(connector: &Connector, collecting: Collecting) -> Result<MqttOp
         options.set_transport(Transport::tls_with_config(connector.tls().await?));
     }
     let connector = connector.clone();
-    options.set_socket_connector(move |_, _| connector.clone().stream(collecting.clone()));
+    options.set_socket_connector(move |_, _| connector.clone().stream(ending.clone()));
     Ok(options)
 }
 
@@ -108,7 +104,15 @@ pub fn subscribe(client: &AsyncClient, filters: &[String], qos: Qos) -> Result<(
 }
 
 pub fn acknowledge(client: &AsyncClient, packet_id: u16) -> Queued {
-    match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id))) {
+    queued(&client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id))))
+}
+
+pub fn disconnect(client: &AsyncClient) -> Queued {
+    queued(&client.try_disconnect())
+}
+
+fn queued(result: &Result<(), ClientError>) -> Queued {
+    match result {
         Ok(()) => Queued::Yes,
         Err(ClientError::RequestChannelFull(_)) => Queued::Full,
         Err(_) => Queued::Gone,

@@ -14,7 +14,7 @@ use super::session::NothingInFlight;
 use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
 use crate::mqtt::broker::{MqttAddress, Qos};
 use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
-use crate::mqtt::socket::Collecting;
+use crate::mqtt::socket::Ending;
 
 pub struct Events {
     events: EventLoop,
@@ -23,13 +23,9 @@ pub struct Events {
     is_accepted: bool,
 }
 
-pub async fn open(
-    connector: &Connector,
-    opening: Opening,
-    collecting: Collecting,
-) -> Result<(Client, super::Events), Trouble> {
+pub async fn open(connector: &Connector, opening: Opening, ending: Ending) -> Result<(Client, super::Events), Trouble> {
     let first_bytes = FirstBytes::default();
-    let mut options = options(connector, collecting, first_bytes.clone()).await?;
+    let mut options = options(connector, ending, first_bytes.clone()).await?;
     options.set_clean_start(opening.session_expiry.is_none());
     if let Some(seconds) = opening.session_expiry {
         options.set_session_expiry_interval(Some(seconds));
@@ -50,11 +46,7 @@ pub async fn open(
 }
 
 /// Options with everything that has to do with reaching the broker.
-async fn options(
-    connector: &Connector,
-    collecting: Collecting,
-    first_bytes: FirstBytes,
-) -> Result<MqttOptions, Trouble> {
+async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes) -> Result<MqttOptions, Trouble> {
     let MqttAddress { host, port, tls } = connector.config.address.clone();
     let mut options = MqttOptions::new(&connector.client_id, (host, port));
     options.set_keep_alive(connector.keep_alive_seconds());
@@ -70,7 +62,7 @@ async fn options(
     }
     let connector = connector.clone();
     options.set_socket_connector(move |_, _| {
-        let (stream, first_bytes) = (connector.clone().stream(collecting.clone()), first_bytes.clone());
+        let (stream, first_bytes) = (connector.clone().stream(ending.clone()), first_bytes.clone());
         async move { Ok(Noted::new(stream.await?, first_bytes)) }
     });
     Ok(options)
@@ -133,7 +125,15 @@ pub fn subscribe(client: &AsyncClient, filters: &[String], qos: Qos) -> Result<(
 }
 
 pub fn acknowledge(client: &AsyncClient, packet_id: u16) -> Queued {
-    match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id, None))) {
+    queued(&client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id, None))))
+}
+
+pub fn disconnect(client: &AsyncClient) -> Queued {
+    queued(&client.try_disconnect())
+}
+
+fn queued(result: &Result<(), ClientError>) -> Queued {
+    match result {
         Ok(()) => Queued::Yes,
         Err(ClientError::RequestChannelFull(_)) => Queued::Full,
         Err(_) => Queued::Gone,

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::mqtt::socket::Collecting;
-use crate::mqtt::wire::{self, Client, Event, Events, Failure, Opening};
+use crate::mqtt::socket::Ending;
+use crate::mqtt::wire::{self, Client, Event, Events, Failure, Opening, Queued};
 use crate::mqtt::{Connector, Protocol, Trouble};
 
 /// Messages under way at once; brokers allow fewer (mosquitto: 20) and the client keeps to that.
@@ -32,9 +32,9 @@ pub struct Session {
 impl Session {
     /// Connects, and waits until the broker accepted us.
     pub async fn open(broker: &Connector, protocol: Protocol) -> Result<Session, Trouble> {
-        let collecting = Collecting::new();
+        let ending = Ending::new();
         // the client itself writes what came together
-        collecting.stop();
+        ending.is_coming();
         let opening = Opening {
             session_expiry: None,
             receive_maximum: None,
@@ -44,7 +44,7 @@ impl Session {
             request_batch: REQUEST_BATCH,
             read_batch: REQUEST_BATCH,
         };
-        let (client, mut events) = wire::open(broker, protocol, opening, collecting).await?;
+        let (client, mut events) = wire::open(broker, protocol, opening, ending.clone()).await?;
         let packet_bytes_max = match events.poll().await {
             Ok(Event::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
             Ok(_) | Err(Failure::Ended) => {
@@ -52,7 +52,7 @@ impl Session {
             }
             Err(Failure::Lost(trouble)) => return Err(trouble),
         };
-        let task = tokio::spawn(poll(events).in_current_span());
+        let task = tokio::spawn(poll(events, ending).in_current_span());
         Ok(Session { client, task, since: Instant::now(), packet_bytes_max })
     }
 
@@ -66,17 +66,21 @@ impl Session {
 
     /// Says goodbye.
     pub async fn close(&mut self) {
-        if self.client.disconnect() {
+        if self.client.disconnect() == Queued::Yes {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut self.task).await;
         }
     }
 }
 
-async fn poll(mut events: Events) -> Trouble {
+async fn poll(mut events: Events, ending: Ending) -> Trouble {
     loop {
         match events.poll().await {
             Ok(_) => {}
-            Err(Failure::Ended) => return Trouble::new("the connection was closed".to_owned()),
+            Err(Failure::Ended) => {
+                drop(events);
+                ending.closed_by_peer().await;
+                return Trouble::new("the connection was closed".to_owned());
+            }
             Err(Failure::Lost(trouble)) => return trouble,
         }
     }
