@@ -145,7 +145,7 @@ pub struct ConsumerInfo {
     pub position: i64,
     /// The journal had not seen it (or it read another stream).
     pub is_new: bool,
-    /// Its fingerprint is another one: the position is kept, the state was cleared.
+    /// Its fingerprint is another one: the position is kept, the state is to be cleared.
     pub changed: bool,
 }
 
