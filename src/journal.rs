@@ -59,7 +59,7 @@ pub use request::{
     RemovedConsumer, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
-pub use status::{ConsumerStatus, LedgerLine, Live, QuarantinedSegment, Status, StreamStatus};
+pub use status::{ConsumerStatus, JournalStatus, LedgerLine, Live, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
 use books::Books;
@@ -322,16 +322,16 @@ impl Journal {
         })
     }
 
-    pub fn status(&self) -> Result<Status, JournalError> {
-        Ok(self.with_live(Status::open_readonly(&self.0.path)?))
+    pub fn status(&self) -> Result<JournalStatus, JournalError> {
+        Ok(self.with_live(JournalStatus::open_readonly(&self.0.path)?))
     }
 
-    /// What a job looks at again and again; see [`Status::summary_readonly`].
-    pub fn summary(&self) -> Result<Status, JournalError> {
-        Ok(self.with_live(Status::summary_readonly(&self.0.path)?))
+    /// What a job looks at again and again; see [`JournalStatus::summary_readonly`].
+    pub fn summary(&self) -> Result<JournalStatus, JournalError> {
+        Ok(self.with_live(JournalStatus::summary_readonly(&self.0.path)?))
     }
 
-    fn with_live(&self, mut status: Status) -> Status {
+    fn with_live(&self, mut status: JournalStatus) -> JournalStatus {
         status.live = Some(Live {
             max_bytes: self.0.max_bytes,
             is_full: self.is_full(),

@@ -113,8 +113,10 @@ pub(super) fn letters_bytes(letters: &[DeadLetter]) -> usize {
 /// Where a consumer begins that the journal has not seen before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
+    /// With the next record.
     #[default]
     Now,
+    /// With the oldest record that is still there.
     Oldest,
 }
 

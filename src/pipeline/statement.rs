@@ -345,10 +345,8 @@ impl Build<'_> {
         consumers: &mut Vec<Registered>,
     ) -> Result<(Flow, Reader), PipelineError> {
         let stream = from.unwrap_or(StreamId::INPUTS);
-        let start = match (from, self.job.start) {
-            (None, job::Start::Now) => Start::Now,
-            _ => Start::Oldest,
-        };
+        // rows of a statement are all for its output
+        let start = if from.is_none() { self.job.start } else { Start::Oldest };
         let on_full = self.job.journal.on_full;
         let spec =
             ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };

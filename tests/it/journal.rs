@@ -251,7 +251,7 @@ fn closing_makes_durable_what_waits() {
     assert_eq!(pool.journal.sync(), Err(JournalError::Closed));
     assert!(matches!(pool.journal.reader(StreamId::INPUTS, 0).next(1, Instant::now()), Ok(Read::Closed)));
     assert!(!beside(&pool.path, "-wal").exists(), "a closed journal needs no log");
-    assert_eq!(Status::open_readonly(&pool.path).unwrap().streams[0].next, 1);
+    assert_eq!(JournalStatus::open_readonly(&pool.path).unwrap().streams[0].next, 1);
     assert!(verify(&pool.path).unwrap().is_good());
 }
 
@@ -613,7 +613,7 @@ fn a_damaged_last_segment_does_not_hold_its_readers() {
 }
 
 impl Pool {
-    fn status(&self) -> Status {
+    fn status(&self) -> JournalStatus {
         self.journal.status().unwrap()
     }
 
@@ -914,7 +914,7 @@ fn the_status_can_be_read_while_the_job_runs() {
     let stream = pool.journal.stream("scored").unwrap();
     let consumer = pool.consumer("scored", StreamId::INPUTS);
     pool.commit(Commit { emit: Some((stream, rows(0..2))), ..Commit::at(consumer.id, 4) });
-    let status = Status::open_readonly(&pool.path).unwrap();
+    let status = JournalStatus::open_readonly(&pool.path).unwrap();
     assert_eq!(status.incarnation, pool.journal.incarnation_hex());
     let found = &status.consumers[0];
     assert_eq!((found.position, found.pending, found.pins), (4, 6, true));
@@ -959,7 +959,7 @@ fn files_that_are_not_ours_are_left_as_they_are() {
     let before = fs::read(&path).unwrap();
     let error = Journal::open(config(&path)).unwrap_err();
     assert!(error.to_string().contains("not a forebay journal"), "{error}");
-    assert!(matches!(Status::open_readonly(&path), Err(JournalError::Foreign { .. })));
+    assert!(matches!(JournalStatus::open_readonly(&path), Err(JournalError::Foreign { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
