@@ -40,6 +40,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::{Journal, JournalConfig, JournalError};
 use crate::score::{Scorer, State};
@@ -168,7 +169,8 @@ impl Pipeline {
             true => Some(telemetry::bind(job.metrics.listen).await?),
             false => None,
         };
-        self.outputs = outputs::start(job, &self.journal, clock, &self.watched, &self.hurry)?;
+        let connections = Connections::default();
+        self.outputs = outputs::start(job, &self.journal, clock, &self.watched, &self.hurry, &connections)?;
         let scorers = scorers::start(job, &self.journal, &self.watched)?;
         self.scorers = scorers.values().cloned().collect();
         let (references, loaders) = references::start(job, &self.journal, clock, &self.watched, loading)?;
@@ -187,7 +189,8 @@ impl Pipeline {
         };
         let (parts, consumers) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored
-        (self.sources, self.intakes) = sources::start(job, &self.journal, clock, &self.watched, &self.health)?;
+        (self.sources, self.intakes) =
+            sources::start(job, &self.journal, clock, &self.watched, &self.health, &connections)?;
         tokio::task::block_in_place(|| build.keep_only(&consumers))?;
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);

@@ -33,6 +33,8 @@ mod kills;
 mod mqtt;
 #[path = "it/mqtt_output.rs"]
 mod mqtt_output;
+#[path = "it/mqtt_shared.rs"]
+mod mqtt_shared;
 #[path = "it/output.rs"]
 mod output;
 #[path = "it/place.rs"]

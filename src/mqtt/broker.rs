@@ -137,6 +137,10 @@ impl BrokerConfig {
     /// Notices a dead link within a minute, at one small packet each way.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+    /// The keys that it reads.
+    pub const KEYS: [&str; 9] =
+        ["url", "username", "password", "ca_file", "cert_file", "key_file", "client_id", "keep_alive", "protocol"];
+
     pub fn new(address: MqttAddress) -> BrokerConfig {
         BrokerConfig {
             address,

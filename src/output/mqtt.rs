@@ -21,21 +21,20 @@ use super::progress::Progress;
 use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
+use crate::mqtt::Trouble;
 use crate::mqtt::wire::{Notice, Receipt};
-use crate::mqtt::{Choice, Connector, Trouble};
 use message::{Limits, Message, Queue};
-use session::{Session, WINDOW};
+use session::{Session, WINDOW, Way};
 
 pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
-pub use settings::MqttOutputConfig;
 pub(super) use settings::read;
+pub use settings::{Connection, MqttOutputConfig};
 pub use template::TopicTemplate;
 
 #[derive(Debug)]
 pub struct MqttOutput {
     config: MqttOutputConfig,
-    broker: Connector,
-    choice: Choice,
+    way: Way,
     session: Option<Session>,
     progress: Progress,
     retry: Retry,
@@ -60,24 +59,11 @@ struct Attempt {
 type UnderWay = VecDeque<(Message, Notice)>;
 
 impl MqttOutput {
-    pub(super) fn new(config: MqttOutputConfig, client_id: String, stats: Arc<OutputStats>) -> MqttOutput {
-        let broker = Connector::new(config.broker.clone(), client_id);
+    fn new(config: MqttOutputConfig, way: Way, stats: Arc<OutputStats>) -> MqttOutput {
         let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
-        let choice = Choice::new(config.broker.protocol);
         let bytes_max = config.batch.bytes;
         let searches = HashMap::new();
-        MqttOutput {
-            config,
-            broker,
-            choice,
-            session: None,
-            progress,
-            retry,
-            not_before: None,
-            searches,
-            bytes_max,
-            stats,
-        }
+        MqttOutput { config, way, session: None, progress, retry, not_before: None, searches, bytes_max, stats }
     }
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
@@ -107,12 +93,6 @@ impl MqttOutput {
     /// What a message carries at most where no row is looked for.
     fn limits(&self) -> Limits {
         Limits { rows: self.config.batch.rows, bytes: self.bytes_max }
-    }
-
-    async fn say_goodbye(mut self) {
-        if let Some(mut session) = self.session.take() {
-            session.close().await;
-        }
     }
 
     async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Attempt> {
@@ -179,18 +159,13 @@ impl MqttOutput {
 
     /// A live connection, made if there is none.
     async fn connect(&mut self) -> Result<(), Trouble> {
-        if let Some(session) = self.session.take_if(|s| s.task.is_finished()) {
-            tracing::debug!(output = %self, "{}", session.ended(&self.broker).await.text);
+        if let Some(session) = self.session.take_if(|session| self.way.is_over(session)) {
+            tracing::debug!(output = %self, "{}", self.way.ended(session).await.text);
         }
-        if self.session.is_some() {
-            return Ok(());
+        if self.session.is_none() {
+            self.session = Some(self.way.open().await?);
+            self.stats.opened.fetch_add(1, Ordering::Relaxed);
         }
-        let session = Session::open(&self.broker, self.choice.now()).await?;
-        if let Some(why) = self.choice.accepted() {
-            tracing::warn!("speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
-        }
-        self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        self.session = Some(session);
         Ok(())
     }
 
@@ -201,12 +176,9 @@ impl MqttOutput {
             return Attempt { trouble: Trouble::new("no connection".to_owned()), suspect: None };
         };
         let held = session.since.elapsed();
-        let mut trouble = if stuck.is_timeout {
-            session.task.abort();
-            let patience = self.config.puback_timeout.as_secs_f64();
-            Trouble::new(format!("{} confirmed nothing for {patience} s; connecting again", self.broker.config.address))
-        } else {
-            session.ended(&self.broker).await
+        let mut trouble = match stuck.is_timeout {
+            true => self.way.leave(session, self.config.puback_timeout).await,
+            false => self.way.ended(session).await,
         };
         // with the connection gone every notice answers
         for (message, notice) in under_way {
@@ -232,7 +204,7 @@ impl MqttOutput {
     /// Decides what a failure means for the rows, and when to try again.
     fn failed(&mut self, failure: Attempt, statement: &str) -> Delivery {
         let Attempt { trouble, suspect } = failure;
-        if self.choice.failed(&trouble) {
+        if self.way.failed(&trouble) {
             self.not_before = Some(Instant::now() + self.retry.failed());
             return Delivery::TryAgain { reason: trouble.text };
         }
@@ -282,20 +254,12 @@ impl Output for MqttOutput {
     }
 
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.say_goodbye())
+        Box::pin(self.way.close(self.session))
     }
 }
 
 impl fmt::Display for MqttOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` at {}", self.config.topic, self.broker.config.address)
-    }
-}
-
-impl Drop for MqttOutput {
-    fn drop(&mut self) {
-        if let Some(session) = &self.session {
-            session.task.abort();
-        }
+        write!(f, "`{}` at {}", self.config.topic, self.way)
     }
 }

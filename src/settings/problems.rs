@@ -44,6 +44,10 @@ impl Problems {
         self.found.borrow_mut().push(problem);
     }
 
+    pub fn extend(&self, problems: impl IntoIterator<Item = Diagnostic>) {
+        problems.into_iter().for_each(|problem| self.push(problem));
+    }
+
     /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
     pub fn mask(&self, span: Span) {
         let mut found = self.found.borrow_mut();

@@ -141,28 +141,34 @@ fn a_small_job_has_the_documented_defaults() {
             Output {
                 name: "scored",
                 settings: MqttOutputConfig {
-                    broker: BrokerConfig {
-                        address: MqttAddress {
-                            host: "127.0.0.1",
-                            port: 1883,
-                            tls: false,
+                    connection: Own(
+                        BrokerConfig {
+                            address: MqttAddress {
+                                host: "127.0.0.1",
+                                port: 1883,
+                                tls: false,
+                            },
+                            username: None,
+                            password: None,
+                            tls: TlsFiles {
+                                ca_file: None,
+                                client: None,
+                            },
+                            client_id: None,
+                            keep_alive: 30s,
+                            protocol: None,
                         },
-                        username: None,
-                        password: None,
-                        tls: TlsFiles {
-                            ca_file: None,
-                            client: None,
-                        },
-                        client_id: None,
-                        keep_alive: 30s,
-                        protocol: None,
-                    },
+                    ),
                     topic: TopicTemplate {
                         pieces: [
                             Literal(
                                 "taxi/scored",
                             ),
                         ],
+                        span: Span {
+                            start: 382,
+                            end: 395,
+                        },
                     },
                     qos: AtLeastOnce,
                     retain: false,
@@ -738,7 +744,14 @@ fn units_ranges_and_types() {
                 |                   ^^^^^^^^^ expected a size from "1KiB" to "64MiB"
                 = help: write it with a unit, like "32MiB" or "1GB"; the default is "1MB"
 
-            10 errors
+            warning: rows come back as events of input `rides`
+               --> taxi.toml:32:9
+                |
+             32 | topic = "taxi/scored"
+                |         ^^^^^^^^^^^^^ its filter `taxi/#/rides` takes in topics of this output
+                = help: write to topics that no filter of the job takes in
+
+            10 errors, 1 warning
         "#]],
     );
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use expect_test::expect;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::connections::Connections;
 use forebay::diagnostic::Diagnostics;
 use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds};
 use forebay::settings::{Problems, Section, document};
@@ -31,7 +32,7 @@ fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
 
 fn output(url: &str, keys: &str) -> CountedOutput {
     let config = read(url, keys).unwrap_or_else(|problems| panic!("{problems}"));
-    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 /// Rows with a device and a text; offsets count from 0.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::connections::Connections;
 use forebay::mqtt::{BrokerConfig, MqttAddress, Protocol};
 use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, TopicTemplate};
 use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
@@ -70,7 +71,7 @@ fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
         row_id: Some("id".into()),
         ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored"))
     };
-    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 /// Delivers until it is through; why attempts failed.

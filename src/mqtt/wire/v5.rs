@@ -29,7 +29,8 @@ pub async fn open(connector: &Connector, opening: Opening, ending: Ending) -> Re
     options.set_clean_start(opening.session_expiry.is_none());
     if let Some(seconds) = opening.session_expiry {
         options.set_session_expiry_interval(Some(seconds));
-        options.set_session_store(NothingInFlight { session_expiry_seconds: seconds });
+        options
+            .set_session_store(NothingInFlight { session_expiry_seconds: seconds, outgoing_max: opening.outgoing_max });
         options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
         options.set_ack_mode(AckMode::Manual);
     }

@@ -4,12 +4,14 @@
 //! filter, each is valid, no two overlap, and one message of the largest size fits what may be unacknowledged. Not
 //! here: running.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::MqttSource;
 use crate::diagnostic::Diagnostic;
-use crate::mqtt::{BrokerConfig, Qos, topic};
+use crate::mqtt::line::Line;
+use crate::mqtt::{BrokerConfig, Qos, Shared, topic};
 use crate::settings::{Secret, Section, Text};
 use crate::source::{Site, SourceSettings, Started};
 
@@ -145,6 +147,10 @@ impl SourceSettings for MqttSourceConfig {
         self.broker.the_client()
     }
 
+    fn offer(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(Shared { broker: self.broker.clone(), topics: self.topics.clone() }))
+    }
+
     fn recent_records(&self) -> usize {
         usize::from(self.receive_maximum) * RECENT_WINDOWS
     }
@@ -158,7 +164,9 @@ impl SourceSettings for MqttSourceConfig {
 
     fn start(&self, site: Site<'_>) -> Result<Started, String> {
         let identity = (site.identify)(self.broker.client_id.as_deref())?;
-        let (source, arrivals) = MqttSource::start(self.clone(), identity, site.recent, site.keeps_bytes, site.clock);
+        let line = site.connections.get::<Line>(site.name);
+        let Site { recent, keeps_bytes, clock, .. } = site;
+        let (source, arrivals) = MqttSource::start_on(line, self.clone(), identity, recent, keeps_bytes, clock);
         Ok(Started { source: Box::new(source), arrivals })
     }
 }
