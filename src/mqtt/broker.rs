@@ -34,6 +34,15 @@ pub enum Protocol {
     V311,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::V5 => "MQTT 5",
+            Protocol::V311 => "MQTT 3.1.1",
+        })
+    }
+}
+
 impl Qos {
     /// Reads `qos`.
     pub fn read(section: &mut Section) -> Qos {

@@ -31,6 +31,9 @@ pub(super) use settings::read;
 pub use settings::{Connection, MqttOutputConfig};
 pub use template::TopicTemplate;
 
+/// This number of connections lost in a row may be the work of one row: from then on messages go one at a time.
+const LOSSES_MAX: u32 = 2;
+
 #[derive(Debug)]
 pub struct MqttOutput {
     config: MqttOutputConfig,
@@ -43,6 +46,8 @@ pub struct MqttOutput {
     /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
     /// at a time and carry at most this.
     searches: HashMap<String, Limits>,
+    /// Connections lost with several messages under way, without a batch that came through between them.
+    losses: u32,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
     stats: Arc<OutputStats>,
@@ -53,6 +58,15 @@ struct Attempt {
     trouble: Trouble,
     /// The one message that was under way, if it was one.
     suspect: Option<Message>,
+    /// Several messages were under way.
+    had_several: bool,
+}
+
+impl Attempt {
+    /// It came to an end before anything was sent, or nothing is under way any more.
+    fn idle(trouble: Trouble) -> Attempt {
+        Attempt { trouble, suspect: None, had_several: false }
+    }
 }
 
 /// Messages that were sent and not yet confirmed, in order.
@@ -63,24 +77,42 @@ impl MqttOutput {
         let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
         let bytes_max = config.batch.bytes;
         let searches = HashMap::new();
-        MqttOutput { config, way, session: None, progress, retry, not_before: None, searches, bytes_max, stats }
+        MqttOutput {
+            config,
+            way,
+            session: None,
+            progress,
+            retry,
+            not_before: None,
+            searches,
+            losses: 0,
+            bytes_max,
+            stats,
+        }
     }
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         self.progress.begin(rows, ids);
-        match self.attempt(rows, ids).await {
-            Ok(()) => {
-                self.not_before = None;
-                self.retry.succeeded();
-                self.finish(ids.statement)
+        loop {
+            match self.attempt(rows, ids).await {
+                Ok(()) => {
+                    self.not_before = None;
+                    self.retry.succeeded();
+                    return self.finish(ids.statement);
+                }
+                // a search comes to its end at once: each step rejects a row, or halves what a message may carry
+                Err(failure) => match self.failed(failure, ids.statement) {
+                    Some(reason) => return Delivery::TryAgain { reason },
+                    None => continue,
+                },
             }
-            Err(failure) => self.failed(failure, ids.statement),
         }
     }
 
     /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought
     /// about are not.
     fn finish(&mut self, statement: &str) -> Delivery {
+        self.losses = 0;
         let delivery = self.progress.finish();
         if let Some(limits) = self.searches.remove(statement)
             && delivery == Delivery::Delivered
@@ -99,13 +131,13 @@ impl MqttOutput {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
-        self.connect().await.map_err(|trouble| Attempt { trouble, suspect: None })?;
+        self.connect().await.map_err(Attempt::idle)?;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
-                Some(text) => Err(Attempt { trouble: Trouble::new(text), suspect: None }),
+                Some(text) => Err(Attempt::idle(Trouble::new(text))),
             },
             Err(stuck) => Err(self.end_session(stuck, under_way, refusal).await),
         }
@@ -171,9 +203,10 @@ impl MqttOutput {
 
     /// Ends the connection and finds out what still came through.
     async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Attempt {
-        let suspect = stuck.message.filter(|_| under_way.is_empty());
+        let had_several = !under_way.is_empty();
+        let suspect = stuck.message.filter(|_| !had_several);
         let Some(session) = self.session.take() else {
-            return Attempt { trouble: Trouble::new("no connection".to_owned()), suspect: None };
+            return Attempt::idle(Trouble::new("no connection".to_owned()));
         };
         let held = session.since.elapsed();
         let mut trouble = match stuck.is_timeout {
@@ -198,31 +231,38 @@ impl MqttOutput {
         if held > self.config.puback_timeout {
             self.retry.succeeded();
         }
-        Attempt { trouble, suspect }
+        Attempt { trouble, suspect, had_several }
     }
 
-    /// Decides what a failure means for the rows, and when to try again.
-    fn failed(&mut self, failure: Attempt, statement: &str) -> Delivery {
-        let Attempt { trouble, suspect } = failure;
-        if self.way.failed(&trouble) {
-            self.not_before = Some(Instant::now() + self.retry.failed());
-            return Delivery::TryAgain { reason: trouble.text };
-        }
+    /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
+    /// search.
+    fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
+        let Attempt { trouble, suspect, had_several } = failure;
+        let is_other_version = self.way.failed(&trouble);
         self.not_before = Some(Instant::now() + self.retry.failed());
-        if let Some(reason) = &trouble.rejection {
-            match suspect.as_ref().map(|message| (message, message.rows.as_slice())) {
-                Some((_, [alone])) => self.progress.reject(alone.row, reason.clone()),
-                Some((message, _)) => {
-                    self.searches.insert(statement.to_owned(), message.limits().half());
-                }
-                None => {
-                    let limits = self.limits();
-                    self.searches.entry(statement.to_owned()).or_insert(limits);
-                }
+        let Some(reason) = trouble.rejection.filter(|_| !is_other_version) else {
+            // what a broker says of a row when it ends the connection may be lost with what it had not read
+            self.losses += u32::from(had_several);
+            if self.losses >= LOSSES_MAX {
+                let limits = self.limits();
+                self.searches.entry(statement.to_owned()).or_insert(limits);
             }
-            self.retry.succeeded();
+            return Some(trouble.text);
+        };
+        self.retry.succeeded();
+        match suspect.as_ref().map(|message| (message, message.rows.as_slice())) {
+            Some((_, [alone])) => self.progress.reject(alone.row, reason),
+            Some((message, _)) => {
+                self.searches.insert(statement.to_owned(), message.limits().half());
+            }
+            // it was not sending
+            None if self.searches.contains_key(statement) => return Some(trouble.text),
+            None => {
+                tracing::warn!("looking for the row at fault: {}", trouble.text);
+                self.searches.insert(statement.to_owned(), self.limits());
+            }
         }
-        Delivery::TryAgain { reason: trouble.text }
+        None
     }
 }
 

@@ -8,8 +8,9 @@ use rumqttc_v4::{
 };
 use secrecy::ExposeSecret;
 
+use super::refusal::{FirstBytes, Noted};
 use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
-use crate::mqtt::broker::{MqttAddress, Qos};
+use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
 use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
 use crate::mqtt::socket::Ending;
 
@@ -19,11 +20,13 @@ const PACKET_BYTES_MAX: usize = 256 << 20;
 pub struct Events {
     events: EventLoop,
     connector: Connector,
+    first_bytes: FirstBytes,
     is_accepted: bool,
 }
 
 pub async fn open(connector: &Connector, opening: Opening, ending: Ending) -> Result<(Client, super::Events), Trouble> {
-    let mut options = options(connector, ending).await?;
+    let first_bytes = FirstBytes::default();
+    let mut options = options(connector, ending, first_bytes.clone()).await?;
     options.set_clean_session(opening.session_expiry.is_none());
     if opening.session_expiry.is_some() {
         options.set_ack_mode(AckMode::Manual);
@@ -37,12 +40,12 @@ pub async fn open(connector: &Connector, opening: Opening, ending: Ending) -> Re
     let mut network = NetworkOptions::new();
     network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
     events.set_network_options(network);
-    let events = Events { events, connector: connector.clone(), is_accepted: false };
+    let events = Events { events, connector: connector.clone(), first_bytes, is_accepted: false };
     Ok((Client::V311(client), super::Events::V311(Box::new(events))))
 }
 
 /// Options with everything that has to do with reaching the broker.
-async fn options(connector: &Connector, ending: Ending) -> Result<MqttOptions, Trouble> {
+async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes) -> Result<MqttOptions, Trouble> {
     let MqttAddress { host, port, tls } = connector.config.address.clone();
     let mut options = MqttOptions::new(&connector.client_id, (host, port));
     options.set_keep_alive(connector.keep_alive_seconds());
@@ -56,7 +59,10 @@ async fn options(connector: &Connector, ending: Ending) -> Result<MqttOptions, T
         options.set_transport(Transport::tls_with_config(connector.tls().await?));
     }
     let connector = connector.clone();
-    options.set_socket_connector(move |_, _| connector.clone().stream(ending.clone()));
+    options.set_socket_connector(move |_, _| {
+        let (stream, first_bytes) = (connector.clone().stream(ending.clone()), first_bytes.clone());
+        async move { Ok(Noted::new(stream.await?, first_bytes)) }
+    });
     Ok(options)
 }
 
@@ -77,6 +83,9 @@ impl Events {
             }
             Ok(_) => Ok(Event::Other),
             Err(ConnectionError::RequestsDone) => Err(Failure::Ended),
+            Err(_) if !self.is_accepted && self.first_bytes.are_http() => {
+                Err(Failure::Lost(self.connector.no_broker()))
+            }
             Err(error) => Err(Failure::Lost(explain(&self.connector, &error, self.is_accepted))),
         }
     }
@@ -159,7 +168,7 @@ fn refusal(code: ConnectReturnCode) -> Refusal {
     match code {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => Refusal::Login,
         ConnectReturnCode::BadClientId => Refusal::ClientId,
-        ConnectReturnCode::RefusedProtocolVersion => Refusal::Version("MQTT 3.1.1"),
+        ConnectReturnCode::RefusedProtocolVersion => Refusal::Version(Protocol::V311),
         ConnectReturnCode::ServiceUnavailable => Refusal::Busy,
         other => Refusal::Other(format!("{other:?}")),
     }

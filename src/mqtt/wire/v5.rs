@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use super::refusal::{FirstBytes, Noted};
 use super::session::NothingInFlight;
 use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
-use crate::mqtt::broker::{MqttAddress, Qos};
+use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
 use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
 use crate::mqtt::socket::Ending;
 
@@ -90,7 +90,10 @@ impl Events {
             Ok(_) => Ok(Event::Other),
             Err(ConnectionError::RequestsDone) => Err(Failure::Ended),
             Err(_) if !self.is_accepted && self.first_bytes.are_refusal() => {
-                Err(Failure::Lost(self.connector.refused(Refusal::Version("MQTT 5"))))
+                Err(Failure::Lost(self.connector.refused(Refusal::Version(Protocol::V5))))
+            }
+            Err(_) if !self.is_accepted && self.first_bytes.are_http() => {
+                Err(Failure::Lost(self.connector.no_broker()))
             }
             Err(error) => Err(Failure::Lost(explain(&self.connector, &error, self.is_accepted))),
         }
@@ -218,7 +221,7 @@ fn refusal(code: ConnectReturnCode) -> Refusal {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => Refusal::Login,
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => Refusal::ClientId,
         ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
-            Refusal::Version("MQTT 5")
+            Refusal::Version(Protocol::V5)
         }
         ConnectReturnCode::ServiceUnavailable
         | ConnectReturnCode::ServerUnavailable

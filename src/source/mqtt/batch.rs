@@ -51,26 +51,30 @@ impl Sorter {
         }
         let known = self.interner.meta(&publish);
         let size = publish.payload.len() + publish.topic.len() + MESSAGE_OVERHEAD;
+        let mut recognition = Recognition::New;
         if publish.qos == 0 {
             if self.stats.unacked_bytes.load(Relaxed) as usize + batch.bytes + size > self.unacked_bytes_max {
                 add(&self.stats.lost_qos0, 1);
                 return;
             }
-        } else {
+        } else if known.is_wanted {
+            let is_held = || batch.packet_ids.contains(&packet_id) || link.holds(packet_id);
+            let (name, payload) = (&known.meta.name, &publish.payload);
+            recognition = self.seen.judge(packet_id, publish.dup, name, payload, is_held);
+        }
+        if publish.qos != 0 && recognition != Recognition::Held {
             batch.packet_ids.push(packet_id);
         }
         if !known.is_wanted {
             add(&self.stats.unmatched, 1);
             return;
         }
-        if publish.qos != 0 {
-            match self.seen.judge(packet_id, publish.dup, &known.meta.name, &publish.payload) {
-                Recognition::New => {}
-                Recognition::Possible => add(&self.stats.redelivered_possible, 1),
-                Recognition::Redelivered => {
-                    add(&self.stats.redelivered, 1);
-                    return;
-                }
+        match recognition {
+            Recognition::New => {}
+            Recognition::Possible => add(&self.stats.redelivered_possible, 1),
+            Recognition::Redelivered | Recognition::Held => {
+                add(&self.stats.redelivered, 1);
+                return;
             }
         }
         batch.bytes += size;
