@@ -147,8 +147,9 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
     }
     let url = url?;
     warn_of_open_secret(section, &url, key.is_some());
-    if url.scheme() == "http" {
-        TlsFiles::refuse(section, "http://", "https://");
+    match url.scheme() {
+        "http" => TlsFiles::refuse(section, "http://", "https://"),
+        _ => tls.examine(section),
     }
     Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), tls, timeout })
 }

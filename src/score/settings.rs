@@ -147,8 +147,9 @@ impl ScoreConfig {
         };
         let url = url?;
         warn_of_open_secret(section, &url, config.key.is_some());
-        if url.scheme() == "http" {
-            TlsFiles::refuse(section, "http://", "https://");
+        match url.scheme() {
+            "http" => TlsFiles::refuse(section, "http://", "https://"),
+            _ => config.tls.examine(section),
         }
         Some(config)
     }

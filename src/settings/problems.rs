@@ -36,7 +36,7 @@ impl Problems {
     }
 
     /// Whether files that it names have to exist.
-    pub(super) fn looks_at_files(&self) -> bool {
+    pub fn looks_at_files(&self) -> bool {
         self.look_at_files
     }
 

@@ -63,11 +63,15 @@ impl<'r, 'i> Section<'r, 'i> {
         found.map(|name| Span::from(name.span())).or(self.span)
     }
 
+    /// Where the value of a key stands; the section's name when it is absent.
+    pub fn value_span(&self, key: &str) -> Option<Span> {
+        let value = self.table.iter().find(|(name, _)| name.get_ref() == key);
+        value.map(|(_, value)| Span::from(value.span())).or(self.span)
+    }
+
     /// Says that the value of a key is wrong.
     pub fn wrong(&self, key: &str, title: impl Into<String>, label: impl Into<String>, help: impl Into<String>) {
-        let value = self.table.iter().find(|(name, _)| name.get_ref() == key);
-        let span = value.map(|(_, value)| Span::from(value.span())).or(self.span);
-        self.problems.push(Diagnostic::error(title, span).label(label).help(help));
+        self.problems.push(Diagnostic::error(title, self.value_span(key)).label(label).help(help));
     }
 
     fn ask(&mut self, key: &str) {
