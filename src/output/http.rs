@@ -2,11 +2,14 @@
 //!
 //! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the request that held it was answered by
 //! a code of success; of several rows that are refused together, the one at fault is found by halving, and it is
-//! rejected only where others are taken. Not here: bodies (`request`, `body`), what a code means (`answer`).
+//! rejected only where others are taken. An attempt of which nothing is taken ends after a bounded number of requests.
+//! Not here: bodies (`request`, `body`), what a code means (`answer`).
 
 mod answer;
 mod request;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::pin::Pin;
@@ -37,8 +40,12 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How much of it a message shows, characters.
 const SHOWN_MAX: usize = 300;
 /// Where every row of a batch is refused, the address or the body is more likely wrong than all of them. So often the
-/// batch is tried, some minutes in all; then its rows are dead letters.
+/// batch is tried, some minutes in all; then each of its rows is sent alone, and those that are refused are dead
+/// letters.
 const ALL_REFUSED_MAX: u32 = 10;
+/// Rows refused alone, while none was taken, that show that not one row is at fault: more than a device sends badly in
+/// a row, and few enough to leave a receiver in peace. Halving down to them takes log2(rows) and twice as many requests.
+const ALONE_MAX: usize = 8;
 
 #[derive(Debug)]
 struct HttpOutput {
@@ -114,15 +121,21 @@ impl HttpOutput {
         }
     }
 
-    /// Sends all open rows, and decides about those that were refused alone.
+    /// Sends all open rows, and decides about those that were refused alone. Ends early where nothing shows that any
+    /// row is taken, but in the last attempt.
     async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Again> {
         let headers = self.headers().await?;
         let mut open: Vec<Piece> = self.open(rows, ids);
         open.reverse();
+        let is_last = self.all_refused == ALL_REFUSED_MAX;
+        let rows_max = self.rows_max;
         let mut refused: Vec<(usize, String)> = Vec::new();
-        while let Some(mut piece) = open.pop() {
-            if piece.len() > self.rows_max {
-                open.push(piece.split_off(self.rows_max));
+        while (self.has_taken || is_last || refused.len() < ALONE_MAX)
+            && let Some(mut piece) = open.pop()
+        {
+            let most = if is_last { 1 } else { self.rows_max };
+            if piece.len() > most {
+                open.push(piece.split_off(most));
             }
             let answer = self.send(&piece, &headers).await?;
             match classify(answer.code, &self.config.success) {
@@ -147,18 +160,25 @@ impl HttpOutput {
                 },
             }
         }
-        self.judge(refused, rows.batch.len())
+        if !self.has_taken {
+            // it was not the size of requests
+            self.rows_max = rows_max;
+        }
+        self.judge(refused, rows.batch.len(), open.is_empty())
     }
 
-    /// Rejects the rows that were refused, unless nothing shows that others would be taken.
-    fn judge(&mut self, refused: Vec<(usize, String)>, all: usize) -> Result<(), Again> {
+    /// Rejects the rows that were refused, unless nothing shows that others would be taken. `were_all_sent`: else it is
+    /// known of the first rows only.
+    fn judge(&mut self, refused: Vec<(usize, String)>, all: usize, were_all_sent: bool) -> Result<(), Again> {
         let Some((_, why)) = refused.first() else { return Ok(()) };
         let others_are_taken = self.has_taken || (self.works && all == 1);
         if !others_are_taken && self.all_refused < ALL_REFUSED_MAX {
             self.all_refused += 1;
-            return Err(
-                format!("{why}; every row is refused: check `url`, `body` and what the receiver expects").into()
-            );
+            let what = match were_all_sent {
+                true => "every row is refused".to_owned(),
+                false => format!("no row is taken and {} are refused, each alone", refused.len()),
+            };
+            return Err(format!("{why}; {what}: check `url`, `body` and what the receiver expects").into());
         }
         for (row, why) in refused {
             self.progress.reject(row, why);
