@@ -57,7 +57,7 @@ impl Payloads {
         let words = [("none", None), ("gzip", Some(Compression::Gzip)), ("deflate", Some(Compression::Deflate))];
         let compression = section.choice("compression", &words, None);
         let unpacked_bytes_max = section.size("unpacked_bytes_max", KIB, UNPACKED_MAX, Self::UNPACKED_BYTES_MAX);
-        if compression.is_none() && section.has("unpacked_bytes_max") {
+        if compression.is_none() && section.has("unpacked_bytes_max") && !section.is_wrong("compression") {
             section.wrong(
                 "unpacked_bytes_max",
                 "`unpacked_bytes_max` without `compression`",

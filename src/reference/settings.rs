@@ -161,12 +161,14 @@ fn format(section: &mut Section) -> Option<ReferenceFormat> {
         Word::Json if section.has("delimiter") => {
             // asked for, so that it is no unknown key
             section.text("delimiter");
-            section.wrong(
-                "delimiter",
-                "`delimiter` has no use for JSON",
-                "only CSV has it",
-                "write `format = \"csv\"`, or leave it out",
-            );
+            if !section.is_wrong("format") {
+                section.wrong(
+                    "delimiter",
+                    "`delimiter` has no use for JSON",
+                    "only CSV has it",
+                    "write `format = \"csv\"`, or leave it out",
+                );
+            }
             None
         }
         Word::Json => Some(ReferenceFormat::Json),

@@ -44,6 +44,12 @@ impl Problems {
         self.found.borrow_mut().push(problem);
     }
 
+    /// Whether an error was told somewhere inside of `place`.
+    pub(super) fn has_error_in(&self, place: Span) -> bool {
+        let inside = |span: Span| place.start <= span.start && span.end <= place.end;
+        self.found.borrow().items.iter().any(|item| !item.is_warning && item.span.is_some_and(inside))
+    }
+
     /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
     pub fn mask(&self, span: Span) {
         let mut found = self.found.borrow_mut();
