@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, counted};
 use crate::settings::Section;
 use identity::ReadAnew;
 
@@ -199,12 +199,9 @@ impl Authorities {
     }
 
     fn warning(&self, path: &Path) -> Option<String> {
-        let what = match self.unusable {
-            0 => return None,
-            1 => "1 certificate".to_owned(),
-            several => format!("{several} certificates"),
-        };
-        Some(format!("`ca_file` {}: {what} cannot be read; the others are trusted", path.display()))
+        let what = counted(self.unusable, "certificate");
+        (self.unusable > 0)
+            .then(|| format!("`ca_file` {}: {what} cannot be read; the others are trusted", path.display()))
     }
 }
 

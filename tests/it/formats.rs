@@ -96,7 +96,7 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
     let (code, out, err) = cli(dir.path(), &["journal", "verify", "--job", "job.toml"]);
     assert_eq!(code, 0, "{out}{err}");
     let (_, dead, _) = cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
-    for why in ["it is no gzip", "the row has 1 fields", "not UTF-8 text", "the payload is empty"] {
+    for why in ["it is no gzip", "the row has 1 field", "not UTF-8 text", "the payload is empty"] {
         assert!(dead.contains(why), "{why}: {dead}");
     }
 }

@@ -8,7 +8,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::{Format, is_blank};
 use crate::decode::{BadPayload, Split};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, counted};
 use crate::settings::Section;
 use crate::value::write_json_text;
 
@@ -173,7 +173,9 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
 
 fn event(names: &[String], record: &ByteRecord) -> Result<Bytes, String> {
     if record.len() != names.len() {
-        return Err(format!("the row has {} fields, and there are {} columns", record.len(), names.len()));
+        let are = if names.len() == 1 { "is" } else { "are" };
+        let (fields, columns) = (counted(record.len(), "field"), counted(names.len(), "column"));
+        return Err(format!("the row has {fields}, and there {are} {columns}"));
     }
     let mut json = String::from("{");
     for (i, (name, field)) in names.iter().zip(record).enumerate() {
@@ -236,7 +238,7 @@ mod tests {
     fn a_bad_row_is_bad_alone() {
         let (events, bad) = rows(b"k,v\n1,2\n3\n\xff,4\n5,6\n", &[]);
         assert_eq!(events, [r#"{"k":"1","v":"2"}"#, r#"{"k":"5","v":"6"}"#]);
-        assert_eq!(bad, [(8, "the row has 1 fields, and there are 2 columns".into()), (10, "`k` is not UTF-8".into())]);
+        assert_eq!(bad, [(8, "the row has 1 field, and there are 2 columns".into()), (10, "`k` is not UTF-8".into())]);
         let (events, bad) = rows(b"k\n1\n\"2\n3\n", &[]);
         assert_eq!((events.len(), bad), (1, vec![(4, "a quoted field is never closed".into())]));
         assert_eq!(rows(b"k,k\n1,2\n", &[]).1, [(0, "two columns are called `k`".into())]);
