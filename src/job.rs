@@ -21,7 +21,8 @@ pub use metrics::Metrics;
 pub use output::Output;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-pub use crate::engine::OnError;
+pub use crate::engine::{OnError, TimePolicies};
+pub use crate::journal::Start;
 use crate::reference::ReferenceInput;
 use crate::settings::{Problems, Secret, Section, document, the_file};
 
@@ -50,7 +51,8 @@ pub struct Job {
     pub on_error: OnError,
     /// Where a new statement starts to read.
     pub start: Start,
-    pub time: TimePolicy,
+    /// For inputs with TIMESTAMP BY.
+    pub time: TimePolicies,
     /// At least one; in the order of the file, names unique ignoring case.
     pub inputs: Vec<Input>,
     /// Names unique when folded to letters and digits.
@@ -70,31 +72,6 @@ pub struct Job {
 /// The words of `on_error`.
 const ON_ERROR: &[(&str, OnError)] =
     &[("dead-letter", OnError::DeadLetter), ("null", OnError::Null), ("stop", OnError::Stop)];
-
-/// Where a new statement starts to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the next event.
-    Now,
-    /// With the oldest event the journal still has.
-    Oldest,
-}
-
-/// Ingress policies of inputs with TIMESTAMP BY.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimePolicy {
-    /// `None`: wait for ever.
-    pub late_tolerance: Option<Duration>,
-    pub out_of_order_tolerance: Duration,
-    /// For late events as well.
-    pub out_of_order_policy: OutOfOrderPolicy,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutOfOrderPolicy {
-    Adjust,
-    Drop,
-}
 
 /// Reads and checks a job file, and that the files it names exist.
 ///
@@ -227,7 +204,7 @@ struct General {
     query: PathBuf,
     on_error: OnError,
     start: Start,
-    time: TimePolicy,
+    time: TimePolicies,
     state_bytes_max: u64,
 }
 
@@ -251,28 +228,34 @@ fn general(mut section: Section) -> Option<General> {
         on_error: section.choice("on_error", ON_ERROR, OnError::DeadLetter),
         state_bytes_max: section.size("state_bytes_max", STATE_BYTES_MIN, 1 << 40, STATE_BYTES_MAX),
         start: section.choice("start", &[("now", Start::Now), ("oldest", Start::Oldest)], Start::Oldest),
-        time: TimePolicy {
-            late_tolerance: section.duration_or_forever(
-                "late_tolerance",
-                Duration::ZERO,
-                TOLERANCE_MAX,
-                Some(Duration::from_secs(5)),
-            ),
-            out_of_order_tolerance: section.duration(
-                "out_of_order_tolerance",
-                Duration::ZERO,
-                TOLERANCE_MAX,
-                Duration::ZERO,
-            ),
-            out_of_order_policy: section.choice(
-                "out_of_order_policy",
-                &[("adjust", OutOfOrderPolicy::Adjust), ("drop", OutOfOrderPolicy::Drop)],
-                OutOfOrderPolicy::Adjust,
-            ),
-        },
+        time: time_policies(&mut section),
     };
     section.finish();
     Some(general)
+}
+
+/// The defaults are the engine's.
+fn time_policies(section: &mut Section) -> TimePolicies {
+    let defaults = TimePolicies::default();
+    let late = defaults.late_tolerance.map(duration);
+    let late_tolerance = section.duration_or_forever("late_tolerance", Duration::ZERO, TOLERANCE_MAX, late);
+    let out_of_order = duration(defaults.out_of_order);
+    let out_of_order = section.duration("out_of_order_tolerance", Duration::ZERO, TOLERANCE_MAX, out_of_order);
+    TimePolicies {
+        late_tolerance: late_tolerance.map(ticks),
+        out_of_order: ticks(out_of_order),
+        adjust: section.choice("out_of_order_policy", &[("adjust", true), ("drop", false)], defaults.adjust),
+        ..defaults
+    }
+}
+
+/// At most [`TOLERANCE_MAX`], so it fits.
+fn ticks(tolerance: Duration) -> i64 {
+    i64::try_from(tolerance.as_nanos() / 100).unwrap_or(i64::MAX)
+}
+
+fn duration(ticks: i64) -> Duration {
+    Duration::from_nanos(ticks.unsigned_abs().saturating_mul(100))
 }
 
 /// Names that a query could not tell apart.

@@ -59,7 +59,7 @@ pub use request::{
     RemovedConsumer, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
-pub use status::{ConsumerStatus, LedgerLine, Live, QuarantinedSegment, Status, StreamStatus};
+pub use status::{ConsumerStatus, JournalStatus, LedgerLine, Live, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
 use books::Books;
@@ -217,13 +217,15 @@ impl Journal {
         self.control(move |tx| consumer::stream(tx, &name))
     }
 
-    /// Finds the consumer of this name, or makes it. A changed fingerprint keeps its position and clears its state.
+    /// Finds the consumer of this name that reads this stream, or makes it. What the file has of known consumers stays
+    /// as it is until [`Journal::keep_only_consumers`], so that a start that fails has changed none.
     pub fn register_consumer(&self, spec: ConsumerSpec) -> Result<ConsumerInfo, JournalError> {
         self.control(move |tx| consumer::register(tx, &spec))
     }
 
-    /// Closes all consumers but these; what they had not read is counted `consumer_removed`. Call it once all consumers
-    /// of the job are registered: only then are segments trimmed.
+    /// Closes all consumers but these; what they had not read is counted `consumer_removed`. Of the others, those with
+    /// another fingerprint keep their position and lose their state. Call it once all consumers of the job are
+    /// registered and nothing else can fail: only then are segments trimmed.
     pub fn keep_only_consumers(&self, names: &[SmolStr]) -> Result<Vec<RemovedConsumer>, JournalError> {
         let names = names.to_vec();
         self.control(move |tx| consumer::keep_only(tx, &names))
@@ -320,16 +322,16 @@ impl Journal {
         })
     }
 
-    pub fn status(&self) -> Result<Status, JournalError> {
-        Ok(self.with_live(Status::open_readonly(&self.0.path)?))
+    pub fn status(&self) -> Result<JournalStatus, JournalError> {
+        Ok(self.with_live(JournalStatus::open_readonly(&self.0.path)?))
     }
 
-    /// What a job looks at again and again; see [`Status::summary_readonly`].
-    pub fn summary(&self) -> Result<Status, JournalError> {
-        Ok(self.with_live(Status::summary_readonly(&self.0.path)?))
+    /// What a job looks at again and again; see [`JournalStatus::summary_readonly`].
+    pub fn summary(&self) -> Result<JournalStatus, JournalError> {
+        Ok(self.with_live(JournalStatus::summary_readonly(&self.0.path)?))
     }
 
-    fn with_live(&self, mut status: Status) -> Status {
+    fn with_live(&self, mut status: JournalStatus) -> JournalStatus {
         status.live = Some(Live {
             max_bytes: self.0.max_bytes,
             is_full: self.is_full(),

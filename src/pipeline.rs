@@ -185,10 +185,10 @@ impl Pipeline {
             health: &self.health,
             clock,
         };
-        let (parts, names) = tokio::task::block_in_place(|| build.make())?;
+        let (parts, consumers) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored
         (self.sources, self.intakes) = sources::start(job, &self.journal, clock, &self.watched, &self.health)?;
-        tokio::task::block_in_place(|| build.keep_only(&names))?;
+        tokio::task::block_in_place(|| build.keep_only(&consumers))?;
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);
         }

@@ -51,12 +51,12 @@ pub struct Reference(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     name: SmolStr,
-    status: Mutex<Status>,
+    status: Mutex<TableStatus>,
 }
 
 /// How a table is.
 #[derive(Clone, Debug, Default)]
-pub struct Status {
+pub struct TableStatus {
     /// `None`: no good version was ever seen, so statements that join with it wait.
     pub version: Option<Arc<Version>>,
     /// Why the newest data is not in use.
@@ -103,11 +103,11 @@ impl Reference {
         self.with(|status| status.version.clone())
     }
 
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> TableStatus {
         self.with(|status| status.clone())
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Status) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut TableStatus) -> T) -> T {
         f(&mut self.0.status.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use forebay::demo::client::Feed;
+use forebay::demo::client::Publisher;
 use forebay::demo::endpoint::Endpoint;
 use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
@@ -113,7 +113,7 @@ impl Place {
     fn publish(&self, broker: &Mosquitto, fleet: &mut Fleet, count: u64) {
         let (id, port) = (format!("fleet-{count}"), broker.port);
         self.handle.block_on(async {
-            let feed = Feed::connect(&id, "127.0.0.1", port);
+            let feed = Publisher::connect(&id, "127.0.0.1", port);
             for _ in 0..count {
                 let ride = fleet.ride(now());
                 assert!(feed.send(&ride.topic, ride.payload).await);

@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::routing::post;
 use bytes::Bytes;
 use forebay::batch::{MessageMeta, RawEvent};
-use forebay::demo::client::Feed;
+use forebay::demo::client::Publisher;
 use forebay::demo::fleet::Fleet;
 use forebay::journal::{Append, Journal, JournalConfig};
 use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
@@ -213,7 +213,7 @@ async fn arrive(port: u16, going: Arc<AtomicBool>) {
     if !going.load(Ordering::Relaxed) {
         return;
     }
-    let feed = Feed::connect("live", "127.0.0.1", port);
+    let feed = Publisher::connect("live", "127.0.0.1", port);
     let mut fleet = Fleet::new(50);
     let mut tick = tokio::time::interval(Duration::from_millis(1000 / LIVE));
     while going.load(Ordering::Relaxed) {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use forebay::demo::client::Feed;
+use forebay::demo::client::Publisher;
 use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 
@@ -71,7 +71,7 @@ fn at(runtime: &tokio::runtime::Runtime, folder: &Path, program: &Path, query: &
     until("the connection", Duration::from_millis(20), || {
         (forebay.metric("forebay_source_connected") == 1.0).then_some(())
     });
-    let feed = runtime.block_on(async { Feed::connect("trickle", "127.0.0.1", broker.port) });
+    let feed = runtime.block_on(async { Publisher::connect("trickle", "127.0.0.1", broker.port) });
     let mut fleet = Fleet::new(50);
     let mut publish = |n: u64| {
         runtime.block_on(async {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::job;
-use crate::journal::{Status, StoredDeadLetter, dead_letters_readonly, verify};
+use crate::journal::{JournalStatus, StoredDeadLetter, dead_letters_readonly, verify};
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -96,7 +96,7 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
 }
 
 fn status(pool: &Path, json: bool) -> Result<String, (u8, String)> {
-    let status = Status::open_readonly(pool).map_err(failure)?;
+    let status = JournalStatus::open_readonly(pool).map_err(failure)?;
     if json {
         return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
     }
@@ -104,7 +104,7 @@ fn status(pool: &Path, json: bool) -> Result<String, (u8, String)> {
 }
 
 /// The status as a person reads it.
-pub fn describe(status: &Status) -> String {
+pub fn describe(status: &JournalStatus) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     let _ = writeln!(
@@ -146,7 +146,7 @@ pub fn describe(status: &Status) -> String {
 }
 
 /// The tables of reference data, with what is wrong.
-fn references(status: &Status) -> String {
+fn references(status: &JournalStatus) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     if !status.references.is_empty() {
@@ -166,7 +166,7 @@ fn references(status: &Status) -> String {
 }
 
 /// The ledger, a line an edge: every counter with its reasons.
-pub fn ledger(status: &Status) -> String {
+pub fn ledger(status: &JournalStatus) -> String {
     use std::fmt::Write;
     let mut out = String::from("ledger\n");
     let mut edges: Vec<(&str, &str)> = status.ledger.iter().map(|l| (l.edge, l.name.as_str())).collect();

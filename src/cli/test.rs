@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 pub use case::{Case, Expected, OutOfOrder, Settings, Wanted};
-pub use compare::{Order, Row, value_difference};
+pub use compare::{Order, RowObject, value_difference};
 
 use super::eval::finite::{FiniteRun, Policies, RunError};
 use crate::batch::write_row_json;
@@ -151,7 +151,7 @@ pub fn check(case: &Case, job: Option<&Path>) -> Result<String, String> {
     }
     run.inputs.clone_from(&case.inputs);
     run.references.clone_from(&case.reference);
-    let mut got: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    let mut got: BTreeMap<String, Vec<RowObject>> = BTreeMap::new();
     let mut json = String::new();
     let ended = run.run(&case.query, &case.name, |output, columns, row| {
         json.clear();
@@ -183,8 +183,8 @@ fn policies(settings: Settings) -> Policies {
 }
 
 fn differences(
-    wanted: &BTreeMap<String, Vec<Row>>,
-    got: &mut BTreeMap<String, Vec<Row>>,
+    wanted: &BTreeMap<String, Vec<RowObject>>,
+    got: &mut BTreeMap<String, Vec<RowObject>>,
     order: Order,
 ) -> Result<String, String> {
     let mut text = String::new();
@@ -201,7 +201,7 @@ fn differences(
 }
 
 /// The outputs that a test configuration names.
-fn of_outputs(wanted: &[Expected], got: &BTreeMap<String, Vec<Row>>, case: &Case) -> Result<String, String> {
+fn of_outputs(wanted: &[Expected], got: &BTreeMap<String, Vec<RowObject>>, case: &Case) -> Result<String, String> {
     let (mut text, mut failed) = (String::new(), false);
     for Expected { output, rows, required } in wanted {
         let came = got.iter().find(|(name, _)| name.eq_ignore_ascii_case(output)).map(|(_, rows)| rows.as_slice());
@@ -238,7 +238,7 @@ fn contains(problems: &Diagnostics, word: &str, said: fn(&Diagnostic) -> String)
     Err(format!("  the error does not contain `{word}`:\n{}", indented(&problems.to_string())))
 }
 
-fn unexpected(wanted: &str, word: &str, error: Option<RunError>, got: &BTreeMap<String, Vec<Row>>) -> String {
+fn unexpected(wanted: &str, word: &str, error: Option<RunError>, got: &BTreeMap<String, Vec<RowObject>>) -> String {
     let came = match error {
         Some(error) => format!("it ended with another error:\n{}", indented(&error.to_string())),
         None => format!("it ran and gave {} row(s)\n", got.values().map(Vec::len).sum::<usize>()),

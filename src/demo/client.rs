@@ -36,16 +36,16 @@ fn options(id: &str, host: &str, port: u16) -> MqttOptions {
 
 /// Publishes with QoS 1 and counts what the broker acknowledged.
 #[derive(Debug)]
-pub struct Feed {
+pub struct Publisher {
     client: AsyncClient,
     sent: AtomicU64,
     acknowledged: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
-impl Feed {
+impl Publisher {
     /// Connects in the background; `send` waits until there is room.
-    pub fn connect(id: &str, host: &str, port: u16) -> Feed {
+    pub fn connect(id: &str, host: &str, port: u16) -> Publisher {
         let (client, mut events) = AsyncClient::builder(options(id, host, port)).capacity(QUEUE).build();
         let acknowledged = Arc::new(AtomicU64::new(0));
         let count = acknowledged.clone();
@@ -60,7 +60,7 @@ impl Feed {
                 }
             }
         });
-        Feed { client, sent: AtomicU64::new(0), acknowledged, task }
+        Publisher { client, sent: AtomicU64::new(0), acknowledged, task }
     }
 
     /// Hands one message to the client; waits while its queue is full. Answers whether the client still runs.
@@ -93,7 +93,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for Publisher {
     fn drop(&mut self) {
         self.task.abort();
     }

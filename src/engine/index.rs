@@ -22,13 +22,13 @@ const END: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     keys: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<ChainedRow>,
     /// By hash, the first entry of its chain.
     heads: FxHashMap<u64, u32>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ChainedRow {
     start: usize,
     end: usize,
     row: u32,
@@ -53,7 +53,7 @@ impl Index {
             index.keys.extend_from_slice(&bytes);
             let at = u32::try_from(index.entries.len()).unwrap_or(END);
             let next = index.heads.insert(hash(&bytes), at).unwrap_or(END);
-            index.entries.push(Entry { start, end: index.keys.len(), row, next });
+            index.entries.push(ChainedRow { start, end: index.keys.len(), row, next });
         }
         index
     }

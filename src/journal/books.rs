@@ -46,6 +46,24 @@ pub(super) struct ConsumerBook {
     pub drop_oldest: bool,
     /// Up to here the journal itself moved it, so it may still commit an older position.
     pub dropped_to: i64,
+    /// What the job at hand asked for and the file does not have yet: a later step of the start can still fail.
+    pub asked: Option<Asked>,
+}
+
+impl ConsumerBook {
+    /// Whether its name belongs to another consumer until the job runs.
+    pub fn is_moved(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.is_new)
+    }
+}
+
+/// How a consumer is to be once the job runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Asked {
+    pub fingerprint: String,
+    pub drop_oldest: bool,
+    /// It has no row in the file: its name belongs to a consumer that reads another stream.
+    pub is_new: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -92,6 +110,7 @@ impl Books {
                 position: row.get(5)?,
                 drop_oldest: row.get(6)?,
                 dropped_to: i64::MIN,
+                asked: None,
             };
             books.consumers.insert(row.get(0)?, consumer);
         }

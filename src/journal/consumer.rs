@@ -7,7 +7,7 @@
 use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 
-use super::books::{ConsumerBook, INPUTS, StreamBook};
+use super::books::{Asked, ConsumerBook, INPUTS, StreamBook};
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
 use super::request::{
@@ -50,68 +50,103 @@ fn check_room(what: &'static str, used: usize) -> Result<(), JournalError> {
     if used >= NAMES_MAX { Err(JournalError::TooMany { what, max: NAMES_MAX }) } else { Ok(()) }
 }
 
-/// Finds a consumer by name, or makes it.
+/// Finds a consumer by name and stream, or makes it. What a known one had stays until [`keep_only`].
 pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<ConsumerInfo, StepError> {
     let Some(stream) = tx.books.streams.get(&spec.stream.0).cloned() else {
         return Err(JournalError::Unknown { what: "stream", number: spec.stream.0 }.into());
     };
-    let drop_oldest = spec.on_full == OnFull::DropOldest;
-    let known = tx.books.consumers.iter().find(|(_, c)| c.name == spec.name).map(|(id, c)| (*id, c.clone()));
-    match known {
-        Some((id, consumer)) if consumer.stream == spec.stream.0 => {
-            let changed = consumer.fingerprint != spec.fingerprint;
-            if changed {
-                tx.db.execute("DELETE FROM state WHERE consumer = ?1", [id])?;
-            }
-            tx.db.execute(
-                "UPDATE consumer SET fingerprint = ?2, drop_oldest = ?3 WHERE id = ?1",
-                params![id, spec.fingerprint, drop_oldest],
-            )?;
-            let position = consumer.position;
-            tx.books
-                .consumers
-                .insert(id, ConsumerBook { fingerprint: spec.fingerprint.clone(), drop_oldest, ..consumer });
-            return Ok(ConsumerInfo { id: ConsumerId(id), position, is_new: false, changed });
+    let mut asked =
+        Asked { fingerprint: spec.fingerprint.clone(), drop_oldest: spec.on_full == OnFull::DropOldest, is_new: false };
+    let same_name = || tx.books.consumers.iter().filter(|(_, c)| c.name == spec.name);
+    if let Some((&id, consumer)) = same_name().find(|(_, c)| c.stream == spec.stream.0) {
+        let changed = consumer.fingerprint != spec.fingerprint;
+        let info = ConsumerInfo { id: ConsumerId(id), position: consumer.position, is_new: false, changed };
+        if let Some(consumer) = tx.books.consumers.get_mut(&id) {
+            consumer.asked = Some(asked);
         }
-        // its position means nothing in another stream
-        Some((id, _)) => remove(tx, id).map(drop)?,
-        None => check_room("consumers", tx.books.consumers.len())?,
+        return Ok(info);
     }
+    // a position means nothing in another stream
+    let is_moved = same_name().next().is_some();
+    check_room("consumers", tx.books.consumers.len())?;
     let start = match spec.start {
         Start::Now => stream.next,
         Start::Oldest => stream.first,
     };
     let id = tx.books.consumers.last_key_value().map_or(1, |(id, _)| id + 1);
-    tx.db.execute(
-        "INSERT INTO consumer VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
-        params![id, spec.name.as_str(), spec.fingerprint, spec.stream.0, start, drop_oldest],
-    )?;
-    let book = ConsumerBook {
+    let mut book = ConsumerBook {
         name: spec.name.clone(),
         fingerprint: spec.fingerprint.clone(),
         stream: spec.stream.0,
         start,
         position: start,
-        drop_oldest,
+        drop_oldest: asked.drop_oldest,
         dropped_to: i64::MIN,
+        asked: None,
     };
+    if is_moved {
+        asked.is_new = true;
+        book.asked = Some(asked);
+    } else {
+        insert(tx, id, &book)?;
+    }
     tx.books.consumers.insert(id, book);
     Ok(ConsumerInfo { id: ConsumerId(id), position: start, is_new: true, changed: false })
 }
 
-/// Closes every consumer that is not named, and lets trimming begin.
+fn insert(tx: &Transaction<'_>, id: u32, book: &ConsumerBook) -> Result<(), StepError> {
+    tx.db.execute(
+        "INSERT INTO consumer VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![id, book.name.as_str(), book.fingerprint, book.stream, book.start, book.position, book.drop_oldest],
+    )?;
+    Ok(())
+}
+
+/// Closes every consumer that is not named, makes the others as they were registered, and lets trimming begin.
 pub(super) fn keep_only(tx: &mut Transaction<'_>, names: &[SmolStr]) -> Result<Vec<RemovedConsumer>, StepError> {
-    let gone: Vec<u32> =
-        tx.books.consumers.iter().filter(|(_, c)| !names.contains(&c.name)).map(|(id, _)| *id).collect();
+    let moved: Vec<(u32, SmolStr)> = tx.books.consumers.iter().filter(|(_, c)| c.is_moved()).map(named).collect();
+    let is_gone = |(id, c): &(&u32, &ConsumerBook)| {
+        !names.contains(&c.name) || moved.iter().any(|(new, name)| new > *id && *name == c.name)
+    };
+    let gone: Vec<u32> = tx.books.consumers.iter().filter(is_gone).map(|(id, _)| *id).collect();
     let mut removed = Vec::new();
     for id in gone {
         removed.extend(remove(tx, id)?);
+    }
+    let asking: Vec<u32> = tx.books.consumers.iter().filter(|(_, c)| c.asked.is_some()).map(|(id, _)| *id).collect();
+    for id in asking {
+        settle(tx, id)?;
     }
     tx.books.consumers_known = true;
     for stream in tx.books.streams.values_mut() {
         stream.trimmed_to = i64::MIN;
     }
     Ok(removed)
+}
+
+fn named((id, consumer): (&u32, &ConsumerBook)) -> (u32, SmolStr) {
+    (*id, consumer.name.clone())
+}
+
+/// Makes a consumer as it was registered; another fingerprint clears the state.
+fn settle(tx: &mut Transaction<'_>, id: u32) -> Result<(), StepError> {
+    let Some(mut book) = tx.books.consumers.get(&id).cloned() else { return Ok(()) };
+    let Some(asked) = book.asked.take() else { return Ok(()) };
+    let changed = book.fingerprint != asked.fingerprint;
+    (book.fingerprint, book.drop_oldest) = (asked.fingerprint, asked.drop_oldest);
+    if asked.is_new {
+        insert(tx, id, &book)?;
+    } else {
+        if changed {
+            tx.db.execute("DELETE FROM state WHERE consumer = ?1", [id])?;
+        }
+        tx.db.execute(
+            "UPDATE consumer SET fingerprint = ?2, drop_oldest = ?3 WHERE id = ?1",
+            params![id, book.fingerprint, book.drop_oldest],
+        )?;
+    }
+    tx.books.consumers.insert(id, book);
+    Ok(())
 }
 
 /// Closes a consumer: what it had not read is counted, and its whole span, so that its equation can still be checked.

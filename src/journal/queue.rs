@@ -25,22 +25,22 @@ pub(super) enum Lane {
     Consumer(u32),
 }
 
-pub(super) struct Entry {
+pub(super) struct LaneCommand {
     pub lane: Lane,
     pub command: Command,
     records: usize,
     bytes: usize,
 }
 
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for LaneCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("lane", &self.lane).field("records", &self.records).finish_non_exhaustive()
+        f.debug_struct("LaneCommand").field("lane", &self.lane).field("records", &self.records).finish_non_exhaustive()
     }
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    entries: VecDeque<Entry>,
+struct LaneQueue {
+    entries: VecDeque<LaneCommand>,
     /// of the entries
     records: usize,
     /// These two include what the writer has taken and not yet released.
@@ -67,7 +67,7 @@ impl Gate {
 
 #[derive(Debug, Default)]
 struct Lanes {
-    lanes: BTreeMap<Lane, Waiting>,
+    lanes: BTreeMap<Lane, LaneQueue>,
     gate: Gate,
     /// Commands of a lane that one transaction takes; `None`: all.
     take_max: Option<usize>,
@@ -97,7 +97,7 @@ impl Lanes {
         sum
     }
 
-    fn take_runnable(&mut self) -> Vec<Entry> {
+    fn take_runnable(&mut self) -> Vec<LaneCommand> {
         let mut taken = Vec::new();
         let take_max = self.take_max.unwrap_or(usize::MAX);
         for waiting in self.lanes.values_mut() {
@@ -121,7 +121,7 @@ pub(super) struct Rule {
 
 #[derive(Debug)]
 pub(super) enum Taken {
-    Work(Vec<Entry>),
+    Work(Vec<LaneCommand>),
     /// Nothing to do until the time given.
     Idle,
     /// Closing, and nothing that may run is left.
@@ -152,7 +152,7 @@ impl Queue {
                 break error.clone();
             }
             if state.has_room(lane, bytes) {
-                self.add(&mut state, Entry { lane, command, records, bytes });
+                self.add(&mut state, LaneCommand { lane, command, records, bytes });
                 return;
             }
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -174,11 +174,11 @@ impl Queue {
         if !state.gate.lets(&command) || !state.has_room(lane, bytes) {
             return Some(command);
         }
-        self.add(&mut state, Entry { lane, command, records, bytes });
+        self.add(&mut state, LaneCommand { lane, command, records, bytes });
         None
     }
 
-    fn add(&self, state: &mut Lanes, entry: Entry) {
+    fn add(&self, state: &mut Lanes, entry: LaneCommand) {
         let waiting = state.lanes.entry(entry.lane).or_default();
         waiting.count += 1;
         waiting.bytes += entry.bytes;
@@ -222,7 +222,7 @@ impl Queue {
     }
 
     /// The writer is done with these: their room is free again.
-    pub fn release(&self, entries: &[Entry]) {
+    pub fn release(&self, entries: &[LaneCommand]) {
         let mut state = self.lock();
         for entry in entries {
             if let Some(waiting) = state.lanes.get_mut(&entry.lane) {
@@ -245,7 +245,7 @@ impl Queue {
     }
 
     /// Puts commands of a transaction that was rolled back to the front of their lanes; they are due at once.
-    pub fn give_back(&self, entries: Vec<Entry>) {
+    pub fn give_back(&self, entries: Vec<LaneCommand>) {
         let mut state = self.lock();
         state.flush = true;
         for entry in entries.into_iter().rev() {
@@ -286,7 +286,7 @@ impl Queue {
     }
 
     /// Takes no new commands and gives those that wait, to be refused.
-    pub fn stop(&self, error: JournalError) -> Vec<Entry> {
+    pub fn stop(&self, error: JournalError) -> Vec<LaneCommand> {
         let mut state = self.lock();
         state.closing = true;
         if state.refusal.as_ref().is_none_or(|e| *e == JournalError::Closed) {

@@ -43,7 +43,7 @@ pub enum Read {
 /// Segments read from the file at once, and their bytes: those of a quiet stream hold one record each.
 const AHEAD_SEGMENTS: usize = 512;
 const AHEAD_BYTES: usize = 1 << 20;
-/// How long a read passes segments of other inputs before it lets its caller look up.
+/// Long beside what passing one segment takes, short beside a window of a second.
 const PASSING: Duration = Duration::from_millis(20);
 
 /// Reads one stream; made by [`super::Journal::reader`]. Belongs to one thread.
@@ -56,6 +56,8 @@ pub struct Reader {
     inputs: Option<Vec<u16>>,
     opener: Opener,
     current: Option<Segment>,
+    /// How long a read passes segments of other inputs before it lets its caller look up.
+    passing: Duration,
     /// Segments of the file that come next.
     ahead: VecDeque<OnDisk>,
     /// Open only while behind the memory tail.
@@ -102,6 +104,7 @@ impl Reader {
             inputs: None,
             opener: Opener::default(),
             current: None,
+            passing: PASSING,
             ahead: VecDeque::new(),
             db: None,
         }
@@ -113,6 +116,12 @@ impl Reader {
         self
     }
 
+    /// Looks up behind each segment of another input.
+    #[cfg(test)]
+    pub fn looking_up_always(self) -> Reader {
+        Reader { passing: Duration::ZERO, ..self }
+    }
+
     /// The next offset to read: what a consumer commits once it is done with all it got.
     pub fn position(&self) -> i64 {
         self.position
@@ -120,7 +129,7 @@ impl Reader {
 
     /// Up to `max_records` (at least one) records; waits for them until `deadline`.
     pub fn next(&mut self, max_records: usize, deadline: Instant) -> Result<Read, JournalError> {
-        let passing = Clock::Real.monotonic() + PASSING;
+        let passing = Clock::Real.monotonic() + self.passing;
         loop {
             if let Some(read) = self.serve(max_records) {
                 return Ok(read);

@@ -113,8 +113,10 @@ pub(super) fn letters_bytes(letters: &[DeadLetter]) -> usize {
 /// Where a consumer begins that the journal has not seen before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
+    /// With the next record.
     #[default]
     Now,
+    /// With the oldest record that is still there.
     Oldest,
 }
 
@@ -145,7 +147,7 @@ pub struct ConsumerInfo {
     pub position: i64,
     /// The journal had not seen it (or it read another stream).
     pub is_new: bool,
-    /// Its fingerprint is another one: the position is kept, the state was cleared.
+    /// Its fingerprint is another one: the position is kept, the state is to be cleared.
     pub changed: bool,
 }
 

@@ -1,6 +1,6 @@
 //! What is in the journal right now.
 //!
-//! In: one short read transaction, from this process or another. Out: [`Status`], plain numbers. Invariant: all numbers
+//! In: one short read transaction, from this process or another. Out: [`JournalStatus`], plain numbers. Invariant: all numbers
 //! are of the same moment. Not here: whether they add up (`verify`), how they are shown (`cli`).
 
 use std::fs;
@@ -16,7 +16,7 @@ use super::reference::{self, ReferenceStatus};
 use super::schema::{self, SCHEMA_VERSION, wal_path};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Status {
+pub struct JournalStatus {
     pub path: String,
     /// Hexadecimal.
     pub incarnation: String,
@@ -95,26 +95,26 @@ pub struct QuarantinedSegment {
 /// Quarantined segments listed; their number is not limited, a list for people is.
 const QUARANTINE_LISTED: i64 = 100;
 
-impl Status {
+impl JournalStatus {
     /// Reads the status of any journal, also while its job runs. Changes nothing.
-    pub fn open_readonly(path: &Path) -> Result<Status, JournalError> {
+    pub fn open_readonly(path: &Path) -> Result<JournalStatus, JournalError> {
         let db = schema::open_reader(path)?;
-        Status::read(&db, path, true).map_err(JournalError::read)
+        JournalStatus::read(&db, path, true).map_err(JournalError::read)
     }
 
     /// The same without `streams`: those are counted segment by segment, which takes seconds in a pool of millions.
-    pub fn summary_readonly(path: &Path) -> Result<Status, JournalError> {
+    pub fn summary_readonly(path: &Path) -> Result<JournalStatus, JournalError> {
         let db = schema::open_reader(path)?;
-        Status::read(&db, path, false).map_err(JournalError::read)
+        JournalStatus::read(&db, path, false).map_err(JournalError::read)
     }
 
-    fn read(db: &Connection, path: &Path, with_streams: bool) -> rusqlite::Result<Status> {
+    fn read(db: &Connection, path: &Path, with_streams: bool) -> rusqlite::Result<JournalStatus> {
         // one snapshot for all that follows; never committed, it wrote nothing
         let _snapshot = db.unchecked_transaction()?;
         let books = Books::load(db)?;
         let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let wal = wal_path(path);
-        Ok(Status {
+        Ok(JournalStatus {
             path: path.display().to_string(),
             incarnation: db
                 .query_row("SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))?,

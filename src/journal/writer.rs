@@ -19,7 +19,7 @@ use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
-use super::queue::{Entry, Gate, Queue, Rule, Taken};
+use super::queue::{Gate, LaneCommand, Queue, Rule, Taken};
 use super::recent::Recent;
 use super::segment::{EventBuilder, Sealer, Segment};
 use super::stream::{Ends, Streams};
@@ -142,7 +142,7 @@ impl Writer {
         Ok(())
     }
 
-    fn work(&mut self, mut entries: Vec<Entry>) -> Result<(), Failed> {
+    fn work(&mut self, mut entries: Vec<LaneCommand>) -> Result<(), Failed> {
         match self.transact(&mut entries) {
             Ok(outcomes) => {
                 self.seek_room = self.budget.is_full();
@@ -173,7 +173,7 @@ impl Writer {
     }
 
     /// Does all commands in one durable transaction.
-    fn transact(&mut self, entries: &mut [Entry]) -> rusqlite::Result<Vec<Applied>> {
+    fn transact(&mut self, entries: &mut [LaneCommand]) -> rusqlite::Result<Vec<Applied>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
         let mut outcomes = Vec::with_capacity(entries.len());
@@ -266,7 +266,7 @@ impl Writer {
     }
 
     /// Nothing was stored and nothing is lost: the commands wait, and those that free room may go first.
-    fn on_disk_full(&mut self, entries: Vec<Entry>, error: &rusqlite::Error) {
+    fn on_disk_full(&mut self, entries: Vec<LaneCommand>, error: &rusqlite::Error) {
         let again = self.budget.disk_full;
         self.budget.disk_full = true;
         self.budget.release_reserve();

@@ -5,18 +5,16 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
-use crate::engine::{Executor, ExecutorOptions, TimePolicies};
+use crate::engine::{Executor, ExecutorOptions};
 use crate::job::{self, Function, FunctionKind, Job};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
 use crate::source::SOURCES;
-use crate::time::TICKS_PER_SECOND;
 use crate::udf::{Component, Engine, FunctionBinding, UdfError, WasmConfig, default_cache_dir};
 use crate::value::same_ignoring_case;
 
@@ -254,16 +252,7 @@ pub fn options(job: &Job, bindings: &[FunctionBinding]) -> ExecutorOptions {
     ExecutorOptions {
         on_error: job.on_error,
         functions_on_error: bindings.iter().enumerate().filter_map(|(i, b)| Some((i, of_function(&b.name)?))).collect(),
-        policies: TimePolicies {
-            late_tolerance: job.time.late_tolerance.map(ticks),
-            out_of_order: ticks(job.time.out_of_order_tolerance),
-            adjust: job.time.out_of_order_policy == job::OutOfOrderPolicy::Adjust,
-            ..TimePolicies::default()
-        },
+        policies: job.time,
         ..ExecutorOptions::default()
     }
-}
-
-fn ticks(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX).min(1000 * 366 * 86_400 * TICKS_PER_SECOND)
 }

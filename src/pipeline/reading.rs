@@ -231,3 +231,51 @@ impl Filling {
         self.bytes += slice.bytes();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::journal::{Append, InputId, Journal, JournalConfig, StreamId};
+
+    /// Stores one event, alone in its segment.
+    fn store(journal: &Journal, input: InputId, arrival: Timestamp) {
+        let (done, stored) = channel();
+        let event = RawEvent { arrival, payload: Bytes::from_static(b"{}"), message: Arc::default(), mark: 0 };
+        journal.append(Append {
+            input,
+            events: vec![event],
+            received: 1,
+            undecodable: Vec::new(),
+            dropped: Vec::new(),
+            ledger: Vec::new(),
+            on_durable: Box::new(move |result| done.send(result).unwrap()),
+        });
+        journal.flush();
+        stored.recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn time_does_not_pass_while_segments_of_other_inputs_lie_before_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = JournalConfig { recent_records: 0, ..JournalConfig::new(dir.path().join("pool.db")) };
+        let journal = Journal::open(config).unwrap();
+        let (theirs, ours) = (journal.input("theirs").unwrap(), journal.input("ours").unwrap());
+        (0..40).for_each(|_| store(&journal, theirs, Timestamp::MIN));
+        store(&journal, ours, Timestamp::MIN);
+        let reader = journal.reader(StreamId::INPUTS, 0).only(&[ours]).looking_up_always();
+        let mut reading = Reading::new(reader, Bound::records(10), Stop::default());
+        let (mut passed, mut read) = (0, 0);
+        while read == 0 {
+            let stretch = reading.next(Duration::ZERO).unwrap().unwrap();
+            (passed, read) = (passed + usize::from(stretch.len == 0), stretch.len);
+            assert!(!stretch.is_at_end || read == 1, "at {} of 41 it takes the stream for read", stretch.position);
+        }
+        assert!(passed > 0, "it never looked up");
+        assert_eq!(reading.position(), 41);
+    }
+}

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 use super::health::Health;
 use super::outputs::OutputHandle;
 use crate::job::Job;
-use crate::journal::{Edge, Journal, Status, StreamId, what};
+use crate::journal::{Edge, Journal, JournalStatus, StreamId, what};
 use crate::reference::Reference;
 use crate::score::{Scorer, State};
 use crate::source::SourceStats;
@@ -211,7 +211,7 @@ impl Watched {
         }
     }
 
-    fn pool_samples(&self, status: &Status, samples: &mut Vec<Sample>) {
+    fn pool_samples(&self, status: &JournalStatus, samples: &mut Vec<Sample>) {
         let mut gauge = |name, help, labels: Vec<(&'static str, String)>, value: u64| {
             let labels = [("job", self.job.to_string())].into_iter().chain(labels).collect();
             samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });

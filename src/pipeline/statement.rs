@@ -56,6 +56,15 @@ pub struct Build<'a> {
     pub clock: &'a Clock,
 }
 
+/// A consumer of the job as the journal knows it.
+#[derive(Debug)]
+pub struct Registered {
+    name: SmolStr,
+    statement: SmolStr,
+    /// Its position, where the text of its statement is another one than before.
+    changed_at: Option<i64>,
+}
+
 /// A thread to be started once everything is made.
 #[allow(missing_debug_implementations, reason = "it holds a function")]
 pub struct Thread {
@@ -88,12 +97,12 @@ impl Thread {
 }
 
 impl Build<'_> {
-    /// Makes all consumers; with them, their names in the journal.
+    /// Makes all consumers; with them, what they are in the journal.
     ///
     /// # Errors
     /// When the journal refuses or a function cannot be instantiated.
-    pub fn make(&self) -> Result<(Vec<Thread>, Vec<SmolStr>), PipelineError> {
-        let mut names = Vec::new();
+    pub fn make(&self) -> Result<(Vec<Thread>, Vec<Registered>), PipelineError> {
+        let mut consumers = Vec::new();
         let mut jobs = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for statement in &self.prepared.plan.statements {
@@ -105,20 +114,26 @@ impl Build<'_> {
                 SmolStr::new(format!("{}~{}", statement.output, *place + 1))
             };
             *place += 1;
-            self.statement(&name, statement, &mut names, &mut jobs)?;
+            self.statement(&name, statement, &mut consumers, &mut jobs)?;
         }
-        Ok((jobs, names))
+        Ok((jobs, consumers))
     }
 
-    /// Closes the consumers that are gone from the job: once everything else has been built, so that a start that fails
-    /// has closed nobody.
+    /// Closes the consumers that are gone from the job and clears the state of those that were changed: once everything
+    /// else has been built, so that a start that fails has taken nothing from the former job.
     ///
     /// # Errors
     /// When the journal refuses.
-    pub fn keep_only(&self, names: &[SmolStr]) -> Result<(), PipelineError> {
-        for removed in self.journal.keep_only_consumers(names)? {
+    pub fn keep_only(&self, consumers: &[Registered]) -> Result<(), PipelineError> {
+        let names: Vec<SmolStr> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
+        for removed in self.journal.keep_only_consumers(&names)? {
             let (consumer, unread) = (&removed.name, removed.unread);
             tracing::warn!(%consumer, unread, "no longer part of the job: closed, its unread records are counted consumer_removed");
+        }
+        for Registered { statement, changed_at, .. } in consumers {
+            if let Some(position) = changed_at {
+                tracing::warn!(%statement, position, "the statement was changed: it keeps its position and starts with empty state");
+            }
         }
         Ok(())
     }
@@ -127,7 +142,7 @@ impl Build<'_> {
         &self,
         name: &SmolStr,
         statement: &Statement,
-        names: &mut Vec<SmolStr>,
+        consumers: &mut Vec<Registered>,
         jobs: &mut Vec<Thread>,
     ) -> Result<(), PipelineError> {
         let mut from: Option<(StreamId, Mark)> = None;
@@ -136,19 +151,19 @@ impl Build<'_> {
             let is_last = i + 1 == parts;
             if is_last && part.external.is_none() && !part.is_stateful() {
                 if i == 0 {
-                    self.leftover(name, statement, names, jobs)?;
+                    self.leftover(name, statement, consumers, jobs)?;
                 }
                 // the output runs it
-                jobs.push(self.deliverer(name, statement, Some(part), from.map(|(stream, _)| stream), names)?);
+                jobs.push(self.deliverer(name, statement, Some(part), from.map(|(stream, _)| stream), consumers)?);
                 return Ok(());
             }
             let part_name = if i == 0 { name.clone() } else { SmolStr::new(format!("{name}/{}", i + 1)) };
             let into = self.journal.stream(&part_name)?;
             let mark = Mark::default();
-            self.part(&part_name, statement, part, from.take(), (into, mark.clone()), names, jobs)?;
+            self.part(&part_name, statement, part, from.take(), (into, mark.clone()), consumers, jobs)?;
             from = Some((into, mark));
         }
-        jobs.push(self.deliverer(name, statement, None, from.map(|(stream, _)| stream), names)?);
+        jobs.push(self.deliverer(name, statement, None, from.map(|(stream, _)| stream), consumers)?);
         Ok(())
     }
 
@@ -158,7 +173,7 @@ impl Build<'_> {
         &self,
         name: &SmolStr,
         statement: &Statement,
-        names: &mut Vec<SmolStr>,
+        consumers: &mut Vec<Registered>,
         jobs: &mut Vec<Thread>,
     ) -> Result<(), PipelineError> {
         let consumer = format!("output {name}");
@@ -166,7 +181,7 @@ impl Build<'_> {
         if status.consumers.iter().any(|c| c.name == consumer && c.stream != StreamId::INPUTS.0 && c.pending > 0) {
             tracing::info!(statement = %name, "rows of its earlier text are still to be delivered");
             let stream = self.journal.stream(name)?;
-            jobs.push(self.deliverer(name, statement, None, Some(stream), names)?);
+            jobs.push(self.deliverer(name, statement, None, Some(stream), consumers)?);
         }
         Ok(())
     }
@@ -179,7 +194,7 @@ impl Build<'_> {
         part: &Part,
         from: Option<(StreamId, Mark)>,
         (into, mark): (StreamId, Mark),
-        names: &mut Vec<SmolStr>,
+        consumers: &mut Vec<Registered>,
         jobs: &mut Vec<Thread>,
     ) -> Result<(), PipelineError> {
         let consumer_name = SmolStr::new(format!("statement {name}"));
@@ -191,10 +206,12 @@ impl Build<'_> {
             Some(part),
             part.columns.clone(),
             stream,
-            names,
+            consumers,
         )?;
         let feeds_part = statement.parts.last().is_some_and(|last| !std::ptr::eq(last, part));
-        let state = self.journal.load_state(flow.consumer)?;
+        // of another text it means nothing, and it is still there
+        let has_state = consumers.last().is_some_and(|registered| registered.changed_at.is_none());
+        let state = if has_state { self.journal.load_state(flow.consumer)? } else { Vec::new() };
         let mut executor = self.executor(name, part)?;
         let rows = || state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
         executor.load_state(rows()).map_err(|e| engine(name, &e))?;
@@ -269,7 +286,7 @@ impl Build<'_> {
         statement: &Statement,
         part: Option<&Part>,
         from: Option<StreamId>,
-        names: &mut Vec<SmolStr>,
+        consumers: &mut Vec<Registered>,
     ) -> Result<Thread, PipelineError> {
         let output = self
             .outputs
@@ -288,7 +305,7 @@ impl Build<'_> {
         let fingerprint = part.map_or("rows", |_| statement.fingerprint.as_str());
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
-        let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, names)?;
+        let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, consumers)?;
         let feed =
             part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
@@ -325,21 +342,17 @@ impl Build<'_> {
         part: Option<&Part>,
         columns: Arc<[crate::batch::Column]>,
         from: Option<StreamId>,
-        names: &mut Vec<SmolStr>,
+        consumers: &mut Vec<Registered>,
     ) -> Result<(Flow, Reader), PipelineError> {
         let stream = from.unwrap_or(StreamId::INPUTS);
-        let start = match (from, self.job.start) {
-            (None, job::Start::Now) => Start::Now,
-            _ => Start::Oldest,
-        };
+        // rows of a statement are all for its output
+        let start = if from.is_none() { self.job.start } else { Start::Oldest };
         let on_full = self.job.journal.on_full;
         let spec =
             ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
         let info = self.journal.register_consumer(spec)?;
-        if info.changed && fingerprint != "rows" {
-            tracing::warn!(statement = %statement, position = info.position, "the statement was changed: it keeps its position and starts with empty state");
-        }
-        names.push(consumer_name.clone());
+        let changed_at = (info.changed && fingerprint != "rows").then_some(info.position);
+        consumers.push(Registered { name: consumer_name, statement: statement.clone(), changed_at });
         let mut reader = self.journal.reader(stream, info.position);
         if let (None, Some(part)) = (from, part) {
             reader = reader.only(&self.inputs_of(part)?);

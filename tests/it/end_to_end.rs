@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forebay::demo::client::{Feed, Message, Receiver};
+use forebay::demo::client::{Message, Publisher, Receiver};
 use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 use serde_json::Value as Json;
@@ -46,7 +46,7 @@ fn publish(
     let rides: Vec<_> = (0..count).map(|_| fleet.ride(at)).collect();
     let sent = rides.iter().map(|r| (r.id.clone(), serde_json::from_str(&r.payload).expect("JSON"))).collect();
     runtime.block_on(async {
-        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        let feed = Publisher::connect("fleet", "127.0.0.1", broker.port);
         for ride in rides {
             assert!(feed.send(&ride.topic, ride.payload).await);
         }
@@ -230,7 +230,7 @@ fn a_full_pool_withholds_acknowledgements_and_goes_on_when_there_is_room() {
     let mut fleet = Fleet::new(3);
     let count = 20_000;
     runtime.block_on(async {
-        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        let feed = Publisher::connect("fleet", "127.0.0.1", broker.port);
         for _ in 0..count {
             let ride = fleet.ride(Timestamp::MIN);
             let noise: String = (0..1500).map(|_| rng.alphanumeric()).collect();
@@ -261,7 +261,7 @@ fn a_bad_payload_becomes_a_dead_letter_and_the_next_one_is_processed() {
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/plain");
     let forebay = Forebay::run(&path);
     runtime.block_on(async {
-        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        let feed = Publisher::connect("fleet", "127.0.0.1", broker.port);
         for payload in [
             "{\"n\":1}",
             "not json",
@@ -369,7 +369,7 @@ fn a_job_stops_although_its_pool_is_full_and_its_output_is_away() {
     let forebay = Forebay::run(&path);
     let mut rng = fastrand::Rng::with_seed(6);
     runtime.block_on(async {
-        let feed = Feed::connect("fleet", "127.0.0.1", broker.port);
+        let feed = Publisher::connect("fleet", "127.0.0.1", broker.port);
         for n in 0..24_000 {
             let noise: String = (0..1500).map(|_| rng.alphanumeric()).collect();
             assert!(feed.send("taxi/a/rides", format!("{{\"n\":{n},\"filler\":\"{noise}\"}}")).await);
@@ -512,7 +512,7 @@ fn an_endpoint_drawn_as_a_join_runs_as_the_error_says() {
         .chain([serde_json::json!({ "deviceId": "odd", "temperature": 20 })])
         .collect();
     runtime.block_on(async {
-        let feed = Feed::connect("sensors", "127.0.0.1", broker.port);
+        let feed = Publisher::connect("sensors", "127.0.0.1", broker.port);
         for reading in &readings {
             assert!(feed.send("sensors/1/readings", reading.to_string()).await);
         }

@@ -10,6 +10,7 @@ use forebay::job::{self, *};
 use forebay::journal::OnFull;
 use forebay::score::signature::{Cell, Column, Layout};
 use forebay::score::{Mode, NanPolicy, Signature};
+use forebay::time::TICKS_PER_SECOND;
 use secrecy::ExposeSecret;
 
 const SMALL: &str = r#"
@@ -59,12 +60,8 @@ fn a_small_job_has_the_documented_defaults() {
     let job = good(SMALL);
     assert_eq!((job.name.as_str(), job.query.as_path()), ("taxi", Path::new("jobs/taxi.asaql")));
     assert_eq!((job.on_error, job.start), (OnError::DeadLetter, Start::Oldest));
-    let time = TimePolicy {
-        late_tolerance: Some(Duration::from_secs(5)),
-        out_of_order_tolerance: Duration::ZERO,
-        out_of_order_policy: OutOfOrderPolicy::Adjust,
-    };
-    assert_eq!(job.time, time);
+    let time = &job.time;
+    assert_eq!((time.late_tolerance, time.out_of_order, time.adjust), (Some(5 * TICKS_PER_SECOND), 0, true));
     assert_eq!(job.state_bytes_max, mib(256));
 
     expect![[r#"
@@ -290,10 +287,7 @@ fn every_setting_can_be_set() {
     );
     assert_eq!(job.query, Path::new("/etc/forebay/plant.asaql"));
     assert_eq!((job.on_error, job.start, job.time.late_tolerance), (OnError::Stop, Start::Now, None));
-    assert_eq!(
-        (job.time.out_of_order_tolerance, job.time.out_of_order_policy),
-        (Duration::from_secs(90), OutOfOrderPolicy::Drop)
-    );
+    assert_eq!((job.time.out_of_order, job.time.adjust), (90 * TICKS_PER_SECOND, false));
     let names: Vec<&str> = job.inputs.iter().map(|input| input.name.as_str()).collect();
     assert_eq!(names, ["rides", "my file"]);
     expect![[r#"

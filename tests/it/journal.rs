@@ -251,7 +251,7 @@ fn closing_makes_durable_what_waits() {
     assert_eq!(pool.journal.sync(), Err(JournalError::Closed));
     assert!(matches!(pool.journal.reader(StreamId::INPUTS, 0).next(1, Instant::now()), Ok(Read::Closed)));
     assert!(!beside(&pool.path, "-wal").exists(), "a closed journal needs no log");
-    assert_eq!(Status::open_readonly(&pool.path).unwrap().streams[0].next, 1);
+    assert_eq!(JournalStatus::open_readonly(&pool.path).unwrap().streams[0].next, 1);
     assert!(verify(&pool.path).unwrap().is_good());
 }
 
@@ -344,7 +344,39 @@ fn another_fingerprint_keeps_the_position_and_clears_the_state() {
     let other = ConsumerSpec { fingerprint: "SELECT 2".into(), ..spec("scored", StreamId::INPUTS) };
     let other = pool.journal.register_consumer(other).unwrap();
     assert_eq!(other, ConsumerInfo { id: info.id, position: 4, is_new: false, changed: true });
+    assert_eq!(pool.journal.load_state(info.id).unwrap().len(), 1, "the start may still fail");
+    let pool = pool.reopen();
+    assert_eq!(pool.consumer("scored", StreamId::INPUTS), same);
+    assert_eq!(pool.journal.load_state(info.id).unwrap().len(), 1, "it did fail");
+    let other = ConsumerSpec { fingerprint: "SELECT 2".into(), ..spec("scored", StreamId::INPUTS) };
+    pool.journal.register_consumer(other).unwrap();
+    pool.journal.keep_only_consumers(&["scored".into()]).unwrap();
     assert_eq!(pool.journal.load_state(info.id).unwrap(), []);
+    let pool = pool.reopen();
+    assert!(pool.consumer("scored", StreamId::INPUTS).changed, "now it was the other text");
+}
+
+#[test]
+fn a_consumer_of_another_stream_takes_the_name_when_the_job_runs() {
+    let pool = Pool::new();
+    pool.store_some(10);
+    let first = pool.consumer("output a", StreamId::INPUTS);
+    pool.commit(Commit::at(first.id, 4));
+    let stream = pool.journal.stream("a").unwrap();
+    let moved = pool.consumer("output a", stream);
+    assert_eq!((moved.position, moved.is_new), (0, true));
+    assert_ne!(moved.id, first.id);
+    let pool = pool.reopen();
+    let same = pool.consumer("output a", StreamId::INPUTS);
+    assert_eq!(same, ConsumerInfo { id: first.id, position: 4, is_new: false, changed: false }, "the start failed");
+
+    let moved = pool.consumer("output a", stream);
+    let removed = pool.journal.keep_only_consumers(&["output a".into()]).unwrap();
+    assert_eq!(removed, [RemovedConsumer { name: "output a".into(), unread: 6 }]);
+    let pool = pool.reopen();
+    let again = pool.consumer("output a", stream);
+    assert_eq!(again, ConsumerInfo { id: moved.id, position: 0, is_new: false, changed: false });
+    assert!(verify(&pool.path).unwrap().is_good());
 }
 
 #[test]
@@ -581,7 +613,7 @@ fn a_damaged_last_segment_does_not_hold_its_readers() {
 }
 
 impl Pool {
-    fn status(&self) -> Status {
+    fn status(&self) -> JournalStatus {
         self.journal.status().unwrap()
     }
 
@@ -882,7 +914,7 @@ fn the_status_can_be_read_while_the_job_runs() {
     let stream = pool.journal.stream("scored").unwrap();
     let consumer = pool.consumer("scored", StreamId::INPUTS);
     pool.commit(Commit { emit: Some((stream, rows(0..2))), ..Commit::at(consumer.id, 4) });
-    let status = Status::open_readonly(&pool.path).unwrap();
+    let status = JournalStatus::open_readonly(&pool.path).unwrap();
     assert_eq!(status.incarnation, pool.journal.incarnation_hex());
     let found = &status.consumers[0];
     assert_eq!((found.position, found.pending, found.pins), (4, 6, true));
@@ -927,7 +959,7 @@ fn files_that_are_not_ours_are_left_as_they_are() {
     let before = fs::read(&path).unwrap();
     let error = Journal::open(config(&path)).unwrap_err();
     assert!(error.to_string().contains("not a forebay journal"), "{error}");
-    assert!(matches!(Status::open_readonly(&path), Err(JournalError::Foreign { .. })));
+    assert!(matches!(JournalStatus::open_readonly(&path), Err(JournalError::Foreign { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forebay::demo::client::{Feed, Message, Receiver};
+use forebay::demo::client::{Message, Publisher, Receiver};
 use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 use serde_json::Value as Json;
@@ -71,7 +71,7 @@ pub fn survive(runtime: &Runtime, job: &Path, port: u16, kills: usize, seed: u64
     let mut forebay = Forebay::run(job);
     let going = Arc::new(AtomicBool::new(true));
     let go_on = going.clone();
-    let feed = runtime.block_on(async { Arc::new(Feed::connect("fleet", "127.0.0.1", port)) });
+    let feed = runtime.block_on(async { Arc::new(Publisher::connect("fleet", "127.0.0.1", port)) });
     let publisher = feed.clone();
     let publishing = runtime.spawn(async move {
         let mut fleet = Fleet::new(30);

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use expect_test::{Expect, expect};
-use forebay::journal::{Journal, JournalConfig, JournalError, Status, StoredReference, verify};
+use forebay::journal::{Journal, JournalConfig, JournalError, JournalStatus, StoredReference, verify};
 use forebay::time::Timestamp;
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -336,7 +336,7 @@ fn a_start_offline_uses_the_version_that_the_pool_keeps() {
     // a table that is no longer part of the job is forgotten
     let forebay = Forebay::run(&place.job(QUERY, &format!("url = \"http://{address}/zones\""), ""));
     let known: Vec<String> =
-        Status::open_readonly(&place.path("test.db")).unwrap().references.into_iter().map(|r| r.name).collect();
+        JournalStatus::open_readonly(&place.path("test.db")).unwrap().references.into_iter().map(|r| r.name).collect();
     assert_eq!(known, ["zones"]);
     forebay.stop();
 }
@@ -430,7 +430,7 @@ fn a_journal_made_before_opens_and_learns_of_reference_data() {
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute_batch("DROP TABLE reference; DROP TABLE reference_error").unwrap();
     drop(db);
-    assert!(Status::open_readonly(&path).unwrap().references.is_empty());
+    assert!(JournalStatus::open_readonly(&path).unwrap().references.is_empty());
     assert!(verify(&path).unwrap().is_good());
     assert_eq!(forebay::journal::reference_readonly(&path, "zones"), Ok(None));
     let journal = journal(dir.path(), 1 << 30);

@@ -60,6 +60,53 @@ async fn a_start_that_fails_leaves_nothing_running() {
     Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_fails_late_leaves_the_state_of_a_changed_statement() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start();
+    let query = |hours: u32| {
+        format!(
+            "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, {hours})) AS b INTO out FROM t\n\
+             SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO other FROM t\n"
+        )
+    };
+    job_file(dir.path(), broker.port, "127.0.0.1:0");
+    let text = std::fs::read_to_string(dir.path().join("job.toml")).unwrap();
+    let path =
+        write(dir.path(), "job.toml", &format!("{text}[outputs.other]\ntype = \"file\"\npath = \"other.jsonl\"\n"));
+    let start = async |hours: u32| {
+        write(dir.path(), "job.asaql", &query(hours));
+        let job = job::load(&path).unwrap_or_else(|e| panic!("{e}"));
+        let prepared = prepare::prepare(&job).unwrap();
+        Pipeline::start(&job, &prepared, Clock::Real).await
+    };
+    let rows = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default().lines().count();
+    let pipeline = start(1).await.unwrap();
+    publish_numbers(&broker.url(), "t", 0..3).await;
+    wait_until("three rows of each", || rows("out.jsonl") == 3 && rows("other.jsonl") == 3).await;
+    pipeline.stop().await.unwrap();
+
+    // the state of the statement behind the changed one does not load
+    let damage = |sql: &str| {
+        let db = rusqlite::Connection::open(dir.path().join("pool.db")).unwrap();
+        assert_eq!(db.execute(sql, []).unwrap(), 1);
+        db.query_row("SELECT group_concat(name || fingerprint) FROM consumer", [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    let before = damage("INSERT INTO state SELECT id, 0, x'ff', x'ff' FROM consumer WHERE name = 'statement other'");
+    let error = start(2).await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("stored state of operator 0"), "{error}");
+    let after = damage("DELETE FROM state WHERE key = x'ff'");
+    assert_eq!(before, after, "the start that failed has changed a consumer");
+
+    let pipeline = start(1).await.unwrap();
+    publish_numbers(&broker.url(), "t", 3..4).await;
+    wait_until("the fourth row", || rows("out.jsonl") == 4).await;
+    pipeline.stop().await.unwrap();
+    let last = std::fs::read_to_string(dir.path().join("out.jsonl")).unwrap();
+    assert!(last.ends_with("{\"n\":3,\"b\":2}\n"), "the state is gone: {last}");
+}
+
 #[test]
 fn a_reload_that_cannot_start_goes_on_with_the_former_job_and_says_so() {
     let dir = tempfile::tempdir().unwrap();

@@ -581,7 +581,7 @@ fn kills_inside_a_window_change_nothing() {
     });
     assert!(runtime.block_on(receiver.ready(PATIENCE)));
     let mut forebay = Forebay::run(&job);
-    let feed = runtime.block_on(async { forebay::demo::client::Feed::connect("fleet", "127.0.0.1", broker.port) });
+    let feed = runtime.block_on(async { forebay::demo::client::Publisher::connect("fleet", "127.0.0.1", broker.port) });
     // an hour two days ago: late, but within what is tolerated
     let now = Clock::Real.now().ticks();
     let hour = 3600 * TICKS_PER_SECOND;

@@ -15,12 +15,12 @@ use super::screen::{Numbers, Screen};
 use super::verdict::Verdict;
 use super::{DemoArgs, Refusal, failure};
 use crate::cli::journal::{ledger, number, verified};
-use crate::demo::client::{Feed, Receiver};
+use crate::demo::client::{Publisher, Receiver};
 use crate::demo::fleet::Fleet;
 use crate::demo::folder::Folder;
 use crate::demo::tally::Tally;
 use crate::job::Job;
-use crate::journal::Status;
+use crate::journal::JournalStatus;
 use crate::pipeline::{Pipeline, Prepared, Snapshot};
 use crate::time::Clock;
 
@@ -56,7 +56,7 @@ pub struct Show {
     peers: Peers,
     pipeline: Pipeline,
     fleet: Fleet,
-    feed: Feed,
+    feed: Publisher,
     /// Listens as long as it is held.
     _receiver: Receiver,
     tally: Arc<Mutex<Tally>>,
@@ -93,7 +93,7 @@ impl Show {
                 "the broker {url} takes connections but confirmed no subscription in {PATIENCE:?}; it must speak MQTT 5 and let in clients without a login"
             )));
         }
-        let feed = Feed::connect(&name("fleet"), &peers.host, peers.port);
+        let feed = Publisher::connect(&name("fleet"), &peers.host, peers.port);
         let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.map_err(failure)?;
         let now = Instant::now();
         let show = Show {
@@ -383,11 +383,11 @@ fn program() -> String {
 }
 
 /// What all consumers together have not done; a row waits for one of them at a time.
-fn waiting(status: &Status) -> u64 {
+fn waiting(status: &JournalStatus) -> u64 {
     status.consumers.iter().map(|c| c.pending).sum()
 }
 
-fn verdict(feed: &Feed, tally: &Mutex<Tally>, status: &Status) -> Verdict {
+fn verdict(feed: &Publisher, tally: &Mutex<Tally>, status: &JournalStatus) -> Verdict {
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     Verdict {
         published: feed.sent(),
@@ -401,8 +401,8 @@ fn verdict(feed: &Feed, tally: &Mutex<Tally>, status: &Status) -> Verdict {
 }
 
 /// Prints the verdict and the job's own books; answers whether both are good.
-fn report(screen: &mut Screen, feed: &Feed, tally: &Mutex<Tally>, pool: &Path) -> Result<bool, Refusal> {
-    let status = Status::open_readonly(pool).map_err(failure)?;
+fn report(screen: &mut Screen, feed: &Publisher, tally: &Mutex<Tally>, pool: &Path) -> Result<bool, Refusal> {
+    let status = JournalStatus::open_readonly(pool).map_err(failure)?;
     let verdict = verdict(feed, tally, &status);
     screen.say(&format!("\nresult: the fleet's own count beside the receiver's\n{verdict}\n\nthe job's own books: every row that goes in comes out, or is counted with a reason"));
     screen.say(&ledger(&status));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::compare::{Order, Row};
+use super::compare::{Order, RowObject};
 use crate::cli::eval::finite::Event;
 use crate::time::Timestamp;
 
@@ -35,7 +35,7 @@ pub struct Case {
 #[derive(Debug)]
 pub enum Wanted {
     /// Rows by output; an output that is not named gets none.
-    Rows(BTreeMap<String, Vec<Row>>),
+    Rows(BTreeMap<String, Vec<RowObject>>),
     /// A compile error that contains this word, in any letter case.
     Fail(String),
     /// A runtime error that contains this word, in any letter case.
@@ -49,7 +49,7 @@ pub enum Wanted {
 pub struct Expected {
     /// its name, in any letter case
     pub output: String,
-    pub rows: Vec<Row>,
+    pub rows: Vec<RowObject>,
     /// Otherwise a difference is told and the case passes.
     pub required: bool,
 }
@@ -84,7 +84,7 @@ struct Raw {
     settings: Settings,
     #[serde(default)]
     order: Order,
-    expected: Option<BTreeMap<String, Vec<Row>>>,
+    expected: Option<BTreeMap<String, Vec<RowObject>>>,
     must_fail: Option<String>,
     must_stop: Option<String>,
 }
@@ -139,7 +139,7 @@ fn from_object(text: &str) -> Result<Raw, String> {
     }
 }
 
-fn rows_by_name(inputs: serde_json::Map<String, serde_json::Value>) -> Result<Vec<(String, Vec<Row>)>, String> {
+fn rows_by_name(inputs: serde_json::Map<String, serde_json::Value>) -> Result<Vec<(String, Vec<RowObject>)>, String> {
     let rows = |(name, value)| match serde_json::from_value(value) {
         Ok(rows) => Ok((name, rows)),
         Err(e) => Err(format!("input `{name}` is no list of rows: {e}")),
@@ -147,8 +147,8 @@ fn rows_by_name(inputs: serde_json::Map<String, serde_json::Value>) -> Result<Ve
     inputs.into_iter().map(rows).collect()
 }
 
-fn events(rows: Vec<Row>) -> Result<Vec<Event>, String> {
-    let event = |mut row: Row| {
+fn events(rows: Vec<RowObject>) -> Result<Vec<Event>, String> {
+    let event = |mut row: RowObject| {
         let arrival = match row.shift_remove(ARRIVAL) {
             None => None,
             Some(serde_json::Value::String(text)) => match Timestamp::parse(&text) {
@@ -162,7 +162,7 @@ fn events(rows: Vec<Row>) -> Result<Vec<Event>, String> {
     rows.into_iter().map(event).collect()
 }
 
-fn payload(row: &Row) -> Bytes {
+fn payload(row: &RowObject) -> Bytes {
     Bytes::from(serde_json::to_vec(row).unwrap_or_default())
 }
 

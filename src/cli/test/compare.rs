@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-pub type Row = Map<String, Value>;
+pub type RowObject = Map<String, Value>;
 
 /// Whether rows have to come in the order written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -26,7 +26,7 @@ const TOLERANCE: f64 = 1e-9;
 const SHOWN_MAX: usize = 10;
 
 /// What differs, in lines; `None` when nothing does.
-pub fn difference(wanted: &[Row], got: &[Row], order: Order) -> Option<String> {
+pub fn difference(wanted: &[RowObject], got: &[RowObject], order: Order) -> Option<String> {
     match order {
         Order::Exact => in_order(wanted, got),
         Order::Any => in_any_order(wanted, got),
@@ -45,7 +45,7 @@ pub fn value_difference(wanted: &Value, got: &Value) -> Option<String> {
     Some(format!("expected {wanted}\ngot      {got}\n{fields}"))
 }
 
-fn in_order(wanted: &[Row], got: &[Row]) -> Option<String> {
+fn in_order(wanted: &[RowObject], got: &[RowObject]) -> Option<String> {
     let mut out = String::new();
     let mut shown = 0;
     let rows = wanted.len().max(got.len());
@@ -67,8 +67,8 @@ fn in_order(wanted: &[Row], got: &[Row]) -> Option<String> {
     finish(out, shown, wanted, got)
 }
 
-fn in_any_order(wanted: &[Row], got: &[Row]) -> Option<String> {
-    let mut left: Vec<&Row> = got.iter().collect();
+fn in_any_order(wanted: &[RowObject], got: &[RowObject]) -> Option<String> {
+    let mut left: Vec<&RowObject> = got.iter().collect();
     let mut missing = Vec::new();
     for row in wanted {
         match left.iter().position(|g| same_row(row, g)) {
@@ -92,7 +92,7 @@ fn in_any_order(wanted: &[Row], got: &[Row]) -> Option<String> {
     finish(out, missing.len() + left.len(), wanted, got)
 }
 
-fn finish(mut out: String, differences: usize, wanted: &[Row], got: &[Row]) -> Option<String> {
+fn finish(mut out: String, differences: usize, wanted: &[RowObject], got: &[RowObject]) -> Option<String> {
     if differences == 0 {
         return None;
     }
@@ -105,7 +105,7 @@ fn count(rows: usize) -> String {
 }
 
 /// The fields that differ, a line each.
-fn fields(wanted: &Row, got: &Row) -> String {
+fn fields(wanted: &RowObject, got: &RowObject) -> String {
     let mut out = String::new();
     let names = wanted.keys().chain(got.keys().filter(|k| !wanted.contains_key(*k)));
     for name in names {
@@ -117,12 +117,13 @@ fn fields(wanted: &Row, got: &Row) -> String {
     out
 }
 
-fn json(row: &Row) -> String {
+fn json(row: &RowObject) -> String {
     serde_json::to_string(row).unwrap_or_default()
 }
 
-fn same_row(wanted: &Row, got: &Row) -> bool {
-    let covers = |a: &Row, b: &Row| a.iter().all(|(name, value)| same(value, b.get(name).unwrap_or(&Value::Null)));
+fn same_row(wanted: &RowObject, got: &RowObject) -> bool {
+    let covers =
+        |a: &RowObject, b: &RowObject| a.iter().all(|(name, value)| same(value, b.get(name).unwrap_or(&Value::Null)));
     covers(wanted, got) && got.iter().all(|(name, value)| wanted.contains_key(name) || value.is_null())
 }
 
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
-    fn rows(text: &str) -> Vec<Row> {
+    fn rows(text: &str) -> Vec<RowObject> {
         serde_json::from_str(text).unwrap()
     }
 

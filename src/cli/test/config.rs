@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::case::{Case, Expected, Settings, Wanted};
-use super::compare::{Order, Row};
+use super::compare::{Order, RowObject};
 use crate::cli::eval::finite::Event;
 use crate::cli::eval::{csv_rows, read_rows};
 
@@ -111,7 +111,7 @@ impl RawCase {
         let mut expected = Vec::new();
         for output in self.expected_outputs {
             let rows = read_rows(&output.output_alias, &beside(file, &output.file_path)).map_err(|e| e.to_string())?;
-            let rows: Result<Vec<Row>, _> = rows.iter().map(|row| serde_json::from_slice(row)).collect();
+            let rows: Result<Vec<RowObject>, _> = rows.iter().map(|row| serde_json::from_slice(row)).collect();
             let rows = rows.map_err(|e| format!("expected output `{}`: {e}", output.output_alias))?;
             expected.push(Expected { output: output.output_alias, rows, required: output.required });
         }

@@ -22,7 +22,7 @@ use crate::query::catalog::{Offers, Shape, folded};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
 use crate::udf::{Component, FunctionBinding, Host, UserAggregate, UserFunctions as _};
 use crate::value::Value;
-use row::{Asked, Row, Wanted};
+use row::{Asked, GoldenRow, Wanted};
 
 /// What it is called beside a component.
 const GOLDEN: &str = "golden.jsonl";
@@ -109,7 +109,7 @@ fn beside(component: &Path) -> Result<PathBuf, Failed> {
 fn bind(
     component: &Arc<Component>,
     granting: &Granting,
-    rows: &[Row],
+    rows: &[GoldenRow],
     mut problems: Diagnostics,
 ) -> Result<(Vec<FunctionBinding>, Vec<usize>), Failed> {
     let mut bindings: Vec<FunctionBinding> = Vec::new();
@@ -145,7 +145,7 @@ fn bind(
 }
 
 /// Why a row cannot be put to what it names.
-fn misfit(row: &Row, binding: &FunctionBinding) -> Option<Diagnostic> {
+fn misfit(row: &GoldenRow, binding: &FunctionBinding) -> Option<Diagnostic> {
     let (name, offers) = (&row.name, binding.aggregate());
     match (&row.asked, offers) {
         (Asked::Call(_), Some(_)) => {
@@ -171,7 +171,7 @@ fn misfit(row: &Row, binding: &FunctionBinding) -> Option<Diagnostic> {
 ///
 /// # Errors
 /// What differs from what it wants, in lines.
-fn judge(row: &Row, place: usize, bindings: &[FunctionBinding], host: &mut Host) -> Result<(), String> {
+fn judge(row: &GoldenRow, place: usize, bindings: &[FunctionBinding], host: &mut Host) -> Result<(), String> {
     match &row.asked {
         Asked::Call(args) => compare(&row.wanted, host.call(place, args, row.at(0))),
         Asked::Aggregate(rows) => {
@@ -197,7 +197,7 @@ fn judge(row: &Row, place: usize, bindings: &[FunctionBinding], host: &mut Host)
 }
 
 /// The rows as the engine gives them: the time first, and none with NULL for what does not take it.
-fn entering(binding: &FunctionBinding, rows: &[Vec<Value>], row: &Row) -> Vec<Vec<Value>> {
+fn entering(binding: &FunctionBinding, rows: &[Vec<Value>], row: &GoldenRow) -> Vec<Vec<Value>> {
     let params = binding.signature().map(|signature| signature.params.as_slice()).unwrap_or_default();
     let strict = |args: &[Value]| {
         args.iter().zip(params).any(|(arg, param)| arg.is_null() && !matches!(param.shape, Shape::Option(_)))
@@ -253,7 +253,7 @@ fn compare(wanted: &Wanted, got: Result<Value, RowError>) -> Result<(), String> 
     }
 }
 
-impl Row {
+impl GoldenRow {
     /// Event time of the call, or of the row of that number: as written, else seconds since 1970.
     fn at(&self, row: usize) -> Timestamp {
         let seconds = i64::try_from(row).unwrap_or_default();

@@ -139,7 +139,7 @@ fn mqtt_facts(qos: u8, retain: bool) -> Vec<(SmolStr, SmolStr)> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Entry {
+struct EventPlace {
     arrival: Timestamp,
     /// where the payload starts in the segment's bytes
     start: u32,
@@ -153,7 +153,7 @@ struct Entry {
 pub struct EventSegment {
     first: i64,
     input: u16,
-    entries: Vec<Entry>,
+    entries: Vec<EventPlace>,
     messages: Vec<Arc<MessageMeta>>,
     raw: Bytes,
 }
@@ -204,7 +204,7 @@ impl EventSegment {
             }
             let start = u32::try_from(total).map_err(|_| damaged)?;
             total = total.checked_add(length as usize).ok_or(damaged)?;
-            entries.push(Entry { arrival, start, length, message, mark });
+            entries.push(EventPlace { arrival, start, length, message, mark });
         }
         let payloads = raw.len().checked_sub(total).ok_or(damaged)?;
         reader.take(total)?;
@@ -237,7 +237,7 @@ impl EventSegment {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.raw.len() + self.entries.len() * size_of::<Entry>() + self.messages.len() * size_of::<MessageMeta>()
+        self.raw.len() + self.entries.len() * size_of::<EventPlace>() + self.messages.len() * size_of::<MessageMeta>()
     }
 
     /// Event `i` of the segment.

@@ -40,7 +40,7 @@ pub(super) fn is_aggregate(name: &str) -> bool {
 }
 
 /// An aggregate function with what it looks at.
-pub(super) struct Taken {
+pub(super) struct AggregateCall {
     pub(super) function: AggregateFunction,
     pub(super) argument: Option<Expr>,
     pub(super) order_by: Vec<(Expr, bool)>,
@@ -60,7 +60,7 @@ impl Core<'_, '_> {
             return self.refuse(problem);
         }
         let ty = self.type_of_aggregate(&taken);
-        let Taken { function, argument, order_by } = taken;
+        let AggregateCall { function, argument, order_by } = taken;
         self.aggregate_slot(
             name,
             Aggregate { function, argument, user_args: Vec::new(), distinct: call.distinct, order_by, span },
@@ -122,7 +122,7 @@ impl Core<'_, '_> {
     }
 
     /// The function and its arguments, for a group or for history alike. `None` when something was reported.
-    pub(super) fn taken(&mut self, name: &Ident, call: &Call, span: Span, inner: Place) -> Option<Taken> {
+    pub(super) fn taken(&mut self, name: &Ident, call: &Call, span: Span, inner: Place) -> Option<AggregateCall> {
         let lower = name.name.to_ascii_lowercase();
         let ordered = matches!(lower.as_str(), "topone" | "collecttop" | "percentile_cont" | "percentile_disc");
         let order_by = self.order_by(name, call.over.as_ref(), ordered, span, inner)?;
@@ -171,11 +171,11 @@ impl Core<'_, '_> {
             AggregateFunction::Max { .. } => AggregateFunction::Max { text: self.is_cast_to_text(&argument) },
             other => other,
         };
-        Some(Taken { function, argument: Some(argument), order_by })
+        Some(AggregateCall { function, argument: Some(argument), order_by })
     }
 
     /// `COUNT(*)`, `COUNT()` and `COUNT(input)` count rows; `COUNT(x)` counts values.
-    fn count(&mut self, call: &Call, span: Span, inner: Place) -> Option<Taken> {
+    fn count(&mut self, call: &Call, span: Span, inner: Place) -> Option<AggregateCall> {
         let argument = match call.args.as_slice() {
             [] | [Arg::Star(_)] if call.distinct => {
                 let problem = Diagnostic::error("COUNT(DISTINCT …) takes a value", span)
@@ -196,7 +196,7 @@ impl Core<'_, '_> {
                 return None;
             }
         };
-        Some(Taken { function: AggregateFunction::Count, argument, order_by: Vec::new() })
+        Some(AggregateCall { function: AggregateFunction::Count, argument, order_by: Vec::new() })
     }
 
     fn top_count(&mut self, name: &Ident, args: &[Arg], span: Span) -> Option<usize> {
@@ -221,7 +221,7 @@ impl Core<'_, '_> {
         call: &Call,
         order_by: Vec<(Expr, bool)>,
         span: Span,
-    ) -> Option<Taken> {
+    ) -> Option<AggregateCall> {
         let fraction = match call.args.as_slice() {
             [Arg::Expr(e)] => constant::number(e).filter(|f| (0.0..=1.0).contains(f)),
             _ => None,
@@ -244,7 +244,7 @@ impl Core<'_, '_> {
             "percentile_cont" => AggregateFunction::PercentileCont { fraction },
             _ => AggregateFunction::PercentileDisc { fraction },
         };
-        Some(Taken { function, argument: order_by.first().map(|(e, _)| e.clone()), order_by })
+        Some(AggregateCall { function, argument: order_by.first().map(|(e, _)| e.clone()), order_by })
     }
 
     fn order_by(
@@ -282,7 +282,7 @@ impl Core<'_, '_> {
         }
     }
 
-    pub(super) fn type_of_aggregate(&self, taken: &Taken) -> Option<Type> {
+    pub(super) fn type_of_aggregate(&self, taken: &AggregateCall) -> Option<Type> {
         use AggregateFunction::{
             Avg, Collect, CollectTop, Count, Max, Min, PercentileCont, PercentileDisc, StDev, StDevP, Sum, TopOne,
             User, Var, VarP,

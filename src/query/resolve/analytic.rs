@@ -4,7 +4,7 @@
 //! value. Invariant: an analytic function is evaluated over all rows of its source, before joins and WHERE. Not here:
 //! keeping the rows (`engine`).
 
-use super::aggregate::Taken;
+use super::aggregate::AggregateCall;
 use super::constant;
 use super::core::Core;
 use super::place::{Clause, Place};
@@ -115,7 +115,7 @@ impl Core<'_, '_> {
         limit.is_some().then_some(analytic)
     }
 
-    fn over_history(&mut self, name: &Ident, call: &Call, span: Span, inner: Place) -> Option<Taken> {
+    fn over_history(&mut self, name: &Ident, call: &Call, span: Span, inner: Place) -> Option<AggregateCall> {
         use AggregateFunction::{Avg, Collect, CollectTop, Count, Max, Min, Sum, TopOne};
         let taken = self.taken(name, call, span, inner)?;
         if matches!(taken.function, Sum | Avg | Min { .. } | Max { .. } | Count | Collect | TopOne | CollectTop { .. })
@@ -370,8 +370,11 @@ impl Core<'_, '_> {
             AnalyticFunction::IsFirst { .. } => Some(Type::BigInt),
             AnalyticFunction::SpikeAndDip { .. } | AnalyticFunction::ChangePoint { .. } => Some(Type::Record),
             AnalyticFunction::Aggregate(function) => {
-                let taken =
-                    Taken { function: function.clone(), argument: analytic.argument.clone(), order_by: Vec::new() };
+                let taken = AggregateCall {
+                    function: function.clone(),
+                    argument: analytic.argument.clone(),
+                    order_by: Vec::new(),
+                };
                 self.type_of_aggregate(&taken)
             }
         }

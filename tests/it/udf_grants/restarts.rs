@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use forebay::demo::client::Feed;
+use forebay::demo::client::Publisher;
 use serde_json::Value as Json;
 
 use super::*;
@@ -108,7 +108,7 @@ fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() 
     let path = write(dir.path(), "job.toml", &text);
     write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors");
     let received = Received::listen(&runtime, broker.port, "out/out", visit);
-    let feed = runtime.block_on(async { Feed::connect("doors", "127.0.0.1", broker.port) });
+    let feed = runtime.block_on(async { Publisher::connect("doors", "127.0.0.1", broker.port) });
     let mut sent = 0;
     let mut pass = |times: usize| {
         let forebay = Forebay::run(&path);

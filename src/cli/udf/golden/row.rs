@@ -13,7 +13,7 @@ use crate::value::Value;
 
 /// A row, checked.
 #[derive(Debug)]
-pub struct Row {
+pub struct GoldenRow {
     /// counted from 1
     pub line: usize,
     pub span: Span,
@@ -62,7 +62,7 @@ fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::
 }
 
 /// The rows of a file, and its problems beside what was a problem before. Empty lines are passed over.
-pub fn read(mut file: Diagnostics) -> (Vec<Row>, Diagnostics) {
+pub fn read(mut file: Diagnostics) -> (Vec<GoldenRow>, Diagnostics) {
     let (mut rows, mut found, mut start) = (Vec::new(), Vec::new(), 0);
     for (i, whole) in file.text.split_inclusive('\n').enumerate() {
         let text = whole.trim_end();
@@ -78,7 +78,7 @@ pub fn read(mut file: Diagnostics) -> (Vec<Row>, Diagnostics) {
     (rows, file)
 }
 
-fn row(line: usize, text: &str, start: usize) -> Result<Row, Box<Diagnostic>> {
+fn row(line: usize, text: &str, start: usize) -> Result<GoldenRow, Box<Diagnostic>> {
     let span = Span::new(start, start + text.len());
     let wrong = |title: &str, help: &str| Box::new(Diagnostic::error(title, span).help(help));
     let read: Line = serde_json::from_str(text).map_err(|e| {
@@ -113,7 +113,7 @@ fn row(line: usize, text: &str, start: usize) -> Result<Row, Box<Diagnostic>> {
         Asked::Aggregate(rows) => Some(rows.len()),
     };
     let times = times(read.at, rows).ok_or_else(|| wrong("`at` is no time", AT))?;
-    Ok(Row { line, span, name, asked, times, wanted, shown })
+    Ok(GoldenRow { line, span, name, asked, times, wanted, shown })
 }
 
 /// One time for a call; for an aggregate one for each row.
