@@ -459,9 +459,9 @@ fn bad_payloads() {
         (
             b"{\"v\":1} trailing",
             expect![[r#"
-            exit 1
-            warning: gw.json: byte 0: not an event, passed over: not valid JSON: trailing characters at line 1 column 9
-            error: `gw`: gw.json holds no JSON object; give a JSON array of objects or one object per line
+            exit 0
+            {"output":"o","row":{"v":1}}
+            warning: gw.json: byte 8: not an event, passed over: not valid JSON: expected ident at line 1 column 11
         "#]],
         ),
         (
@@ -548,7 +548,7 @@ fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
         (empty)
         4  input rides: undecodable: not valid JSON: EOF while parsing an object at line 1 column 13 (topic taxi/1/rides)
         {"vendorid":1
-        5  input rides: undecodable: an element of the array is not a JSON object (topic taxi/1/rides)
+        5  input rides: undecodable: an element of the array is not a JSON object (byte 16 of the payload, topic taxi/1/rides)
         7
         6  input rides: undecodable: not valid JSON: invalid unicode code point at line 1 column 14 (topic taxi/1/rides)
         {"vendorid":"�"}

@@ -82,8 +82,11 @@ fn columns(section: &mut Section) -> Option<Vec<String>> {
 
 impl Format for CsvFormat {
     fn split(&self, payload: &Bytes, _: &str) -> Split {
-        let mut rows = Rows { payload, split: Split::default(), bytes: 0 };
-        rows.read(self);
+        let mut rows = Rows { payload, split: Split::default(), bytes: 0, names: self.columns.clone() };
+        let mut from = 0;
+        while let Some(next) = rows.read(from, self.delimiter) {
+            from = next;
+        }
         rows.split
     }
 
@@ -98,50 +101,69 @@ struct Rows<'a> {
     split: Split,
     /// Of the events so far.
     bytes: usize,
+    /// Empty until the first line was read, when that names the columns.
+    names: Vec<String>,
 }
 
 impl Rows<'_> {
-    fn read(&mut self, format: &CsvFormat) {
-        let open = open_quote(self.payload, format.delimiter);
-        let mut reader = ReaderBuilder::new()
-            .delimiter(format.delimiter)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(self.payload.as_ref());
-        let mut names = format.columns.clone();
+    /// Reads the lines from `from` on; gives where to go on behind one that cannot be read.
+    fn read(&mut self, from: usize, delimiter: u8) -> Option<usize> {
+        let text = self.payload.clone().split_off(from.min(self.payload.len()));
+        let open = open_quote(&text, delimiter);
+        let mut reader = reader(&text, delimiter);
         let mut record = ByteRecord::new();
         loop {
             match reader.read_byte_record(&mut record) {
                 Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return self.bad(0, self.payload.len(), error.to_string()),
+                Ok(false) => return None,
+                Err(error) => return self.rest_is_bad(from, error.to_string()),
             }
             let position =
                 |position: Option<&csv::Position>| position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
             let (start, end) = (position(record.position()), position(Some(reader.position())));
-            if open.is_some_and(|at| at < end) {
-                return self.bad(start, self.payload.len(), "a quoted field is never closed".to_owned());
+            if let Some(at) = open.filter(|at| *at < end) {
+                let why = "a quoted field is never closed".to_owned();
+                let Some(next) = self.line_behind(&text, at, delimiter) else {
+                    return self.rest_is_bad(from + start, why);
+                };
+                self.bad(from + start, from + next, why);
+                return Some(from + next);
             }
-            if names.is_empty() {
+            if self.names.is_empty() {
                 match header(&record) {
-                    Ok(found) => names = found,
-                    Err(why) => return self.bad(0, self.payload.len(), why),
+                    Ok(found) => self.names = found,
+                    Err(why) => return self.rest_is_bad(from, why),
                 }
                 continue;
             }
-            match event(&names, &record) {
+            match event(&self.names, &record) {
                 Ok(event) => {
                     self.bytes += event.len();
                     if self.bytes > ROWS_BYTES_FREE.max(self.payload.len().saturating_mul(GROWTH_MAX)) {
                         let why =
                             format!("with their names the rows take more than {GROWTH_MAX} times the payload's bytes");
-                        return self.bad(start, self.payload.len(), why);
+                        return self.rest_is_bad(from + start, why);
                     }
                     self.split.events.push(event);
                 }
-                Err(why) => self.bad(start, end, why),
+                Err(why) => self.bad(from + start, from + end, why),
             }
         }
+    }
+
+    /// The line behind the one with a quote that is never closed, when what follows are rows and no text of the field:
+    /// each line has a field a column, of which there are several.
+    fn line_behind(&self, text: &[u8], quote: usize, delimiter: u8) -> Option<usize> {
+        let next = quote + text.get(quote..)?.iter().position(|byte| *byte == b'\n')? + 1;
+        let mut rows = reader(text.get(next..)?, delimiter).into_byte_records().peekable();
+        let is_row = |row: csv::Result<ByteRecord>| row.is_ok_and(|row| row.len() == self.names.len());
+        let are_rows = self.names.len() > 1 && rows.peek().is_some() && rows.all(is_row);
+        are_rows.then_some(next)
+    }
+
+    fn rest_is_bad(&mut self, from: usize, why: String) -> Option<usize> {
+        self.bad(from, self.payload.len(), why);
+        None
     }
 
     fn bad(&mut self, from: usize, to: usize, error: String) {
@@ -149,6 +171,10 @@ impl Rows<'_> {
         let end = from + part.trim_ascii_end().len();
         self.split.bad.push(BadPayload { payload: self.payload.slice(from..end), error, position: from });
     }
+}
+
+fn reader(text: &[u8], delimiter: u8) -> csv::Reader<&[u8]> {
+    ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text)
 }
 
 fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
@@ -241,6 +267,14 @@ mod tests {
         assert_eq!(bad, [(8, "the row has 1 field, and there are 2 columns".into()), (10, "`k` is not UTF-8".into())]);
         let (events, bad) = rows(b"k\n1\n\"2\n3\n", &[]);
         assert_eq!((events.len(), bad), (1, vec![(4, "a quoted field is never closed".into())]));
+        let never = |at| (at, "a quoted field is never closed".to_owned());
+        let (events, bad) = rows(b"k,v\n1,\"2\n3,4\n5,6\n", &[]);
+        assert_eq!(events, [r#"{"k":"3","v":"4"}"#, r#"{"k":"5","v":"6"}"#], "rows behind the line are read");
+        assert_eq!(bad, [never(4)]);
+        for text in [&b"k,v\n1,\"2\n3,4\nfive\n"[..], b"k,v\n1,\"2\n", b"k,v\n1,\"2"] {
+            let (events, bad) = rows(text, &[]);
+            assert_eq!((events.len(), bad), (0, vec![never(4)]), "what follows may be text of the field");
+        }
         assert_eq!(rows(b"k,k\n1,2\n", &[]).1, [(0, "two columns are called `k`".into())]);
         let why = "column 2 has no name; the first line names the columns, unless `columns` does";
         assert_eq!(rows(b"k,\n1,2\n", &[]).1, [(0, why.into())]);
