@@ -16,6 +16,8 @@ use crate::value::write_json_text;
 const GROWTH_MAX: usize = 64;
 /// … and a small payload this many bytes.
 const ROWS_BYTES_FREE: usize = 1 << 20;
+/// Lines of a payload with a stray quote that are set aside alone; behind more of them the rest is bad.
+const STRAY_QUOTES_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CsvFormat {
@@ -82,7 +84,7 @@ fn columns(section: &mut Section) -> Option<Vec<String>> {
 
 impl Format for CsvFormat {
     fn split(&self, payload: &Bytes, _: &str) -> Split {
-        let mut rows = Rows { payload, split: Split::default(), bytes: 0, names: self.columns.clone() };
+        let mut rows = Rows { payload, split: Split::default(), bytes: 0, names: self.columns.clone(), stray: 0 };
         let mut from = 0;
         while let Some(next) = rows.read(from, self.delimiter) {
             from = next;
@@ -103,13 +105,15 @@ struct Rows<'a> {
     bytes: usize,
     /// Empty until the first line was read, when that names the columns.
     names: Vec<String>,
+    /// Lines with a stray quote so far.
+    stray: usize,
 }
 
 impl Rows<'_> {
     /// Reads the lines from `from` on; gives where to go on behind one that cannot be read.
     fn read(&mut self, from: usize, delimiter: u8) -> Option<usize> {
         let text = self.payload.clone().split_off(from.min(self.payload.len()));
-        let open = open_quote(&text, delimiter);
+        let stray = stray_quote(&text, delimiter);
         let mut reader = reader(&text, delimiter);
         let mut record = ByteRecord::new();
         loop {
@@ -121,11 +125,12 @@ impl Rows<'_> {
             let position =
                 |position: Option<&csv::Position>| position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
             let (start, end) = (position(record.position()), position(Some(reader.position())));
-            if let Some(at) = open.filter(|at| *at < end) {
-                let why = "a quoted field is never closed".to_owned();
+            if let Some((at, why)) = stray.filter(|(at, _)| *at < end) {
+                let why = why.to_owned();
                 let Some(next) = self.line_behind(&text, at, delimiter) else {
                     return self.rest_is_bad(from + start, why);
                 };
+                self.stray += 1;
                 self.bad(from + start, from + next, why);
                 return Some(from + next);
             }
@@ -151,13 +156,14 @@ impl Rows<'_> {
         }
     }
 
-    /// The line behind the one with a quote that is never closed, when what follows are rows and no text of the field:
-    /// each line has a field a column, of which there are several.
+    /// The line behind the one with a stray quote, when what follows are rows and no text of the field: each has a field
+    /// a column, of which there are several.
     fn line_behind(&self, text: &[u8], quote: usize, delimiter: u8) -> Option<usize> {
         let next = quote + text.get(quote..)?.iter().position(|byte| *byte == b'\n')? + 1;
         let mut rows = reader(text.get(next..)?, delimiter).into_byte_records().peekable();
         let is_row = |row: csv::Result<ByteRecord>| row.is_ok_and(|row| row.len() == self.names.len());
-        let are_rows = self.names.len() > 1 && rows.peek().is_some() && rows.all(is_row);
+        let may_go_on = self.names.len() > 1 && self.stray < STRAY_QUOTES_MAX;
+        let are_rows = may_go_on && rows.peek().is_some() && rows.all(is_row);
         are_rows.then_some(next)
     }
 
@@ -217,6 +223,31 @@ fn event(names: &[String], record: &ByteRecord) -> Result<Bytes, String> {
     Ok(Bytes::from(json))
 }
 
+/// Where a quoted field begins that no quote ends, and what is wrong: it goes to the end of the text, or over several
+/// lines to a quote that stands amid another field.
+fn stray_quote(text: &[u8], delimiter: u8) -> Option<(usize, &'static str)> {
+    let (mut opened, mut is_start, mut has_lines) = (None, true, false);
+    let mut bytes = text.iter().copied().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match opened {
+            Some(start) if byte == b'"' => {
+                if bytes.next_if(|(_, next)| *next == b'"').is_some() {
+                    continue;
+                }
+                let ends = |next: &(usize, u8)| next.1 == delimiter || matches!(next.1, b'\n' | b'\r');
+                if has_lines && !bytes.peek().is_none_or(ends) {
+                    return Some((start, "a quoted field goes over lines and ends amid another field"));
+                }
+                opened = None;
+            }
+            Some(_) => has_lines |= byte == b'\n',
+            None if is_start && byte == b'"' => (opened, is_start, has_lines) = (Some(at), false, false),
+            None => is_start = byte == delimiter || matches!(byte, b'\n' | b'\r'),
+        }
+    }
+    Some((opened?, "a quoted field is never closed"))
+}
+
 /// Where a quoted field begins that the end of the text cuts off; a reader of CSV takes the rest for its content.
 pub fn open_quote(text: &[u8], delimiter: u8) -> Option<usize> {
     let (mut opened, mut is_start) = (None, true);
@@ -271,6 +302,17 @@ mod tests {
         let (events, bad) = rows(b"k,v\n1,\"2\n3,4\n5,6\n", &[]);
         assert_eq!(events, [r#"{"k":"3","v":"4"}"#, r#"{"k":"5","v":"6"}"#], "rows behind the line are read");
         assert_eq!(bad, [never(4)]);
+        let (events, bad) = rows(b"k,v\n1,\"2\n3,4\n5,\"6\n7,8\n", &[]);
+        assert_eq!(
+            events,
+            [r#"{"k":"3","v":"4"}"#, r#"{"k":"7","v":"8"}"#],
+            "two stray quotes are no text between them"
+        );
+        assert_eq!(bad, [(4, "a quoted field goes over lines and ends amid another field".to_owned()), never(13)]);
+        assert_eq!(rows(b"k,v\n1,\"a\nb\"\n2,\"x\"y\n", &[]).0.len(), 2, "text over lines, and a quote amid a field");
+        let many = format!("k,v\n{}", "1,\"2\n".repeat(1_000));
+        let (events, bad) = rows(many.as_bytes(), &[]);
+        assert!(events.len() + bad.len() <= 2 * STRAY_QUOTES_MAX, "{} {}", events.len(), bad.len());
         for text in [&b"k,v\n1,\"2\n3,4\nfive\n"[..], b"k,v\n1,\"2\n", b"k,v\n1,\"2"] {
             let (events, bad) = rows(text, &[]);
             assert_eq!((events.len(), bad), (0, vec![never(4)]), "what follows may be text of the field");
