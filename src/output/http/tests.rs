@@ -105,10 +105,51 @@ async fn few_bad_rows_at_the_head_are_found_at_once() {
 }
 
 #[tokio::test]
+async fn halving_takes_at_most_two_requests_a_row_and_a_few() {
+    // the first row passes, so that all others are found one by one; or half of them pass
+    let rules: [fn(i64) -> bool; 3] = [|n| n == 0, |n| n % 2 == 1, |n| n == 7];
+    for is_good in rules {
+        let rule = move |numbers: &[i64]| if numbers.iter().all(|n| is_good(*n)) { 200 } else { 422 };
+        let (receiver, mut output) = Receiver::start(128, rule).await;
+        let (delivery, attempts) = deliver(&receiver, &mut output, &rows(0..128)).await;
+        assert_eq!(rejected(delivery).len(), (0..128).filter(|n| !is_good(*n)).count());
+        assert_eq!(attempts.len(), 1);
+        assert!(attempts[0].len() <= 2 * 128 + ALONE_MAX, "{}", attempts[0].len());
+    }
+}
+
+#[tokio::test]
 async fn the_one_good_row_of_a_bad_batch_is_delivered() {
     let (receiver, mut output) = Receiver::start(100, |numbers| if numbers == [119] { 200 } else { 422 }).await;
     let (delivery, attempts) = deliver(&receiver, &mut output, &rows(0..120)).await;
     assert_eq!((rejected(delivery), attempts.len()), ((0..119).collect::<Vec<_>>(), 11));
+    assert_eq!(attempts[10].len(), 120 + 119, "and those before it are sent once more");
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_mended_amid_an_attempt_takes_what_it_refused_before() {
+    for (batch, refusals) in [(1, 3), (100, 9), (100, 300)] {
+        let mut left = refusals;
+        let rule = move |_: &[i64]| {
+            left -= 1;
+            if left >= 0 { 400 } else { 200 }
+        };
+        let (receiver, mut output) = Receiver::start(batch, rule).await;
+        let (delivery, _) = deliver(&receiver, &mut output, &rows(0..120)).await;
+        assert_eq!(delivery, Delivery::Delivered, "{refusals} refusals");
+    }
+}
+
+#[tokio::test]
+async fn statements_that_share_a_receiver_are_given_up_each_by_its_own_tries() {
+    let (_receiver, mut output) = Receiver::start(100, |numbers| if numbers[0] < 100 { 400 } else { 200 }).await;
+    let (bad, good, other) = (rows(0..3), rows(100..101), RowIds { statement: "other", ..IDS });
+    for _ in 0..10 {
+        assert!(matches!(output.hand_over(&bad, IDS).await, Delivery::TryAgain { .. }));
+        assert_eq!(output.hand_over(&good, other).await, Delivery::Delivered);
+    }
+    assert_eq!(rejected(output.hand_over(&bad, IDS).await), [0, 1, 2]);
+    assert!(output.others.is_empty());
 }
 
 #[tokio::test]
