@@ -10,10 +10,10 @@ const DEPTH_MAX: usize = 1_024;
 /// The end of a value that stands among others with nothing but blanks between them.
 pub fn value(text: &[u8]) -> Option<usize> {
     if !matches!(text.first()?, b'{' | b'[') {
-        let end = text.iter().position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'{' | b'['));
+        let end = text.iter().position(|byte| is_blank(*byte) || matches!(byte, b'{' | b'['));
         let end = end.unwrap_or(text.len());
         let is_word = text.get(..end)?.iter().all(|byte| !matches!(byte, b'"' | b',' | b':' | b'}' | b']'));
-        return is_word.then_some(end);
+        return (is_word && end > 0).then_some(end);
     }
     let mut walk = Walk::new(text);
     loop {
@@ -37,8 +37,13 @@ pub fn element(text: &[u8]) -> Option<usize> {
 
 /// Whether what follows a value cannot be the beginning of another, so that the value was none by itself.
 pub fn goes_on(rest: &[u8]) -> bool {
-    let next = rest.iter().find(|byte| !byte.is_ascii_whitespace());
+    let next = rest.iter().find(|byte| !is_blank(**byte));
     next.is_some_and(|byte| matches!(byte, b',' | b':' | b'}' | b']'))
+}
+
+/// What JSON takes for blank.
+pub fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// A walk over text that knows which brackets are open and takes a quoted text for one step.
@@ -93,6 +98,8 @@ mod tests {
             ("noise {\"a\":1}", Some(" {\"a\":1}")),
             ("noise{}", Some("{}")),
             ("NaN", Some("")),
+            ("\u{c}{}", Some("{}")),
+            (" {}", None),
             ("{\"a\":{\"b\":1}", None),
             ("{\"a\":1]}", None),
             ("{\"a\":\"x}{\"a\":2}", None),
