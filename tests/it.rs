@@ -35,6 +35,8 @@ mod mqtt;
 mod mqtt_output;
 #[path = "it/mqtt_shared.rs"]
 mod mqtt_shared;
+#[path = "it/one_mistake.rs"]
+mod one_mistake;
 #[path = "it/output.rs"]
 mod output;
 #[path = "it/place.rs"]
