@@ -30,7 +30,6 @@ BUILT = os.path.join(ROOT, "target", "brokers")
 KILL, AWAY, AFTER = 1000, 2000, 500
 # messages a second
 RATE = 1000
-POSSIBLE = "source_redelivered_possible_total"
 # without one more row for so many seconds a run is over; NATS sends again what was not acknowledged for 30 s
 QUIET = 40
 JOB = """[job]
@@ -187,8 +186,6 @@ def one(options, name, protocol):
             query.write("SELECT n INTO b FROM a\n")
         rows = os.path.join(folder, "rows")
         processes.callback(kill, subscribe(port, rows))
-        # what each process of the job counted
-        possible = 0
 
         def start():
             forebay = Forebay(options.forebay, folder)
@@ -210,7 +207,6 @@ def one(options, name, protocol):
                 forebay = start()
             elif n == AWAY:
                 forebay.wait()
-                possible += forebay.metric(POSSIBLE)
                 kill(forebay.process)
             elif n == back:
                 forebay = start()
@@ -224,7 +220,7 @@ def one(options, name, protocol):
                 since = time.monotonic()
             time.sleep(0.2)
         log = open(forebay.log).read()
-        possible += forebay.metric(POSSIBLE)
+        possible = forebay.metric("source_redelivered_possible_total")
         forebay.process.terminate()
         forebay.process.wait(60)
     spoken = "3.1.1" if "speaking MQTT 3.1.1" in log or protocol == "3.1.1" else "5"
