@@ -3,7 +3,7 @@
 Called with the path of the forebay binary and, if not all, the names of brokers. The process is killed at 1,000
 messages and started again, killed at 2,000 and away for 1,500 (`--away`); then 500 more are sent. Prints a table:
 
-- missing: numbers that did not come out until nothing more came for 40 s
+- missing: numbers that did not come out until none that is new came for 40 s
 - sent again: rows that the output sent twice, with one row id
 - stored twice: messages that the broker delivered twice and that were not recognised, with two row ids
 - counted: what the ledger says may have been stored twice (`source_redelivered_possible`)
@@ -30,7 +30,7 @@ BUILT = os.path.join(ROOT, "target", "brokers")
 KILL, AWAY, AFTER = 1000, 2000, 500
 # messages a second
 RATE = 1000
-# without one more row for so many seconds a run is over; NATS sends again what was not acknowledged for 30 s
+# without one more number for this number of seconds a run is over; NATS sends again what was not acknowledged for 30 s
 QUIET = 40
 JOB = """[job]
 name = "job"
@@ -212,11 +212,12 @@ def one(options, name, protocol):
                 forebay = start()
         publisher.stdin.close()
         publisher.wait(60)
-        ids, count, since = {}, -1, time.monotonic()
+        ids, count, since = {}, 0, time.monotonic()
         while len(ids) < messages and time.monotonic() - since < QUIET:
-            before = count
+            before = len(ids)
             ids, count = read(rows)
-            if count != before:
+            # an output that does not get on sends the same rows again and again
+            if len(ids) != before:
                 since = time.monotonic()
             time.sleep(0.2)
         log = open(forebay.log).read()
