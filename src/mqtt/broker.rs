@@ -93,13 +93,13 @@ impl MqttAddress {
             "ws" | "wss" => return Err(BadAddress::new("MQTT over WebSocket is not supported", SCHEMES, FORM)),
             _ => return Err(BadAddress::new("this is no address of a broker", SCHEMES, FORM)),
         };
+        let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+            return Err(BadAddress::new("the address has no host", "expected a name or an address", FORM));
+        };
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             let help = "topics are listed by `topics` or `topic`";
             return Err(BadAddress::new("an address of a broker has no path", "expected only host and port", help));
         }
-        let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
-            return Err(BadAddress::new("the address has no host", "expected a name or an address", FORM));
-        };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
         Ok(MqttAddress { host, port: url.port().unwrap_or(if tls { 8883 } else { 1883 }), tls })
     }

@@ -14,8 +14,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The filter by which it receives some of what is sent to the topics of `filter`.
+    /// The filter by which it receives some of what is sent to the topics of `filter`. One that is wrong was told where
+    /// it was read, and receives nothing.
     pub fn receives(&self, filter: &str) -> Option<&str> {
-        self.topics.iter().map(String::as_str).find(|own| topic::overlap(own, filter))
+        let mut valid = self.topics.iter().map(String::as_str).filter(|own| topic::filter_problem(own).is_none());
+        valid.find(|own| topic::overlap(own, filter))
     }
 }

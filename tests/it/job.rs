@@ -744,14 +744,7 @@ fn units_ranges_and_types() {
                 |                   ^^^^^^^^^ expected a size from "1KiB" to "64MiB"
                 = help: write it with a unit, like "32MiB" or "1GB"; the default is "1MB"
 
-            warning: rows come back as events of input `rides`
-               --> taxi.toml:32:9
-                |
-             32 | topic = "taxi/scored"
-                |         ^^^^^^^^^^^^^ its filter `taxi/#/rides` takes in topics of this output
-                = help: write to topics that no filter of the job takes in
-
-            10 errors, 1 warning
+            10 errors
         "#]],
     );
 }

@@ -287,6 +287,29 @@ fn rows_that_wait_for_others_hold_the_position() {
 }
 
 #[test]
+fn what_is_set_aside_and_counted_while_rows_wait_is_bounded() {
+    let mut bench = Bench::new(Fill { rows: 3, time: Duration::from_secs(60) }, OnError::DeadLetter);
+    assert_eq!(bench.round(Read(&["1"])), nothing());
+    // counters of many reads are summed up
+    (0..100).for_each(|_| assert_eq!(bench.round(Read(&["out"])), nothing()));
+    assert!(bench.deliverer.pending.ledger.len() <= 5, "{:?}", bench.deliverer.pending.ledger);
+    let many: &[&str] = vec!["x"; 500].leak();
+    let mut rounds = 0;
+    let gave = loop {
+        rounds += 1;
+        assert!(rounds < 20, "dead letters wait without a bound");
+        let gave = bench.round(Read(many));
+        if gave != nothing() {
+            break gave;
+        }
+        assert!(bench.deliverer.pending.letters_bytes < LETTERS_BYTES_MAX);
+    };
+    let commit = Some((101 + 500 * rounds as i64, 500 * rounds));
+    assert_eq!(gave, Gave { given: vec![vec![1]], commit, end: None }, "the row waits no longer, nothing is left out");
+    assert!(rounds > 1);
+}
+
+#[test]
 fn a_statement_that_stops_is_seen_at_once_and_delivers_what_came_before() {
     for fill in [AT_ONCE, SECOND] {
         Bench::new(fill, OnError::Stop)
