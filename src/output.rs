@@ -30,7 +30,7 @@ use crate::settings::{Problems, Secret, Section};
 use crate::time::Clock;
 use crate::value::write_json_text;
 
-pub use body::{Batch, Body};
+pub use body::{BatchPolicy, Body};
 pub use counted::CountedOutput;
 pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;

@@ -176,7 +176,7 @@ impl Pipeline {
         self.scorers = scorers.values().cloned().collect();
         let (references, loaders) = references::start(job, &self.journal, clock, &self.watched, loading)?;
         self.loaders.extend(loaders);
-        let build = statement::Build {
+        let build = statement::StatementBuild {
             job,
             prepared,
             versions,

@@ -63,17 +63,19 @@ impl Connector {
     }
 
     /// The broker refused us.
-    pub(super) fn refused(&self, refusal: Refusal) -> Trouble {
+    pub(super) fn refused(&self, refusal: BrokerRefusal) -> Trouble {
         let at = &self.config.address;
         let text = match refusal {
-            Refusal::Login => match &self.config.username {
+            BrokerRefusal::Login => match &self.config.username {
                 Some(user) => format!(
                     "{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"
                 ),
                 None => format!("{at} wants a user name: set `username` and `password`"),
             },
-            Refusal::ClientId => format!("{at} refused the client id `{}`: set another `client_id`", self.client_id),
-            Refusal::Version(version) => {
+            BrokerRefusal::ClientId => {
+                format!("{at} refused the client id `{}`: set another `client_id`", self.client_id)
+            }
+            BrokerRefusal::Version(version) => {
                 let text = match (self.config.protocol, version) {
                     (Some(_), _) => {
                         format!("{at} does not speak {version}: leave `protocol` out, or name the version it speaks")
@@ -84,8 +86,8 @@ impl Connector {
                 };
                 return Trouble { misfit: Some(Misfit::Refused), ..Trouble::new(text) };
             }
-            Refusal::Busy => format!("{at} is busy or not ready; trying again"),
-            Refusal::Other(code) => format!("{at} refused the connection ({code}): see the broker's log"),
+            BrokerRefusal::Busy => format!("{at} is busy or not ready; trying again"),
+            BrokerRefusal::Other(code) => format!("{at} refused the connection ({code}): see the broker's log"),
         };
         Trouble::new(text)
     }
@@ -214,7 +216,7 @@ pub(crate) enum Misfit {
 
 /// Why a broker does not accept us.
 #[derive(Clone, Debug)]
-pub(super) enum Refusal {
+pub(super) enum BrokerRefusal {
     Login,
     ClientId,
     /// It does not speak this version.

@@ -1,8 +1,8 @@
 //! One client, whichever version of MQTT it speaks.
 //!
-//! In: a [`Connector`] and what a session is to be like. Out: a [`Client`] that sends and [`Events`] that are polled.
-//! Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT 3.1.1
-//! lacks properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's
+//! In: a [`Connector`] and what a session is to be like. Out: a [`Client`] that sends and an [`Inbound`] half that is
+//! polled. Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT
+//! 3.1.1 lacks properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's
 //! expiry, which is the broker's own setting; and reasons. Not here: which version is spoken (`choice`).
 
 mod refusal;
@@ -60,14 +60,14 @@ pub enum Client {
 }
 
 /// The receiving half, which also writes: nothing moves while it is not polled.
-pub enum Events {
-    V5(Box<v5::Events>),
-    V311(Box<v311::Events>),
+pub enum Inbound {
+    V5(Box<v5::Inbound>),
+    V311(Box<v311::Inbound>),
 }
 
 /// What happened.
 #[derive(Debug)]
-pub enum Event {
+pub enum Incoming {
     /// The broker accepted us.
     Accepted {
         session_present: bool,
@@ -96,7 +96,7 @@ pub struct Message {
 
 /// Why polling ended.
 #[derive(Debug)]
-pub enum Failure {
+pub enum PollError {
     /// We asked for it.
     Ended,
     Lost(Trouble),
@@ -132,7 +132,7 @@ pub enum Notice {
 
 /// What the broker said to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
+pub enum BrokerReceipt {
     Taken,
     /// It will never take it; why.
     Rejected(String),
@@ -148,26 +148,26 @@ pub async fn open(
     protocol: Protocol,
     opening: Opening,
     ending: Ending,
-) -> Result<(Client, Events), Trouble> {
+) -> Result<(Client, Inbound), Trouble> {
     match protocol {
         Protocol::V5 => v5::open(connector, opening, ending).await,
         Protocol::V311 => v311::open(connector, opening, ending).await,
     }
 }
 
-impl Events {
-    pub async fn poll(&mut self) -> Result<Event, Failure> {
+impl Inbound {
+    pub async fn poll(&mut self) -> Result<Incoming, PollError> {
         match self {
-            Events::V5(events) => events.poll().await,
-            Events::V311(events) => events.poll().await,
+            Inbound::V5(events) => events.poll().await,
+            Inbound::V311(events) => events.poll().await,
         }
     }
 
     /// Whether nothing that was read already waits to be polled.
     pub fn is_empty(&self) -> bool {
         match self {
-            Events::V5(events) => events.is_empty(),
-            Events::V311(events) => events.is_empty(),
+            Inbound::V5(events) => events.is_empty(),
+            Inbound::V311(events) => events.is_empty(),
         }
     }
 }
@@ -224,7 +224,7 @@ impl Client {
 
 impl Notice {
     /// Waits for the broker's answer.
-    pub async fn receipt(self) -> Receipt {
+    pub async fn receipt(self) -> BrokerReceipt {
         match self {
             Notice::V5(notice) => v5::receipt(notice).await,
             Notice::V311(notice) => v311::receipt(notice).await,

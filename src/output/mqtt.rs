@@ -22,8 +22,8 @@ use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::mqtt::Trouble;
-use crate::mqtt::wire::{Notice, Receipt};
-use message::{Limits, Message, Queue};
+use crate::mqtt::wire::{BrokerReceipt, Notice};
+use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
 
 pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
@@ -45,7 +45,7 @@ pub struct MqttOutput {
     not_before: Option<Instant>,
     /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
     /// at a time and carry at most this.
-    searches: HashMap<String, Limits>,
+    searches: HashMap<String, MessageLimits>,
     /// Connections lost with several messages under way, without a batch that came through between them.
     losses: u32,
     /// What the broker was seen to take, where it does not tell its limit.
@@ -57,7 +57,7 @@ pub struct MqttOutput {
 struct Attempt {
     trouble: Trouble,
     /// The one message that was under way, if it was one.
-    suspect: Option<Message>,
+    suspect: Option<RowMessage>,
     /// Several messages were under way.
     had_several: bool,
 }
@@ -70,7 +70,7 @@ impl Attempt {
 }
 
 /// Messages that were sent and not yet confirmed, in order.
-type UnderWay = VecDeque<(Message, Notice)>;
+type UnderWay = VecDeque<(RowMessage, Notice)>;
 
 impl MqttOutput {
     fn new(config: MqttOutputConfig, way: Way, stats: Arc<OutputStats>) -> MqttOutput {
@@ -123,8 +123,8 @@ impl MqttOutput {
     }
 
     /// What a message carries at most where no row is looked for.
-    fn limits(&self) -> Limits {
-        Limits { rows: self.config.batch.rows, bytes: self.bytes_max }
+    fn limits(&self) -> MessageLimits {
+        MessageLimits { rows: self.config.batch.rows, bytes: self.bytes_max }
     }
 
     async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Attempt> {
@@ -176,14 +176,14 @@ impl MqttOutput {
             }
             let Some((message, notice)) = under_way.pop_front() else { return Ok(()) };
             match tokio::time::timeout(patience, notice.receipt()).await {
-                Ok(Receipt::Taken) => {
+                Ok(BrokerReceipt::Taken) => {
                     confirm(&mut self.progress, &message);
                     queue.settled(&message);
                 }
-                Ok(Receipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
+                Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
                 // what follows it in its topic waits with it
-                Ok(Receipt::Refused(reason)) => *refusal = Some(reason),
-                Ok(Receipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
+                Ok(BrokerReceipt::Refused(reason)) => *refusal = Some(reason),
+                Ok(BrokerReceipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
                 Err(_) => return Err(Stuck { message: Some(message), is_timeout: true }),
             }
         }
@@ -216,11 +216,11 @@ impl MqttOutput {
         // with the connection gone every notice answers
         for (message, notice) in under_way {
             match (notice.receipt().await, message.rows.as_slice()) {
-                (Receipt::Taken, _) => confirm(&mut self.progress, &message),
-                (Receipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
-                (Receipt::Refused(reason), _) => refusal = Some(reason),
+                (BrokerReceipt::Taken, _) => confirm(&mut self.progress, &message),
+                (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
+                (BrokerReceipt::Refused(reason), _) => refusal = Some(reason),
                 // open rows are sent again
-                (Receipt::Rejected(_) | Receipt::Unknown, _) => {}
+                (BrokerReceipt::Rejected(_) | BrokerReceipt::Unknown, _) => {}
             }
         }
         // some brokers refuse a row and then end the connection too; the refusal is what a person can do something
@@ -269,16 +269,16 @@ impl MqttOutput {
 /// Where sending came to a halt.
 struct Stuck {
     /// the message whose confirmation did not come
-    message: Option<Message>,
+    message: Option<RowMessage>,
     is_timeout: bool,
 }
 
-fn confirm(progress: &mut Progress, message: &Message) {
+fn confirm(progress: &mut Progress, message: &RowMessage) {
     message.rows.iter().for_each(|row| progress.confirm(row.row));
 }
 
 /// Rejects a row that stands alone; halves the message else.
-fn reject(progress: &mut Progress, queue: &mut Queue, message: Message, reason: String) {
+fn reject(progress: &mut Progress, queue: &mut Queue, message: RowMessage, reason: String) {
     match message.rows.as_slice() {
         [alone] => {
             progress.reject(alone.row, reason);

@@ -6,7 +6,7 @@
 //! (`receiver`).
 
 pub mod acks;
-mod batch;
+mod hand_over;
 mod intern;
 mod link;
 mod poison;
@@ -28,7 +28,7 @@ use super::{Arrivals, Identity, RecentRecord, Source};
 use crate::mqtt::Connector;
 use crate::mqtt::line::Line;
 use crate::time::Clock;
-use batch::Sorter;
+use hand_over::Sorter;
 use intern::Interner;
 use link::Link;
 use receiver::Receiver;

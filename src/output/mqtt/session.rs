@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use crate::mqtt::line::{Carrier, Line, Loan};
 use crate::mqtt::socket::Ending;
-use crate::mqtt::wire::{self, Client, Event, Events, Failure, Opening, Queued};
+use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError, Queued};
 use crate::mqtt::{BrokerConfig, Choice, Connector, Trouble};
 
 /// Messages under way at once.
@@ -168,27 +168,27 @@ impl Session {
         };
         let (client, mut events) = wire::open(broker, choice.now(), opening, ending.clone()).await?;
         let packet_bytes_max = match events.poll().await {
-            Ok(Event::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
-            Ok(_) | Err(Failure::Ended) => {
+            Ok(Incoming::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
+            Ok(_) | Err(PollError::Ended) => {
                 return Err(Trouble::new("the broker does not begin with CONNACK".to_owned()));
             }
-            Err(Failure::Lost(trouble)) => return Err(trouble),
+            Err(PollError::Lost(trouble)) => return Err(trouble),
         };
         let task = tokio::spawn(poll(events, ending).in_current_span());
         Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own(AbortOnDropHandle::new(task)) })
     }
 }
 
-async fn poll(mut events: Events, ending: Ending) -> Trouble {
+async fn poll(mut events: Inbound, ending: Ending) -> Trouble {
     loop {
         match events.poll().await {
             Ok(_) => {}
-            Err(Failure::Ended) => {
+            Err(PollError::Ended) => {
                 drop(events);
                 ending.closed_by_peer().await;
                 return Trouble::new("the connection was closed".to_owned());
             }
-            Err(Failure::Lost(trouble)) => return trouble,
+            Err(PollError::Lost(trouble)) => return trouble,
         }
     }
 }

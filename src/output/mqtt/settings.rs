@@ -12,7 +12,7 @@ use super::session::Way;
 use super::{MqttOutput, TopicTemplate};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::mqtt::{BrokerConfig, Protocol, Qos, Shared};
-use crate::output::body::{Batch, Body};
+use crate::output::body::{BatchPolicy, Body};
 use crate::output::{Fill, Neighbour, Output, OutputSettings, Site, row_id};
 use crate::settings::{Problems, Secret, Section, Text};
 
@@ -27,7 +27,7 @@ pub struct MqttOutputConfig {
     /// How rows are written into messages.
     pub body: Body,
     /// Larger rows are rejected; the broker's own limit holds besides.
-    pub batch: Batch,
+    pub batch: BatchPolicy,
     /// Column that carries the row id, beside the user property.
     pub row_id: Option<SmolStr>,
     /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
@@ -49,7 +49,7 @@ pub enum Connection {
 
 impl MqttOutputConfig {
     /// What messages with several rows hold; those with one row have the same limit of bytes.
-    pub const BATCH: Batch = Batch { rows: 100, bytes: 1 << 20, time: Duration::ZERO };
+    pub const BATCH: BatchPolicy = BatchPolicy { rows: 100, bytes: 1 << 20, time: Duration::ZERO };
     pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// With the defaults: QoS 1, not retained, one row a message of at most 1 MiB.
@@ -64,7 +64,7 @@ impl MqttOutputConfig {
             qos: Qos::AtLeastOnce,
             retain: false,
             body: Body::Row,
-            batch: Batch { rows: 1, ..Self::BATCH },
+            batch: BatchPolicy { rows: 1, ..Self::BATCH },
             row_id: None,
             puback_timeout: Self::PUBACK_TIMEOUT,
         }
@@ -78,7 +78,7 @@ impl MqttOutputConfig {
         let qos = Qos::read(section);
         let retain = section.boolean("retain", false);
         let body = Body::read(section, Body::Row);
-        let batch = Batch::read(section, body, Self::BATCH, "message");
+        let batch = BatchPolicy::read(section, body, Self::BATCH, "message");
         let row_id = row_id(section);
         if let Some(Connection::Own(broker)) = &connection
             && row_id.is_none()

@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Current;
-use super::batch::{Batch, Sorter};
+use super::hand_over::{HandOver, Sorter};
 use super::link::Link;
 use super::poison::Poison;
 use super::settings::MqttSourceConfig;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::mqtt::line::Line;
 use crate::mqtt::socket::Ending;
-use crate::mqtt::wire::{self, Client, Event, Events, Failure, Opening};
+use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
 use crate::mqtt::{Choice, Connector, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals};
@@ -213,13 +213,13 @@ impl Receiver {
             () = stop.cancelled() => return (End::Stopped, None, None),
         };
         match first {
-            Ok(Event::Accepted { session_present, packet_bytes_max }) => {
+            Ok(Incoming::Accepted { session_present, packet_bytes_max }) => {
                 self.accepted(session_present, &client);
                 self.line.up(client.clone(), packet_bytes_max);
             }
             Ok(_) => return (End::Lost(Trouble::new("the broker does not begin with CONNACK".to_owned())), None, None),
-            Err(Failure::Ended) => return (End::Stopped, None, None),
-            Err(Failure::Lost(trouble)) => return (End::Lost(trouble), None, None),
+            Err(PollError::Ended) => return (End::Stopped, None, None),
+            Err(PollError::Lost(trouble)) => return (End::Lost(trouble), None, None),
         }
         let since = Instant::now();
         let steady = self.when_steady();
@@ -292,14 +292,16 @@ impl Receiver {
         }
     }
 
-    async fn receive(&mut self, events: &mut Events, client: &Client, link: &Arc<Link>) -> End {
-        let mut batch = Batch::default();
+    async fn receive(&mut self, events: &mut Inbound, client: &Client, link: &Arc<Link>) -> End {
+        let mut batch = HandOver::default();
         let is_deaf = self.unsettled.is_some();
         loop {
             match self.next(events, link).await {
-                Ok(Event::Message(message)) if is_deaf || self.stop.is_cancelled() => self.sorter.passed_over(&message),
-                Ok(Event::Message(message)) => self.sorter.arrived(message, link, &mut batch),
-                Ok(Event::Subscribed(answers)) => self.subscribed(&answers),
+                Ok(Incoming::Message(message)) if is_deaf || self.stop.is_cancelled() => {
+                    self.sorter.passed_over(&message)
+                }
+                Ok(Incoming::Message(message)) => self.sorter.arrived(message, link, &mut batch),
+                Ok(Incoming::Subscribed(answers)) => self.subscribed(&answers),
                 Ok(_) => {}
                 Err(failure) => {
                     self.hand_over(link, &mut batch).await;
@@ -322,7 +324,7 @@ impl Receiver {
     }
 
     /// The next event. Where outputs use the connection, they have a say in its end.
-    async fn next(&mut self, events: &mut Events, link: &Link) -> Result<Event, Failure> {
+    async fn next(&mut self, events: &mut Inbound, link: &Link) -> Result<Incoming, PollError> {
         let event = events.poll();
         tokio::pin!(event);
         loop {
@@ -345,7 +347,7 @@ impl Receiver {
             };
             tokio::select! {
                 biased;
-                why = self.line.unwanted() => return Err(Failure::Lost(Trouble::new(why))),
+                why = self.line.unwanted() => return Err(PollError::Lost(Trouble::new(why))),
                 () = left_alone, if self.line.is_borrowed() => {}
                 () = settled => {
                     // the goodbye is said when what outputs have under way is confirmed
@@ -360,13 +362,13 @@ impl Receiver {
     }
 
     /// Why the connection ended.
-    fn end(&self, failure: Failure, is_deaf: bool) -> End {
+    fn end(&self, failure: PollError, is_deaf: bool) -> End {
         match failure {
-            Failure::Lost(trouble) => End::Lost(trouble),
-            Failure::Ended if self.stop.is_cancelled() => End::Stopped,
-            Failure::Ended if is_deaf => End::Settled,
+            PollError::Lost(trouble) => End::Lost(trouble),
+            PollError::Ended if self.stop.is_cancelled() => End::Stopped,
+            PollError::Ended if is_deaf => End::Settled,
             // a batch that was given up ends the connection the same way
-            Failure::Ended => {
+            PollError::Ended => {
                 End::Lost(Trouble::new("what was received could not be stored; connecting again".to_owned()))
             }
         }
@@ -390,8 +392,8 @@ impl Receiver {
     }
 
     /// Hands the batch over and sees to it that not too much is under way. An answer ends the connection.
-    async fn hand_over(&mut self, link: &Arc<Link>, batch: &mut Batch) -> Option<End> {
-        let Batch { messages, packet_ids, bytes } = std::mem::take(batch);
+    async fn hand_over(&mut self, link: &Arc<Link>, batch: &mut HandOver) -> Option<End> {
+        let HandOver { messages, packet_ids, bytes } = std::mem::take(batch);
         if messages.is_empty() && packet_ids.is_empty() {
             return None;
         }

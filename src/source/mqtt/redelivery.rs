@@ -35,7 +35,7 @@ pub enum Recognition {
 /// The last messages of the session.
 #[derive(Debug)]
 pub struct Seen {
-    by_packet: FxHashMap<u16, Entry>,
+    by_packet: FxHashMap<u16, Delivered>,
     /// Packet ids in the order of recording, with the stamp of the entry they stand for.
     order: VecDeque<(u16, u64)>,
     stamp: u64,
@@ -51,7 +51,7 @@ pub struct Seen {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Delivered {
     stamp: u64,
     topic: u64,
     /// Of the payload as it came, when the mark has it; else 0.
@@ -134,7 +134,8 @@ impl Seen {
                         entry.earlier.push(std::mem::replace(&mut entry.last, part));
                     }
                     _ => {
-                        let entry = Entry { stamp: 0, topic, content, last: part, repeated_in: 0, earlier: Vec::new() };
+                        let entry =
+                            Delivered { stamp: 0, topic, content, last: part, repeated_in: 0, earlier: Vec::new() };
                         self.insert(packet_id, entry);
                     }
                 }
@@ -184,7 +185,7 @@ impl Seen {
             None => {}
         }
         let is_in_head = !dup && self.is_in_head(topic_hash, payload);
-        let entry = Entry {
+        let entry = Delivered {
             stamp: 0,
             topic: topic_hash,
             content: 0,
@@ -212,9 +213,9 @@ impl Seen {
         self.by_packet.remove(&packet_id);
     }
 
-    fn insert(&mut self, packet_id: u16, entry: Entry) {
+    fn insert(&mut self, packet_id: u16, entry: Delivered) {
         self.stamp += 1;
-        self.by_packet.insert(packet_id, Entry { stamp: self.stamp, ..entry });
+        self.by_packet.insert(packet_id, Delivered { stamp: self.stamp, ..entry });
         self.order.push_back((packet_id, self.stamp));
         if self.order.len() > self.capacity
             && let Some((oldest, stamp)) = self.order.pop_front()
@@ -225,7 +226,7 @@ impl Seen {
     }
 }
 
-impl Entry {
+impl Delivered {
     /// What tells its payload from others.
     fn key(&self) -> u64 {
         if self.content != 0 { self.content } else { self.last.hash }

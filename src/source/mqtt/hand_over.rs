@@ -1,6 +1,6 @@
 //! What is taken of the messages that arrive.
 //!
-//! In: publishes in receive order. Out: a [`Batch`] to be handed over. Invariant: each publish is counted once: it is in
+//! In: publishes in receive order. Out: a [`HandOver`] for the journal. Invariant: each publish is counted once: it is in
 //! the batch, or it was redelivered, of no topic of ours, or without room. Not here: the network, acknowledging.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const MESSAGE_OVERHEAD: usize = 256;
 
 /// What is collected for one hand-over.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct HandOver {
     pub messages: Vec<Arrived>,
     /// Of all that must be acknowledged, in receive order: more than `messages` when some are not to be stored.
     pub packet_ids: Vec<u16>,
@@ -41,7 +41,7 @@ pub(super) struct Sorter {
 
 impl Sorter {
     /// Takes one publish into the batch.
-    pub fn arrived(&mut self, publish: Message, link: &Link, batch: &mut Batch) {
+    pub fn arrived(&mut self, publish: Message, link: &Link, batch: &mut HandOver) {
         add(&self.stats.received, 1);
         let packet_id = publish.packet_id;
         if publish.dup && (batch.packet_ids.contains(&packet_id) || link.holds(packet_id)) {
