@@ -1,7 +1,7 @@
 //! What one part of a running job offers to others.
 //!
-//! In: a type and a name. Out: the one value that the job has for both; whoever asks first makes it. Invariant: two that
-//! ask alike get the same value. Not here: what is offered, and who may use it.
+//! In: a type and a name. Out: the one value that the job has for both; whoever asks first makes it. Invariant: two
+//! that ask alike get the same value. Not here: what is offered, and who may use it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;

@@ -216,8 +216,8 @@ impl Scorer {
         self.submit_beside(chunk, bytes, &self.room).await
     }
 
-    /// Room for what one part of a statement has under way: it is taken until the answers are committed, so one part must
-    /// not wait for what another holds.
+    /// Room for what one part of a statement has under way: it is taken until the answers are committed, so one part
+    /// must not wait for what another holds.
     pub fn new_room(&self) -> Room {
         self.room.another()
     }

@@ -43,8 +43,8 @@ pub struct BadPayload {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the rest
-/// is one bad part with it.
+/// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the
+/// rest is one bad part with it.
 pub fn split(payload: &Bytes) -> Split {
     split_up_to(payload, usize::MAX)
 }

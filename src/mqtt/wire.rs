@@ -20,8 +20,8 @@ use super::socket::Ending;
 /// Packet ids of our own that a client that only subscribes keeps room for. With the default of 65,535 the client keeps
 /// 10 MB and looks through all of it at every acknowledgement.
 pub const OUTGOING_MIN: u16 = 16;
-/// Messages that a client that publishes has under way at once; brokers allow fewer (mosquitto: 20) and the client keeps
-/// to that.
+/// Messages that a client that publishes has under way at once; brokers allow fewer (mosquitto: 20) and the client
+/// keeps to that.
 pub const OUTGOING_WINDOW: u16 = 512;
 
 impl From<Qos> for QoS {

@@ -1,8 +1,8 @@
 //! The desk of one endpoint: it takes chunks of rows, decides what is sent when, and closes chunks.
 //!
-//! In: chunks, the signature, answers, the time. Out: [`Request`]s to send and [`DeskEvent`]s. Invariant: every row that
-//! comes in goes out in exactly one outcome, and at most `parallel` requests are out. Not here: a clock, randomness,
-//! sockets, tasks: those call in, so every outage is a table test.
+//! In: chunks, the signature, answers, the time. Out: [`Request`]s to send and [`DeskEvent`]s. Invariant: every row
+//! that comes in goes out in exactly one outcome, and at most `parallel` requests are out. Not here: a clock,
+//! randomness, sockets, tasks: those call in, so every outage is a table test.
 
 mod answers;
 #[cfg(test)]

@@ -111,8 +111,8 @@ impl MqttSource {
     }
 
     /// Takes no further messages, waits up to 5 s until those handed over are stored and acknowledged, and says goodbye
-    /// to the broker, which keeps the session. Where outputs send over the connection, the goodbye follows when the last
-    /// of them is done.
+    /// to the broker, which keeps the session. Where outputs send over the connection, the goodbye follows when the
+    /// last of them is done.
     pub async fn stop(mut self) {
         self.stop.cancel();
         if self.line.is_borrowed() {

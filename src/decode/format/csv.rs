@@ -156,8 +156,8 @@ impl Rows<'_> {
         }
     }
 
-    /// The line behind the one with a stray quote, when what follows are rows and no text of the field: each has a field
-    /// a column, of which there are several.
+    /// The line behind the one with a stray quote, when what follows are rows and no text of the field: each has a
+    /// field a column, of which there are several.
     fn line_behind(&self, text: &[u8], quote: usize, delimiter: u8) -> Option<usize> {
         let next = quote + text.get(quote..)?.iter().position(|byte| *byte == b'\n')? + 1;
         let mut rows = reader(text.get(next..)?, delimiter).into_byte_records().peekable();
