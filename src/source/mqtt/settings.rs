@@ -76,7 +76,8 @@ impl MqttSourceConfig {
         refuse_overlaps(section, &topics);
         let payload_bytes_max = section.size("payload_bytes_max", KIB, PAYLOAD_MAX, Self::PAYLOAD_BYTES_MAX.into());
         let unacked_bytes_max = section.size("unacked_bytes_max", KIB, 4 * KIB * MIB, Self::UNACKED_BYTES_MAX as u64);
-        if payload_bytes_max > unacked_bytes_max {
+        let is_read = !section.is_wrong("payload_bytes_max") && !section.is_wrong("unacked_bytes_max");
+        if is_read && payload_bytes_max > unacked_bytes_max {
             let key = if section.has("payload_bytes_max") { "payload_bytes_max" } else { "unacked_bytes_max" };
             section.wrong(
                 key,
