@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use forebay::demo::client::Publisher;
 use serde_json::Value as Json;
 
-use super::*;
-use crate::harness::{Forebay, until};
+use super::{GRANTED, job};
+use crate::harness::{Forebay, component, until, write};
 use crate::kills::{Received, Row, redelivered_possible, survive};
 use crate::score::Server;
 use crate::support::Mosquitto;
