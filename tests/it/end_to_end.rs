@@ -24,16 +24,11 @@ use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 use serde_json::Value as Json;
 
-use crate::harness::{PATIENCE, component, http, write};
-use crate::support::Mosquitto;
+use crate::harness::{PATIENCE, component, http};
+use crate::support::{Mosquitto, write_job};
 
 /// What a receiver saw, in order: row id and row.
 type Seen = Arc<Mutex<Vec<(String, Json)>>>;
-
-/// A runtime for the test's own clients.
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
-}
 
 fn listen(runtime: &tokio::runtime::Runtime, broker: &Mosquitto, id: &str, topic: &str) -> (Receiver, Seen) {
     let seen: Seen = Arc::default();
@@ -128,8 +123,7 @@ fn job(
             broker.port
         );
     }
-    write(dir, "job.asaql", query);
-    write(dir, "job.toml", &(text + extra))
+    write_job(dir, &(text + extra), query)
 }
 
 fn distinct(seen: &Seen) -> usize {

@@ -23,6 +23,8 @@ use std::path::Path;
 use expect_test::Expect;
 use forebay::job::{self, *};
 
+use crate::support::refused;
+
 const SMALL: &str = r#"
 [job]
 name  = "taxi"
@@ -58,7 +60,7 @@ fn bad(changes: &[(&str, &str)], want: Expect) {
         assert!(text.contains(from), "{from}");
         text.replacen(from, to, 1)
     });
-    want.assert_eq(&job::parse(&text, Path::new("taxi.toml")).expect_err("a bad file").to_string());
+    want.assert_eq(&refused("taxi.toml", &text));
 }
 
 fn mib(count: u64) -> u64 {

@@ -15,7 +15,7 @@ use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, Mqtt
 use forebay::time::Clock;
 use tokio::sync::mpsc::Receiver;
 
-use crate::support::{Message, publish, within};
+use crate::support::{Message, publish, publish_numbers, within};
 
 fn config(url: &str, topics: &[&str]) -> MqttSourceConfig {
     let broker =
@@ -61,6 +61,36 @@ async fn take(arrivals: &mut Receiver<Arrivals>, n: usize) -> (Vec<Arrived>, Vec
         tokens.push(batch.ack);
     }
     (messages, tokens)
+}
+
+/// The next batches, until there are `n` messages, each stored as it comes.
+async fn take_stored(arrivals: &mut Receiver<Arrivals>, n: usize) -> Vec<Arrived> {
+    let mut messages = Vec::new();
+    while messages.len() < n {
+        let (more, tokens) = take(arrivals, 1).await;
+        messages.extend(more);
+        store(tokens);
+    }
+    messages
+}
+
+/// Publishes `{"n":number}` to a topic again and again until the source, which may not be subscribed yet, has it; the
+/// batch with it is stored.
+async fn publish_until_it_arrives(
+    url: &str,
+    topic: &str,
+    number: i64,
+    arrivals: &mut Receiver<Arrivals>,
+) -> Vec<Arrived> {
+    let mut got = Vec::new();
+    while got.is_empty() {
+        publish_numbers(url, topic, number..number + 1).await;
+        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(200), arrivals.recv()).await {
+            got.extend(batch.messages);
+            batch.ack.stored();
+        }
+    }
+    got
 }
 
 fn store(tokens: Vec<Box<dyn Acknowledge>>) {

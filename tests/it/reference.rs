@@ -15,14 +15,13 @@ mod server;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::harness::{Forebay, until, write};
-use crate::support::{Message, Mosquitto, publish};
+use crate::harness::{Forebay, until};
+use crate::support::{Message, Mosquitto, publish, replace, rows_of, runtime, write_job};
 
 const QUERY: &str = "SELECT r.n AS n, z.name AS zone INTO out FROM rides r JOIN zones z ON r.zone = z.id";
 
@@ -35,7 +34,7 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         Place { dir: tempfile::tempdir().unwrap(), broker: Mosquitto::start(), runtime }
     }
 
@@ -43,10 +42,8 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    /// A file in one step, as the documents ask for.
     fn replace(&self, name: &str, text: &str) {
-        fs::write(self.path("new"), text).unwrap();
-        fs::rename(self.path("new"), self.path(name)).unwrap();
+        replace(&self.path(name), text);
     }
 
     /// Writes the job: the settings of `zones`, and what else there is.
@@ -58,8 +55,7 @@ impl Place {
              [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\nfsync = \"never\"\nrow_id = \"id\"\n{more}",
             self.broker.url()
         );
-        write(self.dir.path(), "job.asaql", query);
-        write(self.dir.path(), "job.toml", &text)
+        write_job(self.dir.path(), &text, query)
     }
 
     fn send(&self, numbers: std::ops::Range<i64>, zone: i64) {
@@ -67,12 +63,8 @@ impl Place {
         self.runtime.block_on(publish(&self.broker.url(), messages));
     }
 
-    /// Rows of an output file so far, without repeats, in order.
     fn rows(&self, file: &str) -> Vec<Json> {
-        let text = fs::read_to_string(self.path(file)).unwrap_or_default();
-        let mut seen = std::collections::HashSet::new();
-        let whole = text.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
-        whole.filter(|row| seen.insert(row["id"].as_str().map(str::to_owned).unwrap_or_default())).collect()
+        rows_of(&self.path(file))
     }
 
     /// The zone that each number was joined with, once there are so many.

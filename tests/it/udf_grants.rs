@@ -25,7 +25,8 @@ use forebay::udf::{Component, Engine, FunctionBinding, Grants, Host, Limits, Sta
 use forebay::value::Value;
 use secrecy::SecretString;
 
-use crate::harness::{component, write};
+use crate::harness::component;
+use crate::support::write_job;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(None).unwrap());
 
@@ -98,7 +99,6 @@ fn job(dir: &Path, grants: &str) {
         "[job]\nname = \"visits\"\nquery = \"job.asaql\"\n[inputs.doors]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1883\"\ntopics = [\"door\"]\n\
          [functions.visitCount]\ntype = \"wasm\"\ncomponent = \"visit_count.wasm\"\n{grants}\n[outputs.out]\ntype = \"stdout\"\n"
     );
-    write(dir, "job.toml", &text);
-    write(dir, "job.asaql", "SELECT udf.visitCount(who) AS visit INTO out FROM doors");
+    write_job(dir, &text, "SELECT udf.visitCount(who) AS visit INTO out FROM doors");
     std::fs::copy(component("visit_count"), dir.join("visit_count.wasm")).unwrap();
 }

@@ -2,9 +2,9 @@
 
 use forebay::demo::client::{Message, Receiver};
 
-use super::{job, listen, runtime};
+use super::{job, listen};
 use crate::harness::{Forebay, until};
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 #[test]
 fn a_changed_query_loses_no_row_of_the_old_one() {

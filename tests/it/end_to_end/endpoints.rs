@@ -7,10 +7,10 @@ use forebay::demo::client::{Publisher, Receiver};
 use forebay::demo::fleet::Fleet;
 use serde_json::Value as Json;
 
-use super::{Seen, as_array, as_record, assert_scored_once, direct, distinct, job, list, listen, publish, runtime};
+use super::{Seen, as_array, as_record, assert_scored_once, direct, distinct, job, list, listen, publish};
 use crate::harness::{Forebay, PATIENCE, http, until, write};
 use crate::score::Server;
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 #[test]
 fn fifty_thousand_rides_are_scored_once_by_four_kinds_of_endpoint() {

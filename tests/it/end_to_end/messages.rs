@@ -2,9 +2,9 @@
 
 use forebay::demo::client::Publisher;
 
-use super::{job, listen, runtime};
+use super::{job, listen};
 use crate::harness::{Forebay, PATIENCE, until};
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 #[test]
 fn a_bad_payload_becomes_a_dead_letter_and_the_next_one_is_processed() {

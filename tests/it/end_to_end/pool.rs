@@ -4,10 +4,10 @@ use forebay::demo::client::Publisher;
 use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 
-use super::{distinct, job, listen, runtime};
+use super::{distinct, job, listen};
 use crate::harness::{Forebay, PATIENCE, until};
 use crate::score::Server;
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 #[test]
 fn a_full_pool_withholds_acknowledgements_and_goes_on_when_there_is_room() {

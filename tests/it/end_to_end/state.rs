@@ -2,9 +2,9 @@
 
 use forebay::demo::fleet::Fleet;
 
-use super::{distinct, job, listen, publish, runtime};
+use super::{distinct, job, listen, publish};
 use crate::harness::{Forebay, until, write};
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 #[test]
 fn too_much_state_withholds_acknowledgements_and_a_larger_budget_goes_on() {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use forebay::demo::fleet::Fleet;
 
-use super::{Seen, job, listen, publish, runtime};
+use super::{Seen, job, listen, publish};
 use crate::harness::{Forebay, until};
 use crate::score::Server;
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 #[test]
 fn tumbling_windows_close_on_a_quiet_device_and_survive_a_kill() {

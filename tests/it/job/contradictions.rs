@@ -1,11 +1,10 @@
 //! Settings that are good alone and wrong together: equal names, sizes that cannot hold, two owners of one file.
 
-use std::path::Path;
-
 use expect_test::expect;
-use forebay::job::{self, *};
+use forebay::job::*;
 
 use super::{SMALL, bad, good};
+use crate::support::refused;
 
 #[test]
 fn names_that_a_query_cannot_tell_apart() {
@@ -124,7 +123,7 @@ fn requests_whose_rows_can_never_be_under_way_at_once_are_refused() {
 fn parts_that_would_get_into_each_others_way_are_refused() {
     let with = |sections: &str| {
         let text = format!("{SMALL}{sections}");
-        job::parse(&text, Path::new("/etc/forebay/taxi.toml")).expect_err("a bad file").to_string()
+        refused("/etc/forebay/taxi.toml", &text)
     };
     let file = |name: &str, path: &str| format!("[outputs.{name}]\ntype = \"file\"\npath = {path:?}\n");
     for (path, owner) in [("taxi.toml", "the job file"), ("taxi.asaql", "its query"), ("taxi.db", "its pool")] {

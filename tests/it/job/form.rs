@@ -1,11 +1,9 @@
 //! The form of a job file: TOML, sections, keys, units, ranges. Each problem is drawn with a suggestion.
 
-use std::path::Path;
-
 use expect_test::expect;
-use forebay::job;
 
 use super::bad;
+use crate::support::refused;
 
 #[test]
 fn an_empty_file_says_what_is_needed() {
@@ -24,7 +22,7 @@ fn an_empty_file_says_what_is_needed() {
 
         3 errors
     "#]]
-    .assert_eq(&job::parse("", Path::new("taxi.toml")).expect_err("empty").to_string());
+    .assert_eq(&refused("taxi.toml", ""));
 }
 
 #[test]

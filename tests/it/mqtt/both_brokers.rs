@@ -1,13 +1,12 @@
 //! What the MQTT source does the same way at mosquitto and at the embedded broker: sessions, restarts, stops.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use forebay::mqtt::Protocol;
 use forebay::source::{Arrived, MqttSource, MqttSourceConfig, Source};
 use forebay::time::{Clock, Timestamp};
 
-use super::{config, identity, numbers, recent, start, started, store, take};
+use super::{config, identity, numbers, publish_until_it_arrives, recent, start, started, store, take, take_stored};
 use crate::support::{AnyBroker, Message, Mosquitto, publish, publish_numbers, wait_until, within};
 
 /// Makes a test of a function over either broker.
@@ -60,14 +59,7 @@ async fn topic_and_properties(broker: AnyBroker) {
     let mut fast = Message::new("plain", r#"{"n":3}"#);
     fast.qos = 0;
     // subscribed once a message comes through
-    let mut all = Vec::new();
-    while all.is_empty() {
-        publish(&broker.url(), vec![Message::new("plain/x", r#"{"n":0}"#)]).await;
-        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(200), arrivals.recv()).await {
-            all.extend(batch.messages);
-            batch.ack.stored();
-        }
-    }
+    publish_until_it_arrives(&broker.url(), "plain/x", 0, &mut arrivals).await;
     publish(
         &broker.url(),
         vec![ride, Message::new("fleet/7/other", "x"), Message::new("plain/a/b", r#"{"n":2}"#), fast],
@@ -135,14 +127,7 @@ async fn lost_session(mut broker: AnyBroker) {
     broker.start_again().await;
     let stats = source.stats().clone();
     wait_until("subscribed again", || stats.resubscribed.load(Relaxed) == 1 && stats.is_connected()).await;
-    let mut got = Vec::new();
-    while got.is_empty() {
-        publish_numbers(&broker.url(), "t/a", 1..2).await;
-        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(200), arrivals.recv()).await {
-            got.extend(batch.messages);
-            batch.ack.stored();
-        }
-    }
+    let got = publish_until_it_arrives(&broker.url(), "t/a", 1, &mut arrivals).await;
     assert_eq!(got[0].message.name, "t/a");
     assert!(stats.connects.load(Relaxed) >= 2 && stats.disconnects.load(Relaxed) >= 1);
     source.stop().await;
@@ -180,14 +165,7 @@ async fn later(mut broker: AnyBroker) {
     broker.start_again().await;
     wait_until("connected", || stats.is_connected()).await;
     assert_eq!(stats.alarm(), None);
-    let mut got = Vec::new();
-    while got.is_empty() {
-        publish_numbers(&broker.url(), "t/a", 1..2).await;
-        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(200), arrivals.recv()).await {
-            got.extend(batch.messages);
-            batch.ack.stored();
-        }
-    }
+    publish_until_it_arrives(&broker.url(), "t/a", 1, &mut arrivals).await;
     assert_eq!(stats.resubscribed.load(Relaxed), 0, "the first session of all is no loss");
     source.stop().await;
 }
@@ -199,12 +177,7 @@ async fn dropped_token(broker: AnyBroker) {
     let lost = messages.len();
     drop(tokens);
     // whatever else came before the connection was given up is stored but cannot be acknowledged
-    let mut got = Vec::new();
-    while got.len() < 3 {
-        let (more, tokens) = take(&mut arrivals, 1).await;
-        got.extend(more);
-        store(tokens);
-    }
+    let got = take_stored(&mut arrivals, 3).await;
     let mut distinct = numbers(&got);
     distinct.sort();
     assert_eq!(distinct, [0, 1, 2], "{lost} given up, all there again, none twice");
@@ -219,14 +192,7 @@ async fn other_topics(broker: AnyBroker) {
     let (source, mut arrivals) = start(config(&broker.url(), &["new/#"]));
     let stats = source.stats().clone();
     wait_until("old messages are let go", || stats.unmatched.load(Relaxed) == 3).await;
-    let mut got = Vec::new();
-    while got.is_empty() {
-        publish_numbers(&broker.url(), "new/a", 7..8).await;
-        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(200), arrivals.recv()).await {
-            got.extend(batch.messages);
-            batch.ack.stored();
-        }
-    }
+    let got = publish_until_it_arrives(&broker.url(), "new/a", 7, &mut arrivals).await;
     assert_eq!(numbers(&got[..1]), [7]);
     source.stop().await;
 }

@@ -7,7 +7,7 @@ use forebay::demo::broker::Broker;
 use forebay::mqtt::Qos;
 use forebay::source::Source;
 
-use super::{config, numbers, started, store, take};
+use super::{config, numbers, started, store, take, take_stored};
 use crate::support::{Message, publish, publish_numbers, wait_until};
 
 #[tokio::test]
@@ -119,12 +119,7 @@ async fn a_broker_that_repeats_itself_is_understood() {
     let (source, mut arrivals) = started(config(&broker.url(), &["t/#"])).await;
     broker.misbehave(|f| f.duplicate = true);
     publish_numbers(&broker.url(), "t/a", 0..20).await;
-    let mut got = Vec::new();
-    while got.len() < 20 {
-        let (more, tokens) = take(&mut arrivals, 1).await;
-        got.extend(more);
-        store(tokens);
-    }
+    let got = take_stored(&mut arrivals, 20).await;
     assert_eq!(numbers(&got), (0..20).collect::<Vec<_>>());
     wait_until("all are acknowledged", || broker.pending("gateway") == Some(0)).await;
     source.stop().await;

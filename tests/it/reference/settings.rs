@@ -1,18 +1,17 @@
 //! What `forebay check` says of reference inputs: settings, rows and columns, and their place in a query. No peer.
 
-use std::path::Path;
-
 use expect_test::{Expect, expect};
 
 use super::QUERY;
 use crate::harness::{cli, write};
+use crate::support::{refused, write_job};
 
 /// The message of a job whose reference input has these settings.
 fn bad(zones: &str, want: &Expect) {
     let text = format!(
         "[job]\nname = \"taxi\"\nquery = \"taxi.asaql\"\n[inputs.zones]\ntype = \"reference\"\n{zones}[outputs.out]\ntype = \"stdout\"\n"
     );
-    want.assert_eq(&forebay::job::parse(&text, Path::new("taxi.toml")).unwrap_err().to_string());
+    want.assert_eq(&refused("taxi.toml", &text));
 }
 
 #[test]
@@ -181,8 +180,7 @@ fn check_shows_rows_and_columns() {
                [inputs.codes]\ntype = \"reference\"\npath = \"codes.csv\"\nformat = \"csv\"\n\
                [inputs.away]\ntype = \"reference\"\nurl = \"http://127.0.0.1:1/away?sig=s3cr3t\"\n\
                [outputs.out]\ntype = \"stdout\"\n";
-    write(dir.path(), "job.toml", job);
-    write(dir.path(), "job.asaql", QUERY);
+    write_job(dir.path(), job, QUERY);
     write(dir.path(), "zones.json", r#"[{"id":1,"name":null},{"id":2,"name":"south","at":{"x":1.5}}]"#);
     write(dir.path(), "codes.csv", "zone,code\nnorth\n");
     let (code, out, err) = cli(dir.path(), &["check", "--offline", "job.toml"]);
@@ -221,8 +219,7 @@ fn reference_data_in_the_wrong_place_of_a_query() {
     let dir = tempfile::tempdir().unwrap();
     let job = "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1\"\ntopics = [\"rides\"]\n\
                [inputs.zones]\ntype = \"reference\"\npath = \"zones.json\"\n[outputs.out]\ntype = \"stdout\"\n";
-    write(dir.path(), "job.toml", job);
-    write(dir.path(), "job.asaql", "SELECT z.name INTO out FROM zones z JOIN rides r ON r.zone = z.id");
+    write_job(dir.path(), job, "SELECT z.name INTO out FROM zones z JOIN rides r ON r.zone = z.id");
     let (code, out, err) = cli(dir.path(), &["check", "job.toml"]);
     assert_eq!((code, out.as_str()), (2, ""));
     expect![[r#"
