@@ -15,6 +15,7 @@ use forebay::value::Value;
 
 use super::harness::{Forebay, cli, until, write};
 use super::support::{Message, Mosquitto, Subscriber, publish, wait_until, within};
+use crate::support::{dead_letters, runtime};
 
 const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
@@ -305,7 +306,7 @@ fn a_row_without_its_topic_is_a_dead_letter_of_the_job() {
     let broker = Mosquitto::start();
     write(folder.path(), "plant.asaql", "SELECT deviceId, n INTO alarms FROM readings");
     let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()));
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime();
     let mut subscriber = runtime.block_on(Subscriber::start(&broker.url(), "plant/#"));
     let forebay = Forebay::run(&job);
     let payloads = [r#"{"deviceId":"d1","n":1}"#, r#"{"n":2}"#, r#"{"deviceId":"d3","n":3}"#];
@@ -313,6 +314,6 @@ fn a_row_without_its_topic_is_a_dead_letter_of_the_job() {
     assert_eq!(runtime.block_on(subscriber.wait_for(2)).topics, ["plant/d1/alarm", "plant/d3/alarm"]);
     until("the dead letter", || (forebay.metric("forebay_output_dead_lettered_total") == 1.0).then_some(()));
     assert!(forebay.stop().success());
-    let (_, letters, _) = cli(folder.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    let letters = dead_letters(folder.path(), "job.toml");
     assert!(letters.contains("the topic needs the column `deviceId`, which is NULL"), "{letters}");
 }

@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::harness::{Forebay, cli, until, write};
+use super::harness::{Forebay, until, write};
 use super::support::{Message, Mosquitto, Subscriber, publish};
+use crate::support::dead_letters;
 
 const VERSIONS: [&str; 2] = ["5", "3.1.1"];
 
@@ -170,7 +171,7 @@ fn a_row_that_the_broker_finds_too_large_is_found() {
         assert_eq!(code, 200, "{body}");
         assert!(place.clients().iter().all(|id| id == "device"), "{:?}", place.clients());
         assert!(forebay.stop().success());
-        let (_, letters, _) = cli(place.folder.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+        let letters = dead_letters(place.folder.path(), "job.toml");
         assert!(letters.contains("large") || letters.contains("over the broker's limit"), "{letters}");
     }
 }

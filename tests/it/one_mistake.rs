@@ -4,6 +4,8 @@ use std::path::Path;
 
 use forebay::job;
 
+use crate::support::refused_once;
+
 /// Sections by name; a mistake adds lines to one of them.
 const SECTIONS: [(&str, &str); 8] = [
     ("job", "name = \"job\"\nquery = \"job.asaql\"\n"),
@@ -79,10 +81,8 @@ fn what_follows_from_a_mistake_is_no_second_one() {
             "`payload_bytes_max` has the wrong form",
         ),
     ] {
-        let text = job(section, lines);
-        let said = job::parse(&text, Path::new("job.toml")).expect_err(lines).to_string();
+        let said = refused_once("job.toml", &job(section, lines));
         assert!(said.contains(words), "{lines}: {said}");
-        assert_eq!(said.matches("error: ").count(), 1, "{lines}: {said}");
     }
     let good = job::parse(&job("job", ""), Path::new("job.toml"));
     assert!(good.is_ok(), "{}", good.unwrap_err());
@@ -97,8 +97,7 @@ fn an_empty_text_where_one_is_needed_says_what_to_write() {
         ("outputs.out", "type = \"\"", "write `type = \"mqtt\"`, `type = \"file\"`"),
         ("inputs.in", "username = \"\"", "leave the key out for its default"),
     ] {
-        let said = job::parse(&job(section, lines), Path::new("job.toml")).expect_err(lines).to_string();
+        let said = refused_once("job.toml", &job(section, lines));
         assert!(said.contains("expected a text that is not empty") && said.contains(help), "{lines}: {said}");
-        assert_eq!(said.matches("error: ").count(), 1, "{lines}: {said}");
     }
 }

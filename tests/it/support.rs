@@ -1,8 +1,11 @@
-//! Counterparts for tests: brokers, a client, waiting.
+//! Counterparts for tests: mosquitto and the embedded broker, a publisher, a subscriber, waiting. Jobs are in `jobs`.
 //!
 //! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by
 //! their own id.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/jobs.rs"]
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +17,8 @@ use std::time::{Duration, Instant};
 use forebay::demo::broker::Broker;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};
 use tempfile::TempDir;
+
+pub use self::jobs::{assert_pool_is_good, dead_letters, refused, refused_once, replace, rows_of, runtime, write_job};
 
 /// Nothing here takes long; this only ends a test that would hang.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,10 +7,10 @@ use expect_test::{Expect, expect};
 
 use super::fill;
 use crate::harness::{cli, write};
+use crate::support::write_job;
 
 /// Writes a job with these settings of an input, a table, an endpoint and an output.
 fn job(dir: &Path, tls: &str, keys: [&str; 4]) {
-    write(dir, "job.asaql", "SELECT a.n AS n INTO hook FROM a");
     let [input, table, endpoint, output] = keys;
     let text = format!(
         "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"mqtt{tls}://127.0.0.1\"\ntopics = [\"a\"]\n{input}\n\
@@ -18,7 +18,7 @@ fn job(dir: &Path, tls: &str, keys: [&str; 4]) {
          [functions.score]\ntype = \"azureml\"\nurl = \"http{tls}://127.0.0.1/score\"\n{endpoint}\n\
          [outputs.hook]\ntype = \"http\"\nurl = \"http{tls}://127.0.0.1/rows\"\n{output}\n"
     );
-    write(dir, "job.toml", &text);
+    write_job(dir, &text, "SELECT a.n AS n INTO hook FROM a");
 }
 
 /// What `check` says to such a job, whose files are empty.

@@ -125,10 +125,7 @@ fn bad_components() {
         "#]],
         ),
     ];
-    for (bytes, wanted) in cases {
-        place.write("create_array.wasm", bytes);
-        place.check(&wanted);
-    }
+    place.check_contents("create_array.wasm", cases);
     fs::remove_file(place.path().join("create_array.wasm")).unwrap();
     place.check(&expect![[r#"
         exit 2

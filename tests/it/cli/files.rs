@@ -4,7 +4,7 @@ use std::fs;
 
 use expect_test::{Expect, expect};
 
-use super::{JOB, Taxi};
+use super::{JOB, Taxi, job_at};
 use crate::harness::Forebay;
 use crate::support::Mosquitto;
 
@@ -149,57 +149,28 @@ fn bad_pools() {
         exit 1
         error: cannot open the journal pools/taxi.db: pools/taxi.db.lock: No such file or directory (os error 2); its directory must exist and be writable
     "#]]);
+    let untouched = expect![[r#"
+        exit 1
+        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
+    "#]];
+    let [run, verify]: [&[&str]; 2] = [&["run", "taxi.toml"], &["journal", "verify", "--job", "taxi.toml"]];
+    let [status, letters]: [&[&str]; 2] =
+        [&["journal", "status", "--job", "taxi.toml"], &["journal", "dead-letters", "ls", "--job", "taxi.toml"]];
     fs::create_dir_all(place.path().join("pools/taxi.db")).unwrap();
-    place.expect(
-        &["run", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
-    place.expect(
-        &["journal", "verify", "--job", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
+    place.expect_of_all(&[run, verify], &untouched);
     fs::remove_dir(place.path().join("pools/taxi.db")).unwrap();
     place.write(
         "pools/taxi.db",
         "somebody's notes, which are longer than any header of a database could be: they go on and on and on and on",
     );
-    place.expect(
-        &["run", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
-    place.expect(
-        &["journal", "status", "--job", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
-    place.expect(
-        &["journal", "dead-letters", "ls", "--job", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
+    place.expect_of_all(&[run, status, letters], &untouched);
 }
 
 #[test]
 fn a_pool_in_use_is_refused_to_a_second_process_and_open_to_a_reader() {
     let place = Taxi::new();
     let broker = Mosquitto::start();
-    place.write(
-        "taxi.toml",
-        JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", ""),
-    );
+    place.write("taxi.toml", job_at(&broker));
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
     place.expect(&["run", "taxi.toml"], &expect![[r#"
         exit 1
