@@ -83,6 +83,11 @@ impl<'a> Splitter<'a> {
         if *first == b'[' {
             return self.array(from, to);
         }
+        self.values(from, to);
+    }
+
+    /// What begins with a value that is no array of events.
+    fn values(&mut self, from: usize, to: usize) {
         match self.object(from, to) {
             Ok(()) => {}
             Err(_) if self.sequence(from, to) => {}
@@ -158,6 +163,9 @@ impl<'a> Splitter<'a> {
         let end = from + base + jiter.current_index();
         if end < to {
             let (rest, to) = trimmed(self.payload.get(end..to).unwrap_or_default(), end);
+            if matches!(self.payload.get(rest), Some(b'{' | b'[')) {
+                return self.values(rest, to);
+            }
             self.bad(rest, to, "something follows the end of the array".to_owned());
         }
     }
@@ -382,6 +390,22 @@ mod tests {
         let (_, bad) = parts("[{\"a\":1},\n {\"a\":},\n {\"a\":oops}]");
         let why = |line, column| format!("not valid JSON: expected value at line {line} column {column}");
         assert_eq!(bad, [(11, why(2, 7)), (20, why(3, 7))], "the place is that of the payload");
+    }
+
+    #[test]
+    fn values_behind_an_array_are_values() {
+        for (payload, good, wrong) in [
+            ("[{\"n\":9}]\n{\"n\":1}\n{\"n\":2}", 3, 0),
+            ("[{\"n\":9}] {\"n\":1}", 2, 0),
+            ("[1]\n{\"n\":1}\n{\"n\":2}", 2, 1),
+            ("[{\"n\":9}]\n{\"n\":}\n{\"n\":2}", 2, 1),
+            ("[{\"n\":9}]\n[1]\n{\"n\":2}", 2, 1),
+            ("[{\"n\":9}]\n[1]", 1, 1),
+            ("[{\"n\":9}],{\"n\":1}", 1, 1),
+        ] {
+            let (events, bad) = parts(payload);
+            assert_eq!((events.len(), bad.len()), (good, wrong), "{payload}");
+        }
     }
 
     #[test]

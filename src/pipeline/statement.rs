@@ -324,6 +324,7 @@ impl StatementBuild<'_> {
             backoff: Backoff::BROKER,
             held: 0,
             gathering: Gathering::new(fill),
+            stride: delivery::RECORDS_MAX.max(fill.rows),
             pending: Pending::at(position),
             stopped: None,
         };

@@ -73,6 +73,8 @@ fn what_follows_from_a_mistake_is_no_second_one() {
             "type = \"file\"\npath = \"a\"\nfsync = \"intervall\"\nfsync_interval = \"1s\"",
             "did you mean \"interval\"?",
         ),
+        ("outputs.out", "type = \"mqtt\"\ntopic = \"t\"\nconnection = 5", "`connection` has the wrong form"),
+        ("outputs.out", "type = \"mqtt\"\ntopic = \"t\"\nconnection = \"\"", "expected a text that is not empty"),
         ("journal", "max_bytes = \"10TBB\"\ndead_letters_max_bytes = \"2GiB\"", "`max_bytes` has the wrong form"),
         ("metrics", "allow_remote = 1\nlisten = \"0.0.0.0:9464\"", "`allow_remote` has the wrong form"),
         (
