@@ -83,6 +83,19 @@ async fn each_row_goes_to_its_own_topic_or_to_none() {
     assert_eq!(levels, ["press", "a%2Fb", "%2B", "%23", "%00", "%EF%BF%BF", "7"]);
 }
 
+#[tokio::test]
+async fn rows_without_a_subscriber_are_counted_apart() {
+    let broker = Mosquitto::start();
+    let unheard = |output: &CountedOutput| output.stats().without_subscriber.load(Relaxed);
+    let mut output = output(&broker.url(), "topic = \"plant/rows\"");
+    let two = || rows((0..2).map(|n| (Value::BigInt(n), "x".to_owned())));
+    assert_eq!(deliver(&mut output, &two()).await, []);
+    assert_eq!((output.stats().delivered.load(Relaxed), unheard(&output)), (2, 2));
+    let _subscriber = Subscriber::start(&broker.url(), "plant/#").await;
+    assert_eq!(deliver(&mut output, &two()).await, []);
+    assert_eq!((output.stats().delivered.load(Relaxed), unheard(&output)), (4, 2));
+}
+
 /// Rows of two devices in turn, each with its number as text.
 fn in_turn(texts: impl IntoIterator<Item = String>) -> Rows {
     rows(texts.into_iter().enumerate().map(|(i, text)| (Value::text(if i % 2 == 0 { "a" } else { "b" }), text)))
