@@ -1,4 +1,5 @@
-//! `kill -9` at random moments, and a broker that goes away, lose nothing that was acknowledged.
+//! A job between mosquitto and Azure ML's inference server is killed with `kill -9` thirty times at random moments. It
+//! loses nothing that was acknowledged.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,5 @@
-//! Formats of payloads, through mosquitto and a whole job.
+//! Formats of payloads: mosquitto carries JSON, CSV, text and bytes, also packed, into a running job, which makes rows
+//! of them or dead letters.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Starts and reloads that fail leave nothing half done.
+//! Starts and reloads that fail leave nothing half done: no thread, no lock of the pool, no lost state. mosquitto is
+//! the peer of the jobs that run.
 
 use std::net::TcpListener;
 use std::path::Path;

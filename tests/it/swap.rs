@@ -1,4 +1,4 @@
-//! New versions of functions in a running job: taken between commits, refused, put back.
+//! New versions of functions in a running job behind mosquitto: taken between commits, refused, put back.
 
 #[path = "swap/groups.rs"]
 mod groups;

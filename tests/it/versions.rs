@@ -18,7 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::Receiver;
 
 use crate::harness::{Forebay, until};
-use crate::support::{Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_until, within, write_job};
+use crate::support::{
+    Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_for_alarm, wait_until, within, write_job,
+};
 
 const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
@@ -278,10 +280,7 @@ async fn a_version_that_is_named_is_kept_and_what_is_wrong_is_told() {
     let old = OldBroker::start(Fails::Refuses, mosquitto.port).await;
     let (source, _arrivals) = start(&old.url, Some(Protocol::V5), "t/#", vec![]);
     let stats = source.stats().clone();
-    wait_until("the alarm", || {
-        stats.alarm().is_some_and(|a| a.contains("does not speak MQTT 5") && a.contains("`protocol`"))
-    })
-    .await;
+    wait_for_alarm(&stats, &["does not speak MQTT 5", "`protocol`"]).await;
     wait_until("another attempt", || old.levels().len() > 2).await;
     assert!(old.levels().iter().all(|level| *level == 5));
     source.stop().await;

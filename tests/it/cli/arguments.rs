@@ -1,4 +1,4 @@
-//! Mistakes on the command line.
+//! Mistakes on the command line: the binary prints its usage or what is wrong with a value, and ends with 2. No peer.
 
 use expect_test::{Expect, expect};
 

@@ -1,4 +1,5 @@
-//! What `check` shows, and what it warns of.
+//! What `forebay check` prints of a job: the plan, both sides of every function, errors and warnings. The embedded
+//! endpoint answers where a signature is asked for.
 
 use expect_test::{Expect, expect};
 use forebay::demo::endpoint::Endpoint;

@@ -1,4 +1,4 @@
-//! Components that cannot be used, in a job and without one.
+//! Components that cannot be used: what the binary prints in a job and with `forebay udf`. No peer.
 
 use std::fs;
 

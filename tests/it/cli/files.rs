@@ -1,4 +1,5 @@
-//! Files and pools that cannot be used.
+//! Files and pools that cannot be used: what the binary prints and its exit code. mosquitto is the peer of the one job
+//! that runs.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Mistakes in a query, and in the payloads that it reads.
+//! Mistakes in a query, and in the payloads that it reads: what the binary prints, and the dead letters of a job that
+//! runs against mosquitto.
 
 use expect_test::{Expect, expect};
 

@@ -7,7 +7,7 @@ use forebay::source::{Arrived, MqttSource, MqttSourceConfig, Source};
 use forebay::time::{Clock, Timestamp};
 
 use super::{config, identity, numbers, publish_until_it_arrives, recent, start, started, store, take, take_stored};
-use crate::support::{AnyBroker, Message, Mosquitto, publish, publish_numbers, wait_until, within};
+use crate::support::{AnyBroker, Message, Mosquitto, publish, publish_numbers, wait_for_alarm, wait_until, within};
 
 /// Makes a test of a function over either broker.
 macro_rules! with_both_brokers {
@@ -160,7 +160,7 @@ async fn later(mut broker: AnyBroker) {
     broker.stop().await;
     let (source, mut arrivals) = start(config(&broker.url(), &["t/#"]));
     let stats = source.stats().clone();
-    wait_until("an alarm that says what to do", || stats.alarm().is_some_and(|a| a.contains("start the broker"))).await;
+    wait_for_alarm(&stats, &["start the broker"]).await;
     assert!(!stats.is_connected());
     broker.start_again().await;
     wait_until("connected", || stats.is_connected()).await;

@@ -8,7 +8,7 @@ use forebay::mqtt::Qos;
 use forebay::source::Source;
 
 use super::{config, numbers, started, store, take, take_stored};
-use crate::support::{Message, publish, publish_numbers, wait_until};
+use crate::support::{Message, publish, publish_numbers, wait_for_alarm, wait_until};
 
 #[tokio::test]
 async fn acks_leave_in_receive_order_and_only_after_storing() {
@@ -100,10 +100,7 @@ async fn an_oversize_message_raises_an_alarm_and_leaves_other_sessions_alone() {
     publish(&broker.url(), vec![Message::new("t/a", vec![b'x'; 50_000])]).await;
     let stats = source.stats().clone();
     let words = ["`t/#`", "payload_bytes_max = 1000", "raise payload_bytes_max"];
-    wait_until("an alarm names topic, limit and remedy", || {
-        stats.alarm().is_some_and(|a| words.iter().all(|w| a.contains(w)))
-    })
-    .await;
+    wait_for_alarm(&stats, &words).await;
     publish_numbers(&broker.url(), "u/a", 1..2).await;
     let (messages, tokens) = take(&mut other_arrivals, 1).await;
     assert_eq!(numbers(&messages), [1]);

@@ -6,7 +6,7 @@ use forebay::settings::Secret;
 use forebay::source::Source;
 
 use super::{config, start};
-use crate::support::{Mosquitto, openssl, wait_until};
+use crate::support::{Mosquitto, openssl, wait_for_alarm, wait_until};
 
 #[tokio::test]
 async fn a_wrong_password_says_so_and_a_right_one_works() {
@@ -40,7 +40,7 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
         source.stop().await;
         let (source, _arrivals) = with(None);
         let stats = source.stats().clone();
-        wait_until("the alarm asks for a user", || stats.alarm().is_some_and(|a| a.contains("set `username`"))).await;
+        wait_for_alarm(&stats, &["set `username`"]).await;
         source.stop().await;
         let (source, _arrivals) = with(Some("right"));
         let stats = source.stats().clone();
@@ -91,7 +91,7 @@ async fn tls_with_a_ca_file() {
     ] {
         let (source, _arrivals) = with(scheme, ca);
         let stats = source.stats().clone();
-        wait_until(words, || stats.alarm().is_some_and(|a| a.contains(words))).await;
+        wait_for_alarm(&stats, &[words]).await;
         source.stop().await;
     }
 }
@@ -100,9 +100,6 @@ async fn tls_with_a_ca_file() {
 async fn a_host_without_an_address_is_named() {
     let (source, _arrivals) = start(config("mqtt://no-such-host.invalid", &["t/#"]));
     let stats = source.stats().clone();
-    wait_until("the alarm names the host", || {
-        stats.alarm().is_some_and(|a| a.contains("`no-such-host.invalid` has no address"))
-    })
-    .await;
+    wait_for_alarm(&stats, &["`no-such-host.invalid` has no address"]).await;
     source.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Faults of one row, one request or one answer, from a score script of the real server that fails on demand.
+//! Faults of one row, one request or one answer: a score script of the real server fails on demand, and the embedded
+//! endpoint does what that server cannot.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Endpoints that are away, slow or broken for long: rows are held within a limit, and none is lost.
+//! Endpoints that are away, slow or broken for long, mostly the embedded one: rows are held within a limit, and none is
+//! lost.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

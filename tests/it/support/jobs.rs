@@ -37,17 +37,28 @@ pub fn refused_once(file: &str, text: &str) -> String {
     said
 }
 
+/// What a command that succeeds prints; it says nothing on standard error.
+pub fn succeeds(dir: &Path, args: &[&str]) -> String {
+    let (code, out, err) = cli(dir, args);
+    assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
+    out
+}
+
+/// The message of a command that refuses what a person wrote, with exit code 2.
+pub fn refuses(dir: &Path, args: &[&str]) -> String {
+    let (code, out, err) = cli(dir, args);
+    assert_eq!(code, 2, "{args:?}: {out}{err}");
+    err
+}
+
 /// The dead letters of the job `name` in a folder, as the command lists them.
 pub fn dead_letters(dir: &Path, name: &str) -> String {
-    let (code, out, err) = cli(dir, &["journal", "dead-letters", "ls", "--job", name]);
-    assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    out
+    succeeds(dir, &["journal", "dead-letters", "ls", "--job", name])
 }
 
 /// Has the command look through the pool of `job.toml`: all checksums and all equations hold.
 pub fn assert_pool_is_good(dir: &Path) {
-    let (code, out, err) = cli(dir, &["journal", "verify", "--job", "job.toml"]);
-    assert_eq!(code, 0, "{out}{err}");
+    succeeds(dir, &["journal", "verify", "--job", "job.toml"]);
 }
 
 /// Rows of an output file so far, in order; one with the id of an earlier one is that one delivered again.

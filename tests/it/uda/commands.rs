@@ -1,4 +1,4 @@
-//! Aggregates as a person sees them, and in a job that is killed.
+//! Aggregates in the output of `check`, `eval` and `udf`, and in a job behind mosquitto that is killed inside a window.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What a function remembers lasts over kills, and over a new version of it.
+//! What a function remembers, in a job between mosquitto and Azure ML's inference server: it lasts over `kill -9` and
+//! over a new version of the function.
 
 use std::collections::{BTreeMap, HashMap};
 
