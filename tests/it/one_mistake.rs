@@ -4,6 +4,7 @@ use std::path::Path;
 
 use forebay::job;
 
+use crate::harness::cli;
 use crate::support::refused_once;
 
 /// Sections by name; a mistake adds lines to one of them.
@@ -102,4 +103,27 @@ fn an_empty_text_where_one_is_needed_says_what_to_write() {
         let said = refused_once("job.toml", &job(section, lines));
         assert!(said.contains("expected a text that is not empty") && said.contains(help), "{lines}: {said}");
     }
+}
+
+/// The journal and a file output make their files; where they cannot, `check` says so before a row comes.
+#[test]
+fn a_file_that_cannot_be_made_is_told_by_check() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("there")).unwrap();
+    std::fs::write(folder.path().join("job.asaql"), "SELECT 1 AS a INTO out FROM [in]").unwrap();
+    let check = |journal: &str, output: &str| {
+        let text = format!(
+            "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[journal]\npath = \"{journal}\"\n[inputs.in]\ntype = \"mqtt\"\n\
+             url = \"mqtt://127.0.0.1\"\ntopics = [\"a\"]\n[outputs.out]\ntype = \"file\"\npath = \"{output}\"\n"
+        );
+        std::fs::write(folder.path().join("job.toml"), text).unwrap();
+        cli(folder.path(), &["check", "job.toml"])
+    };
+    let (code, said, _) = check("there/job.db", "there/out.jsonl");
+    assert_eq!((code, said.contains("folder")), (0, false), "{said}");
+    let (code, said, _) = check("gone/job.db", "gone/out.jsonl");
+    let told = ["warning: the folder of `path` is not there", "gone is not there: make it before the job starts"];
+    assert_eq!((code, told.map(|text| said.matches(text).count())), (0, [1, 1]), "{said}");
+    let (code, _, said) = check("there", "there");
+    assert_eq!((code, said.matches("there is a folder").count()), (2, 2), "{said}");
 }

@@ -151,8 +151,13 @@ fn bad_pools() {
         error: cannot open the journal pools/taxi.db: pools/taxi.db.lock: No such file or directory (os error 2); its directory must exist and be writable
     "#]]);
     let untouched = expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
+        exit 2
+        error: `path` names no file
+           --> taxi.toml:26:8
+            |
+         26 | path = "pools/taxi.db"
+            |        ^^^^^^^^^^^^^^^ pools/taxi.db is a folder
+            = help: name a file in it
     "#]];
     let [run, verify]: [&[&str]; 2] = [&["run", "taxi.toml"], &["journal", "verify", "--job", "taxi.toml"]];
     let [status, letters]: [&[&str]; 2] =
