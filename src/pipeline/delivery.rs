@@ -27,9 +27,11 @@ use crate::journal::{Commit, Counter, DeadLetter, Edge};
 use crate::output::Delivery;
 
 /// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
-pub const RECORDS_MAX: usize = 1000;
+const RECORDS_MAX: usize = 1000;
 /// Records of one delivery to a slow receiver, unless it wants more rows at once.
 const RECORDS_MIN: usize = 10;
+/// Records of the first delivery, when nobody knows how fast the receiver is.
+pub const RECORDS_FIRST: usize = 100;
 /// What a delivery takes at most, when the receiver goes on as fast as before: a stop waits for it, and a crash repeats
 /// it.
 const DELIVERY_TIME: Duration = Duration::from_millis(500);
