@@ -6,11 +6,14 @@
 //! mean, who consumes what, broker sessions.
 //!
 //! One thread owns the writing connection (`writer`); commands reach it through bounded lanes (`queue`) and share
-//! transactions (`transaction`). Readers have connections of their own and use them only when they are behind the
-//! segments kept in memory (`stream`).
+//! transactions (`transaction`). A small transaction is a record of the redo log (`redo`), many of them become one
+//! transaction of SQLite (`checkpoint`), a large one goes there at once (`store`). Readers have connections of their own
+//! and use them only when they are behind the segments kept in memory (`stream`).
 
 mod books;
 mod budget;
+mod changes;
+mod checkpoint;
 mod command;
 mod config;
 mod consumer;
@@ -18,15 +21,19 @@ mod dead_letter;
 mod error;
 mod ledger;
 mod lock;
+mod merge;
+mod pending;
 mod quarantine;
 mod queue;
 mod reader;
 mod recent;
+mod redo;
 mod reference;
 mod request;
 mod schema;
 mod segment;
 mod status;
+mod store;
 mod stream;
 mod transaction;
 mod trim;
@@ -62,12 +69,13 @@ pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSli
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, Live, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
-use books::Books;
 use command::{Command, ask};
 use error::StepError;
 use lock::Lock;
+use pending::Pending;
 use queue::{Lane, Queue};
 use recent::Recent;
+use store::Store;
 use stream::Streams;
 use transaction::Transaction;
 use writer::{Shared, Writer};
@@ -138,9 +146,10 @@ impl Journal {
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let db = schema::open_writer(&path, config.max_bytes)?;
         prepare(&db).map_err(unusable)?;
-        let books = Books::load(&db).map_err(unusable)?;
-        let recent = Recent::load(&db, config.recent_records, books.inputs.len()).map_err(unusable)?;
-        trim::drop_stale(&db, &books, &recent).map_err(unusable)?;
+        let opened = Store::open(&path, db, config.redo_bytes_max())?;
+        let (db, books, _) = &opened;
+        let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
+        trim::drop_stale(db, books, &recent).map_err(unusable)?;
         let incarnation: Vec<u8> =
             db.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(unusable)?;
         let incarnation = <[u8; 16]>::try_from(incarnation)
@@ -149,13 +158,15 @@ impl Journal {
             queue: Queue::default(),
             streams: Streams::new(config.tail_bytes_max),
             recent: Mutex::new(recent),
+            pending: Mutex::new(Pending::default()),
             used_bytes: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             last_arrival: AtomicI64::new(0),
             commits: AtomicU64::new(0),
         });
         let max_bytes = config.max_bytes;
-        let writer = Writer::new(config, db, books, shared.clone()).map_err(unusable)?;
+        let store = Store::new(opened, shared.clone());
+        let writer = Writer::new(config, store, shared.clone()).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
         Ok(Journal(Arc::new(Inner {
@@ -233,7 +244,7 @@ impl Journal {
 
     /// The state a consumer had at its last commit, by operator and key.
     pub fn load_state(&self, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
-        consumer::load_state(&schema::open_reader(&self.0.path)?, consumer)
+        self.control(move |tx| consumer::load_state(tx.db, consumer).map_err(StepError::Refused))
     }
 
     /// Stores events. Waits while the lane of intake is full, which it soon is when the byte budget is used up: so the
@@ -362,15 +373,19 @@ impl Journal {
     /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be
     /// there.
     pub fn recent_messages(&self, input: InputId, max: usize) -> Result<Vec<StoredMessage>, JournalError> {
-        let segments = self.0.shared.with_recent(|recent| recent.segments(input.0));
-        let mut found = Vec::new();
-        reader::read_events(&self.0.path, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
-            found.push(StoredMessage {
-                offset: event.offset,
-                mark: event.mark,
-                message: event.message.clone(),
-                payload,
-            });
+        let shared = self.0.shared.clone();
+        let mut found = self.control(move |tx| {
+            let segments = shared.with_recent(|recent| recent.segments(input.0));
+            let mut found = Vec::new();
+            reader::read_events(tx.db, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
+                found.push(StoredMessage {
+                    offset: event.offset,
+                    mark: event.mark,
+                    message: event.message.clone(),
+                    payload,
+                });
+            })?;
+            Ok(found)
         })?;
         Ok(found.split_off(found.len().saturating_sub(max)))
     }

@@ -25,6 +25,15 @@ impl Command {
         }
     }
 
+    /// Whether it needs nothing of the SQLite file: dead letters are compared with those that are there.
+    pub fn is_quick(&self) -> bool {
+        match self {
+            Command::Append(append) => append.undecodable.is_empty(),
+            Command::Commit(commit, _) => commit.dead_letters.is_empty(),
+            Command::Control(_) => false,
+        }
+    }
+
     /// How many records and about how many bytes it brings.
     pub fn size(&self) -> (usize, usize) {
         /// What a command costs beside its records.

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::time::Clock;
 
+/// The redo log: a few seconds of a busy stream, hours of a quiet one, and less for a small budget.
+const REDO_BYTES_MAX: u64 = 4 << 20;
+const REDO_BYTES_MIN: u64 = 64 << 10;
+
 /// How a journal is kept.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
@@ -40,5 +44,10 @@ impl JournalConfig {
             recent_records: 1000,
             clock: Clock::Real,
         }
+    }
+
+    /// How long the redo log may become, in bytes: a part of the budget.
+    pub(super) fn redo_bytes_max(&self) -> u64 {
+        (self.max_bytes / 16).clamp(REDO_BYTES_MIN, REDO_BYTES_MAX)
     }
 }

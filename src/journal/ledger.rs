@@ -54,7 +54,7 @@ impl Edge {
         }
     }
 
-    fn parse(text: &str) -> Option<Edge> {
+    pub(super) fn parse(text: &str) -> Option<Edge> {
         Edge::ALL.into_iter().find(|edge| edge.as_str() == text)
     }
 }
@@ -103,6 +103,11 @@ impl Ledger {
             let total = self.0.entry(counter).or_default();
             *total = total.saturating_add(n);
         }
+    }
+
+    /// Takes a total as another book has it.
+    pub(super) fn set(&mut self, counter: Counter, total: u64) {
+        self.0.insert(counter, total);
     }
 
     /// One counter's total.

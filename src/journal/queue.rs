@@ -32,6 +32,12 @@ pub(super) struct LaneCommand {
     bytes: usize,
 }
 
+impl LaneCommand {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl std::fmt::Debug for LaneCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LaneCommand").field("lane", &self.lane).field("records", &self.records).finish_non_exhaustive()

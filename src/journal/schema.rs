@@ -85,6 +85,11 @@ pub(super) fn wal_path(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
 
+/// Where the redo log of this file is.
+pub(super) fn redo_path(path: &Path) -> PathBuf {
+    beside(path, "-redo")
+}
+
 /// A file beside the journal, named after it.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

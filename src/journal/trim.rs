@@ -5,6 +5,8 @@
 //! position of its stream is never deleted here, but by [`drop_oldest`], which first moves the consumer and counts it.
 //! Not here: how full the file is (`budget`).
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::books::{Books, INPUTS};
@@ -24,15 +26,21 @@ pub(super) struct Retention {
     pub keep_from: Option<Timestamp>,
 }
 
-/// Deletes up to [`TRIM_SEGMENTS`] segments of each stream; whether there may be more.
-pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<bool> {
+/// Deletes up to [`TRIM_SEGMENTS`] segments of each stream; gives the streams that may have more.
+pub(super) fn step(
+    tx: &mut Transaction<'_>,
+    recent: &mut Recent,
+    retention: Retention,
+) -> rusqlite::Result<BTreeSet<u32>> {
+    let mut more = BTreeSet::new();
     if !tx.books.consumers_known {
-        return Ok(false);
+        return Ok(more);
     }
-    let mut more = false;
     let streams: Vec<u32> = tx.books.streams.keys().copied().collect();
     for stream in streams {
-        more |= trim_stream(tx, stream, recent, retention)?;
+        if trim_stream(tx, stream, recent, retention)? {
+            more.insert(stream);
+        }
     }
     Ok(more)
 }

@@ -2,8 +2,8 @@
 //!
 //! In: commands from the queue. Out: group commits, then answers. Invariant: a command is answered "stored" only after
 //! the transaction that holds it is durable, and readers see its records before that answer. After a write that failed
-//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what
-//! the commands do (`transaction`, `consumer`, `trim`).
+//! for anything but a full disk, nothing is written any more: what is on the disk then is unknown. Not here: what the
+//! commands do (`transaction`, `consumer`, `trim`), how a commit becomes durable (`store`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior};
-
-use super::books::{Books, INPUTS};
+use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
-use super::queue::{Gate, LaneCommand, Queue, Rule, Taken};
+use super::pending::Pending;
+use super::queue::{Gate, Lane, LaneCommand, Queue, Rule, Taken};
 use super::recent::Recent;
-use super::segment::{EventBuilder, Sealer, Segment};
+use super::segment::Segment;
+use super::store::{Committed, Limits, Store};
 use super::stream::{Ends, Streams};
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
@@ -33,6 +33,11 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 const VACUUM_PAGES: u32 = 256;
 /// Fewer free pages (4 MiB) are left in the file: they are soon used again.
 const FREE_PAGES_KEPT: i64 = 1024;
+/// What was committed is in the redo log alone for so long at most, so that a start has little to take over.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Commands of so many bytes together go into the file at once: its pages are well filled by them, and each byte is
+/// written once less.
+const DIRECT_BYTES: usize = 1 << 20;
 
 /// What the writer shares with callers and readers.
 #[derive(Debug)]
@@ -40,6 +45,7 @@ pub(super) struct Shared {
     pub queue: Queue,
     pub streams: Streams,
     pub recent: Mutex<Recent>,
+    pub pending: Mutex<Pending>,
     pub used_bytes: AtomicU64,
     pub is_full: AtomicBool,
     /// Ticks of the newest record of stream 0.
@@ -51,18 +57,20 @@ impl Shared {
     pub fn with_recent<T>(&self, f: impl FnOnce(&mut Recent) -> T) -> T {
         f(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    pub fn with_pending<T>(&self, f: impl FnOnce(&mut Pending) -> T) -> T {
+        f(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 pub(super) struct Writer {
     config: JournalConfig,
-    db: Connection,
+    store: Store,
     shared: Arc<Shared>,
-    books: Books,
     budget: Budget,
-    sealer: Sealer,
-    builder: EventBuilder,
     last_commit: Option<Instant>,
     last_maintenance: Instant,
+    last_checkpoint: Instant,
     /// Consumers of which a commit was refused: those behind it would pass what it did not store.
     refused: BTreeMap<u32, JournalError>,
     /// There is more to trim than one step does.
@@ -82,20 +90,18 @@ enum Applied {
 struct Failed(rusqlite::Error);
 
 impl Writer {
-    pub fn new(config: JournalConfig, db: Connection, books: Books, shared: Arc<Shared>) -> rusqlite::Result<Writer> {
+    pub fn new(config: JournalConfig, store: Store, shared: Arc<Shared>) -> rusqlite::Result<Writer> {
         let mut budget = Budget::new(&config.path, config.max_bytes);
         budget.keep_reserve();
-        budget.measure(&db)?;
+        budget.measure(&store.db)?;
         let mut writer = Writer {
             config,
-            db,
+            store,
             shared,
-            books,
             budget,
-            sealer: Sealer::new(),
-            builder: EventBuilder::default(),
             last_commit: None,
             last_maintenance: Clock::Real.monotonic(),
+            last_checkpoint: Clock::Real.monotonic(),
             refused: BTreeMap::new(),
             trim_more: false,
             seek_room: false,
@@ -138,7 +144,11 @@ impl Writer {
             }
         }
         // short start next time; what is durable stays so if this fails
-        let _ = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let limits = self.limits();
+        let taken_over = self.store.since().is_none() || self.store.checkpoint(limits, |_| Ok(())).is_ok();
+        if taken_over && self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok() {
+            self.store.shrink();
+        }
         Ok(())
     }
 
@@ -174,57 +184,82 @@ impl Writer {
 
     /// Does all commands in one durable transaction.
     fn transact(&mut self, entries: &mut [LaneCommand]) -> rusqlite::Result<Vec<Applied>> {
-        let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for entry in entries {
-            outcomes.push(apply(&mut tx, &mut entry.command, &mut self.refused)?);
-        }
-        // the budget goes before what is only good to have
-        let is_full = self.budget.is_full();
-        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
-        let more = self.shared.with_recent(|recent| {
-            let more = trim::step(&mut tx, recent, retention)?;
-            let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
-            let gave_up = is_full && recent.give_up(mark);
-            trim::drop_left(&tx, &recent.take_left(mark))?;
-            Ok::<bool, rusqlite::Error>(more || gave_up)
-        })?;
-        tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
-        let (books, segments) = (tx.books, tx.segments);
-        sql.commit()?;
-        self.books = books;
-        self.trim_more = more;
+        let is_quick = self.is_quick(entries);
+        let mut refused = std::mem::take(&mut self.refused);
+        let done = self.do_all(entries, &mut refused, is_quick);
+        self.refused = refused;
+        let Committed { outcome, segments, trim_more } = done?;
         self.last_commit = Some(Clock::Real.monotonic());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(segments);
-        // it is durable: no error may say otherwise from here on
-        if let Err(error) = self.measure() {
-            tracing::warn!(%error, "cannot tell how full the journal is");
+        if !is_quick {
+            self.trim_more = trim_more;
+            self.last_checkpoint = Clock::Real.monotonic();
+            // it is durable: no error may say otherwise from here on
+            if let Err(error) = self.measure() {
+                tracing::warn!(%error, "cannot tell how full the journal is");
+            }
         }
         self.set_gate();
-        Ok(outcomes)
+        Ok(outcome)
+    }
+
+    fn do_all(
+        &mut self,
+        entries: &mut [LaneCommand],
+        refused: &mut BTreeMap<u32, JournalError>,
+        is_quick: bool,
+    ) -> rusqlite::Result<Committed<Vec<Applied>>> {
+        let all =
+            |tx: &mut Transaction<'_>| entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect();
+        if is_quick && let Some(committed) = self.store.log(all)? {
+            return Ok(committed);
+        }
+        let limits = self.limits();
+        if self.store.since().is_some() && entries.iter().any(|entry| entry.lane == Lane::Control) {
+            // a command looks into the file
+            self.store.checkpoint(limits, |_| Ok(()))?;
+        }
+        self.store
+            .checkpoint(limits, |tx| entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect())
+    }
+
+    /// Whether these commands need nothing of the file, and nothing has to be done there.
+    fn is_quick(&self, entries: &[LaneCommand]) -> bool {
+        let bytes: usize = entries.iter().map(LaneCommand::bytes).sum();
+        !entries.is_empty()
+            && !self.trim_more
+            && !self.budget.is_full()
+            && self.store.waiting_bytes() < self.config.redo_bytes_max() / 2
+            && self.budget.has_room(self.store.waiting_bytes())
+            && bytes < DIRECT_BYTES
+            && entries.iter().all(|entry| entry.command.is_quick())
+    }
+
+    fn limits(&self) -> Limits {
+        let is_full = self.budget.is_full();
+        // the budget goes before what is only good to have
+        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
+        Limits {
+            retention,
+            recent: self.config.recent_records,
+            dead_letters_max_bytes: self.config.dead_letters_max_bytes,
+            is_full,
+        }
     }
 
     /// Looks at the sizes; before the journal counts as full, the write-ahead log is emptied into the file.
     fn measure(&mut self) -> rusqlite::Result<()> {
-        self.budget.measure(&self.db)?;
+        self.budget.measure(&self.store.db)?;
         if self.budget.is_full() {
-            self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
-            self.budget.measure(&self.db)?;
+            self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            self.budget.measure(&self.store.db)?;
         }
         Ok(())
     }
 
     fn publish(&mut self, segments: Vec<(u32, Segment)>) {
-        self.shared.with_recent(|recent| {
-            for (_, segment) in &segments {
-                if let Segment::Events(events) = segment {
-                    recent.push(events.input(), events.first(), events.len());
-                }
-            }
-        });
-        let books = &self.books;
+        let books = &self.store.books;
         if let Some(inputs) = books.streams.get(&INPUTS) {
             self.shared.last_arrival.store(inputs.last_arrival.ticks(), Ordering::Release);
         }
@@ -257,8 +292,9 @@ impl Writer {
             }
         }
         let stopped_streams: BTreeSet<u32> = if is_full {
-            let unread = |id: &u32| self.books.streams.get(id).is_some_and(|s| self.books.needed_from(*id) < s.next);
-            self.books.streams.keys().copied().filter(unread).collect()
+            let books = &self.store.books;
+            let unread = |id: &u32| books.streams.get(id).is_some_and(|s| books.needed_from(*id) < s.next);
+            books.streams.keys().copied().filter(unread).collect()
         } else {
             BTreeSet::new()
         };
@@ -306,16 +342,16 @@ impl Writer {
         if self.budget.disk_full && self.budget.keep_reserve() {
             self.budget.disk_full = false;
         }
-        if self.trim_more || self.budget.is_full() || self.config.retention.is_some() {
+        if self.is_checkpoint_due() {
             self.transact(&mut [])?;
         }
         if self.budget.is_full() && !self.trim_more {
             self.trim_more = self.drop_oldest()?;
         }
-        let free: i64 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        let free: i64 = self.store.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if free > FREE_PAGES_KEPT && !self.trim_more {
             // it frees one page a step
-            let mut vacuum = self.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut vacuum = self.store.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
             let mut steps = vacuum.query([])?;
             while steps.next()?.is_some() {}
         }
@@ -323,16 +359,22 @@ impl Writer {
         Ok(())
     }
 
+    fn is_checkpoint_due(&self) -> bool {
+        let is_old = |since: Instant| Clock::Real.since(since) >= CHECKPOINT_INTERVAL;
+        let may_trim = match self.config.retention {
+            None => self.store.has_trimmable(),
+            // a little of it becomes old enough all the time
+            Some(_) => is_old(self.last_checkpoint),
+        };
+        may_trim || self.store.since().is_some_and(is_old) || self.trim_more || self.budget.is_full()
+    }
+
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
-        let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
-        let moved = tx.books.consumers_known && trim::drop_oldest(&mut tx)?;
+        let limits = self.limits();
+        let step = |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx)?);
+        let Committed { outcome: moved, segments, .. } = self.store.checkpoint(limits, step)?;
         if moved {
-            tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
-            let books = tx.books;
-            sql.commit()?;
-            self.books = books;
-            self.publish(Vec::new());
+            self.publish(segments);
         }
         Ok(moved)
     }

@@ -71,7 +71,9 @@ impl Pool {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("job.db");
         fs::copy(&self.path, &path).unwrap();
-        fs::copy(beside(&self.path, "-wal"), beside(&path, "-wal")).unwrap();
+        for log in ["-wal", "-redo"] {
+            fs::copy(beside(&self.path, log), beside(&path, log)).unwrap();
+        }
         let mut pool = Pool::open(JournalConfig { path, ..self.config.clone() });
         pool.dir = Some(dir);
         pool
@@ -90,6 +92,13 @@ impl Pool {
     /// `n` different small events.
     fn store_some(&self, n: usize) -> Range<i64> {
         self.store((0..n).map(|i| format!("{{\"n\":{i}}}").into_bytes()).collect())
+    }
+
+    /// The same, as a segment of its own in the file.
+    fn store_segment(&self, n: usize) -> Range<i64> {
+        let range = self.store_some(n);
+        self.journal.sync().unwrap();
+        range
     }
 
     fn consumer(&self, name: &str, stream: StreamId) -> ConsumerInfo {
@@ -576,6 +585,7 @@ fn a_damaged_segment_is_set_aside_and_the_rest_goes_on() {
     let text = |i: usize| format!("{i} {}", "the quick brown fox jumps over it ".repeat(i + 2)).into_bytes();
     for i in 0..3 {
         pool.store(vec![text(i), text(i)]);
+        pool.journal.sync().unwrap();
     }
     let info = pool.consumer("scored", StreamId::INPUTS);
     pool.journal.close();
@@ -617,8 +627,9 @@ impl Pool {
         self.journal.status().unwrap()
     }
 
-    /// First offsets of the segments in the file.
+    /// First offsets of the segments in the file, once it has taken over what the redo log holds.
     fn segments(&self, stream: StreamId) -> Vec<i64> {
+        self.journal.sync().unwrap();
         let db = rusqlite::Connection::open(&self.path).unwrap();
         let mut statement = db.prepare("SELECT first FROM segment WHERE stream = ?1 ORDER BY first").unwrap();
         statement.query_map([stream.0], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
@@ -630,7 +641,7 @@ fn what_all_consumers_have_read_is_trimmed() {
     let pool = Pool::with(|c| JournalConfig { recent_records: 0, ..c });
     let (fast, slow) = (pool.consumer("fast", StreamId::INPUTS), pool.consumer("slow", StreamId::INPUTS));
     for _ in 0..50 {
-        pool.store_some(2);
+        pool.store_segment(2);
     }
     pool.commit(Commit::at(fast.id, 100));
     pool.commit(Commit::at(slow.id, 100));
@@ -645,7 +656,7 @@ fn what_all_consumers_have_read_is_trimmed() {
     assert_eq!(pool.journal.ends(StreamId::INPUTS), (100, 100));
 
     for _ in 0..3 {
-        pool.store_some(2);
+        pool.store_segment(2);
     }
     pool.commit(Commit::at(fast.id, 106));
     pool.commit(Commit::at(slow.id, 103));
@@ -683,8 +694,9 @@ fn the_newest_messages_of_each_input_stay_to_recognise_redeliveries() {
     let (batch, answer) = append(quiet, vec![b"quiet".to_vec()]);
     pool.journal.append(batch);
     answer.recv_timeout(PATIENCE).unwrap().unwrap();
+    pool.journal.sync().unwrap();
     for _ in 0..5 {
-        let range = pool.store_some(3);
+        let range = pool.store_segment(3);
         pool.commit(Commit::at(consumer.id, range.end));
     }
     pool.journal.sync().unwrap();
@@ -998,7 +1010,8 @@ fn after_a_failed_write_nothing_is_acknowledged_any_more() {
     let consumer = pool.consumer("scored", StreamId::INPUTS);
     let db = rusqlite::Connection::open(&pool.path).unwrap();
     db.execute_batch("ALTER TABLE segment RENAME TO elsewhere").unwrap();
-    let failed = pool.append(vec![b"{}".to_vec()]).recv_timeout(PATIENCE).unwrap().unwrap_err();
+    // too large for the redo log
+    let failed = pool.append(vec![noise(2 << 20, 1)]).recv_timeout(PATIENCE).unwrap().unwrap_err();
     assert!(matches!(failed, JournalError::Poisoned { .. }), "{failed}");
     assert!(failed.to_string().contains("forebay journal verify"), "{failed}");
     db.execute_batch("ALTER TABLE elsewhere RENAME TO segment").unwrap();
