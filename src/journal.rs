@@ -22,6 +22,7 @@ mod error;
 mod ledger;
 mod lock;
 mod merge;
+mod pace;
 mod pending;
 mod quarantine;
 mod queue;
@@ -52,13 +53,14 @@ use rusqlite::{Connection, OptionalExtension};
 use smol_str::SmolStr;
 
 use crate::batch::MessageMeta;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 pub use books::DeadLetterCount;
 pub use config::JournalConfig;
 pub use dead_letter::{DeadLetter, StoredDeadLetter};
 pub use error::JournalError;
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
+pub use pace::WearStatus;
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
@@ -72,6 +74,7 @@ pub use verify::{VerifyReport, verify};
 use command::{Command, ask};
 use error::StepError;
 use lock::Lock;
+use pace::Written;
 use pending::Pending;
 use queue::{Lane, Queue};
 use recent::Recent;
@@ -97,6 +100,7 @@ pub struct Journal(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     max_bytes: u64,
+    write_budget: Option<u64>,
     incarnation: [u8; 16],
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -159,12 +163,13 @@ impl Journal {
             streams: Streams::new(config.tail_bytes_max),
             recent: Mutex::new(recent),
             pending: Mutex::new(Pending::default()),
+            written: Mutex::new(Written::new(Clock::Real.monotonic())),
             used_bytes: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             last_arrival: AtomicI64::new(0),
             commits: AtomicU64::new(0),
         });
-        let max_bytes = config.max_bytes;
+        let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
         let store = Store::new(opened, shared.clone());
         let writer = Writer::new(config, store, shared.clone()).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
@@ -172,6 +177,7 @@ impl Journal {
         Ok(Journal(Arc::new(Inner {
             path,
             max_bytes,
+            write_budget,
             incarnation,
             shared,
             writer: Mutex::new(Some(thread)),
@@ -349,7 +355,9 @@ impl Journal {
             refusal: self.refusal().map(|e| e.to_string()),
             tail_bytes: self.0.shared.streams.bytes(),
             commits: self.0.shared.commits.load(Ordering::Relaxed),
+            write_budget: self.0.write_budget,
         });
+        status.wear = self.0.shared.with_written(|written| written.told(Clock::Real.monotonic()));
         status
     }
 

@@ -14,8 +14,11 @@ use super::error::JournalError;
 
 /// `fbay`: tells our files from other SQLite files.
 const APPLICATION_ID: i64 = 0x6662_6179;
-/// Raised with every change of the tables below that an earlier program could not work with.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+/// Raised with every change of the tables below, or of what belongs to them, that an earlier program could not work
+/// with. 2: the redo log, without which a file lacks the newest commits.
+pub(super) const SCHEMA_VERSION: i64 = 2;
+/// The same tables, and no redo log: becomes a file of this version when it is opened to be written.
+const SCHEMA_VERSION_BEFORE: i64 = 1;
 /// The first version without the bug that resets the write-ahead log and loses commits.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// SQLite's own default; state rows and segment heads are small, blobs use overflow pages.
@@ -125,6 +128,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
         make_tables(&mut db).map_err(unusable)?;
     }
     db.execute_batch(LATER_TABLES).map_err(unusable)?;
+    apply(&db, path, "user_version", SCHEMA_VERSION)?;
     // about two dozen statements are used again and again
     db.set_prepared_statement_cache_capacity(48);
     Ok(db)
@@ -171,7 +175,7 @@ fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
     let foreign = || JournalError::Foreign { path: path.display().to_string() };
     match read() {
         Ok((0, 0, 0)) => Ok(true),
-        Ok((_, APPLICATION_ID, SCHEMA_VERSION)) => Ok(false),
+        Ok((_, APPLICATION_ID, SCHEMA_VERSION | SCHEMA_VERSION_BEFORE)) => Ok(false),
         Ok((_, APPLICATION_ID, found)) => {
             Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION })
         }

@@ -6,15 +6,16 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
 use super::books::{Books, DeadLetterCount};
 use super::budget::used_bytes;
 use super::changes::Changes;
 use super::error::JournalError;
+use super::pace::WearStatus;
 use super::reference::{self, ReferenceStatus};
-use super::schema::{self, SCHEMA_VERSION, redo_path, wal_path};
+use super::schema::{self, redo_path, wal_path};
 use super::store::snapshot;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -34,6 +35,8 @@ pub struct JournalStatus {
     pub dead_letters: DeadLetterCount,
     pub quarantine: Vec<QuarantinedSegment>,
     pub references: Vec<ReferenceStatus>,
+    /// As of the last checkpoint, or of now in the process that writes.
+    pub wear: WearStatus,
     /// Known to the running journal only.
     pub live: Option<Live>,
 }
@@ -49,6 +52,8 @@ pub struct Live {
     pub tail_bytes: usize,
     /// Transactions since start.
     pub commits: u64,
+    /// Bytes a day that may be written before commits are stretched.
+    pub write_budget: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -121,7 +126,7 @@ impl JournalStatus {
                     [],
                     |row| row.get(0),
                 )?,
-                schema_version: SCHEMA_VERSION,
+                schema_version: db.query_row("PRAGMA user_version", [], |row| row.get(0))?,
                 used_bytes: used_bytes(db, path)?,
                 file_bytes: length(path),
                 wal_bytes: length(&wal_path(path)),
@@ -132,6 +137,7 @@ impl JournalStatus {
                 dead_letters: books.dead_letters,
                 quarantine: quarantine(db)?,
                 references: reference::statuses(db)?,
+                wear: wear(db)?,
                 live: None,
             })
         };
@@ -190,6 +196,16 @@ fn ledger(books: &Books) -> Vec<LedgerLine> {
         value,
     };
     books.ledger.iter().map(line).collect()
+}
+
+/// Where the writer keeps it in `meta`, as JSON.
+pub(super) const WEAR: &str = "wear";
+
+fn wear(db: &Connection) -> rusqlite::Result<WearStatus> {
+    let stored: Option<Vec<u8>> =
+        db.query_row("SELECT value FROM meta WHERE key = ?1", [WEAR], |row| row.get(0)).optional()?;
+    // what another version wrote is of no use, and no reason to fail
+    Ok(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
 }
 
 fn quarantine(db: &Connection) -> rusqlite::Result<Vec<QuarantinedSegment>> {

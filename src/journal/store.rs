@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior, params};
 
 use super::books::{Books, INPUTS};
 use super::changes::{self, Changes, state_bytes};
@@ -24,6 +24,7 @@ use super::recent::{Kept, Recent};
 use super::redo::{self, RedoLog};
 use super::schema::redo_path;
 use super::segment::{EventBuilder, Opener, Sealed, Sealer, Segment};
+use super::status::WEAR;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
 use super::writer::Shared;
@@ -47,6 +48,8 @@ pub(super) struct Committed<T> {
     pub segments: Vec<(u32, Segment)>,
     /// There is more to trim.
     pub trim_more: bool,
+    /// Bytes of the blocks that it wrote.
+    pub written: u64,
 }
 
 pub(super) struct Store {
@@ -149,12 +152,13 @@ impl Store {
         tx.close_segment()?;
         let Transaction { books, changes, segments, .. } = tx;
         let body = changes.encode(&self.books, &books);
+        let mut written = 0;
         if !changes::is_nothing(&body) {
             if !self.redo.has_room(body.len()) {
                 return Ok(None);
             }
             match self.redo.append(&body) {
-                Ok(_) => {}
+                Ok(bytes) => written = bytes,
                 Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                     return Ok(None);
                 }
@@ -164,7 +168,7 @@ impl Store {
         }
         self.remember(changes);
         self.books = books;
-        Ok(Some(Committed { outcome, segments, trim_more: false }))
+        Ok(Some(Committed { outcome, segments, trim_more: false, written }))
     }
 
     fn remember(&mut self, changes: Changes) {
@@ -183,6 +187,7 @@ impl Store {
         limits: Limits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
+        let before = written_by_this_thread();
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let shared = self.shared.clone();
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
@@ -210,6 +215,11 @@ impl Store {
         states.extend(changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value)));
         checkpoint::store_states(&sql, &states)?;
         books.save(&sql, &self.stored)?;
+        if self.since.is_some() {
+            let wear = shared.with_written(|written| written.told(Clock::Real.monotonic()));
+            let json = serde_json::to_vec(&wear).unwrap_or_default();
+            sql.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![WEAR, json])?;
+        }
         let generation = if self.since.is_some() { Some(redo::new_generation(&sql)?) } else { None };
         sql.commit()?;
         self.stored = books.clone();
@@ -221,7 +231,8 @@ impl Store {
         // from here on readers find it in the file
         shared.with_pending(Pending::clear);
         shared.with_recent(|recent| push_all(recent, &written));
-        Ok(Committed { outcome, segments, trim_more: !untrimmed.is_empty() || gave_up })
+        let written = written_by_this_thread().saturating_sub(before);
+        Ok(Committed { outcome, segments, trim_more: !untrimmed.is_empty() || gave_up, written })
     }
 
     /// Gives room back that a quiet journal does not need.
@@ -230,6 +241,13 @@ impl Store {
             tracing::warn!(%error, "the redo log keeps its length");
         }
     }
+}
+
+/// Bytes of the blocks that this thread has changed, as Linux counts them; 0 where it does not tell.
+fn written_by_this_thread() -> u64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/io").unwrap_or_default();
+    let line = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
 }
 
 fn push_all(recent: &mut Recent, written: &[(u16, Kept)]) {

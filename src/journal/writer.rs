@@ -17,6 +17,7 @@ use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
+use super::pace::{Pace, Written};
 use super::pending::Pending;
 use super::queue::{Gate, Lane, LaneCommand, Queue, Rule, Taken};
 use super::recent::Recent;
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub streams: Streams,
     pub recent: Mutex<Recent>,
     pub pending: Mutex<Pending>,
+    pub written: Mutex<Written>,
     pub used_bytes: AtomicU64,
     pub is_full: AtomicBool,
     /// Ticks of the newest record of stream 0.
@@ -58,6 +60,10 @@ impl Shared {
         f(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub fn with_written<T>(&self, f: impl FnOnce(&mut Written) -> T) -> T {
+        f(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub fn with_pending<T>(&self, f: impl FnOnce(&mut Pending) -> T) -> T {
         f(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -68,7 +74,7 @@ pub(super) struct Writer {
     store: Store,
     shared: Arc<Shared>,
     budget: Budget,
-    last_commit: Option<Instant>,
+    pace: Pace,
     last_maintenance: Instant,
     last_checkpoint: Instant,
     /// Consumers of which a commit was refused: those behind it would pass what it did not store.
@@ -94,12 +100,14 @@ impl Writer {
         let mut budget = Budget::new(&config.path, config.max_bytes);
         budget.keep_reserve();
         budget.measure(&store.db)?;
+        let now = Clock::Real.monotonic();
+        let pace = Pace::new(config.write_budget, config.commit_interval_min, config.commit_interval, now);
         let mut writer = Writer {
             config,
             store,
             shared,
             budget,
-            last_commit: None,
+            pace,
             last_maintenance: Clock::Real.monotonic(),
             last_checkpoint: Clock::Real.monotonic(),
             refused: BTreeMap::new(),
@@ -114,8 +122,7 @@ impl Writer {
     /// Works until the queue is closed and empty, or a write fails.
     pub fn run(mut self) {
         let shared = self.shared.clone();
-        let rule = Rule { interval: self.config.commit_interval, records: self.config.commit_records };
-        let ended = catch_unwind(AssertUnwindSafe(|| self.work_until_closed(rule)));
+        let ended = catch_unwind(AssertUnwindSafe(|| self.work_until_closed()));
         let error = match ended {
             Ok(Ok(())) => JournalError::Closed,
             Ok(Err(Failed(error))) => JournalError::Poisoned { reason: error.to_string() },
@@ -129,12 +136,14 @@ impl Writer {
         }
     }
 
-    fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
+    fn work_until_closed(&mut self) -> Result<(), Failed> {
         loop {
             let now = Clock::Real.monotonic();
             let idle_until =
                 if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
-            match self.shared.queue.take(rule, self.last_commit, idle_until) {
+            let (next, next_urgent) = (self.pace.next(now), self.pace.next_urgent(now));
+            let rule = Rule { next, next_urgent, records: self.config.commit_records };
+            match self.shared.queue.take(rule, idle_until) {
                 Taken::Work(entries) => self.work(entries)?,
                 Taken::Idle => self.maintain()?,
                 Taken::Closing => break,
@@ -188,8 +197,9 @@ impl Writer {
         let mut refused = std::mem::take(&mut self.refused);
         let done = self.do_all(entries, &mut refused, is_quick);
         self.refused = refused;
-        let Committed { outcome, segments, trim_more } = done?;
-        self.last_commit = Some(Clock::Real.monotonic());
+        let Committed { outcome, segments, trim_more, written } = done?;
+        self.wrote(written);
+        self.pace.committed(Clock::Real.monotonic());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(segments);
         if !is_quick {
@@ -218,7 +228,8 @@ impl Writer {
         let limits = self.limits();
         if self.store.since().is_some() && entries.iter().any(|entry| entry.lane == Lane::Control) {
             // a command looks into the file
-            self.store.checkpoint(limits, |_| Ok(()))?;
+            let committed = self.store.checkpoint(limits, |_| Ok(()))?;
+            self.wrote(committed.written);
         }
         self.store
             .checkpoint(limits, |tx| entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect())
@@ -246,6 +257,12 @@ impl Writer {
             dead_letters_max_bytes: self.config.dead_letters_max_bytes,
             is_full,
         }
+    }
+
+    fn wrote(&mut self, bytes: u64) {
+        let now = Clock::Real.monotonic();
+        self.pace.wrote(bytes, now);
+        self.shared.with_written(|written| written.add(bytes, now));
     }
 
     /// Looks at the sizes; before the journal counts as full, the write-ahead log is emptied into the file.
@@ -372,7 +389,8 @@ impl Writer {
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
         let limits = self.limits();
         let step = |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx)?);
-        let Committed { outcome: moved, segments, .. } = self.store.checkpoint(limits, step)?;
+        let Committed { outcome: moved, segments, written, .. } = self.store.checkpoint(limits, step)?;
+        self.wrote(written);
         if moved {
             self.publish(segments);
         }
@@ -465,6 +483,7 @@ mod tests {
             undecodable: vec![],
             dropped: vec![],
             ledger: vec![],
+            is_urgent: false,
             on_durable,
         };
         (append, answers)

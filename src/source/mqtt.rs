@@ -30,7 +30,7 @@ use super::{Acknowledge, Arrivals, Arrived, Identity, RecentRecord, Source};
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::mqtt::socket::Collecting;
 use crate::mqtt::wire::{self, Client, Event, Events, Failure, Message, Opening};
-use crate::mqtt::{Choice, Connector, Trouble};
+use crate::mqtt::{Choice, Connector, Protocol, Trouble};
 use crate::time::Clock;
 use intern::Interner;
 use link::Link;
@@ -437,7 +437,8 @@ impl Receiver {
             Box::new(ack).stored();
             return None;
         }
-        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack) });
+        let is_urgent = link.messages() >= self.half_window();
+        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), is_urgent });
         match self.out.try_reserve() {
             Ok(permit) => {
                 if let Some(arrivals) = arrivals.take() {
@@ -451,6 +452,15 @@ impl Receiver {
             return self.wait_for_room(link, &mut arrivals).await;
         }
         None
+    }
+
+    /// Half of what the broker sends before it waits for acknowledgements; MQTT 3.1.1 does not tell, and mosquitto
+    /// sends 20.
+    fn half_window(&self) -> usize {
+        match self.choice.now() {
+            Protocol::V5 => usize::from(self.config.receive_maximum / 2).max(1),
+            Protocol::V311 => 10,
+        }
     }
 
     /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must

@@ -2,6 +2,9 @@
 // helpers of tests fail like tests
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "journal/redo.rs"]
+mod redo;
+
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,7 +31,12 @@ struct Pool {
 }
 
 fn config(path: &Path) -> JournalConfig {
-    JournalConfig { clock: Clock::manual(at(0)), commit_interval: Duration::from_millis(1), ..JournalConfig::new(path) }
+    JournalConfig {
+        clock: Clock::manual(at(0)),
+        commit_interval: Duration::from_millis(1),
+        commit_interval_min: Duration::from_millis(1),
+        ..JournalConfig::new(path)
+    }
 }
 
 /// A moment some milliseconds after a fixed one.
@@ -155,6 +163,7 @@ fn append(input: InputId, payloads: Vec<Vec<u8>>) -> (Append, Receiver<Result<Ra
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            is_urgent: false,
             on_durable,
         },
         answers,
@@ -226,7 +235,11 @@ fn a_crash_keeps_what_was_answered() {
 
 #[test]
 fn nothing_is_visible_before_it_is_durable() {
-    let pool = Pool::with(|c| JournalConfig { commit_interval: Duration::from_secs(3600), ..c });
+    let pool = Pool::with(|c| JournalConfig {
+        commit_interval: Duration::from_secs(3600),
+        commit_interval_min: Duration::from_secs(3600),
+        ..c
+    });
     let answer = pool.append(vec![b"{}".to_vec()]);
     assert_eq!(pool.payloads(0), []);
     assert!(answer.try_recv().is_err());
@@ -240,7 +253,8 @@ fn nothing_is_visible_before_it_is_durable() {
 #[test]
 fn enough_records_make_a_commit_due() {
     let hour = Duration::from_secs(3600);
-    let pool = Pool::with(|c| JournalConfig { commit_interval: hour, commit_records: 100, ..c });
+    let pool =
+        Pool::with(|c| JournalConfig { commit_interval: hour, commit_interval_min: hour, commit_records: 100, ..c });
     let first = pool.append(vec![b"{}".to_vec(); 60]);
     assert!(first.try_recv().is_err());
     let second = pool.append(vec![b"{}".to_vec(); 40]);
@@ -250,7 +264,11 @@ fn enough_records_make_a_commit_due() {
 
 #[test]
 fn closing_makes_durable_what_waits() {
-    let pool = Pool::with(|c| JournalConfig { commit_interval: Duration::from_secs(3600), ..c });
+    let pool = Pool::with(|c| JournalConfig {
+        commit_interval: Duration::from_secs(3600),
+        commit_interval_min: Duration::from_secs(3600),
+        ..c
+    });
     let answer = pool.append(vec![b"{}".to_vec()]);
     pool.journal.close();
     assert_eq!(answer.recv_timeout(PATIENCE).unwrap(), Ok(0..1));
@@ -302,7 +320,11 @@ fn a_commit_is_stored_as_a_whole() {
 
 #[test]
 fn a_refused_commit_leaves_no_trace_and_harms_no_other() {
-    let pool = Pool::with(|c| JournalConfig { commit_interval: Duration::from_secs(3600), ..c });
+    let pool = Pool::with(|c| JournalConfig {
+        commit_interval: Duration::from_secs(3600),
+        commit_interval_min: Duration::from_secs(3600),
+        ..c
+    });
     let stream = pool.journal.stream("scored").unwrap();
     let (first, second) = (pool.consumer("first", StreamId::INPUTS), pool.consumer("second", StreamId::INPUTS));
     let answer = pool.append(vec![b"{}".to_vec(); 10]);
@@ -980,14 +1002,14 @@ fn another_schema_version_is_refused() {
     let pool = Pool::new();
     pool.store_some(1);
     pool.journal.close();
-    for version in [0, 2] {
+    for version in [0, 3] {
         let db = rusqlite::Connection::open(&pool.path).unwrap();
         db.pragma_update(None, "user_version", version).unwrap();
         drop(db);
         let path = pool.path.with_extension(format!("v{version}"));
         fs::copy(&pool.path, &path).unwrap();
         let error = Journal::open(config(&path)).unwrap_err();
-        assert!(matches!(error, JournalError::Schema { found, expected: 1, .. } if found == version), "{error}");
+        assert!(matches!(error, JournalError::Schema { found, expected: 2, .. } if found == version), "{error}");
         assert!(error.to_string().contains("move it away"), "{error}");
     }
 }
