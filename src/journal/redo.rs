@@ -101,7 +101,8 @@ impl RedoLog {
         if end <= self.length {
             return Ok(0);
         }
-        let zeros = [0; 16 << 10];
+        // a block at a time: a kernel that keeps larger pieces in memory counts each as written whole
+        let zeros = [0; BLOCK as usize];
         let (before, length) = (self.length, end.next_power_of_two().max(LENGTH_MIN));
         while self.length < length {
             let n = (length - self.length).min(zeros.len() as u64);
