@@ -12,6 +12,7 @@ mod due;
 mod feed;
 mod flow;
 pub mod functions;
+mod gathering;
 mod health;
 mod identity;
 mod intake;

@@ -25,6 +25,7 @@ mod settings;
 mod status;
 mod swagger;
 mod task;
+mod texts;
 
 use std::fmt;
 use std::sync::Arc;
@@ -87,11 +88,16 @@ pub struct Failure {
     /// Requests that the row was part of.
     pub attempts: u32,
     pub request_id: String,
+    kept: texts::Kept,
 }
 
+/// Longest request and response text kept with a failed row.
+const KEPT_MAX: usize = 4096;
+
 impl Failure {
-    fn before_sending(bad: body::BadRow, argument: String) -> Failure {
-        Failure { reason: bad.reason, message: bad.message, request: argument, ..Failure::default() }
+    fn before_sending(bad: body::BadRow, argument: &str) -> Failure {
+        let (message, request) = (clipped(&bad.message, KEPT_MAX), clipped(argument, KEPT_MAX));
+        Failure { reason: bad.reason, message, request, ..Failure::default() }
     }
 
     fn of_answer(reason: Reason, details: &policy::Details, attempts: u32, request: String) -> Failure {
@@ -105,7 +111,12 @@ impl Failure {
             response: details.text.clone(),
             attempts,
             request_id: details.request_id.clone(),
+            ..Failure::default()
         }
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.message.len() + self.request.len() + self.response.len() + self.request_id.len()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client,
 //! or which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
-//! Not here: connecting, what else is wrong with a server's certificate.
+//! What is wrong with a file is said in the same words when a job is read and when it connects. Not here: connecting,
+//! what else is wrong with a server's certificate.
 
 mod identity;
 mod refusal;
@@ -18,6 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::diagnostic::{Diagnostic, counted};
 use crate::settings::Section;
 use identity::ReadAnew;
 
@@ -90,6 +92,39 @@ impl TlsFiles {
         TlsFiles { ca_file, client }
     }
 
+    /// Tells which of the files cannot be used, each at its place, where the files of a job are looked at. Blocks on
+    /// them.
+    pub fn examine(&self, section: &Section) {
+        if !section.problems().looks_at_files() {
+            return;
+        }
+        let unusable = |error: TlsFileError| {
+            let found = Diagnostic::error(error.to_string(), section.value_span(error.key));
+            section.problems().push(found.label("cannot be used"));
+        };
+        let odd = |key: &str, text: String, label: &str| {
+            section.problems().push(Diagnostic::warning(text, section.value_span(key)).label(label));
+        };
+        // a file that is not there was told when its key was read
+        if let Some(path) = self.ca_file.as_ref().filter(|path| path.is_file()) {
+            match Authorities::read(path) {
+                Err(error) => unusable(error),
+                Ok(authorities) => {
+                    authorities
+                        .warning(path)
+                        .into_iter()
+                        .for_each(|text| odd("ca_file", text, "not all of it is used"));
+                }
+            }
+        }
+        if let Some(files) = self.client.as_ref().filter(|files| files.are_there()) {
+            match files.read() {
+                Err(errors) => errors.into_iter().for_each(unusable),
+                Ok(pair) => pair.warning.into_iter().for_each(|text| odd("cert_file", text, "not valid now")),
+            }
+        }
+    }
+
     /// Refuses the keys where there is no TLS: with `plain`, such as `http://`.
     pub fn refuse(section: &Section, plain: &str, tls: &str) {
         for key in ["ca_file", "cert_file", "key_file"].into_iter().filter(|key| section.has(key)) {
@@ -131,7 +166,11 @@ impl TlsFiles {
 
     fn trusting(&self) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
         let roots = match &self.ca_file {
-            Some(path) => authorities(path)?,
+            Some(path) => {
+                let authorities = Authorities::read(path)?;
+                authorities.warning(path).into_iter().for_each(|text| tracing::warn!("{text}"));
+                authorities.roots
+            }
             None => system()?,
         };
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -140,21 +179,30 @@ impl TlsFiles {
     }
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, TlsFileError> {
-    let certificates = certificates("ca_file", path)?;
-    let mut roots = RootCertStore::empty();
-    let (_, unusable) = roots.add_parsable_certificates(certificates);
-    if roots.is_empty() {
-        return Err(TlsFileError {
-            key: "ca_file",
-            path: path.to_owned(),
-            why: "no certificate in it can be read".to_owned(),
-        });
+/// Whom a file says to trust.
+struct Authorities {
+    roots: RootCertStore,
+    /// Certificates of the file that cannot be read.
+    unusable: usize,
+}
+
+impl Authorities {
+    fn read(path: &Path) -> Result<Authorities, TlsFileError> {
+        let certificates = certificates("ca_file", path)?;
+        let mut roots = RootCertStore::empty();
+        let (_, unusable) = roots.add_parsable_certificates(certificates);
+        if roots.is_empty() {
+            let why = "no certificate in it can be read".to_owned();
+            return Err(TlsFileError { key: "ca_file", path: path.to_owned(), why });
+        }
+        Ok(Authorities { roots, unusable })
     }
-    if unusable > 0 {
-        tracing::warn!("`ca_file` {}: {unusable} certificates cannot be read; the others are trusted", path.display());
+
+    fn warning(&self, path: &Path) -> Option<String> {
+        let what = counted(self.unusable, "certificate");
+        (self.unusable > 0)
+            .then(|| format!("`ca_file` {}: {what} cannot be read; the others are trusted", path.display()))
     }
-    Ok(roots)
 }
 
 fn system() -> Result<RootCertStore, TlsError> {

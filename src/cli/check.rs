@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::journal::counted;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionKind, InputKind, Job};
 use crate::journal::reference_readonly;
@@ -236,8 +237,9 @@ fn references(job: &Job, offline: bool) -> String {
                 let kept = reference_readonly(&job.journal.config.path, &input.name).ok().flatten();
                 let until = match kept {
                     Some(kept) => format!(
-                        "until it can, the version of {} in the pool is used, {} rows",
-                        kept.loaded_at, kept.rows
+                        "until it can, the version of {} in the pool is used, {}",
+                        kept.loaded_at,
+                        counted(kept.rows, "row")
                     ),
                     None => {
                         "until it can, the statements that join with it wait, and events wait in the pool".to_owned()
@@ -273,7 +275,7 @@ fn table(settings: &ReferenceInput) -> Result<String, String> {
     let named = columns.iter().map(|(name, ty)| ty.map_or_else(|| name.to_string(), |ty| format!("{name} {ty}")));
     let named: Vec<String> = named.collect();
     let columns = if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) };
-    Ok(format!("{} rows{columns}\n", super::journal::number(rows.len() as u64)))
+    Ok(format!("{}{columns}\n", counted(rows.len() as u64, "row")))
 }
 
 /// A path as a person would type it here: without `..`, from the current folder when it lies inside.

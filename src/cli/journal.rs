@@ -127,9 +127,11 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
         let name = if s.id == 0 { "inputs" } else { &s.name };
         let _ = writeln!(
             out,
-            "  {name:<24} {:>12} records in {:>6} segments, offsets {} to {}",
+            "  {name:<24} {:>12} record{} in {:>6} segment{}, offsets {} to {}",
             number(s.records),
+            plural(s.records),
             number(s.segments),
+            plural(s.segments),
             s.first,
             s.next
         );
@@ -177,7 +179,7 @@ fn references(status: &JournalStatus) -> String {
     for table in &status.references {
         let version = table.version.as_ref().map_or("no version yet".to_owned(), |v| {
             let digest: String = v.digest.chars().take(12).collect();
-            format!("version {digest}, {} rows, loaded {}, {} kept", number(v.rows), v.loaded_at, bytes(v.bytes))
+            format!("version {digest}, {}, loaded {}, {} kept", counted(v.rows, "row"), v.loaded_at, bytes(v.bytes))
         });
         let _ = writeln!(out, "  {:<24} {version}", table.name);
         if let Some(error) = &table.error {
@@ -211,16 +213,16 @@ pub fn ledger(status: &JournalStatus) -> String {
 pub(super) fn verified(pool: &Path) -> Result<String, (u8, String)> {
     let report = verify(pool).map_err(failure)?;
     let summary = format!(
-        "{} segments, {} records, {}, {} quarantined",
-        number(report.segments),
-        number(report.records),
+        "{}, {}, {}, {} quarantined",
+        counted(report.segments, "segment"),
+        counted(report.records, "record"),
         bytes(report.bytes),
         report.quarantined
     );
     if report.is_good() {
         return Ok(format!("{summary}: all checksums and all equations hold\n"));
     }
-    Err((1, format!("{summary}\n{}\nerror: {} problems", report.problems.join("\n"), report.problem_count)))
+    Err((1, format!("{summary}\n{}\nerror: {}", report.problems.join("\n"), counted(report.problem_count, "problem"))))
 }
 
 fn letters(pool: &Path, after: i64, limit: usize, json: bool) -> Result<String, (u8, String)> {
@@ -278,6 +280,15 @@ pub fn number(n: u64) -> String {
         out.push(c);
     }
     out
+}
+
+/// `1 row`, `1,000 rows`.
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{} {what}{}", number(n), plural(n))
+}
+
+fn plural(n: u64) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
 
 fn bytes(n: u64) -> String {

@@ -52,7 +52,10 @@ pub trait Format: Debug + Send + Sync {
 pub fn format(section: &mut Section) -> Option<Arc<dyn Format>> {
     let is_given = section.has("format");
     let read = match section.optional_choice("format", FORMATS) {
-        None if is_given => return None,
+        None if is_given => {
+            section.leave_unknown();
+            return None;
+        }
         None => FORMATS.first()?.1,
         Some(read) => read,
     };

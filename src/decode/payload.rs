@@ -31,7 +31,7 @@ enum Compression {
     Deflate,
 }
 
-/// What becomes of a message without content.
+/// What becomes of a message without content, or without an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnEmpty {
     Skip,
@@ -57,7 +57,7 @@ impl Payloads {
         let words = [("none", None), ("gzip", Some(Compression::Gzip)), ("deflate", Some(Compression::Deflate))];
         let compression = section.choice("compression", &words, None);
         let unpacked_bytes_max = section.size("unpacked_bytes_max", KIB, UNPACKED_MAX, Self::UNPACKED_BYTES_MAX);
-        if compression.is_none() && section.has("unpacked_bytes_max") {
+        if compression.is_none() && section.has("unpacked_bytes_max") && !section.is_wrong("compression") {
             section.wrong(
                 "unpacked_bytes_max",
                 "`unpacked_bytes_max` without `compression`",
@@ -83,14 +83,19 @@ impl Payloads {
             Err(error) => return Split::bad(BadPayload { payload: payload.clone(), error, position: 0 }),
         };
         let content = if self.format.is_text() { without_zeros(&unpacked) } else { unpacked };
-        if !self.format.is_empty(&content) {
-            return self.format.split(&content, name);
-        }
+        let why = if self.format.is_empty(&content) {
+            "the payload is empty"
+        } else {
+            let split = self.format.split(&content, name);
+            if !split.events.is_empty() || !split.bad.is_empty() {
+                return split;
+            }
+            // `[]`, a line of names
+            "the payload holds no event"
+        };
         match self.empty {
             OnEmpty::Skip => Split { empty: 1, ..Split::default() },
-            OnEmpty::DeadLetter => {
-                Split::bad(BadPayload { payload: content, error: "the payload is empty".to_owned(), position: 0 })
-            }
+            OnEmpty::DeadLetter => Split::bad(BadPayload { payload: content, error: why.to_owned(), position: 0 }),
         }
     }
 
@@ -221,6 +226,13 @@ mod tests {
             assert_eq!((events.len(), bad, empty), (0, vec!["the payload is empty".to_owned()], 0), "{format}");
         }
         assert_eq!(split("", b" \n\0"), (vec![], vec![], 1));
+        for (keys, payload) in
+            [("", &b" [ ] "[..]), ("format = \"csv\"", b"a,b\n"), ("compression = \"gzip\"", &gzip(b"[]"))]
+        {
+            assert_eq!(split(keys, payload), (vec![], vec![], 1), "no event is counted as well");
+            let (_, bad, _) = split(&format!("{keys}\nempty = \"dead-letter\""), payload);
+            assert_eq!(bad, ["the payload holds no event"]);
+        }
         assert_eq!(split("format = \"text\"", b" ").2, 0, "a blank is text");
         assert_eq!(split("compression = \"gzip\"", &gzip(b"")), (vec![], vec![], 1));
     }

@@ -2,13 +2,17 @@
 //!
 //! In: a payload, which is a JSON object, an array of objects, or objects one after another, on a line each or not.
 //! Out: events as slices of the payload, and the parts that are no events, each with the reason. Invariant: every byte
-//! of a payload that is not blank or punctuation between events lies in exactly one event or one bad part. Not here:
-//! fields (`Decoder`), metadata.
+//! of a payload that is not blank or punctuation between events lies in exactly one event or one bad part; nothing
+//! inside of a broken value is an event. Not here: fields (`Decoder`), metadata.
+
+mod broken;
+mod place;
 
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, Peek};
 
 use super::json::check;
+use place::Places;
 
 /// What a payload holds.
 #[derive(Debug, Default)]
@@ -16,7 +20,7 @@ pub struct Split {
     /// Exactly one JSON object each, without blanks around it.
     pub events: Vec<Bytes>,
     pub bad: Vec<BadPayload>,
-    /// Payloads with nothing in them.
+    /// Payloads with nothing in them, or no event.
     pub empty: u64,
 }
 
@@ -39,8 +43,8 @@ pub struct BadPayload {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Splits a payload into events. A bad element or line is bad alone; behind a syntax error inside an array nothing can
-/// be told apart, so the rest of that array is one bad part.
+/// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the rest
+/// is one bad part with it.
 pub fn split(payload: &Bytes) -> Split {
     split_up_to(payload, usize::MAX)
 }
@@ -77,6 +81,7 @@ impl<'a> Splitter<'a> {
             Ok(()) => {}
             Err(_) if self.sequence(from, to) => {}
             Err(_) if self.looks_like_lines(from, to) => self.lines(from, to),
+            Err(_) if self.salvage(from, to) => {}
             Err(error) => self.bad(from, to, error),
         }
     }
@@ -85,7 +90,7 @@ impl<'a> Splitter<'a> {
     fn object(&mut self, from: usize, to: usize) -> Result<(), String> {
         let text = self.payload.get(from..to).unwrap_or_default();
         let mut jiter = Jiter::new(text);
-        let wrong = |e: JiterError| at(text, &e);
+        let wrong = |e: JiterError| Places::new(text).tell(0, &e);
         let peek = jiter.peek().map_err(wrong)?;
         let fault = check(&mut jiter, peek, 0).map_err(wrong)?;
         jiter.finish().map_err(wrong)?;
@@ -101,34 +106,50 @@ impl<'a> Splitter<'a> {
 
     fn array(&mut self, from: usize, to: usize) {
         let text = self.payload.get(from..to).unwrap_or_default();
-        let mut jiter = Jiter::new(text);
+        let (mut jiter, mut places) = (Jiter::new(text), Places::new(text));
+        // where the text of `jiter` begins, which is another one behind a broken element
+        let mut base = 0;
+        // the end of what was told as bad
+        let mut told = from;
         let mut next = match jiter.next_array() {
             Ok(next) => next,
-            Err(error) => return self.bad(from, to, at(text, &error)),
+            Err(error) => return self.bad(from, to, places.tell(base, &error)),
         };
         while let Some(peek) = next {
             if self.is_over() {
                 return;
             }
-            let start = from + jiter.current_index();
+            let start = from + base + jiter.current_index();
             match check(&mut jiter, peek, 1) {
                 Ok(fault) => {
-                    let end = from + jiter.current_index();
+                    let end = from + base + jiter.current_index();
                     match (peek, fault) {
                         (Peek::Object, None) => self.split.events.push(self.payload.slice(start..end)),
                         (Peek::Object, Some(fault)) => self.bad(start, end, fault.to_string()),
                         _ => self.bad(start, end, "an element of the array is not a JSON object".to_owned()),
                     }
                 }
-                Err(error) => return self.bad(start, to, at(text, &error)),
+                Err(error) => {
+                    let why = places.tell(base, &error);
+                    let Some(len) = broken::element(self.payload.get(start..to).unwrap_or_default()) else {
+                        return self.bad(start, to, why);
+                    };
+                    // where nothing stands between two commas, the second is what is bad
+                    let part = self.payload.get(start..start + len.max(1)).unwrap_or_default();
+                    self.bad(start, trimmed(part, start).1, why);
+                    told = start + len.max(1);
+                    base = start + len - from;
+                    jiter = Jiter::new(text.get(base..).unwrap_or_default());
+                }
             }
-            let end = from + jiter.current_index();
+            let end = from + base + jiter.current_index();
             match jiter.array_step() {
                 Ok(step) => next = step,
-                Err(error) => return self.bad(end, to, at(text, &error)),
+                Err(_) if told == to => return,
+                Err(error) => return self.bad(end.max(told), to, places.tell(base, &error)),
             }
         }
-        let end = from + jiter.current_index();
+        let end = from + base + jiter.current_index();
         if end < to {
             let (rest, to) = trimmed(self.payload.get(end..to).unwrap_or_default(), end);
             self.bad(rest, to, "something follows the end of the array".to_owned());
@@ -160,6 +181,46 @@ impl<'a> Splitter<'a> {
         if found.len() < 2 {
             return false;
         }
+        self.take(found);
+        true
+    }
+
+    /// The same where some of the values are broken; `false`, and nothing taken, when there is no good one.
+    fn salvage(&mut self, from: usize, to: usize) -> bool {
+        let mut places = Places::new(self.payload.get(from..to).unwrap_or_default());
+        let mut found = Vec::new();
+        let mut start = from;
+        while start < to && found.len() <= self.most {
+            let (end, wrong) = self.value(start, to, |error| places.tell(start - from, error));
+            found.push((start, end, wrong));
+            start = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
+        }
+        let has_good = found.iter().any(|(_, _, wrong)| wrong.is_none());
+        if has_good {
+            self.take(found);
+        }
+        has_good
+    }
+
+    /// The value that begins at `start`: its end, and why it is no event. It goes to the end of the text where nothing
+    /// tells where it ends.
+    fn value(&self, start: usize, to: usize, tell: impl FnOnce(&JiterError) -> String) -> (usize, Option<String>) {
+        let text = self.payload.get(start..to).unwrap_or_default();
+        let mut jiter = Jiter::new(text);
+        let checked = jiter.peek().and_then(|peek| Ok((peek, check(&mut jiter, peek, 0)?)));
+        let (len, wrong) = match checked {
+            Ok((Peek::Object, fault)) => (Some(jiter.current_index()), fault.map(|fault| fault.to_string())),
+            Ok(_) => (Some(jiter.current_index()), Some("an event must be a JSON object".to_owned())),
+            Err(error) => (broken::value(text), Some(tell(&error))),
+        };
+        match len.filter(|len| !broken::goes_on(text.get(*len..).unwrap_or_default())) {
+            Some(len) => (start + len, wrong),
+            None => (to, Some(wrong.unwrap_or_else(|| "something follows the end of the object".to_owned()))),
+        }
+    }
+
+    /// Takes parts, each with the reason why it is no event.
+    fn take(&mut self, found: Vec<(usize, usize, Option<String>)>) {
         for (start, end, wrong) in found {
             if self.is_over() {
                 break;
@@ -169,7 +230,6 @@ impl<'a> Splitter<'a> {
                 Some(error) => self.bad(start, end, error),
             }
         }
-        true
     }
 
     /// Whether a text that is no single object is meant as one object per line: its first or its last line is an object
@@ -193,7 +253,7 @@ impl<'a> Splitter<'a> {
                 return;
             }
             match self.object(start, end) {
-                Err(error) if !self.sequence(start, end) => self.bad(start, end, error),
+                Err(error) if !self.sequence(start, end) && !self.salvage(start, end) => self.bad(start, end, error),
                 _ => {}
             }
         }
@@ -222,20 +282,15 @@ impl<'a> Splitter<'a> {
 
 /// The bounds of `text` without JSON blanks around it, given where it starts.
 fn trimmed(text: &[u8], start: usize) -> (usize, usize) {
-    let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
-    let left = text.iter().take_while(|b| blank(b)).count();
-    let right = text.iter().rev().take_while(|b| blank(b)).count();
+    let left = text.iter().take_while(|b| broken::is_blank(**b)).count();
+    let right = text.iter().rev().take_while(|b| broken::is_blank(**b)).count();
     if left == text.len() { (start + left, start + left) } else { (start + left, start + text.len() - right) }
-}
-
-fn at(text: &[u8], error: &JiterError) -> String {
-    let position = jiter::LinePosition::find(text, error.index);
-    format!("not valid JSON: {} at line {} column {}", error.error_type, position.line, position.column)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Clock;
     use proptest::prelude::*;
 
     fn parts(payload: &str) -> (Vec<String>, Vec<(usize, String)>) {
@@ -276,7 +331,59 @@ mod tests {
             bad,
             [(8, "an event must be a JSON object".to_owned()), (10, "a whole number does not fit 64 bits".to_owned())]
         );
-        for payload in ["{\"a\":1}{\"a\":", "7 {\"a\":1}", "{\"a\":1},{\"a\":2}"] {
+    }
+
+    #[test]
+    fn a_broken_value_does_not_cost_those_beside_it() {
+        for (payload, events, places) in [
+            (r#"{"a":1}{"a":}{"a":3}"#, &[r#"{"a":1}"#, r#"{"a":3}"#][..], &[7][..]),
+            (r#"{"a":}{"a":2} {"a":oops} {"a":4}"#, &[r#"{"a":2}"#, r#"{"a":4}"#], &[0, 14]),
+            (r#"{"a":1}{"a":{"b":[}]}}{"a":3}"#, &[r#"{"a":1}"#], &[7]),
+            (r#"{"a":1}{"a":"#, &[r#"{"a":1}"#], &[7]),
+            (r#"7 {"a":1}"#, &[r#"{"a":1}"#], &[0]),
+            ("{} x", &["{}"], &[3]),
+            (r#"noise{"a":1}[2]"#, &[r#"{"a":1}"#], &[0, 12]),
+            (r#"{"a":1}{"a":2},{"a":3}"#, &[r#"{"a":1}"#], &[7]),
+            ("{\"a\":1}{\"a\":}\n{\"a\":3}{\"a\":x}\n{\"a\":5}", &[r#"{"a":1}"#, r#"{"a":3}"#, r#"{"a":5}"#], &[7, 21]),
+            (r#"[{"a":1},{"a":},{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":3}"#], &[9]),
+            (r#"[oops , {"a":2},NaN]"#, &[r#"{"a":2}"#], &[1, 16]),
+            (r#"[{"a":1},,{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":3}"#], &[9]),
+            (r#"[{"a":1},{"a":2}} ,{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":2}"#], &[16]),
+            (r#"[{"a":1},]"#, &[r#"{"a":1}"#], &[8]),
+        ] {
+            let (found, bad) = parts(payload);
+            assert_eq!(found, events, "{payload}");
+            assert_eq!(bad.iter().map(|(place, _)| *place).collect::<Vec<_>>(), places, "{payload}: {bad:?}");
+        }
+        let (_, bad) = parts("[{\"a\":1},\n {\"a\":},\n {\"a\":oops}]");
+        let why = |line, column| format!("not valid JSON: expected value at line {line} column {column}");
+        assert_eq!(bad, [(11, why(2, 7)), (20, why(3, 7))], "the place is that of the payload");
+    }
+
+    #[test]
+    fn many_broken_values_take_one_walk() {
+        let started = Clock::Real.monotonic();
+        for (first, separator, last) in [("[", ",", "]"), ("", " ", "")] {
+            let payload = format!("{first}{{}}{}{last}", format!("{separator}{{\"a\":}}").repeat(100_000));
+            let (events, bad) = parts(&payload);
+            assert_eq!((events.len(), bad.len()), (1, 100_000));
+        }
+        let took = Clock::Real.monotonic() - started;
+        assert!(took.as_secs() < 20, "{took:?}");
+    }
+
+    #[test]
+    fn nothing_inside_of_a_broken_value_is_an_event() {
+        for payload in [
+            r#"{"a":{"b":1},"c":}"#,
+            r#"{"a":{"b":1} {"c":1}"#,
+            r#"{"a":1},{"a":2}"#,
+            r#"{"a":1},"b":{"c":2}}"#,
+            r#"{"a":1}},"b":{"c":2}}"#,
+            "{\"a\":\"one\nline\",\"b\":{\"c\":1}}",
+            r#"{"a":"x"y","b":{"c":1}}"#,
+            r#""a":{"b":1}"#,
+        ] {
             let (events, bad) = parts(payload);
             assert_eq!((events.len(), bad.len()), (0, 1), "{payload}");
         }
@@ -301,7 +408,6 @@ mod tests {
             "null",
             "{\"a\":1e999}",
             "{\"a\":\"\\ud800\"}",
-            "{} x",
             "{\"a\":01}",
             "{\"a\":NaN}",
             &deep,
@@ -322,7 +428,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_byte_lies_in_one_event_or_one_bad_part(bytes in prop::collection::vec(prop::sample::select(&b"{}[],:\"\n 1\xffa"[..]), 0..60)) {
+        fn every_byte_lies_in_one_event_or_one_bad_part(bytes in prop::collection::vec(prop::sample::select(&b"{}[],:\"\n 1\xff\x0ca"[..]), 0..60)) {
             let payload = Bytes::from(bytes);
             let split = split(&payload);
             let mut covered = vec![0; payload.len()];
@@ -334,6 +440,24 @@ mod tests {
                 prop_assert!(times == 1 || (times == 0 && b" \n[],".contains(byte)), "{byte} {times}");
             }
             prop_assert!(!payload.is_empty() || split.bad.len() == 1);
+        }
+
+        #[test]
+        fn good_values_are_events_whatever_is_beside_them(kinds in prop::collection::vec(0..5usize, 1..12)) {
+            let text = |(i, kind): (usize, &usize)| match kind {
+                0 | 1 => format!("{{\"i\":{i}}}"),
+                2 => "{\"i\":}".to_owned(),
+                3 => "{\"i\":{\"j\":1},}".to_owned(),
+                _ => "oops".to_owned(),
+            };
+            let items: Vec<String> = kinds.iter().enumerate().map(text).collect();
+            let good: Vec<&String> = items.iter().zip(&kinds).filter(|(_, kind)| **kind < 2).map(|(item, _)| item).collect();
+            for payload in [items.join(" "), format!("[{}]", items.join(" , ")), items.join("\n")] {
+                let (events, bad) = parts(&payload);
+                prop_assert_eq!(events.iter().collect::<Vec<_>>(), good.clone(), "{}", payload);
+                let all_told = good.is_empty() || bad.len() == items.len() - good.len();
+                prop_assert!(all_told && (bad.is_empty() == (good.len() == items.len())), "{payload}: {bad:?}");
+            }
         }
 
         #[test]

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 
 use unicode_width::UnicodeWidthChar;
 
-use super::{Diagnostic, Diagnostics};
+use super::{Diagnostic, Diagnostics, counted};
 
 /// A tab is drawn as this many blanks.
 const TAB: &str = "    ";
@@ -25,22 +25,11 @@ impl Display for Diagnostics {
         let errors = self.error_count();
         let warnings = self.items.len() - errors;
         if self.items.len() > 1 {
-            let closing = [counted(errors, "error"), counted(warnings, "warning")]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(", ");
+            let counts = [(errors, "error"), (warnings, "warning")].into_iter().filter(|(count, _)| *count > 0);
+            let closing = counts.map(|(count, what)| counted(count, what)).collect::<Vec<_>>().join(", ");
             writeln!(f, "\n{closing}")?;
         }
         Ok(())
-    }
-}
-
-fn counted(count: usize, what: &str) -> Option<String> {
-    match count {
-        0 => None,
-        1 => Some(format!("1 {what}")),
-        _ => Some(format!("{count} {what}s")),
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
     // a small pool gets a small share for dead letters unless the file says otherwise
     let share = base.dead_letters_max_bytes.min(max_bytes / 4);
     let dead_letters_max_bytes = section.size("dead_letters_max_bytes", MIB, 16 * 1024 * GIB, share);
-    if dead_letters_max_bytes > max_bytes / 2 {
+    if dead_letters_max_bytes > max_bytes / 2 && !section.is_wrong("max_bytes") {
         let help = "raise `max_bytes`, or lower this";
         section.wrong(
             "dead_letters_max_bytes",

@@ -19,6 +19,7 @@ pub(super) fn read(section: Option<Section>) -> Metrics {
     if let Some(text) = section.text("listen") {
         match text.value.parse::<SocketAddr>() {
             Ok(listen) if listen.ip().is_loopback() || allow_remote => metrics.listen = listen,
+            Ok(_) if section.is_wrong("allow_remote") => {}
             Ok(_) => section.wrong(
                 "listen",
                 "metrics would be open to the network",

@@ -165,8 +165,9 @@ impl BrokerConfig {
             section.wrong("password", "`password` without `username`", "a password needs a user name", help);
         }
         let address = address?;
-        if !address.tls {
-            TlsFiles::refuse(section, "mqtt://", "mqtts://");
+        match address.tls {
+            true => tls.examine(section),
+            false => TlsFiles::refuse(section, "mqtt://", "mqtts://"),
         }
         if password.is_some() && !address.tls && !is_loopback(&address.host) {
             let warning = Diagnostic::warning("the password crosses the network unencrypted", section.key_span("url"))

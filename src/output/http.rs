@@ -2,12 +2,16 @@
 //!
 //! In: batches of rows. Out: [`Delivery`]. Invariant: a row is confirmed when the request that held it was answered by
 //! a code of success; of several rows that are refused together, the one at fault is found by halving, and it is
-//! rejected only where others are taken. Not here: bodies (`request`, `body`), what a code means (`answer`).
+//! rejected only after others were taken. An attempt of which nothing is taken ends after a bounded number of requests.
+//! Not here: bodies (`request`, `body`), what a code means (`answer`).
 
 mod answer;
 mod request;
 mod settings;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
@@ -37,8 +41,12 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How much of it a message shows, characters.
 const SHOWN_MAX: usize = 300;
 /// Where every row of a batch is refused, the address or the body is more likely wrong than all of them. So often the
-/// batch is tried, some minutes in all; then its rows are dead letters.
+/// batch is tried, some minutes in all; then each of its rows is sent alone, and those that are refused are dead
+/// letters.
 const ALL_REFUSED_MAX: u32 = 10;
+/// Rows refused alone, while none was taken, that show that not one row is at fault: more than a device sends badly in
+/// a row, and few enough to leave a receiver in peace. Halving down to them takes log2(rows) and twice as many requests.
+const ALONE_MAX: usize = 8;
 
 #[derive(Debug)]
 struct HttpOutput {
@@ -50,11 +58,19 @@ struct HttpOutput {
     not_before: Option<Instant>,
     /// Fewer than the job says, since the receiver found a request too large.
     rows_max: usize,
-    /// A row of the batch at hand was taken.
-    has_taken: bool,
     /// The last batch was taken, at least in part.
     works: bool,
-    /// Attempts at the batch at hand that ended with all its rows refused.
+    trial: Trial,
+    /// Of the batches of other statements that are not through, by statement.
+    others: HashMap<String, Trial>,
+}
+
+/// What the attempts at a batch have shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    /// A row of it was taken.
+    has_taken: bool,
+    /// Attempts that ended with all its rows refused.
     all_refused: u32,
 }
 
@@ -86,17 +102,16 @@ impl HttpOutput {
             retry: Retry::new(Backoff::ENDPOINT),
             not_before: None,
             rows_max: config.batch.rows,
-            has_taken: false,
             works: false,
-            all_refused: 0,
+            trial: Trial::default(),
+            others: HashMap::new(),
             config,
         })
     }
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
-        if self.progress.begin(rows, ids) {
-            (self.has_taken, self.all_refused) = (false, 0);
-        }
+        self.progress.begin(rows, ids);
+        self.trial = self.others.remove(ids.statement).unwrap_or_default();
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
@@ -104,61 +119,95 @@ impl HttpOutput {
             Ok(()) => {
                 self.retry.succeeded();
                 self.not_before = None;
-                self.works = self.has_taken;
+                self.works = self.trial.has_taken;
                 self.progress.finish()
             }
             Err(Again { reason, asked }) => {
                 self.not_before = Some(Instant::now() + self.retry.failed_and_asked(asked));
+                self.others.insert(ids.statement.to_owned(), self.trial);
                 Delivery::TryAgain { reason }
             }
         }
     }
 
-    /// Sends all open rows, and decides about those that were refused alone.
+    /// Sends all open rows, and decides about those that were refused alone. Ends early where nothing shows that any
+    /// row is taken, but in the last attempt.
     async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Again> {
         let headers = self.headers().await?;
         let mut open: Vec<Piece> = self.open(rows, ids);
         open.reverse();
+        let is_last = self.trial.all_refused == ALL_REFUSED_MAX;
+        let rows_max = self.rows_max;
         let mut refused: Vec<(usize, String)> = Vec::new();
-        while let Some(mut piece) = open.pop() {
-            if piece.len() > self.rows_max {
-                open.push(piece.split_off(self.rows_max));
+        // of these, refused before any row was taken
+        let mut early = 0;
+        while (self.trial.has_taken || is_last || refused.len() < ALONE_MAX)
+            && let Some(mut piece) = open.pop()
+        {
+            let most = if is_last { 1 } else { self.rows_max };
+            if piece.len() > most {
+                open.push(piece.split_off(most));
             }
-            let answer = self.send(&piece, &headers).await?;
-            match classify(answer.code, &self.config.success) {
-                Class::Taken => {
-                    self.has_taken = true;
-                    piece.iter().for_each(|row| self.progress.confirm(row.row));
-                }
-                Class::Again => return Err(Again { reason: answer.reason(self), asked: answer.asked }),
-                Class::Pause(remedy) => {
-                    return Err(Again { reason: format!("{}: {remedy}", answer.reason(self)), asked: answer.asked });
-                }
-                class => match piece.as_slice() {
-                    [alone] => refused.push((alone.row, answer.reason(self))),
-                    several => {
-                        let half = several.len().div_ceil(2);
-                        if class == Class::TooLarge {
-                            self.rows_max = half;
-                        }
-                        let second = piece.split_off(half);
-                        open.extend([second, piece]);
+            let had_taken = self.trial.has_taken;
+            let Some((class, why)) = self.ask(&piece, &headers).await? else {
+                early = if had_taken { early } else { refused.len() };
+                continue;
+            };
+            match piece.as_slice() {
+                [alone] => refused.push((alone.row, why)),
+                several => {
+                    let half = several.len().div_ceil(2);
+                    if class == Class::TooLarge {
+                        self.rows_max = half;
                     }
-                },
+                    let second = piece.split_off(half);
+                    open.extend([second, piece]);
+                }
             }
         }
-        self.judge(refused, rows.batch.len())
+        if !self.trial.has_taken {
+            // it was not the size of requests
+            self.rows_max = rows_max;
+        }
+        let early: HashSet<usize> = refused.iter().take(early).map(|(row, _)| *row).collect();
+        for row in self.open(rows, ids).into_iter().flatten().filter(|row| early.contains(&row.row)) {
+            // the receiver may have been repaired in between
+            let place = row.row;
+            if self.ask(&[row], &headers).await?.is_none() {
+                refused.retain(|(row, _)| *row != place);
+            }
+        }
+        self.judge(refused, rows.batch.len(), open.is_empty())
     }
 
-    /// Rejects the rows that were refused, unless nothing shows that others would be taken.
-    fn judge(&mut self, refused: Vec<(usize, String)>, all: usize) -> Result<(), Again> {
+    /// Sends rows in one request. `None`: they are taken; else why they are not.
+    async fn ask(&mut self, piece: &[Encoded], headers: &HeaderMap) -> Result<Option<(Class, String)>, Again> {
+        let answer = self.send(piece, headers).await?;
+        let why = answer.reason(self);
+        match classify(answer.code, &self.config.success) {
+            Class::Taken => {
+                self.trial.has_taken = true;
+                piece.iter().for_each(|row| self.progress.confirm(row.row));
+                Ok(None)
+            }
+            Class::Again => Err(Again { reason: why, asked: answer.asked }),
+            Class::Pause(remedy) => Err(Again { reason: format!("{why}: {remedy}"), asked: answer.asked }),
+            class => Ok(Some((class, why))),
+        }
+    }
+
+    /// Rejects the rows that were refused, unless nothing shows that others would be taken. `were_all_sent`: else it is
+    /// known of the first rows only.
+    fn judge(&mut self, refused: Vec<(usize, String)>, all: usize, were_all_sent: bool) -> Result<(), Again> {
         let Some((_, why)) = refused.first() else { return Ok(()) };
-        let others_are_taken = self.has_taken || (self.works && all == 1);
-        if !others_are_taken && self.all_refused < ALL_REFUSED_MAX {
-            self.all_refused += 1;
-            return Err(
-                format!("{why}; every row is refused: check `url`, `body` and what the receiver expects").into()
-            );
+        let others_are_taken = self.trial.has_taken || (self.works && all == 1);
+        if !others_are_taken && self.trial.all_refused < ALL_REFUSED_MAX {
+            self.trial.all_refused += 1;
+            let what = match were_all_sent {
+                true => "every row is refused".to_owned(),
+                false => format!("no row is taken and {} are refused, each alone", refused.len()),
+            };
+            return Err(format!("{why}; {what}: check `url`, `body` and what the receiver expects").into());
         }
         for (row, why) in refused {
             self.progress.reject(row, why);

@@ -1,8 +1,9 @@
 //! From a stream of the journal, or straight from the inputs, to an output.
 //!
 //! In: stored rows, or events that a stateless plan turns into rows on the way. Out: deliveries, and the position that
-//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted. Not
-//! here: how an output delivers, statements with state or external calls (`consumer`).
+//! moves with them. Invariant: the position moves only past rows that were delivered, dead-lettered or counted; what is
+//! read goes through the plan at once, also where its rows wait for others (`gathering`). Not here: how an output
+//! delivers, statements with state or external calls (`consumer`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::cycle::{Cycle, Go};
 use super::due::{Done, Due};
 use super::feed::Feed;
 use super::flow::Flow;
+use super::gathering::Gathering;
 use super::outputs::OutputHandle;
 use super::reading::{Reading, Records, Stretch};
 use crate::backoff::{Backoff, Retry};
@@ -38,8 +40,12 @@ pub struct Deliverer {
     pub output: OutputHandle,
     /// Names the statement in row ids.
     pub statement: SmolStr,
+    /// Between two attempts at the same rows.
+    pub backoff: Backoff,
     /// Rows that wait inside the plan for earlier ones.
     pub held: u64,
+    /// Rows that wait for others; while they do nothing is committed.
+    pub gathering: Gathering,
     pub pending: Pending,
     pub due: Due,
     /// The row at which the statement stops; what was read before it is delivered.
@@ -69,24 +75,36 @@ impl Cycle for Deliverer {
         if let Some(failure) = self.stopped.take() {
             return Err(self.flow.stopped(&failure));
         }
-        if self.flow.stop.is_set() {
-            return Ok(None);
+        if !self.flow.stop.is_set() {
+            let left = self.gathering.left(self.flow.clock.monotonic());
+            return Ok(self.reading.next(left.map_or(WAIT, |left| left.min(WAIT)))?);
         }
-        Ok(self.reading.next(WAIT)?)
+        // what waits is delivered before the end
+        Ok((!self.gathering.is_empty()).then(|| Stretch::nothing(self.pending.position)))
     }
 
     fn work(&mut self, found: Stretch) -> Result<Go, PipelineError> {
         self.due.read(found.len);
-        let rows = Arc::new(self.rows(found));
-        if rows.batch.is_empty() || self.deliver(&rows)? {
+        let rows = self.rows(found);
+        let now = self.flow.clock.monotonic();
+        self.gathering.add(rows, now);
+        if !self.gathering.is_ripe(now) && self.stopped.is_none() && !self.flow.stop.is_set() {
             return Ok(Go::On);
         }
-        // stopped in the middle of a retry: nothing since the last commit is said to be done
-        self.pending = Pending::at(self.due.position());
-        Ok(Go::Stop)
+        for rows in self.gathering.take() {
+            if !self.deliver(&Arc::new(rows))? {
+                // stopped in the middle of a retry: nothing since the last commit is said to be done
+                self.pending = Pending::at(self.due.position());
+                return Ok(Go::Stop);
+            }
+        }
+        Ok(Go::On)
     }
 
     fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
+        if !self.gathering.is_empty() {
+            return Ok(None);
+        }
         let has_output = self.pending.is_delivered || !self.pending.letters.is_empty() || self.stopped.is_some();
         let done = Done { position: self.pending.position, has_output, has_news: false };
         let now = self.flow.clock.monotonic();
@@ -135,7 +153,7 @@ impl Deliverer {
 
     /// Delivers all rows, trying again for as long as it takes; `false` when the job stops first.
     fn deliver(&mut self, rows: &Arc<Rows>) -> Result<bool, PipelineError> {
-        let mut retry = Retry::new(Backoff::BROKER);
+        let mut retry = Retry::new(self.backoff);
         let count = rows.batch.len() as u64;
         let output = self.output.name().clone();
         let counter = |what: &'static str| Counter::new(Edge::Output, output.clone(), what);
@@ -166,3 +184,6 @@ impl Deliverer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::health::Health;
 use crate::batch::RawEvent;
-use crate::decode::Payloads;
+use crate::decode::{BadPayload, Payloads};
 use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError};
 use crate::source::{Arrivals, Arrived, SourceStats};
 
@@ -90,6 +90,7 @@ impl Intake {
     /// Gives how many payloads were empty.
     fn split(&self, message: Arrived, events: &mut Vec<RawEvent>, undecodable: &mut Vec<DeadLetter>) -> u64 {
         let split = self.payloads.split(&message.payload, &message.message.name);
+        let is_part = split.events.len() + split.bad.len() > 1;
         events.extend(split.events.into_iter().map(|payload| RawEvent {
             arrival: message.arrival,
             payload,
@@ -100,7 +101,7 @@ impl Intake {
             at: message.arrival,
             stage: SmolStr::new(format!("input {}", self.name)),
             reason: SmolStr::new_static("undecodable"),
-            message: format!("{} (topic {})", bad.error, message.message.name),
+            message: format!("{} ({}topic {})", bad.error, place(&bad, is_part), message.message.name),
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,
@@ -122,4 +123,9 @@ impl Intake {
         }
         news
     }
+}
+
+/// Where a part stands in its payload, for its dead letter.
+fn place(bad: &BadPayload, is_part: bool) -> String {
+    if is_part { format!("byte {} of the payload, ", bad.position) } else { String::new() }
 }

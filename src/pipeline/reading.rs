@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use super::stop::Stop;
 use crate::batch::{RawEvent, Rows};
 use crate::journal::{EventSlice, JournalError, Read, Reader};
 use crate::time::{Clock, Timestamp};
@@ -26,16 +25,6 @@ impl Bound {
     pub fn records(records: usize) -> Bound {
         Bound { records, bytes: Bound::BYTES }
     }
-}
-
-/// A stretch that waits for more looks whether the job is to stop this often.
-const LOOK_UP: Duration = Duration::from_millis(200);
-
-/// How long a stretch that has begun waits for more.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Patience {
-    pub records: usize,
-    pub time: Duration,
 }
 
 /// Events of one input that follow each other.
@@ -77,6 +66,11 @@ pub struct Stretch {
 }
 
 impl Stretch {
+    /// No records, and time does not pass either.
+    pub fn nothing(position: i64) -> Stretch {
+        Stretch { records: Records::Events(Vec::new()), len: 0, position, is_at_end: false }
+    }
+
     /// Arrival time of the first record.
     pub fn first_arrival(&self) -> Option<Timestamp> {
         match &self.records {
@@ -99,20 +93,13 @@ impl Stretch {
 pub struct Reading {
     reader: Reader,
     bound: Bound,
-    patience: Patience,
-    stop: Stop,
     /// Rows that were met with other columns than those before them, or behind a gap: the next stretch.
     ahead: Option<Read>,
 }
 
 impl Reading {
-    pub fn new(reader: Reader, bound: Bound, stop: Stop) -> Reading {
-        Reading { reader, bound, patience: Patience::default(), stop, ahead: None }
-    }
-
-    /// A stretch that has begun waits for more: for whoever writes better in larger portions.
-    pub fn patient(self, patience: Patience) -> Reading {
-        Reading { patience, ..self }
+    pub fn new(reader: Reader, bound: Bound) -> Reading {
+        Reading { reader, bound, ahead: None }
     }
 
     /// The next offset to read.
@@ -131,23 +118,16 @@ impl Reading {
     pub fn next(&mut self, wait: Duration) -> Result<Option<Stretch>, JournalError> {
         // threads that wait for the journal wait in real time
         let deadline = Clock::Real.monotonic() + wait;
-        let mut patient_until = deadline;
         let mut filling = Filling::default();
         let mut is_at_end = false;
         while filling.len < self.bound.records && filling.bytes < self.bound.bytes {
-            let now = Clock::Real.monotonic();
-            if filling.len > 0 && (now >= patient_until.max(deadline) || self.stop.is_set()) {
+            if filling.len > 0 && Clock::Real.monotonic() >= deadline {
                 break;
             }
             let found = match self.ahead.take() {
                 Some(found) => found,
-                // what is there is taken; only an empty stretch waits, and one that is too small to be written
-                None if filling.len >= self.patience.records.max(1) => {
-                    self.reader.next_now(self.bound.records - filling.len)?
-                }
-                None if filling.len > 0 => {
-                    self.reader.next(self.bound.records - filling.len, patient_until.min(now + LOOK_UP))?
-                }
+                // what is there is taken; only an empty stretch waits
+                None if filling.len > 0 => self.reader.next_now(self.bound.records - filling.len)?,
                 None => self.reader.next(self.bound.records, deadline)?,
             };
             match found {
@@ -156,16 +136,11 @@ impl Reading {
                 Read::Passed if filling.len == 0 => break,
                 // others' segments were passed; ours may follow
                 Read::Passed => {}
-                Read::Idle
-                    if filling.len > 0 && filling.len < self.patience.records && now + LOOK_UP < patient_until => {}
                 Read::Idle => {
                     is_at_end = true;
                     break;
                 }
                 found => {
-                    if filling.len == 0 {
-                        patient_until = Clock::Real.monotonic() + self.patience.time;
-                    }
                     self.ahead = filling.add(found);
                     if self.ahead.is_some() {
                         break;
@@ -269,7 +244,7 @@ mod tests {
         (0..40).for_each(|_| store(&journal, theirs, Timestamp::MIN));
         store(&journal, ours, Timestamp::MIN);
         let reader = journal.reader(StreamId::INPUTS, 0).only(&[ours]).looking_up_always();
-        let mut reading = Reading::new(reader, Bound::records(10), Stop::default());
+        let mut reading = Reading::new(reader, Bound::records(10));
         let (mut passed, mut read) = (0, 0);
         while read == 0 {
             let stretch = reading.next(Duration::ZERO).unwrap().unwrap();

@@ -19,15 +19,17 @@ use super::delivery::{self, Deliverer, Pending};
 use super::due::Due;
 use super::feed::Feed;
 use super::flow::Flow;
+use super::gathering::Gathering;
 use super::health::Health;
 use super::mark::Mark;
 use super::outputs::OutputHandle;
 use super::prepare::Prepared;
-use super::reading::{Bound, Patience, Reading};
+use super::reading::{Bound, Reading};
 use super::scoring::{Scoring, Waiting};
 use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
+use crate::backoff::Backoff;
 use crate::engine::{EngineError, Executor, Functions, OnError};
 use crate::job::{self, Job};
 use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
@@ -261,7 +263,7 @@ impl Build<'_> {
         let consumer = Consumer {
             due: Due::new(position, self.clock.monotonic()),
             flow,
-            reading: Reading::new(reader, Bound::records(records), self.stop.clone()),
+            reading: Reading::new(reader, Bound::records(records)),
             feed,
             sink,
             upstream: from.map(|(_, mark)| mark),
@@ -312,16 +314,16 @@ impl Build<'_> {
         let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let position = reader.position();
         let fill = output.fill();
-        let patience = Patience { records: fill.rows, time: fill.time };
         let deliverer = Deliverer {
             due: Due::new(position, self.clock.monotonic()),
             flow,
-            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows)), self.stop.clone())
-                .patient(patience),
+            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows))),
             feed,
             output,
             statement: name.clone(),
+            backoff: Backoff::BROKER,
             held: 0,
+            gathering: Gathering::new(fill),
             pending: Pending::at(position),
             stopped: None,
         };

@@ -5,6 +5,7 @@ use csv::{ErrorKind, ReaderBuilder, StringRecord};
 
 use super::load::{LoadError, line_of};
 use crate::decode::open_quote;
+use crate::diagnostic::counted;
 use crate::value::{Record, SmolStr, Value};
 
 /// Bytes of the text that a field stands for at least, on average, in a table of more than a few: an empty field is one
@@ -52,12 +53,17 @@ fn names(header: &StringRecord) -> Result<Vec<SmolStr>, LoadError> {
     Ok(names)
 }
 
+fn fields(count: u64) -> String {
+    counted(usize::try_from(count).unwrap_or(usize::MAX), "field")
+}
+
 fn wrong(error: &csv::Error) -> LoadError {
     let line = |pos: &Option<csv::Position>| pos.as_ref().map_or(1, csv::Position::line);
     match error.kind() {
-        ErrorKind::UnequalLengths { pos, expected_len, len } => {
-            LoadError::Line { line: line(pos), why: format!("{len} fields, but the first line names {expected_len}") }
-        }
+        ErrorKind::UnequalLengths { pos, expected_len, len } => LoadError::Line {
+            line: line(pos),
+            why: format!("{}, but the first line names {expected_len}", fields(*len)),
+        },
         ErrorKind::Utf8 { pos, .. } => LoadError::Line { line: line(pos), why: "a field is not UTF-8".to_owned() },
         _ => LoadError::Line { line: 1, why: error.to_string() },
     }

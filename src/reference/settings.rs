@@ -147,8 +147,9 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
     }
     let url = url?;
     warn_of_open_secret(section, &url, key.is_some());
-    if url.scheme() == "http" {
-        TlsFiles::refuse(section, "http://", "https://");
+    match url.scheme() {
+        "http" => TlsFiles::refuse(section, "http://", "https://"),
+        _ => tls.examine(section),
     }
     Some(ReferenceAddress { url, key, key_header: key_header.map(|name| name.value), tls, timeout })
 }
@@ -160,12 +161,14 @@ fn format(section: &mut Section) -> Option<ReferenceFormat> {
         Word::Json if section.has("delimiter") => {
             // asked for, so that it is no unknown key
             section.text("delimiter");
-            section.wrong(
-                "delimiter",
-                "`delimiter` has no use for JSON",
-                "only CSV has it",
-                "write `format = \"csv\"`, or leave it out",
-            );
+            if !section.is_wrong("format") {
+                section.wrong(
+                    "delimiter",
+                    "`delimiter` has no use for JSON",
+                    "only CSV has it",
+                    "write `format = \"csv\"`, or leave it out",
+                );
+            }
             None
         }
         Word::Json => Some(ReferenceFormat::Json),

@@ -55,7 +55,7 @@ fn csv_has_a_line_of_names_and_texts() {
 #[test]
 fn broken_csv_is_refused_with_its_line() {
     assert_eq!(bad(" \n", CSV), "it is empty; a table without rows is `[]`, or a line of names in CSV");
-    assert_eq!(bad("k,v\n1,2\n3\n", CSV), "line 3: 1 fields, but the first line names 2");
+    assert_eq!(bad("k,v\n1,2\n3\n", CSV), "line 3: 1 field, but the first line names 2");
     assert_eq!(bad("k,v\n1,2,3\n", CSV), "line 2: 3 fields, but the first line names 2");
     assert_eq!(bad("k,k\n1,2\n", CSV), "line 1: two columns are called `k`");
     assert_eq!(bad("k,\n1,2\n", CSV), "line 1: column 2 has no name; the first line names the columns");

@@ -6,6 +6,7 @@
 //! how many rows make a request (`desk`), the length of a queue.
 
 use crate::batch::Reason;
+use crate::diagnostic::counted;
 use crate::time::Timestamp;
 use crate::value::{Record, Type, Value, number_of, same_ignoring_case, write_json_text};
 
@@ -174,7 +175,7 @@ impl Form {
             let width = width.unwrap_or_default();
             return Err(BadRow::new(
                 "wrong_width",
-                format!("the endpoint takes {width} columns, the array has {}", items.len()),
+                format!("the endpoint takes {}, the array has {}", counted(width, "column"), items.len()),
             ));
         }
         out.push('[');
@@ -236,7 +237,8 @@ impl Form {
                 refuse_extra(record, columns.len(), columns)?;
             }
             Value::Array(items) if items.len() != columns.len() => {
-                let message = format!("the endpoint takes {} columns, the array has {}", columns.len(), items.len());
+                let message =
+                    format!("the endpoint takes {}, the array has {}", counted(columns.len(), "column"), items.len());
                 return Err(BadRow::new("wrong_width", message));
             }
             Value::Array(_) => {}

@@ -190,50 +190,126 @@ mod tests {
         Gate::new(Backoff { base: MS(100), cap: MS(1000) }, MS(60_000))
     }
 
+    /// What happens to a gate.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Nothing,
+        Sent(u64),
+        Passed(u64),
+        /// It fails for a while; the endpoint may ask for a pause of so many milliseconds.
+        Fails(u64, Option<u64>),
+        /// Somebody has to repair something.
+        Blocks(u64, Blocked),
+        LookNow,
+        LookBy(u64),
+    }
+
+    /// Runs a table of milliseconds, what happens then, whether the next request may go, and when a closed gate opens.
+    fn run(gate: &mut Gate, random: f64, table: &[(u64, Event, Admission, Option<u64>)]) {
+        for (i, (at, event, admission, opens_at)) in table.iter().copied().enumerate() {
+            let now = MS(at);
+            match event {
+                Nothing => {}
+                Sent(id) => gate.sent(id),
+                Passed(id) => gate.passed(id),
+                Fails(id, asked) => gate.failed(now, id, Cause::Backoff, random, asked.map(MS)),
+                Blocks(id, why) => gate.failed(now, id, Cause::Blocked(why), random, None),
+                LookNow => gate.look_now(now),
+                LookBy(by) => gate.look_by(MS(by)),
+            }
+            assert_eq!(
+                (gate.admission(now), gate.opens_at()),
+                (admission, opens_at.map(MS)),
+                "line {i}: {at} {event:?}"
+            );
+        }
+    }
+
+    use Admission::{Closed as Shut, Open, Probe};
+    use Event::{Blocks, Fails, LookBy, LookNow, Nothing, Passed, Sent};
+
     #[test]
     fn a_dead_endpoint_is_asked_by_one_request_at_a_time() {
-        let mut gate = gate();
-        for id in 1..=3 {
-            assert_eq!(gate.admission(MS(0)), Admission::Open);
-            gate.sent(id);
-        }
-        gate.failed(MS(0), 1, Cause::Backoff, 1.0, None);
-        gate.failed(MS(1), 2, Cause::Backoff, 1.0, None);
-        gate.passed(3);
-        // three requests failed together: one closing, not three
-        assert_eq!(gate.opens_at(), Some(MS(100)));
-        assert_eq!(gate.admission(MS(99)), Admission::Closed);
-        assert_eq!(gate.admission(MS(100)), Admission::Probe);
-        gate.sent(4);
-        assert_eq!(gate.admission(MS(500)), Admission::Closed);
-        gate.failed(MS(500), 4, Cause::Backoff, 1.0, None);
-        assert_eq!(gate.opens_at(), Some(MS(700)));
-        gate.sent(5);
-        gate.passed(5);
-        assert_eq!(gate.admission(MS(700)), Admission::Open);
+        run(
+            &mut gate(),
+            1.0,
+            &[
+                (0, Sent(1), Open, None),
+                (0, Sent(2), Open, None),
+                (0, Sent(3), Open, None),
+                // three requests that were out together close it once
+                (0, Fails(1, None), Shut, Some(100)),
+                (1, Fails(2, None), Shut, Some(100)),
+                (2, Passed(3), Shut, Some(100)),
+                (99, Nothing, Shut, Some(100)),
+                (100, Nothing, Probe, Some(100)),
+                (100, Sent(4), Shut, None),
+                (500, Nothing, Shut, None),
+                // each further failure doubles the wait, up to the longest
+                (500, Fails(4, None), Shut, Some(700)),
+                (700, Sent(5), Shut, None),
+                (700, Fails(5, None), Shut, Some(1_100)),
+                (1_100, Sent(6), Shut, None),
+                (1_100, Fails(6, None), Shut, Some(1_900)),
+                (1_900, Sent(7), Shut, None),
+                (1_900, Fails(7, None), Shut, Some(2_900)),
+                (2_900, Sent(8), Shut, None),
+                (2_950, Passed(8), Open, None),
+                // and a good answer begins anew
+                (3_000, Sent(9), Open, None),
+                (3_000, Fails(9, None), Shut, Some(3_100)),
+            ],
+        );
     }
 
     #[test]
     fn retry_after_is_kept_to_also_from_late_answers() {
-        let mut gate = gate();
-        gate.sent(1);
-        gate.sent(2);
-        gate.failed(MS(0), 1, Cause::Backoff, 0.0, None);
-        gate.failed(MS(10), 2, Cause::Backoff, 0.0, Some(MS(2000)));
-        assert_eq!(gate.opens_at(), Some(MS(2010)));
+        run(
+            &mut gate(),
+            0.0,
+            &[
+                (0, Sent(1), Open, None),
+                (0, Sent(2), Open, None),
+                (0, Sent(3), Open, None),
+                (0, Fails(1, None), Probe, Some(0)),
+                (10, Fails(2, Some(2_000)), Shut, Some(2_010)),
+                (20, Fails(3, Some(500)), Shut, Some(2_010)),
+                (2_010, Sent(4), Shut, None),
+                (2_020, Fails(4, Some(3_000)), Shut, Some(5_020)),
+            ],
+        );
     }
 
     #[test]
-    fn a_block_waits_long_and_keeps_its_start() {
+    fn a_block_waits_long_keeps_its_start_and_is_looked_at_early_when_asked() {
         let mut gate = gate();
-        gate.sent(1);
-        gate.failed(MS(5), 1, Cause::Blocked(Blocked::NotFound), 0.0, None);
-        assert_eq!(gate.opens_at(), Some(MS(60_005)));
-        gate.sent(2);
-        gate.failed(MS(60_010), 2, Cause::Blocked(Blocked::NotFound), 0.0, None);
+        let gone = Blocked::NotFound;
+        let before = [
+            (0, Sent(1), Open, None),
+            (5, Blocks(1, gone), Shut, Some(60_005)),
+            (60_005, Nothing, Probe, Some(60_005)),
+        ];
+        run(&mut gate, 1.0, &before);
+        run(&mut gate, 1.0, &[(60_005, Sent(2), Shut, None), (60_010, Blocks(2, gone), Shut, Some(120_010))]);
         assert_eq!(gate.closed().unwrap().since, MS(5));
-        gate.look_now(MS(60_020));
-        assert_eq!(gate.admission(MS(60_020)), Admission::Probe);
+        run(
+            &mut gate,
+            1.0,
+            &[
+                (60_020, LookBy(70_000), Shut, Some(70_000)),
+                (60_020, LookBy(80_000), Shut, Some(70_000)),
+                (60_030, LookNow, Probe, Some(60_030)),
+                (60_030, Sent(3), Shut, None),
+                // another cause: its time begins now
+                (60_040, Fails(3, None), Shut, Some(60_440)),
+            ],
+        );
+        assert_eq!(gate.closed().unwrap().since, MS(60_040));
+        run(
+            &mut gate,
+            1.0,
+            &[(60_440, Sent(4), Shut, None), (60_450, Passed(4), Open, None), (60_450, LookNow, Open, None)],
+        );
     }
 
     #[test]

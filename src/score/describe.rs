@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::diagnostic::counted;
 use crate::value::{SmolStr, Type, same_ignoring_case};
 
 use super::body::conversion;
@@ -54,12 +55,12 @@ pub fn misfits(signature: &Signature, given: &[Given]) -> Vec<String> {
         | Layout::Columns { columns }
         | Layout::Index { columns }
         | Layout::Table { columns, .. } => match is_array && columns.len() != given.len() {
-            true => vec![format!("it takes {} columns, and this array has {}", columns.len(), given.len())],
+            true => vec![format!("it takes {}, and this array has {}", columns_of(columns), given.len())],
             false => named_misfits(columns, &in_order(columns, given), |_| true),
         },
         Layout::Array { .. } if !is_array => vec!["it takes an array, and this is a record".to_owned()],
         Layout::Array { width: Some(width), .. } if *width != given.len() => {
-            vec![format!("it takes {width} columns, and this array has {}", given.len())]
+            vec![format!("it takes {}, and this array has {}", counted(*width, "column"), given.len())]
         }
         Layout::Array { .. } | Layout::Vector { .. } | Layout::Untyped => Vec::new(),
     }
@@ -96,16 +97,20 @@ fn is(column: &Column, name: Option<&SmolStr>) -> bool {
     name.is_some_and(|name| same_ignoring_case(name, &column.name))
 }
 
+fn columns_of(columns: &[Column]) -> String {
+    counted(columns.len(), "column")
+}
+
 fn layout_words(layout: &Layout) -> String {
     match layout {
-        Layout::Array { width: Some(width), .. } => format!("one array of {width} columns a row"),
+        Layout::Array { width: Some(width), .. } => format!("one array of {} a row", counted(*width, "column")),
         Layout::Array { .. } => "one array a row, of any width".into(),
-        Layout::Records { columns, .. } => format!("one record of {} columns a row", columns.len()),
+        Layout::Records { columns, .. } => format!("one record of {} a row", columns_of(columns)),
         Layout::Vector { cell } => format!("one {cell} a row"),
-        Layout::Split { columns } => format!("a data frame of {} columns (split)", columns.len()),
-        Layout::Columns { columns } => format!("a data frame of {} columns (by column)", columns.len()),
-        Layout::Index { columns } => format!("a data frame of {} columns (by row)", columns.len()),
-        Layout::Table { columns, .. } => format!("a data frame of {} columns (table)", columns.len()),
+        Layout::Split { columns } => format!("a data frame of {} (split)", columns_of(columns)),
+        Layout::Columns { columns } => format!("a data frame of {} (by column)", columns_of(columns)),
+        Layout::Index { columns } => format!("a data frame of {} (by row)", columns_of(columns)),
+        Layout::Table { columns, .. } => format!("a data frame of {} (table)", columns_of(columns)),
         Layout::Untyped => {
             "as the query gives them; the endpoint describes nothing, so nothing is checked or converted".into()
         }
@@ -145,7 +150,8 @@ fn named_columns(out: &mut String, columns: &[Column], given: &[Given]) {
 
 fn list_columns(out: &mut String, width: Option<usize>, cells: &Cells, given: &[Given]) {
     if let Some(width) = width.filter(|width| !given.is_empty() && *width != given.len()) {
-        let _ = writeln!(out, "  WRONG WIDTH: the query sends {} columns, the endpoint takes {width}", given.len());
+        let sent = counted(given.len(), "column");
+        let _ = writeln!(out, "  WRONG WIDTH: the query sends {sent}, the endpoint takes {width}");
     }
     for i in 0..width.unwrap_or(1).max(given.len()) {
         let cell = match cells {

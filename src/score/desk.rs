@@ -21,6 +21,7 @@ use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
 use super::policy::{Answered, Blocked, Details, Mode};
 use super::queue::{Queue, RowRef, Taken};
 use super::signature::Signature;
+use super::texts::Texts;
 use super::{Failure, NanPolicy, Outcome};
 
 /// A learned byte limit does not go below this: a smaller one would be about a single row.
@@ -135,6 +136,7 @@ pub struct Desk {
     looks: u32,
     failed: Option<String>,
     nan_results: u64,
+    texts: Texts,
     events: Vec<Event>,
 }
 
@@ -157,6 +159,7 @@ impl Desk {
             looks: 0,
             failed: None,
             nan_results: 0,
+            texts: Texts::default(),
             events: Vec::new(),
             rules,
         }
@@ -386,7 +389,10 @@ impl Desk {
         self.queue.put_back(now, &rows);
     }
 
-    fn decide(&mut self, row: RowRef, outcome: Outcome) {
+    fn decide(&mut self, row: RowRef, mut outcome: Outcome) {
+        if let Outcome::Failed(failure) = &mut outcome {
+            self.texts.keep(failure);
+        }
         if let Some(outcomes) = self.queue.decide(row, outcome) {
             self.events.push(Event::Done { chunk: row.chunk, outcomes });
         }

@@ -189,7 +189,7 @@ fn fill(
                 taken.encoded.push(text);
                 taken.rows.push(row);
             }
-            Some((Err(bad), value)) => taken.bad.push((row, Failure::before_sending(bad, value.to_json()))),
+            Some((Err(bad), value)) => taken.bad.push((row, Failure::before_sending(bad, &value.to_json()))),
             None => {}
         }
         waiting.next += 1;

@@ -6,6 +6,7 @@
 
 use jiter::JsonValue;
 
+use crate::diagnostic::counted;
 use crate::value::{Record, Value, codec::DEPTH_MAX};
 
 /// Keys under which scripts put the list of results, tried in this order.
@@ -20,7 +21,7 @@ pub enum BadResponse {
     NotJson(String),
     #[error("the script answered with an error: {0}")]
     ErrorText(String),
-    #[error("the answer has {found} results for {sent} rows")]
+    #[error("the answer has {} for {}", counted(*found, "result"), counted(*sent, "row"))]
     WrongCount { sent: usize, found: usize },
     #[error("the answer holds no list of results: {0}")]
     NoList(String),
@@ -177,7 +178,7 @@ mod tests {
             ("15.92", 1, &[], "Float(15.92)"),
             (r#"{"result": "low"}"#, 1, &[], r#"Text("low")"#),
             ("[[0.5, 0.5]]", 1, &[], "Array([Float(0.5), Float(0.5)])"),
-            ("[15.92]", 2, &[], "the answer has 1 results for 2 rows"),
+            ("[15.92]", 2, &[], "the answer has 1 result for 2 rows"),
             ("[1, 2, 3]", 2, &[], "the answer has 3 results for 2 rows"),
             ("15.92", 2, &[], "the answer holds no list of results: 15.92"),
             ("{}", 1, &[], "the answer holds no list of results: {}"),

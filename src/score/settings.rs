@@ -147,8 +147,9 @@ impl ScoreConfig {
         };
         let url = url?;
         warn_of_open_secret(section, &url, config.key.is_some());
-        if url.scheme() == "http" {
-            TlsFiles::refuse(section, "http://", "https://");
+        match url.scheme() {
+            "http" => TlsFiles::refuse(section, "http://", "https://"),
+            _ => config.tls.examine(section),
         }
         Some(config)
     }
@@ -219,7 +220,7 @@ fn parallel_requests(section: &mut Section<'_, '_>, max_batch_count: usize, defa
     let fits = u32::try_from(ROWS_MAX / max_batch_count.max(1)).unwrap_or(u32::MAX).max(1);
     let default = default.min(fits);
     let wanted = u32::try_from(section.count("parallel_requests", 1, 256, default.into())).unwrap_or(u32::MAX);
-    if wanted > fits {
+    if wanted > fits && !section.is_wrong("max_batch_count") {
         section.wrong(
             "parallel_requests",
             format!("{wanted} requests of {max_batch_count} rows can never be under way at once"),

@@ -57,6 +57,11 @@ pub fn parse_http(text: &str) -> Result<Url, BadAddress> {
     if !matches!(url.scheme(), "http" | "https") || url.fragment().is_some() {
         return Err(BadAddress::new("this is no address of an endpoint", "expected `http://` or `https://`", FORM));
     }
+    // the parser takes the first name that it finds for the host: `c` in `http:///c`
+    let authority = text.trim_start().get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+    if authority.is_none_or(|authority| authority.starts_with(['/', '\\'])) {
+        return Err(BadAddress::new("the address has no host", "expected a name or an address", FORM));
+    }
     Ok(url)
 }
 
@@ -95,4 +100,26 @@ pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_host_is_refused() {
+        for text in
+            ["http:///c", "https:////c/d", "http:c", "http:/c", "HTTP:///c", " http:///c", "http:\\\\c", "http://\\c"]
+        {
+            let refused = parse_http(text).expect_err(text).to_string();
+            assert!(refused.contains("the address has no host"), "{text}: {refused}");
+        }
+        for text in ["http://", "http://:80/c", "http://?c"] {
+            let refused = parse_http(text).expect_err(text).to_string();
+            assert!(refused.contains("empty host"), "{text}: {refused}");
+        }
+        for text in ["http://h", "https://h/c//d", "HTTPS://H:1/", "http://[::1]:80/x?y=//z", " http://h"] {
+            assert!(parse_http(text).is_ok(), "{text}");
+        }
+    }
 }

@@ -36,12 +36,18 @@ impl Problems {
     }
 
     /// Whether files that it names have to exist.
-    pub(super) fn looks_at_files(&self) -> bool {
+    pub fn looks_at_files(&self) -> bool {
         self.look_at_files
     }
 
     pub fn push(&self, problem: Diagnostic) {
         self.found.borrow_mut().push(problem);
+    }
+
+    /// Whether an error was told somewhere inside of `place`.
+    pub(super) fn has_error_in(&self, place: Span) -> bool {
+        let inside = |span: Span| place.start <= span.start && span.end <= place.end;
+        self.found.borrow().items.iter().any(|item| !item.is_warning && item.span.is_some_and(inside))
     }
 
     /// Hides what a value says, so that no message shows a password. `span` includes its quotes.

@@ -30,6 +30,8 @@ pub struct Section<'r, 'i> {
     table: &'r DeTable<'i>,
     problems: &'r Problems,
     asked: Vec<String>,
+    /// Not all keys could be asked for.
+    is_partial: bool,
 }
 
 impl std::fmt::Debug for Section<'_, '_> {
@@ -41,7 +43,7 @@ impl std::fmt::Debug for Section<'_, '_> {
 
 impl<'r, 'i> Section<'r, 'i> {
     pub fn root(table: &'r DeTable<'i>, problems: &'r Problems) -> Section<'r, 'i> {
-        Section { path: String::new(), span: None, table, problems, asked: Vec::new() }
+        Section { path: String::new(), span: None, table, problems, asked: Vec::new(), is_partial: false }
     }
 
     pub fn problems(&self) -> &'r Problems {
@@ -57,17 +59,32 @@ impl<'r, 'i> Section<'r, 'i> {
         self.table.keys().any(|name| name.get_ref() == key)
     }
 
+    /// Whether something was told of the value of a key, which then reads as its default: nothing is to be concluded
+    /// from that.
+    pub fn is_wrong(&self, key: &str) -> bool {
+        self.has(key) && self.value_span(key).is_some_and(|span| self.problems.has_error_in(span))
+    }
+
+    /// A word was wrong on which further keys depend: none is told as unknown.
+    pub fn leave_unknown(&mut self) {
+        self.is_partial = true;
+    }
+
     /// Where a key stands; the section's name when it is absent.
     pub fn key_span(&self, key: &str) -> Option<Span> {
         let found = self.table.keys().find(|name| name.get_ref() == key);
         found.map(|name| Span::from(name.span())).or(self.span)
     }
 
+    /// Where the value of a key stands; the section's name when it is absent.
+    pub fn value_span(&self, key: &str) -> Option<Span> {
+        let value = self.table.iter().find(|(name, _)| name.get_ref() == key);
+        value.map(|(_, value)| Span::from(value.span())).or(self.span)
+    }
+
     /// Says that the value of a key is wrong.
     pub fn wrong(&self, key: &str, title: impl Into<String>, label: impl Into<String>, help: impl Into<String>) {
-        let value = self.table.iter().find(|(name, _)| name.get_ref() == key);
-        let span = value.map(|(_, value)| Span::from(value.span())).or(self.span);
-        self.problems.push(Diagnostic::error(title, span).label(label).help(help));
+        self.problems.push(Diagnostic::error(title, self.value_span(key)).label(label).help(help));
     }
 
     fn ask(&mut self, key: &str) {
@@ -94,13 +111,18 @@ impl<'r, 'i> Section<'r, 'i> {
     }
 
     pub fn text(&mut self, key: &str) -> Option<Text> {
+        self.text_or(key, "leave the key out for its default")
+    }
+
+    /// `empty`: what to do about a text that is empty.
+    fn text_or(&mut self, key: &str, empty: &str) -> Option<Text> {
         let (value, span) = self.get(key)?;
         match value {
             DeValue::String(text) if !text.is_empty() && !text.contains('\0') => {
                 Some(Text { value: text.to_string(), span })
             }
             DeValue::String(_) => {
-                self.expected(key, span, "a text that is not empty", "leave the key out for its default");
+                self.expected(key, span, "a text that is not empty", empty);
                 None
             }
             _ => {
@@ -116,10 +138,10 @@ impl<'r, 'i> Section<'r, 'i> {
             self.missing(key, help);
             return None;
         }
-        self.text(key)
+        self.text_or(key, help)
     }
 
-    /// Texts of a list; `None` when it is absent or wrong.
+    /// Texts of a list, without what is none; `None` when it is absent or no list.
     pub fn texts(&mut self, key: &str) -> Option<Vec<Text>> {
         let (value, span) = self.get(key)?;
         let help = format!("write `{key} = [\"…\"]`");
@@ -143,11 +165,11 @@ impl<'r, 'i> Section<'r, 'i> {
             self.missing(key, help);
             return Vec::new();
         }
-        let texts = self.texts(key);
-        if texts.as_ref().is_some_and(Vec::is_empty) {
+        let texts = self.texts(key).unwrap_or_default();
+        if texts.is_empty() && !self.is_wrong(key) {
             self.wrong(key, format!("`{key}` is empty"), "expected at least one", help);
         }
-        texts.unwrap_or_default()
+        texts
     }
 
     pub fn boolean(&mut self, key: &str, default: bool) -> bool {
@@ -293,22 +315,23 @@ impl<'r, 'i> Section<'r, 'i> {
 
     /// The path of a file that has to exist.
     pub fn file(&mut self, key: &str) -> Option<PathBuf> {
-        let path = self.path(key)?;
+        let text = self.text(key)?;
+        Some(self.existing(key, &text))
+    }
+
+    fn existing(&self, key: &str, text: &Text) -> PathBuf {
+        let path = self.problems.folder().join(&text.value);
         if self.problems.looks_at_files() && !path.is_file() {
             let help = "paths are relative to the job file";
             let why = if path.exists() { "is no file" } else { "does not exist" };
             self.wrong(key, format!("`{key}` names no file"), format!("{} {why}", path.display()), help);
         }
-        Some(path)
+        path
     }
 
     pub fn required_file(&mut self, key: &str, help: &str) -> Option<PathBuf> {
-        if !self.has(key) {
-            self.ask(key);
-            self.missing(key, help);
-            return None;
-        }
-        self.file(key)
+        let text = self.required_text(key, help)?;
+        Some(self.existing(key, &text))
     }
 
     /// A password or the like, given by reference.
@@ -350,7 +373,7 @@ impl<'r, 'i> Section<'r, 'i> {
 
     pub fn inner(&self, key: &str, table: &'r DeTable<'i>) -> Section<'r, 'i> {
         let path = if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) };
-        Section { path, span: self.key_span(key), table, problems: self.problems, asked: Vec::new() }
+        Section { path, span: self.key_span(key), table, problems: self.problems, asked: Vec::new(), is_partial: false }
     }
 
     /// The tables `[key.NAME]`, in the order of the file.
@@ -383,7 +406,8 @@ impl<'r, 'i> Section<'r, 'i> {
 
     /// Says which keys nobody asked for.
     pub fn finish(self) {
-        for name in self.table.keys().filter(|name| !self.asked.iter().any(|asked| asked == name.get_ref())) {
+        let unknown = |name: &str| !self.is_partial && !self.asked.iter().any(|asked| asked == name);
+        for name in self.table.keys().filter(|name| unknown(name.get_ref())) {
             let place = if self.path.is_empty() { "the job file".to_string() } else { format!("`[{}]`", self.path) };
             let error = Diagnostic::error(format!("unknown key `{}`", name.get_ref()), Span::from(name.span()))
                 .label(format!("{place} has no such key"));

@@ -19,19 +19,52 @@ use crate::time::{Clock, Timestamp};
 
 const KINDS: &str = "expected RSA of 2048 bits or more, EC P-256 or P-384, or Ed25519";
 
+/// A certificate and its key, as they are in the files now.
+#[derive(Debug)]
+pub(super) struct Pair {
+    key: Arc<CertifiedKey>,
+    /// The certificate is not valid now. That stops nothing: the server's clock decides.
+    pub warning: Option<String>,
+}
+
 impl ClientFiles {
-    /// Reads the pair. A certificate that is not valid now is told in the log: the server's clock decides.
+    /// Reads the pair, and tells in the log what is odd with it.
     pub(super) fn load(&self) -> Result<Arc<CertifiedKey>, TlsFileError> {
+        let pair = self.pair(self.chain()?, self.key()?)?;
+        if let Some(text) = pair.warning {
+            tracing::warn!("{text}");
+        }
+        Ok(pair.key)
+    }
+
+    /// Reads the pair; what is wrong with either file is told.
+    pub(super) fn read(&self) -> Result<Pair, Vec<TlsFileError>> {
+        match (self.chain(), self.key()) {
+            (Ok(chain), Ok(key)) => self.pair(chain, key).map_err(|error| vec![error]),
+            (chain, key) => Err(chain.err().into_iter().chain(key.err()).collect()),
+        }
+    }
+
+    /// Whether both can be looked at.
+    pub(super) fn are_there(&self) -> bool {
+        self.cert_file.is_file() && self.key_file.is_file()
+    }
+
+    /// The certificates, of which the first can be used.
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
         let chain = certificates("cert_file", &self.cert_file)?;
-        let key = self.key()?;
         if let Some(first) = chain.first() {
             ParsedCertificate::try_from(first).map_err(|error| self.cert_error(unreadable(&error)))?;
-            if let Some(problem) = validity(first, Clock::Real.now()) {
-                tracing::warn!("`cert_file` {}: the client certificate {problem}", self.cert_file.display());
-            }
         }
+        Ok(chain)
+    }
+
+    fn pair(&self, chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Pair, TlsFileError> {
+        let problem = chain.first().and_then(|first| validity(first, Clock::Real.now()));
+        let warning = problem
+            .map(|problem| format!("`cert_file` {}: the client certificate {problem}", self.cert_file.display()));
         match key.public_key().map(|public| chain.iter().position(|certificate| belongs(certificate, &public))) {
-            None | Some(Some(0)) => Ok(Arc::new(CertifiedKey::new(chain, key))),
+            None | Some(Some(0)) => Ok(Pair { key: Arc::new(CertifiedKey::new(chain, key)), warning }),
             Some(Some(other)) => Err(self.cert_error(format!(
                 "the key in `key_file` belongs to certificate {} of the file: put that one first, \
                  then those that lead to the authority",

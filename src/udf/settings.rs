@@ -136,7 +136,8 @@ fn grants(section: &mut Section) -> GrantedConfig {
     let limits = StateLimits::default();
     let bytes_max = bytes(section.size("state_bytes_max", KIB, 64 * MIB, limits.bytes_max as u64));
     let key_bytes_max = bytes(section.size("state_key_bytes_max", 16, 64 * KIB, limits.key_bytes_max as u64));
-    for key in ["state_bytes_max", "state_key_bytes_max"].into_iter().filter(|key| !has_state && section.has(key)) {
+    let is_stateless = !has_state && !section.is_wrong("imports");
+    for key in ["state_bytes_max", "state_key_bytes_max"].into_iter().filter(|key| is_stateless && section.has(key)) {
         section.wrong(
             key,
             format!("`{key}` without `state`"),
@@ -149,7 +150,7 @@ fn grants(section: &mut Section) -> GrantedConfig {
     let is_lookup = section.has("lookup");
     grants.lookup =
         section.texts("lookup").unwrap_or_default().into_iter().map(|text| (text.value, text.span)).collect();
-    if is_lookup && grants.lookup.is_empty() {
+    if is_lookup && grants.lookup.is_empty() && !section.is_wrong("lookup") {
         section.wrong(
             "lookup",
             "`lookup` names no input",

@@ -64,9 +64,12 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
         Message::new("raw/1", b"".to_vec()),
         Message::new("numbers/1", deflate(b"{\"n\":1}{\"n\":2}")),
         Message::new("numbers/1", b"".to_vec()),
+        Message::new("numbers/1", deflate(b"{\"n\":3}{\"n\":}{\"n\":4}")),
+        Message::new("numbers/1", deflate(b"[]")),
+        Message::new("rows/2", gzip(b"a;b\n")),
     ];
     runtime.block_on(publish(&broker.url(), messages));
-    let received = 3 + 1 + 4 + 2 + 3;
+    let received = 4 + 1 + 4 + 2 + 7;
     until("all is stored", || (forebay.metric("forebay_input_received_total") >= f64::from(received)).then_some(()));
     let count = |name: &str, input: &str| {
         let all = forebay.metrics();
@@ -76,10 +79,10 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
     let counts = |input: &str| {
         ["stored", "undecodable", "dropped"].map(|what| count(&format!("forebay_input_{what}_total"), input))
     };
-    assert_eq!(counts("rows_in"), [2.0, 2.0, 0.0]);
+    assert_eq!(counts("rows_in"), [2.0, 2.0, 1.0]);
     assert_eq!(counts("words_in"), [2.0, 1.0, 1.0]);
     assert_eq!(counts("raw_in"), [1.0, 1.0, 0.0]);
-    assert_eq!(counts("numbers_in"), [2.0, 0.0, 1.0]);
+    assert_eq!(counts("numbers_in"), [4.0, 1.0, 2.0]);
     let lines = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
     for (name, want) in [
         ("rows.jsonl", "{\"a\":\"1\",\"b\":\"x;y\"}\n{\"a\":\"2\",\"b\":\"z\"}\n"),
@@ -88,15 +91,25 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
             "{\"payload\":\"on\",\"topic\":\"words/1\"}\n{\"payload\":\"21.5 °C\",\"topic\":\"words/2\"}\n",
         ),
         ("raw.jsonl", "{\"payload\":\"/wA=\",\"topic\":\"raw/1\"}\n"),
-        ("numbers.jsonl", "{\"n\":1}\n{\"n\":2}\n"),
+        ("numbers.jsonl", "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n"),
     ] {
         until(name, || (lines(name) == want).then_some(()));
     }
     forebay.stop();
+    let (_, before, _) = cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    Forebay::run(&path).stop();
+    let (_, after, _) = cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    assert_eq!(after, before, "nothing comes twice");
+    assert_eq!(lines("numbers.jsonl").lines().count(), 4);
     let (code, out, err) = cli(dir.path(), &["journal", "verify", "--job", "job.toml"]);
     assert_eq!(code, 0, "{out}{err}");
-    let (_, dead, _) = cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
-    for why in ["it is no gzip", "the row has 1 fields", "not UTF-8 text", "the payload is empty"] {
-        assert!(dead.contains(why), "{why}: {dead}");
+    for why in [
+        "it is no gzip",
+        "the row has 1 field, and there are 2 columns (byte 16 of the payload, topic rows/1)",
+        "not UTF-8 text",
+        "the payload is empty (topic raw/1)",
+        "expected value at line 1 column 13 (byte 7 of the payload, topic numbers/1)\n",
+    ] {
+        assert!(after.contains(why), "{why}: {after}");
     }
 }

@@ -246,7 +246,7 @@ fn what_cannot_be_loaded_leaves_the_last_good_version_and_raises_an_alarm() {
     let out = until("the alarm in the pool", || {
         Some(status()).filter(|out| out.contains("zones.json cannot be read: No such file"))
     });
-    assert!(out.contains("reference data\n  zones ") && out.contains(", 1 rows, loaded 2"), "{out}");
+    assert!(out.contains("reference data\n  zones ") && out.contains(", 1 row, loaded 2"), "{out}");
     let log = forebay.log();
     for alarm in ["line 2: not valid JSON", "raise `rows_max`", "raise `bytes_max`", "it is empty", "No such file"] {
         assert_eq!(log.matches(alarm).count(), 1, "each reason is logged once: {alarm}\n{log}");
@@ -330,7 +330,7 @@ fn a_start_offline_uses_the_version_that_the_pool_keeps() {
     assert_eq!(log.matches("starting with the reference data that the pool keeps").count(), 2, "{log}");
     let (code, out, _) = cli(place.dir.path(), &["check", "job.toml"]);
     assert_eq!(code, 0, "a start offline is no mistake");
-    assert!(out.contains("warning: it cannot be loaded now: ") && out.contains("in the pool is used, 1 rows"), "{out}");
+    assert!(out.contains("warning: it cannot be loaded now: ") && out.contains("in the pool is used, 1 row"), "{out}");
     forebay.stop();
 
     // a table that is no longer part of the job is forgotten
@@ -743,7 +743,7 @@ fn check_shows_rows_and_columns() {
             2 rows: id bigint, name nvarchar(max), at record
           codes
             from  codes.csv
-            warning: it cannot be loaded now: line 2: 1 fields, but the first line names 2
+            warning: it cannot be loaded now: line 2: 1 field, but the first line names 2
             until it can, the statements that join with it wait, and events wait in the pool
           away
             from  http://127.0.0.1:1/away

@@ -82,6 +82,7 @@ async fn a_start_that_fails_late_leaves_the_state_of_a_changed_statement() {
     };
     let rows = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default().lines().count();
     let pipeline = start(1).await.unwrap();
+    wait_until("the subscription", || pipeline.snapshot().trouble.is_empty()).await;
     publish_numbers(&broker.url(), "t", 0..3).await;
     wait_until("three rows of each", || rows("out.jsonl") == 3 && rows("other.jsonl") == 3).await;
     pipeline.stop().await.unwrap();

@@ -1,5 +1,9 @@
 //! User aggregates: the laws that their results keep, guests that fail, and what a person sees of them.
 
+#[path = "uda/commands.rs"]
+mod commands;
+#[path = "uda/instances.rs"]
+mod instances;
 #[path = "uda/refusals.rs"]
 mod refusals;
 
@@ -9,18 +13,16 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use expect_test::expect;
 use forebay::batch::{RawEvent, write_row_json};
 use forebay::engine::{Emitted, Executor, ExecutorOptions, OnError, TimePolicies};
 use forebay::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
 use forebay::query::plan::Part;
-use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
+use forebay::time::{TICKS_PER_SECOND, Timestamp};
 use forebay::udf::{Component, Engine, FunctionBinding, Grants, Host, Limits};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
-use crate::harness::{Forebay, PATIENCE, component, until, write};
-use crate::support::Mosquitto;
+use crate::harness::component;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(None).unwrap());
 static GUESTS: LazyLock<Vec<Arc<Component>>> =
@@ -342,82 +344,6 @@ fn a_row_that_never_ends_and_a_value_that_fails() {
 }
 
 #[test]
-fn an_aggregate_that_only_traps_is_paused() {
-    let select = query("COUNT(*) AS n, uda.brittleTrail(v) AS f", "TumblingWindow(second, 5)");
-    let run = Run::new(&select, OnError::DeadLetter);
-    let events: Vec<_> = (0..300).map(|_| event(1, "\"v\":13")).collect();
-    let emitted = run.all(&events);
-    assert_eq!(emitted.failures.len(), 300);
-    let (traps, paused) = (run.failures("brittle-trail", "udf_trap"), run.failures("brittle-trail", "udf_breaker"));
-    assert!(traps >= 100 && paused > 0, "{traps} traps, {paused} rows of a pause");
-}
-
-#[test]
-fn an_instance_is_replaced_inside_a_window() {
-    const ROWS: i64 = 35_000;
-    let run = Run::new(
-        &query("uda.weightedMean(v, w) AS m, uda.timeSpan() AS s, COUNT(*) AS n", "TumblingWindow(hour, 1)"),
-        OnError::Stop,
-    );
-    let events: Vec<_> = (1..=ROWS).map(|i| event(i, &format!("\"v\":{i},\"w\":1"))).collect();
-    let row = fields(&lines(&run.all(&events))[0]);
-    assert_eq!(row["m"].as_f64(), Some((ROWS + 1) as f64 / 2.0));
-    assert_eq!(row["s"].as_i64(), Some((ROWS - 1) * TICKS_PER_SECOND / 10));
-    // saved: a new one for each 10,000 rows. Not saved: the second one takes the first 10,000 rows again before as many
-    // new ones, the third 20,000
-    assert_eq!(run.binding("weighted-mean").stats.instances(), 4);
-    assert_eq!(run.binding("time-span").stats.instances(), 3);
-}
-
-#[test]
-fn groups_that_fill_the_memory_of_an_instance_together_are_no_errors() {
-    let limits = Limits { memory_bytes: (1 << 20) + (1 << 19), timeout: Duration::from_secs(10), ..Limits::default() };
-    let small = Arc::new(Component::load(&ENGINE, &component("trails"), limits).unwrap());
-    for name in ["trail", "full_trail"] {
-        let run = Run::with(
-            std::slice::from_ref(&small),
-            &query(&format!("k, uda.{name}(v) AS a"), "k, TumblingWindow(second, 50)"),
-            OnError::Stop,
-        );
-        let events: Vec<_> = (0..54_000).map(|i| event(1 + i / 200, &format!("\"k\":{},\"v\":{i}", i / 600))).collect();
-        let emitted = run.all(&events);
-        assert_eq!(emitted.rows.batch.len(), 90, "{:?}", emitted.stopped);
-        for line in lines(&emitted) {
-            let row = fields(&line);
-            let k = row["k"].as_i64().unwrap();
-            assert_eq!(row["a"], Json::from((0..600).map(|i| 600 * k + i).collect::<Vec<_>>()));
-        }
-        // a saved group is let go after its value is known, one that runs beside its window is not
-        assert!(name != "trail" || run.failures(name, "udf_memory") > 0);
-    }
-}
-
-#[test]
-fn more_groups_than_live_at_a_time() {
-    let run =
-        Run::new(&query("k, uda.trail(v) AS a, uda.fullTrail(v) AS b", "k, TumblingWindow(second, 50)"), OnError::Stop);
-    let events: Vec<_> = (0..15_000).map(|i| event(1 + i / 100, &format!("\"k\":{},\"v\":{i}", i % 5000))).collect();
-    let emitted = run.all(&events);
-    assert_eq!(emitted.rows.batch.len(), 5000);
-    for line in lines(&emitted) {
-        let row = fields(&line);
-        let k = row["k"].as_i64().unwrap();
-        let expected = Json::from(vec![k, k + 5000, k + 10_000]);
-        assert_eq!((&row["a"], &row["b"]), (&expected, &expected));
-    }
-}
-
-#[test]
-fn rows_that_leave_one_by_one_save_the_work_of_starting_anew() {
-    let run = Run::new(&query("uda.callCount(v) AS calls, COUNT(*) AS n", "SlidingWindow(second, 20)"), OnError::Stop);
-    let events: Vec<_> = (0..100).map(|i| event(10 * i, "\"v\":1")).collect();
-    let rows: Vec<Json> = lines(&run.all(&events)).iter().map(|line| fields(line)).collect();
-    // the row at 99 s: a hundred have entered, and those up to 79 s have left
-    let row = &rows[99];
-    assert_eq!((row["n"].as_i64(), row["calls"].as_i64()), (Some(20), Some(100 + 80)));
-}
-
-#[test]
 fn values_of_any_type_and_events_as_a_whole() {
     let run = Run::new(
         &query(
@@ -448,166 +374,4 @@ fn an_aggregate_stands_in_having_and_in_expressions() {
     let rows = [(0, 1, 1), (0, 2, 1), (1, 2, 1), (1, 4, 1), (2, 9, 1)];
     let events: Vec<_> = rows.iter().map(|(k, v, w)| event(1, &format!("\"k\":{k},\"v\":{v},\"w\":{w}"))).collect();
     assert_eq!(lines(&run.all(&events)), [r#"2024-01-01T00:00:05.0000000Z {"k":1,"m":30.0,"n":2}"#]);
-}
-
-const JOB: &str = r#"[job]
-name = "means"
-query = "means.asaql"
-late_tolerance = "20d"
-[metrics]
-listen = "127.0.0.1:0"
-[inputs.rides]
-type = "mqtt"
-url = "URL"
-topics = ["rides"]
-[functions.weightedMean]
-type = "wasm"
-component = "weighted_mean.wasm"
-[functions.path]
-type = "wasm"
-component = "trails.wasm"
-export = "trail"
-[outputs.means]
-type = "mqtt"
-url = "URL"
-topic = "means"
-"#;
-
-const QUERY: &str = "SELECT k, uda.weightedMean(fare, distance) AS m, uda.path(n) AS path, COUNT(*) AS n\n\
-    INTO means FROM rides TIMESTAMP BY t GROUP BY k, TumblingWindow(hour, 1)\n";
-
-fn job_in(dir: &Path, url: &str) -> std::path::PathBuf {
-    for name in ["weighted_mean", "trails"] {
-        std::fs::copy(component(name), dir.join(name).with_extension("wasm")).unwrap();
-    }
-    write(dir, "means.asaql", QUERY);
-    write(dir, "job.toml", &JOB.replace("URL", url))
-}
-
-#[test]
-fn check_and_eval_and_udf_show_aggregates() {
-    let dir = tempfile::tempdir().unwrap();
-    job_in(dir.path(), "mqtt://127.0.0.1:1883");
-    let cache = dir.path().join("cache").display().to_string();
-    let run = |args: &[&str]| crate::harness::cli_in(dir.path(), &[("CACHE_DIRECTORY", &cache)], args);
-    let (code, out, err) = run(&["check", "job.toml"]);
-    assert_eq!((code, err.as_str()), (0, ""));
-    expect![[r#"
-        job means, pool means.db
-
-        plan
-          into means
-            read rides: t, k, fare, distance, n timestamp by t
-            group by k in tumbling 1 h: uda.weightedMean(fare, distance), uda.path(n), COUNT(*)
-            gives k, m = uda.weightedMean(fare, distance), path = uda.path(n), n = COUNT(*)
-
-        functions
-          uda.weightedMean(value float, weight float)
-            gives float or NULL
-            WIT   resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; deaccumulate; merge; save; restore }
-            from  weighted_mean.wasm
-          uda.path(x bigint)
-            gives array of bigint
-            WIT   resource trail { accumulate: func(x: s64); compute: func() -> list<s64> }
-            from  trails.wasm
-    "#]].assert_eq(out.split("\nnote:").next().unwrap());
-
-    let rides: String = (0..4)
-        .map(|n| format!("{{\"t\":\"2024-01-01T00:10:0{n}Z\",\"k\":1,\"n\":{n},\"fare\":{n},\"distance\":2}}\n"))
-        .collect();
-    write(dir.path(), "rides.jsonl", &rides);
-    let (code, out, err) = run(&["eval", "means.asaql", "--input", "rides=rides.jsonl", "--job", "job.toml"]);
-    assert_eq!(
-        (code, out.as_str(), err.as_str()),
-        (0, "{\"output\":\"means\",\"row\":{\"k\":1,\"m\":1.5,\"path\":[0,1,2,3],\"n\":4}}\n", "")
-    );
-
-    let (code, _, err) = run(&["udf", "call", "weighted_mean.wasm", "weightedMean", "1", "2"]);
-    assert_eq!(code, 2);
-    expect![[r#"
-        error: weightedMean is an aggregate, which takes the rows of a window
-         = help: write rows for `forebay udf test`: {"aggregate": "weightedMean", "rows": [[…], […]], "expected": …}; or try `uda.weightedMean(…)` in a query with `forebay eval QUERY --input NAME=FILE --job JOB`
-    "#]].assert_eq(&err);
-    let (code, out, _) = run(&["udf", "inspect", "weighted_mean.wasm"]);
-    assert_eq!(code, 0);
-    let shown: Vec<&str> = out.lines().skip_while(|line| !line.contains("imports")).collect();
-    let wanted = [
-        "  imports   none",
-        "",
-        "  forebay:weighted-mean/aggregates#weighted-mean",
-        "    SQL  uda.weighted_mean(value float, weight float) -> float or NULL",
-        "    WIT  resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; deaccumulate; merge; save; restore }",
-    ];
-    assert_eq!(shown, wanted);
-
-    write(
-        dir.path(),
-        "means.asaql",
-        "SELECT uda.weightedMean(fare) AS m INTO means FROM rides GROUP BY TumblingWindow(hour, 1)",
-    );
-    let (code, _, err) = run(&["check", "job.toml"]);
-    assert_eq!(code, 2);
-    expect![[r#"
-        error: `uda.weightedMean` takes 2 arguments
-          --> means.asaql:1:8
-           |
-         1 | SELECT uda.weightedMean(fare) AS m INTO means FROM rides GROUP BY TumblingWindow(hour, 1)
-           |        ^^^^^^^^^^^^^^^^^^^^^^ 1 given
-           = note: the call: uda.weightedMean(any)
-           = note: the aggregate: resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; deaccumulate; merge; save; restore }
-    "#]].assert_eq(&err);
-}
-
-/// The process is killed while a window is open, again and again: no row is lost from it and none counts twice, be the
-/// aggregate saved or its rows kept.
-#[test]
-fn kills_inside_a_window_change_nothing() {
-    const ROWS: i64 = 600;
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let broker = Mosquitto::start();
-    let job = job_in(dir.path(), &broker.url());
-    let rows: Arc<std::sync::Mutex<BTreeMap<i64, Json>>> = Arc::default();
-    let sink = rows.clone();
-    let take = move |m: forebay::demo::client::Message| {
-        let row: Json = serde_json::from_slice(&m.payload).unwrap();
-        let key = row["k"].as_i64().unwrap();
-        // a row that comes again is the same row
-        let known = sink.lock().unwrap().insert(key, row.clone());
-        assert!(known.is_none_or(|known| known == row));
-    };
-    let receiver = runtime.block_on(async {
-        forebay::demo::client::Receiver::listen("receiver", "127.0.0.1", broker.port, "means", take)
-    });
-    assert!(runtime.block_on(receiver.ready(PATIENCE)));
-    let mut forebay = Forebay::run(&job);
-    let feed = runtime.block_on(async { forebay::demo::client::Publisher::connect("fleet", "127.0.0.1", broker.port) });
-    // an hour two days ago: late, but within what is tolerated
-    let now = Clock::Real.now().ticks();
-    let hour = 3600 * TICKS_PER_SECOND;
-    let start = (now / hour - 48) * hour;
-    let time = |seconds: i64| Timestamp::saturating_from_ticks(start + seconds * TICKS_PER_SECOND);
-    let send = |payload: String| assert!(runtime.block_on(feed.send("rides", payload)));
-    for n in 1..=ROWS {
-        send(format!("{{\"t\":\"{}\",\"k\":{},\"n\":{n},\"fare\":{n},\"distance\":{}}}", time(n), n % 2, 1 + n % 3));
-        if n % 100 == 0 {
-            assert!(runtime.block_on(feed.drained(PATIENCE)));
-            until("the rows are read and committed", || {
-                (forebay.metric("forebay_consumer_read") >= n as f64).then_some(())
-            });
-            forebay.kill();
-            forebay = Forebay::run(&job);
-        }
-    }
-    // a row of a later hour closes the window
-    send(format!("{{\"t\":\"{}\",\"k\":9,\"n\":0,\"fare\":0,\"distance\":1}}", time(7300)));
-    until("both rows", || (rows.lock().unwrap().len() >= 2).then_some(()));
-    for (key, row) in rows.lock().unwrap().iter() {
-        let of_key: Vec<i64> = (1..=ROWS).filter(|n| n % 2 == *key).collect();
-        let weight: i64 = of_key.iter().map(|n| 1 + n % 3).sum();
-        let sum: i64 = of_key.iter().map(|n| n * (1 + n % 3)).sum();
-        assert_eq!(row["m"].as_f64(), Some(sum as f64 / weight as f64), "{row}");
-        assert_eq!(row["path"], Json::from(of_key), "of {key}");
-    }
-    forebay.stop();
 }

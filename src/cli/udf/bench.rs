@@ -14,6 +14,7 @@ use clap::Args;
 
 use super::call::{function, values};
 use super::{Answer, Failed, Granting, Setup};
+use crate::diagnostic::counted;
 use crate::time::{Clock, Timestamp};
 use crate::udf::{Component, Host, Origin, Stats, UserFunctions as _};
 use crate::value::Value;
@@ -115,10 +116,8 @@ pub(super) fn run(bench: &Bench) -> Result<Answer, Failed> {
     };
     line("code", format!("{origin} {}", time(loaded)));
     line("instance", format!("{}, first call {}", time(started), time(first.took)));
-    line(
-        "measured",
-        format!("{} in {} rounds, after {} to warm up", counted(calls, "call"), rounds.len(), warm_calls + 1),
-    );
+    let measured = counted(usize::try_from(calls).unwrap_or(usize::MAX), "call");
+    line("measured", format!("{measured} in {} rounds, after {} to warm up", rounds.len(), warm_calls + 1));
     line("a second", format!("{:.0} calls", if median > 0.0 { 1e9 / median } else { 0.0 }));
     line("a row", format!("{median:.0} ns median, {best:.0} ns best of the rounds"));
     line("memory", format!("{} KiB at most", stats.memory_bytes_max().div_ceil(1024)));
@@ -162,10 +161,6 @@ fn sized(round: Round, share: Duration) -> u64 {
 
 fn failures(stats: &Stats) -> Vec<(&'static str, u64)> {
     stats.failures().collect()
-}
-
-fn counted(n: u64, word: &str) -> String {
-    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
 /// A duration in the unit that fits.

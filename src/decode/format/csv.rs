@@ -8,7 +8,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::{Format, is_blank};
 use crate::decode::{BadPayload, Split};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, counted};
 use crate::settings::Section;
 use crate::value::write_json_text;
 
@@ -16,6 +16,8 @@ use crate::value::write_json_text;
 const GROWTH_MAX: usize = 64;
 /// … and a small payload this many bytes.
 const ROWS_BYTES_FREE: usize = 1 << 20;
+/// Lines of a payload with a stray quote that are set aside alone; behind more of them the rest is bad.
+const STRAY_QUOTES_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CsvFormat {
@@ -82,8 +84,11 @@ fn columns(section: &mut Section) -> Option<Vec<String>> {
 
 impl Format for CsvFormat {
     fn split(&self, payload: &Bytes, _: &str) -> Split {
-        let mut rows = Rows { payload, split: Split::default(), bytes: 0 };
-        rows.read(self);
+        let mut rows = Rows { payload, split: Split::default(), bytes: 0, names: self.columns.clone(), stray: 0 };
+        let mut from = 0;
+        while let Some(next) = rows.read(from, self.delimiter) {
+            from = next;
+        }
         rows.split
     }
 
@@ -98,50 +103,73 @@ struct Rows<'a> {
     split: Split,
     /// Of the events so far.
     bytes: usize,
+    /// Empty until the first line was read, when that names the columns.
+    names: Vec<String>,
+    /// Lines with a stray quote so far.
+    stray: usize,
 }
 
 impl Rows<'_> {
-    fn read(&mut self, format: &CsvFormat) {
-        let open = open_quote(self.payload, format.delimiter);
-        let mut reader = ReaderBuilder::new()
-            .delimiter(format.delimiter)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(self.payload.as_ref());
-        let mut names = format.columns.clone();
+    /// Reads the lines from `from` on; gives where to go on behind one that cannot be read.
+    fn read(&mut self, from: usize, delimiter: u8) -> Option<usize> {
+        let text = self.payload.clone().split_off(from.min(self.payload.len()));
+        let stray = stray_quote(&text, delimiter);
+        let mut reader = reader(&text, delimiter);
         let mut record = ByteRecord::new();
         loop {
             match reader.read_byte_record(&mut record) {
                 Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return self.bad(0, self.payload.len(), error.to_string()),
+                Ok(false) => return None,
+                Err(error) => return self.rest_is_bad(from, error.to_string()),
             }
             let position =
                 |position: Option<&csv::Position>| position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
             let (start, end) = (position(record.position()), position(Some(reader.position())));
-            if open.is_some_and(|at| at < end) {
-                return self.bad(start, self.payload.len(), "a quoted field is never closed".to_owned());
+            if let Some((at, why)) = stray.filter(|(at, _)| *at < end) {
+                let why = why.to_owned();
+                let Some(next) = self.line_behind(&text, at, delimiter) else {
+                    return self.rest_is_bad(from + start, why);
+                };
+                self.stray += 1;
+                self.bad(from + start, from + next, why);
+                return Some(from + next);
             }
-            if names.is_empty() {
+            if self.names.is_empty() {
                 match header(&record) {
-                    Ok(found) => names = found,
-                    Err(why) => return self.bad(0, self.payload.len(), why),
+                    Ok(found) => self.names = found,
+                    Err(why) => return self.rest_is_bad(from, why),
                 }
                 continue;
             }
-            match event(&names, &record) {
+            match event(&self.names, &record) {
                 Ok(event) => {
                     self.bytes += event.len();
                     if self.bytes > ROWS_BYTES_FREE.max(self.payload.len().saturating_mul(GROWTH_MAX)) {
                         let why =
                             format!("with their names the rows take more than {GROWTH_MAX} times the payload's bytes");
-                        return self.bad(start, self.payload.len(), why);
+                        return self.rest_is_bad(from + start, why);
                     }
                     self.split.events.push(event);
                 }
-                Err(why) => self.bad(start, end, why),
+                Err(why) => self.bad(from + start, from + end, why),
             }
         }
+    }
+
+    /// The line behind the one with a stray quote, when what follows are rows and no text of the field: each has a field
+    /// a column, of which there are several.
+    fn line_behind(&self, text: &[u8], quote: usize, delimiter: u8) -> Option<usize> {
+        let next = quote + text.get(quote..)?.iter().position(|byte| *byte == b'\n')? + 1;
+        let mut rows = reader(text.get(next..)?, delimiter).into_byte_records().peekable();
+        let is_row = |row: csv::Result<ByteRecord>| row.is_ok_and(|row| row.len() == self.names.len());
+        let may_go_on = self.names.len() > 1 && self.stray < STRAY_QUOTES_MAX;
+        let are_rows = may_go_on && rows.peek().is_some() && rows.all(is_row);
+        are_rows.then_some(next)
+    }
+
+    fn rest_is_bad(&mut self, from: usize, why: String) -> Option<usize> {
+        self.bad(from, self.payload.len(), why);
+        None
     }
 
     fn bad(&mut self, from: usize, to: usize, error: String) {
@@ -149,6 +177,10 @@ impl Rows<'_> {
         let end = from + part.trim_ascii_end().len();
         self.split.bad.push(BadPayload { payload: self.payload.slice(from..end), error, position: from });
     }
+}
+
+fn reader(text: &[u8], delimiter: u8) -> csv::Reader<&[u8]> {
+    ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text)
 }
 
 fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
@@ -173,7 +205,9 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
 
 fn event(names: &[String], record: &ByteRecord) -> Result<Bytes, String> {
     if record.len() != names.len() {
-        return Err(format!("the row has {} fields, and there are {} columns", record.len(), names.len()));
+        let are = if names.len() == 1 { "is" } else { "are" };
+        let (fields, columns) = (counted(record.len(), "field"), counted(names.len(), "column"));
+        return Err(format!("the row has {fields}, and there {are} {columns}"));
     }
     let mut json = String::from("{");
     for (i, (name, field)) in names.iter().zip(record).enumerate() {
@@ -187,6 +221,31 @@ fn event(names: &[String], record: &ByteRecord) -> Result<Bytes, String> {
     }
     json.push('}');
     Ok(Bytes::from(json))
+}
+
+/// Where a quoted field begins that no quote ends, and what is wrong: it goes to the end of the text, or over several
+/// lines to a quote that stands amid another field.
+fn stray_quote(text: &[u8], delimiter: u8) -> Option<(usize, &'static str)> {
+    let (mut opened, mut is_start, mut has_lines) = (None, true, false);
+    let mut bytes = text.iter().copied().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match opened {
+            Some(start) if byte == b'"' => {
+                if bytes.next_if(|(_, next)| *next == b'"').is_some() {
+                    continue;
+                }
+                let ends = |next: &(usize, u8)| next.1 == delimiter || matches!(next.1, b'\n' | b'\r');
+                if has_lines && !bytes.peek().is_none_or(ends) {
+                    return Some((start, "a quoted field goes over lines and ends amid another field"));
+                }
+                opened = None;
+            }
+            Some(_) => has_lines |= byte == b'\n',
+            None if is_start && byte == b'"' => (opened, is_start, has_lines) = (Some(at), false, false),
+            None => is_start = byte == delimiter || matches!(byte, b'\n' | b'\r'),
+        }
+    }
+    Some((opened?, "a quoted field is never closed"))
 }
 
 /// Where a quoted field begins that the end of the text cuts off; a reader of CSV takes the rest for its content.
@@ -236,9 +295,28 @@ mod tests {
     fn a_bad_row_is_bad_alone() {
         let (events, bad) = rows(b"k,v\n1,2\n3\n\xff,4\n5,6\n", &[]);
         assert_eq!(events, [r#"{"k":"1","v":"2"}"#, r#"{"k":"5","v":"6"}"#]);
-        assert_eq!(bad, [(8, "the row has 1 fields, and there are 2 columns".into()), (10, "`k` is not UTF-8".into())]);
+        assert_eq!(bad, [(8, "the row has 1 field, and there are 2 columns".into()), (10, "`k` is not UTF-8".into())]);
         let (events, bad) = rows(b"k\n1\n\"2\n3\n", &[]);
         assert_eq!((events.len(), bad), (1, vec![(4, "a quoted field is never closed".into())]));
+        let never = |at| (at, "a quoted field is never closed".to_owned());
+        let (events, bad) = rows(b"k,v\n1,\"2\n3,4\n5,6\n", &[]);
+        assert_eq!(events, [r#"{"k":"3","v":"4"}"#, r#"{"k":"5","v":"6"}"#], "rows behind the line are read");
+        assert_eq!(bad, [never(4)]);
+        let (events, bad) = rows(b"k,v\n1,\"2\n3,4\n5,\"6\n7,8\n", &[]);
+        assert_eq!(
+            events,
+            [r#"{"k":"3","v":"4"}"#, r#"{"k":"7","v":"8"}"#],
+            "two stray quotes are no text between them"
+        );
+        assert_eq!(bad, [(4, "a quoted field goes over lines and ends amid another field".to_owned()), never(13)]);
+        assert_eq!(rows(b"k,v\n1,\"a\nb\"\n2,\"x\"y\n", &[]).0.len(), 2, "text over lines, and a quote amid a field");
+        let many = format!("k,v\n{}", "1,\"2\n".repeat(1_000));
+        let (events, bad) = rows(many.as_bytes(), &[]);
+        assert!(events.len() + bad.len() <= 2 * STRAY_QUOTES_MAX, "{} {}", events.len(), bad.len());
+        for text in [&b"k,v\n1,\"2\n3,4\nfive\n"[..], b"k,v\n1,\"2\n", b"k,v\n1,\"2"] {
+            let (events, bad) = rows(text, &[]);
+            assert_eq!((events.len(), bad), (0, vec![never(4)]), "what follows may be text of the field");
+        }
         assert_eq!(rows(b"k,k\n1,2\n", &[]).1, [(0, "two columns are called `k`".into())]);
         let why = "column 2 has no name; the first line names the columns, unless `columns` does";
         assert_eq!(rows(b"k,\n1,2\n", &[]).1, [(0, why.into())]);

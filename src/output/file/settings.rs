@@ -67,7 +67,7 @@ impl FileOutputConfig {
         let rotate_interval =
             section.optional_duration("rotate_interval", SECOND, 366 * DAY, "without it files grow without end");
         let keep_files = section.has("keep_files").then(|| section.count("keep_files", 1, 1_000_000, 10));
-        if keep_files.is_some() && rotate_bytes.is_none() && rotate_interval.is_none() {
+        if keep_files.is_some() && !section.has("rotate_bytes") && !section.has("rotate_interval") {
             section.wrong(
                 "keep_files",
                 "`keep_files` without rotation",
@@ -97,7 +97,7 @@ fn fsync(section: &mut Section) -> Fsync {
     if let Fsync::Interval(_) = fsync {
         return Fsync::Interval(interval);
     }
-    if is_given {
+    if is_given && !section.is_wrong("fsync") {
         section.wrong(
             "fsync_interval",
             "`fsync_interval` has no use here",

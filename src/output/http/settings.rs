@@ -96,8 +96,9 @@ impl HttpOutputConfig {
         let url = url?;
         let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, Header::Secret(_)));
         warn_of_open_secret(section, &url, has_secret);
-        if url.scheme() == "http" {
-            TlsFiles::refuse(section, "http://", "https://");
+        match url.scheme() {
+            "http" => TlsFiles::refuse(section, "http://", "https://"),
+            _ => tls.examine(section),
         }
         let method = Method::from_bytes(method.as_bytes()).ok()?;
         Some(HttpOutputConfig {

@@ -72,7 +72,7 @@ fn rows_of_a_scored_stream_that_may_not_be_read_still_let_time_pass_up_to_them()
             stop: Stop::default(),
             clock: clock.clone(),
         },
-        reading: Reading::new(journal.reader(from, 0), Bound::records(10), Stop::default()),
+        reading: Reading::new(journal.reader(from, 0), Bound::records(10)),
         feed: Feed { executor, inputs: Vec::new(), columns: None, tables, pushed: false },
         sink: Sink::Stream(into),
         upstream: Some(Mark::default()),

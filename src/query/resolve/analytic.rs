@@ -10,7 +10,7 @@ use super::core::Core;
 use super::place::{Clause, Place};
 use super::relation::ColumnInfo;
 use super::tree::{each_slot, null, same_analytic};
-use crate::diagnostic::{Diagnostic, Span, suggest};
+use crate::diagnostic::{Diagnostic, Span, counted, suggest};
 use crate::query::ast::{Arg, Call, Ident, LimitDuration, Over};
 use crate::query::plan::{AggregateFunction, Analytic, AnalyticFunction, Expr, SpikeMode};
 use crate::time::TICKS_PER_DAY;
@@ -145,7 +145,7 @@ impl Core<'_, '_> {
                 let form = if lower == "lag" { "LAG(x, 1, default)" } else { "LAST(x, default)" };
                 let problem =
                     Diagnostic::error(format!("`{}` takes a value and no more than its options", name.name), span)
-                        .label(format!("{} arguments given", call.args.len()))
+                        .label(format!("{} given", counted(call.args.len(), "argument")))
                         .help(format!("write `{form} OVER (LIMIT DURATION(minute, 5))`"));
                 self.binder.problem(problem);
                 return None;

@@ -12,15 +12,13 @@ use super::super::body::Row;
 use super::super::breaker::Cause;
 use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, classify};
 use super::super::queue::{Queue, RowRef};
-use super::super::{Failure, NanPolicy, Outcome, clipped};
+use super::super::{Failure, KEPT_MAX, NanPolicy, Outcome, clipped};
 use super::{Answer, BYTES_MIN, Desk, Event, Flight};
 
 /// Full batches scored in a row before a lowered row limit is doubled.
 const GROW_AFTER: u32 = 8;
 /// Looks at other rows at once, before looking only now and then.
 const LOOKS_AT_ONCE: u32 = 3;
-/// Longest request and response text kept with a failed row.
-const KEPT_MAX: usize = 4096;
 
 impl Desk {
     /// Takes the answer to a request. `random` is in `[0, 1)`.

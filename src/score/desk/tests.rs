@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::breaker::Cause;
 use super::super::policy::{Answered, Blocked, Mode, Status};
 use super::super::signature::{Cell, Cells, Layout, Signature};
-use super::super::{Failure, NanPolicy, Outcome};
+use super::super::{Failure, NanPolicy, Outcome, texts};
 use super::{Answer, Desk, Event, Request, Rules, Standing};
 use crate::backoff::Backoff;
 use crate::value::Value;
@@ -103,6 +103,39 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
     }
     run.took = now - from;
     run
+}
+
+#[test]
+fn texts_of_failed_rows_behind_a_request_without_an_answer_are_bounded() {
+    let mut desk = desk(rules());
+    desk.submit(Duration::ZERO, 0, rows([1]));
+    let head = desk.next_request(Duration::ZERO).unwrap();
+    // each is refused before it is sent, and shows itself: 6,000 bytes, of which 4,096 are kept
+    let bad = |n: usize| Value::array(vec![Value::Text(format!("x{n:05}").repeat(1_000).into())]);
+    let mut held: Vec<Outcome> = Vec::new();
+    for second in 1..=20 {
+        desk.submit(Duration::from_secs(second), 0, (0..500).map(bad).collect());
+        assert!(desk.next_request(Duration::from_secs(second) + MS(20)).is_none());
+        for event in desk.take_events() {
+            let Event::Done { outcomes, .. } = event else { panic!("{event:?}") };
+            held.extend(outcomes);
+        }
+    }
+    let failed = failures(&held);
+    assert_eq!(failed.len(), 10_000);
+    let bytes: usize = failed.iter().map(|(_, failure)| failure.text_bytes()).sum();
+    assert!(bytes <= texts::BYTES_MAX + failed.len() * (texts::SHORT_MAX + "…".len()), "{bytes}");
+    let whole = failed.iter().filter(|(_, failure)| !failure.request.is_empty()).count();
+    assert!((300..1_100).contains(&whole), "{whole} have all of their texts");
+    assert!(failed.iter().all(|(_, failure)| failure.reason == failed[0].1.reason && !failure.message.is_empty()));
+    // the head is answered, and what was behind it is stored
+    desk.answered(Duration::from_secs(30), head.id, results(&[1]), 0.5);
+    held.clear();
+    let after = Duration::from_secs(31);
+    desk.submit(after, 0, vec![bad(0)]);
+    assert!(desk.next_request(after + MS(20)).is_none());
+    let Some(Event::Done { outcomes, .. }) = desk.take_events().pop() else { panic!("it is decided") };
+    assert!(!failures(&outcomes)[0].1.request.is_empty(), "there is room again");
 }
 
 fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {

@@ -77,16 +77,16 @@ fn path(section: &mut Section, key: &str) -> Option<Vec<String>> {
         DeValue::String(text) => text.split('.').map(str::to_string).collect(),
         _ => section.texts(key)?.into_iter().map(|part| part.value).collect(),
     };
-    if parts.is_empty() || parts.iter().any(String::is_empty) {
+    let is_complete = !parts.is_empty() && parts.iter().all(|part| !part.is_empty());
+    if !is_complete && !section.is_wrong(key) {
         section.wrong(
             key,
             format!("`{key}` has an empty part"),
             "expected names",
             format!("write `{key} = \"Inputs.data\"`; names with points stand in a list"),
         );
-        return None;
     }
-    Some(parts)
+    is_complete.then_some(parts)
 }
 
 fn columns(section: &mut Section) -> Vec<Column> {

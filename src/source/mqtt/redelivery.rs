@@ -9,8 +9,10 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use crate::decode;
 use crate::source::RecentRecord;
 
 /// What a publish is.
@@ -166,7 +168,8 @@ impl Seen {
 
 impl Entry {
     /// Whether the payload has the content of the mark, or is what the parts were cut from: the last parts in order,
-    /// with nothing but the separators of a JSON array or of lines around them, or zero bytes behind them.
+    /// with nothing around them but the separators of a JSON array or of lines, zero bytes behind them, and what is no
+    /// event.
     fn is(&self, topic: u64, payload: &[u8]) -> bool {
         if self.topic != topic {
             return false;
@@ -178,16 +181,29 @@ impl Entry {
             return true;
         }
         let mut rest = payload;
-        for part in std::iter::once(&self.last).chain(self.earlier.iter().rev()) {
+        for part in self.backwards() {
             match part.strip_from(without_separators(rest)) {
                 Some(head) => rest = head,
-                None => return false,
+                None => return self.is_salvaged_from(payload),
             }
             if without_separators(rest).is_empty() {
                 return true;
             }
         }
-        false
+        self.is_salvaged_from(payload)
+    }
+
+    fn backwards(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(&self.last).chain(self.earlier.iter().rev())
+    }
+
+    /// Whether the last parts are the events of a payload of which not all are good.
+    fn is_salvaged_from(&self, payload: &[u8]) -> bool {
+        let end = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let split = decode::split(&Bytes::copy_from_slice(payload.get(..end).unwrap_or_default()));
+        let (events, parts) = (&split.events, self.earlier.len() + 1);
+        let is_salvaged = !split.bad.is_empty() && !events.is_empty() && events.len() <= parts;
+        is_salvaged && events.iter().rev().zip(self.backwards()).all(|(event, part)| Part::of(event) == *part)
     }
 }
 
@@ -282,6 +298,26 @@ mod tests {
         assert_eq!(seeded().judge(7, true, "t", b"{\"old\":1}"), Redelivered);
         assert_eq!(seeded().judge(9, true, "u", b"{}"), Redelivered);
         assert_eq!(seeded().judge(9, true, "u", b""), New);
+    }
+
+    #[test]
+    fn a_message_of_which_not_all_was_an_event_is_recognised() {
+        let seeded = || {
+            let mut seen = Seen::new(10);
+            seen.seed([record(8, "t", r#"{"a":1}"#), record(8, "t", r#"{"a":3}"#)]);
+            seen.connected(true);
+            seen
+        };
+        for payload in [
+            &br#"{"a":1}{"a":}{"a":3}"#[..],
+            br#"[{"a":1},7,{"a":3},oops]"#,
+            b"noise\n{\"a\":1}\n{\"a\":3}\n{\"a\":\0\0",
+        ] {
+            assert_eq!(seeded().judge(8, true, "t", payload), Redelivered, "{}", payload.escape_ascii());
+        }
+        for payload in [&br#"{"a":1}{"a":}{"a":4}"#[..], br#"{"a":0}{"a":1}{"a":}{"a":3}"#, br#"{"a":}"#, b""] {
+            assert_eq!(seeded().judge(8, true, "t", payload), New, "{}", payload.escape_ascii());
+        }
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Drop for Server {
 }
 
 fn section<T>(folder: &Path, text: &str, read: impl FnOnce(&mut Section) -> Option<T>) -> Result<T, Diagnostics> {
-    let problems = Problems::new("job.toml", text, folder, true);
+    // files that change later are looked at when they are used
+    let problems = Problems::new("job.toml", text, folder, false);
     let document = document(text, &problems).unwrap();
     let mut section = Section::root(document.get_ref(), &problems);
     let config = read(&mut section);

@@ -1,16 +1,16 @@
 //! What `check` says of the files of TLS.
 
+use std::fs;
+use std::path::Path;
+
 use expect_test::{Expect, expect};
 
+use super::fill;
 use crate::harness::{cli, write};
 
-/// What `check` says to a job with these settings of an input, a table, an endpoint and an output.
-fn check(tls: &str, keys: [&str; 4], want: &Expect) {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["gw.pem", "gw.key"] {
-        write(dir.path(), name, "");
-    }
-    write(dir.path(), "job.asaql", "SELECT a.n AS n INTO hook FROM a");
+/// Writes a job with these settings of an input, a table, an endpoint and an output.
+fn job(dir: &Path, tls: &str, keys: [&str; 4]) {
+    write(dir, "job.asaql", "SELECT a.n AS n INTO hook FROM a");
     let [input, table, endpoint, output] = keys;
     let text = format!(
         "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"mqtt{tls}://127.0.0.1\"\ntopics = [\"a\"]\n{input}\n\
@@ -18,7 +18,16 @@ fn check(tls: &str, keys: [&str; 4], want: &Expect) {
          [functions.score]\ntype = \"azureml\"\nurl = \"http{tls}://127.0.0.1/score\"\n{endpoint}\n\
          [outputs.hook]\ntype = \"http\"\nurl = \"http{tls}://127.0.0.1/rows\"\n{output}\n"
     );
-    write(dir.path(), "job.toml", &text);
+    write(dir, "job.toml", &text);
+}
+
+/// What `check` says to such a job, whose files are empty.
+fn check(tls: &str, keys: [&str; 4], want: &Expect) {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["gw.pem", "gw.key"] {
+        write(dir.path(), name, "");
+    }
+    job(dir.path(), tls, keys);
     let (code, out, err) = cli(dir.path(), &["check", "job.toml"]);
     assert_eq!(code, 2, "{out}{err}");
     want.assert_eq(&err.replace(&dir.path().display().to_string(), "DIR"));
@@ -149,4 +158,106 @@ fn a_certificate_that_is_not_there_is_refused() {
            = help: paths are relative to the job file
     "#]],
     );
+}
+
+/// What `check` and `run` say to a job in a folder with certificates of every kind.
+fn refused(dir: &Path, keys: [&str; 4]) -> String {
+    job(dir, "s", keys);
+    let (code, out, err) = cli(dir, &["check", "--offline", "job.toml"]);
+    assert_eq!(code, 2, "{out}{err}");
+    let (code, _, again) = cli(dir, &["run", "job.toml"]);
+    assert_eq!((code, &again), (2, &err), "`run` says the same");
+    err
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told_at_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    write(dir.path(), "broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let said = refused(
+        dir.path(),
+        [
+            "cert_file = \"first.pem\"\nkey_file = \"first.key\"",
+            "cert_file = \"gateway.pem\"\nkey_file = \"renewed.key\"",
+            "cert_file = \"names\"\nkey_file = \"leaf\"",
+            "ca_file = \"broken.pem\"",
+        ],
+    );
+    expect![[r#"
+        error: `cert_file` first.pem: the certificate is of X.509 version 1, which TLS libraries refuse: have it issued as version 3 (with `openssl x509 -req`, add `-extfile FILE` where FILE says `basicConstraints = CA:FALSE`)
+          --> job.toml:8:13
+           |
+         8 | cert_file = "first.pem"
+           |             ^^^^^^^^^^^ cannot be used
+
+        error: `key_file` renewed.key: the key does not belong to the certificate in gateway.pem
+           --> job.toml:14:12
+            |
+         14 | key_file = "renewed.key"
+            |            ^^^^^^^^^^^^^ cannot be used
+
+        error: `cert_file` names: holds no PEM certificate
+           --> job.toml:18:13
+            |
+         18 | cert_file = "names"
+            |             ^^^^^^^ cannot be used
+
+        error: `key_file` leaf: holds no private key in PEM form
+           --> job.toml:19:12
+            |
+         19 | key_file = "leaf"
+            |            ^^^^^^ cannot be used
+
+        error: `ca_file` broken.pem: no certificate in it can be read
+           --> job.toml:23:11
+            |
+         23 | ca_file = "broken.pem"
+            |           ^^^^^^^^^^^^ cannot be used
+
+        5 errors
+    "#]]
+    .assert_eq(&said);
+}
+
+#[test]
+fn every_section_reads_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let good = "cert_file = \"gateway.pem\"\nkey_file = \"gateway.key\"\nca_file = \"ca.pem\"";
+    for bad in 0..4 {
+        for (keys, words) in [
+            (
+                "cert_file = \"first.pem\"\nkey_file = \"first.key\"",
+                "`cert_file` first.pem: the certificate is of X.509",
+            ),
+            ("cert_file = \"gone.pem\"\nkey_file = \"first.key\"", "gone.pem does not exist"),
+            ("ca_file = \"leaf\"", "`ca_file` leaf: holds no PEM certificate"),
+        ] {
+            let mut all = [good; 4];
+            all[bad] = keys;
+            let said = refused(dir.path(), all);
+            assert!(said.contains(words) && said.matches("error: ").count() == 1, "section {bad}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_now_is_a_warning_with_its_date() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let authorities = fs::read_to_string(dir.path().join("ca.pem")).unwrap()
+        + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    write(dir.path(), "some.pem", &authorities);
+    let past = "cert_file = \"past.pem\"\nkey_file = \"past.key\"";
+    job(dir.path(), "s", [past, "", "", "ca_file = \"some.pem\""]);
+    let (code, out, err) = cli(dir.path(), &["check", "--offline", "job.toml"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for words in [
+        "warning: `cert_file` past.pem: the client certificate expired at 2020-02-01T00:00:00Z: renew it, or correct the clock",
+        "job.toml:8:13",
+        "warning: `ca_file` some.pem: 1 certificate cannot be read; the others are trusted",
+    ] {
+        assert!(out.contains(words), "{out}");
+    }
 }

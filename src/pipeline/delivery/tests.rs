@@ -1,0 +1,309 @@
+//! A deliverer by hand, by a clock that the test moves: what it gives its output and what it commits, and when.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::batch::RawEvent;
+use crate::engine::{Executor, ExecutorOptions, OnError};
+use crate::journal::{ConsumerSpec, InputId, Journal, JournalConfig, OnFull, Start, StreamId};
+use crate::output::{CountedOutput, Delivering, Fill, Output, OutputSettings, RowIds, Site};
+use crate::pipeline::reading::{Bound, Events};
+use crate::pipeline::stop::Stop;
+use crate::pipeline::tables::Tables;
+use crate::query::catalog::{Catalog, InputDef, InputKind};
+use crate::time::{Clock, Timestamp};
+use crate::value::Value;
+
+/// An output that answers by a script, and delivers behind its end.
+#[derive(Clone, Debug, Default)]
+struct Script(Arc<Mutex<Written>>);
+
+#[derive(Debug, Default)]
+struct Written {
+    answers: VecDeque<Delivery>,
+    /// The numbers of each batch that it was given.
+    given: Vec<Vec<i64>>,
+    /// Set when it is given rows.
+    stops: Option<Stop>,
+}
+
+impl Script {
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl std::fmt::Display for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the script")
+    }
+}
+
+impl Output for Script {
+    fn deliver<'a>(&'a mut self, rows: &'a Rows, _: RowIds<'a>) -> Delivering<'a> {
+        let number = |value: &Value| if let Value::BigInt(n) = value { *n } else { panic!("{value:?}") };
+        let mut written = self.written();
+        written.given.push(rows.batch.rows().map(|(_, row)| number(&row[0])).collect());
+        if let Some(stop) = &written.stops {
+            stop.set();
+        }
+        Box::pin(std::future::ready(written.answers.pop_front().unwrap_or(Delivery::Delivered)))
+    }
+
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl OutputSettings for Script {
+    fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+/// What comes.
+enum Event {
+    /// Numbers, one a record; one that is no number fails.
+    Read(&'static [&'static str]),
+    /// Nothing, for as long as a read waits.
+    Idle,
+    /// The output answers its next deliveries so.
+    Answers(Vec<Delivery>),
+    /// The job is to stop.
+    Stop,
+    /// The job is to stop when the output is given rows next.
+    StopsThen,
+}
+
+/// What a round gave.
+#[derive(Debug, Default, PartialEq)]
+struct Gave {
+    given: Vec<Vec<i64>>,
+    /// Position and dead letters of the commit.
+    commit: Option<(i64, usize)>,
+    end: Option<&'static str>,
+}
+
+fn gave(given: &[&[i64]], commit: Option<(i64, usize)>) -> Gave {
+    Gave { given: given.iter().map(|batch| batch.to_vec()).collect(), commit, end: None }
+}
+
+struct Bench {
+    deliverer: Deliverer,
+    script: Script,
+    clock: Clock,
+    stop: Stop,
+    at: i64,
+    _runtime: tokio::runtime::Runtime,
+    _journal: Journal,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(fill: Fill, on_error: OnError) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap();
+        let spec = ConsumerSpec {
+            name: "statement out".into(),
+            fingerprint: String::new(),
+            stream: StreamId::INPUTS,
+            start: Start::Oldest,
+            on_full: OnFull::Block,
+        };
+        let consumer = journal.register_consumer(spec).unwrap().id;
+        let catalog = Catalog {
+            inputs: vec![InputDef { name: "a".to_owned(), kind: InputKind::Stream }],
+            outputs: None,
+            functions: Vec::new(),
+        };
+        let plan = crate::query::compile("SELECT CAST(n AS bigint) AS n FROM a WHERE n <> 'out'", "q", &catalog);
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let part = plan.statements[0].parts.first().unwrap();
+        let options = ExecutorOptions { on_error, ..ExecutorOptions::default() };
+        let executor = Executor::new(part, options, None).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let script = Script::default();
+        let output = CountedOutput::build(&script, &|_| Err("it has no name".to_owned()), Clock::Real).unwrap();
+        let _entered = runtime.enter();
+        let (output, _) = OutputHandle::spawn("out".into(), fill, output, "inc".to_owned(), CancellationToken::new());
+        let (clock, stop) = (Clock::manual(Timestamp::MIN), Stop::default());
+        let deliverer = Deliverer {
+            flow: Flow {
+                consumer,
+                statement: "out".into(),
+                columns: part.columns.clone(),
+                query_version: SmolStr::default(),
+                stop: stop.clone(),
+                clock: clock.clone(),
+            },
+            reading: Reading::new(journal.reader(StreamId::INPUTS, 0), Bound::records(10)),
+            feed: Some(Feed {
+                executor,
+                inputs: vec![(InputId(0), "a".into())],
+                columns: None,
+                tables: Tables::new(&[], Default::default()),
+                pushed: false,
+            }),
+            output,
+            statement: "out".into(),
+            backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
+            held: 0,
+            gathering: Gathering::new(fill),
+            pending: Pending::at(0),
+            due: Due::new(0, clock.monotonic()),
+            stopped: None,
+        };
+        Bench { deliverer, script, clock, stop, at: 0, _runtime: runtime, _journal: journal, _dir: dir }
+    }
+
+    /// One round of the part's loop.
+    fn round(&mut self, event: Event) -> Gave {
+        let records = match event {
+            Event::Read(records) => records,
+            Event::Idle => &[],
+            Event::Answers(answers) => {
+                self.script.written().answers.extend(answers);
+                &[]
+            }
+            Event::Stop => {
+                self.stop.set();
+                &[]
+            }
+            Event::StopsThen => {
+                self.script.written().stops = Some(self.stop.clone());
+                &[]
+            }
+        };
+        let events = records.iter().map(|number| RawEvent {
+            arrival: Timestamp::MIN,
+            payload: Bytes::from(format!("{{\"n\":\"{number}\"}}")),
+            message: Arc::default(),
+            mark: 0,
+        });
+        let run = Events { input: 0, first: self.at, events: events.collect() };
+        self.at += records.len() as i64;
+        let stretch =
+            Stretch { records: Records::Events(vec![run]), len: records.len(), position: self.at, is_at_end: true };
+        let ends = |gave: Gave, end| Gave { end: Some(end), ..gave };
+        // what a read answers without the journal
+        let found = match self.deliverer.stopped.is_some() || self.stop.is_set() {
+            true => match self.deliverer.read() {
+                Err(PipelineError::StatementStopped { .. }) => return ends(Gave::default(), "stopped"),
+                Ok(None) => {
+                    let commit = self.committed(true);
+                    return ends(Gave { commit, ..Gave::default() }, "ended");
+                }
+                found => found.unwrap().unwrap(),
+            },
+            false => stretch,
+        };
+        let go = match self.deliverer.work(found) {
+            Ok(go) => go,
+            Err(PipelineError::Output { .. }) => return ends(self.given(None), "gone"),
+            Err(error) => panic!("{error}"),
+        };
+        let commit = self.committed(go == Go::Stop);
+        let gave = self.given(commit);
+        if go == Go::Stop { ends(gave, "ended") } else { gave }
+    }
+
+    fn committed(&mut self, at_end: bool) -> Option<(i64, usize)> {
+        let commit = self.deliverer.due(at_end).unwrap()?.commit.unwrap();
+        Some((commit.position, commit.dead_letters.len()))
+    }
+
+    fn given(&self, commit: Option<(i64, usize)>) -> Gave {
+        Gave { given: std::mem::take(&mut self.script.written().given), commit, end: None }
+    }
+
+    /// Runs a table of milliseconds, what comes then, and what it gives.
+    fn run(&mut self, table: impl IntoIterator<Item = (u64, Event, Gave)>) {
+        let mut before = 0;
+        for (i, (millis, event, want)) in table.into_iter().enumerate() {
+            self.clock.advance(Duration::from_millis(millis - before));
+            before = millis;
+            assert_eq!(self.round(event), want, "line {i}, at {millis} ms");
+        }
+    }
+}
+
+use Event::{Answers, Idle, Read, Stop as StopNow, StopsThen};
+
+const AT_ONCE: Fill = Fill { rows: 0, time: Duration::ZERO };
+const SECOND: Fill = Fill { rows: 3, time: Duration::from_secs(1) };
+
+fn nothing() -> Gave {
+    Gave::default()
+}
+
+fn end(end: &'static str, gave: Gave) -> Gave {
+    Gave { end: Some(end), ..gave }
+}
+
+#[test]
+fn rows_are_delivered_at_once_and_the_position_moves_behind_them() {
+    let try_again = || Delivery::TryAgain { reason: "busy".to_owned() };
+    let rejected = Delivery::Rejected { rows: vec![(1, "too large".to_owned())] };
+    Bench::new(AT_ONCE, OnError::DeadLetter).run([
+        (0, Idle, nothing()),
+        (0, Read(&["1", "2"]), gave(&[&[1, 2]], Some((2, 0)))),
+        // what gives no rows is committed after a second, or with rows
+        (100, Read(&["out"]), nothing()),
+        (999, Idle, nothing()),
+        (1_000, Idle, gave(&[], Some((3, 0)))),
+        (1_200, Read(&["out"]), nothing()),
+        (1_300, Read(&["5"]), gave(&[&[5]], Some((5, 0)))),
+        // failures are as urgent as rows
+        (1_300, Read(&["x"]), gave(&[], Some((6, 1)))),
+        (1_300, Answers(vec![try_again(), try_again(), rejected]), nothing()),
+        (1_300, Read(&["7", "8"]), gave(&[&[7, 8], &[7, 8], &[7, 8]], Some((8, 1)))),
+        (9_000, Idle, nothing()),
+        (9_000, Answers(vec![Delivery::Gone { reason: "closed".to_owned() }]), nothing()),
+        (9_000, Read(&["9"]), end("gone", gave(&[&[9]], None))),
+    ]);
+}
+
+#[test]
+fn rows_that_wait_for_others_hold_the_position() {
+    Bench::new(SECOND, OnError::DeadLetter).run([
+        (0, Read(&["1"]), nothing()),
+        (500, Read(&["x"]), nothing()),
+        (999, Idle, nothing()),
+        (1_000, Idle, gave(&[&[1]], Some((2, 1)))),
+        (5_000, Read(&["3"]), nothing()),
+        (5_100, Read(&["4", "5"]), gave(&[&[3, 4, 5]], Some((5, 0)))),
+        (5_200, Read(&["6"]), nothing()),
+        (5_300, StopNow, gave(&[&[6]], Some((6, 0)))),
+        (5_300, Idle, end("ended", nothing())),
+    ]);
+}
+
+#[test]
+fn a_statement_that_stops_is_seen_at_once_and_delivers_what_came_before() {
+    for fill in [AT_ONCE, SECOND] {
+        Bench::new(fill, OnError::Stop)
+            .run([(0, Read(&["x", "1"]), gave(&[], Some((0, 0)))), (0, Idle, end("stopped", nothing()))]);
+    }
+    Bench::new(SECOND, OnError::Stop).run([
+        (0, Read(&["1"]), nothing()),
+        (10, Read(&["2", "x", "3"]), gave(&[&[1, 2]], Some((2, 0)))),
+        (10, Idle, end("stopped", nothing())),
+    ]);
+}
+
+#[test]
+fn a_stop_amid_a_retry_commits_nothing_that_was_not_delivered() {
+    let try_again = || Delivery::TryAgain { reason: "away".to_owned() };
+    Bench::new(AT_ONCE, OnError::DeadLetter).run([
+        (0, Read(&["1"]), gave(&[&[1]], Some((1, 0)))),
+        (0, Read(&["out"]), nothing()),
+        (0, Answers(vec![try_again()]), nothing()),
+        (0, StopsThen, nothing()),
+        (0, Read(&["3"]), end("ended", gave(&[&[3]], None))),
+    ]);
+}
