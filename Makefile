@@ -37,7 +37,7 @@ bench: tools peers-mosquitto ## print the figures (release build; needs mosquitt
 	$(CARGO) bench --locked --bench figures
 
 # mosquitto's clients send and receive
-brokers: tools peers-mosquitto ## a job that is killed twice at mosquitto, mochi, aedes and NATS: what came out (npm, go, network)
+brokers: tools peers-mosquitto ## a job that is killed twice at six brokers: what came out (npm, go, mvn, java, network)
 	@command -v mosquitto_pub >/dev/null || { echo "missing: run  sudo apt-get install mosquitto-clients , then try again" >&2; exit 1; }
 	$(CARGO) build --locked
 	sh tests/brokers/build.sh

@@ -23,6 +23,7 @@ pub use output::Output;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub use crate::engine::{OnError, TimePolicies};
 pub use crate::journal::Start;
+use crate::output::Neighbour;
 use crate::reference::ReferenceInput;
 use crate::settings::{Problems, Secret, Section, document, the_file};
 
@@ -158,6 +159,7 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
     let general = general?;
     let files = [(path, "the job file"), (&general.query, "its query"), (&journal.config.path, "its pool")];
     alone(&files, &inputs, &outputs, problems);
+    together(&inputs, &outputs, problems);
     Some(Job {
         name: general.name,
         path: path.to_path_buf(),
@@ -176,25 +178,56 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
     })
 }
 
+/// Who has a thing that only one may have.
+struct Owner {
+    thing: String,
+    who: String,
+    /// The input, if outputs may send over its connection.
+    lender: Option<String>,
+}
+
 /// Parts of the job that would get into each other's way: two writers of a file, two clients of one name.
 fn alone(files: &[(&Path, &str)], inputs: &[Input], outputs: &[Output], problems: &Problems) {
-    let mut taken: Vec<(String, String)> =
-        files.iter().map(|(path, what)| (the_file(path), (*what).to_owned())).collect();
+    let of_file = |(path, what): &(&Path, &str)| Owner { thing: the_file(path), who: (*what).to_owned(), lender: None };
+    let mut owners: Vec<Owner> = files.iter().map(of_file).collect();
     let inputs = inputs.iter().filter_map(|input| match &input.kind {
-        InputKind::Stream(stream) => Some((format!("input `{}`", input.name), input.span, stream.source.exclusive()?)),
+        InputKind::Stream(stream) => {
+            let lender = stream.source.offer().map(|_| input.name.clone());
+            let owner = Owner { thing: stream.source.exclusive()?, who: format!("input `{}`", input.name), lender };
+            Some((owner, input.span))
+        }
         InputKind::File(_) | InputKind::Reference(_) => None,
     });
-    let outputs = outputs
-        .iter()
-        .filter_map(|output| Some((format!("output `{}`", output.name), output.span, output.settings.exclusive()?)));
-    for (who, span, thing) in inputs.chain(outputs) {
-        match taken.iter().find(|(other, _)| *other == thing) {
-            Some((_, owner)) => {
-                let error = Diagnostic::error(format!("{thing} is that of {owner}"), span);
-                problems.push(error.label("needs one of its own").help("give each its own, or leave a client id out"));
+    let outputs = outputs.iter().filter_map(|output| {
+        let owner =
+            Owner { thing: output.settings.exclusive()?, who: format!("output `{}`", output.name), lender: None };
+        Some((owner, output.span))
+    });
+    for (owner, span) in inputs.chain(outputs) {
+        let Some(first) = owners.iter().find(|first| first.thing == owner.thing) else {
+            owners.push(owner);
+            continue;
+        };
+        let help = match &first.lender {
+            Some(input) if owner.lender.is_none() => {
+                format!("give it one of its own, or write `connection = \"{input}\"` to send over that of the input")
             }
-            None => taken.push((thing, who)),
-        }
+            _ => "give each its own, or leave a client id out".to_owned(),
+        };
+        let error = Diagnostic::error(format!("{} is that of {}", first.thing, first.who), span);
+        problems.push(error.label("needs one of its own").help(help));
+    }
+}
+
+/// What outputs have to do with inputs.
+fn together(inputs: &[Input], outputs: &[Output], problems: &Problems) {
+    let offer = |input: &Input| match &input.kind {
+        InputKind::Stream(stream) => stream.source.offer(),
+        InputKind::File(_) | InputKind::Reference(_) => None,
+    };
+    let neighbours: Vec<_> = inputs.iter().map(|input| Neighbour { name: &input.name, offer: offer(input) }).collect();
+    for output in outputs {
+        output.settings.check_beside(&neighbours, problems);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod diagnostic;
 pub mod settings;
 pub mod tls;
 pub mod http;
+pub mod connections;
 pub mod mqtt;
 pub mod decode;
 pub mod source;

@@ -7,6 +7,8 @@
 mod broker;
 mod choice;
 mod connection;
+pub(crate) mod line;
+mod shared;
 pub(crate) mod socket;
 pub mod topic;
 pub(crate) mod wire;
@@ -14,3 +16,4 @@ pub(crate) mod wire;
 pub use broker::{BrokerConfig, MqttAddress, Protocol, Qos};
 pub(crate) use choice::Choice;
 pub(crate) use connection::{Connector, Trouble};
+pub(crate) use shared::Shared;

@@ -14,6 +14,7 @@ pub mod mqtt;
 mod progress;
 pub mod stdout;
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::batch::{RowMeta, Rows, shown, write_row_json};
+use crate::connections::Connections;
 use crate::diagnostic::Span;
-use crate::settings::{Secret, Section};
+use crate::settings::{Problems, Secret, Section};
 use crate::time::Clock;
 use crate::value::write_json_text;
 
-pub use body::{Batch, Body};
+pub use body::{BatchPolicy, Body};
 pub use counted::CountedOutput;
 pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;
@@ -59,6 +61,11 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Tells what does not go together with an input of the job.
+    fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
+        let _ = (inputs, problems);
+    }
+
     /// How many rows it would like to be given at once.
     fn fill(&self) -> Fill {
         Fill::default()
@@ -71,9 +78,19 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String>;
 }
 
+/// An input of the job, as outputs see it.
+#[derive(Debug)]
+pub struct Neighbour<'a> {
+    pub name: &'a str,
+    /// What it tells of itself, in the words of its transport.
+    pub offer: Option<Box<dyn Any>>,
+}
+
 #[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
 /// What an output is given where it is made.
 pub struct Site<'a> {
+    /// What parts of the job offer each other.
+    pub connections: &'a Connections,
     /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made
     /// once.
     pub identify: &'a dyn Fn(Option<&str>) -> Result<String, String>,

@@ -41,6 +41,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::{Journal, JournalConfig, JournalError};
 use crate::score::{Scorer, State};
@@ -169,12 +170,13 @@ impl Pipeline {
             true => Some(telemetry::bind(job.metrics.listen).await?),
             false => None,
         };
-        self.outputs = outputs::start(job, &self.journal, clock, &self.watched, &self.hurry)?;
+        let connections = Connections::default();
+        self.outputs = outputs::start(job, &self.journal, clock, &self.watched, &self.hurry, &connections)?;
         let scorers = scorers::start(job, &self.journal, &self.watched)?;
         self.scorers = scorers.values().cloned().collect();
         let (references, loaders) = references::start(job, &self.journal, clock, &self.watched, loading)?;
         self.loaders.extend(loaders);
-        let build = statement::Build {
+        let build = statement::StatementBuild {
             job,
             prepared,
             versions,
@@ -188,7 +190,8 @@ impl Pipeline {
         };
         let (parts, consumers) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored
-        (self.sources, self.intakes) = sources::start(job, &self.journal, clock, &self.watched, &self.health)?;
+        (self.sources, self.intakes) =
+            sources::start(job, &self.journal, clock, &self.watched, &self.health, &connections)?;
         tokio::task::block_in_place(|| build.keep_only(&consumers))?;
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);

@@ -47,7 +47,7 @@ use room::Berth;
 pub use room::Room;
 pub use settings::{NanPolicy, ScoreConfig, Timing};
 pub use signature::Signature;
-pub use status::{LATENCY_BOUNDS_MS, State, Status};
+pub use status::{LATENCY_BOUNDS_MS, ScorerStatus, State};
 
 /// What keeps a scorer from starting.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,7 @@ pub struct Failure {
     /// Requests that the row was part of.
     pub attempts: u32,
     pub request_id: String,
-    kept: texts::Kept,
+    kept: texts::TextsGuard,
 }
 
 /// Longest request and response text kept with a failed row.
@@ -134,7 +134,7 @@ pub struct Scorer {
     intake: mpsc::Sender<task::Incoming>,
     room: Room,
     rows_max: usize,
-    status: Arc<Status>,
+    status: Arc<ScorerStatus>,
     swagger: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -185,7 +185,7 @@ impl Scorer {
         let client = http::Client::new(&config)?;
         let (intake, incoming) = mpsc::channel(task::INTAKE_MAX);
         let (swagger_tx, swagger) = watch::channel(None);
-        let status = Arc::new(Status::default());
+        let status = Arc::new(ScorerStatus::default());
         let stop = CancellationToken::new();
         let scorer = Scorer {
             name: config.name.as_str().into(),
@@ -216,8 +216,8 @@ impl Scorer {
         self.submit_beside(chunk, bytes, &self.room).await
     }
 
-    /// Room for what one part of a statement has under way: it is taken until the answers are committed, so one part must
-    /// not wait for what another holds.
+    /// Room for what one part of a statement has under way: it is taken until the answers are committed, so one part
+    /// must not wait for what another holds.
     pub fn new_room(&self) -> Room {
         self.room.another()
     }
@@ -247,7 +247,7 @@ impl Scorer {
         &self.name
     }
 
-    pub fn status(&self) -> &Status {
+    pub fn status(&self) -> &ScorerStatus {
         &self.status
     }
 

@@ -8,6 +8,7 @@
 pub mod mqtt;
 mod stats;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::batch::MessageMeta;
+use crate::connections::Connections;
 use crate::settings::{Secret, Section};
 use crate::time::{Clock, Timestamp};
 
@@ -45,6 +47,11 @@ pub trait SourceSettings: Debug + Send + Sync {
         None
     }
 
+    /// What outputs of the job may want to know of it, in the words of its transport.
+    fn offer(&self) -> Option<Box<dyn Any>> {
+        None
+    }
+
     /// What a person should know before the job runs.
     fn note(&self) -> Option<&'static str> {
         None
@@ -60,6 +67,10 @@ pub trait SourceSettings: Debug + Send + Sync {
 #[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
 /// What a source is given where it starts.
 pub struct Site<'a> {
+    /// Of the input.
+    pub name: &'a str,
+    /// What parts of the job offer each other.
+    pub connections: &'a Connections,
     /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made
     /// once.
     pub identify: &'a dyn Fn(Option<&str>) -> Result<Identity, String>,

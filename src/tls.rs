@@ -10,7 +10,7 @@ mod refusal;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -45,6 +45,24 @@ pub struct ClientFiles {
     pub cert_file: PathBuf,
     /// PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key_file: PathBuf,
+}
+
+/// What was said of a file last, so that it is told once, however often the file is read. Clones remember together.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<Option<String>>>);
+
+impl Told {
+    /// Warns, unless that is what was said last; `None`: there is nothing to say now.
+    fn warn(&self, what: Option<String>) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == what {
+            return;
+        }
+        if let Some(text) = &what {
+            tracing::warn!("{text}");
+        }
+        *last = what;
+    }
 }
 
 /// A file that cannot be used.
@@ -138,15 +156,15 @@ impl TlsFiles {
         self.ca_file.is_none() && self.client.is_none()
     }
 
-    /// The configuration for one connection. Blocks on the files.
+    /// The configuration for one connection. Blocks on the files. `told`: of the connections before.
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn for_one_connection(&self) -> Result<ClientConfig, TlsError> {
+    pub fn for_one_connection(&self, told: &Told) -> Result<ClientConfig, TlsError> {
         let builder = self.trusting()?;
         Ok(match &self.client {
             None => builder.with_no_client_auth(),
-            Some(files) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(files.load()?))),
+            Some(files) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(files.load(told)?))),
         })
     }
 

@@ -33,6 +33,8 @@ mod kills;
 mod mqtt;
 #[path = "it/mqtt_output.rs"]
 mod mqtt_output;
+#[path = "it/mqtt_shared.rs"]
+mod mqtt_shared;
 #[path = "it/one_mistake.rs"]
 mod one_mistake;
 #[path = "it/output.rs"]

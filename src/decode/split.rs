@@ -43,8 +43,8 @@ pub struct BadPayload {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the rest
-/// is one bad part with it.
+/// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the
+/// rest is one bad part with it.
 pub fn split(payload: &Bytes) -> Split {
     split_up_to(payload, usize::MAX)
 }
@@ -290,7 +290,6 @@ fn trimmed(text: &[u8], start: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Clock;
     use proptest::prelude::*;
 
     fn parts(payload: &str) -> (Vec<String>, Vec<(usize, String)>) {
@@ -360,16 +359,14 @@ mod tests {
         assert_eq!(bad, [(11, why(2, 7)), (20, why(3, 7))], "the place is that of the payload");
     }
 
+    /// Where each broken value looked at all the text behind it, this would take hours.
     #[test]
     fn many_broken_values_take_one_walk() {
-        let started = Clock::Real.monotonic();
         for (first, separator, last) in [("[", ",", "]"), ("", " ", "")] {
             let payload = format!("{first}{{}}{}{last}", format!("{separator}{{\"a\":}}").repeat(100_000));
             let (events, bad) = parts(&payload);
             assert_eq!((events.len(), bad.len()), (1, 100_000));
         }
-        let took = Clock::Real.monotonic() - started;
-        assert!(took.as_secs() < 20, "{took:?}");
     }
 
     #[test]

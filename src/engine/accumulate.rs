@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use self::prepare::float;
 use super::fault::Fault;
 use super::key::put_key;
-use super::share::Share;
+use super::share::GuestRows;
 use crate::query::plan::{Aggregate, AggregateFunction};
 use crate::value::Value;
 
@@ -52,7 +52,7 @@ pub(super) enum Acc {
     /// Distinct values by their key bytes, which also gives them an order.
     Distinct(BTreeMap<Vec<u8>, Value>),
     /// What a user aggregate is made of: one share, or more in time order where shares can be merged.
-    User(Vec<Share>),
+    User(Vec<GuestRows>),
 }
 
 /// Floats from here on, 2^960, are summed shrunk: of those below, 2^64 sum up to a finite float.
@@ -107,7 +107,7 @@ impl Acc {
             StDev | StDevP | Var | VarP => Acc::Moments { count: 0, mean: 0.0, squares: 0.0 },
             Collect | PercentileCont { .. } | PercentileDisc { .. } => Acc::Values(Vec::new()),
             CollectTop { .. } | TopOne => Acc::Top(Vec::new()),
-            User(_) => Acc::User(vec![Share::default()]),
+            User(_) => Acc::User(vec![GuestRows::default()]),
         }
     }
 
@@ -212,7 +212,7 @@ impl Acc {
     }
 
     /// What a user aggregate is made of; nothing for others.
-    pub(super) fn shares(&self) -> &[Share] {
+    pub(super) fn shares(&self) -> &[GuestRows] {
         match self {
             Acc::User(shares) => shares,
             _ => &[],
@@ -227,7 +227,7 @@ impl Acc {
             Acc::Top(best) => best.iter().map(|(order, v)| 48 + values(order) + v.heap_bytes()).sum(),
             Acc::Distinct(seen) => seen.iter().map(|(k, v)| 64 + k.len() + v.heap_bytes()).sum(),
             Acc::Extreme(v) => v.heap_bytes(),
-            Acc::User(shares) => shares.iter().map(Share::bytes).sum(),
+            Acc::User(shares) => shares.iter().map(GuestRows::bytes).sum(),
             Acc::Count(_) | Acc::Sum { .. } | Acc::Moments { .. } => 0,
         }
     }

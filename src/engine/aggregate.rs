@@ -8,7 +8,7 @@ use super::env::{Env, EvalError, Row};
 use super::fault::{self, Fault};
 use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::prepared::PreparedRow;
-use super::sink::Sink;
+use super::sink::WindowSink;
 use super::state::{Loaded, StateWriter};
 use super::users::Users;
 use super::window::WindowState;
@@ -58,7 +58,7 @@ impl AggregateOp {
             let Some((name, window)) = self.windows.get_mut(i) else {
                 return cx.env.report(&cx.origin, Fault("a window ends that the statement does not have"));
             };
-            let mut sink = Sink {
+            let mut sink = WindowSink {
                 env: cx.env,
                 origin: cx.origin,
                 aggregates: &self.aggregates,

@@ -23,7 +23,7 @@ pub(super) type UserRow = Arc<[Value]>;
 
 /// Rows of a group, as the guest holds them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Share {
+pub(super) struct GuestRows {
     pub saved: Option<Arc<[u8]>>,
     /// Rows since it was saved, in the order in which they entered.
     pub rows: Vec<UserRow>,
@@ -35,16 +35,16 @@ pub(super) struct Share {
 }
 
 /// Equal when they are made of the same.
-impl PartialEq for Share {
-    fn eq(&self, other: &Share) -> bool {
+impl PartialEq for GuestRows {
+    fn eq(&self, other: &GuestRows) -> bool {
         self.saved == other.saved && self.rows == other.rows
     }
 }
 
-impl Share {
+impl GuestRows {
     /// A group that these rows have entered.
-    pub(super) fn of(rows: &[UserRow]) -> Share {
-        Share { rows: rows.to_vec(), ..Share::default() }
+    pub(super) fn of(rows: &[UserRow]) -> GuestRows {
+        GuestRows { rows: rows.to_vec(), ..GuestRows::default() }
     }
 
     /// The group as a resource; made again when it lives no more.
@@ -69,7 +69,7 @@ impl Share {
         Ok(live)
     }
 
-    /// Lets the guest take a row. It is added by [`Share::add`], or taken back by [`Share::undo`].
+    /// Lets the guest take a row. It is added by [`GuestRows::add`], or taken back by [`GuestRows::undo`].
     pub(super) fn enter(&mut self, guest: &mut dyn UserAggregate, row: &[Value]) -> Result<(), RowError> {
         let entered = with_memory(guest, |guest| self.live(guest).and_then(|live| guest.accumulate(&live, row)));
         self.ahead = entered.is_ok();
@@ -98,7 +98,7 @@ impl Share {
     }
 
     /// Appends the rows of a later share.
-    pub(super) fn append(&mut self, later: &Share) {
+    pub(super) fn append(&mut self, later: &GuestRows) {
         self.live = None;
         self.rows.extend(later.rows.iter().cloned());
         // rows cannot be had of it any more: `Users::value` says so
@@ -152,16 +152,16 @@ impl Share {
         self.rows.iter().for_each(|row| put_values(out, row));
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Share, Damaged> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<GuestRows, Damaged> {
         let saved = if reader.byte()? == 0 { None } else { Some(reader.bytes()?.into()) };
         let n = reader.length()?;
         let rows = (0..n).map(|_| read_values(reader).map(UserRow::from)).collect::<Result<_, _>>()?;
-        Ok(Share { saved, rows, ..Share::default() })
+        Ok(GuestRows { saved, rows, ..GuestRows::default() })
     }
 
     pub(super) fn bytes(&self) -> usize {
         let row = |row: &UserRow| 32 + row.iter().map(|v| 24 + v.heap_bytes()).sum::<usize>();
-        size_of::<Share>() + self.saved.as_ref().map_or(0, |s| s.len()) + self.rows.iter().map(row).sum::<usize>()
+        size_of::<GuestRows>() + self.saved.as_ref().map_or(0, |s| s.len()) + self.rows.iter().map(row).sum::<usize>()
     }
 }
 
@@ -189,7 +189,7 @@ pub(super) fn time_of(row: &UserRow) -> i64 {
 }
 
 /// The value of a group whose rows lie in shares, in time order.
-pub(super) fn value_of(shares: &[Share], guest: &mut dyn UserAggregate) -> Result<Value, RowError> {
+pub(super) fn value_of(shares: &[GuestRows], guest: &mut dyn UserAggregate) -> Result<Value, RowError> {
     let live = match shares {
         [one] => one.found_or_made(guest)?,
         many => merged(many, guest).or_else(|_| merged(many, guest))?,
@@ -197,7 +197,7 @@ pub(super) fn value_of(shares: &[Share], guest: &mut dyn UserAggregate) -> Resul
     guest.compute(&live)
 }
 
-fn merged(shares: &[Share], guest: &mut dyn UserAggregate) -> Result<Live, RowError> {
+fn merged(shares: &[GuestRows], guest: &mut dyn UserAggregate) -> Result<Live, RowError> {
     let whole = guest.begin(None)?;
     for share in shares {
         let part = share.found_or_made(guest)?;

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 use crate::value::{SmolStr, Value};
 
 /// Where a window puts its results.
-pub(super) struct Sink<'a> {
+pub(super) struct WindowSink<'a> {
     pub env: &'a mut Env,
     pub origin: StepOrigin<'a>,
     pub aggregates: &'a [Aggregate],
@@ -30,7 +30,7 @@ pub(super) struct Sink<'a> {
     pub row: Vec<Value>,
 }
 
-impl Sink<'_> {
+impl WindowSink<'_> {
     /// Writes one result row.
     pub(super) fn result(&mut self, newest: &RowMeta, keys: &[Value], accs: &[Acc]) {
         if self.env.stopped.is_some() {

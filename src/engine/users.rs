@@ -14,7 +14,7 @@ use super::env::{Env, EvalError};
 use super::fault::Fault;
 use super::key::put_key;
 use super::prepared::PreparedRow;
-use super::share::{Share, UserRow, time_of, value_of, with_memory};
+use super::share::{GuestRows, UserRow, time_of, value_of, with_memory};
 use super::window::WindowState;
 use crate::batch::RowMeta;
 use crate::diagnostic::Span;
@@ -38,7 +38,7 @@ pub(super) struct Users {
     /// The size of each window whose groups rows leave; `None` where they only grow or are merged.
     running: Vec<Vec<Option<RunningGroups>>>,
     /// Shares of groups that are about to begin, with their window and call.
-    fresh: Vec<(usize, usize, Share)>,
+    fresh: Vec<(usize, usize, GuestRows)>,
     /// What running groups hold, as of the last commit.
     bytes: usize,
 }
@@ -60,7 +60,7 @@ struct RunningGroups {
     size: i64,
     /// The window holds the same rows.
     shared: bool,
-    shares: FxHashMap<Box<[u8]>, Share>,
+    shares: FxHashMap<Box<[u8]>, GuestRows>,
 }
 
 const NO_ARGUMENTS: Fault = Fault("a user aggregate has no arguments in a row");
@@ -150,7 +150,7 @@ impl Users {
                 None => match share_mut(window, meta, row, call.place) {
                     Some(share) => share.enter(guest, values)?,
                     None => {
-                        let mut share = Share::default();
+                        let mut share = GuestRows::default();
                         share.enter(guest, values)?;
                         self.fresh.push((w, c, share));
                     }
@@ -172,7 +172,7 @@ impl Users {
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {
             match running.get_mut(c) {
                 Some(Some(running)) => running.of(&row.key).undo(),
-                Some(None) | None => share_mut(window, meta, row, call.place).into_iter().for_each(Share::undo),
+                Some(None) | None => share_mut(window, meta, row, call.place).into_iter().for_each(GuestRows::undo),
             }
         }
     }
@@ -223,7 +223,7 @@ impl Users {
         place: usize,
         end: i64,
         keys: &[Value],
-        shares: &[Share],
+        shares: &[GuestRows],
     ) -> Result<Value, Box<EvalError>> {
         let found = self.calls.iter().enumerate().find(|(_, call)| call.place == place);
         let (c, call) = found.ok_or_else(|| env.fault(NO_GROUPS, Span::default()))?;
@@ -243,7 +243,7 @@ impl Users {
                         return Err(unmergeable(&call.plan));
                     }
                     if share.rows != content {
-                        *share = Share::of(content);
+                        *share = GuestRows::of(content);
                     }
                     with_memory(guest, |guest| share.live(guest).and_then(|live| guest.compute(&live)))
                 }
@@ -293,9 +293,14 @@ impl Users {
 
     fn weigh(&mut self) {
         let bytes = |running: &RunningGroups| {
-            let of_share =
-                |share: &Share| if running.shared { size_of::<UserRow>() * share.rows.len() } else { share.bytes() };
-            running.shares.iter().map(|(key, share)| key.len() + size_of::<Share>() + of_share(share)).sum::<usize>()
+            let of_share = |share: &GuestRows| {
+                if running.shared { size_of::<UserRow>() * share.rows.len() } else { share.bytes() }
+            };
+            running
+                .shares
+                .iter()
+                .map(|(key, share)| key.len() + size_of::<GuestRows>() + of_share(share))
+                .sum::<usize>()
         };
         self.bytes = self.running.iter().flatten().flatten().map(bytes).sum();
     }
@@ -306,9 +311,9 @@ impl Users {
 }
 
 impl RunningGroups {
-    fn of(&mut self, key: &[u8]) -> &mut Share {
+    fn of(&mut self, key: &[u8]) -> &mut GuestRows {
         if !self.shares.contains_key(key) {
-            self.shares.insert(key.into(), Share::default());
+            self.shares.insert(key.into(), GuestRows::default());
         }
         // it is there: the entry of a key that is there makes nothing
         self.shares.entry(key.into()).or_default()
@@ -321,7 +326,7 @@ fn share_mut<'w>(
     meta: &RowMeta,
     row: &PreparedRow,
     place: usize,
-) -> Option<&'w mut Share> {
+) -> Option<&'w mut GuestRows> {
     match window.acc_mut(meta, row, place) {
         Some(Acc::User(shares)) => shares.last_mut(),
         _ => None,

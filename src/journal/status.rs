@@ -1,7 +1,7 @@
 //! What is in the journal right now.
 //!
-//! In: one short read transaction, from this process or another. Out: [`JournalStatus`], plain numbers. Invariant: all numbers
-//! are of the same moment. Not here: whether they add up (`verify`), how they are shown (`cli`).
+//! In: one short read transaction, from this process or another. Out: [`JournalStatus`], plain numbers. Invariant: all
+//! numbers are of the same moment. Not here: whether they add up (`verify`), how they are shown (`cli`).
 
 use std::fs;
 use std::path::Path;

@@ -34,6 +34,15 @@ pub enum Protocol {
     V311,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::V5 => "MQTT 5",
+            Protocol::V311 => "MQTT 3.1.1",
+        })
+    }
+}
+
 impl Qos {
     /// Reads `qos`.
     pub fn read(section: &mut Section) -> Qos {
@@ -84,13 +93,13 @@ impl MqttAddress {
             "ws" | "wss" => return Err(BadAddress::new("MQTT over WebSocket is not supported", SCHEMES, FORM)),
             _ => return Err(BadAddress::new("this is no address of a broker", SCHEMES, FORM)),
         };
+        let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+            return Err(BadAddress::new("the address has no host", "expected a name or an address", FORM));
+        };
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             let help = "topics are listed by `topics` or `topic`";
             return Err(BadAddress::new("an address of a broker has no path", "expected only host and port", help));
         }
-        let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
-            return Err(BadAddress::new("the address has no host", "expected a name or an address", FORM));
-        };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
         Ok(MqttAddress { host, port: url.port().unwrap_or(if tls { 8883 } else { 1883 }), tls })
     }
@@ -136,6 +145,10 @@ impl BrokerConfig {
 
     /// Notices a dead link within a minute, at one small packet each way.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+    /// The keys that it reads.
+    pub const KEYS: [&str; 9] =
+        ["url", "username", "password", "ca_file", "cert_file", "key_file", "client_id", "keep_alive", "protocol"];
 
     pub fn new(address: MqttAddress) -> BrokerConfig {
         BrokerConfig {

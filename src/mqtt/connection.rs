@@ -12,9 +12,9 @@ use rumqttc::TlsConfiguration;
 use secrecy::SecretString;
 use tokio::net::TcpStream;
 
-use super::broker::BrokerConfig;
-use super::socket::{CollectedWrites, Collecting};
-use crate::tls;
+use super::broker::{BrokerConfig, Protocol};
+use super::socket::{CollectedWrites, Ending};
+use crate::tls::{self, Told};
 
 /// Connecting, TLS and MQTT handshake together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,11 +24,13 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Connector {
     pub config: BrokerConfig,
     pub client_id: String,
+    /// Of the client certificate.
+    told: Told,
 }
 
 impl Connector {
     pub fn new(config: BrokerConfig, client_id: impl Into<String>) -> Connector {
-        Connector { config, client_id: client_id.into() }
+        Connector { config, client_id: client_id.into(), told: Told::default() }
     }
 
     pub(super) fn keep_alive_seconds(&self) -> u16 {
@@ -36,11 +38,11 @@ impl Connector {
     }
 
     /// A stream to the broker, without TLS.
-    pub(super) async fn stream(self, collecting: Collecting) -> io::Result<CollectedWrites<TcpStream>> {
+    pub(super) async fn stream(self, ending: Ending) -> io::Result<CollectedWrites<TcpStream>> {
         let stream = connect(&self.config.address.host, self.config.address.port).await?;
         // acknowledgements leave in batches of our own making
         stream.set_nodelay(true)?;
-        Ok(CollectedWrites::new(stream, collecting))
+        Ok(CollectedWrites::new(stream, ending))
     }
 
     /// The password, read anew for each connection, so that a changed one is picked up.
@@ -54,30 +56,38 @@ impl Connector {
 
     /// Whom to trust and who we are; the files are read anew for each connection, so that renewed ones are picked up.
     pub(super) async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
-        let (files, span) = (self.config.tls.clone(), tracing::Span::current());
-        let read = tokio::task::spawn_blocking(move || span.in_scope(|| files.for_one_connection())).await;
+        let (files, told, span) = (self.config.tls.clone(), self.told.clone(), tracing::Span::current());
+        let read = tokio::task::spawn_blocking(move || span.in_scope(|| files.for_one_connection(&told))).await;
         let config = read.map_err(|e| Trouble::new(e.to_string()))?.map_err(|e| Trouble::new(e.to_string()))?;
         Ok(TlsConfiguration::Rustls(Arc::new(config)))
     }
 
     /// The broker refused us.
-    pub(super) fn refused(&self, refusal: Refusal) -> Trouble {
+    pub(super) fn refused(&self, refusal: BrokerRefusal) -> Trouble {
         let at = &self.config.address;
         let text = match refusal {
-            Refusal::Login => match &self.config.username {
+            BrokerRefusal::Login => match &self.config.username {
                 Some(user) => format!(
                     "{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"
                 ),
                 None => format!("{at} wants a user name: set `username` and `password`"),
             },
-            Refusal::ClientId => format!("{at} refused the client id `{}`: set another `client_id`", self.client_id),
-            Refusal::Version(version) => {
-                let text =
-                    format!("{at} does not speak {version}: leave `protocol` out, or name the version that it speaks");
+            BrokerRefusal::ClientId => {
+                format!("{at} refused the client id `{}`: set another `client_id`", self.client_id)
+            }
+            BrokerRefusal::Version(version) => {
+                let text = match (self.config.protocol, version) {
+                    (Some(_), _) => {
+                        format!("{at} does not speak {version}: leave `protocol` out, or name the version it speaks")
+                    }
+                    // the other version follows
+                    (None, Protocol::V5) => format!("{at} does not speak {version}"),
+                    (None, Protocol::V311) => format!("{at} does not speak {version} either: see the broker's log"),
+                };
                 return Trouble { misfit: Some(Misfit::Refused), ..Trouble::new(text) };
             }
-            Refusal::Busy => format!("{at} is busy or not ready; trying again"),
-            Refusal::Other(code) => format!("{at} refused the connection ({code}): see the broker's log"),
+            BrokerRefusal::Busy => format!("{at} is busy or not ready; trying again"),
+            BrokerRefusal::Other(code) => format!("{at} refused the connection ({code}): see the broker's log"),
         };
         Trouble::new(text)
     }
@@ -85,6 +95,13 @@ impl Connector {
     pub(super) fn no_answer(&self) -> Trouble {
         let (at, seconds) = (&self.config.address, CONNECT_TIMEOUT.as_secs());
         Trouble::new(format!("no answer from {at} within {seconds} s: check address, firewall and broker"))
+    }
+
+    pub(super) fn no_broker(&self) -> Trouble {
+        Trouble::new(format!(
+            "{} is no MQTT broker, it answers in HTTP: correct the port in `url`",
+            self.config.address
+        ))
     }
 
     pub(super) fn silent(&self) -> Trouble {
@@ -199,11 +216,11 @@ pub(crate) enum Misfit {
 
 /// Why a broker does not accept us.
 #[derive(Clone, Debug)]
-pub(super) enum Refusal {
+pub(super) enum BrokerRefusal {
     Login,
     ClientId,
     /// It does not speak this version.
-    Version(&'static str),
+    Version(Protocol),
     Busy,
     Other(String),
 }

@@ -1,54 +1,111 @@
-//! A TCP stream that collects small writes.
+//! A TCP stream that collects small writes, and that ends when the peer has read them.
 //!
 //! In: packets, each followed by a flush (the client flushes after every acknowledgement). Out: one system call for all
-//! that came together. Invariant: what is buffered is written before the next read waits, and at most
-//! [`BUFFER_BYTES_MAX`] are buffered. Not here: TLS, which lies on top.
+//! that came together; behind the last packet, the peer's own close. Invariant: what is buffered is written before the
+//! next read waits, and at most [`BUFFER_BYTES_MAX`] are buffered. Not here: TLS, which lies on top.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 
 /// A thousand acknowledgements several times over; beyond it writing waits for the network.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// A broker that is alive closes its end sooner.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether flushes may wait for the next read; switched off before the last packet of a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Collecting(Arc<AtomicBool>);
+/// How a connection comes to its end, decided outside of it.
+#[derive(Debug)]
+pub(crate) struct Ending<S = TcpStream>(Arc<State<S>>);
 
-impl Collecting {
-    pub fn new() -> Collecting {
-        Collecting(Arc::new(AtomicBool::new(true)))
+#[derive(Debug)]
+struct State<S> {
+    /// Flushes do not wait for the next read any more.
+    is_near: AtomicBool,
+    /// The stream, once the client is done with it.
+    left: Mutex<Option<S>>,
+}
+
+impl<S> Clone for Ending<S> {
+    fn clone(&self) -> Ending<S> {
+        Ending(self.0.clone())
+    }
+}
+
+impl<S> Ending<S> {
+    pub fn new() -> Ending<S> {
+        Ending(Arc::new(State { is_near: AtomicBool::new(false), left: Mutex::new(None) }))
     }
 
-    pub fn stop(&self) {
-        self.0.store(false, Ordering::Release);
+    /// To be said before the last packet is queued: it is not to be collected.
+    pub fn is_coming(&self) {
+        self.0.is_near.store(true, Ordering::Release);
     }
 
-    fn is_on(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    fn is_near(&self) -> bool {
+        self.0.is_near.load(Ordering::Acquire)
+    }
+
+    fn left(&self) -> Option<S> {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Ending<S> {
+    /// Waits until the peer closed the connection, for 2 s at most. The client must be gone. Before that the peer may
+    /// not have read all that was sent, and a broker that is given a new connection of the same client id reads no
+    /// further in the former one.
+    pub async fn closed_by_peer(&self) {
+        let Some(mut stream) = self.left() else { return };
+        let closed = async {
+            // where the connection is broken there is nothing to wait for
+            let mut is_open = stream.shutdown().await.is_ok();
+            let mut unread = [0; 4 << 10];
+            while is_open {
+                is_open = stream.read(&mut unread).await.is_ok_and(|n| n > 0);
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct CollectedWrites<S> {
-    inner: S,
+    /// `None` only while it is dropped.
+    inner: Option<S>,
     buffer: BytesMut,
-    collecting: Collecting,
+    ending: Ending<S>,
+}
+
+impl<S> CollectedWrites<S> {
+    pub fn new(inner: S, ending: Ending<S>) -> CollectedWrites<S> {
+        CollectedWrites { inner: Some(inner), buffer: BytesMut::new(), ending }
+    }
+}
+
+impl<S> Drop for CollectedWrites<S> {
+    fn drop(&mut self) {
+        if self.ending.is_near() {
+            *self.ending.0.left.lock().unwrap_or_else(PoisonError::into_inner) = self.inner.take();
+        }
+    }
 }
 
 impl<S: AsyncWrite + Unpin> CollectedWrites<S> {
-    pub fn new(inner: S, collecting: Collecting) -> CollectedWrites<S> {
-        CollectedWrites { inner, buffer: BytesMut::new(), collecting }
+    fn inner(&mut self) -> io::Result<Pin<&mut S>> {
+        self.inner.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         while !self.buffer.is_empty() {
-            match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.buffer))? {
+            match ready!(Pin::new(&mut *inner).poll_write(cx, &self.buffer))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.buffer.advance(n),
             }
@@ -63,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CollectedWrites<S> {
         if let Poll::Ready(Err(e)) = self.poll_drain(cx) {
             return Poll::Ready(Err(e));
         }
-        Pin::new(&mut self.inner).poll_read(cx, out)
+        self.inner()?.poll_read(cx, out)
     }
 }
 
@@ -78,16 +135,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CollectedWrites<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.collecting.is_on() {
+        if !self.ending.is_near() {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        self.inner()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        self.inner()?.poll_shutdown(cx)
     }
 }
 
@@ -99,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn writes_leave_together_before_a_read() {
         let (near, mut far) = duplex(1024);
-        let mut stream = CollectedWrites::new(near, Collecting::new());
+        let mut stream = CollectedWrites::new(near, Ending::new());
         for packet in ["ab", "cd"] {
             stream.write_all(packet.as_bytes()).await.unwrap();
             stream.flush().await.unwrap();
@@ -113,23 +170,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn once_collecting_stops_a_flush_is_a_flush() {
+    async fn near_the_end_a_flush_is_a_flush_and_the_peer_closes_first() {
         let (near, mut far) = duplex(1024);
-        let collecting = Collecting::new();
-        let mut stream = CollectedWrites::new(near, collecting.clone());
-        collecting.stop();
+        let ending = Ending::new();
+        let mut stream = CollectedWrites::new(near, ending.clone());
+        ending.is_coming();
         stream.write_all(b"bye").await.unwrap();
         stream.flush().await.unwrap();
         drop(stream);
+        let closing = tokio::spawn(async move { ending.closed_by_peer().await });
+        far.write_all(b"too late").await.unwrap();
         let mut got = Vec::new();
         far.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"bye");
+        assert!(!closing.is_finished());
+        drop(far);
+        closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_closes_is_left() {
+        let (near, _far) = duplex(1024);
+        let ending = Ending::new();
+        ending.is_coming();
+        drop(CollectedWrites::new(near, ending.clone()));
+        tokio::time::timeout(CLOSE_TIMEOUT * 5, ending.closed_by_peer()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_a_goodbye_the_connection_ends_at_once() {
+        let (near, mut far) = duplex(1024);
+        let ending = Ending::new();
+        drop(CollectedWrites::new(near, ending.clone()));
+        assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+        ending.closed_by_peer().await;
     }
 
     #[tokio::test]
     async fn the_buffer_is_bounded_by_the_peer() {
         let (near, mut far) = duplex(16);
-        let mut stream = CollectedWrites::new(near, Collecting::new());
+        let mut stream = CollectedWrites::new(near, Ending::new());
         let big = vec![7u8; BUFFER_BYTES_MAX * 3];
         let writer = tokio::spawn(async move {
             stream.write_all(&big).await.unwrap();

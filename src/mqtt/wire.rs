@@ -1,8 +1,8 @@
 //! One client, whichever version of MQTT it speaks.
 //!
-//! In: a [`Connector`] and what a session is to be like. Out: a [`Client`] that sends and [`Events`] that are polled.
-//! Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT 3.1.1
-//! lacks properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's
+//! In: a [`Connector`] and what a session is to be like. Out: a [`Client`] that sends and an [`Inbound`] half that is
+//! polled. Invariant: whoever uses them knows no version; what one version lacks is left out, and said so here. MQTT
+//! 3.1.1 lacks properties, so row ids as well; the receive maximum, so the bound on memory is ours alone; the session's
 //! expiry, which is the broker's own setting; and reasons. Not here: which version is spoken (`choice`).
 
 mod refusal;
@@ -15,10 +15,14 @@ use rumqttc::QoS;
 
 use super::broker::{Protocol, Qos};
 use super::connection::{Connector, Trouble};
-use super::socket::Collecting;
+use super::socket::Ending;
 
-/// Packet ids of our own that a client that only subscribes keeps room for.
-pub const OUTGOING_MIN: u16 = session::OUTGOING_MAX;
+/// Packet ids of our own that a client that only subscribes keeps room for. With the default of 65,535 the client keeps
+/// 10 MB and looks through all of it at every acknowledgement.
+pub const OUTGOING_MIN: u16 = 16;
+/// Messages that a client that publishes has under way at once; brokers allow fewer (mosquitto: 20) and the client
+/// keeps to that.
+pub const OUTGOING_WINDOW: u16 = 512;
 
 impl From<Qos> for QoS {
     fn from(qos: Qos) -> QoS {
@@ -56,14 +60,14 @@ pub enum Client {
 }
 
 /// The receiving half, which also writes: nothing moves while it is not polled.
-pub enum Events {
-    V5(Box<v5::Events>),
-    V311(Box<v311::Events>),
+pub enum Inbound {
+    V5(Box<v5::Inbound>),
+    V311(Box<v311::Inbound>),
 }
 
 /// What happened.
 #[derive(Debug)]
-pub enum Event {
+pub enum Incoming {
     /// The broker accepted us.
     Accepted {
         session_present: bool,
@@ -92,13 +96,13 @@ pub struct Message {
 
 /// Why polling ended.
 #[derive(Debug)]
-pub enum Failure {
+pub enum PollError {
     /// We asked for it.
     Ended,
     Lost(Trouble),
 }
 
-/// What became of an acknowledgement.
+/// What became of an acknowledgement or a goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
     Yes,
@@ -128,7 +132,7 @@ pub enum Notice {
 
 /// What the broker said to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
+pub enum BrokerReceipt {
     Taken,
     /// It will never take it; why.
     Rejected(String),
@@ -143,27 +147,27 @@ pub async fn open(
     connector: &Connector,
     protocol: Protocol,
     opening: Opening,
-    collecting: Collecting,
-) -> Result<(Client, Events), Trouble> {
+    ending: Ending,
+) -> Result<(Client, Inbound), Trouble> {
     match protocol {
-        Protocol::V5 => v5::open(connector, opening, collecting).await,
-        Protocol::V311 => v311::open(connector, opening, collecting).await,
+        Protocol::V5 => v5::open(connector, opening, ending).await,
+        Protocol::V311 => v311::open(connector, opening, ending).await,
     }
 }
 
-impl Events {
-    pub async fn poll(&mut self) -> Result<Event, Failure> {
+impl Inbound {
+    pub async fn poll(&mut self) -> Result<Incoming, PollError> {
         match self {
-            Events::V5(events) => events.poll().await,
-            Events::V311(events) => events.poll().await,
+            Inbound::V5(events) => events.poll().await,
+            Inbound::V311(events) => events.poll().await,
         }
     }
 
     /// Whether nothing that was read already waits to be polled.
     pub fn is_empty(&self) -> bool {
         match self {
-            Events::V5(events) => events.is_empty(),
-            Events::V311(events) => events.is_empty(),
+            Inbound::V5(events) => events.is_empty(),
+            Inbound::V311(events) => events.is_empty(),
         }
     }
 }
@@ -193,11 +197,11 @@ impl Client {
         }
     }
 
-    /// Says goodbye behind what is queued; `false`: the queue has no room for that.
-    pub fn disconnect(&self) -> bool {
+    /// Says goodbye behind the acknowledgements that are queued.
+    pub fn disconnect(&self) -> Queued {
         match self {
-            Client::V5(client) => client.try_disconnect().is_ok(),
-            Client::V311(client) => client.try_disconnect().is_ok(),
+            Client::V5(client) => v5::disconnect(client),
+            Client::V311(client) => v311::disconnect(client),
         }
     }
 
@@ -220,7 +224,7 @@ impl Client {
 
 impl Notice {
     /// Waits for the broker's answer.
-    pub async fn receipt(self) -> Receipt {
+    pub async fn receipt(self) -> BrokerReceipt {
         match self {
             Notice::V5(notice) => v5::receipt(notice).await,
             Notice::V311(notice) => v311::receipt(notice).await,

@@ -31,7 +31,7 @@ pub enum Body {
 
 /// How rows are put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub struct BatchPolicy {
     /// Rows of a body.
     pub rows: usize,
     /// Bytes of a body, before compression.
@@ -66,11 +66,12 @@ impl Body {
     }
 }
 
-impl Batch {
+impl BatchPolicy {
     /// Reads `batch = { rows, bytes, time }`. `what` has a body: a request, a message.
-    pub fn read(section: &mut Section, body: Body, base: Batch, what: &str) -> Batch {
-        let one =
-            |batch: Batch| if body == Body::Row { Batch { rows: 1, time: Duration::ZERO, ..batch } } else { batch };
+    pub fn read(section: &mut Section, body: Body, base: BatchPolicy, what: &str) -> BatchPolicy {
+        let one = |batch: BatchPolicy| {
+            if body == Body::Row { BatchPolicy { rows: 1, time: Duration::ZERO, ..batch } } else { batch }
+        };
         let Some((value, span)) = section.get("batch") else { return one(base) };
         let DeValue::Table(table) = value else {
             let error = Diagnostic::error("`batch` has the wrong form", span).label("expected a table");
@@ -79,7 +80,7 @@ impl Batch {
         };
         let mut inner = section.inner("batch", table);
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let batch = Batch {
+        let batch = BatchPolicy {
             rows: size(inner.count("rows", 1, ROWS_MAX, base.rows as u64)),
             bytes: size(inner.size("bytes", KIB, 64 * MIB, base.bytes as u64)),
             time: inner.duration("time", Duration::ZERO, Duration::from_secs(60), base.time),

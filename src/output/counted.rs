@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Delivery, Output, OutputSettings, OutputStats, RowIds, Site};
 use crate::batch::Rows;
+use crate::connections::Connections;
 use crate::time::Clock;
 
 /// Where the rows of statements go, and what became of them.
@@ -28,10 +29,11 @@ impl CountedOutput {
     pub fn build(
         settings: &dyn OutputSettings,
         identify: &dyn Fn(Option<&str>) -> Result<String, String>,
+        connections: &Connections,
         clock: Clock,
     ) -> Result<CountedOutput, String> {
         let stats = Arc::new(OutputStats::default());
-        let output = settings.build(Site { identify, clock, stats: stats.clone() })?;
+        let output = settings.build(Site { connections, identify, clock, stats: stats.clone() })?;
         Ok(CountedOutput { output, stats, trouble: None })
     }
 

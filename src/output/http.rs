@@ -45,7 +45,8 @@ const SHOWN_MAX: usize = 300;
 /// letters.
 const ALL_REFUSED_MAX: u32 = 10;
 /// Rows refused alone, while none was taken, that show that not one row is at fault: more than a device sends badly in
-/// a row, and few enough to leave a receiver in peace. Halving down to them takes log2(rows) and twice as many requests.
+/// a row, and few enough to leave a receiver in peace. Halving down to them takes log2(rows) and twice as many
+/// requests.
 const ALONE_MAX: usize = 8;
 
 #[derive(Debug)]

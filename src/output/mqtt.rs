@@ -21,21 +21,23 @@ use super::progress::Progress;
 use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
-use crate::mqtt::wire::{Notice, Receipt};
-use crate::mqtt::{Choice, Connector, Trouble};
-use message::{Limits, Message, Queue};
-use session::{Session, WINDOW};
+use crate::mqtt::Trouble;
+use crate::mqtt::wire::{BrokerReceipt, Notice};
+use message::{MessageLimits, Queue, RowMessage};
+use session::{Session, WINDOW, Way};
 
 pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
-pub use settings::MqttOutputConfig;
 pub(super) use settings::read;
+pub use settings::{Connection, MqttOutputConfig};
 pub use template::TopicTemplate;
+
+/// This number of connections lost in a row may be the work of one row: from then on messages go one at a time.
+const LOSSES_MAX: u32 = 2;
 
 #[derive(Debug)]
 pub struct MqttOutput {
     config: MqttOutputConfig,
-    broker: Connector,
-    choice: Choice,
+    way: Way,
     session: Option<Session>,
     progress: Progress,
     retry: Retry,
@@ -43,7 +45,9 @@ pub struct MqttOutput {
     not_before: Option<Instant>,
     /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
     /// at a time and carry at most this.
-    searches: HashMap<String, Limits>,
+    searches: HashMap<String, MessageLimits>,
+    /// Connections lost with several messages under way, without a batch that came through between them.
+    losses: u32,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
     stats: Arc<OutputStats>,
@@ -53,28 +57,35 @@ pub struct MqttOutput {
 struct Attempt {
     trouble: Trouble,
     /// The one message that was under way, if it was one.
-    suspect: Option<Message>,
+    suspect: Option<RowMessage>,
+    /// Several messages were under way.
+    had_several: bool,
+}
+
+impl Attempt {
+    /// It came to an end before anything was sent, or nothing is under way any more.
+    fn idle(trouble: Trouble) -> Attempt {
+        Attempt { trouble, suspect: None, had_several: false }
+    }
 }
 
 /// Messages that were sent and not yet confirmed, in order.
-type UnderWay = VecDeque<(Message, Notice)>;
+type UnderWay = VecDeque<(RowMessage, Notice)>;
 
 impl MqttOutput {
-    pub(super) fn new(config: MqttOutputConfig, client_id: String, stats: Arc<OutputStats>) -> MqttOutput {
-        let broker = Connector::new(config.broker.clone(), client_id);
+    fn new(config: MqttOutputConfig, way: Way, stats: Arc<OutputStats>) -> MqttOutput {
         let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
-        let choice = Choice::new(config.broker.protocol);
         let bytes_max = config.batch.bytes;
         let searches = HashMap::new();
         MqttOutput {
             config,
-            broker,
-            choice,
+            way,
             session: None,
             progress,
             retry,
             not_before: None,
             searches,
+            losses: 0,
             bytes_max,
             stats,
         }
@@ -82,19 +93,26 @@ impl MqttOutput {
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         self.progress.begin(rows, ids);
-        match self.attempt(rows, ids).await {
-            Ok(()) => {
-                self.not_before = None;
-                self.retry.succeeded();
-                self.finish(ids.statement)
+        loop {
+            match self.attempt(rows, ids).await {
+                Ok(()) => {
+                    self.not_before = None;
+                    self.retry.succeeded();
+                    return self.finish(ids.statement);
+                }
+                // a search comes to its end at once: each step rejects a row, or halves what a message may carry
+                Err(failure) => match self.failed(failure, ids.statement) {
+                    Some(reason) => return Delivery::TryAgain { reason },
+                    None => continue,
+                },
             }
-            Err(failure) => self.failed(failure, ids.statement),
         }
     }
 
     /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought
     /// about are not.
     fn finish(&mut self, statement: &str) -> Delivery {
+        self.losses = 0;
         let delivery = self.progress.finish();
         if let Some(limits) = self.searches.remove(statement)
             && delivery == Delivery::Delivered
@@ -105,27 +123,21 @@ impl MqttOutput {
     }
 
     /// What a message carries at most where no row is looked for.
-    fn limits(&self) -> Limits {
-        Limits { rows: self.config.batch.rows, bytes: self.bytes_max }
-    }
-
-    async fn say_goodbye(mut self) {
-        if let Some(mut session) = self.session.take() {
-            session.close().await;
-        }
+    fn limits(&self) -> MessageLimits {
+        MessageLimits { rows: self.config.batch.rows, bytes: self.bytes_max }
     }
 
     async fn attempt(&mut self, rows: &Rows, ids: RowIds<'_>) -> Result<(), Attempt> {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
-        self.connect().await.map_err(|trouble| Attempt { trouble, suspect: None })?;
+        self.connect().await.map_err(Attempt::idle)?;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
-                Some(text) => Err(Attempt { trouble: Trouble::new(text), suspect: None }),
+                Some(text) => Err(Attempt::idle(Trouble::new(text))),
             },
             Err(stuck) => Err(self.end_session(stuck, under_way, refusal).await),
         }
@@ -164,14 +176,14 @@ impl MqttOutput {
             }
             let Some((message, notice)) = under_way.pop_front() else { return Ok(()) };
             match tokio::time::timeout(patience, notice.receipt()).await {
-                Ok(Receipt::Taken) => {
+                Ok(BrokerReceipt::Taken) => {
                     confirm(&mut self.progress, &message);
                     queue.settled(&message);
                 }
-                Ok(Receipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
+                Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
                 // what follows it in its topic waits with it
-                Ok(Receipt::Refused(reason)) => *refusal = Some(reason),
-                Ok(Receipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
+                Ok(BrokerReceipt::Refused(reason)) => *refusal = Some(reason),
+                Ok(BrokerReceipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
                 Err(_) => return Err(Stuck { message: Some(message), is_timeout: true }),
             }
         }
@@ -179,43 +191,36 @@ impl MqttOutput {
 
     /// A live connection, made if there is none.
     async fn connect(&mut self) -> Result<(), Trouble> {
-        if let Some(session) = self.session.take_if(|s| s.task.is_finished()) {
-            tracing::debug!(output = %self, "{}", session.ended(&self.broker).await.text);
+        if let Some(session) = self.session.take_if(|session| self.way.is_over(session)) {
+            tracing::debug!(output = %self, "{}", self.way.ended(session).await.text);
         }
-        if self.session.is_some() {
-            return Ok(());
+        if self.session.is_none() {
+            self.session = Some(self.way.open().await?);
+            self.stats.opened.fetch_add(1, Ordering::Relaxed);
         }
-        let session = Session::open(&self.broker, self.choice.now()).await?;
-        if let Some(why) = self.choice.accepted() {
-            tracing::warn!("speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
-        }
-        self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        self.session = Some(session);
         Ok(())
     }
 
     /// Ends the connection and finds out what still came through.
     async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Attempt {
-        let suspect = stuck.message.filter(|_| under_way.is_empty());
+        let had_several = !under_way.is_empty();
+        let suspect = stuck.message.filter(|_| !had_several);
         let Some(session) = self.session.take() else {
-            return Attempt { trouble: Trouble::new("no connection".to_owned()), suspect: None };
+            return Attempt::idle(Trouble::new("no connection".to_owned()));
         };
         let held = session.since.elapsed();
-        let mut trouble = if stuck.is_timeout {
-            session.task.abort();
-            let patience = self.config.puback_timeout.as_secs_f64();
-            Trouble::new(format!("{} confirmed nothing for {patience} s; connecting again", self.broker.config.address))
-        } else {
-            session.ended(&self.broker).await
+        let mut trouble = match stuck.is_timeout {
+            true => self.way.leave(session, self.config.puback_timeout).await,
+            false => self.way.ended(session).await,
         };
         // with the connection gone every notice answers
         for (message, notice) in under_way {
             match (notice.receipt().await, message.rows.as_slice()) {
-                (Receipt::Taken, _) => confirm(&mut self.progress, &message),
-                (Receipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
-                (Receipt::Refused(reason), _) => refusal = Some(reason),
+                (BrokerReceipt::Taken, _) => confirm(&mut self.progress, &message),
+                (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
+                (BrokerReceipt::Refused(reason), _) => refusal = Some(reason),
                 // open rows are sent again
-                (Receipt::Rejected(_) | Receipt::Unknown, _) => {}
+                (BrokerReceipt::Rejected(_) | BrokerReceipt::Unknown, _) => {}
             }
         }
         // some brokers refuse a row and then end the connection too; the refusal is what a person can do something
@@ -226,47 +231,54 @@ impl MqttOutput {
         if held > self.config.puback_timeout {
             self.retry.succeeded();
         }
-        Attempt { trouble, suspect }
+        Attempt { trouble, suspect, had_several }
     }
 
-    /// Decides what a failure means for the rows, and when to try again.
-    fn failed(&mut self, failure: Attempt, statement: &str) -> Delivery {
-        let Attempt { trouble, suspect } = failure;
-        if self.choice.failed(&trouble) {
-            self.not_before = Some(Instant::now() + self.retry.failed());
-            return Delivery::TryAgain { reason: trouble.text };
-        }
+    /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
+    /// search.
+    fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
+        let Attempt { trouble, suspect, had_several } = failure;
+        let is_other_version = self.way.failed(&trouble);
         self.not_before = Some(Instant::now() + self.retry.failed());
-        if let Some(reason) = &trouble.rejection {
-            match suspect.as_ref().map(|message| (message, message.rows.as_slice())) {
-                Some((_, [alone])) => self.progress.reject(alone.row, reason.clone()),
-                Some((message, _)) => {
-                    self.searches.insert(statement.to_owned(), message.limits().half());
-                }
-                None => {
-                    let limits = self.limits();
-                    self.searches.entry(statement.to_owned()).or_insert(limits);
-                }
+        let Some(reason) = trouble.rejection.filter(|_| !is_other_version) else {
+            // what a broker says of a row when it ends the connection may be lost with what it had not read
+            self.losses += u32::from(had_several);
+            if self.losses >= LOSSES_MAX {
+                let limits = self.limits();
+                self.searches.entry(statement.to_owned()).or_insert(limits);
             }
-            self.retry.succeeded();
+            return Some(trouble.text);
+        };
+        self.retry.succeeded();
+        match suspect.as_ref().map(|message| (message, message.rows.as_slice())) {
+            Some((_, [alone])) => self.progress.reject(alone.row, reason),
+            Some((message, _)) => {
+                self.searches.insert(statement.to_owned(), message.limits().half());
+            }
+            // it was not sending
+            None if self.searches.contains_key(statement) => return Some(trouble.text),
+            None => {
+                tracing::warn!("looking for the row at fault: {}", trouble.text);
+                self.searches.insert(statement.to_owned(), self.limits());
+            }
         }
-        Delivery::TryAgain { reason: trouble.text }
+        None
     }
 }
 
 /// Where sending came to a halt.
 struct Stuck {
     /// the message whose confirmation did not come
-    message: Option<Message>,
+    message: Option<RowMessage>,
     is_timeout: bool,
 }
 
-fn confirm(progress: &mut Progress, message: &Message) {
+fn confirm(progress: &mut Progress, message: &RowMessage) {
     message.rows.iter().for_each(|row| progress.confirm(row.row));
 }
 
 /// Rejects a row that stands alone; halves the message else.
-fn reject(progress: &mut Progress, queue: &mut Queue, message: Message, reason: String) {
+fn reject(progress: &mut Progress, queue: &mut Queue, message: RowMessage, reason: String) {
     match message.rows.as_slice() {
         [alone] => {
             progress.reject(alone.row, reason);
@@ -282,20 +294,12 @@ impl Output for MqttOutput {
     }
 
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.say_goodbye())
+        Box::pin(self.way.close(self.session))
     }
 }
 
 impl fmt::Display for MqttOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` at {}", self.config.topic, self.broker.config.address)
-    }
-}
-
-impl Drop for MqttOutput {
-    fn drop(&mut self) {
-        if let Some(session) = &self.session {
-            session.task.abort();
-        }
+        write!(f, "`{}` at {}", self.config.topic, self.way)
     }
 }

@@ -5,6 +5,7 @@
 //! read goes through the plan at once, also where its rows wait for others (`gathering`). Not here: how an output
 //! delivers, statements with state or external calls (`consumer`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::output::Delivery;
 
 /// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
 pub const RECORDS_MAX: usize = 1000;
+/// Dead letters that wait with rows for their commit; more of them, and the rows wait no longer.
+const LETTERS_BYTES_MAX: u64 = 1 << 20;
 /// How long a read waits before it looks whether the job is to stop.
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -56,8 +59,10 @@ pub struct Deliverer {
 #[derive(Debug, Default)]
 pub struct Pending {
     pub position: i64,
-    ledger: Vec<(Counter, u64)>,
+    /// Summed up, since many reads may pass until rows that wait are delivered.
+    ledger: BTreeMap<Counter, u64>,
     letters: Vec<DeadLetter>,
+    letters_bytes: u64,
     /// Rows were delivered.
     is_delivered: bool,
 }
@@ -65,6 +70,18 @@ pub struct Pending {
 impl Pending {
     pub fn at(position: i64) -> Pending {
         Pending { position, ..Pending::default() }
+    }
+
+    fn count(&mut self, counters: impl IntoIterator<Item = (Counter, u64)>) {
+        for (counter, n) in counters {
+            *self.ledger.entry(counter).or_default() += n;
+        }
+    }
+
+    fn set_aside(&mut self, letters: impl IntoIterator<Item = DeadLetter>) {
+        let before = self.letters.len();
+        self.letters.extend(letters);
+        self.letters_bytes += self.letters.iter().skip(before).map(DeadLetter::bytes).sum::<u64>();
     }
 }
 
@@ -88,7 +105,8 @@ impl Cycle for Deliverer {
         let rows = self.rows(found);
         let now = self.flow.clock.monotonic();
         self.gathering.add(rows, now);
-        if !self.gathering.is_ripe(now) && self.stopped.is_none() && !self.flow.stop.is_set() {
+        let may_wait = self.stopped.is_none() && self.pending.letters_bytes < LETTERS_BYTES_MAX;
+        if !self.gathering.is_ripe(now) && may_wait && !self.flow.stop.is_set() {
             return Ok(Go::On);
         }
         for rows in self.gathering.take() {
@@ -114,6 +132,7 @@ impl Cycle for Deliverer {
         self.due.committed(done.position, now);
         let Pending { position, ledger, letters, .. } =
             std::mem::replace(&mut self.pending, Pending::at(done.position));
+        let ledger = ledger.into_iter().collect();
         // after a crash the same rows are delivered again, with the same ids
         let can_wait = letters.is_empty() && self.stopped.is_none();
         let commit = Commit { dead_letters: letters, ledger, can_wait, ..Commit::at(self.flow.consumer, position) };
@@ -140,8 +159,8 @@ impl Deliverer {
                         + counts.failed.values().chain(counts.dropped.values()).sum::<u64>();
                 }
                 self.stopped = stopped;
-                self.pending.ledger.extend(self.flow.counts(&counts, &mut self.held, waiting));
-                self.pending.letters.extend(self.flow.letters(failures));
+                self.pending.count(self.flow.counts(&counts, &mut self.held, waiting));
+                self.pending.set_aside(self.flow.letters(failures));
                 rows
             }
             (None, Records::Rows { rows, .. }) => rows,
@@ -162,16 +181,14 @@ impl Deliverer {
         loop {
             match self.output.deliver(rows, &self.statement) {
                 Delivery::Delivered => {
-                    pending.ledger.push((counter("rows_in"), count));
-                    pending.ledger.push((counter("delivered"), count));
+                    pending.count([(counter("rows_in"), count), (counter("delivered"), count)]);
                     return Ok(true);
                 }
                 Delivery::Rejected { rows: refused } => {
                     let n = refused.len() as u64;
-                    pending.ledger.push((counter("rows_in"), count));
-                    pending.ledger.push((counter("delivered"), count - n));
-                    pending.ledger.push((counter("dead_lettered"), n));
-                    pending.letters.extend(self.flow.rejected(&output, rows, refused));
+                    pending.count([(counter("rows_in"), count), (counter("delivered"), count - n)]);
+                    pending.count([(counter("dead_lettered"), n)]);
+                    pending.set_aside(self.flow.rejected(&output, rows, refused));
                     return Ok(true);
                 }
                 Delivery::Gone { reason } => return Err(PipelineError::Output { name: output, reason }),

@@ -15,6 +15,7 @@ use super::PipelineError;
 use super::identity::identify;
 use super::report::Watched;
 use crate::batch::Rows;
+use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::Journal;
 use crate::output::{CountedOutput, Delivery, Fill, RowIds};
@@ -32,6 +33,7 @@ pub fn start(
     clock: &Clock,
     watched: &Watched,
     hurry: &CancellationToken,
+    connections: &Connections,
 ) -> Result<Outputs, PipelineError> {
     let mut made = Vec::new();
     for output in &job.outputs {
@@ -39,7 +41,7 @@ pub fn start(
         let stem = format!("forebay-{}-out-{}", job.name, output.name);
         let identify =
             |written: Option<&str>| identify(journal, written, &stem).map(|id| id.name).map_err(|e| e.to_string());
-        let end = CountedOutput::build(output.settings.as_ref(), &identify, clock.clone());
+        let end = CountedOutput::build(output.settings.as_ref(), &identify, connections, clock.clone());
         let end = end.map_err(|reason| PipelineError::Output { name: name.clone(), reason })?;
         let (handle, task) =
             OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());

@@ -34,13 +34,13 @@ pub struct Chunk {
 
 /// Chunks without all their answers, oldest first.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct Unanswered {
     chunks: VecDeque<(Chunk, Option<Timestamp>)>,
     /// Earliest event times of the chunks, each earlier than or equal to all behind it.
     least: VecDeque<Timestamp>,
 }
 
-impl Waiting {
+impl Unanswered {
     fn push(&mut self, chunk: Chunk) {
         let earliest = chunk.batch.meta().iter().map(|meta| meta.time).min();
         if let Some(earliest) = earliest {
@@ -85,7 +85,7 @@ pub struct Scoring {
     pub chunks: Receiver<Chunk>,
     /// How far the consumer is in event time behind the chunks that it has sent.
     pub sent: Mark,
-    pub waiting: Waiting,
+    pub waiting: Unanswered,
     /// No row that is still to be answered is earlier.
     pub reached: Option<Timestamp>,
     /// The endpoint ended the statement; what it answered before is committed first.

@@ -13,6 +13,7 @@ use super::health::Health;
 use super::identity::identify;
 use super::intake::Intake;
 use super::report::Watched;
+use crate::connections::Connections;
 use crate::job::{InputKind, Job};
 use crate::journal::{Journal, JournalError};
 use crate::source::{RecentRecord, Site, Source};
@@ -36,6 +37,7 @@ pub fn start(
     clock: &Clock,
     watched: &Watched,
     health: &Arc<Health>,
+    connections: &Connections,
 ) -> Result<(Vec<Box<dyn Source>>, Intakes), PipelineError> {
     let (mut sources, mut intakes) = (Vec::new(), Vec::new());
     for input in &job.inputs {
@@ -56,6 +58,8 @@ pub fn start(
         let stored = journal.recent_messages(id, stream.source.recent_records())?;
         let recent = stored.iter().map(|m| RecentRecord { mark: m.mark, name: &m.message.name, payload: &m.payload });
         let site = Site {
+            name: &input.name,
+            connections,
             identify: &|written| identify(journal, written, &stem).map_err(|e| e.to_string()),
             recent: recent.collect(),
             keeps_bytes: stream.payloads.keeps_bytes(),

@@ -25,7 +25,7 @@ use super::mark::Mark;
 use super::outputs::OutputHandle;
 use super::prepare::Prepared;
 use super::reading::{Bound, Reading};
-use super::scoring::{Scoring, Waiting};
+use super::scoring::{Scoring, Unanswered};
 use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
@@ -45,7 +45,7 @@ const RECORDS_MAX: usize = 4096;
 
 /// What the consumers are made of.
 #[derive(Debug)]
-pub struct Build<'a> {
+pub struct StatementBuild<'a> {
     pub job: &'a Job,
     pub prepared: &'a Prepared,
     pub versions: &'a Versions,
@@ -98,7 +98,7 @@ impl Thread {
     }
 }
 
-impl Build<'_> {
+impl StatementBuild<'_> {
     /// Makes all consumers; with them, what they are in the journal.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ impl Build<'_> {
                     into,
                     chunks: received,
                     sent: sent.clone(),
-                    waiting: Waiting::default(),
+                    waiting: Unanswered::default(),
                     reached: None,
                     ended: None,
                     answered: None,

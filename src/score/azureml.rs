@@ -11,7 +11,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName
 
 use super::dialect::Dialect;
 use super::http::header;
-use super::policy::Status;
+use super::policy::HttpStatus;
 use super::response::{BadResponse, read_results};
 use super::signature::SignatureError;
 use super::{ScoreConfig, Signature};
@@ -67,8 +67,8 @@ impl Dialect for AzureMl {
         Some((AUTHORIZATION, value))
     }
 
-    fn status(&self, code: u16, headers: &HeaderMap) -> Status {
-        Status {
+    fn status(&self, code: u16, headers: &HeaderMap) -> HttpStatus {
+        HttpStatus {
             code,
             model: header(headers, "ms-azureml-model-error-statuscode").and_then(|code| code.trim().parse().ok()),
             function_failed: header(headers, "x-ms-run-function-failed") == Some("True"),

@@ -31,13 +31,13 @@ impl BadRow {
 
 /// The JSON of one row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct RowText {
     text: String,
     /// Ends of the cells in `text`, only where a body puts them apart.
     ends: Vec<u32>,
 }
 
-impl Row {
+impl RowText {
     /// Bytes it adds to a body, about.
     pub fn bytes(&self) -> usize {
         self.text.len() + 1 + 8 * self.ends.len()
@@ -83,7 +83,7 @@ impl Form {
     }
 
     /// The row's JSON, or why it does not fit the signature.
-    pub fn encode(&self, row: &Value) -> Result<Row, BadRow> {
+    pub fn encode(&self, row: &Value) -> Result<RowText, BadRow> {
         if row.is_null() {
             return Err(BadRow::new("null_argument", "the argument is NULL"));
         }
@@ -105,12 +105,12 @@ impl Form {
                 ends.push(end_of(&text));
             }
         }
-        Ok(Row { text, ends })
+        Ok(RowText { text, ends })
     }
 
     /// The body of a request for these rows, in their order.
-    pub fn body<'a>(&self, rows: impl Iterator<Item = &'a Row> + Clone) -> String {
-        let bytes: usize = rows.clone().map(Row::bytes).sum();
+    pub fn body<'a>(&self, rows: impl Iterator<Item = &'a RowText> + Clone) -> String {
+        let bytes: usize = rows.clone().map(RowText::bytes).sum();
         let mut out = String::with_capacity(self.frame_bytes() + bytes);
         out.push_str(&self.head);
         match &self.input.layout {
@@ -295,7 +295,7 @@ impl Form {
     }
 }
 
-impl Row {
+impl RowText {
     fn cell(&self, i: usize) -> &str {
         let end = |i: usize| self.ends.get(i).map_or(0, |e| *e as usize);
         let start = if i == 0 { 0 } else { end(i - 1) };

@@ -1,8 +1,8 @@
 //! The desk of one endpoint: it takes chunks of rows, decides what is sent when, and closes chunks.
 //!
-//! In: chunks, the signature, answers, the time. Out: [`Request`]s to send and [`Event`]s. Invariant: every row that
-//! comes in goes out in exactly one outcome, and at most `parallel` requests are out. Not here: a clock, randomness,
-//! sockets, tasks: those call in, so every outage is a table test.
+//! In: chunks, the signature, answers, the time. Out: [`Request`]s to send and [`DeskEvent`]s. Invariant: every row
+//! that comes in goes out in exactly one outcome, and at most `parallel` requests are out. Not here: a clock,
+//! randomness, sockets, tasks: those call in, so every outage is a table test.
 
 mod answers;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::value::Value;
 
 use super::batch::{NextSend, RequestBatch};
-use super::body::{Form, Row};
+use super::body::{Form, RowText};
 use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
 use super::policy::{Answered, Blocked, Details, Mode};
 use super::queue::{Queue, RowRef, Taken};
@@ -69,7 +69,7 @@ pub struct Answer {
 
 /// What the desk wants done or known.
 #[derive(Debug)]
-pub enum Event {
+pub enum DeskEvent {
     /// A chunk's rows have all been decided.
     Done { chunk: u64, outcomes: Vec<Outcome> },
     /// The key was refused.
@@ -84,7 +84,7 @@ pub enum Event {
 struct Open {
     batch: RequestBatch,
     rows: Vec<RowRef>,
-    encoded: Vec<Row>,
+    encoded: Vec<RowText>,
     not_before: Duration,
     flying: bool,
     generation: u64,
@@ -102,7 +102,7 @@ enum Flight {
     },
     /// A row sent only to see whether anything is scored at all.
     Look {
-        row: Row,
+        row: RowText,
         generation: u64,
     },
 }
@@ -132,12 +132,12 @@ pub struct Desk {
     bytes_now: usize,
     full_batches: u32,
     /// A row that was scored under this signature.
-    proven: Option<Row>,
+    proven: Option<RowText>,
     looks: u32,
     failed: Option<String>,
     nan_results: u64,
     texts: Texts,
-    events: Vec<Event>,
+    events: Vec<DeskEvent>,
 }
 
 impl Desk {
@@ -174,7 +174,7 @@ impl Desk {
     pub fn submit(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
         let id = self.new_id();
         if args.is_empty() {
-            self.events.push(Event::Done { chunk: id, outcomes: Vec::new() });
+            self.events.push(DeskEvent::Done { chunk: id, outcomes: Vec::new() });
             return id;
         }
         self.queue.push(now, id, statement, args);
@@ -223,7 +223,7 @@ impl Desk {
         self.gate.close(now, Cause::Blocked(Blocked::Key), self.rules.slow_probe);
     }
 
-    pub fn take_events(&mut self) -> Vec<Event> {
+    pub fn take_events(&mut self) -> Vec<DeskEvent> {
         std::mem::take(&mut self.events)
     }
 
@@ -331,7 +331,7 @@ impl Desk {
         self.looks = 0;
         let wait = if self.proven.is_some() { self.rules.slow_probe } else { Duration::ZERO };
         self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
-        self.events.push(Event::Refetch);
+        self.events.push(DeskEvent::Refetch);
     }
 
     /// Sends one row only to see whether anything is scored: one that was scored before, else one after another of
@@ -346,7 +346,7 @@ impl Desk {
         Some(self.send(Flight::Look { row, generation }, body, 1, false))
     }
 
-    fn row_to_look_at(&self, form: &Form) -> Option<Row> {
+    fn row_to_look_at(&self, form: &Form) -> Option<RowText> {
         let held = self
             .batches
             .values()
@@ -394,7 +394,7 @@ impl Desk {
             self.texts.keep(failure);
         }
         if let Some(outcomes) = self.queue.decide(row, outcome) {
-            self.events.push(Event::Done { chunk: row.chunk, outcomes });
+            self.events.push(DeskEvent::Done { chunk: row.chunk, outcomes });
         }
     }
 

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::policy::Status;
+use super::policy::HttpStatus;
 use super::response::BadResponse;
 use super::signature::SignatureError;
 use super::{ScoreConfig, Signature};
@@ -30,7 +30,7 @@ pub trait Dialect: Debug + Send + Sync {
     fn authorization(&self, key: &str) -> Option<(HeaderName, HeaderValue)>;
 
     /// What an answer's code and headers say of it.
-    fn status(&self, code: u16, headers: &HeaderMap) -> Status;
+    fn status(&self, code: u16, headers: &HeaderMap) -> HttpStatus;
 
     /// The id under which the endpoint's log has a request.
     fn request_id<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str>;

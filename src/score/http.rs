@@ -19,7 +19,7 @@ use crate::tls::{self, TlsFiles};
 
 use super::desk::{Answer, Request};
 use super::dialect::Dialect;
-use super::policy::{Answered, Details, Status};
+use super::policy::{Answered, Details, HttpStatus};
 use super::{ScoreConfig, StartError, clipped};
 
 /// Longest answer that is read: 100 bytes a row for the largest batch there is, and room for wide results.
@@ -109,7 +109,7 @@ impl Client {
         }
     }
 
-    fn details_of(&self, response: &Response, status: Status, our_id: String) -> Details {
+    fn details_of(&self, response: &Response, status: HttpStatus, our_id: String) -> Details {
         let headers = response.headers();
         // a server that splits values at commas sends a date as two headers
         let asked: Vec<&str> =

@@ -26,7 +26,7 @@ pub enum Answered {
     /// 200, but not one result a row
     BadResponse,
     /// Any other status.
-    Status(Status),
+    Status(HttpStatus),
     /// No connection: refused, no route, no name, or broken off while connecting.
     Unreachable,
     /// The server's certificate did not verify.
@@ -41,7 +41,7 @@ pub enum Answered {
 
 /// The status facts of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct HttpStatus {
     pub code: u16,
     /// `ms-azureml-model-error-statuscode`: the model's own status behind a managed front end.
     pub model: Option<u16>,
@@ -49,7 +49,7 @@ pub struct Status {
     pub function_failed: bool,
 }
 
-impl Status {
+impl HttpStatus {
     /// The code that counts: behind a managed endpoint every refusal of the model arrives as 424.
     pub fn effective(self) -> u16 {
         match (self.code, self.model) {
@@ -223,20 +223,20 @@ mod tests {
 
     #[test]
     fn a_424_counts_as_the_models_own_status() {
-        let wrapped = |model| Answered::Status(Status { code: 424, model, function_failed: false });
+        let wrapped = |model| Answered::Status(HttpStatus { code: 424, model, function_failed: false });
         assert_eq!(classify(Mode::Edge, wrapped(Some(503))), Class::Overloaded);
         assert_eq!(classify(Mode::Edge, wrapped(Some(500))), Class::Isolate { retries: 1, reason: "model_failed" });
         assert_eq!(classify(Mode::Edge, wrapped(Some(413))), Class::TooLarge);
         assert_eq!(classify(Mode::Edge, wrapped(None)), Class::Isolate { retries: 3, reason: "container_failed" });
         assert_eq!(classify(Mode::Asa, wrapped(Some(503))), Class::Overloaded);
         // only a 424 is unwrapped
-        let other = Status { code: 503, model: Some(400), function_failed: false };
+        let other = HttpStatus { code: 503, model: Some(400), function_failed: false };
         assert_eq!(classify(Mode::Edge, Answered::Status(other)), Class::Overloaded);
     }
 
     #[test]
     fn a_500_is_the_models_only_when_the_server_says_so() {
-        let status = |function_failed| Answered::Status(Status { code: 500, model: None, function_failed });
+        let status = |function_failed| Answered::Status(HttpStatus { code: 500, model: None, function_failed });
         assert_eq!(classify(Mode::Edge, status(true)), Class::Isolate { retries: 1, reason: "model_failed" });
         assert_eq!(classify(Mode::Edge, status(false)), Class::Isolate { retries: 5, reason: "server_error" });
         assert_eq!(classify(Mode::Asa, status(true)), Class::FailJob);
@@ -247,7 +247,7 @@ mod tests {
     fn every_status_has_a_class_and_only_results_are_done() {
         for code in 0..=999 {
             for mode in [Mode::Edge, Mode::Asa] {
-                let class = classify(mode, Answered::Status(Status { code, model: None, function_failed: false }));
+                let class = classify(mode, Answered::Status(HttpStatus { code, model: None, function_failed: false }));
                 assert_ne!(class, Class::Done, "{code}");
                 assert!(mode == Mode::Asa || class != Class::FailJob, "{code}");
             }

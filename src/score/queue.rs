@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::value::Value;
 
-use super::body::{Form, Row};
+use super::body::{Form, RowText};
 use super::{Failure, Outcome};
 
 /// A row of a chunk.
@@ -40,7 +40,7 @@ struct Waiting {
 pub struct Taken {
     pub rows: Vec<RowRef>,
     /// Their JSON, one each.
-    pub encoded: Vec<Row>,
+    pub encoded: Vec<RowText>,
     /// Rows that cannot be sent.
     pub bad: Vec<(RowRef, Failure)>,
     bytes: usize,

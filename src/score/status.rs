@@ -14,7 +14,7 @@ pub const LATENCY_BOUNDS_MS: [u64; 12] = [5, 10, 20, 50, 100, 200, 500, 1000, 20
 
 /// Counters and state of a scorer.
 #[derive(Debug, Default)]
-pub struct Status {
+pub struct ScorerStatus {
     /// Requests answered, or given up by their time limit; swagger fetches are not counted.
     pub requests: AtomicU64,
     /// Requests that ended in anything but results.
@@ -68,7 +68,7 @@ pub enum State {
     },
 }
 
-impl Status {
+impl ScorerStatus {
     pub fn state(&self) -> State {
         self.text().state.clone()
     }

@@ -19,10 +19,10 @@ use crate::settings::Secret;
 use crate::time::{Clock, Timestamp};
 
 use super::breaker::Cause;
-use super::desk::{Answer, Desk, Event, Request, Standing};
+use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
 use super::http::{Client, Fetched};
-use super::policy::{Answered, Details, Status as StatusCode};
-use super::{Berth, Chunk, Ended, Outcome, ScoreConfig, Signature, State, Status, stopped};
+use super::policy::{Answered, Details, HttpStatus};
+use super::{Berth, Chunk, Ended, Outcome, ScoreConfig, ScorerStatus, Signature, State, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -71,7 +71,7 @@ pub(super) struct Task {
     replies: HashMap<u64, (Reply, Arc<Berth>)>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
-    status: Arc<Status>,
+    status: Arc<ScorerStatus>,
     swagger: watch::Sender<Option<String>>,
     stop: CancellationToken,
     started: Instant,
@@ -82,7 +82,7 @@ impl Task {
     pub fn new(
         config: ScoreConfig,
         client: Client,
-        status: Arc<Status>,
+        status: Arc<ScorerStatus>,
         swagger: watch::Sender<Option<String>>,
         stop: CancellationToken,
     ) -> Task {
@@ -186,7 +186,7 @@ impl Task {
         let key = self.key.clone();
         if self.key_source.is_some() && key.is_none() {
             // counts as a refusal: nothing goes out without its key
-            let status = StatusCode { code: 401, model: None, function_failed: false };
+            let status = HttpStatus { code: 401, model: None, function_failed: false };
             let details = Details { text: self.status.last_error().unwrap_or_default(), ..Details::default() };
             let answer = Answer { outcome: Answered::Status(status), values: Vec::new(), details };
             self.on_wire.spawn(async move { Arrived::Answer(request.id, answer, Duration::ZERO) });
@@ -199,9 +199,9 @@ impl Task {
         });
     }
 
-    fn heed(&mut self, now: Duration, event: Event) {
+    fn heed(&mut self, now: Duration, event: DeskEvent) {
         match event {
-            Event::Done { chunk, outcomes } => {
+            DeskEvent::Done { chunk, outcomes } => {
                 let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() as u64;
                 self.status.rows.fetch_add(outcomes.len() as u64 - failed, Ordering::Relaxed);
                 self.status.failed_rows.fetch_add(failed, Ordering::Relaxed);
@@ -209,17 +209,17 @@ impl Task {
                     let _ = reply.send(Ok(outcomes));
                 }
             }
-            Event::ReloadKey => match self.load_key() {
+            DeskEvent::ReloadKey => match self.load_key() {
                 Ok(true) => self.desk.key_changed(now),
                 Ok(false) => {}
                 Err(()) => self.desk.key_missing(now),
             },
-            Event::Refetch => {
+            DeskEvent::Refetch => {
                 if !self.is_written {
                     self.fetching.due = Some(now);
                 }
             }
-            Event::Failed(why) => {
+            DeskEvent::Failed(why) => {
                 self.failed = Some(why.clone());
                 self.end(&Ended { why });
             }

@@ -27,13 +27,13 @@ struct Place {
 
 /// Holds the place of a failure's texts.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct TextsGuard {
     _place: Option<Arc<Place>>,
 }
 
-impl PartialEq for Kept {
+impl PartialEq for TextsGuard {
     /// It says nothing about the failure.
-    fn eq(&self, _: &Kept) -> bool {
+    fn eq(&self, _: &TextsGuard) -> bool {
         true
     }
 }
@@ -44,7 +44,7 @@ impl Texts {
         let bytes = failure.text_bytes();
         let room = |used: usize| used.checked_add(bytes).filter(|used| *used <= BYTES_MAX);
         if self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok() {
-            failure.kept = Kept { _place: Some(Arc::new(Place { of: self.clone(), bytes })) };
+            failure.kept = TextsGuard { _place: Some(Arc::new(Place { of: self.clone(), bytes })) };
             return;
         }
         failure.message = clipped(&failure.message, SHORT_MAX);

@@ -44,6 +44,10 @@ impl Problems {
         self.found.borrow_mut().push(problem);
     }
 
+    pub fn extend(&self, problems: impl IntoIterator<Item = Diagnostic>) {
+        problems.into_iter().for_each(|problem| self.push(problem));
+    }
+
     /// Whether an error was told somewhere inside of `place`.
     pub(super) fn has_error_in(&self, place: Span) -> bool {
         let inside = |span: Span| place.start <= span.start && span.end <= place.end;

@@ -14,7 +14,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
 
-use super::{ClientFiles, TlsFileError, certificates, contents, has};
+use super::{ClientFiles, TlsFileError, Told, certificates, contents, has};
 use crate::time::{Clock, Timestamp};
 
 const KINDS: &str = "expected RSA of 2048 bits or more, EC P-256 or P-384, or Ed25519";
@@ -28,12 +28,10 @@ pub(super) struct Pair {
 }
 
 impl ClientFiles {
-    /// Reads the pair, and tells in the log what is odd with it.
-    pub(super) fn load(&self) -> Result<Arc<CertifiedKey>, TlsFileError> {
+    /// Reads the pair, and tells in the log what is odd with it, once.
+    pub(super) fn load(&self, told: &Told) -> Result<Arc<CertifiedKey>, TlsFileError> {
         let pair = self.pair(self.chain()?, self.key()?)?;
-        if let Some(text) = pair.warning {
-            tracing::warn!("{text}");
-        }
+        told.warn(pair.warning);
         Ok(pair.key)
     }
 
@@ -155,23 +153,28 @@ fn shown(time: UnixTime) -> String {
 pub(super) struct ReadAnew {
     files: ClientFiles,
     last: Mutex<Arc<CertifiedKey>>,
+    told: Told,
+    /// Why the pair of before is used.
+    unusable: Told,
 }
 
 impl ReadAnew {
     pub fn new(files: ClientFiles) -> Result<ReadAnew, TlsFileError> {
-        let last = Mutex::new(files.load()?);
-        Ok(ReadAnew { files, last })
+        let told = Told::default();
+        let last = Mutex::new(files.load(&told)?);
+        Ok(ReadAnew { files, last, told, unusable: Told::default() })
     }
 }
 
 impl ResolvesClientCert for ReadAnew {
     /// Reads two small files on the thread of the handshake.
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let read = self.files.load();
+        let read = self.files.load(&self.told);
+        let problem = read.as_ref().err();
+        self.unusable.warn(problem.map(|e| format!("{e}; the client certificate that was read before is used")));
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok(pair) => *last = pair,
-            Err(error) => tracing::warn!("{error}; the client certificate that was read before is used"),
+        if let Ok(pair) = read {
+            *last = pair;
         }
         Some(last.clone())
     }

@@ -69,12 +69,12 @@ pub struct Export {
     pub interface: Option<String>,
     /// what it takes and gives; `Err`: why no query can call it
     pub callable: Result<Callable, String>,
-    pub(super) entry: Entry,
+    pub(super) entry: EntryPoint,
 }
 
 /// Where an instance has the function.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum EntryPoint {
     Component(ComponentExportIndex),
     /// the export of a core module, under its own name
     Core(String),
@@ -107,8 +107,8 @@ impl Export {
     /// The name in the file.
     fn in_file(&self) -> String {
         match &self.entry {
-            Entry::Component(_) => self.path(),
-            Entry::Core(name) => name.clone(),
+            EntryPoint::Component(_) => self.path(),
+            EntryPoint::Core(name) => name.clone(),
         }
     }
 
@@ -360,7 +360,7 @@ fn exports(component: &wasmtime::component::Component) -> Vec<Export> {
             name: name.to_owned(),
             interface: interface.map(str::to_owned),
             callable,
-            entry: Entry::Component(index),
+            entry: EntryPoint::Component(index),
         })
     };
     for (name, item) in component.component_type().exports(engine) {

@@ -13,7 +13,7 @@ use wasmtime::{
 
 pub use wasi::{Exited, Wasi};
 
-use super::component::{Callable, Entry, Export, Passing};
+use super::component::{Callable, EntryPoint, Export, Passing};
 use super::instance::GuestState;
 use super::wit::{Field, FuncType, Name, Wit};
 use crate::query::catalog::{Shape, Signature};
@@ -165,7 +165,7 @@ fn json(name: &str, plain: &str) -> Export {
     let text = format!("{plain}: JSON, any number of arguments");
     let signature = Signature { params: Vec::new(), rest: Some(Shape::Any), result: Shape::Any, text };
     let callable = Ok(Callable { signature, passing: Passing::Json, resource: None });
-    Export { name: plain.to_owned(), interface: None, callable, entry: Entry::Core(name.to_owned()) }
+    Export { name: plain.to_owned(), interface: None, callable, entry: EntryPoint::Core(name.to_owned()) }
 }
 
 fn numbers(name: &str, ty: &CoreType) -> Export {
@@ -192,7 +192,7 @@ fn numbers(name: &str, ty: &CoreType) -> Export {
         let signature = Signature { text: format!("{name}: {}", shown(ty)), ..typed.signature(name) };
         Callable { signature, passing: Passing::Typed(typed), resource: None }
     });
-    Export { name: name.to_owned(), interface: None, callable, entry: Entry::Core(name.to_owned()) }
+    Export { name: name.to_owned(), interface: None, callable, entry: EntryPoint::Core(name.to_owned()) }
 }
 
 /// Core types: `func(i64, f64) -> i64`.
@@ -265,10 +265,10 @@ impl CoreFunctions {
         let mut entries = Vec::with_capacity(exports.len());
         for export in exports {
             entries.push(match (&export.entry, &export.callable) {
-                (Entry::Core(name), Ok(Callable { passing: Passing::Json, .. })) => {
+                (EntryPoint::Core(name), Ok(Callable { passing: Passing::Json, .. })) => {
                     Some(CoreFunction::Json(instance.get_typed_func(&mut *store, name)?))
                 }
-                (Entry::Core(name), Ok(_)) => instance.get_func(&mut *store, name).map(CoreFunction::Numbers),
+                (EntryPoint::Core(name), Ok(_)) => instance.get_func(&mut *store, name).map(CoreFunction::Numbers),
                 _ => None,
             });
         }

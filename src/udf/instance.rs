@@ -9,7 +9,7 @@ use std::time::Duration;
 use wasmtime::component::{ComponentExportIndex, Func, Val};
 use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
-use super::component::{Component, Entry, Linked};
+use super::component::{Component, EntryPoint, Linked};
 use super::core_module::{self, Broken, Exited, Reply, Wasi};
 use super::cpu_time;
 use super::engine::STACK_BYTES;
@@ -235,7 +235,7 @@ impl Functions {
             Linked::Component(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
                 let funcs = component.exports().iter().map(|export| match (&export.entry, &export.callable) {
-                    (Entry::Component(index), Ok(_)) => instance.get_func(&mut *store, *index),
+                    (EntryPoint::Component(index), Ok(_)) => instance.get_func(&mut *store, *index),
                     _ => None,
                 });
                 Ok((Functions::Component(funcs.collect()), Some(instance)))

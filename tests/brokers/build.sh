@@ -16,3 +16,12 @@ if command -v go >/dev/null; then
 else
   echo "mochi, nats: NOT SEEN, go is missing"
 fi
+if command -v mvn >/dev/null && command -v java >/dev/null; then
+  for broker in hivemq artemis; do
+    mkdir -p "$out/$broker"
+    cp "$broker/pom.xml" "$broker/Broker.java" "$out/$broker/"
+    (cd "$out/$broker" && mvn --quiet --batch-mode dependency:copy-dependencies -DoutputDirectory=lib)
+  done
+else
+  echo "hivemq, artemis: NOT SEEN, mvn or java is missing"
+fi

@@ -14,7 +14,7 @@ use forebay::time::Clock;
 use forebay::tls::{ClientFiles, TlsFiles};
 use tokio::sync::mpsc::Receiver;
 
-use crate::harness::write;
+use crate::harness::{Forebay, until, write};
 use crate::support::{Mosquitto, openssl, wait_until};
 
 const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
@@ -207,4 +207,30 @@ async fn a_renewed_certificate_needs_no_restart() {
     }
     wait_until("connected", || stats.is_connected()).await;
     source.stop().await;
+}
+
+/// How many lines of the input `a` have this text.
+fn of_the_input(log: &str, text: &str) -> usize {
+    log.lines().filter(|line| line.contains("input{name=a}") && line.contains(text)).count()
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_now_is_told_once() {
+    let broker = broker("");
+    let folder = broker.folder();
+    let job = format!(
+        "[job]\nname = \"j\"\nquery = \"q\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.a]\ntype = \"mqtt\"\n\
+         url = \"mqtts://127.0.0.1:{}\"\ntopics = [\"t\"]\nca_file = \"ca.pem\"\ncert_file = \"past.pem\"\n\
+         key_file = \"past.key\"\n[outputs.b]\ntype = \"stdout\"\n",
+        broker.port
+    );
+    write(folder, "q", "SELECT n INTO b FROM a");
+    let job = write(folder, "job.toml", &job);
+    let forebay = Forebay::start(&job);
+    let attempts = || fs::read_to_string(folder.join("log")).unwrap().matches("New connection").count();
+    // the first is the probe that waited for the broker
+    until("attempts", || (attempts() >= 5).then_some(()));
+    // the job file's own warning, and the input's: that at the first of the attempts alone
+    let (log, text) = (forebay.log(), "the client certificate expired at");
+    assert_eq!((log.matches(text).count(), of_the_input(&log, text)), (2, 1), "{log}");
 }

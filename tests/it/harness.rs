@@ -59,7 +59,7 @@ impl Forebay {
     }
 
     /// Starts the job and waits until its metrics port answers.
-    fn start(job: &Path) -> Forebay {
+    pub fn start(job: &Path) -> Forebay {
         let mut child = Command::new(binary())
             .arg("run")
             .arg(job)

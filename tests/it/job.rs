@@ -141,28 +141,34 @@ fn a_small_job_has_the_documented_defaults() {
             Output {
                 name: "scored",
                 settings: MqttOutputConfig {
-                    broker: BrokerConfig {
-                        address: MqttAddress {
-                            host: "127.0.0.1",
-                            port: 1883,
-                            tls: false,
+                    connection: Own(
+                        BrokerConfig {
+                            address: MqttAddress {
+                                host: "127.0.0.1",
+                                port: 1883,
+                                tls: false,
+                            },
+                            username: None,
+                            password: None,
+                            tls: TlsFiles {
+                                ca_file: None,
+                                client: None,
+                            },
+                            client_id: None,
+                            keep_alive: 30s,
+                            protocol: None,
                         },
-                        username: None,
-                        password: None,
-                        tls: TlsFiles {
-                            ca_file: None,
-                            client: None,
-                        },
-                        client_id: None,
-                        keep_alive: 30s,
-                        protocol: None,
-                    },
+                    ),
                     topic: TopicTemplate {
                         pieces: [
                             Literal(
                                 "taxi/scored",
                             ),
                         ],
+                        span: Span {
+                            start: 382,
+                            end: 395,
+                        },
                     },
                     qos: AtLeastOnce,
                     retain: false,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use expect_test::expect;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::connections::Connections;
 use forebay::diagnostic::Diagnostics;
 use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds};
 use forebay::settings::{Problems, Section, document};
@@ -31,7 +32,7 @@ fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
 
 fn output(url: &str, keys: &str) -> CountedOutput {
     let config = read(url, keys).unwrap_or_else(|problems| panic!("{problems}"));
-    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 /// Rows with a device and a text; offsets count from 0.
@@ -157,6 +158,26 @@ async fn a_message_that_is_too_large_is_halved_to_the_bad_row() {
         assert_eq!(deliver(&mut output, &in_turn(texts_of(None).chain(["last".to_owned()]))).await, []);
         assert_eq!(output.stats().opened.load(Relaxed), opened);
         output.close().await;
+    }
+}
+
+#[tokio::test]
+async fn bad_rows_are_found_without_pauses_between_the_steps() {
+    let broker = Mosquitto::start_with("allow_anonymous true\nmessage_size_limit 1500\n", |_| {});
+    for keys in ["topic = \"t\"", "topic = \"t\"\nbody = \"lines\""] {
+        let mut output = output(&broker.url(), keys);
+        let batch = in_turn((0..200).map(|n| if n % 90 == 7 { "x".repeat(5_000) } else { n.to_string() }));
+        // after each of these answers the job pauses; the reason of the broker may be lost with the connection twice
+        let mut again = 0;
+        let rejected = loop {
+            match within("the delivery", output.deliver(&batch, IDS)).await {
+                Delivery::Rejected { rows } => break rows,
+                delivery => assert!(matches!(delivery, Delivery::TryAgain { .. }), "{delivery:?}"),
+            }
+            again += 1;
+        };
+        assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [7, 97, 187]);
+        assert!(again <= 2, "{again} pauses");
     }
 }
 

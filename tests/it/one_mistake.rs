@@ -73,6 +73,11 @@ fn what_follows_from_a_mistake_is_no_second_one() {
         ),
         ("journal", "max_bytes = \"10TBB\"\ndead_letters_max_bytes = \"2GiB\"", "`max_bytes` has the wrong form"),
         ("metrics", "allow_remote = 1\nlisten = \"0.0.0.0:9464\"", "`allow_remote` has the wrong form"),
+        (
+            "inputs.in",
+            "payload_bytes_max = \"1TB B\"\nunacked_bytes_max = \"64KiB\"",
+            "`payload_bytes_max` has the wrong form",
+        ),
     ] {
         let text = job(section, lines);
         let said = job::parse(&text, Path::new("job.toml")).expect_err(lines).to_string();

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::connections::Connections;
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::{BrokerConfig, MqttAddress};
 use forebay::output::{
@@ -37,11 +38,11 @@ fn config(url: &str) -> MqttOutputConfig {
 }
 
 fn build(settings: &dyn OutputSettings) -> CountedOutput {
-    CountedOutput::build(settings, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+    CountedOutput::build(settings, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 fn file_output_at(config: FileOutputConfig, clock: Clock) -> CountedOutput {
-    CountedOutput::build(&config, &|_| Err("a file has no client id".into()), clock).unwrap()
+    CountedOutput::build(&config, &|_| Err("a file has no client id".into()), &Connections::default(), clock).unwrap()
 }
 
 /// Gives rows until they are through; the number of attempts that failed, and the reasons.

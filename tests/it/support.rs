@@ -94,6 +94,12 @@ impl Mosquitto {
         assert!(self.child.is_some(), "mosquitto did not come back");
     }
 
+    /// Has it read its configuration again.
+    pub fn reload(&self) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    }
+
     pub fn forget_sessions(&mut self) {
         let _ = fs::remove_file(self.folder.path().join("mosquitto.db"));
     }

@@ -340,13 +340,6 @@ fn check_tells_every_mistake_in_the_grants() {
             |                                                 ^^^^^^^^ expected "log", "state" or "clock"
             = help: functions get nothing else of the machine: no files, no network, no clock but event time
 
-        error: `state_bytes_max` without `state`
-           --> job.toml:12:19
-            |
-         12 | state_bytes_max = "2MiB"
-            |                   ^^^^^^ limits what is not granted
-            = help: write `imports = ["state"]`, or leave it out
-
         error: `lookup` names no input
            --> job.toml:13:10
             |
@@ -384,7 +377,7 @@ fn check_tells_every_mistake_in_the_grants() {
             |                                                                   ^^^^^^^^^^ expected a text, a number, `true` or `false`
             = help: functions get settings as texts; write lists and tables as JSON text
 
-        10 errors
+        9 errors
     "#]]
     .assert_eq(&check(
         "imports = [\"stat\", \"lookup\", \"config\", \"clock\", \"socket\"]\nstate_bytes_max = \"2MiB\"\nlookup = []\n\

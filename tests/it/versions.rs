@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::connections::Connections;
 use forebay::mqtt::{BrokerConfig, MqttAddress, Protocol};
 use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, TopicTemplate};
 use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
@@ -70,7 +71,7 @@ fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
         row_id: Some("id".into()),
         ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored"))
     };
-    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), Clock::Real).unwrap()
+    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 /// Delivers until it is through; why attempts failed.
@@ -284,6 +285,28 @@ async fn a_version_that_is_named_is_kept_and_what_is_wrong_is_told() {
     wait_until("another attempt", || old.levels().len() > 2).await;
     assert!(old.levels().iter().all(|level| *level == 5));
     source.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_of_http_is_told_from_a_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("mqtt://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        loop {
+            let mut stream = listener.accept().await.unwrap().0;
+            let _ = stream.read(&mut [0; 1_000]).await;
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+        }
+    });
+    for protocol in [None, Some(Protocol::V5), Some(Protocol::V311)] {
+        let (source, _arrivals) = start(&url, protocol, "t/#", vec![]);
+        let stats = source.stats().clone();
+        wait_until("the alarm", || stats.alarm().is_some()).await;
+        let alarm = stats.alarm().unwrap();
+        assert!(alarm.contains("is no MQTT broker, it answers in HTTP: correct the port in `url`"), "{alarm}");
+        source.stop().await;
+    }
+    serving.abort();
 }
 
 #[tokio::test]

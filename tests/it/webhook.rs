@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::any;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
+use forebay::connections::Connections;
 use forebay::diagnostic::Diagnostics;
 use forebay::job;
 use forebay::output::{CountedOutput, Delivery, HttpOutputConfig, RowIds};
@@ -112,7 +113,7 @@ fn read(url: &str, keys: &str) -> Result<HttpOutputConfig, Diagnostics> {
 
 fn output(url: &str, keys: &str) -> CountedOutput {
     let config = read(url, keys).unwrap_or_else(|problems| panic!("{problems}"));
-    CountedOutput::build(&config, &|_| Err("it has no client id".into()), Clock::Real).unwrap()
+    CountedOutput::build(&config, &|_| Err("it has no client id".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {

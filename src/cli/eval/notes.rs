@@ -1,7 +1,7 @@
 //! What a run over files has to say beside its rows.
 //!
-//! In: what executors emit. Out: one line for each thing that went wrong without stopping anything. Not here: what stops
-//! a run.
+//! In: what executors emit. Out: one line for each thing that went wrong without stopping anything. Not here: what
+//! stops a run.
 
 use std::collections::BTreeMap;
 

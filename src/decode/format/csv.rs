@@ -156,8 +156,8 @@ impl Rows<'_> {
         }
     }
 
-    /// The line behind the one with a stray quote, when what follows are rows and no text of the field: each has a field
-    /// a column, of which there are several.
+    /// The line behind the one with a stray quote, when what follows are rows and no text of the field: each has a
+    /// field a column, of which there are several.
     fn line_behind(&self, text: &[u8], quote: usize, delimiter: u8) -> Option<usize> {
         let next = quote + text.get(quote..)?.iter().position(|byte| *byte == b'\n')? + 1;
         let mut rows = reader(text.get(next..)?, delimiter).into_byte_records().peekable();
@@ -223,52 +223,42 @@ fn event(names: &[String], record: &ByteRecord) -> Result<Bytes, String> {
     Ok(Bytes::from(json))
 }
 
-/// Where a quoted field begins that no quote ends, and what is wrong: it goes to the end of the text, or over several
-/// lines to a quote that stands amid another field.
+const NEVER_CLOSED: &str = "a quoted field is never closed";
+const ENDS_AMID: &str = "a quoted field goes over lines and ends amid another field";
+
+/// Where a quoted field begins that the end of the text cuts off; a reader of CSV takes the rest for its content.
+pub fn open_quote(text: &[u8], delimiter: u8) -> Option<usize> {
+    find_quote(text, delimiter, false).map(|(at, _)| at)
+}
+
+/// The same, or where a field goes over several lines to a quote that stands amid another field; and what is wrong.
 fn stray_quote(text: &[u8], delimiter: u8) -> Option<(usize, &'static str)> {
+    find_quote(text, delimiter, true)
+}
+
+/// `amid`: a field over lines has to end where a field can.
+fn find_quote(text: &[u8], delimiter: u8, amid: bool) -> Option<(usize, &'static str)> {
     let (mut opened, mut is_start, mut has_lines) = (None, true, false);
+    let ends_field = |byte: u8| byte == delimiter || matches!(byte, b'\n' | b'\r');
     let mut bytes = text.iter().copied().enumerate().peekable();
     while let Some((at, byte)) = bytes.next() {
         match opened {
             Some(start) if byte == b'"' => {
+                // two of them stand for one
                 if bytes.next_if(|(_, next)| *next == b'"').is_some() {
                     continue;
                 }
-                let ends = |next: &(usize, u8)| next.1 == delimiter || matches!(next.1, b'\n' | b'\r');
-                if has_lines && !bytes.peek().is_none_or(ends) {
-                    return Some((start, "a quoted field goes over lines and ends amid another field"));
+                if amid && has_lines && bytes.peek().is_some_and(|(_, next)| !ends_field(*next)) {
+                    return Some((start, ENDS_AMID));
                 }
                 opened = None;
             }
             Some(_) => has_lines |= byte == b'\n',
             None if is_start && byte == b'"' => (opened, is_start, has_lines) = (Some(at), false, false),
-            None => is_start = byte == delimiter || matches!(byte, b'\n' | b'\r'),
+            None => is_start = ends_field(byte),
         }
     }
-    Some((opened?, "a quoted field is never closed"))
-}
-
-/// Where a quoted field begins that the end of the text cuts off; a reader of CSV takes the rest for its content.
-pub fn open_quote(text: &[u8], delimiter: u8) -> Option<usize> {
-    let (mut opened, mut is_start) = (None, true);
-    let mut bytes = text.iter().copied().enumerate().peekable();
-    while let Some((at, byte)) = bytes.next() {
-        match opened {
-            Some(_) if byte == b'"' => {
-                // two of them stand for one
-                if bytes.next_if(|(_, next)| *next == b'"').is_none() {
-                    opened = None;
-                }
-            }
-            Some(_) => {}
-            None if is_start && byte == b'"' => {
-                opened = Some(at);
-                is_start = false;
-            }
-            None => is_start = byte == delimiter || matches!(byte, b'\n' | b'\r'),
-        }
-    }
-    opened
+    Some((opened?, NEVER_CLOSED))
 }
 
 #[cfg(test)]

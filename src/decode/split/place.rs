@@ -1,7 +1,7 @@
 //! Lines and columns of syntax errors.
 //!
-//! In: a text, and errors in it from the front to the back. Out: what is wrong and where, in words. Invariant: a text is
-//! looked through once for all of its errors. Not here: which part of a text is wrong.
+//! In: a text, and errors in it from the front to the back. Out: what is wrong and where, in words. Invariant: a text
+//! is looked through once for all of its errors. Not here: which part of a text is wrong.
 
 use jiter::JiterError;
 

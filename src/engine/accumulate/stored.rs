@@ -4,7 +4,7 @@
 //! that hold them.
 
 use super::Acc;
-use crate::engine::share::Share;
+use crate::engine::share::GuestRows;
 use crate::engine::state::{put_values, read_values};
 use crate::query::plan::Aggregate;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
@@ -77,7 +77,7 @@ impl Acc {
                     (0..n).map(|_| Ok((reader.bytes()?.to_vec(), one(reader)?))).collect::<Result<_, Damaged>>()?,
                 )
             }
-            Acc::User(_) => Acc::User(vec![Share::read(reader)?]),
+            Acc::User(_) => Acc::User(vec![GuestRows::read(reader)?]),
         })
     }
 }

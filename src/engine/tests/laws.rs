@@ -203,7 +203,7 @@ proptest! {
     }
 
     /// Inside the out-of-order tolerance the order of arrival does not matter, and that between inputs never does (but
-    /// for the order among rows of one moment).
+    /// for the order among rows of one moment, which also decides whether 1 or 1.0 names the group of both).
     #[test]
     fn arrival_order_within_the_tolerance_changes_nothing(
         (query, _) in every_query().prop_filter("looks at ties", |(query, _)| !looks_at_ties(query)),
@@ -225,7 +225,8 @@ proptest! {
         let options = options_with(policies);
         let in_order = rows_with(part, &options, &arriving(events.iter().map(|(e, _)| *e)), &[]);
         let permuted = rows_with(part, &options, &arriving(permuted.into_iter().map(|(_, e)| e)), &cuts);
-        prop_assert_eq!(sorted(in_order), sorted(permuted), "{}", query);
+        let named_alike = |rows: Vec<String>| sorted(rows.iter().map(|row| row.replace("\"k\":1.0", "\"k\":1")).collect());
+        prop_assert_eq!(named_alike(in_order), named_alike(permuted), "{}", query);
     }
 
     /// Ticking when the executor asks for it, and then only, brings out what the end of the input would.

@@ -1,8 +1,8 @@
-//! The refusal that a client of MQTT 5 does not understand.
+//! Answers that a client does not understand.
 //!
-//! In: what a broker sends first. Out: whether it is the CONNACK of MQTT 3.1.1 that says "unacceptable protocol
-//! version". Invariant: nothing of the stream is changed. Not here: streams with TLS on top, where these bytes cannot
-//! be seen.
+//! In: what the other end sends first. Out: whether it is the CONNACK of MQTT 3.1.1 that says "unacceptable protocol
+//! version", or HTTP. Invariant: nothing of the stream is changed. Not here: streams with TLS on top, where these bytes
+//! cannot be seen.
 
 use std::io;
 use std::pin::Pin;
@@ -22,6 +22,10 @@ pub struct FirstBytes(Arc<AtomicU32>);
 impl FirstBytes {
     pub fn are_refusal(&self) -> bool {
         self.0.load(Ordering::Acquire) == REFUSAL
+    }
+
+    pub fn are_http(&self) -> bool {
+        self.0.load(Ordering::Acquire) == u32::from_be_bytes(*b"HTTP")
     }
 }
 

@@ -1,20 +1,19 @@
 //! Makes the client accept the session that the broker kept.
 //!
 //! In: the client id. Out: a session store that always holds a session with nothing in flight from us. Invariant: that
-//! is the truth, since a source never publishes; the messages in flight to us are the broker's to remember. Without it
-//! the client refuses a kept session, or accepts it but then refuses to subscribe. Not here: anything durable.
+//! is the truth: what an output has under way is not of the session, since it sends rows again by itself, and the
+//! messages in flight to us are the broker's to remember. Without it the client refuses a kept session, or accepts it
+//! but then refuses to subscribe. Not here: anything durable.
 
 use rumqttc::{PersistedAckMode, PersistedSession, SessionStore, SessionStoreError, SessionStoreKey};
 
 type Answer<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
 
-/// Packet ids of our own that the client keeps room for. Only subscriptions need one; with the default of 65,535 it
-/// keeps 10 MB and looks through all of it at every acknowledgement.
-pub(super) const OUTGOING_MAX: u16 = 16;
-
 #[derive(Debug)]
 pub(super) struct NothingInFlight {
     pub session_expiry_seconds: u32,
+    /// As the client's options have it.
+    pub outgoing_max: u16,
 }
 
 impl SessionStore for NothingInFlight {
@@ -24,7 +23,7 @@ impl SessionStore for NothingInFlight {
             client_id: key.client_id().to_owned(),
             clean_start: false,
             session_expiry_interval: Some(self.session_expiry_seconds),
-            outgoing_inflight_upper_limit: Some(OUTGOING_MAX),
+            outgoing_inflight_upper_limit: Some(self.outgoing_max),
             ack_mode: PersistedAckMode::Manual,
             last_pkid: 0,
             last_puback: 0,

@@ -8,26 +8,29 @@ use rumqttc_v4::{
 };
 use secrecy::ExposeSecret;
 
-use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
-use crate::mqtt::broker::{MqttAddress, Qos};
-use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
-use crate::mqtt::socket::Collecting;
+use super::refusal::{FirstBytes, Noted};
+use super::{BrokerReceipt, Client, Incoming, Message, Notice, Opening, Outgoing, PollError, Queued};
+use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
+use crate::mqtt::connection::{BrokerRefusal, CONNECT_TIMEOUT, Connector, Misfit, Trouble};
+use crate::mqtt::socket::Ending;
 
 /// The largest packet there is: the length field ends here.
 const PACKET_BYTES_MAX: usize = 256 << 20;
 
-pub struct Events {
+pub struct Inbound {
     events: EventLoop,
     connector: Connector,
+    first_bytes: FirstBytes,
     is_accepted: bool,
 }
 
 pub async fn open(
     connector: &Connector,
     opening: Opening,
-    collecting: Collecting,
-) -> Result<(Client, super::Events), Trouble> {
-    let mut options = options(connector, collecting).await?;
+    ending: Ending,
+) -> Result<(Client, super::Inbound), Trouble> {
+    let first_bytes = FirstBytes::default();
+    let mut options = options(connector, ending, first_bytes.clone()).await?;
     options.set_clean_session(opening.session_expiry.is_none());
     if opening.session_expiry.is_some() {
         options.set_ack_mode(AckMode::Manual);
@@ -41,12 +44,12 @@ pub async fn open(
     let mut network = NetworkOptions::new();
     network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
     events.set_network_options(network);
-    let events = Events { events, connector: connector.clone(), is_accepted: false };
-    Ok((Client::V311(client), super::Events::V311(Box::new(events))))
+    let events = Inbound { events, connector: connector.clone(), first_bytes, is_accepted: false };
+    Ok((Client::V311(client), super::Inbound::V311(Box::new(events))))
 }
 
 /// Options with everything that has to do with reaching the broker.
-async fn options(connector: &Connector, collecting: Collecting) -> Result<MqttOptions, Trouble> {
+async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes) -> Result<MqttOptions, Trouble> {
     let MqttAddress { host, port, tls } = connector.config.address.clone();
     let mut options = MqttOptions::new(&connector.client_id, (host, port));
     options.set_keep_alive(connector.keep_alive_seconds());
@@ -60,28 +63,34 @@ async fn options(connector: &Connector, collecting: Collecting) -> Result<MqttOp
         options.set_transport(Transport::tls_with_config(connector.tls().await?));
     }
     let connector = connector.clone();
-    options.set_socket_connector(move |_, _| connector.clone().stream(collecting.clone()));
+    options.set_socket_connector(move |_, _| {
+        let (stream, first_bytes) = (connector.clone().stream(ending.clone()), first_bytes.clone());
+        async move { Ok(Noted::new(stream.await?, first_bytes)) }
+    });
     Ok(options)
 }
 
-impl Events {
-    pub async fn poll(&mut self) -> Result<Event, Failure> {
+impl Inbound {
+    pub async fn poll(&mut self) -> Result<Incoming, PollError> {
         match self.events.poll().await {
-            Ok(rumqttc_v4::Event::Incoming(Packet::Publish(publish))) => Ok(Event::Message(message(publish))),
+            Ok(rumqttc_v4::Event::Incoming(Packet::Publish(publish))) => Ok(Incoming::Message(message(publish))),
             Ok(rumqttc_v4::Event::Incoming(Packet::ConnAck(connack))) => {
                 self.is_accepted = true;
-                Ok(Event::Accepted { session_present: connack.session_present, packet_bytes_max: None })
+                Ok(Incoming::Accepted { session_present: connack.session_present, packet_bytes_max: None })
             }
             Ok(rumqttc_v4::Event::Incoming(Packet::SubAck(suback))) => {
                 let answer = |code: SubscribeReasonCode| match code {
                     SubscribeReasonCode::Success(_) => Ok(()),
-                    SubscribeReasonCode::Failure => Err("Failure".to_owned()),
+                    SubscribeReasonCode::Failure => Err("PollError".to_owned()),
                 };
-                Ok(Event::Subscribed(suback.return_codes.into_iter().map(answer).collect()))
+                Ok(Incoming::Subscribed(suback.return_codes.into_iter().map(answer).collect()))
             }
-            Ok(_) => Ok(Event::Other),
-            Err(ConnectionError::RequestsDone) => Err(Failure::Ended),
-            Err(error) => Err(Failure::Lost(explain(&self.connector, &error, self.is_accepted))),
+            Ok(_) => Ok(Incoming::Other),
+            Err(ConnectionError::RequestsDone) => Err(PollError::Ended),
+            Err(_) if !self.is_accepted && self.first_bytes.are_http() => {
+                Err(PollError::Lost(self.connector.no_broker()))
+            }
+            Err(error) => Err(PollError::Lost(explain(&self.connector, &error, self.is_accepted))),
         }
     }
 
@@ -108,7 +117,15 @@ pub fn subscribe(client: &AsyncClient, filters: &[String], qos: Qos) -> Result<(
 }
 
 pub fn acknowledge(client: &AsyncClient, packet_id: u16) -> Queued {
-    match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id))) {
+    queued(&client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id))))
+}
+
+pub fn disconnect(client: &AsyncClient) -> Queued {
+    queued(&client.try_disconnect())
+}
+
+fn queued(result: &Result<(), ClientError>) -> Queued {
+    match result {
         Ok(()) => Queued::Yes,
         Err(ClientError::RequestChannelFull(_)) => Queued::Full,
         Err(_) => Queued::Gone,
@@ -120,10 +137,10 @@ pub async fn publish(client: &AsyncClient, message: Outgoing<'_>) -> Option<Noti
     client.publish_tracked(message.topic, message.payload, options).await.ok().map(Notice::V311)
 }
 
-pub async fn receipt(notice: PublishNotice) -> Receipt {
+pub async fn receipt(notice: PublishNotice) -> BrokerReceipt {
     match notice.wait_async().await {
-        Ok(_) => Receipt::Taken,
-        Err(_) => Receipt::Unknown,
+        Ok(_) => BrokerReceipt::Taken,
+        Err(_) => BrokerReceipt::Unknown,
     }
 }
 
@@ -151,12 +168,12 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
     }
 }
 
-fn refusal(code: ConnectReturnCode) -> Refusal {
+fn refusal(code: ConnectReturnCode) -> BrokerRefusal {
     match code {
-        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => Refusal::Login,
-        ConnectReturnCode::BadClientId => Refusal::ClientId,
-        ConnectReturnCode::RefusedProtocolVersion => Refusal::Version("MQTT 3.1.1"),
-        ConnectReturnCode::ServiceUnavailable => Refusal::Busy,
-        other => Refusal::Other(format!("{other:?}")),
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => BrokerRefusal::Login,
+        ConnectReturnCode::BadClientId => BrokerRefusal::ClientId,
+        ConnectReturnCode::RefusedProtocolVersion => BrokerRefusal::Version(Protocol::V311),
+        ConnectReturnCode::ServiceUnavailable => BrokerRefusal::Busy,
+        other => BrokerRefusal::Other(format!("{other:?}")),
     }
 }

@@ -11,12 +11,12 @@ use secrecy::ExposeSecret;
 
 use super::refusal::{FirstBytes, Noted};
 use super::session::NothingInFlight;
-use super::{Client, Event, Failure, Message, Notice, Opening, Outgoing, Queued, Receipt};
-use crate::mqtt::broker::{MqttAddress, Qos};
-use crate::mqtt::connection::{CONNECT_TIMEOUT, Connector, Misfit, Refusal, Trouble};
-use crate::mqtt::socket::Collecting;
+use super::{BrokerReceipt, Client, Incoming, Message, Notice, Opening, Outgoing, PollError, Queued};
+use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
+use crate::mqtt::connection::{BrokerRefusal, CONNECT_TIMEOUT, Connector, Misfit, Trouble};
+use crate::mqtt::socket::Ending;
 
-pub struct Events {
+pub struct Inbound {
     events: EventLoop,
     connector: Connector,
     first_bytes: FirstBytes,
@@ -26,14 +26,15 @@ pub struct Events {
 pub async fn open(
     connector: &Connector,
     opening: Opening,
-    collecting: Collecting,
-) -> Result<(Client, super::Events), Trouble> {
+    ending: Ending,
+) -> Result<(Client, super::Inbound), Trouble> {
     let first_bytes = FirstBytes::default();
-    let mut options = options(connector, collecting, first_bytes.clone()).await?;
+    let mut options = options(connector, ending, first_bytes.clone()).await?;
     options.set_clean_start(opening.session_expiry.is_none());
     if let Some(seconds) = opening.session_expiry {
         options.set_session_expiry_interval(Some(seconds));
-        options.set_session_store(NothingInFlight { session_expiry_seconds: seconds });
+        options
+            .set_session_store(NothingInFlight { session_expiry_seconds: seconds, outgoing_max: opening.outgoing_max });
         options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
         options.set_ack_mode(AckMode::Manual);
     }
@@ -45,16 +46,12 @@ pub async fn open(
     options.set_max_request_batch(opening.request_batch);
     options.set_read_batch_size(opening.read_batch);
     let (client, events) = AsyncClient::builder(options).capacity(opening.requests_max).build();
-    let events = Events { events, connector: connector.clone(), first_bytes, is_accepted: false };
-    Ok((Client::V5(client), super::Events::V5(Box::new(events))))
+    let events = Inbound { events, connector: connector.clone(), first_bytes, is_accepted: false };
+    Ok((Client::V5(client), super::Inbound::V5(Box::new(events))))
 }
 
 /// Options with everything that has to do with reaching the broker.
-async fn options(
-    connector: &Connector,
-    collecting: Collecting,
-    first_bytes: FirstBytes,
-) -> Result<MqttOptions, Trouble> {
+async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes) -> Result<MqttOptions, Trouble> {
     let MqttAddress { host, port, tls } = connector.config.address.clone();
     let mut options = MqttOptions::new(&connector.client_id, (host, port));
     options.set_keep_alive(connector.keep_alive_seconds());
@@ -70,36 +67,39 @@ async fn options(
     }
     let connector = connector.clone();
     options.set_socket_connector(move |_, _| {
-        let (stream, first_bytes) = (connector.clone().stream(collecting.clone()), first_bytes.clone());
+        let (stream, first_bytes) = (connector.clone().stream(ending.clone()), first_bytes.clone());
         async move { Ok(Noted::new(stream.await?, first_bytes)) }
     });
     Ok(options)
 }
 
-impl Events {
-    pub async fn poll(&mut self) -> Result<Event, Failure> {
+impl Inbound {
+    pub async fn poll(&mut self) -> Result<Incoming, PollError> {
         match self.events.poll().await {
-            Ok(rumqttc::Event::Incoming(Packet::Publish(publish))) => Ok(Event::Message(message(publish))),
+            Ok(rumqttc::Event::Incoming(Packet::Publish(publish))) => Ok(Incoming::Message(message(publish))),
             Ok(rumqttc::Event::Incoming(Packet::ConnAck(connack))) => {
                 self.is_accepted = true;
                 // the store was for accepting the session; asking it again at every packet is for nothing
                 self.events.options.clear_session_store();
                 let packet_bytes_max = connack.properties.and_then(|p| p.max_packet_size);
-                Ok(Event::Accepted { session_present: connack.session_present, packet_bytes_max })
+                Ok(Incoming::Accepted { session_present: connack.session_present, packet_bytes_max })
             }
             Ok(rumqttc::Event::Incoming(Packet::SubAck(suback))) => {
                 let answer = |code: SubscribeReasonCode| match code {
                     SubscribeReasonCode::Success(_) => Ok(()),
                     code => Err(format!("{code:?}")),
                 };
-                Ok(Event::Subscribed(suback.return_codes.into_iter().map(answer).collect()))
+                Ok(Incoming::Subscribed(suback.return_codes.into_iter().map(answer).collect()))
             }
-            Ok(_) => Ok(Event::Other),
-            Err(ConnectionError::RequestsDone) => Err(Failure::Ended),
+            Ok(_) => Ok(Incoming::Other),
+            Err(ConnectionError::RequestsDone) => Err(PollError::Ended),
             Err(_) if !self.is_accepted && self.first_bytes.are_refusal() => {
-                Err(Failure::Lost(self.connector.refused(Refusal::Version("MQTT 5"))))
+                Err(PollError::Lost(self.connector.refused(BrokerRefusal::Version(Protocol::V5))))
             }
-            Err(error) => Err(Failure::Lost(explain(&self.connector, &error, self.is_accepted))),
+            Err(_) if !self.is_accepted && self.first_bytes.are_http() => {
+                Err(PollError::Lost(self.connector.no_broker()))
+            }
+            Err(error) => Err(PollError::Lost(explain(&self.connector, &error, self.is_accepted))),
         }
     }
 
@@ -133,7 +133,15 @@ pub fn subscribe(client: &AsyncClient, filters: &[String], qos: Qos) -> Result<(
 }
 
 pub fn acknowledge(client: &AsyncClient, packet_id: u16) -> Queued {
-    match client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id, None))) {
+    queued(&client.try_manual_ack(ManualAck::PubAck(PubAck::new(packet_id, None))))
+}
+
+pub fn disconnect(client: &AsyncClient) -> Queued {
+    queued(&client.try_disconnect())
+}
+
+fn queued(result: &Result<(), ClientError>) -> Queued {
+    match result {
         Ok(()) => Queued::Yes,
         Err(ClientError::RequestChannelFull(_)) => Queued::Full,
         Err(_) => Queued::Gone,
@@ -151,23 +159,27 @@ pub fn packet_bytes(message: &Outgoing<'_>) -> usize {
     Packet::Publish(Publish::new(message.topic, message.qos.into(), message.payload.clone(), Some(properties))).size()
 }
 
-pub async fn receipt(notice: PublishNotice) -> Receipt {
+pub async fn receipt(notice: PublishNotice) -> BrokerReceipt {
     let puback = match notice.wait_async().await {
         Ok(PublishResult::Qos1(puback)) => puback,
-        Ok(_) => return Receipt::Taken,
+        Ok(_) => return BrokerReceipt::Taken,
         Err(PublishNoticeError::RetainNotSupported) => {
-            return Receipt::Rejected("the broker does not keep retained messages: set `retain = false`".to_owned());
+            return BrokerReceipt::Rejected(
+                "the broker does not keep retained messages: set `retain = false`".to_owned(),
+            );
         }
-        Err(_) => return Receipt::Unknown,
+        Err(_) => return BrokerReceipt::Unknown,
     };
     match puback.reason {
-        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Receipt::Taken,
-        PubAckReason::TopicNameInvalid => Receipt::Rejected("the broker refuses the topic".to_owned()),
-        PubAckReason::PayloadFormatInvalid => Receipt::Rejected("the broker refuses the payload's format".to_owned()),
-        PubAckReason::NotAuthorized => Receipt::Refused(
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => BrokerReceipt::Taken,
+        PubAckReason::TopicNameInvalid => BrokerReceipt::Rejected("the broker refuses the topic".to_owned()),
+        PubAckReason::PayloadFormatInvalid => {
+            BrokerReceipt::Rejected("the broker refuses the payload's format".to_owned())
+        }
+        PubAckReason::NotAuthorized => BrokerReceipt::Refused(
             "the broker does not let us publish to the topic: correct `topic` or its access rules".to_owned(),
         ),
-        other => Receipt::Refused(format!("the broker does not take the row now ({other:?})")),
+        other => BrokerReceipt::Refused(format!("the broker does not take the row now ({other:?})")),
     }
 }
 
@@ -212,17 +224,17 @@ fn explain(connector: &Connector, error: &ConnectionError, was_connected: bool) 
     }
 }
 
-fn refusal(code: ConnectReturnCode) -> Refusal {
+fn refusal(code: ConnectReturnCode) -> BrokerRefusal {
     match code {
-        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => Refusal::Login,
-        ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => Refusal::ClientId,
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => BrokerRefusal::Login,
+        ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => BrokerRefusal::ClientId,
         ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
-            Refusal::Version("MQTT 5")
+            BrokerRefusal::Version(Protocol::V5)
         }
         ConnectReturnCode::ServiceUnavailable
         | ConnectReturnCode::ServerUnavailable
-        | ConnectReturnCode::ServerBusy => Refusal::Busy,
-        other => Refusal::Other(format!("{other:?}")),
+        | ConnectReturnCode::ServerBusy => BrokerRefusal::Busy,
+        other => BrokerRefusal::Other(format!("{other:?}")),
     }
 }
 

@@ -14,7 +14,7 @@ use toml::de::DeValue;
 use super::HttpOutput;
 use super::answer::Success;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::output::body::{Batch, Body};
+use crate::output::body::{BatchPolicy, Body};
 use crate::output::{Fill, Output, OutputSettings, Site, row_id};
 use crate::settings::address::{self, warn_of_open_secret};
 use crate::settings::{Secret, Section, may_be_secret};
@@ -38,7 +38,7 @@ pub struct HttpOutputConfig {
     pub url: Url,
     pub method: Method,
     pub body: Body,
-    pub batch: Batch,
+    pub batch: BatchPolicy,
     /// In the order of the file.
     pub headers: Vec<(HeaderName, Header)>,
     pub key: Option<Secret>,
@@ -62,7 +62,7 @@ impl HttpOutputConfig {
             url,
             method: Method::POST,
             body: Body::Array,
-            batch: Batch { rows: 100, bytes: 256 << 10, time: Duration::ZERO },
+            batch: BatchPolicy { rows: 100, bytes: 256 << 10, time: Duration::ZERO },
             headers: Vec::new(),
             key: None,
             key_header: None,
@@ -84,7 +84,7 @@ impl HttpOutputConfig {
         let methods = [("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH")];
         let method = section.choice("method", &methods, "POST");
         let body = Body::read(section, base.body);
-        let batch = Batch::read(section, body, base.batch, "request");
+        let batch = BatchPolicy::read(section, body, base.batch, "request");
         let headers = headers(section);
         let key = section.key("key");
         let key_header = key_header(section);

@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use super::super::tests::{IDS, rows};
 use super::*;
-use crate::output::Batch;
+use crate::output::BatchPolicy;
 use crate::output::body::Body;
 
 /// Decides about the numbers of a request.
@@ -39,7 +39,7 @@ impl Receiver {
         let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let app = Router::new().route("/", post(take)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let batch = Batch { rows: batch, bytes: 1 << 20, time: Duration::ZERO };
+        let batch = BatchPolicy { rows: batch, bytes: 1 << 20, time: Duration::ZERO };
         let config = HttpOutputConfig { batch, body: Body::Array, ..HttpOutputConfig::new(url) };
         let mut output = HttpOutput::new(config).unwrap();
         output.retry = Retry::new(Backoff { base: Duration::ZERO, cap: Duration::ZERO });

@@ -1,8 +1,8 @@
 //! Rows as messages, and their order.
 //!
-//! In: rows that are open. Out: [`Message`]s, each of one topic, one after another. Invariant: where a message carries
-//! several rows, the next one of its topic is given only when it is settled: its halves come before what follows, so
-//! rows of a topic keep their order. Not here: sending, what a broker says.
+//! In: rows that are open. Out: [`RowMessage`]s, each of one topic, one after another. Invariant: where a message
+//! carries several rows, the next one of its topic is given only when it is settled: its halves come before what
+//! follows, so rows of a topic keep their order. Not here: sending, what a broker says.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -23,29 +23,29 @@ pub const ROWS_PROPERTY: &str = "forebay-rows";
 
 /// What a message carries at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct MessageLimits {
     pub rows: usize,
     pub bytes: usize,
 }
 
-impl Limits {
-    pub fn half(self) -> Limits {
-        Limits { rows: self.rows.div_ceil(2), bytes: self.bytes / 2 }
+impl MessageLimits {
+    pub fn half(self) -> MessageLimits {
+        MessageLimits { rows: self.rows.div_ceil(2), bytes: self.bytes / 2 }
     }
 }
 
 /// Rows that go together.
 #[derive(Debug)]
-pub struct Message {
+pub struct RowMessage {
     /// Its place in the list of topics.
     topic: usize,
     pub rows: Piece,
 }
 
-impl Message {
+impl RowMessage {
     /// Those to which it comes up.
-    pub fn limits(&self) -> Limits {
-        Limits { rows: self.rows.len(), bytes: self.rows.iter().map(Encoded::bytes).sum() }
+    pub fn limits(&self) -> MessageLimits {
+        MessageLimits { rows: self.rows.len(), bytes: self.rows.iter().map(Encoded::bytes).sum() }
     }
 }
 
@@ -53,7 +53,7 @@ impl Message {
 #[derive(Debug)]
 pub struct Queue {
     topics: Vec<Topic>,
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<RowMessage>,
     /// Of a topic.
     is_one_at_a_time: bool,
 }
@@ -68,7 +68,7 @@ impl Queue {
     /// The open rows; those that can never be sent are rejected.
     pub fn new(
         config: &MqttOutputConfig,
-        limits: Limits,
+        limits: MessageLimits,
         rows: &Rows,
         ids: RowIds<'_>,
         progress: &mut Progress,
@@ -97,18 +97,18 @@ impl Queue {
         let (mut topics, mut messages) = (Vec::new(), Vec::new());
         for (topic, (name, rows)) in by_topic.into_iter().enumerate() {
             topics.push(Topic { name, is_busy: false });
-            messages.extend(pieces(rows, limits.rows, limits.bytes).into_iter().map(|rows| Message { topic, rows }));
+            messages.extend(pieces(rows, limits.rows, limits.bytes).into_iter().map(|rows| RowMessage { topic, rows }));
         }
         messages.sort_by_key(|message| message.rows.first().map(|row| row.row));
         Queue { topics, waiting: messages.into(), is_one_at_a_time: config.body != Body::Row }
     }
 
     /// The next message that may be sent now.
-    pub fn next(&mut self) -> Option<Message> {
+    pub fn next(&mut self) -> Option<RowMessage> {
         if !self.is_one_at_a_time {
             return self.waiting.pop_front();
         }
-        let is_free = |message: &Message| self.topics.get(message.topic).is_some_and(|topic| !topic.is_busy);
+        let is_free = |message: &RowMessage| self.topics.get(message.topic).is_some_and(|topic| !topic.is_busy);
         let place = self.waiting.iter().position(is_free)?;
         let message = self.waiting.remove(place)?;
         self.set_busy(&message, true);
@@ -116,19 +116,19 @@ impl Queue {
     }
 
     /// A message is settled: the next one of its topic may go.
-    pub fn settled(&mut self, message: &Message) {
+    pub fn settled(&mut self, message: &RowMessage) {
         self.set_busy(message, false);
     }
 
     /// Puts the halves of a message in its place.
-    pub fn halve(&mut self, mut message: Message) {
+    pub fn halve(&mut self, mut message: RowMessage) {
         self.settled(&message);
         let second = message.rows.split_off(message.rows.len().div_ceil(2));
-        self.waiting.push_front(Message { topic: message.topic, rows: second });
+        self.waiting.push_front(RowMessage { topic: message.topic, rows: second });
         self.waiting.push_front(message);
     }
 
-    fn set_busy(&mut self, message: &Message, is_busy: bool) {
+    fn set_busy(&mut self, message: &RowMessage, is_busy: bool) {
         if let Some(topic) = self.topics.get_mut(message.topic) {
             topic.is_busy = is_busy;
         }
@@ -138,7 +138,7 @@ impl Queue {
     pub fn outgoing(
         &self,
         config: &MqttOutputConfig,
-        message: &Message,
+        message: &RowMessage,
         session: &Session,
     ) -> Result<Outgoing<'_>, String> {
         let id = message.rows.first().map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
@@ -175,11 +175,11 @@ mod tests {
         let rows = rows(numbers);
         let mut progress = Progress::default();
         progress.begin(&rows, IDS);
-        let limits = Limits { rows: if body == Body::Row { 1 } else { 100 }, bytes: 1_000 };
+        let limits = MessageLimits { rows: if body == Body::Row { 1 } else { 100 }, bytes: 1_000 };
         Queue::new(&config, limits, &rows, IDS, &mut progress)
     }
 
-    fn places(message: &Message) -> Vec<usize> {
+    fn places(message: &RowMessage) -> Vec<usize> {
         message.rows.iter().map(|row| row.row).collect()
     }
 
@@ -201,7 +201,7 @@ mod tests {
     fn halves_come_before_what_follows_in_their_topic() {
         let mut queue = queue(Body::Array, (0..150).map(|_| 1).chain([2]));
         let first = queue.next().unwrap();
-        assert_eq!((first.rows.len(), first.limits()), (100, Limits { rows: 100, bytes: 900 }));
+        assert_eq!((first.rows.len(), first.limits()), (100, MessageLimits { rows: 100, bytes: 900 }));
         let other = queue.next().unwrap();
         assert_eq!(places(&other), [150], "the next one of its topic waits, other topics go on");
         assert!(queue.next().is_none());
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn limits_are_halved_to_one_row() {
-        let halves = std::iter::successors(Some(Limits { rows: 5, bytes: 45 }), |limits| {
+        let halves = std::iter::successors(Some(MessageLimits { rows: 5, bytes: 45 }), |limits| {
             (limits.rows > 1).then(|| limits.half())
         });
         assert_eq!(

@@ -1,40 +1,162 @@
-//! One connection to a broker, for sending.
+//! One connection to a broker, for sending: of our own, or that of an input.
 //!
-//! In: where the broker is, and which version is spoken. Out: a [`Session`], and at its end why it ended. Invariant:
-//! its task polls until the connection ends. Not here: what is sent, when to connect again.
+//! In: a [`Way`] to the broker. Out: a [`Session`], and at its end why it ended. Invariant: somebody polls it until the
+//! connection ends. Not here: what is sent, when to try again.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::mqtt::socket::Collecting;
-use crate::mqtt::wire::{self, Client, Event, Events, Failure, Opening};
-use crate::mqtt::{Connector, Protocol, Trouble};
+use crate::mqtt::line::{Carrier, Line, Loan};
+use crate::mqtt::socket::Ending;
+use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError, Queued};
+use crate::mqtt::{BrokerConfig, Choice, Connector, Trouble};
 
-/// Messages under way at once; brokers allow fewer (mosquitto: 20) and the client keeps to that.
-pub const WINDOW: u16 = 512;
+/// Messages under way at once.
+pub const WINDOW: u16 = wire::OUTGOING_WINDOW;
 /// Requests the client writes with one system call.
 const REQUEST_BATCH: usize = 128;
 /// A goodbye is not worth waiting for longer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How to come to a session.
+#[derive(Debug)]
+pub enum Way {
+    Own(Box<Connector>, Choice),
+    /// Over the connection of an input.
+    Input(String, Loan),
+}
+
+impl Way {
+    pub fn own(broker: BrokerConfig, client_id: String) -> Way {
+        let choice = Choice::new(broker.protocol);
+        Way::Own(Box::new(Connector::new(broker, client_id)), choice)
+    }
+
+    pub fn of_input(name: &str, line: Arc<Line>) -> Way {
+        Way::Input(name.to_owned(), Loan::of(line))
+    }
+
+    /// A session that the broker accepted.
+    pub async fn open(&mut self) -> Result<Session, Trouble> {
+        let (broker, choice) = match self {
+            Way::Own(broker, choice) => (broker, choice),
+            Way::Input(name, loan) => {
+                let waiting = |trouble: Trouble| {
+                    Trouble::new(format!("waiting for the connection of input `{name}`: {}", trouble.text))
+                };
+                return loan.carrier().await.map(Session::over).map_err(waiting);
+            }
+        };
+        let session = Session::open(broker, choice).await?;
+        if let Some(why) = choice.accepted() {
+            tracing::warn!("speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
+        }
+        Ok(session)
+    }
+
+    /// A session ended, or there was none. `true`: the other version is to be tried now.
+    pub fn failed(&mut self, trouble: &Trouble) -> bool {
+        match self {
+            Way::Own(_, choice) => choice.failed(trouble),
+            // the input chooses the version
+            Way::Input(..) => false,
+        }
+    }
+
+    /// Whether the session is over.
+    pub fn is_over(&self, session: &Session) -> bool {
+        match (self, &session.held) {
+            (Way::Input(_, loan), Held::Lent(carrier)) => loan.is_over(carrier),
+            (_, Held::Own(task)) => task.is_finished(),
+            (Way::Own(..), Held::Lent(_)) => true,
+        }
+    }
+
+    /// Why the session ended. It is over, or about to be.
+    pub async fn ended(&self, session: Session) -> Trouble {
+        match (self, session.held) {
+            (Way::Input(_, loan), Held::Lent(carrier)) => loan.ended(&carrier).await,
+            (_, Held::Own(task)) => match task.await {
+                Ok(trouble) => trouble,
+                Err(_) => Trouble::new(format!("the connection to {self} ended")),
+            },
+            (Way::Own(..), Held::Lent(_)) => Trouble::new("no connection".to_owned()),
+        }
+    }
+
+    /// Leaves a session in which the broker confirms nothing.
+    pub async fn leave(&self, session: Session, patience: Duration) -> Trouble {
+        let text = format!("{self} confirmed nothing for {} s; connecting again", patience.as_secs_f64());
+        match (self, session.held) {
+            (Way::Input(_, loan), Held::Lent(carrier)) => loan.leave(&carrier, text.clone()).await,
+            (_, Held::Own(task)) => task.abort(),
+            (Way::Own(..), Held::Lent(_)) => {}
+        }
+        Trouble::new(text)
+    }
+
+    /// Says goodbye.
+    pub async fn close(self, session: Option<Session>) {
+        match self {
+            Way::Own(..) => {
+                if let Some(Session { client, held: Held::Own(task), .. }) = session
+                    && client.disconnect() == Queued::Yes
+                {
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, task).await;
+                }
+            }
+            Way::Input(_, loan) => {
+                // what it holds of the client is let go first
+                drop(session);
+                loan.give_back().await;
+            }
+        }
+    }
+}
+
+/// The broker, for log lines.
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Own(broker, _) => broker.config.address.fmt(f),
+            Way::Input(name, _) => write!(f, "the broker of input `{name}`"),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
-    pub task: JoinHandle<Trouble>,
     pub since: Instant,
     /// The broker's limit for a packet, bytes.
     pub packet_bytes_max: Option<u32>,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// The task that polls it.
+    Own(AbortOnDropHandle<Trouble>),
+    Lent(Carrier),
 }
 
 impl Session {
+    /// One that the input has.
+    fn over(carrier: Carrier) -> Session {
+        let Carrier { client, packet_bytes_max, .. } = carrier.clone();
+        Session { client, since: Instant::now(), packet_bytes_max, held: Held::Lent(carrier) }
+    }
+
     /// Connects, and waits until the broker accepted us.
-    pub async fn open(broker: &Connector, protocol: Protocol) -> Result<Session, Trouble> {
-        let collecting = Collecting::new();
+    async fn open(broker: &Connector, choice: &Choice) -> Result<Session, Trouble> {
+        let ending = Ending::new();
         // the client itself writes what came together
-        collecting.stop();
+        ending.is_coming();
         let opening = Opening {
             session_expiry: None,
             receive_maximum: None,
@@ -44,40 +166,29 @@ impl Session {
             request_batch: REQUEST_BATCH,
             read_batch: REQUEST_BATCH,
         };
-        let (client, mut events) = wire::open(broker, protocol, opening, collecting).await?;
+        let (client, mut events) = wire::open(broker, choice.now(), opening, ending.clone()).await?;
         let packet_bytes_max = match events.poll().await {
-            Ok(Event::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
-            Ok(_) | Err(Failure::Ended) => {
+            Ok(Incoming::Accepted { packet_bytes_max, .. }) => packet_bytes_max,
+            Ok(_) | Err(PollError::Ended) => {
                 return Err(Trouble::new("the broker does not begin with CONNACK".to_owned()));
             }
-            Err(Failure::Lost(trouble)) => return Err(trouble),
+            Err(PollError::Lost(trouble)) => return Err(trouble),
         };
-        let task = tokio::spawn(poll(events).in_current_span());
-        Ok(Session { client, task, since: Instant::now(), packet_bytes_max })
-    }
-
-    /// Why the connection ended. Its task is ending.
-    pub async fn ended(self, broker: &Connector) -> Trouble {
-        match self.task.await {
-            Ok(trouble) => trouble,
-            Err(_) => Trouble::new(format!("the connection to {} ended", broker.config.address)),
-        }
-    }
-
-    /// Says goodbye.
-    pub async fn close(&mut self) {
-        if self.client.disconnect() {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut self.task).await;
-        }
+        let task = tokio::spawn(poll(events, ending).in_current_span());
+        Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own(AbortOnDropHandle::new(task)) })
     }
 }
 
-async fn poll(mut events: Events) -> Trouble {
+async fn poll(mut events: Inbound, ending: Ending) -> Trouble {
     loop {
         match events.poll().await {
             Ok(_) => {}
-            Err(Failure::Ended) => return Trouble::new("the connection was closed".to_owned()),
-            Err(Failure::Lost(trouble)) => return trouble,
+            Err(PollError::Ended) => {
+                drop(events);
+                ending.closed_by_peer().await;
+                return Trouble::new("the connection was closed".to_owned());
+            }
+            Err(PollError::Lost(trouble)) => return trouble,
         }
     }
 }

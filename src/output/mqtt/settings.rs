@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use super::session::Way;
 use super::{MqttOutput, TopicTemplate};
-use crate::diagnostic::{Diagnostic, Span};
-use crate::mqtt::{BrokerConfig, Protocol, Qos};
-use crate::output::body::{Batch, Body};
-use crate::output::{Fill, Output, OutputSettings, Site, row_id};
-use crate::settings::{Secret, Section, Text};
+use crate::diagnostic::{Diagnostic, Span, suggest};
+use crate::mqtt::{BrokerConfig, Protocol, Qos, Shared};
+use crate::output::body::{BatchPolicy, Body};
+use crate::output::{Fill, Neighbour, Output, OutputSettings, Site, row_id};
+use crate::settings::{Problems, Secret, Section, Text};
 
 /// An MQTT output, as the job describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MqttOutputConfig {
-    /// Its client id must differ from that of every input.
-    pub broker: BrokerConfig,
+    pub connection: Connection,
     pub topic: TopicTemplate,
     /// With [`Qos::AtMostOnce`] a row counts as delivered once it was written to the network.
     pub qos: Qos,
@@ -27,51 +27,93 @@ pub struct MqttOutputConfig {
     /// How rows are written into messages.
     pub body: Body,
     /// Larger rows are rejected; the broker's own limit holds besides.
-    pub batch: Batch,
+    pub batch: BatchPolicy,
     /// Column that carries the row id, beside the user property.
     pub row_id: Option<SmolStr>,
     /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
     pub puback_timeout: Duration,
 }
 
+/// By which connection rows leave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Connection {
+    /// One of its own; the client id must differ from that of every input.
+    Own(BrokerConfig),
+    /// That of an MQTT input of the job.
+    Input {
+        name: String,
+        /// Its place in the job file.
+        span: Span,
+    },
+}
+
 impl MqttOutputConfig {
     /// What messages with several rows hold; those with one row have the same limit of bytes.
-    pub const BATCH: Batch = Batch { rows: 100, bytes: 1 << 20, time: Duration::ZERO };
+    pub const BATCH: BatchPolicy = BatchPolicy { rows: 100, bytes: 1 << 20, time: Duration::ZERO };
     pub const PUBACK_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// With the defaults: QoS 1, not retained, one row a message of at most 1 MiB.
     pub fn new(broker: BrokerConfig, topic: TopicTemplate) -> MqttOutputConfig {
+        MqttOutputConfig::over(Connection::Own(broker), topic)
+    }
+
+    fn over(connection: Connection, topic: TopicTemplate) -> MqttOutputConfig {
         MqttOutputConfig {
-            broker,
+            connection,
             topic,
             qos: Qos::AtLeastOnce,
             retain: false,
             body: Body::Row,
-            batch: Batch { rows: 1, ..Self::BATCH },
+            batch: BatchPolicy { rows: 1, ..Self::BATCH },
             row_id: None,
             puback_timeout: Self::PUBACK_TIMEOUT,
         }
     }
 
-    /// Reads and checks the section.
+    /// Reads and checks the section. Whether the input of `connection` is there is told by what it is checked beside.
     pub fn read(section: &mut Section) -> Option<MqttOutputConfig> {
-        let broker = BrokerConfig::read(section);
+        let connection = connection(section);
         let topic = section.required_text("topic", "write `topic = \"taxi/scored\"`");
         let topic = topic.and_then(|text| template(section, &text));
         let qos = Qos::read(section);
         let retain = section.boolean("retain", false);
         let body = Body::read(section, Body::Row);
-        let batch = Batch::read(section, body, Self::BATCH, "message");
+        let batch = BatchPolicy::read(section, body, Self::BATCH, "message");
         let row_id = row_id(section);
-        if row_id.is_none() && broker.as_ref().is_some_and(|broker| broker.protocol == Some(Protocol::V311)) {
-            let warning = Diagnostic::warning("rows leave without their ids", section.key_span("protocol"));
-            let label = "MQTT 3.1.1 has no user properties";
-            section.problems().push(
-                warning.label(label).help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"),
+        if let Some(Connection::Own(broker)) = &connection
+            && row_id.is_none()
+        {
+            section.problems().extend(without_ids(broker, section.key_span("protocol")));
+        }
+        Some(MqttOutputConfig { qos, retain, body, batch, row_id, ..MqttOutputConfig::over(connection?, topic?) })
+    }
+}
+
+/// Reads `connection`, or the keys of a connection of its own.
+fn connection(section: &mut Section) -> Option<Connection> {
+    let Some(Text { value: name, span }) = section.text("connection") else {
+        return BrokerConfig::read(section).map(Connection::Own);
+    };
+    // a password is hidden in messages even where it has no place
+    section.secret("password");
+    for key in BrokerConfig::KEYS {
+        if section.get(key).is_some() {
+            section.wrong(
+                key,
+                format!("`{key}` beside `connection`"),
+                format!("the connection is that of input `{name}`"),
+                format!("leave `{key}` out here; it belongs to `[inputs.{name}]`"),
             );
         }
-        Some(MqttOutputConfig { qos, retain, body, batch, row_id, ..MqttOutputConfig::new(broker?, topic?) })
     }
+    Some(Connection::Input { name, span })
+}
+
+/// In MQTT 3.1.1 rows have no user property.
+fn without_ids(broker: &BrokerConfig, span: Option<Span>) -> Option<Diagnostic> {
+    let warning = Diagnostic::warning("rows leave without their ids", span).label("MQTT 3.1.1 has no user properties");
+    (broker.protocol == Some(Protocol::V311))
+        .then(|| warning.help("write `row_id = \"id\"` for a column, so that a receiver can drop repeats"))
 }
 
 /// Reads `topic`.
@@ -96,11 +138,46 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 
 impl OutputSettings for MqttOutputConfig {
     fn secrets(&self) -> Vec<&Secret> {
-        self.broker.secrets()
+        match &self.connection {
+            Connection::Own(broker) => broker.secrets(),
+            Connection::Input { .. } => Vec::new(),
+        }
     }
 
     fn exclusive(&self) -> Option<String> {
-        self.broker.the_client()
+        match &self.connection {
+            Connection::Own(broker) => broker.the_client(),
+            Connection::Input { .. } => None,
+        }
+    }
+
+    fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
+        let broker = match &self.connection {
+            Connection::Own(broker) => broker,
+            Connection::Input { name, span } => match lender(name, inputs) {
+                Ok(input) => {
+                    if self.row_id.is_none() {
+                        problems.extend(without_ids(&input.broker, Some(*span)));
+                    }
+                    &input.broker
+                }
+                Err((label, help)) => {
+                    let error = Diagnostic::error(format!("`{name}` has no connection to send over"), *span);
+                    problems.push(error.label(label).help(help));
+                    return;
+                }
+            },
+        };
+        let filter = self.topic.filter();
+        for input in inputs {
+            let shared = shared(input).filter(|shared| shared.broker.address == broker.address);
+            if let Some(own) = shared.and_then(|shared| shared.receives(&filter)) {
+                let title = format!("rows come back as events of input `{}`", input.name);
+                let warning = Diagnostic::warning(title, self.topic.span());
+                let label = format!("its filter `{own}` takes in topics of this output");
+                problems.push(warning.label(label).help("write to topics that no filter of the job takes in"));
+            }
+        }
     }
 
     fn fill(&self) -> Fill {
@@ -112,7 +189,35 @@ impl OutputSettings for MqttOutputConfig {
     }
 
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {
-        let client_id = (site.identify)(self.broker.client_id.as_deref())?;
-        Ok(Box::new(MqttOutput::new(self.clone(), client_id, site.stats)))
+        let way = match &self.connection {
+            Connection::Own(broker) => {
+                let client_id = (site.identify)(broker.client_id.as_deref())?;
+                Way::own(broker.clone(), client_id)
+            }
+            Connection::Input { name, .. } => Way::of_input(name, site.connections.get(name)),
+        };
+        Ok(Box::new(MqttOutput::new(self.clone(), way, site.stats)))
+    }
+}
+
+/// What an MQTT input tells of itself.
+fn shared<'a>(input: &'a Neighbour<'_>) -> Option<&'a Shared> {
+    input.offer.as_ref()?.downcast_ref()
+}
+
+/// The MQTT input of this name; else what is wrong and what to do.
+fn lender<'a>(name: &str, inputs: &'a [Neighbour<'_>]) -> Result<&'a Shared, (String, String)> {
+    let lenders = || inputs.iter().filter(|input| shared(input).is_some()).map(|input| input.name);
+    let names: Vec<String> = lenders().map(|name| format!("`{name}`")).collect();
+    let write = match names.as_slice() {
+        [] => "leave `connection` out and write `url`".to_owned(),
+        names => format!("expected an MQTT input: {}", names.join(", ")),
+    };
+    match inputs.iter().find(|input| input.name == name) {
+        Some(input) => shared(input).ok_or(("this input is not an MQTT stream".to_owned(), write)),
+        None => {
+            let help = suggest(name, lenders()).map_or(write, |meant| format!("did you mean `{meant}`?"));
+            Err(("the job has no input of this name".to_owned(), help))
+        }
     }
 }

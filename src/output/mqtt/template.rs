@@ -23,6 +23,8 @@ const HELP: &str = "write `plant/{deviceId}/alarm`; a brace itself is `{{` or `}
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicTemplate {
     pieces: Vec<Piece>,
+    /// Its place in the job file.
+    span: Span,
 }
 
 /// What is wrong with a template, and where in the job file.
@@ -46,7 +48,7 @@ enum Piece {
 impl TopicTemplate {
     /// One topic for all rows, as it is.
     pub fn fixed(topic: impl Into<String>) -> TopicTemplate {
-        TopicTemplate { pieces: vec![Piece::Literal(topic.into())] }
+        TopicTemplate { pieces: vec![Piece::Literal(topic.into())], span: Span::default() }
     }
 
     /// Reads a template.
@@ -55,13 +57,29 @@ impl TopicTemplate {
     /// Braces do not match, a name is missing, or what is around the columns makes no topic.
     pub fn parse(text: &Text) -> Result<TopicTemplate, TemplateProblem> {
         let wrong = |(at, label)| TemplateProblem { span: within(text, at), label, help: Some(HELP) };
-        let template = TopicTemplate { pieces: pieces(text).map_err(wrong)? };
+        let template = TopicTemplate { pieces: pieces(text).map_err(wrong)?, span: text.span };
         let sample: String =
             template.pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text } else { "x" }).collect();
         match topic_problem(&sample) {
             Some(label) => Err(TemplateProblem { span: text.span, label, help: None }),
             None => Ok(template),
         }
+    }
+
+    pub(super) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// The filter that matches its topics, and others like them: a value is within one level.
+    pub(super) fn filter(&self) -> String {
+        const COLUMN: char = '\0';
+        let text = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.clone(),
+            Piece::Column { .. } => COLUMN.to_string(),
+        };
+        let topic: String = self.pieces.iter().map(text).collect();
+        let levels = topic.split('/').map(|level| if level.contains(COLUMN) { "+" } else { level });
+        levels.collect::<Vec<_>>().join("/")
     }
 
     /// The columns that it names, each with its place in the job file.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::batch::RawEvent;
+use crate::connections::Connections;
 use crate::engine::{Executor, ExecutorOptions, OnError};
 use crate::journal::{ConsumerSpec, InputId, Journal, JournalConfig, OnFull, Start, StreamId};
 use crate::output::{CountedOutput, Delivering, Fill, Output, OutputSettings, RowIds, Site};
@@ -128,7 +129,9 @@ impl Bench {
         let executor = Executor::new(part, options, None).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let script = Script::default();
-        let output = CountedOutput::build(&script, &|_| Err("it has no name".to_owned()), Clock::Real).unwrap();
+        let output =
+            CountedOutput::build(&script, &|_| Err("it has no name".to_owned()), &Connections::default(), Clock::Real)
+                .unwrap();
         let _entered = runtime.enter();
         let (output, _) = OutputHandle::spawn("out".into(), fill, output, "inc".to_owned(), CancellationToken::new());
         let (clock, stop) = (Clock::manual(Timestamp::MIN), Stop::default());
@@ -281,6 +284,29 @@ fn rows_that_wait_for_others_hold_the_position() {
         (5_300, StopNow, gave(&[&[6]], Some((6, 0)))),
         (5_300, Idle, end("ended", nothing())),
     ]);
+}
+
+#[test]
+fn what_is_set_aside_and_counted_while_rows_wait_is_bounded() {
+    let mut bench = Bench::new(Fill { rows: 3, time: Duration::from_secs(60) }, OnError::DeadLetter);
+    assert_eq!(bench.round(Read(&["1"])), nothing());
+    // counters of many reads are summed up
+    (0..100).for_each(|_| assert_eq!(bench.round(Read(&["out"])), nothing()));
+    assert!(bench.deliverer.pending.ledger.len() <= 5, "{:?}", bench.deliverer.pending.ledger);
+    let many: &[&str] = vec!["x"; 500].leak();
+    let mut rounds = 0;
+    let gave = loop {
+        rounds += 1;
+        assert!(rounds < 20, "dead letters wait without a bound");
+        let gave = bench.round(Read(many));
+        if gave != nothing() {
+            break gave;
+        }
+        assert!(bench.deliverer.pending.letters_bytes < LETTERS_BYTES_MAX);
+    };
+    let commit = Some((101 + 500 * rounds as i64, 500 * rounds));
+    assert_eq!(gave, Gave { given: vec![vec![1]], commit, end: None }, "the row waits no longer, nothing is left out");
+    assert!(rounds > 1);
 }
 
 #[test]

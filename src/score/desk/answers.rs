@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::value::{Record, Value};
 
 use super::super::batch::{NextSend, Reaction};
-use super::super::body::Row;
+use super::super::body::RowText;
 use super::super::breaker::Cause;
 use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, classify};
 use super::super::queue::{Queue, RowRef};
 use super::super::{Failure, KEPT_MAX, NanPolicy, Outcome, clipped};
-use super::{Answer, BYTES_MIN, Desk, Event, Flight};
+use super::{Answer, BYTES_MIN, Desk, DeskEvent, Flight};
 
 /// Full batches scored in a row before a lowered row limit is doubled.
 const GROW_AFTER: u32 = 8;
@@ -80,7 +80,7 @@ impl Desk {
                 }
             }
             Class::KeyRefused => {
-                self.events.push(Event::ReloadKey);
+                self.events.push(DeskEvent::ReloadKey);
                 self.gate.failed(now, id, Cause::Blocked(Blocked::Key), random, retry_after);
             }
             Class::Pause(blocked) => self.gate.failed(now, id, Cause::Blocked(blocked), random, retry_after),
@@ -174,7 +174,7 @@ impl Desk {
     }
 
     /// The answer to a look: only a scored row opens the gate again.
-    fn looked(&mut self, now: Duration, id: u64, class: Class, row: Row, generation: u64, details: &Details) {
+    fn looked(&mut self, now: Duration, id: u64, class: Class, row: RowText, generation: u64, details: &Details) {
         if class == Class::Done {
             if generation == self.generation {
                 self.proven = Some(row);
@@ -183,7 +183,7 @@ impl Desk {
             return self.gate.open();
         }
         if class == Class::KeyRefused {
-            self.events.push(Event::ReloadKey);
+            self.events.push(DeskEvent::ReloadKey);
         }
         self.looks = self.looks.saturating_add(1);
         let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && matches!(class, Class::Isolate { .. });
@@ -193,7 +193,7 @@ impl Desk {
             self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
         }
         if !at_once {
-            self.events.push(Event::Refetch);
+            self.events.push(DeskEvent::Refetch);
         }
     }
 
@@ -204,7 +204,7 @@ impl Desk {
         self.queue = Queue::default();
         self.batches.clear();
         self.flights.clear();
-        self.events.push(Event::Failed(why));
+        self.events.push(DeskEvent::Failed(why));
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::breaker::Cause;
-use super::super::policy::{Answered, Blocked, Mode, Status};
+use super::super::policy::{Answered, Blocked, HttpStatus, Mode};
 use super::super::signature::{Cell, Cells, Layout, Signature};
 use super::super::{Failure, NanPolicy, Outcome, texts};
-use super::{Answer, Desk, Event, Request, Rules, Standing};
+use super::{Answer, Desk, DeskEvent, Request, Rules, Standing};
 use crate::backoff::Backoff;
 use crate::value::Value;
 
@@ -59,7 +59,7 @@ fn results(numbers: &[i64]) -> Answer {
 }
 
 fn status(code: u16) -> Answer {
-    let facts = Status { code, model: None, function_failed: code == 500 };
+    let facts = HttpStatus { code, model: None, function_failed: code == 500 };
     let mut details = super::Details { text: format!("asked for {code}"), ..Default::default() };
     details.status = Some(code);
     Answer { outcome: Answered::Status(facts), values: Vec::new(), details }
@@ -91,9 +91,9 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
         }
         for event in desk.take_events() {
             match event {
-                Event::Done { chunk, outcomes } => run.chunks.push((chunk, outcomes)),
-                Event::Failed(why) => run.failed = Some(why),
-                Event::ReloadKey | Event::Refetch => {}
+                DeskEvent::Done { chunk, outcomes } => run.chunks.push((chunk, outcomes)),
+                DeskEvent::Failed(why) => run.failed = Some(why),
+                DeskEvent::ReloadKey | DeskEvent::Refetch => {}
             }
         }
         match desk.wake(now).filter(|wake| *wake <= limit) {
@@ -117,7 +117,7 @@ fn texts_of_failed_rows_behind_a_request_without_an_answer_are_bounded() {
         desk.submit(Duration::from_secs(second), 0, (0..500).map(bad).collect());
         assert!(desk.next_request(Duration::from_secs(second) + MS(20)).is_none());
         for event in desk.take_events() {
-            let Event::Done { outcomes, .. } = event else { panic!("{event:?}") };
+            let DeskEvent::Done { outcomes, .. } = event else { panic!("{event:?}") };
             held.extend(outcomes);
         }
     }
@@ -134,7 +134,7 @@ fn texts_of_failed_rows_behind_a_request_without_an_answer_are_bounded() {
     let after = Duration::from_secs(31);
     desk.submit(after, 0, vec![bad(0)]);
     assert!(desk.next_request(after + MS(20)).is_none());
-    let Some(Event::Done { outcomes, .. }) = desk.take_events().pop() else { panic!("it is decided") };
+    let Some(DeskEvent::Done { outcomes, .. }) = desk.take_events().pop() else { panic!("it is decided") };
     assert!(!failures(&outcomes)[0].1.request.is_empty(), "there is room again");
 }
 
@@ -427,7 +427,7 @@ fn a_new_signature_is_used_for_what_is_sent_again() {
         );
         done.extend(desk.take_events());
     }
-    assert!(done.iter().any(|event| matches!(event, Event::Done { outcomes, .. } if outcomes.len() == 4)));
+    assert!(done.iter().any(|event| matches!(event, DeskEvent::Done { outcomes, .. } if outcomes.len() == 4)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::acks::Acks;
-use crate::mqtt::socket::Collecting;
+use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{Client, Queued};
 use crate::source::Acknowledge;
 use crate::source::stats::{SourceStats, add};
@@ -45,7 +45,7 @@ pub(super) struct Link {
     state: Mutex<LinkState>,
     /// A range was resolved.
     changed: Notify,
-    collecting: Collecting,
+    ending: Ending,
     stats: Arc<SourceStats>,
 }
 
@@ -62,7 +62,7 @@ struct LinkState {
 }
 
 impl Link {
-    pub fn new(client: Client, collecting: Collecting, stats: Arc<SourceStats>) -> Link {
+    pub fn new(client: Client, ending: Ending, stats: Arc<SourceStats>) -> Link {
         let state = LinkState {
             acks: Acks::default(),
             backlog: VecDeque::new(),
@@ -70,7 +70,7 @@ impl Link {
             is_stopping: false,
             has_said_goodbye: false,
         };
-        Link { state: Mutex::new(state), changed: Notify::new(), collecting, stats }
+        Link { state: Mutex::new(state), changed: Notify::new(), ending, stats }
     }
 
     fn lock(&self) -> MutexGuard<'_, LinkState> {
@@ -162,7 +162,7 @@ impl Link {
 
     fn disconnect_now(&self, state: &LinkState) {
         // a goodbye that is only collected would never leave
-        self.collecting.stop();
+        self.ending.is_coming();
         if let Some(client) = &state.client {
             client.disconnect_now();
         }
@@ -172,19 +172,21 @@ impl Link {
         if !state.is_stopping || state.has_said_goodbye || state.acks.unresolved() > 0 || !state.backlog.is_empty() {
             return;
         }
-        state.has_said_goodbye = true;
-        self.collecting.stop();
-        // behind the acknowledgements in the same queue
-        if state.client.as_ref().is_some_and(|client| !client.disconnect()) {
-            self.disconnect_now(state);
-        }
+        self.ending.is_coming();
+        // behind the acknowledgements in the same queue; where that is full, each that leaves it gives the event loop
+        // an event, and then we try again
+        let queued = state.client.as_ref().map(Client::disconnect);
+        state.has_said_goodbye = queued != Some(Queued::Full);
     }
 
-    /// The connection is gone: nothing is sent from here on.
-    pub fn close(&self) {
-        let mut state = self.lock();
-        state.client = None;
-        state.backlog.clear();
+    /// The client is gone: nothing is sent from here on. After a goodbye this waits until the broker has read all.
+    pub async fn close(&self) {
+        {
+            let mut state = self.lock();
+            state.client = None;
+            state.backlog.clear();
+        }
+        self.ending.closed_by_peer().await;
     }
 
     /// Packet ids of the batches that were given up.

@@ -5,12 +5,16 @@
 //! that packet id in this session. Not here: what is done about it. A broker that gives a packet id to the next message
 //! at once, instead of counting on, defeats this across a crash when both messages are equal: MQTT gives no more to
 //! tell them by.
+//!
+//! Two ways of brokers to send again are not those of MQTT. mochi 2.7.9 sends what a resumed session owes with DUP, and
+//! again without it when there are more messages than the receive maximum. Artemis 2.42 sends it first of all, with new
+//! packet ids and without DUP. Neither can be told from a new message that is equal, so these are possible repeats.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::decode;
 use crate::source::RecentRecord;
@@ -22,6 +26,8 @@ pub enum Recognition {
     New,
     /// It is stored already: acknowledge, do not append.
     Redelivered,
+    /// It is received and not acknowledged yet: that will be done, once.
+    Held,
     /// The broker sent it before, and whether it was stored then cannot be told: append it.
     Possible,
 }
@@ -29,7 +35,7 @@ pub enum Recognition {
 /// The last messages of the session.
 #[derive(Debug)]
 pub struct Seen {
-    by_packet: FxHashMap<u16, Entry>,
+    by_packet: FxHashMap<u16, Delivered>,
     /// Packet ids in the order of recording, with the stamp of the entry they stand for.
     order: VecDeque<(u16, u64)>,
     stamp: u64,
@@ -38,15 +44,21 @@ pub struct Seen {
     resumed: bool,
     /// The entries reach back over everything the broker may send again.
     complete: bool,
+    /// Counts connections.
+    connection: u64,
+    /// What was seen before the session was resumed, while nothing else has come: topic, and payload or its content.
+    head: Option<FxHashSet<(u64, u64)>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Delivered {
     stamp: u64,
     topic: u64,
     /// Of the payload as it came, when the mark has it; else 0.
     content: u64,
     last: Part,
+    /// The last connection in which it came with DUP; 0 for none.
+    repeated_in: u64,
     /// Parts before the last one, when the journal cut the message into records.
     earlier: Vec<Part>,
 }
@@ -103,6 +115,8 @@ impl Seen {
             capacity,
             resumed: false,
             complete: false,
+            connection: 0,
+            head: None,
         }
     }
 
@@ -119,7 +133,11 @@ impl Seen {
                     Some(entry) if before == packet_id && entry.topic == topic => {
                         entry.earlier.push(std::mem::replace(&mut entry.last, part));
                     }
-                    _ => self.insert(packet_id, topic, part, content),
+                    _ => {
+                        let entry =
+                            Delivered { stamp: 0, topic, content, last: part, repeated_in: 0, earlier: Vec::new() };
+                        self.insert(packet_id, entry);
+                    }
                 }
                 self.complete = true;
             }
@@ -130,22 +148,64 @@ impl Seen {
     /// A connection is up; `resumed` is the broker's session-present flag.
     pub fn connected(&mut self, resumed: bool) {
         self.resumed = resumed;
+        self.connection += 1;
         if !resumed {
             // packet ids start over, so what was seen before says nothing any more, and from here on all is seen
             self.by_packet.clear();
             self.order.clear();
             self.complete = true;
         }
+        let whole = self.by_packet.values().filter(|entry| entry.earlier.is_empty());
+        self.head = Some(whole.map(|entry| (entry.topic, entry.key())).collect());
     }
 
-    /// Judges a publish with a packet id and, unless it is a redelivery, remembers it.
-    pub fn judge(&mut self, packet_id: u16, dup: bool, topic: &str, payload: &[u8]) -> Recognition {
+    /// Judges a publish with a packet id and, unless it was stored or is held, remembers it. `is_held`: a message with
+    /// this packet id is received and not acknowledged; asked only where it matters.
+    pub fn judge(
+        &mut self,
+        packet_id: u16,
+        dup: bool,
+        topic: &str,
+        payload: &[u8],
+        is_held: impl FnOnce() -> bool,
+    ) -> Recognition {
         let topic_hash = hash(topic.as_bytes());
-        if dup && self.resumed && self.by_packet.get(&packet_id).is_some_and(|e| e.is(topic_hash, payload)) {
-            return Recognition::Redelivered;
+        let connection = self.connection;
+        let known = self.by_packet.get_mut(&packet_id);
+        let known = known.filter(|entry| (dup || entry.repeated_in == connection) && entry.is(topic_hash, payload));
+        let mut is_second = false;
+        match known {
+            Some(entry) if dup && self.resumed => {
+                entry.repeated_in = connection;
+                return Recognition::Redelivered;
+            }
+            // until it is acknowledged the packet id cannot be that of another message
+            Some(_) if !dup && is_held() => return Recognition::Held,
+            Some(_) => is_second = !dup,
+            None => {}
         }
-        self.insert(packet_id, topic_hash, Part::of(payload), 0);
-        if dup && !(self.resumed && self.complete) { Recognition::Possible } else { Recognition::New }
+        let is_in_head = !dup && self.is_in_head(topic_hash, payload);
+        let entry = Delivered {
+            stamp: 0,
+            topic: topic_hash,
+            content: 0,
+            last: Part::of(payload),
+            repeated_in: if dup { connection } else { 0 },
+            earlier: Vec::new(),
+        };
+        self.insert(packet_id, entry);
+        let is_possible = is_second || is_in_head || (dup && !(self.resumed && self.complete));
+        if is_possible { Recognition::Possible } else { Recognition::New }
+    }
+
+    /// Whether it equals a message of before, as all have that came so far.
+    fn is_in_head(&mut self, topic: u64, payload: &[u8]) -> bool {
+        let Some(head) = &mut self.head else { return false };
+        let is_in = head.remove(&(topic, hash(payload))) || head.remove(&(topic, content(payload)));
+        if !is_in {
+            self.head = None;
+        }
+        is_in
     }
 
     /// The message with this packet id was not stored after all.
@@ -153,9 +213,9 @@ impl Seen {
         self.by_packet.remove(&packet_id);
     }
 
-    fn insert(&mut self, packet_id: u16, topic: u64, last: Part, content: u64) {
+    fn insert(&mut self, packet_id: u16, entry: Delivered) {
         self.stamp += 1;
-        self.by_packet.insert(packet_id, Entry { stamp: self.stamp, topic, content, last, earlier: Vec::new() });
+        self.by_packet.insert(packet_id, Delivered { stamp: self.stamp, ..entry });
         self.order.push_back((packet_id, self.stamp));
         if self.order.len() > self.capacity
             && let Some((oldest, stamp)) = self.order.pop_front()
@@ -166,7 +226,12 @@ impl Seen {
     }
 }
 
-impl Entry {
+impl Delivered {
+    /// What tells its payload from others.
+    fn key(&self) -> u64 {
+        if self.content != 0 { self.content } else { self.last.hash }
+    }
+
     /// Whether the payload has the content of the mark, or is what the parts were cut from: the last parts in order,
     /// with nothing around them but the separators of a JSON array or of lines, zero bytes behind them, and what is no
     /// event.
@@ -218,7 +283,7 @@ fn without_separators(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Recognition::{New, Possible, Redelivered};
+    use Recognition::{Held, New, Possible, Redelivered};
 
     fn record<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> RecentRecord<'a> {
         RecentRecord { mark: packet_id.into(), name: topic, payload: payload.as_bytes() }
@@ -232,48 +297,52 @@ mod tests {
         let record = |payload: &'static str| RecentRecord { mark: stored, name: "t", payload: payload.as_bytes() };
         seen.seed([record("{\"payload\":\"21.5\"}"), record("{\"more\":1}")]);
         seen.connected(true);
-        assert_eq!(seen.judge(2, true, "t", b"21.5"), Redelivered);
-        assert_eq!(seen.judge(2, true, "u", b"21.5"), New, "other topic");
+        assert_eq!(seen.judge(2, true, "t", b"21.5", || false), Redelivered);
+        assert_eq!(seen.judge(2, true, "u", b"21.5", || false), New, "other topic");
         seen.seed([record("{}")]);
-        assert_eq!(seen.judge(2, true, "t", b"21.6"), New, "other payload");
+        assert_eq!(seen.judge(2, true, "t", b"21.6", || false), New, "other payload");
         seen.seed([record("{}")]);
-        assert_eq!(seen.judge(3, true, "t", b"21.5"), New, "other packet id");
+        assert_eq!(seen.judge(3, true, "t", b"21.5", || false), New, "other packet id");
     }
 
     #[test]
     fn after_a_resumed_session_only_equal_messages_are_redeliveries() {
         let mut seen = Seen::new(10);
         seen.connected(false);
-        assert_eq!(seen.judge(1, false, "t", b"{}"), New);
-        assert_eq!(seen.judge(2, false, "t", b"{\"a\":1}"), New);
+        assert_eq!(seen.judge(1, false, "t", b"{}", || false), New);
+        assert_eq!(seen.judge(2, false, "t", b"{\"a\":1}", || false), New);
         seen.connected(true);
-        assert_eq!(seen.judge(1, true, "t", b"{}"), Redelivered);
-        assert_eq!(seen.judge(2, true, "u", b"{\"a\":1}"), New, "other topic");
-        assert_eq!(seen.judge(3, true, "t", b"{}"), New, "other packet id");
-        assert_eq!(seen.judge(1, false, "t", b"{}"), New, "not marked as a duplicate: the id is in use again");
+        assert_eq!(seen.judge(1, true, "t", b"{}", || false), Redelivered);
+        assert_eq!(seen.judge(2, true, "u", b"{\"a\":1}", || false), New, "other topic");
+        assert_eq!(seen.judge(3, true, "t", b"{}", || false), New, "other packet id");
+        assert_eq!(
+            seen.judge(1, false, "t", b"{}", || false),
+            Possible,
+            "not marked as a duplicate: the id may be in use again"
+        );
     }
 
     #[test]
     fn what_was_not_stored_is_not_recognised() {
         let mut seen = Seen::new(10);
         seen.connected(false);
-        seen.judge(1, false, "t", b"x");
+        seen.judge(1, false, "t", b"x", || false);
         seen.forget(1);
         seen.connected(true);
-        assert_eq!(seen.judge(1, true, "t", b"x"), New);
+        assert_eq!(seen.judge(1, true, "t", b"x", || false), New);
     }
 
     #[test]
     fn without_the_session_a_duplicate_is_only_possible() {
         let mut seen = Seen::new(10);
         seen.connected(false);
-        seen.judge(1, false, "t", b"x");
+        seen.judge(1, false, "t", b"x", || false);
         seen.connected(false);
-        assert_eq!(seen.judge(1, true, "t", b"x"), Possible);
+        assert_eq!(seen.judge(1, true, "t", b"x", || false), Possible);
 
         let mut fresh = Seen::new(10);
         fresh.connected(true);
-        assert_eq!(fresh.judge(1, true, "t", b"x"), Possible, "the journal had nothing to compare with");
+        assert_eq!(fresh.judge(1, true, "t", b"x", || false), Possible, "the journal had nothing to compare with");
     }
 
     #[test]
@@ -290,14 +359,55 @@ mod tests {
             seen.connected(true);
             seen
         };
-        assert_eq!(seeded().judge(8, true, "t", b" [{\"a\":1},\n {\"a\":2} ]\n"), Redelivered);
-        assert_eq!(seeded().judge(8, true, "t", b"{\"a\":1}\n{\"a\":2}\n"), Redelivered);
-        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":2}]"), Redelivered, "two messages reused the id");
-        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":0},{\"a\":1},{\"a\":2}]"), New);
-        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":1}]"), New);
-        assert_eq!(seeded().judge(7, true, "t", b"{\"old\":1}"), Redelivered);
-        assert_eq!(seeded().judge(9, true, "u", b"{}"), Redelivered);
-        assert_eq!(seeded().judge(9, true, "u", b""), New);
+        assert_eq!(seeded().judge(8, true, "t", b" [{\"a\":1},\n {\"a\":2} ]\n", || false), Redelivered);
+        assert_eq!(seeded().judge(8, true, "t", b"{\"a\":1}\n{\"a\":2}\n", || false), Redelivered);
+        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":2}]", || false), Redelivered, "two messages reused the id");
+        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":0},{\"a\":1},{\"a\":2}]", || false), New);
+        assert_eq!(seeded().judge(8, true, "t", b"[{\"a\":1}]", || false), New);
+        assert_eq!(seeded().judge(7, true, "t", b"{\"old\":1}", || false), Redelivered);
+        assert_eq!(seeded().judge(9, true, "u", b"{}", || false), Redelivered);
+        assert_eq!(seeded().judge(9, true, "u", b"", || false), New);
+    }
+
+    #[test]
+    fn a_message_that_comes_with_dup_and_then_without_is_a_possible_repeat() {
+        let mut seen = Seen::new(10);
+        seen.connected(false);
+        seen.connected(true);
+        assert_eq!(seen.judge(1, true, "t", b"x", || false), New, "it was not seen before");
+        assert_eq!(seen.judge(1, false, "t", b"x", || true), Held);
+        assert_eq!(seen.judge(1, false, "t", b"y", || true), New, "another payload");
+        assert_eq!(seen.judge(2, true, "t", b"x", || false), New);
+        assert_eq!(seen.judge(2, false, "t", b"x", || false), Possible, "acknowledged: the id may be in use again");
+        assert_eq!(seen.judge(2, false, "t", b"x", || false), New, "it came without DUP last");
+        seen.judge(3, true, "t", b"x", || false);
+        seen.connected(true);
+        assert_eq!(seen.judge(4, false, "t", b"z", || false), New);
+        assert_eq!(seen.judge(3, false, "t", b"x", || true), New, "another connection");
+    }
+
+    #[test]
+    fn what_begins_a_resumed_session_and_is_stored_is_a_possible_repeat() {
+        let resumed = || {
+            let mut seen = Seen::new(10);
+            seen.seed([record(7, "t", "a"), record(8, "t", "b"), record(9, "u", "b")]);
+            seen.connected(true);
+            seen
+        };
+        let mut seen = resumed();
+        assert_eq!(seen.judge(101, false, "t", b"a", || false), Possible);
+        assert_eq!(seen.judge(102, false, "t", b"a", || false), New, "there was one such message");
+        assert_eq!(seen.judge(103, false, "t", b"b", || false), New, "behind a new one all are new");
+        let mut seen = resumed();
+        assert_eq!(seen.judge(9, true, "u", b"b", || false), Redelivered);
+        assert_eq!(seen.judge(101, false, "t", b"b", || false), Possible);
+        seen.connected(false);
+        assert_eq!(seen.judge(1, false, "t", b"b", || false), New, "another session");
+        // stored in another form
+        let mut seen = Seen::new(10);
+        seen.seed([RecentRecord { mark: mark(2, b"21.5", false), name: "t", payload: b"{}" }]);
+        seen.connected(true);
+        assert_eq!(seen.judge(50, false, "t", b"21.5", || false), Possible);
     }
 
     #[test]
@@ -313,10 +423,10 @@ mod tests {
             br#"[{"a":1},7,{"a":3},oops]"#,
             b"noise\n{\"a\":1}\n{\"a\":3}\n{\"a\":\0\0",
         ] {
-            assert_eq!(seeded().judge(8, true, "t", payload), Redelivered, "{}", payload.escape_ascii());
+            assert_eq!(seeded().judge(8, true, "t", payload, || false), Redelivered, "{}", payload.escape_ascii());
         }
         for payload in [&br#"{"a":1}{"a":}{"a":4}"#[..], br#"{"a":0}{"a":1}{"a":}{"a":3}"#, br#"{"a":}"#, b""] {
-            assert_eq!(seeded().judge(8, true, "t", payload), New, "{}", payload.escape_ascii());
+            assert_eq!(seeded().judge(8, true, "t", payload, || false), New, "{}", payload.escape_ascii());
         }
     }
 
@@ -325,11 +435,11 @@ mod tests {
         let mut seen = Seen::new(3);
         seen.connected(false);
         for id in 1..=5 {
-            seen.judge(id, false, "t", b"x");
+            seen.judge(id, false, "t", b"x", || false);
         }
         assert_eq!((seen.by_packet.len(), seen.order.len()), (3, 3));
         seen.connected(true);
-        assert_eq!(seen.judge(5, true, "t", b"x"), Redelivered);
-        assert_eq!(seen.judge(1, true, "t", b"x"), New);
+        assert_eq!(seen.judge(5, true, "t", b"x", || false), Redelivered);
+        assert_eq!(seen.judge(1, true, "t", b"x", || false), New);
     }
 }

@@ -4,12 +4,14 @@
 //! filter, each is valid, no two overlap, and one message of the largest size fits what may be unacknowledged. Not
 //! here: running.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::MqttSource;
 use crate::diagnostic::Diagnostic;
-use crate::mqtt::{BrokerConfig, Qos, topic};
+use crate::mqtt::line::Line;
+use crate::mqtt::{BrokerConfig, Qos, Shared, topic};
 use crate::settings::{Secret, Section, Text};
 use crate::source::{Site, SourceSettings, Started};
 
@@ -74,7 +76,8 @@ impl MqttSourceConfig {
         refuse_overlaps(section, &topics);
         let payload_bytes_max = section.size("payload_bytes_max", KIB, PAYLOAD_MAX, Self::PAYLOAD_BYTES_MAX.into());
         let unacked_bytes_max = section.size("unacked_bytes_max", KIB, 4 * KIB * MIB, Self::UNACKED_BYTES_MAX as u64);
-        if payload_bytes_max > unacked_bytes_max {
+        let is_read = !section.is_wrong("payload_bytes_max") && !section.is_wrong("unacked_bytes_max");
+        if is_read && payload_bytes_max > unacked_bytes_max {
             let key = if section.has("payload_bytes_max") { "payload_bytes_max" } else { "unacked_bytes_max" };
             section.wrong(
                 key,
@@ -145,6 +148,10 @@ impl SourceSettings for MqttSourceConfig {
         self.broker.the_client()
     }
 
+    fn offer(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(Shared { broker: self.broker.clone(), topics: self.topics.clone() }))
+    }
+
     fn recent_records(&self) -> usize {
         usize::from(self.receive_maximum) * RECENT_WINDOWS
     }
@@ -158,7 +165,9 @@ impl SourceSettings for MqttSourceConfig {
 
     fn start(&self, site: Site<'_>) -> Result<Started, String> {
         let identity = (site.identify)(self.broker.client_id.as_deref())?;
-        let (source, arrivals) = MqttSource::start(self.clone(), identity, site.recent, site.keeps_bytes, site.clock);
+        let line = site.connections.get::<Line>(site.name);
+        let Site { recent, keeps_bytes, clock, .. } = site;
+        let (source, arrivals) = MqttSource::start_on(line, self.clone(), identity, recent, keeps_bytes, clock);
         Ok(Started { source: Box::new(source), arrivals })
     }
 }

@@ -7,7 +7,7 @@
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{ComponentExportIndex, ResourceType, Type};
 
-use super::super::component::{Callable, Entry, Export, Passing};
+use super::super::component::{Callable, EntryPoint, Export, Passing};
 use super::super::wit::{Field, FuncType, Name, Wit};
 use crate::query::catalog::Offers;
 
@@ -74,7 +74,7 @@ pub fn exports<'a>(
             name: name.to_owned(),
             interface: interface.map(str::to_owned),
             callable: read(name, &members),
-            entry: Entry::Component(index),
+            entry: EntryPoint::Component(index),
         })
     };
     resources.into_iter().filter_map(export).collect()

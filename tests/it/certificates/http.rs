@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::backoff::Backoff;
+use forebay::connections::Connections;
 use forebay::diagnostic::Diagnostics;
 use forebay::output::{CountedOutput, Delivery, HttpOutputConfig};
 use forebay::reference;
@@ -193,7 +194,9 @@ async fn rows_go_to_a_receiver_that_wants_a_certificate() {
     let server = Server::start();
     server.install("foreign");
     let config = server.read(NOW, HttpOutputConfig::read);
-    let mut output = CountedOutput::build(&config, &|_| Err("it has no client id".into()), Clock::Real).unwrap();
+    let mut output =
+        CountedOutput::build(&config, &|_| Err("it has no client id".into()), &Connections::default(), Clock::Real)
+            .unwrap();
     let two = rows([1, 2]);
     let Delivery::TryAgain { reason } = within("an attempt", output.deliver(&two, IDS)).await else {
         panic!("it is refused")

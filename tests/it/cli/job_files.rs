@@ -334,6 +334,19 @@ fn bad_addresses() {
         ),
         (
             broker,
+            "mqtt:///rides",
+            expect![[r#"
+            exit 2
+            error: the address has no host
+               --> taxi.toml:10:7
+                |
+             10 | url = "mqtt:///rides"
+                |       ^^^^^^^^^^^^^^^ expected a name or an address
+                = help: write `mqtt://host:1883`, or `mqtts://host:8883` for TLS
+        "#]],
+        ),
+        (
+            broker,
             "mqtt://:1883",
             expect![[r#"
             exit 2

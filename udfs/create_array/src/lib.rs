@@ -1,5 +1,5 @@
-//! `udf.createArray(vendorid, weekday, pickuphour, passenger, distance)`: the taxi model's input, an array of five texts.
-//! Numbers in the query arrive as text, as CAST makes it.
+//! `udf.createArray(vendorid, weekday, pickuphour, passenger, distance)`: the taxi model's input, an array of five
+//! texts. Numbers in the query arrive as text, as CAST makes it.
 
 wit_bindgen::generate!({ path: "wit" });
 

@@ -1,0 +1,177 @@
+//! A connection that an input lends to outputs.
+//!
+//! In: the client of each connection of the input, as the broker accepts it, and why it ended. Out: a [`Carrier`] to
+//! send over, and the reason at its end. Invariant: a carrier is withdrawn when its client is gone, so every receipt of
+//! it has an answer by then. Not here: connecting, receiving, sending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::connection::Trouble;
+use super::wire::Client;
+
+/// How long a borrower waits for a connection before it says that there is none.
+const UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a borrower that gives its loan back waits for the goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The line of one input.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    state: watch::Sender<State>,
+    loans: watch::Sender<usize>,
+    /// The number of the last connection that a borrower wants to be left, and why.
+    unwanted: watch::Sender<(u64, String)>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// The number of the last connection, and why it ended.
+    Down(u64, Trouble),
+    Up(Carrier),
+    /// There will be none any more.
+    Closed(Trouble),
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::Down(0, Trouble::new("it was not up so far".to_owned()))
+    }
+}
+
+/// A connection to send over.
+#[derive(Clone, Debug)]
+pub(crate) struct Carrier {
+    pub client: Client,
+    /// The broker's limit for a packet, bytes.
+    pub packet_bytes_max: Option<u32>,
+    number: u64,
+}
+
+/// What the input does with its line.
+impl Line {
+    /// Whether outputs use it.
+    pub fn is_borrowed(&self) -> bool {
+        *self.loans.borrow() > 0
+    }
+
+    /// Waits until no output uses it.
+    pub async fn returned(&self) {
+        // it cannot fail: the sender is ours
+        let _ = self.loans.subscribe().wait_for(|loans| *loans == 0).await;
+    }
+
+    /// The broker accepted a connection.
+    pub fn up(&self, client: Client, packet_bytes_max: Option<u32>) {
+        self.state.send_modify(|state| {
+            let number = state.number() + 1;
+            *state = State::Up(Carrier { client, packet_bytes_max, number });
+        });
+    }
+
+    /// The present connection ended, and its client is gone.
+    pub fn down(&self, trouble: Trouble) {
+        self.state.send_modify(|state| *state = State::Down(state.number(), trouble));
+    }
+
+    /// There will be no connection any more.
+    pub fn close(&self) {
+        self.state.send_modify(|state| {
+            *state = State::Closed(match state {
+                State::Down(_, trouble) | State::Closed(trouble) => trouble.clone(),
+                State::Up(_) => Trouble::new("the input ended".to_owned()),
+            });
+        });
+    }
+
+    /// Waits until an output wants the present connection to be left; gives why.
+    pub async fn unwanted(&self) -> String {
+        let present = self.state.borrow().number();
+        let mut unwanted = self.unwanted.subscribe();
+        let why = unwanted.wait_for(|(number, _)| *number == present).await.map(|unwanted| unwanted.1.clone());
+        match why {
+            Ok(why) => why,
+            // it cannot be: the sender is ours
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl State {
+    fn number(&self) -> u64 {
+        match self {
+            State::Down(number, _) => *number,
+            State::Up(carrier) => carrier.number,
+            State::Closed(_) => u64::MAX,
+        }
+    }
+}
+
+/// The right of an output to use a line, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Loan(Arc<Line>);
+
+impl Loan {
+    pub fn of(line: Arc<Line>) -> Loan {
+        line.loans.send_modify(|loans| *loans += 1);
+        Loan(line)
+    }
+
+    /// A connection, waiting a while for one; else why there is none.
+    pub async fn carrier(&self) -> Result<Carrier, Trouble> {
+        let mut state = self.0.state.subscribe();
+        let waiting = state.wait_for(|state| !matches!(state, State::Down(..)));
+        // what ends the waiting is told by the state
+        let _ = tokio::time::timeout(UP_TIMEOUT, waiting).await;
+        match &*self.0.state.borrow() {
+            State::Up(carrier) => Ok(carrier.clone()),
+            State::Down(_, trouble) | State::Closed(trouble) => Err(trouble.clone()),
+        }
+    }
+
+    /// Whether the connection is over.
+    pub fn is_over(&self, carrier: &Carrier) -> bool {
+        !self.0.state.borrow().is(carrier)
+    }
+
+    /// Waits for the end of the connection; gives why it ended, as far as that is still known.
+    pub async fn ended(&self, carrier: &Carrier) -> Trouble {
+        let mut state = self.0.state.subscribe();
+        match state.wait_for(|state| !state.is(carrier)).await.as_deref() {
+            Ok(State::Down(number, trouble)) if *number == carrier.number => trouble.clone(),
+            Ok(State::Closed(trouble)) => trouble.clone(),
+            _ => Trouble::new("the connection ended".to_owned()),
+        }
+    }
+
+    /// Asks the input to leave the connection, and waits until it has.
+    pub async fn leave(&self, carrier: &Carrier, why: String) {
+        self.0.unwanted.send_replace((carrier.number, why));
+        self.ended(carrier).await;
+    }
+
+    /// Gives the loan back. The last one waits a while for the goodbye: an input that was stopped stays for it.
+    pub async fn give_back(self) {
+        let line = self.0.clone();
+        drop(self);
+        if line.is_borrowed() || !matches!(*line.state.borrow(), State::Up(_)) {
+            return;
+        }
+        let mut state = line.state.subscribe();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.wait_for(|state| matches!(state, State::Closed(_)))).await;
+    }
+}
+
+impl State {
+    fn is(&self, carrier: &Carrier) -> bool {
+        matches!(self, State::Up(present) if present.number == carrier.number)
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.0.loans.send_modify(|loans| *loans = loans.saturating_sub(1));
+    }
+}

@@ -1,0 +1,462 @@
+//! The task of an MQTT source: one connection after another.
+//!
+//! In: a connector, what the journal knows, the word to stop. Out: [`Arrivals`], and the connection on a line for
+//! outputs that borrow it. Invariant: what comes while tokens of an earlier connection are unresolved is dropped
+//! unacknowledged. Not here: acknowledging (`link`), what a message is taken for (`batch`).
+//!
+//! Each connection has a client object of its own. The client is only polled and its events forwarded; acknowledgements
+//! never wait inside that loop. Once the broker has accepted us, a started poll is dropped only together with the
+//! connection.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::Current;
+use super::hand_over::{HandOver, Sorter};
+use super::link::Link;
+use super::poison::Poison;
+use super::settings::MqttSourceConfig;
+use crate::backoff::{Backoff, GOOD_AFTER, Retry};
+use crate::mqtt::line::Line;
+use crate::mqtt::socket::Ending;
+use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
+use crate::mqtt::{Choice, Connector, Protocol, Trouble};
+use crate::source::stats::{SourceStats, Until, add};
+use crate::source::{Acknowledge, Arrivals};
+
+/// Room for topic and properties on top of the largest payload.
+const PACKET_OVERHEAD: u32 = 8 << 10;
+/// Acknowledgements that wait in the client's queue; more wait in ours.
+const REQUESTS_MAX: usize = 4_096;
+/// Packets that the client takes from the socket at once.
+const READ_BATCH_MAX: usize = 128;
+/// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
+/// Where outputs use the connection it is not kept still for longer: what they wait for comes by it too.
+const STILL_MAX: Duration = Duration::from_secs(1);
+/// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a connection ended.
+enum End {
+    Stopped,
+    /// Nobody takes messages any more.
+    Unwanted,
+    /// Reading stood still for too long because too little was stored.
+    Stalled,
+    /// It was deaf, and the next one may hear.
+    Settled,
+    Lost(Trouble),
+}
+
+impl End {
+    /// What outputs are told that use the connection.
+    fn trouble(&self) -> Trouble {
+        let text = match self {
+            End::Stopped | End::Unwanted => "the input ended",
+            End::Stalled => "the input connects again: what it received is not being stored",
+            End::Settled => "the input connects again to receive",
+            End::Lost(trouble) => return trouble.clone(),
+        };
+        Trouble::new(text.to_owned())
+    }
+}
+
+/// What the task shares with the outside.
+pub(super) struct Ends {
+    pub out: mpsc::Sender<Arrivals>,
+    pub stats: Arc<SourceStats>,
+    pub stop: CancellationToken,
+    pub current: Current,
+    pub line: Arc<Line>,
+}
+
+pub(super) struct Receiver {
+    /// For log lines.
+    who: String,
+    config: MqttSourceConfig,
+    broker: Connector,
+    choice: Choice,
+    sorter: Sorter,
+    /// `None` once the input was stopped and the connection stays for outputs.
+    out: Option<mpsc::Sender<Arrivals>>,
+    stats: Arc<SourceStats>,
+    stop: CancellationToken,
+    current: Current,
+    line: Arc<Line>,
+    /// A past connection with tokens that are unresolved: the next one is deaf.
+    unsettled: Option<Arc<Link>>,
+    /// The broker has, or should have, a session of ours.
+    session_known: bool,
+    /// The broker has accepted our topics in the session it has.
+    is_subscribed: bool,
+    /// When we last asked for the topics.
+    asked_at: Instant,
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.line.close();
+    }
+}
+
+impl Receiver {
+    pub fn new(
+        config: MqttSourceConfig,
+        broker: Connector,
+        sorter: Sorter,
+        session_known: bool,
+        ends: Ends,
+    ) -> Receiver {
+        let Ends { out, stats, stop, current, line } = ends;
+        Receiver {
+            who: broker.config.address.to_string(),
+            session_known,
+            is_subscribed: false,
+            asked_at: Instant::now(),
+            choice: Choice::new(config.broker.protocol),
+            config,
+            broker,
+            sorter,
+            out: Some(out),
+            stats,
+            stop,
+            current,
+            line,
+            unsettled: None,
+        }
+    }
+
+    pub async fn run(mut self) {
+        let mut retry = Retry::new(Backoff::BROKER);
+        let mut poison = Poison::default();
+        while !self.stop.is_cancelled() && !self.out.as_ref().is_none_or(mpsc::Sender::is_closed) {
+            let (end, link, held) = self.connection().await;
+            self.set_current(None);
+            self.stats.set_connected(false);
+            if held.is_some() {
+                add(&self.stats.disconnects, 1);
+            }
+            match end {
+                End::Stopped | End::Unwanted => break,
+                End::Stalled => {
+                    let text = "reading stands still: what was received is not being stored; see the journal";
+                    self.stats.raise(&self.who, text.to_owned(), Until::Steady);
+                    // it was our own wish to leave
+                    retry.succeeded();
+                }
+                End::Settled => retry.succeeded(),
+                // a row of an output ended it, which says so itself
+                End::Lost(trouble) if trouble.rejection.is_some() && self.line.is_borrowed() => retry.succeeded(),
+                // the other version is tried after the same pause, so a broker that takes neither is not stormed
+                End::Lost(trouble) if self.choice.failed(&trouble) => {}
+                End::Lost(trouble) => {
+                    let until = if held.is_some() { Until::Steady } else { Until::Accepted };
+                    self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);
+                }
+            }
+            let stop = self.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.settle(link) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(retry.lost_after(held.unwrap_or_default())) => {}
+            }
+        }
+    }
+
+    /// Waits until every token of the past connections is resolved. Where outputs use the connection that may depend on
+    /// them: then only for a moment, and the next connection is deaf.
+    async fn settle(&mut self, link: Option<Arc<Link>>) {
+        // a deaf connection has no tokens
+        let Some(link) = self.unsettled.take().or(link) else { return };
+        let is_settled = match self.line.is_borrowed() {
+            true => tokio::time::timeout(SETTLE_TIMEOUT, link.all_resolved()).await.is_ok(),
+            false => {
+                link.all_resolved().await;
+                true
+            }
+        };
+        if !is_settled {
+            self.unsettled = Some(link);
+            return;
+        }
+        for packet_id in link.lost_ids() {
+            self.sorter.seen.forget(packet_id);
+        }
+    }
+
+    /// One connection from beginning to end: how it ended, its link, which is closed, and how long it held, if the
+    /// broker accepted it at all.
+    async fn connection(&mut self) -> (End, Option<Arc<Link>>, Option<Duration>) {
+        let ending = Ending::new();
+        let opened = wire::open(&self.broker, self.choice.now(), self.opening(), ending.clone()).await;
+        let (client, mut events) = match opened {
+            Ok(opened) => opened,
+            Err(trouble) => return (End::Lost(trouble), None, None),
+        };
+        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone()));
+        self.set_current(Some(link.clone()));
+
+        // Until the broker has accepted us nothing is lost by giving up in the middle.
+        let stop = self.stop.clone();
+        let first = tokio::select! {
+            first = events.poll() => first,
+            () = stop.cancelled() => return (End::Stopped, None, None),
+        };
+        match first {
+            Ok(Incoming::Accepted { session_present, packet_bytes_max }) => {
+                self.accepted(session_present, &client);
+                self.line.up(client.clone(), packet_bytes_max);
+            }
+            Ok(_) => return (End::Lost(Trouble::new("the broker does not begin with CONNACK".to_owned())), None, None),
+            Err(PollError::Ended) => return (End::Stopped, None, None),
+            Err(PollError::Lost(trouble)) => return (End::Lost(trouble), None, None),
+        }
+        let since = Instant::now();
+        let steady = self.when_steady();
+        let end = self.receive(&mut events, &client, &link).await;
+        let held = since.elapsed();
+        steady.abort();
+        drop(events);
+        self.line.down(end.trouble());
+        link.close().await;
+        (end, Some(link), Some(held))
+    }
+
+    /// Ends the alarm about lost connections when this one has held for a while.
+    fn when_steady(&self) -> JoinHandle<()> {
+        let (stats, who) = (self.stats.clone(), self.who.clone());
+        let steady = async move {
+            tokio::time::sleep(GOOD_AFTER).await;
+            stats.clear(&who, Until::Steady);
+        };
+        tokio::spawn(steady.in_current_span())
+    }
+
+    fn opening(&self) -> Opening {
+        let config = &self.config;
+        // what the client decodes ahead of us counts too, so large messages are taken one at a time
+        let read_batch = config.unacked_bytes_max / (config.payload_bytes_max as usize).max(1);
+        Opening {
+            session_expiry: Some(config.session_expiry_seconds()),
+            receive_maximum: Some(config.receive_maximum),
+            packet_bytes_max: Some(config.payload_bytes_max.saturating_add(PACKET_OVERHEAD)),
+            outgoing_max: if self.line.is_borrowed() { wire::OUTGOING_WINDOW } else { wire::OUTGOING_MIN },
+            requests_max: REQUESTS_MAX,
+            request_batch: READ_BATCH_MAX,
+            read_batch: read_batch.clamp(1, READ_BATCH_MAX),
+        }
+    }
+
+    fn set_current(&self, link: Option<Arc<Link>>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    /// The broker accepted us: makes sure that it sends us our topics.
+    fn accepted(&mut self, session_present: bool, client: &Client) {
+        if let Some(why) = self.choice.accepted() {
+            tracing::warn!(broker = self.who, "speaking MQTT 3.1.1 from here on: {why}");
+        }
+        add(&self.stats.connects, 1);
+        self.stats.clear(&self.who, Until::Accepted);
+        self.sorter.seen.connected(session_present);
+        if !session_present {
+            if self.session_known {
+                add(&self.stats.resubscribed, 1);
+                tracing::warn!(broker = self.who, "the broker had lost our session; subscribing again");
+            }
+            self.is_subscribed = false;
+        }
+        self.session_known = true;
+        // The first time in a session of an earlier process too: the job may name other topics now.
+        self.stats.set_connected(self.is_subscribed);
+        if !self.is_subscribed {
+            self.subscribe(client);
+        }
+    }
+
+    fn subscribe(&mut self, client: &Client) {
+        self.asked_at = Instant::now();
+        // a full queue is one more thing that the next attempt may find better
+        if let Err(error) = client.subscribe(&self.config.topics, self.config.qos) {
+            tracing::error!(broker = self.who, %error, "the subscription could not be queued");
+        }
+    }
+
+    async fn receive(&mut self, events: &mut Inbound, client: &Client, link: &Arc<Link>) -> End {
+        let mut batch = HandOver::default();
+        let is_deaf = self.unsettled.is_some();
+        loop {
+            match self.next(events, link).await {
+                Ok(Incoming::Message(message)) if is_deaf || self.stop.is_cancelled() => {
+                    self.sorter.passed_over(&message)
+                }
+                Ok(Incoming::Message(message)) => self.sorter.arrived(message, link, &mut batch),
+                Ok(Incoming::Subscribed(answers)) => self.subscribed(&answers),
+                Ok(_) => {}
+                Err(failure) => {
+                    self.hand_over(link, &mut batch).await;
+                    return self.end(failure, is_deaf);
+                }
+            }
+            link.send_backlog();
+            if self.stop.is_cancelled() && !self.line.is_borrowed() {
+                link.stop();
+            } else if !self.is_subscribed && self.asked_at.elapsed() >= SUBSCRIBE_AGAIN {
+                self.subscribe(client);
+            }
+            let read_ahead_is_done = events.is_empty();
+            if (read_ahead_is_done || batch.bytes >= self.config.unacked_bytes_max / 4)
+                && let Some(end) = self.hand_over(link, &mut batch).await
+            {
+                return end;
+            }
+        }
+    }
+
+    /// The next event. Where outputs use the connection, they have a say in its end.
+    async fn next(&mut self, events: &mut Inbound, link: &Link) -> Result<Incoming, PollError> {
+        let event = events.poll();
+        tokio::pin!(event);
+        loop {
+            if self.stop.is_cancelled() && !self.line.is_borrowed() {
+                link.stop();
+            }
+            if !self.line.is_borrowed() && self.unsettled.is_none() {
+                return event.await;
+            }
+            let unsettled = self.unsettled.clone();
+            let settled = async {
+                match &unsettled {
+                    Some(link) => link.all_resolved().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let left_alone = async {
+                self.stop.cancelled().await;
+                self.line.returned().await;
+            };
+            tokio::select! {
+                biased;
+                why = self.line.unwanted() => return Err(PollError::Lost(Trouble::new(why))),
+                () = left_alone, if self.line.is_borrowed() => {}
+                () = settled => {
+                    // the goodbye is said when what outputs have under way is confirmed
+                    self.settle(None).await;
+                    link.stop();
+                }
+                event = &mut event => return event,
+                // nothing waits to be handed over, since all that was read has been
+                () = self.stop.cancelled(), if self.out.is_some() => self.out = None,
+            }
+        }
+    }
+
+    /// Why the connection ended.
+    fn end(&self, failure: PollError, is_deaf: bool) -> End {
+        match failure {
+            PollError::Lost(trouble) => End::Lost(trouble),
+            PollError::Ended if self.stop.is_cancelled() => End::Stopped,
+            PollError::Ended if is_deaf => End::Settled,
+            // a batch that was given up ends the connection the same way
+            PollError::Ended => {
+                End::Lost(Trouble::new("what was received could not be stored; connecting again".to_owned()))
+            }
+        }
+    }
+
+    fn subscribed(&mut self, answers: &[Result<(), String>]) {
+        let refused: Vec<String> = std::iter::zip(&self.config.topics, answers)
+            .filter_map(|(filter, answer)| Some(format!("`{filter}` ({})", answer.as_ref().err()?)))
+            .collect();
+        if refused.is_empty() {
+            self.is_subscribed = true;
+            self.stats.set_connected(true);
+            self.stats.clear(&self.who, Until::Subscribed);
+        } else {
+            let text = format!(
+                "the broker refused the subscription to {}: correct `topics` or the broker's access rules",
+                refused.join(", ")
+            );
+            self.stats.raise(&self.who, text, Until::Subscribed);
+        }
+    }
+
+    /// Hands the batch over and sees to it that not too much is under way. An answer ends the connection.
+    async fn hand_over(&mut self, link: &Arc<Link>, batch: &mut HandOver) -> Option<End> {
+        let HandOver { messages, packet_ids, bytes } = std::mem::take(batch);
+        if messages.is_empty() && packet_ids.is_empty() {
+            return None;
+        }
+        let must_hold_back = !packet_ids.is_empty();
+        let qos0 = messages.iter().filter(|m| m.mark == 0).count() as u64;
+        let ack = link.receive(packet_ids, bytes, qos0);
+        if messages.is_empty() {
+            // nothing to store; what came before still has to be
+            Box::new(ack).stored();
+            return None;
+        }
+        let is_urgent = link.messages() >= self.half_window();
+        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), is_urgent });
+        let Some(out) = &self.out else { return Some(End::Unwanted) };
+        match out.try_reserve() {
+            Ok(permit) => {
+                if let Some(arrivals) = arrivals.take() {
+                    permit.send(arrivals);
+                }
+            }
+            Err(mpsc::error::TrySendError::Closed(())) => return Some(End::Unwanted),
+            Err(mpsc::error::TrySendError::Full(())) => {}
+        }
+        if arrivals.is_some() || (must_hold_back && link.bytes() >= self.config.unacked_bytes_max) {
+            return self.wait_for_room(out, link, &mut arrivals).await;
+        }
+        None
+    }
+
+    /// Half of what the broker sends before it waits for acknowledgements; MQTT 3.1.1 does not tell, and mosquitto
+    /// sends 20.
+    fn half_window(&self) -> usize {
+        match self.choice.now() {
+            Protocol::V5 => usize::from(self.config.receive_maximum / 2).max(1),
+            Protocol::V311 => 10,
+        }
+    }
+
+    /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must
+    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged.
+    async fn wait_for_room(
+        &self,
+        out: &mpsc::Sender<Arrivals>,
+        link: &Link,
+        arrivals: &mut Option<Arrivals>,
+    ) -> Option<End> {
+        add(&self.stats.stalls, 1);
+        let enough = async {
+            if let Some(waiting) = arrivals.take() {
+                match out.reserve().await {
+                    Ok(permit) => permit.send(waiting),
+                    Err(_) => return Some(End::Unwanted),
+                }
+            }
+            link.room(self.config.unacked_bytes_max / 2).await;
+            None
+        };
+        let longest = self.broker.config.keep_alive / 2;
+        let longest = if self.line.is_borrowed() { longest.min(STILL_MAX) } else { longest };
+        tokio::select! {
+            end = enough => end,
+            () = tokio::time::sleep(longest) => Some(End::Stalled),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
