@@ -24,15 +24,18 @@ mod lock;
 mod merge;
 mod pace;
 mod pending;
+mod mark;
 mod quarantine;
 mod queue;
 mod reader;
 mod recent;
+mod recovery;
 mod redo;
 mod reference;
 mod request;
 mod schema;
 mod segment;
+mod shared;
 mod status;
 mod store;
 mod stream;
@@ -78,10 +81,11 @@ use pace::Written;
 use pending::Pending;
 use queue::{Lane, Queue};
 use recent::Recent;
+use shared::Shared;
 use store::Store;
 use stream::Streams;
 use transaction::Transaction;
-use writer::{Shared, Writer};
+use writer::Writer;
 
 /// A stored event, to recognise a redelivery by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +106,7 @@ struct Inner {
     max_bytes: u64,
     write_budget: Option<u64>,
     incarnation: [u8; 16],
+    alarm: Option<String>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Given back when the journal closes, whoever still has a handle.
@@ -150,14 +155,11 @@ impl Journal {
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let db = schema::open_writer(&path, config.max_bytes)?;
         prepare(&db).map_err(unusable)?;
-        let opened = Store::open(&path, db, config.redo_bytes_max())?;
-        let (db, books, _) = &opened;
+        let opened = recovery::open(&config, db)?;
+        let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());
         let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
         trim::drop_stale(db, books, &recent).map_err(unusable)?;
-        let incarnation: Vec<u8> =
-            db.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(unusable)?;
-        let incarnation = <[u8; 16]>::try_from(incarnation)
-            .map_err(|_| JournalError::Foreign { path: path.display().to_string() })?;
+        let incarnation = schema::incarnation(db, &path)?;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             streams: Streams::new(config.tail_bytes_max),
@@ -179,6 +181,7 @@ impl Journal {
             max_bytes,
             write_budget,
             incarnation,
+            alarm,
             shared,
             writer: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
@@ -197,6 +200,11 @@ impl Journal {
     /// [`Journal::incarnation`] in hexadecimal.
     pub fn incarnation_hex(&self) -> String {
         self.0.incarnation.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// What the pool lacked when it was opened, if anything: its redo log, or events that had been acknowledged.
+    pub fn alarm(&self) -> Option<&str> {
+        self.0.alarm.as_deref()
     }
 
     /// Eight random hexadecimal digits, made with the file.

@@ -121,6 +121,9 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
         bytes(status.wal_bytes),
         bytes(status.redo_bytes)
     );
+    if let Some(alarm) = &status.alarm {
+        let _ = writeln!(out, "ALARM: {alarm}");
+    }
     let _ = writeln!(out, "{}", wear(&status.wear, settings));
     let _ = writeln!(out, "\nstreams");
     for s in &status.streams {

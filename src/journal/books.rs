@@ -138,6 +138,11 @@ impl Books {
         self.ledger.save(db, &before.ledger)
     }
 
+    /// The offset that the next event gets.
+    pub fn inputs_end(&self) -> i64 {
+        self.streams.get(&INPUTS).map_or(0, |inputs| inputs.next)
+    }
+
     /// The lowest position that a consumer of the stream still needs; its end when there is none.
     pub fn needed_from(&self, stream: u32) -> i64 {
         let end = self.streams.get(&stream).map_or(0, |s| s.next);

@@ -27,6 +27,8 @@ pub mod what {
     pub const ROWS_OUT: &str = "rows_out";
     pub const DELIVERED: &str = "delivered";
     pub const DEAD_LETTERED: &str = "dead_lettered";
+    /// Events that were acknowledged and that the pool no longer had at a start.
+    pub const LOST: &str = "lost";
     pub const REMOVED: &str = "removed";
 }
 

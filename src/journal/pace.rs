@@ -17,6 +17,9 @@ const PIECES: u32 = 96;
 const DAY_PIECE: Duration = Duration::from_secs(900);
 const MINUTE_PIECE: Duration = Duration::from_millis(625);
 
+/// Where the writer keeps a [`WearStatus`] in `meta`, as JSON.
+pub(super) const WEAR: &str = "wear";
+
 /// What the journal wrote, in bytes of the blocks that changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WearStatus {

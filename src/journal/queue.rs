@@ -157,9 +157,11 @@ pub(super) struct Rule {
     pub records: usize,
 }
 
+/// What the writer does next.
 #[derive(Debug)]
-pub(super) enum Taken {
-    Work(Vec<LaneCommand>),
+pub(super) enum Turn {
+    /// A group commit of these is due.
+    Commit(Vec<LaneCommand>),
     /// Nothing to do until the time given.
     Idle,
     /// Closing, and nothing that may run is left.
@@ -233,28 +235,28 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits until a commit is due: at the time that the rule says, or when enough records wait, or somebody asked. Commands that can wait make none due for [`PATIENCE`], and go with the
-    /// next one.
-    pub fn take(&self, rule: Rule, idle_until: Instant) -> Taken {
+    /// Waits until a commit is due: at the time that the rule says, or when enough records wait, or somebody asked.
+    /// Commands that can wait make none due for [`PATIENCE`], and go with the next one.
+    pub fn take(&self, rule: Rule, idle_until: Instant) -> Turn {
         let mut state = self.lock();
         loop {
             let now = Clock::Real.monotonic();
             let runnable = state.runnable();
             let wait_until = match runnable {
-                None if state.closing => return Taken::Closing,
+                None if state.closing => return Turn::Closing,
                 None => idle_until,
                 Some(Runnable { records, is_lane_full, patient_since, is_urgent }) => {
                     let next = if is_urgent { rule.next_urgent } else { rule.next };
                     let due = patient_since.map_or(next, |since| next.max(since + PATIENCE));
                     if state.flush || state.closing || is_lane_full || records >= rule.records || now >= due {
                         state.flush = false;
-                        return Taken::Work(state.take_runnable());
+                        return Turn::Commit(state.take_runnable());
                     }
                     due
                 }
             };
             let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else {
-                return Taken::Idle;
+                return Turn::Idle;
             };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

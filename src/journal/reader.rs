@@ -22,8 +22,8 @@ use super::queue::Lane;
 use super::request::{InputId, StreamId};
 use super::schema;
 use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Sealed, Segment};
+use super::shared::Shared;
 use super::stream::Found;
-use super::writer::Shared;
 use crate::time::Clock;
 
 /// What there was to read.

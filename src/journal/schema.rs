@@ -128,10 +128,17 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
         make_tables(&mut db).map_err(unusable)?;
     }
     db.execute_batch(LATER_TABLES).map_err(unusable)?;
-    apply(&db, path, "user_version", SCHEMA_VERSION)?;
     // about two dozen statements are used again and again
     db.set_prepared_statement_cache_capacity(48);
     Ok(db)
+}
+
+/// Random, made with the file.
+pub(super) fn incarnation(db: &Connection, path: &Path) -> Result<[u8; 16], JournalError> {
+    let found: Vec<u8> = db
+        .query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))
+        .map_err(|e| JournalError::unusable(path, e))?;
+    found.try_into().map_err(|_| JournalError::Foreign { path: path.display().to_string() })
 }
 
 /// Opens a connection that can only read; works beside the writer, in this process or another.

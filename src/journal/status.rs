@@ -13,10 +13,10 @@ use super::books::{Books, DeadLetterCount};
 use super::budget::used_bytes;
 use super::changes::Changes;
 use super::error::JournalError;
-use super::pace::WearStatus;
+use super::pace::{WEAR, WearStatus};
+use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
 use super::schema::{self, redo_path, wal_path};
-use super::store::snapshot;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct JournalStatus {
@@ -35,6 +35,8 @@ pub struct JournalStatus {
     pub dead_letters: DeadLetterCount,
     pub quarantine: Vec<QuarantinedSegment>,
     pub references: Vec<ReferenceStatus>,
+    /// What the pool lacks, or lacked at its last start that found something missing.
+    pub alarm: Option<String>,
     /// As of the last checkpoint, or of now in the process that writes.
     pub wear: WearStatus,
     /// Known to the running journal only.
@@ -116,7 +118,8 @@ impl JournalStatus {
 
     fn read(db: &Connection, path: &Path, with_streams: bool) -> Result<JournalStatus, JournalError> {
         // one moment for all that follows
-        let (_snapshot, books, changes) = snapshot(db, path)?;
+        let look = recovery::look(db, path)?;
+        let Look { books, changes, .. } = &look;
         let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let read = || -> rusqlite::Result<JournalStatus> {
             Ok(JournalStatus {
@@ -131,13 +134,17 @@ impl JournalStatus {
                 file_bytes: length(path),
                 wal_bytes: length(&wal_path(path)),
                 redo_bytes: length(&redo_path(path)),
-                streams: if with_streams { streams(db, &books, &changes)? } else { Vec::new() },
-                consumers: consumers(&books),
-                ledger: ledger(&books),
+                streams: if with_streams { streams(db, books, changes)? } else { Vec::new() },
+                consumers: consumers(books),
+                ledger: ledger(books),
                 dead_letters: books.dead_letters,
                 quarantine: quarantine(db)?,
                 references: reference::statuses(db)?,
                 wear: wear(db)?,
+                alarm: match &look.alarm {
+                    Some(alarm) => Some(alarm.clone()),
+                    None => recovery::last_alarm(db)?,
+                },
                 live: None,
             })
         };
@@ -197,9 +204,6 @@ fn ledger(books: &Books) -> Vec<LedgerLine> {
     };
     books.ledger.iter().map(line).collect()
 }
-
-/// Where the writer keeps it in `meta`, as JSON.
-pub(super) const WEAR: &str = "wear";
 
 fn wear(db: &Connection) -> rusqlite::Result<WearStatus> {
     let stored: Option<Vec<u8>> =

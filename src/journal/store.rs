@@ -5,9 +5,7 @@
 //! alone is also in memory, for readers and for the next checkpoint. Not here: which way a commit goes, what waits
 //! (`writer`).
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,17 +15,18 @@ use super::books::{Books, INPUTS};
 use super::changes::{self, Changes, state_bytes};
 use super::checkpoint::{self, Keep, States};
 use super::dead_letter;
-use super::error::JournalError;
+use super::error::invalid;
+use super::mark::Mark;
 use super::merge::Merger;
+use super::pace::WEAR;
 use super::pending::Pending;
 use super::recent::{Kept, Recent};
-use super::redo::{self, RedoLog};
-use super::schema::redo_path;
+use super::recovery::Opened;
+use super::redo::{Age, RedoLog};
 use super::segment::{EventBuilder, Opener, Sealed, Sealer, Segment};
-use super::status::WEAR;
+use super::shared::Shared;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
-use super::writer::Shared;
 use crate::time::Clock;
 
 /// What a commit may let go of.
@@ -58,6 +57,7 @@ pub(super) struct Store {
     /// As the file has them.
     stored: Books,
     redo: RedoLog,
+    mark: Mark,
     shared: Arc<Shared>,
     /// Changes that the file lacks.
     states: States,
@@ -70,48 +70,14 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Takes over what an earlier process left in the redo log; the file has everything then.
-    pub fn open(
-        path: &Path,
-        db: Connection,
-        redo_bytes_max: u64,
-    ) -> Result<(Connection, Books, RedoLog), JournalError> {
-        let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
-        let mut books = Books::load(&db).map_err(unusable)?;
-        let stored = books.clone();
-        let log = redo_path(path);
-        let (changes, _) = read_redo(&log, &db, &mut books)?;
-        let take_over = || -> rusqlite::Result<u64> {
-            let sql = SqlTransaction::new_unchecked(&db, TransactionBehavior::Immediate)?;
-            let (mut opener, mut sealer) = (Opener::default(), Sealer::new());
-            let mut pending = Pending::default();
-            pending.extend(changes.sealed);
-            // nobody knows yet who has read what
-            let keep = Keep { retention: Retention { keep_from: None }, recent: 0, untrimmed: &BTreeSet::new() };
-            for stream in pending.streams() {
-                let segments = pending.of(stream).cloned().collect();
-                let mut merger = Merger { opener: &mut opener, sealer: &mut sealer };
-                checkpoint::store_segments(&sql, &mut books, segments, keep, &mut merger)?;
-            }
-            let states = changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value));
-            checkpoint::store_states(&sql, &states.collect())?;
-            books.save(&sql, &stored)?;
-            let generation = redo::new_generation(&sql)?;
-            sql.commit()?;
-            Ok(generation)
-        };
-        let generation = take_over().map_err(unusable)?;
-        let redo = RedoLog::open(&log, generation, redo_bytes_max)
-            .map_err(|e| JournalError::unusable(path, format!("{}: {e}", log.display())))?;
-        Ok((db, books, redo))
-    }
-
-    pub fn new((db, books, redo): (Connection, Books, RedoLog), shared: Arc<Shared>) -> Store {
+    pub fn new(opened: Opened, shared: Arc<Shared>) -> Store {
+        let Opened { db, books, redo, mark, .. } = opened;
         Store {
             db,
             stored: books.clone(),
             books,
             redo,
+            mark,
             shared,
             states: States::new(),
             state_bytes: 0,
@@ -132,14 +98,9 @@ impl Store {
         (self.shared.with_pending(|pending| pending.bytes()) + self.state_bytes) as u64
     }
 
-    /// Whether the file holds segments that everybody has read.
-    pub fn has_trimmable(&self) -> bool {
-        let in_file = |id: &u32| self.stored.streams.get(id).map_or(0, |stream| stream.next);
-        self.books.consumers_known
-            && self.books.streams.iter().any(|(id, stream)| {
-                let needed = self.books.needed_from(*id);
-                stream.trimmed_to < needed && stream.first < needed.min(in_file(id))
-            })
+    /// Whether the file holds enough that everybody has read to be worth a checkpoint of its own.
+    pub fn has_trimmable(&self) -> rusqlite::Result<bool> {
+        trim::is_worthwhile(&self.db, &self.books, &self.stored)
     }
 
     /// Makes what `step` does durable in the redo log. `None`: there is no room for it, and nothing was done.
@@ -162,12 +123,13 @@ impl Store {
                 Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                     return Ok(None);
                 }
-                Err(error) => return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
+                Err(error) => return Err(invalid(format!("the redo log: {error}"))),
             }
             self.since.get_or_insert_with(|| Clock::Real.monotonic());
         }
         self.remember(changes);
         self.books = books;
+        self.mark.raise(self.books.inputs_end());
         Ok(Some(Committed { outcome, segments, trim_more: false, written }))
     }
 
@@ -187,52 +149,87 @@ impl Store {
         limits: Limits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
+        let age = self.redo.is_touched().then(|| self.redo.age().next());
+        self.checkpoint_as(age, limits, step)
+    }
+
+    /// The last checkpoint: from then on the file is whole without its log.
+    pub fn close(&mut self, limits: Limits) -> rusqlite::Result<()> {
+        let closed = Age { generation: 0, ..self.redo.age() };
+        self.checkpoint_as(Some(closed), limits, |_| Ok(())).map(drop)
+    }
+
+    /// `age`: which records of the log count from then on, where that changes.
+    fn checkpoint_as<T>(
+        &mut self,
+        age: Option<Age>,
+        limits: Limits,
+        step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Committed<T>> {
         let before = written_by_this_thread();
+        let recent = self.shared.with_recent(|recent| recent.clone());
+        let mut done = self.try_checkpoint(age, limits, step).inspect_err(|_| {
+            // as the file is: nothing was deleted
+            self.shared.with_recent(|now| *now = recent);
+        })?;
+        done.written = written_by_this_thread().saturating_sub(before);
+        Ok(done)
+    }
+
+    fn try_checkpoint<T>(
+        &mut self,
+        age: Option<Age>,
+        limits: Limits,
+        step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Committed<T>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let shared = self.shared.clone();
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
         let outcome = step(&mut tx)?;
         tx.close_segment()?;
-        let (untrimmed, gave_up) = shared.with_recent(|recent| {
-            let untrimmed = trim::step(&mut tx, recent, limits.retention)?;
+        let (left, gave_up) = shared.with_recent(|recent| {
+            let left = trim::step(&mut tx, recent, limits.retention)?;
             let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
             let gave_up = limits.is_full && recent.give_up(mark);
             trim::drop_left(&tx, &recent.take_left(mark))?;
-            Ok::<_, rusqlite::Error>((untrimmed, gave_up))
+            Ok::<_, rusqlite::Error>((left, gave_up))
         })?;
         dead_letter::enforce_cap(&sql, &mut tx.books, limits.dead_letters_max_bytes)?;
         let Transaction { mut books, changes, segments, .. } = tx;
-        let keep = Keep { retention: limits.retention, recent: limits.recent, untrimmed: &untrimmed };
+        let keep = Keep { retention: limits.retention, recent: limits.recent, untrimmed: &left.streams };
         let mut merger = Merger { opener: &mut self.opener, sealer: &mut self.sealer };
-        let written = shared.with_pending(|pending| {
-            let mut written = Vec::new();
-            for (_, segments) in by_stream(pending, changes.sealed) {
-                written.extend(checkpoint::store_segments(&sql, &mut books, segments, keep, &mut merger)?);
-            }
-            Ok::<_, rusqlite::Error>(written)
-        })?;
-        let mut states = self.states.clone();
-        states.extend(changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value)));
-        checkpoint::store_states(&sql, &states)?;
+        let mut written = Vec::new();
+        // readers go on meanwhile
+        let waiting = shared.with_pending(|pending| by_stream(pending, changes.sealed));
+        for (_, segments) in waiting {
+            written.extend(checkpoint::store_segments(&sql, &mut books, segments, keep, &mut merger)?);
+        }
+        checkpoint::store_states(&sql, &self.states)?;
+        let new = changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value));
+        checkpoint::store_states(&sql, &new.collect())?;
         books.save(&sql, &self.stored)?;
         if self.since.is_some() {
-            let wear = shared.with_written(|written| written.told(Clock::Real.monotonic()));
-            let json = serde_json::to_vec(&wear).unwrap_or_default();
-            sql.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![WEAR, json])?;
+            save_wear(&sql, &shared)?;
         }
-        let generation = if self.since.is_some() { Some(redo::new_generation(&sql)?) } else { None };
+        if let Some(age) = age {
+            age.save(&sql)?;
+        }
         sql.commit()?;
+        self.taken_over(age, books);
+        shared.with_recent(|recent| push_all(recent, &written));
+        Ok(Committed { outcome, segments, trim_more: left.has_more || gave_up, written: 0 })
+    }
+
+    /// From here on readers find everything in the file.
+    fn taken_over(&mut self, age: Option<Age>, books: Books) {
         self.stored = books.clone();
         self.books = books;
-        if let Some(generation) = generation {
-            self.redo.restart(generation);
+        if let Some(age) = age {
+            self.redo.restart(age);
         }
         (self.states, self.state_bytes, self.since) = (States::new(), 0, None);
-        // from here on readers find it in the file
-        shared.with_pending(Pending::clear);
-        shared.with_recent(|recent| push_all(recent, &written));
-        let written = written_by_this_thread().saturating_sub(before);
-        Ok(Committed { outcome, segments, trim_more: !untrimmed.is_empty() || gave_up, written })
+        self.shared.with_pending(Pending::clear);
+        self.mark.raise(self.books.inputs_end());
     }
 
     /// Gives room back that a quiet journal does not need.
@@ -263,38 +260,9 @@ fn by_stream(pending: &Pending, new: Vec<Sealed>) -> Vec<(u32, Vec<Arc<Sealed>>)
     all.into_iter().collect()
 }
 
-/// What the redo log of this file holds; the books become what they were at its last record.
-fn read_redo(log: &Path, db: &Connection, books: &mut Books) -> Result<(Changes, bool), JournalError> {
-    let mut all = Changes::default();
-    let Some(generation) = redo::generation(db).map_err(JournalError::read)? else { return Ok((all, false)) };
-    let found = redo::read(log, generation).map_err(|e| JournalError::unusable(log, e))?;
-    for body in found.bodies {
-        let changes = Changes::decode(&body, books).map_err(|e| {
-            JournalError::unusable(log, format!("a record is of another version of this program, or damaged ({e})"))
-        })?;
-        all.sealed.extend(changes.sealed);
-        all.state.extend(changes.state);
-    }
-    Ok((all, found.is_overtaken))
-}
-
-/// How often a look is repeated that a checkpoint overtook.
-const LOOKS_MAX: usize = 5;
-
-/// File and redo log as they are at one moment, for whoever only looks, in this process or another. The transaction
-/// holds the file as it was; it is never committed and wrote nothing.
-pub(super) fn snapshot<'a>(
-    db: &'a Connection,
-    path: &Path,
-) -> Result<(SqlTransaction<'a>, Books, Changes), JournalError> {
-    let mut looks = 0;
-    loop {
-        looks += 1;
-        let sql = db.unchecked_transaction().map_err(JournalError::read)?;
-        let mut books = Books::load(db).map_err(JournalError::read)?;
-        let (changes, is_overtaken) = read_redo(&redo_path(path), db, &mut books)?;
-        if !is_overtaken || looks >= LOOKS_MAX {
-            return Ok((sql, books, changes));
-        }
-    }
+fn save_wear(sql: &Connection, shared: &Shared) -> rusqlite::Result<()> {
+    let wear = shared.with_written(|written| written.told(Clock::Real.monotonic()));
+    let json = serde_json::to_vec(&wear).unwrap_or_default();
+    sql.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![WEAR, json])?;
+    Ok(())
 }

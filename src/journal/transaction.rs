@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 use super::books::{Books, INPUTS};
 use super::changes::Changes;
 use super::dead_letter;
-use super::error::{JournalError, StepError};
+use super::error::{JournalError, StepError, invalid};
 use super::ledger::{Counter, Edge, what};
 use super::request::{Append, Commit};
 use super::segment::{
@@ -235,10 +235,6 @@ impl<'a> Transaction<'a> {
         let counter = Counter::new(Edge::Consumer, consumer.name.clone(), what::SKIPPED).because(reason);
         self.books.ledger.add(counter, skipped);
     }
-}
-
-fn invalid(reason: String) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(reason.into())
 }
 
 /// Cuts rows into segments of bounded size.

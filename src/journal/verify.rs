@@ -8,14 +8,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use super::books::{Books, INPUTS, StreamBook};
+use super::books::{Books, StreamBook};
 use super::changes::Changes;
 use super::error::JournalError;
 use super::ledger::{Edge, Imbalance, what};
+use super::recovery;
 use super::reference;
 use super::schema;
 use super::segment::{self, Sealed};
-use super::store::snapshot;
 
 /// Problems listed in words; a file with more is lost anyway, and all are counted.
 const PROBLEMS_LISTED: usize = 100;
@@ -48,16 +48,18 @@ impl VerifyReport {
 /// Checks the whole journal.
 pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
     let db = schema::open_reader(path)?;
-    let (_snapshot, books, changes) = snapshot(&db, path)?;
+    let look = recovery::look(&db, path)?;
+    let (books, changes) = (&look.books, &look.changes);
     let check = || -> rusqlite::Result<VerifyReport> {
         let mut report = VerifyReport { quarantined: books.quarantined, ..VerifyReport::default() };
+        look.alarm.iter().for_each(|alarm| report.problem(alarm));
         check_file(&db, &mut report)?;
         for (id, stream) in &books.streams {
-            check_segments(&db, *id, stream, &changes, &mut report)?;
+            check_segments(&db, *id, stream, changes, &mut report)?;
         }
         books.ledger.imbalances().iter().for_each(|i| report.problem(i));
-        consumer_imbalances(&books).iter().for_each(|i| report.problem(i));
-        check_sums(&books, &mut report);
+        consumer_imbalances(books).iter().for_each(|i| report.problem(i));
+        check_sums(books, &mut report);
         reference::damaged(&db)?.iter().for_each(|text| report.problem(text));
         Ok(report)
     };
@@ -173,9 +175,12 @@ fn consumer_imbalances(books: &Books) -> Vec<Imbalance> {
 fn check_sums(books: &Books, report: &mut VerifyReport) {
     let ledger = &books.ledger;
     let stored: u64 = ledger.names(Edge::Input).iter().map(|name| ledger.sum(Edge::Input, name, what::STORED)).sum();
-    let next = books.streams.get(&INPUTS).map_or(0, |s| s.next);
-    if i128::from(stored) != i128::from(next) {
-        report.problem(format!("inputs count {stored} stored records, their stream has given out {next} offsets"));
+    let lost = ledger.sum(Edge::Input, "", what::LOST);
+    let next = books.inputs_end();
+    if i128::from(stored) + i128::from(lost) != i128::from(next) {
+        report.problem(format!(
+            "inputs count {stored} stored and {lost} lost records, their stream has given out {next} offsets"
+        ));
     }
     let letters = |what: &str| ledger.sum(Edge::DeadLetters, "", what);
     let left = letters(what::STORED);

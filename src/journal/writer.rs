@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::books::INPUTS;
@@ -17,13 +17,12 @@ use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
-use super::pace::{Pace, Written};
-use super::pending::Pending;
-use super::queue::{Gate, Lane, LaneCommand, Queue, Rule, Taken};
-use super::recent::Recent;
+use super::pace::Pace;
+use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
 use super::segment::Segment;
+use super::shared::Shared;
 use super::store::{Committed, Limits, Store};
-use super::stream::{Ends, Streams};
+use super::stream::Ends;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
 use crate::time::Clock;
@@ -39,35 +38,6 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Commands of so many bytes together go into the file at once: its pages are well filled by them, and each byte is
 /// written once less.
 const DIRECT_BYTES: usize = 1 << 20;
-
-/// What the writer shares with callers and readers.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub queue: Queue,
-    pub streams: Streams,
-    pub recent: Mutex<Recent>,
-    pub pending: Mutex<Pending>,
-    pub written: Mutex<Written>,
-    pub used_bytes: AtomicU64,
-    pub is_full: AtomicBool,
-    /// Ticks of the newest record of stream 0.
-    pub last_arrival: AtomicI64,
-    pub commits: AtomicU64,
-}
-
-impl Shared {
-    pub fn with_recent<T>(&self, f: impl FnOnce(&mut Recent) -> T) -> T {
-        f(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub fn with_written<T>(&self, f: impl FnOnce(&mut Written) -> T) -> T {
-        f(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub fn with_pending<T>(&self, f: impl FnOnce(&mut Pending) -> T) -> T {
-        f(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 pub(super) struct Writer {
     config: JournalConfig,
@@ -144,9 +114,9 @@ impl Writer {
             let (next, next_urgent) = (self.pace.next(now), self.pace.next_urgent(now));
             let rule = Rule { next, next_urgent, records: self.config.commit_records };
             match self.shared.queue.take(rule, idle_until) {
-                Taken::Work(entries) => self.work(entries)?,
-                Taken::Idle => self.maintain()?,
-                Taken::Closing => break,
+                Turn::Commit(entries) => self.work(entries)?,
+                Turn::Idle => self.maintain()?,
+                Turn::Closing => break,
             }
             if Clock::Real.monotonic().duration_since(self.last_maintenance) >= MAINTENANCE_INTERVAL {
                 self.maintain()?;
@@ -154,8 +124,7 @@ impl Writer {
         }
         // short start next time; what is durable stays so if this fails
         let limits = self.limits();
-        let taken_over = self.store.since().is_none() || self.store.checkpoint(limits, |_| Ok(())).is_ok();
-        if taken_over && self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok() {
+        if self.store.close(limits).is_ok() && self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok() {
             self.store.shrink();
         }
         Ok(())
@@ -194,9 +163,7 @@ impl Writer {
     /// Does all commands in one durable transaction.
     fn transact(&mut self, entries: &mut [LaneCommand]) -> rusqlite::Result<Vec<Applied>> {
         let is_quick = self.is_quick(entries);
-        let mut refused = std::mem::take(&mut self.refused);
-        let done = self.do_all(entries, &mut refused, is_quick);
-        self.refused = refused;
+        let done = self.do_all(entries, is_quick);
         let Committed { outcome, segments, trim_more, written } = done?;
         self.wrote(written);
         self.pace.committed(Clock::Real.monotonic());
@@ -214,16 +181,13 @@ impl Writer {
         Ok(outcome)
     }
 
-    fn do_all(
-        &mut self,
-        entries: &mut [LaneCommand],
-        refused: &mut BTreeMap<u32, JournalError>,
-        is_quick: bool,
-    ) -> rusqlite::Result<Committed<Vec<Applied>>> {
-        let all =
-            |tx: &mut Transaction<'_>| entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect();
-        if is_quick && let Some(committed) = self.store.log(all)? {
-            return Ok(committed);
+    fn do_all(&mut self, entries: &mut [LaneCommand], is_quick: bool) -> rusqlite::Result<Committed<Vec<Applied>>> {
+        if is_quick {
+            let mut refused = self.refused.clone();
+            if let Some(committed) = self.store.log(|tx| apply_all(tx, entries, &mut refused))? {
+                self.refused = refused;
+                return Ok(committed);
+            }
         }
         let limits = self.limits();
         if self.store.since().is_some() && entries.iter().any(|entry| entry.lane == Lane::Control) {
@@ -231,8 +195,11 @@ impl Writer {
             let committed = self.store.checkpoint(limits, |_| Ok(()))?;
             self.wrote(committed.written);
         }
-        self.store
-            .checkpoint(limits, |tx| entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect())
+        // a transaction that fails has refused nobody
+        let mut refused = self.refused.clone();
+        let committed = self.store.checkpoint(limits, |tx| apply_all(tx, entries, &mut refused))?;
+        self.refused = refused;
+        Ok(committed)
     }
 
     /// Whether these commands need nothing of the file, and nothing has to be done there.
@@ -359,7 +326,7 @@ impl Writer {
         if self.budget.disk_full && self.budget.keep_reserve() {
             self.budget.disk_full = false;
         }
-        if self.is_checkpoint_due() {
+        if self.is_checkpoint_due()? {
             self.transact(&mut [])?;
         }
         if self.budget.is_full() && !self.trim_more {
@@ -376,14 +343,14 @@ impl Writer {
         Ok(())
     }
 
-    fn is_checkpoint_due(&self) -> bool {
+    fn is_checkpoint_due(&self) -> rusqlite::Result<bool> {
         let is_old = |since: Instant| Clock::Real.since(since) >= CHECKPOINT_INTERVAL;
         let may_trim = match self.config.retention {
-            None => self.store.has_trimmable(),
+            None => self.store.has_trimmable()?,
             // a little of it becomes old enough all the time
             Some(_) => is_old(self.last_checkpoint),
         };
-        may_trim || self.store.since().is_some_and(is_old) || self.trim_more || self.budget.is_full()
+        Ok(may_trim || self.store.since().is_some_and(is_old) || self.trim_more || self.budget.is_full())
     }
 
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
@@ -401,6 +368,14 @@ impl Writer {
 fn retention(config: &JournalConfig) -> Retention {
     let ticks = |d: Duration| i64::try_from(d.as_nanos() / 100).unwrap_or(i64::MAX);
     Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
+}
+
+fn apply_all(
+    tx: &mut Transaction<'_>,
+    entries: &mut [LaneCommand],
+    refused: &mut BTreeMap<u32, JournalError>,
+) -> rusqlite::Result<Vec<Applied>> {
+    entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect()
 }
 
 fn apply(
@@ -450,86 +425,4 @@ fn answer(command: Command, outcome: Applied) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, channel};
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::batch::RawEvent;
-    use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, OnFull, Start, StreamId, verify};
-    use crate::time::Timestamp;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn append(input: InputId, seed: u8) -> (Append, Receiver<Result<Range<i64>, JournalError>>) {
-        let (answer, answers) = channel();
-        // zstd must not shrink it
-        let mut x = u64::from(seed) + 1;
-        let mut next = || {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            x as u8
-        };
-        let payload: Vec<u8> = (0..40_000).map(|_| next()).collect();
-        let event =
-            RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
-        let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
-        let append = Append {
-            input,
-            events: vec![event],
-            received: 1,
-            undecodable: vec![],
-            dropped: vec![],
-            ledger: vec![],
-            is_urgent: false,
-            on_durable,
-        };
-        (append, answers)
-    }
-
-    /// A page limit of SQLite's own answers just as a full disk does.
-    #[test]
-    fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let config = JournalConfig {
-            commit_interval: Duration::from_millis(1),
-            recent_records: 0,
-            ..JournalConfig::new(dir.path().join("job.db"))
-        };
-        let path = config.path.clone();
-        let journal = Journal::start(config, |db| db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
-        let input = journal.input("rides").unwrap();
-        let spec = ConsumerSpec {
-            name: "scored".into(),
-            fingerprint: String::new(),
-            stream: StreamId::INPUTS,
-            start: Start::Oldest,
-            on_full: OnFull::Block,
-        };
-        let consumer = journal.register_consumer(spec).unwrap();
-        journal.keep_only_consumers(&["scored".into()]).unwrap();
-        let mut waiting = Vec::new();
-        while !journal.is_full() && waiting.len() < 150 {
-            let (batch, answer) = append(input, waiting.len() as u8);
-            journal.append(batch);
-            waiting.push(answer);
-        }
-        assert!(journal.is_full(), "200 pages hold less than 6 MB");
-        let stored = journal.ends(StreamId::INPUTS).1;
-        assert!(stored < waiting.len() as i64);
-        let begin = Clock::Real.monotonic();
-        for (i, answer) in waiting.iter().enumerate() {
-            let range = loop {
-                if let Ok(answer) = answer.try_recv() {
-                    break answer.unwrap();
-                }
-                assert!(Clock::Real.since(begin) < PATIENCE, "event {i} of {} is never stored", waiting.len());
-                journal.commit(Commit::at(consumer.id, journal.ends(StreamId::INPUTS).1)).wait().unwrap();
-            };
-            assert_eq!(range, i as i64..i as i64 + 1, "each is stored once, in order");
-        }
-        assert!(verify(&path).unwrap().is_good());
-    }
-}
+mod tests;

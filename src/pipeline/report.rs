@@ -139,6 +139,7 @@ impl Watched {
     /// The job goes on with what it has.
     fn degraded(&self) -> Vec<String> {
         let mut found: Vec<String> = self.health.noted().into_iter().collect();
+        found.extend(self.journal.alarm().map(|alarm| format!("the pool at the start of this process: {alarm}")));
         self.with(|stages| {
             for reference in &stages.references {
                 let (name, status) = (reference.name(), reference.status());

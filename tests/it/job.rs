@@ -173,7 +173,7 @@ fn a_small_job_has_the_documented_defaults() {
                     qos: AtLeastOnce,
                     retain: false,
                     body: Row,
-                    batch: Batch {
+                    batch: BatchPolicy {
                         rows: 1,
                         bytes: 1048576,
                         time: 0ns,
