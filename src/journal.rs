@@ -52,7 +52,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use smol_str::SmolStr;
 
 use crate::batch::MessageMeta;
@@ -81,6 +81,7 @@ use pace::Written;
 use pending::Pending;
 use queue::{Lane, Queue};
 use recent::Recent;
+use recovery::Opened;
 use shared::Shared;
 use store::Store;
 use stream::Streams;
@@ -145,17 +146,17 @@ impl Journal {
         Journal::start(config, |_| Ok(()))
     }
 
-    /// Opens with the writing connection prepared; tests give it limits of their own.
+    /// Opens with file and redo log prepared; tests give them limits of their own.
     fn start(
         config: JournalConfig,
-        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+        prepare: impl FnOnce(&mut Opened) -> rusqlite::Result<()>,
     ) -> Result<Journal, JournalError> {
         let path = config.path.clone();
         let lock = Lock::take(&path)?;
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let db = schema::open_writer(&path, config.max_bytes)?;
-        prepare(&db).map_err(unusable)?;
-        let opened = recovery::open(&config, db)?;
+        let mut opened = recovery::open(&config, db)?;
+        prepare(&mut opened).map_err(unusable)?;
         let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());
         let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
         trim::drop_stale(db, books, &recent).map_err(unusable)?;

@@ -27,8 +27,8 @@ fn records_are_read_back_up_to_the_first_that_is_not_whole() {
     for at in 0..ends[2] {
         let expected = ends.iter().filter(|end| **end <= at).count();
         let mut lost = whole.clone();
-        lost[at.max(start)..].fill(0);
-        assert_eq!(count(&lost), expected, "zeros from {at} on");
+        lost[at.max(start)..].fill(0xff);
+        assert_eq!(count(&lost), expected, "garbage from {at} on");
         let cut = bodies(&whole[..at], AT);
         assert_eq!((cut.bodies.len(), cut.misfit), (expected, Some(Misfit::Shortened)), "cut at {at}");
         let mut damaged = whole.clone();

@@ -169,3 +169,27 @@ fn a_commit_that_can_wait_goes_with_the_next_one() {
     pool.journal.flush();
     assert_eq!(waiting.wait(), Ok(()));
 }
+
+/// How often the file has taken over what the log holds.
+fn checkpoints(pool: &Pool) -> u64 {
+    let db = rusqlite::Connection::open(&pool.path).unwrap();
+    let age: Vec<u8> = db.query_row("SELECT value FROM meta WHERE key = 'redo_log'", [], |row| row.get(0)).unwrap();
+    u64::from_le_bytes(age[8..16].try_into().unwrap())
+}
+
+#[test]
+fn a_reader_that_is_one_event_behind_makes_no_checkpoints() {
+    let pool = Pool::with(|c| JournalConfig { recent_records: 0, ..c });
+    let consumer = pool.consumer("out", StreamId::INPUTS).id;
+    pool.journal.keep_only_consumers(&["out".into()]).unwrap();
+    pool.store_some(1);
+    // the file has an event that is read afterwards
+    assert_eq!(pool.segments(StreamId::INPUTS), [0]);
+    let (before, begin) = (checkpoints(&pool), Instant::now());
+    while begin.elapsed() < Duration::from_secs(3) {
+        let range = pool.store_some(1);
+        pool.commit(Commit::at(consumer, range.start));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(checkpoints(&pool), before);
+}
