@@ -166,7 +166,7 @@ fn a_commit_is_not_refused_for_one_behind_it_when_a_transaction_is_done_again() 
     let bad = Rows { columns: [Column { name: "x".into(), spread: false }].into(), batch };
     let at = |position| Commit { can_wait: true, ..Commit::at(crate::journal::ConsumerId(id), position) };
     // both in one transaction: the first waits for the second
-    let good = journal.commit(at(0));
+    let good = journal.commit(at(1));
     let bad = journal.commit(Commit { emit: Some((stream, bad)), can_wait: false, ..at(1) });
     assert_eq!(good.wait(), Ok(()));
     assert!(matches!(bad.wait(), Err(JournalError::Rows { .. })));
