@@ -186,7 +186,9 @@ fn what_waits_for_a_checkpoint_is_bounded() {
         journal.append(batch);
         answers.push(answer);
         if seed % 8 == 7 {
-            answers.drain(..).for_each(|answer| drop(answer.recv_timeout(PATIENCE).unwrap().unwrap()));
+            for answer in answers.drain(..) {
+                answer.recv_timeout(PATIENCE).unwrap().unwrap();
+            }
         }
         most = most.max(journal.0.shared.with_pending(|pending| pending.bytes()));
         assert!(std::fs::metadata(schema::redo_path(&dir.path().join("job.db"))).unwrap().len() <= max);

@@ -43,7 +43,9 @@ fn pool() -> Pool {
     let pool = Pool::new();
     pool.consumer("out", StreamId::INPUTS);
     pool.store_segment(5);
-    (0..3).for_each(|_| drop(pool.store_some(1)));
+    for _ in 0..3 {
+        pool.store_some(1);
+    }
     pool
 }
 
