@@ -1,6 +1,6 @@
 //! File and redo log become one pool again.
 //!
-//! In: a file, the log beside it, and the mark of what was acknowledged. Out: for a start, a file that has everything and
+//! In: a file, the log beside it, and how far it was acknowledged. Out: for a start, a file that has everything and
 //! a log that is empty; for whoever only looks, both as they are at one moment. Invariant: what a log says is taken over
 //! once, in one transaction, and only by the file that it belongs to; a pool that lacks what was acknowledged is never
 //! opened in silence, and never gives out an offset twice. Not here: the bytes of the log (`redo`), repairs.
@@ -16,8 +16,9 @@ use super::changes::Changes;
 use super::checkpoint::{self, Keep};
 use super::config::JournalConfig;
 use super::error::JournalError;
+use super::high_water::{self, HighWater};
 use super::ledger::{Counter, Edge, what};
-use super::mark::{self, Mark};
+
 use super::merge::Merger;
 use super::pending::Pending;
 use super::redo::{self, Age, Misfit, RedoLog};
@@ -33,7 +34,7 @@ pub(super) struct Opened {
     pub db: Connection,
     pub books: Books,
     pub redo: RedoLog,
-    pub mark: Mark,
+    pub high_water: HighWater,
     /// The pool lacks something that it once had.
     pub alarm: Option<String>,
 }
@@ -46,7 +47,7 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     let stored = Books::load(&db).map_err(unusable)?;
     let mut books = stored.clone();
     let found = read_log(path, &db, &mut books)?;
-    let lost = lost(&books, mark::read(path, incarnation));
+    let lost = lost(&books, high_water::read(path, incarnation));
     let alarm = wording(found.misfit, lost);
     let log = redo_path(path);
     let io = |e: std::io::Error| JournalError::unusable(path, format!("{}: {e}", log.display()));
@@ -74,10 +75,10 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     take_over().map_err(unusable)?;
     // the log is there before the file says that it counts
     let redo = RedoLog::create(&log, age.next(), config.redo_bytes_max()).map_err(io)?;
-    let mark = Mark::create(path, incarnation, books.inputs_end()).map_err(io)?;
+    let high_water = HighWater::create(path, incarnation, books.inputs_end()).map_err(io)?;
     redo::sync_folder_of(path).map_err(io)?;
     redo.age().save(&db).map_err(unusable)?;
-    Ok(Opened { db, books, redo, mark, alarm })
+    Ok(Opened { db, books, redo, high_water, alarm })
 }
 
 /// Writes what a log held.
@@ -114,8 +115,8 @@ fn leave_gap(sql: &Connection, books: &mut Books, lost: u64) -> rusqlite::Result
 }
 
 /// How many acknowledged events the pool lacks; `None` when nobody can tell.
-fn lost(books: &Books, mark: Option<i64>) -> Option<u64> {
-    mark.map(|end| u64::try_from(end.saturating_sub(books.inputs_end())).unwrap_or(0))
+fn lost(books: &Books, acknowledged: Option<i64>) -> Option<u64> {
+    acknowledged.map(|end| u64::try_from(end.saturating_sub(books.inputs_end())).unwrap_or(0))
 }
 
 fn wording(misfit: Option<Misfit>, lost: Option<u64>) -> Option<String> {
@@ -181,11 +182,11 @@ pub(super) fn look<'a>(db: &'a Connection, path: &Path) -> Result<Look<'a>, Jour
     loop {
         looks += 1;
         // before all else: what is acknowledged meanwhile is not missing
-        let mark = mark::read(path, incarnation);
+        let acknowledged = high_water::read(path, incarnation);
         let snapshot = db.unchecked_transaction().map_err(JournalError::read)?;
         let mut books = Books::load(db).map_err(JournalError::read)?;
         let FoundLog { changes, misfit } = read_log(path, db, &mut books)?;
-        let alarm = wording(misfit, lost(&books, mark));
+        let alarm = wording(misfit, lost(&books, acknowledged));
         if alarm.is_none() || looks >= LOOKS_MAX {
             return Ok(Look { _snapshot: snapshot, books, changes, alarm });
         }

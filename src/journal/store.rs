@@ -16,7 +16,7 @@ use super::changes::{self, Changes, state_bytes};
 use super::checkpoint::{self, Keep, States};
 use super::dead_letter;
 use super::error::invalid;
-use super::mark::Mark;
+use super::high_water::HighWater;
 use super::merge::Merger;
 use super::pace::WEAR;
 use super::pending::Pending;
@@ -57,7 +57,7 @@ pub(super) struct Store {
     /// As the file has them.
     stored: Books,
     redo: RedoLog,
-    mark: Mark,
+    high_water: HighWater,
     shared: Arc<Shared>,
     /// Changes that the file lacks.
     states: States,
@@ -71,13 +71,13 @@ pub(super) struct Store {
 
 impl Store {
     pub fn new(opened: Opened, shared: Arc<Shared>) -> Store {
-        let Opened { db, books, redo, mark, .. } = opened;
+        let Opened { db, books, redo, high_water, .. } = opened;
         Store {
             db,
             stored: books.clone(),
             books,
             redo,
-            mark,
+            high_water,
             shared,
             states: States::new(),
             state_bytes: 0,
@@ -129,7 +129,7 @@ impl Store {
         }
         self.remember(changes);
         self.books = books;
-        self.mark.raise(self.books.inputs_end());
+        self.high_water.raise(self.books.inputs_end());
         Ok(Some(Committed { outcome, segments, trim_more: false, written }))
     }
 
@@ -229,7 +229,7 @@ impl Store {
         }
         (self.states, self.state_bytes, self.since) = (States::new(), 0, None);
         self.shared.with_pending(Pending::clear);
-        self.mark.raise(self.books.inputs_end());
+        self.high_water.raise(self.books.inputs_end());
     }
 
     /// Gives room back that a quiet journal does not need.

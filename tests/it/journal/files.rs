@@ -104,7 +104,7 @@ fn of_version_one() -> Pool {
     let db = rusqlite::Connection::open(&pool.path).unwrap();
     db.execute_batch("DELETE FROM meta WHERE key IN ('redo_log', 'wear'); PRAGMA user_version = 1").unwrap();
     fs::remove_file(beside(&pool.path, "-redo")).unwrap();
-    fs::remove_file(beside(&pool.path, "-mark")).unwrap();
+    fs::remove_file(beside(&pool.path, "-high-water")).unwrap();
     pool
 }
 

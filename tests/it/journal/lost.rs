@@ -3,7 +3,7 @@
 use super::*;
 
 /// Which files of a pool a disaster leaves.
-const ALL: [&str; 4] = ["", "-wal", "-redo", "-mark"];
+const ALL: [&str; 4] = ["", "-wal", "-redo", "-high-water"];
 
 /// Copies of a pool's files, in a folder of their own.
 struct Copy {
@@ -80,7 +80,7 @@ fn is_told(copy: Copy, pool: &Pool, why: &str, kept: i64) {
 #[test]
 fn a_redo_log_that_is_gone_is_an_alarm() {
     let pool = pool();
-    is_told(Copy::of(&pool, &["", "-wal", "-mark"]), &pool, "the redo log is gone", 5);
+    is_told(Copy::of(&pool, &["", "-wal", "-high-water"]), &pool, "the redo log is gone", 5);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_file_older_than_its_redo_log_is_an_alarm() {
     let copy = Copy::of(&pool, &["", "-wal"]);
     pool.journal.sync().unwrap();
     pool.store_some(3);
-    copy.take(&pool, &["-redo", "-mark"]);
+    copy.take(&pool, &["-redo", "-high-water"]);
     let (alarm, _) = copy.told();
     assert_eq!(alarm.unwrap(), "the redo log is newer than the pool's file: 6 acknowledged events are lost");
     let opened = copy.open(&pool);
@@ -139,12 +139,12 @@ fn a_pool_put_back_from_a_copy_is_an_alarm() {
     let pool = pool();
     let copy = Copy::of(&pool, &ALL);
     pool.store_some(10);
-    copy.take(&pool, &["-mark"]);
+    copy.take(&pool, &["-high-water"]);
     assert_eq!(copy.told().0.unwrap(), "the pool has gone back to an earlier state: 10 acknowledged events are lost");
 }
 
 #[test]
-fn without_a_mark_nobody_knows_how_much_is_lost() {
+fn without_the_high_water_nobody_knows_how_much_is_lost() {
     let pool = pool();
     let copy = Copy::of(&pool, &["", "-wal"]);
     let alarm = "the redo log is gone: what was committed since the last checkpoint is lost, and nobody can tell how \
@@ -159,7 +159,7 @@ fn a_redo_log_older_than_its_file_is_taken_over_once() {
     let copy = Copy::of(&pool, &["-redo"]);
     // the file has it, and the log was not begun anew yet
     pool.journal.sync().unwrap();
-    copy.take(&pool, &["", "-wal", "-mark"]);
+    copy.take(&pool, &["", "-wal", "-high-water"]);
     assert_eq!(copy.told(), (None, Vec::new()));
     let opened = copy.open(&pool);
     assert_eq!((opened.journal.alarm(), offsets(&opened)), (None, (0..8).collect()));
@@ -172,7 +172,7 @@ fn a_pool_that_was_closed_needs_no_other_file() {
     pool.journal.close();
     let copy = Copy::of(&pool, &[""]);
     assert_eq!(copy.told(), (None, Vec::new()));
-    copy.take(&other, &["-redo", "-mark"]);
+    copy.take(&other, &["-redo", "-high-water"]);
     assert_eq!(copy.told(), (None, Vec::new()), "whatever lies beside it");
     let opened = copy.open(&pool);
     assert_eq!((opened.journal.alarm(), offsets(&opened)), (None, (0..8).collect()));
