@@ -6,27 +6,38 @@
 //! mean, who consumes what, broker sessions.
 //!
 //! One thread owns the writing connection (`writer`); commands reach it through bounded lanes (`queue`) and share
-//! transactions (`transaction`). Readers have connections of their own and use them only when they are behind the
-//! segments kept in memory (`stream`).
+//! transactions (`transaction`). A small transaction is a record of the redo log (`redo`), many of them become one
+//! transaction of SQLite (`checkpoint`), a large one goes there at once (`store`). Readers have connections of their own
+//! and use them only when they are behind the segments kept in memory (`stream`).
 
 mod books;
 mod budget;
+mod changes;
+mod checkpoint;
 mod command;
 mod config;
 mod consumer;
 mod dead_letter;
 mod error;
+mod high_water;
 mod ledger;
 mod lock;
+mod merge;
+mod pace;
+mod pending;
 mod quarantine;
 mod queue;
 mod reader;
 mod recent;
+mod recovery;
+mod redo;
 mod reference;
 mod request;
 mod schema;
 mod segment;
+mod shared;
 mod status;
+mod store;
 mod stream;
 mod transaction;
 mod trim;
@@ -41,17 +52,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use smol_str::SmolStr;
 
 use crate::batch::MessageMeta;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 pub use books::DeadLetterCount;
 pub use config::JournalConfig;
 pub use dead_letter::{DeadLetter, StoredDeadLetter};
 pub use error::JournalError;
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
+pub use pace::WearStatus;
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
@@ -62,15 +74,19 @@ pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSli
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, Live, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
-use books::Books;
 use command::{Command, ask};
 use error::StepError;
 use lock::Lock;
+use pace::Written;
+use pending::Pending;
 use queue::{Lane, Queue};
 use recent::Recent;
+use recovery::Opened;
+use shared::Shared;
+use store::Store;
 use stream::Streams;
 use transaction::Transaction;
-use writer::{Shared, Writer};
+use writer::Writer;
 
 /// A stored event, to recognise a redelivery by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +105,9 @@ pub struct Journal(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     max_bytes: u64,
+    write_budget: Option<u64>,
     incarnation: [u8; 16],
+    alarm: Option<String>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Given back when the journal closes, whoever still has a handle.
@@ -128,40 +146,43 @@ impl Journal {
         Journal::start(config, |_| Ok(()))
     }
 
-    /// Opens with the writing connection prepared; tests give it limits of their own.
+    /// Opens with file and redo log prepared; tests give them limits of their own.
     fn start(
         config: JournalConfig,
-        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+        prepare: impl FnOnce(&mut Opened) -> rusqlite::Result<()>,
     ) -> Result<Journal, JournalError> {
         let path = config.path.clone();
         let lock = Lock::take(&path)?;
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let db = schema::open_writer(&path, config.max_bytes)?;
-        prepare(&db).map_err(unusable)?;
-        let books = Books::load(&db).map_err(unusable)?;
-        let recent = Recent::load(&db, config.recent_records, books.inputs.len()).map_err(unusable)?;
-        trim::drop_stale(&db, &books, &recent).map_err(unusable)?;
-        let incarnation: Vec<u8> =
-            db.query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0)).map_err(unusable)?;
-        let incarnation = <[u8; 16]>::try_from(incarnation)
-            .map_err(|_| JournalError::Foreign { path: path.display().to_string() })?;
+        let mut opened = recovery::open(&config, db)?;
+        prepare(&mut opened).map_err(unusable)?;
+        let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());
+        let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
+        trim::drop_stale(db, books, &recent).map_err(unusable)?;
+        let incarnation = schema::incarnation(db, &path)?;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             streams: Streams::new(config.tail_bytes_max),
             recent: Mutex::new(recent),
+            pending: Mutex::new(Pending::default()),
+            written: Mutex::new(Written::new(Clock::Real.monotonic())),
             used_bytes: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             last_arrival: AtomicI64::new(0),
             commits: AtomicU64::new(0),
         });
-        let max_bytes = config.max_bytes;
-        let writer = Writer::new(config, db, books, shared.clone()).map_err(unusable)?;
+        let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
+        let store = Store::new(opened, shared.clone());
+        let writer = Writer::new(config, store, shared.clone()).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
         Ok(Journal(Arc::new(Inner {
             path,
             max_bytes,
+            write_budget,
             incarnation,
+            alarm,
             shared,
             writer: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
@@ -180,6 +201,11 @@ impl Journal {
     /// [`Journal::incarnation`] in hexadecimal.
     pub fn incarnation_hex(&self) -> String {
         self.0.incarnation.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// What the pool lacked when it was opened, if anything: its redo log, or events that had been acknowledged.
+    pub fn alarm(&self) -> Option<&str> {
+        self.0.alarm.as_deref()
     }
 
     /// Eight random hexadecimal digits, made with the file.
@@ -233,7 +259,7 @@ impl Journal {
 
     /// The state a consumer had at its last commit, by operator and key.
     pub fn load_state(&self, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
-        consumer::load_state(&schema::open_reader(&self.0.path)?, consumer)
+        self.control(move |tx| consumer::load_state(tx.db, consumer).map_err(StepError::Refused))
     }
 
     /// Stores events. Waits while the lane of intake is full, which it soon is when the byte budget is used up: so the
@@ -338,7 +364,9 @@ impl Journal {
             refusal: self.refusal().map(|e| e.to_string()),
             tail_bytes: self.0.shared.streams.bytes(),
             commits: self.0.shared.commits.load(Ordering::Relaxed),
+            write_budget: self.0.write_budget,
         });
+        status.wear = self.0.shared.with_written(|written| written.told(Clock::Real.monotonic()));
         status
     }
 
@@ -362,15 +390,19 @@ impl Journal {
     /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be
     /// there.
     pub fn recent_messages(&self, input: InputId, max: usize) -> Result<Vec<StoredMessage>, JournalError> {
-        let segments = self.0.shared.with_recent(|recent| recent.segments(input.0));
-        let mut found = Vec::new();
-        reader::read_events(&self.0.path, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
-            found.push(StoredMessage {
-                offset: event.offset,
-                mark: event.mark,
-                message: event.message.clone(),
-                payload,
-            });
+        let shared = self.0.shared.clone();
+        let mut found = self.control(move |tx| {
+            let segments = shared.with_recent(|recent| recent.segments(input.0));
+            let mut found = Vec::new();
+            reader::read_events(tx.db, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
+                found.push(StoredMessage {
+                    offset: event.offset,
+                    mark: event.mark,
+                    message: event.message.clone(),
+                    payload,
+                });
+            })?;
+            Ok(found)
         })?;
         Ok(found.split_off(found.len().saturating_sub(max)))
     }

@@ -143,4 +143,6 @@ pub struct Arrivals {
     /// In receive order; never empty.
     pub messages: Vec<Arrived>,
     pub ack: Box<dyn Acknowledge>,
+    /// The sender is about to wait for acknowledgements.
+    pub is_urgent: bool,
 }

@@ -87,6 +87,7 @@ fn journal(folder: &Path) {
                     undecodable,
                     dropped,
                     ledger,
+                    is_urgent: false,
                     on_durable,
                 });
                 assert!(answer.recv().unwrap());

@@ -107,6 +107,7 @@ impl Place {
                 undecodable: Vec::new(),
                 dropped: Vec::new(),
                 ledger: Vec::new(),
+                is_urgent: false,
                 on_durable: Box::new(move |result| stored.send(result.is_ok()).unwrap_or_default()),
             });
             assert!(answers.recv().unwrap());

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::job;
-use crate::journal::{JournalStatus, StoredDeadLetter, dead_letters_readonly, verify};
+use crate::journal::{JournalStatus, StoredDeadLetter, WearStatus, dead_letters_readonly, verify};
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -55,25 +55,30 @@ pub struct Of {
 }
 
 impl Of {
-    /// The pool's path; a job whose functions or query are broken still has a pool to look into.
+    /// The pool's path.
     fn pool(&self) -> Result<PathBuf, (u8, String)> {
+        self.settings().map(|settings| settings.config.path)
+    }
+
+    /// What the job says of its pool; a job whose functions or query are broken still has a pool to look into.
+    fn settings(&self) -> Result<job::Journal, (u8, String)> {
         let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
-        let pool = job.journal.config.path;
+        let pool = &job.journal.config.path;
         if !pool.exists() {
             return Err((
                 1,
                 format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display()),
             ));
         }
-        Ok(pool)
+        Ok(job.journal)
     }
 }
 
 /// Runs the command: 2 for a mistake in the job file, 1 for a failure.
 pub fn run(command: &JournalCommand) -> ExitCode {
     let done = match command {
-        JournalCommand::Status { of, json } => of.pool().and_then(|pool| status(&pool, *json)),
+        JournalCommand::Status { of, json } => of.settings().and_then(|settings| status(&settings, *json)),
         JournalCommand::Verify { of } => of.pool().and_then(|pool| verified(&pool)),
         JournalCommand::DeadLetters(DeadLetters::Ls { of, after, limit, json }) => {
             of.pool().and_then(|pool| letters(&pool, *after, *limit, *json))
@@ -95,26 +100,31 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
     (1, format!("error: {error}"))
 }
 
-fn status(pool: &Path, json: bool) -> Result<String, (u8, String)> {
-    let status = JournalStatus::open_readonly(pool).map_err(failure)?;
+fn status(settings: &job::Journal, json: bool) -> Result<String, (u8, String)> {
+    let status = JournalStatus::open_readonly(&settings.config.path).map_err(failure)?;
     if json {
         return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
     }
-    Ok(describe(&status))
+    Ok(describe(&status, settings))
 }
 
 /// The status as a person reads it.
-pub fn describe(status: &JournalStatus) -> String {
+fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "pool {}: {} in use ({} file, {} log)",
+        "pool {}: {} in use ({} file, {} write-ahead log, {} redo log)",
         status.path,
         bytes(status.used_bytes),
         bytes(status.file_bytes),
-        bytes(status.wal_bytes)
+        bytes(status.wal_bytes),
+        bytes(status.redo_bytes)
     );
+    if let Some(alarm) = &status.alarm {
+        let _ = writeln!(out, "ALARM: {alarm}");
+    }
+    let _ = writeln!(out, "{}", wear(&status.wear, settings));
     let _ = writeln!(out, "\nstreams");
     for s in &status.streams {
         let name = if s.id == 0 { "inputs" } else { &s.name };
@@ -143,6 +153,23 @@ pub fn describe(status: &JournalStatus) -> String {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
     }
     out
+}
+
+/// What is written a day, against the budget and the life of the card.
+fn wear(wear: &WearStatus, settings: &job::Journal) -> String {
+    let budget = settings
+        .config
+        .write_budget
+        .map_or("no write budget".to_owned(), |budget| format!("write budget {} a day", bytes(budget)));
+    let life = settings.card_endurance.filter(|_| wear.last_day > 0).map_or(String::new(), |endurance| {
+        let years = endurance as f64 / (wear.last_day as f64 * 365.25);
+        format!("; a card for {} lasts {years:.1} years", bytes(endurance))
+    });
+    format!(
+        "written {} a day over the last day, {} a day over the last minute ({budget}{life})",
+        bytes(wear.last_day),
+        bytes(wear.last_minute)
+    )
 }
 
 /// The tables of reference data, with what is wrong.

@@ -6,8 +6,11 @@
 use std::time::Duration;
 
 use crate::journal::{JournalConfig, OnFull};
-use crate::settings::{Problems, Section};
+use crate::settings::{Problems, Section, units};
 
+const MB: u64 = 1_000_000;
+const GB: u64 = 1_000 * MB;
+const TB: u64 = 1_000 * GB;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,12 +25,16 @@ pub struct Journal {
     pub config: JournalConfig,
     /// What gives way when the budget is reached.
     pub on_full: OnFull,
+    /// Bytes that the card or disk can take in its life.
+    pub card_endurance: Option<u64>,
 }
 
 /// `section`: `None` when the file has none, or a bad one.
 pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> Journal {
     let base = JournalConfig::new(problems.folder().join(format!("{job}.db")));
-    let Some(mut section) = section else { return Journal { config: base, on_full: OnFull::default() } };
+    let Some(mut section) = section else {
+        return Journal { config: base, on_full: OnFull::default(), card_endurance: None };
+    };
     let path = section.path("path").unwrap_or_else(|| base.path.clone());
     if problems.looks_at_files() && path.is_dir() && section.has("path") {
         let label = format!("{} is a folder", path.display());
@@ -52,6 +59,9 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
     let second = Duration::from_secs(1);
     let commit_interval = section.duration("commit_interval", second / 1_000, 10 * second, base.commit_interval);
     let records = section.count("commit_records", 1, 100_000, base.commit_records as u64);
+    let write_budget = write_budget(&mut section, base.write_budget);
+    let help = "take it from the data sheet (TBW), or leave the key out";
+    let card_endurance = section.optional_size("card_endurance", GB, 1_000_000 * TB, help);
     section.finish();
     let config = JournalConfig {
         path,
@@ -59,8 +69,28 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
         retention: Some(retention).filter(|retention| !retention.is_zero()),
         dead_letters_max_bytes,
         commit_interval,
+        write_budget,
         commit_records: usize::try_from(records).unwrap_or(usize::MAX),
         ..base
     };
-    Journal { config, on_full }
+    Journal { config, on_full, card_endurance }
+}
+
+/// Bytes a day; `None` for `"none"`.
+fn write_budget(section: &mut Section, default: Option<u64>) -> Option<u64> {
+    let Some(text) = section.text("write_budget") else { return default };
+    if text.value.eq_ignore_ascii_case("none") {
+        return None;
+    }
+    let bytes = text.value.strip_suffix("/day").and_then(|size| units::size(size.trim_end()));
+    let fits = bytes.filter(|bytes| (MB..=1_000 * TB).contains(bytes));
+    if fits.is_none() {
+        section.wrong(
+            "write_budget",
+            "`write_budget` cannot be used",
+            "expected a size a day from \"1MB/day\" to \"1000TB/day\", or \"none\"",
+            "write it like `write_budget = \"10GB/day\"`, which is the default",
+        );
+    }
+    fits.or(default)
 }

@@ -1,8 +1,8 @@
 //! What the writer knows without asking the file: ends of streams, positions of consumers, counters.
 //!
-//! In: the file at start. Out: [`Books`], copied at the start of a transaction and kept when it commits, so a failed
-//! one leaves no trace. Invariant: books and file agree whenever no transaction is open. Not here: segments and state
-//! rows.
+//! In: the file at start, and the redo log. Out: [`Books`], copied at the start of a transaction and kept when it
+//! commits, so a failed one leaves no trace. Invariant: books say what file and redo log say together whenever no
+//! transaction is open. Not here: segments and state rows.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub(super) struct StreamBook {
     pub trimmed_to: i64,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ConsumerBook {
     pub name: SmolStr,
     pub fingerprint: String,
@@ -136,6 +136,11 @@ impl Books {
             }
         }
         self.ledger.save(db, &before.ledger)
+    }
+
+    /// The offset that the next event gets.
+    pub fn inputs_end(&self) -> i64 {
+        self.streams.get(&INPUTS).map_or(0, |inputs| inputs.next)
     }
 
     /// The lowest position that a consumer of the stream still needs; its end when there is none.

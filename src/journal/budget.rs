@@ -1,6 +1,6 @@
 //! How much of the disk the journal may use.
 //!
-//! In: sizes of the file and its write-ahead log. Out: whether intake may go on. Invariant: once full, it stays so
+//! In: sizes of the file and of its logs. Out: whether intake may go on. Invariant: once full, it stays so
 //! until a sixteenth of the budget is free, so that intake does not stutter. A small reserve file can be given back
 //! when the disk itself is full, which lets consumers commit and so trimming free pages. Not here: whose fault it is
 //! (`trim`).
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::schema::{PAGE_BYTES, beside, wal_path};
+use super::schema::{PAGE_BYTES, beside, redo_path, wal_path};
 
 /// Enough for the write-ahead log between two checkpoints.
 const RESERVE_BYTES: u64 = 4 << 20;
@@ -21,7 +21,7 @@ pub(super) struct Budget {
     pub max_bytes: u64,
     /// As of the last commit.
     pub used_bytes: u64,
-    wal: PathBuf,
+    path: PathBuf,
     reserve: PathBuf,
     is_over: bool,
     /// The last transaction found no room on the disk.
@@ -31,7 +31,7 @@ pub(super) struct Budget {
 impl Budget {
     pub fn new(path: &Path, max_bytes: u64) -> Budget {
         let reserve = beside(path, "-reserve");
-        Budget { max_bytes, used_bytes: 0, wal: wal_path(path), reserve, is_over: false, disk_full: false }
+        Budget { max_bytes, used_bytes: 0, path: path.to_owned(), reserve, is_over: false, disk_full: false }
     }
 
     /// Whether intake has to wait.
@@ -39,9 +39,14 @@ impl Budget {
         self.is_over || self.disk_full
     }
 
+    /// Whether so many bytes more are inside the budget.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.used_bytes.saturating_add(bytes) < self.max_bytes
+    }
+
     /// Looks at the sizes again.
     pub fn measure(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let used = used_bytes(db, &self.wal)?;
+        let used = used_bytes(db, &self.path)?;
         self.used_bytes = used;
         let resume_below = self.max_bytes - self.max_bytes / 16;
         self.is_over = if self.is_over { used >= resume_below } else { used >= self.max_bytes };
@@ -79,10 +84,10 @@ impl Budget {
     }
 }
 
-/// Pages in use and the write-ahead log. Deleted pages are used again, so they do not count.
-pub(super) fn used_bytes(db: &Connection, wal: &Path) -> rusqlite::Result<u64> {
+/// Pages in use and both logs. Deleted pages are used again, so they do not count.
+pub(super) fn used_bytes(db: &Connection, path: &Path) -> rusqlite::Result<u64> {
     let number = |sql: &str| db.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-    let log = fs::metadata(wal).map_or(0, |m| m.len());
-    Ok(pages.max(0) as u64 * PAGE_BYTES + log)
+    let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
+    Ok(pages.max(0) as u64 * PAGE_BYTES + length(&wal_path(path)) + length(&redo_path(path)))
 }

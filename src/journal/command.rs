@@ -25,6 +25,25 @@ impl Command {
         }
     }
 
+    /// Whether somebody waits for it, who gives nothing more before.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, Command::Append(Append { is_urgent: true, .. }))
+    }
+
+    /// Whether it need not be durable soon.
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Command::Commit(Commit { can_wait: true, .. }, _))
+    }
+
+    /// Whether it needs nothing of the SQLite file: dead letters are compared with those that are there.
+    pub fn is_quick(&self) -> bool {
+        match self {
+            Command::Append(append) => append.undecodable.is_empty(),
+            Command::Commit(commit, _) => commit.dead_letters.is_empty(),
+            Command::Control(_) => false,
+        }
+    }
+
     /// How many records and about how many bytes it brings.
     pub fn size(&self) -> (usize, usize) {
         /// What a command costs beside its records.

@@ -5,14 +5,22 @@ use std::time::Duration;
 
 use crate::time::Clock;
 
+/// The redo log: a few seconds of a busy stream, hours of a quiet one, and less for a small budget.
+const REDO_BYTES_MAX: u64 = 4 << 20;
+const REDO_BYTES_MIN: u64 = 64 << 10;
+
 /// How a journal is kept.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     pub path: PathBuf,
     /// Budget for the file and its write-ahead log.
     pub max_bytes: u64,
-    /// A commit waits this long after the last one for others to share it.
+    /// A commit waits at least this long after the last one for others to share it.
+    pub commit_interval_min: Duration,
+    /// And at most this long, where `write_budget` would be passed.
     pub commit_interval: Duration,
+    /// Bytes that may be written in a day before commits are stretched. `None`: as many as it takes.
+    pub write_budget: Option<u64>,
     /// Records that wait at which a commit is due at once, whatever the interval.
     pub commit_records: usize,
     /// Cap of the dead-letter table; the oldest are dropped beyond it.
@@ -27,12 +35,15 @@ pub struct JournalConfig {
 }
 
 impl JournalConfig {
-    /// The defaults: 1 GiB, commits every 20 ms or 1,000 records, 64 MiB of dead letters, 8 MiB of memory.
+    /// The defaults: 1 GiB, commits every 20 to 150 ms or 1,000 records, 10 GB written a day, 64 MiB of dead letters,
+    /// 8 MiB of memory.
     pub fn new(path: impl Into<PathBuf>) -> JournalConfig {
         JournalConfig {
             path: path.into(),
             max_bytes: 1 << 30,
-            commit_interval: Duration::from_millis(20),
+            commit_interval_min: Duration::from_millis(20),
+            commit_interval: Duration::from_millis(150),
+            write_budget: Some(10_000_000_000),
             commit_records: 1000,
             dead_letters_max_bytes: 64 << 20,
             tail_bytes_max: 8 << 20,
@@ -40,5 +51,10 @@ impl JournalConfig {
             recent_records: 1000,
             clock: Clock::Real,
         }
+    }
+
+    /// How long the redo log may become, in bytes: a part of the budget.
+    pub(super) fn redo_bytes_max(&self) -> u64 {
+        (self.max_bytes / 16).clamp(REDO_BYTES_MIN, REDO_BYTES_MAX)
     }
 }

@@ -100,3 +100,8 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 pub(super) fn is_disk_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
+
+/// What is no error of SQLite and ends its transaction all the same.
+pub(super) fn invalid(reason: String) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(reason.into())
+}

@@ -27,6 +27,8 @@ pub mod what {
     pub const ROWS_OUT: &str = "rows_out";
     pub const DELIVERED: &str = "delivered";
     pub const DEAD_LETTERED: &str = "dead_lettered";
+    /// Events that were acknowledged and that the pool no longer had at a start.
+    pub const LOST: &str = "lost";
     pub const REMOVED: &str = "removed";
 }
 
@@ -54,7 +56,7 @@ impl Edge {
         }
     }
 
-    fn parse(text: &str) -> Option<Edge> {
+    pub(super) fn parse(text: &str) -> Option<Edge> {
         Edge::ALL.into_iter().find(|edge| edge.as_str() == text)
     }
 }
@@ -103,6 +105,11 @@ impl Ledger {
             let total = self.0.entry(counter).or_default();
             *total = total.saturating_add(n);
         }
+    }
+
+    /// Takes a total as another book has it.
+    pub(super) fn set(&mut self, counter: Counter, total: u64) {
+        self.0.insert(counter, total);
     }
 
     /// One counter's total.

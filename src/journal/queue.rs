@@ -17,6 +17,11 @@ const LANE_COMMANDS_MAX: usize = 1024;
 /// Bytes of one lane: several transactions of intake; a single larger command is let in alone.
 const LANE_BYTES_MAX: usize = 8 << 20;
 
+/// How long a command that can wait does, and how many of them a lane has at most: half of what a consumer lets be
+/// under way.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENT_COMMANDS_MAX: usize = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
     /// First in every transaction.
@@ -30,6 +35,18 @@ pub(super) struct LaneCommand {
     pub command: Command,
     records: usize,
     bytes: usize,
+    added: Instant,
+}
+
+impl LaneCommand {
+    fn new(lane: Lane, command: Command) -> LaneCommand {
+        let (records, bytes) = command.size();
+        LaneCommand { lane, command, records, bytes, added: Clock::Real.monotonic() }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl std::fmt::Debug for LaneCommand {
@@ -83,18 +100,25 @@ impl Lanes {
         waiting.count == 0 || (waiting.count < LANE_COMMANDS_MAX && waiting.bytes + bytes <= LANE_BYTES_MAX)
     }
 
-    /// Records that could be committed now, or `None` when there is nothing to do; whether a lane is full.
-    fn runnable(&self) -> Option<(usize, bool)> {
-        let mut sum = None;
+    /// What could be committed now; `None` when there is nothing to do.
+    fn runnable(&self) -> Option<Runnable> {
+        let mut all: Option<Runnable> = None;
         for waiting in self.lanes.values() {
-            if !waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
-                continue;
-            }
-            let is_full = waiting.count >= LANE_COMMANDS_MAX / 2 || waiting.bytes >= LANE_BYTES_MAX / 2;
-            let (before, was_full) = sum.unwrap_or((0, false));
-            sum = Some((before + waiting.records, was_full || is_full));
+            let Some(front) = waiting.entries.front().filter(|e| self.gate.lets(&e.command)) else { continue };
+            let found = all.get_or_insert(Runnable {
+                records: 0,
+                is_lane_full: false,
+                patient_since: Some(front.added),
+                is_urgent: false,
+            });
+            found.is_urgent |= waiting.entries.iter().any(|entry| entry.command.is_urgent());
+            found.records += waiting.records;
+            found.is_lane_full |= waiting.count >= LANE_COMMANDS_MAX / 2 || waiting.bytes >= LANE_BYTES_MAX / 2;
+            let is_patient =
+                waiting.entries.len() < PATIENT_COMMANDS_MAX && waiting.entries.iter().all(|e| e.command.can_wait());
+            found.patient_since = found.patient_since.map(|since| since.min(front.added)).filter(|_| is_patient);
         }
-        sum
+        all
     }
 
     fn take_runnable(&mut self) -> Vec<LaneCommand> {
@@ -112,16 +136,32 @@ impl Lanes {
     }
 }
 
+/// What could be committed now.
+#[derive(Debug)]
+struct Runnable {
+    records: usize,
+    is_lane_full: bool,
+    /// Nothing but commands that can wait, and since when the oldest does.
+    patient_since: Option<Instant>,
+    is_urgent: bool,
+}
+
 /// When a group commit is due.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
-    pub interval: Duration,
+    /// Not before this, whatever waits.
+    pub next: Instant,
+    /// The same for a command that somebody waits for.
+    pub next_urgent: Instant,
+    /// So many records are due at once.
     pub records: usize,
 }
 
+/// What the writer does next.
 #[derive(Debug)]
-pub(super) enum Taken {
-    Work(Vec<LaneCommand>),
+pub(super) enum Turn {
+    /// A group commit of these is due.
+    Commit(Vec<LaneCommand>),
     /// Nothing to do until the time given.
     Idle,
     /// Closing, and nothing that may run is left.
@@ -145,36 +185,36 @@ impl Queue {
 
     /// Waits for room in the lane, then adds the command; a queue that is closed refuses it.
     pub fn push(&self, lane: Lane, command: Command) {
-        let (records, bytes) = command.size();
+        let entry = LaneCommand::new(lane, command);
         let mut state = self.lock();
         let refusal = loop {
             if let Some(error) = &state.refusal {
                 break error.clone();
             }
-            if state.has_room(lane, bytes) {
-                self.add(&mut state, LaneCommand { lane, command, records, bytes });
+            if state.has_room(lane, entry.bytes) {
+                self.add(&mut state, entry);
                 return;
             }
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         // the answer runs code of the caller
         drop(state);
-        command.refuse(refusal);
+        entry.command.refuse(refusal);
     }
 
     /// Adds the command, or gives it back when the lane is full or stopped.
     pub fn try_push(&self, lane: Lane, command: Command) -> Option<Command> {
-        let (records, bytes) = command.size();
+        let entry = LaneCommand::new(lane, command);
         let mut state = self.lock();
         if let Some(error) = state.refusal.clone() {
             drop(state);
-            command.refuse(error);
+            entry.command.refuse(error);
             return None;
         }
-        if !state.gate.lets(&command) || !state.has_room(lane, bytes) {
-            return Some(command);
+        if !state.gate.lets(&entry.command) || !state.has_room(lane, entry.bytes) {
+            return Some(entry.command);
         }
-        self.add(&mut state, LaneCommand { lane, command, records, bytes });
+        self.add(&mut state, entry);
         None
     }
 
@@ -195,27 +235,28 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits until a commit is due: at once if the last one is older than the interval, else when that has passed,
-    /// enough records wait, or somebody asked.
-    pub fn take(&self, rule: Rule, last_commit: Option<Instant>, idle_until: Instant) -> Taken {
+    /// Waits until a commit is due: at the time that the rule says, or when enough records wait, or somebody asked.
+    /// Commands that can wait make none due for [`PATIENCE`], and go with the next one.
+    pub fn take(&self, rule: Rule, idle_until: Instant) -> Turn {
         let mut state = self.lock();
         loop {
             let now = Clock::Real.monotonic();
             let runnable = state.runnable();
             let wait_until = match runnable {
-                None if state.closing => return Taken::Closing,
+                None if state.closing => return Turn::Closing,
                 None => idle_until,
-                Some((records, lane_full)) => {
-                    let due = last_commit.and_then(|last| last.checked_add(rule.interval)).unwrap_or(now);
-                    if state.flush || state.closing || lane_full || records >= rule.records || now >= due {
+                Some(Runnable { records, is_lane_full, patient_since, is_urgent }) => {
+                    let next = if is_urgent { rule.next_urgent } else { rule.next };
+                    let due = patient_since.map_or(next, |since| next.max(since + PATIENCE));
+                    if state.flush || state.closing || is_lane_full || records >= rule.records || now >= due {
                         state.flush = false;
-                        return Taken::Work(state.take_runnable());
+                        return Turn::Commit(state.take_runnable());
                     }
                     due
                 }
             };
             let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else {
-                return Taken::Idle;
+                return Turn::Idle;
             };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

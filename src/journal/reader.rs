@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::command::ask;
 use super::error::JournalError;
+use super::pending::Place;
 use super::quarantine;
 use super::queue::Lane;
 use super::request::{InputId, StreamId};
 use super::schema;
-use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Segment};
+use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Sealed, Segment};
+use super::shared::Shared;
 use super::stream::Found;
-use super::writer::Shared;
 use crate::time::Clock;
 
 /// What there was to read.
@@ -193,8 +194,12 @@ impl Reader {
         Some(read)
     }
 
-    /// Takes the segment at the position from the file; `end` is that of the stream.
+    /// Takes the segment at the position from the redo log or the file; `end` is that of the stream.
     fn load(&mut self, end: i64) -> Result<(), JournalError> {
+        let end = match self.shared.with_pending(|pending| pending.place(self.stream, self.position)) {
+            Place::Here(sealed) => return self.load_pending(&sealed),
+            Place::File { end: of_file } => of_file.unwrap_or(end),
+        };
         // what was moved past meanwhile: a consumer on `drop-oldest`
         while self.ahead.front().is_some_and(|next| next.end().is_some_and(|end| end <= self.position)) {
             self.ahead.pop_front();
@@ -209,6 +214,18 @@ impl Reader {
             // everything up to the end was set aside
             None => self.position = end,
         }
+        Ok(())
+    }
+
+    fn load_pending(&mut self, sealed: &Sealed) -> Result<(), JournalError> {
+        self.ahead.clear();
+        if sealed.head.stream == super::books::INPUTS && !self.wants(sealed.head.input) {
+            self.position = sealed.end();
+            return Ok(());
+        }
+        // it was sealed by this process and never left its memory
+        let opened = self.opener.open(&sealed.head, sealed.checksum, sealed.data.clone());
+        self.take(opened.map_err(|damage| JournalError::read(format!("a segment in memory is damaged: {damage}")))?);
         Ok(())
     }
 
@@ -289,19 +306,15 @@ fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool)
 
 /// Reads whole segments of the inputs' stream by their first offsets; those that are gone or damaged are passed over.
 pub(super) fn read_events(
-    path: &Path,
+    db: &Connection,
     firsts: &[i64],
     mut each: impl FnMut(EventRef<'_>, Bytes),
-) -> Result<(), JournalError> {
-    let db = schema::open_reader(path)?;
+) -> rusqlite::Result<()> {
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = 0 AND first = ?1";
-    let mut find = db.prepare(sql).map_err(JournalError::read)?;
+    let mut find = db.prepare(sql)?;
     let mut opener = Opener::default();
     for first in firsts {
-        let found = find
-            .query_row([first], |row| read_segment(&mut opener, row, &|_| true))
-            .optional()
-            .map_err(JournalError::read)?;
+        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|_| true)).optional()?;
         let Some(OnDisk::Segment(Segment::Events(events))) = found else { continue };
         let slice = EventSlice::new(events.clone(), 0..events.len());
         for (i, event) in slice.iter().enumerate() {

@@ -22,13 +22,13 @@ pub(super) struct Kept {
     pub records: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Window {
     segments: VecDeque<Kept>,
     records: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Recent {
     keep: usize,
     inputs: BTreeMap<u16, Window>,

@@ -46,6 +46,8 @@ pub struct Append {
     pub dropped: Vec<(Reason, u64)>,
     /// Whatever else the source counts (`redelivered`, …).
     pub ledger: Vec<(Counter, u64)>,
+    /// The sender is about to stop until these are acknowledged: the write budget does not count.
+    pub is_urgent: bool,
     pub on_durable: OnDurable,
 }
 
@@ -82,12 +84,22 @@ pub struct Commit {
     pub emit: Option<(StreamId, Rows)>,
     pub dead_letters: Vec<DeadLetter>,
     pub ledger: Vec<(Counter, u64)>,
+    /// A crash that loses it costs no more than doing the same again, so it may go with the next commit.
+    pub can_wait: bool,
 }
 
 impl Commit {
     /// A commit that only moves the consumer.
     pub fn at(consumer: ConsumerId, position: i64) -> Commit {
-        Commit { consumer, position, state: Vec::new(), emit: None, dead_letters: Vec::new(), ledger: Vec::new() }
+        Commit {
+            consumer,
+            position,
+            state: Vec::new(),
+            emit: None,
+            dead_letters: Vec::new(),
+            ledger: Vec::new(),
+            can_wait: false,
+        }
     }
 
     /// Makes one of two commits of a consumer that follow each other. The later one emits nothing yet.
@@ -96,6 +108,7 @@ impl Commit {
         self.state.extend(later.state);
         self.dead_letters.extend(later.dead_letters);
         self.ledger.extend(later.ledger);
+        self.can_wait &= later.can_wait;
     }
 
     /// About how many bytes it holds.

@@ -4,6 +4,8 @@
 //! schema version, is left exactly as it was; every setting is read back. Not here: what the rows mean (the modules
 //! beside this one), the lock (`lock`).
 
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +16,11 @@ use super::error::JournalError;
 
 /// `fbay`: tells our files from other SQLite files.
 const APPLICATION_ID: i64 = 0x6662_6179;
-/// Raised with every change of the tables below that an earlier program could not work with.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+/// Raised with every change of the tables below, or of what belongs to them, that an earlier program could not work
+/// with. 2: the redo log, without which a file lacks the newest commits.
+pub(super) const SCHEMA_VERSION: i64 = 2;
+/// The same tables, and no redo log: becomes a file of this version when it is opened to be written.
+const SCHEMA_VERSION_BEFORE: i64 = 1;
 /// The first version without the bug that resets the write-ahead log and loses commits.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// SQLite's own default; state rows and segment heads are small, blobs use overflow pages.
@@ -85,6 +90,11 @@ pub(super) fn wal_path(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
 
+/// Where the redo log of this file is.
+pub(super) fn redo_path(path: &Path) -> PathBuf {
+    beside(path, "-redo")
+}
+
 /// A file beside the journal, named after it.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -125,20 +135,62 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
     Ok(db)
 }
 
+/// Random, made with the file.
+pub(super) fn incarnation(db: &Connection, path: &Path) -> Result<[u8; 16], JournalError> {
+    let found: Vec<u8> = db
+        .query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))
+        .map_err(|e| JournalError::unusable(path, e))?;
+    found.try_into().map_err(|_| JournalError::Foreign { path: path.display().to_string() })
+}
+
 /// Opens a connection that can only read; works beside the writer, in this process or another.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).map_err(|e| JournalError::unusable(path, e))?;
     let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    let mut db = Connection::open_with_flags(path, flags).map_err(unusable)?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
-    // checkpoints are the writer's alone
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(unusable)?;
-    if check_identity(&db, path)? {
+    let is_new = match check_identity(&db, path) {
+        // even to look SQLite makes files of its own, but not where it is told that nobody writes
+        Err(_) if path.is_file() && !wal_path(path).exists() && is_on_read_only(path) => {
+            db = open_immutable(path).map_err(unusable)?;
+            check_identity(&db, path)?
+        }
+        other => other?,
+    };
+    if is_new {
         return Err(JournalError::Foreign { path: path.display().to_string() });
     }
+    // checkpoints are the writer's alone
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(unusable)?;
     apply(&db, path, "query_only", 1)?;
     apply(&db, path, "cache_size", -READER_CACHE_KIB)?;
     Ok(db)
+}
+
+/// Whether nobody can write there. The file itself is not opened for that: closing it would end SQLite's locks.
+fn is_on_read_only(path: &Path) -> bool {
+    let probe = beside(path, "-probe");
+    match File::create_new(&probe) {
+        Ok(_) => {
+            let _ = fs::remove_file(&probe);
+            false
+        }
+        Err(error) => error.kind() == ErrorKind::ReadOnlyFilesystem,
+    }
+}
+
+/// A file that nobody changes and that is whole without its write-ahead log.
+fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
 }
 
 /// The write-ahead log is copied back after this many pages: 4 MiB, less for a small budget, which counts the log too.
@@ -166,7 +218,7 @@ fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
     let foreign = || JournalError::Foreign { path: path.display().to_string() };
     match read() {
         Ok((0, 0, 0)) => Ok(true),
-        Ok((_, APPLICATION_ID, SCHEMA_VERSION)) => Ok(false),
+        Ok((_, APPLICATION_ID, SCHEMA_VERSION | SCHEMA_VERSION_BEFORE)) => Ok(false),
         Ok((_, APPLICATION_ID, found)) => {
             Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION })
         }
@@ -217,6 +269,20 @@ mod tests {
         let error = check_sqlite_version(3_051_002, "3.51.2").unwrap_err().to_string();
         assert!(error.contains("3.51.2") && error.contains("3.51.3"), "{error}");
         assert!(check_sqlite_version(rusqlite::version_number(), rusqlite::version()).is_ok());
+    }
+
+    #[test]
+    fn a_closed_pool_is_read_where_nobody_can_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a pool? 100% #1 ü.db");
+        let db = open_writer(&path, 1 << 24).unwrap();
+        db.close().unwrap();
+        let files = || fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(files(), 1);
+        let db = open_immutable(&path).unwrap();
+        assert!(!check_identity(&db, &path).unwrap());
+        assert_eq!(files(), 1, "to look makes no files");
+        assert!(!is_on_read_only(&path) && files() == 1);
     }
 
     #[test]

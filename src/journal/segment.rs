@@ -77,11 +77,23 @@ impl Head {
 }
 
 /// A segment as it goes to the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sealed {
     pub head: Head,
     pub checksum: u32,
     pub data: Vec<u8>,
+}
+
+impl Sealed {
+    /// Offset behind its last record.
+    pub fn end(&self) -> i64 {
+        self.head.first + i64::from(self.head.count)
+    }
+
+    /// About what it takes in memory and in the redo log.
+    pub fn bytes(&self) -> usize {
+        size_of::<Sealed>() + self.data.len()
+    }
 }
 
 /// What a segment is made of before it is sealed.

@@ -6,14 +6,17 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
 use super::books::{Books, DeadLetterCount};
 use super::budget::used_bytes;
+use super::changes::Changes;
 use super::error::JournalError;
+use super::pace::{WEAR, WearStatus};
+use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
-use super::schema::{self, SCHEMA_VERSION, wal_path};
+use super::schema::{self, redo_path, wal_path};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct JournalStatus {
@@ -21,16 +24,21 @@ pub struct JournalStatus {
     /// Hexadecimal.
     pub incarnation: String,
     pub schema_version: i64,
-    /// Pages in use and the write-ahead log: what the budget counts.
+    /// Pages in use and both logs: what the budget counts.
     pub used_bytes: u64,
     pub file_bytes: u64,
     pub wal_bytes: u64,
+    pub redo_bytes: u64,
     pub streams: Vec<StreamStatus>,
     pub consumers: Vec<ConsumerStatus>,
     pub ledger: Vec<LedgerLine>,
     pub dead_letters: DeadLetterCount,
     pub quarantine: Vec<QuarantinedSegment>,
     pub references: Vec<ReferenceStatus>,
+    /// What the pool lacks, or lacked at its last start that found something missing.
+    pub alarm: Option<String>,
+    /// As of the last checkpoint, or of now in the process that writes.
+    pub wear: WearStatus,
     /// Known to the running journal only.
     pub live: Option<Live>,
 }
@@ -46,6 +54,8 @@ pub struct Live {
     pub tail_bytes: usize,
     /// Transactions since start.
     pub commits: u64,
+    /// Bytes a day that may be written before commits are stretched.
+    pub write_budget: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,7 +66,7 @@ pub struct StreamStatus {
     pub first: i64,
     pub next: i64,
     pub segments: u64,
-    /// In the file; may include some below `first` that are kept to recognise redeliveries.
+    /// In the file and the redo log; may include some below `first` that are kept to recognise redeliveries.
     pub records: u64,
     pub bytes: u64,
 }
@@ -98,42 +108,51 @@ const QUARANTINE_LISTED: i64 = 100;
 impl JournalStatus {
     /// Reads the status of any journal, also while its job runs. Changes nothing.
     pub fn open_readonly(path: &Path) -> Result<JournalStatus, JournalError> {
-        let db = schema::open_reader(path)?;
-        JournalStatus::read(&db, path, true).map_err(JournalError::read)
+        JournalStatus::read(&schema::open_reader(path)?, path, true)
     }
 
     /// The same without `streams`: those are counted segment by segment, which takes seconds in a pool of millions.
     pub fn summary_readonly(path: &Path) -> Result<JournalStatus, JournalError> {
-        let db = schema::open_reader(path)?;
-        JournalStatus::read(&db, path, false).map_err(JournalError::read)
+        JournalStatus::read(&schema::open_reader(path)?, path, false)
     }
 
-    fn read(db: &Connection, path: &Path, with_streams: bool) -> rusqlite::Result<JournalStatus> {
-        // one snapshot for all that follows; never committed, it wrote nothing
-        let _snapshot = db.unchecked_transaction()?;
-        let books = Books::load(db)?;
+    fn read(db: &Connection, path: &Path, with_streams: bool) -> Result<JournalStatus, JournalError> {
+        // one moment for all that follows
+        let look = recovery::look(db, path)?;
+        let Look { books, changes, .. } = &look;
         let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
-        let wal = wal_path(path);
-        Ok(JournalStatus {
-            path: path.display().to_string(),
-            incarnation: db
-                .query_row("SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))?,
-            schema_version: SCHEMA_VERSION,
-            used_bytes: used_bytes(db, &wal)?,
-            file_bytes: length(path),
-            wal_bytes: length(&wal),
-            streams: if with_streams { streams(db, &books)? } else { Vec::new() },
-            consumers: consumers(&books),
-            ledger: ledger(&books),
-            dead_letters: books.dead_letters,
-            quarantine: quarantine(db)?,
-            references: reference::statuses(db)?,
-            live: None,
-        })
+        let read = || -> rusqlite::Result<JournalStatus> {
+            Ok(JournalStatus {
+                path: path.display().to_string(),
+                incarnation: db.query_row(
+                    "SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'",
+                    [],
+                    |row| row.get(0),
+                )?,
+                schema_version: db.query_row("PRAGMA user_version", [], |row| row.get(0))?,
+                used_bytes: used_bytes(db, path)?,
+                file_bytes: length(path),
+                wal_bytes: length(&wal_path(path)),
+                redo_bytes: length(&redo_path(path)),
+                streams: if with_streams { streams(db, books, changes)? } else { Vec::new() },
+                consumers: consumers(books),
+                ledger: ledger(books),
+                dead_letters: books.dead_letters,
+                quarantine: quarantine(db)?,
+                references: reference::statuses(db)?,
+                wear: wear(db)?,
+                alarm: match &look.alarm {
+                    Some(alarm) => Some(alarm.clone()),
+                    None => recovery::last_alarm(db)?,
+                },
+                live: None,
+            })
+        };
+        read().map_err(JournalError::read)
     }
 }
 
-fn streams(db: &Connection, books: &Books) -> rusqlite::Result<Vec<StreamStatus>> {
+fn streams(db: &Connection, books: &Books, changes: &Changes) -> rusqlite::Result<Vec<StreamStatus>> {
     let mut sums = db.prepare(
         "SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(data)), 0) FROM segment WHERE stream = ?1",
     )?;
@@ -141,7 +160,7 @@ fn streams(db: &Connection, books: &Books) -> rusqlite::Result<Vec<StreamStatus>
     for (id, stream) in &books.streams {
         let (segments, records, bytes): (i64, i64, i64) =
             sums.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        found.push(StreamStatus {
+        let mut status = StreamStatus {
             id: *id,
             name: stream.name.to_string(),
             first: stream.first,
@@ -149,7 +168,13 @@ fn streams(db: &Connection, books: &Books) -> rusqlite::Result<Vec<StreamStatus>
             segments: segments as u64,
             records: records as u64,
             bytes: bytes as u64,
-        });
+        };
+        for sealed in changes.sealed.iter().filter(|sealed| sealed.head.stream == *id) {
+            status.segments += 1;
+            status.records += u64::from(sealed.head.count);
+            status.bytes += sealed.data.len() as u64;
+        }
+        found.push(status);
     }
     Ok(found)
 }
@@ -178,6 +203,13 @@ fn ledger(books: &Books) -> Vec<LedgerLine> {
         value,
     };
     books.ledger.iter().map(line).collect()
+}
+
+fn wear(db: &Connection) -> rusqlite::Result<WearStatus> {
+    let stored: Option<Vec<u8>> =
+        db.query_row("SELECT value FROM meta WHERE key = ?1", [WEAR], |row| row.get(0)).optional()?;
+    // what another version wrote is of no use, and no reason to fail
+    Ok(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
 }
 
 fn quarantine(db: &Connection) -> rusqlite::Result<Vec<QuarantinedSegment>> {

@@ -1,8 +1,10 @@
 //! One transaction: what the writer does for the commands it took together.
 //!
-//! In: appends, commits of consumers, and the file inside `BEGIN IMMEDIATE`. Out: rows written, new books, and the
-//! segments that readers may see once it is committed. Invariant: a step that is refused has written nothing; whatever
-//! else fails takes the whole transaction with it. Not here: when to begin and commit (`writer`).
+//! In: appends, commits of consumers. Out: new books, [`Changes`] to be made durable, and the segments that readers may
+//! see once they are. Invariant: a step that is refused has changed nothing; whatever else fails takes the whole
+//! transaction with it. What only SQLite can do (dead letters, commands) is done at once, inside the `BEGIN IMMEDIATE`
+//! that such transactions have. Not here: when to begin and commit (`writer`), how changes get into the file
+//! (`checkpoint`, `redo`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,13 +13,14 @@ use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 
 use super::books::{Books, INPUTS};
+use super::changes::Changes;
 use super::dead_letter;
-use super::error::{JournalError, StepError};
+use super::error::{JournalError, StepError, invalid};
 use super::ledger::{Counter, Edge, what};
-use super::request::{Append, Commit, StateChange};
+use super::request::{Append, Commit};
 use super::segment::{
-    self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed, Sealer,
-    Segment, encode_rows,
+    self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealer, Segment,
+    encode_rows,
 };
 use crate::batch::{Batch, Rows};
 use crate::time::Timestamp;
@@ -26,7 +29,9 @@ pub(super) struct Transaction<'a> {
     pub db: &'a Connection,
     /// As they will be after the commit.
     pub books: Books,
-    /// In the order of their offsets, by stream.
+    /// What has to become durable with the books.
+    pub changes: Changes,
+    /// The same segments for readers.
     pub segments: Vec<(u32, Segment)>,
     sealer: &'a mut Sealer,
     /// Events of `builder_input` that have offsets but no segment yet.
@@ -46,7 +51,16 @@ impl<'a> Transaction<'a> {
         if !builder.is_empty() {
             builder.finish();
         }
-        Transaction { db, books, segments: Vec::new(), sealer, builder, builder_input: 0, builder_first: 0 }
+        Transaction {
+            db,
+            books,
+            changes: Changes::default(),
+            segments: Vec::new(),
+            sealer,
+            builder,
+            builder_input: 0,
+            builder_first: 0,
+        }
     }
 
     /// Gives the events their offsets and counts them.
@@ -101,8 +115,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes the collected events as a segment.
-    fn close_segment(&mut self) -> rusqlite::Result<()> {
+    /// Makes a segment of the events collected so far.
+    pub fn close_segment(&mut self) -> rusqlite::Result<()> {
         if self.builder.is_empty() {
             return Ok(());
         }
@@ -111,7 +125,7 @@ impl<'a> Transaction<'a> {
         let (first, input) = (self.builder_first, self.builder_input);
         let sealed =
             self.sealer.seal(Draft { stream: INPUTS, first, input, count, arrival, raw: &raw, is_rows: false });
-        insert_segment(self.db, &sealed)?;
+        self.changes.sealed.push(sealed);
         // readers in this process get what a reader of the file would get
         let decoded = segment::EventSegment::from_raw(first, input, raw).map_err(|e| invalid(e.to_string()))?;
         self.segments.push((INPUTS, Segment::Events(Arc::new(decoded))));
@@ -136,9 +150,9 @@ impl<'a> Transaction<'a> {
         };
         // nothing is refused from here on
         if let Some((stream, parts)) = encoded {
-            self.insert_rows(stream, parts)?;
+            self.add_rows(stream, parts);
         }
-        self.change_state(id, &commit.state)?;
+        self.changes.state.extend(commit.state.iter().map(|change| (id, change.clone())));
         for letter in &commit.dead_letters {
             dead_letter::store(self.db, &mut self.books, letter)?;
         }
@@ -171,7 +185,7 @@ impl<'a> Transaction<'a> {
             .collect()
     }
 
-    fn insert_rows(&mut self, stream: u32, parts: Vec<(Vec<u8>, Rows)>) -> rusqlite::Result<()> {
+    fn add_rows(&mut self, stream: u32, parts: Vec<(Vec<u8>, Rows)>) {
         for (raw, rows) in parts {
             let Some(book) = self.books.streams.get_mut(&stream) else { break };
             let first = book.next;
@@ -180,25 +194,9 @@ impl<'a> Transaction<'a> {
             book.next += rows.batch.len() as i64;
             let count = u32::try_from(rows.batch.len()).unwrap_or(u32::MAX);
             let draft = Draft { stream, first, input: 0, count, arrival: newest.ticks(), raw: &raw, is_rows: true };
-            insert_segment(self.db, &self.sealer.seal(draft))?;
+            self.changes.sealed.push(self.sealer.seal(draft));
             self.segments.push((stream, Segment::Rows(Arc::new(RowSegment::new(first, rows)))));
         }
-        Ok(())
-    }
-
-    fn change_state(&self, consumer: u32, changes: &[StateChange]) -> rusqlite::Result<()> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let mut put = self.db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3, ?4)")?;
-        let mut delete = self.db.prepare_cached("DELETE FROM state WHERE consumer = ?1 AND op = ?2 AND key = ?3")?;
-        for change in changes {
-            match &change.value {
-                Some(value) => put.execute(params![consumer, change.op, change.key, value])?,
-                None => delete.execute(params![consumer, change.op, change.key])?,
-            };
-        }
-        Ok(())
     }
 
     /// Moves a consumer and counts what it passed: read, or skipped where segments had been set aside.
@@ -237,37 +235,6 @@ impl<'a> Transaction<'a> {
         let counter = Counter::new(Edge::Consumer, consumer.name.clone(), what::SKIPPED).because(reason);
         self.books.ledger.add(counter, skipped);
     }
-
-    /// Closes the last segment and writes the books. Call it last.
-    pub fn finish(&mut self, before: &Books, dead_letters_max_bytes: u64) -> rusqlite::Result<()> {
-        self.close_segment()?;
-        dead_letter::enforce_cap(self.db, &mut self.books, dead_letters_max_bytes)?;
-        self.books.save(self.db, before)
-    }
-}
-
-fn invalid(reason: String) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(reason.into())
-}
-
-pub(super) fn insert_segment(db: &Connection, sealed: &Sealed) -> rusqlite::Result<()> {
-    let mut insert = db.prepare_cached(
-        "INSERT INTO segment (stream, first, input, count, arrival, codec, raw_bytes, checksum, data)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    let head = &sealed.head;
-    insert.execute(params![
-        head.stream,
-        head.first,
-        head.input,
-        head.count,
-        head.arrival,
-        head.codec,
-        head.raw_bytes,
-        sealed.checksum,
-        sealed.data
-    ])?;
-    Ok(())
 }
 
 /// Cuts rows into segments of bounded size.

@@ -5,6 +5,8 @@
 //! position of its stream is never deleted here, but by [`drop_oldest`], which first moves the consumer and counts it.
 //! Not here: how full the file is (`budget`).
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::books::{Books, INPUTS};
@@ -24,17 +26,63 @@ pub(super) struct Retention {
     pub keep_from: Option<Timestamp>,
 }
 
-/// Deletes up to [`TRIM_SEGMENTS`] segments of each stream; whether there may be more.
-pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<bool> {
+/// What a step left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Another step finds more to delete.
+    pub has_more: bool,
+    /// Streams of which the file holds more below the lowest position, so that their mark stays before it.
+    pub streams: BTreeSet<u32>,
+}
+
+/// Deletes up to [`TRIM_SEGMENTS`] segments of each stream.
+pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<Left> {
+    let mut left = Left::default();
     if !tx.books.consumers_known {
-        return Ok(false);
+        return Ok(left);
     }
-    let mut more = false;
     let streams: Vec<u32> = tx.books.streams.keys().copied().collect();
     for stream in streams {
-        more |= trim_stream(tx, stream, recent, retention)?;
+        let end = trim_stream(tx, stream, recent, retention)?;
+        left.has_more |= end == End::Bound;
+        if end != End::All {
+            left.streams.insert(stream);
+        }
     }
-    Ok(more)
+    Ok(left)
+}
+
+/// A checkpoint writes a dozen pages: what is less than that waits for the next one.
+const WORTHWHILE_SEGMENTS: usize = 256;
+const WORTHWHILE_BYTES: u64 = 256 << 10;
+
+/// Whether the file holds so much that everybody has read that deleting it is worth a checkpoint of its own. `stored`:
+/// the books as the file has them.
+pub(super) fn is_worthwhile(db: &Connection, books: &Books, stored: &Books) -> rusqlite::Result<bool> {
+    if !books.consumers_known {
+        return Ok(false);
+    }
+    let (mut segments, mut bytes) = (0, 0);
+    for (id, stream) in &books.streams {
+        let needed = books.needed_from(*id);
+        let in_file = stored.streams.get(id).map_or(0, |stream| stream.next);
+        if stream.trimmed_to >= needed || stream.first >= needed.min(in_file) {
+            continue;
+        }
+        let mut find = db.prepare_cached(
+            "SELECT raw_bytes FROM segment
+             WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 LIMIT ?4",
+        )?;
+        let mut rows = find.query(params![id, stream.first, needed, WORTHWHILE_SEGMENTS as i64])?;
+        while let Some(row) = rows.next()? {
+            segments += 1;
+            bytes += row.get::<_, u32>(0).map_or(0, u64::from);
+            if segments >= WORTHWHILE_SEGMENTS || bytes >= WORTHWHILE_BYTES {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 struct Candidate {
@@ -49,9 +97,9 @@ fn trim_stream(
     stream: u32,
     recent: &mut Recent,
     retention: Retention,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<End> {
     let needed = tx.books.needed_from(stream);
-    let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(false) };
+    let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(End::All) };
     let mut mark = book.first;
     let (candidates, end) = below(tx, stream, mark, needed, retention)?;
     for segment in &candidates {
@@ -67,7 +115,7 @@ fn trim_stream(
             book.trimmed_to = needed;
         }
     }
-    Ok(end == End::Bound)
+    Ok(end)
 }
 
 /// Why a step found no more segments to delete.

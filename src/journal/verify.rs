@@ -8,12 +8,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use super::books::{Books, INPUTS};
+use super::books::{Books, StreamBook};
+use super::changes::Changes;
 use super::error::JournalError;
 use super::ledger::{Edge, Imbalance, what};
+use super::recovery;
 use super::reference;
 use super::schema;
-use super::segment;
+use super::segment::{self, Sealed};
 
 /// Problems listed in words; a file with more is lost anyway, and all are counted.
 const PROBLEMS_LISTED: usize = 100;
@@ -46,17 +48,18 @@ impl VerifyReport {
 /// Checks the whole journal.
 pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
     let db = schema::open_reader(path)?;
+    let look = recovery::look(&db, path)?;
+    let (books, changes) = (&look.books, &look.changes);
     let check = || -> rusqlite::Result<VerifyReport> {
-        let _snapshot = db.unchecked_transaction()?;
-        let books = Books::load(&db)?;
         let mut report = VerifyReport { quarantined: books.quarantined, ..VerifyReport::default() };
+        look.alarm.iter().for_each(|alarm| report.problem(alarm));
         check_file(&db, &mut report)?;
         for (id, stream) in &books.streams {
-            check_segments(&db, *id, stream.first, stream.next, &mut report)?;
+            check_segments(&db, *id, stream, changes, &mut report)?;
         }
         books.ledger.imbalances().iter().for_each(|i| report.problem(i));
-        consumer_imbalances(&books).iter().for_each(|i| report.problem(i));
-        check_sums(&books, &mut report);
+        consumer_imbalances(books).iter().for_each(|i| report.problem(i));
+        check_sums(books, &mut report);
         reference::damaged(&db)?.iter().for_each(|text| report.problem(text));
         Ok(report)
     };
@@ -78,40 +81,56 @@ fn check_file(db: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()
 fn check_segments(
     db: &Connection,
     stream: u32,
-    first: i64,
-    next: i64,
+    book: &StreamBook,
+    changes: &Changes,
     report: &mut VerifyReport,
 ) -> rusqlite::Result<()> {
     let mut statement = db.prepare(
         "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 ORDER BY first",
     )?;
     let mut rows = statement.query([stream])?;
-    let mut expected = first;
+    let mut expected = book.first;
     while let Some(row) = rows.next()? {
         let Ok(head) = segment::Head::read(row) else {
             report.problem(format!("stream {stream}: the head of a segment is damaged"));
             continue;
         };
-        let data: Vec<u8> = row.get(8)?;
-        report.segments += 1;
-        report.bytes += data.len() as u64;
-        let end = match segment::open(&head, row.get(7)?, data) {
-            Ok(segment) => segment.end(),
-            Err(damage) => {
-                report.problem(format!("stream {stream}: the segment at {} is damaged: {damage}", head.first));
-                head.first + i64::from(head.count)
-            }
-        };
-        report.records += (end - head.first) as u64;
-        // segments below the mark are kept for redeliveries only and need not be without gaps
-        if head.first >= expected {
-            check_gap(db, stream, expected, head.first, report)?;
-            expected = end;
-        } else if head.first >= first {
-            report.problem(format!("stream {stream}: the segment at {} overlaps the one before it", head.first));
-        }
+        let sealed = Sealed { head, checksum: row.get(7)?, data: row.get(8)? };
+        check_segment(db, sealed, book.first, &mut expected, report)?;
     }
-    check_gap(db, stream, expected, next, report)
+    for sealed in changes.sealed.iter().filter(|sealed| sealed.head.stream == stream) {
+        check_segment(db, sealed.clone(), book.first, &mut expected, report)?;
+    }
+    check_gap(db, stream, expected, book.next, report)
+}
+
+/// `first`: the mark of the stream; `expected`: where the next segment begins unless some were set aside.
+fn check_segment(
+    db: &Connection,
+    Sealed { head, checksum, data }: Sealed,
+    first: i64,
+    expected: &mut i64,
+    report: &mut VerifyReport,
+) -> rusqlite::Result<()> {
+    let stream = head.stream;
+    report.segments += 1;
+    report.bytes += data.len() as u64;
+    let end = match segment::open(&head, checksum, data) {
+        Ok(segment) => segment.end(),
+        Err(damage) => {
+            report.problem(format!("stream {stream}: the segment at {} is damaged: {damage}", head.first));
+            head.first + i64::from(head.count)
+        }
+    };
+    report.records += (end - head.first) as u64;
+    // segments below the mark are kept for redeliveries only and need not be without gaps
+    if head.first >= *expected {
+        check_gap(db, stream, *expected, head.first, report)?;
+        *expected = end;
+    } else if head.first >= first {
+        report.problem(format!("stream {stream}: the segment at {} overlaps the one before it", head.first));
+    }
+    Ok(())
 }
 
 /// Offsets without a segment must all have been set aside.
@@ -156,9 +175,12 @@ fn consumer_imbalances(books: &Books) -> Vec<Imbalance> {
 fn check_sums(books: &Books, report: &mut VerifyReport) {
     let ledger = &books.ledger;
     let stored: u64 = ledger.names(Edge::Input).iter().map(|name| ledger.sum(Edge::Input, name, what::STORED)).sum();
-    let next = books.streams.get(&INPUTS).map_or(0, |s| s.next);
-    if i128::from(stored) != i128::from(next) {
-        report.problem(format!("inputs count {stored} stored records, their stream has given out {next} offsets"));
+    let lost = ledger.sum(Edge::Input, "", what::LOST);
+    let next = books.inputs_end();
+    if i128::from(stored) + i128::from(lost) != i128::from(next) {
+        report.problem(format!(
+            "inputs count {stored} stored and {lost} lost records, their stream has given out {next} offsets"
+        ));
     }
     let letters = |what: &str| ledger.sum(Edge::DeadLetters, "", what);
     let left = letters(what::STORED);

@@ -2,27 +2,27 @@
 //!
 //! In: commands from the queue. Out: group commits, then answers. Invariant: a command is answered "stored" only after
 //! the transaction that holds it is durable, and readers see its records before that answer. After a write that failed
-//! for anything but a full disk, nothing is written any more: what SQLite then has on disk is unknown. Not here: what
-//! the commands do (`transaction`, `consumer`, `trim`).
+//! for anything but a full disk, nothing is written any more: what is on the disk then is unknown. Not here: what the
+//! commands do (`transaction`, `consumer`, `trim`), how a commit becomes durable (`store`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior};
-
-use super::books::{Books, INPUTS};
+use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
-use super::queue::{Gate, LaneCommand, Queue, Rule, Taken};
-use super::recent::Recent;
-use super::segment::{EventBuilder, Sealer, Segment};
-use super::stream::{Ends, Streams};
+use super::pace::Pace;
+use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
+use super::segment::Segment;
+use super::shared::Shared;
+use super::store::{Committed, Limits, Store};
+use super::stream::Ends;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
 use crate::time::Clock;
@@ -33,36 +33,20 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 const VACUUM_PAGES: u32 = 256;
 /// Fewer free pages (4 MiB) are left in the file: they are soon used again.
 const FREE_PAGES_KEPT: i64 = 1024;
-
-/// What the writer shares with callers and readers.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub queue: Queue,
-    pub streams: Streams,
-    pub recent: Mutex<Recent>,
-    pub used_bytes: AtomicU64,
-    pub is_full: AtomicBool,
-    /// Ticks of the newest record of stream 0.
-    pub last_arrival: AtomicI64,
-    pub commits: AtomicU64,
-}
-
-impl Shared {
-    pub fn with_recent<T>(&self, f: impl FnOnce(&mut Recent) -> T) -> T {
-        f(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
+/// What was committed is in the redo log alone for so long at most, so that a start has little to take over.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Commands of so many bytes together go into the file at once: its pages are well filled by them, and each byte is
+/// written once less.
+const DIRECT_BYTES: usize = 1 << 20;
 
 pub(super) struct Writer {
     config: JournalConfig,
-    db: Connection,
+    store: Store,
     shared: Arc<Shared>,
-    books: Books,
     budget: Budget,
-    sealer: Sealer,
-    builder: EventBuilder,
-    last_commit: Option<Instant>,
+    pace: Pace,
     last_maintenance: Instant,
+    last_checkpoint: Instant,
     /// Consumers of which a commit was refused: those behind it would pass what it did not store.
     refused: BTreeMap<u32, JournalError>,
     /// There is more to trim than one step does.
@@ -82,20 +66,20 @@ enum Applied {
 struct Failed(rusqlite::Error);
 
 impl Writer {
-    pub fn new(config: JournalConfig, db: Connection, books: Books, shared: Arc<Shared>) -> rusqlite::Result<Writer> {
+    pub fn new(config: JournalConfig, store: Store, shared: Arc<Shared>) -> rusqlite::Result<Writer> {
         let mut budget = Budget::new(&config.path, config.max_bytes);
         budget.keep_reserve();
-        budget.measure(&db)?;
+        budget.measure(&store.db)?;
+        let now = Clock::Real.monotonic();
+        let pace = Pace::new(config.write_budget, config.commit_interval_min, config.commit_interval, now);
         let mut writer = Writer {
             config,
-            db,
+            store,
             shared,
-            books,
             budget,
-            sealer: Sealer::new(),
-            builder: EventBuilder::default(),
-            last_commit: None,
+            pace,
             last_maintenance: Clock::Real.monotonic(),
+            last_checkpoint: Clock::Real.monotonic(),
             refused: BTreeMap::new(),
             trim_more: false,
             seek_room: false,
@@ -108,8 +92,7 @@ impl Writer {
     /// Works until the queue is closed and empty, or a write fails.
     pub fn run(mut self) {
         let shared = self.shared.clone();
-        let rule = Rule { interval: self.config.commit_interval, records: self.config.commit_records };
-        let ended = catch_unwind(AssertUnwindSafe(|| self.work_until_closed(rule)));
+        let ended = catch_unwind(AssertUnwindSafe(|| self.work_until_closed()));
         let error = match ended {
             Ok(Ok(())) => JournalError::Closed,
             Ok(Err(Failed(error))) => JournalError::Poisoned { reason: error.to_string() },
@@ -123,22 +106,27 @@ impl Writer {
         }
     }
 
-    fn work_until_closed(&mut self, rule: Rule) -> Result<(), Failed> {
+    fn work_until_closed(&mut self) -> Result<(), Failed> {
         loop {
             let now = Clock::Real.monotonic();
             let idle_until =
                 if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
-            match self.shared.queue.take(rule, self.last_commit, idle_until) {
-                Taken::Work(entries) => self.work(entries)?,
-                Taken::Idle => self.maintain()?,
-                Taken::Closing => break,
+            let (next, next_urgent) = (self.pace.next(now), self.pace.next_urgent(now));
+            let rule = Rule { next, next_urgent, records: self.config.commit_records };
+            match self.shared.queue.take(rule, idle_until) {
+                Turn::Commit(entries) => self.work(entries)?,
+                Turn::Idle => self.maintain()?,
+                Turn::Closing => break,
             }
             if Clock::Real.monotonic().duration_since(self.last_maintenance) >= MAINTENANCE_INTERVAL {
                 self.maintain()?;
             }
         }
         // short start next time; what is durable stays so if this fails
-        let _ = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let limits = self.limits();
+        if self.store.close(limits).is_ok() && self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok() {
+            self.store.shrink();
+        }
         Ok(())
     }
 
@@ -174,57 +162,88 @@ impl Writer {
 
     /// Does all commands in one durable transaction.
     fn transact(&mut self, entries: &mut [LaneCommand]) -> rusqlite::Result<Vec<Applied>> {
-        let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for entry in entries {
-            outcomes.push(apply(&mut tx, &mut entry.command, &mut self.refused)?);
-        }
-        // the budget goes before what is only good to have
-        let is_full = self.budget.is_full();
-        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
-        let more = self.shared.with_recent(|recent| {
-            let more = trim::step(&mut tx, recent, retention)?;
-            let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
-            let gave_up = is_full && recent.give_up(mark);
-            trim::drop_left(&tx, &recent.take_left(mark))?;
-            Ok::<bool, rusqlite::Error>(more || gave_up)
-        })?;
-        tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
-        let (books, segments) = (tx.books, tx.segments);
-        sql.commit()?;
-        self.books = books;
-        self.trim_more = more;
-        self.last_commit = Some(Clock::Real.monotonic());
+        let is_quick = self.is_quick(entries);
+        let done = self.do_all(entries, is_quick);
+        let Committed { outcome, segments, trim_more, written } = done?;
+        self.wrote(written);
+        self.pace.committed(Clock::Real.monotonic());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(segments);
-        // it is durable: no error may say otherwise from here on
-        if let Err(error) = self.measure() {
-            tracing::warn!(%error, "cannot tell how full the journal is");
+        if !is_quick {
+            self.trim_more = trim_more;
+            self.last_checkpoint = Clock::Real.monotonic();
+            // it is durable: no error may say otherwise from here on
+            if let Err(error) = self.measure() {
+                tracing::warn!(%error, "cannot tell how full the journal is");
+            }
         }
         self.set_gate();
-        Ok(outcomes)
+        Ok(outcome)
+    }
+
+    fn do_all(&mut self, entries: &mut [LaneCommand], is_quick: bool) -> rusqlite::Result<Committed<Vec<Applied>>> {
+        if is_quick {
+            let mut refused = self.refused.clone();
+            if let Some(committed) = self.store.log(|tx| apply_all(tx, entries, &mut refused))? {
+                self.refused = refused;
+                return Ok(committed);
+            }
+        }
+        let limits = self.limits();
+        if self.store.since().is_some() && entries.iter().any(|entry| entry.lane == Lane::Control) {
+            // a command looks into the file
+            let committed = self.store.checkpoint(limits, |_| Ok(()))?;
+            self.wrote(committed.written);
+        }
+        // a transaction that fails has refused nobody
+        let mut refused = self.refused.clone();
+        let committed = self.store.checkpoint(limits, |tx| apply_all(tx, entries, &mut refused))?;
+        self.refused = refused;
+        Ok(committed)
+    }
+
+    /// Whether these commands need nothing of the file, and nothing has to be done there.
+    fn is_quick(&self, entries: &[LaneCommand]) -> bool {
+        let bytes: usize = entries.iter().map(LaneCommand::bytes).sum();
+        !entries.is_empty()
+            && !self.trim_more
+            && !self.budget.is_full()
+            && self.store.waiting_bytes() < self.config.redo_bytes_max() / 2
+            && self.budget.has_room(self.store.waiting_bytes())
+            && bytes < DIRECT_BYTES
+            && entries.iter().all(|entry| entry.command.is_quick())
+    }
+
+    fn limits(&self) -> Limits {
+        let is_full = self.budget.is_full();
+        // the budget goes before what is only good to have
+        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
+        Limits {
+            retention,
+            recent: self.config.recent_records,
+            dead_letters_max_bytes: self.config.dead_letters_max_bytes,
+            is_full,
+        }
+    }
+
+    fn wrote(&mut self, bytes: u64) {
+        let now = Clock::Real.monotonic();
+        self.pace.wrote(bytes, now);
+        self.shared.with_written(|written| written.add(bytes, now));
     }
 
     /// Looks at the sizes; before the journal counts as full, the write-ahead log is emptied into the file.
     fn measure(&mut self) -> rusqlite::Result<()> {
-        self.budget.measure(&self.db)?;
+        self.budget.measure(&self.store.db)?;
         if self.budget.is_full() {
-            self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
-            self.budget.measure(&self.db)?;
+            self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            self.budget.measure(&self.store.db)?;
         }
         Ok(())
     }
 
     fn publish(&mut self, segments: Vec<(u32, Segment)>) {
-        self.shared.with_recent(|recent| {
-            for (_, segment) in &segments {
-                if let Segment::Events(events) = segment {
-                    recent.push(events.input(), events.first(), events.len());
-                }
-            }
-        });
-        let books = &self.books;
+        let books = &self.store.books;
         if let Some(inputs) = books.streams.get(&INPUTS) {
             self.shared.last_arrival.store(inputs.last_arrival.ticks(), Ordering::Release);
         }
@@ -257,8 +276,9 @@ impl Writer {
             }
         }
         let stopped_streams: BTreeSet<u32> = if is_full {
-            let unread = |id: &u32| self.books.streams.get(id).is_some_and(|s| self.books.needed_from(*id) < s.next);
-            self.books.streams.keys().copied().filter(unread).collect()
+            let books = &self.store.books;
+            let unread = |id: &u32| books.streams.get(id).is_some_and(|s| books.needed_from(*id) < s.next);
+            books.streams.keys().copied().filter(unread).collect()
         } else {
             BTreeSet::new()
         };
@@ -306,16 +326,16 @@ impl Writer {
         if self.budget.disk_full && self.budget.keep_reserve() {
             self.budget.disk_full = false;
         }
-        if self.trim_more || self.budget.is_full() || self.config.retention.is_some() {
+        if self.is_checkpoint_due()? {
             self.transact(&mut [])?;
         }
         if self.budget.is_full() && !self.trim_more {
             self.trim_more = self.drop_oldest()?;
         }
-        let free: i64 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        let free: i64 = self.store.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if free > FREE_PAGES_KEPT && !self.trim_more {
             // it frees one page a step
-            let mut vacuum = self.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut vacuum = self.store.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
             let mut steps = vacuum.query([])?;
             while steps.next()?.is_some() {}
         }
@@ -323,16 +343,23 @@ impl Writer {
         Ok(())
     }
 
+    fn is_checkpoint_due(&self) -> rusqlite::Result<bool> {
+        let is_old = |since: Instant| Clock::Real.since(since) >= CHECKPOINT_INTERVAL;
+        let may_trim = match self.config.retention {
+            None => self.store.has_trimmable()?,
+            // a little of it becomes old enough all the time
+            Some(_) => is_old(self.last_checkpoint),
+        };
+        Ok(may_trim || self.store.since().is_some_and(is_old) || self.trim_more || self.budget.is_full())
+    }
+
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
-        let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
-        let moved = tx.books.consumers_known && trim::drop_oldest(&mut tx)?;
+        let limits = self.limits();
+        let step = |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx)?);
+        let Committed { outcome: moved, segments, written, .. } = self.store.checkpoint(limits, step)?;
+        self.wrote(written);
         if moved {
-            tx.finish(&self.books, self.config.dead_letters_max_bytes)?;
-            let books = tx.books;
-            sql.commit()?;
-            self.books = books;
-            self.publish(Vec::new());
+            self.publish(segments);
         }
         Ok(moved)
     }
@@ -341,6 +368,14 @@ impl Writer {
 fn retention(config: &JournalConfig) -> Retention {
     let ticks = |d: Duration| i64::try_from(d.as_nanos() / 100).unwrap_or(i64::MAX);
     Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
+}
+
+fn apply_all(
+    tx: &mut Transaction<'_>,
+    entries: &mut [LaneCommand],
+    refused: &mut BTreeMap<u32, JournalError>,
+) -> rusqlite::Result<Vec<Applied>> {
+    entries.iter_mut().map(|entry| apply(tx, &mut entry.command, refused)).collect()
 }
 
 fn apply(
@@ -390,85 +425,4 @@ fn answer(command: Command, outcome: Applied) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, channel};
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::batch::RawEvent;
-    use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, OnFull, Start, StreamId, verify};
-    use crate::time::Timestamp;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn append(input: InputId, seed: u8) -> (Append, Receiver<Result<Range<i64>, JournalError>>) {
-        let (answer, answers) = channel();
-        // zstd must not shrink it
-        let mut x = u64::from(seed) + 1;
-        let mut next = || {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            x as u8
-        };
-        let payload: Vec<u8> = (0..40_000).map(|_| next()).collect();
-        let event =
-            RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
-        let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
-        let append = Append {
-            input,
-            events: vec![event],
-            received: 1,
-            undecodable: vec![],
-            dropped: vec![],
-            ledger: vec![],
-            on_durable,
-        };
-        (append, answers)
-    }
-
-    /// A page limit of SQLite's own answers just as a full disk does.
-    #[test]
-    fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let config = JournalConfig {
-            commit_interval: Duration::from_millis(1),
-            recent_records: 0,
-            ..JournalConfig::new(dir.path().join("job.db"))
-        };
-        let path = config.path.clone();
-        let journal = Journal::start(config, |db| db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
-        let input = journal.input("rides").unwrap();
-        let spec = ConsumerSpec {
-            name: "scored".into(),
-            fingerprint: String::new(),
-            stream: StreamId::INPUTS,
-            start: Start::Oldest,
-            on_full: OnFull::Block,
-        };
-        let consumer = journal.register_consumer(spec).unwrap();
-        journal.keep_only_consumers(&["scored".into()]).unwrap();
-        let mut waiting = Vec::new();
-        while !journal.is_full() && waiting.len() < 150 {
-            let (batch, answer) = append(input, waiting.len() as u8);
-            journal.append(batch);
-            waiting.push(answer);
-        }
-        assert!(journal.is_full(), "200 pages hold less than 6 MB");
-        let stored = journal.ends(StreamId::INPUTS).1;
-        assert!(stored < waiting.len() as i64);
-        let begin = Clock::Real.monotonic();
-        for (i, answer) in waiting.iter().enumerate() {
-            let range = loop {
-                if let Ok(answer) = answer.try_recv() {
-                    break answer.unwrap();
-                }
-                assert!(Clock::Real.since(begin) < PATIENCE, "event {i} of {} is never stored", waiting.len());
-                journal.commit(Commit::at(consumer.id, journal.ends(StreamId::INPUTS).1)).wait().unwrap();
-            };
-            assert_eq!(range, i as i64..i as i64 + 1, "each is stored once, in order");
-        }
-        assert!(verify(&path).unwrap().is_good());
-    }
-}
+mod tests;

@@ -73,6 +73,8 @@ impl Commits {
     /// # Errors
     /// One was refused.
     pub fn drain(&mut self) -> Result<(), JournalError> {
+        // nothing follows that could take them along
+        self.journal.flush();
         while !self.under_way.is_empty() {
             self.confirm_oldest()?;
         }

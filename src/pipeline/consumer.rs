@@ -183,6 +183,8 @@ impl Consumer {
         let to = match &self.sink {
             Sink::Gone => return Ok(None),
             Sink::Stream(stream) => {
+                // a crash reads the same again, and nobody waits to learn how late it is
+                commit.can_wait = rows.batch.is_empty() && commit.dead_letters.is_empty() && !self.feeds_part;
                 if !rows.batch.is_empty() {
                     commit.emit = Some((*stream, rows));
                 }

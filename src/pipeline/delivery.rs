@@ -149,7 +149,9 @@ impl Cycle for Deliverer {
         let Pending { position, ledger, letters, .. } =
             std::mem::replace(&mut self.pending, Pending::at(done.position));
         let ledger = ledger.into_iter().collect();
-        let commit = Commit { dead_letters: letters, ledger, ..Commit::at(self.flow.consumer, position) };
+        // after a crash the same rows are delivered again, with the same ids
+        let can_wait = letters.is_empty() && self.stopped.is_none();
+        let commit = Commit { dead_letters: letters, ledger, can_wait, ..Commit::at(self.flow.consumer, position) };
         Ok(Some(DueCommit { commit: Some(commit), watermark: None }))
     }
 }

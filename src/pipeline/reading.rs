@@ -233,6 +233,7 @@ mod tests {
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            is_urgent: false,
             on_durable: Box::new(move |result| done.send(result).unwrap()),
         });
         journal.flush();

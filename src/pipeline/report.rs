@@ -139,6 +139,7 @@ impl Watched {
     /// The job goes on with what it has.
     fn degraded(&self) -> Vec<String> {
         let mut found: Vec<String> = self.health.noted().into_iter().collect();
+        found.extend(self.journal.alarm().map(|alarm| format!("the pool at the start of this process: {alarm}")));
         self.with(|stages| {
             for reference in &stages.references {
                 let (name, status) = (reference.name(), reference.status());
@@ -227,7 +228,15 @@ impl Watched {
         gauge("quarantined_segments", "damaged segments that were set aside", vec![], status.quarantine.len() as u64);
         if let Some(live) = &status.live {
             gauge("pool_max_bytes", "the pool's budget", vec![], live.max_bytes);
+            if let Some(budget) = live.write_budget {
+                let help = "bytes a day that may be written before commits are stretched";
+                gauge("pool_write_budget_bytes", help, vec![], budget);
+            }
         }
+        let help = "bytes a day at the pace of the last day, or since the start where that is shorter";
+        gauge("pool_written_day_bytes", help, vec![], status.wear.last_day);
+        let help = "bytes a day at the pace of the last minute";
+        gauge("pool_written_minute_bytes", help, vec![], status.wear.last_minute);
         for consumer in &status.consumers {
             gauge(
                 "consumer_pending",

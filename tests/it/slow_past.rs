@@ -37,6 +37,7 @@ fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            is_urgent: false,
             on_durable: Box::new(move |result| done.send(result.is_ok()).unwrap()),
         });
         assert!(answers.recv().unwrap());

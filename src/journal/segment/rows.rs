@@ -110,6 +110,10 @@ impl RowSegment {
         self.first
     }
 
+    pub(in crate::journal) fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
     pub fn len(&self) -> usize {
         self.rows.batch.len()
     }

@@ -73,6 +73,11 @@ impl Acks {
         self.bytes
     }
 
+    /// Messages received and not yet acknowledged.
+    pub fn messages(&self) -> usize {
+        self.ranges.iter().map(|range| range.packet_ids.len()).sum()
+    }
+
     /// Ranges received and neither stored nor given up.
     pub fn unresolved(&self) -> usize {
         self.unresolved

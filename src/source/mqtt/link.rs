@@ -132,6 +132,11 @@ impl Link {
         self.lock().acks.bytes()
     }
 
+    /// Messages received and not yet acknowledged.
+    pub fn messages(&self) -> usize {
+        self.lock().acks.messages()
+    }
+
     /// Waits until at most `bytes` are unresolved.
     pub async fn room(&self, bytes: usize) {
         while self.bytes() > bytes {

@@ -26,7 +26,7 @@ use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::mqtt::line::Line;
 use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
-use crate::mqtt::{Choice, Closings, Connector, Trouble};
+use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals};
 
@@ -408,7 +408,8 @@ impl Receiver {
             Box::new(ack).stored();
             return None;
         }
-        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack) });
+        let is_urgent = link.messages() >= self.half_window();
+        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), is_urgent });
         let Some(out) = &self.out else { return Some(End::Unwanted) };
         match out.try_reserve() {
             Ok(permit) => {
@@ -423,6 +424,15 @@ impl Receiver {
             return self.wait_for_room(out, link, &mut arrivals).await;
         }
         None
+    }
+
+    /// Half of what the broker sends before it waits for acknowledgements; MQTT 3.1.1 does not tell, and mosquitto
+    /// sends 20.
+    fn half_window(&self) -> usize {
+        match self.choice.now() {
+            Protocol::V5 => usize::from(self.config.receive_maximum / 2).max(1),
+            Protocol::V311 => 10,
+        }
     }
 
     /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must

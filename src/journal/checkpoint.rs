@@ -1,0 +1,112 @@
+//! The redo log's content goes into the SQLite file.
+//!
+//! In: segments and states that the file lacks, inside a transaction, with the books as they are now. Out: rows written,
+//! as few and as full as they can be. Invariant: a segment that everybody has read by now is never written, unless its
+//! records are recent enough to recognise a redelivery by or young enough to be kept; offsets that are left out lie
+//! below the mark of their stream. Not here: when (`writer`), what lies in the file already (`trim`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::books::{Books, INPUTS};
+use super::merge::Merger;
+use super::recent::Kept;
+use super::segment::Sealed;
+use super::trim::Retention;
+
+/// State rows by consumer, operator and key; `None` for a key that is gone. Of one that changed often the last counts.
+pub(super) type States = BTreeMap<(u32, u32, Vec<u8>), Option<Vec<u8>>>;
+
+/// What a checkpoint has to keep of what everybody has read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keep<'a> {
+    pub retention: Retention,
+    /// Newest records of each input.
+    pub recent: usize,
+    /// Streams of which the file holds more to trim: the mark stays before all of that.
+    pub untrimmed: &'a BTreeSet<u32>,
+}
+
+/// Writes the segments of one stream, which follow each other and what the file has. Gives those of inputs that are in
+/// the file now.
+pub(super) fn store_segments(
+    db: &Connection,
+    books: &mut Books,
+    segments: Vec<Arc<Sealed>>,
+    keep: Keep<'_>,
+    merger: &mut Merger<'_>,
+) -> rusqlite::Result<Vec<(u16, Kept)>> {
+    let Some(stream) = segments.first().map(|sealed| sealed.head.stream) else { return Ok(Vec::new()) };
+    let may_skip = books.consumers_known && !keep.untrimmed.contains(&stream);
+    let needed = if may_skip { books.needed_from(stream) } else { i64::MIN };
+    let is_old = |sealed: &Sealed| keep.retention.keep_from.is_none_or(|from| sealed.head.arrival < from.ticks());
+    let passed = segments.iter().take_while(|sealed| sealed.end() <= needed && is_old(sealed)).count();
+    let recent = recent_ones(&segments, keep.recent);
+    let mut read: Vec<Arc<Sealed>> = segments;
+    let unread = read.split_off(passed);
+    if let Some(book) = books.streams.get_mut(&stream) {
+        book.first = read.last().map_or(book.first, |last| book.first.max(last.end()));
+        if unread.first().is_some_and(|sealed| sealed.end() <= needed) {
+            // too young to go: trimming has to come back for it
+            book.trimmed_to = i64::MIN;
+        }
+    }
+    read.retain(|sealed| stream == INPUTS && recent.contains(&sealed.head.first));
+    let mut written = Vec::new();
+    // apart, so that no segment lies across the mark
+    for sealed in merger.merge(read).into_iter().chain(merger.merge(unread)) {
+        insert_segment(db, &sealed)?;
+        if stream == INPUTS {
+            written.push((sealed.head.input, Kept { first: sealed.head.first, records: sealed.head.count as usize }));
+        }
+    }
+    Ok(written)
+}
+
+/// First offsets of the segments that hold the newest `keep` records of each input.
+fn recent_ones(segments: &[Arc<Sealed>], keep: usize) -> BTreeSet<i64> {
+    let mut newer: BTreeMap<u16, usize> = BTreeMap::new();
+    let mut recent = BTreeSet::new();
+    for sealed in segments.iter().rev() {
+        let records = newer.entry(sealed.head.input).or_default();
+        if *records < keep {
+            recent.insert(sealed.head.first);
+        }
+        *records += sealed.head.count as usize;
+    }
+    recent
+}
+
+pub(super) fn insert_segment(db: &Connection, sealed: &Sealed) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO segment (stream, first, input, count, arrival, codec, raw_bytes, checksum, data)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    let head = &sealed.head;
+    insert.execute(params![
+        head.stream,
+        head.first,
+        head.input,
+        head.count,
+        head.arrival,
+        head.codec,
+        head.raw_bytes,
+        sealed.checksum,
+        sealed.data
+    ])?;
+    Ok(())
+}
+
+pub(super) fn store_states(db: &Connection, states: &States) -> rusqlite::Result<()> {
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3, ?4)")?;
+    let mut delete = db.prepare_cached("DELETE FROM state WHERE consumer = ?1 AND op = ?2 AND key = ?3")?;
+    for ((consumer, op, key), value) in states {
+        match value {
+            Some(value) => put.execute(params![consumer, op, key, value])?,
+            None => delete.execute(params![consumer, op, key])?,
+        };
+    }
+    Ok(())
+}

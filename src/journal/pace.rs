@@ -1,0 +1,233 @@
+//! How often the journal may write: a budget of bytes a day, and what was written.
+//!
+//! In: what each commit wrote, and when. Out: when the next one is due. Invariant: inside the budget a commit is due at
+//! once; beyond it commits are stretched, up to the longest interval and no further, so nothing is held up for the
+//! budget's sake. Not here: what is written (`store`), what waits (`queue`).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of so many seconds may be written at once after a quiet time.
+const SAVED: f64 = 10.0;
+const DAY: f64 = 86_400.0;
+/// A window is kept in so many pieces of this length.
+const PIECES: u32 = 96;
+const DAY_PIECE: Duration = Duration::from_secs(900);
+const MINUTE_PIECE: Duration = Duration::from_millis(625);
+
+/// Where the writer keeps a [`WearStatus`] in `meta`, as JSON.
+pub(super) const WEAR: &str = "wear";
+
+/// What the journal wrote, in bytes of the blocks that changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WearStatus {
+    /// Since the process started.
+    pub written: u64,
+    /// Bytes a day at the pace of the last day, or since the start where that is shorter.
+    pub last_day: u64,
+    /// Bytes a day at the pace of the last minute.
+    pub last_minute: u64,
+}
+
+/// When group commits are due.
+#[derive(Debug)]
+pub(super) struct Pace {
+    shortest: Duration,
+    longest: Duration,
+    /// Bytes a second; `None` without a budget.
+    rate: Option<f64>,
+    /// Bytes that may still be written now; below 0 when more was written than the budget allows.
+    allowance: f64,
+    counted: Instant,
+    last_commit: Option<Instant>,
+}
+
+impl Pace {
+    /// `budget`: bytes a day.
+    pub fn new(budget: Option<u64>, shortest: Duration, longest: Duration, now: Instant) -> Pace {
+        let rate = budget.map(|bytes| bytes as f64 / DAY);
+        Pace {
+            shortest: shortest.min(longest),
+            longest,
+            rate,
+            allowance: rate.unwrap_or_default() * SAVED,
+            counted: now,
+            last_commit: None,
+        }
+    }
+
+    /// A commit was made, or a checkpoint, and wrote so much.
+    pub fn wrote(&mut self, bytes: u64, now: Instant) {
+        self.refill(now);
+        if let Some(rate) = self.rate {
+            // a long checkpoint is no reason to stretch commits for minutes
+            self.allowance = (self.allowance - bytes as f64).max(-rate * SAVED);
+        }
+    }
+
+    pub fn committed(&mut self, now: Instant) {
+        self.last_commit = Some(now);
+    }
+
+    /// When the next commit may be made.
+    pub fn next(&mut self, now: Instant) -> Instant {
+        self.refill(now);
+        let Some(last) = self.last_commit else { return now };
+        (now + self.debt()).clamp(last + self.shortest, last + self.longest)
+    }
+
+    /// When a commit may be made that somebody waits for: the budget does not count.
+    pub fn next_urgent(&self, now: Instant) -> Instant {
+        self.last_commit.map_or(now, |last| last + self.shortest)
+    }
+
+    /// How long it takes until what was written is inside the budget again.
+    fn debt(&self) -> Duration {
+        match self.rate {
+            Some(rate) if self.allowance < 0.0 => {
+                Duration::try_from_secs_f64(-self.allowance / rate).unwrap_or(self.longest).min(self.longest)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.counted).as_secs_f64();
+        self.counted = self.counted.max(now);
+        if let Some(rate) = self.rate {
+            self.allowance = (self.allowance + rate * passed).min(rate * SAVED);
+        }
+    }
+}
+
+/// What was written: in all, over the last day, over the last minute.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    total: u64,
+    day: Window,
+    minute: Window,
+}
+
+impl Written {
+    pub fn new(now: Instant) -> Written {
+        Written { total: 0, day: Window::new(DAY_PIECE, now), minute: Window::new(MINUTE_PIECE, now) }
+    }
+
+    pub fn add(&mut self, bytes: u64, now: Instant) {
+        self.total += bytes;
+        self.day.add(bytes, now);
+        self.minute.add(bytes, now);
+    }
+
+    /// As of now.
+    pub fn told(&self, now: Instant) -> WearStatus {
+        WearStatus { written: self.total, last_day: self.day.a_day(now), last_minute: self.minute.a_day(now) }
+    }
+}
+
+/// The bytes of the last [`PIECES`] pieces of time.
+#[derive(Clone, Debug)]
+struct Window {
+    piece: Duration,
+    start: Instant,
+    /// When each piece that had bytes began, and its bytes; the oldest first.
+    pieces: VecDeque<(Instant, u64)>,
+}
+
+impl Window {
+    fn new(piece: Duration, now: Instant) -> Window {
+        Window { piece, start: now, pieces: VecDeque::new() }
+    }
+
+    fn add(&mut self, bytes: u64, now: Instant) {
+        match self.pieces.back_mut() {
+            Some((began, sum)) if now.saturating_duration_since(*began) < self.piece => *sum += bytes,
+            _ => self.pieces.push_back((now, bytes)),
+        }
+        let length = self.piece * PIECES;
+        while self.pieces.pop_front_if(|(began, _)| now.saturating_duration_since(*began) >= length).is_some() {}
+    }
+
+    /// Bytes a day at the pace of this window, or of the time since the start where that is shorter.
+    fn a_day(&self, now: Instant) -> u64 {
+        let length = self.piece * PIECES;
+        let inside = self.pieces.iter().filter(|(began, _)| now.saturating_duration_since(*began) < length);
+        let bytes: u64 = inside.map(|(_, bytes)| bytes).sum();
+        let seconds = now.saturating_duration_since(self.start).min(length).max(self.piece).as_secs_f64();
+        (bytes as f64 * DAY / seconds) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Clock;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_quiet_journal_commits_at_once_and_a_busy_one_inside_its_budget() {
+        let start = Clock::Real.monotonic();
+        // 100 bytes a millisecond
+        let mut pace = Pace::new(Some(8_640_000_000), 20 * MS, 300 * MS, start);
+        assert_eq!(pace.next(start), start, "there was no commit yet");
+        let mut now = start;
+        let mut commit = |pace: &mut Pace, bytes: u64| {
+            now = pace.next(now);
+            pace.wrote(bytes, now);
+            pace.committed(now);
+            now
+        };
+        // what was saved up lasts for 10 s of the budget
+        let mut last = start;
+        for _ in 0..200 {
+            last = commit(&mut pace, 5_000);
+        }
+        assert!(last - start < 199 * 25 * MS, "{:?}", last - start);
+        for _ in 0..400 {
+            last = commit(&mut pace, 5_000);
+        }
+        let (a, b) = (last, (0..100).map(|_| commit(&mut pace, 5_000)).last().unwrap());
+        let each = (b - a) / 100;
+        assert!((49 * MS..=51 * MS).contains(&each), "5,000 bytes at 100 a millisecond: {each:?}");
+        let a = commit(&mut pace, 1_000_000);
+        let b = (0..20).map(|_| commit(&mut pace, 1_000_000)).last().unwrap();
+        assert_eq!((b - a) / 20, 300 * MS, "bytes beyond the budget are written all the same");
+        assert_eq!(pace.next_urgent(b), b + 20 * MS);
+    }
+
+    #[test]
+    fn without_a_budget_and_after_a_quiet_minute_only_the_shortest_interval_counts() {
+        let start = Clock::Real.monotonic();
+        let mut free = Pace::new(None, 20 * MS, 300 * MS, start);
+        let mut bound = Pace::new(Some(86_400), 20 * MS, 300 * MS, start);
+        for pace in [&mut free, &mut bound] {
+            pace.wrote(1 << 30, start);
+            pace.committed(start);
+        }
+        assert_eq!((free.next(start), bound.next(start)), (start + 20 * MS, start + 300 * MS));
+        let later = start + Duration::from_secs(60);
+        assert!(bound.next(later) <= later);
+        bound.committed(later);
+        assert_eq!(bound.next(later), later + 20 * MS);
+    }
+
+    #[test]
+    fn what_is_written_is_told_for_a_day_and_for_a_minute() {
+        let start = Clock::Real.monotonic();
+        let second = Duration::from_secs(1);
+        let mut written = Written::new(start);
+        for i in 0..48 {
+            written.add(if i < 24 { 1_000 } else { 100 }, start + second * 3_600 * i);
+        }
+        let told = written.told(start + second * (3_600 * 47 + 1));
+        assert_eq!((told.written, told.last_day, told.last_minute), (24 * 1_100, 24 * 100, 144_000));
+
+        let mut new = Written::new(start);
+        new.add(1_000, start + second * 3_600);
+        let told = new.told(start + second * 3_600);
+        assert_eq!((told.last_day, told.last_minute), (24_000, 1_440_000));
+    }
+}

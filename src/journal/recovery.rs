@@ -1,0 +1,201 @@
+//! File and redo log become one pool again.
+//!
+//! In: a file, the log beside it, and how far it was acknowledged. Out: for a start, a file that has everything and
+//! a log that is empty; for whoever only looks, both as they are at one moment. Invariant: what a log says is taken over
+//! once, in one transaction, and only by the file that it belongs to; a pool that lacks what was acknowledged is never
+//! opened in silence, and never gives out an offset twice. Not here: the bytes of the log (`redo`), repairs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Transaction as SqlTransaction, TransactionBehavior, params};
+
+use super::books::{Books, INPUTS};
+use super::changes::Changes;
+use super::checkpoint::{self, Keep};
+use super::config::JournalConfig;
+use super::error::JournalError;
+use super::high_water::{self, HighWater};
+use super::ledger::{Counter, Edge, what};
+
+use super::merge::Merger;
+use super::pending::Pending;
+use super::redo::{self, Age, Misfit, RedoLog};
+use super::schema::{self, beside, redo_path};
+use super::segment::{Opener, Sealer};
+use super::trim::Retention;
+
+/// Where the last alarm is kept in `meta`, as text.
+const ALARM: &str = "alarm";
+
+/// A pool that may be written to.
+pub(super) struct Opened {
+    pub db: Connection,
+    pub books: Books,
+    pub redo: RedoLog,
+    pub high_water: HighWater,
+    /// The pool lacks something that it once had.
+    pub alarm: Option<String>,
+}
+
+/// Takes over what an earlier process left in the redo log; the file has everything then.
+pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, JournalError> {
+    let path = &config.path;
+    let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    let incarnation = schema::incarnation(&db, path)?;
+    let stored = Books::load(&db).map_err(unusable)?;
+    let mut books = stored.clone();
+    let found = read_log(path, &db, &mut books)?;
+    let lost = lost(&books, high_water::read(path, incarnation));
+    let alarm = wording(found.misfit, lost);
+    let log = redo_path(path);
+    let io = |e: std::io::Error| JournalError::unusable(path, format!("{}: {e}", log.display()));
+    if let Some(alarm) = &alarm {
+        tracing::error!("{alarm}");
+    }
+    if matches!(found.misfit, Some(Misfit::Foreign | Misfit::Newer)) {
+        // whoever mixed up the files may want it back
+        fs::rename(&log, beside(path, "-redo-set-aside")).map_err(io)?;
+    }
+    let age = Age::closed();
+    let take_over = || -> rusqlite::Result<()> {
+        let sql = SqlTransaction::new_unchecked(&db, TransactionBehavior::Immediate)?;
+        store(&sql, &mut books, found.changes)?;
+        if let Some(alarm) = &alarm {
+            leave_gap(&sql, &mut books, lost.unwrap_or(0))?;
+            let text = format!("{}: {alarm}", config.clock.now());
+            sql.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![ALARM, text.into_bytes()])?;
+        }
+        books.save(&sql, &stored)?;
+        age.save(&sql)?;
+        sql.pragma_update(None, "user_version", schema::SCHEMA_VERSION)?;
+        sql.commit()
+    };
+    take_over().map_err(unusable)?;
+    // the log is there before the file says that it counts
+    let redo = RedoLog::create(&log, age.next(), config.redo_bytes_max()).map_err(io)?;
+    let high_water = HighWater::create(path, incarnation, books.inputs_end()).map_err(io)?;
+    redo::sync_folder_of(path).map_err(io)?;
+    redo.age().save(&db).map_err(unusable)?;
+    Ok(Opened { db, books, redo, high_water, alarm })
+}
+
+/// Writes what a log held.
+fn store(sql: &Connection, books: &mut Books, changes: Changes) -> rusqlite::Result<()> {
+    let (mut opener, mut sealer) = (Opener::default(), Sealer::new());
+    let mut pending = Pending::default();
+    pending.extend(changes.sealed);
+    // nobody knows yet who has read what
+    let keep = Keep { retention: Retention { keep_from: None }, recent: 0, untrimmed: &BTreeSet::new() };
+    for stream in pending.streams() {
+        let segments = pending.of(stream).cloned().collect();
+        let mut merger = Merger { opener: &mut opener, sealer: &mut sealer };
+        checkpoint::store_segments(sql, books, segments, keep, &mut merger)?;
+    }
+    // a consumer that the file does not have was never part of a job that ran; its number is given to another one
+    let states = changes.state.into_iter().filter(|(id, _)| books.consumers.contains_key(id));
+    checkpoint::store_states(sql, &states.map(|(id, change)| ((id, change.op, change.key), change.value)).collect())
+}
+
+/// Offsets that were given out are not given out again, since rows are recognised by them: what is lost is a gap that
+/// consumers pass and count.
+fn leave_gap(sql: &Connection, books: &mut Books, lost: u64) -> rusqlite::Result<()> {
+    let Some(inputs) = books.streams.get_mut(&INPUTS).filter(|_| lost > 0) else { return Ok(()) };
+    let (first, past) = (inputs.next, inputs.next.saturating_add_unsigned(lost));
+    let at = inputs.last_arrival.ticks();
+    inputs.next = past;
+    sql.execute(
+        "INSERT OR REPLACE INTO quarantine (stream, first, past, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![INPUTS, first, past, "lost: the pool had gone back", at],
+    )?;
+    books.quarantined += 1;
+    books.ledger.add(Counter::new(Edge::Input, "", what::LOST), lost);
+    Ok(())
+}
+
+/// How many acknowledged events the pool lacks; `None` when nobody can tell.
+fn lost(books: &Books, acknowledged: Option<i64>) -> Option<u64> {
+    acknowledged.map(|end| u64::try_from(end.saturating_sub(books.inputs_end())).unwrap_or(0))
+}
+
+fn wording(misfit: Option<Misfit>, lost: Option<u64>) -> Option<String> {
+    let why = match (misfit, lost) {
+        (None, None | Some(0)) => return None,
+        (Some(misfit), _) => misfit.to_string(),
+        (None, Some(_)) => "the pool has gone back to an earlier state".to_owned(),
+    };
+    let what = match lost {
+        None => {
+            "what was committed since the last checkpoint is lost, and nobody can tell how much that was".to_owned()
+        }
+        Some(0) => "no event is lost; rows may be delivered again".to_owned(),
+        Some(1) => "1 acknowledged event is lost".to_owned(),
+        Some(n) => format!("{n} acknowledged events are lost"),
+    };
+    Some(format!("{why}: {what}"))
+}
+
+/// What the redo log of a file holds.
+struct FoundLog {
+    changes: Changes,
+    misfit: Option<Misfit>,
+}
+
+/// The books become what they were at the last record.
+fn read_log(path: &Path, db: &Connection, books: &mut Books) -> Result<FoundLog, JournalError> {
+    let log = redo_path(path);
+    let mut all = Changes::default();
+    let Some(age) = Age::read(db).map_err(JournalError::read)? else {
+        return Ok(FoundLog { changes: all, misfit: None });
+    };
+    let found = redo::read(&log, age).map_err(|e| JournalError::unusable(&log, e))?;
+    for body in found.bodies {
+        let changes = Changes::decode(&body, books).map_err(|e| {
+            JournalError::unusable(&log, format!("a record is of another version of this program, or damaged ({e})"))
+        })?;
+        all.sealed.extend(changes.sealed);
+        all.state.extend(changes.state);
+    }
+    Ok(FoundLog { changes: all, misfit: found.misfit })
+}
+
+/// A pool as it is at one moment.
+pub(super) struct Look<'a> {
+    /// Holds the file as it was; it is never committed and wrote nothing.
+    _snapshot: SqlTransaction<'a>,
+    /// Of file and redo log together.
+    pub books: Books,
+    /// What the redo log has beside them.
+    pub changes: Changes,
+    /// What is wrong with the pool now.
+    pub alarm: Option<String>,
+}
+
+/// How often a look is repeated that a checkpoint overtook.
+const LOOKS_MAX: usize = 5;
+
+/// File and redo log as they are at one moment, for whoever only looks, in this process or another.
+pub(super) fn look<'a>(db: &'a Connection, path: &Path) -> Result<Look<'a>, JournalError> {
+    let incarnation = schema::incarnation(db, path)?;
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        // before all else: what is acknowledged meanwhile is not missing
+        let acknowledged = high_water::read(path, incarnation);
+        let snapshot = db.unchecked_transaction().map_err(JournalError::read)?;
+        let mut books = Books::load(db).map_err(JournalError::read)?;
+        let FoundLog { changes, misfit } = read_log(path, db, &mut books)?;
+        let alarm = wording(misfit, lost(&books, acknowledged));
+        if alarm.is_none() || looks >= LOOKS_MAX {
+            return Ok(Look { _snapshot: snapshot, books, changes, alarm });
+        }
+    }
+}
+
+/// What a start found missing last, with the time.
+pub(super) fn last_alarm(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let found: Option<Vec<u8>> =
+        db.query_row("SELECT value FROM meta WHERE key = ?1", [ALARM], |row| row.get(0)).optional()?;
+    Ok(found.map(|text| String::from_utf8_lossy(&text).into_owned()))
+}

@@ -1,0 +1,197 @@
+use std::sync::mpsc::{Receiver, channel};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows};
+use crate::journal::redo::Age;
+use crate::journal::schema;
+use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, OnFull, Start, StreamId, verify};
+use crate::time::Timestamp;
+use crate::value::Value;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Answers = Receiver<Result<Range<i64>, JournalError>>;
+
+fn append(input: InputId, seed: u8, bytes: usize) -> (Append, Answers) {
+    let (answer, answers) = channel();
+    // zstd must not shrink it
+    let mut x = u64::from(seed) + 1;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as u8
+    };
+    let payload: Vec<u8> = (0..bytes).map(|_| next()).collect();
+    let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message: Arc::default(), mark: 0 };
+    let on_durable = Box::new(move |result| answer.send(result).unwrap_or_default());
+    let append = Append {
+        input,
+        events: vec![event],
+        received: 1,
+        undecodable: vec![],
+        dropped: vec![],
+        ledger: vec![],
+        is_urgent: false,
+        on_durable,
+    };
+    (append, answers)
+}
+
+/// A page limit of SQLite's own answers just as a full disk does.
+#[test]
+fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = JournalConfig {
+        commit_interval: Duration::from_millis(1),
+        recent_records: 0,
+        ..JournalConfig::new(dir.path().join("job.db"))
+    };
+    let path = config.path.clone();
+    let journal = Journal::start(config, |o| o.db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
+    let input = journal.input("rides").unwrap();
+    let spec = ConsumerSpec {
+        name: "scored".into(),
+        fingerprint: String::new(),
+        stream: StreamId::INPUTS,
+        start: Start::Oldest,
+        on_full: OnFull::Block,
+    };
+    let consumer = journal.register_consumer(spec).unwrap();
+    journal.keep_only_consumers(&["scored".into()]).unwrap();
+    let mut waiting = Vec::new();
+    while !journal.is_full() && waiting.len() < 150 {
+        let (batch, answer) = append(input, waiting.len() as u8, 40_000);
+        journal.append(batch);
+        waiting.push(answer);
+    }
+    assert!(journal.is_full(), "200 pages hold less than 6 MB");
+    let stored = journal.ends(StreamId::INPUTS).1;
+    assert!(stored < waiting.len() as i64);
+    let begin = Clock::Real.monotonic();
+    for (i, answer) in waiting.iter().enumerate() {
+        let range = loop {
+            if let Ok(answer) = answer.try_recv() {
+                break answer.unwrap();
+            }
+            assert!(Clock::Real.since(begin) < PATIENCE, "event {i} of {} is never stored", waiting.len());
+            journal.commit(Commit::at(consumer.id, journal.ends(StreamId::INPUTS).1)).wait().unwrap();
+        };
+        assert_eq!(range, i as i64..i as i64 + 1, "each is stored once, in order");
+    }
+    assert!(verify(&path).unwrap().is_good());
+}
+
+/// A journal whose redo log takes no record any more: `device` decides how it fails.
+fn with_log_on(device: &str) -> (tempfile::TempDir, JournalConfig, Journal) {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config =
+        JournalConfig { commit_interval: Duration::from_millis(1), ..JournalConfig::new(dir.path().join("job.db")) };
+    let device = std::fs::File::options().write(true).open(device).unwrap();
+    let broken = Journal::start(config.clone(), |opened| {
+        opened.redo.break_with(device);
+        Ok(())
+    });
+    (dir, config, broken.unwrap())
+}
+
+fn consumer(journal: &Journal, name: &str) -> u32 {
+    let spec = ConsumerSpec {
+        name: name.into(),
+        fingerprint: String::new(),
+        stream: StreamId::INPUTS,
+        start: Start::Oldest,
+        on_full: OnFull::Block,
+    };
+    journal.register_consumer(spec).unwrap().id.0
+}
+
+/// `/dev/null` takes every write and cannot be synchronised.
+#[test]
+fn after_a_failed_synchronisation_of_the_log_nothing_is_acknowledged() {
+    let (_dir, config, journal) = with_log_on("/dev/null");
+    let input = journal.input("rides").unwrap();
+    let store = |seed| {
+        let (batch, answer) = append(input, seed, 100);
+        journal.append(batch);
+        answer.recv_timeout(PATIENCE).unwrap()
+    };
+    let failed = store(1).unwrap_err();
+    assert!(matches!(failed, JournalError::Poisoned { .. }), "{failed}");
+    assert!(failed.to_string().contains("the redo log: Invalid argument"), "{failed}");
+    assert_eq!(store(2), Err(failed.clone()));
+    assert_eq!(journal.put_meta("a", b"b"), Err(failed.clone()), "the file takes nothing either");
+    assert_eq!(journal.refusal(), Some(failed));
+    journal.close();
+    let again = Journal::open(config.clone()).unwrap();
+    assert_eq!((again.alarm(), again.ends(StreamId::INPUTS)), (None, (0, 0)));
+    assert!(verify(&config.path).unwrap().is_good());
+}
+
+/// `/dev/full` has no room for any write.
+#[test]
+fn commits_that_the_log_has_no_room_for_go_into_the_file() {
+    let (_dir, config, journal) = with_log_on("/dev/full");
+    let input = journal.input("rides").unwrap();
+    let id = crate::journal::ConsumerId(consumer(&journal, "out"));
+    for seed in 0..5 {
+        let (batch, answer) = append(input, seed, 100);
+        journal.append(batch);
+        assert_eq!(answer.recv_timeout(PATIENCE).unwrap(), Ok(i64::from(seed)..i64::from(seed) + 1));
+        journal.commit(Commit::at(id, i64::from(seed))).wait().unwrap();
+    }
+    assert!(!journal.is_full() && journal.refusal().is_none());
+    let db = schema::open_reader(&config.path).unwrap();
+    let age = Age::read(&db).unwrap().unwrap();
+    assert!(age.generation > 5, "a record that failed may be in the log: {age:?}");
+    let segments: i64 = db.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
+    assert_eq!(segments, 5);
+    assert!(verify(&config.path).unwrap().is_good());
+}
+
+#[test]
+fn a_commit_is_not_refused_for_one_behind_it_when_a_transaction_is_done_again() {
+    let (_dir, _, journal) = with_log_on("/dev/full");
+    let (input, id) = (journal.input("rides").unwrap(), consumer(&journal, "out"));
+    let stream = journal.stream("rows").unwrap();
+    let (batch, answer) = append(input, 1, 100);
+    journal.append(batch);
+    answer.recv_timeout(PATIENCE).unwrap().unwrap();
+    let deep = (0..200).fold(Value::Null, |inner, _| Value::array(vec![inner]));
+    let mut batch = Batch::new(1);
+    let (time, arrival) = (Timestamp::MIN, Timestamp::MIN);
+    batch.push(RowMeta { time, arrival, offset: 0, ordinal: 0 }, [deep]);
+    let bad = Rows { columns: [Column { name: "x".into(), spread: false }].into(), batch };
+    let at = |position| Commit { can_wait: true, ..Commit::at(crate::journal::ConsumerId(id), position) };
+    // both in one transaction: the first waits for the second
+    let good = journal.commit(at(1));
+    let bad = journal.commit(Commit { emit: Some((stream, bad)), can_wait: false, ..at(1) });
+    assert_eq!(good.wait(), Ok(()));
+    assert!(matches!(bad.wait(), Err(JournalError::Rows { .. })));
+}
+
+#[test]
+fn what_waits_for_a_checkpoint_is_bounded() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config =
+        JournalConfig { commit_interval: Duration::from_millis(1), ..JournalConfig::new(dir.path().join("job.db")) };
+    let max = config.redo_bytes_max();
+    let journal = Journal::open(config).unwrap();
+    let input = journal.input("rides").unwrap();
+    let (mut most, mut answers) = (0, Vec::new());
+    for seed in 0..300 {
+        let (batch, answer) = append(input, seed as u8, 40_000);
+        journal.append(batch);
+        answers.push(answer);
+        if seed % 8 == 7 {
+            for answer in answers.drain(..) {
+                answer.recv_timeout(PATIENCE).unwrap().unwrap();
+            }
+        }
+        most = most.max(journal.0.shared.with_pending(|pending| pending.bytes()));
+        assert!(std::fs::metadata(schema::redo_path(&dir.path().join("job.db"))).unwrap().len() <= max);
+    }
+    assert!(most > 1 << 20 && most < (2 << 20) + DIRECT_BYTES, "{most}");
+}

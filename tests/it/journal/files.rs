@@ -1,0 +1,148 @@
+//! The files themselves: whose they are, who may open them, what is told of them.
+
+use super::*;
+
+#[test]
+fn meta_values_and_identity_outlive_the_process() {
+    let pool = Pool::new();
+    assert_eq!(pool.journal.get_meta("swagger score"), Ok(None));
+    pool.journal.put_meta("swagger score", b"{}").unwrap();
+    pool.journal.put_meta("swagger score", b"{\"a\":1}").unwrap();
+    let (incarnation, suffix) = (pool.journal.incarnation_hex(), pool.journal.client_id_suffix().unwrap());
+    assert_eq!((incarnation.len(), suffix.len()), (32, 8));
+    let pool = pool.reopen();
+    assert_eq!(pool.journal.get_meta("swagger score").unwrap().unwrap(), b"{\"a\":1}");
+    assert_eq!(
+        (pool.journal.incarnation_hex(), pool.journal.client_id_suffix().unwrap()),
+        (incarnation.clone(), suffix)
+    );
+    assert_ne!(Pool::new().journal.incarnation_hex(), incarnation);
+}
+
+#[test]
+fn the_status_can_be_read_while_the_job_runs() {
+    let pool = Pool::new();
+    pool.store_some(10);
+    let stream = pool.journal.stream("scored").unwrap();
+    let consumer = pool.consumer("scored", StreamId::INPUTS);
+    pool.commit(Commit { emit: Some((stream, rows(0..2))), ..Commit::at(consumer.id, 4) });
+    let status = JournalStatus::open_readonly(&pool.path).unwrap();
+    assert_eq!(status.incarnation, pool.journal.incarnation_hex());
+    let found = &status.consumers[0];
+    assert_eq!((found.position, found.pending, found.pins), (4, 6, true));
+    assert_eq!(
+        status.streams.iter().map(|s| (s.next, s.segments, s.records)).collect::<Vec<_>>(),
+        [(10, 1, 10), (2, 1, 2)]
+    );
+    assert!(
+        status
+            .ledger
+            .iter()
+            .any(|l| (l.edge, l.name.as_str(), l.what.as_str(), l.value) == ("input", "rides", "stored", 10))
+    );
+    assert_eq!(pool.status().live.unwrap().refusal, None);
+}
+
+#[test]
+fn one_process_a_journal() {
+    let pool = Pool::new();
+    pool.store_some(1);
+    let log = || fs::read(beside(&pool.path, "-redo")).unwrap();
+    let before = log();
+    let error = Journal::open(config(&pool.path)).unwrap_err();
+    assert!(log() == before, "the redo log is that of the first");
+    assert!(matches!(error, JournalError::Locked { .. }));
+    let text = error.to_string();
+    assert!(text.contains("job.db.lock") && text.contains("another process"), "{text}");
+    let pool = pool.reopen();
+    pool.store_some(1);
+}
+
+#[test]
+fn files_that_are_not_ours_are_left_as_they_are() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("job.db");
+    fs::write(&path, b"notes that somebody keeps in a file of this name, longer than a header of one hundred bytes; really, quite long")
+        .unwrap();
+    let before = fs::read(&path).unwrap();
+    assert!(matches!(Journal::open(config(&path)), Err(JournalError::Foreign { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+
+    fs::remove_file(&path).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").unwrap();
+    drop(db);
+    let before = fs::read(&path).unwrap();
+    let error = Journal::open(config(&path)).unwrap_err();
+    assert!(error.to_string().contains("not a forebay journal"), "{error}");
+    assert!(matches!(JournalStatus::open_readonly(&path), Err(JournalError::Foreign { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn another_schema_version_is_refused() {
+    let pool = Pool::new();
+    pool.store_some(1);
+    pool.journal.close();
+    for version in [0, 3] {
+        let db = rusqlite::Connection::open(&pool.path).unwrap();
+        db.pragma_update(None, "user_version", version).unwrap();
+        drop(db);
+        let path = pool.path.with_extension(format!("v{version}"));
+        fs::copy(&pool.path, &path).unwrap();
+        let error = Journal::open(config(&path)).unwrap_err();
+        assert!(matches!(error, JournalError::Schema { found, expected: 2, .. } if found == version), "{error}");
+        assert!(error.to_string().contains("move it away"), "{error}");
+    }
+}
+
+/// A pool of version 0.1.0 has the same tables and no redo log.
+fn of_version_one() -> Pool {
+    let pool = Pool::new();
+    pool.store_some(3);
+    pool.journal.close();
+    let db = rusqlite::Connection::open(&pool.path).unwrap();
+    db.execute_batch("DELETE FROM meta WHERE key IN ('redo_log', 'wear'); PRAGMA user_version = 1").unwrap();
+    fs::remove_file(beside(&pool.path, "-redo")).unwrap();
+    fs::remove_file(beside(&pool.path, "-high-water")).unwrap();
+    pool
+}
+
+fn version(path: &Path) -> i64 {
+    rusqlite::Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_pool_of_the_first_version_becomes_one_of_this() {
+    let pool = of_version_one();
+    assert_eq!(JournalStatus::open_readonly(&pool.path).unwrap().streams[0].next, 3);
+    assert!(verify(&pool.path).unwrap().is_good());
+    assert_eq!(version(&pool.path), 1, "whoever looks changes nothing");
+    let pool = pool.reopen();
+    assert_eq!((pool.journal.alarm(), pool.store_some(1)), (None, 3..4));
+    assert_eq!(version(&pool.path), 2);
+    assert_eq!(pool.crash_image().payloads(0).len(), 4);
+}
+
+#[test]
+fn a_start_that_fails_leaves_a_pool_of_the_first_version() {
+    let pool = of_version_one();
+    // busy: another program is in the middle of a transaction
+    let db = rusqlite::Connection::open(&pool.path).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = Journal::open(config(&pool.path)).unwrap_err();
+    assert!(matches!(error, JournalError::Unusable { .. }), "{error}");
+    db.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(version(&pool.path), 1);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let dir = TempDir::new().unwrap();
+    let missing = dir.path().join("missing").join("job.db");
+    // nobody, not even root, makes files there
+    for path in [missing.as_path(), Path::new("/proc/self/job.db")] {
+        let error = Journal::open(config(path)).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()) && error.contains("writable"), "{error}");
+    }
+}
