@@ -12,7 +12,16 @@ use super::schema::beside;
 
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // a process that is being started shares the open file for a moment: closing ours alone would leave it locked
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the journal's lock is given back when the process ends");
+        }
+    }
 }
 
 impl Lock {
@@ -21,7 +30,7 @@ impl Lock {
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|e| JournalError::unusable(journal, format!("{}: {e}", path.display())))?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => Ok(Lock { file }),
             Err(TryLockError::WouldBlock) => {
                 Err(JournalError::Locked { path: journal.display().to_string(), lock: path.display().to_string() })
             }
