@@ -16,7 +16,7 @@ pub use fields::Decoder;
 pub use format::{FORMATS, Format, delimiter, open_quote};
 pub use payload::Payloads;
 pub use schema::Schema;
-pub use split::{BadPayload, Split, split, split_up_to};
+pub use split::{BAD_PARTS_MAX, BadPayload, Split, split, split_up_to};
 
 /// Why an event gives no row. An input error: the event is dropped and counted, the statement goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@
 
 mod broker;
 mod choice;
+mod closings;
 mod connection;
 pub(crate) mod line;
 mod shared;
@@ -15,5 +16,6 @@ pub(crate) mod wire;
 
 pub use broker::{BrokerConfig, MqttAddress, Protocol, Qos};
 pub(crate) use choice::Choice;
+pub(crate) use closings::Closings;
 pub(crate) use connection::{Connector, Trouble};
 pub(crate) use shared::Shared;

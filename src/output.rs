@@ -161,6 +161,8 @@ pub struct OutputStats {
     pub repaired: AtomicU64,
     /// connections made, files opened
     pub opened: AtomicU64,
+    /// rows that a broker took and told that nobody had subscribed to their topic; they are among those delivered
+    pub without_subscriber: AtomicU64,
 }
 
 /// Reads `row_id`: the column that carries the row's id.

@@ -100,6 +100,14 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
         }
     }
     out.push_str(&references(job, offline));
+    // `run` refuses it; the folder may be there on the machine that runs the job
+    let folder = job.journal.config.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        out.push_str(&format!(
+            "\nwarning: the pool's folder {} is not there: make it before the job starts\n",
+            folder.display()
+        ));
+    }
     for warning in &prepared.warnings {
         out.push_str(&format!("\n{warning}"));
     }

@@ -41,6 +41,10 @@ pub struct BadPayload {
     pub position: usize,
 }
 
+/// Bad parts of one payload that are told apart; the last of them goes to the end of the payload. A part of one byte
+/// costs some hundred bytes as a dead letter.
+pub const BAD_PARTS_MAX: usize = 1_000;
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the
@@ -52,7 +56,7 @@ pub fn split(payload: &Bytes) -> Split {
 /// As [`split()`], but ends once there are more than `most` events and bad parts: what is far too long costs no more
 /// memory than that.
 pub fn split_up_to(payload: &Bytes, most: usize) -> Split {
-    let mut out = Splitter { payload, split: Split::default(), most };
+    let mut out = Splitter { payload, split: Split::default(), most, is_given_up: false };
     let start = if payload.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     out.whole(start);
     out.split
@@ -62,6 +66,8 @@ struct Splitter<'a> {
     payload: &'a Bytes,
     split: Split,
     most: usize,
+    /// Too much was bad: the last bad part has all that follows.
+    is_given_up: bool,
 }
 
 impl<'a> Splitter<'a> {
@@ -77,6 +83,11 @@ impl<'a> Splitter<'a> {
         if *first == b'[' {
             return self.array(from, to);
         }
+        self.values(from, to);
+    }
+
+    /// What begins with a value that is no array of events.
+    fn values(&mut self, from: usize, to: usize) {
         match self.object(from, to) {
             Ok(()) => {}
             Err(_) if self.sequence(from, to) => {}
@@ -152,6 +163,9 @@ impl<'a> Splitter<'a> {
         let end = from + base + jiter.current_index();
         if end < to {
             let (rest, to) = trimmed(self.payload.get(end..to).unwrap_or_default(), end);
+            if matches!(self.payload.get(rest), Some(b'{' | b'[')) {
+                return self.values(rest, to);
+            }
             self.bad(rest, to, "something follows the end of the array".to_owned());
         }
     }
@@ -162,8 +176,9 @@ impl<'a> Splitter<'a> {
         let text = self.payload.get(from..to).unwrap_or_default();
         let mut jiter = Jiter::new(text);
         let mut found = Vec::new();
+        let mut wrongs = 0;
         let mut at = from;
-        while at < to {
+        while at < to && wrongs < BAD_PARTS_MAX {
             let Ok(peek) = jiter.peek() else { return false };
             if found.is_empty() && !matches!(peek, Peek::Object) {
                 return false;
@@ -175,6 +190,7 @@ impl<'a> Splitter<'a> {
                 (Peek::Object, fault) => fault.map(|fault| fault.to_string()),
                 _ => Some("an event must be a JSON object".to_owned()),
             };
+            wrongs += usize::from(wrong.is_some());
             found.push((start, end, wrong));
             at = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
         }
@@ -190,8 +206,10 @@ impl<'a> Splitter<'a> {
         let mut places = Places::new(self.payload.get(from..to).unwrap_or_default());
         let mut found = Vec::new();
         let mut start = from;
-        while start < to && found.len() <= self.most {
+        let mut wrongs = 0;
+        while start < to && found.len() <= self.most && wrongs < BAD_PARTS_MAX {
             let (end, wrong) = self.value(start, to, |error| places.tell(start - from, error));
+            wrongs += usize::from(wrong.is_some());
             found.push((start, end, wrong));
             start = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
         }
@@ -272,10 +290,25 @@ impl<'a> Splitter<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.split.events.len() + self.split.bad.len() > self.most
+        self.is_given_up || self.split.events.len() + self.split.bad.len() > self.most
     }
 
     fn bad(&mut self, from: usize, to: usize, error: String) {
+        if self.is_given_up {
+            return;
+        }
+        let text = self.payload.get(from..).unwrap_or_default();
+        let rest = trimmed(text, from).1;
+        let (to, error) = match self.split.bad.len() + 1 == BAD_PARTS_MAX && to < rest {
+            true => (
+                rest,
+                format!(
+                    "{error}; this is bad part {BAD_PARTS_MAX} of the payload, and all that follows is set aside with it"
+                ),
+            ),
+            false => (to, error),
+        };
+        self.is_given_up = self.split.bad.len() + 1 == BAD_PARTS_MAX;
         self.split.bad.push(BadPayload { payload: self.payload.slice(from..to), error, position: from });
     }
 }
@@ -359,13 +392,49 @@ mod tests {
         assert_eq!(bad, [(11, why(2, 7)), (20, why(3, 7))], "the place is that of the payload");
     }
 
+    #[test]
+    fn values_behind_an_array_are_values() {
+        for (payload, good, wrong) in [
+            ("[{\"n\":9}]\n{\"n\":1}\n{\"n\":2}", 3, 0),
+            ("[{\"n\":9}] {\"n\":1}", 2, 0),
+            ("[1]\n{\"n\":1}\n{\"n\":2}", 2, 1),
+            ("[{\"n\":9}]\n{\"n\":}\n{\"n\":2}", 2, 1),
+            ("[{\"n\":9}]\n[1]\n{\"n\":2}", 2, 1),
+            ("[{\"n\":9}]\n[1]", 1, 1),
+            ("[{\"n\":9}],{\"n\":1}", 1, 1),
+        ] {
+            let (events, bad) = parts(payload);
+            assert_eq!((events.len(), bad.len()), (good, wrong), "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_follows_very_many_bad_parts_is_set_aside_with_the_last() {
+        let many = BAD_PARTS_MAX * 50;
+        let lone = "{\"a\":}\n{\"b\":1}\n";
+        for (payload, good) in [
+            (format!("[{}", ",".repeat(many)), 0),
+            (format!("[{{}},{}{{}}]", "1,".repeat(many)), 1),
+            (format!("{{}} {}{{}}", "x ".repeat(many)), 1),
+            (format!("{{}} {}{{}}", "1 ".repeat(many)), 1),
+            (lone.repeat(many), BAD_PARTS_MAX - 1),
+        ] {
+            let split = split(&Bytes::from(payload.clone()));
+            assert_eq!((split.events.len(), split.bad.len()), (good, BAD_PARTS_MAX), "{payload:.40}");
+            let last = split.bad.last().unwrap();
+            assert!(last.error.ends_with("all that follows is set aside with it"), "{}", last.error);
+            assert_eq!(last.position + last.payload.len(), payload.trim_end().len(), "{payload:.40}");
+        }
+    }
+
     /// Where each broken value looked at all the text behind it, this would take hours.
     #[test]
     fn many_broken_values_take_one_walk() {
         for (first, separator, last) in [("[", ",", "]"), ("", " ", "")] {
-            let payload = format!("{first}{{}}{}{last}", format!("{separator}{{\"a\":}}").repeat(100_000));
+            let bad = format!("{separator}{{\"a\":}}").repeat(BAD_PARTS_MAX - 1);
+            let payload = format!("{first}{{}}{bad}{}{last}", format!("{separator}{{}}").repeat(300_000));
             let (events, bad) = parts(&payload);
-            assert_eq!((events.len(), bad.len()), (1, 100_000));
+            assert_eq!((events.len(), bad.len()), (300_001, BAD_PARTS_MAX - 1));
         }
     }
 

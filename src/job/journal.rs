@@ -36,6 +36,10 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
         return Journal { config: base, on_full: OnFull::default(), card_endurance: None };
     };
     let path = section.path("path").unwrap_or_else(|| base.path.clone());
+    if problems.looks_at_files() && path.is_dir() && section.has("path") {
+        let label = format!("{} is a folder", path.display());
+        section.wrong("path", "`path` names no file", label, "name a file in it");
+    }
     let max_bytes = section.size("max_bytes", BYTES_MIN, 16 * 1024 * GIB, base.max_bytes);
     let words = [("block", OnFull::Block), ("drop-oldest", OnFull::DropOldest)];
     let on_full = section.choice("on_full", &words, OnFull::default());

@@ -178,7 +178,7 @@ impl Connector {
                 "{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS"
             )
         };
-        Trouble { misfit: (!was_connected).then_some(Misfit::Closed), ..Trouble::new(text) }
+        Trouble { misfit: (!was_connected).then_some(Misfit::Closed), is_bare: was_connected, ..Trouble::new(text) }
     }
 }
 
@@ -201,6 +201,10 @@ pub(crate) struct Trouble {
     pub rejection: Option<String>,
     /// It may be that the broker does not speak the version of MQTT that we do.
     pub misfit: Option<Misfit>,
+    /// The broker closed a connection that it had accepted, and gave no reason.
+    pub is_bare: bool,
+    /// We left the connection ourselves: no message that was under way is to blame.
+    pub is_ours: bool,
 }
 
 /// How a broker shows that it does not speak our version.
@@ -227,6 +231,6 @@ pub(super) enum BrokerRefusal {
 
 impl Trouble {
     pub fn new(text: String) -> Trouble {
-        Trouble { text, oversize: None, rejection: None, misfit: None }
+        Trouble { text, oversize: None, rejection: None, misfit: None, is_bare: false, is_ours: false }
     }
 }

@@ -1,13 +1,13 @@
 //! A connection that an input lends to outputs.
 //!
 //! In: the client of each connection of the input, as the broker accepts it, and why it ended. Out: a [`Carrier`] to
-//! send over, and the reason at its end. Invariant: a carrier is withdrawn when its client is gone, so every receipt of
-//! it has an answer by then. Not here: connecting, receiving, sending.
+//! send over, and the reason at its end. Invariant: a carrier is withdrawn when its client is gone: a receipt that
+//! has not come by then never comes. Not here: connecting, receiving, sending.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
 use super::connection::Trouble;
 use super::wire::Client;
@@ -24,6 +24,9 @@ pub(crate) struct Line {
     loans: watch::Sender<usize>,
     /// The number of the last connection that a borrower wants to be left, and why.
     unwanted: watch::Sender<(u64, String)>,
+    /// Read by an output while it sends, written by one that looks for the row at fault: a broker that ends the
+    /// connection then means that one.
+    turns: Arc<RwLock<()>>,
 }
 
 #[derive(Clone, Debug)]
@@ -146,10 +149,34 @@ impl Loan {
         }
     }
 
-    /// Asks the input to leave the connection, and waits until it has.
-    pub async fn leave(&self, carrier: &Carrier, why: String) {
-        self.0.unwanted.send_replace((carrier.number, why));
+    /// Asks the input to leave the connection, and waits until it has; gives why it ended when it was over already.
+    pub async fn leave(&self, carrier: &Carrier, why: String) -> Option<Trouble> {
+        if self.is_over(carrier) {
+            return Some(self.ended(carrier).await);
+        }
+        self.0.unwanted.send_if_modified(|unwanted| {
+            let is_newer = unwanted.0 < carrier.number;
+            if is_newer {
+                *unwanted = (carrier.number, why);
+            }
+            is_newer
+        });
         self.ended(carrier).await;
+        None
+    }
+
+    /// The right to send: beside other outputs, or alone. One that has the line alone knows that a broker which ends
+    /// the connection means it.
+    pub async fn turn(&self, alone: bool) -> Turn {
+        match alone {
+            true => Turn::Alone { _guard: self.0.turns.clone().write_owned().await },
+            false => Turn::Beside { _guard: self.0.turns.clone().read_owned().await },
+        }
+    }
+
+    /// Whether other outputs use the line too.
+    pub fn is_shared(&self) -> bool {
+        *self.0.loans.borrow() > 1
     }
 
     /// Gives the loan back. The last one waits a while for the goodbye: an input that was stopped stays for it.
@@ -162,6 +189,13 @@ impl Loan {
         let mut state = line.state.subscribe();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.wait_for(|state| matches!(state, State::Closed(_)))).await;
     }
+}
+
+/// See [`Loan::turn`].
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+    Beside { _guard: OwnedRwLockReadGuard<()> },
 }
 
 impl State {

@@ -134,6 +134,8 @@ pub enum Notice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerReceipt {
     Taken,
+    /// It took it, and told that nobody has subscribed to the topic (MQTT 5: reason 0x10).
+    TakenForNobody,
     /// It will never take it; why.
     Rejected(String),
     /// It does not take it now; why.

@@ -138,19 +138,21 @@ impl HttpOutput {
         let mut open: Vec<Piece> = self.open(rows, ids);
         open.reverse();
         let is_last = self.trial.all_refused == ALL_REFUSED_MAX;
-        let rows_max = self.rows_max;
+        // smaller where a request was too large; that is kept once rows were taken
+        let mut rows_max = self.rows_max;
         let mut refused: Vec<(usize, String)> = Vec::new();
         // of these, refused before any row was taken
         let mut early = 0;
         while (self.trial.has_taken || is_last || refused.len() < ALONE_MAX)
             && let Some(mut piece) = open.pop()
         {
-            let most = if is_last { 1 } else { self.rows_max };
+            let most = if is_last { 1 } else { rows_max };
             if piece.len() > most {
                 open.push(piece.split_off(most));
             }
             let had_taken = self.trial.has_taken;
             let Some((class, why)) = self.ask(&piece, &headers).await? else {
+                self.rows_max = rows_max;
                 early = if had_taken { early } else { refused.len() };
                 continue;
             };
@@ -159,16 +161,12 @@ impl HttpOutput {
                 several => {
                     let half = several.len().div_ceil(2);
                     if class == Class::TooLarge {
-                        self.rows_max = half;
+                        rows_max = half;
                     }
                     let second = piece.split_off(half);
                     open.extend([second, piece]);
                 }
             }
-        }
-        if !self.trial.has_taken {
-            // it was not the size of requests
-            self.rows_max = rows_max;
         }
         let early: HashSet<usize> = refused.iter().take(early).map(|(row, _)| *row).collect();
         for row in self.open(rows, ids).into_iter().flatten().filter(|row| early.contains(&row.row)) {

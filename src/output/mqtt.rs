@@ -60,12 +60,14 @@ struct Attempt {
     suspect: Option<RowMessage>,
     /// Several messages were under way.
     had_several: bool,
+    /// Only messages of ours were under way.
+    is_meant: bool,
 }
 
 impl Attempt {
     /// It came to an end before anything was sent, or nothing is under way any more.
     fn idle(trouble: Trouble) -> Attempt {
-        Attempt { trouble, suspect: None, had_several: false }
+        Attempt { trouble, suspect: None, had_several: false, is_meant: true }
     }
 }
 
@@ -132,6 +134,7 @@ impl MqttOutput {
             tokio::time::sleep_until(at).await;
         }
         self.connect().await.map_err(Attempt::idle)?;
+        let turn = self.way.turn(self.searches.contains_key(ids.statement)).await;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
@@ -139,7 +142,10 @@ impl MqttOutput {
                 None => Ok(()),
                 Some(text) => Err(Attempt::idle(Trouble::new(text))),
             },
-            Err(stuck) => Err(self.end_session(stuck, under_way, refusal).await),
+            Err(stuck) => {
+                let attempt = self.end_session(stuck, under_way, refusal).await;
+                Err(Attempt { is_meant: self.way.is_meant(turn.as_ref()), ..attempt })
+            }
         }
     }
 
@@ -161,7 +167,11 @@ impl MqttOutput {
             let has_room = under_way.len() < window;
             if let Some(message) = if has_room { queue.next() } else { None } {
                 let sending = match queue.outgoing(&self.config, &message, session) {
-                    Ok(outgoing) => tokio::time::timeout(patience, session.client.publish(outgoing)).await,
+                    Ok(outgoing) => tokio::select! {
+                        biased;
+                        sending = tokio::time::timeout(patience, session.client.publish(outgoing)) => sending,
+                        () = self.way.over(session) => Ok(None),
+                    },
                     Err(reason) => {
                         reject(&mut self.progress, &mut queue, message, reason);
                         continue;
@@ -175,9 +185,14 @@ impl MqttOutput {
                 continue;
             }
             let Some((message, notice)) = under_way.pop_front() else { return Ok(()) };
-            match tokio::time::timeout(patience, notice.receipt()).await {
-                Ok(BrokerReceipt::Taken) => {
-                    confirm(&mut self.progress, &message);
+            let receipt = tokio::select! {
+                biased;
+                receipt = tokio::time::timeout(patience, notice.receipt()) => receipt,
+                () = self.way.over(session) => Ok(BrokerReceipt::Unknown),
+            };
+            match receipt {
+                Ok(receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody)) => {
+                    confirm(&mut self.progress, &self.stats, &message, &receipt);
                     queue.settled(&message);
                 }
                 Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
@@ -213,10 +228,17 @@ impl MqttOutput {
             true => self.way.leave(session, self.config.puback_timeout).await,
             false => self.way.ended(session).await,
         };
-        // with the connection gone every notice answers
+        // with the connection gone a notice has its answer, or never gets one
         for (message, notice) in under_way {
-            match (notice.receipt().await, message.rows.as_slice()) {
-                (BrokerReceipt::Taken, _) => confirm(&mut self.progress, &message),
+            let receipt = tokio::select! {
+                biased;
+                receipt = notice.receipt() => receipt,
+                () = std::future::ready(()) => BrokerReceipt::Unknown,
+            };
+            match (receipt, message.rows.as_slice()) {
+                (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
+                    confirm(&mut self.progress, &self.stats, &message, &receipt);
+                }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
                 (BrokerReceipt::Refused(reason), _) => refusal = Some(reason),
                 // open rows are sent again
@@ -231,18 +253,18 @@ impl MqttOutput {
         if held > self.config.puback_timeout {
             self.retry.succeeded();
         }
-        Attempt { trouble, suspect, had_several }
+        Attempt { trouble, suspect, had_several, is_meant: true }
     }
 
     /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
     /// search.
     fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
-        let Attempt { trouble, suspect, had_several } = failure;
+        let Attempt { trouble, suspect, had_several, is_meant } = failure;
         let is_other_version = self.way.failed(&trouble);
         self.not_before = Some(Instant::now() + self.retry.failed());
         let Some(reason) = trouble.rejection.filter(|_| !is_other_version) else {
             // what a broker says of a row when it ends the connection may be lost with what it had not read
-            self.losses += u32::from(had_several);
+            self.losses += u32::from(had_several && !trouble.is_ours);
             if self.losses >= LOSSES_MAX {
                 let limits = self.limits();
                 self.searches.entry(statement.to_owned()).or_insert(limits);
@@ -250,7 +272,7 @@ impl MqttOutput {
             return Some(trouble.text);
         };
         self.retry.succeeded();
-        match suspect.as_ref().map(|message| (message, message.rows.as_slice())) {
+        match suspect.filter(|_| is_meant).as_ref().map(|message| (message, message.rows.as_slice())) {
             Some((_, [alone])) => self.progress.reject(alone.row, reason),
             Some((message, _)) => {
                 self.searches.insert(statement.to_owned(), message.limits().half());
@@ -273,8 +295,11 @@ struct Stuck {
     is_timeout: bool,
 }
 
-fn confirm(progress: &mut Progress, message: &RowMessage) {
+fn confirm(progress: &mut Progress, stats: &OutputStats, message: &RowMessage, receipt: &BrokerReceipt) {
     message.rows.iter().for_each(|row| progress.confirm(row.row));
+    if *receipt == BrokerReceipt::TakenForNobody {
+        stats.without_subscriber.fetch_add(message.rows.len() as u64, Ordering::Relaxed);
+    }
 }
 
 /// Rejects a row that stands alone; halves the message else.

@@ -27,7 +27,14 @@ use crate::journal::{Commit, Counter, DeadLetter, Edge};
 use crate::output::Delivery;
 
 /// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
-pub const RECORDS_MAX: usize = 1000;
+const RECORDS_MAX: usize = 1000;
+/// Records of one delivery to a slow receiver, unless it wants more rows at once.
+const RECORDS_MIN: usize = 10;
+/// Records of the first delivery, when nobody knows how fast the receiver is.
+pub const RECORDS_FIRST: usize = 100;
+/// What a delivery takes at most, when the receiver goes on as fast as before: a stop waits for it, and a crash repeats
+/// it.
+const DELIVERY_TIME: Duration = Duration::from_millis(500);
 /// Dead letters that wait with rows for their commit; more of them, and the rows wait no longer.
 const LETTERS_BYTES_MAX: u64 = 1 << 20;
 /// How long a read waits before it looks whether the job is to stop.
@@ -49,6 +56,8 @@ pub struct Deliverer {
     pub held: u64,
     /// Rows that wait for others; while they do nothing is committed.
     pub gathering: Gathering,
+    /// Records of the next delivery: fewer where the receiver is slow.
+    pub stride: usize,
     pub pending: Pending,
     pub due: Due,
     /// The row at which the statement stops; what was read before it is delivered.
@@ -109,12 +118,19 @@ impl Cycle for Deliverer {
         if !self.gathering.is_ripe(now) && may_wait && !self.flow.stop.is_set() {
             return Ok(Go::On);
         }
+        let mut is_delivery = false;
         for rows in self.gathering.take() {
+            is_delivery |= !rows.batch.is_empty();
             if !self.deliver(&Arc::new(rows))? {
                 // stopped in the middle of a retry: nothing since the last commit is said to be done
                 self.pending = Pending::at(self.due.position());
                 return Ok(Go::Stop);
             }
+        }
+        if is_delivery {
+            let took = self.flow.clock.monotonic().saturating_duration_since(now);
+            self.stride = next_stride(self.stride, took, self.output.fill().rows);
+            self.reading.limit(self.stride);
         }
         Ok(Go::On)
     }
@@ -200,6 +216,12 @@ impl Deliverer {
             }
         }
     }
+}
+
+/// The records of the next delivery, when one of `stride` took this long and the receiver likes `full` rows at once.
+fn next_stride(stride: usize, took: Duration, full: usize) -> usize {
+    let fits = stride as f64 * DELIVERY_TIME.as_secs_f64() / took.as_secs_f64().max(1e-6);
+    (fits as usize).min(stride.saturating_mul(2)).clamp(RECORDS_MIN.max(full), RECORDS_MAX.max(full))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::Journal;
-use crate::output::{CountedOutput, Delivery, Fill, RowIds};
+use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds};
 use crate::time::Clock;
 
 /// Requests that wait for one output: each statement has at most one under way, so this only bounds their number.
@@ -63,6 +63,7 @@ pub struct OutputHandle {
     name: SmolStr,
     fill: Fill,
     requests: mpsc::Sender<Request>,
+    stats: Arc<OutputStats>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -77,6 +78,7 @@ impl OutputHandle {
     ) -> (OutputHandle, JoinHandle<()>) {
         let (requests, mut waiting) = mpsc::channel::<Request>(WAITING_MAX);
         let span = tracing::error_span!("output", name = %name);
+        let stats = output.stats().clone();
         let deliveries = async move {
             while let Some(Request { rows, statement, reply }) = waiting.recv().await {
                 let delivery = tokio::select! {
@@ -91,11 +93,16 @@ impl OutputHandle {
             }
         };
         let task = tokio::spawn(deliveries.instrument(span));
-        (OutputHandle { name, fill, requests, trouble: Arc::default() }, task)
+        (OutputHandle { name, fill, requests, stats, trouble: Arc::default() }, task)
     }
 
     pub fn name(&self) -> &SmolStr {
         &self.name
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> &OutputStats {
+        &self.stats
     }
 
     /// How long rows of a quiet stream may wait for others.

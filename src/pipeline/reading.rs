@@ -111,6 +111,11 @@ impl Reading {
         }
     }
 
+    /// Changes how many records a stretch has at most.
+    pub fn limit(&mut self, records: usize) {
+        self.bound.records = records;
+    }
+
     /// The next stretch; one without records when nothing came for `wait`. `None`: the journal is closed.
     ///
     /// # Errors

@@ -292,6 +292,14 @@ impl Watched {
                 );
                 add("source_unacked_bytes", "bytes received and not yet stored", Gauge, &of, n(&s.unacked_bytes));
             }
+            for output in &stages.outputs {
+                let (of, s) = ([("output", output.name().as_str())], output.stats());
+                add("output_connects", "connections made, files opened", Counter, &of, n(&s.opened));
+                let failed = "deliveries that ended with rows unconfirmed";
+                add("output_failed_attempts", failed, Counter, &of, n(&s.failed_attempts));
+                let unheard = "rows delivered to a broker that had no subscriber for them";
+                add("output_without_subscriber", unheard, Counter, &of, n(&s.without_subscriber));
+            }
             for scorer in &stages.scorers {
                 let (of, s) = ([("function", scorer.name())], scorer.status());
                 let gauge = |value: &AtomicI64| value.load(Ordering::Relaxed) as f64;

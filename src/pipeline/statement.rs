@@ -314,16 +314,18 @@ impl StatementBuild<'_> {
         let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let position = reader.position();
         let fill = output.fill();
+        let stride = delivery::RECORDS_FIRST.max(fill.rows);
         let deliverer = Deliverer {
             due: Due::new(position, self.clock.monotonic()),
             flow,
-            reading: Reading::new(reader, Bound::records(delivery::RECORDS_MAX.max(fill.rows))),
+            reading: Reading::new(reader, Bound::records(stride)),
             feed,
             output,
             statement: name.clone(),
             backoff: Backoff::BROKER,
             held: 0,
             gathering: Gathering::new(fill),
+            stride,
             pending: Pending::at(position),
             stopped: None,
         };

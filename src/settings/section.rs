@@ -4,7 +4,7 @@
 //! Invariant: a problem never ends the walk, so all of them are found; a key with a problem reads as its default; a key
 //! that nobody asked for is told as unknown. Not here: what a key means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -121,8 +121,12 @@ impl<'r, 'i> Section<'r, 'i> {
             DeValue::String(text) if !text.is_empty() && !text.contains('\0') => {
                 Some(Text { value: text.to_string(), span })
             }
-            DeValue::String(_) => {
+            DeValue::String(text) if text.is_empty() => {
                 self.expected(key, span, "a text that is not empty", empty);
+                None
+            }
+            DeValue::String(_) => {
+                self.expected(key, span, "a text without the character U+0000", "write it without `\\u0000`");
                 None
             }
             _ => {
@@ -311,6 +315,26 @@ impl<'r, 'i> Section<'r, 'i> {
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
         Some(self.problems.folder().join(text.value))
+    }
+
+    /// The path of a file that is made when it is not there. A folder that is missing here may be there on the machine
+    /// that runs the job: a warning.
+    pub fn file_to_make(&mut self, key: &str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        if !self.problems.looks_at_files() {
+            return Some(path);
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if path.is_dir() {
+            let help = "name a file in it";
+            self.wrong(key, format!("`{key}` names no file"), format!("{} is a folder", path.display()), help);
+        } else if !folder.is_dir() {
+            let title = format!("the folder of `{key}` is not there");
+            let warning = Diagnostic::warning(title, self.value_span(key)).label(format!("no {}", folder.display()));
+            self.problems
+                .push(warning.help("make the folder before the job starts; paths are relative to the job file"));
+        }
+        Some(path)
     }
 
     /// The path of a file that has to exist.

@@ -114,9 +114,13 @@ impl MqttSource {
     /// to the broker, which keeps the session. Where outputs send over the connection, the goodbye follows when the
     /// last of them is done.
     pub async fn stop(mut self) {
+        let is_lent_on = self.line.is_borrowed();
+        let link = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (true, Some(link)) = (is_lent_on, &link) {
+            link.lend_on();
+        }
         self.stop.cancel();
-        if self.line.is_borrowed() {
-            let link = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if is_lent_on {
             if let Some(link) = link {
                 let _ = tokio::time::timeout(STOP_TIMEOUT, link.all_resolved()).await;
             }

@@ -1,4 +1,5 @@
-//! Client certificates against mosquitto and python's HTTPS server, both of which use OpenSSL.
+//! Client certificates: the MQTT source and a running job connect to mosquitto, which uses OpenSSL and asks for one.
+//! What it refuses, and files that cannot be used, are named in the alarm.
 
 #[path = "certificates/http.rs"]
 mod http;
@@ -15,7 +16,7 @@ use forebay::tls::{ClientFiles, TlsFiles};
 use tokio::sync::mpsc::Receiver;
 
 use crate::harness::{Forebay, until, write};
-use crate::support::{Mosquitto, openssl, wait_until};
+use crate::support::{Mosquitto, openssl, wait_for_alarm, wait_until};
 
 const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 const AUTHORITY: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\n\
@@ -201,7 +202,7 @@ async fn a_renewed_certificate_needs_no_restart() {
     }
     let (source, _arrivals) = source(&broker, client(folder, "now.pem", "now.key"), None);
     let stats = source.stats().clone();
-    wait_until("the broker refuses the old one", || stats.alarm().is_some_and(|alarm| alarm.contains("expired"))).await;
+    wait_for_alarm(&stats, &["expired"]).await;
     for (from, to) in [("renewed.pem", "now.pem"), ("renewed.key", "now.key")] {
         fs::copy(folder.join(from), folder.join(to)).unwrap();
     }

@@ -22,6 +22,7 @@ use expect_test::{Expect, expect};
 
 use crate::harness::{cli_in, root, write};
 use crate::place::Place;
+use crate::support::Mosquitto;
 
 const JOB: &str = r#"[job]
 name = "taxi"
@@ -51,6 +52,13 @@ path = "scored.jsonl"
 
 const QUERY: &str = "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare\nINTO scored\nFROM rides\n";
 
+const CHECK: [&str; 3] = ["check", "--offline", "taxi.toml"];
+
+/// The job at a broker that is there, without the key of its endpoint.
+fn job_at(broker: &Mosquitto) -> String {
+    JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", "")
+}
+
 /// A folder with a good job in it.
 struct Taxi(Place);
 
@@ -68,7 +76,12 @@ impl Taxi {
     }
 
     fn check(&self, wanted: &Expect) {
-        self.expect(&["check", "--offline", "taxi.toml"], wanted);
+        self.expect(&CHECK, wanted);
+    }
+
+    /// Checks the job with each content of one of its files.
+    fn check_contents<T: AsRef<[u8]>>(&self, file: &str, cases: impl IntoIterator<Item = (T, Expect)>) {
+        self.expect_of_contents(file, &CHECK, cases);
     }
 }
 

@@ -1,11 +1,12 @@
-//! `kill -9` at random moments, and a broker that goes away, lose nothing that was acknowledged.
+//! A job between mosquitto and Azure ML's inference server is killed with `kill -9` thirty times at random moments. It
+//! loses nothing that was acknowledged.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::harness::{component, write};
+use crate::harness::component;
 use crate::kills::{Received, redelivered_possible, survive};
 use crate::score::Server;
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime, write_job};
 
 /// Moments at which the process is killed.
 const KILLS: usize = 30;
@@ -13,15 +14,10 @@ const KILLS: usize = 30;
 #[test]
 fn thirty_kills_lose_no_ride_and_every_repeat_is_known_by_its_id_or_counted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = runtime();
     let broker = Mosquitto::start();
     let server = Server::start("array");
-    write(
-        dir.path(),
-        "job.asaql",
-        "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides",
-    );
+    let query = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
     let job = format!(
         "[job]\nname = \"crash\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
          [inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"taxi/+/rides\"]\n\
@@ -32,7 +28,7 @@ fn thirty_kills_lose_no_ride_and_every_repeat_is_known_by_its_id_or_counted() {
         component = component("create_array"),
         server = server.address(),
     );
-    let job = write(dir.path(), "job.toml", &job);
+    let job = write_job(dir.path(), &job, query);
 
     let fare = |row: &serde_json::Value| assert!(row["fare"].is_number(), "{row}");
     let received = Received::listen(&runtime, broker.port, "out/scored", fare);

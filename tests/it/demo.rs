@@ -1,4 +1,4 @@
-//! `forebay demo` as a newcomer runs it.
+//! `forebay demo` as a newcomer runs it: the binary with its embedded broker and endpoint, or with mosquitto.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};

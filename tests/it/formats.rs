@@ -1,4 +1,5 @@
-//! Formats of payloads, through mosquitto and a whole job.
+//! Formats of payloads: mosquitto carries JSON, CSV, text and bytes, also packed, into a running job, which makes rows
+//! of them or dead letters.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,8 +7,8 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
 
-use crate::harness::{Forebay, cli, until, write};
-use crate::support::{Message, Mosquitto, publish};
+use crate::harness::{Forebay, until};
+use crate::support::{Message, Mosquitto, assert_pool_is_good, dead_letters, publish, runtime, write_job};
 
 const QUERY: &str = "
 SELECT a, b INTO rows FROM rows_in;
@@ -29,8 +30,7 @@ fn job(dir: &Path, broker: &Mosquitto) -> std::path::PathBuf {
             broker.port
         );
     }
-    write(dir, "job.asaql", QUERY);
-    write(dir, "job.toml", &text)
+    write_job(dir, &text, QUERY)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -49,7 +49,7 @@ fn deflate(bytes: &[u8]) -> Vec<u8> {
 fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
     let dir = tempfile::tempdir().expect("a folder");
     let broker = Mosquitto::start();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = runtime();
     let path = job(dir.path(), &broker);
     let forebay = Forebay::run(&path);
     until("all four inputs are subscribed", || (forebay.metric("forebay_source_connected") >= 4.0).then_some(()));
@@ -96,13 +96,12 @@ fn payloads_of_every_format_become_rows_and_what_does_not_is_counted() {
         until(name, || (lines(name) == want).then_some(()));
     }
     forebay.stop();
-    let (_, before, _) = cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    let before = dead_letters(dir.path(), "job.toml");
     Forebay::run(&path).stop();
-    let (_, after, _) = cli(dir.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    let after = dead_letters(dir.path(), "job.toml");
     assert_eq!(after, before, "nothing comes twice");
     assert_eq!(lines("numbers.jsonl").lines().count(), 4);
-    let (code, out, err) = cli(dir.path(), &["journal", "verify", "--job", "job.toml"]);
-    assert_eq!(code, 0, "{out}{err}");
+    assert_pool_is_good(dir.path());
     for why in [
         "it is no gzip",
         "the row has 1 field, and there are 2 columns (byte 16 of the payload, topic rows/1)",

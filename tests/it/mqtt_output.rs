@@ -1,4 +1,5 @@
-//! Rows at topics of their own, and several in a message, at brokers.
+//! The MQTT output against mosquitto: each row goes to a topic of its own, several rows share a message, and a bad row
+//! is found in its batch.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
@@ -13,8 +14,9 @@ use forebay::settings::{Problems, Section, document};
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;
 
-use super::harness::{Forebay, cli, until, write};
-use super::support::{Message, Mosquitto, Subscriber, publish, wait_until, within};
+use super::harness::{Forebay, until, write};
+use super::support::{Message, Mosquitto, Subscriber, publish, succeeds, wait_until, within};
+use crate::support::{dead_letters, runtime};
 
 const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
@@ -79,6 +81,19 @@ async fn each_row_goes_to_its_own_topic_or_to_none() {
     let levels: Vec<&str> =
         received.topics.iter().map(|t| t.strip_prefix("plant/").unwrap().strip_suffix("/alarm").unwrap()).collect();
     assert_eq!(levels, ["press", "a%2Fb", "%2B", "%23", "%00", "%EF%BF%BF", "7"]);
+}
+
+#[tokio::test]
+async fn rows_without_a_subscriber_are_counted_apart() {
+    let broker = Mosquitto::start();
+    let unheard = |output: &CountedOutput| output.stats().without_subscriber.load(Relaxed);
+    let mut output = output(&broker.url(), "topic = \"plant/rows\"");
+    let two = || rows((0..2).map(|n| (Value::BigInt(n), "x".to_owned())));
+    assert_eq!(deliver(&mut output, &two()).await, []);
+    assert_eq!((output.stats().delivered.load(Relaxed), unheard(&output)), (2, 2));
+    let _subscriber = Subscriber::start(&broker.url(), "plant/#").await;
+    assert_eq!(deliver(&mut output, &two()).await, []);
+    assert_eq!((output.stats().delivered.load(Relaxed), unheard(&output)), (4, 2));
 }
 
 /// Rows of two devices in turn, each with its number as text.
@@ -265,8 +280,7 @@ fn a_column_that_a_statement_never_has_is_a_warning() {
     write(folder.path(), "job.toml", &JOB.replace("URL", "mqtt://127.0.0.1:1"));
     let warnings = |query: &str| {
         write(folder.path(), "plant.asaql", query);
-        let (code, out, err) = cli(folder.path(), &["check", "job.toml"]);
-        assert_eq!(code, 0, "{out}{err}");
+        let out = succeeds(folder.path(), &["check", "job.toml"]);
         out.split_once("warning: ").map(|(_, rest)| rest.split("\n\n").next().unwrap().to_owned())
     };
     expect![[r#"
@@ -292,7 +306,7 @@ fn a_row_without_its_topic_is_a_dead_letter_of_the_job() {
     let broker = Mosquitto::start();
     write(folder.path(), "plant.asaql", "SELECT deviceId, n INTO alarms FROM readings");
     let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()));
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime();
     let mut subscriber = runtime.block_on(Subscriber::start(&broker.url(), "plant/#"));
     let forebay = Forebay::run(&job);
     let payloads = [r#"{"deviceId":"d1","n":1}"#, r#"{"n":2}"#, r#"{"deviceId":"d3","n":3}"#];
@@ -300,6 +314,6 @@ fn a_row_without_its_topic_is_a_dead_letter_of_the_job() {
     assert_eq!(runtime.block_on(subscriber.wait_for(2)).topics, ["plant/d1/alarm", "plant/d3/alarm"]);
     until("the dead letter", || (forebay.metric("forebay_output_dead_lettered_total") == 1.0).then_some(()));
     assert!(forebay.stop().success());
-    let (_, letters, _) = cli(folder.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+    let letters = dead_letters(folder.path(), "job.toml");
     assert!(letters.contains("the topic needs the column `deviceId`, which is NULL"), "{letters}");
 }

@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::harness::{Forebay, cli, until, write};
+use super::harness::{Forebay, until, write};
 use super::support::{Message, Mosquitto, Subscriber, publish};
+use crate::support::dead_letters;
 
 const VERSIONS: [&str; 2] = ["5", "3.1.1"];
 
@@ -170,8 +171,41 @@ fn a_row_that_the_broker_finds_too_large_is_found() {
         assert_eq!(code, 200, "{body}");
         assert!(place.clients().iter().all(|id| id == "device"), "{:?}", place.clients());
         assert!(forebay.stop().success());
-        let (_, letters, _) = cli(place.folder.path(), &["journal", "dead-letters", "ls", "--job", "job.toml"]);
+        let letters = dead_letters(place.folder.path(), "job.toml");
         assert!(letters.contains("large") || letters.contains("over the broker's limit"), "{letters}");
+    }
+}
+
+/// Another output that has one message under way when the broker ends the connection is not taken for the one at fault,
+/// and one that is idle keeps nobody waiting.
+#[test]
+fn a_row_that_ends_the_connection_costs_the_other_outputs_nothing() {
+    let query = "SELECT n, k, CASE WHEN n = 17 THEN CONCAT(v, v, v, v, v, v, v, v) ELSE v END AS v INTO b FROM a;
+        SELECT n INTO c FROM a; SELECT n INTO d FROM a WHERE n = 0";
+    for lines in ["max_packet_size 2000\n", "message_size_limit 1500\n"] {
+        let place = Place::new("5", query, lines);
+        let more = |name: &str| {
+            format!("[outputs.{name}]\ntype = \"mqtt\"\nconnection = \"a\"\ntopic = \"out/{name}\"\nbody = \"array\"\n")
+        };
+        let job = std::fs::read_to_string(&place.job).unwrap() + &more("c") + &more("d");
+        std::fs::write(&place.job, job).unwrap();
+        let forebay = Forebay::run(&place.job);
+        place.send(0..17);
+        place.all(0..17, &forebay);
+        for n in 17..60 {
+            place.send(n..n + 1);
+        }
+        place.all(18..60, &forebay);
+        let others = || -> BTreeSet<i64> {
+            let numbers = |array: &String| serde_json::from_str::<Vec<Json>>(array).unwrap();
+            let rows: Vec<Json> = place.subscriber.payloads_at("out/c").iter().flat_map(numbers).collect();
+            rows.iter().map(|row| row["n"].as_i64().unwrap()).collect()
+        };
+        until(&format!("all rows of the other; log:\n{}", forebay.log()), || (others().len() == 60).then_some(()));
+        until("the dead letter", || (forebay.metric("forebay_output_dead_lettered_total") == 1.0).then_some(()));
+        assert!(!place.rows().contains_key(&17));
+        assert_eq!(place.subscriber.payloads_at("out/d").len(), 1);
+        assert!(forebay.stop().success());
     }
 }
 

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use forebay::job;
 
+use crate::harness::cli;
+use crate::support::refused_once;
+
 /// Sections by name; a mistake adds lines to one of them.
 const SECTIONS: [(&str, &str); 8] = [
     ("job", "name = \"job\"\nquery = \"job.asaql\"\n"),
@@ -71,6 +74,8 @@ fn what_follows_from_a_mistake_is_no_second_one() {
             "type = \"file\"\npath = \"a\"\nfsync = \"intervall\"\nfsync_interval = \"1s\"",
             "did you mean \"interval\"?",
         ),
+        ("outputs.out", "type = \"mqtt\"\ntopic = \"t\"\nconnection = 5", "`connection` has the wrong form"),
+        ("outputs.out", "type = \"mqtt\"\ntopic = \"t\"\nconnection = \"\"", "expected a text that is not empty"),
         ("journal", "max_bytes = \"10TBB\"\ndead_letters_max_bytes = \"2GiB\"", "`max_bytes` has the wrong form"),
         ("metrics", "allow_remote = 1\nlisten = \"0.0.0.0:9464\"", "`allow_remote` has the wrong form"),
         (
@@ -79,10 +84,8 @@ fn what_follows_from_a_mistake_is_no_second_one() {
             "`payload_bytes_max` has the wrong form",
         ),
     ] {
-        let text = job(section, lines);
-        let said = job::parse(&text, Path::new("job.toml")).expect_err(lines).to_string();
+        let said = refused_once("job.toml", &job(section, lines));
         assert!(said.contains(words), "{lines}: {said}");
-        assert_eq!(said.matches("error: ").count(), 1, "{lines}: {said}");
     }
     let good = job::parse(&job("job", ""), Path::new("job.toml"));
     assert!(good.is_ok(), "{}", good.unwrap_err());
@@ -97,8 +100,30 @@ fn an_empty_text_where_one_is_needed_says_what_to_write() {
         ("outputs.out", "type = \"\"", "write `type = \"mqtt\"`, `type = \"file\"`"),
         ("inputs.in", "username = \"\"", "leave the key out for its default"),
     ] {
-        let said = job::parse(&job(section, lines), Path::new("job.toml")).expect_err(lines).to_string();
+        let said = refused_once("job.toml", &job(section, lines));
         assert!(said.contains("expected a text that is not empty") && said.contains(help), "{lines}: {said}");
-        assert_eq!(said.matches("error: ").count(), 1, "{lines}: {said}");
     }
+}
+
+/// The journal and a file output make their files; where they cannot, `check` says so before a row comes.
+#[test]
+fn a_file_that_cannot_be_made_is_told_by_check() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("there")).unwrap();
+    std::fs::write(folder.path().join("job.asaql"), "SELECT 1 AS a INTO out FROM [in]").unwrap();
+    let check = |journal: &str, output: &str| {
+        let text = format!(
+            "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[journal]\npath = \"{journal}\"\n[inputs.in]\ntype = \"mqtt\"\n\
+             url = \"mqtt://127.0.0.1\"\ntopics = [\"a\"]\n[outputs.out]\ntype = \"file\"\npath = \"{output}\"\n"
+        );
+        std::fs::write(folder.path().join("job.toml"), text).unwrap();
+        cli(folder.path(), &["check", "job.toml"])
+    };
+    let (code, said, _) = check("there/job.db", "there/out.jsonl");
+    assert_eq!((code, said.contains("folder")), (0, false), "{said}");
+    let (code, said, _) = check("gone/job.db", "gone/out.jsonl");
+    let told = ["warning: the folder of `path` is not there", "gone is not there: make it before the job starts"];
+    assert_eq!((code, told.map(|text| said.matches(text).count())), (0, [1, 1]), "{said}");
+    let (code, _, said) = check("there", "there");
+    assert_eq!((code, said.matches("there is a folder").count()), (2, 2), "{said}");
 }

@@ -1,4 +1,5 @@
-//! Outputs against brokers, and files.
+//! MQTT outputs against mosquitto and the embedded broker, and file outputs on disk: rows arrive with their ids and
+//! wait while the peer is away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;

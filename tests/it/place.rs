@@ -54,4 +54,31 @@ impl Place {
     pub fn expect(&self, args: &[&str], wanted: &Expect) {
         wanted.assert_eq(&self.answer(args));
     }
+
+    /// One command after the other, each with an answer of its own.
+    pub fn expect_each<'a>(&self, cases: impl IntoIterator<Item = (&'a [&'a str], Expect)>) {
+        for (args, wanted) in cases {
+            self.expect(args, &wanted);
+        }
+    }
+
+    /// One command after the other: all say the same.
+    pub fn expect_of_all(&self, commands: &[&[&str]], wanted: &Expect) {
+        for args in commands {
+            self.expect(args, wanted);
+        }
+    }
+
+    /// The command over each content of a file, which has an answer of its own.
+    pub fn expect_of_contents<T: AsRef<[u8]>>(
+        &self,
+        file: &str,
+        args: &[&str],
+        cases: impl IntoIterator<Item = (T, Expect)>,
+    ) {
+        for (content, wanted) in cases {
+            self.write(file, content);
+            self.expect(args, &wanted);
+        }
+    }
 }

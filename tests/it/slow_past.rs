@@ -16,7 +16,7 @@ use forebay::pipeline::{Pipeline, prepare};
 use forebay::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
 
 use crate::harness::{root, write};
-use crate::support::wait_until;
+use crate::support::{wait_until, write_job};
 
 const EVENTS: i64 = 2_000;
 
@@ -52,13 +52,12 @@ async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
 
 /// As `running`, with more keys of `[job]`.
 async fn running_with(dir: &Path, query: &str, functions: &str, keys: &str) -> Pipeline {
-    write(dir, "job.asaql", query);
     let text = format!(
         "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n{keys}[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
          [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n{functions}\
          [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
     );
-    let job = job::load(&write(dir, "job.toml", &text)).unwrap_or_else(|e| panic!("{e}"));
+    let job = job::load(&write_job(dir, &text, query)).unwrap_or_else(|e| panic!("{e}"));
     let prepared = prepare::prepare(&job).unwrap_or_else(|e| panic!("{e}"));
     Pipeline::start(&job, &prepared, Clock::Real).await.unwrap()
 }

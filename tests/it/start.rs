@@ -1,4 +1,5 @@
-//! Starts and reloads that fail leave nothing half done.
+//! Starts and reloads that fail leave nothing half done: no thread, no lock of the pool, no lost state. mosquitto is
+//! the peer of the jobs that run.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -9,16 +10,15 @@ use forebay::pipeline::{Pipeline, prepare};
 use forebay::time::Clock;
 
 use crate::harness::{Forebay, until, write};
-use crate::support::{Mosquitto, publish_numbers, wait_until};
+use crate::support::{Mosquitto, publish_numbers, runtime, wait_until, write_job};
 
 fn job_file(dir: &Path, broker: u16, metrics: &str) -> std::path::PathBuf {
-    write(dir, "job.asaql", "SELECT n INTO out FROM t");
     let text = format!(
         "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nlisten = {metrics:?}\n[journal]\npath = \"pool.db\"\n\
          [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{broker}\"\ntopics = [\"t\"]\n\
          [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
     );
-    write(dir, "job.toml", &text)
+    write_job(dir, &text, "SELECT n INTO out FROM t")
 }
 
 /// Threads of this process that deliver to the output `gone`.
@@ -41,11 +41,11 @@ async fn a_start_that_fails_leaves_nothing_running() {
     Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
 
     // a statement whose state is damaged fails after outputs and endpoints were built
-    write(dir.path(), "job.asaql", "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO gone FROM t");
+    let query = "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO gone FROM t";
     let text = "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
                 [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n\
                 [outputs.gone]\ntype = \"file\"\npath = \"out.jsonl\"\n";
-    let job = job::load(&write(dir.path(), "job.toml", text)).unwrap_or_else(|e| panic!("{e}"));
+    let job = job::load(&write_job(dir.path(), text, query)).unwrap_or_else(|e| panic!("{e}"));
     let prepared = prepare::prepare(&job).unwrap();
     let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.unwrap();
     // what is looked for below can be found
@@ -111,7 +111,7 @@ async fn a_start_that_fails_late_leaves_the_state_of_a_changed_statement() {
 #[test]
 fn a_reload_that_cannot_start_goes_on_with_the_former_job_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let broker = Mosquitto::start();
     let path = job_file(dir.path(), broker.port, "127.0.0.1:0");
     let forebay = Forebay::run(&path);

@@ -1,8 +1,11 @@
-//! Counterparts for tests: brokers, a client, waiting.
+//! Counterparts for tests: mosquitto and the embedded broker, a publisher, a subscriber, waiting. Jobs are in `jobs`.
 //!
 //! Everything listens on loopback at ports the system picks and lives in temporary folders. Processes are ended by
 //! their own id.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/jobs.rs"]
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +15,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use forebay::demo::broker::Broker;
+use forebay::source::SourceStats;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};
 use tempfile::TempDir;
+
+pub use self::jobs::{
+    assert_pool_is_good, dead_letters, refused, refused_once, refuses, replace, rows_of, runtime, succeeds, write_job,
+};
 
 /// Nothing here takes long; this only ends a test that would hang.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,6 +36,15 @@ pub async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "this did not come about: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the alarm of an input has all these words; panics with the alarm that it has.
+pub async fn wait_for_alarm(stats: &SourceStats, words: &[&str]) {
+    let end = Instant::now() + PATIENCE;
+    while !stats.alarm().is_some_and(|alarm| words.iter().all(|word| alarm.contains(word))) {
+        assert!(Instant::now() < end, "an alarm with {words:?} did not come about; it is {:?}", stats.alarm());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! New versions of functions in a running job: taken between commits, refused, put back.
+//! New versions of functions in a running job behind mosquitto: taken between commits, refused, put back.
 
 #[path = "swap/groups.rs"]
 mod groups;
@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::harness::{Forebay, until, write};
-use crate::support::{Message, Mosquitto, publish};
+use crate::support::{Message, Mosquitto, publish, replace, rows_of, runtime, write_job};
 
 /// A component with `f: func(PARAMS) -> s64` and this body.
 fn function(params: &str, core: &str, body: &str) -> Vec<u8> {
@@ -92,7 +92,7 @@ const R: &str = "[functions.r]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\n";
 impl Place {
     /// With the first version and the job; `functions` are its sections.
     fn new(wasm: &[u8], functions: &str, query: &str) -> Place {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         let place = Place { dir: tempfile::tempdir().unwrap(), broker: Mosquitto::start(), runtime };
         place.replace(wasm);
         let text = format!(
@@ -102,8 +102,7 @@ impl Place {
              [outputs.sums]\ntype = \"file\"\npath = \"sums.jsonl\"\nfsync = \"never\"\nrow_id = \"id\"\n",
             place.broker.url()
         );
-        write(place.dir.path(), "job.asaql", query);
-        write(place.dir.path(), "job.toml", &text);
+        write_job(place.dir.path(), &text, query);
         place
     }
 
@@ -115,10 +114,8 @@ impl Place {
         Forebay::run(&self.path("job.toml"))
     }
 
-    /// A new version in one step, as the documents ask for.
     fn replace(&self, wasm: &[u8]) {
-        fs::write(self.path("new"), wasm).unwrap();
-        fs::rename(self.path("new"), self.path("f.wasm")).unwrap();
+        replace(&self.path("f.wasm"), wasm);
     }
 
     /// Rows with `n` from a range, `n` seconds after a moment.
@@ -130,12 +127,8 @@ impl Place {
         self.runtime.block_on(publish(&self.broker.url(), numbers.map(row).collect()));
     }
 
-    /// Rows of an output so far, in order; one with the id of an earlier one is that one delivered again.
     fn rows(&self, file: &str) -> Vec<Json> {
-        let text = fs::read_to_string(self.path(file)).unwrap_or_default();
-        let mut seen = std::collections::HashSet::new();
-        let whole = text.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
-        whole.filter(|row| seen.insert(row["id"].as_str().unwrap().to_owned())).collect()
+        rows_of(&self.path(file))
     }
 
     fn wait_for_rows(&self, forebay: &Forebay, file: &str, count: usize) -> Vec<Json> {

@@ -1,4 +1,5 @@
-//! User aggregates: the laws that their results keep, guests that fail, and what a person sees of them.
+//! User aggregates: laws that their results keep with any input, guests that fail, and what a person sees of them. The
+//! engine runs in the test; a module that needs a peer names it.
 
 #[path = "uda/commands.rs"]
 mod commands;

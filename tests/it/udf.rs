@@ -1,4 +1,5 @@
-//! User functions from outside: guests that behave, guests that do not, files that are no functions.
+//! User functions called through the host as the engine calls them: guests that behave, guests that do not, and files
+//! that are no functions. The guests are WebAssembly text or built examples.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -17,8 +17,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::Receiver;
 
-use crate::harness::{Forebay, cli, until, write};
-use crate::support::{Mosquitto, publish_numbers, wait_until, within};
+use crate::harness::{Forebay, until};
+use crate::support::{
+    Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_for_alarm, wait_until, within, write_job,
+};
 
 const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
@@ -278,10 +280,7 @@ async fn a_version_that_is_named_is_kept_and_what_is_wrong_is_told() {
     let old = OldBroker::start(Fails::Refuses, mosquitto.port).await;
     let (source, _arrivals) = start(&old.url, Some(Protocol::V5), "t/#", vec![]);
     let stats = source.stats().clone();
-    wait_until("the alarm", || {
-        stats.alarm().is_some_and(|a| a.contains("does not speak MQTT 5") && a.contains("`protocol`"))
-    })
-    .await;
+    wait_for_alarm(&stats, &["does not speak MQTT 5", "`protocol`"]).await;
     wait_until("another attempt", || old.levels().len() > 2).await;
     assert!(old.levels().iter().all(|level| *level == 5));
     source.stop().await;
@@ -331,15 +330,14 @@ async fn a_broker_that_restarts_is_not_taken_for_an_old_one() {
 fn a_job_in_3_1_1_loses_nothing_by_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
     let mosquitto = Mosquitto::start();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = runtime();
     let text = format!(
         "[job]\nname = \"old\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"{0}\"\n\
          protocol = \"3.1.1\"\ntopics = [\"a/+\"]\n[outputs.out]\ntype = \"mqtt\"\nurl = \"{0}\"\nprotocol = \"3.1.1\"\ntopic = \"scored\"\n\
          row_id = \"id\"\n",
         mosquitto.url()
     );
-    write(dir.path(), "job.asaql", "SELECT n INTO out FROM a");
-    let path = write(dir.path(), "job.toml", &text);
+    let path = write_job(dir.path(), &text, "SELECT n INTO out FROM a");
     let (receiver, mut arrivals) = runtime.block_on(async {
         let (source, arrivals) = start(&mosquitto.url(), None, "scored", vec![]);
         connected(&source).await;
@@ -370,6 +368,5 @@ fn a_job_in_3_1_1_loses_nothing_by_a_kill() {
     let possible = forebay.metric("forebay_source_redelivered_possible_total");
     assert!(ids.len() as f64 <= 1500.0 + possible, "{} ids, {possible} possible redeliveries", ids.len());
     forebay.stop();
-    let (code, out, err) = cli(dir.path(), &["journal", "verify", "--job", "job.toml"]);
-    assert_eq!(code, 0, "{out}{err}");
+    assert_pool_is_good(dir.path());
 }

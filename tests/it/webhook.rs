@@ -16,15 +16,14 @@ use axum::routing::any;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::connections::Connections;
 use forebay::diagnostic::Diagnostics;
-use forebay::job;
 use forebay::output::{CountedOutput, Delivery, HttpOutputConfig, RowIds};
 use forebay::settings::{Problems, Section, document};
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;
 use serde_json::Value as Json;
 
-use crate::harness::{Forebay, cli, until, write};
-use crate::support::{Mosquitto, publish_numbers, within};
+use crate::harness::{Forebay, until};
+use crate::support::{Mosquitto, assert_pool_is_good, publish_numbers, refused, runtime, within, write_job};
 
 pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
@@ -302,7 +301,7 @@ fn settings_are_checked() {
         assert!(!found.contains("s3cr3t") && !found.contains("Bearer abc"), "{found}");
     }
     let text = "[job]\nname = \"a\"\nquery = \"a\"\n[inputs.a]\ntype = \"file\"\npath = \"a\"\n[outputs.b]\ntype = \"htpp\"\nurl = \"http://h\"\n";
-    let unknown = job::parse(text, std::path::Path::new("a.toml")).unwrap_err().to_string();
+    let unknown = refused("a.toml", text);
     assert!(
         unknown.contains("did you mean \"http\"?")
             && unknown.contains("\"mqtt\" or \"file\" or \"http\" or \"stdout\""),
@@ -378,9 +377,8 @@ fn a_job_writes_to_pythons_server_and_the_row_it_refuses_is_a_dead_letter() {
         broker.url(),
         python.port
     );
-    write(dir.path(), "job.asaql", "SELECT n INTO hook FROM a");
-    let path = write(dir.path(), "job.toml", &text);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let path = write_job(dir.path(), &text, "SELECT n INTO hook FROM a");
+    let runtime = runtime();
     let forebay = Forebay::run(&path);
     runtime.block_on(publish_numbers(&broker.url(), "a/1", 0..10));
     until("the first rows", || (python.rows().len() >= 10).then_some(()));
@@ -392,8 +390,7 @@ fn a_job_writes_to_pythons_server_and_the_row_it_refuses_is_a_dead_letter() {
     forebay.stop();
     let rows = python.rows();
     assert!(!rows.contains(&13));
-    let (code, out, err) = cli(dir.path(), &["journal", "verify", "--job", "job.toml"]);
-    assert_eq!(code, 0, "{out}{err}");
+    assert_pool_is_good(dir.path());
     let largest = python.bodies.lock().expect("bodies").iter().map(|body| body.as_array().map_or(0, Vec::len)).max();
     assert!(largest.is_some_and(|n| n <= 50), "{largest:?}");
     assert_eq!(

@@ -171,7 +171,8 @@ pub async fn receipt(notice: PublishNotice) -> BrokerReceipt {
         Err(_) => return BrokerReceipt::Unknown,
     };
     match puback.reason {
-        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => BrokerReceipt::Taken,
+        PubAckReason::Success => BrokerReceipt::Taken,
+        PubAckReason::NoMatchingSubscribers => BrokerReceipt::TakenForNobody,
         PubAckReason::TopicNameInvalid => BrokerReceipt::Rejected("the broker refuses the topic".to_owned()),
         PubAckReason::PayloadFormatInvalid => {
             BrokerReceipt::Rejected("the broker refuses the payload's format".to_owned())

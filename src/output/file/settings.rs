@@ -62,7 +62,7 @@ impl FileOutputConfig {
     /// Reads and checks the section.
     pub fn read(section: &mut Section) -> Option<FileOutputConfig> {
         let help = "write `path = \"scored.jsonl\"`; the path is relative to the job file";
-        let path = section.required_text("path", help).map(|text| section.problems().folder().join(text.value));
+        let path = section.required_text("path", help).and_then(|_| section.file_to_make("path"));
         let rotate_bytes = section.optional_size("rotate_bytes", KIB, TIB, "without it files grow without end");
         let rotate_interval =
             section.optional_duration("rotate_interval", SECOND, 366 * DAY, "without it files grow without end");

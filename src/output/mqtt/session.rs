@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::mqtt::line::{Carrier, Line, Loan};
+use crate::mqtt::line::{Carrier, Line, Loan, Turn};
 use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError, Queued};
-use crate::mqtt::{BrokerConfig, Choice, Connector, Trouble};
+use crate::mqtt::{BrokerConfig, Choice, Closings, Connector, Trouble};
 
 /// Messages under way at once.
 pub const WINDOW: u16 = wire::OUTGOING_WINDOW;
@@ -26,7 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How to come to a session.
 #[derive(Debug)]
 pub enum Way {
-    Own(Box<Connector>, Choice),
+    Own(Box<Connector>, Choice, Closings),
     /// Over the connection of an input.
     Input(String, Loan),
 }
@@ -34,7 +35,7 @@ pub enum Way {
 impl Way {
     pub fn own(broker: BrokerConfig, client_id: String) -> Way {
         let choice = Choice::new(broker.protocol);
-        Way::Own(Box::new(Connector::new(broker, client_id)), choice)
+        Way::Own(Box::new(Connector::new(broker, client_id)), choice, Closings::default())
     }
 
     pub fn of_input(name: &str, line: Arc<Line>) -> Way {
@@ -44,7 +45,7 @@ impl Way {
     /// A session that the broker accepted.
     pub async fn open(&mut self) -> Result<Session, Trouble> {
         let (broker, choice) = match self {
-            Way::Own(broker, choice) => (broker, choice),
+            Way::Own(broker, choice, _) => (broker, choice),
             Way::Input(name, loan) => {
                 let waiting = |trouble: Trouble| {
                     Trouble::new(format!("waiting for the connection of input `{name}`: {}", trouble.text))
@@ -62,7 +63,7 @@ impl Way {
     /// A session ended, or there was none. `true`: the other version is to be tried now.
     pub fn failed(&mut self, trouble: &Trouble) -> bool {
         match self {
-            Way::Own(_, choice) => choice.failed(trouble),
+            Way::Own(_, choice, _) => choice.failed(trouble),
             // the input chooses the version
             Way::Input(..) => false,
         }
@@ -72,39 +73,78 @@ impl Way {
     pub fn is_over(&self, session: &Session) -> bool {
         match (self, &session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.is_over(carrier),
-            (_, Held::Own(task)) => task.is_finished(),
+            (_, Held::Own { task, .. }) => task.is_finished(),
             (Way::Own(..), Held::Lent(_)) => true,
         }
     }
 
     /// Why the session ended. It is over, or about to be.
-    pub async fn ended(&self, session: Session) -> Trouble {
+    pub async fn ended(&mut self, session: Session) -> Trouble {
+        let held = session.since.elapsed();
         match (self, session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.ended(&carrier).await,
-            (_, Held::Own(task)) => match task.await {
-                Ok(trouble) => trouble,
-                Err(_) => Trouble::new(format!("the connection to {self} ended")),
+            (Way::Own(broker, _, closings), Held::Own { task, .. }) => match task.await {
+                Ok(trouble) => {
+                    let trouble = closings.judge(trouble, Some(held), broker);
+                    if closings.begins_to_tell() {
+                        tracing::warn!("{}", trouble.text);
+                    }
+                    trouble
+                }
+                Err(_) => Trouble::new(format!("the connection to {} ended", broker.config.address)),
             },
-            (Way::Own(..), Held::Lent(_)) => Trouble::new("no connection".to_owned()),
+            (Way::Own(..), Held::Lent(_)) | (Way::Input(..), Held::Own { .. }) => {
+                Trouble::new("no connection".to_owned())
+            }
+        }
+    }
+
+    /// Waits until the session is over: a receipt that has not come by then never comes.
+    pub async fn over(&self, session: &Session) {
+        match (self, &session.held) {
+            (Way::Input(_, loan), Held::Lent(carrier)) => {
+                loan.ended(carrier).await;
+            }
+            (_, Held::Own { ended, .. }) => ended.cancelled().await,
+            (Way::Own(..), Held::Lent(_)) => {}
+        }
+    }
+
+    /// The right to send, where several outputs share a connection.
+    pub async fn turn(&self, alone: bool) -> Option<Turn> {
+        match self {
+            Way::Own(..) => None,
+            Way::Input(_, loan) => Some(loan.turn(alone).await),
+        }
+    }
+
+    /// Whether a connection that the broker ended because of a message means one of ours.
+    pub fn is_meant(&self, turn: Option<&Turn>) -> bool {
+        match self {
+            Way::Own(..) => true,
+            Way::Input(_, loan) => matches!(turn, Some(Turn::Alone { .. })) || !loan.is_shared(),
         }
     }
 
     /// Leaves a session in which the broker confirms nothing.
     pub async fn leave(&self, session: Session, patience: Duration) -> Trouble {
         let text = format!("{self} confirmed nothing for {} s; connecting again", patience.as_secs_f64());
-        match (self, session.held) {
+        let known = match (self, session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.leave(&carrier, text.clone()).await,
-            (_, Held::Own(task)) => task.abort(),
-            (Way::Own(..), Held::Lent(_)) => {}
-        }
-        Trouble::new(text)
+            (_, Held::Own { task, .. }) => {
+                task.abort();
+                None
+            }
+            (Way::Own(..), Held::Lent(_)) => None,
+        };
+        known.unwrap_or_else(|| Trouble { is_ours: true, ..Trouble::new(text) })
     }
 
     /// Says goodbye.
     pub async fn close(self, session: Option<Session>) {
         match self {
             Way::Own(..) => {
-                if let Some(Session { client, held: Held::Own(task), .. }) = session
+                if let Some(Session { client, held: Held::Own { task, .. }, .. }) = session
                     && client.disconnect() == Queued::Yes
                 {
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, task).await;
@@ -123,7 +163,7 @@ impl Way {
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Way::Own(broker, _) => broker.config.address.fmt(f),
+            Way::Own(broker, ..) => broker.config.address.fmt(f),
             Way::Input(name, _) => write!(f, "the broker of input `{name}`"),
         }
     }
@@ -140,8 +180,11 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Held {
-    /// The task that polls it.
-    Own(AbortOnDropHandle<Trouble>),
+    Own {
+        /// It polls the session.
+        task: AbortOnDropHandle<Trouble>,
+        ended: CancellationToken,
+    },
     Lent(Carrier),
 }
 
@@ -174,8 +217,15 @@ impl Session {
             }
             Err(PollError::Lost(trouble)) => return Err(trouble),
         };
-        let task = tokio::spawn(poll(events, ending).in_current_span());
-        Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own(AbortOnDropHandle::new(task)) })
+        let ended = CancellationToken::new();
+        let told = ended.clone().drop_guard();
+        let polling = async move {
+            let trouble = poll(events, ending).await;
+            drop(told);
+            trouble
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(polling.in_current_span()));
+        Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own { task, ended } })
     }
 }
 

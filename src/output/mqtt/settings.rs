@@ -92,6 +92,11 @@ impl MqttOutputConfig {
 /// Reads `connection`, or the keys of a connection of its own.
 fn connection(section: &mut Section) -> Option<Connection> {
     let Some(Text { value: name, span }) = section.text("connection") else {
+        if section.has("connection") {
+            // wrong as it is written: which other keys belong here is left open
+            section.leave_unknown();
+            return None;
+        }
         return BrokerConfig::read(section).map(Connection::Own);
     };
     // a password is hidden in messages even where it has no place

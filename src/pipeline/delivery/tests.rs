@@ -157,6 +157,7 @@ impl Bench {
             backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
             held: 0,
             gathering: Gathering::new(fill),
+            stride: RECORDS_MAX,
             pending: Pending::at(0),
             due: Due::new(0, clock.monotonic()),
             stopped: None,
@@ -332,4 +333,25 @@ fn a_stop_amid_a_retry_commits_nothing_that_was_not_delivered() {
         (0, StopsThen, nothing()),
         (0, Read(&["3"]), end("ended", gave(&[&[3]], None))),
     ]);
+}
+
+#[test]
+fn a_slow_receiver_is_given_fewer_records_and_a_fast_one_more() {
+    let millis = Duration::from_millis;
+    for (stride, took, full, next) in [
+        (1000, millis(0), 0, 1000),
+        (1000, millis(500), 0, 1000),
+        (1000, millis(5_000), 0, 100),
+        // an outage
+        (1000, millis(3_600_000), 0, 10),
+        (10, millis(1), 0, 20),
+        (10, millis(250), 0, 20),
+        (10, millis(1_000), 0, 10),
+        (800, millis(1), 0, 1000),
+        // what the receiver likes at once is given to it
+        (1000, millis(5_000), 300, 300),
+        (5000, millis(500), 5000, 5000),
+    ] {
+        assert_eq!(next_stride(stride, took, full), next, "{stride} {took:?} {full}");
+    }
 }

@@ -58,6 +58,8 @@ struct LinkState {
     client: Option<Client>,
     /// Disconnect as soon as nothing is unresolved.
     is_stopping: bool,
+    /// The input stops and outputs go on over the connection: what is given up does not end it.
+    is_lent_on: bool,
     has_said_goodbye: bool,
 }
 
@@ -68,6 +70,7 @@ impl Link {
             backlog: VecDeque::new(),
             client: Some(client),
             is_stopping: false,
+            is_lent_on: false,
             has_said_goodbye: false,
         };
         Link { state: Mutex::new(state), changed: Notify::new(), ending, stats }
@@ -96,7 +99,7 @@ impl Link {
     fn given_up(&self, range: u64) {
         let mut state = self.lock();
         add(&self.stats.lost_qos0, state.acks.given_up(range));
-        if !state.is_stopping && !state.has_said_goodbye {
+        if !state.is_stopping && !state.is_lent_on && !state.has_said_goodbye {
             state.has_said_goodbye = true;
             self.disconnect_now(&state);
         }
@@ -153,6 +156,11 @@ impl Link {
         let mut state = self.lock();
         state.is_stopping = true;
         self.disconnect_when_done(&mut state);
+    }
+
+    /// Keeps the connection for outputs, whatever becomes of the messages.
+    pub fn lend_on(&self) {
+        self.lock().is_lent_on = true;
     }
 
     /// Disconnects at once.

@@ -26,7 +26,7 @@ use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::mqtt::line::Line;
 use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
-use crate::mqtt::{Choice, Connector, Protocol, Trouble};
+use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals};
 
@@ -64,7 +64,7 @@ impl End {
             End::Settled => "the input connects again to receive",
             End::Lost(trouble) => return trouble.clone(),
         };
-        Trouble::new(text.to_owned())
+        Trouble { is_ours: true, ..Trouble::new(text.to_owned()) }
     }
 }
 
@@ -136,6 +136,7 @@ impl Receiver {
     pub async fn run(mut self) {
         let mut retry = Retry::new(Backoff::BROKER);
         let mut poison = Poison::default();
+        let mut closings = Closings::default();
         while !self.stop.is_cancelled() && !self.out.as_ref().is_none_or(mpsc::Sender::is_closed) {
             let (end, link, held) = self.connection().await;
             self.set_current(None);
@@ -158,6 +159,7 @@ impl Receiver {
                 End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
                     let until = if held.is_some() { Until::Steady } else { Until::Accepted };
+                    let trouble = closings.judge(trouble, held, &self.broker);
                     self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);
                 }
             }
@@ -347,7 +349,7 @@ impl Receiver {
             };
             tokio::select! {
                 biased;
-                why = self.line.unwanted() => return Err(PollError::Lost(Trouble::new(why))),
+                why = self.line.unwanted() => return Err(PollError::Lost(Trouble { is_ours: true, ..Trouble::new(why) })),
                 () = left_alone, if self.line.is_borrowed() => {}
                 () = settled => {
                     // the goodbye is said when what outputs have under way is confirmed
@@ -369,7 +371,8 @@ impl Receiver {
             PollError::Ended if is_deaf => End::Settled,
             // a batch that was given up ends the connection the same way
             PollError::Ended => {
-                End::Lost(Trouble::new("what was received could not be stored; connecting again".to_owned()))
+                let text = "what was received could not be stored; connecting again".to_owned();
+                End::Lost(Trouble { is_ours: true, ..Trouble::new(text) })
             }
         }
     }

@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hasher};
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::decode;
+use crate::decode::{self, BAD_PARTS_MAX};
 use crate::source::RecentRecord;
 
 /// What a publish is.
@@ -265,8 +265,10 @@ impl Delivered {
     /// Whether the last parts are the events of a payload of which not all are good.
     fn is_salvaged_from(&self, payload: &[u8]) -> bool {
         let end = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let split = decode::split(&Bytes::copy_from_slice(payload.get(..end).unwrap_or_default()));
-        let (events, parts) = (&split.events, self.earlier.len() + 1);
+        let parts = self.earlier.len() + 1;
+        let payload = Bytes::copy_from_slice(payload.get(..end).unwrap_or_default());
+        let split = decode::split_up_to(&payload, parts + BAD_PARTS_MAX);
+        let events = &split.events;
         let is_salvaged = !split.bad.is_empty() && !events.is_empty() && events.len() <= parts;
         is_salvaged && events.iter().rev().zip(self.backwards()).all(|(event, part)| Part::of(event) == *part)
     }

@@ -1,4 +1,5 @@
-//! Client certificates and HTTP: reference data, endpoints, outputs.
+//! Client certificates over HTTP: reference data, an endpoint and an output each show theirs to Python's HTTPS server,
+//! which asks for one.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

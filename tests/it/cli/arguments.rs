@@ -1,4 +1,4 @@
-//! Mistakes on the command line.
+//! Mistakes on the command line: the binary prints its usage or what is wrong with a value, and ends with 2. No peer.
 
 use expect_test::{Expect, expect};
 
@@ -148,9 +148,7 @@ fn bad_arguments() {
         "#]],
         ),
     ];
-    for (args, wanted) in cases {
-        place.expect(args, &wanted);
-    }
+    place.expect_each(cases);
     for group in [&[][..], &["journal"], &["udf"], &["journal", "dead-letters"]] {
         let (code, out, err) = cli_in(place.path(), &[], group);
         assert_eq!((code, out.as_str()), (2, ""), "{group:?}");

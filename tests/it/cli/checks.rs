@@ -1,10 +1,12 @@
-//! What `check` shows, and what it warns of.
+//! What `forebay check` prints of a job: the plan, both sides of every function, errors and warnings. The embedded
+//! endpoint answers where a signature is asked for.
 
 use expect_test::{Expect, expect};
 use forebay::demo::endpoint::Endpoint;
 
 use super::{QUERY, Taxi};
 use crate::harness::cli_in;
+use crate::support::runtime;
 
 #[test]
 fn check_prints_the_plan_and_both_sides_of_every_function() {
@@ -34,7 +36,7 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
         the job is valid
     "#]]);
     // the columns that the endpoint describes stand beside what the query sends
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let endpoint = runtime.block_on(Endpoint::start()).unwrap();
     place.job("http://127.0.0.1:5001/score", &endpoint.url());
     let described = place.answer(&["check", "taxi.toml"]);

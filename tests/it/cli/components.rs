@@ -1,4 +1,4 @@
-//! Components that cannot be used, in a job and without one.
+//! Components that cannot be used: what the binary prints in a job and with `forebay udf`. No peer.
 
 use std::fs;
 
@@ -125,10 +125,7 @@ fn bad_components() {
         "#]],
         ),
     ];
-    for (bytes, wanted) in cases {
-        place.write("create_array.wasm", bytes);
-        place.check(&wanted);
-    }
+    place.check_contents("create_array.wasm", cases);
     fs::remove_file(place.path().join("create_array.wasm")).unwrap();
     place.check(&expect![[r#"
         exit 2

@@ -1,10 +1,11 @@
-//! Files and pools that cannot be used.
+//! Files and pools that cannot be used: what the binary prints and its exit code. mosquitto is the peer of the one job
+//! that runs.
 
 use std::fs;
 
 use expect_test::{Expect, expect};
 
-use super::{JOB, Taxi};
+use super::{JOB, Taxi, job_at};
 use crate::harness::Forebay;
 use crate::support::Mosquitto;
 
@@ -149,57 +150,38 @@ fn bad_pools() {
         exit 1
         error: cannot open the journal pools/taxi.db: pools/taxi.db.lock: No such file or directory (os error 2); its directory must exist and be writable
     "#]]);
+    let a_folder = expect![[r#"
+        exit 2
+        error: `path` names no file
+           --> taxi.toml:26:8
+            |
+         26 | path = "pools/taxi.db"
+            |        ^^^^^^^^^^^^^^^ pools/taxi.db is a folder
+            = help: name a file in it
+    "#]];
+    let untouched = expect![[r#"
+        exit 1
+        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
+    "#]];
+    let [run, verify]: [&[&str]; 2] = [&["run", "taxi.toml"], &["journal", "verify", "--job", "taxi.toml"]];
+    let [status, letters]: [&[&str]; 2] =
+        [&["journal", "status", "--job", "taxi.toml"], &["journal", "dead-letters", "ls", "--job", "taxi.toml"]];
     fs::create_dir_all(place.path().join("pools/taxi.db")).unwrap();
-    place.expect(
-        &["run", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
-    place.expect(
-        &["journal", "verify", "--job", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
+    place.expect(run, &a_folder);
+    place.expect(verify, &untouched);
     fs::remove_dir(place.path().join("pools/taxi.db")).unwrap();
     place.write(
         "pools/taxi.db",
         "somebody's notes, which are longer than any header of a database could be: they go on and on and on and on",
     );
-    place.expect(
-        &["run", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
-    place.expect(
-        &["journal", "status", "--job", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
-    place.expect(
-        &["journal", "dead-letters", "ls", "--job", "taxi.toml"],
-        &expect![[r#"
-        exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
-    "#]],
-    );
+    place.expect_of_all(&[run, status, letters], &untouched);
 }
 
 #[test]
 fn a_pool_in_use_is_refused_to_a_second_process_and_open_to_a_reader() {
     let place = Taxi::new();
     let broker = Mosquitto::start();
-    place.write(
-        "taxi.toml",
-        JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", ""),
-    );
+    place.write("taxi.toml", job_at(&broker));
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
     place.expect(&["run", "taxi.toml"], &expect![[r#"
         exit 1

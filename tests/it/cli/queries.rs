@@ -1,10 +1,11 @@
-//! Mistakes in a query, and in the payloads that it reads.
+//! Mistakes in a query, and in the payloads that it reads: what the binary prints, and the dead letters of a job that
+//! runs against mosquitto.
 
 use expect_test::{Expect, expect};
 
-use super::{JOB, QUERY, Taxi};
-use crate::harness::{Forebay, cli_in, until};
-use crate::support::{Message, Mosquitto, publish};
+use super::{QUERY, Taxi, job_at};
+use crate::harness::{Forebay, until};
+use crate::support::{Message, Mosquitto, dead_letters, publish, runtime};
 
 #[test]
 fn bad_queries() {
@@ -253,10 +254,7 @@ fn bad_payloads() {
         "#]],
         ),
     ];
-    for (payload, wanted) in cases {
-        place.write("gw.json", payload);
-        place.expect(&["eval", "SELECT v INTO o FROM gw", "--input", "gw=gw.json"], &wanted);
-    }
+    place.expect_of_contents("gw.json", &["eval", "SELECT v INTO o FROM gw", "--input", "gw=gw.json"], cases);
     place.write("gw.json", "[".repeat(300) + &"]".repeat(300));
     place.expect(
         &["eval", "SELECT v INTO o FROM gw", "--input", "gw=gw.json"],
@@ -280,8 +278,7 @@ fn bad_payloads() {
 fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
     let place = Taxi::new();
     let broker = Mosquitto::start();
-    let job =
-        JOB.replace("mqtt://127.0.0.1:1\"", &format!("{}\"", broker.url())).replace("key = \"env:AML_KEY\"\n", "");
+    let job = job_at(&broker);
     place.write("taxi.toml", job.replacen("topics =", "empty = \"dead-letter\"\ntopics =", 1));
     place.write("taxi.asaql", "SELECT vendorid INTO scored FROM rides");
     let forebay = Forebay::run(&place.path().join("taxi.toml"));
@@ -295,11 +292,10 @@ fn bad_payloads_of_a_running_job_are_dead_letters_with_a_reason() {
         b"{\"vendorid\":\"\xff\"}",
         b"{\"vendorid\":NaN}",
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     runtime.block_on(publish(&broker.url(), payloads.iter().map(|p| Message::new("taxi/1/rides", *p)).collect()));
     let listed = until("seven dead letters", || {
-        let (code, out, err) = cli_in(place.path(), &[], &["journal", "dead-letters", "ls", "--job", "taxi.toml"]);
-        assert_eq!((code, err.as_str()), (0, ""));
+        let out = dead_letters(place.path(), "taxi.toml");
         (out.lines().count() >= 14).then_some(out)
     });
     forebay.stop();

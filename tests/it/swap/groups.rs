@@ -1,4 +1,5 @@
-//! What lasts over a new version: groups of aggregates, and what a function remembers.
+//! What lasts over a new version in a running job behind mosquitto: groups of aggregates, and what a function
+//! remembers.
 
 use std::fs;
 

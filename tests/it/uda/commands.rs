@@ -1,4 +1,4 @@
-//! Aggregates as a person sees them, and in a job that is killed.
+//! Aggregates in the output of `check`, `eval` and `udf`, and in a job behind mosquitto that is killed inside a window.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use serde_json::Value as Json;
 
 use crate::harness::{Forebay, PATIENCE, component, until, write};
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime};
 
 const JOB: &str = r#"[job]
 name = "means"
@@ -125,7 +125,7 @@ fn check_and_eval_and_udf_show_aggregates() {
 fn kills_inside_a_window_change_nothing() {
     const ROWS: i64 = 600;
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = runtime();
     let broker = Mosquitto::start();
     let job = job_in(dir.path(), &broker.url());
     let rows: Arc<std::sync::Mutex<BTreeMap<i64, Json>>> = Arc::default();

@@ -1,4 +1,5 @@
-//! Instances of aggregates: paused, replaced, full, many.
+//! Instances of aggregates: an instance is paused, replaced or full, or there are more groups than live at a time. No
+//! peer.
 
 use std::sync::Arc;
 use std::time::Duration;

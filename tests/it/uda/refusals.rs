@@ -1,4 +1,4 @@
-//! What is refused before the first row: queries that use an aggregate wrongly, resources of another form.
+//! What is refused before the first row: queries that use an aggregate wrongly, and resources of another form. No peer.
 
 use expect_test::{Expect, expect};
 

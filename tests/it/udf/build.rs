@@ -1,4 +1,4 @@
-//! From a core module to a component.
+//! The code behind `forebay udf build`: a core module with its type becomes a component, and what cannot says why.
 
 use forebay::udf::build::component;
 

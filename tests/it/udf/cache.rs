@@ -1,4 +1,5 @@
-//! Compiled code on disk.
+//! Compiled code on disk: it is found again, made again when it is damaged, and not taken from a folder that others
+//! write.
 
 use std::os::unix::fs::PermissionsExt;
 

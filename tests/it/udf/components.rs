@@ -1,4 +1,4 @@
-//! Components: conversions, signatures, instances, and files that are none.
+//! Components: conversions of values both ways, signatures in the catalog, and instances that are replaced.
 
 use super::*;
 

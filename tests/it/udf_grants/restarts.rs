@@ -1,15 +1,16 @@
-//! What a function remembers lasts over kills, and over a new version of it.
+//! What a function remembers, in a job between mosquitto and Azure ML's inference server: it lasts over `kill -9` and
+//! over a new version of the function.
 
 use std::collections::{BTreeMap, HashMap};
 
 use forebay::demo::client::Publisher;
 use serde_json::Value as Json;
 
-use super::*;
-use crate::harness::{Forebay, until};
+use super::{GRANTED, job};
+use crate::harness::{Forebay, component, until, write};
 use crate::kills::{Received, Row, redelivered_possible, survive};
 use crate::score::Server;
-use crate::support::Mosquitto;
+use crate::support::{Mosquitto, runtime, write_job};
 
 /// Moments at which the process is killed.
 const KILLS: usize = 12;
@@ -47,8 +48,7 @@ fn assert_counted(rows: &[Row<(String, i64)>], sent: usize, redelivered_possible
 #[test]
 fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = runtime();
     let broker = Mosquitto::start();
     let server = Server::start("array");
     // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the
@@ -58,7 +58,6 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
          SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO plain FROM rides;
          SELECT rideId, vendorid, fare, udf.visitCount(vendorid) AS visit INTO scored FROM s;
          SELECT rideId, vendorid, visit, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO asked FROM c";
-    write(dir.path(), "job.asaql", query);
     let mut text = format!(
         "[job]\nname = \"counting\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
          [inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"taxi/+/rides\"]\n\
@@ -81,7 +80,7 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
             broker.port
         );
     }
-    let job = write(dir.path(), "job.toml", &text);
+    let job = write_job(dir.path(), &text, query);
     let listen = |output: &&str| Received::listen(&runtime, broker.port, &format!("out/{output}"), visit);
     let received: Vec<_> = outputs.iter().map(listen).collect();
     let (forebay, sent) = survive(&runtime, &job, broker.port, KILLS, 11);
@@ -95,8 +94,7 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
 #[test]
 fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = runtime();
     let broker = Mosquitto::start();
     job(dir.path(), GRANTED);
     let text = std::fs::read_to_string(dir.path().join("job.toml")).unwrap();
@@ -105,8 +103,8 @@ fn a_changed_component_keeps_what_was_remembered_and_a_changed_query_does_not() 
         "[outputs.out]\ntype = \"mqtt\"\nurl = \"{url}\"\ntopic = \"out/out\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n"
     );
     let text = text.replace("mqtt://127.0.0.1:1883", &url).replace("[outputs.out]\ntype = \"stdout\"\n", &mqtt);
-    let path = write(dir.path(), "job.toml", &text);
-    write(dir.path(), "job.asaql", "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors");
+    let query = "SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO out FROM doors";
+    let path = write_job(dir.path(), &text, query);
     let received = Received::listen(&runtime, broker.port, "out/out", visit);
     let feed = runtime.block_on(async { Publisher::connect("doors", "127.0.0.1", broker.port) });
     let mut sent = 0;
