@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -15,6 +16,9 @@ use super::schema::{PAGE_BYTES, beside, redo_path, wal_path};
 
 /// Enough for the write-ahead log between two checkpoints.
 const RESERVE_BYTES: u64 = 4 << 20;
+/// How long until the reserve is tried again on a disk that stays full: each try writes it anew.
+const RESERVE_PAUSE_MIN: Duration = Duration::from_secs(1);
+const RESERVE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -26,12 +30,15 @@ pub(super) struct Budget {
     is_over: bool,
     /// The last transaction found no room on the disk.
     pub disk_full: bool,
+    /// When the reserve may be tried again, and how long that is after the last try.
+    again: Option<(Instant, Duration)>,
 }
 
 impl Budget {
     pub fn new(path: &Path, max_bytes: u64) -> Budget {
         let reserve = beside(path, "-reserve");
-        Budget { max_bytes, used_bytes: 0, path: path.to_owned(), reserve, is_over: false, disk_full: false }
+        let path = path.to_owned();
+        Budget { max_bytes, used_bytes: 0, path, reserve, is_over: false, disk_full: false, again: None }
     }
 
     /// Whether intake has to wait.
@@ -51,6 +58,20 @@ impl Budget {
         let resume_below = self.max_bytes - self.max_bytes / 16;
         self.is_over = if self.is_over { used >= resume_below } else { used >= self.max_bytes };
         Ok(())
+    }
+
+    /// Sets the reserve aside again, unless that was tried a moment ago; where it fits the disk has room.
+    pub fn regain_reserve(&mut self, now: Instant) {
+        if self.again.is_some_and(|(due, _)| now < due) {
+            return;
+        }
+        // what was given back a moment ago fits again, also on a disk that is as full as it was
+        let pause = match self.again {
+            Some((due, pause)) if now < due + RESERVE_PAUSE_MAX => (pause * 2).min(RESERVE_PAUSE_MAX),
+            _ => RESERVE_PAUSE_MIN,
+        };
+        self.disk_full = !self.keep_reserve();
+        self.again = Some((now + pause, pause));
     }
 
     /// Sets the reserve aside; `false` when there is no room for it.
@@ -90,4 +111,31 @@ pub(super) fn used_bytes(db: &Connection, path: &Path) -> rusqlite::Result<u64> 
     let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
     let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
     Ok(pages.max(0) as u64 * PAGE_BYTES + length(&wal_path(path)) + length(&redo_path(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Clock;
+
+    #[test]
+    fn on_a_disk_that_stays_full_the_reserve_is_written_seldom() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
+        let start = Clock::Real.monotonic();
+        // each time that there seems to be room the next commit finds none
+        let tries = |budget: &mut Budget, from: u64, to: u64| {
+            let mut tries = 0;
+            for second in from..to {
+                budget.disk_full = true;
+                budget.release_reserve();
+                budget.regain_reserve(start + Duration::from_secs(second));
+                tries += u32::from(!budget.disk_full);
+            }
+            tries
+        };
+        assert_eq!(tries(&mut budget, 0, 8), 4, "after 0, 1, 3 and 7 seconds");
+        assert_eq!(tries(&mut budget, 3_600, 7_200), 65, "once a minute in the end");
+        assert_eq!(tries(&mut budget, 8_000, 8_001), 1, "at once after a long time");
+    }
 }

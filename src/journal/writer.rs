@@ -171,6 +171,10 @@ impl Writer {
         self.publish(segments);
         if !is_quick {
             self.trim_more = trim_more;
+            if self.budget.disk_full {
+                // the write-ahead log needs the room to get into the file
+                self.store.shrink();
+            }
             self.last_checkpoint = Clock::Real.monotonic();
             // it is durable: no error may say otherwise from here on
             if let Err(error) = self.measure() {
@@ -323,8 +327,8 @@ impl Writer {
     }
 
     fn try_maintain(&mut self) -> rusqlite::Result<()> {
-        if self.budget.disk_full && self.budget.keep_reserve() {
-            self.budget.disk_full = false;
+        if self.budget.disk_full {
+            self.budget.regain_reserve(Clock::Real.monotonic());
         }
         if self.is_checkpoint_due()? {
             self.transact(&mut [])?;

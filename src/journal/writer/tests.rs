@@ -71,6 +71,10 @@ fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
     let stored = journal.ends(StreamId::INPUTS).1;
     assert!(stored < waiting.len() as i64);
     let begin = Clock::Real.monotonic();
+    let log = || std::fs::metadata(schema::redo_path(&path)).unwrap().len();
+    assert!(log() > 64 << 10);
+    journal.commit(Commit::at(consumer.id, stored)).wait().unwrap();
+    let has_shrunk = log() == 64 << 10;
     for (i, answer) in waiting.iter().enumerate() {
         let range = loop {
             if let Ok(answer) = answer.try_recv() {
@@ -81,6 +85,7 @@ fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
         };
         assert_eq!(range, i as i64..i as i64 + 1, "each is stored once, in order");
     }
+    assert!(has_shrunk, "the redo log gives its room to the file");
     assert!(verify(&path).unwrap().is_good());
 }
 
