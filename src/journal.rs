@@ -7,8 +7,8 @@
 //!
 //! One thread owns the writing connection (`writer`); commands reach it through bounded lanes (`queue`) and share
 //! transactions (`transaction`). A small transaction is a record of the redo log (`redo`), many of them become one
-//! transaction of SQLite (`checkpoint`), a large one goes there at once (`store`). Readers have connections of their own
-//! and use them only when they are behind the segments kept in memory (`stream`).
+//! transaction of SQLite (`checkpoint`), a large one goes there at once (`store`). Readers have connections of their
+//! own and use them only when they are behind the segments kept in memory (`stream`).
 
 mod books;
 mod budget;

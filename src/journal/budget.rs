@@ -46,7 +46,7 @@ impl Budget {
         self.is_over || self.disk_full
     }
 
-    /// Whether so many bytes more are inside the budget.
+    /// Whether the budget has room for these bytes too.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.used_bytes.saturating_add(bytes) < self.max_bytes
     }

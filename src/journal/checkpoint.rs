@@ -1,9 +1,9 @@
 //! The redo log's content goes into the SQLite file.
 //!
-//! In: segments and states that the file lacks, inside a transaction, with the books as they are now. Out: rows written,
-//! as few and as full as they can be. Invariant: a segment that everybody has read by now is never written, unless its
-//! records are recent enough to recognise a redelivery by or young enough to be kept; offsets that are left out lie
-//! below the mark of their stream. Not here: when (`writer`), what lies in the file already (`trim`).
+//! In: segments and states that the file lacks, inside a transaction, with the books as they are now. Out: rows
+//! written, as few and as full as they can be. Invariant: a segment that everybody has read by now is never written,
+//! unless its records are recent enough to recognise a redelivery by or young enough to be kept; offsets that are left
+//! out lie below the mark of their stream. Not here: when (`writer`), what lies in the file already (`trim`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! How far the inputs were acknowledged, told by a file of its own.
 //!
-//! In: the end of the inputs' stream after each commit that is durable. Out: the same, when the pool is opened or looked
-//! at: where file and redo log reach less far, they have gone back. Invariant: it never says more than what was
+//! In: the end of the inputs' stream after each commit that is durable. Out: the same, when the pool is opened or
+//! looked at: where file and redo log reach less far, they have gone back. Invariant: it never says more than what was
 //! durable; a crash of the machine may leave an older one, since nothing waits for its bytes. Not here: what is done
 //! about a pool that went back (`recovery`).
 

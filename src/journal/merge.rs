@@ -12,7 +12,7 @@ use super::segment::{
 };
 use crate::batch::Rows;
 
-/// A segment of so many bytes is read as fast as a full one; merging it would only cost time.
+/// A segment of this size is read as fast as a full one; merging it would only cost time.
 const SMALL_BYTES: u32 = 64 << 10;
 
 /// Merges neighbours; the tools are the writer's.

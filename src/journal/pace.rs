@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of so many seconds may be written at once after a quiet time.
+/// After a quiet time the bytes of this number of seconds may be written at once.
 const SAVED: f64 = 10.0;
 const DAY: f64 = 86_400.0;
-/// A window is kept in so many pieces of this length.
+/// A window is kept in this number of pieces, each of the length below.
 const PIECES: u32 = 96;
 const DAY_PIECE: Duration = Duration::from_secs(900);
 const MINUTE_PIECE: Duration = Duration::from_millis(625);

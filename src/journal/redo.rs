@@ -2,8 +2,8 @@
 //!
 //! In: the body of a record for each group commit. Out: the bodies again, after a crash or for another process that
 //! looks. Invariant: a record counts only when it is whole, of the epoch and generation that the SQLite file names, and
-//! behind all records before it; a checkpoint names a new generation in the transaction that takes the content over, and
-//! from that commit on the old records are void. Not here: what a body says (`changes`), when a checkpoint is due
+//! behind all records before it; a checkpoint names a new generation in the transaction that takes the content over,
+//! and from that commit on the old records are void. Not here: what a body says (`changes`), when a checkpoint is due
 //! (`writer`), what a start does with a log that does not fit its file (`recovery`).
 //!
 //! A commit of SQLite writes whole pages twice, in its log and in its file, and finds them in trees; that is right for

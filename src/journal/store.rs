@@ -142,8 +142,8 @@ impl Store {
         }
     }
 
-    /// Makes what `step` does durable in the file, with everything that the redo log holds. That gets there last: a step
-    /// that looks for it needs a checkpoint of its own before it.
+    /// Makes what `step` does durable in the file, with everything that the redo log holds. That gets there last: a
+    /// step that looks for it needs a checkpoint of its own before it.
     pub fn checkpoint<T>(
         &mut self,
         limits: Limits,

@@ -35,7 +35,7 @@ const VACUUM_PAGES: u32 = 256;
 const FREE_PAGES_KEPT: i64 = 1024;
 /// What was committed is in the redo log alone for so long at most, so that a start has little to take over.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-/// Commands of so many bytes together go into the file at once: its pages are well filled by them, and each byte is
+/// Commands of this size together go into the file at once: its pages are well filled by them, and each byte is
 /// written once less.
 const DIRECT_BYTES: usize = 1 << 20;
 
