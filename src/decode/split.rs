@@ -297,9 +297,12 @@ impl<'a> Splitter<'a> {
         if self.is_given_up {
             return;
         }
-        let text = self.payload.get(from..).unwrap_or_default();
-        let rest = trimmed(text, from).1;
-        let (to, error) = match self.split.bad.len() + 1 == BAD_PARTS_MAX && to < rest {
+        self.is_given_up = self.split.bad.len() + 1 == BAD_PARTS_MAX;
+        let rest = match self.is_given_up {
+            true => trimmed(self.payload.get(from..).unwrap_or_default(), from).1,
+            false => to,
+        };
+        let (to, error) = match to < rest {
             true => (
                 rest,
                 format!(
@@ -308,7 +311,6 @@ impl<'a> Splitter<'a> {
             ),
             false => (to, error),
         };
-        self.is_given_up = self.split.bad.len() + 1 == BAD_PARTS_MAX;
         self.split.bad.push(BadPayload { payload: self.payload.slice(from..to), error, position: from });
     }
 }

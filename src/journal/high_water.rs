@@ -20,13 +20,15 @@ pub(super) struct HighWater {
     file: File,
     incarnation: [u8; 16],
     end: i64,
+    /// The last write failed: it was told.
+    is_failing: bool,
 }
 
 impl HighWater {
     /// Makes the file, or takes the one that is there. Durable when it returns, but for its name.
     pub fn create(journal: &Path, incarnation: [u8; 16], end: i64) -> io::Result<HighWater> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(beside(journal, "-high-water"))?;
-        let high_water = HighWater { file, incarnation, end };
+        let high_water = HighWater { file, incarnation, end, is_failing: false };
         high_water.write()?;
         high_water.file.sync_all()?;
         Ok(high_water)
@@ -39,9 +41,11 @@ impl HighWater {
         }
         self.end = end;
         // an older one tells less and nothing wrong
-        if let Err(error) = self.write() {
-            tracing::warn!(%error, "how far inputs were acknowledged cannot be written");
+        let written = self.write();
+        if let (Err(error), false) = (&written, self.is_failing) {
+            tracing::warn!(%error, "how far inputs were acknowledged cannot be written: a pool that goes back tells less");
         }
+        self.is_failing = written.is_err();
     }
 
     fn write(&self) -> io::Result<()> {

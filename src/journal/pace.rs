@@ -58,7 +58,7 @@ impl Pace {
         }
     }
 
-    /// A commit was made, or a checkpoint, and wrote so much.
+    /// A commit was made, or a checkpoint, and wrote these bytes.
     pub fn wrote(&mut self, bytes: u64, now: Instant) {
         self.refill(now);
         if let Some(rate) = self.rate {

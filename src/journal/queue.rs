@@ -60,6 +60,8 @@ struct LaneQueue {
     entries: VecDeque<LaneCommand>,
     /// of the entries
     records: usize,
+    /// How many of the entries are urgent.
+    urgent: usize,
     /// These two include what the writer has taken and not yet released.
     count: usize,
     bytes: usize,
@@ -111,7 +113,7 @@ impl Lanes {
                 patient_since: Some(front.added),
                 is_urgent: false,
             });
-            found.is_urgent |= waiting.entries.iter().any(|entry| entry.command.is_urgent());
+            found.is_urgent |= waiting.urgent > 0;
             found.records += waiting.records;
             found.is_lane_full |= waiting.count >= LANE_COMMANDS_MAX / 2 || waiting.bytes >= LANE_BYTES_MAX / 2;
             let is_patient =
@@ -127,9 +129,10 @@ impl Lanes {
         for waiting in self.lanes.values_mut() {
             let end = taken.len().saturating_add(take_max);
             while taken.len() < end && waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
-                let entry = waiting.entries.pop_front();
-                waiting.records = waiting.records.saturating_sub(entry.as_ref().map_or(0, |e| e.records));
-                taken.extend(entry);
+                let Some(entry) = waiting.entries.pop_front() else { break };
+                waiting.records = waiting.records.saturating_sub(entry.records);
+                waiting.urgent = waiting.urgent.saturating_sub(usize::from(entry.command.is_urgent()));
+                taken.push(entry);
             }
         }
         taken
@@ -153,7 +156,7 @@ pub(super) struct Rule {
     pub next: Instant,
     /// The same for a command that somebody waits for.
     pub next_urgent: Instant,
-    /// So many records are due at once.
+    /// This number of records is due at once.
     pub records: usize,
 }
 
@@ -223,6 +226,7 @@ impl Queue {
         waiting.count += 1;
         waiting.bytes += entry.bytes;
         waiting.records += entry.records;
+        waiting.urgent += usize::from(entry.command.is_urgent());
         // somebody waits for the answer
         state.flush |= entry.lane == Lane::Control;
         waiting.entries.push_back(entry);
@@ -292,6 +296,7 @@ impl Queue {
         for entry in entries.into_iter().rev() {
             let waiting = state.lanes.entry(entry.lane).or_default();
             waiting.records += entry.records;
+            waiting.urgent += usize::from(entry.command.is_urgent());
             waiting.entries.push_front(entry);
         }
     }

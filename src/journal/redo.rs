@@ -153,7 +153,7 @@ impl RedoLog {
         Ok(())
     }
 
-    /// Makes the file at least so long; gives how many bytes that wrote.
+    /// Makes the file at least this long; gives how many bytes that wrote.
     fn grow(&mut self, end: u64) -> io::Result<u64> {
         if end <= self.length {
             return Ok(0);

@@ -33,7 +33,7 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 const VACUUM_PAGES: u32 = 256;
 /// Fewer free pages (4 MiB) are left in the file: they are soon used again.
 const FREE_PAGES_KEPT: i64 = 1024;
-/// What was committed is in the redo log alone for so long at most, so that a start has little to take over.
+/// What was committed is in the redo log alone for this long at most, so that a start has little to take over.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Commands of this size together go into the file at once: its pages are well filled by them, and each byte is
 /// written once less.

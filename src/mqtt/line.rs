@@ -167,10 +167,10 @@ impl Loan {
 
     /// The right to send: beside other outputs, or alone. One that has the line alone knows that a broker which ends
     /// the connection means it.
-    pub async fn turn(&self, alone: bool) -> Turn {
+    pub async fn send_right(&self, alone: bool) -> SendRight {
         match alone {
-            true => Turn::Alone { _guard: self.0.turns.clone().write_owned().await },
-            false => Turn::Beside { _guard: self.0.turns.clone().read_owned().await },
+            true => SendRight::Alone { _guard: self.0.turns.clone().write_owned().await },
+            false => SendRight::Beside { _guard: self.0.turns.clone().read_owned().await },
         }
     }
 
@@ -191,9 +191,9 @@ impl Loan {
     }
 }
 
-/// See [`Loan::turn`].
+/// See [`Loan::send_right`].
 #[derive(Debug)]
-pub(crate) enum Turn {
+pub(crate) enum SendRight {
     Alone { _guard: OwnedRwLockWriteGuard<()> },
     Beside { _guard: OwnedRwLockReadGuard<()> },
 }

@@ -134,7 +134,7 @@ impl MqttOutput {
             tokio::time::sleep_until(at).await;
         }
         self.connect().await.map_err(Attempt::idle)?;
-        let turn = self.way.turn(self.searches.contains_key(ids.statement)).await;
+        let right = self.way.send_right(self.searches.contains_key(ids.statement)).await;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
@@ -144,7 +144,7 @@ impl MqttOutput {
             },
             Err(stuck) => {
                 let attempt = self.end_session(stuck, under_way, refusal).await;
-                Err(Attempt { is_meant: self.way.is_meant(turn.as_ref()), ..attempt })
+                Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), ..attempt })
             }
         }
     }
@@ -328,3 +328,6 @@ impl fmt::Display for MqttOutput {
         write!(f, "`{}` at {}", self.config.topic, self.way)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,7 @@ impl Cycle for Deliverer {
 
     fn work(&mut self, found: Stretch) -> Result<Go, PipelineError> {
         self.due.read(found.len);
+        let has_records = found.len > 0;
         let rows = self.rows(found);
         let now = self.flow.clock.monotonic();
         self.gathering.add(rows, now);
@@ -127,7 +128,8 @@ impl Cycle for Deliverer {
                 return Ok(Go::Stop);
             }
         }
-        if is_delivery {
+        // records that give no row cost the receiver nothing
+        if is_delivery || has_records {
             let took = self.flow.clock.monotonic().saturating_duration_since(now);
             self.stride = next_stride(self.stride, took, self.output.fill().rows);
             self.reading.limit(self.stride);

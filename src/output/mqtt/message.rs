@@ -162,16 +162,12 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::{BrokerConfig, MqttAddress};
-    use crate::output::mqtt::TopicTemplate;
+    use crate::output::mqtt::tests::config;
     use crate::output::tests::{IDS, rows};
-    use crate::settings::Text;
 
     /// Rows with these numbers, each at the topic of its number; a hundred rows a message where the body is an array.
     fn queue(body: Body, numbers: impl IntoIterator<Item = i64>) -> Queue {
-        let broker = BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap());
-        let text = Text { value: "t/{n}".to_owned(), span: crate::diagnostic::Span::default() };
-        let config = MqttOutputConfig { body, ..MqttOutputConfig::new(broker, TopicTemplate::parse(&text).unwrap()) };
+        let config = MqttOutputConfig { body, ..config() };
         let rows = rows(numbers);
         let mut progress = Progress::default();
         progress.begin(&rows, IDS);

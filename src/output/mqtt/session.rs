@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::mqtt::line::{Carrier, Line, Loan, Turn};
+use crate::mqtt::line::{Carrier, Line, Loan, SendRight};
 use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError, Queued};
 use crate::mqtt::{BrokerConfig, Choice, Closings, Connector, Trouble};
@@ -111,18 +111,18 @@ impl Way {
     }
 
     /// The right to send, where several outputs share a connection.
-    pub async fn turn(&self, alone: bool) -> Option<Turn> {
+    pub async fn send_right(&self, alone: bool) -> Option<SendRight> {
         match self {
             Way::Own(..) => None,
-            Way::Input(_, loan) => Some(loan.turn(alone).await),
+            Way::Input(_, loan) => Some(loan.send_right(alone).await),
         }
     }
 
     /// Whether a connection that the broker ended because of a message means one of ours.
-    pub fn is_meant(&self, turn: Option<&Turn>) -> bool {
+    pub fn is_meant(&self, right: Option<&SendRight>) -> bool {
         match self {
             Way::Own(..) => true,
-            Way::Input(_, loan) => matches!(turn, Some(Turn::Alone { .. })) || !loan.is_shared(),
+            Way::Input(_, loan) => matches!(right, Some(SendRight::Alone { .. })) || !loan.is_shared(),
         }
     }
 

@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use super::*;
+use crate::mqtt::line::Line;
+use crate::mqtt::{BrokerConfig, MqttAddress};
+use crate::output::tests::{IDS, rows};
+use crate::settings::Text;
+
+/// An output with a topic of its own for each value of `n`.
+pub(super) fn config() -> MqttOutputConfig {
+    let broker = BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap());
+    let text = Text { value: "t/{n}".to_owned(), span: crate::diagnostic::Span::default() };
+    MqttOutputConfig::new(broker, TopicTemplate::parse(&text).unwrap())
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_means_an_output_only_while_no_other_sends_over_it() {
+    let line = Arc::new(Line::default());
+    let one = Way::of_input("a", line.clone());
+    let beside = one.send_right(false).await;
+    assert!(one.is_meant(beside.as_ref()), "there is no other");
+    let other = Way::of_input("a", line);
+    let beside_too = other.send_right(false).await;
+    assert!(!one.is_meant(beside.as_ref()) && !other.is_meant(beside_too.as_ref()));
+
+    let soon = Duration::from_millis(20);
+    assert!(tokio::time::timeout(soon, one.send_right(true)).await.is_err(), "the other is still sending");
+    drop((beside, beside_too));
+    let alone = one.send_right(true).await;
+    assert!(one.is_meant(alone.as_ref()));
+    assert!(tokio::time::timeout(soon, other.send_right(false)).await.is_err(), "it has the line for itself");
+    drop(alone);
+    assert!(other.send_right(false).await.is_some());
+}
+
+#[tokio::test]
+async fn a_row_is_rejected_only_when_the_broker_means_it() {
+    let refused = || Trouble { rejection: Some("too large".to_owned()), ..Trouble::new("it ended".to_owned()) };
+    for (is_meant, delivery) in
+        [(true, Delivery::Rejected { rows: vec![(0, "too large".to_owned())] }), (false, Delivery::Delivered)]
+    {
+        let way = Way::of_input("a", Arc::new(Line::default()));
+        let mut output = MqttOutput::new(config(), way, Arc::default());
+        let rows = rows([1]);
+        output.progress.begin(&rows, IDS);
+        let limits = output.limits();
+        let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress).next();
+        assert!(suspect.is_some());
+        let attempt = Attempt { trouble: refused(), suspect, had_several: false, is_meant };
+        assert_eq!(output.failed(attempt, IDS.statement), None, "the row is looked for, or found, at once");
+        assert_eq!(output.searches.contains_key(IDS.statement), !is_meant);
+        assert_eq!(output.progress.finish(), delivery);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_we_left_ourselves_are_no_reason_to_look_for_a_row() {
+    for (is_ours, searches) in [(true, false), (false, true)] {
+        let way = Way::of_input("a", Arc::new(Line::default()));
+        let mut output = MqttOutput::new(config(), way, Arc::default());
+        for _ in 0..LOSSES_MAX {
+            let trouble = Trouble { is_ours, ..Trouble::new("it ended".to_owned()) };
+            let attempt = Attempt { trouble, suspect: None, had_several: true, is_meant: true };
+            assert!(output.failed(attempt, IDS.statement).is_some());
+        }
+        assert_eq!(output.searches.contains_key(IDS.statement), searches);
+    }
+}
