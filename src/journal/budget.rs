@@ -2,8 +2,8 @@
 //!
 //! In: sizes of the file and of its logs. Out: whether intake may go on. Invariant: once full, it stays so
 //! until a sixteenth of the budget is free, so that intake does not stutter. A small reserve file can be given back
-//! when the disk itself is full, which lets consumers commit and so trimming free pages. Not here: whose fault it is
-//! (`trim`).
+//! when the disk itself is full, which lets consumers commit and so trimming free pages; what they free is a reason to
+//! try the disk again. Not here: whose fault it is (`trim`).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -29,7 +29,9 @@ pub(super) struct Budget {
     reserve: PathBuf,
     is_over: bool,
     /// The last transaction found no room on the disk.
-    pub disk_full: bool,
+    disk_full: bool,
+    /// What was used when the disk was found full.
+    used_when_full: u64,
     /// When the reserve may be tried again, and how long that is after the last try.
     again: Option<(Instant, Duration)>,
 }
@@ -38,12 +40,36 @@ impl Budget {
     pub fn new(path: &Path, max_bytes: u64) -> Budget {
         let reserve = beside(path, "-reserve");
         let path = path.to_owned();
-        Budget { max_bytes, used_bytes: 0, path, reserve, is_over: false, disk_full: false, again: None }
+        Budget {
+            max_bytes,
+            used_bytes: 0,
+            path,
+            reserve,
+            is_over: false,
+            disk_full: false,
+            used_when_full: 0,
+            again: None,
+        }
     }
 
     /// Whether intake has to wait.
     pub fn is_full(&self) -> bool {
         self.is_over || self.disk_full
+    }
+
+    /// Whether the last transaction found no room on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full
+    }
+
+    /// A transaction found no room on the disk: the reserve is given back. `false` when it had been given back before.
+    pub fn found_disk_full(&mut self) -> bool {
+        let is_new = !std::mem::replace(&mut self.disk_full, true);
+        if is_new {
+            self.used_when_full = self.used_bytes;
+        }
+        self.release_reserve();
+        is_new
     }
 
     /// Whether the budget has room for these bytes too.
@@ -62,21 +88,34 @@ impl Budget {
 
     /// Sets the reserve aside again, unless that was tried a moment ago; where it fits the disk has room.
     pub fn regain_reserve(&mut self, now: Instant) {
-        if self.again.is_some_and(|(due, _)| now < due) {
+        if !self.has_freed() && self.again.is_some_and(|(due, _)| now < due) {
             return;
         }
         // what was given back a moment ago fits again, also on a disk that is as full as it was
         let pause = match self.again {
-            Some((due, pause)) if now < due + RESERVE_PAUSE_MAX => (pause * 2).min(RESERVE_PAUSE_MAX),
+            Some((due, pause)) if !self.has_freed() && now < due + RESERVE_PAUSE_MAX => {
+                (pause * 2).min(RESERVE_PAUSE_MAX)
+            }
             _ => RESERVE_PAUSE_MIN,
         };
         self.disk_full = !self.keep_reserve();
+        self.used_when_full = self.used_bytes;
         self.again = Some((now + pause, pause));
+    }
+
+    /// Whether as much was freed since the disk was full as makes a try worth its bytes.
+    fn has_freed(&self) -> bool {
+        let freed = self.used_when_full.saturating_sub(self.used_bytes);
+        freed > 0 && freed >= self.reserve_bytes().min(self.used_when_full / 16)
+    }
+
+    fn reserve_bytes(&self) -> u64 {
+        RESERVE_BYTES.min(self.max_bytes / 16)
     }
 
     /// Sets the reserve aside; `false` when there is no room for it.
     pub fn keep_reserve(&self) -> bool {
-        let bytes = RESERVE_BYTES.min(self.max_bytes / 16);
+        let bytes = self.reserve_bytes();
         if fs::metadata(&self.reserve).is_ok_and(|m| m.len() == bytes) {
             return true;
         }
@@ -127,8 +166,7 @@ mod tests {
         let tries = |budget: &mut Budget, from: u64, to: u64| {
             let mut tries = 0;
             for second in from..to {
-                budget.disk_full = true;
-                budget.release_reserve();
+                budget.found_disk_full();
                 budget.regain_reserve(start + Duration::from_secs(second));
                 tries += u32::from(!budget.disk_full);
             }
@@ -137,5 +175,25 @@ mod tests {
         assert_eq!(tries(&mut budget, 0, 8), 4, "after 0, 1, 3 and 7 seconds");
         assert_eq!(tries(&mut budget, 3_600, 7_200), 65, "once a minute in the end");
         assert_eq!(tries(&mut budget, 8_000, 8_001), 1, "at once after a long time");
+    }
+
+    #[test]
+    fn what_consumers_free_is_tried_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
+        let start = Clock::Real.monotonic();
+        let mut is_tried = |used: u64, used_later: u64, second: u64| {
+            budget.used_bytes = used;
+            budget.found_disk_full();
+            budget.used_bytes = used_later;
+            budget.regain_reserve(start + Duration::from_secs(second));
+            !budget.is_disk_full()
+        };
+        assert!(is_tried(800_000, 800_000, 0));
+        assert!(!is_tried(800_000, 799_000, 0), "too little was freed");
+        assert!(is_tried(800_000, 750_000, 0), "a sixteenth was freed");
+        assert!(is_tried(800_000, 700_000, 0), "and again");
+        assert!(!is_tried(800_000, 800_000, 0), "nothing was freed");
+        assert!(is_tried(800_000, 800_000, 1), "the pauses begin anew");
     }
 }

@@ -283,10 +283,14 @@ impl Queue {
         self.lock().take_max = Some(1);
     }
 
-    /// A transaction was stored: the next may be twice as large.
-    pub fn grow(&self) {
+    /// A transaction of these was stored: if it took as much of a lane as it might, the next may be twice as large.
+    pub fn grow(&self, entries: &[LaneCommand]) {
         let mut state = self.lock();
-        state.take_max = state.take_max.map(|max| max * 2).filter(|max| *max < LANE_COMMANDS_MAX);
+        let Some(max) = state.take_max else { return };
+        let most = entries.chunk_by(|a, b| a.lane == b.lane).map(<[LaneCommand]>::len).max();
+        if most.is_some_and(|most| most >= max) {
+            state.take_max = Some(max * 2).filter(|max| *max < LANE_COMMANDS_MAX);
+        }
     }
 
     /// Puts commands of a transaction that was rolled back to the front of their lanes; they are due at once.
@@ -314,9 +318,13 @@ impl Queue {
         }
     }
 
+    /// Behind a gate that opens intake begins small: what has gathered there may be more than there is room for.
     pub fn set_gate(&self, gate: Gate) {
         let mut state = self.lock();
         if state.gate != gate {
+            if state.gate.intake_stopped && !gate.intake_stopped {
+                state.take_max = Some(1);
+            }
             state.gate = gate;
             self.work.notify_one();
         }

@@ -134,7 +134,7 @@ impl Writer {
         match self.transact(&mut entries) {
             Ok(outcomes) => {
                 self.seek_room = self.budget.is_full();
-                self.shared.queue.grow();
+                self.shared.queue.grow(&entries);
                 self.shared.queue.release(&entries);
                 for (entry, outcome) in entries.into_iter().zip(outcomes) {
                     answer(entry.command, outcome);
@@ -171,7 +171,7 @@ impl Writer {
         self.publish(segments);
         if !is_quick {
             self.trim_more = trim_more;
-            if self.budget.disk_full {
+            if self.budget.is_disk_full() {
                 // the write-ahead log needs the room to get into the file
                 self.store.shrink();
             }
@@ -272,7 +272,7 @@ impl Writer {
                 tracing::warn!(
                     used_bytes,
                     max_bytes,
-                    disk_full = self.budget.disk_full,
+                    disk_full = self.budget.is_disk_full(),
                     "the journal is full; intake waits"
                 );
             } else {
@@ -291,9 +291,9 @@ impl Writer {
 
     /// Nothing was stored and nothing is lost: the commands wait, and those that free room may go first.
     fn on_disk_full(&mut self, entries: Vec<LaneCommand>, error: &rusqlite::Error) {
-        let again = self.budget.disk_full;
-        self.budget.disk_full = true;
-        self.budget.release_reserve();
+        // quick commits have not measured: without a number the last one counts
+        let _ = self.budget.measure(&self.store.db);
+        let again = !self.budget.found_disk_full();
         self.set_gate();
         if self.shared.queue.is_closing() {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
@@ -327,7 +327,7 @@ impl Writer {
     }
 
     fn try_maintain(&mut self) -> rusqlite::Result<()> {
-        if self.budget.disk_full {
+        if self.budget.is_disk_full() {
             self.budget.regain_reserve(Clock::Real.monotonic());
         }
         if self.is_checkpoint_due()? {
