@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows};
+use crate::journal::queue::Queue;
 use crate::journal::redo::Age;
 use crate::journal::schema;
 use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, OnFull, Start, StreamId, verify};
@@ -208,4 +209,30 @@ fn what_waits_for_a_checkpoint_is_bounded() {
         assert!(std::fs::metadata(schema::redo_path(&dir.path().join("job.db"))).unwrap().len() <= max);
     }
     assert!(most > 1 << 20 && most < (2 << 20) + DIRECT_BYTES, "{most}");
+}
+
+#[test]
+fn behind_a_gate_that_opens_intake_begins_small_and_only_full_batches_grow() {
+    let queue = Queue::default();
+    let input = InputId(1);
+    for i in 0..20 {
+        queue.push(Lane::Intake, Command::Append(append(input, i, 10).0));
+    }
+    queue.set_gate(Gate { intake_stopped: true, ..Gate::default() });
+    queue.set_gate(Gate::default());
+    let now = Clock::Real.monotonic();
+    let rule = Rule { next: now, next_urgent: now, records: 1 };
+    let take = || match queue.take(rule, now) {
+        Turn::Commit(entries) => entries,
+        other => panic!("{other:?}"),
+    };
+    let sizes = |grow: &[usize]| -> Vec<usize> {
+        let one = |part: &usize| {
+            let entries = take();
+            queue.grow(entries.get(..*part).unwrap_or(&entries));
+            entries.len()
+        };
+        grow.iter().map(one).collect()
+    };
+    assert_eq!(sizes(&[1, 1, 1, 2, 4, 8]), [1, 2, 2, 2, 4, 8], "what was smaller than it might be makes none larger");
 }
