@@ -5,6 +5,7 @@
 //! has not come by then never comes. Not here: connecting, receiving, sending.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
@@ -27,6 +28,8 @@ pub(crate) struct Line {
     /// Read by an output while it sends, written by one that looks for the row at fault: a broker that ends the
     /// connection then means that one.
     turns: Arc<RwLock<()>>,
+    /// Messages of all outputs that the broker confirmed.
+    confirmed: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +61,11 @@ impl Line {
     /// Whether outputs use it.
     pub fn is_borrowed(&self) -> bool {
         *self.loans.borrow() > 0
+    }
+
+    /// Whether an output is sending.
+    pub fn is_sending(&self) -> bool {
+        self.turns.try_write().is_err()
     }
 
     /// Waits until no output uses it.
@@ -172,6 +180,16 @@ impl Loan {
             true => SendRight::Alone { _guard: self.0.turns.clone().write_owned().await },
             false => SendRight::Beside { _guard: self.0.turns.clone().read_owned().await },
         }
+    }
+
+    /// The broker confirmed a message of ours.
+    pub fn confirmed(&self) {
+        self.0.confirmed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many it confirmed, of all outputs that use the line: they share what may be under way.
+    pub fn confirmations(&self) -> u64 {
+        self.0.confirmed.load(Ordering::Relaxed)
     }
 
     /// Whether other outputs use the line too.

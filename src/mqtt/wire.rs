@@ -175,6 +175,11 @@ impl Inbound {
 }
 
 impl Client {
+    /// Whether a broker can say why it takes no message.
+    pub fn hears_reasons(&self) -> bool {
+        matches!(self, Client::V5(_))
+    }
+
     /// Asks for topics.
     pub fn subscribe(&self, filters: &[String], qos: Qos) -> Result<(), String> {
         match self {

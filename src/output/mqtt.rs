@@ -4,6 +4,7 @@
 //! client's queue is never the place where a row waits for a broker that is away; of rows that are refused together the
 //! one at fault is found by halving. Not here: which topic a row goes to (`template`), what is a message (`message`).
 
+mod closure;
 mod message;
 mod session;
 mod settings;
@@ -23,6 +24,7 @@ use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::mqtt::Trouble;
 use crate::mqtt::wire::{BrokerReceipt, Notice};
+use closure::{CALM, Closures, Finding};
 use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
 
@@ -48,6 +50,7 @@ pub struct MqttOutput {
     searches: HashMap<String, MessageLimits>,
     /// Connections lost with several messages under way, without a batch that came through between them.
     losses: u32,
+    closures: Closures,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
     stats: Arc<OutputStats>,
@@ -62,12 +65,14 @@ struct Attempt {
     had_several: bool,
     /// Only messages of ours were under way.
     is_meant: bool,
+    /// The broker has no words for what it does not like.
+    is_wordless: bool,
 }
 
 impl Attempt {
     /// It came to an end before anything was sent, or nothing is under way any more.
     fn idle(trouble: Trouble) -> Attempt {
-        Attempt { trouble, suspect: None, had_several: false, is_meant: true }
+        Attempt { trouble, suspect: None, had_several: false, is_meant: true, is_wordless: false }
     }
 }
 
@@ -88,6 +93,7 @@ impl MqttOutput {
             not_before: None,
             searches,
             losses: 0,
+            closures: Closures::default(),
             bytes_max,
             stats,
         }
@@ -137,6 +143,10 @@ impl MqttOutput {
         let right = self.way.send_right(self.searches.contains_key(ids.statement)).await;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
+        if self.closures.wants_calm() && !self.is_calm().await {
+            let stuck = Stuck { message: None, is_timeout: false };
+            return Err(self.end_session(stuck, under_way, refusal).await);
+        }
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
@@ -147,6 +157,14 @@ impl MqttOutput {
                 Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), ..attempt })
             }
         }
+    }
+
+    /// Whether the connection holds while nothing is sent.
+    async fn is_calm(&mut self) -> bool {
+        let Some(session) = &self.session else { return false };
+        let is_calm = tokio::time::timeout(CALM, self.way.over(session)).await.is_err();
+        self.closures.held(is_calm);
+        is_calm
     }
 
     /// Sends all open rows and waits for their confirmation.
@@ -162,14 +180,14 @@ impl MqttOutput {
         let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
         let limits = search.copied().unwrap_or_else(|| self.limits());
         let patience = self.config.puback_timeout;
-        let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress);
+        let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress, &self.closures);
         loop {
             let has_room = under_way.len() < window;
             if let Some(message) = if has_room { queue.next() } else { None } {
                 let sending = match queue.outgoing(&self.config, &message, session) {
                     Ok(outgoing) => tokio::select! {
                         biased;
-                        sending = tokio::time::timeout(patience, session.client.publish(outgoing)) => sending,
+                        sending = self.way.within(patience, session.client.publish(outgoing)) => sending,
                         () = self.way.over(session) => Ok(None),
                     },
                     Err(reason) => {
@@ -187,17 +205,22 @@ impl MqttOutput {
             let Some((message, notice)) = under_way.pop_front() else { return Ok(()) };
             let receipt = tokio::select! {
                 biased;
-                receipt = tokio::time::timeout(patience, notice.receipt()) => receipt,
+                receipt = self.way.within(patience, notice.receipt()) => receipt,
                 () = self.way.over(session) => Ok(BrokerReceipt::Unknown),
             };
             match receipt {
                 Ok(receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody)) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
+                    self.closures.confirmed(&message.topic_name);
+                    self.way.confirmed();
                     queue.settled(&message);
                 }
                 Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
                 // what follows it in its topic waits with it
-                Ok(BrokerReceipt::Refused(reason)) => *refusal = Some(reason),
+                Ok(BrokerReceipt::Refused(reason)) => {
+                    self.closures.refused_at(&message.topic_name);
+                    *refusal = Some(reason);
+                }
                 Ok(BrokerReceipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
                 Err(_) => return Err(Stuck { message: Some(message), is_timeout: true }),
             }
@@ -219,11 +242,12 @@ impl MqttOutput {
     /// Ends the connection and finds out what still came through.
     async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Attempt {
         let had_several = !under_way.is_empty();
-        let suspect = stuck.message.filter(|_| !had_several);
+        let mut suspect = stuck.message.filter(|_| !had_several);
         let Some(session) = self.session.take() else {
             return Attempt::idle(Trouble::new("no connection".to_owned()));
         };
         let held = session.since.elapsed();
+        let is_wordless = !session.client.hears_reasons();
         let mut trouble = match stuck.is_timeout {
             true => self.way.leave(session, self.config.puback_timeout).await,
             false => self.way.ended(session).await,
@@ -238,9 +262,13 @@ impl MqttOutput {
             match (receipt, message.rows.as_slice()) {
                 (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
+                    self.closures.confirmed(&message.topic_name);
                 }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
-                (BrokerReceipt::Refused(reason), _) => refusal = Some(reason),
+                (BrokerReceipt::Refused(reason), _) => {
+                    self.closures.refused_at(&message.topic_name);
+                    refusal = Some(reason);
+                }
                 // open rows are sent again
                 (BrokerReceipt::Rejected(_) | BrokerReceipt::Unknown, _) => {}
             }
@@ -249,22 +277,32 @@ impl MqttOutput {
         // about
         if let Some(text) = refusal {
             trouble.text = text;
+            suspect = None;
         }
         if held > self.config.puback_timeout {
             self.retry.succeeded();
         }
-        Attempt { trouble, suspect, had_several, is_meant: true }
+        Attempt { trouble, suspect, had_several, is_meant: true, is_wordless }
     }
 
     /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
     /// search.
     fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
-        let Attempt { trouble, suspect, had_several, is_meant } = failure;
+        let Attempt { trouble, suspect, had_several, is_meant, is_wordless } = failure;
         let is_other_version = self.way.failed(&trouble);
         self.not_before = Some(Instant::now() + self.retry.failed());
-        let Some(reason) = trouble.rejection.filter(|_| !is_other_version) else {
+        let mut rejection = trouble.rejection.filter(|_| !is_other_version);
+        let may_be_row = is_wordless && rejection.is_none() && trouble.is_bare && is_meant;
+        if let Some(message) = suspect.as_ref().filter(|_| may_be_row) {
+            match self.closures.closed_at(message, &self.way) {
+                Finding::Open => {}
+                Finding::AtFault(why) => rejection = Some(why),
+                Finding::TopicRefused(why) => return Some(why),
+            }
+        }
+        let Some(reason) = rejection else {
             // what a broker says of a row when it ends the connection may be lost with what it had not read
-            self.losses += u32::from(had_several && !trouble.is_ours);
+            self.losses += u32::from((had_several || !is_meant) && !trouble.is_ours);
             if self.losses >= LOSSES_MAX {
                 let limits = self.limits();
                 self.searches.entry(statement.to_owned()).or_insert(limits);

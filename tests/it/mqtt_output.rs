@@ -16,6 +16,7 @@ use forebay::value::Value;
 
 use super::harness::{Forebay, until, write};
 use super::support::{Message, Mosquitto, Subscriber, publish, succeeds, wait_until, within};
+use crate::support::wordless::WordlessBroker;
 use crate::support::{dead_letters, runtime};
 
 const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
@@ -218,6 +219,51 @@ async fn the_bad_row_of_one_statement_is_found_while_another_writes() {
         };
         assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [7]);
     }
+}
+
+/// MQTT 3.1.1 has no words for it: this broker just closes the connection.
+#[tokio::test]
+async fn a_row_at_which_the_broker_closes_without_a_word_is_found() {
+    let broker = Mosquitto::start_with("allow_anonymous true\nmax_packet_size 2000\n", |_| {});
+    for (keys, size) in [("topic = \"t\"", 100), ("topic = \"t\"\nbody = \"lines\"", 300)] {
+        let subscriber = Subscriber::start(&broker.url(), "t").await;
+        let mut output = output(&broker.url(), &format!("{keys}\nprotocol = \"3.1.1\""));
+        let text = |n: usize| if n == 7 || n == 13 { "x".repeat(3_000) } else { format!("{n:0size$}") };
+        let rejected = deliver(&mut output, &in_turn((0..20).map(text))).await;
+        assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [7, 13], "{rejected:?}");
+        let why = &rejected[0].1;
+        assert!(why.contains("closed the connection") && why.contains("topic `t`"), "{why}");
+        let good: Vec<String> = (0..20).filter(|n| ![7, 13].contains(n)).map(text).collect();
+        wait_until("the good rows", || {
+            let all = subscriber.payloads_at("t").join("\n");
+            good.iter().all(|text| all.contains(text)) && !all.contains("xxx")
+        })
+        .await;
+        output.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_at_which_the_broker_closes_waits_and_holds_back_no_other() {
+    let broker = WordlessBroker::start("t/b").await;
+    let mut output = output(&broker.url(), "topic = \"t/{deviceId}\"\nprotocol = \"3.1.1\"");
+    let batch = in_turn((0..40).map(|n| n.to_string()));
+    let reason = loop {
+        match within("an answer", output.deliver(&batch, IDS)).await {
+            Delivery::TryAgain { reason } if reason.contains("the rest waits") => break reason,
+            delivery => assert!(matches!(delivery, Delivery::TryAgain { .. }), "{delivery:?}"),
+        }
+    };
+    assert!(reason.contains("topic `t/b`, 5 of them are dead letters"), "{reason}");
+    // the next rows: those of the other topic do not wait behind
+    let tries = within("an answer", output.deliver(&batch, IDS)).await;
+    assert!(matches!(tries, Delivery::TryAgain { .. }), "{tries:?}");
+    wait_until("the other topic", || broker.payloads_at("t/a").len() >= 20).await;
+    broker.allow_all();
+    let rejected = deliver(&mut output, &batch).await;
+    assert_eq!(rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 3, 5, 7, 9]);
+    wait_until("the rest", || broker.payloads_at("t/b").len() == 15).await;
+    output.close().await;
 }
 
 #[test]

@@ -155,9 +155,11 @@ fn a_broker_that_is_killed_and_a_process_that_is_killed_lose_nothing() {
 #[test]
 fn a_row_that_the_broker_finds_too_large_is_found() {
     let query = "SELECT n, k, CASE WHEN n = 17 THEN CONCAT(v, v, v, v, v, v, v, v) ELSE v END AS v INTO b FROM a";
-    // the second one says nothing beforehand and ends the connection
-    for lines in ["max_packet_size 2000\n", "message_size_limit 1500\n"] {
-        let place = Place::new("5", query, lines);
+    // the second one says nothing beforehand and ends the connection, the third one without a word
+    let brokers =
+        [("5", "max_packet_size 2000\n"), ("5", "message_size_limit 1500\n"), ("3.1.1", "max_packet_size 2000\n")];
+    for (version, lines) in brokers {
+        let place = Place::new(version, query, lines);
         let forebay = Forebay::run(&place.job);
         place.send(0..17);
         place.send(18..40);
@@ -172,7 +174,12 @@ fn a_row_that_the_broker_finds_too_large_is_found() {
         assert!(place.clients().iter().all(|id| id == "device"), "{:?}", place.clients());
         assert!(forebay.stop().success());
         let letters = dead_letters(place.folder.path(), "job.toml");
-        assert!(letters.contains("large") || letters.contains("over the broker's limit"), "{letters}");
+        assert!(
+            letters.contains("large")
+                || letters.contains("closed the connection")
+                || letters.contains("over the broker's limit"),
+            "{letters}"
+        );
     }
 }
 
@@ -257,6 +264,7 @@ fn a_full_pool_is_emptied_by_the_output_whose_connection_could_not_receive() {
     acl(place.broker.folder(), "topic readwrite #\n");
     place.broker.reload();
     place.all(0..MESSAGES, &forebay);
+    assert_eq!(forebay.metric("forebay_output_dead_lettered_total"), 0.0, "a refused topic is no fault of a row");
     assert!(place.clients().iter().all(|id| id == "device"), "{:?}", place.clients());
     assert!(forebay.stop().success());
 }

@@ -6,6 +6,8 @@
 
 #[path = "support/jobs.rs"]
 mod jobs;
+#[path = "support/wordless.rs"]
+pub mod wordless;
 
 use std::collections::BTreeMap;
 use std::fs;

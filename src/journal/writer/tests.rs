@@ -80,7 +80,7 @@ fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
     assert!(log() > 400_000);
     while !journal.is_full() {
         assert!(!is_late(), "200 pages hold less than 6 MB");
-        std::thread::sleep(Duration::from_millis(1));
+        crate::time::pause(Duration::from_millis(1));
     }
     assert!(waiting.last().unwrap().1.try_recv().is_err(), "the last one cannot be stored");
     let mut has_shrunk = false;

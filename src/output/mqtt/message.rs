@@ -5,10 +5,12 @@
 //! follows, so rows of a topic keep their order. Not here: sending, what a broker says.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::MqttOutputConfig;
+use super::closure::Closures;
 use super::session::Session;
 use crate::batch::Rows;
 use crate::mqtt::wire::Outgoing;
@@ -39,6 +41,7 @@ impl MessageLimits {
 pub struct RowMessage {
     /// Its place in the list of topics.
     topic: usize,
+    pub topic_name: Arc<str>,
     pub rows: Piece,
 }
 
@@ -60,18 +63,20 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Topic {
-    name: String,
+    name: Arc<str>,
     is_busy: bool,
 }
 
 impl Queue {
-    /// The open rows; those that can never be sent are rejected.
+    /// The open rows; those that can never be sent are rejected. Those of topics at which the broker takes nothing come
+    /// last.
     pub fn new(
         config: &MqttOutputConfig,
         limits: MessageLimits,
         rows: &Rows,
         ids: RowIds<'_>,
         progress: &mut Progress,
+        closures: &Closures,
     ) -> Queue {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut by_topic: Vec<(String, Vec<Encoded>)> = Vec::new();
@@ -96,10 +101,13 @@ impl Queue {
         }
         let (mut topics, mut messages) = (Vec::new(), Vec::new());
         for (topic, (name, rows)) in by_topic.into_iter().enumerate() {
-            topics.push(Topic { name, is_busy: false });
-            messages.extend(pieces(rows, limits.rows, limits.bytes).into_iter().map(|rows| RowMessage { topic, rows }));
+            let name: Arc<str> = name.into();
+            topics.push(Topic { name: name.clone(), is_busy: false });
+            let of_topic = |rows| RowMessage { topic, topic_name: name.clone(), rows };
+            messages.extend(pieces(rows, limits.rows, limits.bytes).into_iter().map(of_topic));
         }
-        messages.sort_by_key(|message| message.rows.first().map(|row| row.row));
+        messages
+            .sort_by_key(|message| (closures.is_refused(&message.topic_name), message.rows.first().map(|row| row.row)));
         Queue { topics, waiting: messages.into(), is_one_at_a_time: config.body != Body::Row }
     }
 
@@ -124,7 +132,8 @@ impl Queue {
     pub fn halve(&mut self, mut message: RowMessage) {
         self.settled(&message);
         let second = message.rows.split_off(message.rows.len().div_ceil(2));
-        self.waiting.push_front(RowMessage { topic: message.topic, rows: second });
+        let second = RowMessage { topic: message.topic, topic_name: message.topic_name.clone(), rows: second };
+        self.waiting.push_front(second);
         self.waiting.push_front(message);
     }
 
@@ -172,7 +181,26 @@ mod tests {
         let mut progress = Progress::default();
         progress.begin(&rows, IDS);
         let limits = MessageLimits { rows: if body == Body::Row { 1 } else { 100 }, bytes: 1_000 };
-        Queue::new(&config, limits, &rows, IDS, &mut progress)
+        Queue::new(&config, limits, &rows, IDS, &mut progress, &Closures::default())
+    }
+
+    #[test]
+    fn rows_of_a_topic_that_is_refused_come_last() {
+        // found five times over
+        let mut closures = Closures::default();
+        let refused = queue(Body::Row, [2]).next().unwrap();
+        for _ in 0..100 {
+            closures.held(true);
+            let _ = closures.closed_at(&refused, &"h");
+        }
+        assert!(closures.is_refused("t/2"));
+        let rows = rows([1, 2, 1, 2, 3]);
+        let mut progress = Progress::default();
+        progress.begin(&rows, IDS);
+        let limits = MessageLimits { rows: 1, bytes: 1_000 };
+        let mut queue = Queue::new(&config(), limits, &rows, IDS, &mut progress, &closures);
+        let order: Vec<Vec<usize>> = std::iter::from_fn(|| queue.next()).map(|message| places(&message)).collect();
+        assert_eq!(order, [[0], [2], [4], [1], [3]]);
     }
 
     fn places(message: &RowMessage) -> Vec<usize> {

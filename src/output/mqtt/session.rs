@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -23,6 +24,9 @@ pub const WINDOW: u16 = wire::OUTGOING_WINDOW;
 const REQUEST_BATCH: usize = 128;
 /// A goodbye is not worth waiting for longer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// See [`Way::within`].
+const OTHERS_FIRST: u32 = 4;
 
 /// How to come to a session.
 #[derive(Debug)]
@@ -123,6 +127,32 @@ impl Way {
         match self {
             Way::Own(..) => true,
             Way::Input(_, loan) => matches!(right, Some(SendRight::Alone { .. })) || !loan.is_shared(),
+        }
+    }
+
+    /// The broker confirmed a message.
+    pub fn confirmed(&self) {
+        if let Way::Input(_, loan) = self {
+            loan.confirmed();
+        }
+    }
+
+    /// Waits for what the broker has to do, `patience` at most; longer, up to [`OTHERS_FIRST`] times that, while it
+    /// confirms messages of other outputs that share the connection: ours may wait behind them.
+    pub async fn within<T>(&self, patience: Duration, what: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let confirmations = || match self {
+            Way::Own(..) => 0,
+            Way::Input(_, loan) => loan.confirmations(),
+        };
+        tokio::pin!(what);
+        let mut times = 0;
+        loop {
+            let before = confirmations();
+            let done = tokio::time::timeout(patience, &mut what).await;
+            times += 1;
+            if done.is_ok() || times >= OTHERS_FIRST || confirmations() == before {
+                return done;
+            }
         }
     }
 

@@ -44,9 +44,9 @@ async fn a_row_is_rejected_only_when_the_broker_means_it() {
         let rows = rows([1]);
         output.progress.begin(&rows, IDS);
         let limits = output.limits();
-        let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress).next();
+        let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress, &output.closures).next();
         assert!(suspect.is_some());
-        let attempt = Attempt { trouble: refused(), suspect, had_several: false, is_meant };
+        let attempt = Attempt { trouble: refused(), suspect, had_several: false, is_meant, is_wordless: false };
         assert_eq!(output.failed(attempt, IDS.statement), None, "the row is looked for, or found, at once");
         assert_eq!(output.searches.contains_key(IDS.statement), !is_meant);
         assert_eq!(output.progress.finish(), delivery);
@@ -60,9 +60,28 @@ async fn connections_that_we_left_ourselves_are_no_reason_to_look_for_a_row() {
         let mut output = MqttOutput::new(config(), way, Arc::default());
         for _ in 0..LOSSES_MAX {
             let trouble = Trouble { is_ours, ..Trouble::new("it ended".to_owned()) };
-            let attempt = Attempt { trouble, suspect: None, had_several: true, is_meant: true };
+            let attempt = Attempt { trouble, suspect: None, had_several: true, is_meant: true, is_wordless: false };
             assert!(output.failed(attempt, IDS.statement).is_some());
         }
         assert_eq!(output.searches.contains_key(IDS.statement), searches);
     }
+}
+
+#[tokio::test]
+async fn an_output_waits_longer_while_the_broker_confirms_what_others_sent() {
+    let line = Arc::new(Line::default());
+    let (way, other) = (Way::of_input("a", line.clone()), Way::of_input("a", line));
+    let patience = Duration::from_millis(500);
+    assert!(way.within(patience, std::future::pending::<()>()).await.is_err());
+    let others = async {
+        loop {
+            tokio::time::sleep(patience / 10).await;
+            other.confirmed();
+        }
+    };
+    let done = tokio::select! {
+        done = way.within(patience, tokio::time::sleep(patience * 2)) => done,
+        () = others => Ok(()),
+    };
+    assert!(done.is_ok());
 }

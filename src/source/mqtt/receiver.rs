@@ -38,8 +38,9 @@ const REQUESTS_MAX: usize = 4_096;
 const READ_BATCH_MAX: usize = 128;
 /// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
-/// Where outputs use the connection it is not kept still for longer: what they wait for comes by it too.
-const STILL_MAX: Duration = Duration::from_secs(1);
+/// Where outputs use the connection it is not kept still for longer while nothing is stored: what they wait for comes by
+/// it too. A commit on a slow card takes a second or two.
+const STILL_MAX: Duration = Duration::from_secs(3);
 /// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -158,6 +159,10 @@ impl Receiver {
                 // the other version is tried after the same pause, so a broker that takes neither is not stormed
                 End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
+                    if trouble.is_bare && self.line.is_sending() {
+                        // it may be the work of a row, whose output waits longer each time
+                        retry.succeeded();
+                    }
                     let until = if held.is_some() { Until::Steady } else { Until::Accepted };
                     let trouble = closings.judge(trouble, held, &self.broker);
                     self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);
@@ -408,7 +413,7 @@ impl Receiver {
             Box::new(ack).stored();
             return None;
         }
-        let is_urgent = link.messages() >= self.half_window();
+        let is_urgent = link.messages() >= self.half_window() || link.bytes() >= self.config.unacked_bytes_max / 2;
         let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), is_urgent });
         let Some(out) = &self.out else { return Some(End::Unwanted) };
         match out.try_reserve() {
@@ -436,7 +441,8 @@ impl Receiver {
     }
 
     /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must
-    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged.
+    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged; where outputs use
+    /// it also after [`STILL_MAX`] in which nothing was stored.
     async fn wait_for_room(
         &self,
         out: &mpsc::Sender<Arrivals>,
@@ -454,11 +460,19 @@ impl Receiver {
             link.room(self.config.unacked_bytes_max / 2).await;
             None
         };
-        let longest = self.broker.config.keep_alive / 2;
-        let longest = if self.line.is_borrowed() { longest.min(STILL_MAX) } else { longest };
+        let nothing_is_stored = async {
+            loop {
+                let before = link.bytes();
+                tokio::time::sleep(STILL_MAX).await;
+                if self.line.is_borrowed() && link.bytes() >= before {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             end = enough => end,
-            () = tokio::time::sleep(longest) => Some(End::Stalled),
+            () = tokio::time::sleep(self.broker.config.keep_alive / 2) => Some(End::Stalled),
+            () = nothing_is_stored => Some(End::Stalled),
             () = self.stop.cancelled() => None,
         }
     }
