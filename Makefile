@@ -31,10 +31,10 @@ test: tools test-peers ## install the test peers and pass all tests
 check: export FOREBAY_GUESTS = all
 check: tools fmt clippy doc deny test ## what continuous integration runs: formatting, lints, docs, dependencies, tests
 
-bench: tools peers-mosquitto ## print the figures (release build; needs mosquitto)
+bench: tools peers-mosquitto ## print the figures; BENCH=rates prints one part (release build; needs mosquitto)
 	$(CARGO) build --release --locked
 	sh udfs/build.sh target/release/forebay
-	$(CARGO) bench --locked --bench figures
+	$(CARGO) bench --locked --bench figures -- $(BENCH)
 
 # mosquitto's clients send and receive
 brokers: tools peers-mosquitto ## a job that is killed twice at six brokers: what came out (npm, go, mvn, java, network)

@@ -1,7 +1,7 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by
 //! side in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- trickle`, `-- guests`, `-- micro` or `-- engine`
+//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- rates`, `-- guests`, `-- micro` or `-- engine`
 //! runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
@@ -25,8 +25,8 @@ mod peers;
 mod process;
 #[path = "figures/slow_past.rs"]
 mod slow_past;
-#[path = "figures/trickle.rs"]
-mod trickle;
+#[path = "figures/rates.rs"]
+mod rates;
 
 fn main() {
     // the baseline runs in a process of its own, so that its CPU and memory can be told from ours
@@ -41,8 +41,8 @@ fn main() {
     if asked("slow-past") {
         slow_past::run();
     }
-    if asked("trickle") {
-        trickle::run();
+    if asked("rates") {
+        rates::run();
     }
     if asked("guests") {
         guests::run();

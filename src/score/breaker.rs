@@ -12,6 +12,9 @@ use crate::backoff::Backoff;
 /// Parallel requests at the start: what a stock managed deployment of one instance admits.
 const PARALLEL_START: u32 = 2;
 
+/// Answers of one endpoint differ by this much anyway.
+const LATENCY_NOISE: Duration = Duration::from_millis(10);
+
 /// Why the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -134,7 +137,9 @@ impl Gate {
     }
 }
 
-/// How many requests may be out at once: up by one after as many good answers, down by half at a sign of overload.
+/// How many requests may be out at once. Each round of as many good answers doubles it, until the endpoint shows that
+/// it is enough: by a sign of overload, or by answers that take longer. From then on a round raises it by one, and a sign
+/// of overload halves it.
 #[derive(Clone, Debug)]
 pub struct Parallel {
     now: u32,
@@ -143,12 +148,22 @@ pub struct Parallel {
     /// Requests up to this one were sent before the last lowering: they say nothing new.
     lowered_at: u64,
     last_sent: u64,
+    /// While it doubles.
+    doubling: Option<Latency>,
+}
+
+/// The quickest answers: a longer queue at the endpoint makes all of them slower.
+#[derive(Clone, Copy, Debug)]
+struct Latency {
+    best: Duration,
+    of_round: Duration,
 }
 
 impl Parallel {
     pub fn new(max: u32) -> Parallel {
         let max = max.max(1);
-        Parallel { now: PARALLEL_START.min(max), max, successes: 0, lowered_at: 0, last_sent: 0 }
+        let doubling = Some(Latency { best: Duration::MAX, of_round: Duration::MAX });
+        Parallel { now: PARALLEL_START.min(max), max, successes: 0, lowered_at: 0, last_sent: 0, doubling }
     }
 
     pub fn now(&self) -> u32 {
@@ -159,20 +174,36 @@ impl Parallel {
         self.last_sent = self.last_sent.max(id);
     }
 
-    /// A good answer. `full`: as many requests were out as allowed; otherwise it says nothing about more of them.
-    pub fn succeeded(&mut self, id: u64, full: bool) {
+    /// A good answer, and how long it took. `full`: as many requests were out as allowed; otherwise it says nothing
+    /// about more of them.
+    pub fn succeeded(&mut self, id: u64, full: bool, took: Duration) {
         if id <= self.lowered_at || !full {
             return;
         }
         self.successes += 1;
-        if self.successes >= self.now {
-            self.successes = 0;
-            self.now = (self.now + 1).min(self.max);
+        if let Some(latency) = &mut self.doubling {
+            latency.of_round = latency.of_round.min(took);
         }
+        if self.successes < self.now {
+            return;
+        }
+        self.successes = 0;
+        let step = match &mut self.doubling {
+            Some(latency) if latency.of_round <= latency.best.saturating_mul(3) / 2 + LATENCY_NOISE => {
+                *latency = Latency { best: latency.best.min(latency.of_round), of_round: Duration::MAX };
+                self.now
+            }
+            doubling => {
+                *doubling = None;
+                1
+            }
+        };
+        self.now = self.now.saturating_add(step).min(self.max);
     }
 
     pub fn overloaded(&mut self, id: u64) {
         if id > self.lowered_at {
+            self.doubling = None;
             self.now = (self.now / 2).max(1);
             self.successes = 0;
             self.lowered_at = self.last_sent;
@@ -312,18 +343,30 @@ mod tests {
         );
     }
 
-    #[test]
-    fn parallelism_climbs_by_one_a_round_and_halves_once_a_round() {
-        let mut parallel = Parallel::new(6);
-        let mut id = 0;
-        let mut limits = Vec::new();
-        for _ in 0..2 + 3 + 4 + 5 + 6 {
-            id += 1;
+    /// The limit after each of some good answers that took this long.
+    fn climb(parallel: &mut Parallel, ids: std::ops::Range<u64>, took: Duration) -> Vec<u32> {
+        let answer = |id| {
             parallel.sent(id);
-            parallel.succeeded(id, true);
-            limits.push(parallel.now());
-        }
-        assert_eq!(limits, [2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6]);
+            parallel.succeeded(id, true, took);
+            parallel.now()
+        };
+        ids.map(answer).collect()
+    }
+
+    #[test]
+    fn parallelism_doubles_each_round_until_it_is_all_that_is_allowed() {
+        let limits = climb(&mut Parallel::new(20), 1..31, MS(200));
+        let rounds = [(1, 2), (4, 4), (8, 8), (16, 16), (1, 20)];
+        assert_eq!(limits, rounds.map(|(n, limit)| vec![limit; n]).concat());
+    }
+
+    #[test]
+    fn after_a_sign_of_overload_parallelism_climbs_by_one_a_round_and_halves_once_a_round() {
+        let mut parallel = Parallel::new(6);
+        parallel.sent(1);
+        parallel.overloaded(1);
+        let limits = climb(&mut parallel, 2..2 + 1 + 2 + 3 + 4 + 5 + 6, MS(1));
+        assert_eq!(limits, [2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6]);
         parallel.sent(30);
         parallel.overloaded(29);
         parallel.overloaded(30);
@@ -336,11 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_take_longer_end_the_doubling() {
+        let mut parallel = Parallel::new(256);
+        climb(&mut parallel, 1..7, MS(100));
+        assert_eq!(parallel.now(), 8);
+        // a round a little slower is noise
+        climb(&mut parallel, 7..15, MS(150));
+        assert_eq!(parallel.now(), 16);
+        climb(&mut parallel, 15..31, MS(190));
+        assert_eq!(parallel.now(), 17, "the requests wait for each other");
+        climb(&mut parallel, 31..48, MS(100));
+        assert_eq!(parallel.now(), 18);
+    }
+
+    #[test]
     fn few_rows_say_nothing_about_parallelism() {
         let mut parallel = Parallel::new(20);
         for id in 1..100 {
             parallel.sent(id);
-            parallel.succeeded(id, false);
+            parallel.succeeded(id, false, MS(1));
         }
         assert_eq!(parallel.now(), 2);
         assert_eq!(Parallel::new(1).now(), 1);

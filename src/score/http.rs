@@ -66,14 +66,15 @@ impl Client {
         Ok(Client { http, dialect, score, descriptions, timeout: config.request_timeout, tls: config.tls.clone() })
     }
 
-    /// Sends a request and reads the answer, within the time limit. Gives the time it took.
-    pub async fn score(&self, request: Request, key: Option<SecretString>) -> (u64, Answer, Duration) {
+    /// Sends a request and reads the answer, within the time limit.
+    pub async fn score(&self, request: Request, key: Option<SecretString>) -> (u64, Answer) {
         let (started, id) = (Instant::now(), request.id);
-        let answer = match tokio::time::timeout(self.timeout, self.exchange(request, key)).await {
+        let mut answer = match tokio::time::timeout(self.timeout, self.exchange(request, key)).await {
             Ok(answer) => answer,
             Err(_) => faulted(Answered::TimedOut, format!("no answer within {:?}", self.timeout), String::new()),
         };
-        (id, answer, started.elapsed())
+        answer.details.took = started.elapsed();
+        (id, answer)
     }
 
     async fn exchange(&self, request: Request, key: Option<SecretString>) -> Answer {
@@ -121,6 +122,7 @@ impl Client {
             text: String::new(),
             retry_after: (!asked.is_empty()).then(|| retry_after(&asked.join(", "), now())).flatten(),
             request_id: self.dialect.request_id(headers).map_or(our_id, |id| clipped(id, 100)),
+            took: Duration::ZERO,
         }
     }
 

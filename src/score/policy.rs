@@ -215,6 +215,8 @@ pub struct Details {
     pub text: String,
     pub retry_after: Option<Duration>,
     pub request_id: String,
+    /// From sending to the end of the answer.
+    pub took: Duration,
 }
 
 #[cfg(test)]

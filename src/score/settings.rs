@@ -47,7 +47,7 @@ pub struct ScoreConfig {
     pub max_batch_count: usize,
     /// Most bytes in a request body.
     pub max_batch_bytes: usize,
-    /// Most requests at once; sending starts at 2.
+    /// Most requests at once; sending starts at 2 and doubles each round.
     pub parallel_requests: u32,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,

@@ -42,7 +42,7 @@ type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
 
 /// Something that was on the wire.
 enum Arrived {
-    Answer(u64, Answer, Duration),
+    Answer(u64, Answer),
     Swagger(Result<Fetched, String>),
 }
 
@@ -189,13 +189,13 @@ impl Task {
             let status = HttpStatus { code: 401, model: None, function_failed: false };
             let details = Details { text: self.status.last_error().unwrap_or_default(), ..Details::default() };
             let answer = Answer { outcome: Answered::Status(status), values: Vec::new(), details };
-            self.on_wire.spawn(async move { Arrived::Answer(request.id, answer, Duration::ZERO) });
+            self.on_wire.spawn(async move { Arrived::Answer(request.id, answer) });
             return;
         }
         let client = self.client.clone();
         self.on_wire.spawn(async move {
-            let (id, answer, took) = client.score(request, key).await;
-            Arrived::Answer(id, answer, took)
+            let (id, answer) = client.score(request, key).await;
+            Arrived::Answer(id, answer)
         });
     }
 
@@ -246,9 +246,9 @@ impl Task {
     fn arrived(&mut self, arrived: Arrived) {
         let now = self.now();
         match arrived {
-            Arrived::Answer(id, answer, took) => {
+            Arrived::Answer(id, answer) => {
                 self.status.requests.fetch_add(1, Ordering::Relaxed);
-                self.status.observe(took);
+                self.status.observe(answer.details.took);
                 if answer.outcome != Answered::Results {
                     self.status.failed_requests.fetch_add(1, Ordering::Relaxed);
                     self.status.set_error(shown(&answer));

@@ -67,7 +67,7 @@ impl Desk {
         match class {
             Class::Done => {
                 self.gate.passed(id);
-                self.parallel.succeeded(id, full);
+                self.parallel.succeeded(id, full, answer.details.took);
             }
             Class::Offline => self.gate.failed(now, id, Cause::Backoff, random, retry_after),
             Class::Overloaded => {

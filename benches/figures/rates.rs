@@ -1,0 +1,211 @@
+//! What one event costs by rate, from a trickle to thousands a second.
+//!
+//! MQTT to MQTT at QoS 1, each rate for a while: CPU seconds per million events, bytes written an event as the process
+//! counts them and as the block device does, latency from the publisher to a subscriber, resident memory.
+//! `FOREBAY_BENCH_BEFORE` names another `forebay` that is measured beside this one, by turns in the same run;
+//! `FOREBAY_BENCH_SECONDS` is the time of a rate. Event times come from the machine's clock.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use forebay::demo::client::{Publisher, Receiver};
+use forebay::demo::fleet::Fleet;
+use forebay::time::Timestamp;
+use tokio::runtime::Runtime;
+
+use crate::peers::{Forebay, Mosquitto, until};
+use crate::process::{Usage, usage};
+
+const RATES: [u64; 7] = [1, 10, 100, 200, 1_000, 2_000, 5_000];
+/// How long each rate is kept, and how many events come at least.
+const SECONDS: u64 = 20;
+const EVENTS_MIN: u64 = 30;
+/// What is sent before, so that what happens once has happened.
+const WARM_UP: u64 = 20;
+const DAY: f64 = 86_400.0;
+
+const FILTER: &str = "SELECT rideId, distance INTO out FROM rides WHERE distance > 0";
+const LAG: &str =
+    "SELECT rideId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM rides";
+
+/// A statement with settings of the journal, and the rates at which it is measured.
+struct Subject {
+    name: &'static str,
+    query: &'static str,
+    journal: &'static str,
+    rates: &'static [u64],
+}
+
+const SUBJECTS: [Subject; 3] = [
+    Subject { name: "filter", query: FILTER, journal: "", rates: &RATES },
+    Subject { name: "filter, 20 ms", query: FILTER, journal: "commit_interval = \"20ms\"\n", rates: &[100, 1_000] },
+    Subject { name: "LAG", query: LAG, journal: "", rates: &[1, 10, 100, 1_000] },
+];
+
+pub fn run() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rates");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let device = Device::mount(&folder);
+    let mut programs = vec![("this", PathBuf::from(env!("CARGO_BIN_EXE_forebay")))];
+    programs.extend(std::env::var_os("FOREBAY_BENCH_BEFORE").map(|path| ("before", PathBuf::from(path))));
+    println!("rates: MQTT to MQTT, QoS 1");
+    if device.is_none() {
+        println!("bytes at the device are not measured: that needs root, mkfs.ext4 and a free loop device");
+    }
+    println!(
+        "{:<14} {:>8} {:<7} {:>8} {:>10} {:>9} {:>8} {:>8} {:>8} {:>12}",
+        "", "events/s", "", "CPU s/M", "written B", "device B", "GB a day", "p50 ms", "p99 ms", "resident MB"
+    );
+    for Subject { name, query, journal, rates } in SUBJECTS {
+        for rate in rates {
+            for (which, program) in &programs {
+                let place = Place { runtime: &runtime, folder: &folder, device: device.as_ref() };
+                let seen = place.at(program, query, journal, *rate);
+                let event = |bytes: f64| bytes / seen.events;
+                let device_bytes = seen.device_bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", event(bytes)));
+                let a_day = seen.device_bytes.unwrap_or(seen.used.written_bytes) / seen.seconds * DAY / 1e9;
+                println!(
+                    "{name:<14} {rate:>8} {which:<7} {:>8.0} {:>10.0} {device_bytes:>9} {a_day:>8.2} {:>8.1} {:>8.1} {:>12.1}",
+                    seen.used.cpu_s * 1e6 / seen.events,
+                    event(seen.used.written_bytes),
+                    seen.latency(0.5),
+                    seen.latency(0.99),
+                    seen.used.resident_mb
+                );
+            }
+        }
+    }
+    println!();
+}
+
+struct Place<'a> {
+    runtime: &'a Runtime,
+    folder: &'a Path,
+    device: Option<&'a Device>,
+}
+
+/// What one rate used.
+struct Seen {
+    used: Usage,
+    device_bytes: Option<f64>,
+    events: f64,
+    seconds: f64,
+    /// In order of size, ms.
+    latencies: Vec<f64>,
+}
+
+impl Seen {
+    fn latency(&self, part: f64) -> f64 {
+        self.latencies[((self.latencies.len() - 1) as f64 * part).ceil() as usize]
+    }
+}
+
+impl Place<'_> {
+    fn at(&self, program: &Path, query: &str, journal: &str, rate: u64) -> Seen {
+        let broker = Mosquitto::start(self.folder);
+        let job = self.device.map_or(self.folder, |device| &device.folder).join("job");
+        let _ = fs::remove_dir_all(&job);
+        fs::create_dir_all(&job).unwrap();
+        fs::write(job.join("job.asaql"), query).unwrap();
+        let text = format!(
+            "[job]\nname = \"rates\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+             [journal]\npath = \"pool.db\"\n{journal}\
+             [inputs.rides]\ntype = \"mqtt\"\nurl = {url:?}\ntopics = [\"taxi/+/rides\"]\n\
+             [outputs.out]\ntype = \"mqtt\"\nurl = {url:?}\ntopic = \"out\"\n",
+            url = broker.url()
+        );
+        let path = job.join("job.toml");
+        fs::write(&path, text).unwrap();
+        let received: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let came = received.clone();
+        let take = move |_| came.lock().unwrap().push(Instant::now());
+        let receiver = {
+            let _runtime = self.runtime.enter();
+            Receiver::listen("rates-out", "127.0.0.1", broker.port, "out", take)
+        };
+        assert!(self.runtime.block_on(receiver.ready(Duration::from_secs(10))));
+        let forebay = Forebay::of(program, &path, &self.folder.join("cache"));
+        let soon = Duration::from_millis(20);
+        until("the connection", soon, || (forebay.metric("forebay_source_connected") == 1.0).then_some(()));
+        let feed = self.runtime.block_on(async { Publisher::connect("rates", "127.0.0.1", broker.port) });
+        let mut fleet = Fleet::new(50);
+        let mut publish = || {
+            let ride = fleet.ride(Timestamp::MIN);
+            assert!(self.runtime.block_on(feed.send(&ride.topic, ride.payload)));
+        };
+        (0..WARM_UP).for_each(|_| publish());
+        let has = |rows: u64| received.lock().unwrap().len() as u64 >= rows;
+        until("the first rows", soon, || has(WARM_UP).then_some(()));
+        std::thread::sleep(Duration::from_secs(1));
+
+        let seconds = std::env::var("FOREBAY_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(SECONDS);
+        let events = (rate * seconds).max(EVENTS_MIN);
+        let (before, device_before) = (usage(forebay.pid()), self.device.map(Device::written));
+        let start = Instant::now();
+        let mut sent = Vec::with_capacity(events as usize);
+        for i in 0..events {
+            let due = Duration::from_secs_f64(i as f64 / rate as f64);
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+            sent.push(Instant::now());
+            publish();
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let lasted = start.elapsed().as_secs_f64();
+        let used = usage(forebay.pid()).since(&before);
+        let device_bytes = self.device.zip(device_before).map(|(device, before)| device.written() - before);
+        until("all rows", Duration::from_millis(50), || has(events + WARM_UP).then_some(()));
+        forebay.stop();
+        // one publisher, one topic: rows come in the order of the events
+        let came = received.lock().unwrap();
+        let times = came.iter().skip(WARM_UP as usize).zip(&sent);
+        let mut latencies: Vec<f64> = times.map(|(came, sent)| (*came - *sent).as_secs_f64() * 1e3).collect();
+        latencies.sort_by(f64::total_cmp);
+        Seen { used, device_bytes, events: events as f64, seconds: lasted, latencies }
+    }
+}
+
+/// An ext4 of its own in a file, so that what reaches the block device can be told from what others write.
+struct Device {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Device {
+    fn mount(beside: &Path) -> Option<Device> {
+        let (image, folder) = (beside.join("disk.img"), beside.join("disk"));
+        fs::File::create(&image).ok()?.set_len(1 << 30).ok()?;
+        fs::create_dir_all(&folder).ok()?;
+        done("mkfs.ext4", &["-q", "-F", image.to_str()?])?;
+        let device = done("losetup", &["--find", "--show", image.to_str()?])?;
+        let name = device.trim().strip_prefix("/dev/")?.to_owned();
+        let mounted = Device { folder, name };
+        // what the file system does in the background is no part of an event
+        done("mount", &["-o", "noatime,init_itable=0", device.trim(), mounted.folder.to_str()?])?;
+        Some(mounted)
+    }
+
+    /// Bytes written since the machine started, after what waits has been written.
+    fn written(&self) -> f64 {
+        let _ = done("sync", &["-f", self.folder.to_str().unwrap_or("/")]);
+        let text = fs::read_to_string(format!("/sys/block/{}/stat", self.name)).unwrap_or_default();
+        text.split_whitespace().nth(6).and_then(|sectors| sectors.parse::<f64>().ok()).unwrap_or(0.0) * 512.0
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        done("umount", &[self.folder.to_str().unwrap_or_default()]);
+        done("losetup", &["--detach", &format!("/dev/{}", self.name)]);
+    }
+}
+
+/// What a program printed, if it succeeded.
+fn done(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
