@@ -18,6 +18,7 @@ mod dialect;
 mod http;
 pub mod policy;
 pub mod queue;
+mod rate;
 pub mod response;
 mod room;
 pub mod signature;

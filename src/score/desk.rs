@@ -20,6 +20,7 @@ use super::body::{Form, RowText};
 use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
 use super::policy::{Answered, Blocked, Details, Mode};
 use super::queue::{Queue, RowRef, Taken};
+use super::rate::Rate;
 use super::signature::Signature;
 use super::texts::Texts;
 use super::{Failure, NanPolicy, Outcome};
@@ -36,6 +37,8 @@ pub struct Rules {
     pub max_bytes: usize,
     /// Most requests at once.
     pub parallel: u32,
+    /// Most rows a second.
+    pub catchup_rate: Option<u32>,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,
     pub mode: Mode,
@@ -131,6 +134,7 @@ pub struct Desk {
     rows_now: usize,
     bytes_now: usize,
     full_batches: u32,
+    rate: Option<Rate>,
     /// A row that was scored under this signature.
     proven: Option<RowText>,
     looks: u32,
@@ -155,6 +159,7 @@ impl Desk {
             rows_now: rules.max_rows.max(1),
             bytes_now: rules.max_bytes.max(BYTES_MIN),
             full_batches: 0,
+            rate: rules.catchup_rate.map(Rate::new),
             proven: None,
             looks: 0,
             failed: None,
@@ -263,7 +268,8 @@ impl Desk {
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let later = self.batches.values().filter(|open| !open.flying).map(|open| open.not_before);
         let linger = self.queue.since().map(|since| since + self.rules.linger);
-        later.chain(linger).chain(self.gate.opens_at()).filter(|at| *at > now).min()
+        let rate = self.rate.as_ref().and_then(Rate::due).filter(|_| self.queue.waiting() > 0);
+        later.chain(linger).chain(rate).chain(self.gate.opens_at()).filter(|at| *at > now).min()
     }
 
     /// The next request, if one may go now.
@@ -367,7 +373,15 @@ impl Desk {
     /// Makes a batch of waiting rows. Rows that do not fit the signature are decided on the way.
     fn form_batch(&mut self, now: Duration, form: &Form) -> Option<u64> {
         while self.is_batch_due(now) && self.batches.len() < self.parallel.now() as usize {
-            let Taken { rows, encoded, bad, .. } = self.queue.take(now, form, self.rows_now, self.bytes_now);
+            let wanted = self.queue.waiting().min(self.rows_now);
+            let rows_max = self.rate.as_mut().map_or(self.rows_now, |rate| rate.admits(now, wanted));
+            if rows_max == 0 {
+                return None;
+            }
+            let Taken { rows, encoded, bad, .. } = self.queue.take(now, form, rows_max, self.bytes_now);
+            if let Some(rate) = &mut self.rate {
+                rate.spend(rows.len());
+            }
             for (row, failure) in bad {
                 self.decide(row, Outcome::Failed(Box::new(failure)));
             }

@@ -49,6 +49,8 @@ pub struct ScoreConfig {
     pub max_batch_bytes: usize,
     /// Most requests at once; sending starts at 2 and doubles each round.
     pub parallel_requests: u32,
+    /// Most rows a second; `None`: as many as the endpoint takes.
+    pub catchup_rate: Option<u32>,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,
     /// From sending to the end of the answer: the deployment's own limit and a little.
@@ -100,6 +102,7 @@ impl ScoreConfig {
             max_batch_count: 1_000,
             max_batch_bytes: 1_000_000,
             parallel_requests: 20,
+            catchup_rate: None,
             linger: Duration::from_millis(20),
             request_timeout: Duration::from_secs(10),
             mode: Mode::Edge,
@@ -132,6 +135,7 @@ impl ScoreConfig {
             max_batch_count: count(section.count("max_batch_count", 1, 10_000, size(base.max_batch_count))),
             max_batch_bytes: count(section.size("max_batch_bytes", KIB, 64 * MIB, size(base.max_batch_bytes))),
             parallel_requests: base.parallel_requests,
+            catchup_rate: catchup_rate(section),
             linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
             request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
             mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
@@ -163,6 +167,7 @@ impl ScoreConfig {
             max_rows: self.max_batch_count,
             max_bytes: self.max_batch_bytes,
             parallel: self.parallel_requests,
+            catchup_rate: self.catchup_rate,
             linger: self.linger,
             mode: self.mode,
             nan: self.nan,
@@ -171,6 +176,13 @@ impl ScoreConfig {
             text_max: self.text_max,
         }
     }
+}
+
+/// Rows a second, where the key is there.
+fn catchup_rate(section: &mut Section) -> Option<u32> {
+    let is_set = section.has("catchup_rate");
+    let rows = section.count("catchup_rate", 1, 1_000_000, 1);
+    is_set.then(|| u32::try_from(rows).unwrap_or(u32::MAX))
 }
 
 /// The table `constants`, as JSON.

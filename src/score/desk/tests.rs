@@ -19,6 +19,7 @@ fn rules() -> Rules {
         max_rows: 1000,
         max_bytes: 1_000_000,
         parallel: 4,
+        catchup_rate: None,
         linger: MS(20),
         mode: Mode::Edge,
         nan: NanPolicy::Null,
@@ -478,4 +479,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_backlog_is_sent_at_its_rate_whatever_the_endpoint_takes() {
+    let mut desk = desk(Rules { max_rows: 10, parallel: 4, catchup_rate: Some(100), ..rules() });
+    desk.submit(MS(0), 0, rows(0..500));
+    let (mut sent, mut times) = (0, Vec::new());
+    let mut now = MS(0);
+    while now < MS(2_000) {
+        while let Some(request) = desk.next_request(now) {
+            sent += request.rows;
+            times.push(now.as_millis());
+            desk.answered(now, request.id, results(&numbers(&request)), 0.0);
+        }
+        now = desk.wake(now).unwrap();
+    }
+    assert_eq!(sent, 190, "two seconds, less the first batch");
+    assert_eq!(times[..3], [100, 200, 300]);
 }
