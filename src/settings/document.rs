@@ -6,7 +6,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, Error};
 
-use super::Problems;
+use super::{Problems, may_be_secret};
 use crate::diagnostic::{Diagnostic, Span};
 
 /// As the `toml` crate says it; its errors have no kind that could be asked for.
@@ -28,8 +28,10 @@ pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTabl
                 }
                 let header = section.filter(|section| section.line == line_of(text, span.start));
                 repeated = header.map(|section| section.name);
-                problems
-                    .push(header.map_or_else(|| key_twice(text, span), |section| section_twice(text, section, span)));
+                problems.push(match header {
+                    Some(section) => section_twice(text, section, span),
+                    None => key_twice(text, span, problems),
+                });
             }
         }
     }
@@ -41,8 +43,11 @@ fn invalid(error: &Error) -> Diagnostic {
         .help("the job file is TOML: `key = \"text\"` under `[section]`")
 }
 
-fn key_twice(text: &str, span: Span) -> Diagnostic {
+fn key_twice(text: &str, span: Span, problems: &Problems) -> Diagnostic {
     let key = text.get(span.start..span.end).unwrap_or_default();
+    if may_be_secret(key) {
+        problems.mask(value_behind(text, span.end));
+    }
     Diagnostic::error(format!("`{key}` is set twice"), span).label("the second one").help("keep one of the two lines")
 }
 
@@ -52,6 +57,14 @@ fn section_twice(text: &str, section: Header<'_>, span: Span) -> Diagnostic {
     Diagnostic::error(format!("the section `[{}]` is written twice", section.name), span)
         .label(label)
         .help("give one of the two another name, or move its keys into the other")
+}
+
+/// What stands behind the `=` in a line.
+fn value_behind(text: &str, key_end: usize) -> Span {
+    let rest = text.get(key_end..).unwrap_or_default().lines().next().unwrap_or_default();
+    let value = rest.split_once('=').map_or(rest, |(_, value)| value).trim();
+    let start = key_end + rest.find(value).unwrap_or_default();
+    Span { start, end: start + value.len() }
 }
 
 /// The line of a section: `[outputs.scored]`.

@@ -114,6 +114,7 @@ fn what_is_written_twice_is_one_error() {
                     = help: keep one of the two lines
             "#]],
         ),
+        ("key  = \"env:AML_KEY\"", "key  = \"env:AML_KEY\"\nkey  = \"s3cr3t\"".to_owned(), expect![[r#""#]]),
     ] {
         bad(&[(from, &to)], want);
     }
