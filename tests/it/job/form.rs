@@ -114,7 +114,18 @@ fn what_is_written_twice_is_one_error() {
                     = help: keep one of the two lines
             "#]],
         ),
-        ("key  = \"env:AML_KEY\"", "key  = \"env:AML_KEY\"\nkey  = \"s3cr3t\"".to_owned(), expect![[r#""#]]),
+        (
+            "key  = \"env:AML_KEY\"",
+            "key  = \"env:AML_KEY\"\nkey  = \"s3cr3t\"".to_owned(),
+            expect![[r#"
+            error: `key` is set twice
+               --> taxi.toml:19:1
+                |
+             19 | key  = "******"
+                | ^^^ the second one
+                = help: keep one of the two lines
+        "#]],
+        ),
     ] {
         bad(&[(from, &to)], want);
     }
