@@ -359,7 +359,11 @@ impl Receiver {
             };
             tokio::select! {
                 biased;
-                why = self.line.unwanted() => return Err(PollError::Lost(Trouble { is_ours: true, ..Trouble::new(why) })),
+                // whether the receipts come in the next one is for the output to tell
+                why = self.line.unwanted() => {
+                    let trouble = Trouble { is_ours: true, is_passing: true, ..Trouble::new(why) };
+                    return Err(PollError::Lost(trouble));
+                }
                 () = left_alone, if self.line.is_borrowed() => {}
                 () = settled => {
                     // the goodbye is said when what outputs have under way is confirmed

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use forebay::job;
@@ -98,24 +98,26 @@ async fn answers(
     }
 }
 
-/// What the tasks of a runtime log.
+/// What this process logs, from the first call of [`Log::of_process`] on. Not of some threads only: which places log is
+/// kept for all threads, and one that was first met by a thread without a log would say nothing on the others.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    fn of_process() -> &'static Log {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            tracing::callsite::rebuild_interest_cache();
+            log
+        })
     }
 
-    /// A runtime whose threads log here.
-    fn runtime(&self) -> tokio::runtime::Runtime {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
-        let dispatch = tracing::Dispatch::new(subscriber);
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        // for as long as the thread lives
-        runtime.on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&dispatch)));
-        runtime.worker_threads(2).enable_all().build().unwrap()
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
 
@@ -164,7 +166,9 @@ fn distinct(subscriber: &Subscriber) -> Vec<String> {
     rows
 }
 
-async fn rows_outlast_missing_receipts(log: &Log, version: &str, is_shared: bool) {
+async fn rows_outlast_missing_receipts(version: &str, is_shared: bool) {
+    let log = Log::of_process();
+    let before = log.text().len();
     let broker = Mosquitto::start();
     let between = Between::start(broker.port).await;
     let subscriber = Subscriber::start(&broker.url(), "out").await;
@@ -179,8 +183,9 @@ async fn rows_outlast_missing_receipts(log: &Log, version: &str, is_shared: bool
     let is_told = || pipeline.report().not_ready.iter().any(|problem| *problem == format!("output b: {reason}"));
     send(&broker, 0..5).await;
     wait_until(&format!("{reason:?} of /readyz"), is_told).await;
-    let in_log = || log.text().lines().any(|line| line.contains(" WARN ") && line.contains(&reason));
-    assert!(in_log(), "{}", log.text());
+    let text = log.text().split_off(before);
+    let told = text.lines().filter(|line| line.contains(" WARN output{name=b}") && line.contains(&reason)).count();
+    assert_eq!(told, 1, "{text}");
     assert!(between.held_back.load(Ordering::SeqCst) > 0 && delivered(&pipeline) == 0, "nothing was confirmed");
     // what comes meanwhile waits with them
     send(&broker, 5..10).await;
@@ -195,12 +200,11 @@ async fn rows_outlast_missing_receipts(log: &Log, version: &str, is_shared: bool
     assert!(verify(&folder.path().join("pool.db")).unwrap().is_good());
 }
 
-#[test]
-fn rows_without_a_receipt_are_sent_again_and_the_reason_is_told() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_a_receipt_are_sent_again_and_the_reason_is_told() {
     for version in ["5", "3.1.1"] {
         for is_shared in [false, true] {
-            let log = Log::default();
-            log.runtime().block_on(rows_outlast_missing_receipts(&log, version, is_shared));
+            rows_outlast_missing_receipts(version, is_shared).await;
         }
     }
 }
