@@ -133,6 +133,11 @@ impl Diagnostics {
         self.items.iter().any(|item| !item.is_warning)
     }
 
+    /// Each problem as it is drawn, without the word in front of its title: for a log, whose lines have a level.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.items.iter().map(|item| draw::without_level(self, item)).collect()
+    }
+
     /// In the order of the text; problems of the whole file come first.
     pub fn sort(&mut self) {
         self.items.sort_by_key(|item| item.span.map(|span| (span.start, span.end)));

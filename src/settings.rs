@@ -5,12 +5,14 @@
 //! all are found at once, and no message shows a secret. Not here: any stage, its keys and its defaults.
 
 pub mod address;
+mod document;
 mod problems;
 mod secret;
 mod section;
 pub mod units;
 
-pub use problems::{Problems, document};
+pub use document::document;
+pub use problems::Problems;
 pub use secret::{Secret, SecretError, SecretSource, may_be_secret};
 pub use section::{Section, Text, one_of};
 

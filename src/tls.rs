@@ -8,6 +8,8 @@
 mod identity;
 mod refusal;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -36,6 +38,8 @@ pub struct TlsFiles {
     pub ca_file: Option<PathBuf>,
     /// Who we are to a server that asks for a certificate.
     pub client: Option<ClientFiles>,
+    /// What was said of them.
+    pub told: Told,
 }
 
 /// A client certificate and its key; both may be in one file.
@@ -47,21 +51,44 @@ pub struct ClientFiles {
     pub key_file: PathBuf,
 }
 
-/// What was said of a file last, so that it is told once, however often the file is read. Clones remember together.
-#[derive(Clone, Debug, Default)]
-pub struct Told(Arc<Mutex<Option<String>>>);
+/// What was said of each file last, so that it is told once, however often the file is read: when a job is checked, and
+/// for each connection. Clones remember together.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+/// What was told is no part of what a section says.
+impl PartialEq for Told {
+    fn eq(&self, _: &Told) -> bool {
+        true
+    }
+}
+
+impl Eq for Told {}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
 
 impl Told {
-    /// Warns, unless that is what was said last; `None`: there is nothing to say now.
-    fn warn(&self, what: Option<String>) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last == what {
-            return;
-        }
-        if let Some(text) = &what {
+    /// Warns, unless that is what was said last of `subject`; `None`: there is nothing to say now.
+    fn warn(&self, subject: &'static str, what: Option<String>) {
+        if self.is_new(subject, what.as_deref())
+            && let Some(text) = what
+        {
             tracing::warn!("{text}");
         }
-        *last = what;
+    }
+
+    /// Whether this is not what was said last of `subject`; now it is.
+    fn is_new(&self, subject: &'static str, what: Option<&str>) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = match what {
+            Some(text) => said.insert(subject, text.to_owned()),
+            None => said.remove(subject),
+        };
+        last.as_deref() != what
     }
 }
 
@@ -107,11 +134,11 @@ impl TlsFiles {
             _ => {}
         }
         let client = cert_file.zip(key_file).map(|(cert_file, key_file)| ClientFiles { cert_file, key_file });
-        TlsFiles { ca_file, client }
+        TlsFiles { ca_file, client, told: Told::default() }
     }
 
-    /// Tells which of the files cannot be used, each at its place, where the files of a job are looked at. Blocks on
-    /// them.
+    /// Tells which of the files cannot be used, each at its place, where the files of a job are looked at. What is odd
+    /// with one is a warning there, and no connection repeats it. Blocks on the files.
     pub fn examine(&self, section: &Section) {
         if !section.problems().looks_at_files() {
             return;
@@ -120,7 +147,8 @@ impl TlsFiles {
             let found = Diagnostic::error(error.to_string(), section.value_span(error.key));
             section.problems().push(found.label("cannot be used"));
         };
-        let odd = |key: &str, text: String, label: &str| {
+        let odd = |key: &'static str, text: String, label: &str| {
+            self.told.is_new(key, Some(&text));
             section.problems().push(Diagnostic::warning(text, section.value_span(key)).label(label));
         };
         // a file that is not there was told when its key was read
@@ -156,15 +184,15 @@ impl TlsFiles {
         self.ca_file.is_none() && self.client.is_none()
     }
 
-    /// The configuration for one connection. Blocks on the files. `told`: of the connections before.
+    /// The configuration for one connection. Blocks on the files.
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn for_one_connection(&self, told: &Told) -> Result<ClientConfig, TlsError> {
+    pub fn for_one_connection(&self) -> Result<ClientConfig, TlsError> {
         let builder = self.trusting()?;
         Ok(match &self.client {
             None => builder.with_no_client_auth(),
-            Some(files) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(files.load(told)?))),
+            Some(files) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(files.load(&self.told)?))),
         })
     }
 
@@ -176,7 +204,7 @@ impl TlsFiles {
     pub fn for_many_connections(&self) -> Result<ClientConfig, TlsError> {
         let builder = self.trusting()?;
         let Some(files) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let mut config = builder.with_client_cert_resolver(Arc::new(ReadAnew::new(files.clone())?));
+        let mut config = builder.with_client_cert_resolver(Arc::new(ReadAnew::new(files.clone(), self.told.clone())?));
         // a resumed session goes on with the certificate that it began with
         config.resumption = Resumption::disabled();
         Ok(config)
@@ -186,7 +214,7 @@ impl TlsFiles {
         let roots = match &self.ca_file {
             Some(path) => {
                 let authorities = Authorities::read(path)?;
-                authorities.warning(path).into_iter().for_each(|text| tracing::warn!("{text}"));
+                self.told.warn("ca_file", authorities.warning(path));
                 authorities.roots
             }
             None => system()?,
@@ -239,7 +267,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     let unusable = |why: String| TlsFileError { key, path: path.to_owned(), why };
     let bytes = contents(key, path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let certificates = certificates.map_err(|e| unusable(format!("is no PEM file: {e}")))?;
+    let certificates = certificates.map_err(|e| unusable(garbled(&e)))?;
     if certificates.is_empty() {
         let hint = match (has(&bytes, "PRIVATE KEY-----"), bytes.first()) {
             (true, _) => "; it holds a private key: are the files exchanged?",
@@ -253,6 +281,23 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
         return Err(unusable(format!("holds no PEM certificate{hint}")));
     }
     Ok(certificates)
+}
+
+/// What is wrong with a PEM file and what to do. Nothing of the file is part of it: it may hold a key.
+fn garbled(error: &pem::Error) -> String {
+    let again = "copy the whole file again from where it was issued";
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            format!("is cut off: a `-----BEGIN …-----` has no `-----END …-----`; {again}")
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            format!("is damaged: a line that starts with `-----BEGIN` does not end with `-----`; {again}")
+        }
+        pem::Error::Base64Decode(_) => {
+            format!("is damaged: what stands between `-----BEGIN …-----` and `-----END …-----` is no base64; {again}")
+        }
+        _ => format!("is no PEM file: {error}; name one that begins with `-----BEGIN`"),
+    }
 }
 
 fn contents(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {

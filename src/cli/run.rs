@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::diagnostic::Diagnostics;
 use crate::job;
 use crate::pipeline::functions::Look;
 use crate::pipeline::{Pipeline, Prepared};
@@ -60,7 +61,7 @@ impl Loaded {
     }
 
     async fn start(&self) -> Result<Pipeline, String> {
-        for warning in &self.prepared.warnings {
+        for warning in self.prepared.warnings.iter().flat_map(Diagnostics::log_lines) {
             tracing::warn!("{warning}");
         }
         Pipeline::start(&self.job, &self.prepared, Clock::Real).await.map_err(|e| e.to_string())

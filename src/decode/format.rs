@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ::bytes::Bytes;
 
 use super::Split;
+use super::split::BYTE_ORDER_MARK;
 use crate::settings::Section;
 use crate::value::write_json_text;
 
@@ -62,8 +63,9 @@ pub fn format(section: &mut Section) -> Option<Arc<dyn Format>> {
     read(section)
 }
 
+/// Whether there are only blanks, behind a byte order mark or not.
 fn is_blank(payload: &[u8]) -> bool {
-    payload.iter().all(u8::is_ascii_whitespace)
+    payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(payload).iter().all(u8::is_ascii_whitespace)
 }
 
 /// The event of a payload that is one value: the columns `payload` and `topic`.

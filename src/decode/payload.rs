@@ -225,7 +225,11 @@ mod tests {
             let (events, bad, empty) = split(&format!("{keys}empty = \"dead-letter\""), b"");
             assert_eq!((events.len(), bad, empty), (0, vec!["the payload is empty".to_owned()], 0), "{format}");
         }
-        assert_eq!(split("", b" \n\0"), (vec![], vec![], 1));
+        for payload in [&b" \n\0"[..], b"\xef\xbb\xbf", b"\xef\xbb\xbf \n\0"] {
+            for keys in ["", "format = \"csv\"", "format = \"csv\"\ncolumns = [\"a\"]"] {
+                assert_eq!(split(keys, payload), (vec![], vec![], 1), "{keys} {payload:?}");
+            }
+        }
         for (keys, payload) in
             [("", &b" [ ] "[..]), ("format = \"csv\"", b"a,b\n"), ("compression = \"gzip\"", &gzip(b"[]"))]
         {

@@ -45,7 +45,8 @@ pub struct BadPayload {
 /// costs some hundred bytes as a dead letter.
 pub const BAD_PARTS_MAX: usize = 1_000;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How text of some programs begins, in UTF-8; it is no part of what it says.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits a payload into events. A bad element, line or value is bad alone; behind one whose end cannot be told the
 /// rest is one bad part with it.
@@ -166,7 +167,17 @@ impl<'a> Splitter<'a> {
             if matches!(self.payload.get(rest), Some(b'{' | b'[')) {
                 return self.values(rest, to);
             }
-            self.bad(rest, to, "something follows the end of the array".to_owned());
+            // a bracket that closes nothing costs itself
+            let behind = rest + broken::closing(self.payload.get(rest..to).unwrap_or_default());
+            let why = "something follows the end of the array".to_owned();
+            if behind == rest || broken::goes_on(self.payload.get(behind..to).unwrap_or_default()) {
+                return self.bad(rest, to, why);
+            }
+            self.bad(rest, behind, why);
+            let (rest, to) = trimmed(self.payload.get(behind..to).unwrap_or_default(), behind);
+            if rest < to {
+                self.values(rest, to);
+            }
         }
     }
 
@@ -231,7 +242,13 @@ impl<'a> Splitter<'a> {
             Ok(_) => (Some(jiter.current_index()), Some("an event must be a JSON object".to_owned())),
             Err(error) => (broken::value(text), Some(tell(&error))),
         };
-        match len.filter(|len| !broken::goes_on(text.get(*len..).unwrap_or_default())) {
+        let rest = |len: usize| text.get(len..).unwrap_or_default();
+        // brackets that close nothing belong to the value before them
+        let stray = len.map_or(0, |len| broken::closing(rest(len)));
+        match len.map(|len| len + stray).filter(|len| !broken::goes_on(rest(*len))) {
+            Some(len) if stray > 0 => {
+                (start + len, Some(wrong.unwrap_or_else(|| "a bracket behind the object closes nothing".to_owned())))
+            }
             Some(len) => (start + len, wrong),
             None => (to, Some(wrong.unwrap_or_else(|| "something follows the end of the object".to_owned()))),
         }

@@ -20,6 +20,7 @@ impl Display for Diagnostics {
             if i > 0 {
                 f.write_str("\n")?;
             }
+            write!(f, "{}: ", if item.is_warning { "warning" } else { "error" })?;
             draw(f, self, item)?;
         }
         let errors = self.error_count();
@@ -33,8 +34,17 @@ impl Display for Diagnostics {
     }
 }
 
-fn draw(f: &mut Formatter<'_>, of: &Diagnostics, item: &Diagnostic) -> fmt::Result {
-    writeln!(f, "{}: {}", if item.is_warning { "warning" } else { "error" }, printable(&item.title))?;
+/// A problem without the word in front of its title, and without a line feed at its end.
+pub(super) fn without_level(of: &Diagnostics, item: &Diagnostic) -> String {
+    let mut drawn = String::new();
+    // a string takes everything
+    let _ = draw(&mut drawn, of, item);
+    drawn.truncate(drawn.trim_end().len());
+    drawn
+}
+
+fn draw(f: &mut dyn fmt::Write, of: &Diagnostics, item: &Diagnostic) -> fmt::Result {
+    writeln!(f, "{}", printable(&item.title))?;
     let mut gutter = 1;
     match item.span {
         None => writeln!(f, "  --> {}", of.file)?,

@@ -57,14 +57,22 @@ impl Env {
             Expr::Or(a, b) => bit(self.holds(a, row)? || self.holds(b, row)?),
             Expr::Not(a) => bit(!self.holds(a, row)?),
             Expr::IsNull { negated, operand } => bit(self.eval(operand, row)?.is_null() != *negated),
-            Expr::Between { negated, operand, low, high } => {
+            Expr::Between { negated: false, operand, low, high } => {
                 let value = self.eval(operand, row)?;
-                let inside = builtins::compare_op(BinaryOp::Ge, &value, &*self.eval(low, row)?)
-                    && builtins::compare_op(BinaryOp::Le, &value, &*self.eval(high, row)?);
-                bit(inside != *negated)
+                bit(builtins::compare_op(BinaryOp::Ge, &value, &*self.eval(low, row)?)
+                    && builtins::compare_op(BinaryOp::Le, &value, &*self.eval(high, row)?))
+            }
+            // comparisons of its own, as `<>` is: false for a NULL operand
+            Expr::Between { negated: true, operand, low, high } => {
+                let value = self.eval(operand, row)?;
+                bit(builtins::compare_op(BinaryOp::Lt, &value, &*self.eval(low, row)?)
+                    || builtins::compare_op(BinaryOp::Gt, &value, &*self.eval(high, row)?))
             }
             Expr::In { negated, operand, list } => {
                 let value = self.eval(operand, row)?;
+                if value.is_null() {
+                    return bit(false);
+                }
                 for item in list {
                     if value.equals(&*self.eval(item, row)?) {
                         return bit(!*negated);
@@ -123,8 +131,9 @@ impl Env {
                 let value = self.eval(operand, row)?;
                 let pattern = self.eval(pattern, row)?;
                 let escape = escape.as_ref().map(|e| self.eval(e, row)).transpose()?;
-                let found = like(&value, &pattern, escape.as_deref()).map(|m| Value::Bit(m != *negated));
-                self.value(found, Span::default(), self.options.on_error)
+                let holds = like(&value, &pattern, escape.as_deref())
+                    .map(|found| Value::Bit(found.is_some_and(|found| found != *negated)));
+                self.value(holds, Span::default(), self.options.on_error)
             }
             Expr::Builtin { function, args, span } => {
                 let call = function.call;
@@ -229,10 +238,10 @@ fn field<'v>(value: &'v Value, names: &[SmolStr]) -> Option<&'v Value> {
     })
 }
 
-/// `LIKE` reads its operands as text; NULL is like nothing.
-fn like(value: &Value, pattern: &Value, escape: Option<&Value>) -> Result<bool, RowError> {
+/// `LIKE` reads its operands as text. `None` where one is NULL: neither `LIKE` nor `NOT LIKE` holds.
+fn like(value: &Value, pattern: &Value, escape: Option<&Value>) -> Result<Option<bool>, RowError> {
     if value.is_null() || pattern.is_null() {
-        return Ok(false);
+        return Ok(None);
     }
     let text = |v: &Value| builtins::cast(v, Type::Text);
     let escape = match escape {
@@ -240,7 +249,7 @@ fn like(value: &Value, pattern: &Value, escape: Option<&Value>) -> Result<bool, 
         _ => None,
     };
     match (text(value)?, text(pattern)?) {
-        (Value::Text(value), Value::Text(pattern)) => builtins::try_like(&value, &pattern, escape),
-        _ => Ok(false),
+        (Value::Text(value), Value::Text(pattern)) => builtins::try_like(&value, &pattern, escape).map(Some),
+        _ => Ok(Some(false)),
     }
 }

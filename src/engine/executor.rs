@@ -45,6 +45,8 @@ pub struct Executor {
     output: OutputRows,
     /// Latest arrival or tick.
     now: i64,
+    /// The same, as of the last take that told no stop.
+    taken_at: i64,
     rows_watermark: i64,
     watermark: i64,
 }
@@ -115,6 +117,7 @@ impl Executor {
             remembers,
             depth,
             now: Timestamp::MIN.ticks(),
+            taken_at: Timestamp::MIN.ticks(),
             rows_watermark: i64::MIN,
             watermark: i64::MIN,
         })
@@ -302,6 +305,9 @@ impl Executor {
     /// Everything that came out and changed since the last call; it belongs into one commit.
     pub fn take(&mut self) -> Emitted {
         let stopped = self.env.stopped.clone();
+        if stopped.is_none() {
+            self.taken_at = self.now;
+        }
         let batch = self.output.take(stopped.is_some());
         let mut state = Vec::new();
         if stopped.is_none() || !self.output.is_whole() {
@@ -316,6 +322,21 @@ impl Executor {
             watermark: self.watermark(),
             stopped,
         }
+    }
+
+    /// Behind a take that told a stop: as it was before the records since the take before that, so that those before the
+    /// row at fault can be pushed again, alone. Only for a part without state.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn start_over(&mut self) -> Result<(), EngineError> {
+        self.trees = match &self.trees {
+            Trees::One(_) => Trees::One(Box::new(Lane::new(&self.root, &self.env.options, self.ingresses.len())?)),
+            Trees::BySubstream(_) => Trees::BySubstream(Substreams::default()),
+        };
+        self.env.stopped = None;
+        self.now = self.taken_at;
+        Ok(())
     }
 
     fn changes(&mut self, state: &mut Vec<StateChange>) {

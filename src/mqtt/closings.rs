@@ -35,7 +35,7 @@ impl Closings {
             "{at} closes each connection soon after it accepted it: another client may have the client id `{id}`, give each \
              its own; else see the broker's log"
         );
-        Trouble { text, ..trouble }
+        Trouble { text, is_passing: false, ..trouble }
     }
 
     /// Whether the last connection is the first to name the likely reason.

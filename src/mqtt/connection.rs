@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::broker::{BrokerConfig, Protocol};
 use super::socket::{CollectedWrites, Ending};
-use crate::tls::{self, Told};
+use crate::tls;
 
 /// Connecting, TLS and MQTT handshake together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,13 +24,11 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Connector {
     pub config: BrokerConfig,
     pub client_id: String,
-    /// Of the client certificate.
-    told: Told,
 }
 
 impl Connector {
     pub fn new(config: BrokerConfig, client_id: impl Into<String>) -> Connector {
-        Connector { config, client_id: client_id.into(), told: Told::default() }
+        Connector { config, client_id: client_id.into() }
     }
 
     pub(super) fn keep_alive_seconds(&self) -> u16 {
@@ -56,8 +54,8 @@ impl Connector {
 
     /// Whom to trust and who we are; the files are read anew for each connection, so that renewed ones are picked up.
     pub(super) async fn tls(&self) -> Result<TlsConfiguration, Trouble> {
-        let (files, told, span) = (self.config.tls.clone(), self.told.clone(), tracing::Span::current());
-        let read = tokio::task::spawn_blocking(move || span.in_scope(|| files.for_one_connection(&told))).await;
+        let (files, span) = (self.config.tls.clone(), tracing::Span::current());
+        let read = tokio::task::spawn_blocking(move || span.in_scope(|| files.for_one_connection())).await;
         let config = read.map_err(|e| Trouble::new(e.to_string()))?.map_err(|e| Trouble::new(e.to_string()))?;
         Ok(TlsConfiguration::Rustls(Arc::new(config)))
     }
@@ -105,7 +103,8 @@ impl Connector {
     }
 
     pub(super) fn silent(&self) -> Trouble {
-        Trouble::new(format!("{} stopped answering: check the link and the broker", self.config.address))
+        let text = format!("{} stopped answering: check the link and the broker", self.config.address);
+        Trouble { is_passing: true, ..Trouble::new(text) }
     }
 
     /// The broker refused our certificate, or wants one.
@@ -144,7 +143,7 @@ impl Connector {
             return trouble;
         }
         let at = &self.config.address;
-        Trouble::new(match error.kind() {
+        let text = match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("nothing listens at {at}: start the broker or correct `url`"),
             io::ErrorKind::NotFound => {
                 format!("host `{}` has no address: correct `url` or the name service ({error})", at.host)
@@ -159,7 +158,8 @@ impl Connector {
                 format!("{at} cannot be reached ({error}): check the network")
             }
             _ => format!("connection to {at}: {error}"),
-        })
+        };
+        Trouble { is_passing: was_connected, ..Trouble::new(text) }
     }
 
     pub(super) fn closed(&self, was_connected: bool) -> Trouble {
@@ -178,7 +178,12 @@ impl Connector {
                 "{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS"
             )
         };
-        Trouble { misfit: (!was_connected).then_some(Misfit::Closed), is_bare: was_connected, ..Trouble::new(text) }
+        Trouble {
+            misfit: (!was_connected).then_some(Misfit::Closed),
+            is_bare: was_connected,
+            is_passing: was_connected,
+            ..Trouble::new(text)
+        }
     }
 }
 
@@ -205,6 +210,8 @@ pub(crate) struct Trouble {
     pub is_bare: bool,
     /// We left the connection ourselves: no message that was under way is to blame.
     pub is_ours: bool,
+    /// Once the connection is back nothing is left to be done about it.
+    pub is_passing: bool,
 }
 
 /// How a broker shows that it does not speak our version.
@@ -231,6 +238,14 @@ pub(super) enum BrokerRefusal {
 
 impl Trouble {
     pub fn new(text: String) -> Trouble {
-        Trouble { text, oversize: None, rejection: None, misfit: None, is_bare: false, is_ours: false }
+        Trouble {
+            text,
+            oversize: None,
+            rejection: None,
+            misfit: None,
+            is_bare: false,
+            is_ours: false,
+            is_passing: false,
+        }
     }
 }

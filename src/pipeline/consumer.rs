@@ -115,7 +115,7 @@ impl Cycle for Consumer {
             // segments of other inputs were passed, and ours may follow: time must not overtake them
             0 if !stretch.is_at_end => {}
             0 => self.pass_time(upstream, None),
-            _ => self.feed.push(stretch),
+            _ => self.feed.push(&stretch.records),
         }
         Ok(Go::On)
     }

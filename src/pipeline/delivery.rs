@@ -16,7 +16,7 @@ use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::due::{Done, Due};
 use super::feed::Feed;
-use super::flow::Flow;
+use super::flow::{Flow, engine};
 use super::gathering::Gathering;
 use super::outputs::OutputHandle;
 use super::reading::{Reading, Records, Stretch};
@@ -112,7 +112,7 @@ impl Cycle for Deliverer {
     fn work(&mut self, found: Stretch) -> Result<Go, PipelineError> {
         self.due.read(found.len);
         let has_records = found.len > 0;
-        let rows = self.rows(found);
+        let rows = self.rows(found)?;
         let now = self.flow.clock.monotonic();
         self.gathering.add(rows, now);
         let may_wait = self.stopped.is_none() && self.pending.letters_bytes < LETTERS_BYTES_MAX;
@@ -160,30 +160,27 @@ impl Cycle for Deliverer {
 
 impl Deliverer {
     /// The rows that a stretch gives, and what the ledger learns of them.
-    fn rows(&mut self, found: Stretch) -> Rows {
+    fn rows(&mut self, found: Stretch) -> Result<Rows, PipelineError> {
         // what was read before and gave no rows is in the same commit
         let is_between = self.pending.position == self.due.position();
         self.pending.position = found.position;
         match (&mut self.feed, found.records) {
             (Some(feed), records) => {
                 feed.pushed = !is_between;
-                feed.push(Stretch { records, ..found });
-                let Emitted { rows, failures, mut counts, waiting, stopped, .. } = feed.take();
+                feed.push(&records);
+                let emitted = feed.take_up_to_stop(&records).map_err(|error| engine(&self.flow.statement, &error))?;
+                let Emitted { rows, failures, counts, waiting, stopped, .. } = emitted;
                 if let Some(failure) = &stopped {
                     self.pending.position = failure.position;
-                    // the failed row and those behind it are read again at the next start, and count then
-                    counts.rows = counts.filtered
-                        + counts.evaluated
-                        + counts.failed.values().chain(counts.dropped.values()).sum::<u64>();
                 }
                 self.stopped = stopped;
                 self.pending.count(self.flow.counts(&counts, &mut self.held, waiting));
                 self.pending.set_aside(self.flow.letters(failures));
-                rows
+                Ok(rows)
             }
-            (None, Records::Rows { rows, .. }) => rows,
+            (None, Records::Rows { rows, .. }) => Ok(rows),
             (None, Records::Events(_)) => {
-                Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() }
+                Ok(Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() })
             }
         }
     }

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 use super::PipelineError;
 use super::stop::Stop;
 use crate::batch::{Column, Reason, RowMeta, Rows, write_row_json};
-use crate::engine::{Counts, FailedBody, FailedRow};
+use crate::engine::{Counts, EngineError, FailedBody, FailedRow};
 use crate::journal::{ConsumerId, Counter, DeadLetter, Edge};
 use crate::time::Clock;
 
@@ -129,4 +129,9 @@ impl Flow {
     pub fn ended(&self, why: &str) -> PipelineError {
         PipelineError::ScoringEnded { statement: self.statement.clone(), why: why.to_owned() }
     }
+}
+
+/// The error of a part that the engine cannot run.
+pub fn engine(statement: &SmolStr, error: &EngineError) -> PipelineError {
+    PipelineError::Function { name: statement.clone(), reason: error.to_string() }
 }

@@ -18,7 +18,7 @@ use super::cycle;
 use super::delivery::{self, Deliverer, Pending};
 use super::due::Due;
 use super::feed::Feed;
-use super::flow::Flow;
+use super::flow::{Flow, engine};
 use super::gathering::Gathering;
 use super::health::Health;
 use super::mark::Mark;
@@ -30,7 +30,7 @@ use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::backoff::Backoff;
-use crate::engine::{EngineError, Executor, Functions, OnError};
+use crate::engine::{Executor, Functions, OnError};
 use crate::job::{self, Job};
 use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
@@ -433,8 +433,4 @@ impl StatementBuild<'_> {
 
 fn span(statement: &SmolStr) -> tracing::Span {
     tracing::error_span!("statement", name = %statement)
-}
-
-fn engine(statement: &SmolStr, error: &EngineError) -> PipelineError {
-    PipelineError::Function { name: statement.clone(), reason: error.to_string() }
 }

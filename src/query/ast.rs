@@ -84,6 +84,17 @@ pub struct From {
     pub joins: Vec<Join>,
 }
 
+impl From {
+    /// The inputs and steps, in the order of the text.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let joined = self.joins.iter().filter_map(|join| match join {
+            Join::Table { source, .. } => Some(source),
+            Join::Apply { .. } => None,
+        });
+        std::iter::once(&self.first).chain(joined)
+    }
+}
+
 /// An input or a step in `FROM` or `JOIN`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {

@@ -27,6 +27,7 @@ mod join;
 mod keeping;
 mod match_recognize;
 mod metadata;
+mod partition;
 mod place;
 mod relation;
 mod scope;

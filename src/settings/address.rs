@@ -54,8 +54,12 @@ pub fn http(section: &Section, text: &Text) -> Option<Url> {
 pub fn parse_http(text: &str) -> Result<Url, BadAddress> {
     const FORM: &str = "write `https://host/score`, or `http://127.0.0.1:5001/score`";
     let url = parse(text, FORM)?;
-    if !matches!(url.scheme(), "http" | "https") || url.fragment().is_some() {
+    if !matches!(url.scheme(), "http" | "https") {
         return Err(BadAddress::new("this is no address of an endpoint", "expected `http://` or `https://`", FORM));
+    }
+    if url.fragment().is_some() {
+        let help = "remove it; write a `#` that belongs to the path or the query as `%23`";
+        return Err(BadAddress::new("what follows `#` in an address is never sent", "expected no `#`", help));
     }
     // the parser takes the first name that it finds for the host: `c` in `http:///c`
     let authority = text.trim_start().get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
@@ -65,10 +69,10 @@ pub fn parse_http(text: &str) -> Result<Url, BadAddress> {
     Ok(url)
 }
 
-/// Reads any address; `form` says how one is written.
+/// Reads any address to connect to; `form` says how one is written.
 ///
 /// # Errors
-/// It holds a password, or is no URL.
+/// It holds a password, is no URL, or names port 0.
 pub fn parse(text: &str, form: &'static str) -> Result<Url, BadAddress> {
     // by hand as well: what does not parse may still hold a password
     if has_credentials(text) {
@@ -77,7 +81,12 @@ pub fn parse(text: &str, form: &'static str) -> Result<Url, BadAddress> {
             BadAddress::new("a password stands in an address", "expected the address without `user:password@`", help);
         return Err(BadAddress { is_secret: true, ..bad });
     }
-    Url::parse(text).map_err(|why| BadAddress::new(format!("this is no address: {why}"), "cannot be read", form))
+    let url = Url::parse(text)
+        .map_err(|why| BadAddress::new(format!("this is no address: {why}"), "cannot be read", form))?;
+    if url.port() == Some(0) {
+        return Err(BadAddress::new("nothing can be reached at port 0", "expected a port from 1 to 65535", form));
+    }
+    Ok(url)
 }
 
 /// Whether something stands before an `@` in front of the host.
@@ -107,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_without_a_host_is_refused() {
+    fn an_address_that_cannot_be_connected_to_is_refused() {
         for text in
             ["http:///c", "https:////c/d", "http:c", "http:/c", "HTTP:///c", " http:///c", "http:\\\\c", "http://\\c"]
         {
@@ -118,7 +127,20 @@ mod tests {
             let refused = parse_http(text).expect_err(text).to_string();
             assert!(refused.contains("empty host"), "{text}: {refused}");
         }
-        for text in ["http://h", "https://h/c//d", "HTTPS://H:1/", "http://[::1]:80/x?y=//z", " http://h"] {
+        for text in ["http://h:0", "https://h:00/c", "mqtt://h:0"] {
+            let refused = parse(text, "write another").expect_err(text).to_string();
+            assert_eq!(refused, "nothing can be reached at port 0: write another", "{text}");
+        }
+        for text in ["http://h/#x", "http://h#", "https://h/c?q=1#x"] {
+            let refused = parse_http(text).expect_err(text).to_string();
+            assert!(
+                refused.starts_with("what follows `#` in an address is never sent: remove it"),
+                "{text}: {refused}"
+            );
+        }
+        for text in
+            ["http://h", "https://h/c//d", "http://h/%23x", "HTTPS://H:1/", "http://[::1]:80/x?y=//z", " http://h"]
+        {
             assert!(parse_http(text).is_ok(), "{text}");
         }
     }

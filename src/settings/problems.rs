@@ -1,13 +1,10 @@
 //! What is wrong with a file, collected.
 //!
 //! In: problems, in any order. Out: all of them. Invariant: a text that was masked is in no message. Not here: the
-//! wording of any problem but that of TOML's syntax.
+//! wording of any problem but that of a secret in the file.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-
-use toml::Spanned;
-use toml::de::DeTable;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 
@@ -78,16 +75,4 @@ impl Problems {
     pub fn into_inner(self) -> Diagnostics {
         self.found.into_inner()
     }
-}
-
-/// The document; `None` with its syntax errors told.
-pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        problems.push(
-            Diagnostic::error(error.message(), error.span().map(Span::from))
-                .help("the job file is TOML: `key = \"text\"` under `[section]`"),
-        );
-    }
-    errors.is_empty().then_some(document)
 }

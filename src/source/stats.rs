@@ -38,7 +38,10 @@ pub(in crate::source) enum Until {
     Accepted,
     /// the broker accepts our subscription
     Subscribed,
-    /// a connection holds for a while; an alarm that came with each loss and went with each return would be noise
+    /// a connection is back; it is still known until that holds for a while, so that the log tells it once, however
+    /// often a connection comes and goes
+    Back,
+    /// a connection holds for a while: what ended the one before is likely to end this one too
     Steady,
 }
 
@@ -56,7 +59,9 @@ impl SourceStats {
 
     /// What is wrong and what to do about it; `None` while all is well.
     pub fn alarm(&self) -> Option<String> {
-        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|a| a.text.clone())
+        let alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasts = |alarm: &&Alarm| alarm.until != Until::Back || !self.is_connected();
+        alarm.as_ref().filter(lasts).map(|alarm| alarm.text.clone())
     }
 
     pub(in crate::source) fn set_connected(&self, connected: bool) {
@@ -84,4 +89,27 @@ impl SourceStats {
 /// Adds to a counter.
 pub(in crate::source) fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_over_with_the_return_and_a_cause_that_comes_back_is_not() {
+        let stats = SourceStats::default();
+        for (until, when_back) in [(Until::Back, None), (Until::Steady, Some("lost"))] {
+            stats.set_connected(false);
+            stats.raise("broker", "lost".to_owned(), until);
+            assert_eq!(stats.alarm().as_deref(), Some("lost"), "{until:?}");
+            stats.set_connected(true);
+            assert_eq!(stats.alarm().as_deref(), when_back, "{until:?}");
+            stats.set_connected(false);
+            assert_eq!(stats.alarm().as_deref(), Some("lost"), "{until:?}: lost again before it held for a while");
+            stats.set_connected(true);
+            stats.clear("broker", until);
+            stats.set_connected(false);
+            assert_eq!(stats.alarm(), None, "{until:?}");
+        }
+    }
 }

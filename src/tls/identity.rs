@@ -14,7 +14,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
 
-use super::{ClientFiles, TlsFileError, Told, certificates, contents, has};
+use super::{ClientFiles, TlsFileError, Told, certificates, contents, garbled, has};
 use crate::time::{Clock, Timestamp};
 
 const KINDS: &str = "expected RSA of 2048 bits or more, EC P-256 or P-384, or Ed25519";
@@ -31,7 +31,7 @@ impl ClientFiles {
     /// Reads the pair, and tells in the log what is odd with it, once.
     pub(super) fn load(&self, told: &Told) -> Result<Arc<CertifiedKey>, TlsFileError> {
         let pair = self.pair(self.chain()?, self.key()?)?;
-        told.warn(pair.warning);
+        told.warn("cert_file", pair.warning);
         Ok(pair.key)
     }
 
@@ -91,7 +91,7 @@ impl ClientFiles {
             rustls::pki_types::pem::Error::NoItemsFound => {
                 self.key_error("holds no private key in PEM form".to_owned())
             }
-            error => self.key_error(format!("is no PEM file: {error}")),
+            error => self.key_error(garbled(&error)),
         })?;
         // the library's own words may quote what it read
         ring::sign::any_supported_type(&der)
@@ -154,15 +154,12 @@ pub(super) struct ReadAnew {
     files: ClientFiles,
     last: Mutex<Arc<CertifiedKey>>,
     told: Told,
-    /// Why the pair of before is used.
-    unusable: Told,
 }
 
 impl ReadAnew {
-    pub fn new(files: ClientFiles) -> Result<ReadAnew, TlsFileError> {
-        let told = Told::default();
+    pub fn new(files: ClientFiles, told: Told) -> Result<ReadAnew, TlsFileError> {
         let last = Mutex::new(files.load(&told)?);
-        Ok(ReadAnew { files, last, told, unusable: Told::default() })
+        Ok(ReadAnew { files, last, told })
     }
 }
 
@@ -171,7 +168,8 @@ impl ResolvesClientCert for ReadAnew {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let read = self.files.load(&self.told);
         let problem = read.as_ref().err();
-        self.unusable.warn(problem.map(|e| format!("{e}; the client certificate that was read before is used")));
+        let problem = problem.map(|e| format!("{e}; the client certificate that was read before is used"));
+        self.told.warn("the pair of before", problem);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(pair) = read {
             *last = pair;

@@ -2,6 +2,9 @@
 //! is found in its batch.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "mqtt_output/receipts.rs"]
+mod receipts;
+
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -21,11 +24,15 @@ use crate::support::{dead_letters, runtime};
 
 const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
 
-/// The settings of a section.
+/// The settings of a section with a connection of its own.
 fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
-    let text = format!("url = \"{url}\"\n{keys}\n");
-    let problems = Problems::new("job.toml", &text, Path::new(""), false);
-    let document = document(&text, &problems).unwrap();
+    read_keys(&format!("url = \"{url}\"\n{keys}\n"))
+}
+
+/// The settings of a section.
+fn read_keys(text: &str) -> Result<MqttOutputConfig, Diagnostics> {
+    let problems = Problems::new("job.toml", text, Path::new(""), false);
+    let document = document(text, &problems).unwrap();
     let mut section = Section::root(document.get_ref(), &problems);
     let config = MqttOutputConfig::read(&mut section);
     section.finish();

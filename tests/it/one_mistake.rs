@@ -66,6 +66,19 @@ fn what_follows_from_a_mistake_is_no_second_one() {
         ("outputs.out", "type = \"http\"\nurl = \"https:///rows\"", "the address has no host"),
         (
             "outputs.out",
+            "type = \"http\"\nurl = \"http://127.0.0.1/#x\"",
+            "what follows `#` in an address is never sent",
+        ),
+        ("outputs.out", "type = \"http\"\nurl = \"http://127.0.0.1:0/\"", "nothing can be reached at port 0"),
+        ("outputs.out", "type = \"mqtt\"\ntopic = \"t\"\nurl = \"mqtts://h:0\"", "nothing can be reached at port 0"),
+        ("functions.score", "url = \"https://h:0/score\"", "nothing can be reached at port 0"),
+        (
+            "functions.score",
+            "url = \"http://h\"\nswagger_url = \"http://h/#s\"",
+            "what follows `#` in an address is never sent",
+        ),
+        (
+            "outputs.out",
             "type = \"file\"\npath = \"a\"\nrotate_bytes = 1\nkeep_files = 2",
             "`rotate_bytes` has the wrong form",
         ),

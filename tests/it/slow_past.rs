@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::routing::post;
 use forebay::batch::{MessageMeta, RawEvent};
 use forebay::job;
-use forebay::journal::{Append, Journal, JournalConfig, verify};
+use forebay::journal::{Append, Edge, Journal, JournalConfig, verify};
 use forebay::pipeline::{Pipeline, prepare};
 use forebay::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
 
@@ -182,16 +182,34 @@ async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_stops_at_a_row_leaves_a_ledger_that_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let values = ["1", "2", "\"z\"", "3"];
-    stored(&dir.path().join("pool.db"), 10, values.iter().map(|v| format!("{{\"a\":{v}}}")));
-    let query = "SELECT CAST(a AS bigint) AS x INTO out FROM t";
-    for _ in 0..2 {
+    let values = ["0", "1", "2", "\"z\"", "0", "3", "0"];
+    let payload = |value: &&str| format!("{{\"a\":{value},\"is_in\":{}}}", *value != "0");
+    stored(&dir.path().join("pool.db"), 10, values.iter().map(payload));
+    let query = "SELECT CAST(a AS bigint) AS x INTO out FROM t WHERE is_in = 1";
+    let sums = |pipeline: &Pipeline| {
+        ["rows_in", "filtered", "failed", "evaluated"].map(|what| {
+            let ledger = pipeline.journal().ledger();
+            let counters = ledger.iter().filter(|(c, _)| c.edge == Edge::Statement && c.what == what);
+            counters.map(|(_, n)| n).sum::<u64>()
+        })
+    };
+    let is_good = || {
+        let found = verify(&dir.path().join("pool.db")).unwrap();
+        assert!(found.is_good(), "{found:?}");
+    };
+    for _ in 0..3 {
         let pipeline = running_with(dir.path(), query, "", "on_error = \"stop\"\n").await;
         wait_until("the word that it stopped", || pipeline.report().not_ready.iter().any(|p| p.contains("stopped")))
             .await;
+        wait_until("what lies before the row at fault, counted once", || sums(&pipeline) == [3, 1, 0, 2]).await;
         pipeline.stop().await.unwrap();
         assert_eq!(lines(dir.path()), [r#"{"x":1}"#, r#"{"x":2}"#]);
-        let found = verify(&dir.path().join("pool.db")).unwrap();
-        assert!(found.is_good(), "{found:?}");
+        is_good();
     }
+    let pipeline = running(dir.path(), query, "").await;
+    wait_until("the rest", || sums(&pipeline)[0] == 7).await;
+    assert_eq!(sums(&pipeline), [7, 3, 1, 3], "each row is counted once");
+    pipeline.stop().await.unwrap();
+    assert_eq!(lines(dir.path()), [r#"{"x":1}"#, r#"{"x":2}"#, r#"{"x":3}"#]);
+    is_good();
 }

@@ -43,6 +43,9 @@ impl BrokerAddress {
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(format!("a broker's address has no path; {FORM}"));
         }
+        if url.port() == Some(0) {
+            return Err(format!("nothing can be reached at port 0; {FORM}"));
+        }
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(BrokerAddress { url: text.to_owned(), host, port: url.port().unwrap_or(1883) })
     }
@@ -153,6 +156,7 @@ mod tests {
             ("mqtt://me:secret@h", "does not log in"),
             ("mqtt://h/topic", "no path"),
             ("mqtt://", "no host"),
+            ("mqtt://h:0", "port 0"),
             ("h", "relative URL"),
         ] {
             let error = BrokerAddress::parse(bad).unwrap_err();

@@ -9,6 +9,9 @@ const DEPTH_MAX: usize = 1_024;
 
 /// The end of a value that stands among others with nothing but blanks between them.
 pub fn value(text: &[u8]) -> Option<usize> {
+    if matches!(text.first()?, b'}' | b']') {
+        return Some(closing(text));
+    }
     if !matches!(text.first()?, b'{' | b'[') {
         let end = text.iter().position(|byte| is_blank(*byte) || matches!(byte, b'{' | b'['));
         let end = end.unwrap_or(text.len());
@@ -33,6 +36,15 @@ pub fn element(text: &[u8]) -> Option<usize> {
         }
         walk.next()?;
     }
+}
+
+/// The length of the closing brackets that a text begins with, and of the blanks before and between them. Where they
+/// stand behind a whole value they close nothing, and another value may follow: inside of an object or an array a comma
+/// or a bracket would.
+pub fn closing(text: &[u8]) -> usize {
+    let others = text.iter().position(|byte| !is_blank(*byte) && !matches!(byte, b'}' | b']'));
+    let run = text.get(..others.unwrap_or(text.len())).unwrap_or_default();
+    run.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1)
 }
 
 /// Whether what follows a value cannot be the beginning of another, so that the value was none by itself.
@@ -104,7 +116,8 @@ mod tests {
             ("{\"a\":1]}", None),
             ("{\"a\":\"x}{\"a\":2}", None),
             (",{}", None),
-            ("}", None),
+            ("}", Some("")),
+            ("} ]}{}", Some("{}")),
             ("\"x {}", None),
             ("a:{}", None),
         ] {

@@ -259,5 +259,6 @@ fn server_disconnect(connector: &Connector, code: DisconnectReasonCode, reason: 
             | DisconnectReasonCode::TopicNameInvalid
     )
     .then(|| format!("the broker refuses the message: {code:?}{said}"));
-    Trouble { rejection, ..Trouble::new(text) }
+    let is_passing = matches!(code, DisconnectReasonCode::ServerShuttingDown | DisconnectReasonCode::ServerBusy);
+    Trouble { rejection, is_passing, ..Trouble::new(text) }
 }

@@ -324,6 +324,34 @@ fn a_statement_that_stops_is_seen_at_once_and_delivers_what_came_before() {
 }
 
 #[test]
+fn what_lies_behind_a_stop_is_not_counted() {
+    let mut bench = Bench::new(SECOND, OnError::Stop);
+    assert_eq!(bench.round(Read(&["out", "1"])), nothing());
+    let counted = |bench: &Bench| -> BTreeMap<String, u64> {
+        let ledger = bench.deliverer.pending.ledger.iter();
+        ledger.map(|(counter, n)| (format!("{} {}", counter.what, counter.reason).trim().to_owned(), *n)).collect()
+    };
+    let named = |counts: &[(&str, u64)]| counts.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect();
+    assert_eq!(counted(&bench), named(&[("evaluated", 1), ("filtered", 1), ("rows_in", 2), ("rows_out", 1)]));
+    // of two rows at fault the first one counts, and a filter reads all of them before a projection reads the first
+    bench.deliverer.due(false).unwrap();
+    let run = [r#"{"n":"out"}"#, "{", r#"{"n":"2"}"#, r#"{"n":"x"}"#, "{", r#"{"n":"out"}"#, r#"{"n":"x"}"#];
+    let events = run.map(|payload| RawEvent {
+        arrival: Timestamp::MIN,
+        payload: Bytes::from_static(payload.as_bytes()),
+        message: Arc::default(),
+        mark: 0,
+    });
+    let records = Records::Events(vec![Events { input: 0, first: 2, events: events.into() }]);
+    let rows = bench.deliverer.rows(Stretch { records, len: 7, position: 9, is_at_end: true }).unwrap();
+    assert_eq!((rows.batch.len(), bench.deliverer.pending.position, bench.deliverer.pending.letters.len()), (1, 5, 1));
+    assert_eq!(
+        counted(&bench),
+        named(&[("evaluated", 2), ("failed undecodable", 1), ("filtered", 2), ("rows_in", 5), ("rows_out", 2),])
+    );
+}
+
+#[test]
 fn a_stop_amid_a_retry_commits_nothing_that_was_not_delivered() {
     let try_again = || Delivery::TryAgain { reason: "away".to_owned() };
     Bench::new(AT_ONCE, OnError::DeadLetter).run([

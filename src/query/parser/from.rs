@@ -6,9 +6,10 @@ use crate::diagnostic::{Span, suggest};
 use crate::query::ast::{ApplyFunction, Expr, From, Ident, Join, Source};
 use crate::query::token::{Kind, Sign};
 
-/// The functions that APPLY takes.
-const APPLIED: [(&str, ApplyFunction); 2] = [
+/// The functions that APPLY takes; `GetElements` is the older name of `GetArrayElements`.
+const APPLIED: [(&str, ApplyFunction); 3] = [
     ("GetArrayElements", ApplyFunction::GetArrayElements),
+    ("GetElements", ApplyFunction::GetArrayElements),
     ("GetRecordProperties", ApplyFunction::GetRecordProperties),
 ];
 

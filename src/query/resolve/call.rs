@@ -108,7 +108,7 @@ impl Core<'_, '_> {
             "getmetadatapropertyvalue" => self.metadata(call, span),
             "tryevaluate" => self.try_evaluate(call, span, place),
             "getutcdate" if call.args.is_empty() => Expr::Arrival,
-            "getarrayelements" | "getrecordproperties" => {
+            "getarrayelements" | "getelements" | "getrecordproperties" => {
                 let problem = Diagnostic::error(format!("`{}` stands only in APPLY", name.name), span)
                     .label("it gives rows, not a value")
                     .help(format!("write `FROM input CROSS APPLY {}(…) AS x`", name.name));
@@ -211,7 +211,7 @@ impl Core<'_, '_> {
 
 /// Whether a value of one row may be called so.
 fn is_scalar(name: &str) -> bool {
-    let others = OTHER_CALLS.iter().chain(&["GetArrayElements", "GetRecordProperties"]);
+    let others = OTHER_CALLS.iter().chain(&["GetArrayElements", "GetElements", "GetRecordProperties"]);
     builtins::lookup(name).is_some() || others.into_iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 

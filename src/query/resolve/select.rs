@@ -94,9 +94,7 @@ impl Core<'_, '_> {
     fn select(&mut self, select: &SelectCore) -> Relation {
         let joined = self.from(select);
         self.scope = 0..self.sources.len();
-        for key in &select.partition_by {
-            self.expr(key, Place::clause(Clause::PartitionBy));
-        }
+        self.partition_keys(&select.partition_by);
         let filter = select.where_.as_ref().map(|e| self.expr(e, Place::clause(Clause::Where)));
         if self.grouped {
             self.group_by(&select.group_by, select.span);
@@ -182,9 +180,7 @@ impl Core<'_, '_> {
         self.sources.push(source);
         self.scope = index..index + 1;
         self.timestamp_by(ast, index);
-        for key in &ast.partition_by {
-            self.expr(key, Place::clause(Clause::PartitionBy));
-        }
+        self.partition_keys(&ast.partition_by);
         if let Some(matched) = &ast.matched {
             self.recognize(matched, index);
         }

@@ -163,8 +163,12 @@ impl Receiver {
                         // it may be the work of a row, whose output waits longer each time
                         retry.succeeded();
                     }
-                    let until = if held.is_some() { Until::Steady } else { Until::Accepted };
                     let trouble = closings.judge(trouble, held, &self.broker);
+                    let until = match held {
+                        None => Until::Accepted,
+                        Some(_) if trouble.is_passing => Until::Back,
+                        Some(_) => Until::Steady,
+                    };
                     self.stats.raise(&self.who, poison.judge(trouble, &self.config, &self.broker.client_id), until);
                 }
             }
@@ -244,6 +248,7 @@ impl Receiver {
         let (stats, who) = (self.stats.clone(), self.who.clone());
         let steady = async move {
             tokio::time::sleep(GOOD_AFTER).await;
+            stats.clear(&who, Until::Back);
             stats.clear(&who, Until::Steady);
         };
         tokio::spawn(steady.in_current_span())
@@ -354,7 +359,11 @@ impl Receiver {
             };
             tokio::select! {
                 biased;
-                why = self.line.unwanted() => return Err(PollError::Lost(Trouble { is_ours: true, ..Trouble::new(why) })),
+                // whether the receipts come in the next one is for the output to tell
+                why = self.line.unwanted() => {
+                    let trouble = Trouble { is_ours: true, is_passing: true, ..Trouble::new(why) };
+                    return Err(PollError::Lost(trouble));
+                }
                 () = left_alone, if self.line.is_borrowed() => {}
                 () = settled => {
                     // the goodbye is said when what outputs have under way is confirmed

@@ -218,6 +218,54 @@ fn files_that_cannot_be_used_are_told_at_their_place() {
 }
 
 #[test]
+fn a_damaged_pem_file_is_told_in_words_and_without_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    let cut = |name: &str| text(name).split_once("-----END").unwrap().0.to_owned();
+    write(dir.path(), "cut.pem", &cut("gateway.pem"));
+    write(dir.path(), "cut.key", &cut("gateway.key"));
+    write(dir.path(), "head.pem", &text("gateway.pem").replacen("CERTIFICATE-----", "CERTIFICATE", 1));
+    write(dir.path(), "inside.pem", &text("ca.pem").replacen("\nMII", "\n!!!", 1));
+    let said = refused(
+        dir.path(),
+        [
+            "cert_file = \"cut.pem\"\nkey_file = \"cut.key\"",
+            "cert_file = \"head.pem\"\nkey_file = \"gateway.key\"",
+            "ca_file = \"inside.pem\"",
+            "",
+        ],
+    );
+    expect![[r#"
+        error: `cert_file` cut.pem: is cut off: a `-----BEGIN …-----` has no `-----END …-----`; copy the whole file again from where it was issued
+          --> job.toml:8:13
+           |
+         8 | cert_file = "cut.pem"
+           |             ^^^^^^^^^ cannot be used
+
+        error: `key_file` cut.key: is cut off: a `-----BEGIN …-----` has no `-----END …-----`; copy the whole file again from where it was issued
+          --> job.toml:9:12
+           |
+         9 | key_file = "cut.key"
+           |            ^^^^^^^^^ cannot be used
+
+        error: `cert_file` head.pem: is damaged: a line that starts with `-----BEGIN` does not end with `-----`; copy the whole file again from where it was issued
+           --> job.toml:13:13
+            |
+         13 | cert_file = "head.pem"
+            |             ^^^^^^^^^^ cannot be used
+
+        error: `ca_file` inside.pem: is damaged: what stands between `-----BEGIN …-----` and `-----END …-----` is no base64; copy the whole file again from where it was issued
+           --> job.toml:18:11
+            |
+         18 | ca_file = "inside.pem"
+            |           ^^^^^^^^^^^^ cannot be used
+
+        4 errors
+    "#]].assert_eq(&said);
+}
+
+#[test]
 fn every_section_reads_its_files() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());

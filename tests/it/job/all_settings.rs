@@ -140,6 +140,7 @@ fn every_setting_can_be_set() {
                                         "jobs/ca.pem",
                                     ),
                                     client: None,
+                                    told: Told,
                                 },
                                 client_id: Some(
                                     "gw-7",

@@ -38,6 +38,7 @@ fn a_small_job_has_the_documented_defaults() {
                                 tls: TlsFiles {
                                     ca_file: None,
                                     client: None,
+                                    told: Told,
                                 },
                                 client_id: None,
                                 keep_alive: 30s,
@@ -109,6 +110,7 @@ fn a_small_job_has_the_documented_defaults() {
                             tls: TlsFiles {
                                 ca_file: None,
                                 client: None,
+                                told: Told,
                             },
                             client_id: None,
                             keep_alive: 30s,

@@ -50,6 +50,88 @@ fn text_that_is_no_toml() {
 }
 
 #[test]
+fn what_is_written_twice_is_one_error() {
+    let second = "[outputs.scored] # again\ntype  = \"file\"\npath = \"x\"\nbody = \"row\"\n";
+    let batch = "[outputs.scored.batch]\nrows = 5\n";
+    for (from, to, want) in [
+        (
+            "[functions.score]",
+            format!("{second}\n[functions.score]"),
+            expect![[r#"
+            error: the section `[outputs.scored]` is written twice
+               --> taxi.toml:25:10
+                |
+             25 | [outputs.scored]
+                |          ^^^^^^ it begins in line 15 already
+                = help: give one of the two another name, or move its keys into the other
+        "#]],
+        ),
+        (
+            "[functions.score]",
+            format!("{second}{batch}{second}{batch}\n[functions.score]"),
+            expect![[r#"
+                error: the section `[outputs.scored]` is written twice
+                   --> taxi.toml:21:10
+                    |
+                 21 | [outputs.scored] # again
+                    |          ^^^^^^ it begins in line 15 already
+                    = help: give one of the two another name, or move its keys into the other
+            "#]],
+        ),
+        (
+            "[inputs.rides]",
+            "[job]\nname = \"other\"\n[inputs.rides]".to_owned(),
+            expect![[r#"
+            error: the section `[job]` is written twice
+              --> taxi.toml:6:2
+               |
+             6 | [job]
+               |  ^^^ it begins in line 2 already
+               = help: give one of the two another name, or move its keys into the other
+        "#]],
+        ),
+        (
+            "query =",
+            "name = \"other\"\nquery =".to_owned(),
+            expect![[r#"
+            error: `name` is set twice
+              --> taxi.toml:4:1
+               |
+             4 | name = "other"
+               | ^^^^ the second one
+               = help: keep one of the two lines
+        "#]],
+        ),
+        (
+            "topics = [\"taxi/+/rides\"]",
+            "topics = [\"taxi/+/rides\"]\nretry = { first = 1, first = 2 }".to_owned(),
+            expect![[r#"
+                error: `first` is set twice
+                   --> taxi.toml:10:22
+                    |
+                 10 | retry = { first = 1, first = 2 }
+                    |                      ^^^^^ the second one
+                    = help: keep one of the two lines
+            "#]],
+        ),
+        (
+            "key  = \"env:AML_KEY\"",
+            "key  = \"env:AML_KEY\"\nkey  = \"s3cr3t\"".to_owned(),
+            expect![[r#"
+            error: `key` is set twice
+               --> taxi.toml:19:1
+                |
+             19 | key  = "******"
+                | ^^^ the second one
+                = help: keep one of the two lines
+        "#]],
+        ),
+    ] {
+        bad(&[(from, &to)], want);
+    }
+}
+
+#[test]
 fn unknown_keys_and_sections_get_a_suggestion() {
     bad(
         &[("topics", "topic"), ("[outputs.scored]", "[output.scored]"), ("component", "colour = 1\ncomponent")],

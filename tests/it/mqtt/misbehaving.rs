@@ -111,6 +111,17 @@ async fn an_oversize_message_raises_an_alarm_and_leaves_other_sessions_alone() {
 }
 
 #[tokio::test]
+async fn a_lost_connection_is_no_alarm_once_it_is_back() {
+    let broker = Broker::start().await.unwrap();
+    let (source, _arrivals) = started(config(&broker.url(), &["t/#"])).await;
+    let stats = source.stats().clone();
+    broker.drop_connections();
+    wait_until("it is back", || stats.connects.load(Relaxed) == 2 && stats.is_connected()).await;
+    assert_eq!(stats.alarm(), None);
+    source.stop().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_repeats_itself_is_understood() {
     let broker = Broker::start().await.unwrap();
     let (source, mut arrivals) = started(config(&broker.url(), &["t/#"])).await;

@@ -1,0 +1,210 @@
+//! Receipts that never come: something between a job and mosquitto lets rows through and holds back what confirms them.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use forebay::job;
+use forebay::journal::{Edge, verify};
+use forebay::output::MqttOutputConfig;
+use forebay::pipeline::{Pipeline, prepare};
+use forebay::time::Clock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::read_keys;
+use crate::support::{Message, Mosquitto, Subscriber, publish, wait_until, write_job};
+
+/// A broker that is alive confirms sooner.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// MQTT's fixed header of a PUBACK, in both versions.
+const PUBACK: u8 = 0x40;
+
+/// Stands in front of a broker.
+struct Between {
+    port: u16,
+    /// No PUBACK of the broker gets through.
+    is_mute: Arc<AtomicBool>,
+    held_back: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+impl Between {
+    async fn start(broker: u16) -> Between {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (is_mute, held_back) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let (mute, held) = (is_mute.clone(), held_back.clone());
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (from_client, to_client) = client.into_split();
+                let (from_broker, to_broker) = TcpStream::connect(("127.0.0.1", broker)).await.unwrap().into_split();
+                let (mute, held) = (mute.clone(), held.clone());
+                tokio::spawn(async move {
+                    let (mut from_client, mut to_broker) = (from_client, to_broker);
+                    tokio::select! {
+                        _ = tokio::io::copy(&mut from_client, &mut to_broker) => {}
+                        _ = answers(from_broker, to_client, &mute, &held) => {}
+                    }
+                });
+            }
+        });
+        Between { port, is_mute, held_back, accepting }
+    }
+
+    fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Between {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Passes the broker's packets on, PUBACKs only while it is not mute.
+async fn answers(
+    mut broker: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    is_mute: &AtomicBool,
+    held_back: &AtomicUsize,
+) -> io::Result<()> {
+    loop {
+        let mut packet = vec![broker.read_u8().await?];
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = broker.read_u8().await?;
+            packet.push(byte);
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let head = packet.len();
+        packet.resize(head + length, 0);
+        broker.read_exact(&mut packet[head..]).await?;
+        if packet[0] == PUBACK && is_mute.load(Ordering::SeqCst) {
+            held_back.fetch_add(1, Ordering::SeqCst);
+            continue;
+        }
+        client.write_all(&packet).await?;
+    }
+}
+
+/// What this process logs, from the first call of [`Log::of_process`] on. Not of some threads only: which places log is
+/// kept for all threads, and one that was first met by a thread without a log would say nothing on the others.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn of_process() -> &'static Log {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            tracing::callsite::rebuild_interest_cache();
+            log
+        })
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A running job whose output waits for a receipt for [`PATIENCE`]; `connection` are the keys of the output's.
+async fn running(folder: &Path, url: &str, version: &str, connection: &str) -> Pipeline {
+    let keys = format!("{connection}topic = \"out\"\nrow_id = \"id\"\n");
+    let text = format!(
+        "[job]\nname = \"plant\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
+         [inputs.a]\ntype = \"mqtt\"\nurl = \"{url}\"\nclient_id = \"device\"\nprotocol = \"{version}\"\ntopics = [\"in\"]\n\
+         [outputs.b]\ntype = \"mqtt\"\n{keys}"
+    );
+    let mut job = job::load(&write_job(folder, &text, "SELECT n INTO b FROM a")).unwrap_or_else(|e| panic!("{e}"));
+    let config = read_keys(&keys).unwrap_or_else(|e| panic!("{e}"));
+    job.outputs[0].settings = Arc::new(MqttOutputConfig { puback_timeout: PATIENCE, ..config });
+    let prepared = prepare::prepare(&job).unwrap_or_else(|e| panic!("{e}"));
+    let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.unwrap();
+    wait_until("the subscription", || pipeline.report().not_ready.is_empty()).await;
+    pipeline
+}
+
+fn delivered(pipeline: &Pipeline) -> u64 {
+    let ledger = pipeline.journal().ledger();
+    ledger.iter().filter(|(c, _)| c.edge == Edge::Output && c.what == "delivered").map(|(_, n)| n).sum()
+}
+
+async fn send(broker: &Mosquitto, numbers: std::ops::Range<i64>) {
+    publish(&broker.url(), numbers.map(|n| Message::new("in", format!("{{\"n\":{n}}}"))).collect()).await;
+}
+
+/// The rows that a subscriber saw, each once.
+fn distinct(subscriber: &Subscriber) -> Vec<String> {
+    let mut rows = subscriber.payloads_at("out");
+    rows.sort();
+    rows.dedup();
+    rows
+}
+
+async fn rows_outlast_missing_receipts(version: &str, is_shared: bool) {
+    let log = Log::of_process();
+    let before = log.text().len();
+    let broker = Mosquitto::start();
+    let between = Between::start(broker.port).await;
+    let subscriber = Subscriber::start(&broker.url(), "out").await;
+    let folder = tempfile::tempdir().unwrap();
+    let own = format!("url = \"{}\"\nprotocol = \"{version}\"\n", between.url());
+    let (connection, whose) = match is_shared {
+        true => ("connection = \"a\"\n".to_owned(), "the broker of input `a`".to_owned()),
+        false => (own, format!("127.0.0.1:{}", between.port)),
+    };
+    let pipeline = running(folder.path(), &between.url(), version, &connection).await;
+    let reason = format!("{whose} confirmed nothing for 0.3 s; connecting again");
+    let is_told = || pipeline.report().not_ready.iter().any(|problem| *problem == format!("output b: {reason}"));
+    send(&broker, 0..5).await;
+    wait_until(&format!("{reason:?} of /readyz"), is_told).await;
+    let text = log.text().split_off(before);
+    let told = text.lines().filter(|line| line.contains(" WARN output{name=b}") && line.contains(&reason)).count();
+    assert_eq!(told, 1, "{text}");
+    assert!(between.held_back.load(Ordering::SeqCst) > 0 && delivered(&pipeline) == 0, "nothing was confirmed");
+    // what comes meanwhile waits with them
+    send(&broker, 5..10).await;
+    between.is_mute.store(false, Ordering::SeqCst);
+    wait_until("all are confirmed", || delivered(&pipeline) == 10).await;
+    wait_until("the job is ready", || pipeline.report().not_ready.is_empty()).await;
+    pipeline.stop().await.unwrap();
+    wait_until("all rows at the subscriber", || distinct(&subscriber).len() >= 10).await;
+    let rows = distinct(&subscriber);
+    assert_eq!(rows.len(), 10, "a row that is sent again is the same row: {rows:?}");
+    assert!((0..10).all(|n| rows.iter().any(|row| row.starts_with(&format!("{{\"n\":{n},")))), "{rows:?}");
+    assert!(verify(&folder.path().join("pool.db")).unwrap().is_good());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_a_receipt_are_sent_again_and_the_reason_is_told() {
+    for version in ["5", "3.1.1"] {
+        for is_shared in [false, true] {
+            rows_outlast_missing_receipts(version, is_shared).await;
+        }
+    }
+}
