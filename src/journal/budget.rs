@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::schema::{PAGE_BYTES, beside, redo_path, wal_path};
+use super::growth::disk_free;
+use super::schema::{PAGE_BYTES, beside, log_bytes_max, redo_path, wal_path};
 
 /// Enough for the write-ahead log between two checkpoints.
 const RESERVE_BYTES: u64 = 4 << 20;
@@ -28,10 +29,17 @@ pub(super) struct Budget {
     path: PathBuf,
     reserve: PathBuf,
     is_over: bool,
+    /// Another program keeps the write-ahead log from being used anew: what it is too long by is not the budget's.
+    log_pinned: bool,
+    /// A pinned log has grown as far as it may.
+    is_log_over: bool,
     /// The last transaction found no room on the disk.
     disk_full: bool,
-    /// What was used when the disk was found full.
-    used_when_full: u64,
+    /// As of the last commit, without the write-ahead log: what a transaction that failed has left there is nothing that
+    /// somebody frees.
+    kept_bytes: u64,
+    /// The same when the disk was found full.
+    kept_when_full: u64,
     /// When the reserve may be tried again, and how long that is after the last try.
     again: Option<(Instant, Duration)>,
 }
@@ -46,8 +54,11 @@ impl Budget {
             path,
             reserve,
             is_over: false,
+            log_pinned: false,
+            is_log_over: false,
             disk_full: false,
-            used_when_full: 0,
+            kept_bytes: 0,
+            kept_when_full: 0,
             again: None,
         }
     }
@@ -55,6 +66,30 @@ impl Budget {
     /// Whether intake has to wait.
     pub fn is_full(&self) -> bool {
         self.is_over || self.disk_full
+    }
+
+    /// Whether intake has to wait for a pinned log alone: everything else may go on.
+    pub fn is_log_over(&self) -> bool {
+        self.is_log_over
+    }
+
+    /// Another program pins the log, or does so no longer.
+    pub fn set_log_pinned(&mut self, log_pinned: bool) {
+        self.log_pinned = log_pinned;
+    }
+
+    pub fn is_log_pinned(&self) -> bool {
+        self.log_pinned
+    }
+
+    /// What the write-ahead log is too long by.
+    fn log_surplus(&self) -> u64 {
+        fs::metadata(wal_path(&self.path)).map_or(0, |m| m.len()).saturating_sub(log_bytes_max(self.max_bytes))
+    }
+
+    /// Whether what the disk has left is for outputs, whose positions still have to be written.
+    fn is_disk_short(&self) -> bool {
+        disk_free(&self.path).is_some_and(|free| free < 4 * self.reserve_bytes())
     }
 
     /// Whether the last transaction found no room on the disk.
@@ -66,7 +101,7 @@ impl Budget {
     pub fn found_disk_full(&mut self) -> bool {
         let is_new = !std::mem::replace(&mut self.disk_full, true);
         if is_new {
-            self.used_when_full = self.used_bytes;
+            self.kept_when_full = self.kept_bytes;
         }
         self.release_reserve();
         is_new
@@ -80,6 +115,10 @@ impl Budget {
     /// Looks at the sizes again.
     pub fn measure(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let used = used_bytes(db, &self.path)?;
+        self.kept_bytes = used.saturating_sub(fs::metadata(wal_path(&self.path)).map_or(0, |m| m.len()));
+        let surplus = if self.log_pinned { self.log_surplus() } else { 0 };
+        self.is_log_over = surplus > 0 && (surplus >= self.max_bytes || self.is_disk_short());
+        let used = used.saturating_sub(surplus);
         self.used_bytes = used;
         let resume_below = self.max_bytes - self.max_bytes / 16;
         self.is_over = if self.is_over { used >= resume_below } else { used >= self.max_bytes };
@@ -99,14 +138,14 @@ impl Budget {
             _ => RESERVE_PAUSE_MIN,
         };
         self.disk_full = !self.keep_reserve();
-        self.used_when_full = self.used_bytes;
+        self.kept_when_full = self.kept_bytes;
         self.again = Some((now + pause, pause));
     }
 
     /// Whether as much was freed since the disk was full as makes a try worth its bytes.
     fn has_freed(&self) -> bool {
-        let freed = self.used_when_full.saturating_sub(self.used_bytes);
-        freed > 0 && freed >= self.reserve_bytes().min(self.used_when_full / 16)
+        let freed = self.kept_when_full.saturating_sub(self.kept_bytes);
+        freed > 0 && freed >= self.reserve_bytes().min(self.kept_when_full / 16)
     }
 
     fn reserve_bytes(&self) -> u64 {
@@ -152,6 +191,12 @@ pub(super) fn used_bytes(db: &Connection, path: &Path) -> rusqlite::Result<u64> 
     Ok(pages.max(0) as u64 * PAGE_BYTES + length(&wal_path(path)) + length(&redo_path(path)))
 }
 
+/// Pages of the file that hold nothing.
+pub(super) fn free_bytes(db: &Connection) -> rusqlite::Result<u64> {
+    let pages: i64 = db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    Ok(pages.max(0) as u64 * PAGE_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,9 +228,9 @@ mod tests {
         let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
         let start = Clock::Real.monotonic();
         let mut is_tried = |used: u64, used_later: u64, second: u64| {
-            budget.used_bytes = used;
+            budget.kept_bytes = used;
             budget.found_disk_full();
-            budget.used_bytes = used_later;
+            budget.kept_bytes = used_later;
             budget.regain_reserve(start + Duration::from_secs(second));
             !budget.is_disk_full()
         };

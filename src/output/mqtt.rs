@@ -4,10 +4,10 @@
 //! client's queue is never the place where a row waits for a broker that is away; of rows that are refused together the
 //! one at fault is found by halving. Not here: which topic a row goes to (`template`), what is a message (`message`).
 
-mod closure;
 mod message;
 mod session;
 mod settings;
+mod suspects;
 mod template;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,9 +24,9 @@ use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::mqtt::Trouble;
 use crate::mqtt::wire::{BrokerReceipt, Notice};
-use closure::{CALM, Closures, Finding};
 use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
+use suspects::{CALM, Finding, Suspects};
 
 pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
 pub(super) use settings::read;
@@ -50,7 +50,7 @@ pub struct MqttOutput {
     searches: HashMap<String, MessageLimits>,
     /// Connections lost with several messages under way, without a batch that came through between them.
     losses: u32,
-    closures: Closures,
+    suspects: Suspects,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
     stats: Arc<OutputStats>,
@@ -93,7 +93,7 @@ impl MqttOutput {
             not_before: None,
             searches,
             losses: 0,
-            closures: Closures::default(),
+            suspects: Suspects::default(),
             bytes_max,
             stats,
         }
@@ -143,7 +143,7 @@ impl MqttOutput {
         let right = self.way.send_right(self.searches.contains_key(ids.statement)).await;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
-        if self.closures.wants_calm() && !self.is_calm().await {
+        if self.suspects.wants_calm() && !self.is_calm().await {
             let stuck = Stuck { message: None, is_timeout: false };
             return Err(self.end_session(stuck, under_way, refusal).await);
         }
@@ -163,7 +163,7 @@ impl MqttOutput {
     async fn is_calm(&mut self) -> bool {
         let Some(session) = &self.session else { return false };
         let is_calm = tokio::time::timeout(CALM, self.way.over(session)).await.is_err();
-        self.closures.held(is_calm);
+        self.suspects.held(is_calm);
         is_calm
     }
 
@@ -180,7 +180,7 @@ impl MqttOutput {
         let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
         let limits = search.copied().unwrap_or_else(|| self.limits());
         let patience = self.config.puback_timeout;
-        let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress, &self.closures);
+        let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress, &self.suspects);
         loop {
             let has_room = under_way.len() < window;
             if let Some(message) = if has_room { queue.next() } else { None } {
@@ -211,14 +211,14 @@ impl MqttOutput {
             match receipt {
                 Ok(receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody)) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    self.closures.confirmed(&message.topic_name);
+                    self.suspects.confirmed(&message);
                     self.way.confirmed();
                     queue.settled(&message);
                 }
                 Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
-                // what follows it in its topic waits with it
+                // where messages of a topic go one at a time, what follows it waits with it
                 Ok(BrokerReceipt::Refused(reason)) => {
-                    self.closures.refused_at(&message.topic_name);
+                    self.suspects.refused_at(&message.topic_name);
                     *refusal = Some(reason);
                 }
                 Ok(BrokerReceipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
@@ -262,11 +262,11 @@ impl MqttOutput {
             match (receipt, message.rows.as_slice()) {
                 (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    self.closures.confirmed(&message.topic_name);
+                    self.suspects.confirmed(&message);
                 }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
                 (BrokerReceipt::Refused(reason), _) => {
-                    self.closures.refused_at(&message.topic_name);
+                    self.suspects.refused_at(&message.topic_name);
                     refusal = Some(reason);
                 }
                 // open rows are sent again
@@ -294,7 +294,7 @@ impl MqttOutput {
         let mut rejection = trouble.rejection.filter(|_| !is_other_version);
         let may_be_row = is_wordless && rejection.is_none() && trouble.is_bare && is_meant;
         if let Some(message) = suspect.as_ref().filter(|_| may_be_row) {
-            match self.closures.closed_at(message, &self.way) {
+            match self.suspects.closed_at(message, &self.way) {
                 Finding::Open => {}
                 Finding::AtFault(why) => rejection = Some(why),
                 Finding::TopicRefused(why) => return Some(why),

@@ -138,8 +138,8 @@ impl Gate {
 }
 
 /// How many requests may be out at once. Each round of as many good answers doubles it, until the endpoint shows that
-/// it is enough: by a sign of overload, or by answers that take longer. From then on a round raises it by one, and a sign
-/// of overload halves it.
+/// it is enough: by a sign of overload, or by answers that take longer. From then on a round raises it by one, and a
+/// sign of overload halves it.
 #[derive(Clone, Debug)]
 pub struct Parallel {
     now: u32,
@@ -152,17 +152,19 @@ pub struct Parallel {
     doubling: Option<Latency>,
 }
 
-/// The quickest answers: a longer queue at the endpoint makes all of them slower.
+/// How long the answers of a round take.
 #[derive(Clone, Copy, Debug)]
 struct Latency {
+    /// The mean of the quickest round.
     best: Duration,
+    /// Sum of this round.
     of_round: Duration,
 }
 
 impl Parallel {
     pub fn new(max: u32) -> Parallel {
         let max = max.max(1);
-        let doubling = Some(Latency { best: Duration::MAX, of_round: Duration::MAX });
+        let doubling = Some(Latency { best: Duration::MAX, of_round: Duration::ZERO });
         Parallel { now: PARALLEL_START.min(max), max, successes: 0, lowered_at: 0, last_sent: 0, doubling }
     }
 
@@ -182,15 +184,16 @@ impl Parallel {
         }
         self.successes += 1;
         if let Some(latency) = &mut self.doubling {
-            latency.of_round = latency.of_round.min(took);
+            latency.of_round = latency.of_round.saturating_add(took);
         }
         if self.successes < self.now {
             return;
         }
-        self.successes = 0;
+        let answers = std::mem::take(&mut self.successes);
+        let mean = |latency: &Latency| latency.of_round / answers.max(1);
         let step = match &mut self.doubling {
-            Some(latency) if latency.of_round <= latency.best.saturating_mul(3) / 2 + LATENCY_NOISE => {
-                *latency = Latency { best: latency.best.min(latency.of_round), of_round: Duration::MAX };
+            Some(latency) if mean(latency) <= latency.best.saturating_mul(3) / 2 + LATENCY_NOISE => {
+                *latency = Latency { best: latency.best.min(mean(latency)), of_round: Duration::ZERO };
                 self.now
             }
             doubling => {

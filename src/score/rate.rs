@@ -39,7 +39,7 @@ impl Rate {
         0
     }
 
-    /// So many rows went.
+    /// These rows went.
     pub fn spend(&mut self, rows: usize) {
         self.allowance -= rows as f64;
     }

@@ -135,7 +135,9 @@ impl ScoreConfig {
             max_batch_count: count(section.count("max_batch_count", 1, 10_000, size(base.max_batch_count))),
             max_batch_bytes: count(section.size("max_batch_bytes", KIB, 64 * MIB, size(base.max_batch_bytes))),
             parallel_requests: base.parallel_requests,
-            catchup_rate: catchup_rate(section),
+            catchup_rate: section
+                .optional_count("catchup_rate", 1, 1_000_000, "leave it out to send as much as the endpoint takes")
+                .and_then(|rows| u32::try_from(rows).ok()),
             linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
             request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
             mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
@@ -176,13 +178,6 @@ impl ScoreConfig {
             text_max: self.text_max,
         }
     }
-}
-
-/// Rows a second, where the key is there.
-fn catchup_rate(section: &mut Section) -> Option<u32> {
-    let is_set = section.has("catchup_rate");
-    let rows = section.count("catchup_rate", 1, 1_000_000, 1);
-    is_set.then(|| u32::try_from(rows).unwrap_or(u32::MAX))
 }
 
 /// The table `constants`, as JSON.

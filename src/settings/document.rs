@@ -16,6 +16,10 @@ const DUPLICATE: &str = "duplicate key";
 pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
     let (document, mut errors) = DeTable::parse_recoverable(text);
     errors.sort_by_key(|error| error.span().map(|span| span.start));
+    if !errors.is_empty() {
+        // which value a secret is cannot be told of text that is no TOML
+        lines_with_secrets(text).into_iter().for_each(|span| problems.mask_all(span));
+    }
     let mut repeated: Option<&str> = None;
     for error in &errors {
         match error.span().filter(|_| error.message() == DUPLICATE).map(Span::from) {
@@ -30,7 +34,7 @@ pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTabl
                 repeated = header.map(|section| section.name);
                 problems.push(match header {
                     Some(section) => section_twice(text, section, span),
-                    None => key_twice(text, span, problems),
+                    None => key_twice(text, span),
                 });
             }
         }
@@ -43,11 +47,8 @@ fn invalid(error: &Error) -> Diagnostic {
         .help("the job file is TOML: `key = \"text\"` under `[section]`")
 }
 
-fn key_twice(text: &str, span: Span, problems: &Problems) -> Diagnostic {
+fn key_twice(text: &str, span: Span) -> Diagnostic {
     let key = text.get(span.start..span.end).unwrap_or_default();
-    if may_be_secret(key) {
-        problems.mask(value_behind(text, span.end));
-    }
     Diagnostic::error(format!("`{key}` is set twice"), span).label("the second one").help("keep one of the two lines")
 }
 
@@ -59,12 +60,25 @@ fn section_twice(text: &str, section: Header<'_>, span: Span) -> Diagnostic {
         .help("give one of the two another name, or move its keys into the other")
 }
 
-/// What stands behind the `=` in a line.
-fn value_behind(text: &str, key_end: usize) -> Span {
-    let rest = text.get(key_end..).unwrap_or_default().lines().next().unwrap_or_default();
-    let value = rest.split_once('=').map_or(rest, |(_, value)| value).trim();
-    let start = key_end + rest.find(value).unwrap_or_default();
-    Span { start, end: start + value.len() }
+/// What stands behind the first `=` of each line that has the name of a secret, and the lines of a text that begins
+/// there and goes on.
+fn lines_with_secrets(text: &str) -> Vec<Span> {
+    let mut spans = Vec::new();
+    let mut open: Option<&str> = None;
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let has_secret = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(may_be_secret);
+        let value = line.find('=').filter(|_| has_secret).map(|at| at + 1);
+        if let Some(from) = if open.is_some() { Some(0) } else { value } {
+            spans.push(Span { start: start + from, end: start + line.trim_end_matches('\n').len() });
+            open = match open {
+                Some(quotes) => Some(quotes).filter(|quotes| !line.contains(*quotes)),
+                None => ["\"\"\"", "'''"].into_iter().find(|quotes| line.matches(*quotes).count() == 1),
+            };
+        }
+        start += line.len();
+    }
+    spans
 }
 
 /// The line of a section: `[outputs.scored]`.

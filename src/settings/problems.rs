@@ -63,6 +63,15 @@ impl Problems {
         }
     }
 
+    /// Hides all of a span. Every character has as many stars as bytes, so that places stay.
+    pub(super) fn mask_all(&self, span: Span) {
+        let mut found = self.found.borrow_mut();
+        let stars = |secret: &str| "*".repeat(secret.len());
+        if let Some(hidden) = found.text.get(span.start..span.end).map(stars) {
+            found.text.replace_range(span.start..span.end, &hidden);
+        }
+    }
+
     /// Says that a secret is written into the file, and hides it. `span` includes its quotes.
     pub fn refuse_secret(&self, key: &str, span: Span) {
         self.mask(span);

@@ -16,7 +16,8 @@ use crate::diagnostic::Span;
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Parts of names under which people keep secrets.
-const SECRET_NAMES: [&str; 7] = ["password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey"];
+const SECRET_NAMES: [&str; 8] =
+    ["password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey", "authorization"];
 
 /// Whether a setting of this name is likely to be a secret.
 pub fn may_be_secret(name: &str) -> bool {

@@ -188,23 +188,20 @@ impl<'r, 'i> Section<'r, 'i> {
     }
 
     pub fn count(&mut self, key: &str, least: u64, most: u64, default: u64) -> u64 {
-        let Some((value, span)) = self.get(key) else { return default };
+        self.optional_count(key, least, most, &format!("the default is {default}")).unwrap_or(default)
+    }
+
+    pub fn optional_count(&mut self, key: &str, least: u64, most: u64, help: &str) -> Option<u64> {
+        let (value, span) = self.get(key)?;
         let number = match value {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
             _ => None,
         };
-        match number {
-            Some(number) if (least..=most).contains(&number) => number,
-            _ => {
-                self.expected(
-                    key,
-                    span,
-                    &format!("a whole number from {least} to {most}"),
-                    &format!("the default is {default}"),
-                );
-                default
-            }
+        let fits = number.filter(|number| (least..=most).contains(number));
+        if fits.is_none() {
+            self.expected(key, span, &format!("a whole number from {least} to {most}"), help);
         }
+        fits
     }
 
     /// A size in bytes: a text with a unit, or a plain number of bytes.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::MqttOutputConfig;
-use super::closure::Closures;
 use super::session::Session;
+use super::suspects::Suspects;
 use crate::batch::Rows;
 use crate::mqtt::wire::Outgoing;
 use crate::output::RowIds;
@@ -69,14 +69,14 @@ struct Topic {
 
 impl Queue {
     /// The open rows; those that can never be sent are rejected. Those of topics at which the broker takes nothing come
-    /// last.
+    /// last. Of one that it did not refuse by name the smallest row goes first and alone: the others may be too large.
     pub fn new(
         config: &MqttOutputConfig,
         limits: MessageLimits,
         rows: &Rows,
         ids: RowIds<'_>,
         progress: &mut Progress,
-        closures: &Closures,
+        suspects: &Suspects,
     ) -> Queue {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut by_topic: Vec<(String, Vec<Encoded>)> = Vec::new();
@@ -99,15 +99,23 @@ impl Queue {
                 },
             }
         }
-        let (mut topics, mut messages) = (Vec::new(), Vec::new());
-        for (topic, (name, rows)) in by_topic.into_iter().enumerate() {
+        let (mut topics, mut messages, mut probes) = (Vec::new(), Vec::new(), Vec::new());
+        for (topic, (name, mut rows)) in by_topic.into_iter().enumerate() {
             let name: Arc<str> = name.into();
             topics.push(Topic { name: name.clone(), is_busy: false });
             let of_topic = |rows| RowMessage { topic, topic_name: name.clone(), rows };
+            let smallest = (0..rows.len()).filter(|_| suspects.may_be_size(&name));
+            let smallest = smallest.min_by_key(|i| rows.get(*i).map(Encoded::bytes));
+            probes.extend(smallest.map(|i| of_topic(vec![rows.remove(i)])));
             messages.extend(pieces(rows, limits.rows, limits.bytes).into_iter().map(of_topic));
         }
-        messages
-            .sort_by_key(|message| (closures.is_refused(&message.topic_name), message.rows.first().map(|row| row.row)));
+        let place =
+            |message: &RowMessage| (suspects.turn(&message.topic_name), message.rows.first().map(|row| row.row));
+        messages.sort_by_key(place);
+        for probe in probes {
+            let turn = suspects.turn(&probe.topic_name);
+            messages.insert(messages.partition_point(|message| place(message).0 < turn), probe);
+        }
         Queue { topics, waiting: messages.into(), is_one_at_a_time: config.body != Body::Row }
     }
 
@@ -171,7 +179,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::mqtt::tests::config;
+    use crate::output::mqtt::tests::{config, fixed};
     use crate::output::tests::{IDS, rows};
 
     /// Rows with these numbers, each at the topic of its number; a hundred rows a message where the body is an array.
@@ -181,24 +189,42 @@ mod tests {
         let mut progress = Progress::default();
         progress.begin(&rows, IDS);
         let limits = MessageLimits { rows: if body == Body::Row { 1 } else { 100 }, bytes: 1_000 };
-        Queue::new(&config, limits, &rows, IDS, &mut progress, &Closures::default())
+        Queue::new(&config, limits, &rows, IDS, &mut progress, &Suspects::default())
+    }
+
+    #[test]
+    fn where_rows_may_be_too_large_the_smallest_goes_first() {
+        let config = MqttOutputConfig { body: Body::Array, topic: fixed(), ..config() };
+        let rows = rows([100, 200, 3, 400]);
+        let mut progress = Progress::default();
+        progress.begin(&rows, IDS);
+        let limits = MessageLimits { rows: 100, bytes: 1_000 };
+        let order = |suspects: &Suspects, progress: &mut Progress| {
+            let mut queue = Queue::new(&config, limits, &rows, IDS, progress, suspects);
+            let next = |queue: &mut Queue| queue.next().inspect(|message| queue.settled(message));
+            std::iter::from_fn(|| next(&mut queue)).map(|message| places(&message)).collect::<Vec<_>>()
+        };
+        let mut suspects = Suspects::default();
+        assert_eq!(order(&suspects, &mut progress), [[0, 1, 2, 3]]);
+        suspects.refused_at(&"t".into());
+        assert_eq!(order(&suspects, &mut progress), [[0, 1, 2, 3]], "the broker has said that it is the topic");
+        suspects.conclude(&"t".into());
+        assert_eq!(order(&suspects, &mut progress), [[0, 1, 2, 3]], "and that stays so");
+        let mut suspects = Suspects::default();
+        suspects.conclude(&"t".into());
+        assert_eq!(order(&suspects, &mut progress), [vec![2], vec![0, 1, 3]]);
     }
 
     #[test]
     fn rows_of_a_topic_that_is_refused_come_last() {
-        // found five times over
-        let mut closures = Closures::default();
+        let mut suspects = Suspects::default();
         let refused = queue(Body::Row, [2]).next().unwrap();
-        for _ in 0..100 {
-            closures.held(true);
-            let _ = closures.closed_at(&refused, &"h");
-        }
-        assert!(closures.is_refused("t/2"));
+        suspects.refused_at(&refused.topic_name);
         let rows = rows([1, 2, 1, 2, 3]);
         let mut progress = Progress::default();
         progress.begin(&rows, IDS);
         let limits = MessageLimits { rows: 1, bytes: 1_000 };
-        let mut queue = Queue::new(&config(), limits, &rows, IDS, &mut progress, &closures);
+        let mut queue = Queue::new(&config(), limits, &rows, IDS, &mut progress, &suspects);
         let order: Vec<Vec<usize>> = std::iter::from_fn(|| queue.next()).map(|message| places(&message)).collect();
         assert_eq!(order, [[0], [2], [4], [1], [3]]);
     }

@@ -13,6 +13,11 @@ pub(super) fn config() -> MqttOutputConfig {
     MqttOutputConfig::new(broker, TopicTemplate::parse(&text).unwrap())
 }
 
+/// The same topic for all rows.
+pub(super) fn fixed() -> TopicTemplate {
+    TopicTemplate::parse(&Text { value: "t".to_owned(), span: crate::diagnostic::Span::default() }).unwrap()
+}
+
 #[tokio::test]
 async fn a_connection_that_ends_means_an_output_only_while_no_other_sends_over_it() {
     let line = Arc::new(Line::default());
@@ -44,7 +49,7 @@ async fn a_row_is_rejected_only_when_the_broker_means_it() {
         let rows = rows([1]);
         output.progress.begin(&rows, IDS);
         let limits = output.limits();
-        let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress, &output.closures).next();
+        let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress, &output.suspects).next();
         assert!(suspect.is_some());
         let attempt = Attempt { trouble: refused(), suspect, had_several: false, is_meant, is_wordless: false };
         assert_eq!(output.failed(attempt, IDS.statement), None, "the row is looked for, or found, at once");

@@ -38,8 +38,8 @@ const REQUESTS_MAX: usize = 4_096;
 const READ_BATCH_MAX: usize = 128;
 /// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
-/// Where outputs use the connection it is not kept still for longer while nothing is stored: what they wait for comes by
-/// it too. A commit on a slow card takes a second or two.
+/// Where outputs use the connection it is not kept still for longer while nothing is stored, as what they wait for comes
+/// by it too. A commit on a slow card takes a second or two.
 const STILL_MAX: Duration = Duration::from_secs(3);
 /// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -99,6 +99,8 @@ pub(super) struct Receiver {
     is_subscribed: bool,
     /// When we last asked for the topics.
     asked_at: Instant,
+    /// An output was sending when the last connection ended.
+    was_sending: bool,
 }
 
 impl Drop for Receiver {
@@ -121,6 +123,7 @@ impl Receiver {
             session_known,
             is_subscribed: false,
             asked_at: Instant::now(),
+            was_sending: false,
             choice: Choice::new(config.broker.protocol),
             config,
             broker,
@@ -159,7 +162,7 @@ impl Receiver {
                 // the other version is tried after the same pause, so a broker that takes neither is not stormed
                 End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
-                    if trouble.is_bare && self.line.is_sending() {
+                    if trouble.is_bare && held.is_some() && self.was_sending {
                         // it may be the work of a row, whose output waits longer each time
                         retry.succeeded();
                     }
@@ -237,6 +240,8 @@ impl Receiver {
         let end = self.receive(&mut events, &client, &link).await;
         let held = since.elapsed();
         steady.abort();
+        // asked before the outputs hear of it
+        self.was_sending = self.line.is_sending();
         drop(events);
         self.line.down(end.trouble());
         link.close().await;
@@ -450,8 +455,8 @@ impl Receiver {
     }
 
     /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must
-    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged; where outputs use
-    /// it also after [`STILL_MAX`] in which nothing was stored.
+    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged. Where outputs
+    /// use it, it is given up after [`STILL_MAX`] in which nothing was stored too, and when one of them wants it.
     async fn wait_for_room(
         &self,
         out: &mpsc::Sender<Arrivals>,
@@ -482,6 +487,9 @@ impl Receiver {
             end = enough => end,
             () = tokio::time::sleep(self.broker.config.keep_alive / 2) => Some(End::Stalled),
             () = nothing_is_stored => Some(End::Stalled),
+            why = self.line.unwanted(), if self.line.is_borrowed() => {
+                Some(End::Lost(Trouble { is_ours: true, ..Trouble::new(why) }))
+            }
             () = self.stop.cancelled() => None,
         }
     }

@@ -116,15 +116,63 @@ fn what_is_written_twice_is_one_error() {
         ),
         (
             "key  = \"env:AML_KEY\"",
+            "headers = { token = \"aaaa\", token = \"bbbb\" } # Jos\u{e9}".to_owned(),
+            expect![[r#"
+                error: `token` is set twice
+                   --> taxi.toml:18:29
+                    |
+                 18 | headers =*******************************************
+                    |                             ^^^^^ the second one
+                    = help: keep one of the two lines
+            "#]],
+        ),
+        (
+            "key  = \"env:AML_KEY\"",
+            "Authorization = \"Bearer aaaa\"\nAuthorization = 12345".to_owned(),
+            expect![[r#"
+                error: `Authorization` is set twice
+                   --> taxi.toml:19:1
+                    |
+                 19 | Authorization =******
+                    | ^^^^^^^^^^^^^ the second one
+                    = help: keep one of the two lines
+            "#]],
+        ),
+        (
+            "key  = \"env:AML_KEY\"",
+            "password = \"\"\"\nsecret line\n\"\"\" junk".to_owned(),
+            expect![[r#"
+                error: unexpected key or value, expected newline, `#`
+                   --> taxi.toml:20:5
+                    |
+                 20 | ********
+                    |     ^
+                    = help: the job file is TOML: `key = "text"` under `[section]`
+            "#]],
+        ),
+        (
+            "key  = \"env:AML_KEY\"",
+            "key  = \"s3cr3t".to_owned(),
+            expect![[r#"
+                error: invalid basic string, expected `"`
+                   --> taxi.toml:18:15
+                    |
+                 18 | key  =********
+                    |               ^
+                    = help: the job file is TOML: `key = "text"` under `[section]`
+            "#]],
+        ),
+        (
+            "key  = \"env:AML_KEY\"",
             "key  = \"env:AML_KEY\"\nkey  = \"s3cr3t\"".to_owned(),
             expect![[r#"
-            error: `key` is set twice
-               --> taxi.toml:19:1
-                |
-             19 | key  = "******"
-                | ^^^ the second one
-                = help: keep one of the two lines
-        "#]],
+                error: `key` is set twice
+                   --> taxi.toml:19:1
+                    |
+                 19 | key  =*********
+                    | ^^^ the second one
+                    = help: keep one of the two lines
+            "#]],
         ),
     ] {
         bad(&[(from, &to)], want);
