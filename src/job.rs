@@ -4,6 +4,7 @@
 //! past [`parse`] nothing is left to validate but what lies outside the file: paths ([`load`] looks), secrets
 //! ([`Job::check_secrets`]), the query (`query`). Not here: the keys of any stage, which reads its own section.
 
+mod backlog;
 mod function;
 mod input;
 mod journal;
@@ -14,6 +15,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use backlog::Backlog;
 pub use function::{Function, FunctionKind};
 pub use input::{FileInput, Input, InputKind, StreamInput};
 pub use journal::Journal;

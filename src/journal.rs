@@ -10,6 +10,7 @@
 //! transaction of SQLite (`checkpoint`), a large one goes there at once (`store`). Readers have connections of their
 //! own and use them only when they are behind the segments kept in memory (`stream`).
 
+mod backlog;
 mod books;
 mod budget;
 mod changes;
@@ -19,12 +20,14 @@ mod config;
 mod consumer;
 mod dead_letter;
 mod error;
+mod growth;
 mod high_water;
 mod ledger;
 mod lock;
 mod merge;
 mod pace;
 mod pending;
+mod pin;
 mod quarantine;
 mod queue;
 mod reader;
@@ -41,6 +44,7 @@ mod store;
 mod stream;
 mod transaction;
 mod trim;
+mod upkeep;
 mod verify;
 mod writer;
 
@@ -59,11 +63,13 @@ use crate::batch::MessageMeta;
 use crate::time::{Clock, Timestamp};
 
 pub use books::DeadLetterCount;
-pub use config::JournalConfig;
+pub use config::{BacklogLimits, JournalConfig};
 pub use dead_letter::{DeadLetter, StoredDeadLetter};
 pub use error::JournalError;
+pub use growth::{Bound, GrowthStatus, Left, Room, Sizes, StreamGrowth, lasting};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use pace::WearStatus;
+pub use pin::Pin;
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
@@ -76,6 +82,7 @@ pub use verify::{VerifyReport, verify};
 
 use command::{Command, ask};
 use error::StepError;
+use growth::Growth;
 use lock::Lock;
 use pace::Written;
 use pending::Pending;
@@ -161,19 +168,24 @@ impl Journal {
         let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
         trim::drop_stale(db, books, &recent).map_err(unusable)?;
         let incarnation = schema::incarnation(db, &path)?;
+        let growth = GrowthStatus::read(db).map_err(unusable)?;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             streams: Streams::new(config.tail_bytes_max),
             recent: Mutex::new(recent),
             pending: Mutex::new(Pending::default()),
             written: Mutex::new(Written::new(Clock::Real.monotonic())),
+            growth: Mutex::new(Growth::new(growth, Clock::Real.monotonic())),
             used_bytes: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            waits_for_pin: AtomicBool::new(false),
+            pin: Mutex::new(None),
+            limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
             commits: AtomicU64::new(0),
         });
         let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
-        let store = Store::new(opened, shared.clone());
+        let store = Store::new(opened, shared.clone(), config.clock.clone());
         let writer = Writer::new(config, store, shared.clone()).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
@@ -246,7 +258,10 @@ impl Journal {
     /// Finds the consumer of this name that reads this stream, or makes it. What the file has of known consumers stays
     /// as it is until [`Journal::keep_only_consumers`], so that a start that fails has changed none.
     pub fn register_consumer(&self, spec: ConsumerSpec) -> Result<ConsumerInfo, JournalError> {
-        self.control(move |tx| consumer::register(tx, &spec))
+        let limits = spec.limits;
+        let info = self.control(move |tx| consumer::register(tx, &spec))?;
+        self.0.shared.with_limits(|all| all.insert(info.id.0, limits));
+        Ok(info)
     }
 
     /// Closes all consumers but these; what they had not read is counted `consumer_removed`. Of the others, those with
@@ -325,6 +340,12 @@ impl Journal {
         self.0.shared.is_full.load(Ordering::Acquire)
     }
 
+    /// The program that pins the write-ahead log, if one does, and whether intake waits for it.
+    pub fn pin(&self) -> Option<(Pin, bool)> {
+        let pin = self.0.shared.with_pin(|pin| pin.clone())?;
+        Some((pin, self.0.shared.waits_for_pin.load(Ordering::Relaxed)))
+    }
+
     /// Bytes used of the budget, as of the last commit.
     pub fn used_bytes(&self) -> u64 {
         self.0.shared.used_bytes.load(Ordering::Relaxed)
@@ -366,8 +387,14 @@ impl Journal {
             commits: self.0.shared.commits.load(Ordering::Relaxed),
             write_budget: self.0.write_budget,
         });
-        status.wear = self.0.shared.with_written(|written| written.told(Clock::Real.monotonic()));
-        status
+        let now = Clock::Real.monotonic();
+        status.wear = self.0.shared.with_written(|written| written.told(now));
+        status.growth = self.0.shared.with_growth(|growth| growth.told(now));
+        self.0.shared.with_limits(|all| {
+            status.consumers.iter_mut().for_each(|consumer| consumer.limits = all.get(&consumer.id).copied());
+        });
+        status.pin = self.0.shared.with_pin(|pin| pin.clone());
+        status.with_room(self.0.max_bytes)
     }
 
     /// Up to `max` dead letters with an id above `after`, oldest first.

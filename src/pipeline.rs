@@ -18,6 +18,7 @@ mod identity;
 mod intake;
 mod mark;
 mod outputs;
+mod pool;
 pub mod prepare;
 mod reading;
 mod references;

@@ -13,6 +13,8 @@ mod certificates;
 mod cli;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/dead_output.rs"]
+mod dead_output;
 #[path = "it/demo.rs"]
 mod demo;
 #[path = "it/end_to_end.rs"]

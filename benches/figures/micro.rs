@@ -242,6 +242,7 @@ fn journal_for(folder: &Path, name: &str) -> (Journal, ConsumerId, StreamId) {
         stream: StreamId::INPUTS,
         start: Start::Oldest,
         on_full: OnFull::Block,
+        limits: Default::default(),
     };
     let consumer = journal.register_consumer(spec).unwrap().id;
     (journal, consumer, rows)

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::journal::counted;
+use super::journal::{counted, number};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionKind, InputKind, Job};
-use crate::journal::reference_readonly;
+use crate::journal::{JournalStatus, lasting, reference_readonly};
 use crate::pipeline::Prepared;
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
@@ -100,6 +100,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
         }
     }
     out.push_str(&references(job, offline));
+    out.push_str(&lasting_pool(job));
     // `run` refuses it; the folder may be there on the machine that runs the job
     let folder = job.journal.config.path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
@@ -116,6 +117,27 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
     }
     misfits.sort();
     (out, misfits)
+}
+
+/// A small event, and what it takes in the file where nothing of it can be compressed.
+const EVENT_BYTES: u64 = 150;
+const EVENT_BYTES_STORED: u64 = 180;
+
+/// How long the pool lasts while its readers are away: at the pace that it has seen, or by what its budget means.
+fn lasting_pool(job: &Job) -> String {
+    let config = &job.journal.config;
+    let known = config.path.exists().then(|| JournalStatus::summary_readonly(&config.path).ok()).flatten();
+    if let Some(status) = known.map(|status| status.with_room(config.max_bytes)).filter(|status| status.left.is_some())
+    {
+        return format!("\npool\n  {}\n", super::journal::lasts(&status));
+    }
+    let events = config.max_bytes / EVENT_BYTES_STORED;
+    let [one, ten, hundred] = [1, 10, 100].map(|rate| lasting(events / rate));
+    format!(
+        "\npool\n  if nobody reads, it takes {} events of {EVENT_BYTES} bytes that cannot be compressed:\n  {one} at 1 a \
+         second, {ten} at 10, {hundred} at 100;\n  rows that statements store take room beside them\n",
+        number(events),
+    )
 }
 
 /// What the kinds of sources want known, each once.

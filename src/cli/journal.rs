@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::job;
-use crate::journal::{JournalStatus, StoredDeadLetter, WearStatus, dead_letters_readonly, verify};
+use crate::journal::{JournalStatus, LedgerLine, StoredDeadLetter, WearStatus, dead_letters_readonly, verify};
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -102,6 +102,7 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
 
 fn status(settings: &job::Journal, json: bool) -> Result<String, (u8, String)> {
     let status = JournalStatus::open_readonly(&settings.config.path).map_err(failure)?;
+    let status = status.with_room(settings.config.max_bytes).with_readers();
     if json {
         return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
     }
@@ -121,6 +122,10 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
         bytes(status.wal_bytes),
         bytes(status.redo_bytes)
     );
+    let _ = writeln!(out, "{}", lasts(status));
+    if let Some(pin) = &status.pin {
+        let _ = writeln!(out, "ALARM: {pin}");
+    }
     if let Some(alarm) = &status.alarm {
         let _ = writeln!(out, "ALARM: {alarm}");
     }
@@ -142,7 +147,9 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
     let _ = writeln!(out, "\nconsumers");
     for c in &status.consumers {
         let pins = if c.pins && c.pending > 0 { ", holds the oldest segment" } else { "" };
-        let _ = writeln!(out, "  {:<24} at {:>12}, {:>12} pending{pins}", c.name, c.position, number(c.pending));
+        let skipped = skipped(status, &c.name);
+        let _ =
+            writeln!(out, "  {:<24} at {:>12}, {:>12} pending{pins}{skipped}", c.name, c.position, number(c.pending));
     }
     out.push_str(&references(status));
     out.push('\n');
@@ -153,6 +160,22 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
     }
     out
+}
+
+/// What a consumer was moved past, by reason.
+fn skipped(status: &JournalStatus, consumer: &str) -> String {
+    let is_skip = |l: &&LedgerLine| l.edge == "consumer" && l.name == consumer && l.what == "skipped";
+    let skips = status.ledger.iter().filter(is_skip);
+    skips.map(|l| format!(", {} skipped ({})", number(l.value), l.reason)).collect()
+}
+
+/// How long the pool lasts while its readers are away.
+pub(super) fn lasts(status: &JournalStatus) -> String {
+    let room = status.room.map_or(String::new(), |room| format!("room for {} more", bytes(room.bytes)));
+    match status.left {
+        Some(left) => format!("if nobody reads, it lasts {left}"),
+        None => format!("{room}; no event has come yet, so how long that lasts is not known"),
+    }
 }
 
 /// What is written a day, against the budget and the life of the card.

@@ -2,7 +2,7 @@
 //!
 //! In: a section. Out: [`Function`]. Invariant: its settings are checked. Not here: the keys of any kind of function.
 
-use super::OnError;
+use super::{Backlog, OnError};
 use crate::diagnostic::Span;
 use crate::score::{DIALECTS, ReadDialect, ScoreConfig};
 use crate::settings::{Secret, Section, one_of};
@@ -14,6 +14,8 @@ pub struct Function {
     /// `None`: the job's.
     pub on_error: Option<OnError>,
     pub kind: FunctionKind,
+    /// What becomes of rows that wait too long for it.
+    pub backlog: Backlog,
     /// Its name in the job file.
     pub span: Span,
 }
@@ -39,10 +41,14 @@ pub(super) fn read(mut section: Section) -> Option<Function> {
         Type::Wasm => WasmConfig::read(&mut section).map(|wasm| FunctionKind::Wasm(Box::new(wasm))),
         Type::Endpoint(read) => read(&mut section).map(|endpoint| FunctionKind::Endpoint(Box::new(endpoint))),
     };
+    let backlog = match &kind {
+        Some(FunctionKind::Endpoint(_)) => Backlog::read(&mut section),
+        _ => Backlog::default(),
+    };
     let on_error = section.optional_choice("on_error", super::ON_ERROR);
     let (name, span) = (section.name(), section.span.unwrap_or_default());
     section.finish();
-    Some(Function { name, on_error, kind: kind?, span })
+    Some(Function { name, on_error, kind: kind?, backlog, span })
 }
 
 impl Function {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::backlog;
 use crate::journal::{JournalConfig, OnFull};
 use crate::settings::{Problems, Section, units};
 
@@ -18,6 +19,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Below this the write-ahead log and the reserve leave no room for segments.
 const BYTES_MIN: u64 = 16 * MIB;
 
+/// Time to drive to a gateway.
+const WARN_BELOW: Duration = DAY;
+
 /// What the job says of its pool.
 #[derive(Clone, Debug)]
 pub struct Journal {
@@ -25,6 +29,10 @@ pub struct Journal {
     pub config: JournalConfig,
     /// What gives way when the budget is reached.
     pub on_full: OnFull,
+    /// How long a record waits for its readers at most.
+    pub max_age: Option<Duration>,
+    /// Whoever looks is told once the room lasts for less, if nobody reads.
+    pub warn_below: Option<Duration>,
     /// Bytes that the card or disk can take in its life.
     pub card_endurance: Option<u64>,
 }
@@ -33,7 +41,8 @@ pub struct Journal {
 pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> Journal {
     let base = JournalConfig::new(problems.folder().join(format!("{job}.db")));
     let Some(mut section) = section else {
-        return Journal { config: base, on_full: OnFull::default(), card_endurance: None };
+        let warn_below = Some(WARN_BELOW);
+        return Journal { config: base, on_full: OnFull::default(), max_age: None, warn_below, card_endurance: None };
     };
     let path = section.path("path").unwrap_or_else(|| base.path.clone());
     if problems.looks_at_files() && path.is_dir() && section.has("path") {
@@ -41,8 +50,8 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
         section.wrong("path", "`path` names no file", label, "name a file in it");
     }
     let max_bytes = section.size("max_bytes", BYTES_MIN, 16 * 1024 * GIB, base.max_bytes);
-    let words = [("block", OnFull::Block), ("drop-oldest", OnFull::DropOldest)];
-    let on_full = section.choice("on_full", &words, OnFull::default());
+    let on_full = section.choice("on_full", backlog::ON_FULL, OnFull::default());
+    let max_age = backlog::max_age(&mut section);
     let retention = section.duration("retention", Duration::ZERO, 3_660 * DAY, base.retention.unwrap_or_default());
     // a small pool gets a small share for dead letters unless the file says otherwise
     let share = base.dead_letters_max_bytes.min(max_bytes / 4);
@@ -56,6 +65,7 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
             help,
         );
     }
+    let warn_below = section.duration("warn_below", Duration::ZERO, 3_660 * DAY, WARN_BELOW);
     let second = Duration::from_secs(1);
     let commit_interval = section.duration("commit_interval", second / 1_000, 10 * second, base.commit_interval);
     let records = section.count("commit_records", 1, 100_000, base.commit_records as u64);
@@ -73,7 +83,8 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
         commit_records: usize::try_from(records).unwrap_or(usize::MAX),
         ..base
     };
-    Journal { config, on_full, card_endurance }
+    let warn_below = Some(warn_below).filter(|warn_below| !warn_below.is_zero());
+    Journal { config, on_full, max_age, warn_below, card_endurance }
 }
 
 /// Bytes a day; `None` for `"none"`.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::Backlog;
 use crate::diagnostic::Span;
 use crate::output::{OUTPUTS, OutputSettings};
 use crate::settings::{Secret, Section, one_of};
@@ -12,15 +13,18 @@ use crate::settings::{Secret, Section, one_of};
 pub struct Output {
     pub name: String,
     pub settings: Arc<dyn OutputSettings>,
+    /// What becomes of rows that wait too long for it.
+    pub backlog: Backlog,
     /// Its name in the job file.
     pub span: Span,
 }
 
 pub(super) fn read(mut section: Section) -> Option<Output> {
     let settings = section.kind(OUTPUTS, &one_of(OUTPUTS))?(&mut section);
+    let backlog = Backlog::read(&mut section);
     let (name, span) = (section.name(), section.span.unwrap_or_default());
     section.finish();
-    Some(Output { name, settings: settings?, span })
+    Some(Output { name, settings: settings?, backlog, span })
 }
 
 impl Output {

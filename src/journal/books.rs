@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 use serde::Serialize;
 use smol_str::SmolStr;
 
+use super::config::BacklogLimits;
 use super::ledger::Ledger;
 use crate::time::Timestamp;
 
@@ -44,6 +45,8 @@ pub(super) struct ConsumerBook {
     pub start: i64,
     pub position: i64,
     pub drop_oldest: bool,
+    /// Of the job at hand; the file does not know them.
+    pub limits: BacklogLimits,
     /// Up to here the journal itself moved it, so it may still commit an older position.
     pub dropped_to: i64,
     /// What the job at hand asked for and the file does not have yet: a later step of the start can still fail.
@@ -62,6 +65,7 @@ impl ConsumerBook {
 pub(super) struct Asked {
     pub fingerprint: String,
     pub drop_oldest: bool,
+    pub limits: BacklogLimits,
     /// It has no row in the file: its name belongs to a consumer that reads another stream.
     pub is_new: bool,
 }
@@ -109,6 +113,7 @@ impl Books {
                 start: row.get(4)?,
                 position: row.get(5)?,
                 drop_oldest: row.get(6)?,
+                limits: BacklogLimits::default(),
                 dropped_to: i64::MIN,
                 asked: None,
             };

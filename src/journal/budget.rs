@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::schema::{PAGE_BYTES, beside, redo_path, wal_path};
+use super::growth::disk_free;
+use super::schema::{PAGE_BYTES, beside, log_bytes_max, redo_path, wal_path};
 
 /// Enough for the write-ahead log between two checkpoints.
 const RESERVE_BYTES: u64 = 4 << 20;
@@ -28,6 +29,10 @@ pub(super) struct Budget {
     path: PathBuf,
     reserve: PathBuf,
     is_over: bool,
+    /// Another program keeps the write-ahead log from being used anew: what it is too long by is not the budget's.
+    log_pinned: bool,
+    /// A pinned log has grown as far as it may.
+    is_log_over: bool,
     /// The last transaction found no room on the disk.
     disk_full: bool,
     /// What was used when the disk was found full.
@@ -46,6 +51,8 @@ impl Budget {
             path,
             reserve,
             is_over: false,
+            log_pinned: false,
+            is_log_over: false,
             disk_full: false,
             used_when_full: 0,
             again: None,
@@ -55,6 +62,30 @@ impl Budget {
     /// Whether intake has to wait.
     pub fn is_full(&self) -> bool {
         self.is_over || self.disk_full
+    }
+
+    /// Whether intake has to wait for a pinned log alone: everything else may go on.
+    pub fn is_log_over(&self) -> bool {
+        self.is_log_over
+    }
+
+    /// Another program pins the log, or does so no longer.
+    pub fn set_log_pinned(&mut self, log_pinned: bool) {
+        self.log_pinned = log_pinned;
+    }
+
+    pub fn is_log_pinned(&self) -> bool {
+        self.log_pinned
+    }
+
+    /// What the write-ahead log is too long by.
+    fn log_surplus(&self) -> u64 {
+        fs::metadata(wal_path(&self.path)).map_or(0, |m| m.len()).saturating_sub(log_bytes_max(self.max_bytes))
+    }
+
+    /// Whether what the disk has left is for outputs, whose positions still have to be written.
+    fn is_disk_short(&self) -> bool {
+        disk_free(&self.path).is_some_and(|free| free < 4 * self.reserve_bytes())
     }
 
     /// Whether the last transaction found no room on the disk.
@@ -80,6 +111,9 @@ impl Budget {
     /// Looks at the sizes again.
     pub fn measure(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let used = used_bytes(db, &self.path)?;
+        let surplus = if self.log_pinned { self.log_surplus() } else { 0 };
+        self.is_log_over = surplus > 0 && (surplus >= self.max_bytes || self.is_disk_short());
+        let used = used.saturating_sub(surplus);
         self.used_bytes = used;
         let resume_below = self.max_bytes - self.max_bytes / 16;
         self.is_over = if self.is_over { used >= resume_below } else { used >= self.max_bytes };
@@ -150,6 +184,12 @@ pub(super) fn used_bytes(db: &Connection, path: &Path) -> rusqlite::Result<u64> 
     let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
     let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
     Ok(pages.max(0) as u64 * PAGE_BYTES + length(&wal_path(path)) + length(&redo_path(path)))
+}
+
+/// Pages of the file that hold nothing.
+pub(super) fn free_bytes(db: &Connection) -> rusqlite::Result<u64> {
+    let pages: i64 = db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    Ok(pages.max(0) as u64 * PAGE_BYTES)
 }
 
 #[cfg(test)]

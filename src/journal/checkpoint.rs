@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::books::{Books, INPUTS};
+use super::growth::Sizes;
 use super::merge::Merger;
 use super::recent::Kept;
 use super::segment::Sealed;
@@ -29,16 +30,27 @@ pub(super) struct Keep<'a> {
     pub untrimmed: &'a BTreeSet<u32>,
 }
 
-/// Writes the segments of one stream, which follow each other and what the file has. Gives those of inputs that are in
-/// the file now.
+/// What became of the segments of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// Those of inputs that are in the file now.
+    pub kept: Vec<(u16, Kept)>,
+    /// What those that were written take there, or else a sample of what everybody has read.
+    pub sizes: Sizes,
+}
+
+/// As much of what everybody has read is merged and compressed to learn what it would take.
+const SAMPLE_BYTES: u64 = 64 << 10;
+
+/// Writes the segments of one stream, which follow each other and what the file has.
 pub(super) fn store_segments(
     db: &Connection,
     books: &mut Books,
     segments: Vec<Arc<Sealed>>,
     keep: Keep<'_>,
     merger: &mut Merger<'_>,
-) -> rusqlite::Result<Vec<(u16, Kept)>> {
-    let Some(stream) = segments.first().map(|sealed| sealed.head.stream) else { return Ok(Vec::new()) };
+) -> rusqlite::Result<Stored> {
+    let Some(stream) = segments.first().map(|sealed| sealed.head.stream) else { return Ok(Stored::default()) };
     let may_skip = books.consumers_known && !keep.untrimmed.contains(&stream);
     let needed = if may_skip { books.needed_from(stream) } else { i64::MIN };
     let is_old = |sealed: &Sealed| keep.retention.keep_from.is_none_or(|from| sealed.head.arrival < from.ticks());
@@ -53,16 +65,49 @@ pub(super) fn store_segments(
             book.trimmed_to = i64::MIN;
         }
     }
+    let sizes = match unread.is_empty() {
+        true => merged_sizes(sample(&read), merger),
+        false => Sizes::default(),
+    };
     read.retain(|sealed| stream == INPUTS && recent.contains(&sealed.head.first));
-    let mut written = Vec::new();
+    let mut kept = Vec::new();
     // apart, so that no segment lies across the mark
-    for sealed in merger.merge(read).into_iter().chain(merger.merge(unread)) {
+    let raw = raw_bytes(&unread);
+    let (read, unread) = (merger.merge(read), merger.merge(unread));
+    let sizes = if raw > 0 { sizes_of(raw, &unread) } else { sizes };
+    for sealed in read.into_iter().chain(unread) {
         insert_segment(db, &sealed)?;
         if stream == INPUTS {
-            written.push((sealed.head.input, Kept { first: sealed.head.first, records: sealed.head.count as usize }));
+            kept.push((sealed.head.input, Kept { first: sealed.head.first, records: sealed.head.count as usize }));
         }
     }
-    Ok(written)
+    Ok(Stored { kept, sizes })
+}
+
+/// The first segments, up to [`SAMPLE_BYTES`].
+fn sample(segments: &[Arc<Sealed>]) -> Vec<Arc<Sealed>> {
+    let mut bytes = 0;
+    let is_inside = |sealed: &&Arc<Sealed>| {
+        let is_inside = bytes < SAMPLE_BYTES;
+        bytes += u64::from(sealed.head.raw_bytes);
+        is_inside
+    };
+    segments.iter().take_while(is_inside).cloned().collect()
+}
+
+/// What segments would take in the file that are not written there.
+fn merged_sizes(segments: Vec<Arc<Sealed>>, merger: &mut Merger<'_>) -> Sizes {
+    let raw = raw_bytes(&segments);
+    sizes_of(raw, &merger.merge(segments))
+}
+
+/// `raw`: as they came, each with a head of its own.
+fn sizes_of(raw: u64, merged: &[Arc<Sealed>]) -> Sizes {
+    Sizes { raw, stored: merged.iter().map(|sealed| sealed.sizes().stored).sum() }
+}
+
+fn raw_bytes(segments: &[Arc<Sealed>]) -> u64 {
+    segments.iter().map(|sealed| u64::from(sealed.head.raw_bytes)).sum()
 }
 
 /// First offsets of the segments that hold the newest `keep` records of each input.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::time::Clock;
 
 /// The redo log: a few seconds of a busy stream, hours of a quiet one, and less for a small budget.
@@ -57,4 +59,13 @@ impl JournalConfig {
     pub(super) fn redo_bytes_max(&self) -> u64 {
         (self.max_bytes / 16).clamp(REDO_BYTES_MIN, REDO_BYTES_MAX)
     }
+}
+
+/// How much a consumer may have before it; beyond that the journal moves it past the oldest records, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BacklogLimits {
+    /// Since an event arrived, or a row was stored.
+    pub max_age: Option<Duration>,
+    /// Of the file.
+    pub max_bytes: Option<u64>,
 }

@@ -55,8 +55,12 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
     let Some(stream) = tx.books.streams.get(&spec.stream.0).cloned() else {
         return Err(JournalError::Unknown { what: "stream", number: spec.stream.0 }.into());
     };
-    let mut asked =
-        Asked { fingerprint: spec.fingerprint.clone(), drop_oldest: spec.on_full == OnFull::DropOldest, is_new: false };
+    let mut asked = Asked {
+        fingerprint: spec.fingerprint.clone(),
+        drop_oldest: spec.on_full == OnFull::DropOldest,
+        limits: spec.limits,
+        is_new: false,
+    };
     let same_name = || tx.books.consumers.iter().filter(|(_, c)| c.name == spec.name);
     if let Some((&id, consumer)) = same_name().find(|(_, c)| c.stream == spec.stream.0) {
         let changed = consumer.fingerprint != spec.fingerprint;
@@ -81,6 +85,7 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
         start,
         position: start,
         drop_oldest: asked.drop_oldest,
+        limits: asked.limits,
         dropped_to: i64::MIN,
         asked: None,
     };
@@ -133,7 +138,7 @@ fn settle(tx: &mut Transaction<'_>, id: u32) -> Result<(), StepError> {
     let Some(mut book) = tx.books.consumers.get(&id).cloned() else { return Ok(()) };
     let Some(asked) = book.asked.take() else { return Ok(()) };
     let changed = book.fingerprint != asked.fingerprint;
-    (book.fingerprint, book.drop_oldest) = (asked.fingerprint, asked.drop_oldest);
+    (book.fingerprint, book.drop_oldest, book.limits) = (asked.fingerprint, asked.drop_oldest, asked.limits);
     if asked.is_new {
         insert(tx, id, &book)?;
     } else {

@@ -14,7 +14,7 @@ const SAVED: f64 = 10.0;
 const DAY: f64 = 86_400.0;
 /// A window is kept in this number of pieces, each of the length below.
 const PIECES: u32 = 96;
-const DAY_PIECE: Duration = Duration::from_secs(900);
+pub(super) const DAY_PIECE: Duration = Duration::from_secs(900);
 const MINUTE_PIECE: Duration = Duration::from_millis(625);
 
 /// Where the writer keeps a [`WearStatus`] in `meta`, as JSON.
@@ -129,7 +129,7 @@ impl Written {
 
 /// The bytes of the last [`PIECES`] pieces of time.
 #[derive(Clone, Debug)]
-struct Window {
+pub(super) struct Window {
     piece: Duration,
     start: Instant,
     /// When each piece that had bytes began, and its bytes; the oldest first.
@@ -137,11 +137,11 @@ struct Window {
 }
 
 impl Window {
-    fn new(piece: Duration, now: Instant) -> Window {
+    pub fn new(piece: Duration, now: Instant) -> Window {
         Window { piece, start: now, pieces: VecDeque::new() }
     }
 
-    fn add(&mut self, bytes: u64, now: Instant) {
+    pub fn add(&mut self, bytes: u64, now: Instant) {
         match self.pieces.back_mut() {
             Some((began, sum)) if now.saturating_duration_since(*began) < self.piece => *sum += bytes,
             _ => self.pieces.push_back((now, bytes)),
@@ -152,11 +152,24 @@ impl Window {
 
     /// Bytes a day at the pace of this window, or of the time since the start where that is shorter.
     fn a_day(&self, now: Instant) -> u64 {
-        let length = self.piece * PIECES;
-        let inside = self.pieces.iter().filter(|(began, _)| now.saturating_duration_since(*began) < length);
-        let bytes: u64 = inside.map(|(_, bytes)| bytes).sum();
-        let seconds = now.saturating_duration_since(self.start).min(length).max(self.piece).as_secs_f64();
+        self.a_day_from(self.piece, now)
+    }
+
+    /// The same, where the time since the start counts as `shortest` at least.
+    pub fn a_day_from(&self, shortest: Duration, now: Instant) -> u64 {
+        let bytes: u64 = self.inside(now).map(|(_, bytes)| bytes).sum();
+        let seconds = now.saturating_duration_since(self.start).min(self.piece * PIECES).max(shortest).as_secs_f64();
         (bytes as f64 * DAY / seconds) as u64
+    }
+
+    /// How many pieces had bytes.
+    pub fn pieces_with_bytes(&self, now: Instant) -> usize {
+        self.inside(now).count()
+    }
+
+    fn inside(&self, now: Instant) -> impl Iterator<Item = &(Instant, u64)> {
+        let length = self.piece * PIECES;
+        self.pieces.iter().filter(move |(began, _)| now.saturating_duration_since(*began) < length)
     }
 }
 

@@ -19,7 +19,7 @@ use super::error::JournalError;
 use super::pending::Place;
 use super::quarantine;
 use super::queue::Lane;
-use super::request::{InputId, StreamId};
+use super::request::{ConsumerId, InputId, StreamId};
 use super::schema;
 use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Sealed, Segment};
 use super::shared::Shared;
@@ -52,6 +52,8 @@ pub struct Reader {
     shared: Arc<Shared>,
     path: PathBuf,
     stream: u32,
+    /// Whose records it reads, if a consumer's.
+    consumer: Option<u32>,
     position: i64,
     /// `None`: all inputs.
     inputs: Option<Vec<u16>>,
@@ -101,6 +103,7 @@ impl Reader {
             shared,
             path,
             stream: stream.0,
+            consumer: None,
             position,
             inputs: None,
             opener: Opener::default(),
@@ -115,6 +118,11 @@ impl Reader {
     pub fn only(mut self, inputs: &[InputId]) -> Reader {
         self.inputs = Some(inputs.iter().map(|i| i.0).collect());
         self
+    }
+
+    /// Passes what the journal has moved this consumer past, also while others still need it.
+    pub fn of(self, consumer: ConsumerId) -> Reader {
+        Reader { consumer: Some(consumer.0), ..self }
     }
 
     /// Looks up behind each segment of another input.
@@ -136,7 +144,7 @@ impl Reader {
                 return Ok(read);
             }
             let before = self.position;
-            match self.shared.streams.find(self.stream, self.position, deadline) {
+            match self.shared.streams.find(self.stream, self.consumer, self.position, deadline) {
                 Found::Segment(segment) => {
                     // caught up: the connection is of no use any more
                     (self.db, self.ahead) = (None, VecDeque::new());

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use smol_str::SmolStr;
 
+use super::config::BacklogLimits;
 use super::dead_letter::DeadLetter;
 use super::error::JournalError;
 use super::ledger::Counter;
@@ -151,6 +152,7 @@ pub struct ConsumerSpec {
     pub stream: StreamId,
     pub start: Start,
     pub on_full: OnFull,
+    pub limits: BacklogLimits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

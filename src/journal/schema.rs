@@ -30,7 +30,7 @@ const WRITER_CACHE_KIB: i64 = 2048;
 /// A reader walks segments in order and profits little from a cache.
 const READER_CACHE_KIB: i64 = 512;
 /// Only other tools (`sqlite3 file.db`) can make us wait; they get this long.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -43,7 +43,7 @@ CREATE TABLE stream (
 );
 CREATE TABLE segment (
     id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, first INTEGER NOT NULL, input INTEGER NOT NULL, count INTEGER NOT NULL,
-    arrival INTEGER NOT NULL,      -- of its newest record
+    arrival INTEGER NOT NULL,      -- of its newest record; when rows were stored, if that is later
     codec INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL,
     UNIQUE (stream, first)
 );
@@ -123,7 +123,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
     apply(&db, path, "auto_vacuum", 2)?;
     apply(&db, path, "synchronous", 2)?;
     apply(&db, path, "wal_autocheckpoint", checkpoint_pages)?;
-    apply(&db, path, "journal_size_limit", checkpoint_pages * 2 * PAGE_BYTES as i64)?;
+    apply(&db, path, "journal_size_limit", log_bytes_max(max_bytes) as i64)?;
     apply(&db, path, "cache_size", -WRITER_CACHE_KIB)?;
     apply(&db, path, "temp_store", 2)?;
     if is_new {
@@ -196,6 +196,11 @@ fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
 /// The write-ahead log is copied back after this many pages: 4 MiB, less for a small budget, which counts the log too.
 fn checkpoint_pages(max_bytes: u64) -> i64 {
     i64::try_from(max_bytes / 8 / PAGE_BYTES).unwrap_or(i64::MAX).clamp(64, 1000)
+}
+
+/// Beyond this SQLite cuts the write-ahead log when it uses it anew.
+pub(super) fn log_bytes_max(max_bytes: u64) -> u64 {
+    checkpoint_pages(max_bytes) as u64 * 2 * PAGE_BYTES
 }
 
 fn check_sqlite_version(number: i32, text: &str) -> Result<(), JournalError> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::growth::Sizes;
 use crate::value::codec::Damaged;
 
 pub(super) use events::EventBuilder;
@@ -88,6 +89,11 @@ impl Sealed {
     /// Offset behind its last record.
     pub fn end(&self) -> i64 {
         self.head.first + i64::from(self.head.count)
+    }
+
+    /// Before compression, and in the file.
+    pub fn sizes(&self) -> Sizes {
+        Sizes::of(u64::from(self.head.raw_bytes), self.data.len() as u64)
     }
 
     /// About what it takes in memory and in the redo log.

@@ -3,11 +3,15 @@
 //! In and out: the queue, ends of streams, segments that wait for a checkpoint, counts. Invariant: no code that could
 //! wait runs under one of its locks. Not here: who changes what (`writer`, `store`).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
+use super::config::BacklogLimits;
+use super::growth::Growth;
 use super::pace::Written;
 use super::pending::Pending;
+use super::pin::Pin;
 use super::queue::Queue;
 use super::recent::Recent;
 use super::stream::Streams;
@@ -20,8 +24,14 @@ pub(super) struct Shared {
     pub recent: Mutex<Recent>,
     pub pending: Mutex<Pending>,
     pub written: Mutex<Written>,
+    pub growth: Mutex<Growth>,
     pub used_bytes: AtomicU64,
     pub is_full: AtomicBool,
+    /// Of that: the reason is a log that another program pins.
+    pub waits_for_pin: AtomicBool,
+    pub pin: Mutex<Option<Pin>>,
+    /// How far each consumer of the job may be behind.
+    pub limits: Mutex<BTreeMap<u32, BacklogLimits>>,
     /// Ticks of the newest record of stream 0.
     pub last_arrival: AtomicI64,
     pub commits: AtomicU64,
@@ -34,6 +44,18 @@ impl Shared {
 
     pub fn with_written<T>(&self, f: impl FnOnce(&mut Written) -> T) -> T {
         f(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn with_growth<T>(&self, f: impl FnOnce(&mut Growth) -> T) -> T {
+        f(&mut self.growth.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn with_limits<T>(&self, f: impl FnOnce(&mut BTreeMap<u32, BacklogLimits>) -> T) -> T {
+        f(&mut self.limits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn with_pin<T>(&self, f: impl FnOnce(&mut Option<Pin>) -> T) -> T {
+        f(&mut self.pin.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn with_pending<T>(&self, f: impl FnOnce(&mut Pending) -> T) -> T {

@@ -5,18 +5,23 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
 use super::books::{Books, DeadLetterCount};
-use super::budget::used_bytes;
+use super::budget::{free_bytes, used_bytes};
 use super::changes::Changes;
+use super::config::BacklogLimits;
 use super::error::JournalError;
+use super::growth::{GrowthStatus, Left, Room};
 use super::pace::{WEAR, WearStatus};
+use super::pin::{self, Pin};
 use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
 use super::schema::{self, redo_path, wal_path};
+use crate::time::pause;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct JournalStatus {
@@ -29,6 +34,8 @@ pub struct JournalStatus {
     pub file_bytes: u64,
     pub wal_bytes: u64,
     pub redo_bytes: u64,
+    /// Pages of the file that hold nothing, in bytes.
+    pub free_bytes: u64,
     pub streams: Vec<StreamStatus>,
     pub consumers: Vec<ConsumerStatus>,
     pub ledger: Vec<LedgerLine>,
@@ -39,6 +46,14 @@ pub struct JournalStatus {
     pub alarm: Option<String>,
     /// As of the last checkpoint, or of now in the process that writes.
     pub wear: WearStatus,
+    /// As of the last checkpoint, or of now in the process that writes.
+    pub growth: GrowthStatus,
+    /// What the pool may still take; known once `max_bytes` is.
+    pub room: Option<Room>,
+    /// How long that lasts if nobody reads; `None` while nothing comes.
+    pub left: Option<Left>,
+    /// Another program that reads the file and pins its log.
+    pub pin: Option<Pin>,
     /// Known to the running journal only.
     pub live: Option<Live>,
 }
@@ -82,6 +97,8 @@ pub struct ConsumerStatus {
     /// Its position is the lowest of its stream, so trimming waits for it.
     pub pins: bool,
     pub drop_oldest: bool,
+    /// How far it may be behind; known to the running journal only.
+    pub limits: Option<BacklogLimits>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -102,6 +119,8 @@ pub struct QuarantinedSegment {
     pub reason: String,
 }
 
+/// Long beside a read of the job's own, short for a person.
+const READERS_PAUSE: Duration = Duration::from_millis(500);
 /// Quarantined segments listed; their number is not limited, a list for people is.
 const QUARANTINE_LISTED: i64 = 100;
 
@@ -114,6 +133,20 @@ impl JournalStatus {
     /// The same without `streams`: those are counted segment by segment, which takes seconds in a pool of millions.
     pub fn summary_readonly(path: &Path) -> Result<JournalStatus, JournalError> {
         JournalStatus::read(&schema::open_reader(path)?, path, false)
+    }
+
+    /// With the programs that read the file now and did a moment ago: for a look from outside that may take its time.
+    pub fn with_readers(mut self) -> JournalStatus {
+        let programs = pin::readers_twice(Path::new(&self.path), || pause(READERS_PAUSE));
+        self.pin = (!programs.is_empty()).then_some(Pin { programs, log_bytes: self.wal_bytes });
+        self
+    }
+
+    /// With what is left of a budget, and for how long.
+    pub fn with_room(mut self, max_bytes: u64) -> JournalStatus {
+        let room = Room::of(Path::new(&self.path), max_bytes, self.used_bytes, self.free_bytes);
+        (self.room, self.left) = (Some(room), Left::of(room, self.growth.a_day()));
+        self
     }
 
     fn read(db: &Connection, path: &Path, with_streams: bool) -> Result<JournalStatus, JournalError> {
@@ -134,6 +167,7 @@ impl JournalStatus {
                 file_bytes: length(path),
                 wal_bytes: length(&wal_path(path)),
                 redo_bytes: length(&redo_path(path)),
+                free_bytes: free_bytes(db)?,
                 streams: if with_streams { streams(db, books, changes)? } else { Vec::new() },
                 consumers: consumers(books),
                 ledger: ledger(books),
@@ -141,10 +175,14 @@ impl JournalStatus {
                 quarantine: quarantine(db)?,
                 references: reference::statuses(db)?,
                 wear: wear(db)?,
+                growth: GrowthStatus::read(db)?,
+                room: None,
+                left: None,
                 alarm: match &look.alarm {
                     Some(alarm) => Some(alarm.clone()),
                     None => recovery::last_alarm(db)?,
                 },
+                pin: None,
                 live: None,
             })
         };
@@ -190,6 +228,7 @@ fn consumers(books: &Books) -> Vec<ConsumerStatus> {
         pending: (end(c.stream) - c.position).max(0) as u64,
         pins: c.position < end(c.stream) && c.position == books.needed_from(c.stream),
         drop_oldest: c.drop_oldest,
+        limits: None,
     };
     books.consumers.iter().map(status).collect()
 }

@@ -16,6 +16,7 @@ use super::changes::{self, Changes, state_bytes};
 use super::checkpoint::{self, Keep, States};
 use super::dead_letter;
 use super::error::invalid;
+use super::growth::Sizes;
 use super::high_water::HighWater;
 use super::merge::Merger;
 use super::pace::WEAR;
@@ -59,6 +60,7 @@ pub(super) struct Store {
     redo: RedoLog,
     high_water: HighWater,
     shared: Arc<Shared>,
+    clock: Clock,
     /// Changes that the file lacks.
     states: States,
     state_bytes: usize,
@@ -70,7 +72,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub fn new(opened: Opened, shared: Arc<Shared>) -> Store {
+    pub fn new(opened: Opened, shared: Arc<Shared>, clock: Clock) -> Store {
         let Opened { db, books, redo, high_water, .. } = opened;
         Store {
             db,
@@ -79,6 +81,7 @@ impl Store {
             redo,
             high_water,
             shared,
+            clock,
             states: States::new(),
             state_bytes: 0,
             since: None,
@@ -108,7 +111,8 @@ impl Store {
         &mut self,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<Committed<T>>> {
-        let mut tx = Transaction::new(&self.db, self.books.clone(), &mut self.sealer, &mut self.builder);
+        let mut tx =
+            Transaction::new(&self.db, self.books.clone(), &mut self.sealer, &mut self.builder, self.clock.now());
         let outcome = step(&mut tx)?;
         tx.close_segment()?;
         let Transaction { books, changes, segments, .. } = tx;
@@ -135,6 +139,7 @@ impl Store {
 
     fn remember(&mut self, changes: Changes) {
         let Changes { sealed, state } = changes;
+        count_growth(&self.shared, &sizes_of(&sealed), &[]);
         self.shared.with_pending(|pending| pending.extend(sealed));
         for (consumer, change) in state {
             self.state_bytes += state_bytes(&change);
@@ -184,7 +189,7 @@ impl Store {
     ) -> rusqlite::Result<Committed<T>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let shared = self.shared.clone();
-        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder);
+        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder, self.clock.now());
         let outcome = step(&mut tx)?;
         tx.close_segment()?;
         let (left, gave_up) = shared.with_recent(|recent| {
@@ -198,24 +203,28 @@ impl Store {
         let Transaction { mut books, changes, segments, .. } = tx;
         let keep = Keep { retention: limits.retention, recent: limits.recent, untrimmed: &left.streams };
         let mut merger = Merger { opener: &mut self.opener, sealer: &mut self.sealer };
-        let mut written = Vec::new();
+        let (mut written, mut learned) = (Vec::new(), Vec::new());
+        let came = sizes_of(&changes.sealed);
         // readers go on meanwhile
         let waiting = shared.with_pending(|pending| by_stream(pending, changes.sealed));
-        for (_, segments) in waiting {
-            written.extend(checkpoint::store_segments(&sql, &mut books, segments, keep, &mut merger)?);
+        for (stream, segments) in waiting {
+            let stored = checkpoint::store_segments(&sql, &mut books, segments, keep, &mut merger)?;
+            learned.push((stream, stored.sizes));
+            written.extend(stored.kept);
         }
         checkpoint::store_states(&sql, &self.states)?;
         let new = changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value));
         checkpoint::store_states(&sql, &new.collect())?;
         books.save(&sql, &self.stored)?;
         if self.since.is_some() {
-            save_wear(&sql, &shared)?;
+            save_pace(&sql, &shared)?;
         }
         if let Some(age) = age {
             age.save(&sql)?;
         }
         sql.commit()?;
         self.taken_over(age, books);
+        count_growth(&shared, &came, &learned);
         shared.with_recent(|recent| push_all(recent, &written));
         Ok(Committed { outcome, segments, trim_more: left.has_more || gave_up, written: 0 })
     }
@@ -247,6 +256,18 @@ fn written_by_this_thread() -> u64 {
     line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
 }
 
+fn sizes_of(sealed: &[Sealed]) -> Vec<(u32, Sizes)> {
+    sealed.iter().map(|sealed| (sealed.head.stream, sealed.sizes())).collect()
+}
+
+fn count_growth(shared: &Shared, came: &[(u32, Sizes)], learned: &[(u32, Sizes)]) {
+    let now = Clock::Real.monotonic();
+    shared.with_growth(|growth| {
+        came.iter().for_each(|(stream, sizes)| growth.came(*stream, *sizes, now));
+        learned.iter().for_each(|(stream, sizes)| growth.learn(*stream, *sizes));
+    });
+}
+
 fn push_all(recent: &mut Recent, written: &[(u16, Kept)]) {
     written.iter().for_each(|(input, kept)| recent.push(*input, kept.first, kept.records));
 }
@@ -260,8 +281,11 @@ fn by_stream(pending: &Pending, new: Vec<Sealed>) -> Vec<(u32, Vec<Arc<Sealed>>)
     all.into_iter().collect()
 }
 
-fn save_wear(sql: &Connection, shared: &Shared) -> rusqlite::Result<()> {
-    let wear = shared.with_written(|written| written.told(Clock::Real.monotonic()));
+/// What this run knows of its pace, for whoever looks from outside and for the next start.
+fn save_pace(sql: &Connection, shared: &Shared) -> rusqlite::Result<()> {
+    let now = Clock::Real.monotonic();
+    shared.with_growth(|growth| growth.told(now)).save(sql)?;
+    let wear = shared.with_written(|written| written.told(now));
     let json = serde_json::to_vec(&wear).unwrap_or_default();
     sql.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![WEAR, json])?;
     Ok(())

@@ -24,6 +24,8 @@ struct Tail {
 #[derive(Debug, Default)]
 struct Tails {
     tails: BTreeMap<u32, Tail>,
+    /// Up to where the journal itself moved each consumer, if it did.
+    moved: BTreeMap<u32, i64>,
     bytes: usize,
     sequence: u64,
     closed: bool,
@@ -75,9 +77,16 @@ impl Streams {
     }
 
     /// Shows readers what has become durable.
-    pub fn publish(&self, ends: impl Iterator<Item = Ends>, segments: Vec<(u32, Segment)>, ledger: Arc<Ledger>) {
+    pub fn publish(
+        &self,
+        ends: impl Iterator<Item = Ends>,
+        moved: impl Iterator<Item = (u32, i64)>,
+        segments: Vec<(u32, Segment)>,
+        ledger: Arc<Ledger>,
+    ) {
         let mut state = self.lock();
         state.ledger = ledger;
+        state.moved = moved.filter(|(_, to)| *to > i64::MIN).collect();
         for (stream, segment) in segments {
             state.sequence += 1;
             let sequence = state.sequence;
@@ -101,17 +110,19 @@ impl Streams {
         state.evict(self.bytes_max);
     }
 
-    /// Waits for something at `position`, until `deadline`, or until [`Streams::wake`].
-    pub fn find(&self, stream: u32, position: i64, deadline: Instant) -> Found {
+    /// Waits for something at `position`, until `deadline`, or until [`Streams::wake`]. `consumer`: who reads.
+    pub fn find(&self, stream: u32, consumer: Option<u32>, position: i64, deadline: Instant) -> Found {
         let mut state = self.lock();
         let wakes = state.wakes;
         loop {
             if state.closed {
                 return Found::Closed;
             }
+            let moved = consumer.and_then(|consumer| state.moved.get(&consumer).copied()).unwrap_or(i64::MIN);
             let tail = state.tails.entry(stream).or_default();
-            if position < tail.first {
-                return Found::Trimmed { first: tail.first };
+            let first = tail.first.max(moved);
+            if position < first {
+                return Found::Trimmed { first };
             }
             if position < tail.next {
                 let behind = tail.segments.partition_point(|(_, s)| s.first() <= position);

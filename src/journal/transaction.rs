@@ -33,6 +33,8 @@ pub(super) struct Transaction<'a> {
     pub changes: Changes,
     /// The same segments for readers.
     pub segments: Vec<(u32, Segment)>,
+    /// By the job's clock.
+    now: Timestamp,
     sealer: &'a mut Sealer,
     /// Events of `builder_input` that have offsets but no segment yet.
     builder: &'a mut EventBuilder,
@@ -46,6 +48,7 @@ impl<'a> Transaction<'a> {
         books: Books,
         sealer: &'a mut Sealer,
         builder: &'a mut EventBuilder,
+        now: Timestamp,
     ) -> Transaction<'a> {
         // what a transaction that failed left behind
         if !builder.is_empty() {
@@ -56,6 +59,7 @@ impl<'a> Transaction<'a> {
             books,
             changes: Changes::default(),
             segments: Vec::new(),
+            now,
             sealer,
             builder,
             builder_input: 0,
@@ -193,7 +197,9 @@ impl<'a> Transaction<'a> {
             book.last_arrival = book.last_arrival.max(newest);
             book.next += rows.batch.len() as i64;
             let count = u32::try_from(rows.batch.len()).unwrap_or(u32::MAX);
-            let draft = Draft { stream, first, input: 0, count, arrival: newest.ticks(), raw: &raw, is_rows: true };
+            // rows begin to wait now, however old the events are that a window or an endpoint held
+            let arrival = newest.max(self.now).ticks();
+            let draft = Draft { stream, first, input: 0, count, arrival, raw: &raw, is_rows: true };
             self.changes.sealed.push(self.sealer.seal(draft));
             self.segments.push((stream, Segment::Rows(Arc::new(RowSegment::new(first, rows)))));
         }

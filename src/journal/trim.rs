@@ -166,31 +166,29 @@ pub(super) fn drop_left(tx: &Transaction<'_>, firsts: &[i64]) -> rusqlite::Resul
     Ok(())
 }
 
-/// Makes room when the budget is used up: finds the stream whose oldest needed segment arrived first, and moves the
-/// consumers that hold it past it, if all of them are on `drop-oldest`. Whether anything moved.
+/// Makes room when the budget is used up: of the streams whose oldest needed segment is held by consumers on
+/// `drop-oldest` alone, the one where it arrived first; moves those consumers past it. Whether anything moved.
 pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
-    let mut oldest: Option<(i64, u32, i64)> = None;
-    let streams: Vec<u32> = tx.books.streams.keys().copied().collect();
-    for stream in streams {
+    let mut oldest: Option<(i64, Vec<u32>, i64)> = None;
+    for (&stream, book) in &tx.books.streams {
         let needed = tx.books.needed_from(stream);
         let mut find = tx.db.prepare_cached(
             "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER BY first LIMIT 1",
         )?;
-        let first = tx.books.streams.get(&stream).map_or(0, |s| s.first);
         let found: Option<(i64, i64)> =
-            find.query_row(params![stream, first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        if let Some((arrival, end)) = found
-            && oldest.is_none_or(|(least, ..)| arrival < least)
-        {
-            oldest = Some((arrival, stream, end));
+            find.query_row(params![stream, book.first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let Some((arrival, end)) =
+            found.filter(|(arrival, _)| oldest.as_ref().is_none_or(|(least, ..)| arrival < least))
+        else {
+            continue;
+        };
+        let holders = tx.books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end);
+        let (ids, may_go): (Vec<u32>, Vec<bool>) = holders.map(|(id, c)| (*id, c.drop_oldest)).unzip();
+        if !ids.is_empty() && may_go.iter().all(|may_go| *may_go) {
+            oldest = Some((arrival, ids, end));
         }
     }
-    let Some((_, stream, end)) = oldest else { return Ok(false) };
-    let holders: Vec<u32> =
-        tx.books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end).map(|(id, _)| *id).collect();
-    if holders.is_empty() || !holders.iter().all(|id| tx.books.consumers.get(id).is_some_and(|c| c.drop_oldest)) {
-        return Ok(false);
-    }
+    let Some((_, holders, end)) = oldest else { return Ok(false) };
     for id in holders {
         tx.skip(id, end, "budget");
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::backlog::Backlogs;
 use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
@@ -25,14 +26,13 @@ use super::store::{Committed, Limits, Store};
 use super::stream::Ends;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
+use super::upkeep::{Upkeep, empty_log};
 use crate::time::Clock;
 
 /// How often a quiet journal looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-/// Free pages given back to the file system at a time, when the file has many.
-const VACUUM_PAGES: u32 = 256;
-/// Fewer free pages (4 MiB) are left in the file: they are soon used again.
-const FREE_PAGES_KEPT: i64 = 1024;
+/// How long emptying the write-ahead log waits for readers of this process, which are done in a moment.
+const READERS_WAIT: Duration = Duration::from_millis(50);
 /// What was committed is in the redo log alone for this long at most, so that a start has little to take over.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Commands of this size together go into the file at once: its pages are well filled by them, and each byte is
@@ -45,6 +45,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     budget: Budget,
     pace: Pace,
+    upkeep: Upkeep,
+    backlogs: Backlogs,
     last_maintenance: Instant,
     last_checkpoint: Instant,
     /// Consumers of which a commit was refused: those behind it would pass what it did not store.
@@ -72,12 +74,15 @@ impl Writer {
         budget.measure(&store.db)?;
         let now = Clock::Real.monotonic();
         let pace = Pace::new(config.write_budget, config.commit_interval_min, config.commit_interval, now);
+        let upkeep = Upkeep::new(&config.path, config.max_bytes, now);
         let mut writer = Writer {
             config,
             store,
             shared,
             budget,
             pace,
+            upkeep,
+            backlogs: Backlogs::default(),
             last_maintenance: Clock::Real.monotonic(),
             last_checkpoint: Clock::Real.monotonic(),
             refused: BTreeMap::new(),
@@ -124,7 +129,7 @@ impl Writer {
         }
         // short start next time; what is durable stays so if this fails
         let limits = self.limits();
-        if self.store.close(limits).is_ok() && self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").is_ok() {
+        if self.store.close(limits).is_ok() && empty_log(&self.store.db, READERS_WAIT).is_ok() {
             self.store.shrink();
         }
         Ok(())
@@ -133,6 +138,7 @@ impl Writer {
     fn work(&mut self, mut entries: Vec<LaneCommand>) -> Result<(), Failed> {
         match self.transact(&mut entries) {
             Ok(outcomes) => {
+                self.upkeep.worked(Clock::Real.monotonic());
                 self.seek_room = self.budget.is_full();
                 self.shared.queue.grow(&entries);
                 self.shared.queue.release(&entries);
@@ -210,12 +216,17 @@ impl Writer {
     fn is_quick(&self, entries: &[LaneCommand]) -> bool {
         let bytes: usize = entries.iter().map(LaneCommand::bytes).sum();
         !entries.is_empty()
-            && !self.trim_more
+            && self.is_quick_alone()
+            && bytes < DIRECT_BYTES
+            && entries.iter().all(|entry| entry.command.is_quick())
+    }
+
+    /// Whether nothing has to be done in the file.
+    fn is_quick_alone(&self) -> bool {
+        !self.trim_more
             && !self.budget.is_full()
             && self.store.waiting_bytes() < self.config.redo_bytes_max() / 2
             && self.budget.has_room(self.store.waiting_bytes())
-            && bytes < DIRECT_BYTES
-            && entries.iter().all(|entry| entry.command.is_quick())
     }
 
     fn limits(&self) -> Limits {
@@ -240,7 +251,8 @@ impl Writer {
     fn measure(&mut self) -> rusqlite::Result<()> {
         self.budget.measure(&self.store.db)?;
         if self.budget.is_full() {
-            self.store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            let wait = if self.budget.is_log_pinned() { Duration::ZERO } else { READERS_WAIT };
+            empty_log(&self.store.db, wait)?;
             self.budget.measure(&self.store.db)?;
         }
         Ok(())
@@ -258,20 +270,24 @@ impl Writer {
             // before all consumers are known nobody can say what is of no use
             needed_from: if books.consumers_known { books.needed_from(*id) } else { i64::MIN },
         });
-        self.shared.streams.publish(ends, segments, Arc::new(books.ledger.clone()));
+        let moved = books.consumers.iter().map(|(id, consumer)| (*id, consumer.dropped_to));
+        self.shared.streams.publish(ends, moved, segments, Arc::new(books.ledger.clone()));
     }
 
     /// While full, intake waits, and so do rows for a stream whose reader has still something to read.
     fn set_gate(&mut self) {
-        let is_full = self.budget.is_full();
+        let (is_full, is_log_over) = (self.budget.is_full(), self.budget.is_log_over());
         self.shared.used_bytes.store(self.budget.used_bytes, Ordering::Relaxed);
-        let was_full = self.shared.is_full.swap(is_full, Ordering::Release);
-        if is_full != was_full {
+        self.shared.waits_for_pin.store(is_log_over && !is_full, Ordering::Relaxed);
+        let stops = is_full || is_log_over;
+        let was_full = self.shared.is_full.swap(stops, Ordering::Release);
+        if stops != was_full {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
-            if is_full {
+            if stops {
                 tracing::warn!(
                     used_bytes,
                     max_bytes,
+                    log_pinned = is_log_over,
                     disk_full = self.budget.is_disk_full(),
                     "the journal is full; intake waits"
                 );
@@ -286,7 +302,7 @@ impl Writer {
         } else {
             BTreeSet::new()
         };
-        self.shared.queue.set_gate(Gate { intake_stopped: is_full, stopped_streams });
+        self.shared.queue.set_gate(Gate { intake_stopped: stops, stopped_streams });
     }
 
     /// Nothing was stored and nothing is lost: the commands wait, and those that free room may go first.
@@ -333,17 +349,36 @@ impl Writer {
         if self.is_checkpoint_due()? {
             self.transact(&mut [])?;
         }
+        self.move_on()?;
         if self.budget.is_full() && !self.trim_more {
             self.trim_more = self.drop_oldest()?;
         }
-        let free: i64 = self.store.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-        if free > FREE_PAGES_KEPT && !self.trim_more {
-            // it frees one page a step
-            let mut vacuum = self.store.db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-            let mut steps = vacuum.query([])?;
-            while steps.next()?.is_some() {}
+        let is_stored = self.store.since().is_none();
+        if !self.trim_more && self.upkeep.give_back(&self.store.db, is_stored, Clock::Real.monotonic())? {
+            self.store.shrink();
         }
+        self.look_for_pin()?;
         self.set_gate();
+        Ok(())
+    }
+
+    /// Names a program that keeps the write-ahead log from being used anew: its length is not the budget's then.
+    fn look_for_pin(&mut self) -> rusqlite::Result<()> {
+        let now = Clock::Real.monotonic();
+        let Some(found) = self.upkeep.look(&self.store.db, now)? else { return Ok(()) };
+        let is_pinned = found.is_some();
+        let was_pinned = self.shared.with_pin(|pin| {
+            match (&*pin, &found) {
+                (None, Some(found)) => tracing::warn!("{found}"),
+                (Some(_), None) => tracing::info!("no other program pins the write-ahead log any more"),
+                _ => {}
+            }
+            std::mem::replace(pin, found).is_some()
+        });
+        if is_pinned || was_pinned {
+            self.budget.set_log_pinned(is_pinned);
+            self.measure()?;
+        }
         Ok(())
     }
 
@@ -355,6 +390,34 @@ impl Writer {
             Some(_) => is_old(self.last_checkpoint),
         };
         Ok(may_trim || self.store.since().is_some_and(is_old) || self.trim_more || self.budget.is_full())
+    }
+
+    /// Moves consumers that are further behind than they may be.
+    fn move_on(&mut self) -> rusqlite::Result<()> {
+        let now = self.config.clock.now();
+        let due = self.backlogs.due(&self.store.db, &self.store.books, &self.shared, now)?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let step = |tx: &mut Transaction<'_>| {
+            due.iter().for_each(|step| tx.skip(step.consumer, step.to, step.reason));
+            Ok(())
+        };
+        let before = self.store.books.consumers.clone();
+        let limits = self.limits();
+        let logged = if self.is_quick_alone() { self.store.log(step)? } else { None };
+        let committed = match logged {
+            Some(committed) => committed,
+            None => self.store.checkpoint(limits, step)?,
+        };
+        self.wrote(committed.written);
+        self.publish(committed.segments);
+        for step in due {
+            let Some(consumer) = before.get(&step.consumer).filter(|c| step.to > c.position) else { continue };
+            let records = (step.to - consumer.position) as u64;
+            self.backlogs.tell(step.consumer, &consumer.name, step.reason, records, Clock::Real.monotonic());
+        }
+        Ok(())
     }
 
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {

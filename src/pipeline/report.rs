@@ -5,13 +5,15 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
 use super::health::Health;
 use super::outputs::OutputHandle;
+use super::pool;
 use crate::job::Job;
-use crate::journal::{Edge, Journal, JournalStatus, StreamId, what};
+use crate::journal::{Edge, Journal, StreamId, what};
 use crate::reference::Reference;
 use crate::score::{Scorer, State};
 use crate::source::SourceStats;
@@ -23,6 +25,8 @@ use crate::udf::{FunctionBinding, Stats, Versions};
 pub struct Watched {
     job: SmolStr,
     journal: Journal,
+    /// The pool is to be told of once its room lasts for less.
+    warn_below: Option<Duration>,
     health: Arc<Health>,
     versions: Versions,
     stages: Mutex<Stages>,
@@ -66,6 +70,7 @@ impl Watched {
         Watched {
             job: SmolStr::new(&job.name),
             journal,
+            warn_below: job.journal.warn_below,
             health,
             versions,
             stages: Mutex::new(Stages { functions, ..Stages::default() }),
@@ -127,13 +132,17 @@ impl Watched {
     pub fn report(&self) -> Report {
         let mut samples = Vec::new();
         self.ledger_samples(&mut samples);
+        let mut degraded = self.degraded();
         match self.journal.summary() {
-            Ok(status) => self.pool_samples(&status, &mut samples),
+            Ok(status) => {
+                pool::samples(&self.job, &status, self.journal.is_full(), &mut samples);
+                degraded.extend(pool::degraded(&self.journal, &status, self.warn_below));
+            }
             Err(error) => tracing::warn!("the pool's status cannot be read: {error}"),
         }
         self.stage_samples(&mut samples);
         let sick = self.health.fatal().into_iter().chain(self.journal.refusal().map(|e| e.to_string())).collect();
-        Report { samples, sick, not_ready: self.not_ready(), degraded: self.degraded() }
+        Report { samples, sick, not_ready: self.not_ready(), degraded }
     }
 
     /// The job goes on with what it has.
@@ -164,12 +173,7 @@ impl Watched {
     fn not_ready(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.health.fatal().into_iter().collect();
         problems.extend(self.health.stopped());
-        if self.journal.is_full() {
-            problems.push(
-                "the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]"
-                    .to_owned(),
-            );
-        }
+        problems.extend(pool::full(&self.journal));
         problems.extend(self.health.state.alarm());
         self.with(|stages| {
             for (name, stats) in &stages.sources {
@@ -209,41 +213,6 @@ impl Watched {
                 labels.push(("reason", counter.reason.to_string()));
             }
             samples.push(Sample { name, help, kind: SampleKind::Counter, labels, value: value as f64 });
-        }
-    }
-
-    fn pool_samples(&self, status: &JournalStatus, samples: &mut Vec<Sample>) {
-        let mut gauge = |name, help, labels: Vec<(&'static str, String)>, value: u64| {
-            let labels = [("job", self.job.to_string())].into_iter().chain(labels).collect();
-            samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });
-        };
-        gauge("pool_used_bytes", "bytes of the pool's budget in use", vec![], status.used_bytes);
-        gauge(
-            "pool_full",
-            "1 while intake waits because the budget is used up",
-            vec![],
-            u64::from(self.journal.is_full()),
-        );
-        gauge("dead_letters", "dead letters in the pool", vec![], status.dead_letters.letters);
-        gauge("quarantined_segments", "damaged segments that were set aside", vec![], status.quarantine.len() as u64);
-        if let Some(live) = &status.live {
-            gauge("pool_max_bytes", "the pool's budget", vec![], live.max_bytes);
-            if let Some(budget) = live.write_budget {
-                let help = "bytes a day that may be written before commits are stretched";
-                gauge("pool_write_budget_bytes", help, vec![], budget);
-            }
-        }
-        let help = "bytes a day at the pace of the last day, or since the start where that is shorter";
-        gauge("pool_written_day_bytes", help, vec![], status.wear.last_day);
-        let help = "bytes a day at the pace of the last minute";
-        gauge("pool_written_minute_bytes", help, vec![], status.wear.last_minute);
-        for consumer in &status.consumers {
-            gauge(
-                "consumer_pending",
-                "records a consumer has not read",
-                vec![("consumer", consumer.name.clone())],
-                consumer.pending,
-            );
         }
     }
 

@@ -31,7 +31,7 @@ use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::backoff::Backoff;
 use crate::engine::{Executor, Functions, OnError};
-use crate::job::{self, Job};
+use crate::job::{self, Backlog, Job};
 use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
@@ -208,6 +208,7 @@ impl StatementBuild<'_> {
             Some(part),
             part.columns.clone(),
             stream,
+            self.backlog_of(part),
             consumers,
         )?;
         let feeds_part = statement.parts.last().is_some_and(|last| !std::ptr::eq(last, part));
@@ -307,7 +308,10 @@ impl StatementBuild<'_> {
         let fingerprint = part.map_or("rows", |_| statement.fingerprint.as_str());
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
-        let (flow, reader) = self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, consumers)?;
+        let backlog = self.job.outputs.iter().find(|o| o.name.eq_ignore_ascii_case(&statement.output));
+        let backlog = backlog.map_or(Backlog::default(), |output| output.backlog);
+        let (flow, reader) =
+            self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, backlog, consumers)?;
         let feed =
             part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
@@ -346,18 +350,19 @@ impl StatementBuild<'_> {
         part: Option<&Part>,
         columns: Arc<[crate::batch::Column]>,
         from: Option<StreamId>,
+        backlog: Backlog,
         consumers: &mut Vec<Registered>,
     ) -> Result<(Flow, Reader), PipelineError> {
         let stream = from.unwrap_or(StreamId::INPUTS);
         // rows of a statement are all for its output
         let start = if from.is_none() { self.job.start } else { Start::Oldest };
-        let on_full = self.job.journal.on_full;
-        let spec =
-            ConsumerSpec { name: consumer_name.clone(), fingerprint: fingerprint.to_owned(), stream, start, on_full };
+        let (on_full, limits) = backlog.within(&self.job.journal);
+        let (consumer, text) = (consumer_name.clone(), fingerprint.to_owned());
+        let spec = ConsumerSpec { name: consumer, fingerprint: text, stream, start, on_full, limits };
         let info = self.journal.register_consumer(spec)?;
         let changed_at = (info.changed && fingerprint != "rows").then_some(info.position);
         consumers.push(Registered { name: consumer_name, statement: statement.clone(), changed_at });
-        let mut reader = self.journal.reader(stream, info.position);
+        let mut reader = self.journal.reader(stream, info.position).of(info.id);
         if let (None, Some(part)) = (from, part) {
             reader = reader.only(&self.inputs_of(part)?);
         }
@@ -421,6 +426,13 @@ impl StatementBuild<'_> {
             name: external.function.clone(),
             reason: "it has no endpoint".to_owned(),
         })
+    }
+
+    /// What the endpoint that a part calls says of rows that wait for it.
+    fn backlog_of(&self, part: &Part) -> Backlog {
+        let called = part.external.as_ref().map(|external| folded(&external.function));
+        let function = self.job.functions.iter().find(|f| Some(folded(&f.name)) == called);
+        function.map_or(Backlog::default(), |function| function.backlog)
     }
 
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.

@@ -2,6 +2,8 @@
 // helpers of tests fail like tests
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "journal/backlogs.rs"]
+mod backlogs;
 #[path = "journal/budget.rs"]
 mod budget;
 #[path = "journal/commits.rs"]
@@ -14,10 +16,14 @@ mod damage;
 mod faults;
 #[path = "journal/files.rs"]
 mod files;
+#[path = "journal/lasting.rs"]
+mod lasting;
 #[path = "journal/letters.rs"]
 mod letters;
 #[path = "journal/lost.rs"]
 mod lost;
+#[path = "journal/pinned.rs"]
+mod pinned;
 #[path = "journal/reading.rs"]
 mod reading;
 #[path = "journal/redo.rs"]
@@ -149,6 +155,7 @@ fn spec(name: &str, stream: StreamId) -> ConsumerSpec {
         stream,
         start: Start::Oldest,
         on_full: OnFull::Block,
+        limits: Default::default(),
     }
 }
 

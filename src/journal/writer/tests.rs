@@ -59,6 +59,7 @@ fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
         stream: StreamId::INPUTS,
         start: Start::Oldest,
         on_full: OnFull::Block,
+        limits: Default::default(),
     };
     let consumer = journal.register_consumer(spec).unwrap();
     journal.keep_only_consumers(&["scored".into()]).unwrap();
@@ -119,6 +120,7 @@ fn consumer(journal: &Journal, name: &str) -> u32 {
         stream: StreamId::INPUTS,
         start: Start::Oldest,
         on_full: OnFull::Block,
+        limits: Default::default(),
     };
     journal.register_consumer(spec).unwrap().id.0
 }

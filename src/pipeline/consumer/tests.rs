@@ -36,6 +36,7 @@ fn registered(journal: &Journal, name: &str, stream: StreamId) -> crate::journal
         stream,
         start: Start::Oldest,
         on_full: OnFull::Block,
+        limits: Default::default(),
     };
     journal.register_consumer(spec).unwrap().id
 }

@@ -115,6 +115,7 @@ impl Bench {
             stream: StreamId::INPUTS,
             start: Start::Oldest,
             on_full: OnFull::Block,
+            limits: Default::default(),
         };
         let consumer = journal.register_consumer(spec).unwrap().id;
         let catalog = Catalog {

@@ -30,6 +30,11 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
             at    http://127.0.0.1:5001/score
             its signature was not asked for (--offline)
 
+        pool
+          if nobody reads, it takes 5,965,232 events of 150 bytes that cannot be compressed:
+          about 69 days at 1 a second, about 6 days at 10, about 16 hours at 100;
+          rows that statements store take room beside them
+
         note: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;
               mosquitto keeps 1,000 for a client unless max_queued_messages is raised
 
@@ -53,6 +58,11 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
               column 3         nvarchar(max)  from nvarchar(max): as is
               column 4         nvarchar(max)  from nvarchar(max): as is
               column 5         nvarchar(max)  from nvarchar(max): as is
+
+        pool
+          if nobody reads, it takes 5,965,232 events of 150 bytes that cannot be compressed:
+          about 69 days at 1 a second, about 6 days at 10, about 16 hours at 100;
+          rows that statements store take room beside them
     "#]]
     .assert_eq(&described);
     assert_eq!(endpoint.requests(), 0, "nothing is scored by a check");
@@ -95,6 +105,11 @@ fn check_takes_the_literal_form_of_a_data_frame_and_shows_its_columns() {
               vendorid         nvarchar(max)  from nvarchar(max): as is
               distance         float          from float: as is
               zone             any
+
+        pool
+          if nobody reads, it takes 5,965,232 events of 150 bytes that cannot be compressed:
+          about 69 days at 1 a second, about 6 days at 10, about 16 hours at 100;
+          rows that statements store take room beside them
 
         note: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;
               mosquitto keeps 1,000 for a client unless max_queued_messages is raised
@@ -217,6 +232,11 @@ fn warnings_stop_nothing() {
           udf.score
             at    http://fares.example/score
             its signature was not asked for (--offline)
+
+        pool
+          if nobody reads, it takes 5,965,232 events of 150 bytes that cannot be compressed:
+          about 69 days at 1 a second, about 6 days at 10, about 16 hours at 100;
+          rows that statements store take room beside them
 
         warning: the key crosses the network unencrypted
            --> taxi.toml:19:1

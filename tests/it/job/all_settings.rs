@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use forebay::job::*;
-use forebay::journal::OnFull;
+use forebay::journal::{BacklogLimits, OnFull};
 use forebay::score::Signature;
 use forebay::score::signature::{Cell, Column, Layout};
 use forebay::time::TICKS_PER_SECOND;
@@ -75,6 +75,7 @@ fn every_setting_can_be_set() {
         input_kind = "records"
         columns = [{ name = "distance", type = "float" }, { name = "note", type = "any" }]
         output_path = ["Results"]
+        max_age = "2h"
 
         [outputs.a]
         type = "file"
@@ -85,6 +86,9 @@ fn every_setting_can_be_set() {
         fsync = "interval"
         fsync_interval = "250ms"
         row_id = "id"
+        on_full = "drop-oldest"
+        max_bytes = "20MiB"
+        max_age = "1d"
         [outputs.b]
         type = "stdout"
 
@@ -92,6 +96,8 @@ fn every_setting_can_be_set() {
         path = "/var/lib/forebay/plant.db"
         max_bytes = "100MiB"
         on_full = "drop-oldest"
+        max_age = "30d"
+        warn_below = "2d"
         retention = "7d"
         dead_letters_max_bytes = "10MiB"
         commit_interval = "5ms"
@@ -253,9 +259,20 @@ fn every_setting_can_be_set() {
                         "id",
                     ),
                 },
+                backlog: Backlog {
+                    on_full: Some(
+                        DropOldest,
+                    ),
+                    max_bytes: Some(
+                        20971520,
+                    ),
+                    max_age: Some(
+                        86400s,
+                    ),
+                },
                 span: Span {
-                    start: 1801,
-                    end: 1802,
+                    start: 1824,
+                    end: 1825,
                 },
             },
             Output {
@@ -263,9 +280,14 @@ fn every_setting_can_be_set() {
                 settings: StdoutOutputConfig {
                     row_id: None,
                 },
+                backlog: Backlog {
+                    on_full: None,
+                    max_bytes: None,
+                    max_age: None,
+                },
                 span: Span {
-                    start: 2037,
-                    end: 2038,
+                    start: 2143,
+                    end: 2144,
                 },
             },
         ]
@@ -275,5 +297,12 @@ fn every_setting_can_be_set() {
         (job.journal.on_full, job.journal.config.retention, job.journal.config.commit_records),
         (OnFull::DropOldest, Some(Duration::from_secs(604_800)), 10)
     );
+    let day = Duration::from_secs(86_400);
+    assert_eq!((job.journal.max_age, job.journal.warn_below), (Some(30 * day), Some(2 * day)));
+    let limits = |max_age, max_bytes| BacklogLimits { max_age: Some(max_age), max_bytes };
+    let within = |backlog: Backlog| backlog.within(&job.journal);
+    assert_eq!(within(job.outputs[0].backlog), (OnFull::DropOldest, limits(day, Some(20 << 20))));
+    assert_eq!(within(job.outputs[1].backlog), (OnFull::DropOldest, limits(30 * day, None)));
+    assert_eq!(within(job.functions[1].backlog), (OnFull::DropOldest, limits(day / 12, None)));
     assert_eq!(job.metrics.listen.to_string(), "0.0.0.0:9000");
 }

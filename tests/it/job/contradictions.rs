@@ -138,3 +138,18 @@ fn parts_that_would_get_into_each_others_way_are_refused() {
     ));
     assert!(said.contains("the client id `one` at 127.0.0.1:1883 is that of input `a`"), "{said}");
 }
+
+#[test]
+fn a_share_of_the_pool_for_an_output_that_may_lose_nothing() {
+    bad(
+        &[("topic = \"taxi/scored\"", "topic = \"taxi/scored\"\nmax_bytes = \"20MiB\"")],
+        expect![[r#"
+        error: `max_bytes` here says what may wait before the oldest is dropped
+           --> taxi.toml:24:13
+            |
+         24 | max_bytes = "20MiB"
+            |             ^^^^^^^ nothing may be dropped unless `on_full` says so
+            = help: add `on_full = "drop-oldest"`, or leave `max_bytes` to [journal]
+    "#]],
+    );
+}

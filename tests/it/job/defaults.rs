@@ -139,6 +139,11 @@ fn a_small_job_has_the_documented_defaults() {
                     row_id: None,
                     puback_timeout: 30s,
                 },
+                backlog: Backlog {
+                    on_full: None,
+                    max_bytes: None,
+                    max_age: None,
+                },
                 span: Span {
                     start: 319,
                     end: 325,

@@ -1,0 +1,167 @@
+//! What a running job says about its pool: how full it is, how long it lasts, and who fills it.
+//!
+//! In: the journal's status. Out: samples for `/metrics`, lines for `/readyz`. Invariant: each line says what to do.
+//! Not here: the other stages (`report`).
+
+use std::time::Duration;
+
+use crate::journal::{Bound, ConsumerStatus, Journal, JournalStatus};
+use crate::telemetry::{Sample, SampleKind};
+
+/// A share of the budget that a job uses without anybody being away: logs, the windows for redeliveries.
+const QUIET_SHARE: u64 = 4;
+
+/// Why intake waits, if it does.
+pub fn full(journal: &Journal) -> Option<String> {
+    let pin = journal.pin().filter(|(_, waits)| *waits);
+    journal.is_full().then(|| match pin {
+        Some((pin, _)) => format!("the pool is full, intake waits: {pin}"),
+        None => {
+            "the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]".to_owned()
+        }
+    })
+}
+
+/// What is not as it should be with the pool while the job does all of its work.
+pub fn degraded(journal: &Journal, status: &JournalStatus, warn_below: Option<Duration>) -> Vec<String> {
+    let pin = journal.pin().filter(|(_, waits)| !waits).map(|(pin, _)| format!("the pool: {pin}"));
+    pin.into_iter().chain(short(status, warn_below)).collect()
+}
+
+/// That the room lasts for less than `warn_below`, once a quarter of the budget is used and somebody is behind who has
+/// no share of his own, or where the disk is what bounds it. A pool that everybody reads is no reason, however fast
+/// events come.
+fn short(status: &JournalStatus, warn_below: Option<Duration>) -> Option<String> {
+    let left = status.left.filter(|left| warn_below.is_some_and(|warn_below| left.seconds < warn_below.as_secs()))?;
+    let max_bytes = status.live.as_ref().map_or(0, |live| live.max_bytes);
+    let fills =
+        |c: &&ConsumerStatus| c.pins && c.pending > 0 && c.limits.is_none_or(|limits| limits.max_bytes.is_none());
+    let behind = status.consumers.iter().filter(fills).max_by_key(|c| c.pending);
+    let (of, is_filling) = match left.room.bound {
+        Bound::MaxBytes => ("raise max_bytes in [journal]", status.used_bytes >= max_bytes / QUIET_SHARE),
+        Bound::Disk => ("make room on the disk", true),
+    };
+    match behind {
+        Some(c) if is_filling => {
+            let loss = if c.drop_oldest { ", its oldest are dropped then" } else { ", then intake waits" };
+            let (name, n) = (&c.name, c.pending);
+            Some(format!(
+                "the pool lasts {left}{loss}: {name} has {n} records to read and holds the oldest; repair what it waits \
+                 for, or {of}"
+            ))
+        }
+        None if left.room.bound == Bound::Disk => Some(format!("the pool lasts {left}: {of}")),
+        _ => None,
+    }
+}
+
+/// Gauges of the pool and of its consumers.
+pub fn samples(job: &str, status: &JournalStatus, is_full: bool, samples: &mut Vec<Sample>) {
+    let mut gauge = |name, help, labels: Vec<(&'static str, String)>, value: u64| {
+        let labels = [("job", job.to_owned())].into_iter().chain(labels).collect();
+        samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });
+    };
+    gauge("pool_used_bytes", "bytes of the pool's budget in use", vec![], status.used_bytes);
+    gauge("pool_full", "1 while intake waits because the budget is used up", vec![], u64::from(is_full));
+    gauge("dead_letters", "dead letters in the pool", vec![], status.dead_letters.letters);
+    gauge("quarantined_segments", "damaged segments that were set aside", vec![], status.quarantine.len() as u64);
+    if let Some(live) = &status.live {
+        gauge("pool_max_bytes", "the pool's budget", vec![], live.max_bytes);
+        if let Some(budget) = live.write_budget {
+            let help = "bytes a day that may be written before commits are stretched";
+            gauge("pool_write_budget_bytes", help, vec![], budget);
+        }
+    }
+    if let Some(room) = status.room {
+        gauge("pool_room_bytes", "bytes that the budget and the disk still have room for", vec![], room.bytes);
+    }
+    if let Some(left) = status.left {
+        let help = "seconds until the pool is full if nobody reads, at the present pace of what comes";
+        gauge("pool_left_seconds", help, vec![], left.seconds);
+    }
+    let help = "bytes of the pool a day that what comes takes if nobody reads, at its present pace";
+    gauge("pool_growth_day_bytes", help, vec![], status.growth.a_day());
+    let help = "bytes a day at the pace of the last day, or since the start where that is shorter";
+    gauge("pool_written_day_bytes", help, vec![], status.wear.last_day);
+    let help = "bytes a day at the pace of the last minute";
+    gauge("pool_written_minute_bytes", help, vec![], status.wear.last_minute);
+    for consumer in &status.consumers {
+        let of = vec![("consumer", consumer.name.clone())];
+        gauge("consumer_pending", "records a consumer has not read", of, consumer.pending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{BacklogLimits, Left, Live, Room};
+
+    const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
+
+    /// A pool of 1 GB with so many bytes used, to which a GB comes in a day.
+    fn pool(used_bytes: u64, bound: Bound, pending: u64) -> JournalStatus {
+        let room = Room { bytes: 1_000_000_000 - used_bytes, bound };
+        let live = Live {
+            max_bytes: 1_000_000_000,
+            is_full: false,
+            refusal: None,
+            tail_bytes: 0,
+            commits: 0,
+            write_budget: None,
+        };
+        let consumer = |name: &str, pending, pins| ConsumerStatus {
+            id: 1,
+            name: name.into(),
+            stream: 0,
+            start: 0,
+            position: 0,
+            pending,
+            pins,
+            drop_oldest: false,
+            limits: None,
+        };
+        JournalStatus {
+            used_bytes,
+            room: Some(room),
+            left: Left::of(room, 1_000_000_000),
+            live: Some(live),
+            consumers: vec![consumer("statement a", 7, false), consumer("output b", pending, pending > 0)],
+            ..JournalStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_pool_that_fills_is_told_with_who_fills_it_and_what_to_do() {
+        assert_eq!(
+            short(&pool(500_000_000, Bound::MaxBytes, 1_234), DAY).unwrap(),
+            "the pool lasts about 12 hours at 41.7 MB an hour into the 500.0 MB that are left of max_bytes, then intake \
+             waits: output b has 1234 records to read and holds the oldest; repair what it waits for, or raise \
+             max_bytes in [journal]"
+        );
+        let mut drops = pool(100_000_000, Bound::Disk, 5);
+        drops.consumers[1].drop_oldest = true;
+        assert_eq!(
+            short(&drops, DAY).unwrap(),
+            "the pool lasts about 21 hours at 41.7 MB an hour into the 900.0 MB that are left of the disk, its oldest \
+             are dropped then: output b has 5 records to read and holds the oldest; repair what it waits for, or make \
+             room on the disk"
+        );
+        assert_eq!(
+            short(&pool(100_000_000, Bound::Disk, 0), DAY).unwrap(),
+            "the pool lasts about 21 hours at 41.7 MB an hour into the 900.0 MB that are left of the disk: make room on \
+             the disk"
+        );
+    }
+
+    #[test]
+    fn a_pool_that_does_not_fill_or_lasts_is_well() {
+        assert_eq!(short(&pool(100_000_000, Bound::MaxBytes, 3), DAY), None, "a fast stream that is read");
+        assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 3), Some(Duration::from_secs(3_600))), None);
+        assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 3), None), None, "switched off");
+        let mut shared = pool(500_000_000, Bound::MaxBytes, 3);
+        shared.consumers[1].limits = Some(BacklogLimits { max_age: None, max_bytes: Some(1) });
+        assert_eq!(short(&shared, DAY), None, "who is behind has a share");
+        assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 0), DAY), None, "nobody is behind");
+        assert_eq!(short(&JournalStatus { left: None, ..pool(500_000_000, Bound::Disk, 3) }, DAY), None);
+    }
+}
