@@ -37,7 +37,7 @@ pub enum DeadLetters {
         /// Begin behind this number
         #[arg(long, default_value_t = 0)]
         after: i64,
-        /// List at most so many
+        /// List this number at most
         #[arg(long, default_value_t = 100)]
         limit: usize,
         /// Print JSON, one object a line, with whole payloads

@@ -119,7 +119,7 @@ impl Endpoint {
         self.shared.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Answers 429 to more than so many requests at once; `None`: any number.
+    /// Answers 429 to more than this number of requests at once; `None`: any number.
     pub fn set_capacity(&self, requests: Option<u32>) {
         self.shared.capacity.store(requests.map_or(0, i64::from), Ordering::Relaxed);
     }

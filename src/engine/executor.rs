@@ -45,7 +45,7 @@ pub struct Executor {
     output: OutputRows,
     /// Latest arrival or tick.
     now: i64,
-    /// The same, as of the last take that told no stop.
+    /// The same, at the last take without a stop.
     taken_at: i64,
     rows_watermark: i64,
     watermark: i64,
@@ -324,8 +324,8 @@ impl Executor {
         }
     }
 
-    /// Behind a take that told a stop: as it was before the records since the take before that, so that those before the
-    /// row at fault can be pushed again, alone. Only for a part without state.
+    /// Goes back to the last take without a stop, so that the records before the row at fault can be pushed again,
+    /// alone. Only for a part without state.
     ///
     /// # Errors
     /// As [`Executor::new`].

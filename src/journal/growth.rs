@@ -47,7 +47,7 @@ impl Sizes {
         self.stored += other.stored;
     }
 
-    /// What so many raw bytes take in the file.
+    /// What this number of raw bytes takes in the file.
     fn scale(self, raw: u64) -> u64 {
         if self.raw == 0 { raw } else { (raw as f64 * self.stored as f64 / self.raw as f64) as u64 }
     }

@@ -98,7 +98,7 @@ mod tests {
 
     const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
 
-    /// A pool of 1 GB with so many bytes used, to which a GB comes in a day.
+    /// A pool of 1 GB, of which `used` bytes are used, to which a GB comes in a day.
     fn pool(used_bytes: u64, bound: Bound, pending: u64) -> JournalStatus {
         let room = Room { bytes: 1_000_000_000 - used_bytes, bound };
         let live = Live {

@@ -230,7 +230,7 @@ mod tests {
         Nothing,
         Sent(u64),
         Passed(u64),
-        /// It fails for a while; the endpoint may ask for a pause of so many milliseconds.
+        /// It fails for a while; the endpoint may ask for a pause of this number of milliseconds.
         Fails(u64, Option<u64>),
         /// Somebody has to repair something.
         Blocks(u64, Blocked),

@@ -92,8 +92,8 @@ impl Queue {
         waiting.flat_map(|w| (w.next..w.end).map(|row| RowRef { chunk: w.chunk, row }))
     }
 
-    /// Takes rows for a batch, at most so many rows and bytes (one row may have more): those of one statement first,
-    /// and the statements take turns.
+    /// Takes rows for a batch, at most `max_rows` rows and `max_bytes` bytes (one row may have more): those of one
+    /// statement first, and the statements take turns.
     pub fn take(&mut self, now: Duration, form: &Form, max_rows: usize, max_bytes: usize) -> Taken {
         let mut taken = Taken { bytes: form.frame_bytes(), ..Taken::default() };
         let statements = self.statements.len();

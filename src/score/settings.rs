@@ -222,7 +222,7 @@ fn json(value: &DeValue) -> Result<serde_json::Value, &'static str> {
     })
 }
 
-/// Requests at once, as far as the rows of so many requests may be under way; what is written and cannot be is refused.
+/// Requests at once, as far as the rows of all of them may be under way; what is written and cannot be is refused.
 fn parallel_requests(section: &mut Section<'_, '_>, max_batch_count: usize, default: u32) -> u32 {
     let fits = u32::try_from(ROWS_MAX / max_batch_count.max(1)).unwrap_or(u32::MAX).max(1);
     let default = default.min(fits);

@@ -67,7 +67,7 @@ impl Place {
         rows_of(&self.path(file))
     }
 
-    /// The zone that each number was joined with, once there are so many.
+    /// The zone that each number was joined with, once there are as many as wanted.
     fn zones(&self, count: usize) -> BTreeMap<i64, String> {
         until(&format!("{count} rows"), || {
             let rows = self.rows("out.jsonl");

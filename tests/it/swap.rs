@@ -137,7 +137,7 @@ impl Place {
         })
     }
 
-    /// Version by `n`, once there are so many; every `n` came once.
+    /// Version by `n`, once there are as many as wanted; every `n` came once.
     fn versions(&self, forebay: &Forebay, count: usize) -> BTreeMap<i64, i64> {
         let rows = self.wait_for_rows(forebay, "out.jsonl", count);
         assert_eq!(rows.len(), count, "a row came twice under two ids");

@@ -37,7 +37,7 @@ const GIVE_UP_AWAY: Duration = Duration::from_secs(65);
 /// After the last ride: time for repeats to come.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Begin and end of the outage in a run of so many seconds.
+/// Begin and end of the outage in a run of this number of seconds.
 pub fn outage(seconds: u64) -> (Duration, Duration) {
     let third = Duration::from_secs(seconds) / 3;
     (third, third * 2)

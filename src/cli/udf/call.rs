@@ -44,7 +44,7 @@ pub(super) fn run(call: &Call) -> Result<String, Failed> {
     Ok(format!("{}\n", value.to_json()))
 }
 
-/// The function of that name, granted what the flags say, for so many arguments.
+/// The function of that name, granted what the flags say, for this number of arguments.
 pub(super) fn function(
     component: Arc<Component>,
     name: &str,

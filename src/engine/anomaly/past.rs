@@ -1,7 +1,7 @@
 //! The values a detector has learned for one key.
 //!
 //! In: values in time order, each with its rank among those before it. Out: those held, by time and by size; the state
-//! rows that changed. Invariant: at most so many are held as are to be learned from, and what is held after a restart
+//! rows that changed. Invariant: at most those are held that are to be learned from, and what is held after a restart
 //! gives the same results. They are numbered and stored in blocks of `BLOCK`, so a commit writes the newest block and
 //! not the history; values that go are deleted a block at a time. Not here: what the values mean.
 

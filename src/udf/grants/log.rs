@@ -43,7 +43,7 @@ pub struct Limiter {
 /// What becomes of a line.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// It is written, after so many that were not.
+    /// It is written, after this number that were not.
     Written {
         dropped_before: u64,
     },

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// So many numbers before the value that both go by memory: the guest then gives back the address, whatever is there.
+/// Enough numbers before the value that both go by memory: the guest then gives back the address, whatever is there.
 const PADDING: usize = 17;
 
 /// A component that echoes a type, with the named types that it needs before it.
