@@ -23,10 +23,10 @@ use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::mqtt::Trouble;
-use crate::mqtt::wire::{BrokerReceipt, Notice};
+use crate::mqtt::wire::{BrokerReceipt, Notice, Outgoing};
 use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
-use suspects::{CALM, Finding, Suspects};
+use suspects::{Finding, Suspects};
 
 pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
 pub(super) use settings::read;
@@ -51,6 +51,8 @@ pub struct MqttOutput {
     /// Connections lost with several messages under way, without a batch that came through between them.
     losses: u32,
     suspects: Suspects,
+    /// The broker confirmed something in the attempt at hand.
+    has_progressed: bool,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
     stats: Arc<OutputStats>,
@@ -94,6 +96,7 @@ impl MqttOutput {
             searches,
             losses: 0,
             suspects: Suspects::default(),
+            has_progressed: false,
             bytes_max,
             stats,
         }
@@ -143,10 +146,7 @@ impl MqttOutput {
         let right = self.way.send_right(self.searches.contains_key(ids.statement)).await;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
-        if self.suspects.wants_calm() && !self.is_calm().await {
-            let stuck = Stuck { message: None, is_timeout: false };
-            return Err(self.end_session(stuck, under_way, refusal).await);
-        }
+        self.has_progressed = false;
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
@@ -159,12 +159,33 @@ impl MqttOutput {
         }
     }
 
-    /// Whether the connection holds while nothing is sent.
-    async fn is_calm(&mut self) -> bool {
-        let Some(session) = &self.session else { return false };
-        let is_calm = tokio::time::timeout(CALM, self.way.over(session)).await.is_err();
-        self.suspects.held(is_calm);
-        is_calm
+    /// Sends a row again that the broker confirmed before, where a row is suspected: one that closes the connection at
+    /// this one as well takes nothing at all.
+    async fn send_witness(&mut self) -> Result<(), Stuck> {
+        let Some((session, witness)) = self.session.as_ref().zip(self.suspects.wanted_witness()) else { return Ok(()) };
+        let (qos, retain) = (self.config.qos, self.config.retain);
+        let outgoing =
+            Outgoing { topic: &witness.topic, payload: witness.payload, qos, retain, properties: Vec::new() };
+        let receipt = async {
+            match session.client.publish(outgoing).await {
+                Some(notice) => notice.receipt().await,
+                None => BrokerReceipt::Unknown,
+            }
+        };
+        let receipt = tokio::select! {
+            biased;
+            receipt = self.way.within(self.config.puback_timeout, receipt) => receipt,
+            () = self.way.over(session) => Ok(BrokerReceipt::Unknown),
+        };
+        match receipt {
+            Ok(BrokerReceipt::Taken | BrokerReceipt::TakenForNobody) => {
+                self.suspects.witness_confirmed();
+                Ok(())
+            }
+            Ok(BrokerReceipt::Rejected(_) | BrokerReceipt::Refused(_)) => Ok(()),
+            Ok(BrokerReceipt::Unknown) => Err(Stuck { message: None, is_timeout: false }),
+            Err(_) => Err(Stuck { message: None, is_timeout: true }),
+        }
     }
 
     /// Sends all open rows and waits for their confirmation.
@@ -175,11 +196,13 @@ impl MqttOutput {
         under_way: &mut UnderWay,
         refusal: &mut Option<String>,
     ) -> Result<(), Stuck> {
+        self.send_witness().await?;
         let Some(session) = &self.session else { return Err(Stuck { message: None, is_timeout: false }) };
         let search = self.searches.get(ids.statement);
         let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
         let limits = search.copied().unwrap_or_else(|| self.limits());
         let patience = self.config.puback_timeout;
+        let is_wordless = !session.client.hears_reasons();
         let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress, &self.suspects);
         loop {
             let has_room = under_way.len() < window;
@@ -211,7 +234,10 @@ impl MqttOutput {
             match receipt {
                 Ok(receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody)) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    self.suspects.confirmed(&message);
+                    if is_wordless {
+                        self.suspects.confirmed(&message, || alone(&self.config, &message));
+                    }
+                    self.has_progressed = true;
                     self.way.confirmed();
                     queue.settled(&message);
                 }
@@ -230,10 +256,11 @@ impl MqttOutput {
     /// A live connection, made if there is none.
     async fn connect(&mut self) -> Result<(), Trouble> {
         if let Some(session) = self.session.take_if(|session| self.way.is_over(session)) {
-            tracing::debug!(output = %self, "{}", self.way.ended(session).await.text);
+            tracing::debug!(output = %self, "{}", self.way.ended(session, true).await.text);
         }
         if self.session.is_none() {
             self.session = Some(self.way.open().await?);
+            self.suspects.connected();
             self.stats.opened.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -250,7 +277,7 @@ impl MqttOutput {
         let is_wordless = !session.client.hears_reasons();
         let mut trouble = match stuck.is_timeout {
             true => self.way.leave(session, self.config.puback_timeout).await,
-            false => self.way.ended(session).await,
+            false => self.way.ended(session, suspect.is_none() && !had_several).await,
         };
         // with the connection gone a notice has its answer, or never gets one
         for (message, notice) in under_way {
@@ -262,7 +289,9 @@ impl MqttOutput {
             match (receipt, message.rows.as_slice()) {
                 (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    self.suspects.confirmed(&message);
+                    if is_wordless {
+                        self.suspects.confirmed(&message, || alone(&self.config, &message));
+                    }
                 }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
                 (BrokerReceipt::Refused(reason), _) => {
@@ -290,12 +319,21 @@ impl MqttOutput {
     fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
         let Attempt { trouble, suspect, had_several, is_meant, is_wordless } = failure;
         let is_other_version = self.way.failed(&trouble);
-        self.not_before = Some(Instant::now() + self.retry.failed());
+        if self.has_progressed && suspect.is_none() {
+            self.retry.succeeded();
+        }
+        let now = Instant::now();
+        self.not_before = Some(now + self.retry.failed());
         let mut rejection = trouble.rejection.filter(|_| !is_other_version);
         let may_be_row = is_wordless && rejection.is_none() && trouble.is_bare && is_meant;
         if let Some(message) = suspect.as_ref().filter(|_| may_be_row) {
-            match self.suspects.closed_at(message, &self.way) {
-                Finding::Open => {}
+            match self.suspects.closed_at(message, &self.way, now) {
+                Finding::Open => {
+                    // alone, so that no other is under way beside it
+                    let limits = self.limits();
+                    self.searches.entry(statement.to_owned()).or_insert(limits);
+                    return Some(format!("{}: a row to topic `{}` was under way", trouble.text, message.topic_name));
+                }
                 Finding::AtFault(why) => rejection = Some(why),
                 Finding::TopicRefused(why) => return Some(why),
             }
@@ -338,6 +376,11 @@ fn confirm(progress: &mut Progress, stats: &OutputStats, message: &RowMessage, r
     if *receipt == BrokerReceipt::TakenForNobody {
         stats.without_subscriber.fetch_add(message.rows.len() as u64, Ordering::Relaxed);
     }
+}
+
+/// The first row of a message, as a message of its own.
+fn alone(config: &MqttOutputConfig, message: &RowMessage) -> String {
+    config.body.write(message.rows.get(..1).unwrap_or_default())
 }
 
 /// Rejects a row that stands alone; halves the message else.

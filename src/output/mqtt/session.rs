@@ -82,12 +82,14 @@ impl Way {
         }
     }
 
-    /// Why the session ended. It is over, or about to be.
-    pub async fn ended(&mut self, session: Session) -> Trouble {
+    /// Why the session ended. It is over, or about to be. `was_idle`: no message was under way, which might have been the
+    /// reason.
+    pub async fn ended(&mut self, session: Session, was_idle: bool) -> Trouble {
         let held = session.since.elapsed();
         match (self, session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.ended(&carrier).await,
             (Way::Own(broker, _, closings), Held::Own { task, .. }) => match task.await {
+                Ok(trouble) if !was_idle => trouble,
                 Ok(trouble) => {
                     let trouble = closings.judge(trouble, Some(held), broker);
                     if closings.begins_to_tell() {

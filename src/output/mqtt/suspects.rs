@@ -1,33 +1,43 @@
 //! Messages at which a broker closes the connection without a word, as one of MQTT 3.1.1 has to.
 //!
 //! In: connections that the broker closed with one message under way, and the messages that it confirmed. Out: whether
-//! that message is at fault. Invariant: a message is at fault only after the broker closed the connection at it several
-//! times in a row, and the last time had kept it open for [`CALM`] before. Between two confirmations of a topic, and
-//! between any two, [`SET_ASIDE_MAX`] rows at most are; none is of a topic that the broker refused. Not here:
-//! connecting, halving.
+//! that message is at fault. Invariant: a message is at fault only after the broker confirmed another one and then, over
+//! the same connection, closed it at this one: a broker that takes nothing for a while blames no row. Of a topic at
+//! which nothing is confirmed any more [`SET_ASIDE_MAX`] rows at most are at fault, and none of one that the broker
+//! refused. Not here: connecting, halving.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::time::Instant;
+
 use super::message::RowMessage;
 
-/// How long a connection has to hold while nothing is sent, before a message is sent that is thought to end it.
-pub const CALM: Duration = Duration::from_secs(1);
-/// This number of connections closed in a row at one message is no accident.
-const CLOSURES: u32 = 5;
+/// Connections closed in a row at one message that went first, and at one that went behind a witness.
+const CLOSURES: (u32, u32) = (3, 2);
 /// The same at a broker that was seen to close connections so.
-const CLOSURES_KNOWN: u32 = 2;
+const CLOSURES_KNOWN: (u32, u32) = (1, 1);
+/// Where nothing was ever confirmed there is no witness: then this number of connections, over this time.
+const CLOSURES_ALONE: u32 = 10;
+const TIME_ALONE: Duration = Duration::from_secs(600);
 /// This number of rows in a row is no work of the rows.
 const SET_ASIDE_MAX: u32 = 5;
 /// Topics with rows at fault that are remembered.
 const TOPICS_MAX: usize = 1_000;
+/// A longer message is no witness: it may be what a broker does not like.
+const WITNESS_BYTES_MAX: usize = 64 << 10;
 
 /// What was seen at one broker.
 #[derive(Debug, Default)]
 pub struct Suspects {
     suspect: Option<Suspect>,
+    /// The last message of one row that was confirmed. It is sent again before a suspect: a receiver sees it twice.
+    witness: Option<Witness>,
+    /// The witness was confirmed over the present connection.
+    has_witness: bool,
     /// A message was found at fault before.
     is_known: bool,
     /// By topic: rows found at fault since a message to it was confirmed.
@@ -44,9 +54,17 @@ pub struct Suspects {
 struct Suspect {
     /// Row id of its first row, and its rows.
     key: (String, usize),
-    times: u32,
-    /// The connection held while nothing was sent.
-    was_calm: bool,
+    /// Connections that ended with it, as the first message and behind a witness.
+    first: u32,
+    behind: u32,
+    since: Instant,
+}
+
+/// A message that the broker takes.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    pub topic: Arc<str>,
+    pub payload: Bytes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,40 +87,49 @@ pub enum Finding {
 }
 
 impl Suspects {
-    /// Whether the next connection has to hold for [`CALM`] before anything is sent.
-    pub fn wants_calm(&self) -> bool {
-        self.suspect.as_ref().is_some_and(|suspect| suspect.times + 1 >= self.needed())
+    /// A connection begins.
+    pub fn connected(&mut self) {
+        self.has_witness = false;
     }
 
-    /// Such a connection held, or did not: then the connection is at fault, not the message.
-    pub fn held(&mut self, is_calm: bool) {
-        match &mut self.suspect {
-            Some(suspect) if is_calm => suspect.was_calm = true,
-            suspect => *suspect = None,
-        }
+    /// What is to be sent before anything else, to see whether the broker takes messages at all.
+    pub fn wanted_witness(&self) -> Option<Witness> {
+        let suspect = self.suspect.as_ref()?;
+        self.witness.clone().filter(|_| !self.has_witness && suspect.first >= self.needed().0)
     }
 
-    fn needed(&self) -> u32 {
+    /// The broker confirmed it.
+    pub fn witness_confirmed(&mut self) {
+        self.has_witness = true;
+    }
+
+    fn needed(&self) -> (u32, u32) {
         if self.is_known { CLOSURES_KNOWN } else { CLOSURES }
     }
 
     /// The broker closed the connection with this message alone under way.
-    pub fn closed_at(&mut self, message: &RowMessage, broker: &impl fmt::Display) -> Finding {
+    pub fn closed_at(&mut self, message: &RowMessage, broker: &impl fmt::Display, now: Instant) -> Finding {
         let topic = &message.topic_name;
         let Some(first) = message.rows.first().filter(|_| self.turn(topic) == 0) else {
             return self.topic_refused(topic, broker);
         };
         let key = (first.id.clone(), message.rows.len());
-        let needed = self.needed();
-        let suspect = match self.suspect.take().filter(|suspect| suspect.key == key) {
-            Some(suspect) => Suspect { times: suspect.times.saturating_add(1), ..suspect },
-            None => Suspect { key, times: 1, was_calm: false },
-        };
-        if suspect.times < needed || !suspect.was_calm {
+        let before = self.suspect.take().filter(|suspect| suspect.key == key);
+        let mut suspect = before.unwrap_or(Suspect { key, first: 0, behind: 0, since: now });
+        match self.has_witness {
+            true => suspect.behind = suspect.behind.saturating_add(1),
+            false => suspect.first = suspect.first.saturating_add(1),
+        }
+        let (as_first, behind) = self.needed();
+        let is_proven = suspect.first >= as_first && suspect.behind >= behind;
+        // halving costs no row
+        let is_likely = message.rows.len() > 1 && suspect.first >= as_first + behind;
+        let is_old = suspect.first >= CLOSURES_ALONE && now.duration_since(suspect.since) >= TIME_ALONE;
+        if !(is_proven || (is_likely || is_old) && self.witness.is_none()) {
             self.suspect = Some(suspect);
             return Finding::Open;
         }
-        let (times, bytes) = (suspect.times, message.limits().bytes);
+        let (times, bytes) = (suspect.first + suspect.behind, message.limits().bytes);
         if message.rows.len() == 1 {
             let of_topic = self.set_aside.get(topic).copied().unwrap_or_default();
             if of_topic.max(self.in_a_row) >= SET_ASIDE_MAX {
@@ -111,10 +138,10 @@ impl Suspects {
             self.set_aside.insert(topic.clone(), of_topic + 1);
             self.in_a_row += 1;
         }
-        self.is_known = true;
+        self.is_known = is_proven;
         Finding::AtFault(format!(
-            "{broker} closed the connection {times} times when this was sent ({bytes} bytes, topic `{topic}`), and kept it \
-             open while nothing was: see the broker's log, it may be over a limit or not allowed"
+            "{broker} closed the connection {times} times when this was sent ({bytes} bytes, topic `{topic}`): see the \
+             broker's log, it may be over a limit or not allowed"
         ))
     }
 
@@ -147,13 +174,16 @@ impl Suspects {
         self.refused.insert(topic.clone(), Refused { turn: self.tries, by_name });
     }
 
-    /// The broker confirmed a message.
-    pub fn confirmed(&mut self, message: &RowMessage) {
+    /// The broker confirmed a message; `payload` writes its first row alone.
+    pub fn confirmed(&mut self, message: &RowMessage, payload: impl FnOnce() -> String) {
         self.in_a_row = 0;
         self.set_aside.remove(&message.topic_name);
         self.refused.remove(&message.topic_name);
         if self.set_aside.len() > TOPICS_MAX {
             self.set_aside.clear();
+        }
+        if message.rows.first().is_some_and(|row| row.bytes() <= WITNESS_BYTES_MAX) {
+            self.witness = Some(Witness { topic: message.topic_name.clone(), payload: payload().into() });
         }
         let is_suspect = |suspect: &Suspect| message.rows.iter().any(|row| row.id == suspect.key.0);
         if self.suspect.as_ref().is_some_and(is_suspect) {
@@ -199,13 +229,35 @@ mod tests {
         message
     }
 
+    /// A broker at which a message of another topic has come through.
+    fn seen() -> Suspects {
+        let mut suspects = Suspects::default();
+        confirm(&mut suspects, &message_at(9, 0));
+        suspects
+    }
+
+    fn confirm(suspects: &mut Suspects, message: &RowMessage) {
+        suspects.confirmed(message, || "{}".to_owned());
+    }
+
+    /// The broker closes a connection at this message; whether it confirms a witness before.
+    fn close(suspects: &mut Suspects, message: &RowMessage, confirms: bool, now: Instant) -> Finding {
+        suspects.connected();
+        if suspects.wanted_witness().is_some() {
+            if !confirms {
+                // closed at the witness: the suspect was not sent
+                return Finding::Open;
+            }
+            suspects.witness_confirmed();
+        }
+        suspects.closed_at(message, &"mqtt://h", now)
+    }
+
     /// Connections until something is found.
     fn connections(suspects: &mut Suspects, message: &RowMessage) -> (u32, Finding) {
-        for n in 1..20 {
-            if suspects.wants_calm() {
-                suspects.held(true);
-            }
-            let found = suspects.closed_at(message, &"mqtt://h");
+        let now = Instant::now();
+        for n in 1..50 {
+            let found = close(suspects, message, true, now);
             if found != Finding::Open {
                 return (n, found);
             }
@@ -213,88 +265,108 @@ mod tests {
         panic!("nothing is found");
     }
 
+    fn is_found(suspects: &mut Suspects, message: &RowMessage) -> bool {
+        matches!(connections(suspects, message).1, Finding::AtFault(_))
+    }
+
     #[test]
     fn a_row_is_found_by_five_connections_and_the_next_by_two() {
-        let mut suspects = Suspects::default();
+        let mut suspects = seen();
         let (n, found) = connections(&mut suspects, &message(0));
-        assert_eq!(n, CLOSURES);
+        assert_eq!(n, 5);
         assert!(
             matches!(&found, Finding::AtFault(why) if why.contains("5 times") && why.contains("`t/1`")),
             "{found:?}"
         );
-        assert_eq!(connections(&mut suspects, &message(1)).0, CLOSURES_KNOWN);
+        assert_eq!(connections(&mut suspects, &message(1)).0, 2);
     }
 
     #[test]
-    fn a_broker_that_closes_idle_connections_blames_no_row() {
-        let mut suspects = Suspects::default();
-        for _ in 0..50 {
-            if suspects.wants_calm() {
-                suspects.held(false);
+    fn a_broker_that_takes_nothing_blames_no_row() {
+        for mut suspects in [seen(), Suspects::default()] {
+            let now = Instant::now();
+            for n in 0..1_000 {
+                assert_eq!(close(&mut suspects, &message(0), false, now), Finding::Open);
+                // nor one that closes at another message each time
+                if n % 3 == 0 {
+                    assert_eq!(close(&mut suspects, &message(n), false, now), Finding::Open);
+                }
             }
-            assert_eq!(suspects.closed_at(&message(0), &"h"), Finding::Open);
         }
-        // nor one that closes at another message each time
-        for n in 0..50 {
-            assert_eq!(suspects.closed_at(&message(n % 2), &"h"), Finding::Open);
+    }
+
+    #[test]
+    fn where_nothing_was_ever_confirmed_a_row_is_found_after_ten_minutes() {
+        let mut suspects = Suspects::default();
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for second in 0..60 {
+            assert_eq!(close(&mut suspects, &message(0), false, at(second * 10)), Finding::Open);
         }
+        assert!(matches!(close(&mut suspects, &message(0), false, at(600)), Finding::AtFault(_)));
+        assert_eq!(close(&mut suspects, &message(1), false, at(601)), Finding::Open);
     }
 
     #[test]
     fn a_topic_at_which_nothing_is_confirmed_costs_five_rows_and_then_waits() {
-        let mut suspects = Suspects::default();
-        let is_found =
-            |suspects: &mut Suspects, n: usize| matches!(connections(suspects, &message(n)).1, Finding::AtFault(_));
-        assert!((0..5).all(|n| is_found(&mut suspects, n)));
+        let mut suspects = seen();
+        let other = message_at(9, 1);
+        for n in 0..5 {
+            assert!(is_found(&mut suspects, &message(n)));
+            confirm(&mut suspects, &other);
+        }
         let (_, found) = connections(&mut suspects, &message(5));
         assert!(
             matches!(&found, Finding::TopicRefused(why) if why.contains("`t/1`, 5 of them are dead letters")),
             "{found:?}"
         );
         assert_eq!((suspects.turn("t/1"), suspects.turn("t/2")), (1, 0));
-        assert!(!is_found(&mut suspects, 5) && !is_found(&mut suspects, 5), "and as often as it is tried");
-        suspects.confirmed(&message_at(2, 0));
-        assert!(!is_found(&mut suspects, 5), "another topic says nothing of this one");
-        suspects.confirmed(&message(7));
+        assert!(
+            !is_found(&mut suspects, &message(5)) && !is_found(&mut suspects, &message(5)),
+            "as often as it is tried"
+        );
+        confirm(&mut suspects, &other);
+        assert!(!is_found(&mut suspects, &message(5)), "another topic says nothing of this one");
+        confirm(&mut suspects, &message(7));
         assert_eq!(suspects.turn("t/1"), 0);
-        assert!((6..11).all(|n| is_found(&mut suspects, n)) && !is_found(&mut suspects, 11));
+        assert!(is_found(&mut suspects, &message(8)));
 
-        let mut suspects = Suspects::default();
+        let mut suspects = seen();
         suspects.refused_at(&message(0).topic_name);
-        assert!(!is_found(&mut suspects, 0), "the broker has said that it is the topic");
+        assert!(!is_found(&mut suspects, &message(0)), "the broker has said that it is the topic");
     }
 
     #[test]
-    fn a_topic_for_each_row_costs_no_more_rows() {
-        let mut suspects = Suspects::default();
-        let found = (0..20).map(|n| connections(&mut suspects, &message_at(n, 0)).1);
-        let at_fault = found.filter(|found| matches!(found, Finding::AtFault(_))).count();
+    fn a_topic_for_each_row_costs_no_more_rows_while_nothing_is_confirmed() {
+        let mut suspects = seen();
+        let at_fault = (0..20).filter(|n| is_found(&mut suspects, &message_at(*n, 0))).count();
         assert_eq!(at_fault, 5);
-        suspects.confirmed(&message_at(50, 0));
-        assert!(matches!(connections(&mut suspects, &message_at(51, 0)).1, Finding::AtFault(_)));
+        confirm(&mut suspects, &message_at(50, 0));
+        assert!(is_found(&mut suspects, &message_at(51, 0)));
     }
 
     #[test]
     fn a_row_that_is_confirmed_after_all_is_no_suspect_and_clears_what_was_known() {
-        let mut suspects = Suspects::default();
+        let mut suspects = seen();
         connections(&mut suspects, &message(0));
-        assert_eq!(suspects.closed_at(&message(1), &"h"), Finding::Open);
-        assert!(suspects.wants_calm());
-        suspects.confirmed(&message(2));
-        assert!(suspects.wants_calm(), "another row says nothing of it");
-        suspects.confirmed(&message(1));
-        assert!(!suspects.wants_calm());
-        assert_eq!(connections(&mut suspects, &message(3)).0, CLOSURES);
+        let now = Instant::now();
+        assert_eq!(close(&mut suspects, &message(1), true, now), Finding::Open);
+        assert!(suspects.wanted_witness().is_some());
+        confirm(&mut suspects, &message(2));
+        assert!(suspects.wanted_witness().is_some(), "another row says nothing of it");
+        confirm(&mut suspects, &message(1));
+        assert!(suspects.wanted_witness().is_none());
+        assert_eq!(connections(&mut suspects, &message(3)).0, 5);
     }
 
     #[test]
     fn of_refused_topics_the_one_that_was_tried_last_comes_last() {
-        let mut suspects = Suspects::default();
+        let mut suspects = seen();
         let (one, two) = (message_at(1, 0), message_at(2, 0));
         suspects.refused_at(&one.topic_name);
         suspects.refused_at(&two.topic_name);
         assert!(suspects.turn("t/1") < suspects.turn("t/2"));
-        assert!(matches!(suspects.closed_at(&one, &"h"), Finding::TopicRefused(_)));
+        assert!(matches!(suspects.closed_at(&one, &"h", Instant::now()), Finding::TopicRefused(_)));
         assert!(suspects.turn("t/1") > suspects.turn("t/2"));
     }
 }

@@ -162,11 +162,13 @@ impl Receiver {
                 // the other version is tried after the same pause, so a broker that takes neither is not stormed
                 End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
-                    if trouble.is_bare && held.is_some() && self.was_sending {
-                        // it may be the work of a row, whose output waits longer each time
+                    let trouble = if trouble.is_bare && held.is_some() && self.was_sending {
+                        // it may be the work of a row, whose output waits longer each time and says so
                         retry.succeeded();
-                    }
-                    let trouble = closings.judge(trouble, held, &self.broker);
+                        trouble
+                    } else {
+                        closings.judge(trouble, held, &self.broker)
+                    };
                     let until = match held {
                         None => Until::Accepted,
                         Some(_) if trouble.is_passing => Until::Back,
