@@ -178,6 +178,7 @@ impl Journal {
             growth: Mutex::new(Growth::new(growth, Clock::Real.monotonic())),
             used_bytes: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            is_disk_full: AtomicBool::new(false),
             waits_for_pin: AtomicBool::new(false),
             pin: Mutex::new(None),
             limits: Mutex::default(),
@@ -338,6 +339,11 @@ impl Journal {
     /// Whether the byte budget or the disk is used up, so that intake waits.
     pub fn is_full(&self) -> bool {
         self.0.shared.is_full.load(Ordering::Acquire)
+    }
+
+    /// Whether the last transaction found no room on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        self.0.shared.is_disk_full.load(Ordering::Acquire)
     }
 
     /// The program that pins the write-ahead log, if one does, and whether intake waits for it.

@@ -40,6 +40,8 @@ pub(super) struct Budget {
     kept_bytes: u64,
     /// The same when the disk was found full.
     kept_when_full: u64,
+    /// What the disk had free then.
+    free_when_full: u64,
     /// When the reserve may be tried again, and how long that is after the last try.
     again: Option<(Instant, Duration)>,
 }
@@ -59,6 +61,7 @@ impl Budget {
             disk_full: false,
             kept_bytes: 0,
             kept_when_full: 0,
+            free_when_full: 0,
             again: None,
         }
     }
@@ -92,6 +95,11 @@ impl Budget {
         disk_free(&self.path).is_some_and(|free| free < 4 * self.reserve_bytes())
     }
 
+    /// Bytes that the disk has free; 0 where it does not tell.
+    fn disk_free(&self) -> u64 {
+        disk_free(&self.path).unwrap_or_default()
+    }
+
     /// Whether the last transaction found no room on the disk.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full
@@ -100,10 +108,11 @@ impl Budget {
     /// A transaction found no room on the disk: the reserve is given back. `false` when it had been given back before.
     pub fn found_disk_full(&mut self) -> bool {
         let is_new = !std::mem::replace(&mut self.disk_full, true);
+        self.release_reserve();
         if is_new {
             self.kept_when_full = self.kept_bytes;
+            self.free_when_full = self.disk_free();
         }
-        self.release_reserve();
         is_new
     }
 
@@ -139,11 +148,17 @@ impl Budget {
         };
         self.disk_full = !self.keep_reserve();
         self.kept_when_full = self.kept_bytes;
+        self.free_when_full = self.disk_free();
         self.again = Some((now + pause, pause));
     }
 
     /// Whether as much was freed since the disk was full as makes a try worth its bytes.
     fn has_freed(&self) -> bool {
+        // others may have made room on the disk
+        let by_others = self.disk_free().saturating_sub(self.free_when_full);
+        if by_others >= 2 * self.reserve_bytes() {
+            return true;
+        }
         let freed = self.kept_when_full.saturating_sub(self.kept_bytes);
         freed > 0 && freed >= self.reserve_bytes().min(self.kept_when_full / 16)
     }

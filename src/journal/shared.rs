@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub growth: Mutex<Growth>,
     pub used_bytes: AtomicU64,
     pub is_full: AtomicBool,
+    /// The last transaction found no room on the disk.
+    pub is_disk_full: AtomicBool,
     /// Of that: the reason is a log that another program pins.
     pub waits_for_pin: AtomicBool,
     pub pin: Mutex<Option<Pin>>,

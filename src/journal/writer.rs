@@ -280,6 +280,7 @@ impl Writer {
         self.shared.used_bytes.store(self.budget.used_bytes, Ordering::Relaxed);
         self.shared.waits_for_pin.store(is_log_over && !is_full, Ordering::Relaxed);
         let stops = is_full || is_log_over;
+        self.shared.is_disk_full.store(self.budget.is_disk_full(), Ordering::Release);
         let was_full = self.shared.is_full.swap(stops, Ordering::Release);
         if stops != was_full {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);

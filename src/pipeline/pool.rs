@@ -16,6 +16,11 @@ pub fn full(journal: &Journal) -> Option<String> {
     let pin = journal.pin().filter(|(_, waits)| *waits);
     journal.is_full().then(|| match pin {
         Some((pin, _)) => format!("the pool is full, intake waits: {pin}"),
+        None if journal.is_disk_full() => {
+            "the disk of the pool is full: intake waits until there is room; delete what is not needed there, or move the \
+             pool to another disk by path in [journal]"
+                .to_owned()
+        }
         None => {
             "the pool is full: intake waits until a consumer has made room, or raise max_bytes in [journal]".to_owned()
         }

@@ -1,15 +1,15 @@
 //! A bound for rows a second, so that a fleet that catches up leaves its endpoint some air.
 //!
 //! In: how many rows wait, the time. Out: how many of them may go, or when. Invariant: over any time no more rows go
-//! than that time allows and those of one second; rows go in full batches, or those of a second at once. Not here: what
-//! a batch holds (`desk`).
+//! than that time allows and one batch; a batch holds the rows of a fifth of a second at most. Not here: what else bounds
+//! a batch (`desk`).
 
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Rate {
     rows_per_second: f64,
-    /// Rows that may go now, at most those of a second.
+    /// Rows that may go now, at most those of a batch: an endpoint that was away is not owed the rows of that time.
     allowance: f64,
     counted: Duration,
     /// When rows that had to wait may go.
@@ -23,12 +23,13 @@ impl Rate {
         Rate { rows_per_second, allowance: 0.0, counted: Duration::ZERO, due: None }
     }
 
-    /// How many of `wanted` rows may go now: all of them or those of a second, else none.
+    /// How many of `wanted` rows may go now: all of them or those of a fifth of a second, else none.
     pub fn admits(&mut self, now: Duration, wanted: usize) -> usize {
         let passed = now.saturating_sub(self.counted).as_secs_f64();
         self.counted = self.counted.max(now);
-        self.allowance = (self.allowance + self.rows_per_second * passed).min(self.rows_per_second);
-        let needed = (wanted as f64).min(self.rows_per_second);
+        let batch_max = (self.rows_per_second / 5.0).floor().max(1.0);
+        self.allowance = (self.allowance + self.rows_per_second * passed).min(batch_max);
+        let needed = (wanted as f64).min(batch_max);
         // a rounding error is no reason to wait again
         if self.allowance + 1e-6 >= needed {
             self.due = None;
@@ -76,17 +77,26 @@ mod tests {
         assert!(batches.iter().all(|(_, rows)| *rows == 100));
         assert_eq!(batches.len(), 49, "5,000 rows, less the first fifth of a second");
         assert_eq!(batches[..3], [(200, 100), (400, 100), (600, 100)]);
-        // a batch larger than a second's rows
-        assert_eq!(sent(500, 1_000, 4), [(1_000, 500), (2_000, 500), (3_000, 500)]);
+        // a batch larger than the rows of a fifth of a second
+        assert_eq!(sent(500, 1_000, 1), [(200, 100), (400, 100), (600, 100), (800, 100)]);
         assert_eq!(sent(1, 1_000, 3), [(1_000, 1), (2_000, 1)]);
+    }
+
+    #[test]
+    fn after_a_pause_no_more_than_a_batch_goes_at_once() {
+        let mut rate = Rate::new(500);
+        let now = Duration::from_secs(3_600);
+        assert_eq!(rate.admits(now, 1_000), 100);
+        rate.spend(100);
+        assert_eq!(rate.admits(now, 1_000), 0);
     }
 
     #[test]
     fn a_stream_below_the_rate_does_not_wait() {
         let mut rate = Rate::new(100);
         for second in 1..20 {
-            assert_eq!(rate.admits(Duration::from_secs(second), 60), 60);
-            rate.spend(60);
+            assert_eq!(rate.admits(Duration::from_secs(second), 15), 15);
+            rate.spend(15);
             assert_eq!(rate.due(), None);
         }
     }

@@ -4,9 +4,9 @@
 //! that is written twice with all its keys. Not here: which sections and keys there are (`section`).
 
 use toml::Spanned;
-use toml::de::{DeTable, Error};
+use toml::de::{DeTable, DeValue, Error};
 
-use super::{Problems, may_be_secret};
+use super::Problems;
 use crate::diagnostic::{Diagnostic, Span};
 
 /// As the `toml` crate says it; its errors have no kind that could be asked for.
@@ -16,9 +16,16 @@ const DUPLICATE: &str = "duplicate key";
 pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
     let (document, mut errors) = DeTable::parse_recoverable(text);
     errors.sort_by_key(|error| error.span().map(|span| span.start));
-    if !errors.is_empty() {
+    // no message may show a secret, whatever is wrong with it or beside it
+    let secrets = match errors.is_empty() {
+        true => secrets_of(text, document.get_ref(), false),
         // which value a secret is cannot be told of text that is no TOML
-        lines_with_secrets(text).into_iter().for_each(|span| problems.mask_all(span));
+        false => values_by_line(text),
+    };
+    for span in secrets {
+        let is_quoted = text.get(span.start..span.end).is_some_and(|text| text.starts_with(['"', '\'']));
+        let quote = usize::from(is_quoted && errors.is_empty());
+        problems.mask_all(Span { start: span.start + quote, end: span.end - quote });
     }
     let mut repeated: Option<&str> = None;
     for error in &errors {
@@ -60,25 +67,86 @@ fn section_twice(text: &str, section: Header<'_>, span: Span) -> Diagnostic {
         .help("give one of the two another name, or move its keys into the other")
 }
 
-/// What stands behind the first `=` of each line that has the name of a secret, and the lines of a text that begins
-/// there and goes on.
-fn lines_with_secrets(text: &str) -> Vec<Span> {
+/// Names whose values are no secrets.
+const HARMLESS: [&str; 16] = [
+    "name",
+    "query",
+    "type",
+    "topics",
+    "topic",
+    "path",
+    "listen",
+    "format",
+    "body",
+    "qos",
+    "retain",
+    "batch",
+    "client_id",
+    "mode",
+    "component",
+    "keep_alive",
+];
+/// Parts of names, also of misspelt ones, whose values may be secrets.
+const SECRETIVE: [&str; 8] = ["pas", "pwd", "secret", "token", "key", "auth", "credential", "sas"];
+/// Names that hold one of them and are no secrets.
+const OPEN: [&str; 4] = ["keepalive", "keyfile", "keyheader", "keys"];
+
+/// What may be a secret in a line of text that is no TOML: all but the name, where that is no harmless one.
+fn values_by_line(text: &str) -> Vec<Span> {
     let mut spans = Vec::new();
-    let mut open: Option<&str> = None;
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let has_secret = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(may_be_secret);
-        let value = line.find('=').filter(|_| has_secret).map(|at| at + 1);
-        if let Some(from) = if open.is_some() { Some(0) } else { value } {
-            spans.push(Span { start: start + from, end: start + line.trim_end_matches('\n').len() });
-            open = match open {
-                Some(quotes) => Some(quotes).filter(|quotes| !line.contains(*quotes)),
-                None => ["\"\"\"", "'''"].into_iter().find(|quotes| line.matches(*quotes).count() == 1),
-            };
+        let content = line.trim_end_matches(['\n', '\r']);
+        let name = content.trim_start().split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next();
+        let name_end = content.len() - content.trim_start().len() + name.map_or(0, str::len);
+        let is_open = content.trim_start().starts_with(['[', '#'])
+            || name.is_some_and(|name| HARMLESS.contains(&name)) && !content.contains("://");
+        if !is_open {
+            let value =
+                content.get(name_end..).and_then(|rest| rest.find('=')).map_or(name_end, |at| name_end + at + 1);
+            spans.push(Span { start: start + value, end: start + content.len() });
         }
         start += line.len();
     }
     spans
+}
+
+/// The values of a table that may be secrets. `inside`: of one under the name of a secret.
+fn secrets_of(text: &str, table: &DeTable<'_>, inside: bool) -> Vec<Span> {
+    table.iter().flat_map(|(name, value)| secrets_in(text, value, inside || is_secretive(name.get_ref()))).collect()
+}
+
+fn secrets_in(text: &str, value: &Spanned<DeValue<'_>>, is_secret: bool) -> Vec<Span> {
+    let span = Span::from(value.span());
+    match value.get_ref() {
+        // where it is found, and not what it is
+        DeValue::String(found) if ["env:", "file:", "credential:"].iter().any(|kind| found.starts_with(kind)) => {
+            Vec::new()
+        }
+        DeValue::Table(table) => secrets_of(text, table, is_secret),
+        DeValue::Array(items) => items.iter().flat_map(|item| secrets_in(text, item, is_secret)).collect(),
+        DeValue::Boolean(_) | DeValue::Datetime(_) => Vec::new(),
+        _ if is_secret => vec![span],
+        _ => secrets_of_address(text.get(span.start..span.end).unwrap_or_default(), span.start),
+    }
+}
+
+/// User and password of an address, and its query, which holds the key of some services.
+fn secrets_of_address(quoted: &str, start: usize) -> Vec<Span> {
+    let Some(scheme) = quoted.find("://") else { return Vec::new() };
+    let host = scheme + 3;
+    let path = quoted.get(host..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(quoted.len(), |at| host + at);
+    let login = quoted.get(host..path).and_then(|rest| rest.rfind('@')).map(|at| (host, host + at));
+    let query = quoted.find('?').map(|at| {
+        let rest = quoted.get(at + 1..).unwrap_or_default();
+        (at + 1, at + 1 + rest.find(['#', '"', '\'']).unwrap_or(rest.len()))
+    });
+    login.into_iter().chain(query).map(|(from, to)| Span { start: start + from, end: start + to }).collect()
+}
+
+fn is_secretive(name: &str) -> bool {
+    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    SECRETIVE.iter().any(|part| letters.contains(part)) && !OPEN.iter().any(|part| letters.contains(part))
 }
 
 /// The line of a section: `[outputs.scored]`.

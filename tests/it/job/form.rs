@@ -30,22 +30,22 @@ fn text_that_is_no_toml() {
     bad(
         &[("name  = \"taxi\"", "name = taxi\nx = \"a")],
         expect![[r#"
-        error: invalid boolean, expected `true`
-          --> taxi.toml:3:8
-           |
-         3 | name = taxi
-           |        ^^^^
-           = help: the job file is TOML: `key = "text"` under `[section]`
+            error: invalid boolean, expected `true`
+              --> taxi.toml:3:8
+               |
+             3 | name = taxi
+               |        ^^^^
+               = help: the job file is TOML: `key = "text"` under `[section]`
 
-        error: invalid basic string, expected `"`
-          --> taxi.toml:4:7
-           |
-         4 | x = "a
-           |       ^
-           = help: the job file is TOML: `key = "text"` under `[section]`
+            error: invalid basic string, expected `"`
+              --> taxi.toml:4:7
+               |
+             4 | x =***
+               |       ^
+               = help: the job file is TOML: `key = "text"` under `[section]`
 
-        2 errors
-    "#]],
+            2 errors
+        "#]],
     );
 }
 
@@ -109,7 +109,7 @@ fn what_is_written_twice_is_one_error() {
                 error: `first` is set twice
                    --> taxi.toml:10:22
                     |
-                 10 | retry = { first = 1, first = 2 }
+                 10 | retry =*************************
                     |                      ^^^^^ the second one
                     = help: keep one of the two lines
             "#]],

@@ -97,3 +97,42 @@ fn secrets_are_read_when_asked_for() {
     "#]]
     .assert_eq(&unset.to_string());
 }
+
+/// Whatever is wrong with the line of a secret, or beside it.
+#[test]
+fn no_message_shows_a_secret() {
+    const SECRET: &str = "hunterTWO99";
+    for line in [
+        "password = \"SECRET",
+        "password = 'SECRET",
+        "password = SECRET",
+        "password: \"SECRET\"",
+        "password \"SECRET\"",
+        "password = \"\\q SECRET\"",
+        "password = \"SECRET\" junk",
+        "password =\n\"SECRET\"",
+        "password = \"SECRET\r\n",
+        "password = [\"SECRET\"]",
+        "password = { x = \"SECRET\" }",
+        "pasword = \"SECRET\"",
+        "passwd = \"SECRET\"",
+        "pwd = \"SECRET\"",
+        "token = \"SECRET\"",
+        "Password = \"SECRET\"",
+        "headers = { x-token = \"SECRET\", x-token = \"SECRET\" }",
+        "config = { key = \"SECRET\" }",
+        "o2 = { key = \"SECRET }",
+        "key2 = \"env:X\", key2 = \"SECRET\"",
+        "url = \"mqtt://u:SECRET@h\"",
+        "url = mqtt://u:SECRET@h",
+        "url2 = \"http://h/?sig=SECRET#f\"",
+        "url2 = \"http://u:SECRET@h:0/\"",
+    ] {
+        let line = line.replace("SECRET", SECRET);
+        for section in ["[inputs.rides]", "[functions.score]", "[outputs.scored]"] {
+            let text = SMALL.replacen(section, &format!("{section}\n{line}"), 1);
+            let said = crate::support::refused("taxi.toml", &text);
+            assert!(!said.contains(SECRET), "{line:?} in {section}:\n{said}");
+        }
+    }
+}

@@ -153,22 +153,22 @@ fn settings_that_do_not_go_together() {
     bad(
         "url = \"http://127.0.0.1/a\"\nca_file = \"ca.pem\"\nkey_header = \"x-api-key\"\n",
         &expect![[r#"
-        error: `ca_file` without TLS
-          --> taxi.toml:7:11
-           |
-         7 | ca_file = "ca.pem"
-           |           ^^^^^^^^ has no use with `http://`
-           = help: write the url with `https://`
+            error: `ca_file` without TLS
+              --> taxi.toml:7:11
+               |
+             7 | ca_file = "ca.pem"
+               |           ^^^^^^^^ has no use with `http://`
+               = help: write the url with `https://`
 
-        error: `key_header` without `key`
-          --> taxi.toml:8:14
-           |
-         8 | key_header = "x-api-key"
-           |              ^^^^^^^^^^^ there is nothing to send in it
-           = help: write `key = "env:NAME"`, or leave `key_header` out
+            error: `key_header` without `key`
+              --> taxi.toml:8:14
+               |
+             8 | key_header = "x-api-key"
+               |              ^^^^^^^^^^^ there is nothing to send in it
+               = help: write `key = "env:NAME"`, or leave `key_header` out
 
-        2 errors
-    "#]],
+            2 errors
+        "#]],
     );
 }
 
