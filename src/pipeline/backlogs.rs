@@ -31,19 +31,16 @@ struct Backlog {
 }
 
 impl Backlogs {
-    /// Begins with where the consumers are; none of them may be running. Rows of outputs may wait for `fill` until a
-    /// batch is full.
+    /// Begins with where the consumers are; none of them may be running. Rows may wait for `fill` until a batch of
+    /// an output is full.
     pub fn begin(&self, journal: &Journal, fill: Duration) -> Result<(), JournalError> {
         let status = journal.summary()?;
         let ledger = journal.ledger();
-        let of = |consumer: ConsumerStatus| {
-            let fill = if consumer.name.starts_with("output ") { fill } else { Duration::ZERO };
-            Backlog {
-                stream: StreamId(consumer.stream),
-                start: (consumer.position, passed(&ledger, &consumer.name)),
-                catch_up: CatchUp::new(fill),
-                consumer: consumer.name,
-            }
+        let of = |consumer: ConsumerStatus| Backlog {
+            stream: StreamId(consumer.stream),
+            start: (consumer.position, passed(&ledger, &consumer.name)),
+            catch_up: CatchUp::new(fill),
+            consumer: consumer.name,
         };
         *self.lock() = status.consumers.into_iter().map(of).collect();
         Ok(())
