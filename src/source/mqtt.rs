@@ -64,8 +64,8 @@ type Current = Arc<Mutex<Option<Arc<Link>>>>;
 
 impl MqttSource {
     /// Starts receiving. `recent` are the newest records of this input in the journal, oldest first; a few thousand do.
-    /// `keeps_bytes`: what is stored is the payload as it came. It does not tell the broker of its job. The channel ends when the source was stopped. Needs a
-    /// tokio runtime.
+    /// `keeps_bytes`: what is stored is the payload as it came. It does not tell the broker of its job. The channel
+    /// ends when the source was stopped. Needs a tokio runtime.
     pub fn start<'a>(
         config: MqttSourceConfig,
         identity: Identity,
