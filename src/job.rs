@@ -25,9 +25,9 @@ pub use output::Output;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub use crate::engine::{OnError, TimePolicies};
 pub use crate::journal::Start;
-use crate::output::Neighbour;
 use crate::reference::ReferenceInput;
 use crate::settings::{Problems, Secret, Section, document, the_file};
+use crate::source::Neighbour;
 
 /// Job files are written by hand; more is the wrong file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -192,18 +192,14 @@ struct Owner {
 fn alone(files: &[(&Path, &str)], inputs: &[Input], outputs: &[Output], problems: &Problems) {
     let of_file = |(path, what): &(&Path, &str)| Owner { thing: the_file(path), who: (*what).to_owned(), lender: None };
     let mut owners: Vec<Owner> = files.iter().map(of_file).collect();
-    let inputs = inputs.iter().filter_map(|input| match &input.kind {
-        InputKind::Stream(stream) => {
-            let lender = stream.source.offer().map(|_| input.name.clone());
-            let owner = Owner { thing: stream.source.exclusive()?, who: format!("input `{}`", input.name), lender };
-            Some((owner, input.span))
-        }
-        InputKind::File(_) | InputKind::Reference(_) => None,
+    let inputs = inputs.iter().filter_map(|input| Some((input, stream(input)?))).flat_map(|(input, stream)| {
+        let lender = stream.source.offer().map(|_| input.name.clone());
+        let own = |thing| Owner { thing, who: format!("input `{}`", input.name), lender: lender.clone() };
+        stream.source.exclusive().into_iter().map(|thing| (own(thing), input.span)).collect::<Vec<_>>()
     });
-    let outputs = outputs.iter().filter_map(|output| {
-        let owner =
-            Owner { thing: output.settings.exclusive()?, who: format!("output `{}`", output.name), lender: None };
-        Some((owner, output.span))
+    let outputs = outputs.iter().flat_map(|output| {
+        let own = |thing| Owner { thing, who: format!("output `{}`", output.name), lender: None };
+        output.settings.exclusive().into_iter().map(move |thing| (own(thing), output.span))
     });
     for (owner, span) in inputs.chain(outputs) {
         let Some(first) = owners.iter().find(|first| first.thing == owner.thing) else {
@@ -214,22 +210,29 @@ fn alone(files: &[(&Path, &str)], inputs: &[Input], outputs: &[Output], problems
             Some(input) if owner.lender.is_none() => {
                 format!("give it one of its own, or write `connection = \"{input}\"` to send over that of the input")
             }
-            _ => "give each its own, or leave a client id out".to_owned(),
+            _ => "give each its own, or leave a client id or status topic out".to_owned(),
         };
         let error = Diagnostic::error(format!("{} is that of {}", first.thing, first.who), span);
         problems.push(error.label("needs one of its own").help(help));
     }
 }
 
-/// What outputs have to do with inputs.
+/// What inputs and outputs have to do with inputs.
 fn together(inputs: &[Input], outputs: &[Output], problems: &Problems) {
-    let offer = |input: &Input| match &input.kind {
-        InputKind::Stream(stream) => stream.source.offer(),
-        InputKind::File(_) | InputKind::Reference(_) => None,
-    };
+    let offer = |input: &Input| stream(input).and_then(|stream| stream.source.offer());
     let neighbours: Vec<_> = inputs.iter().map(|input| Neighbour { name: &input.name, offer: offer(input) }).collect();
+    for input in inputs.iter().filter_map(stream) {
+        input.source.check_beside(&neighbours, problems);
+    }
     for output in outputs {
         output.settings.check_beside(&neighbours, problems);
+    }
+}
+
+fn stream(input: &Input) -> Option<&StreamInput> {
+    match &input.kind {
+        InputKind::Stream(stream) => Some(stream),
+        InputKind::File(_) | InputKind::Reference(_) => None,
     }
 }
 

@@ -11,6 +11,7 @@ mod connection;
 pub(crate) mod line;
 mod shared;
 pub(crate) mod socket;
+pub(crate) mod status;
 pub mod topic;
 pub(crate) mod wire;
 
@@ -19,3 +20,4 @@ pub(crate) use choice::Choice;
 pub(crate) use closings::Closings;
 pub(crate) use connection::{Connector, Trouble};
 pub(crate) use shared::Shared;
+pub use status::StatusTopic;

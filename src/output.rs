@@ -14,7 +14,6 @@ pub mod mqtt;
 mod progress;
 pub mod stdout;
 
-use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use crate::batch::{RowMeta, Rows, shown, write_row_json};
 use crate::connections::Connections;
 use crate::diagnostic::Span;
 use crate::settings::{Problems, Secret, Section};
+use crate::source::Neighbour;
 use crate::time::Clock;
 use crate::value::write_json_text;
 
@@ -56,9 +56,9 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// What no other part of the job may use besides: a file, a name at a broker. `None`: nothing of that kind.
-    fn exclusive(&self) -> Option<String> {
-        None
+    /// What no other part of the job may use besides: a file, a name at a broker.
+    fn exclusive(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Tells what does not go together with an input of the job.
@@ -78,17 +78,11 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String>;
 }
 
-/// An input of the job, as outputs see it.
-#[derive(Debug)]
-pub struct Neighbour<'a> {
-    pub name: &'a str,
-    /// What it tells of itself, in the words of its transport.
-    pub offer: Option<Box<dyn Any>>,
-}
-
 #[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
 /// What an output is given where it is made.
 pub struct Site<'a> {
+    /// Of the job.
+    pub job: &'a str,
     /// What parts of the job offer each other.
     pub connections: &'a Connections,
     /// Gives the name by which the other end is to know us: the one that the job file writes, else one that is made
@@ -114,6 +108,11 @@ pub trait Output: fmt::Debug + fmt::Display + Send {
     /// Hands rows to the receiver. May wait: for the receiver, and after failures before trying anew. May be dropped
     /// while it waits; then the rows may have been delivered or not. There is at least one row.
     fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a>;
+
+    /// What is to be done while no rows come. Has no end; may be dropped at any time.
+    fn tend(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
 
     /// Says goodbye to a receiver, makes a file durable.
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;

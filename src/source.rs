@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::MessageMeta;
 use crate::connections::Connections;
-use crate::settings::{Secret, Section};
+use crate::settings::{Problems, Secret, Section};
 use crate::time::{Clock, Timestamp};
 
 pub use mqtt::{MqttSource, MqttSourceConfig};
@@ -42,14 +42,19 @@ pub trait SourceSettings: Debug + Send + Sync {
         0
     }
 
-    /// What no other part of the job may use besides: a file, a name at a broker. `None`: nothing of that kind.
-    fn exclusive(&self) -> Option<String> {
-        None
+    /// What no other part of the job may use besides: a file, a name at a broker.
+    fn exclusive(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// What outputs of the job may want to know of it, in the words of its transport.
     fn offer(&self) -> Option<Box<dyn Any>> {
         None
+    }
+
+    /// Tells what does not go together with the inputs of the job, this one among them.
+    fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
+        let _ = (inputs, problems);
     }
 
     /// What a person should know before the job runs.
@@ -64,9 +69,19 @@ pub trait SourceSettings: Debug + Send + Sync {
     fn start(&self, site: Site<'_>) -> Result<Started, String>;
 }
 
+/// An input of the job, as its other parts see it.
+#[derive(Debug)]
+pub struct Neighbour<'a> {
+    pub name: &'a str,
+    /// What it tells of itself, in the words of its transport.
+    pub offer: Option<Box<dyn Any>>,
+}
+
 #[allow(missing_debug_implementations, reason = "it lives for one call and holds a function")]
 /// What a source is given where it starts.
 pub struct Site<'a> {
+    /// Of the job.
+    pub job: &'a str,
     /// Of the input.
     pub name: &'a str,
     /// What parts of the job offer each other.

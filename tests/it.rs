@@ -35,6 +35,8 @@ mod kills;
 mod mqtt;
 #[path = "it/mqtt_output.rs"]
 mod mqtt_output;
+#[path = "it/mqtt_status.rs"]
+mod mqtt_status;
 #[path = "it/mqtt_shared.rs"]
 mod mqtt_shared;
 #[path = "it/one_mistake.rs"]

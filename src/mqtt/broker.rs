@@ -1,6 +1,7 @@
 //! A broker's settings.
 //!
-//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `qos` of a section, and the files of TLS.
+//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `status_topic`, `qos` of a section, and the
+//! files of TLS.
 //! Out: [`BrokerConfig`] and [`Qos`], checked. Invariant: an address holds no password, and a password has a user name.
 //! Not here: connecting.
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::status::StatusTopic;
 use crate::diagnostic::Diagnostic;
 use crate::settings::address::{self, BadAddress, is_loopback};
 use crate::settings::{Secret, Section};
@@ -135,20 +137,40 @@ pub struct BrokerConfig {
     pub keep_alive: Duration,
     /// `None`: MQTT 5, and 3.1.1 where the broker does not speak that.
     pub protocol: Option<Protocol>,
+    /// Where the connection tells that the job runs, stopped or was lost.
+    pub status_topic: Option<Box<StatusTopic>>,
 }
 
 impl BrokerConfig {
     /// The client id that is written: a broker throws out whoever has it when another one comes with it.
-    pub fn the_client(&self) -> Option<String> {
+    fn the_client(&self) -> Option<String> {
         self.client_id.as_ref().map(|id| format!("the client id `{id}` at {}", self.address))
+    }
+
+    /// What no other connection of the job may use besides: the client id that is written, and the status topic, where
+    /// the last one to speak would be believed.
+    pub fn exclusive(&self) -> Vec<String> {
+        let status = self.status_topic.as_ref();
+        let status = status.map(|status| format!("the status topic `{}` at {}", status.topic, self.address));
+        self.the_client().into_iter().chain(status).collect()
     }
 
     /// Notices a dead link within a minute, at one small packet each way.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
     /// The keys that it reads.
-    pub const KEYS: [&str; 9] =
-        ["url", "username", "password", "ca_file", "cert_file", "key_file", "client_id", "keep_alive", "protocol"];
+    pub const KEYS: [&str; 10] = [
+        "url",
+        "username",
+        "password",
+        "ca_file",
+        "cert_file",
+        "key_file",
+        "client_id",
+        "keep_alive",
+        "protocol",
+        "status_topic",
+    ];
 
     pub fn new(address: MqttAddress) -> BrokerConfig {
         BrokerConfig {
@@ -159,6 +181,7 @@ impl BrokerConfig {
             client_id: None,
             keep_alive: Self::KEEP_ALIVE,
             protocol: None,
+            status_topic: None,
         }
     }
 
@@ -173,6 +196,7 @@ impl BrokerConfig {
         let keep_alive = keep_alive(section);
         let versions = [("auto", None), ("5", Some(Protocol::V5)), ("3.1.1", Some(Protocol::V311))];
         let protocol = section.choice("protocol", &versions, None);
+        let status_topic = StatusTopic::read(section);
         if password.is_some() && username.is_none() && !section.has("username") {
             let help = "write `username = \"…\"` too, or leave the password out";
             section.wrong("password", "`password` without `username`", "a password needs a user name", help);
@@ -187,7 +211,7 @@ impl BrokerConfig {
                 .label("no TLS");
             section.problems().push(warning.help("write the url with `mqtts://`"));
         }
-        Some(BrokerConfig { address, username, password, tls, client_id, keep_alive, protocol })
+        Some(BrokerConfig { address, username, password, tls, client_id, keep_alive, protocol, status_topic })
     }
 
     pub fn secrets(&self) -> Vec<&Secret> {

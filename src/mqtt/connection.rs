@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::broker::{BrokerConfig, Protocol};
 use super::socket::{CollectedWrites, Ending};
+use super::status::Status;
 use crate::tls;
 
 /// Connecting, TLS and MQTT handshake together.
@@ -24,11 +25,24 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Connector {
     pub config: BrokerConfig,
     pub client_id: String,
+    /// What it tells the broker of the job.
+    pub status: Option<Status>,
 }
 
 impl Connector {
     pub fn new(config: BrokerConfig, client_id: impl Into<String>) -> Connector {
-        Connector { config, client_id: client_id.into() }
+        Connector { config, client_id: client_id.into(), status: None }
+    }
+
+    /// Tells the broker of the job of this name, where there is a topic for that.
+    pub fn of_job(self, job: &str) -> Connector {
+        let status = self.config.status_topic.as_ref().map(|topic| Status::new(topic, job));
+        Connector { status, ..self }
+    }
+
+    /// What is told over a connection that begins now.
+    pub fn status_due(&self) -> Option<&Status> {
+        self.status.as_ref().filter(|status| status.is_due())
     }
 
     pub(super) fn keep_alive_seconds(&self) -> u16 {
@@ -64,12 +78,7 @@ impl Connector {
     pub(super) fn refused(&self, refusal: BrokerRefusal) -> Trouble {
         let at = &self.config.address;
         let text = match refusal {
-            BrokerRefusal::Login => match &self.config.username {
-                Some(user) => format!(
-                    "{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules"
-                ),
-                None => format!("{at} wants a user name: set `username` and `password`"),
-            },
+            BrokerRefusal::Login => self.login_refused(),
             BrokerRefusal::ClientId => {
                 format!("{at} refused the client id `{}`: set another `client_id`", self.client_id)
             }
@@ -84,10 +93,28 @@ impl Connector {
                 };
                 return Trouble { misfit: Some(Misfit::Refused), ..Trouble::new(text) };
             }
+            BrokerRefusal::Will(code) => {
+                format!("{at} keeps no last will of QoS 1 as a retained message ({code}): leave `status_topic` out")
+            }
             BrokerRefusal::Busy => format!("{at} is busy or not ready; trying again"),
             BrokerRefusal::Other(code) => format!("{at} refused the connection ({code}): see the broker's log"),
         };
         Trouble::new(text)
+    }
+
+    /// A broker may check at this time too whether we may publish the last will.
+    fn login_refused(&self) -> String {
+        let at = &self.config.address;
+        let text = match &self.config.username {
+            Some(user) => {
+                format!("{at} refused user `{user}`: correct `username` and `password`, or the broker's access rules")
+            }
+            None => format!("{at} wants a user name: set `username` and `password`"),
+        };
+        match &self.status {
+            Some(status) => format!("{text}; or let it publish to status_topic `{}`", status.topic),
+            None => text,
+        }
     }
 
     pub(super) fn no_answer(&self) -> Trouble {
@@ -232,6 +259,8 @@ pub(super) enum BrokerRefusal {
     ClientId,
     /// It does not speak this version.
     Version(Protocol),
+    /// It does not take the last will as it is.
+    Will(String),
     Busy,
     Other(String),
 }
@@ -247,5 +276,27 @@ impl Trouble {
             is_ours: false,
             is_passing: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Span;
+    use crate::mqtt::broker::MqttAddress;
+    use crate::mqtt::status::StatusTopic;
+
+    #[test]
+    fn a_refusal_may_mean_the_last_will() {
+        let mut config = BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap());
+        config.username = Some("gw".to_owned());
+        config.status_topic = Some(Box::new(StatusTopic { topic: "state".to_owned(), span: Span::default() }));
+        let text = Connector::new(config.clone(), "a").refused(BrokerRefusal::Login).text;
+        assert!(!text.contains("status_topic"), "it tells nothing: {text}");
+        let connector = Connector::new(config, "a").of_job("taxi");
+        let text = connector.refused(BrokerRefusal::Login).text;
+        assert!(text.ends_with("; or let it publish to status_topic `state`"), "{text}");
+        let text = connector.refused(BrokerRefusal::Will("RetainNotSupported".to_owned())).text;
+        assert!(text.ends_with("(RetainNotSupported): leave `status_topic` out"), "{text}");
     }
 }

@@ -97,9 +97,13 @@ impl Line {
         });
     }
 
-    /// Waits until an output wants the present connection to be left; gives why.
+    /// Waits until an output wants the present connection to be left; gives why. Without an end while there is none.
     pub async fn unwanted(&self) -> String {
-        let present = self.state.borrow().number();
+        let present = match &*self.state.borrow() {
+            State::Up(carrier) => Some(carrier.number),
+            State::Down(..) | State::Closed(_) => None,
+        };
+        let Some(present) = present else { return std::future::pending().await };
         let mut unwanted = self.unwanted.subscribe();
         let why = unwanted.wait_for(|(number, _)| *number == present).await.map(|unwanted| unwanted.1.clone());
         match why {

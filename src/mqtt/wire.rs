@@ -204,6 +204,14 @@ impl Client {
         }
     }
 
+    /// Queues a message if there is room.
+    pub fn try_publish(&self, message: Outgoing<'_>) -> Result<Notice, Queued> {
+        match self {
+            Client::V5(client) => v5::try_publish(client, message),
+            Client::V311(client) => v311::try_publish(client, message),
+        }
+    }
+
     /// Says goodbye behind the acknowledgements that are queued.
     pub fn disconnect(&self) -> Queued {
         match self {

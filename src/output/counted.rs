@@ -28,12 +28,13 @@ impl CountedOutput {
     /// Why it cannot be made.
     pub fn build(
         settings: &dyn OutputSettings,
+        job: &str,
         identify: &dyn Fn(Option<&str>) -> Result<String, String>,
         connections: &Connections,
         clock: Clock,
     ) -> Result<CountedOutput, String> {
         let stats = Arc::new(OutputStats::default());
-        let output = settings.build(Site { connections, identify, clock, stats: stats.clone() })?;
+        let output = settings.build(Site { job, connections, identify, clock, stats: stats.clone() })?;
         Ok(CountedOutput { output, stats, trouble: None })
     }
 
@@ -49,6 +50,11 @@ impl CountedOutput {
         let delivery = self.output.deliver(rows, ids).await;
         self.account(&delivery, rows.batch.len());
         delivery
+    }
+
+    /// As [`Output::tend`].
+    pub async fn tend(&mut self) {
+        self.output.tend().await;
     }
 
     /// As [`Output::close`].

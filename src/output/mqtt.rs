@@ -5,6 +5,7 @@
 //! one at fault is found by halving. Not here: which topic a row goes to (`template`), what is a message (`message`).
 
 mod message;
+mod presence;
 mod session;
 mod settings;
 mod suspects;
@@ -55,6 +56,8 @@ pub struct MqttOutput {
     has_progressed: bool,
     /// What the broker was seen to take, where it does not tell its limit.
     bytes_max: usize,
+    /// Why there was no connection last while no rows came.
+    quiet_trouble: Option<String>,
     stats: Arc<OutputStats>,
 }
 
@@ -98,6 +101,7 @@ impl MqttOutput {
             suspects: Suspects::default(),
             has_progressed: false,
             bytes_max,
+            quiet_trouble: None,
             stats,
         }
     }
@@ -397,6 +401,10 @@ fn reject(progress: &mut Progress, queue: &mut Queue, message: RowMessage, reaso
 impl Output for MqttOutput {
     fn deliver<'a>(&'a mut self, rows: &'a Rows, ids: RowIds<'a>) -> Delivering<'a> {
         Box::pin(self.hand_over(rows, ids))
+    }
+
+    fn tend(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.keep_connection())
     }
 
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {

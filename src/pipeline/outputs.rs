@@ -41,7 +41,7 @@ pub fn start(
         let stem = format!("forebay-{}-out-{}", job.name, output.name);
         let identify =
             |written: Option<&str>| identify(journal, written, &stem).map(|id| id.name).map_err(|e| e.to_string());
-        let end = CountedOutput::build(output.settings.as_ref(), &identify, connections, clock.clone());
+        let end = CountedOutput::build(output.settings.as_ref(), &job.name, &identify, connections, clock.clone());
         let end = end.map_err(|reason| PipelineError::Output { name: name.clone(), reason })?;
         let (handle, task) =
             OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());
@@ -80,7 +80,12 @@ impl OutputHandle {
         let span = tracing::error_span!("output", name = %name);
         let stats = output.stats().clone();
         let deliveries = async move {
-            while let Some(Request { rows, statement, reply }) = waiting.recv().await {
+            loop {
+                let request = tokio::select! {
+                    request = waiting.recv() => request,
+                    () = output.tend() => continue,
+                };
+                let Some(Request { rows, statement, reply }) = request else { break };
                 let delivery = tokio::select! {
                     delivery = output.deliver(&rows, RowIds { incarnation: &incarnation, statement: &statement }) => delivery,
                     () = hurry.cancelled() => Delivery::TryAgain { reason: "the job stops".to_owned() },

@@ -58,6 +58,7 @@ pub fn start(
         let stored = journal.recent_messages(id, stream.source.recent_records())?;
         let recent = stored.iter().map(|m| RecentRecord { mark: m.mark, name: &m.message.name, payload: &m.payload });
         let site = Site {
+            job: &job.name,
             name: &input.name,
             connections,
             identify: &|written| identify(journal, written, &stem).map_err(|e| e.to_string()),

@@ -6,6 +6,8 @@
 //! (`receiver`).
 
 pub mod acks;
+mod end;
+mod greeting;
 mod hand_over;
 mod intern;
 mod link;
@@ -62,8 +64,8 @@ type Current = Arc<Mutex<Option<Arc<Link>>>>;
 
 impl MqttSource {
     /// Starts receiving. `recent` are the newest records of this input in the journal, oldest first; a few thousand do.
-    /// `keeps_bytes`: what is stored is the payload as it came. The channel ends when the source was stopped. Needs a
-    /// tokio runtime.
+    /// `keeps_bytes`: what is stored is the payload as it came. It does not tell the broker of its job. The channel
+    /// ends when the source was stopped. Needs a tokio runtime.
     pub fn start<'a>(
         config: MqttSourceConfig,
         identity: Identity,
@@ -71,19 +73,20 @@ impl MqttSource {
         keeps_bytes: bool,
         clock: Clock,
     ) -> (MqttSource, mpsc::Receiver<Arrivals>) {
-        Self::start_on(Arc::default(), config, identity, recent, keeps_bytes, clock)
+        let broker = Connector::new(config.broker.clone(), identity.name);
+        Self::start_on(Arc::default(), config, broker, identity.is_known, recent, keeps_bytes, clock)
     }
 
-    /// As [`MqttSource::start`]; the connection is offered on a line.
+    /// As [`MqttSource::start`]; the connection is offered on a line, and `broker` may have a status to tell.
     fn start_on<'a>(
         line: Arc<Line>,
         config: MqttSourceConfig,
-        identity: Identity,
+        broker: Connector,
+        is_known: bool,
         recent: impl IntoIterator<Item = RecentRecord<'a>>,
         keeps_bytes: bool,
         clock: Clock,
     ) -> (MqttSource, mpsc::Receiver<Arrivals>) {
-        let broker = Connector::new(config.broker.clone(), identity.name);
         let stats = Arc::new(SourceStats::default());
         let stop = CancellationToken::new();
         let current = Current::default();
@@ -105,7 +108,7 @@ impl MqttSource {
             clock,
             stats: stats.clone(),
         };
-        let receiver = Receiver::new(config, broker, sorter, identity.is_known, ends);
+        let receiver = Receiver::new(config, broker, sorter, is_known, ends);
         let task = tokio::spawn(receiver.run().in_current_span());
         (MqttSource { stats, stop, current, line, task: Some(task) }, arrivals)
     }

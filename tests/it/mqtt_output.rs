@@ -42,7 +42,7 @@ fn read_keys(text: &str) -> Result<MqttOutputConfig, Diagnostics> {
 
 fn output(url: &str, keys: &str) -> CountedOutput {
     let config = read(url, keys).unwrap_or_else(|problems| panic!("{problems}"));
-    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
+    CountedOutput::build(&config, "job", &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 /// Rows with a device and a text; offsets count from 0.

@@ -39,11 +39,12 @@ fn config(url: &str) -> MqttOutputConfig {
 }
 
 fn build(settings: &dyn OutputSettings) -> CountedOutput {
-    CountedOutput::build(settings, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
+    CountedOutput::build(settings, "job", &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 fn file_output_at(config: FileOutputConfig, clock: Clock) -> CountedOutput {
-    CountedOutput::build(&config, &|_| Err("a file has no client id".into()), &Connections::default(), clock).unwrap()
+    CountedOutput::build(&config, "job", &|_| Err("a file has no client id".into()), &Connections::default(), clock)
+        .unwrap()
 }
 
 /// Gives rows until they are through; the number of attempts that failed, and the reasons.

@@ -73,7 +73,7 @@ fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
         row_id: Some("id".into()),
         ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored"))
     };
-    CountedOutput::build(&config, &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
+    CountedOutput::build(&config, "job", &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()
 }
 
 /// Delivers until it is through; why attempts failed.

@@ -112,7 +112,8 @@ fn read(url: &str, keys: &str) -> Result<HttpOutputConfig, Diagnostics> {
 
 fn output(url: &str, keys: &str) -> CountedOutput {
     let config = read(url, keys).unwrap_or_else(|problems| panic!("{problems}"));
-    CountedOutput::build(&config, &|_| Err("it has no client id".into()), &Connections::default(), Clock::Real).unwrap()
+    CountedOutput::build(&config, "job", &|_| Err("it has no client id".into()), &Connections::default(), Clock::Real)
+        .unwrap()
 }
 
 pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {

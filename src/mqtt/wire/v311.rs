@@ -2,8 +2,8 @@
 
 use rumqttc_v4::mqttbytes::Error as CodecError;
 use rumqttc_v4::{
-    AckMode, AsyncClient, ClientError, ConnectReturnCode, ConnectionError, EventLoop, ManualAck, MqttOptions,
-    NetworkOptions, Packet, PubAck, Publish, PublishNotice, PublishOptions, StateError, SubscribeFilter,
+    AckMode, AsyncClient, ClientError, ConnectReturnCode, ConnectionError, EventLoop, LastWill, ManualAck, MqttOptions,
+    NetworkOptions, Packet, PubAck, Publish, PublishNotice, PublishOptions, QoS, StateError, SubscribeFilter,
     SubscribeReasonCode, Transport,
 };
 use secrecy::ExposeSecret;
@@ -13,6 +13,7 @@ use super::{BrokerReceipt, Client, Incoming, Message, Notice, Opening, Outgoing,
 use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
 use crate::mqtt::connection::{BrokerRefusal, CONNECT_TIMEOUT, Connector, Misfit, Trouble};
 use crate::mqtt::socket::Ending;
+use crate::mqtt::status::State;
 
 /// The largest packet there is: the length field ends here.
 const PACKET_BYTES_MAX: usize = 256 << 20;
@@ -58,6 +59,9 @@ async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes)
             Some(password) => options.set_credentials(user, password.expose_secret().to_owned()),
             None => options.set_username(user),
         };
+    }
+    if let Some(status) = connector.status_due() {
+        options.set_last_will(LastWill::new(&status.topic, status.payload(State::Lost), QoS::AtLeastOnce, true));
     }
     if tls {
         options.set_transport(Transport::tls_with_config(connector.tls().await?));
@@ -125,16 +129,25 @@ pub fn disconnect(client: &AsyncClient) -> Queued {
 }
 
 fn queued(result: &Result<(), ClientError>) -> Queued {
-    match result {
-        Ok(()) => Queued::Yes,
-        Err(ClientError::RequestChannelFull(_)) => Queued::Full,
-        Err(_) => Queued::Gone,
+    result.as_ref().map_or_else(not_queued, |()| Queued::Yes)
+}
+
+fn not_queued(error: &ClientError) -> Queued {
+    match error {
+        ClientError::RequestChannelFull(_) => Queued::Full,
+        _ => Queued::Gone,
     }
 }
 
 pub async fn publish(client: &AsyncClient, message: Outgoing<'_>) -> Option<Notice> {
     let options = PublishOptions::new(message.qos.into()).retain(message.retain);
     client.publish_tracked(message.topic, message.payload, options).await.ok().map(Notice::V311)
+}
+
+pub fn try_publish(client: &AsyncClient, message: Outgoing<'_>) -> Result<Notice, Queued> {
+    let options = PublishOptions::new(message.qos.into()).retain(message.retain);
+    let notice = client.try_publish_tracked(message.topic, message.payload, options);
+    notice.map(Notice::V311).map_err(|error| not_queued(&error))
 }
 
 pub async fn receipt(notice: PublishNotice) -> BrokerReceipt {

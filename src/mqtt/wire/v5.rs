@@ -3,9 +3,9 @@
 use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::{
     AckMode, AsyncClient, BrokerSessionResumePolicy, ClientError, ConnectReturnCode, ConnectionError,
-    DisconnectReasonCode, EventLoop, IncomingPacketSizeLimit, ManualAck, MqttOptions, Packet, PubAck, PubAckReason,
-    Publish, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, RetainForwardRule,
-    StateError, SubscribeFilter, SubscribeReasonCode, Transport,
+    DisconnectReasonCode, EventLoop, IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Packet, PubAck,
+    PubAckReason, Publish, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS,
+    RetainForwardRule, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
 };
 use secrecy::ExposeSecret;
 
@@ -15,6 +15,7 @@ use super::{BrokerReceipt, Client, Incoming, Message, Notice, Opening, Outgoing,
 use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
 use crate::mqtt::connection::{BrokerRefusal, CONNECT_TIMEOUT, Connector, Misfit, Trouble};
 use crate::mqtt::socket::Ending;
+use crate::mqtt::status::State;
 
 pub struct Inbound {
     events: EventLoop,
@@ -61,6 +62,9 @@ async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes)
             Some(password) => options.set_credentials(user, password.expose_secret().to_owned()),
             None => options.set_username(user),
         };
+    }
+    if let Some(status) = connector.status_due() {
+        options.set_last_will(LastWill::new(&status.topic, status.payload(State::Lost), QoS::AtLeastOnce, true, None));
     }
     if tls {
         options.set_transport(Transport::tls_with_config(connector.tls().await?));
@@ -141,17 +145,30 @@ pub fn disconnect(client: &AsyncClient) -> Queued {
 }
 
 fn queued(result: &Result<(), ClientError>) -> Queued {
-    match result {
-        Ok(()) => Queued::Yes,
-        Err(ClientError::RequestChannelFull(_)) => Queued::Full,
-        Err(_) => Queued::Gone,
+    result.as_ref().map_or_else(not_queued, |()| Queued::Yes)
+}
+
+fn not_queued(error: &ClientError) -> Queued {
+    match error {
+        ClientError::RequestChannelFull(_) => Queued::Full,
+        _ => Queued::Gone,
     }
 }
 
 pub async fn publish(client: &AsyncClient, message: Outgoing<'_>) -> Option<Notice> {
-    let properties = PublishProperties { user_properties: message.properties, ..PublishProperties::default() };
-    let options = PublishOptions::new(message.qos.into()).retain(message.retain).properties(properties);
-    client.publish_tracked(message.topic, message.payload, options).await.ok().map(Notice::V5)
+    let Outgoing { topic, payload, qos, retain, properties } = message;
+    client.publish_tracked(topic, payload, options_of(qos, retain, properties)).await.ok().map(Notice::V5)
+}
+
+pub fn try_publish(client: &AsyncClient, message: Outgoing<'_>) -> Result<Notice, Queued> {
+    let Outgoing { topic, payload, qos, retain, properties } = message;
+    let notice = client.try_publish_tracked(topic, payload, options_of(qos, retain, properties));
+    notice.map(Notice::V5).map_err(|error| not_queued(&error))
+}
+
+fn options_of(qos: Qos, retain: bool, user_properties: Vec<(String, String)>) -> PublishOptions {
+    let properties = PublishProperties { user_properties, ..PublishProperties::default() };
+    PublishOptions::new(qos.into()).retain(retain).properties(properties)
 }
 
 pub fn packet_bytes(message: &Outgoing<'_>) -> usize {
@@ -235,6 +252,9 @@ fn refusal(code: ConnectReturnCode) -> BrokerRefusal {
         ConnectReturnCode::ServiceUnavailable
         | ConnectReturnCode::ServerUnavailable
         | ConnectReturnCode::ServerBusy => BrokerRefusal::Busy,
+        ConnectReturnCode::RetainNotSupported | ConnectReturnCode::QoSNotSupported => {
+            BrokerRefusal::Will(format!("{code:?}"))
+        }
         other => BrokerRefusal::Other(format!("{other:?}")),
     }
 }

@@ -114,8 +114,8 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 }
 
 impl OutputSettings for FileOutputConfig {
-    fn exclusive(&self) -> Option<String> {
-        Some(crate::settings::the_file(&self.path))
+    fn exclusive(&self) -> Vec<String> {
+        vec![crate::settings::the_file(&self.path)]
     }
 
     fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {

@@ -15,7 +15,8 @@ use tracing::Instrument;
 
 use crate::mqtt::line::{Carrier, Line, Loan, SendRight};
 use crate::mqtt::socket::Ending;
-use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError, Queued};
+use crate::mqtt::status::{State, Status};
+use crate::mqtt::wire::{self, BrokerReceipt, Client, Inbound, Incoming, Opening, PollError, Queued};
 use crate::mqtt::{BrokerConfig, Choice, Closings, Connector, Trouble};
 
 /// Messages under way at once.
@@ -24,6 +25,9 @@ pub const WINDOW: u16 = wire::OUTGOING_WINDOW;
 const REQUEST_BATCH: usize = 128;
 /// A goodbye is not worth waiting for longer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A broker that accepted us answers the first message sooner.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// See [`Way::within`].
 const OTHERS_FIRST: u32 = 4;
@@ -37,9 +41,10 @@ pub enum Way {
 }
 
 impl Way {
-    pub fn own(broker: BrokerConfig, client_id: String) -> Way {
+    pub fn own(broker: BrokerConfig, client_id: String, job: &str) -> Way {
         let choice = Choice::new(broker.protocol);
-        Way::Own(Box::new(Connector::new(broker, client_id)), choice, Closings::default())
+        let broker = Connector::new(broker, client_id).of_job(job);
+        Way::Own(Box::new(broker), choice, Closings::default())
     }
 
     pub fn of_input(name: &str, line: Arc<Line>) -> Way {
@@ -172,15 +177,26 @@ impl Way {
         known.unwrap_or_else(|| Trouble { is_ours: true, ..Trouble::new(text) })
     }
 
+    /// Whether the connection tells the broker of the job.
+    pub fn tells_status(&self) -> bool {
+        match self {
+            Way::Own(broker, ..) => broker.status.is_some(),
+            // the input tells
+            Way::Input(..) => false,
+        }
+    }
+
     /// Says goodbye.
     pub async fn close(self, session: Option<Session>) {
         match self {
-            Way::Own(..) => {
-                if let Some(Session { client, held: Held::Own { task, .. }, .. }) = session
-                    && client.disconnect() == Queued::Yes
-                {
-                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, task).await;
-                }
+            Way::Own(broker, ..) => {
+                let Some(Session { client, held: Held::Own { task, .. }, .. }) = session else { return };
+                let goodbye = async move {
+                    if told_stop(broker.status_due(), &client).await && client.disconnect() == Queued::Yes {
+                        let _ = task.await;
+                    }
+                };
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
             }
             Way::Input(_, loan) => {
                 // what it holds of the client is let go first
@@ -249,6 +265,9 @@ impl Session {
             }
             Err(PollError::Lost(trouble)) => return Err(trouble),
         };
+        if let Some(status) = broker.status_due() {
+            tell_start(status, broker, &client, &mut events).await?;
+        }
         let ended = CancellationToken::new();
         let told = ended.clone().drop_guard();
         let polling = async move {
@@ -259,6 +278,42 @@ impl Session {
         let task = AbortOnDropHandle::new(tokio::spawn(polling.in_current_span()));
         Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own { task, ended } })
     }
+}
+
+/// Tells that the job runs, and waits for the answer: a broker that ends the connection because of it means no row.
+async fn tell_start(status: &Status, broker: &Connector, client: &Client, events: &mut Inbound) -> Result<(), Trouble> {
+    let at = &broker.config.address;
+    let Ok(mut told) = status.tell(client, State::Running) else {
+        return Err(Trouble::new(format!("the connection to {at} ended")));
+    };
+    let answer = async {
+        loop {
+            match events.poll().await {
+                Ok(_) => {}
+                Err(PollError::Ended) => return Err(Trouble::new(format!("the connection to {at} ended"))),
+                Err(PollError::Lost(mut trouble)) => {
+                    trouble.text.push_str(&status.may_be_why());
+                    return Err(trouble);
+                }
+            }
+            if let Some(receipt) = told.look() {
+                status.note(&receipt);
+                return Ok(());
+            }
+        }
+    };
+    let silent = |_| Err(Trouble::new(format!("{at} stopped answering: check the link and the broker")));
+    tokio::time::timeout(STATUS_TIMEOUT, answer).await.unwrap_or_else(silent)
+}
+
+/// Tells that the job stopped; whether a goodbye may follow. Without one the broker says that the job was lost.
+async fn told_stop(status: Option<&Status>, client: &Client) -> bool {
+    let Some(status) = status else { return true };
+    let Ok(told) = status.tell(client, State::Stopped) else { return false };
+    // a goodbye would overtake it
+    let receipt = told.receipt().await;
+    status.note(&receipt);
+    receipt != BrokerReceipt::Unknown
 }
 
 async fn poll(mut events: Inbound, ending: Ending) -> Trouble {

@@ -11,10 +11,11 @@ use smol_str::SmolStr;
 use super::session::Way;
 use super::{MqttOutput, TopicTemplate};
 use crate::diagnostic::{Diagnostic, Span, suggest};
-use crate::mqtt::{BrokerConfig, Protocol, Qos, Shared};
+use crate::mqtt::{BrokerConfig, Protocol, Qos, Shared, StatusTopic};
 use crate::output::body::{BatchPolicy, Body};
-use crate::output::{Fill, Neighbour, Output, OutputSettings, Site, row_id};
+use crate::output::{Fill, Output, OutputSettings, Site, row_id};
 use crate::settings::{Problems, Secret, Section, Text};
+use crate::source::Neighbour;
 
 /// An MQTT output, as the job describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +39,7 @@ pub struct MqttOutputConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Connection {
     /// One of its own; the client id must differ from that of every input.
-    Own(BrokerConfig),
+    Own(Box<BrokerConfig>),
     /// That of an MQTT input of the job.
     Input {
         name: String,
@@ -54,7 +55,7 @@ impl MqttOutputConfig {
 
     /// With the defaults: QoS 1, not retained, one row a message of at most 1 MiB.
     pub fn new(broker: BrokerConfig, topic: TopicTemplate) -> MqttOutputConfig {
-        MqttOutputConfig::over(Connection::Own(broker), topic)
+        MqttOutputConfig::over(Connection::Own(Box::new(broker)), topic)
     }
 
     fn over(connection: Connection, topic: TopicTemplate) -> MqttOutputConfig {
@@ -97,7 +98,7 @@ fn connection(section: &mut Section) -> Option<Connection> {
             section.leave_unknown();
             return None;
         }
-        return BrokerConfig::read(section).map(Connection::Own);
+        return BrokerConfig::read(section).map(|broker| Connection::Own(Box::new(broker)));
     };
     // a password is hidden in messages even where it has no place
     section.secret("password");
@@ -149,16 +150,20 @@ impl OutputSettings for MqttOutputConfig {
         }
     }
 
-    fn exclusive(&self) -> Option<String> {
+    fn exclusive(&self) -> Vec<String> {
         match &self.connection {
-            Connection::Own(broker) => broker.the_client(),
-            Connection::Input { .. } => None,
+            Connection::Own(broker) => broker.exclusive(),
+            Connection::Input { .. } => Vec::new(),
         }
     }
 
     fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
         let broker = match &self.connection {
-            Connection::Own(broker) => broker,
+            Connection::Own(broker) => {
+                let inputs = inputs.iter().filter_map(|input| Some((input.name, shared(input)?)));
+                StatusTopic::check(broker, inputs, problems);
+                broker
+            }
             Connection::Input { name, span } => match lender(name, inputs) {
                 Ok(input) => {
                     if self.row_id.is_none() {
@@ -197,7 +202,7 @@ impl OutputSettings for MqttOutputConfig {
         let way = match &self.connection {
             Connection::Own(broker) => {
                 let client_id = (site.identify)(broker.client_id.as_deref())?;
-                Way::own(broker.clone(), client_id)
+                Way::own((**broker).clone(), client_id, site.job)
             }
             Connection::Input { name, .. } => Way::of_input(name, site.connections.get(name)),
         };

@@ -130,9 +130,14 @@ impl Bench {
         let executor = Executor::new(part, options, None).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let script = Script::default();
-        let output =
-            CountedOutput::build(&script, &|_| Err("it has no name".to_owned()), &Connections::default(), Clock::Real)
-                .unwrap();
+        let output = CountedOutput::build(
+            &script,
+            "job",
+            &|_| Err("it has no name".to_owned()),
+            &Connections::default(),
+            Clock::Real,
+        )
+        .unwrap();
         let _entered = runtime.enter();
         let (output, _) = OutputHandle::spawn("out".into(), fill, output, "inc".to_owned(), CancellationToken::new());
         let (clock, stop) = (Clock::manual(Timestamp::MIN), Stop::default());

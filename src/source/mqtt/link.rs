@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::acks::Acks;
 use crate::mqtt::socket::Ending;
+use crate::mqtt::status::{State, Status, Told};
 use crate::mqtt::wire::{Client, Queued};
 use crate::source::Acknowledge;
 use crate::source::stats::{SourceStats, add};
@@ -61,10 +62,17 @@ struct LinkState {
     /// The input stops and outputs go on over the connection: what is given up does not end it.
     is_lent_on: bool,
     has_said_goodbye: bool,
+    /// The job stops: the broker is told before the goodbye.
+    is_last: bool,
+    /// The goodbye does not wait for what is unresolved.
+    is_hurried: bool,
+    /// `None` without one, and once the last word was taken.
+    status: Option<Status>,
+    last_word: Option<Told>,
 }
 
 impl Link {
-    pub fn new(client: Client, ending: Ending, stats: Arc<SourceStats>) -> Link {
+    pub fn new(client: Client, ending: Ending, stats: Arc<SourceStats>, status: Option<Status>) -> Link {
         let state = LinkState {
             acks: Acks::default(),
             backlog: VecDeque::new(),
@@ -72,6 +80,10 @@ impl Link {
             is_stopping: false,
             is_lent_on: false,
             has_said_goodbye: false,
+            is_last: false,
+            is_hurried: false,
+            status,
+            last_word: None,
         };
         Link { state: Mutex::new(state), changed: Notify::new(), ending, stats }
     }
@@ -151,8 +163,14 @@ impl Link {
         }
     }
 
-    /// Disconnects when the last token is resolved.
+    /// The job stops: disconnects when the last token is resolved.
     pub fn stop(&self) {
+        self.lock().is_last = true;
+        self.leave();
+    }
+
+    /// Disconnects when the last token is resolved.
+    pub fn leave(&self) {
         let mut state = self.lock();
         state.is_stopping = true;
         self.disconnect_when_done(&mut state);
@@ -163,9 +181,14 @@ impl Link {
         self.lock().is_lent_on = true;
     }
 
-    /// Disconnects at once.
+    /// The job stops: disconnects at once, or behind the last word where there is one.
     pub fn stop_now(&self) {
-        self.disconnect_now(&self.lock());
+        let mut state = self.lock();
+        if state.status.is_none() {
+            return self.disconnect_now(&state);
+        }
+        (state.is_stopping, state.is_last, state.is_hurried) = (true, true, true);
+        self.disconnect_when_done(&mut state);
     }
 
     fn disconnect_now(&self, state: &LinkState) {
@@ -177,7 +200,12 @@ impl Link {
     }
 
     fn disconnect_when_done(&self, state: &mut LinkState) {
-        if !state.is_stopping || state.has_said_goodbye || state.acks.unresolved() > 0 || !state.backlog.is_empty() {
+        let is_done = state.acks.unresolved() == 0 && state.backlog.is_empty();
+        if !state.is_stopping || state.has_said_goodbye || !(is_done || state.is_hurried) {
+            return;
+        }
+        // a goodbye would overtake it
+        if state.is_last && !state.has_last_word() {
             return;
         }
         self.ending.is_coming();
@@ -204,6 +232,29 @@ impl Link {
 }
 
 impl LinkState {
+    /// Whether the broker knows that the job stopped, or there is no way to tell it.
+    fn has_last_word(&mut self) -> bool {
+        let (Some(status), Some(client)) = (&self.status, &self.client) else { return true };
+        match &mut self.last_word {
+            // it was refused at the beginning
+            None if !status.is_due() => self.status = None,
+            None => match status.tell(client, State::Stopped) {
+                Ok(told) => self.last_word = Some(told),
+                // an event follows when there is room
+                Err(Queued::Full) => {}
+                Err(Queued::Gone | Queued::Yes) => self.status = None,
+            },
+            Some(told) => {
+                // the answer is an event of the connection
+                if let Some(receipt) = told.look() {
+                    status.note(&receipt);
+                    self.status = None;
+                }
+            }
+        }
+        self.status.is_none()
+    }
+
     fn send_backlog(&mut self) {
         let Some(client) = &self.client else {
             self.backlog.clear();

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Current;
+use super::end::End;
+use super::greeting::Greeting;
 use super::hand_over::{HandOver, Sorter};
 use super::link::Link;
 use super::poison::Poison;
@@ -43,31 +45,6 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
 const STILL_MAX: Duration = Duration::from_secs(3);
 /// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How a connection ended.
-enum End {
-    Stopped,
-    /// Nobody takes messages any more.
-    Unwanted,
-    /// Reading stood still for too long because too little was stored.
-    Stalled,
-    /// It was deaf, and the next one may hear.
-    Settled,
-    Lost(Trouble),
-}
-
-impl End {
-    /// What outputs are told that use the connection.
-    fn trouble(&self) -> Trouble {
-        let text = match self {
-            End::Stopped | End::Unwanted => "the input ended",
-            End::Stalled => "the input connects again: what it received is not being stored",
-            End::Settled => "the input connects again to receive",
-            End::Lost(trouble) => return trouble.clone(),
-        };
-        Trouble { is_ours: true, ..Trouble::new(text.to_owned()) }
-    }
-}
 
 /// What the task shares with the outside.
 pub(super) struct Ends {
@@ -219,7 +196,7 @@ impl Receiver {
             Ok(opened) => opened,
             Err(trouble) => return (End::Lost(trouble), None, None),
         };
-        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone()));
+        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone(), self.broker.status_due().cloned()));
         self.set_current(Some(link.clone()));
 
         // Until the broker has accepted us nothing is lost by giving up in the middle.
@@ -228,18 +205,21 @@ impl Receiver {
             first = events.poll() => first,
             () = stop.cancelled() => return (End::Stopped, None, None),
         };
-        match first {
+        let (line, status) = (self.line.clone(), self.broker.status_due().cloned());
+        let mut greeting = match first {
             Ok(Incoming::Accepted { session_present, packet_bytes_max }) => {
+                let greeting = Greeting::say(status.as_ref(), &line, &client, packet_bytes_max);
                 self.accepted(session_present, &client);
-                self.line.up(client.clone(), packet_bytes_max);
+                greeting
             }
             Ok(_) => return (End::Lost(Trouble::new("the broker does not begin with CONNACK".to_owned())), None, None),
             Err(PollError::Ended) => return (End::Stopped, None, None),
             Err(PollError::Lost(trouble)) => return (End::Lost(trouble), None, None),
-        }
+        };
         let since = Instant::now();
         let steady = self.when_steady();
-        let end = self.receive(&mut events, &client, &link).await;
+        let end = self.receive(&mut events, &client, &link, &mut greeting).await;
+        let end = greeting.judge(end);
         let held = since.elapsed();
         steady.abort();
         // asked before the outputs hear of it
@@ -311,7 +291,13 @@ impl Receiver {
         }
     }
 
-    async fn receive(&mut self, events: &mut Inbound, client: &Client, link: &Arc<Link>) -> End {
+    async fn receive(
+        &mut self,
+        events: &mut Inbound,
+        client: &Client,
+        link: &Arc<Link>,
+        greeting: &mut Greeting<'_>,
+    ) -> End {
         let mut batch = HandOver::default();
         let is_deaf = self.unsettled.is_some();
         loop {
@@ -327,6 +313,7 @@ impl Receiver {
                     return self.end(failure, is_deaf);
                 }
             }
+            greeting.look();
             link.send_backlog();
             if self.stop.is_cancelled() && !self.line.is_borrowed() {
                 link.stop();
@@ -375,7 +362,7 @@ impl Receiver {
                 () = settled => {
                     // the goodbye is said when what outputs have under way is confirmed
                     self.settle(None).await;
-                    link.stop();
+                    link.leave();
                 }
                 event = &mut event => return event,
                 // nothing waits to be handed over, since all that was read has been

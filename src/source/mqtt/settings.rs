@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::MqttSource;
 use crate::diagnostic::Diagnostic;
 use crate::mqtt::line::Line;
-use crate::mqtt::{BrokerConfig, Qos, Shared, topic};
-use crate::settings::{Secret, Section, Text};
-use crate::source::{Site, SourceSettings, Started};
+use crate::mqtt::{BrokerConfig, Connector, Qos, Shared, StatusTopic, topic};
+use crate::settings::{Problems, Secret, Section, Text};
+use crate::source::{Neighbour, Site, SourceSettings, Started};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -144,12 +144,17 @@ impl SourceSettings for MqttSourceConfig {
         self.broker.secrets()
     }
 
-    fn exclusive(&self) -> Option<String> {
-        self.broker.the_client()
+    fn exclusive(&self) -> Vec<String> {
+        self.broker.exclusive()
     }
 
     fn offer(&self) -> Option<Box<dyn Any>> {
         Some(Box::new(Shared { broker: self.broker.clone(), topics: self.topics.clone() }))
+    }
+
+    fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
+        let inputs = inputs.iter().filter_map(|input| Some((input.name, input.offer.as_ref()?.downcast_ref()?)));
+        StatusTopic::check(&self.broker, inputs, problems);
     }
 
     fn recent_records(&self) -> usize {
@@ -166,8 +171,10 @@ impl SourceSettings for MqttSourceConfig {
     fn start(&self, site: Site<'_>) -> Result<Started, String> {
         let identity = (site.identify)(self.broker.client_id.as_deref())?;
         let line = site.connections.get::<Line>(site.name);
-        let Site { recent, keeps_bytes, clock, .. } = site;
-        let (source, arrivals) = MqttSource::start_on(line, self.clone(), identity, recent, keeps_bytes, clock);
+        let Site { job, recent, keeps_bytes, clock, .. } = site;
+        let broker = Connector::new(self.broker.clone(), identity.name).of_job(job);
+        let (source, arrivals) =
+            MqttSource::start_on(line, self.clone(), broker, identity.is_known, recent, keeps_bytes, clock);
         Ok(Started { source: Box::new(source), arrivals })
     }
 }

@@ -195,9 +195,14 @@ async fn rows_go_to_a_receiver_that_wants_a_certificate() {
     let server = Server::start();
     server.install("foreign");
     let config = server.read(NOW, HttpOutputConfig::read);
-    let mut output =
-        CountedOutput::build(&config, &|_| Err("it has no client id".into()), &Connections::default(), Clock::Real)
-            .unwrap();
+    let mut output = CountedOutput::build(
+        &config,
+        "job",
+        &|_| Err("it has no client id".into()),
+        &Connections::default(),
+        Clock::Real,
+    )
+    .unwrap();
     let two = rows([1, 2]);
     let Delivery::TryAgain { reason } = within("an attempt", output.deliver(&two, IDS)).await else {
         panic!("it is refused")

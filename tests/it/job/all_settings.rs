@@ -153,6 +153,7 @@ fn every_setting_can_be_set() {
                                 ),
                                 keep_alive: 60s,
                                 protocol: None,
+                                status_topic: None,
                             },
                             topics: [
                                 "a/#",

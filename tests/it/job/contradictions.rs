@@ -137,6 +137,11 @@ fn parts_that_would_get_into_each_others_way_are_refused() {
         "[inputs.a]\ntype = \"mqtt\"\ntopics = [\"a\"]\n{client}[outputs.b]\ntype = \"mqtt\"\ntopic = \"b\"\n{client}"
     ));
     assert!(said.contains("the client id `one` at 127.0.0.1:1883 is that of input `a`"), "{said}");
+    let status = "url = \"mqtt://127.0.0.1:1883\"\nstatus_topic = \"s\"\n";
+    let said = with(&format!(
+        "[outputs.a]\ntype = \"mqtt\"\ntopic = \"a\"\n{status}[outputs.b]\ntype = \"mqtt\"\ntopic = \"b\"\n{status}"
+    ));
+    assert!(said.contains("the status topic `s` at 127.0.0.1:1883 is that of output `a`"), "{said}");
 }
 
 #[test]

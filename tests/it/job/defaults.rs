@@ -43,6 +43,7 @@ fn a_small_job_has_the_documented_defaults() {
                                 client_id: None,
                                 keep_alive: 30s,
                                 protocol: None,
+                                status_topic: None,
                             },
                             topics: [
                                 "taxi/+/rides",
@@ -115,6 +116,7 @@ fn a_small_job_has_the_documented_defaults() {
                             client_id: None,
                             keep_alive: 30s,
                             protocol: None,
+                            status_topic: None,
                         },
                     ),
                     topic: TopicTemplate {

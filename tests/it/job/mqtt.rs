@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{SMALL, bad, good};
+use super::{SMALL, bad, good, refused};
 
 #[test]
 fn qos_2_is_refused_with_the_reason() {
@@ -128,4 +128,54 @@ fn filters_of_an_input_do_not_overlap() {
         "#]],
     );
     good(&SMALL.replacen("topics = [\"taxi/+/rides\"]", "topics = [\"a/#\", \"b/+\", \"$share/g/c\", \"$SYS/#\"]", 1));
+}
+
+#[test]
+fn a_status_topic_is_one_topic() {
+    for (topic, why) in [
+        ("state/+", "expected one topic, without `+` and `#`"),
+        ("state/{k}", "expected one topic, without columns in braces"),
+        ("$SYS/state", "topics that start with `$` belong to the broker"),
+    ] {
+        let said =
+            refused("taxi.toml", &SMALL.replacen("topics = ", &format!("status_topic = {topic:?}\ntopics = "), 1));
+        assert!(said.contains(&format!("error: `{topic}` is no topic here")) && said.contains(why), "{said}");
+    }
+    bad(
+        &[("url   = \"mqtt://127.0.0.1:1883\"", "connection = \"rides\"\nstatus_topic = \"state\"")],
+        expect![[r#"
+        error: `status_topic` beside `connection`
+           --> taxi.toml:23:16
+            |
+         23 | status_topic = "state"
+            |                ^^^^^^^ the connection is that of input `rides`
+            = help: leave `status_topic` out here; it belongs to `[inputs.rides]`
+    "#]],
+    );
+}
+
+#[test]
+fn a_status_that_comes_back_is_a_warning() {
+    let (input, output) = ("status_topic = \"taxi/x/rides\"\ntopics = ", "status_topic = \"taxi/y/rides\"\ntopic = ");
+    let text = SMALL.replacen("topic = ", output, 1).replacen("topics = ", input, 1);
+    expect![[r#"
+        warning: the job's status comes back as events of input `rides`
+          --> jobs/taxi.toml:9:16
+           |
+         9 | status_topic = "taxi/x/rides"
+           |                ^^^^^^^^^^^^^^ its filter `taxi/+/rides` takes it in
+           = help: write a topic that no filter of the job takes in
+
+        warning: the job's status comes back as events of input `rides`
+           --> jobs/taxi.toml:24:16
+            |
+         24 | status_topic = "taxi/y/rides"
+            |                ^^^^^^^^^^^^^^ its filter `taxi/+/rides` takes it in
+            = help: write a topic that no filter of the job takes in
+
+        2 warnings
+    "#]]
+    .assert_eq(&good(&text).warnings.to_string());
+    let elsewhere = SMALL.replacen("topic = ", "status_topic = \"state/out\"\ntopic = ", 1);
+    assert_eq!(good(&elsewhere).warnings.to_string(), "");
 }

@@ -116,7 +116,7 @@ fn formats_of_payloads() {
                |
              9 | delimiter = ";"
                | ^^^^^^^^^ `[inputs.rides]` has no such key
-               = help: known are type, url, username, password, ca_file, cert_file, key_file, client_id, keep_alive, protocol, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
+               = help: known are type, url, username, password, ca_file, cert_file, key_file, client_id, keep_alive, protocol, status_topic, topics, payload_bytes_max, unacked_bytes_max, qos, receive_maximum, session_expiry, format, compression, unpacked_bytes_max, empty
         "#]],
     );
 }

@@ -1,0 +1,168 @@
+//! Which consumers of a running job are behind, and how they get on.
+//!
+//! In: the journal's counters and the ends of its streams, once a second. Out: lines in the log, samples for
+//! `/metrics`. Invariant: positions are committed ones; nothing is read from the file after the start. Not here: what
+//! counts as behind (`catch_up`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::catch_up::{CatchUp, Place};
+use crate::journal::{ConsumerStatus, Edge, Journal, JournalError, Ledger, StreamId, what};
+use crate::telemetry::{Sample, SampleKind};
+use crate::time::Clock;
+
+/// How often it is looked.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// All consumers of a job.
+#[derive(Clone, Debug, Default)]
+pub struct Backlogs(Arc<Mutex<Vec<Backlog>>>);
+
+#[derive(Debug)]
+struct Backlog {
+    consumer: String,
+    stream: StreamId,
+    /// Where it was at the start, and what it had passed by then.
+    start: (i64, u64),
+    catch_up: CatchUp,
+}
+
+impl Backlogs {
+    /// Begins with where the consumers are; none of them may be running. Rows may wait for `fill` until a batch of
+    /// an output is full.
+    pub fn begin(&self, journal: &Journal, fill: Duration) -> Result<(), JournalError> {
+        let status = journal.summary()?;
+        let ledger = journal.ledger();
+        let of = |consumer: ConsumerStatus| Backlog {
+            stream: StreamId(consumer.stream),
+            start: (consumer.position, passed(&ledger, &consumer.name)),
+            catch_up: CatchUp::new(fill),
+            consumer: consumer.name,
+        };
+        *self.lock() = status.consumers.into_iter().map(of).collect();
+        Ok(())
+    }
+
+    /// Looks once a second until it is cancelled.
+    pub async fn watch(self, journal: Journal, clock: Clock, ended: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while ended.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.look(&journal, &clock);
+        }
+    }
+
+    fn look(&self, journal: &Journal, clock: &Clock) {
+        let (ledger, now) = (journal.ledger(), clock.monotonic());
+        for backlog in self.lock().iter_mut() {
+            let (position, passed_then) = backlog.start;
+            let since = passed(&ledger, &backlog.consumer).saturating_sub(passed_then);
+            let position = position.saturating_add_unsigned(since);
+            let place = Place { position, end: journal.ends(backlog.stream).1 };
+            if let Some(told) = backlog.catch_up.look(place, now) {
+                tracing::info!(consumer = %backlog.consumer, "{told}");
+            }
+        }
+    }
+
+    /// How long each of those that catch up takes from here.
+    pub fn samples(&self, job: &str, samples: &mut Vec<Sample>) {
+        for backlog in self.lock().iter() {
+            let Some(left) = backlog.catch_up.progress().and_then(|pace| pace.left()) else { continue };
+            samples.push(Sample {
+                name: "consumer_left_seconds",
+                help: "seconds until a consumer that is behind has caught up, at the pace of the last minute",
+                kind: SampleKind::Gauge,
+                labels: vec![("job", job.to_owned()), ("consumer", backlog.consumer.clone())],
+                value: left.as_secs_f64().round(),
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Backlog>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records that a consumer has left behind, read or not.
+fn passed(ledger: &Ledger, consumer: &str) -> u64 {
+    let sum = |what| ledger.sum(Edge::Consumer, consumer, what);
+    sum(what::READ).saturating_add(sum(what::SKIPPED))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use bytes::Bytes;
+    use smol_str::SmolStr;
+
+    use super::*;
+    use crate::batch::RawEvent;
+    use crate::journal::{Append, BacklogLimits, Commit, ConsumerSpec, InputId, JournalConfig, OnFull, Start};
+    use crate::time::Timestamp;
+
+    fn store(journal: &Journal, input: InputId, n: usize) {
+        let (done, stored) = channel();
+        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from("{}"), message: Arc::default(), mark: 0 };
+        journal.append(Append {
+            input,
+            events: vec![event; n],
+            received: n as u64,
+            undecodable: Vec::new(),
+            dropped: Vec::new(),
+            ledger: Vec::new(),
+            is_urgent: false,
+            on_durable: Box::new(move |result| done.send(result).unwrap()),
+        });
+        journal.flush();
+        stored.recv().unwrap().unwrap();
+    }
+
+    fn left(backlogs: &Backlogs) -> Vec<f64> {
+        let mut samples = Vec::new();
+        backlogs.samples("job", &mut samples);
+        samples.iter().map(|sample| sample.value).collect()
+    }
+
+    #[test]
+    fn a_backlog_has_a_time_left_until_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap();
+        let input = journal.input("rides").unwrap();
+        let spec = ConsumerSpec {
+            name: SmolStr::new("statement a"),
+            fingerprint: String::new(),
+            stream: StreamId::INPUTS,
+            start: Start::Oldest,
+            on_full: OnFull::Block,
+            limits: BacklogLimits::default(),
+        };
+        let consumer = journal.register_consumer(spec).unwrap().id;
+        store(&journal, input, 1_000);
+        let to = |position| {
+            let receipt = journal.commit(Commit::at(consumer, position));
+            journal.flush();
+            receipt.wait().unwrap();
+        };
+        to(100);
+        let (backlogs, clock) = (Backlogs::default(), Clock::manual(Timestamp::MIN));
+        backlogs.begin(&journal, Duration::ZERO).unwrap();
+        backlogs.look(&journal, &clock);
+        let pass = |seconds| {
+            clock.advance(Duration::from_secs(seconds));
+            backlogs.look(&journal, &clock);
+        };
+        to(600);
+        pass(9);
+        assert_eq!(left(&backlogs), Vec::<f64>::new());
+        pass(1);
+        assert_eq!(left(&backlogs), [8.0], "400 at 50 a second");
+        to(1_000);
+        pass(1);
+        assert_eq!(left(&backlogs), Vec::<f64>::new());
+    }
+}

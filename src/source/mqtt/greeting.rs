@@ -1,0 +1,64 @@
+//! The first word of a connection: that the job runs.
+//!
+//! In: a connection that the broker accepted. Out: the same on the line for outputs, once the broker has taken the word
+//! or there is none. Invariant: a broker that ends the connection because of it means no row of an output. Not here:
+//! the last word (`link`).
+
+use crate::mqtt::line::Line;
+use crate::mqtt::status::{State, Status, Told};
+use crate::mqtt::wire::Client;
+
+use super::end::End;
+
+/// A word that waits for its answer.
+#[derive(Debug)]
+struct Word {
+    told: Told,
+    client: Client,
+    packet_bytes_max: Option<u32>,
+}
+
+/// What is told at the beginning.
+#[derive(Debug)]
+pub(super) struct Greeting<'a> {
+    status: Option<&'a Status>,
+    line: &'a Line,
+    word: Option<Word>,
+}
+
+impl<'a> Greeting<'a> {
+    /// To be said before anything else is sent.
+    pub fn say(status: Option<&'a Status>, line: &'a Line, client: &Client, packet_bytes_max: Option<u32>) -> Self {
+        let client = client.clone();
+        match status.map(|status| status.tell(&client, State::Running)) {
+            Some(Ok(told)) => Greeting { status, line, word: Some(Word { told, client, packet_bytes_max }) },
+            // a connection that is gone already tells so itself
+            None | Some(Err(_)) => {
+                line.up(client, packet_bytes_max);
+                Greeting { status, line, word: None }
+            }
+        }
+    }
+
+    /// Looks for the answer after an event of the connection.
+    pub fn look(&mut self) {
+        let Some(receipt) = self.word.as_mut().and_then(|word| word.told.look()) else { return };
+        if let Some(status) = self.status {
+            status.note(&receipt);
+        }
+        if let Some(Word { client, packet_bytes_max, .. }) = self.word.take() {
+            self.line.up(client, packet_bytes_max);
+        }
+    }
+
+    /// The connection ended: names the word if it may be the reason.
+    pub fn judge(self, end: End) -> End {
+        match (end, self.status, self.word) {
+            (End::Lost(mut trouble), Some(status), Some(_)) if trouble.is_bare => {
+                trouble.text.push_str(&status.may_be_why());
+                End::Lost(trouble)
+            }
+            (end, ..) => end,
+        }
+    }
+}
