@@ -336,6 +336,9 @@ impl MqttOutput {
                     // alone, so that no other is under way beside it
                     let limits = self.limits();
                     self.searches.entry(statement.to_owned()).or_insert(limits);
+                    if self.suspects.is_early() {
+                        return None;
+                    }
                     return Some(format!("{}: a row to topic `{}` was under way", trouble.text, message.topic_name));
                 }
                 Finding::AtFault(why) => rejection = Some(why),

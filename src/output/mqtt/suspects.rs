@@ -103,6 +103,12 @@ impl Suspects {
         self.has_witness = true;
     }
 
+    /// Whether the next connections may tell: they are made without a word to anybody.
+    pub fn is_early(&self) -> bool {
+        let (first, behind) = self.needed();
+        self.suspect.as_ref().is_some_and(|suspect| suspect.first + suspect.behind < first + behind)
+    }
+
     fn needed(&self) -> (u32, u32) {
         if self.is_known { CLOSURES_KNOWN } else { CLOSURES }
     }
@@ -123,7 +129,7 @@ impl Suspects {
         let (as_first, behind) = self.needed();
         let is_proven = suspect.first >= as_first && suspect.behind >= behind;
         // halving costs no row
-        let is_likely = message.rows.len() > 1 && suspect.first >= as_first + behind;
+        let is_likely = message.rows.len() > 1 && suspect.first >= as_first;
         let is_old = suspect.first >= CLOSURES_ALONE && now.duration_since(suspect.since) >= TIME_ALONE;
         if !(is_proven || (is_likely || is_old) && self.witness.is_none()) {
             self.suspect = Some(suspect);
