@@ -66,7 +66,7 @@ pub use books::DeadLetterCount;
 pub use config::{BacklogLimits, JournalConfig};
 pub use dead_letter::{DeadLetter, StoredDeadLetter};
 pub use error::JournalError;
-pub use growth::{Bound, GrowthStatus, Left, Room, Sizes, StreamGrowth, lasting};
+pub use growth::{Bound, GrowthStatus, Left, Room, Sizes, StreamGrowth, lasting, size};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use pace::WearStatus;
 pub use pin::Pin;

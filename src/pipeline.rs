@@ -4,8 +4,8 @@
 //! Invariant: stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it
 //! needs still there. Not here: what any stage does.
 
-mod backlogs;
 mod catch_up;
+mod catch_ups;
 mod commits;
 mod consumer;
 mod cycle;
@@ -196,10 +196,10 @@ impl Pipeline {
         (self.sources, self.intakes) =
             sources::start(job, &self.journal, clock, &self.watched, &self.health, &connections)?;
         tokio::task::block_in_place(|| build.keep_only(&consumers))?;
-        let backlogs = self.watched.backlogs().clone();
+        let catch_ups = self.watched.catch_ups().clone();
         let fill = job.outputs.iter().map(|output| output.settings.fill().time).max().unwrap_or_default();
-        tokio::task::block_in_place(|| backlogs.begin(&self.journal, fill))?;
-        let watch = backlogs.watch(self.journal.clone(), clock.clone(), loading.clone());
+        tokio::task::block_in_place(|| catch_ups.begin(&self.journal, fill))?;
+        let watch = catch_ups.watch(self.journal.clone(), clock.clone(), loading.clone());
         self.loaders.push(tokio::spawn(watch));
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::job;
-use crate::journal::{JournalStatus, LedgerLine, StoredDeadLetter, WearStatus, dead_letters_readonly, verify};
+use crate::journal::{JournalStatus, LedgerLine, StoredDeadLetter, WearStatus, dead_letters_readonly, size, verify};
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -117,10 +117,10 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
         out,
         "pool {}: {} in use ({} file, {} write-ahead log, {} redo log)",
         status.path,
-        bytes(status.used_bytes),
-        bytes(status.file_bytes),
-        bytes(status.wal_bytes),
-        bytes(status.redo_bytes)
+        size(status.used_bytes),
+        size(status.file_bytes),
+        size(status.wal_bytes),
+        size(status.redo_bytes)
     );
     let _ = writeln!(out, "{}", lasts(status));
     if let Some(pin) = &status.pin {
@@ -155,7 +155,7 @@ fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
     out.push('\n');
     out.push_str(&ledger(status));
     let _ =
-        writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), bytes(status.dead_letters.bytes));
+        writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), size(status.dead_letters.bytes));
     for q in &status.quarantine {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
     }
@@ -171,7 +171,7 @@ fn skipped(status: &JournalStatus, consumer: &str) -> String {
 
 /// How long the pool lasts while its readers are away.
 pub(super) fn lasts(status: &JournalStatus) -> String {
-    let room = status.room.map_or(String::new(), |room| format!("room for {} more", bytes(room.bytes)));
+    let room = status.room.map_or(String::new(), |room| format!("room for {} more", size(room.bytes)));
     match status.left {
         Some(left) => format!("if nobody reads, it lasts {left}"),
         None => format!("{room}; no event has come yet, so how long that lasts is not known"),
@@ -183,15 +183,15 @@ fn wear(wear: &WearStatus, settings: &job::Journal) -> String {
     let budget = settings
         .config
         .write_budget
-        .map_or("no write budget".to_owned(), |budget| format!("write budget {} a day", bytes(budget)));
+        .map_or("no write budget".to_owned(), |budget| format!("write budget {} a day", size(budget)));
     let life = settings.card_endurance.filter(|_| wear.last_day > 0).map_or(String::new(), |endurance| {
         let years = endurance as f64 / (wear.last_day as f64 * 365.25);
-        format!("; a card for {} lasts {years:.1} years", bytes(endurance))
+        format!("; a card for {} lasts {years:.1} years", size(endurance))
     });
     format!(
         "written {} a day over the last day, {} a day over the last minute ({budget}{life})",
-        bytes(wear.last_day),
-        bytes(wear.last_minute)
+        size(wear.last_day),
+        size(wear.last_minute)
     )
 }
 
@@ -205,7 +205,7 @@ fn references(status: &JournalStatus) -> String {
     for table in &status.references {
         let version = table.version.as_ref().map_or("no version yet".to_owned(), |v| {
             let digest: String = v.digest.chars().take(12).collect();
-            format!("version {digest}, {}, loaded {}, {} kept", counted(v.rows, "row"), v.loaded_at, bytes(v.bytes))
+            format!("version {digest}, {}, loaded {}, {} kept", counted(v.rows, "row"), v.loaded_at, size(v.bytes))
         });
         let _ = writeln!(out, "  {:<24} {version}", table.name);
         if let Some(error) = &table.error {
@@ -242,7 +242,7 @@ pub(super) fn verified(pool: &Path) -> Result<String, (u8, String)> {
         "{}, {}, {}, {} quarantined",
         counted(report.segments, "segment"),
         counted(report.records, "record"),
-        bytes(report.bytes),
+        size(report.bytes),
         report.quarantined
     );
     if report.is_good() {
@@ -315,13 +315,4 @@ pub fn counted(n: u64, what: &str) -> String {
 
 fn plural(n: u64) -> &'static str {
     if n == 1 { "" } else { "s" }
-}
-
-fn bytes(n: u64) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} KB", n as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        _ => format!("{:.1} GB", n as f64 / 1e9),
-    }
 }

@@ -25,8 +25,8 @@ pub(super) const SHARE: &str = "share";
 const AGE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a consumer that is moved on again and again is told in the log.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
-/// Segments looked at for one consumer at a time.
-const SEGMENTS_MAX: usize = 100_000;
+/// Segments that one look drops by age: the next look goes on.
+const AGED_MAX: usize = 100_000;
 
 /// A consumer that is to be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +43,11 @@ pub(super) struct Backlogs {
     aged_at: Option<Timestamp>,
     /// Bytes that each consumer had before it when they were counted last, and what its stream had taken by then.
     counted: BTreeMap<u32, (u64, u64)>,
-    told: BTreeMap<(u32, &'static str), Told>,
+    told: BTreeMap<(u32, &'static str), LastWord>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct LastWord {
     at: Option<Instant>,
     records: u64,
 }
@@ -75,10 +75,12 @@ impl Backlogs {
             if let Some(age) = consumer.limits.max_age.filter(|_| is_aging) {
                 let cutoff = now.saturating_add(-ticks(age)).ticks();
                 let mut to = consumer.position;
+                let mut left = AGED_MAX;
                 each_segment(db, shared, consumer, |segment| {
                     let is_old = segment.arrival < cutoff;
                     to = if is_old { segment.end } else { to };
-                    is_old
+                    left -= 1;
+                    is_old && left > 0
                 })?;
                 push(&mut due, Move { consumer: id, to, reason: AGE }, consumer);
             }
@@ -110,7 +112,7 @@ impl Backlogs {
         consumer: &ConsumerBook,
         max: u64,
     ) -> rusqlite::Result<i64> {
-        // what came since the last count is at most so much: counting takes a look at each segment
+        // no more than this came since the last count, and counting takes a look at each segment
         let taken = shared.with_growth(|growth| growth.taken(consumer.stream));
         if let Some((bytes, at)) = self.counted.get(&id)
             && bytes.saturating_add(taken.saturating_sub(*at)) <= max
@@ -186,12 +188,10 @@ fn each_segment(
     let (stream, position) = (consumer.stream, consumer.position);
     let mut find = db.prepare_cached(SQL)?;
     let mut rows = find.query(params![stream, position])?;
-    let mut looked = 0;
     while let Some(row) = rows.next()? {
         let (end, length): (i64, i64) = (row.get(0)?, row.get(2)?);
         let found = Found { end, arrival: row.get(1)?, bytes: Sizes::of(0, length.max(0) as u64).stored };
-        looked += 1;
-        if end > position && !wants_more(found) || looked >= SEGMENTS_MAX {
+        if end > position && !wants_more(found) {
             return Ok(());
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Budget {
     kept_when_full: u64,
     /// What the disk had free then.
     free_when_full: u64,
+    /// Asks the disk what it has free; `None` where it does not tell.
+    ask_disk: fn(&Path) -> Option<u64>,
     /// When the reserve may be tried again, and how long that is after the last try.
     again: Option<(Instant, Duration)>,
 }
@@ -62,6 +64,7 @@ impl Budget {
             kept_bytes: 0,
             kept_when_full: 0,
             free_when_full: 0,
+            ask_disk: disk_free,
             again: None,
         }
     }
@@ -92,12 +95,12 @@ impl Budget {
 
     /// Whether what the disk has left is for outputs, whose positions still have to be written.
     fn is_disk_short(&self) -> bool {
-        disk_free(&self.path).is_some_and(|free| free < 4 * self.reserve_bytes())
+        (self.ask_disk)(&self.path).is_some_and(|free| free < 4 * self.reserve_bytes())
     }
 
     /// Bytes that the disk has free; 0 where it does not tell.
     fn disk_free(&self) -> u64 {
-        disk_free(&self.path).unwrap_or_default()
+        (self.ask_disk)(&self.path).unwrap_or_default()
     }
 
     /// Whether the last transaction found no room on the disk.
@@ -136,14 +139,13 @@ impl Budget {
 
     /// Sets the reserve aside again, unless that was tried a moment ago; where it fits the disk has room.
     pub fn regain_reserve(&mut self, now: Instant) {
-        if !self.has_freed() && self.again.is_some_and(|(due, _)| now < due) {
+        let has_freed = self.has_freed();
+        if !has_freed && self.again.is_some_and(|(due, _)| now < due) {
             return;
         }
         // what was given back a moment ago fits again, also on a disk that is as full as it was
         let pause = match self.again {
-            Some((due, pause)) if !self.has_freed() && now < due + RESERVE_PAUSE_MAX => {
-                (pause * 2).min(RESERVE_PAUSE_MAX)
-            }
+            Some((due, pause)) if !has_freed && now < due + RESERVE_PAUSE_MAX => (pause * 2).min(RESERVE_PAUSE_MAX),
             _ => RESERVE_PAUSE_MIN,
         };
         self.disk_full = !self.keep_reserve();
@@ -214,6 +216,8 @@ pub(super) fn free_bytes(db: &Connection) -> rusqlite::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::time::Clock;
 
@@ -221,6 +225,8 @@ mod tests {
     fn on_a_disk_that_stays_full_the_reserve_is_written_seldom() {
         let dir = tempfile::tempdir().unwrap();
         let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
+        // other tests fill and empty the same disk
+        budget.ask_disk = |_| None;
         let start = Clock::Real.monotonic();
         // each time that there seems to be room the next commit finds none
         let tries = |budget: &mut Budget, from: u64, to: u64| {
@@ -241,6 +247,8 @@ mod tests {
     fn what_consumers_free_is_tried_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
+        // other tests fill and empty the same disk
+        budget.ask_disk = |_| None;
         let start = Clock::Real.monotonic();
         let mut is_tried = |used: u64, used_later: u64, second: u64| {
             budget.kept_bytes = used;
@@ -255,5 +263,25 @@ mod tests {
         assert!(is_tried(800_000, 700_000, 0), "and again");
         assert!(!is_tried(800_000, 800_000, 0), "nothing was freed");
         assert!(is_tried(800_000, 800_000, 1), "the pauses begin anew");
+    }
+
+    #[test]
+    fn room_that_others_make_is_tried_at_once() {
+        static FREE: AtomicU64 = AtomicU64::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
+        budget.ask_disk = |_| Some(FREE.load(Ordering::Relaxed));
+        let start = Clock::Real.monotonic();
+        let mut is_tried = |free: u64| {
+            budget.found_disk_full();
+            FREE.store(free, Ordering::Relaxed);
+            budget.regain_reserve(start);
+            !budget.is_disk_full()
+        };
+        // a sixteenth of the budget is the reserve
+        assert!(is_tried(0), "the first time");
+        assert!(!is_tried((128 << 10) - 1), "the reserve would not leave as much again");
+        assert!(is_tried(128 << 10));
+        assert!(!is_tried(128 << 10), "no more than at the last try");
     }
 }

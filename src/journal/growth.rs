@@ -266,7 +266,8 @@ pub fn lasting(seconds: u64) -> String {
     }
 }
 
-fn size(n: u64) -> String {
+/// With the unit that gives four or five digits: `8192 B`, `369.9 KB`.
+pub fn size(n: u64) -> String {
     match n {
         0..10_000 => format!("{n} B"),
         10_000..10_000_000 => format!("{:.1} KB", n as f64 / 1e3),

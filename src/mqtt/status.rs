@@ -68,7 +68,7 @@ fn problem(topic: &str) -> Option<&'static str> {
 
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum JobState {
     Running,
     /// In order.
     Stopped,
@@ -90,20 +90,20 @@ impl Status {
         Status { topic: topic.topic.clone(), job: job.to_owned(), refused: Arc::default() }
     }
 
-    pub fn payload(&self, state: State) -> Bytes {
+    pub fn payload(&self, state: JobState) -> Bytes {
         let state = match state {
-            State::Running => "running",
-            State::Stopped => "stopped",
-            State::Lost => "lost",
+            JobState::Running => "running",
+            JobState::Stopped => "stopped",
+            JobState::Lost => "lost",
         };
         Bytes::from(serde_json::json!({ "job": self.job, "state": state }).to_string())
     }
 
     /// Queues the message, if there is room in the queue; the answer is to come.
-    pub fn tell(&self, client: &Client, state: State) -> Result<Told, Queued> {
+    pub fn tell(&self, client: &Client, state: JobState) -> Result<StatusAnswer, Queued> {
         let (topic, payload) = (self.topic.as_str(), self.payload(state));
         let message = Outgoing { topic, payload, qos: Qos::AtLeastOnce, retain: true, properties: Vec::new() };
-        client.try_publish(message).map(Told::new)
+        client.try_publish(message).map(StatusAnswer::new)
     }
 
     /// What to say of a connection that ended before the first status was taken.
@@ -135,11 +135,11 @@ impl Status {
 }
 
 /// The broker's answer to a status, to come.
-pub(crate) struct Told(Pin<Box<dyn Future<Output = BrokerReceipt> + Send>>);
+pub(crate) struct StatusAnswer(Pin<Box<dyn Future<Output = BrokerReceipt> + Send>>);
 
-impl Told {
-    fn new(notice: Notice) -> Told {
-        Told(Box::pin(notice.receipt()))
+impl StatusAnswer {
+    fn new(notice: Notice) -> StatusAnswer {
+        StatusAnswer(Box::pin(notice.receipt()))
     }
 
     /// The answer, if it is there. To be asked after events of the connection, and not again once it was there.
@@ -156,9 +156,9 @@ impl Told {
     }
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for StatusAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Told")
+        f.write_str("StatusAnswer")
     }
 }
 
@@ -170,9 +170,9 @@ mod tests {
     fn a_message_names_the_job_and_its_state() {
         let status = Status::new(&StatusTopic { topic: "t".to_owned(), span: Span::default() }, "taxi");
         for (state, text) in [
-            (State::Running, r#"{"job":"taxi","state":"running"}"#),
-            (State::Stopped, r#"{"job":"taxi","state":"stopped"}"#),
-            (State::Lost, r#"{"job":"taxi","state":"lost"}"#),
+            (JobState::Running, r#"{"job":"taxi","state":"running"}"#),
+            (JobState::Stopped, r#"{"job":"taxi","state":"stopped"}"#),
+            (JobState::Lost, r#"{"job":"taxi","state":"lost"}"#),
         ] {
             assert_eq!(status.payload(state), text);
         }

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::progress::Progress;
@@ -168,8 +169,8 @@ impl MqttOutput {
     async fn send_witness(&mut self) -> Result<(), Stuck> {
         let Some((session, witness)) = self.session.as_ref().zip(self.suspects.wanted_witness()) else { return Ok(()) };
         let (qos, retain) = (self.config.qos, self.config.retain);
-        let outgoing =
-            Outgoing { topic: &witness.topic, payload: witness.payload, qos, retain, properties: Vec::new() };
+        let payload = Bytes::from(self.config.body.write(&witness.rows));
+        let outgoing = Outgoing { topic: &witness.topic_name, payload, qos, retain, properties: Vec::new() };
         let receipt = async {
             match session.client.publish(outgoing).await {
                 Some(notice) => notice.receipt().await,
@@ -206,7 +207,6 @@ impl MqttOutput {
         let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
         let limits = search.copied().unwrap_or_else(|| self.limits());
         let patience = self.config.puback_timeout;
-        let is_wordless = !session.client.hears_reasons();
         let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress, &self.suspects);
         loop {
             let has_room = under_way.len() < window;
@@ -238,12 +238,10 @@ impl MqttOutput {
             match receipt {
                 Ok(receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody)) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    if is_wordless {
-                        self.suspects.confirmed(&message, || alone(&self.config, &message));
-                    }
                     self.has_progressed = true;
                     self.way.confirmed();
                     queue.settled(&message);
+                    self.suspects.confirmed(message);
                 }
                 Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
                 // where messages of a topic go one at a time, what follows it waits with it
@@ -293,9 +291,7 @@ impl MqttOutput {
             match (receipt, message.rows.as_slice()) {
                 (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    if is_wordless {
-                        self.suspects.confirmed(&message, || alone(&self.config, &message));
-                    }
+                    self.suspects.confirmed(message);
                 }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
                 (BrokerReceipt::Refused(reason), _) => {
@@ -383,11 +379,6 @@ fn confirm(progress: &mut Progress, stats: &OutputStats, message: &RowMessage, r
     if *receipt == BrokerReceipt::TakenForNobody {
         stats.without_subscriber.fetch_add(message.rows.len() as u64, Ordering::Relaxed);
     }
-}
-
-/// The first row of a message, as a message of its own.
-fn alone(config: &MqttOutputConfig, message: &RowMessage) -> String {
-    config.body.write(message.rows.get(..1).unwrap_or_default())
 }
 
 /// Rejects a row that stands alone; halves the message else.

@@ -3,7 +3,7 @@
 //! In: once a second, how far the stream and the consumer are. Out: what to log, and how long it takes from here.
 //! Invariant: a consumer is behind once it has not read what was stored [`PATIENCE`] ago, and has caught up once it has
 //! read all that was stored [`NEAR`] ago: between the two nothing changes, so neither a quiet stream nor a short burst
-//! is told. Not here: where the numbers come from (`progress`).
+//! is told. Not here: where the numbers come from (`catch_ups`).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,7 +33,7 @@ impl Place {
 
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Told {
+pub enum News {
     Behind(Pace),
     /// After this time.
     CaughtUp(Duration),
@@ -61,7 +61,7 @@ impl Pace {
 /// One consumer.
 #[derive(Debug)]
 pub struct CatchUp {
-    /// Rows may wait for others so long without being behind.
+    /// How long rows may wait for others without being behind.
     fill: Duration,
     /// Of the last minute and a little more, the oldest first.
     seen: VecDeque<(Instant, Place)>,
@@ -76,7 +76,7 @@ impl CatchUp {
     }
 
     /// Takes note of where the consumer is now; gives what there is to tell.
-    pub fn look(&mut self, place: Place, now: Instant) -> Option<Told> {
+    pub fn look(&mut self, place: Place, now: Instant) -> Option<News> {
         self.seen.push_back((now, place));
         // the first one that is kept is a full minute old, or what has to be looked back to
         let length = MINUTE.max(PATIENCE + self.fill);
@@ -90,19 +90,19 @@ impl CatchUp {
                     return None;
                 }
                 self.behind = Some((before.0, now));
-                Some(Told::Behind(self.pace()?))
+                Some(News::Behind(self.pace()?))
             }
             Some((since, told)) => {
                 let is_near = self.ago(NEAR + self.fill, now).is_some_and(|(_, then)| place.position >= then.end);
                 if is_near || place.behind() == 0 {
                     self.behind = None;
-                    return Some(Told::CaughtUp(now.saturating_duration_since(since)));
+                    return Some(News::CaughtUp(now.saturating_duration_since(since)));
                 }
                 if now.saturating_duration_since(told) < MINUTE {
                     return None;
                 }
                 self.behind = Some((since, now));
-                Some(Told::Behind(self.pace()?))
+                Some(News::Behind(self.pace()?))
             }
         }
     }
@@ -131,11 +131,11 @@ impl CatchUp {
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Told::CaughtUp(after) => write!(f, "caught up after {}", Seconds(*after)),
-            Told::Behind(pace) => pace.fmt(f),
+            News::CaughtUp(after) => write!(f, "caught up after {}", Seconds(*after)),
+            News::Behind(pace) => pace.fmt(f),
         }
     }
 }
@@ -229,7 +229,7 @@ mod tests {
             }
         }
 
-        /// In each of so many seconds `come` are stored and up to `read` are read.
+        /// In each of `seconds` seconds `come` are stored and up to `read` are read.
         fn pass(&mut self, seconds: u64, come: i64, read: i64) -> &mut Run {
             for _ in 0..seconds {
                 self.clock.advance(Duration::from_secs(1));

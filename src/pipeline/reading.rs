@@ -213,7 +213,7 @@ impl Filling {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::channel;
 
@@ -222,14 +222,14 @@ mod tests {
     use super::*;
     use crate::journal::{Append, InputId, Journal, JournalConfig, StreamId};
 
-    /// Stores one event, alone in its segment.
-    fn store(journal: &Journal, input: InputId, arrival: Timestamp) {
+    /// Stores events of one moment, in a segment of their own.
+    pub fn store(journal: &Journal, input: InputId, arrival: Timestamp, n: usize) {
         let (done, stored) = channel();
         let event = RawEvent { arrival, payload: Bytes::from_static(b"{}"), message: Arc::default(), mark: 0 };
         journal.append(Append {
             input,
-            events: vec![event],
-            received: 1,
+            events: vec![event; n],
+            received: n as u64,
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
@@ -246,8 +246,8 @@ mod tests {
         let config = JournalConfig { recent_records: 0, ..JournalConfig::new(dir.path().join("pool.db")) };
         let journal = Journal::open(config).unwrap();
         let (theirs, ours) = (journal.input("theirs").unwrap(), journal.input("ours").unwrap());
-        (0..40).for_each(|_| store(&journal, theirs, Timestamp::MIN));
-        store(&journal, ours, Timestamp::MIN);
+        (0..40).for_each(|_| store(&journal, theirs, Timestamp::MIN, 1));
+        store(&journal, ours, Timestamp::MIN, 1);
         let reader = journal.reader(StreamId::INPUTS, 0).only(&[ours]).looking_up_always();
         let mut reading = Reading::new(reader, Bound::records(10));
         let (mut passed, mut read) = (0, 0);

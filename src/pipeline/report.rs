@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::backlogs::Backlogs;
+use super::catch_ups::CatchUps;
 use super::health::Health;
 use super::outputs::OutputHandle;
 use super::pool;
@@ -29,7 +29,7 @@ pub struct Watched {
     /// The pool is to be told of once its room lasts for less.
     warn_below: Option<Duration>,
     health: Arc<Health>,
-    backlogs: Backlogs,
+    catch_ups: CatchUps,
     versions: Versions,
     stages: Mutex<Stages>,
 }
@@ -74,14 +74,14 @@ impl Watched {
             journal,
             warn_below: job.journal.warn_below,
             health,
-            backlogs: Backlogs::default(),
+            catch_ups: CatchUps::default(),
             versions,
             stages: Mutex::new(Stages { functions, ..Stages::default() }),
         }
     }
 
-    pub fn backlogs(&self) -> &Backlogs {
-        &self.backlogs
+    pub fn catch_ups(&self) -> &CatchUps {
+        &self.catch_ups
     }
 
     pub fn add_source(&self, name: SmolStr, stats: Arc<SourceStats>) {
@@ -147,7 +147,7 @@ impl Watched {
             }
             Err(error) => tracing::warn!("the pool's status cannot be read: {error}"),
         }
-        self.backlogs.samples(&self.job, &mut samples);
+        self.catch_ups.samples(&self.job, &mut samples);
         self.stage_samples(&mut samples);
         let sick = self.health.fatal().into_iter().chain(self.journal.refusal().map(|e| e.to_string())).collect();
         Report { samples, sick, not_ready: self.not_ready(), degraded }

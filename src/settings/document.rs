@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
 use super::Problems;
+use super::secret::is_secretive;
 use crate::diagnostic::{Diagnostic, Span};
 
 /// As the `toml` crate says it; its errors have no kind that could be asked for.
@@ -86,11 +87,6 @@ const HARMLESS: [&str; 16] = [
     "component",
     "keep_alive",
 ];
-/// Parts of names, also of misspelt ones, whose values may be secrets.
-const SECRETIVE: [&str; 8] = ["pas", "pwd", "secret", "token", "key", "auth", "credential", "sas"];
-/// Names that hold one of them and are no secrets.
-const OPEN: [&str; 4] = ["keepalive", "keyfile", "keyheader", "keys"];
-
 /// What may be a secret in a line of text that is no TOML: all but the name, where that is no harmless one.
 fn values_by_line(text: &str) -> Vec<Span> {
     let mut spans = Vec::new();
@@ -142,11 +138,6 @@ fn secrets_of_address(quoted: &str, start: usize) -> Vec<Span> {
         (at + 1, at + 1 + rest.find(['#', '"', '\'']).unwrap_or(rest.len()))
     });
     login.into_iter().chain(query).map(|(from, to)| Span { start: start + from, end: start + to }).collect()
-}
-
-fn is_secretive(name: &str) -> bool {
-    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    SECRETIVE.iter().any(|part| letters.contains(part)) && !OPEN.iter().any(|part| letters.contains(part))
 }
 
 /// The line of a section: `[outputs.scored]`.

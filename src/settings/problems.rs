@@ -53,20 +53,14 @@ impl Problems {
 
     /// Hides what a value says, so that no message shows a password. `span` includes its quotes.
     pub fn mask(&self, span: Span) {
-        let mut found = self.found.borrow_mut();
-        let inner = span.start + 1..span.end.saturating_sub(1);
-        // line breaks stay, for the places of other problems
-        let stars =
-            |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
-        if let Some(hidden) = found.text.get(inner.clone()).map(stars) {
-            found.text.replace_range(inner, &hidden);
-        }
+        self.mask_all(Span { start: span.start + 1, end: span.end.saturating_sub(1) });
     }
 
-    /// Hides all of a span. Every character has as many stars as bytes, so that places stay.
+    /// Hides all of a span. Each byte is a star and line breaks stay, for the places of other problems.
     pub(super) fn mask_all(&self, span: Span) {
         let mut found = self.found.borrow_mut();
-        let stars = |secret: &str| "*".repeat(secret.len());
+        let stars =
+            |secret: &str| secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
         if let Some(hidden) = found.text.get(span.start..span.end).map(stars) {
             found.text.replace_range(span.start..span.end, &hidden);
         }

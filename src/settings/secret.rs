@@ -19,10 +19,25 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 const SECRET_NAMES: [&str; 8] =
     ["password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey", "authorization"];
 
-/// Whether a setting of this name is likely to be a secret.
+/// Parts of names, also of misspelt ones, whose values no message shows.
+const SECRETIVE: [&str; 8] = ["pas", "pwd", "secret", "token", "key", "auth", "credential", "sas"];
+/// Names that hold one of them and are no secrets.
+const OPEN: [&str; 4] = ["keepalive", "keyfile", "keyheader", "keys"];
+
+/// Whether a setting of this name is likely to be a secret: then it may only be referred to.
 pub fn may_be_secret(name: &str) -> bool {
-    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let letters = letters(name);
     letters == "key" || SECRET_NAMES.iter().any(|part| letters.contains(part))
+}
+
+/// Whether a value under this name might be a secret, so that no message shows it.
+pub(super) fn is_secretive(name: &str) -> bool {
+    let letters = letters(name);
+    SECRETIVE.iter().any(|part| letters.contains(part)) && !OPEN.iter().any(|part| letters.contains(part))
+}
+
+fn letters(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Where a secret is found.

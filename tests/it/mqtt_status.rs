@@ -70,7 +70,7 @@ impl Place {
         }
     }
 
-    /// Waits until both connections told this state after at least so many messages.
+    /// Waits until both connections told this state after `messages` messages at least.
     fn comes_to(&self, state: &str, messages: usize) {
         let expected = format!(r#"{{"job":"plant","state":"{state}"}}"#);
         for topic in ["state/in", "state/out"] {

@@ -13,7 +13,7 @@ use super::{BrokerReceipt, Client, Incoming, Message, Notice, Opening, Outgoing,
 use crate::mqtt::broker::{MqttAddress, Protocol, Qos};
 use crate::mqtt::connection::{BrokerRefusal, CONNECT_TIMEOUT, Connector, Misfit, Trouble};
 use crate::mqtt::socket::Ending;
-use crate::mqtt::status::State;
+use crate::mqtt::status::JobState;
 
 /// The largest packet there is: the length field ends here.
 const PACKET_BYTES_MAX: usize = 256 << 20;
@@ -61,7 +61,7 @@ async fn options(connector: &Connector, ending: Ending, first_bytes: FirstBytes)
         };
     }
     if let Some(status) = connector.status_due() {
-        options.set_last_will(LastWill::new(&status.topic, status.payload(State::Lost), QoS::AtLeastOnce, true));
+        options.set_last_will(LastWill::new(&status.topic, status.payload(JobState::Lost), QoS::AtLeastOnce, true));
     }
     if tls {
         options.set_transport(Transport::tls_with_config(connector.tls().await?));

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::mqtt::line::{Carrier, Line, Loan, SendRight};
 use crate::mqtt::socket::Ending;
-use crate::mqtt::status::{State, Status};
+use crate::mqtt::status::{JobState, Status};
 use crate::mqtt::wire::{self, BrokerReceipt, Client, Inbound, Incoming, Opening, PollError, Queued};
 use crate::mqtt::{BrokerConfig, Choice, Closings, Connector, Trouble};
 
@@ -283,7 +283,7 @@ impl Session {
 /// Tells that the job runs, and waits for the answer: a broker that ends the connection because of it means no row.
 async fn tell_start(status: &Status, broker: &Connector, client: &Client, events: &mut Inbound) -> Result<(), Trouble> {
     let at = &broker.config.address;
-    let Ok(mut told) = status.tell(client, State::Running) else {
+    let Ok(mut told) = status.tell(client, JobState::Running) else {
         return Err(Trouble::new(format!("the connection to {at} ended")));
     };
     let answer = async {
@@ -309,7 +309,7 @@ async fn tell_start(status: &Status, broker: &Connector, client: &Client, events
 /// Tells that the job stopped; whether a goodbye may follow. Without one the broker says that the job was lost.
 async fn told_stop(status: Option<&Status>, client: &Client) -> bool {
     let Some(status) = status else { return true };
-    let Ok(told) = status.tell(client, State::Stopped) else { return false };
+    let Ok(told) = status.tell(client, JobState::Stopped) else { return false };
     // a goodbye would overtake it
     let receipt = told.receipt().await;
     status.note(&receipt);

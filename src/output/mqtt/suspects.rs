@@ -11,7 +11,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::message::RowMessage;
@@ -35,7 +34,7 @@ const WITNESS_BYTES_MAX: usize = 64 << 10;
 pub struct Suspects {
     suspect: Option<Suspect>,
     /// The last message of one row that was confirmed. It is sent again before a suspect: a receiver sees it twice.
-    witness: Option<Witness>,
+    witness: Option<RowMessage>,
     /// The witness was confirmed over the present connection.
     has_witness: bool,
     /// A message was found at fault before.
@@ -58,13 +57,6 @@ struct Suspect {
     first: u32,
     behind: u32,
     since: Instant,
-}
-
-/// A message that the broker takes.
-#[derive(Clone, Debug)]
-pub struct Witness {
-    pub topic: Arc<str>,
-    pub payload: Bytes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,9 +85,9 @@ impl Suspects {
     }
 
     /// What is to be sent before anything else, to see whether the broker takes messages at all.
-    pub fn wanted_witness(&self) -> Option<Witness> {
+    pub fn wanted_witness(&self) -> Option<&RowMessage> {
         let suspect = self.suspect.as_ref()?;
-        self.witness.clone().filter(|_| !self.has_witness && suspect.first >= self.needed().0)
+        self.witness.as_ref().filter(|_| !self.has_witness && suspect.first >= self.needed().0)
     }
 
     /// The broker confirmed it.
@@ -180,22 +172,23 @@ impl Suspects {
         self.refused.insert(topic.clone(), Refused { turn: self.tries, by_name });
     }
 
-    /// The broker confirmed a message; `payload` writes its first row alone.
-    pub fn confirmed(&mut self, message: &RowMessage, payload: impl FnOnce() -> String) {
+    /// The broker confirmed a message.
+    pub fn confirmed(&mut self, mut message: RowMessage) {
         self.in_a_row = 0;
         self.set_aside.remove(&message.topic_name);
         self.refused.remove(&message.topic_name);
         if self.set_aside.len() > TOPICS_MAX {
             self.set_aside.clear();
         }
-        if message.rows.first().is_some_and(|row| row.bytes() <= WITNESS_BYTES_MAX) {
-            self.witness = Some(Witness { topic: message.topic_name.clone(), payload: payload().into() });
-        }
         let is_suspect = |suspect: &Suspect| message.rows.iter().any(|row| row.id == suspect.key.0);
         if self.suspect.as_ref().is_some_and(is_suspect) {
             // so it was the connection: what was learned from others may have been, too
             self.suspect = None;
             self.is_known = false;
+        }
+        message.rows.truncate(1);
+        if message.limits().bytes <= WITNESS_BYTES_MAX {
+            self.witness = Some(message);
         }
     }
 
@@ -243,7 +236,11 @@ mod tests {
     }
 
     fn confirm(suspects: &mut Suspects, message: &RowMessage) {
-        suspects.confirmed(message, || "{}".to_owned());
+        let RowMessage { topic_name, rows, .. } = message;
+        let row = rows[0].id.clone();
+        let mut copy = message_at(topic_name.strip_prefix("t/").unwrap().parse().unwrap(), 0);
+        copy.rows[0].id = row;
+        suspects.confirmed(copy);
     }
 
     /// The broker closes a connection at this message; whether it confirms a witness before.

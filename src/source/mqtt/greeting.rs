@@ -5,7 +5,7 @@
 //! the last word (`link`).
 
 use crate::mqtt::line::Line;
-use crate::mqtt::status::{State, Status, Told};
+use crate::mqtt::status::{JobState, Status, StatusAnswer};
 use crate::mqtt::wire::Client;
 
 use super::end::End;
@@ -13,7 +13,7 @@ use super::end::End;
 /// A word that waits for its answer.
 #[derive(Debug)]
 struct Word {
-    told: Told,
+    told: StatusAnswer,
     client: Client,
     packet_bytes_max: Option<u32>,
 }
@@ -30,7 +30,7 @@ impl<'a> Greeting<'a> {
     /// To be said before anything else is sent.
     pub fn say(status: Option<&'a Status>, line: &'a Line, client: &Client, packet_bytes_max: Option<u32>) -> Self {
         let client = client.clone();
-        match status.map(|status| status.tell(&client, State::Running)) {
+        match status.map(|status| status.tell(&client, JobState::Running)) {
             Some(Ok(told)) => Greeting { status, line, word: Some(Word { told, client, packet_bytes_max }) },
             // a connection that is gone already tells so itself
             None | Some(Err(_)) => {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::acks::Acks;
 use crate::mqtt::socket::Ending;
-use crate::mqtt::status::{State, Status, Told};
+use crate::mqtt::status::{JobState, Status, StatusAnswer};
 use crate::mqtt::wire::{Client, Queued};
 use crate::source::Acknowledge;
 use crate::source::stats::{SourceStats, add};
@@ -68,7 +68,7 @@ struct LinkState {
     is_hurried: bool,
     /// `None` without one, and once the last word was taken.
     status: Option<Status>,
-    last_word: Option<Told>,
+    last_word: Option<StatusAnswer>,
 }
 
 impl Link {
@@ -238,7 +238,7 @@ impl LinkState {
         match &mut self.last_word {
             // it was refused at the beginning
             None if !status.is_due() => self.status = None,
-            None => match status.tell(client, State::Stopped) {
+            None => match status.tell(client, JobState::Stopped) {
                 Ok(told) => self.last_word = Some(told),
                 // an event follows when there is room
                 Err(Queued::Full) => {}

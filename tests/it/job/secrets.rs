@@ -136,3 +136,13 @@ fn no_message_shows_a_secret() {
         }
     }
 }
+
+/// A hidden text of several lines leaves the places of other problems where they are.
+#[test]
+fn what_is_hidden_moves_nothing() {
+    let text = SMALL.replacen("[inputs.rides]", "[inputs.rides]\npasword = \"\"\"\nfirst\nsecond\n\"\"\"", 1);
+    let text = text.replacen("topics", "topicz", 1);
+    let line = text.lines().position(|line| line.starts_with("topicz")).unwrap() + 1;
+    let said = crate::support::refused("taxi.toml", &text);
+    assert!(said.contains(&format!("{line} | topicz = ")) && !said.contains("second"), "{said}");
+}

@@ -19,10 +19,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// All consumers of a job.
 #[derive(Clone, Debug, Default)]
-pub struct Backlogs(Arc<Mutex<Vec<Backlog>>>);
+pub struct CatchUps(Arc<Mutex<Vec<ConsumerCatchUp>>>);
 
 #[derive(Debug)]
-struct Backlog {
+struct ConsumerCatchUp {
     consumer: String,
     stream: StreamId,
     /// Where it was at the start, and what it had passed by then.
@@ -30,13 +30,13 @@ struct Backlog {
     catch_up: CatchUp,
 }
 
-impl Backlogs {
+impl CatchUps {
     /// Begins with where the consumers are; none of them may be running. Rows may wait for `fill` until a batch of
     /// an output is full.
     pub fn begin(&self, journal: &Journal, fill: Duration) -> Result<(), JournalError> {
         let status = journal.summary()?;
         let ledger = journal.ledger();
-        let of = |consumer: ConsumerStatus| Backlog {
+        let of = |consumer: ConsumerStatus| ConsumerCatchUp {
             stream: StreamId(consumer.stream),
             start: (consumer.position, passed(&ledger, &consumer.name)),
             catch_up: CatchUp::new(fill),
@@ -57,32 +57,32 @@ impl Backlogs {
 
     fn look(&self, journal: &Journal, clock: &Clock) {
         let (ledger, now) = (journal.ledger(), clock.monotonic());
-        for backlog in self.lock().iter_mut() {
-            let (position, passed_then) = backlog.start;
-            let since = passed(&ledger, &backlog.consumer).saturating_sub(passed_then);
+        for reader in self.lock().iter_mut() {
+            let (position, passed_then) = reader.start;
+            let since = passed(&ledger, &reader.consumer).saturating_sub(passed_then);
             let position = position.saturating_add_unsigned(since);
-            let place = Place { position, end: journal.ends(backlog.stream).1 };
-            if let Some(told) = backlog.catch_up.look(place, now) {
-                tracing::info!(consumer = %backlog.consumer, "{told}");
+            let place = Place { position, end: journal.ends(reader.stream).1 };
+            if let Some(told) = reader.catch_up.look(place, now) {
+                tracing::info!(consumer = %reader.consumer, "{told}");
             }
         }
     }
 
     /// How long each of those that catch up takes from here.
     pub fn samples(&self, job: &str, samples: &mut Vec<Sample>) {
-        for backlog in self.lock().iter() {
-            let Some(left) = backlog.catch_up.progress().and_then(|pace| pace.left()) else { continue };
+        for reader in self.lock().iter() {
+            let Some(left) = reader.catch_up.progress().and_then(|pace| pace.left()) else { continue };
             samples.push(Sample {
                 name: "consumer_left_seconds",
                 help: "seconds until a consumer that is behind has caught up, at the pace of the last minute",
                 kind: SampleKind::Gauge,
-                labels: vec![("job", job.to_owned()), ("consumer", backlog.consumer.clone())],
+                labels: vec![("job", job.to_owned()), ("consumer", reader.consumer.clone())],
                 value: left.as_secs_f64().round(),
             });
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Backlog>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<ConsumerCatchUp>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,36 +95,16 @@ fn passed(ledger: &Ledger, consumer: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
-    use bytes::Bytes;
     use smol_str::SmolStr;
 
     use super::*;
-    use crate::batch::RawEvent;
-    use crate::journal::{Append, BacklogLimits, Commit, ConsumerSpec, InputId, JournalConfig, OnFull, Start};
+    use crate::journal::{BacklogLimits, Commit, ConsumerSpec, JournalConfig, OnFull, Start};
+    use crate::pipeline::reading::tests::store;
     use crate::time::Timestamp;
 
-    fn store(journal: &Journal, input: InputId, n: usize) {
-        let (done, stored) = channel();
-        let event = RawEvent { arrival: Timestamp::MIN, payload: Bytes::from("{}"), message: Arc::default(), mark: 0 };
-        journal.append(Append {
-            input,
-            events: vec![event; n],
-            received: n as u64,
-            undecodable: Vec::new(),
-            dropped: Vec::new(),
-            ledger: Vec::new(),
-            is_urgent: false,
-            on_durable: Box::new(move |result| done.send(result).unwrap()),
-        });
-        journal.flush();
-        stored.recv().unwrap().unwrap();
-    }
-
-    fn left(backlogs: &Backlogs) -> Vec<f64> {
+    fn left(catch_ups: &CatchUps) -> Vec<f64> {
         let mut samples = Vec::new();
-        backlogs.samples("job", &mut samples);
+        catch_ups.samples("job", &mut samples);
         samples.iter().map(|sample| sample.value).collect()
     }
 
@@ -142,27 +122,27 @@ mod tests {
             limits: BacklogLimits::default(),
         };
         let consumer = journal.register_consumer(spec).unwrap().id;
-        store(&journal, input, 1_000);
+        store(&journal, input, Timestamp::MIN, 1_000);
         let to = |position| {
             let receipt = journal.commit(Commit::at(consumer, position));
             journal.flush();
             receipt.wait().unwrap();
         };
         to(100);
-        let (backlogs, clock) = (Backlogs::default(), Clock::manual(Timestamp::MIN));
-        backlogs.begin(&journal, Duration::ZERO).unwrap();
-        backlogs.look(&journal, &clock);
+        let (catch_ups, clock) = (CatchUps::default(), Clock::manual(Timestamp::MIN));
+        catch_ups.begin(&journal, Duration::ZERO).unwrap();
+        catch_ups.look(&journal, &clock);
         let pass = |seconds| {
             clock.advance(Duration::from_secs(seconds));
-            backlogs.look(&journal, &clock);
+            catch_ups.look(&journal, &clock);
         };
         to(600);
         pass(9);
-        assert_eq!(left(&backlogs), Vec::<f64>::new());
+        assert_eq!(left(&catch_ups), Vec::<f64>::new());
         pass(1);
-        assert_eq!(left(&backlogs), [8.0], "400 at 50 a second");
+        assert_eq!(left(&catch_ups), [8.0], "400 at 50 a second");
         to(1_000);
         pass(1);
-        assert_eq!(left(&backlogs), Vec::<f64>::new());
+        assert_eq!(left(&catch_ups), Vec::<f64>::new());
     }
 }
