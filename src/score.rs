@@ -5,8 +5,9 @@
 //! what is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's).
 //!
 //! A thin task ([`task`]) owns the pure [`desk`], which decides what is sent when; [`policy`] says what an answer
-//! means, [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate and the parallelism, [`signature`]
-//! and [`body`] convert rows, [`response`] reads results, [`http`] speaks to the endpoint in its [`dialect`].
+//! means, [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate, [`parallel`] the number of
+//! requests at once, [`signature`] and [`body`] convert rows, [`response`] reads results, [`http`] speaks to the
+//! endpoint in its [`dialect`].
 
 pub mod azureml;
 pub mod batch;
@@ -16,6 +17,7 @@ mod describe;
 pub mod desk;
 mod dialect;
 mod http;
+pub mod parallel;
 pub mod policy;
 pub mod queue;
 mod rate;

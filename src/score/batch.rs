@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::Failure;
+use super::policy::{CONNECTION_CLOSED, TOO_SLOW};
 
 /// Suspects that pile up without anything being scored before we look whether the model still works.
 const SUSPECTS_MAX: usize = 3;
@@ -179,6 +180,16 @@ impl RequestBatch {
             // what was learnt of them may be the model's fault
             (piece.first_half, piece.guilty, piece.retest) = (false, false, false);
         }
+    }
+
+    /// Nothing may have been scored when the suspects failed: each is sent once more before it is condemned.
+    pub fn doubt(&mut self) {
+        self.suspects.iter_mut().for_each(|suspect| suspect.retest = true);
+    }
+
+    /// No suspect was answered.
+    pub fn is_unanswered(&self) -> bool {
+        self.suspects.iter().all(|suspect| matches!(suspect.failure.reason, TOO_SLOW | CONNECTION_CLOSED))
     }
 
     /// The piece failed in a way that may be a row's fault. `retries`: how often the whole batch is tried again first.

@@ -1,19 +1,14 @@
-//! How much may be sent to an endpoint, and whether anything at all: one gate and one limit for all batches.
+//! Whether anything may be sent to an endpoint: one gate for all batches.
 //!
 //! In: how requests ended, in any order, with the time. Out: whether the next may go. Invariant: while the gate is
 //! closed, at most one request at a time finds out whether the endpoint is back; answers to requests sent before it
-//! closed neither open it nor count again. Not here: a clock, what the answers mean.
+//! closed neither open it nor count again, also once it is open. Not here: a clock, what the answers mean, how many
+//! requests may go (`parallel`).
 
 use std::time::Duration;
 
 use super::policy::Blocked;
 use crate::backoff::Backoff;
-
-/// Parallel requests at the start: what a stock managed deployment of one instance admits.
-const PARALLEL_START: u32 = 2;
-
-/// Answers of one endpoint differ by this much anyway.
-const LATENCY_NOISE: Duration = Duration::from_millis(10);
 
 /// Why the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +34,6 @@ pub struct Closed {
     pub cause: Cause,
     pub since: Duration,
     pub until: Duration,
-    /// Requests before this one were sent while the gate was open.
-    first_after: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -51,12 +44,14 @@ pub struct Gate {
     probe: Option<u64>,
     failures: u32,
     last_sent: u64,
+    /// Requests before this one were sent before the gate closed last; it may have opened since.
+    first_after: u64,
 }
 
 impl Gate {
     /// `slow_probe`: how long to wait between looks at an endpoint that somebody has to repair.
     pub fn new(backoff: Backoff, slow_probe: Duration) -> Gate {
-        Gate { backoff, slow_probe, closed: None, probe: None, failures: 0, last_sent: 0 }
+        Gate { backoff, slow_probe, closed: None, probe: None, failures: 0, last_sent: 0, first_after: 0 }
     }
 
     pub fn admission(&self, now: Duration) -> Admission {
@@ -88,6 +83,11 @@ impl Gate {
         self.probe == Some(id)
     }
 
+    /// Request `id` was sent before the gate closed last: what it says was known by then.
+    pub fn is_late(&self, id: u64) -> bool {
+        id < self.first_after
+    }
+
     /// Request `id` was answered as by a working endpoint.
     pub fn passed(&mut self, id: u64) {
         if self.closed.is_none() || self.is_probe(id) {
@@ -97,10 +97,13 @@ impl Gate {
 
     /// Request `id` says that the endpoint cannot be used. `random` is in `[0, 1)`.
     pub fn failed(&mut self, now: Duration, id: u64, cause: Cause, random: f64, retry_after: Option<Duration>) {
-        if let Some(closed) = &mut self.closed
-            && id < closed.first_after
-        {
-            closed.until = closed.until.max(now + retry_after.unwrap_or_default());
+        if self.is_late(id) {
+            match (&mut self.closed, retry_after) {
+                (Some(closed), asked) => closed.until = closed.until.max(now + asked.unwrap_or_default()),
+                // it does not count again, but silence that is asked for is kept
+                (None, Some(asked)) => self.close(now, cause, asked),
+                (None, None) => {}
+            }
             return;
         }
         self.failures = self.failures.saturating_add(1);
@@ -114,8 +117,8 @@ impl Gate {
     /// Closes for `wait`, whatever came before.
     pub fn close(&mut self, now: Duration, cause: Cause, wait: Duration) {
         let since = self.closed.filter(|closed| closed.cause == cause).map_or(now, |closed| closed.since);
-        self.closed = Some(Closed { cause, since, until: now + wait, first_after: self.last_sent + 1 });
-        self.probe = None;
+        self.closed = Some(Closed { cause, since, until: now + wait });
+        (self.probe, self.first_after) = (None, self.last_sent + 1);
     }
 
     /// Looks at once: what kept it closed was repaired, perhaps.
@@ -134,83 +137,6 @@ impl Gate {
 
     pub fn open(&mut self) {
         (self.closed, self.probe, self.failures) = (None, None, 0);
-    }
-}
-
-/// How many requests may be out at once. Each round of as many good answers doubles it, until the endpoint shows that
-/// it is enough: by a sign of overload, or by answers that take longer. From then on a round raises it by one, and a
-/// sign of overload halves it.
-#[derive(Clone, Debug)]
-pub struct Parallel {
-    now: u32,
-    max: u32,
-    successes: u32,
-    /// Requests up to this one were sent before the last lowering: they say nothing new.
-    lowered_at: u64,
-    last_sent: u64,
-    /// While it doubles.
-    doubling: Option<Latency>,
-}
-
-/// How long the answers of a round take.
-#[derive(Clone, Copy, Debug)]
-struct Latency {
-    /// The mean of the quickest round.
-    best: Duration,
-    /// Sum of this round.
-    of_round: Duration,
-}
-
-impl Parallel {
-    pub fn new(max: u32) -> Parallel {
-        let max = max.max(1);
-        let doubling = Some(Latency { best: Duration::MAX, of_round: Duration::ZERO });
-        Parallel { now: PARALLEL_START.min(max), max, successes: 0, lowered_at: 0, last_sent: 0, doubling }
-    }
-
-    pub fn now(&self) -> u32 {
-        self.now
-    }
-
-    pub fn sent(&mut self, id: u64) {
-        self.last_sent = self.last_sent.max(id);
-    }
-
-    /// A good answer, and how long it took. `full`: as many requests were out as allowed; otherwise it says nothing
-    /// about more of them.
-    pub fn succeeded(&mut self, id: u64, full: bool, took: Duration) {
-        if id <= self.lowered_at || !full {
-            return;
-        }
-        self.successes += 1;
-        if let Some(latency) = &mut self.doubling {
-            latency.of_round = latency.of_round.saturating_add(took);
-        }
-        if self.successes < self.now {
-            return;
-        }
-        let answers = std::mem::take(&mut self.successes);
-        let mean = |latency: &Latency| latency.of_round / answers.max(1);
-        let step = match &mut self.doubling {
-            Some(latency) if mean(latency) <= latency.best.saturating_mul(3) / 2 + LATENCY_NOISE => {
-                *latency = Latency { best: latency.best.min(mean(latency)), of_round: Duration::ZERO };
-                self.now
-            }
-            doubling => {
-                *doubling = None;
-                1
-            }
-        };
-        self.now = self.now.saturating_add(step).min(self.max);
-    }
-
-    pub fn overloaded(&mut self, id: u64) {
-        if id > self.lowered_at {
-            self.doubling = None;
-            self.now = (self.now / 2).max(1);
-            self.successes = 0;
-            self.lowered_at = self.last_sent;
-        }
     }
 }
 
@@ -315,6 +241,35 @@ mod tests {
     }
 
     #[test]
+    fn late_failures_do_not_close_a_gate_that_a_probe_has_opened() {
+        let gone = Blocked::NotFound;
+        run(
+            &mut gate(),
+            1.0,
+            &[
+                (0, Sent(1), Open, None),
+                (0, Sent(2), Open, None),
+                (0, Sent(3), Open, None),
+                (0, Sent(4), Open, None),
+                (0, Fails(1, None), Shut, Some(100)),
+                (100, Sent(5), Shut, None),
+                (110, Passed(5), Open, None),
+                (120, Fails(2, None), Open, None),
+                (130, Blocks(3, gone), Open, None),
+                // what was sent behind the probe says something new, and it is the first failure again
+                (140, Sent(6), Open, None),
+                (150, Fails(6, None), Shut, Some(250)),
+                (250, Sent(7), Shut, None),
+                (260, Passed(7), Open, None),
+                // who asks for silence gets it, and the next failure is still the first
+                (300, Fails(4, Some(500)), Shut, Some(800)),
+                (800, Sent(8), Shut, None),
+                (800, Fails(8, None), Shut, Some(900)),
+            ],
+        );
+    }
+
+    #[test]
     fn a_block_waits_long_keeps_its_start_and_is_looked_at_early_when_asked() {
         let mut gate = gate();
         let gone = Blocked::NotFound;
@@ -344,65 +299,5 @@ mod tests {
             1.0,
             &[(60_440, Sent(4), Shut, None), (60_450, Passed(4), Open, None), (60_450, LookNow, Open, None)],
         );
-    }
-
-    /// The limit after each of some good answers that took this long.
-    fn climb(parallel: &mut Parallel, ids: std::ops::Range<u64>, took: Duration) -> Vec<u32> {
-        let answer = |id| {
-            parallel.sent(id);
-            parallel.succeeded(id, true, took);
-            parallel.now()
-        };
-        ids.map(answer).collect()
-    }
-
-    #[test]
-    fn parallelism_doubles_each_round_until_it_is_all_that_is_allowed() {
-        let limits = climb(&mut Parallel::new(20), 1..31, MS(200));
-        let rounds = [(1, 2), (4, 4), (8, 8), (16, 16), (1, 20)];
-        assert_eq!(limits, rounds.map(|(n, limit)| vec![limit; n]).concat());
-    }
-
-    #[test]
-    fn after_a_sign_of_overload_parallelism_climbs_by_one_a_round_and_halves_once_a_round() {
-        let mut parallel = Parallel::new(6);
-        parallel.sent(1);
-        parallel.overloaded(1);
-        let limits = climb(&mut parallel, 2..2 + 1 + 2 + 3 + 4 + 5 + 6, MS(1));
-        assert_eq!(limits, [2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6]);
-        parallel.sent(30);
-        parallel.overloaded(29);
-        parallel.overloaded(30);
-        assert_eq!(parallel.now(), 3);
-        parallel.sent(31);
-        parallel.overloaded(31);
-        parallel.sent(32);
-        parallel.overloaded(32);
-        assert_eq!(parallel.now(), 1);
-    }
-
-    #[test]
-    fn answers_that_take_longer_end_the_doubling() {
-        let mut parallel = Parallel::new(256);
-        climb(&mut parallel, 1..7, MS(100));
-        assert_eq!(parallel.now(), 8);
-        // a round a little slower is noise
-        climb(&mut parallel, 7..15, MS(150));
-        assert_eq!(parallel.now(), 16);
-        climb(&mut parallel, 15..31, MS(190));
-        assert_eq!(parallel.now(), 17, "the requests wait for each other");
-        climb(&mut parallel, 31..48, MS(100));
-        assert_eq!(parallel.now(), 18);
-    }
-
-    #[test]
-    fn few_rows_say_nothing_about_parallelism() {
-        let mut parallel = Parallel::new(20);
-        for id in 1..100 {
-            parallel.sent(id);
-            parallel.succeeded(id, false, MS(1));
-        }
-        assert_eq!(parallel.now(), 2);
-        assert_eq!(Parallel::new(1).now(), 1);
     }
 }

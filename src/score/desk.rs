@@ -17,7 +17,8 @@ use crate::value::Value;
 
 use super::batch::{NextSend, RequestBatch};
 use super::body::{Form, RowText};
-use super::breaker::{Admission, Cause, Closed, Gate, Parallel};
+use super::breaker::{Admission, Cause, Closed, Gate};
+use super::parallel::Parallel;
 use super::policy::{Answered, Blocked, Details, Mode};
 use super::queue::{Queue, RowRef, Taken};
 use super::rate::Rate;
@@ -137,6 +138,9 @@ pub struct Desk {
     rate: Option<Rate>,
     /// A row that was scored under this signature.
     proven: Option<RowText>,
+    /// Nobody knows whether any row is scored: until one is, nothing but a look goes.
+    must_look: bool,
+    /// Looks since then.
     looks: u32,
     failed: Option<String>,
     nan_results: u64,
@@ -161,6 +165,7 @@ impl Desk {
             full_batches: 0,
             rate: rules.catchup_rate.map(Rate::new),
             proven: None,
+            must_look: false,
             looks: 0,
             failed: None,
             nan_results: 0,
@@ -203,12 +208,13 @@ impl Desk {
         self.results = signature.output.path.clone().into();
         self.generation += 1;
         self.proven = None;
+        self.parallel.forget();
         let idle: Vec<u64> = self.batches.iter().filter(|(_, open)| !open.flying).map(|(id, _)| *id).collect();
         for id in idle.into_iter().rev() {
             self.put_back(now, id);
         }
+        self.looks = 0;
         if matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
-            self.looks = 0;
             self.gate.look_now(now);
         }
     }
@@ -280,10 +286,11 @@ impl Desk {
         }
         let admission = self.gate.admission(now);
         let cause = self.gate.closed().map(|closed| closed.cause);
-        match (admission, cause) {
-            (Admission::Closed, _) => None,
-            (Admission::Probe, Some(Cause::Blocked(Blocked::Model))) => self.look(&form),
-            _ => self.next_piece(now, &form, cause == Some(Cause::Blocked(Blocked::Key))),
+        let reload_key = cause == Some(Cause::Blocked(Blocked::Key));
+        match admission {
+            Admission::Closed => None,
+            Admission::Probe if self.must_look => self.look(now, &form, reload_key),
+            _ => self.next_piece(now, &form, reload_key),
         }
     }
 
@@ -305,8 +312,15 @@ impl Desk {
                     Some(row) => (form.body(std::iter::once(row)), 1),
                     // nothing was ever scored: that rows of this batch are not either says nothing about them
                     None => {
+                        let is_silent = open.batch.is_unanswered();
                         open.batch.model_fails();
-                        self.suspect_model(now);
+                        match is_silent {
+                            true => {
+                                self.suspect();
+                                self.gate.close(now, Cause::Backoff, Duration::ZERO);
+                            }
+                            false => self.suspect_model(now, Duration::ZERO),
+                        }
                         return self.next_request(now);
                     }
                 },
@@ -333,33 +347,50 @@ impl Desk {
         Request { id, body, rows, results: self.results.clone(), reload_key }
     }
 
-    fn suspect_model(&mut self, now: Duration) {
-        self.looks = 0;
-        let wait = if self.proven.is_some() { self.rules.slow_probe } else { Duration::ZERO };
+    /// Perhaps no row at all is scored: nothing but looks goes until one is.
+    fn suspect(&mut self) {
+        (self.must_look, self.looks) = (true, 0);
+        // what failed until now may have been good
+        self.batches.values_mut().for_each(|open| open.batch.doubt());
+    }
+
+    fn suspect_model(&mut self, now: Duration, wait: Duration) {
+        self.suspect();
         self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
         self.events.push(DeskEvent::Refetch);
     }
 
-    /// Sends one row only to see whether anything is scored: one that was scored before, else one after another of
-    /// those that wait, so that a few bad ones in front do not hold up the rest for ever.
-    fn look(&mut self, form: &Form) -> Option<Request> {
+    /// Sends one row only to see whether anything is scored: one that was scored before, in turns with those that wait,
+    /// one after another, so that a few bad ones in front, or one that is not scored any more, do not hold up the rest
+    /// for ever.
+    fn look(&mut self, now: Duration, form: &Form, reload_key: bool) -> Option<Request> {
         let row = match &self.proven {
-            Some(row) => row.clone(),
-            None => self.row_to_look_at(form)?,
+            Some(row) if self.looks.is_multiple_of(2) => Some(row.clone()),
+            Some(row) => self.row_to_look_at(form, self.looks / 2).or_else(|| Some(row.clone())),
+            None => self.row_to_look_at(form, self.looks),
+        };
+        let Some(row) = row else {
+            if self.queue.is_empty() {
+                return None;
+            }
+            // no row fits the signature: it may be read too early or too late
+            self.gate.close(now, Cause::Blocked(Blocked::Model), self.rules.slow_probe);
+            self.events.push(DeskEvent::Refetch);
+            return None;
         };
         let body = form.body(std::iter::once(&row));
         let generation = self.generation;
-        Some(self.send(Flight::Look { row, generation }, body, 1, false))
+        Some(self.send(Flight::Look { row, generation }, body, 1, reload_key))
     }
 
-    fn row_to_look_at(&self, form: &Form) -> Option<RowText> {
+    fn row_to_look_at(&self, form: &Form, look: u32) -> Option<RowText> {
         let held = self
             .batches
             .values()
             .flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
         // newest first: the oldest are those that failed
         let rows: Vec<RowRef> = held.chain(self.queue.rows()).collect();
-        let skip = (self.looks as usize).wrapping_mul(rows.len() / 3 + 1) % rows.len().max(1);
+        let skip = (look as usize).wrapping_mul(stride(rows.len())) % rows.len().max(1);
         let encoded = |row: &RowRef| self.queue.value(*row).and_then(|value| form.encode(value).ok());
         rows.iter().rev().cycle().skip(skip).take(rows.len()).find_map(encoded)
     }
@@ -419,4 +450,16 @@ impl Desk {
             }
         }
     }
+}
+
+/// About a third of some rows; steps of it come to each of them.
+fn stride(rows: usize) -> usize {
+    let is_coprime = |step: &usize| {
+        let (mut a, mut b) = (rows, *step);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a <= 1
+    };
+    (rows / 3 + 1..=rows).find(is_coprime).unwrap_or(1)
 }

@@ -148,6 +148,9 @@ impl Blocked {
 const RETRIES_SERVER_ERROR: u32 = 5;
 /// Tries where a proxy may have answered, a worker may have died, or the container may be starting.
 const RETRIES_MAYBE_ROW: u32 = 3;
+/// Reasons of rows that failed without an answer.
+pub const TOO_SLOW: Reason = "too_slow";
+pub const CONNECTION_CLOSED: Reason = "connection_closed";
 /// Tries on 409 before pausing.
 pub const RETRIES_BUSY: u32 = 10;
 
@@ -168,7 +171,7 @@ fn edge(outcome: Answered) -> Class {
         Answered::Unreachable => return Class::Offline,
         Answered::BadCertificate => return Class::Pause(Blocked::Certificate),
         Answered::CertificateRefused => return Class::Pause(Blocked::ClientCertificate),
-        Answered::Closed => return isolate(RETRIES_MAYBE_ROW, "connection_closed"),
+        Answered::Closed => return isolate(RETRIES_MAYBE_ROW, CONNECTION_CLOSED),
         Answered::TimedOut => return Class::TooSlow,
         Answered::Status(status) => status,
     };

@@ -8,9 +8,8 @@ use std::time::Duration;
 use crate::value::{Record, Value};
 
 use super::super::batch::{NextSend, Reaction};
-use super::super::body::RowText;
 use super::super::breaker::Cause;
-use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, classify};
+use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, TOO_SLOW, classify};
 use super::super::queue::{Queue, RowRef};
 use super::super::{Failure, KEPT_MAX, NanPolicy, Outcome, clipped};
 use super::{Answer, BYTES_MIN, Desk, DeskEvent, Flight};
@@ -30,8 +29,12 @@ impl Desk {
             return self.fail(&answer.details);
         }
         if let Flight::Look { row, generation } = flight {
-            return self.looked(now, id, class, row, generation, &answer.details);
+            if class == Class::Done && generation == self.generation {
+                self.proven = Some(row);
+            }
+            return self.looked(now, id, class, &answer, random);
         }
+        let (is_late, is_probe) = (self.gate.is_late(id), self.gate.is_probe(id));
         self.heed(now, id, class, &answer, random, full);
         let batch = match &flight {
             Flight::Piece { batch, .. } | Flight::AskModel { batch } => *batch,
@@ -46,12 +49,24 @@ impl Desk {
                 let bad = open.batch.model_works();
                 self.condemn(batch, bad);
             }
-            (_, Class::Isolate { .. } | Class::TooSlow | Class::TooLarge) => {
+            (_, class @ (Class::Isolate { .. } | Class::TooSlow | Class::TooLarge)) => {
                 open.batch.model_fails();
-                self.suspect_model(now);
+                match is_silence(class, answer.outcome) {
+                    _ if is_late => {}
+                    true => {
+                        self.suspect();
+                        if !is_probe {
+                            self.gate.failed(now, id, Cause::Backoff, random, answer.details.retry_after);
+                        }
+                    }
+                    false => self.suspect_model(now, self.rules.slow_probe),
+                }
             }
-            (_, Class::Busy) => open.not_before = now + self.rules.backoff.wait(1, random, None),
+            (_, Class::Busy | Class::Overloaded) => open.not_before = now + self.rules.backoff.wait(1, random, None),
             _ => {}
+        }
+        if is_late && let Some(open) = self.batches.get_mut(&batch) {
+            open.batch.doubt();
         }
         // the signature changed while the request was out
         if self.batches.get(&batch).is_some_and(|open| open.generation != self.generation) {
@@ -67,14 +82,17 @@ impl Desk {
         match class {
             Class::Done => {
                 self.gate.passed(id);
-                self.parallel.succeeded(id, full, answer.details.took);
+                self.parallel.succeeded(now, id, full, answer.details.took);
             }
-            Class::Offline => self.gate.failed(now, id, Cause::Backoff, random, retry_after),
+            Class::Offline => {
+                self.parallel.forget();
+                self.gate.failed(now, id, Cause::Backoff, random, retry_after);
+            }
             Class::Overloaded => {
-                self.parallel.overloaded(id);
+                let out = self.parallel.now();
+                self.parallel.overloaded(now, id);
                 // one request too many says nothing against the others, unless the server asks for silence
-                let one_too_many =
-                    answer.details.status == Some(429) && self.parallel.now() > 1 && !self.gate.is_probe(id);
+                let one_too_many = answer.details.status == Some(429) && out > 1 && !self.gate.is_probe(id);
                 if !one_too_many || retry_after.is_some() {
                     self.gate.failed(now, id, Cause::Backoff, random, retry_after);
                 }
@@ -84,8 +102,7 @@ impl Desk {
                 self.gate.failed(now, id, Cause::Blocked(Blocked::Key), random, retry_after);
             }
             Class::Pause(blocked) => self.gate.failed(now, id, Cause::Blocked(blocked), random, retry_after),
-            Class::TooSlow if self.gate.is_probe(id) => self.gate.failed(now, id, Cause::Backoff, random, None),
-            Class::Isolate { .. } if self.gate.is_probe(id) && answer.outcome == Answered::Closed => {
+            class if self.gate.is_probe(id) && is_silence(class, answer.outcome) => {
                 self.gate.failed(now, id, Cause::Backoff, random, None);
             }
             Class::Busy
@@ -152,7 +169,7 @@ impl Desk {
         };
         let reaction = match class {
             Class::Isolate { retries, reason } => open.batch.failed(retries, failure(reason)),
-            Class::TooSlow => open.batch.too_slow(failure("too_slow")),
+            Class::TooSlow => open.batch.too_slow(failure(TOO_SLOW)),
             Class::TooLarge => open.batch.too_large(failure("too_large")),
             Class::Busy => open.batch.busy(RETRIES_BUSY),
             // 429 without a closed gate: these rows alone step back
@@ -174,21 +191,21 @@ impl Desk {
     }
 
     /// The answer to a look: only a scored row opens the gate again.
-    fn looked(&mut self, now: Duration, id: u64, class: Class, row: RowText, generation: u64, details: &Details) {
+    fn looked(&mut self, now: Duration, id: u64, class: Class, answer: &Answer, random: f64) {
         if class == Class::Done {
-            if generation == self.generation {
-                self.proven = Some(row);
-            }
-            self.looks = 0;
+            (self.must_look, self.looks) = (false, 0);
             return self.gate.open();
         }
-        if class == Class::KeyRefused {
-            self.events.push(DeskEvent::ReloadKey);
-        }
         self.looks = self.looks.saturating_add(1);
-        let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && matches!(class, Class::Isolate { .. });
-        let wait =
-            if at_once { Duration::ZERO } else { self.rules.slow_probe.max(details.retry_after.unwrap_or_default()) };
+        let asked = answer.details.retry_after;
+        match class {
+            Class::Busy => return self.gate.failed(now, id, Cause::Blocked(Blocked::Busy), random, asked),
+            Class::Isolate { .. } | Class::TooLarge if !is_silence(class, answer.outcome) => {}
+            // it says nothing about rows
+            _ => return self.heed(now, id, class, answer, random, false),
+        }
+        let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && class != Class::TooLarge;
+        let wait = if at_once { Duration::ZERO } else { self.rules.slow_probe.max(asked.unwrap_or_default()) };
         if self.gate.is_probe(id) {
             self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
         }
@@ -206,6 +223,11 @@ impl Desk {
         self.flights.clear();
         self.events.push(DeskEvent::Failed(why));
     }
+}
+
+/// Whether the endpoint said nothing: it hangs, or ends connections.
+fn is_silence(class: Class, outcome: Answered) -> bool {
+    class == Class::TooSlow || (outcome == Answered::Closed && matches!(class, Class::Isolate { .. }))
 }
 
 /// Whether all floats are, at any depth. Results are not nested deeper than `response` lets them be.
