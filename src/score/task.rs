@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -46,6 +46,13 @@ enum Arrived {
     Swagger(Result<Fetched, String>),
 }
 
+/// What is on the wire.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    Request(u64),
+    Swagger,
+}
+
 /// Fetching the swagger document.
 #[derive(Debug, Default)]
 struct Fetching {
@@ -71,6 +78,8 @@ pub(super) struct Task {
     replies: HashMap<u64, (Reply, Arc<Berth>)>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
+    /// What each task there is for.
+    sent: HashMap<Id, Sent>,
     status: Arc<ScorerStatus>,
     swagger: watch::Sender<Option<String>>,
     stop: CancellationToken,
@@ -102,6 +111,7 @@ impl Task {
             replies: HashMap::new(),
             failed: None,
             on_wire: JoinSet::new(),
+            sent: HashMap::new(),
             status,
             swagger,
             stop,
@@ -135,9 +145,7 @@ impl Task {
                     Some(got) => self.take(got),
                     None => is_open = false,
                 },
-                Some(arrived) = self.on_wire.join_next() => if let Ok(arrived) = arrived {
-                    self.arrived(arrived);
-                },
+                Some(joined) = self.on_wire.join_next_with_id() => self.joined(joined),
                 () = tokio::time::sleep_until(wake.into()) => self.forget_abandoned(),
             }
         }
@@ -189,13 +197,38 @@ impl Task {
             let status = HttpStatus { code: 401, model: None, function_failed: false };
             let details = Details { text: self.status.last_error().unwrap_or_default(), ..Details::default() };
             let answer = Answer { outcome: Answered::Status(status), values: Vec::new(), details };
-            self.on_wire.spawn(async move { Arrived::Answer(request.id, answer) });
+            self.spawn(Sent::Request(request.id), async move { Arrived::Answer(request.id, answer) });
             return;
         }
         let client = self.client.clone();
-        self.on_wire.spawn(async move {
+        self.spawn(Sent::Request(request.id), async move {
             let (id, answer) = client.score(request, key).await;
             Arrived::Answer(id, answer)
+        });
+    }
+
+    fn spawn(&mut self, sent: Sent, work: impl Future<Output = Arrived> + Send + 'static) {
+        let task = self.on_wire.spawn(work);
+        self.sent.insert(task.id(), sent);
+    }
+
+    fn joined(&mut self, joined: Result<(Id, Arrived), JoinError>) {
+        let error = match joined {
+            Ok((id, arrived)) => {
+                self.sent.remove(&id);
+                return self.arrived(arrived);
+            }
+            Err(error) => error,
+        };
+        let Some(sent) = self.sent.remove(&error.id()) else { return };
+        tracing::error!("a request panicked, which is a fault of forebay: please report it with the log; {error}");
+        let text = format!("a fault of forebay, {error}");
+        self.arrived(match sent {
+            Sent::Request(id) => {
+                let details = Details { text, ..Details::default() };
+                Arrived::Answer(id, Answer { outcome: Answered::Closed, values: Vec::new(), details })
+            }
+            Sent::Swagger => Arrived::Swagger(Err(text)),
         });
     }
 
@@ -273,7 +306,7 @@ impl Task {
         }
         (self.fetching.due, self.fetching.out) = (None, true);
         let (client, key) = (self.client.clone(), self.key.clone());
-        self.on_wire.spawn(async move { Arrived::Swagger(client.description(key).await) });
+        self.spawn(Sent::Swagger, async move { Arrived::Swagger(client.description(key).await) });
     }
 
     fn fetched(&mut self, now: Duration, fetched: Result<Fetched, String>) {

@@ -1,15 +1,21 @@
 //! Faults of one row, one request or one answer: a score script of the real server fails on demand, and the embedded
 //! endpoint does what that server cannot.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::demo::endpoint::Endpoint;
 use forebay::diagnostic::Span;
-use forebay::score::{Chunk, Ended, NanPolicy, Outcome, State};
+use forebay::score::azureml::AzureMl;
+use forebay::score::policy::HttpStatus;
+use forebay::score::response::BadResponse;
+use forebay::score::signature::SignatureError;
+use forebay::score::{Chunk, Dialect, Ended, NanPolicy, Outcome, Signature, State};
 use forebay::settings::Secret;
 use forebay::value::Value;
 use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::server::ready;
 use super::{array, config, failures, faulty, requests, rides, score, scored, start, two, two_fares, until};
@@ -181,4 +187,67 @@ async fn a_connection_that_closes_without_an_answer_is_tried_again() {
     let _ticket = scorer.submit(Chunk { statement: 0, args: two() }).await.unwrap();
     until("a closed connection", || scorer.status().last_error().is_some_and(|e| e.starts_with("Closed"))).await;
     assert_eq!(scorer.status().failed_rows.load(Ordering::Relaxed), 0);
+}
+
+/// A dialect with faults: its first use by a fetch of the description panics, and its first reading of results.
+#[derive(Debug, Default)]
+struct Panics {
+    keys: AtomicU32,
+    results: AtomicU32,
+}
+
+impl Dialect for Panics {
+    fn headers(&self, request_id: &str) -> HeaderMap {
+        AzureMl::default().headers(request_id)
+    }
+
+    fn authorization(&self, key: &str) -> Option<(HeaderName, HeaderValue)> {
+        // the key is looked at once before anything is sent
+        assert_ne!(self.keys.fetch_add(1, Ordering::Relaxed), 1, "a fault with the description");
+        AzureMl::default().authorization(key)
+    }
+
+    fn status(&self, code: u16, headers: &HeaderMap) -> HttpStatus {
+        AzureMl::default().status(code, headers)
+    }
+
+    fn request_id<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        headers.get("x-ms-request-id")?.to_str().ok()
+    }
+
+    fn error_text(&self, body: &[u8]) -> String {
+        AzureMl::default().error_text(body)
+    }
+
+    fn results(&self, body: &[u8], rows: usize, path: &[String]) -> Result<Vec<Value>, BadResponse> {
+        assert_ne!(self.results.fetch_add(1, Ordering::Relaxed), 0, "a fault with the results");
+        AzureMl::default().results(body, rows, path)
+    }
+
+    fn descriptions(&self, score: &Url) -> Vec<Url> {
+        AzureMl::default().descriptions(score)
+    }
+
+    fn signature(&self, description: &str) -> Result<Signature, SignatureError> {
+        AzureMl::default().signature(description)
+    }
+
+    fn untyped(&self) -> Signature {
+        AzureMl::default().untyped()
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_panics_is_tried_again() {
+    let (endpoint, folder) = (Endpoint::start().await.unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("key"), "any\n").unwrap();
+    let mut config = config(&endpoint.url());
+    config.dialect = Arc::new(Panics::default());
+    config.key = Secret::parse("file:key", Span::default(), folder.path()).map(Secret::as_key);
+    let scorer = start(config);
+    assert_eq!(scored(&score(&scorer, two()).await).len(), 2);
+    assert_eq!((requests(&scorer), scorer.status().failed_requests.load(Ordering::Relaxed)), (2, 1));
+    let error = scorer.status().last_error().unwrap();
+    assert!(error.contains("a fault with the results"), "{error}");
+    assert_eq!(scorer.status().in_flight.load(Ordering::Relaxed), 0);
 }
