@@ -13,6 +13,7 @@ pub mod http;
 pub mod mqtt;
 mod progress;
 pub mod stdout;
+mod troubles;
 
 use std::fmt;
 use std::pin::Pin;
@@ -36,6 +37,7 @@ pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;
 pub use mqtt::{MqttOutputConfig, TopicTemplate};
 pub use stdout::StdoutOutputConfig;
+pub use troubles::{Change, Troubles};
 
 /// Reads the section of one kind of output.
 pub type Read = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;

@@ -1,13 +1,13 @@
 //! An output with its counts.
 //!
 //! In: rows of statements. Out: what the output answered. Invariant: each delivery is counted once, and a reason why
-//! rows wait is logged once, however long it lasts. Not here: delivering.
+//! rows wait is logged once, however long it lasts and whatever other statements deliver. Not here: delivering.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Delivery, Output, OutputSettings, OutputStats, RowIds, Site};
+use super::{Change, Delivery, Output, OutputSettings, OutputStats, RowIds, Site, Troubles};
 use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::time::Clock;
@@ -17,8 +17,8 @@ use crate::time::Clock;
 pub struct CountedOutput {
     output: Box<dyn Output>,
     stats: Arc<OutputStats>,
-    /// The reason last logged.
-    trouble: Option<String>,
+    /// What was logged.
+    troubles: Troubles,
 }
 
 impl CountedOutput {
@@ -35,7 +35,7 @@ impl CountedOutput {
     ) -> Result<CountedOutput, String> {
         let stats = Arc::new(OutputStats::default());
         let output = settings.build(Site { job, connections, identify, clock, stats: stats.clone() })?;
-        Ok(CountedOutput { output, stats, trouble: None })
+        Ok(CountedOutput { output, stats, troubles: Troubles::default() })
     }
 
     pub fn stats(&self) -> &Arc<OutputStats> {
@@ -48,7 +48,7 @@ impl CountedOutput {
             return Delivery::Delivered;
         }
         let delivery = self.output.deliver(rows, ids).await;
-        self.account(&delivery, rows.batch.len());
+        self.account(ids.statement, &delivery, rows.batch.len());
         delivery
     }
 
@@ -62,7 +62,7 @@ impl CountedOutput {
         self.output.close().await;
     }
 
-    fn account(&mut self, delivery: &Delivery, rows: usize) {
+    fn account(&mut self, statement: &str, delivery: &Delivery, rows: usize) {
         let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
         match delivery {
             Delivery::Delivered => {
@@ -72,18 +72,16 @@ impl CountedOutput {
                 add(&self.stats.delivered, rows - rejected.len().min(rows));
                 add(&self.stats.rejected, rejected.len());
             }
-            Delivery::TryAgain { reason } | Delivery::Gone { reason } => {
+            Delivery::TryAgain { .. } | Delivery::Gone { .. } => {
                 add(&self.stats.failed_attempts, 1);
-                // once for each reason, however long it lasts
-                if self.trouble.as_ref() != Some(reason) {
-                    tracing::warn!(to = %self, "{reason}");
-                    self.trouble = Some(reason.clone());
-                }
-                return;
             }
         }
-        if self.trouble.take().is_some() {
-            tracing::info!(to = %self, "delivering again");
+        match (self.troubles.note(statement, delivery), delivery) {
+            (Change::New, Delivery::TryAgain { reason } | Delivery::Gone { reason }) => {
+                tracing::warn!(to = %self, "{reason}");
+            }
+            (Change::Over, _) => tracing::info!(to = %self, "delivering again"),
+            _ => {}
         }
     }
 }

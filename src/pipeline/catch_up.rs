@@ -3,7 +3,8 @@
 //! In: once a second, how far the stream and the consumer are. Out: what to log, and how long it takes from here.
 //! Invariant: a consumer is behind once it has not read what was stored [`PATIENCE`] ago, and has caught up once it has
 //! read all that was stored [`NEAR`] ago: between the two nothing changes, so neither a quiet stream nor a short burst
-//! is told. Not here: where the numbers come from (`catch_ups`).
+//! is told. What was dropped unread is nobody's pace, and who got through by it has not caught up. Not here: where the
+//! numbers come from (`catch_ups`).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,8 +20,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How far a stream and its consumer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The offset behind everything the consumer has committed.
+    /// The offset behind everything the consumer has committed, read or not.
     pub position: i64,
+    /// Records before it that were not read.
+    pub skipped: u64,
     /// The offset behind everything stored.
     pub end: i64,
 }
@@ -28,6 +31,11 @@ pub struct Place {
 impl Place {
     fn behind(self) -> u64 {
         u64::try_from(self.end.saturating_sub(self.position)).unwrap_or(0)
+    }
+
+    /// The offset, had only what was read been passed.
+    fn read(self) -> i64 {
+        self.position.saturating_sub_unsigned(self.skipped)
     }
 }
 
@@ -37,6 +45,12 @@ pub enum News {
     Behind(Pace),
     /// After this time.
     CaughtUp(Duration),
+    /// It is no longer behind after this time, since records were skipped meanwhile.
+    Through {
+        after: Duration,
+        read: u64,
+        skipped: u64,
+    },
 }
 
 /// A backlog and how it changes.
@@ -48,6 +62,8 @@ pub struct Pace {
     pub read: f64,
     /// Records a second that come.
     pub come: f64,
+    /// Records a second that are dropped or damaged.
+    pub skipped: f64,
 }
 
 impl Pace {
@@ -65,8 +81,16 @@ pub struct CatchUp {
     fill: Duration,
     /// Of the last minute and a little more, the oldest first.
     seen: VecDeque<(Instant, Place)>,
-    /// Since when it is behind, and when that was told last.
-    behind: Option<(Instant, Instant)>,
+    behind: Option<Behind>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    since: Instant,
+    /// Where it was then.
+    from: Place,
+    /// When it was told last.
+    told: Instant,
 }
 
 impl CatchUp {
@@ -89,19 +113,24 @@ impl CatchUp {
                 if place.position >= before.1.end {
                     return None;
                 }
-                self.behind = Some((before.0, now));
+                self.behind = Some(Behind { since: before.0, from: before.1, told: now });
                 Some(News::Behind(self.pace()?))
             }
-            Some((since, told)) => {
+            Some(Behind { since, from, told }) => {
                 let is_near = self.ago(NEAR + self.fill, now).is_some_and(|(_, then)| place.position >= then.end);
                 if is_near || place.behind() == 0 {
                     self.behind = None;
-                    return Some(News::CaughtUp(now.saturating_duration_since(since)));
+                    let after = now.saturating_duration_since(since);
+                    let read = u64::try_from(place.read().saturating_sub(from.read())).unwrap_or(0);
+                    return Some(match place.skipped.saturating_sub(from.skipped) {
+                        0 => News::CaughtUp(after),
+                        skipped => News::Through { after, read, skipped },
+                    });
                 }
                 if now.saturating_duration_since(told) < MINUTE {
                     return None;
                 }
-                self.behind = Some((since, now));
+                self.behind = Some(Behind { since, from, told: now });
                 Some(News::Behind(self.pace()?))
             }
         }
@@ -126,8 +155,13 @@ impl CatchUp {
             true => to.saturating_sub(from).max(0) as f64 / seconds,
             false => 0.0,
         };
-        let (read, come) = (rate(before.position, place.position), rate(before.end, place.end));
-        Some(Pace { behind: place.behind(), read, come })
+        let skipped = place.skipped.saturating_sub(before.skipped);
+        Some(Pace {
+            behind: place.behind(),
+            read: rate(before.read(), place.read()),
+            come: rate(before.end, place.end),
+            skipped: rate(0, i64::try_from(skipped).unwrap_or(i64::MAX)),
+        })
     }
 }
 
@@ -135,6 +169,10 @@ impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             News::CaughtUp(after) => write!(f, "caught up after {}", Seconds(*after)),
+            News::Through { after, read, skipped } => {
+                let [read, skipped] = [*read, *skipped].map(Thousands);
+                write!(f, "no longer behind after {}: {read} records were read, {skipped} skipped", Seconds(*after))
+            }
             News::Behind(pace) => pace.fmt(f),
         }
     }
@@ -142,15 +180,20 @@ impl fmt::Display for News {
 
 impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [read, come] = [self.read, self.come].map(Rate);
+        let [read, come, skipped] = [self.read, self.come, self.skipped].map(Rate);
         let behind = Thousands(self.behind);
         match self.left() {
             Some(left) => {
-                write!(f, "catching up: {behind} records behind, {read} a second, about {} left", Seconds(left))
+                write!(f, "catching up: {behind} records behind, {read} a second, about {} left", Seconds(left))?;
             }
-            None if self.read == 0.0 && self.come == 0.0 => write!(f, "standing still: {behind} records behind"),
-            None => write!(f, "falling further behind: {behind} records behind, {read} a second are read, {come} come"),
+            None if self.read == 0.0 && self.come == 0.0 => write!(f, "standing still: {behind} records behind")?,
+            None => {
+                let grows =
+                    if self.read + self.skipped < self.come { "falling further behind" } else { "not keeping up" };
+                write!(f, "{grows}: {behind} records behind, {read} a second are read, {come} come")?;
+            }
         }
+        if self.skipped > 0.0 { write!(f, ", {skipped} a second are skipped") } else { Ok(()) }
     }
 }
 
@@ -211,7 +254,7 @@ mod tests {
 
     impl Run {
         fn new(backlog: i64, fill: u64) -> Run {
-            let place = Place { position: 0, end: backlog };
+            let place = Place { position: 0, skipped: 0, end: backlog };
             let mut run = Run {
                 clock: Clock::manual(Timestamp::MIN),
                 catch_up: CatchUp::new(Duration::from_secs(fill)),
@@ -231,7 +274,14 @@ mod tests {
 
         /// In each of `seconds` seconds `come` are stored and up to `read` are read.
         fn pass(&mut self, seconds: u64, come: i64, read: i64) -> &mut Run {
+            self.skip(seconds, come, read, 0)
+        }
+
+        /// As `pass`; `skipped` more are dropped.
+        fn skip(&mut self, seconds: u64, come: i64, read: i64, skipped: u32) -> &mut Run {
             for _ in 0..seconds {
+                self.place.skipped += u64::from(skipped);
+                self.place.position += i64::from(skipped);
                 self.clock.advance(Duration::from_secs(1));
                 self.second += 1;
                 self.place.end += come;
@@ -282,6 +332,36 @@ mod tests {
         assert_eq!(still.told, ["10: standing still: 7 records behind"]);
         still.pass(1, 0, 7);
         assert_eq!(still.told[1..], ["31: caught up after 31 s"]);
+    }
+
+    #[test]
+    fn what_is_dropped_is_no_pace_and_nobody_catches_up_by_it() {
+        // away, and a share of the pool is full: as many go as come
+        let mut away = Run::new(200_000, 0);
+        away.skip(30, 100, 0, 100);
+        assert_eq!(
+            away.told,
+            ["10: not keeping up: 200,000 records behind, 0 a second are read, 100 come, 100 a second are skipped"]
+        );
+        assert_eq!(away.catch_up.progress().unwrap().left(), None);
+        // all of it is too old
+        away.skip(1, 0, 0, 200_000).pass(1, 0, 0);
+        assert_eq!(away.told[1..], ["31: no longer behind after 31 s: 0 records were read, 203,000 skipped"]);
+        // it reads, and a part of the backlog goes meanwhile
+        let mut slow = Run::new(100_000, 0);
+        slow.pass(5, 0, 1_000).skip(1, 0, 1_000, 40_000).pass(60, 0, 1_000);
+        assert_eq!(
+            slow.told,
+            [
+                "10: catching up: 50,000 records behind, 1,000 a second, about 50 s left, 4,000 a second are skipped",
+                "60: no longer behind after 60 s: 60,000 records were read, 40,000 skipped",
+            ]
+        );
+        // what went before it fell behind does not count
+        let mut before = Run::new(0, 0);
+        before.skip(5, 100, 0, 100).pass(30, 100, 40);
+        before.pass(60, 0, 1_000);
+        assert!(before.told.last().unwrap().contains(": caught up after"), "{:?}", before.told);
     }
 
     #[test]

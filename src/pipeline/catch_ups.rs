@@ -25,8 +25,8 @@ pub struct CatchUps(Arc<Mutex<Vec<ConsumerCatchUp>>>);
 struct ConsumerCatchUp {
     consumer: String,
     stream: StreamId,
-    /// Where it was at the start, and what it had passed by then.
-    start: (i64, u64),
+    /// Where it was at the start, and what it had read and skipped by then.
+    start: (i64, Passed),
     catch_up: CatchUp,
 }
 
@@ -58,10 +58,11 @@ impl CatchUps {
     fn look(&self, journal: &Journal, clock: &Clock) {
         let (ledger, now) = (journal.ledger(), clock.monotonic());
         for reader in self.lock().iter_mut() {
-            let (position, passed_then) = reader.start;
-            let since = passed(&ledger, &reader.consumer).saturating_sub(passed_then);
-            let position = position.saturating_add_unsigned(since);
-            let place = Place { position, end: journal.ends(reader.stream).1 };
+            let (position, then) = reader.start;
+            let passed = passed(&ledger, &reader.consumer);
+            let (read, skipped) = (passed.read.saturating_sub(then.read), passed.skipped.saturating_sub(then.skipped));
+            let position = position.saturating_add_unsigned(read).saturating_add_unsigned(skipped);
+            let place = Place { position, skipped, end: journal.ends(reader.stream).1 };
             if let Some(told) = reader.catch_up.look(place, now) {
                 tracing::info!(consumer = %reader.consumer, "{told}");
             }
@@ -87,10 +88,17 @@ impl CatchUps {
     }
 }
 
-/// Records that a consumer has left behind, read or not.
-fn passed(ledger: &Ledger, consumer: &str) -> u64 {
+/// Records that a consumer has left behind.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    read: u64,
+    /// Dropped or damaged.
+    skipped: u64,
+}
+
+fn passed(ledger: &Ledger, consumer: &str) -> Passed {
     let sum = |what| ledger.sum(Edge::Consumer, consumer, what);
-    sum(what::READ).saturating_add(sum(what::SKIPPED))
+    Passed { read: sum(what::READ), skipped: sum(what::SKIPPED) }
 }
 
 #[cfg(test)]
@@ -144,5 +152,37 @@ mod tests {
         to(1_000);
         pass(1);
         assert_eq!(left(&catch_ups), Vec::<f64>::new());
+    }
+
+    #[test]
+    fn records_that_are_dropped_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::MIN);
+        let config = JournalConfig { clock: clock.clone(), ..JournalConfig::new(dir.path().join("pool.db")) };
+        let journal = Journal::open(config).unwrap();
+        let input = journal.input("rides").unwrap();
+        let spec = ConsumerSpec {
+            name: SmolStr::new("statement a"),
+            fingerprint: String::new(),
+            stream: StreamId::INPUTS,
+            start: Start::Oldest,
+            on_full: OnFull::DropOldest,
+            limits: BacklogLimits { max_age: Some(Duration::from_secs(3_600)), max_bytes: None },
+        };
+        journal.register_consumer(spec).unwrap();
+        journal.keep_only_consumers(&["statement a".into()]).unwrap();
+        store(&journal, input, clock.now(), 300);
+        clock.advance(Duration::from_secs(3_595));
+        store(&journal, input, clock.now(), 700);
+        let catch_ups = CatchUps::default();
+        catch_ups.begin(&journal, Duration::ZERO).unwrap();
+        catch_ups.look(&journal, &clock);
+        clock.advance(Duration::from_secs(10));
+        while journal.ledger().sum(Edge::Consumer, "statement a", what::SKIPPED) < 300 {
+            crate::time::pause(Duration::from_millis(5));
+        }
+        catch_ups.look(&journal, &clock);
+        let pace = catch_ups.lock()[0].catch_up.progress().unwrap();
+        assert_eq!((pace.behind, pace.read, pace.skipped), (700, 0.0, 30.0));
     }
 }

@@ -18,7 +18,7 @@ use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::Journal;
-use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds};
+use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds, Troubles};
 use crate::time::Clock;
 
 /// Requests that wait for one output: each statement has at most one under way, so this only bounds their number.
@@ -64,7 +64,7 @@ pub struct OutputHandle {
     fill: Fill,
     requests: mpsc::Sender<Request>,
     stats: Arc<OutputStats>,
-    trouble: Arc<Mutex<Option<String>>>,
+    troubles: Arc<Mutex<Troubles>>,
 }
 
 impl OutputHandle {
@@ -98,7 +98,7 @@ impl OutputHandle {
             }
         };
         let task = tokio::spawn(deliveries.instrument(span));
-        (OutputHandle { name, fill, requests, stats, trouble: Arc::default() }, task)
+        (OutputHandle { name, fill, requests, stats, troubles: Arc::default() }, task)
     }
 
     pub fn name(&self) -> &SmolStr {
@@ -125,21 +125,13 @@ impl OutputHandle {
             return gone();
         }
         let delivery = answer.blocking_recv().unwrap_or_else(|_| gone());
-        self.note(&delivery);
+        // for health; the output itself logs each change
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).note(statement, &delivery);
         delivery
     }
 
-    /// Keeps what is wrong for health; the output itself logs each change.
-    fn note(&self, delivery: &Delivery) {
-        let now = match delivery {
-            Delivery::TryAgain { reason } | Delivery::Gone { reason } => Some(reason.clone()),
-            Delivery::Delivered | Delivery::Rejected { .. } => None,
-        };
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-
-    /// Why rows wait just now.
+    /// Why rows of any statement wait just now.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).shown()
     }
 }

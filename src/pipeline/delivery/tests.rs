@@ -389,3 +389,29 @@ fn a_slow_receiver_is_given_fewer_records_and_a_fast_one_more() {
         assert_eq!(next_stride(stride, took, full), next, "{stride} {took:?} {full}");
     }
 }
+
+#[test]
+fn an_output_is_in_trouble_until_each_of_its_statements_gets_through() {
+    let mut bench = Bench::new(AT_ONCE, OnError::DeadLetter);
+    let event = RawEvent {
+        arrival: Timestamp::MIN,
+        payload: Bytes::from_static(b"{\"n\":\"1\"}"),
+        message: Arc::default(),
+        mark: 0,
+    };
+    let records = Records::Events(vec![Events { input: 0, first: 0, events: vec![event].into() }]);
+    let rows = bench.deliverer.rows(Stretch { records, len: 1, position: 1, is_at_end: true }).unwrap();
+    let (rows, output) = (Arc::new(rows), bench.deliverer.output.clone());
+    let full = Delivery::TryAgain { reason: "full".to_owned() };
+    for (statement, answer, trouble) in [
+        ("a", full.clone(), Some("full")),
+        ("b", Delivery::Delivered, Some("full")),
+        ("a", full, Some("full")),
+        ("b", Delivery::Delivered, Some("full")),
+        ("a", Delivery::Delivered, None),
+    ] {
+        bench.script.written().answers.push_back(answer.clone());
+        assert_eq!(output.deliver(&rows, &statement.into()), answer);
+        assert_eq!(output.trouble().as_deref(), trouble, "after {statement}");
+    }
+}
