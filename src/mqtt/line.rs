@@ -30,6 +30,8 @@ pub(crate) struct Line {
     turns: Arc<RwLock<()>>,
     /// Messages of all outputs that the broker confirmed.
     confirmed: AtomicU64,
+    /// Rows that were found to be the reason why connections ended.
+    found: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +60,11 @@ pub(crate) struct Carrier {
 
 /// What the input does with its line.
 impl Line {
+    /// Rows of outputs that were found to be the reason why connections ended.
+    pub fn found_rows(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
     /// Whether outputs use it.
     pub fn is_borrowed(&self) -> bool {
         *self.loans.borrow() > 0
@@ -189,6 +196,11 @@ impl Loan {
     /// The broker confirmed a message of ours.
     pub fn confirmed(&self) {
         self.0.confirmed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A row of ours is why the connections that were closed last ended.
+    pub fn found_row(&self) {
+        self.0.found.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many it confirmed, of all outputs that use the line: they share what may be under way.

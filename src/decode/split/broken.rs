@@ -47,6 +47,25 @@ pub fn closing(text: &[u8]) -> usize {
     run.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1)
 }
 
+/// The same inside of an array, where a comma or the end of the array follows: 0 where none does, or a bracket may be
+/// that end.
+pub fn closing_inside(text: &[u8]) -> usize {
+    let others = text.iter().position(|byte| !is_blank(*byte) && *byte != b'}');
+    let (run, rest) = text.split_at(others.unwrap_or(text.len()));
+    let strays = run.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1);
+    if comma(rest) > 0 || rest.starts_with(b"]") { strays } else { 0 }
+}
+
+/// The length of a comma that stands between two values where no array is open, or behind the last one, and of the
+/// blanks before it. 0: there is none, or it does not separate values.
+pub fn comma(text: &[u8]) -> usize {
+    let Some(at) = text.iter().position(|byte| !is_blank(*byte)).filter(|at| text.get(*at) == Some(&b',')) else {
+        return 0;
+    };
+    let next = text.iter().skip(at + 1).find(|byte| !is_blank(**byte));
+    if matches!(next, None | Some(b'{' | b'[')) { at + 1 } else { 0 }
+}
+
 /// Whether what follows a value cannot be the beginning of another, so that the value was none by itself.
 pub fn goes_on(rest: &[u8]) -> bool {
     let next = rest.iter().find(|byte| !is_blank(**byte));

@@ -118,6 +118,7 @@ impl Receiver {
         let mut retry = Retry::new(Backoff::BROKER);
         let mut poison = Poison::default();
         let mut closings = Closings::default();
+        let mut found_rows = self.line.found_rows();
         while !self.stop.is_cancelled() && !self.out.as_ref().is_none_or(mpsc::Sender::is_closed) {
             let (end, link, held) = self.connection().await;
             self.set_current(None);
@@ -139,12 +140,17 @@ impl Receiver {
                 // the other version is tried after the same pause, so a broker that takes neither is not stormed
                 End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
-                    let trouble = if trouble.is_bare && held.is_some() && self.was_sending {
-                        // it may be the work of a row, whose output waits longer each time and says so
+                    if std::mem::replace(&mut found_rows, self.line.found_rows()) != self.line.found_rows() {
+                        closings = Closings::default();
+                    }
+                    let judged = closings.judge(trouble.clone(), held, &self.broker);
+                    let may_be_row = trouble.is_bare && held.is_some() && self.was_sending && !closings.is_storm();
+                    let trouble = if may_be_row {
+                        // its output waits longer each time and says so
                         retry.succeeded();
                         trouble
                     } else {
-                        closings.judge(trouble, held, &self.broker)
+                        judged
                     };
                     let until = match held {
                         None => Until::Accepted,
