@@ -3,7 +3,7 @@
 //! In: a payload, which is a JSON object, an array of objects, or objects one after another, on a line each or not.
 //! Out: events as slices of the payload, and the parts that are no events, each with the reason. Invariant: every byte
 //! of a payload that is not blank or punctuation between events lies in exactly one event or one bad part; nothing
-//! inside of a broken value is an event. Not here: fields (`Decoder`), metadata.
+//! inside a broken value is an event. Not here: fields (`Decoder`), metadata.
 
 mod broken;
 mod place;

@@ -87,8 +87,8 @@ impl Way {
         }
     }
 
-    /// Why the session ended. It is over, or about to be. `was_idle`: no message was under way, which might have been the
-    /// reason.
+    /// Why the session ended. It is over, or about to be. `was_idle`: no message was under way, which might have been
+    /// the reason.
     pub async fn ended(&mut self, session: Session, was_idle: bool) -> Trouble {
         let held = session.since.elapsed();
         match (self, session.held) {

@@ -1,9 +1,9 @@
 //! Messages at which a broker closes the connection without a word, as one of MQTT 3.1.1 has to.
 //!
 //! In: connections that the broker closed with one message under way, and the messages that it confirmed. Out: whether
-//! that message is at fault. Invariant: a message is at fault only after the broker confirmed another one and then, over
-//! the same connection, closed it at this one: a broker that takes nothing for a while blames no row. Of a topic at
-//! which nothing is confirmed any more [`SET_ASIDE_MAX`] rows at most are at fault, and none of one that the broker
+//! that message is at fault. Invariant: a message is at fault only after the broker confirmed another one and then,
+//! over the same connection, closed it at this one: a broker that takes nothing for a while blames no row. Of a topic
+//! at which nothing is confirmed any more [`SET_ASIDE_MAX`] rows at most are at fault, and none of one that the broker
 //! refused. Not here: connecting, halving.
 
 use std::collections::BTreeMap;
