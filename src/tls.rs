@@ -3,7 +3,7 @@
 //! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client,
 //! or which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
 //! What is wrong with a file is said in the same words when a job is read and when it connects. Not here: connecting,
-//! what else is wrong with a server's certificate.
+//! whether a server's certificate is good.
 
 mod identity;
 mod refusal;

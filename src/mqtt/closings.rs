@@ -1,6 +1,6 @@
 //! Connections that a broker ends again and again without a reason.
 //!
-//! In: how each connection ended. Out: the same, with the likely reason beside it once the third in a row ended soon.
+//! In: how each connection ended. Out: the same; from the third early end in a row on with the likely reason.
 //! Invariant: a reason that the broker gave stays as it is. Not here: when to try again.
 
 use std::time::Duration;

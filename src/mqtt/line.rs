@@ -1,8 +1,8 @@
 //! A connection that an input lends to outputs.
 //!
 //! In: the client of each connection of the input, as the broker accepts it, and why it ended. Out: a [`Carrier`] to
-//! send over, and the reason at its end. Invariant: a carrier is withdrawn when its client is gone: a receipt that
-//! has not come by then never comes. Not here: connecting, receiving, sending.
+//! send over, and the reason at its end. Invariant: a carrier is withdrawn once its client is gone. A receipt that has
+//! not come by then never comes. Not here: connecting, receiving, sending.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! TOML text as a document.
 //!
-//! In: the text of a file. Out: its document, or what is no TOML. Invariant: one mistake is one problem, also a section
-//! that is written twice with all its keys. Not here: which sections and keys there are (`section`).
+//! In: the text of a file. Out: its document, or what is no TOML. Invariant: one mistake is one problem; a section that
+//! is written twice, with all its keys, is one too. Not here: which sections and keys there are (`section`).
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};

@@ -1,8 +1,8 @@
 //! Where a broken value ends.
 //!
 //! In: text that begins with a value that is not valid JSON. Out: where it ends, as far as its brackets and quotes
-//! tell. Invariant: nothing inside of a broken value is taken for a value of its own; where an end is not certain there
-//! is none. Not here: what is wrong with the value.
+//! tell. Invariant: nothing inside a broken value is taken for a value of its own; where an end is not certain there is
+//! none. Not here: what is wrong with the value.
 
 /// Brackets inside of one another that are followed: no event has as many.
 const DEPTH_MAX: usize = 1_024;

@@ -2,7 +2,7 @@
 //!
 //! In: a connector, what the journal knows, the word to stop. Out: [`Arrivals`], and the connection on a line for
 //! outputs that borrow it. Invariant: what comes while tokens of an earlier connection are unresolved is dropped
-//! unacknowledged. Not here: acknowledging (`link`), what a message is taken for (`batch`).
+//! unacknowledged. Not here: acknowledging (`link`), what a message is taken for (`hand_over`).
 //!
 //! Each connection has a client object of its own. The client is only polled and its events forwarded; acknowledgements
 //! never wait inside that loop. Once the broker has accepted us, a started poll is dropped only together with the
@@ -40,8 +40,8 @@ const REQUESTS_MAX: usize = 4_096;
 const READ_BATCH_MAX: usize = 128;
 /// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
-/// Where outputs use the connection it is not kept still for longer while nothing is stored, as what they wait for comes
-/// by it too. A commit on a slow card takes a second or two.
+/// Where outputs use the connection it is not kept still for longer while nothing is stored, as what they wait for
+/// comes by it too. A commit on a slow card takes a second or two.
 const STILL_MAX: Duration = Duration::from_secs(3);
 /// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
