@@ -116,8 +116,8 @@ impl Place {
         }
         journal.close();
         let pool = rusqlite::Connection::open(&path).unwrap();
-        let segments: u64 = pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
-        assert_eq!(segments, 2 * events, "each event has a segment of its own");
+        let segments: i64 = pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
+        assert_eq!(segments, 2 * events as i64, "each event has a segment of its own");
         drop(pool);
         let kept = self.folder.join(format!("{name}.db"));
         fs::copy(&path, &kept).unwrap();
