@@ -1,8 +1,8 @@
 //! A connection that an input lends to outputs.
 //!
 //! In: the client of each connection of the input, as the broker accepts it, and why it ended. Out: a [`Carrier`] to
-//! send over, and the reason at its end. Invariant: a carrier is withdrawn when its client is gone: a receipt that
-//! has not come by then never comes. Not here: connecting, receiving, sending.
+//! send over, and the reason at its end. Invariant: a carrier is withdrawn once its client is gone. A receipt that has
+//! not come by then never comes. Not here: connecting, receiving, sending.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The line of one input.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    state: watch::Sender<State>,
+    state: watch::Sender<Phase>,
     loans: watch::Sender<usize>,
     /// The number of the last connection that a borrower wants to be left, and why.
     unwanted: watch::Sender<(u64, String)>,
@@ -30,10 +30,12 @@ pub(crate) struct Line {
     turns: Arc<RwLock<()>>,
     /// Messages of all outputs that the broker confirmed.
     confirmed: AtomicU64,
+    /// Rows that were found to be the reason why connections ended.
+    found: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum Phase {
     /// The number of the last connection, and why it ended.
     Down(u64, Trouble),
     Up(Carrier),
@@ -41,9 +43,9 @@ enum State {
     Closed(Trouble),
 }
 
-impl Default for State {
-    fn default() -> State {
-        State::Down(0, Trouble::new("it was not up so far".to_owned()))
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase::Down(0, Trouble::new("it was not up so far".to_owned()))
     }
 }
 
@@ -58,6 +60,11 @@ pub(crate) struct Carrier {
 
 /// What the input does with its line.
 impl Line {
+    /// Rows of outputs that were found to be the reason why connections ended.
+    pub fn found_rows(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
     /// Whether outputs use it.
     pub fn is_borrowed(&self) -> bool {
         *self.loans.borrow() > 0
@@ -78,21 +85,21 @@ impl Line {
     pub fn up(&self, client: Client, packet_bytes_max: Option<u32>) {
         self.state.send_modify(|state| {
             let number = state.number() + 1;
-            *state = State::Up(Carrier { client, packet_bytes_max, number });
+            *state = Phase::Up(Carrier { client, packet_bytes_max, number });
         });
     }
 
     /// The present connection ended, and its client is gone.
     pub fn down(&self, trouble: Trouble) {
-        self.state.send_modify(|state| *state = State::Down(state.number(), trouble));
+        self.state.send_modify(|state| *state = Phase::Down(state.number(), trouble));
     }
 
     /// There will be no connection any more.
     pub fn close(&self) {
         self.state.send_modify(|state| {
-            *state = State::Closed(match state {
-                State::Down(_, trouble) | State::Closed(trouble) => trouble.clone(),
-                State::Up(_) => Trouble::new("the input ended".to_owned()),
+            *state = Phase::Closed(match state {
+                Phase::Down(_, trouble) | Phase::Closed(trouble) => trouble.clone(),
+                Phase::Up(_) => Trouble::new("the input ended".to_owned()),
             });
         });
     }
@@ -100,8 +107,8 @@ impl Line {
     /// Waits until an output wants the present connection to be left; gives why. Without an end while there is none.
     pub async fn unwanted(&self) -> String {
         let present = match &*self.state.borrow() {
-            State::Up(carrier) => Some(carrier.number),
-            State::Down(..) | State::Closed(_) => None,
+            Phase::Up(carrier) => Some(carrier.number),
+            Phase::Down(..) | Phase::Closed(_) => None,
         };
         let Some(present) = present else { return std::future::pending().await };
         let mut unwanted = self.unwanted.subscribe();
@@ -114,12 +121,12 @@ impl Line {
     }
 }
 
-impl State {
+impl Phase {
     fn number(&self) -> u64 {
         match self {
-            State::Down(number, _) => *number,
-            State::Up(carrier) => carrier.number,
-            State::Closed(_) => u64::MAX,
+            Phase::Down(number, _) => *number,
+            Phase::Up(carrier) => carrier.number,
+            Phase::Closed(_) => u64::MAX,
         }
     }
 }
@@ -137,12 +144,12 @@ impl Loan {
     /// A connection, waiting a while for one; else why there is none.
     pub async fn carrier(&self) -> Result<Carrier, Trouble> {
         let mut state = self.0.state.subscribe();
-        let waiting = state.wait_for(|state| !matches!(state, State::Down(..)));
+        let waiting = state.wait_for(|state| !matches!(state, Phase::Down(..)));
         // what ends the waiting is told by the state
         let _ = tokio::time::timeout(UP_TIMEOUT, waiting).await;
         match &*self.0.state.borrow() {
-            State::Up(carrier) => Ok(carrier.clone()),
-            State::Down(_, trouble) | State::Closed(trouble) => Err(trouble.clone()),
+            Phase::Up(carrier) => Ok(carrier.clone()),
+            Phase::Down(_, trouble) | Phase::Closed(trouble) => Err(trouble.clone()),
         }
     }
 
@@ -155,8 +162,8 @@ impl Loan {
     pub async fn ended(&self, carrier: &Carrier) -> Trouble {
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| !state.is(carrier)).await.as_deref() {
-            Ok(State::Down(number, trouble)) if *number == carrier.number => trouble.clone(),
-            Ok(State::Closed(trouble)) => trouble.clone(),
+            Ok(Phase::Down(number, trouble)) if *number == carrier.number => trouble.clone(),
+            Ok(Phase::Closed(trouble)) => trouble.clone(),
             _ => Trouble::new("the connection ended".to_owned()),
         }
     }
@@ -191,6 +198,11 @@ impl Loan {
         self.0.confirmed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A row of ours is why the connections that were closed last ended.
+    pub fn found_row(&self) {
+        self.0.found.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many it confirmed, of all outputs that use the line: they share what may be under way.
     pub fn confirmations(&self) -> u64 {
         self.0.confirmed.load(Ordering::Relaxed)
@@ -205,11 +217,11 @@ impl Loan {
     pub async fn give_back(self) {
         let line = self.0.clone();
         drop(self);
-        if line.is_borrowed() || !matches!(*line.state.borrow(), State::Up(_)) {
+        if line.is_borrowed() || !matches!(*line.state.borrow(), Phase::Up(_)) {
             return;
         }
         let mut state = line.state.subscribe();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.wait_for(|state| matches!(state, State::Closed(_)))).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.wait_for(|state| matches!(state, Phase::Closed(_)))).await;
     }
 }
 
@@ -220,9 +232,9 @@ pub(crate) enum SendRight {
     Beside { _guard: OwnedRwLockReadGuard<()> },
 }
 
-impl State {
+impl Phase {
     fn is(&self, carrier: &Carrier) -> bool {
-        matches!(self, State::Up(present) if present.number == carrier.number)
+        matches!(self, Phase::Up(present) if present.number == carrier.number)
     }
 }
 

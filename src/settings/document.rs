@@ -1,7 +1,7 @@
 //! TOML text as a document.
 //!
-//! In: the text of a file. Out: its document, or what is no TOML. Invariant: one mistake is one problem, also a section
-//! that is written twice with all its keys. Not here: which sections and keys there are (`section`).
+//! In: the text of a file. Out: its document, or what is no TOML. Invariant: one mistake is one problem; a section that
+//! is written twice, with all its keys, is one too. Not here: which sections and keys there are (`section`).
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
@@ -13,15 +13,19 @@ use crate::diagnostic::{Diagnostic, Span};
 /// As the `toml` crate says it; its errors have no kind that could be asked for.
 const DUPLICATE: &str = "duplicate key";
 
-/// The document; `None` with its syntax errors told.
-pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
+/// What the same crate says of inline tables and arrays. One that is open takes all that follows for its own.
+const OPEN: [&str; 2] = ["inline table", "array"];
+
+/// The document; `None` with its syntax errors told. The values of `harmless` names are no secrets, also in text that is
+/// no TOML.
+pub fn document<'i>(text: &'i str, harmless: &[&str], problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
     let (document, mut errors) = DeTable::parse_recoverable(text);
     errors.sort_by_key(|error| error.span().map(|span| span.start));
     // no message may show a secret, whatever is wrong with it or beside it
     let secrets = match errors.is_empty() {
         true => secrets_of(text, document.get_ref(), false),
         // which value a secret is cannot be told of text that is no TOML
-        false => values_by_line(text),
+        false => values_by_line(text, harmless),
     };
     for span in secrets {
         let is_quoted = text.get(span.start..span.end).is_some_and(|text| text.starts_with(['"', '\'']));
@@ -29,7 +33,18 @@ pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTabl
         problems.mask_all(Span { start: span.start + quote, end: span.end - quote });
     }
     let mut repeated: Option<&str> = None;
-    for error in &errors {
+    let mut broken: Option<usize> = None;
+    let open = errors.iter().position(|error| OPEN.iter().any(|what| error.message().contains(what)));
+    for error in errors.iter().take(open.map_or(usize::MAX, |open| open + 1)) {
+        if error.message() != DUPLICATE {
+            let line = error.span().map(|span| line_of(text, span.start));
+            // a value that is missing or open makes no sense of what stands behind it or in the next line
+            let follows = broken.zip(line).is_some_and(|(broken, line)| line <= broken + 1);
+            broken = line.or(broken);
+            if follows {
+                continue;
+            }
+        }
         match error.span().filter(|_| error.message() == DUPLICATE).map(Span::from) {
             None => problems.push(invalid(error)),
             Some(span) => {
@@ -68,27 +83,8 @@ fn section_twice(text: &str, section: Header<'_>, span: Span) -> Diagnostic {
         .help("give one of the two another name, or move its keys into the other")
 }
 
-/// Names whose values are no secrets.
-const HARMLESS: [&str; 16] = [
-    "name",
-    "query",
-    "type",
-    "topics",
-    "topic",
-    "path",
-    "listen",
-    "format",
-    "body",
-    "qos",
-    "retain",
-    "batch",
-    "client_id",
-    "mode",
-    "component",
-    "keep_alive",
-];
 /// What may be a secret in a line of text that is no TOML: all but the name, where that is no harmless one.
-fn values_by_line(text: &str) -> Vec<Span> {
+fn values_by_line(text: &str, harmless: &[&str]) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
@@ -96,7 +92,7 @@ fn values_by_line(text: &str) -> Vec<Span> {
         let name = content.trim_start().split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next();
         let name_end = content.len() - content.trim_start().len() + name.map_or(0, str::len);
         let is_open = content.trim_start().starts_with(['[', '#'])
-            || name.is_some_and(|name| HARMLESS.contains(&name)) && !content.contains("://");
+            || name.is_some_and(|name| harmless.contains(&name)) && !content.contains("://");
         if !is_open {
             let value =
                 content.get(name_end..).and_then(|rest| rest.find('=')).map_or(name_end, |at| name_end + at + 1);

@@ -1,8 +1,8 @@
-//! The first word of a connection: that the job runs.
+//! The first message of a connection: that the job runs.
 //!
-//! In: a connection that the broker accepted. Out: the same on the line for outputs, once the broker has taken the word
-//! or there is none. Invariant: a broker that ends the connection because of it means no row of an output. Not here:
-//! the last word (`link`).
+//! In: a connection that the broker accepted. Out: the same on the line for outputs, once the broker has taken the
+//! greeting, or at once where there is none. Invariant: if the broker ends the connection because of the greeting, no
+//! row of an output is blamed. Not here: the last message (`link`).
 
 use crate::mqtt::line::Line;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};
