@@ -399,7 +399,7 @@ fn an_output_is_in_trouble_until_each_of_its_statements_gets_through() {
         message: Arc::default(),
         mark: 0,
     };
-    let records = Records::Events(vec![Events { input: 0, first: 0, events: vec![event].into() }]);
+    let records = Records::Events(vec![Events { input: 0, first: 0, events: vec![event] }]);
     let rows = bench.deliverer.rows(Stretch { records, len: 1, position: 1, is_at_end: true }).unwrap();
     let (rows, output) = (Arc::new(rows), bench.deliverer.output.clone());
     let full = Delivery::TryAgain { reason: "full".to_owned() };
