@@ -34,8 +34,8 @@ pub(crate) struct Line {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// The number of the last connection, and why it ended.
-    Down(u64, Trouble),
+    /// The number of the last connection, why it ended, and why there is no other one since.
+    Down(u64, Trouble, Option<Trouble>),
     Up(Carrier),
     /// There will be none any more.
     Closed(Trouble),
@@ -43,7 +43,7 @@ enum State {
 
 impl Default for State {
     fn default() -> State {
-        State::Down(0, Trouble::new("it was not up so far".to_owned()))
+        State::Down(0, Trouble::new("it was not up so far".to_owned()), None)
     }
 }
 
@@ -84,14 +84,25 @@ impl Line {
 
     /// The present connection ended, and its client is gone.
     pub fn down(&self, trouble: Trouble) {
-        self.state.send_modify(|state| *state = State::Down(state.number(), trouble));
+        self.state.send_modify(|state| *state = State::Down(state.number(), trouble, None));
+    }
+
+    /// There is none, and the broker accepted no other one either.
+    pub fn failed(&self, trouble: Trouble) {
+        self.state.send_modify(|state| {
+            if let State::Down(_, _, since) = state {
+                *since = Some(trouble);
+            }
+        });
     }
 
     /// There will be no connection any more.
     pub fn close(&self) {
         self.state.send_modify(|state| {
             *state = State::Closed(match state {
-                State::Down(_, trouble) | State::Closed(trouble) => trouble.clone(),
+                State::Down(_, trouble, None) | State::Down(.., Some(trouble)) | State::Closed(trouble) => {
+                    trouble.clone()
+                }
                 State::Up(_) => Trouble::new("the input ended".to_owned()),
             });
         });
@@ -117,7 +128,7 @@ impl Line {
 impl State {
     fn number(&self) -> u64 {
         match self {
-            State::Down(number, _) => *number,
+            State::Down(number, ..) => *number,
             State::Up(carrier) => carrier.number,
             State::Closed(_) => u64::MAX,
         }
@@ -140,9 +151,16 @@ impl Loan {
         let waiting = state.wait_for(|state| !matches!(state, State::Down(..)));
         // what ends the waiting is told by the state
         let _ = tokio::time::timeout(UP_TIMEOUT, waiting).await;
+        self.present()
+    }
+
+    /// The connection, or why there is none now.
+    fn present(&self) -> Result<Carrier, Trouble> {
         match &*self.0.state.borrow() {
             State::Up(carrier) => Ok(carrier.clone()),
-            State::Down(_, trouble) | State::Closed(trouble) => Err(trouble.clone()),
+            State::Down(_, trouble, None) | State::Down(.., Some(trouble)) | State::Closed(trouble) => {
+                Err(trouble.clone())
+            }
         }
     }
 
@@ -155,7 +173,7 @@ impl Loan {
     pub async fn ended(&self, carrier: &Carrier) -> Trouble {
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| !state.is(carrier)).await.as_deref() {
-            Ok(State::Down(number, trouble)) if *number == carrier.number => trouble.clone(),
+            Ok(State::Down(number, trouble, _)) if *number == carrier.number => trouble.clone(),
             Ok(State::Closed(trouble)) => trouble.clone(),
             _ => Trouble::new("the connection ended".to_owned()),
         }
@@ -229,5 +247,46 @@ impl State {
 impl Drop for Loan {
     fn drop(&mut self) {
         self.0.loans.send_modify(|loans| *loans = loans.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::broker::{BrokerConfig, MqttAddress, Protocol};
+    use crate::mqtt::connection::Connector;
+    use crate::mqtt::socket::Ending;
+    use crate::mqtt::wire::{self, Opening};
+
+    async fn client() -> Client {
+        let connector = Connector::new(BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap()), "a");
+        let opening = Opening {
+            session_expiry: None,
+            receive_maximum: None,
+            packet_bytes_max: None,
+            outgoing_max: 16,
+            requests_max: 16,
+            request_batch: 1,
+            read_batch: 1,
+        };
+        wire::open(&connector, Protocol::V5, opening, Ending::new()).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_borrower_hears_why_there_is_no_connection_now_and_why_its_own_ended() {
+        let line = Arc::new(Line::default());
+        let loan = Loan::of(line.clone());
+        let trouble = |text: &str| Trouble::new(text.to_owned());
+        line.failed(trouble("nothing listens"));
+        assert_eq!(loan.present().unwrap_err().text, "nothing listens");
+        line.up(client().await, None);
+        let carrier = loan.present().unwrap();
+        line.down(trouble("a row ended it"));
+        assert_eq!(loan.present().unwrap_err().text, "a row ended it");
+        line.failed(trouble("the login is refused"));
+        assert_eq!(loan.present().unwrap_err().text, "the login is refused");
+        assert_eq!(loan.ended(&carrier).await.text, "a row ended it");
+        line.close();
+        assert_eq!(loan.present().unwrap_err().text, "the login is refused");
     }
 }

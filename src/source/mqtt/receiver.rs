@@ -122,8 +122,9 @@ impl Receiver {
             let (end, link, held) = self.connection().await;
             self.set_current(None);
             self.stats.set_connected(false);
-            if held.is_some() {
-                add(&self.stats.disconnects, 1);
+            match held {
+                Some(_) => add(&self.stats.disconnects, 1),
+                None => self.line.failed(end.trouble()),
             }
             match end {
                 End::Stopped | End::Unwanted => break,
