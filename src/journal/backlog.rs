@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use super::ages::{Ages, ticks};
+use super::ages::Ages;
 use super::books::{Books, INPUTS};
 use super::growth::Sizes;
 use super::segment::Sealed;
@@ -240,6 +240,7 @@ fn each_segment(
 mod tests {
     use super::*;
     use crate::journal::BacklogLimits;
+    use crate::journal::ages::ticks;
     use crate::journal::books::{ConsumerBook, StreamBook};
     use crate::journal::growth::GrowthStatus;
     use crate::journal::recent::Recent;

@@ -73,7 +73,8 @@ impl Watch {
 
     /// `reached`: of a checkpoint that was tried because the log is too long.
     pub fn look(&mut self, reached: Option<Reached>, log_bytes: u64) -> Option<Pin> {
-        let readers = readers(&self.shm);
+        // an empty log pins nothing
+        let readers = if log_bytes > 0 { readers(&self.shm) } else { Vec::new() };
         self.decide(reached, &readers).map(|processes| Pin {
             programs: processes.into_iter().map(|process| (name_of(process), process)).collect(),
             log_bytes,
@@ -106,8 +107,8 @@ pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, 
     let shm = beside(path, "-shm");
     // the job reads too, and ends each of its transactions
     let job = fs::metadata(beside(path, ".lock")).map_or(Vec::new(), |file| {
-        let file = FileNumber::of(&file);
-        processes(&fs::read_to_string(LOCKS).unwrap_or_default(), |lock| file.may_be(lock.file))
+        let locks = fs::read_to_string(LOCKS).unwrap_or_default();
+        FileNumber::of(&file).locks(&locks).iter().map(|lock| lock.process).collect()
     });
     let before = readers(&shm);
     if before.is_empty() {
@@ -129,11 +130,12 @@ fn readers(shm: &Path) -> Vec<u32> {
 }
 
 fn readers_in(locks: &str, file: FileNumber, us: u32) -> Vec<u32> {
+    let like = file.locks(locks);
     // some file systems (btrfs, overlay) tell another device there; what we have locked of the file ourselves shows it
-    let ours = |lock: &Lock| lock.process == us && (lock.first..=lock.last).contains(&OPEN_MARK);
-    let told = locks.lines().filter_map(Lock::read).find(|lock| ours(lock) && file.may_be(lock.file));
-    let is_file = |other| told.map_or_else(|| file.may_be(other), |told| told.file == other);
-    processes(locks, |lock| lock.is_reading() && is_file(lock.file))
+    let ours = |lock: &&Lock| lock.process == us && (lock.first..=lock.last).contains(&OPEN_MARK);
+    let told = like.iter().find(ours).map(|lock| lock.file);
+    let readers = like.iter().filter(|lock| lock.is_reading() && told.is_none_or(|told| told == lock.file));
+    once_each(readers.map(|lock| lock.process).collect())
 }
 
 /// A line of the table.
@@ -179,6 +181,14 @@ impl FileNumber {
         FileNumber { device: (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev())), inode: file.ino() }
     }
 
+    /// The locks of what may be this file.
+    fn locks(self, table: &str) -> Vec<Lock<'_>> {
+        // a machine may have thousands of others
+        let inode = format!(":{} ", self.inode);
+        let lines = table.lines().filter(|line| line.contains(&inode));
+        lines.filter_map(Lock::read).filter(|lock| self.may_be(lock.file)).collect()
+    }
+
     /// Whether both may mean one file. The devices that file systems make up have the major number 0.
     fn may_be(self, other: FileNumber) -> bool {
         let are_like = self.device == other.device || (self.device.0 == 0 && other.device.0 == 0);
@@ -186,13 +196,10 @@ impl FileNumber {
     }
 }
 
-/// Processes with such a lock, once each.
-fn processes(locks: &str, is_meant: impl Fn(&Lock<'_>) -> bool) -> Vec<u32> {
-    let meant = locks.lines().filter_map(Lock::read).filter(is_meant);
-    let mut found: Vec<u32> = meant.map(|lock| lock.process).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+fn once_each(mut processes: Vec<u32>) -> Vec<u32> {
+    processes.sort_unstable();
+    processes.dedup();
+    processes
 }
 
 fn name_of(process: u32) -> String {
