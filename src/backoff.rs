@@ -1,8 +1,8 @@
 //! When to try again.
 //!
 //! In: how often something failed in a row, a random number, what the other end asked for. Out: how long to wait.
-//! Invariant: a wait is never shorter than what the other end asked for, and never longer than that or the cap. Not
-//! here: sleeping, what is tried again.
+//! Invariant: a wait is never shorter than what the other end asked for, and never longer than the greater of that and
+//! the cap. Not here: sleeping, what is tried again.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What moves between the stages: raw messages, batches of rows, and the tokens that say "stored".
+//! What moves between the stages: raw messages and batches of rows.
 //!
 //! Invariant: a batch is rectangular (`width` values a row) and its rows keep the order of their source. Not here: what
 //! the columns mean (a plan knows), how rows are stored (the journal).

@@ -1,4 +1,4 @@
-//! The HTTP client that endpoints and reference data share.
+//! The HTTP client, shared by endpoints, reference data and the HTTP output.
 //!
 //! In: what of a connection the caller decides. Out: a client, answers read up to a limit, errors in words. Invariant:
 //! no proxy of the environment is used, and certificates come from the system or from the files that were named. Not

@@ -1,8 +1,8 @@
 //! Instants and clocks.
 //!
-//! In: ISO 8601 text, calendar parts, the machine's clock. Out: [`Timestamp`], a count of 100 ns ticks, and
-//! [`Clock`], the only place that reads a clock. Invariant: a `Timestamp` always lies in years 1 to 9999.
-//! Not here: time zones (text is normalised to UTC on the way in), date functions of the query language.
+//! In: ISO 8601 text, calendar parts, the machine's clock. Out: [`Timestamp`], a count of 100 ns ticks, and [`Clock`],
+//! the only place that reads a clock. Invariant: a `Timestamp` always lies in years 1 to 9999. Not here: time zones
+//! (text is normalised to UTC on the way in), date functions of the query language.
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! In: `ca_file`, `cert_file`, `key_file` of a section. Out: [`TlsFiles`], and from them the configuration of a client,
 //! or which file is unusable and why. Invariant: a certificate has a key, and nothing of a key is part of a message.
 //! What is wrong with a file is said in the same words when a job is read and when it connects. Not here: connecting,
-//! what else is wrong with a server's certificate.
+//! whether a server's certificate is good.
 
 mod identity;
 mod refusal;
@@ -23,6 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::diagnostic::{Diagnostic, counted};
 use crate::settings::Section;
+use crate::time::Clock;
 use identity::ReadAnew;
 
 pub use refusal::alert;
@@ -30,6 +31,8 @@ pub use refusal::alert;
 /// A list of certificates is a few KB, all authorities of a system 300 KB; whoever names a disk image instead gets an
 /// error, not a full memory.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+
+const COPY_AGAIN: &str = "copy the whole file again from where it was issued";
 
 /// What a section says of TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,7 +162,7 @@ impl TlsFiles {
                     authorities
                         .warning(path)
                         .into_iter()
-                        .for_each(|text| odd("ca_file", text, "not all of it is used"));
+                        .for_each(|text| odd("ca_file", text, "not all of it can be relied upon"));
                 }
             }
         }
@@ -230,24 +233,31 @@ struct Authorities {
     roots: RootCertStore,
     /// Certificates of the file that cannot be read.
     unusable: usize,
+    /// Why none of them is valid now.
+    outdated: Option<String>,
 }
 
 impl Authorities {
     fn read(path: &Path) -> Result<Authorities, TlsFileError> {
         let certificates = certificates("ca_file", path)?;
+        let now = Clock::Real.now();
+        let outdated: Option<Vec<_>> = certificates.iter().map(|one| identity::validity(one, now)).collect();
         let mut roots = RootCertStore::empty();
         let (_, unusable) = roots.add_parsable_certificates(certificates);
         if roots.is_empty() {
-            let why = "no certificate in it can be read".to_owned();
+            let why = format!("no certificate in it can be read; {COPY_AGAIN}");
             return Err(TlsFileError { key: "ca_file", path: path.to_owned(), why });
         }
-        Ok(Authorities { roots, unusable })
+        Ok(Authorities { roots, unusable, outdated: outdated.and_then(|all| all.into_iter().next()) })
     }
 
     fn warning(&self, path: &Path) -> Option<String> {
-        let what = counted(self.unusable, "certificate");
-        (self.unusable > 0)
-            .then(|| format!("`ca_file` {}: {what} cannot be read; the others are trusted", path.display()))
+        let unusable = (self.unusable > 0)
+            .then(|| format!("{} cannot be read; the others are trusted", counted(self.unusable, "certificate")));
+        // TLS libraries look at the dates of a server's certificate, not at those of an authority that a file names
+        let outdated = self.outdated.as_ref().map(|why| format!("the certificate {why}; it is trusted all the same"));
+        let what: Vec<String> = unusable.into_iter().chain(outdated).collect();
+        (!what.is_empty()).then(|| format!("`ca_file` {}: {}", path.display(), what.join("; ")))
     }
 }
 
@@ -276,7 +286,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
                 "; it is binary: convert it with `openssl x509 -inform der`, or a .p12 file with \
                  `openssl pkcs12 -nodes`"
             }
-            _ => "",
+            _ => not_text(&bytes),
         };
         return Err(unusable(format!("holds no PEM certificate{hint}")));
     }
@@ -285,7 +295,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 
 /// What is wrong with a PEM file and what to do. Nothing of the file is part of it: it may hold a key.
 fn garbled(error: &pem::Error) -> String {
-    let again = "copy the whole file again from where it was issued";
+    let again = COPY_AGAIN;
     match error {
         pem::Error::MissingSectionEnd { .. } => {
             format!("is cut off: a `-----BEGIN …-----` has no `-----END …-----`; {again}")
@@ -310,9 +320,46 @@ fn contents(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
             "more than {FILE_BYTES_MAX} bytes are too many for certificates; name a PEM file"
         )));
     }
-    Ok(bytes)
+    Ok(at_line_starts(bytes))
+}
+
+/// PEM whose lines are indented, or that begins with a byte order mark, as PEM has it: what begins a part stands at the
+/// start of a line. Other bytes stay as they are.
+fn at_line_starts(bytes: Vec<u8>) -> Vec<u8> {
+    if !has(&bytes, "-----BEGIN") {
+        return bytes;
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    text.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.trim_ascii_start()).copied().collect()
+}
+
+/// What is to be said of a file in which no PEM is found, where its first bytes tell.
+fn not_text(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "; it is text in UTF-16: save it as UTF-8",
+        _ => "",
+    }
 }
 
 fn has(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_file_stand_at_the_start_of_a_line() {
+        for (text, want) in [
+            (
+                &b"\xef\xbb\xbf-----BEGIN X-----\n  AA\n\t-----END X-----"[..],
+                &b"-----BEGIN X-----\nAA\n-----END X-----"[..],
+            ),
+            (b"  -----BEGIN X-----\r\n\n AA\r\n", b"-----BEGIN X-----\r\nAA\r\n"),
+            (b" \xef\xbb\xbf 0\n", b" \xef\xbb\xbf 0\n"),
+        ] {
+            assert_eq!(at_line_starts(text.to_vec()), want);
+        }
+    }
 }

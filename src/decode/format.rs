@@ -1,8 +1,8 @@
 //! How payloads of one kind become events.
 //!
 //! In: the keys of an input's section, then payloads. Out: events, each one JSON object, and what could not be read.
-//! Invariant: whatever the format, what is stored is a JSON object, so that only this place knows the others. Not here:
-//! the fields of an event, compression.
+//! Invariant: whatever the format, what is stored is a JSON object, so that no other module knows the formats. Not
+//! here: the fields of an event, compression.
 
 mod bytes;
 mod csv;

@@ -1,9 +1,9 @@
 //! One payload to its events.
 //!
-//! In: a payload, which is a JSON object, an array of objects, or objects one after another, on a line each or not.
-//! Out: events as slices of the payload, and the parts that are no events, each with the reason. Invariant: every byte
-//! of a payload that is not blank or punctuation between events lies in exactly one event or one bad part; nothing
-//! inside of a broken value is an event. Not here: fields (`Decoder`), metadata.
+//! In: a payload: objects and arrays of objects one after another, on a line each or not, most often a single one.
+//! Commas between them are let pass. Out: events as slices of the payload, and the parts that are no events, each with
+//! the reason. Invariant: every byte of a payload that is not blank or punctuation between events lies in exactly one
+//! event or one bad part; nothing inside of a broken value is an event. Not here: fields (`Decoder`), metadata.
 
 mod broken;
 mod place;
@@ -11,7 +11,7 @@ mod place;
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, Peek};
 
-use super::json::check;
+use super::json::{Fault, check};
 use place::Places;
 
 /// What a payload holds.
@@ -63,6 +63,27 @@ pub fn split_up_to(payload: &Bytes, most: usize) -> Split {
     out.split
 }
 
+/// What a part of a payload is.
+enum Kind {
+    Event,
+    /// Its elements are looked at one by one.
+    Array,
+    /// No event: why.
+    Bad(String),
+}
+
+impl Kind {
+    /// A value that is valid JSON.
+    fn of(peek: Peek, fault: Option<Fault>) -> Kind {
+        match (peek, fault) {
+            (Peek::Array, _) => Kind::Array,
+            (Peek::Object, None) => Kind::Event,
+            (Peek::Object, Some(fault)) => Kind::Bad(fault.to_string()),
+            _ => Kind::Bad("an event must be a JSON object".to_owned()),
+        }
+    }
+}
+
 struct Splitter<'a> {
     payload: &'a Bytes,
     split: Split,
@@ -73,21 +94,24 @@ struct Splitter<'a> {
 
 impl<'a> Splitter<'a> {
     fn whole(&mut self, start: usize) {
-        let text = self.payload.get(start..).unwrap_or_default();
-        let (from, to) = trimmed(text, start);
-        let Some(first) = self.payload.get(from) else {
-            return self.bad(0, self.payload.len(), "the payload is empty".to_owned());
-        };
+        let (from, to) = trimmed(self.payload.get(start..).unwrap_or_default(), start);
         if from == to {
             return self.bad(0, self.payload.len(), "the payload is empty".to_owned());
         }
-        if *first == b'[' {
-            return self.array(from, to);
-        }
-        self.values(from, to);
+        self.arrays_and_values(from, to);
     }
 
-    /// What begins with a value that is no array of events.
+    fn arrays_and_values(&mut self, mut from: usize, to: usize) {
+        while from < to && !self.is_over() {
+            if self.payload.get(from) != Some(&b'[') {
+                return self.values(from, to);
+            }
+            let end = self.array(from, to);
+            from = self.behind_array(end, to);
+        }
+    }
+
+    /// What begins with a value that is no array.
     fn values(&mut self, from: usize, to: usize) {
         match self.object(from, to) {
             Ok(()) => {}
@@ -116,7 +140,8 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    fn array(&mut self, from: usize, to: usize) {
+    /// An array that begins at `from`: where it ends. That is `to` where nothing tells.
+    fn array(&mut self, from: usize, to: usize) -> usize {
         let text = self.payload.get(from..to).unwrap_or_default();
         let (mut jiter, mut places) = (Jiter::new(text), Places::new(text));
         // where the text of `jiter` begins, which is another one behind a broken element
@@ -125,11 +150,11 @@ impl<'a> Splitter<'a> {
         let mut told = from;
         let mut next = match jiter.next_array() {
             Ok(next) => next,
-            Err(error) => return self.bad(from, to, places.tell(base, &error)),
+            Err(error) => return self.bad_to_end(from, to, places.tell(base, &error)),
         };
         while let Some(peek) = next {
             if self.is_over() {
-                return;
+                return to;
             }
             let start = from + base + jiter.current_index();
             match check(&mut jiter, peek, 1) {
@@ -144,7 +169,7 @@ impl<'a> Splitter<'a> {
                 Err(error) => {
                     let why = places.tell(base, &error);
                     let Some(len) = broken::element(self.payload.get(start..to).unwrap_or_default()) else {
-                        return self.bad(start, to, why);
+                        return self.bad_to_end(start, to, why);
                     };
                     // where nothing stands between two commas, the second is what is bad
                     let part = self.payload.get(start..start + len.max(1)).unwrap_or_default();
@@ -155,34 +180,54 @@ impl<'a> Splitter<'a> {
                 }
             }
             let end = from + base + jiter.current_index();
-            match jiter.array_step() {
-                Ok(step) => next = step,
-                Err(_) if told == to => return,
-                Err(error) => return self.bad(end.max(told), to, places.tell(base, &error)),
-            }
+            next = match jiter.array_step() {
+                Ok(step) => step,
+                Err(_) if told == to => return to,
+                Err(error) => {
+                    let why = places.tell(base, &error);
+                    let strays = broken::closing_inside(self.payload.get(end..to).unwrap_or_default());
+                    if strays == 0 {
+                        return self.bad_to_end(end.max(told), to, why);
+                    }
+                    // brackets that close nothing cost themselves
+                    told = end + strays;
+                    self.bad(trimmed(self.payload.get(end..told).unwrap_or_default(), end).0, told, why);
+                    base = told - from;
+                    jiter = Jiter::new(text.get(base..).unwrap_or_default());
+                    match jiter.array_step() {
+                        Ok(step) => step,
+                        Err(error) => return self.bad_to_end(told, to, places.tell(base, &error)),
+                    }
+                }
+            };
         }
-        let end = from + base + jiter.current_index();
-        if end < to {
-            let (rest, to) = trimmed(self.payload.get(end..to).unwrap_or_default(), end);
-            if matches!(self.payload.get(rest), Some(b'{' | b'[')) {
-                return self.values(rest, to);
-            }
-            // a bracket that closes nothing costs itself
-            let behind = rest + broken::closing(self.payload.get(rest..to).unwrap_or_default());
-            let why = "something follows the end of the array".to_owned();
-            if behind == rest || broken::goes_on(self.payload.get(behind..to).unwrap_or_default()) {
-                return self.bad(rest, to, why);
-            }
+        from + base + jiter.current_index()
+    }
+
+    /// Where the next value begins behind an array that ended at `end`; `to` where there is none.
+    fn behind_array(&mut self, end: usize, to: usize) -> usize {
+        let rest = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
+        let text = |at: usize| self.payload.get(at..to).unwrap_or_default();
+        // a bracket that closes nothing costs itself
+        let behind = rest + broken::closing(text(rest));
+        let next = behind + broken::comma(text(behind));
+        let why = "something follows the end of the array".to_owned();
+        if broken::goes_on(text(next)) {
+            return self.bad_to_end(rest, to, why);
+        }
+        if behind > rest {
             self.bad(rest, behind, why);
-            let (rest, to) = trimmed(self.payload.get(behind..to).unwrap_or_default(), behind);
-            if rest < to {
-                self.values(rest, to);
-            }
         }
+        trimmed(self.payload.get(next..to).unwrap_or_default(), next).0
+    }
+
+    fn bad_to_end(&mut self, from: usize, to: usize, why: String) -> usize {
+        self.bad(from, to, why);
+        to
     }
 
     /// Values one after another with nothing but blanks between them, the first an object; `false`, and nothing taken,
-    /// when the text is not that to its end.
+    /// where the text is not that to its end.
     fn sequence(&mut self, from: usize, to: usize) -> bool {
         let text = self.payload.get(from..to).unwrap_or_default();
         let mut jiter = Jiter::new(text);
@@ -197,12 +242,9 @@ impl<'a> Splitter<'a> {
             let start = from + jiter.current_index();
             let Ok(fault) = check(&mut jiter, peek, 0) else { return false };
             let end = from + jiter.current_index();
-            let wrong = match (peek, fault) {
-                (Peek::Object, fault) => fault.map(|fault| fault.to_string()),
-                _ => Some("an event must be a JSON object".to_owned()),
-            };
-            wrongs += usize::from(wrong.is_some());
-            found.push((start, end, wrong));
+            let kind = Kind::of(peek, fault);
+            wrongs += usize::from(matches!(kind, Kind::Bad(_)));
+            found.push((start, end, kind));
             at = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
         }
         if found.len() < 2 {
@@ -212,71 +254,79 @@ impl<'a> Splitter<'a> {
         true
     }
 
-    /// The same where some of the values are broken; `false`, and nothing taken, when there is no good one.
+    /// The same where some of the values are broken or commas stand between them; `false`, and nothing taken, where there
+    /// is no good one.
     fn salvage(&mut self, from: usize, to: usize) -> bool {
         let mut places = Places::new(self.payload.get(from..to).unwrap_or_default());
         let mut found = Vec::new();
         let mut start = from;
         let mut wrongs = 0;
         while start < to && found.len() <= self.most && wrongs < BAD_PARTS_MAX {
-            let (end, wrong) = self.value(start, to, |error| places.tell(start - from, error));
-            wrongs += usize::from(wrong.is_some());
-            found.push((start, end, wrong));
-            start = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
+            let (end, kind) = self.value(start, to, |error| places.tell(start - from, error));
+            wrongs += usize::from(matches!(kind, Kind::Bad(_)));
+            found.push((start, end, kind));
+            let next = end + broken::comma(self.payload.get(end..to).unwrap_or_default());
+            start = trimmed(self.payload.get(next..to).unwrap_or_default(), next).0;
         }
-        let has_good = found.iter().any(|(_, _, wrong)| wrong.is_none());
+        let has_good = found.iter().any(|(_, _, kind)| !matches!(kind, Kind::Bad(_)));
         if has_good {
             self.take(found);
         }
         has_good
     }
 
-    /// The value that begins at `start`: its end, and why it is no event. It goes to the end of the text where nothing
-    /// tells where it ends.
-    fn value(&self, start: usize, to: usize, tell: impl FnOnce(&JiterError) -> String) -> (usize, Option<String>) {
+    /// The value that begins at `start`: its end, and what it is. It goes to the end of the text where nothing tells where
+    /// it ends.
+    fn value(&self, start: usize, to: usize, tell: impl FnOnce(&JiterError) -> String) -> (usize, Kind) {
         let text = self.payload.get(start..to).unwrap_or_default();
         let mut jiter = Jiter::new(text);
         let checked = jiter.peek().and_then(|peek| Ok((peek, check(&mut jiter, peek, 0)?)));
-        let (len, wrong) = match checked {
-            Ok((Peek::Object, fault)) => (Some(jiter.current_index()), fault.map(|fault| fault.to_string())),
-            Ok(_) => (Some(jiter.current_index()), Some("an event must be a JSON object".to_owned())),
-            Err(error) => (broken::value(text), Some(tell(&error))),
+        let (len, kind) = match checked {
+            Ok((peek, fault)) => (Some(jiter.current_index()), Kind::of(peek, fault)),
+            Err(error) => match broken::value(text) {
+                // its good elements are events
+                Some(len) if text.starts_with(b"[") => (Some(len), Kind::Array),
+                len => (len, Kind::Bad(tell(&error))),
+            },
         };
         let rest = |len: usize| text.get(len..).unwrap_or_default();
+        let bad = |kind: Kind, why: &str| match kind {
+            Kind::Bad(why) => Kind::Bad(why),
+            Kind::Event | Kind::Array => Kind::Bad(why.to_owned()),
+        };
         // brackets that close nothing belong to the value before them
         let stray = len.map_or(0, |len| broken::closing(rest(len)));
-        match len.map(|len| len + stray).filter(|len| !broken::goes_on(rest(*len))) {
-            Some(len) if stray > 0 => {
-                (start + len, Some(wrong.unwrap_or_else(|| "a bracket behind the object closes nothing".to_owned())))
-            }
-            Some(len) => (start + len, wrong),
-            None => (to, Some(wrong.unwrap_or_else(|| "something follows the end of the object".to_owned()))),
+        let is_last = |len: usize| !broken::goes_on(rest(len + broken::comma(rest(len))));
+        match len.map(|len| len + stray).filter(|len| is_last(*len)) {
+            Some(len) if stray > 0 => (start + len, bad(kind, "a bracket behind the value closes nothing")),
+            Some(len) => (start + len, kind),
+            None => (to, bad(kind, "something follows the end of the value")),
         }
     }
 
-    /// Takes parts, each with the reason why it is no event.
-    fn take(&mut self, found: Vec<(usize, usize, Option<String>)>) {
-        for (start, end, wrong) in found {
+    /// Takes parts of the payload.
+    fn take(&mut self, found: Vec<(usize, usize, Kind)>) {
+        for (start, end, kind) in found {
             if self.is_over() {
                 break;
             }
-            match wrong {
-                None => self.split.events.push(self.payload.slice(start..end)),
-                Some(error) => self.bad(start, end, error),
+            match kind {
+                Kind::Event => self.split.events.push(self.payload.slice(start..end)),
+                Kind::Array => _ = self.array(start, end),
+                Kind::Bad(error) => self.bad(start, end, error),
             }
         }
     }
 
-    /// Whether a text that is no single object is meant as one object per line: its first or its last line is an object
-    /// by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
+    /// Whether a text that is no single object is meant as one value per line: its first or its last line is an object or
+    /// an array by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
     fn looks_like_lines(&self, from: usize, to: usize) -> bool {
         let mut lines = self.line_bounds(from, to);
         let complete = |bounds: (usize, usize)| {
             let text = self.payload.get(bounds.0..bounds.1).unwrap_or_default();
             let mut jiter = Jiter::new(text);
-            matches!(jiter.peek(), Ok(Peek::Object))
-                && check(&mut jiter, Peek::Object, 0).is_ok()
-                && jiter.finish().is_ok()
+            let peek = jiter.peek().ok().filter(|peek| matches!(*peek, Peek::Object | Peek::Array));
+            peek.is_some_and(|peek| check(&mut jiter, peek, 0).is_ok()) && jiter.finish().is_ok()
         };
         let (first, last) = (lines.next(), lines.last());
         first.zip(last).is_some_and(|(first, last)| complete(first) || complete(last))
@@ -286,6 +336,10 @@ impl<'a> Splitter<'a> {
         for (start, end) in self.line_bounds(from, to) {
             if self.is_over() {
                 return;
+            }
+            if self.payload.get(start) == Some(&b'[') {
+                self.arrays_and_values(start, end);
+                continue;
             }
             match self.object(start, end) {
                 Err(error) if !self.sequence(start, end) && !self.salvage(start, end) => self.bad(start, end, error),

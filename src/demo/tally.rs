@@ -1,8 +1,8 @@
 //! What came out at the far end, counted by ride.
 //!
 //! In: the messages a receiver got. Out: how many rows, how many distinct rides of this fleet, how many came again, how
-//! many with a fare that is not theirs. Invariant: counts only what it is shown; it knows nothing of the job. Not here:
-//! listening.
+//! many with a fare that is not theirs. Invariant: it counts only what it is shown, and knows nothing of the job. Not
+//! here: listening.
 
 use serde_json::Value as Json;
 

@@ -1,8 +1,8 @@
 //! Aggregate functions as values that grow.
 //!
 //! In: arguments of rows, in time order. Out: the aggregate. Invariant: [`Acc::merge`] of two parts in time order gives
-//! what one pass over all rows gives (floats up to rounding), and what `stored` wrote reads back equal. Not here:
-//! which rows belong together (windows), evaluation of arguments.
+//! what one pass over all rows gives (floats up to rounding), and what `stored` wrote reads back equal. Not here: which
+//! rows belong together (windows), evaluation of arguments.
 
 mod finish;
 mod prepare;

@@ -1,6 +1,6 @@
 //! From the nodes of a plan to operators: the one place that knows them all.
 //!
-//! In: a plan's [`Node`] and options. Out: a [`OperatorTree`]. Invariant: scans are numbered from the left, as the
+//! In: a plan's [`Node`] and options. Out: an [`OperatorTree`]. Invariant: scans are numbered from the left, as the
 //! executor numbers what feeds them; an operator that needs rows in time order has an input that gives them so. Not
 //! here: running.
 

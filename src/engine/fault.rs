@@ -1,7 +1,8 @@
-//! What an operator finds of its own state, although it cannot be.
+//! What an operator reports when its own state is impossible.
 //!
-//! In: what was found. Out: [`Fault`], which becomes the error of a row. Invariant: nothing that is found so reads NULL
-//! or lets a row go in silence. Not here: errors of expressions (`env`), damaged stored bytes (`value::codec`).
+//! In: what was found. Out: [`Fault`], which becomes the error of a row. Invariant: what is found so is never read as
+//! NULL, and never lets a row go in silence. Not here: errors of expressions (`env`), damaged stored bytes
+//! (`value::codec`).
 
 use crate::query::builtins::RowError;
 use crate::query::fault;

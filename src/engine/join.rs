@@ -2,7 +2,7 @@
 //!
 //! In: two inputs with their watermarks. Out: pairs, stamped with the later time; for a left join also the left rows
 //! that found no match, stamped with their time plus the upper bound. Invariant: rows are worked off in (time, offset)
-//! order over both sides, so the result does not depend on how they came; a row is held just as long as a match can
+//! order over both sides, so the result does not depend on how they came; a row is held only while a match can still
 //! come. Not here: reference tables.
 
 use std::collections::VecDeque;

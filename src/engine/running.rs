@@ -1,11 +1,12 @@
 //! Aggregates over the last rows of a key, without visiting each of them for each result.
 //!
-//! In: the rows held and the moment. Out: accumulators of all of them. Time is cut into blocks as long as rows are
-//! held, so they lie in two blocks at most: for the earlier one it keeps what each row and those behind it give, for
-//! the present one what all its rows so far give. Invariant: what comes out depends on the rows and the moment alone,
-//! not on when it was asked before, so floats round in the same way after a restart. A row costs two merges, whatever
-//! is held. Not here: when a row goes (`history`); aggregates whose state grows with the rows, which are made anew each
-//! time.
+//! In: the rows held and the moment. Out: accumulators of all of them. Invariant: what comes out depends on the rows
+//! and the moment alone, not on when it was asked before, so floats round in the same way after a restart. Not here:
+//! when a row goes (`history`); aggregates whose state grows with the rows, which are made anew each time.
+//!
+//! Time is cut into blocks as long as rows are held, so held rows lie in at most two. For the earlier block it keeps a
+//! running total from each row to the end, for the present block one total. A row costs two merges, however many rows
+//! are held.
 
 use std::collections::VecDeque;
 

@@ -12,8 +12,8 @@ use crate::udf::{Live, UserAggregate};
 use crate::value::Value;
 use crate::value::codec::{Damaged, Reader, put_bytes, put_varint};
 
-/// Rows after which a group that can be saved is saved: making it again costs at most as many calls, and saving costs one
-/// call in as many.
+/// Rows after which a group that can be saved is saved: making it again costs at most as many calls, and saving costs
+/// one call in as many.
 const SAVE_ROWS: usize = 32;
 /// The reason of a row for which there was no memory, which other groups of the instance may have used up.
 const NO_MEMORY: &str = "udf_memory";

@@ -1,8 +1,8 @@
 //! Sliding windows: a result whenever the content of the last `size` ticks changes.
 //!
-//! In: rows in time order. Out: for each key a result at every entry of a row and at every exit. Invariant: a change
-//! point is worked off once, when no row can come any more at it; several changes at one moment give one result, none
-//! when nothing is left. Not here: evaluation of keys.
+//! In: rows in time order. Out: for each key a result at every entry of a row and at every exit. Invariant: each change
+//! point is worked off once, when no row of that time can come any more. Several changes at one moment give one result,
+//! or none when no row is left. Not here: evaluation of keys.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,4 @@
-//! Consumers that are further behind than they may be are moved on.
+//! Finds the consumers that are further behind than they may be.
 //!
 //! In: what each consumer may have before it, by age and by bytes. Out: the consumers that have more, and how far each
 //! is to be moved. Invariant: only whole segments go, and a segment that another consumer needs stays where it is. Not

@@ -1,9 +1,9 @@
 //! How much of the disk the journal may use.
 //!
-//! In: sizes of the file and of its logs. Out: whether intake may go on. Invariant: once full, it stays so
-//! until a sixteenth of the budget is free, so that intake does not stutter. A small reserve file can be given back
-//! when the disk itself is full, which lets consumers commit and so trimming free pages; what they free is a reason to
-//! try the disk again. Not here: whose fault it is (`trim`).
+//! In: sizes of the file and of its logs. Out: whether intake may go on. Invariant: once full, it stays so until a
+//! sixteenth of the budget is free, so that intake does not stutter. A small reserve file is given back when the disk
+//! itself is full. Then consumers can commit and trimming can free pages. Freed pages are a reason to try the disk
+//! again. Not here: whose fault it is (`trim`).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -35,8 +35,8 @@ pub(super) struct Budget {
     is_log_over: bool,
     /// The last transaction found no room on the disk.
     disk_full: bool,
-    /// As of the last commit, without the write-ahead log: what a transaction that failed has left there is nothing that
-    /// somebody frees.
+    /// As of the last commit, without the write-ahead log: what a transaction that failed has left there is nothing
+    /// that somebody frees.
     kept_bytes: u64,
     /// The same when the disk was found full.
     kept_when_full: u64,

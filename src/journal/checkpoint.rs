@@ -1,4 +1,4 @@
-//! The redo log's content goes into the SQLite file.
+//! Moves the redo log's content into the SQLite file.
 //!
 //! In: segments and states that the file lacks, inside a transaction, with the books as they are now. Out: rows
 //! written, as few and as full as they can be. Invariant: a segment that everybody has read by now is never written,

@@ -1,4 +1,4 @@
-//! Small segments that lie side by side become full ones.
+//! Makes full segments of small ones that lie side by side.
 //!
 //! In: sealed segments of one stream, in order. Out: the same records in as few segments as their bounds allow.
 //! Invariant: every record keeps its offset, its arrival and all else; only events of one input, and rows of one set of

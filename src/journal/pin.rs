@@ -1,8 +1,9 @@
-//! A program that reads the file and does not end its transaction keeps SQLite from using its log anew.
+//! Finds another program that keeps the write-ahead log from being used anew, because it does not end its read
+//! transaction.
 //!
-//! In: how far a checkpoint got each second, and the system's table of locks. Out: a [`Pin`]. Invariant: readers of this
-//! process are never one: they end within a second, so that checkpoints get further. Not here: what the journal does
-//! about it (`upkeep`, `budget`).
+//! In: how far a checkpoint got each second, and the system's table of locks. Out: a [`Pin`]. Invariant: readers of
+//! this process are never one: they end within a second, so that checkpoints get further. Not here: what the journal
+//! does about it (`upkeep`, `budget`).
 
 use std::collections::BTreeMap;
 use std::fmt;

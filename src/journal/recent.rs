@@ -1,7 +1,7 @@
 //! The newest segments of each input: what a redelivery is recognised by.
 //!
 //! In: event segments as they are stored. Out: which of them trimming must leave. Invariant: the segments kept hold at
-//! least the newest `keep` records of each input, as far as there are any, and no segment more than that needs. Not
+//! least the newest `keep` records of each input, as far as there are any, and no more segments than that takes. Not
 //! here: reading and comparing the messages (the source does, through `Journal::recent_messages`).
 
 use std::collections::{BTreeMap, VecDeque};

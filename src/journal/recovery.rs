@@ -1,9 +1,9 @@
-//! File and redo log become one pool again.
+//! Makes one pool again of file and redo log.
 //!
-//! In: a file, the log beside it, and how far it was acknowledged. Out: for a start, a file that has everything and
-//! a log that is empty; for whoever only looks, both as they are at one moment. Invariant: what a log says is taken
-//! over once, in one transaction, and only by the file that it belongs to; a pool that lacks what was acknowledged is
-//! never opened in silence, and never gives out an offset twice. Not here: the bytes of the log (`redo`), repairs.
+//! In: a file, the log beside it, and how far it was acknowledged. Out: for a start, one file with everything and an
+//! empty log; for a look, both as of one moment. Invariant: what a log says is taken over once, in one transaction, and
+//! only by the file that it belongs to; a pool that lacks what was acknowledged is never opened in silence, and never
+//! gives out an offset twice. Not here: the bytes of the log (`redo`), repairs.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -7,9 +7,9 @@
 //! (`writer`), what a start does with a log that does not fit its file (`recovery`).
 //!
 //! A commit of SQLite writes whole pages twice, in its log and in its file, and finds them in trees; that is right for
-//! thousands of records and dear for one. Here one record costs one write and one `fdatasync` of a block or two that
-//! the file already has. As SQLite does, it relies on a device that leaves the bytes beside a write as they were when
-//! the power fails.
+//! thousands of records and expensive for one. Here one record costs one write and one `fdatasync` of a block or two
+//! that the file already has. As SQLite does, it relies on a device that leaves the bytes beside a write as they were
+//! when the power fails.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};

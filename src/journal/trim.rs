@@ -2,7 +2,7 @@
 //!
 //! In: positions of consumers, retention, the windows for redeliveries. Out: deleted segments, a few with each
 //! transaction, so that no commit waits for a long deletion. Invariant: a segment that reaches to or above the lowest
-//! position of its stream is never deleted here, but by [`drop_oldest`], which first moves the consumer and counts it.
+//! position of its stream is deleted by [`drop_oldest`] alone, which first moves the consumer and counts what it skips.
 //! Not here: how full the file is (`budget`).
 
 use std::collections::BTreeSet;

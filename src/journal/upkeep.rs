@@ -1,8 +1,9 @@
-//! Room that the journal does not need goes back to the file system.
+//! Gives room that the journal does not need back to the file system.
 //!
-//! In: the writing connection, once a second. Out: a shorter file and shorter logs; a log that stays long because
-//! another program reads it. Invariant: nothing is written once everything is given back, and no step takes longer than
-//! its bound, so that commits do not wait. Not here: deleting segments (`trim`), when a checkpoint is due (`writer`).
+//! In: the writing connection, once a second. Out: a shorter file and shorter logs; and whether a log stays long
+//! because another program reads it. Invariant: nothing is written once everything is given back, and no step takes
+//! longer than its bound, so that commits do not wait. Not here: deleting segments (`trim`), when a checkpoint is due
+//! (`writer`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ impl Upkeep {
         self.worked = now;
     }
 
-    /// Once a second: empties a log that is too long, and tells who keeps it from being emptied. `None`: it is too soon.
+    /// Once a second: empties a log that is too long, and tells who keeps it from being emptied. `None`: too soon.
     pub fn look(&mut self, db: &Connection, now: Instant) -> rusqlite::Result<Option<Option<Pin>>> {
         if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_INTERVAL) {
             return Ok(None);
@@ -111,8 +112,8 @@ fn vacuum(db: &Connection, pages: i64, until: Instant) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Copies the log into the file as far as readers let, and makes it empty if all of it could be. `None`: it is. Waits for
-/// readers up to `wait`.
+/// Copies the log into the file as far as readers let, and makes it empty if all of it could be. `None`: it is
+/// empty. Waits for readers up to `wait`.
 pub(super) fn empty_log(db: &Connection, wait: Duration) -> rusqlite::Result<Option<Reached>> {
     db.busy_timeout(wait)?;
     let found = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {

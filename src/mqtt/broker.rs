@@ -1,9 +1,8 @@
 //! A broker's settings.
 //!
-//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `status_topic`, `qos` of a section, and the
-//! files of TLS.
-//! Out: [`BrokerConfig`] and [`Qos`], checked. Invariant: an address holds no password, and a password has a user name.
-//! Not here: connecting.
+//! In: `url`, `username`, `password`, `client_id`, `keep_alive`, `protocol`, `status_topic`, `qos` of a section, and
+//! the files of TLS. Out: [`BrokerConfig`] and [`Qos`], checked. Invariant: an address holds no password, and a
+//! password has a user name. Not here: connecting.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Connections that a broker ends again and again without a reason.
 //!
-//! In: how each connection ended. Out: the same, with the likely reason beside it once the third in a row ended soon.
+//! In: how each connection ended. Out: the same; from the third early end in a row on with the likely reason.
 //! Invariant: a reason that the broker gave stays as it is. Not here: when to try again.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Closings {
             Some(_) => self.in_a_row = 0,
             None => {}
         }
-        if self.in_a_row < TELLING || !trouble.is_bare {
+        if !self.tells() || !trouble.is_bare {
             return trouble;
         }
         let (at, id) = (&broker.config.address, &broker.client_id);
@@ -36,6 +36,16 @@ impl Closings {
              its own; else see the broker's log"
         );
         Trouble { text, is_passing: false, ..trouble }
+    }
+
+    /// Whether the likely reason is named.
+    pub fn tells(self) -> bool {
+        self.in_a_row >= TELLING
+    }
+
+    /// Whether so many ended in a row that it is not the work of one row, which may take five connections to be found.
+    pub fn is_storm(self) -> bool {
+        self.in_a_row >= 2 * TELLING
     }
 
     /// Whether the last connection is the first to name the likely reason.

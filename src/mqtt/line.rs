@@ -1,8 +1,8 @@
 //! A connection that an input lends to outputs.
 //!
 //! In: the client of each connection of the input, as the broker accepts it, and why it ended. Out: a [`Carrier`] to
-//! send over, and the reason at its end. Invariant: a carrier is withdrawn when its client is gone: a receipt that
-//! has not come by then never comes. Not here: connecting, receiving, sending.
+//! send over, and the reason at its end. Invariant: a carrier is withdrawn once its client is gone. A receipt that has
+//! not come by then never comes. Not here: connecting, receiving, sending.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,8 @@ pub(crate) struct Line {
     turns: Arc<RwLock<()>>,
     /// Messages of all outputs that the broker confirmed.
     confirmed: AtomicU64,
+    /// Rows that were found to be the reason why connections ended.
+    found: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +60,11 @@ pub(crate) struct Carrier {
 
 /// What the input does with its line.
 impl Line {
+    /// Rows of outputs that were found to be the reason why connections ended.
+    pub fn found_rows(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
     /// Whether outputs use it.
     pub fn is_borrowed(&self) -> bool {
         *self.loans.borrow() > 0
@@ -207,6 +214,11 @@ impl Loan {
     /// The broker confirmed a message of ours.
     pub fn confirmed(&self) {
         self.0.confirmed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A row of ours is why the connections that were closed last ended.
+    pub fn found_row(&self) {
+        self.0.found.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many it confirmed, of all outputs that use the line: they share what may be under way.

@@ -1,7 +1,7 @@
 //! What an MQTT output is told of an MQTT input of its job.
 //!
-//! In: the input's settings. Out: which messages come back from the broker as events. Invariant: none beyond that of
-//! the settings. Not here: the connection itself (`line`).
+//! In: the input's settings. Out: which messages come back from the broker as events. Invariant: it tells nothing but
+//! what the settings say. Not here: the connection itself (`line`).
 
 use super::broker::BrokerConfig;
 use super::topic;

@@ -17,7 +17,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::progress::Progress;
@@ -28,7 +27,7 @@ use crate::mqtt::Trouble;
 use crate::mqtt::wire::{BrokerReceipt, Notice, Outgoing};
 use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
-use suspects::{Finding, Suspects};
+use suspects::{Finding, HowEnded, Suspects};
 
 pub use message::{ROW_ID_PROPERTY, ROWS_PROPERTY};
 pub(super) use settings::read;
@@ -49,7 +48,7 @@ pub struct MqttOutput {
     not_before: Option<Instant>,
     /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
     /// at a time and carry at most this.
-    searches: HashMap<String, MessageLimits>,
+    searches: HashMap<String, Search>,
     /// Connections lost with several messages under way, without a batch that came through between them.
     losses: u32,
     suspects: Suspects,
@@ -62,6 +61,20 @@ pub struct MqttOutput {
     stats: Arc<OutputStats>,
 }
 
+/// What messages carry at most while the row at fault is looked for.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    limits: MessageLimits,
+    /// All halving was for a reason that has to do with the message.
+    is_certain: bool,
+}
+
+impl Search {
+    fn within(limits: MessageLimits) -> Search {
+        Search { limits, is_certain: true }
+    }
+}
+
 /// Why a batch did not get through.
 struct Attempt {
     trouble: Trouble,
@@ -71,14 +84,16 @@ struct Attempt {
     had_several: bool,
     /// Only messages of ours were under way.
     is_meant: bool,
-    /// The broker has no words for what it does not like.
-    is_wordless: bool,
+    /// How the connection ended, where that may be the work of a row and the broker has no words for it.
+    how: Option<HowEnded>,
+    /// The broker confirmed messages over the connection.
+    has_confirmed: bool,
 }
 
 impl Attempt {
     /// It came to an end before anything was sent, or nothing is under way any more.
     fn idle(trouble: Trouble) -> Attempt {
-        Attempt { trouble, suspect: None, had_several: false, is_meant: true, is_wordless: false }
+        Attempt { trouble, suspect: None, had_several: false, is_meant: true, how: None, has_confirmed: false }
     }
 }
 
@@ -125,15 +140,16 @@ impl MqttOutput {
         }
     }
 
-    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row brought
-    /// about are not.
+    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row or a broker
+    /// that took nothing brought about are not.
     fn finish(&mut self, statement: &str) -> Delivery {
         self.losses = 0;
         let delivery = self.progress.finish();
-        if let Some(limits) = self.searches.remove(statement)
+        if let Some(search) = self.searches.remove(statement)
             && delivery == Delivery::Delivered
+            && search.is_certain
         {
-            self.bytes_max = self.bytes_max.min(limits.bytes);
+            self.bytes_max = self.bytes_max.min(search.limits.bytes);
         }
         delivery
     }
@@ -152,6 +168,7 @@ impl MqttOutput {
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         self.has_progressed = false;
+        let others = self.way.confirmations();
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
@@ -159,7 +176,8 @@ impl MqttOutput {
             },
             Err(stuck) => {
                 let attempt = self.end_session(stuck, under_way, refusal).await;
-                Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), ..attempt })
+                let has_confirmed = attempt.has_confirmed || self.way.confirmations() != others;
+                Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), has_confirmed, ..attempt })
             }
         }
     }
@@ -167,10 +185,8 @@ impl MqttOutput {
     /// Sends a row again that the broker confirmed before, where a row is suspected: one that closes the connection at
     /// this one as well takes nothing at all.
     async fn send_witness(&mut self) -> Result<(), Stuck> {
-        let Some((session, witness)) = self.session.as_ref().zip(self.suspects.wanted_witness()) else { return Ok(()) };
-        let (qos, retain) = (self.config.qos, self.config.retain);
-        let payload = Bytes::from(self.config.body.write(&witness.rows));
-        let outgoing = Outgoing { topic: &witness.topic_name, payload, qos, retain, properties: Vec::new() };
+        let Some((session, witness)) = self.session.as_ref().zip(self.suspects.wanted_before()) else { return Ok(()) };
+        let Ok(outgoing) = again(witness, &self.config, session) else { return Ok(()) };
         let receipt = async {
             match session.client.publish(outgoing).await {
                 Some(notice) => notice.receipt().await,
@@ -205,25 +221,33 @@ impl MqttOutput {
         let Some(session) = &self.session else { return Err(Stuck { message: None, is_timeout: false }) };
         let search = self.searches.get(ids.statement);
         let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
-        let limits = search.copied().unwrap_or_else(|| self.limits());
+        let limits = search.map_or_else(|| self.limits(), |search| search.limits);
+        let mut behind = None;
         let patience = self.config.puback_timeout;
         let mut queue = Queue::new(&self.config, limits, rows, ids, &mut self.progress, &self.suspects);
         loop {
             let has_room = under_way.len() < window;
             if let Some(message) = if has_room { queue.next() } else { None } {
-                let sending = match queue.outgoing(&self.config, &message, session) {
+                let sending = match message.outgoing(&self.config, session) {
                     Ok(outgoing) => tokio::select! {
                         biased;
                         sending = self.way.within(patience, session.client.publish(outgoing)) => sending,
                         () = self.way.over(session) => Ok(None),
                     },
                     Err(reason) => {
+                        self.suspects.settled(&message);
                         reject(&mut self.progress, &mut queue, message, reason);
                         continue;
                     }
                 };
                 match sending {
-                    Ok(Some(notice)) => under_way.push_back((message, notice)),
+                    Ok(Some(notice)) => {
+                        let witness = self.suspects.wanted_behind(&message);
+                        let witness = witness.and_then(|witness| again(witness, &self.config, session).ok());
+                        // a client that is busy has no room for it, and this connection tells nothing
+                        behind = witness.and_then(|witness| session.client.try_publish(witness).ok());
+                        under_way.push_back((message, notice));
+                    }
                     Ok(None) => return Err(Stuck { message: None, is_timeout: false }),
                     Err(_) => return Err(Stuck { message: None, is_timeout: true }),
                 }
@@ -243,14 +267,24 @@ impl MqttOutput {
                     queue.settled(&message);
                     self.suspects.confirmed(message);
                 }
-                Ok(BrokerReceipt::Rejected(reason)) => reject(&mut self.progress, &mut queue, message, reason),
+                Ok(BrokerReceipt::Rejected(reason)) => {
+                    self.suspects.settled(&message);
+                    reject(&mut self.progress, &mut queue, message, reason);
+                }
                 // where messages of a topic go one at a time, what follows it waits with it
                 Ok(BrokerReceipt::Refused(reason)) => {
                     self.suspects.refused_at(&message.topic_name);
                     *refusal = Some(reason);
                 }
                 Ok(BrokerReceipt::Unknown) => return Err(Stuck { message: Some(message), is_timeout: false }),
-                Err(_) => return Err(Stuck { message: Some(message), is_timeout: true }),
+                Err(_) => {
+                    if let Some(witness) = behind
+                        && matches!(at_once(witness).await, BrokerReceipt::Taken | BrokerReceipt::TakenForNobody)
+                    {
+                        self.suspects.witness_confirmed();
+                    }
+                    return Err(Stuck { message: Some(message), is_timeout: true });
+                }
             }
         }
     }
@@ -258,7 +292,7 @@ impl MqttOutput {
     /// A live connection, made if there is none.
     async fn connect(&mut self) -> Result<(), Trouble> {
         if let Some(session) = self.session.take_if(|session| self.way.is_over(session)) {
-            tracing::debug!(output = %self, "{}", self.way.ended(session, true).await.text);
+            tracing::debug!(output = %self, "{}", self.way.ended(session, false, false).await.text);
         }
         if self.session.is_none() {
             self.session = Some(self.way.open().await?);
@@ -271,26 +305,25 @@ impl MqttOutput {
     /// Ends the connection and finds out what still came through.
     async fn end_session(&mut self, stuck: Stuck, under_way: UnderWay, mut refusal: Option<String>) -> Attempt {
         let had_several = !under_way.is_empty();
+        let unconfirmed = stuck.message.as_ref().map(|message| message.topic_name.clone());
         let mut suspect = stuck.message.filter(|_| !had_several);
         let Some(session) = self.session.take() else {
             return Attempt::idle(Trouble::new("no connection".to_owned()));
         };
         let held = session.since.elapsed();
         let is_wordless = !session.client.hears_reasons();
+        let patience = self.config.puback_timeout;
+        let mut has_confirmed = self.has_progressed;
         let mut trouble = match stuck.is_timeout {
-            true => self.way.leave(session, self.config.puback_timeout).await,
-            false => self.way.ended(session, suspect.is_none() && !had_several).await,
+            true => self.way.leave(session, unconfirmed.as_deref(), patience).await,
+            false => self.way.ended(session, suspect.is_some(), had_several).await,
         };
         // with the connection gone a notice has its answer, or never gets one
         for (message, notice) in under_way {
-            let receipt = tokio::select! {
-                biased;
-                receipt = notice.receipt() => receipt,
-                () = std::future::ready(()) => BrokerReceipt::Unknown,
-            };
-            match (receipt, message.rows.as_slice()) {
+            match (at_once(notice).await, message.rows.as_slice()) {
                 (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
+                    has_confirmed = true;
                     self.suspects.confirmed(message);
                 }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
@@ -308,45 +341,61 @@ impl MqttOutput {
             trouble.text = text;
             suspect = None;
         }
-        if held > self.config.puback_timeout {
+        let how = match trouble.is_ours {
+            true => Some(HowEnded::Silent(patience)).filter(|_| stuck.is_timeout),
+            false => Some(HowEnded::Closed).filter(|_| is_wordless && trouble.is_bare),
+        };
+        if held > patience {
             self.retry.succeeded();
         }
-        Attempt { trouble, suspect, had_several, is_meant: true, is_wordless }
+        Attempt { trouble, suspect, had_several, is_meant: true, how, has_confirmed }
     }
 
     /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
     /// search.
     fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
-        let Attempt { trouble, suspect, had_several, is_meant, is_wordless } = failure;
+        let Attempt { trouble, suspect, had_several, is_meant, how, has_confirmed } = failure;
         let is_other_version = self.way.failed(&trouble);
-        if self.has_progressed && suspect.is_none() {
+        if self.has_progressed && suspect.is_none() && !self.way.is_closed_soon() {
             self.retry.succeeded();
         }
         let now = Instant::now();
         self.not_before = Some(now + self.retry.failed());
         let mut rejection = trouble.rejection.filter(|_| !is_other_version);
-        let may_be_row = is_wordless && rejection.is_none() && trouble.is_bare && is_meant;
-        if let Some(message) = suspect.as_ref().filter(|_| may_be_row) {
-            match self.suspects.closed_at(message, &self.way, now) {
+        let mut is_certain = true;
+        let may_be_row = how.filter(|_| is_meant && rejection.is_none());
+        if let Some((message, how)) = suspect.as_ref().zip(may_be_row) {
+            match self.suspects.ended_at(message, how, &self.way, now) {
                 Finding::Open => {
                     // alone, so that no other is under way beside it
-                    let limits = self.limits();
-                    self.searches.entry(statement.to_owned()).or_insert(limits);
+                    let search = Search::within(self.limits());
+                    self.searches.entry(statement.to_owned()).or_insert(search);
                     if self.suspects.is_early() {
                         return None;
                     }
-                    return Some(format!("{}: a row to topic `{}` was under way", trouble.text, message.topic_name));
+                    return Some(match how {
+                        HowEnded::Closed => {
+                            format!("{}: a row to topic `{}` was under way", trouble.text, message.topic_name)
+                        }
+                        HowEnded::Silent(_) => trouble.text,
+                    });
                 }
-                Finding::AtFault(why) => rejection = Some(why),
+                Finding::AtFault { why, is_proven } => {
+                    rejection = Some(why);
+                    is_certain = is_proven;
+                    self.way.found_row();
+                }
                 Finding::TopicRefused(why) => return Some(why),
             }
         }
         let Some(reason) = rejection else {
             // what a broker says of a row when it ends the connection may be lost with what it had not read
-            self.losses += u32::from((had_several || !is_meant) && !trouble.is_ours);
+            let may_be_ours = had_several || !is_meant;
+            let is_row_left_out = matches!(how, Some(HowEnded::Silent(_))) && has_confirmed;
+            self.losses += u32::from(may_be_ours && (!trouble.is_ours || is_row_left_out));
             if self.losses >= LOSSES_MAX {
-                let limits = self.limits();
-                self.searches.entry(statement.to_owned()).or_insert(limits);
+                let search = Search::within(self.limits());
+                self.searches.entry(statement.to_owned()).or_insert(search);
             }
             return Some(trouble.text);
         };
@@ -354,17 +403,33 @@ impl MqttOutput {
         match suspect.filter(|_| is_meant).as_ref().map(|message| (message, message.rows.as_slice())) {
             Some((_, [alone])) => self.progress.reject(alone.row, reason),
             Some((message, _)) => {
-                self.searches.insert(statement.to_owned(), message.limits().half());
+                let before = self.searches.get(statement).is_none_or(|search| search.is_certain);
+                let search = Search { limits: message.limits().half(), is_certain: is_certain && before };
+                self.searches.insert(statement.to_owned(), search);
             }
             // it was not sending
             None if self.searches.contains_key(statement) => return Some(trouble.text),
             None => {
                 tracing::warn!("looking for the row at fault: {}", trouble.text);
-                self.searches.insert(statement.to_owned(), self.limits());
+                self.searches.insert(statement.to_owned(), Search::within(self.limits()));
             }
         }
         None
     }
+}
+
+/// The broker's answer, if it is there.
+async fn at_once(notice: Notice) -> BrokerReceipt {
+    tokio::select! {
+        biased;
+        receipt = notice.receipt() => receipt,
+        () = std::future::ready(()) => BrokerReceipt::Unknown,
+    }
+}
+
+/// A row that was sent before, to be sent once more: it must not take the place of a later one that is retained.
+fn again<'a>(witness: &'a RowMessage, config: &MqttOutputConfig, session: &Session) -> Result<Outgoing<'a>, String> {
+    Ok(Outgoing { retain: false, ..witness.outgoing(config, session)? })
 }
 
 /// Where sending came to a halt.

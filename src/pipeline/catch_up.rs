@@ -1,4 +1,4 @@
-//! How a consumer that is behind gets on.
+//! How far a consumer is behind, and how fast it catches up.
 //!
 //! In: once a second, how far the stream and the consumer are. Out: what to log, and how long it takes from here.
 //! Invariant: a consumer is behind once it has not read what was stored [`PATIENCE`] ago, and has caught up once it has

@@ -1,4 +1,4 @@
-//! Which consumers of a running job are behind, and how they get on.
+//! Which consumers of a running job are behind, and how fast they catch up.
 //!
 //! In: the journal's counters and the ends of its streams, once a second. Out: lines in the log, samples for
 //! `/metrics`. Invariant: positions are committed ones; nothing is read from the file after the start. Not here: what

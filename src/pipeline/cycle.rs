@@ -1,7 +1,7 @@
 //! The one loop of all parts: read, work, commit, confirm.
 //!
-//! In: a part as a [`Cycle`]. Out: its end. Invariant: commits are handed over in order, and a part that ends well has
-//! all of them confirmed. Not here: what a part reads, does or commits.
+//! In: a part as a [`Cycle`]. Out: how it ended. Invariant: commits are handed over in order, and a part that ends well
+//! has all of them confirmed. Not here: what a part reads, does or commits.
 
 use super::PipelineError;
 use super::commits::{Commits, DueCommit};

@@ -74,8 +74,8 @@ impl Feed {
         self.executor.take()
     }
 
-    /// What `records` give, all that was pushed since the last call. Where the executor stopped, it is what those before
-    /// the row at fault give: the others are read again at the next start, and are counted then. Only for a part
+    /// What `records` give, all that was pushed since the last call. Where the executor stopped, it is what those
+    /// before the row at fault give: the others are read again at the next start, and are counted then. Only for a part
     /// without state.
     ///
     /// # Errors

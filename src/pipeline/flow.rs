@@ -1,7 +1,7 @@
 //! What every consumer of the journal has in common.
 //!
-//! In: results of an executor. Out: ledger entries and dead letters. Invariant: a row that an
-//! executor read is in exactly one counter. Not here: reading, executing, delivering.
+//! In: results of an executor. Out: ledger entries and dead letters. Invariant: a row that an executor read is in
+//! exactly one counter. Not here: reading, executing, delivering.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

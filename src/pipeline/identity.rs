@@ -1,7 +1,7 @@
 //! The names by which brokers know a job.
 //!
 //! In: the name that the job file writes, if it does. Out: the name to use, and whether it was used before. Invariant:
-//! a name that was made once is kept in the journal. Not here: what a name is for.
+//! a name is made once and then kept in the journal. Not here: what a name is for.
 
 use crate::journal::{Journal, JournalError};
 use crate::source::Identity;

@@ -1,7 +1,7 @@
 //! From a job file to a plan: everything that can be known before anything runs.
 //!
-//! In: a checked job. Out: its functions, loaded, and its query, compiled against them. Invariant: no file, endpoint or
-//! broker is changed or called. Not here: starting.
+//! In: a checked job. Out: its functions, loaded, and its query, compiled against them. Invariant: no file is changed,
+//! and no endpoint or broker is called. Not here: starting.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

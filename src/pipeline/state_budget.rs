@@ -2,9 +2,9 @@
 //!
 //! In: what each part holds, told after every step. Out: whether intake and consumption have to wait, and the words for
 //! it. Invariant: at seven eighths of the budget intake stops, so that messages stay with the broker; at the whole of
-//! it, and no sooner than [`RESERVE`] later, consumers read nothing more. What lies between is for what was stored
-//! already: once it has been read, time passes for the windows, which close and let go. Intake goes on below three
-//! quarters. Not here: counting (`engine`).
+//! it, or [`RESERVE`] beyond the seven eighths if that is more, consumers stop reading. What lies between is for what
+//! was stored already: once it has been read, time passes for the windows, which close and let go. Intake goes on below
+//! three quarters. Not here: counting (`engine`).
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! The word to stop, and naps that end with it.
+//! What tells the threads of a job to stop, and naps that end with it.
 //!
 //! Invariant: once set it stays set, and every nap ends at once. Not here: what has to be finished before stopping.
 

@@ -1,4 +1,4 @@
-//! Faults of forebay itself: what its own rules exclude, and yet is there.
+//! Faults of forebay itself: states that its own rules exclude.
 //!
 //! In: what was found. Out: an error or a problem that says whose fault it is. Invariant: all of them have one reason,
 //! so a counter of it above 0 means a report to write. Not here: what a query or an event does wrong.

@@ -1,7 +1,7 @@
 //! How one kind of endpoint is spoken to.
 //!
 //! In: what a request and an answer hold in general. Out: headers, facts, results, signatures as that kind has them.
-//! Invariant: a dialect decides nothing: retries, batches and pauses are the same for all. Not here: sending.
+//! Invariant: a dialect decides nothing; retries, batches and pauses are the same for all. Not here: sending.
 
 use std::fmt::Debug;
 

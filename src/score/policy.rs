@@ -2,7 +2,7 @@
 //!
 //! In: the outcome of a request as plain facts. Out: a [`Class`]. Invariant: decided by status codes and header facts,
 //! never by an error's text; every status has a class. Source: the table of the wire contract, section 5. Not here: how
-//! long to wait (`retry`), how a batch is split (`split`), what the endpoint's gate does (`gate`).
+//! long to wait (`backoff`), how a batch is split (`batch`), what the gate does (`breaker`).
 
 use std::time::Duration;
 

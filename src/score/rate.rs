@@ -1,8 +1,8 @@
-//! A bound for rows a second, so that a fleet that catches up leaves its endpoint some air.
+//! A bound on rows a second, so that a fleet that catches up does not take all of its endpoint.
 //!
 //! In: how many rows wait, the time. Out: how many of them may go, or when. Invariant: over any time no more rows go
-//! than that time allows and one batch; a batch holds the rows of a fifth of a second at most. Not here: what else bounds
-//! a batch (`desk`).
+//! than that time allows and one batch; a batch holds the rows of a fifth of a second at most. Not here: what else
+//! bounds a batch (`desk`).
 
 use std::time::Duration;
 

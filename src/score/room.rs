@@ -2,7 +2,7 @@
 //!
 //! In: how many rows and bytes somebody wants to hand in. Out: a place for them, when there is one. Invariant: what is
 //! under way, answered or not, stays within what the settings allow and within a bound of bytes; whoever wants more
-//! than all of it waits until it is alone. Not here: what is sent when (`desk`).
+//! than there is waits until nobody else holds any. Not here: what is sent when (`desk`).
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! TOML text as a document.
 //!
-//! In: the text of a file. Out: its document, or what is no TOML. Invariant: one mistake is one problem, also a section
-//! that is written twice with all its keys. Not here: which sections and keys there are (`section`).
+//! In: the text of a file. Out: its document, or what is no TOML. Invariant: one mistake is one problem; a section that
+//! is written twice, with all its keys, is one too. Not here: which sections and keys there are (`section`).
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
@@ -12,6 +12,9 @@ use crate::diagnostic::{Diagnostic, Span};
 
 /// As the `toml` crate says it; its errors have no kind that could be asked for.
 const DUPLICATE: &str = "duplicate key";
+
+/// What the same crate says of inline tables and arrays. One that is open takes all that follows for its own.
+const OPEN: [&str; 2] = ["inline table", "array"];
 
 /// The document; `None` with its syntax errors told.
 pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
@@ -29,7 +32,18 @@ pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTabl
         problems.mask_all(Span { start: span.start + quote, end: span.end - quote });
     }
     let mut repeated: Option<&str> = None;
-    for error in &errors {
+    let mut broken: Option<usize> = None;
+    let open = errors.iter().position(|error| OPEN.iter().any(|what| error.message().contains(what)));
+    for error in errors.iter().take(open.map_or(usize::MAX, |open| open + 1)) {
+        if error.message() != DUPLICATE {
+            let line = error.span().map(|span| line_of(text, span.start));
+            // a value that is missing or open makes no sense of what stands behind it or in the next line
+            let follows = broken.zip(line).is_some_and(|(broken, line)| line <= broken + 1);
+            broken = line.or(broken);
+            if follows {
+                continue;
+            }
+        }
         match error.span().filter(|_| error.message() == DUPLICATE).map(Span::from) {
             None => problems.push(invalid(error)),
             Some(span) => {

@@ -1,9 +1,9 @@
 //! The MQTT source: one task that connects, receives and hands over, for as long as the job runs.
 //!
 //! In: a checked config, the newest records of the journal, a clock. Out: [`Arrivals`] through a bounded channel.
-//! Invariant: a connection hears only when every token of the ones before is resolved, so a packet id never means two
-//! messages at once and what we hold is what one connection received. Not here: what is stored, the task itself
-//! (`receiver`).
+//! Invariant: a connection takes messages only when every token of earlier connections is resolved, so a packet id
+//! never means two messages at once and what we hold is what one connection received. Not here: what is stored, the
+//! task itself (`receiver`).
 
 pub mod acks;
 mod end;

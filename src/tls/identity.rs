@@ -14,7 +14,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
 
-use super::{ClientFiles, TlsFileError, Told, certificates, contents, garbled, has};
+use super::{COPY_AGAIN, ClientFiles, TlsFileError, Told, certificates, contents, garbled, has, not_text};
 use crate::time::{Clock, Timestamp};
 
 const KINDS: &str = "expected RSA of 2048 bits or more, EC P-256 or P-384, or Ed25519";
@@ -89,7 +89,7 @@ impl ClientFiles {
                 self.key_error("holds no private key; it holds a certificate: are the files exchanged?".to_owned())
             }
             rustls::pki_types::pem::Error::NoItemsFound => {
-                self.key_error("holds no private key in PEM form".to_owned())
+                self.key_error(format!("holds no private key in PEM form{}", not_text(&bytes)))
             }
             error => self.key_error(garbled(&error)),
         })?;
@@ -119,7 +119,11 @@ fn unreadable(error: &Error) -> String {
             "the certificate is of X.509 version 1, which TLS libraries refuse: have it issued as version 3 ({how})"
         );
     }
-    format!("the certificate cannot be read: {error}")
+    // the library names its own parts, which tell nobody anything
+    match error {
+        Error::InvalidCertificate(_) => format!("the first certificate is damaged; {COPY_AGAIN}"),
+        error => format!("the certificate cannot be read: {error}"),
+    }
 }
 
 fn belongs(certificate: &CertificateDer<'_>, public: &[u8]) -> bool {
@@ -127,7 +131,7 @@ fn belongs(certificate: &CertificateDer<'_>, public: &[u8]) -> bool {
 }
 
 /// Time is the first thing that is verified, so nobody needs to be trusted for this.
-fn validity(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<String> {
+pub(super) fn validity(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<String> {
     let millis = u64::try_from(now.unix_millis()).unwrap_or(0);
     let now = UnixTime::since_unix_epoch(Duration::from_millis(millis));
     let parsed = ParsedCertificate::try_from(certificate).ok()?;

@@ -1,7 +1,8 @@
 //! What a server says to a client certificate.
 //!
 //! In: a failed connection. Out: the alert of TLS that ended it, and what that means for who we are. Invariant: an
-//! alert that has nothing to do with a client certificate is left to others. Not here: what we say to a server's.
+//! alert that has nothing to do with a client certificate is left to others. Not here: how we judge a server's
+//! certificate.
 
 use std::error::Error;
 

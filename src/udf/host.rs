@@ -2,7 +2,7 @@
 //!
 //! In: a function's index and a row's arguments. Out: its value, or a row error that names it. Invariant: functions of
 //! one component share an instance; whatever ends it, the next call finds a new one. Not here: which rows are asked for
-//! (`engine`), threads: a host belongs to one.
+//! (`engine`); threads, as a host belongs to one.
 
 use std::sync::Arc;
 

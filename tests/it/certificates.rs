@@ -172,7 +172,7 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
             "gateway.key: holds no PEM certificate; it holds a private key: are the files exchanged?",
         ),
         ("gateway.der", "gateway.key", "gateway.der: holds no PEM certificate; it is binary"),
-        ("broken.pem", "gateway.key", "broken.pem: the certificate cannot be read"),
+        ("broken.pem", "gateway.key", "broken.pem: the first certificate is damaged"),
         ("first.pem", "first.key", "`cert_file` DIR/first.pem: the certificate is of X.509 version 1"),
         ("first.pem", "first.key", "have it issued as version 3 (with `openssl x509 -req`, add `-extfile FILE`"),
         ("gateway.pem", "names", "`key_file` DIR/names: holds no private key"),

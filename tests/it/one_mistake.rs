@@ -105,6 +105,33 @@ fn what_follows_from_a_mistake_is_no_second_one() {
 }
 
 #[test]
+fn text_that_is_no_toml_is_told_once() {
+    for lines in [
+        "password: \"x\"",
+        "password =\n\"x\"",
+        "password \"x\"",
+        "password = x",
+        "password = \"x",
+        "password = 'x",
+        "password = \"x\" y",
+        "password = { env = \"x\"",
+        "password = {\nenv = \"x\"\n}\nusername = \"u\"",
+        "topics = [\"a\", \"b\"",
+        "topics = [\"a\" \"b\"]",
+        "topics = \"a\"]",
+        "= 5",
+        "[inputs.in",
+        "inputs.in]",
+    ] {
+        let said = refused_once("job.toml", &job("inputs.in", lines));
+        assert!(said.contains("job file is TOML"), "{lines}: {said}");
+    }
+    let two = format!("{}{}", job("job", "key: 1"), job("outputs.out", "key: 2"));
+    let said = job::parse(&two, Path::new("job.toml")).unwrap_err().to_string();
+    assert_eq!(said.matches("the job file is TOML").count(), 2, "mistakes far from one another are both told: {said}");
+}
+
+#[test]
 fn an_empty_text_where_one_is_needed_says_what_to_write() {
     for (section, lines, help) in [
         ("outputs.out", "type = \"mqtt\"\nurl = \"mqtt://h\"\ntopic = \"\"", "write `topic = \"taxi/scored\"`"),

@@ -1,6 +1,6 @@
 //! The play itself: the fleet publishes, the endpoint goes away and comes back, the pool drains.
 //!
-//! In: peers that answer, a job file. Out: what a person sees, and whether everything arrived. Invariant: ends by
+//! In: peers that answer, a job file. Out: what a person sees, and whether everything arrived. Invariant: it ends by
 //! itself, whatever the peers do. Not here: how a line looks (`screen`), what counts as good (`verdict`).
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What a job would grant a function, as flags.
 //!
-//! In: `--import`, `--config`, `--reference`. Out: functions that have it. Invariant: what is not granted is refused as
-//! in a job, with the flags that grant it.
+//! In: `--import`, `--config`, `--reference`. Out: functions with these grants. Invariant: what is not granted is
+//! refused as in a job, with the flags that grant it.
 
 use std::path::Path;
 use std::sync::Arc;

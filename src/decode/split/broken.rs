@@ -1,8 +1,8 @@
 //! Where a broken value ends.
 //!
 //! In: text that begins with a value that is not valid JSON. Out: where it ends, as far as its brackets and quotes
-//! tell. Invariant: nothing inside of a broken value is taken for a value of its own; where an end is not certain there
-//! is none. Not here: what is wrong with the value.
+//! tell. Invariant: nothing inside a broken value is taken for a value of its own; where an end is not certain there is
+//! none. Not here: what is wrong with the value.
 
 /// Brackets inside of one another that are followed: no event has as many.
 const DEPTH_MAX: usize = 1_024;
@@ -45,6 +45,25 @@ pub fn closing(text: &[u8]) -> usize {
     let others = text.iter().position(|byte| !is_blank(*byte) && !matches!(byte, b'}' | b']'));
     let run = text.get(..others.unwrap_or(text.len())).unwrap_or_default();
     run.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1)
+}
+
+/// The same inside of an array, where a comma or the end of the array follows: 0 where none does, or a bracket may be
+/// that end.
+pub fn closing_inside(text: &[u8]) -> usize {
+    let others = text.iter().position(|byte| !is_blank(*byte) && *byte != b'}');
+    let (run, rest) = text.split_at(others.unwrap_or(text.len()));
+    let strays = run.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1);
+    if comma(rest) > 0 || rest.starts_with(b"]") { strays } else { 0 }
+}
+
+/// The length of a comma that stands between two values where no array is open, or behind the last one, and of the
+/// blanks before it. 0: there is none, or it does not separate values.
+pub fn comma(text: &[u8]) -> usize {
+    let Some(at) = text.iter().position(|byte| !is_blank(*byte)).filter(|at| text.get(*at) == Some(&b',')) else {
+        return 0;
+    };
+    let next = text.iter().skip(at + 1).find(|byte| !is_blank(**byte));
+    if matches!(next, None | Some(b'{' | b'[')) { at + 1 } else { 0 }
 }
 
 /// Whether what follows a value cannot be the beginning of another, so that the value was none by itself.

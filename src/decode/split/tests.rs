@@ -50,13 +50,18 @@ fn a_broken_value_does_not_cost_those_beside_it() {
         (r#"{"a":1}{"a":"#, &[r#"{"a":1}"#], &[7]),
         (r#"7 {"a":1}"#, &[r#"{"a":1}"#], &[0]),
         ("{} x", &["{}"], &[3]),
-        (r#"noise{"a":1}[2]"#, &[r#"{"a":1}"#], &[0, 12]),
-        (r#"{"a":1}{"a":2},{"a":3}"#, &[r#"{"a":1}"#], &[7]),
+        (r#"noise{"a":1}[2]"#, &[r#"{"a":1}"#], &[0, 13]),
+        (r#"{"a":1}{"a":},{"a":3}"#, &[r#"{"a":1}"#, r#"{"a":3}"#], &[7]),
+        (r#"{"a":1}{"a":2},"b":3}"#, &[r#"{"a":1}"#], &[7]),
         ("{\"a\":1}{\"a\":}\n{\"a\":3}{\"a\":x}\n{\"a\":5}", &[r#"{"a":1}"#, r#"{"a":3}"#, r#"{"a":5}"#], &[7, 21]),
         (r#"[{"a":1},{"a":},{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":3}"#], &[9]),
         (r#"[oops , {"a":2},NaN]"#, &[r#"{"a":2}"#], &[1, 16]),
         (r#"[{"a":1},,{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":3}"#], &[9]),
-        (r#"[{"a":1},{"a":2}} ,{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":2}"#], &[16]),
+        (r#"[{"a":1},{"a":2}} ,{"a":3}]"#, &[r#"{"a":1}"#, r#"{"a":2}"#, r#"{"a":3}"#], &[16]),
+        (r#"[{"a":1},{"a":2} } },"b":{"c":3}]"#, &[r#"{"a":1}"#, r#"{"a":2}"#], &[16]),
+        (r#"[{"a":1}}]{"a":2}"#, &[r#"{"a":1}"#, r#"{"a":2}"#], &[8]),
+        (r#"[{"a":1}},]"#, &[r#"{"a":1}"#], &[8]),
+        (r#"[{"a":1}}],{"a":2}]"#, &[r#"{"a":1}"#], &[8, 11]),
         (r#"[{"a":1},]"#, &[r#"{"a":1}"#], &[8]),
         (r#"{"a":1}}{"a":2}"#, &[r#"{"a":2}"#], &[0]),
         (r#"{"a":1}{"a":2} ] } {"a":3}"#, &[r#"{"a":1}"#, r#"{"a":3}"#], &[7]),
@@ -75,6 +80,22 @@ fn a_broken_value_does_not_cost_those_beside_it() {
 }
 
 #[test]
+fn commas_between_objects_are_let_pass() {
+    for (payload, good) in [
+        (r#"{"a":1},{"a":2}"#, 2),
+        (r#"{"a":1} , {"a":2},{"a":3},"#, 3),
+        ("{\"a\":1},\n{\"a\":2},\n{\"a\":3}\n", 3),
+        ("{\"a\":1},\n{\"a\":2},\n", 2),
+        (r#"{"a":1},[{"a":2},{"a":3}],{"a":4}"#, 4),
+    ] {
+        let (events, bad) = parts(payload);
+        assert_eq!((events.len(), bad), (good, vec![]), "{payload}");
+    }
+    let (events, bad) = parts(r#"{"a":1},,{"a":2}"#);
+    assert_eq!((events.len(), bad.len()), (0, 1));
+}
+
+#[test]
 fn values_behind_an_array_are_values() {
     for (payload, good, wrong) in [
         ("[{\"n\":9}]\n{\"n\":1}\n{\"n\":2}", 3, 0),
@@ -83,10 +104,20 @@ fn values_behind_an_array_are_values() {
         ("[{\"n\":9}]\n{\"n\":}\n{\"n\":2}", 2, 1),
         ("[{\"n\":9}]\n[1]\n{\"n\":2}", 2, 1),
         ("[{\"n\":9}]\n[1]", 1, 1),
-        ("[{\"n\":9}],{\"n\":1}", 1, 1),
+        ("[{\"n\":9}],{\"n\":1}", 2, 0),
+        ("[{\"n\":9}],\"n\":{}", 1, 1),
         ("[{\"n\":9}]]{\"n\":1}", 2, 1),
         ("[{\"n\":9}]}", 1, 1),
-        ("[{\"n\":9}]],{\"n\":1}", 1, 1),
+        ("[{\"n\":9}]],{\"n\":1}", 2, 1),
+        ("[{\"n\":9}]\n[{\"n\":1}]\n[{\"n\":2},{\"n\":3}]\n", 4, 0),
+        ("[{\"n\":9}][{\"n\":1}],[{\"n\":2}],", 3, 0),
+        ("[]\n[{\"n\":1}]\n[]", 1, 0),
+        ("[{\"n\":9},{\"n\":}]\n[{\"n\":1}]", 2, 1),
+        ("{\"n\":9}\n[{\"n\":1},2]\n{\"n\":3}", 3, 1),
+        ("{\"n\":9}[{\"n\":},{\"n\":2}]{\"n\":3}", 3, 1),
+        ("{\"n\":9}[[{\"n\":1}]]", 1, 1),
+        ("noise [{\"n\":1}]", 1, 1),
+        ("{\"n\":\"\n[{\"n\":1}]", 1, 1),
     ] {
         let (events, bad) = parts(payload);
         assert_eq!((events.len(), bad.len()), (good, wrong), "{payload}");
@@ -128,7 +159,6 @@ fn nothing_inside_of_a_broken_value_is_an_event() {
     for payload in [
         r#"{"a":{"b":1},"c":}"#,
         r#"{"a":{"b":1} {"c":1}"#,
-        r#"{"a":1},{"a":2}"#,
         r#"{"a":1},"b":{"c":2}}"#,
         r#"{"a":1}},"b":{"c":2}}"#,
         "{\"a\":\"one\nline\",\"b\":{\"c\":1}}",
@@ -194,7 +224,8 @@ proptest! {
         };
         let items: Vec<String> = kinds.iter().enumerate().map(text).collect();
         let good: Vec<&String> = items.iter().zip(&kinds).filter(|(_, kind)| **kind < 2).map(|(item, _)| item).collect();
-        for payload in [items.join(" "), format!("[{}]", items.join(" , ")), items.join("\n")] {
+        let arrays = items.iter().map(|item| format!("[{item}]")).collect::<Vec<_>>();
+        for payload in [items.join(" "), format!("[{}]", items.join(" , ")), items.join("\n"), arrays.join("\n")] {
             let (events, bad) = parts(&payload);
             prop_assert_eq!(events.iter().collect::<Vec<_>>(), good.clone(), "{}", payload);
             let all_told = good.is_empty() || bad.len() == items.len() - good.len();

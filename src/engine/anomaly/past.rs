@@ -1,9 +1,11 @@
 //! The values a detector has learned for one key.
 //!
 //! In: values in time order, each with its rank among those before it. Out: those held, by time and by size; the state
-//! rows that changed. Invariant: at most those are held that are to be learned from, and what is held after a restart
-//! gives the same results. They are numbered and stored in blocks of `BLOCK`, so a commit writes the newest block and
-//! not the history; values that go are deleted a block at a time. Not here: what the values mean.
+//! rows that changed. Invariant: it holds only what a detector may learn from, and gives the same results after a
+//! restart. Not here: what the values mean.
+//!
+//! Values are numbered and stored in blocks of `BLOCK`, so a commit writes the newest block and not the history; values
+//! that go are deleted a block at a time.
 
 use std::collections::VecDeque;
 use std::ops::Range;

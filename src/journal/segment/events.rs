@@ -1,8 +1,8 @@
 //! The form of an event segment.
 //!
 //! In: raw events of one input. Out: a dictionary of what their messages carried, a small head an event (arrival as a
-//! difference, message, mark, length), then all payloads; and [`EventSegment`], which reads them in place.
-//! Invariant: arrival never decreases inside a segment. Not here: compression and checksum (the envelope above).
+//! difference, message, mark, length), then all payloads; and [`EventSegment`], which reads them in place. Invariant:
+//! arrival never decreases inside a segment. Not here: compression and checksum (the envelope above).
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Makes the client accept the session that the broker kept.
 //!
 //! In: the client id. Out: a session store that always holds a session with nothing in flight from us. Invariant: that
-//! is the truth: what an output has under way is not of the session, since it sends rows again by itself, and the
+//! is the truth: what an output has under way is not part of the session, since it sends rows again by itself, and the
 //! messages in flight to us are the broker's to remember. Without it the client refuses a kept session, or accepts it
 //! but then refuses to subscribe. Not here: anything durable.
 

@@ -50,21 +50,35 @@ impl RowMessage {
     pub fn limits(&self) -> MessageLimits {
         MessageLimits { rows: self.rows.len(), bytes: self.rows.iter().map(Encoded::bytes).sum() }
     }
+
+    /// As it is sent; an error says why the receiver will never take it.
+    pub fn outgoing(&self, config: &MqttOutputConfig, session: &Session) -> Result<Outgoing<'_>, String> {
+        let id = self.rows.first().map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
+        let count = (config.body != Body::Row).then(|| (ROWS_PROPERTY.to_owned(), self.rows.len().to_string()));
+        let outgoing = Outgoing {
+            topic: &self.topic_name,
+            payload: Bytes::from(config.body.write(&self.rows)),
+            qos: config.qos,
+            retain: config.retain,
+            properties: id.into_iter().chain(count).collect(),
+        };
+        match session.client.packet_bytes(&outgoing).zip(session.packet_bytes_max) {
+            Some((size, max)) if size > max as usize => {
+                Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"))
+            }
+            _ => Ok(outgoing),
+        }
+    }
 }
 
 /// Messages that wait to be sent.
 #[derive(Debug)]
 pub struct Queue {
-    topics: Vec<Topic>,
+    /// Of each topic, whether a message of it is under way.
+    topics: Vec<bool>,
     waiting: VecDeque<RowMessage>,
     /// Of a topic.
     is_one_at_a_time: bool,
-}
-
-#[derive(Debug)]
-struct Topic {
-    name: Arc<str>,
-    is_busy: bool,
 }
 
 impl Queue {
@@ -102,7 +116,7 @@ impl Queue {
         let (mut topics, mut messages, mut probes) = (Vec::new(), Vec::new(), Vec::new());
         for (topic, (name, mut rows)) in by_topic.into_iter().enumerate() {
             let name: Arc<str> = name.into();
-            topics.push(Topic { name: name.clone(), is_busy: false });
+            topics.push(false);
             let of_topic = |rows| RowMessage { topic, topic_name: name.clone(), rows };
             let smallest = (0..rows.len()).filter(|_| suspects.may_be_size(&name));
             let smallest = smallest.min_by_key(|i| rows.get(*i).map(Encoded::bytes));
@@ -124,7 +138,7 @@ impl Queue {
         if !self.is_one_at_a_time {
             return self.waiting.pop_front();
         }
-        let is_free = |message: &RowMessage| self.topics.get(message.topic).is_some_and(|topic| !topic.is_busy);
+        let is_free = |message: &RowMessage| self.topics.get(message.topic).is_some_and(|is_busy| !is_busy);
         let place = self.waiting.iter().position(is_free)?;
         let message = self.waiting.remove(place)?;
         self.set_busy(&message, true);
@@ -147,31 +161,7 @@ impl Queue {
 
     fn set_busy(&mut self, message: &RowMessage, is_busy: bool) {
         if let Some(topic) = self.topics.get_mut(message.topic) {
-            topic.is_busy = is_busy;
-        }
-    }
-
-    /// A message as it is sent; an error says why the receiver will never take it.
-    pub fn outgoing(
-        &self,
-        config: &MqttOutputConfig,
-        message: &RowMessage,
-        session: &Session,
-    ) -> Result<Outgoing<'_>, String> {
-        let id = message.rows.first().map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
-        let count = (config.body != Body::Row).then(|| (ROWS_PROPERTY.to_owned(), message.rows.len().to_string()));
-        let outgoing = Outgoing {
-            topic: self.topics.get(message.topic).map_or("", |topic| &topic.name),
-            payload: Bytes::from(config.body.write(&message.rows)),
-            qos: config.qos,
-            retain: config.retain,
-            properties: id.into_iter().chain(count).collect(),
-        };
-        match session.client.packet_bytes(&outgoing).zip(session.packet_bytes_max) {
-            Some((size, max)) if size > max as usize => {
-                Err(format!("the message takes {size} bytes, over the broker's limit of {max} for a packet"))
-            }
-            _ => Ok(outgoing),
+            *topic = is_busy;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The connection of an output that tells of its job, while no rows come.
+//! Keeps the connection of an output that tells of its job while no rows come.
 //!
 //! In: an output between two requests. Out: a connection that is there from the start on, and again after each loss.
 //! Invariant: it may be dropped at any time. Not here: what is told (`mqtt::status`).

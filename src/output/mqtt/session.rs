@@ -84,26 +84,44 @@ impl Way {
         }
     }
 
-    /// Why the session ended. It is over, or about to be. `was_idle`: no message was under way, which might have been the
-    /// reason.
-    pub async fn ended(&mut self, session: Session, was_idle: bool) -> Trouble {
+    /// Why the session ended. It is over, or about to be. `at_message`: one message was under way, which may have been
+    /// the reason; `is_told`: the caller tells the reason.
+    pub async fn ended(&mut self, session: Session, at_message: bool, is_told: bool) -> Trouble {
         let held = session.since.elapsed();
         match (self, session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.ended(&carrier).await,
             (Way::Own(broker, _, closings), Held::Own { task, .. }) => match task.await {
-                Ok(trouble) if !was_idle => trouble,
                 Ok(trouble) => {
-                    let trouble = closings.judge(trouble, Some(held), broker);
-                    if closings.begins_to_tell() {
-                        tracing::warn!("{}", trouble.text);
+                    let judged = closings.judge(trouble.clone(), Some(held), broker);
+                    if at_message {
+                        return trouble;
                     }
-                    trouble
+                    if closings.begins_to_tell() && !is_told {
+                        tracing::warn!("{}", judged.text);
+                    }
+                    judged
                 }
                 Err(_) => Trouble::new(format!("the connection to {} ended", broker.config.address)),
             },
             (Way::Own(..), Held::Lent(_)) | (Way::Input(..), Held::Own { .. }) => {
                 Trouble::new("no connection".to_owned())
             }
+        }
+    }
+
+    /// Whether the broker closes each connection soon. Those of an input are counted there.
+    pub fn is_closed_soon(&self) -> bool {
+        match self {
+            Way::Own(_, _, closings) => closings.tells(),
+            Way::Input(..) => false,
+        }
+    }
+
+    /// The connections that were closed last were the work of a row.
+    pub fn found_row(&mut self) {
+        match self {
+            Way::Own(_, _, closings) => *closings = Closings::default(),
+            Way::Input(_, loan) => loan.found_row(),
         }
     }
 
@@ -141,28 +159,36 @@ impl Way {
         }
     }
 
+    /// Messages that the broker confirmed to others that share the connection, and to us; 0 on our own.
+    pub fn confirmations(&self) -> u64 {
+        match self {
+            Way::Own(..) => 0,
+            Way::Input(_, loan) => loan.confirmations(),
+        }
+    }
+
     /// Waits for what the broker has to do, `patience` at most; longer, up to [`OTHERS_FIRST`] times that, while it
     /// confirms messages of other outputs that share the connection: ours may wait behind them.
     pub async fn within<T>(&self, patience: Duration, what: impl Future<Output = T>) -> Result<T, Elapsed> {
-        let confirmations = || match self {
-            Way::Own(..) => 0,
-            Way::Input(_, loan) => loan.confirmations(),
-        };
         tokio::pin!(what);
         let mut times = 0;
         loop {
-            let before = confirmations();
+            let before = self.confirmations();
             let done = tokio::time::timeout(patience, &mut what).await;
             times += 1;
-            if done.is_ok() || times >= OTHERS_FIRST || confirmations() == before {
+            if done.is_ok() || times >= OTHERS_FIRST || self.confirmations() == before {
                 return done;
             }
         }
     }
 
-    /// Leaves a session in which the broker confirms nothing.
-    pub async fn leave(&self, session: Session, patience: Duration) -> Trouble {
-        let text = format!("{self} confirmed nothing for {} s; connecting again", patience.as_secs_f64());
+    /// Leaves a session in which the broker confirms nothing, or not the message to this topic.
+    pub async fn leave(&self, session: Session, topic: Option<&str>, patience: Duration) -> Trouble {
+        let what = match topic {
+            Some(topic) => format!("did not confirm a row to topic `{topic}`"),
+            None => "confirmed nothing".to_owned(),
+        };
+        let text = format!("{self} {what} within {} s; connecting again", patience.as_secs_f64());
         let known = match (self, session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.leave(&carrier, text.clone()).await,
             (_, Held::Own { task, .. }) => {

@@ -1,7 +1,7 @@
 //! The section of an MQTT output.
 //!
-//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: what the topic has beside
-//! columns has no wildcards. Not here: running.
+//! In: `[outputs.NAME]` with `type = "mqtt"`. Out: [`MqttOutputConfig`], checked. Invariant: the fixed text of a topic
+//! has no wildcards. Not here: running.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,10 @@
-//! Messages at which a broker closes the connection without a word, as one of MQTT 3.1.1 has to.
+//! Messages at which a broker closes the connection without a word, as one of MQTT 3.1.1 has to, or that it never
+//! confirms.
 //!
-//! In: connections that the broker closed with one message under way, and the messages that it confirmed. Out: whether
-//! that message is at fault. Invariant: a message is at fault only after the broker confirmed another one and then, over
-//! the same connection, closed it at this one: a broker that takes nothing for a while blames no row. Of a topic at
+//! In: connections that ended with one message under way, and the messages that the broker confirmed. Out: whether that
+//! message is at fault. Invariant: a broker that takes nothing for a while blames no row. One that closes connections
+//! must confirm another message first, and then close the same connection at this one. One that is silent must confirm
+//! another message that was sent behind this one: what came first over a connection has arrived first. Of a topic at
 //! which nothing is confirmed any more [`SET_ASIDE_MAX`] rows at most are at fault, and none of one that the broker
 //! refused. Not here: connecting, halving.
 
@@ -21,6 +23,8 @@ const CLOSURES: (u32, u32) = (3, 2);
 const CLOSURES_KNOWN: (u32, u32) = (1, 1);
 /// Where nothing was ever confirmed there is no witness: then this number of connections, over this time.
 const CLOSURES_ALONE: u32 = 10;
+/// Connections in a row over which the broker confirmed the witness behind a message, and not the message.
+const SILENCES: u32 = 5;
 const TIME_ALONE: Duration = Duration::from_secs(600);
 /// This number of rows in a row is no work of the rows.
 const SET_ASIDE_MAX: u32 = 5;
@@ -33,11 +37,11 @@ const WITNESS_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Suspects {
     suspect: Option<Suspect>,
-    /// The last message of one row that was confirmed. It is sent again before a suspect: a receiver sees it twice.
+    /// The last message of one row that was confirmed. It is sent again beside a suspect: a receiver sees it twice.
     witness: Option<RowMessage>,
     /// The witness was confirmed over the present connection.
     has_witness: bool,
-    /// A message was found at fault before.
+    /// A message was found at which the broker closes the connection.
     is_known: bool,
     /// By topic: rows found at fault since a message to it was confirmed.
     set_aside: BTreeMap<Arc<str>, u32>,
@@ -53,10 +57,27 @@ pub struct Suspects {
 struct Suspect {
     /// Row id of its first row, and its rows.
     key: (String, usize),
-    /// Connections that ended with it, as the first message and behind a witness.
-    first: u32,
-    behind: u32,
+    /// Connections that ended with it, without a witness and with one that was confirmed.
+    alone: u32,
+    witnessed: u32,
+    /// How the last of them ended.
+    how: HowEnded,
     since: Instant,
+}
+
+impl Suspect {
+    fn is_of(&self, message: &RowMessage) -> bool {
+        message.rows.iter().any(|row| row.id == self.key.0)
+    }
+}
+
+/// How a connection ended with one message under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HowEnded {
+    /// The broker closed it and gave no reason.
+    Closed,
+    /// The broker did not confirm the message for this time, and the connection was left.
+    Silent(Duration),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +88,13 @@ struct Refused {
     by_name: bool,
 }
 
-/// What a closed connection says of the message that was under way.
+/// What a connection that ended says of the message that was under way.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Nothing yet.
     Open,
-    /// It is at fault: why.
-    AtFault(String),
+    /// It is at fault: why. Without a proof the size may have nothing to do with it.
+    AtFault { why: String, is_proven: bool },
     /// Its topic is, or the broker: why.
     TopicRefused(String),
 }
@@ -85,9 +106,15 @@ impl Suspects {
     }
 
     /// What is to be sent before anything else, to see whether the broker takes messages at all.
-    pub fn wanted_witness(&self) -> Option<&RowMessage> {
-        let suspect = self.suspect.as_ref()?;
-        self.witness.as_ref().filter(|_| !self.has_witness && suspect.first >= self.needed().0)
+    pub fn wanted_before(&self) -> Option<&RowMessage> {
+        let suspect = self.suspect.as_ref().filter(|suspect| suspect.how == HowEnded::Closed)?;
+        self.witness.as_ref().filter(|_| !self.has_witness && suspect.alone >= self.closures().0)
+    }
+
+    /// What is to be sent behind this message, to see whether the broker has received it.
+    pub fn wanted_behind(&self, message: &RowMessage) -> Option<&RowMessage> {
+        let suspect = self.suspect.as_ref().filter(|suspect| suspect.how != HowEnded::Closed)?;
+        self.witness.as_ref().filter(|_| suspect.is_of(message))
     }
 
     /// The broker confirmed it.
@@ -95,63 +122,89 @@ impl Suspects {
         self.has_witness = true;
     }
 
-    /// Whether the next connections may tell: they are made without a word to anybody.
+    /// Whether the next connections may tell soon: they are made without a word to anybody.
     pub fn is_early(&self) -> bool {
-        let (first, behind) = self.needed();
-        self.suspect.as_ref().is_some_and(|suspect| suspect.first + suspect.behind < first + behind)
+        let (alone, witnessed) = self.closures();
+        self.suspect.as_ref().is_some_and(|suspect| {
+            suspect.how == HowEnded::Closed && suspect.alone + suspect.witnessed < alone + witnessed
+        })
     }
 
-    fn needed(&self) -> (u32, u32) {
+    fn closures(&self) -> (u32, u32) {
         if self.is_known { CLOSURES_KNOWN } else { CLOSURES }
     }
 
-    /// The broker closed the connection with this message alone under way.
-    pub fn closed_at(&mut self, message: &RowMessage, broker: &impl fmt::Display, now: Instant) -> Finding {
+    /// The connection ended with this message alone under way.
+    pub fn ended_at(
+        &mut self,
+        message: &RowMessage,
+        how: HowEnded,
+        broker: &impl fmt::Display,
+        now: Instant,
+    ) -> Finding {
         let topic = &message.topic_name;
         let Some(first) = message.rows.first().filter(|_| self.turn(topic) == 0) else {
-            return self.topic_refused(topic, broker);
+            return self.topic_refused(topic, how, broker);
         };
         let key = (first.id.clone(), message.rows.len());
         let before = self.suspect.take().filter(|suspect| suspect.key == key);
-        let mut suspect = before.unwrap_or(Suspect { key, first: 0, behind: 0, since: now });
+        let mut suspect = before.unwrap_or(Suspect { key, alone: 0, witnessed: 0, how, since: now });
+        suspect.how = how;
         match self.has_witness {
-            true => suspect.behind = suspect.behind.saturating_add(1),
-            false => suspect.first = suspect.first.saturating_add(1),
+            true => suspect.witnessed = suspect.witnessed.saturating_add(1),
+            false => suspect.alone = suspect.alone.saturating_add(1),
         }
-        let (as_first, behind) = self.needed();
-        let is_proven = suspect.first >= as_first && suspect.behind >= behind;
+        let (alone, witnessed) = self.closures();
+        let is_proven = match how {
+            HowEnded::Closed => suspect.alone >= alone && suspect.witnessed >= witnessed,
+            HowEnded::Silent(_) => suspect.witnessed >= SILENCES,
+        };
         // halving costs no row
-        let is_likely = message.rows.len() > 1 && suspect.first >= as_first;
-        let is_old = suspect.first >= CLOSURES_ALONE && now.duration_since(suspect.since) >= TIME_ALONE;
-        if !(is_proven || (is_likely || is_old) && self.witness.is_none()) {
+        let is_likely = message.rows.len() > 1 && suspect.alone >= alone;
+        let is_old = suspect.alone >= CLOSURES_ALONE && now.duration_since(suspect.since) >= TIME_ALONE;
+        let has_no_witness = self.witness.is_none() && how == HowEnded::Closed;
+        if !(is_proven || (is_likely || is_old) && has_no_witness) {
             self.suspect = Some(suspect);
             return Finding::Open;
         }
-        let (times, bytes) = (suspect.first + suspect.behind, message.limits().bytes);
+        let (times, bytes) = (suspect.alone + suspect.witnessed, message.limits().bytes);
         if message.rows.len() == 1 {
             let of_topic = self.set_aside.get(topic).copied().unwrap_or_default();
             if of_topic.max(self.in_a_row) >= SET_ASIDE_MAX {
-                return self.topic_refused(topic, broker);
+                return self.topic_refused(topic, how, broker);
             }
             self.set_aside.insert(topic.clone(), of_topic + 1);
             self.in_a_row += 1;
         }
-        self.is_known = is_proven;
-        Finding::AtFault(format!(
-            "{broker} closed the connection {times} times when this was sent ({bytes} bytes, topic `{topic}`): see the \
-             broker's log, it may be over a limit or not allowed"
-        ))
+        let what = match how {
+            HowEnded::Closed => {
+                self.is_known = is_proven;
+                format!("closed the connection {times} times when this was sent")
+            }
+            HowEnded::Silent(patience) => {
+                let seconds = patience.as_secs_f64();
+                format!("did not confirm this within {seconds} s, {times} times, and confirmed what came behind it")
+            }
+        };
+        let why = format!(
+            "{broker} {what} ({bytes} bytes, topic `{topic}`): see the broker's log, it may be over a limit or not allowed"
+        );
+        Finding::AtFault { why, is_proven }
     }
 
-    fn topic_refused(&mut self, topic: &Arc<str>, broker: &impl fmt::Display) -> Finding {
+    fn topic_refused(&mut self, topic: &Arc<str>, how: HowEnded, broker: &impl fmt::Display) -> Finding {
         self.conclude(topic);
         let letters = match self.set_aside.get(topic) {
             Some(rows) => format!(", {rows} of them are dead letters"),
             None => String::new(),
         };
+        let what = match how {
+            HowEnded::Closed => "closes the connection at each row",
+            HowEnded::Silent(_) => "confirms no row",
+        };
         Finding::TopicRefused(format!(
-            "{broker} closes the connection at each row to topic `{topic}`{letters}; the rest waits: allow the topic at the \
-             broker or correct `topic`, else see the broker's log for a limit"
+            "{broker} {what} to topic `{topic}`{letters}; the rest waits: allow the topic at the broker or correct `topic`, \
+             else see the broker's log for a limit"
         ))
     }
 
@@ -180,16 +233,19 @@ impl Suspects {
         if self.set_aside.len() > TOPICS_MAX {
             self.set_aside.clear();
         }
-        let is_suspect = |suspect: &Suspect| message.rows.iter().any(|row| row.id == suspect.key.0);
-        if self.suspect.as_ref().is_some_and(is_suspect) {
+        if self.suspect.take_if(|suspect| suspect.is_of(&message)).is_some() {
             // so it was the connection: what was learned from others may have been, too
-            self.suspect = None;
             self.is_known = false;
         }
         message.rows.truncate(1);
         if message.limits().bytes <= WITNESS_BYTES_MAX {
             self.witness = Some(message);
         }
+    }
+
+    /// What became of a message is clear without us.
+    pub fn settled(&mut self, message: &RowMessage) {
+        self.suspect.take_if(|suspect| suspect.is_of(message));
     }
 
     /// When a topic has its turn: 0, or later the later it was tried and refused.
@@ -246,14 +302,14 @@ mod tests {
     /// The broker closes a connection at this message; whether it confirms a witness before.
     fn close(suspects: &mut Suspects, message: &RowMessage, confirms: bool, now: Instant) -> Finding {
         suspects.connected();
-        if suspects.wanted_witness().is_some() {
+        if suspects.wanted_before().is_some() {
             if !confirms {
                 // closed at the witness: the suspect was not sent
                 return Finding::Open;
             }
             suspects.witness_confirmed();
         }
-        suspects.closed_at(message, &"mqtt://h", now)
+        suspects.ended_at(message, HowEnded::Closed, &"mqtt://h", now)
     }
 
     /// Connections until something is found.
@@ -269,7 +325,7 @@ mod tests {
     }
 
     fn is_found(suspects: &mut Suspects, message: &RowMessage) -> bool {
-        matches!(connections(suspects, message).1, Finding::AtFault(_))
+        matches!(connections(suspects, message).1, Finding::AtFault { .. })
     }
 
     #[test]
@@ -278,7 +334,7 @@ mod tests {
         let (n, found) = connections(&mut suspects, &message(0));
         assert_eq!(n, 5);
         assert!(
-            matches!(&found, Finding::AtFault(why) if why.contains("5 times") && why.contains("`t/1`")),
+            matches!(&found, Finding::AtFault { why, is_proven: true } if why.contains("5 times") && why.contains("`t/1`")),
             "{found:?}"
         );
         assert_eq!(connections(&mut suspects, &message(1)).0, 2);
@@ -306,7 +362,7 @@ mod tests {
         for second in 0..60 {
             assert_eq!(close(&mut suspects, &message(0), false, at(second * 10)), Finding::Open);
         }
-        assert!(matches!(close(&mut suspects, &message(0), false, at(600)), Finding::AtFault(_)));
+        assert!(matches!(close(&mut suspects, &message(0), false, at(600)), Finding::AtFault { is_proven: false, .. }));
         assert_eq!(close(&mut suspects, &message(1), false, at(601)), Finding::Open);
     }
 
@@ -339,6 +395,56 @@ mod tests {
         assert!(!is_found(&mut suspects, &message(0)), "the broker has said that it is the topic");
     }
 
+    /// The broker does not confirm this message; whether it confirms what is sent behind it.
+    fn keep_silent(suspects: &mut Suspects, message: &RowMessage, confirms: bool, now: Instant) -> Finding {
+        suspects.connected();
+        assert!(suspects.wanted_before().is_none());
+        if suspects.wanted_behind(message).is_some() && confirms {
+            suspects.witness_confirmed();
+        }
+        suspects.ended_at(message, HowEnded::Silent(Duration::from_secs(30)), &"mqtt://h", now)
+    }
+
+    #[test]
+    fn a_row_that_is_never_confirmed_is_found_by_six_connections_each_time() {
+        let (mut suspects, now) = (seen(), Instant::now());
+        for place in 0..2 {
+            for _ in 0..5 {
+                assert_eq!(keep_silent(&mut suspects, &message(place), true, now), Finding::Open);
+                assert!(!suspects.is_early(), "half a minute passes before each: it is told");
+                assert!(suspects.wanted_behind(&message(7)).is_none(), "it is no suspect");
+            }
+            let found = keep_silent(&mut suspects, &message(place), true, now);
+            let Finding::AtFault { why, is_proven: true } = found else { panic!("not found") };
+            assert!(why.contains("did not confirm this within 30 s, 6 times, and confirmed what came behind"), "{why}");
+        }
+        assert_eq!(connections(&mut suspects, &message(2)).0, 5, "it is not known to close connections");
+    }
+
+    #[test]
+    fn a_broker_that_confirms_nothing_blames_no_row_by_its_silence() {
+        let begin = Instant::now();
+        for mut suspects in [seen(), Suspects::default()] {
+            for minute in 0..1_000 {
+                let now = begin + Duration::from_secs(minute * 60);
+                assert_eq!(keep_silent(&mut suspects, &message(0), false, now), Finding::Open);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_rejected_is_no_suspect_any_more() {
+        let (mut suspects, now) = (seen(), Instant::now());
+        for _ in 0..3 {
+            close(&mut suspects, &message(0), true, now);
+        }
+        assert!(suspects.wanted_before().is_some());
+        suspects.settled(&message(1));
+        assert!(suspects.wanted_before().is_some());
+        suspects.settled(&message(0));
+        assert!(suspects.wanted_before().is_none());
+    }
+
     #[test]
     fn a_topic_for_each_row_costs_no_more_rows_while_nothing_is_confirmed() {
         let mut suspects = seen();
@@ -354,11 +460,11 @@ mod tests {
         connections(&mut suspects, &message(0));
         let now = Instant::now();
         assert_eq!(close(&mut suspects, &message(1), true, now), Finding::Open);
-        assert!(suspects.wanted_witness().is_some());
+        assert!(suspects.wanted_before().is_some());
         confirm(&mut suspects, &message(2));
-        assert!(suspects.wanted_witness().is_some(), "another row says nothing of it");
+        assert!(suspects.wanted_before().is_some(), "another row says nothing of it");
         confirm(&mut suspects, &message(1));
-        assert!(suspects.wanted_witness().is_none());
+        assert!(suspects.wanted_before().is_none());
         assert_eq!(connections(&mut suspects, &message(3)).0, 5);
     }
 
@@ -369,7 +475,7 @@ mod tests {
         suspects.refused_at(&one.topic_name);
         suspects.refused_at(&two.topic_name);
         assert!(suspects.turn("t/1") < suspects.turn("t/2"));
-        assert!(matches!(suspects.closed_at(&one, &"h", Instant::now()), Finding::TopicRefused(_)));
+        assert!(matches!(suspects.ended_at(&one, HowEnded::Closed, &"h", Instant::now()), Finding::TopicRefused(_)));
         assert!(suspects.turn("t/1") > suspects.turn("t/2"));
     }
 }

@@ -1,4 +1,4 @@
-//! Statements of a script: CREATE TABLE, WITH, SELECT; and what other SQL has that this language has not.
+//! Statements of a script: CREATE TABLE, WITH, SELECT; and what other SQL has and this language has not.
 
 use super::error::{Error, error, shown};
 use super::{Parsed, Parser};

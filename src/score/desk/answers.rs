@@ -1,7 +1,7 @@
 //! What an answer does to the desk: the endpoint's gate, the batch, the rows.
 //!
-//! In: the answer to one request. Out: decided rows, a changed gate, events. Invariant: as of the desk. Not here:
-//! sending.
+//! In: the answer to one request. Out: decided rows, a changed gate, events. Invariant: every row of the request ends
+//! in one outcome or waits again. Not here: sending.
 
 use std::time::Duration;
 

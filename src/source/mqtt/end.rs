@@ -1,7 +1,7 @@
 //! How a connection of an input ended.
 //!
-//! In: what the receiver saw. Out: [`End`], and what outputs are told that used the connection. Invariant: they blame a
-//! row only for what the broker did. Not here: what follows from it.
+//! In: what the receiver saw. Out: [`End`], and what it says to outputs that used the connection. Invariant: an output
+//! blames a row only for what the broker did. Not here: what follows from it.
 
 use crate::mqtt::Trouble;
 

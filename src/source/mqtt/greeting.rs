@@ -1,8 +1,8 @@
-//! The first word of a connection: that the job runs.
+//! The first message of a connection: that the job runs.
 //!
 //! In: a connection that the broker accepted. Out: the same on the line for outputs, once the broker has answered the
-//! word, has not answered it in time, or there is none. Invariant: a broker that ends the connection because of it means no row of an output. Not here:
-//! the last word (`link`).
+//! greeting, has not answered it in time, or at once where there is none. Invariant: if the broker ends the connection
+//! because of the greeting, no row of an output is blamed. Not here: the last message (`link`).
 
 use tokio::time::Instant;
 

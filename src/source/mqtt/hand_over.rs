@@ -1,7 +1,7 @@
 //! What is taken of the messages that arrive.
 //!
-//! In: publishes in receive order. Out: a [`HandOver`] for the journal. Invariant: each publish is counted once: it is
-//! in the batch, or it was redelivered, of no topic of ours, or without room. Not here: the network, acknowledging.
+//! In: publishes in receive order. Out: a [`HandOver`] for the journal. Invariant: each publish is counted once: in the
+//! batch, as redelivered, as of a foreign topic, or as lost for want of room. Not here: the network, acknowledging.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

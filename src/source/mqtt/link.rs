@@ -238,6 +238,14 @@ impl Link {
     }
 }
 
+/// Waits until every token is resolved; for ever where there is no link.
+pub(super) async fn settled(link: Option<Arc<Link>>) {
+    match link {
+        Some(link) => link.all_resolved().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl LinkState {
     /// Whether the broker knows that the job stopped, or there is no way to tell it.
     fn has_last_word(&mut self) -> bool {

@@ -1,7 +1,7 @@
 //! Finds the message that ends every connection.
 //!
-//! In: why connections were lost, in order. Out: the alarm to raise. Invariant: only the same size several times in a
-//! row is taken for one message that comes back. Not here: getting rid of it, which is the operator's decision.
+//! In: why connections were lost, in order. Out: the alarm to raise. Invariant: only sizes that are equal several times
+//! in a row are taken for one message that comes back. Not here: getting rid of it, which is the operator's decision.
 
 use super::MqttSourceConfig;
 use crate::mqtt::Trouble;

@@ -2,7 +2,7 @@
 //!
 //! In: a connector, what the journal knows, the word to stop. Out: [`Arrivals`], and the connection on a line for
 //! outputs that borrow it. Invariant: what comes while tokens of an earlier connection are unresolved is dropped
-//! unacknowledged. Not here: acknowledging (`link`), what a message is taken for (`batch`).
+//! unacknowledged. Not here: acknowledging (`link`), what a message is taken for (`hand_over`).
 //!
 //! Each connection has a client object of its own. The client is only polled and its events forwarded; acknowledgements
 //! never wait inside that loop. Once the broker has accepted us, a started poll is dropped only together with the
@@ -21,7 +21,7 @@ use super::Current;
 use super::end::End;
 use super::greeting::{Greeting, no_answer};
 use super::hand_over::{HandOver, Sorter};
-use super::link::Link;
+use super::link::{Link, settled};
 use super::poison::Poison;
 use super::settings::MqttSourceConfig;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
@@ -40,8 +40,8 @@ const REQUESTS_MAX: usize = 4_096;
 const READ_BATCH_MAX: usize = 128;
 /// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
-/// Where outputs use the connection it is not kept still for longer while nothing is stored, as what they wait for comes
-/// by it too. A commit on a slow card takes a second or two.
+/// Where outputs use the connection it is not kept still for longer while nothing is stored, as what they wait for
+/// comes by it too. A commit on a slow card takes a second or two.
 const STILL_MAX: Duration = Duration::from_secs(3);
 /// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -118,6 +118,7 @@ impl Receiver {
         let mut retry = Retry::new(Backoff::BROKER);
         let mut poison = Poison::default();
         let mut closings = Closings::default();
+        let mut found_rows = self.line.found_rows();
         while !self.stop.is_cancelled() && !self.out.as_ref().is_none_or(mpsc::Sender::is_closed) {
             let (end, link, held) = self.connection().await;
             self.set_current(None);
@@ -140,12 +141,17 @@ impl Receiver {
                 // the other version is tried after the same pause, so a broker that takes neither is not stormed
                 End::Lost(trouble) if self.choice.failed(&trouble) => {}
                 End::Lost(trouble) => {
-                    let trouble = if trouble.is_bare && held.is_some() && self.was_sending {
-                        // it may be the work of a row, whose output waits longer each time and says so
+                    if std::mem::replace(&mut found_rows, self.line.found_rows()) != self.line.found_rows() {
+                        closings = Closings::default();
+                    }
+                    let judged = closings.judge(trouble.clone(), held, &self.broker);
+                    let may_be_row = trouble.is_bare && held.is_some() && self.was_sending && !closings.is_storm();
+                    let trouble = if may_be_row {
+                        // its output waits longer each time and says so
                         retry.succeeded();
                         trouble
                     } else {
-                        closings.judge(trouble, held, &self.broker)
+                        judged
                     };
                     let until = match held {
                         None => Until::Accepted,
@@ -348,13 +354,7 @@ impl Receiver {
             if !self.line.is_borrowed() && self.unsettled.is_none() && answer_due.is_none() {
                 return event.await;
             }
-            let unsettled = self.unsettled.clone();
-            let settled = async {
-                match &unsettled {
-                    Some(link) => link.all_resolved().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let settled = settled(self.unsettled.clone());
             let left_alone = async {
                 self.stop.cancelled().await;
                 self.line.returned().await;

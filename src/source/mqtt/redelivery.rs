@@ -6,7 +6,7 @@
 //! at once, instead of counting on, defeats this across a crash when both messages are equal: MQTT gives no more to
 //! tell them by.
 //!
-//! Two ways of brokers to send again are not those of MQTT. mochi 2.7.9 sends what a resumed session owes with DUP, and
+//! Two brokers send again in another way than MQTT says. mochi 2.7.9 sends what a resumed session owes with DUP, and
 //! again without it when there are more messages than the receive maximum. Artemis 2.42 sends it first of all, with new
 //! packet ids and without DUP. Neither can be told from a new message that is equal, so these are possible repeats.
 

@@ -206,7 +206,7 @@ fn files_that_cannot_be_used_are_told_at_their_place() {
          19 | key_file = "leaf"
             |            ^^^^^^ cannot be used
 
-        error: `ca_file` broken.pem: no certificate in it can be read
+        error: `ca_file` broken.pem: no certificate in it can be read; copy the whole file again from where it was issued
            --> job.toml:23:11
             |
          23 | ca_file = "broken.pem"
@@ -295,13 +295,50 @@ fn a_certificate_that_is_not_valid_now_is_a_warning_with_its_date() {
         + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     write(dir.path(), "some.pem", &authorities);
     let past = "cert_file = \"past.pem\"\nkey_file = \"past.key\"";
-    job(dir.path(), "s", [past, "", "", "ca_file = \"some.pem\""]);
+    job(dir.path(), "s", [past, "", "ca_file = \"past.pem\"", "ca_file = \"some.pem\""]);
     let out = succeeds(dir.path(), &["check", "--offline", "job.toml"]);
     for words in [
         "warning: `cert_file` past.pem: the client certificate expired at 2020-02-01T00:00:00Z: renew it, or correct the clock",
         "job.toml:8:13",
+        "warning: `ca_file` past.pem: the certificate expired at 2020-02-01T00:00:00Z: renew it, or correct the clock of \
+         this machine; it is trusted all the same",
         "warning: `ca_file` some.pem: 1 certificate cannot be read; the others are trusted",
     ] {
         assert!(out.contains(words), "{out}");
+    }
+}
+
+#[test]
+fn indented_lines_and_a_byte_order_mark_are_let_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    for name in ["gateway.pem", "gateway.key", "ca.pem"] {
+        let text = fs::read_to_string(dir.path().join(name)).unwrap();
+        write(dir.path(), name, &format!("\u{feff}{}", text.replace('\n', "\r\n  ")));
+    }
+    let keys = "cert_file = \"gateway.pem\"\nkey_file = \"gateway.key\"\nca_file = \"ca.pem\"";
+    job(dir.path(), "s", [keys; 4]);
+    succeeds(dir.path(), &["check", "--offline", "job.toml"]);
+}
+
+#[test]
+fn what_a_text_editor_or_a_bad_copy_did_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let text = fs::read_to_string(dir.path().join("gateway.pem")).unwrap();
+    let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    fs::write(dir.path().join("wide.pem"), wide).unwrap();
+    // the first bytes of a certificate say what it is and how long
+    let bad = text.replacen("\nMII", "\nMQI", 1);
+    assert_ne!(bad, text);
+    write(dir.path(), "flipped.pem", &bad);
+    let keys = |name: &str| format!("cert_file = \"{name}\"\nkey_file = \"gateway.key\"");
+    for (name, words) in [
+        ("wide.pem", "holds no PEM certificate; it is text in UTF-16: save it as UTF-8"),
+        ("flipped.pem", "the first certificate is damaged; copy the whole file again from where it was issued"),
+    ] {
+        let said = refused(dir.path(), [&keys(name), "", "", ""]);
+        assert!(said.contains(&format!("error: `cert_file` {name}: {words}\n")), "{said}");
+        assert_eq!(said.matches("error: ").count(), 1, "{said}");
     }
 }

@@ -17,13 +17,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::read_keys;
-use crate::support::{Message, Mosquitto, Subscriber, publish, wait_until, write_job};
+use crate::support::{Message, Mosquitto, Subscriber, dead_letters, publish, wait_until, write_job};
 
 /// A broker that is alive confirms sooner.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// MQTT's fixed header of a PUBACK, in both versions.
+/// MQTT's fixed headers, in both versions: PUBLISH without its flags, and PUBACK.
+const PUBLISH: u8 = 0x30;
 const PUBACK: u8 = 0x40;
+/// What a row has whose PUBACK never gets through.
+const MARK: &[u8] = b"\"n\":13,";
 
 /// Stands in front of a broker.
 struct Between {
@@ -46,10 +49,10 @@ impl Between {
                 let (from_broker, to_broker) = TcpStream::connect(("127.0.0.1", broker)).await.unwrap().into_split();
                 let (mute, held) = (mute.clone(), held.clone());
                 tokio::spawn(async move {
-                    let (mut from_client, mut to_broker) = (from_client, to_broker);
+                    let marked = Mutex::default();
                     tokio::select! {
-                        _ = tokio::io::copy(&mut from_client, &mut to_broker) => {}
-                        _ = answers(from_broker, to_client, &mute, &held) => {}
+                        _ = publishes(from_client, to_broker, &marked) => {}
+                        _ = answers(from_broker, to_client, &mute, &held, &marked) => {}
                     }
                 });
             }
@@ -68,29 +71,53 @@ impl Drop for Between {
     }
 }
 
-/// Passes the broker's packets on, PUBACKs only while it is not mute.
+/// The next packet, and where its head ends.
+async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<(Vec<u8>, usize)> {
+    let mut packet = vec![from.read_u8().await?];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let byte = from.read_u8().await?;
+        packet.push(byte);
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let head = packet.len();
+    packet.resize(head + length, 0);
+    from.read_exact(&mut packet[head..]).await?;
+    Ok((packet, head))
+}
+
+/// Passes the client's packets on and remembers the ids of those that have the mark.
+async fn publishes(
+    mut client: OwnedReadHalf,
+    mut broker: OwnedWriteHalf,
+    marked: &Mutex<Vec<[u8; 2]>>,
+) -> io::Result<()> {
+    loop {
+        let (packet, head) = packet(&mut client).await?;
+        if packet[0] & 0xf0 == PUBLISH && packet.windows(MARK.len()).any(|bytes| bytes == MARK) {
+            let topic = usize::from(u16::from_be_bytes([packet[head], packet[head + 1]]));
+            marked.lock().unwrap().push([packet[head + 2 + topic], packet[head + 3 + topic]]);
+        }
+        broker.write_all(&packet).await?;
+    }
+}
+
+/// Passes the broker's packets on, PUBACKs only while it is not mute, and none of a marked row.
 async fn answers(
     mut broker: OwnedReadHalf,
     mut client: OwnedWriteHalf,
     is_mute: &AtomicBool,
     held_back: &AtomicUsize,
+    marked: &Mutex<Vec<[u8; 2]>>,
 ) -> io::Result<()> {
     loop {
-        let mut packet = vec![broker.read_u8().await?];
-        let (mut length, mut shift) = (0, 0);
-        loop {
-            let byte = broker.read_u8().await?;
-            packet.push(byte);
-            length |= usize::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let head = packet.len();
-        packet.resize(head + length, 0);
-        broker.read_exact(&mut packet[head..]).await?;
-        if packet[0] == PUBACK && is_mute.load(Ordering::SeqCst) {
+        let (packet, head) = packet(&mut broker).await?;
+        let is_marked = || marked.lock().unwrap().contains(&[packet[head], packet[head + 1]]);
+        if packet[0] == PUBACK && (is_mute.load(Ordering::SeqCst) || is_marked()) {
             held_back.fetch_add(1, Ordering::SeqCst);
             continue;
         }
@@ -179,7 +206,7 @@ async fn rows_outlast_missing_receipts(version: &str, is_shared: bool) {
         false => (own, format!("127.0.0.1:{}", between.port)),
     };
     let pipeline = running(folder.path(), &between.url(), version, &connection).await;
-    let reason = format!("{whose} confirmed nothing for 0.3 s; connecting again");
+    let reason = format!("{whose} did not confirm a row to topic `out` within 0.3 s; connecting again");
     let is_told = || pipeline.report().not_ready.iter().any(|problem| *problem == format!("output b: {reason}"));
     send(&broker, 0..5).await;
     wait_until(&format!("{reason:?} of /readyz"), is_told).await;
@@ -205,6 +232,36 @@ async fn rows_without_a_receipt_are_sent_again_and_the_reason_is_told() {
     for version in ["5", "3.1.1"] {
         for is_shared in [false, true] {
             rows_outlast_missing_receipts(version, is_shared).await;
+        }
+    }
+}
+
+/// A row that the broker takes and never confirms is a dead letter, and those behind it get through.
+async fn a_row_that_is_never_confirmed(version: &str, is_shared: bool) {
+    let broker = Mosquitto::start();
+    let between = Between::start(broker.port).await;
+    between.is_mute.store(false, Ordering::SeqCst);
+    let folder = tempfile::tempdir().unwrap();
+    let connection = match is_shared {
+        true => "connection = \"a\"\n".to_owned(),
+        false => format!("url = \"{}\"\nprotocol = \"{version}\"\n", between.url()),
+    };
+    let pipeline = running(folder.path(), &between.url(), version, &connection).await;
+    send(&broker, 10..20).await;
+    wait_until("the others are confirmed", || delivered(&pipeline) == 9).await;
+    send(&broker, 20..25).await;
+    wait_until("those behind are confirmed", || delivered(&pipeline) == 14).await;
+    pipeline.stop().await.unwrap();
+    let letters = dead_letters(folder.path(), "job.toml");
+    assert_eq!(letters.matches("did not confirm this within 0.3 s, 6 times").count(), 1, "{letters}");
+    assert!(letters.contains("topic `out`") && letters.contains("\"n\":13"), "{letters}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_never_confirmed_does_not_hold_up_the_others() {
+    for version in ["5", "3.1.1"] {
+        for is_shared in [false, true] {
+            a_row_that_is_never_confirmed(version, is_shared).await;
         }
     }
 }
