@@ -26,8 +26,8 @@ const RECENT_PIECE: Duration = Duration::from_secs(10);
 const RECENT_PIECES_MIN: usize = 8;
 /// A start knows no pace before this.
 const SHORTEST: Duration = Duration::from_secs(10);
-/// A stream in which nothing came for this long has no pace.
-const DAY: Duration = Duration::from_secs(86_400);
+/// A stream in which nothing came for as many of them, a day, has no pace.
+const DAY_PIECES: u64 = 86_400 / DAY_PIECE.as_secs();
 /// What was learned of a stream's compression is halved beyond this number of raw bytes, so that what comes now counts.
 const LEARNED_BYTES: u64 = 256 << 10;
 
@@ -183,8 +183,12 @@ impl Growth {
         let came = || self.streams.iter().filter(|(_, stream)| stream.taken > 0);
         let not_yet = self.before.streams.iter().filter(|before| came().all(|(id, _)| *id != before.stream));
         // what would be left of its last day
-        let left = 1.0 - (now.saturating_duration_since(self.start).as_secs_f64() / DAY.as_secs_f64()).min(1.0);
-        let fading = |before: &StreamGrowth| StreamGrowth { a_day: (before.a_day as f64 * left) as u64, ..*before };
+        let over = now.saturating_duration_since(self.start).as_secs() / DAY_PIECE.as_secs();
+        let left = DAY_PIECES.saturating_sub(over);
+        let fading = |before: &StreamGrowth| {
+            let a_day = u128::from(before.a_day) * u128::from(left) / u128::from(DAY_PIECES);
+            StreamGrowth { a_day: a_day as u64, ..*before }
+        };
         let mut streams: Vec<StreamGrowth> =
             came().map(|(id, stream)| of(*id, stream)).chain(not_yet.map(fading)).collect();
         streams.sort_unstable_by_key(|stream| stream.stream);
@@ -377,8 +381,9 @@ mod tests {
         assert_eq!(growth.told(start).a_day(), before.a_day());
         growth.came(1, Sizes { raw: 10, stored: 10 }, start);
         let told = |growth: &Growth, hours| growth.told(start + 3_600 * SECOND * hours);
-        let (all, quiet) = (growth.told(start + SECOND).a_day(), growth.told(start + SECOND).streams[1].a_day);
-        assert!((79_990_000..80_000_000 + quiet).contains(&all) && quiet < 1_000_000, "{all} {quiet}");
+        let first = growth.told(start + SECOND);
+        assert_eq!(first.streams[0], before.streams[0]);
+        assert!(first.streams[1].a_day < 1_000_000, "{first:?}");
         assert_eq!(told(&growth, 12).streams[0], known(0, 40_000_000), "half of its last day was quiet");
         assert_eq!(told(&growth, 24).streams[0].a_day, 0, "it may be gone");
         growth.came(0, MINUTE, start + 3_600 * SECOND);

@@ -74,8 +74,7 @@ impl Watch {
 
     /// `reached`: of a checkpoint that was tried because the log is too long.
     pub fn look(&mut self, reached: Option<Reached>, log_bytes: u64) -> Option<Pin> {
-        // an empty log pins nothing
-        let readers = if log_bytes > 0 { readers(&self.shm) } else { Vec::new() };
+        let readers = readers(&self.shm);
         self.decide(reached, &readers).map(|processes| Pin {
             programs: processes.into_iter().map(|process| (name_of(process), process)).collect(),
             log_bytes,

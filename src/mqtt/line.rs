@@ -89,17 +89,12 @@ impl Line {
         });
     }
 
-    /// The present connection ended, and its client is gone.
+    /// The present connection ended, and its client is gone; or one could not be made that would have been offered.
     pub fn down(&self, trouble: Trouble) {
-        self.state.send_modify(|state| *state = State::Down(state.number(), trouble, None));
-    }
-
-    /// There is none, and the broker accepted no other one either.
-    pub fn failed(&self, trouble: Trouble) {
-        self.state.send_modify(|state| {
-            if let State::Down(_, _, since) = state {
-                *since = Some(trouble);
-            }
+        self.state.send_modify(|state| match state {
+            State::Up(carrier) => *state = State::Down(carrier.number, trouble, None),
+            State::Down(_, _, since) => *since = Some(trouble),
+            State::Closed(_) => {}
         });
     }
 
@@ -289,13 +284,13 @@ mod tests {
         let line = Arc::new(Line::default());
         let loan = Loan::of(line.clone());
         let trouble = |text: &str| Trouble::new(text.to_owned());
-        line.failed(trouble("nothing listens"));
+        line.down(trouble("nothing listens"));
         assert_eq!(loan.present().unwrap_err().text, "nothing listens");
         line.up(client().await, None);
         let carrier = loan.present().unwrap();
         line.down(trouble("a row ended it"));
         assert_eq!(loan.present().unwrap_err().text, "a row ended it");
-        line.failed(trouble("the login is refused"));
+        line.down(trouble("the login is refused"));
         assert_eq!(loan.present().unwrap_err().text, "the login is refused");
         assert_eq!(loan.ended(&carrier).await.text, "a row ended it");
         line.close();

@@ -125,7 +125,7 @@ impl Receiver {
             self.stats.set_connected(false);
             match held {
                 Some(_) => add(&self.stats.disconnects, 1),
-                None => self.line.failed(end.trouble()),
+                None => self.line.down(end.trouble()),
             }
             match end {
                 End::Stopped | End::Unwanted => break,
