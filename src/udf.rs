@@ -46,6 +46,11 @@ use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::Damaged;
 
+/// What is logged while it is held names the function, as all lines of a function do.
+fn logging(name: &str) -> tracing::span::EnteredSpan {
+    tracing::error_span!("function", name = %name).entered()
+}
+
 pub use aggregate::Live;
 pub use binding::FunctionBinding;
 pub use cache::default_dir as default_cache_dir;

@@ -1,6 +1,7 @@
 //! A slow past: a backlog that was stored one event at a time, and how fast each kind of statement catches up with it.
 //!
-//! The pool is written first, one event a commit, as a quiet stream is stored; then `forebay run` starts over a copy of
+//! The pool is written first, one event a commit, as a quiet stream is stored. Events of another input lie between those
+//! of the statement, so that no two can be merged into one segment: that is the worst that a pool can look like. Then `forebay run` starts over a copy of
 //! it, once for each statement, once alone and once while 500 events a second still arrive. Rates count from the start
 //! of the job to the last row of the backlog. Endpoints answer after a fixed time and count the rows of each request.
 
@@ -23,7 +24,7 @@ use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
 use crate::peers::{Forebay, Mosquitto, until};
 use crate::process::usage;
 
-/// Events of the backlog; each is a segment.
+/// Events of the backlog; each is a segment, and so is the event of another input behind it.
 const EVENTS: u64 = 100_000;
 /// Of the backlog that is scored: long enough that the requests at once reach their ceiling.
 const SCORED: u64 = 400_000;
@@ -90,14 +91,15 @@ impl Place {
         let path = fast.path().join("pool.db");
         let config = JournalConfig { commit_interval: Duration::ZERO, max_bytes: 8 << 30, ..JournalConfig::new(&path) };
         let journal = Journal::open(config).unwrap();
-        let input = journal.input("rides").unwrap();
+        let inputs = ["rides", "other"].map(|name| journal.input(name).unwrap());
         let mut fleet = Fleet::new(50);
         let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
         let (stored, answers) = mpsc::channel();
-        for i in 0..events {
+        for i in 0..2 * events {
             let ride = fleet.ride(start);
             let message = Arc::new(MessageMeta { name: ride.topic.as_str().into(), ..MessageMeta::default() });
-            let arrival = start.saturating_add(i as i64 * STEP_MS * TICKS_PER_MILLISECOND);
+            let arrival = start.saturating_add((i / 2) as i64 * STEP_MS * TICKS_PER_MILLISECOND);
+            let input = inputs[(i % 2) as usize];
             let event = RawEvent { arrival, payload: ride.payload.into(), message, mark: 0 };
             let stored = stored.clone();
             journal.append(Append {
@@ -113,6 +115,10 @@ impl Place {
             assert!(answers.recv().unwrap());
         }
         journal.close();
+        let pool = rusqlite::Connection::open(&path).unwrap();
+        let segments: i64 = pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
+        assert_eq!(segments, 2 * events as i64, "each event has a segment of its own");
+        drop(pool);
         let kept = self.folder.join(format!("{name}.db"));
         fs::copy(&path, &kept).unwrap();
         kept
@@ -127,7 +133,8 @@ impl Place {
         let text = format!(
             "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
              [journal]\npath = \"pool.db\"\nmax_bytes = \"8GB\"\n\
-             [inputs.rides]\ntype = \"mqtt\"\nurl = {:?}\ntopics = [\"taxi/+/rides\"]\n{functions}\
+             [inputs.rides]\ntype = \"mqtt\"\nurl = {0:?}\ntopics = [\"taxi/+/rides\"]\n\
+             [inputs.other]\ntype = \"mqtt\"\nurl = {0:?}\ntopics = [\"other\"]\n{functions}\
              [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\nfsync = \"never\"\n",
             broker.url()
         );
@@ -148,7 +155,7 @@ impl Place {
         // every record read and committed, and every row that it gives delivered
         let read = "forebay_consumer_read_total{job=\"slow\",consumer=\"statement out\"";
         let delivered = if query.contains("GROUP BY") { 0 } else { events as usize };
-        until("the backlog", Duration::from_millis(5), || (forebay.metric(read) >= events as f64).then_some(()));
+        until("the backlog", Duration::from_millis(5), || (forebay.metric(read) >= (2 * events) as f64).then_some(()));
         // its position behind them may wait for the next commit
         let rows = || fs::read(folder.join("out.jsonl")).unwrap_or_default().iter().filter(|b| **b == b'\n').count();
         until("the rows", Duration::from_millis(5), || (rows() >= delivered).then_some(()));

@@ -165,7 +165,7 @@ mod tests {
 
     fn payloads(keys: &str) -> Payloads {
         let problems = Problems::new("job.toml", keys, Path::new(""), false);
-        let document = document(keys, &problems).unwrap();
+        let document = document(keys, &[], &problems).unwrap();
         let mut section = Section::root(document.get_ref(), &problems);
         let payloads = Payloads::read(&mut section);
         section.finish();

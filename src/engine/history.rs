@@ -172,12 +172,15 @@ impl History {
     }
 
     /// Sets the flag of the `i`-th row of a key.
-    pub(super) fn set_flag(&mut self, key: &[u8], i: usize) {
-        let Some(shelf) = self.shelves.get_mut(key) else { return };
-        let Some(held) = shelf.rows.get_mut(i).filter(|held| !held.flag) else { return };
-        held.flag = true;
-        let bucket = held.time().div_euclid(self.bucket);
-        shelf.touch(bucket, key, &mut self.changed);
+    pub(super) fn set_flag(&mut self, key: &[u8], i: usize) -> Result<(), Fault> {
+        let shelf = self.shelves.get_mut(key).ok_or(Fault("no row of a key that was matched is held"))?;
+        let held = shelf.rows.get_mut(i).ok_or(Fault("a row that was matched is not held"))?;
+        if !held.flag {
+            held.flag = true;
+            let bucket = held.time().div_euclid(self.bucket);
+            shelf.touch(bucket, key, &mut self.changed);
+        }
+        Ok(())
     }
 
     /// Writes the buckets that changed since the last call.
@@ -290,7 +293,8 @@ mod tests {
                 match action {
                     0..=2 => history.push(&[*key], held(*time, i as i64)),
                     3 => drop(history.pop_front(&[*key])),
-                    _ => history.set_flag(&[*key], 0),
+                    // there may be none
+                    _ => drop(history.set_flag(&[*key], 0)),
                 }
                 if i % 7 == 0 {
                     let mut out = Vec::new();

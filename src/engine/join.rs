@@ -159,12 +159,17 @@ impl JoinOp {
         };
         let before = out.len();
         let pairs = Pairs { bound: self.bound, on: self.on.as_ref(), of };
-        match pairs.append(env, &held, other.held.get(&key).into_iter().flatten(), out) {
-            Ok(matched) => {
-                let flag = of == Of::Left && !matched.is_empty();
-                if of == Of::Right {
-                    matched.into_iter().for_each(|i| other.held.set_flag(&key, i));
-                }
+        let matched = pairs.append(env, &held, other.held.get(&key).into_iter().flatten(), out);
+        let flagged = matched.and_then(|matched| {
+            let flag = of == Of::Left && !matched.is_empty();
+            if of == Of::Right {
+                let flagged = fault::all(matched.into_iter().map(|i| other.held.set_flag(&key, i)));
+                flagged.map_err(|fault| env.fault(fault, Span::default()))?;
+            }
+            Ok(flag)
+        });
+        match flagged {
+            Ok(flag) => {
                 own.hold(&key, Held { flag, ..held });
                 Ok(())
             }

@@ -81,12 +81,15 @@ impl Packs {
         dirty.iter().for_each(|slot| self.forget(*slot));
         let mut gone = Vec::new();
         for number in std::mem::take(&mut self.touched) {
-            let Some(pack) = self.packs.get_mut(&number) else { continue };
+            let Some(mut pack) = self.packs.remove(&number) else {
+                found = found.and(Err(Fault("a pack that changed is not there")));
+                continue;
+            };
             pack.touched = false;
             if pack.live * 2 > pack.size {
+                self.packs.insert(number, pack);
                 continue;
             }
-            let Some(pack) = self.packs.remove(&number) else { continue };
             gone.push(number);
             if pack.live == 0 {
                 continue;

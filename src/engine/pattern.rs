@@ -83,7 +83,10 @@ impl Program {
     }
 
     fn either(&mut self, branches: &[Pattern]) {
-        let Some((last, rest)) = branches.split_last() else { return };
+        // the parser gives none without branches; a step behind the program's end makes each attempt say so
+        let Some((last, rest)) = branches.split_last() else {
+            return self.steps.push(Instruction::Jump(usize::MAX));
+        };
         let mut ends = Vec::new();
         for branch in rest {
             let split = self.blank();

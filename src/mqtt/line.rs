@@ -21,7 +21,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The line of one input.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    state: watch::Sender<State>,
+    state: watch::Sender<Phase>,
     loans: watch::Sender<usize>,
     /// The number of the last connection that a borrower wants to be left, and why.
     unwanted: watch::Sender<(u64, String)>,
@@ -35,7 +35,7 @@ pub(crate) struct Line {
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum Phase {
     /// The number of the last connection, why it ended, and why there is no other one since.
     Down(u64, Trouble, Option<Trouble>),
     Up(Carrier),
@@ -43,9 +43,9 @@ enum State {
     Closed(Trouble),
 }
 
-impl Default for State {
-    fn default() -> State {
-        State::Down(0, Trouble::new("it was not up so far".to_owned()), None)
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase::Down(0, Trouble::new("it was not up so far".to_owned()), None)
     }
 }
 
@@ -85,27 +85,27 @@ impl Line {
     pub fn up(&self, client: Client, packet_bytes_max: Option<u32>) {
         self.state.send_modify(|state| {
             let number = state.number() + 1;
-            *state = State::Up(Carrier { client, packet_bytes_max, number });
+            *state = Phase::Up(Carrier { client, packet_bytes_max, number });
         });
     }
 
     /// The present connection ended, and its client is gone; or one could not be made that would have been offered.
     pub fn down(&self, trouble: Trouble) {
         self.state.send_modify(|state| match state {
-            State::Up(carrier) => *state = State::Down(carrier.number, trouble, None),
-            State::Down(_, _, since) => *since = Some(trouble),
-            State::Closed(_) => {}
+            Phase::Up(carrier) => *state = Phase::Down(carrier.number, trouble, None),
+            Phase::Down(_, _, since) => *since = Some(trouble),
+            Phase::Closed(_) => {}
         });
     }
 
     /// There will be no connection any more.
     pub fn close(&self) {
         self.state.send_modify(|state| {
-            *state = State::Closed(match state {
-                State::Down(_, trouble, None) | State::Down(.., Some(trouble)) | State::Closed(trouble) => {
+            *state = Phase::Closed(match state {
+                Phase::Down(_, trouble, None) | Phase::Down(.., Some(trouble)) | Phase::Closed(trouble) => {
                     trouble.clone()
                 }
-                State::Up(_) => Trouble::new("the input ended".to_owned()),
+                Phase::Up(_) => Trouble::new("the input ended".to_owned()),
             });
         });
     }
@@ -113,8 +113,8 @@ impl Line {
     /// Waits until an output wants the present connection to be left; gives why. Without an end while there is none.
     pub async fn unwanted(&self) -> String {
         let present = match &*self.state.borrow() {
-            State::Up(carrier) => Some(carrier.number),
-            State::Down(..) | State::Closed(_) => None,
+            Phase::Up(carrier) => Some(carrier.number),
+            Phase::Down(..) | Phase::Closed(_) => None,
         };
         let Some(present) = present else { return std::future::pending().await };
         let mut unwanted = self.unwanted.subscribe();
@@ -127,12 +127,12 @@ impl Line {
     }
 }
 
-impl State {
+impl Phase {
     fn number(&self) -> u64 {
         match self {
-            State::Down(number, ..) => *number,
-            State::Up(carrier) => carrier.number,
-            State::Closed(_) => u64::MAX,
+            Phase::Down(number, ..) => *number,
+            Phase::Up(carrier) => carrier.number,
+            Phase::Closed(_) => u64::MAX,
         }
     }
 }
@@ -150,7 +150,7 @@ impl Loan {
     /// A connection, waiting a while for one; else why there is none.
     pub async fn carrier(&self) -> Result<Carrier, Trouble> {
         let mut state = self.0.state.subscribe();
-        let waiting = state.wait_for(|state| !matches!(state, State::Down(..)));
+        let waiting = state.wait_for(|state| !matches!(state, Phase::Down(..)));
         // what ends the waiting is told by the state
         let _ = tokio::time::timeout(UP_TIMEOUT, waiting).await;
         self.present()
@@ -159,8 +159,8 @@ impl Loan {
     /// The connection, or why there is none now.
     fn present(&self) -> Result<Carrier, Trouble> {
         match &*self.0.state.borrow() {
-            State::Up(carrier) => Ok(carrier.clone()),
-            State::Down(_, trouble, None) | State::Down(.., Some(trouble)) | State::Closed(trouble) => {
+            Phase::Up(carrier) => Ok(carrier.clone()),
+            Phase::Down(_, trouble, None) | Phase::Down(.., Some(trouble)) | Phase::Closed(trouble) => {
                 Err(trouble.clone())
             }
         }
@@ -175,8 +175,8 @@ impl Loan {
     pub async fn ended(&self, carrier: &Carrier) -> Trouble {
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| !state.is(carrier)).await.as_deref() {
-            Ok(State::Down(number, trouble, _)) if *number == carrier.number => trouble.clone(),
-            Ok(State::Closed(trouble)) => trouble.clone(),
+            Ok(Phase::Down(number, trouble, _)) if *number == carrier.number => trouble.clone(),
+            Ok(Phase::Closed(trouble)) => trouble.clone(),
             _ => Trouble::new("the connection ended".to_owned()),
         }
     }
@@ -230,11 +230,11 @@ impl Loan {
     pub async fn give_back(self) {
         let line = self.0.clone();
         drop(self);
-        if line.is_borrowed() || !matches!(*line.state.borrow(), State::Up(_)) {
+        if line.is_borrowed() || !matches!(*line.state.borrow(), Phase::Up(_)) {
             return;
         }
         let mut state = line.state.subscribe();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.wait_for(|state| matches!(state, State::Closed(_)))).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.wait_for(|state| matches!(state, Phase::Closed(_)))).await;
     }
 }
 
@@ -245,9 +245,9 @@ pub(crate) enum SendRight {
     Beside { _guard: OwnedRwLockReadGuard<()> },
 }
 
-impl State {
+impl Phase {
     fn is(&self, carrier: &Carrier) -> bool {
-        matches!(self, State::Up(present) if present.number == carrier.number)
+        matches!(self, Phase::Up(present) if present.number == carrier.number)
     }
 }
 

@@ -22,10 +22,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a connection comes to its end, decided outside of it.
 #[derive(Debug)]
-pub(crate) struct Ending<S = TcpStream>(Arc<State<S>>);
+pub(crate) struct Ending<S = TcpStream>(Arc<Shared<S>>);
 
 #[derive(Debug)]
-struct State<S> {
+struct Shared<S> {
     /// Flushes do not wait for the next read any more.
     is_near: AtomicBool,
     /// The stream, once the client is done with it.
@@ -40,7 +40,7 @@ impl<S> Clone for Ending<S> {
 
 impl<S> Ending<S> {
     pub fn new() -> Ending<S> {
-        Ending(Arc::new(State { is_near: AtomicBool::new(false), left: Mutex::new(None) }))
+        Ending(Arc::new(Shared { is_near: AtomicBool::new(false), left: Mutex::new(None) }))
     }
 
     /// To be said before the last packet is queued: it is not to be collected.

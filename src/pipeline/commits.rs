@@ -89,3 +89,165 @@ impl Commits {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{ConsumerId, ConsumerSpec, JournalConfig, OnFull, Start, StreamId};
+    use crate::pipeline::PipelineError;
+    use crate::pipeline::cycle::{self, Cycle, Go};
+    use crate::time::TICKS_PER_SECOND;
+    use std::time::Duration;
+
+    /// A journal that commits nothing before it is asked to, and a consumer.
+    fn slow(folder: &tempfile::TempDir) -> (Journal, ConsumerId) {
+        let config = JournalConfig { commit_interval: Duration::from_secs(3_600), ..config(folder) };
+        open(config)
+    }
+
+    fn config(folder: &tempfile::TempDir) -> JournalConfig {
+        JournalConfig::new(folder.path().join("pool.db"))
+    }
+
+    fn open(config: JournalConfig) -> (Journal, ConsumerId) {
+        let journal = Journal::open(config).unwrap();
+        let spec = ConsumerSpec {
+            name: "part".into(),
+            fingerprint: String::new(),
+            stream: StreamId::INPUTS,
+            start: Start::Oldest,
+            on_full: OnFull::Block,
+            limits: Default::default(),
+        };
+        let consumer = journal.register_consumer(spec).unwrap().id;
+        (journal, consumer)
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::parse("2026-05-01T10:00:00Z").unwrap().saturating_add(second * TICKS_PER_SECOND)
+    }
+
+    /// A commit behind which the part is at this second; `position` over what there is makes the journal refuse it.
+    fn step(consumer: ConsumerId, position: i64, second: i64) -> DueCommit {
+        DueCommit { commit: Some(Commit::at(consumer, position)), watermark: Some(at(second)) }
+    }
+
+    #[test]
+    fn a_mark_waits_for_the_commits_before_it_and_draining_confirms_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, consumer) = slow(&folder);
+        let mark = Mark::default();
+        let mut commits = Commits::new(journal.clone(), mark.clone());
+        commits.add(DueCommit { commit: None, watermark: Some(at(1)) }).unwrap();
+        assert_eq!(mark.get(), Some(at(1)), "nothing is under way before it");
+        for second in 2..=UNDER_WAY_MAX as i64 + 1 {
+            commits.add(step(consumer, 0, second)).unwrap();
+        }
+        commits.add(DueCommit { commit: None, watermark: Some(at(100)) }).unwrap();
+        commits.drain().unwrap();
+        assert_eq!(mark.get(), Some(at(100)), "the last one came behind all commits");
+        assert!(commits.under_way.is_empty());
+        journal.close();
+    }
+
+    #[test]
+    fn one_more_than_may_be_under_way_waits_for_the_oldest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, consumer) = open(JournalConfig { commit_interval: Duration::ZERO, ..config(&folder) });
+        let mark = Mark::default();
+        let mut commits = Commits::new(journal.clone(), mark.clone());
+        for second in 1..=50 {
+            commits.add(step(consumer, 0, second)).unwrap();
+            assert!(commits.under_way.len() <= UNDER_WAY_MAX);
+            let oldest = second - UNDER_WAY_MAX as i64;
+            assert!(oldest < 1 || mark.get() >= Some(at(oldest)), "those before it are confirmed");
+        }
+        journal.close();
+    }
+
+    #[test]
+    fn a_commit_that_is_refused_ends_the_part_and_no_mark_passes_it() {
+        for how in ["add", "settle", "drain"] {
+            let folder = tempfile::tempdir().unwrap();
+            let (journal, consumer) = open(config(&folder));
+            let mark = Mark::default();
+            let mut commits = Commits::new(journal.clone(), mark.clone());
+            commits.add(step(consumer, 0, 1)).unwrap();
+            commits.add(step(consumer, 99, 2)).unwrap();
+            commits.add(step(consumer, 0, 3)).unwrap();
+            journal.flush();
+            let error = match how {
+                "add" => (4..100).find_map(|second| commits.add(step(consumer, 0, second)).err()),
+                "settle" => std::iter::repeat_with(|| commits.settle().err()).find_map(|error| error),
+                _ => commits.drain().err(),
+            };
+            assert!(matches!(error, Some(JournalError::Position { position: 99, .. })), "{how}: {error:?}");
+            assert_eq!(mark.get(), Some(at(1)), "{how}");
+            journal.close();
+        }
+    }
+
+    /// A part that does what is written down, and writes down what it was asked.
+    struct Script {
+        consumer: ConsumerId,
+        /// What it reads, and whether it goes on behind it.
+        reads: VecDeque<Go>,
+        fails_at: Option<&'static str>,
+        asked: Vec<&'static str>,
+    }
+
+    impl Script {
+        fn ask(&mut self, what: &'static str) -> Result<(), PipelineError> {
+            self.asked.push(what);
+            match self.fails_at == Some(what) {
+                true => Err(JournalError::Closed.into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Cycle for &mut Script {
+        type Found = Go;
+
+        fn read(&mut self) -> Result<Option<Go>, PipelineError> {
+            self.ask("read")?;
+            Ok(self.reads.pop_front())
+        }
+
+        fn work(&mut self, found: Go) -> Result<Go, PipelineError> {
+            self.ask("work")?;
+            Ok(found)
+        }
+
+        fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
+            self.ask(if at_end { "due at the end" } else { "due" })?;
+            Ok(Some(step(self.consumer, 0, self.asked.len() as i64)))
+        }
+    }
+
+    #[test]
+    fn a_part_reads_works_and_commits_until_it_ends_and_all_is_confirmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, consumer) = slow(&folder);
+        let round = ["read", "work", "due"];
+        for (reads, fails_at, asked) in [
+            (vec![Go::On, Go::On], None, [&round[..], &round, &["read", "due at the end"]].concat()),
+            // what was read behind it is not asked for
+            (vec![Go::On, Go::Stop, Go::On], None, [&round[..], &["read", "work", "due at the end"]].concat()),
+            (vec![], None, vec!["read", "due at the end"]),
+            (vec![Go::On], Some("work"), vec!["read", "work"]),
+            (vec![Go::On], Some("due"), round.to_vec()),
+            (vec![Go::On], Some("due at the end"), [&round[..], &["read", "due at the end"]].concat()),
+        ] {
+            let mark = Mark::default();
+            let mut part = Script { consumer, reads: reads.into(), fails_at, asked: Vec::new() };
+            let ended = cycle::run(&mut part, Commits::new(journal.clone(), mark.clone()));
+            assert_eq!(part.asked, asked);
+            assert_eq!(ended.is_ok(), fails_at.is_none());
+            if ended.is_ok() {
+                assert_eq!(mark.get(), Some(at(asked.len() as i64)), "the last commit is confirmed");
+            }
+        }
+        journal.close();
+    }
+}

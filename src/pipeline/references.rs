@@ -28,7 +28,7 @@ pub fn start(
     journal.keep_only_references(&names)?;
     let mut made = (Vec::new(), Vec::new());
     for (input, settings) in job.references() {
-        let _span = tracing::error_span!("input", name = input.name).entered();
+        let _span = tracing::error_span!("input", name = %input.name).entered();
         let started = Reference::start(&input.name, settings, journal.clone(), clock.clone(), ended.clone());
         let (reference, task) =
             started.map_err(|reason| PipelineError::Input { name: SmolStr::new(&input.name), reason })?;

@@ -134,7 +134,11 @@ impl StatementBuild<'_> {
         }
         for Registered { statement, changed_at, .. } in consumers {
             if let Some(position) = changed_at {
-                tracing::warn!(%statement, position, "the statement was changed: it keeps its position and starts with empty state");
+                let _of = span(statement).entered();
+                tracing::warn!(
+                    position,
+                    "the statement was changed: it keeps its position and starts with empty state"
+                );
             }
         }
         Ok(())
@@ -181,7 +185,8 @@ impl StatementBuild<'_> {
         let consumer = format!("output {name}");
         let status = self.journal.summary()?;
         if status.consumers.iter().any(|c| c.name == consumer && c.stream != StreamId::INPUTS.0 && c.pending > 0) {
-            tracing::info!(statement = %name, "rows of its earlier text are still to be delivered");
+            let _of = span(name).entered();
+            tracing::info!("rows of its earlier text are still to be delivered");
             let stream = self.journal.stream(name)?;
             jobs.push(self.deliverer(name, statement, None, Some(stream), consumers)?);
         }

@@ -16,15 +16,16 @@ const DUPLICATE: &str = "duplicate key";
 /// What the same crate says of inline tables and arrays. One that is open takes all that follows for its own.
 const OPEN: [&str; 2] = ["inline table", "array"];
 
-/// The document; `None` with its syntax errors told.
-pub fn document<'i>(text: &'i str, problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
+/// The document; `None` with its syntax errors told. The values of `harmless` names are no secrets, also in text that is
+/// no TOML.
+pub fn document<'i>(text: &'i str, harmless: &[&str], problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
     let (document, mut errors) = DeTable::parse_recoverable(text);
     errors.sort_by_key(|error| error.span().map(|span| span.start));
     // no message may show a secret, whatever is wrong with it or beside it
     let secrets = match errors.is_empty() {
         true => secrets_of(text, document.get_ref(), false),
         // which value a secret is cannot be told of text that is no TOML
-        false => values_by_line(text),
+        false => values_by_line(text, harmless),
     };
     for span in secrets {
         let is_quoted = text.get(span.start..span.end).is_some_and(|text| text.starts_with(['"', '\'']));
@@ -82,27 +83,8 @@ fn section_twice(text: &str, section: Header<'_>, span: Span) -> Diagnostic {
         .help("give one of the two another name, or move its keys into the other")
 }
 
-/// Names whose values are no secrets.
-const HARMLESS: [&str; 16] = [
-    "name",
-    "query",
-    "type",
-    "topics",
-    "topic",
-    "path",
-    "listen",
-    "format",
-    "body",
-    "qos",
-    "retain",
-    "batch",
-    "client_id",
-    "mode",
-    "component",
-    "keep_alive",
-];
 /// What may be a secret in a line of text that is no TOML: all but the name, where that is no harmless one.
-fn values_by_line(text: &str) -> Vec<Span> {
+fn values_by_line(text: &str, harmless: &[&str]) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
@@ -110,7 +92,7 @@ fn values_by_line(text: &str) -> Vec<Span> {
         let name = content.trim_start().split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next();
         let name_end = content.len() - content.trim_start().len() + name.map_or(0, str::len);
         let is_open = content.trim_start().starts_with(['[', '#'])
-            || name.is_some_and(|name| HARMLESS.contains(&name)) && !content.contains("://");
+            || name.is_some_and(|name| harmless.contains(&name)) && !content.contains("://");
         if !is_open {
             let value =
                 content.get(name_end..).and_then(|rest| rest.find('=')).map_or(name_end, |at| name_end + at + 1);

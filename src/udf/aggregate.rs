@@ -251,7 +251,8 @@ impl Aggregate {
             self.move_out();
             if let Some(pause) = self.breaker.lost(monotonic) {
                 let (pause_s, reason) = (pause.as_secs(), e.failure.reason());
-                tracing::warn!(aggregate = self.name, pause_s, reason, "aggregate paused: {}", e.message);
+                let _of = super::logging(&self.name);
+                tracing::warn!(pause_s, reason, "aggregate paused: {}", e.message);
             }
             self.faulted(e);
         }
@@ -317,7 +318,8 @@ impl Aggregate {
             }
             // a destructor may trap as any call may; then all are gone
             if let Err(error) = self.guest(|store| resident.resource.resource_drop(store.as_context_mut())) {
-                tracing::debug!(aggregate = self.name, "dropping a group: {}", error.message);
+                let _of = super::logging(&self.name);
+                tracing::debug!("dropping a group: {}", error.message);
             }
         }
     }

@@ -265,8 +265,8 @@ impl Function {
                 if e.failure.is_fault()
                     && let Some(pause) = self.breaker.lost(monotonic)
                 {
+                    let _of = super::logging(&self.name);
                     tracing::warn!(
-                        function = self.name,
                         pause_s = pause.as_secs(),
                         reason = e.failure.reason(),
                         "function paused: {}",

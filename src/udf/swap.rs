@@ -109,12 +109,8 @@ impl Versions {
             slot.status.swapped += 1;
             slot.status.trouble = None;
             let (from, to) = (shown(&from), shown(&to));
-            tracing::info!(
-                function = slot.current.name,
-                from,
-                to,
-                "function swapped: its new version is used from the next commit on"
-            );
+            let _of = super::logging(&slot.current.name);
+            tracing::info!(from, to, "function swapped: its new version is used from the next commit on");
         }
         self.0.number.fetch_add(1, Ordering::Release);
     }
@@ -128,12 +124,8 @@ impl Versions {
         let (from, to) = (shown(slot.current.component.digest()), shown(digest));
         slot.status.refused += 1;
         slot.status.trouble = Some(format!("version {to} is not taken, {from} stays in use: {reason}"));
-        tracing::warn!(
-            function = slot.current.name,
-            from,
-            to,
-            "function not swapped, the running version stays in use: {reason}"
-        );
+        let _of = super::logging(&slot.current.name);
+        tracing::warn!(from, to, "function not swapped, the running version stays in use: {reason}");
     }
 
     /// The file cannot be read (`Some`: why), or is that of the version in use.
@@ -142,15 +134,13 @@ impl Versions {
         let Some(slot) = slots.get_mut(index) else {
             return fault::log(format!("there is no function number {index} to speak of its file"));
         };
+        let _of = super::logging(&slot.current.name);
         match &trouble {
             Some(why) if slot.status.trouble != trouble => {
-                tracing::warn!(
-                    function = slot.current.name,
-                    "the function's file is not as it should be, the running version stays in use: {why}"
-                );
+                tracing::warn!("the function's file is not as it should be, the running version stays in use: {why}");
             }
             None if slot.status.trouble.is_some() => {
-                tracing::info!(function = slot.current.name, "the function's file is that of the version in use")
+                tracing::info!("the function's file is that of the version in use")
             }
             _ => {}
         }
@@ -192,8 +182,8 @@ impl Versions {
         ));
         trial.put_back.store(true, Ordering::Release);
         self.0.number.fetch_add(1, Ordering::Release);
+        let _of = super::logging(&bad.name);
         tracing::warn!(
-            function = bad.name,
             from,
             to,
             "function put back, its former version is in use again: the first {FAULTS_MAX} calls failed; {message}"

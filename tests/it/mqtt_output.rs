@@ -32,7 +32,7 @@ fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
 /// The settings of a section.
 fn read_keys(text: &str) -> Result<MqttOutputConfig, Diagnostics> {
     let problems = Problems::new("job.toml", text, Path::new(""), false);
-    let document = document(text, &problems).unwrap();
+    let document = document(text, &[], &problems).unwrap();
     let mut section = Section::root(document.get_ref(), &problems);
     let config = MqttOutputConfig::read(&mut section);
     section.finish();

@@ -115,7 +115,7 @@ fn text_that_is_no_toml_is_told_once() {
         "password = 'x",
         "password = \"x\" y",
         "password = { env = \"x\"",
-        "password = {\nenv = \"x\"\n}\nusername = \"u\"",
+        "password = {\nenv = \"x\"\nusername = \"u\"",
         "topics = [\"a\", \"b\"",
         "topics = [\"a\" \"b\"]",
         "topics = \"a\"]",

@@ -20,14 +20,18 @@ use crate::support::{wait_until, write_job};
 
 const EVENTS: i64 = 2_000;
 
-/// A pool whose events were committed one by one, `step_ms` apart.
+/// A pool whose events were committed one by one, `step_ms` apart. Each lies in a segment of its own: behind each comes
+/// an event of another input, and what is merged is of one input.
 fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
     let journal = Journal::open(JournalConfig { commit_interval: Duration::ZERO, ..JournalConfig::new(path) }).unwrap();
-    let input = journal.input("t").unwrap();
+    let inputs = ["t", "other"].map(|name| journal.input(name).unwrap());
     let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
     let (done, answers) = mpsc::channel();
-    for (i, payload) in payloads.enumerate() {
-        let arrival = start.saturating_add(i as i64 * step_ms * TICKS_PER_MILLISECOND);
+    let payloads: Vec<String> = payloads.flat_map(|payload| [payload, "{}".to_owned()]).collect();
+    let records = payloads.len() as i64;
+    for (i, payload) in payloads.into_iter().enumerate() {
+        let arrival = start.saturating_add(i as i64 / 2 * step_ms * TICKS_PER_MILLISECOND);
+        let input = inputs[i % 2];
         let event = RawEvent { arrival, payload: payload.into(), message: Arc::new(MessageMeta::default()), mark: 0 };
         let done = done.clone();
         journal.append(Append {
@@ -43,6 +47,9 @@ fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
         assert!(answers.recv().unwrap());
     }
     journal.close();
+    let pool = rusqlite::Connection::open(path).unwrap();
+    let segments: i64 = pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
+    assert_eq!(segments, records, "each record has its own segment");
 }
 
 /// A running job over `pool.db` in the folder; its broker is away.
@@ -54,7 +61,8 @@ async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
 async fn running_with(dir: &Path, query: &str, functions: &str, keys: &str) -> Pipeline {
     let text = format!(
         "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n{keys}[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
-         [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n{functions}\
+         [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n\
+         [inputs.other]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"other\"]\n{functions}\
          [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
     );
     let job = job::load(&write_job(dir, &text, query)).unwrap_or_else(|e| panic!("{e}"));
@@ -71,22 +79,43 @@ fn commits(pipeline: &Pipeline) -> u64 {
     pipeline.journal().summary().unwrap().live.unwrap().commits
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statements_with_state_commit_in_strides() {
+/// Runs a statement over the backlog; gives the lines of its output.
+async fn in_strides(query: &str, rows: i64) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     stored(&dir.path().join("pool.db"), 10, (0..EVENTS).map(|n| format!("{{\"d\":{},\"n\":{n}}}", n % 7)));
-    let query = "SELECT d, n, LAG(n) OVER (PARTITION BY d LIMIT DURATION(hour, 1)) AS b INTO out FROM t";
     let pipeline = running(dir.path(), query, "").await;
-    wait_until("all rows", || lines(dir.path()).len() as i64 == EVENTS).await;
+    wait_until(&format!("{rows} rows of {query}"), || lines(dir.path()).len() as i64 == rows).await;
     // one a second belongs to the wait and not to the work
     let n = commits(&pipeline);
     pipeline.stop().await.unwrap();
-    for (n, line) in lines(dir.path()).iter().enumerate() {
+    assert!(n < EVENTS as u64 / 10, "{n} commits for {EVENTS} events: {query}");
+    assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+    lines(dir.path())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_with_state_commit_in_strides() {
+    let query = "SELECT d, n, LAG(n) OVER (PARTITION BY d LIMIT DURATION(hour, 1)) AS b INTO out FROM t";
+    for (n, line) in in_strides(query, EVENTS).await.iter().enumerate() {
         let before = if n < 7 { "null".to_owned() } else { (n - 7).to_string() };
         assert_eq!(*line, format!("{{\"d\":{},\"n\":{n},\"b\":{before}}}", n % 7));
     }
-    assert!(n < EVENTS as u64 / 10, "{n} commits for {EVENTS} events");
-    assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+    // 100 events a second; a window holds what comes after its start and up to its end
+    let query = "SELECT COUNT(*) AS c, MIN(n) AS least INTO out FROM t GROUP BY TumblingWindow(second, 2)";
+    for (window, line) in in_strides(query, EVENTS / 200 + 1).await.iter().enumerate() {
+        let (count, least) = match window as i64 {
+            0 => (1, 0),
+            window => (200.min(EVENTS - 1 - (window - 1) * 200), (window - 1) * 200 + 1),
+        };
+        assert_eq!(*line, format!("{{\"c\":{count},\"least\":{least}}}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stateless_statements_commit_in_strides() {
+    for (n, line) in in_strides("SELECT n INTO out FROM t", EVENTS).await.iter().enumerate() {
+        assert_eq!(*line, format!("{{\"n\":{n}}}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,6 +140,8 @@ async fn rows_leave_in_3_1_1_with_their_id_as_a_column() {
 enum Fails {
     /// With the CONNACK of 3.1.1 that says "unacceptable protocol version".
     Refuses,
+    /// With that of 5: reason code 0x84.
+    RefusesIn5,
     /// It closes the connection instead of a CONNACK.
     Closes,
     /// It answers a publish with a reason code that MQTT 5 does not have.
@@ -187,6 +189,7 @@ async fn serve(mut client: TcpStream, fails: Fails, behind: u16, seen: Arc<Mutex
     seen.lock().unwrap().push(level);
     match (level, fails) {
         (5, Fails::Refuses) => client.write_all(&[0x20, 2, 0, 1]).await.unwrap(),
+        (5, Fails::RefusesIn5) => client.write_all(&[0x20, 3, 0, 0x84, 0]).await.unwrap(),
         (5, Fails::Closes) => {}
         _ => {
             let mut broker = TcpStream::connect(("127.0.0.1", behind)).await.unwrap();
@@ -236,7 +239,9 @@ async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {
 
 #[tokio::test]
 async fn a_source_goes_on_in_3_1_1_where_the_broker_does_not_take_5() {
-    for (fails, levels) in [(Fails::Refuses, vec![5, 4]), (Fails::Closes, vec![5, 5, 4])] {
+    for (fails, levels) in
+        [(Fails::Refuses, vec![5, 4]), (Fails::RefusesIn5, vec![5, 4]), (Fails::Closes, vec![5, 5, 4])]
+    {
         let mosquitto = Mosquitto::start();
         let old = OldBroker::start(fails, mosquitto.port).await;
         let (source, mut arrivals) = start(&old.url, None, "t/#", vec![]);
@@ -253,8 +258,12 @@ async fn a_source_goes_on_in_3_1_1_where_the_broker_does_not_take_5() {
 
 #[tokio::test]
 async fn an_output_goes_on_in_3_1_1_where_the_broker_does_not_take_5_or_answers_wrongly() {
-    for (fails, levels) in [(Fails::Refuses, vec![5, 4]), (Fails::Closes, vec![5, 5, 4]), (Fails::Answers, vec![5, 4])]
-    {
+    for (fails, levels) in [
+        (Fails::Refuses, vec![5, 4]),
+        (Fails::RefusesIn5, vec![5, 4]),
+        (Fails::Closes, vec![5, 5, 4]),
+        (Fails::Answers, vec![5, 4]),
+    ] {
         let mosquitto = Mosquitto::start();
         let old = OldBroker::start(fails, mosquitto.port).await;
         let (source, mut arrivals) = start(&mosquitto.url(), None, "scored", vec![]);

@@ -102,7 +102,7 @@ async fn take(
 fn read(url: &str, keys: &str) -> Result<HttpOutputConfig, Diagnostics> {
     let text = format!("url = \"{url}\"\n{keys}");
     let problems = Problems::new("job.toml", &text, std::path::Path::new(""), false);
-    let document = document(&text, &problems).unwrap();
+    let document = document(&text, &[], &problems).unwrap();
     let mut section = Section::root(document.get_ref(), &problems);
     let config = HttpOutputConfig::read(&mut section);
     section.finish();

@@ -59,7 +59,10 @@ impl Core<'_, '_> {
     fn key(&mut self, item: &Ast) {
         let key = self.expr(item, Place::clause(Clause::GroupBy));
         let info = match &key {
-            Expr::Slot(id) => self.binder.columns.get(*id).cloned().unwrap_or_default(),
+            Expr::Slot(id) => self.binder.columns.get(*id).cloned().unwrap_or_else(|| {
+                self.binder.fault("a key is no column", item.span);
+                ColumnInfo::default()
+            }),
             other => ColumnInfo { ty: self.binder.type_of(other), ..ColumnInfo::default() },
         };
         let id = self.binder.column(ColumnInfo { field_of: None, ..info });

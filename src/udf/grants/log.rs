@@ -76,20 +76,19 @@ fn write(lent: &Lent, level: Level, message: &str) {
     let fate = lent.granted.limiter.lock().unwrap_or_else(PoisonError::into_inner).line(now);
     let Fate::Written { dropped_before } = fate else { return lent.stats.count_log_line(false) };
     lent.stats.count_log_line(true);
-    let function = lent.granted.name.as_str();
+    let _of = crate::udf::logging(&lent.granted.name);
     if dropped_before > 0 {
         tracing::warn!(
-            function,
             dropped = dropped_before,
             "lines of this function were left out: it may write {LINES_MAX} a second"
         );
     }
     let message = printable(message);
     match level {
-        Level::Debug => tracing::debug!(function, "{message}"),
-        Level::Info => tracing::info!(function, "{message}"),
-        Level::Warn => tracing::warn!(function, "{message}"),
-        Level::Error => tracing::error!(function, "{message}"),
+        Level::Debug => tracing::debug!("{message}"),
+        Level::Info => tracing::info!("{message}"),
+        Level::Warn => tracing::warn!("{message}"),
+        Level::Error => tracing::error!("{message}"),
     }
 }
 

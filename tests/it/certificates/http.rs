@@ -115,7 +115,7 @@ impl Drop for Server {
 fn section<T>(folder: &Path, text: &str, read: impl FnOnce(&mut Section) -> Option<T>) -> Result<T, Diagnostics> {
     // files that change later are looked at when they are used
     let problems = Problems::new("job.toml", text, folder, false);
-    let document = document(text, &problems).unwrap();
+    let document = document(text, &[], &problems).unwrap();
     let mut section = Section::root(document.get_ref(), &problems);
     let config = read(&mut section);
     section.finish();
