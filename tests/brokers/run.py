@@ -8,8 +8,8 @@ messages and started again, killed at 2,000 and away for 1,500 (`--away`); then 
 - stored twice: messages that the broker delivered twice and that were not recognised, with two row ids
 - counted: what the ledger says may have been stored twice (`source_redelivered_possible`)
 
-Ends with 1 when a row is missing at a broker that is not known for it, or none at one that is, and when more is stored
-twice than counted.
+Ends with 1 when a row is missing at a broker that is not known to lose some, or none at one that is known to get
+nowhere, and when more is stored twice than counted.
 """
 
 import argparse
@@ -73,6 +73,9 @@ QUEUE_MAX = 1_000_000
 
 # mochi 2.7.9 answers a message in MQTT 5 with PUBACK code 0x01, which there is not: the output does not get on
 STUCK = {("mochi", "5")}
+# mochi 2.7.9 on a busy machine: some messages that it has confirmed, of those that came right when a client was back,
+# never leave it. Seen on the wire: they are not among the bytes that it sent to the client
+LOSES = {("mochi", "3.1.1"), ("mochi", "auto")}
 
 
 def is_built(name):
@@ -248,7 +251,7 @@ def main():
         for protocol in ["auto", *BROKERS[name][0]]:
             line = one(options, name, protocol)
             print("| " + " | ".join(map(str, line)) + " |", flush=True)
-            if (line[5] > 0) != ((name, protocol) in STUCK):
+            if (line[5] > 0) != ((name, protocol) in STUCK) and (name, protocol) not in LOSES:
                 surprises.append(f"{name} with `protocol = \"{protocol}\"`: {line[5]} missing")
             if line[7] > line[8]:
                 surprises.append(f"{name} with `protocol = \"{protocol}\"`: {line[7]} stored twice, {line[8]} counted")
