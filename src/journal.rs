@@ -10,6 +10,7 @@
 //! transaction of SQLite (`checkpoint`), a large one goes there at once (`store`). Readers have connections of their
 //! own and use them only when they are behind the segments kept in memory (`stream`).
 
+mod ages;
 mod backlog;
 mod books;
 mod budget;
@@ -50,7 +51,7 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -82,16 +83,12 @@ pub use verify::{VerifyReport, verify};
 
 use command::{Command, ask};
 use error::StepError;
-use growth::Growth;
 use lock::Lock;
-use pace::Written;
-use pending::Pending;
-use queue::{Lane, Queue};
+use queue::Lane;
 use recent::Recent;
 use recovery::Opened;
 use shared::Shared;
 use store::Store;
-use stream::Streams;
 use transaction::Transaction;
 use writer::Writer;
 
@@ -169,22 +166,7 @@ impl Journal {
         trim::drop_stale(db, books, &recent).map_err(unusable)?;
         let incarnation = schema::incarnation(db, &path)?;
         let growth = GrowthStatus::read(db).map_err(unusable)?;
-        let shared = Arc::new(Shared {
-            queue: Queue::default(),
-            streams: Streams::new(config.tail_bytes_max),
-            recent: Mutex::new(recent),
-            pending: Mutex::new(Pending::default()),
-            written: Mutex::new(Written::new(Clock::Real.monotonic())),
-            growth: Mutex::new(Growth::new(growth, Clock::Real.monotonic())),
-            used_bytes: AtomicU64::new(0),
-            is_full: AtomicBool::new(false),
-            is_disk_full: AtomicBool::new(false),
-            waits_for_pin: AtomicBool::new(false),
-            pin: Mutex::new(None),
-            limits: Mutex::default(),
-            last_arrival: AtomicI64::new(0),
-            commits: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(config.tail_bytes_max, recent, growth));
         let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
         let store = Store::new(opened, shared.clone(), config.clock.clone());
         let writer = Writer::new(config, store, shared.clone()).map_err(unusable)?;

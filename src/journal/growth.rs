@@ -26,6 +26,8 @@ const RECENT_PIECE: Duration = Duration::from_secs(10);
 const RECENT_PIECES_MIN: usize = 8;
 /// A start knows no pace before this.
 const SHORTEST: Duration = Duration::from_secs(10);
+/// A stream in which nothing came for as many of them, a day, has no pace.
+const DAY_PIECES: u64 = 86_400 / DAY_PIECE.as_secs();
 /// What was learned of a stream's compression is halved beyond this number of raw bytes, so that what comes now counts.
 const LEARNED_BYTES: u64 = 256 << 10;
 
@@ -113,7 +115,7 @@ impl GrowthStatus {
 pub(super) struct Growth {
     start: Instant,
     streams: BTreeMap<u32, Stream>,
-    /// Of the run before, until something comes.
+    /// Of the run before: counts for each stream until something comes in it.
     before: GrowthStatus,
 }
 
@@ -123,7 +125,7 @@ struct Stream {
     recent: Window,
     day: Window,
     learned: Sizes,
-    /// Bytes of the file that it would have taken since the start, unmerged.
+    /// Bytes of the file that it would have taken since the start, unmerged; 0 until something comes.
     taken: u64,
     /// As single commits left them: counts until something was learned.
     unmerged: Sizes,
@@ -174,14 +176,23 @@ impl Growth {
             RECENT_PIECES_MIN.. => stream.recent.a_day_from(SHORTEST, now),
             _ => stream.day.a_day_from(SHORTEST, now),
         };
-        let told = |(id, stream): (&u32, &Stream)| {
+        let of = |id: u32, stream: &Stream| {
             let sizes = if stream.learned.raw > 0 { stream.learned } else { stream.unmerged };
-            StreamGrowth { stream: *id, a_day: sizes.scale(rate(stream)), sizes }
+            StreamGrowth { stream: id, a_day: sizes.scale(rate(stream)), sizes }
         };
-        if self.streams.is_empty() {
-            return self.before.clone();
-        }
-        GrowthStatus { streams: self.streams.iter().map(told).collect() }
+        let came = || self.streams.iter().filter(|(_, stream)| stream.taken > 0);
+        let not_yet = self.before.streams.iter().filter(|before| came().all(|(id, _)| *id != before.stream));
+        // what would be left of its last day
+        let over = now.saturating_duration_since(self.start).as_secs() / DAY_PIECE.as_secs();
+        let left = DAY_PIECES.saturating_sub(over);
+        let fading = |before: &StreamGrowth| {
+            let a_day = u128::from(before.a_day) * u128::from(left) / u128::from(DAY_PIECES);
+            StreamGrowth { a_day: a_day as u64, ..*before }
+        };
+        let mut streams: Vec<StreamGrowth> =
+            came().map(|(id, stream)| of(*id, stream)).chain(not_yet.map(fading)).collect();
+        streams.sort_unstable_by_key(|stream| stream.stream);
+        GrowthStatus { streams }
     }
 }
 
@@ -354,9 +365,29 @@ mod tests {
         growth.came(0, MINUTE, start);
         let before = growth.told(start + 60 * SECOND);
         let mut again = Growth::new(before.clone(), start);
-        assert_eq!(again.told(start + 60 * SECOND), before, "until something comes");
+        assert_eq!(again.told(start), before, "until something comes");
         again.came(0, Sizes { raw: 9_000, stored: 9_000 }, start);
         assert_eq!(again.told(start + 60 * SECOND), before, "compression is not learned anew");
+    }
+
+    #[test]
+    fn what_was_known_of_a_stream_counts_until_it_comes_or_a_day_is_over() {
+        let known = |stream, a_day| StreamGrowth { stream, a_day, sizes: MINUTE };
+        let before = GrowthStatus { streams: vec![known(0, 80_000_000), known(1, 4_000_000)] };
+        let (_, start) = grown();
+        let mut growth = Growth::new(before.clone(), start);
+        // what the run before left in the log is merged
+        growth.learn(0, MINUTE);
+        assert_eq!(growth.told(start).a_day(), before.a_day());
+        growth.came(1, Sizes { raw: 10, stored: 10 }, start);
+        let told = |growth: &Growth, hours| growth.told(start + 3_600 * SECOND * hours);
+        let first = growth.told(start + SECOND);
+        assert_eq!(first.streams[0], before.streams[0]);
+        assert!(first.streams[1].a_day < 1_000_000, "{first:?}");
+        assert_eq!(told(&growth, 12).streams[0], known(0, 40_000_000), "half of its last day was quiet");
+        assert_eq!(told(&growth, 24).streams[0].a_day, 0, "it may be gone");
+        growth.came(0, MINUTE, start + 3_600 * SECOND);
+        assert!(told(&growth, 2).streams[0].a_day < 1_000_000);
     }
 
     #[test]

@@ -22,6 +22,8 @@ const LOOKS: u32 = 5;
 const STUCK_LOOKS: u32 = 3;
 /// The bytes of the `-shm` file that SQLite locks for the five marks of readers.
 const READ_MARKS: RangeInclusive<u64> = 123..=127;
+/// The byte behind them, which whoever has the file open locks too: the system tells both as one lock.
+const OPEN_MARK: u64 = 128;
 /// The system's locks, with the process that holds each.
 const LOCKS: &str = "/proc/locks";
 
@@ -104,8 +106,10 @@ impl Watch {
 pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, u32)> {
     let shm = beside(path, "-shm");
     // the job reads too, and ends each of its transactions
-    let job = fs::metadata(beside(path, ".lock"))
-        .map_or(Vec::new(), |m| processes(&fs::read_to_string(LOCKS).unwrap_or_default(), m.ino(), &(0..=u64::MAX)));
+    let job = fs::metadata(beside(path, ".lock")).map_or(Vec::new(), |file| {
+        let locks = fs::read_to_string(LOCKS).unwrap_or_default();
+        FileNumber::of(&file).locks(&locks).iter().map(|lock| lock.process).collect()
+    });
     let before = readers(&shm);
     if before.is_empty() {
         return Vec::new();
@@ -119,26 +123,83 @@ pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, 
 fn readers(shm: &Path) -> Vec<u32> {
     // the file is not opened for that: closing it would end SQLite's own locks
     let (Ok(file), Ok(locks)) = (fs::metadata(shm), fs::read_to_string(LOCKS)) else { return Vec::new() };
-    let mut found = processes(&locks, file.ino(), &READ_MARKS);
-    found.retain(|process| *process != std::process::id());
+    let us = std::process::id();
+    let mut found = readers_in(&locks, FileNumber::of(&file), us);
+    found.retain(|process| *process != us);
     found
 }
 
-/// Processes with a lock on any of these bytes of a file, once each.
-fn processes(locks: &str, inode: u64, bytes: &RangeInclusive<u64>) -> Vec<u32> {
-    let process = |line: &str| {
-        // `1: POSIX ADVISORY READ 1234 fe:00:5678 124 124`; one that waits has an arrow and holds nothing
+fn readers_in(locks: &str, file: FileNumber, us: u32) -> Vec<u32> {
+    let like = file.locks(locks);
+    // some file systems (btrfs, overlay) tell another device there; what we have locked of the file ourselves shows it
+    let ours = |lock: &&Lock| lock.process == us && (lock.first..=lock.last).contains(&OPEN_MARK);
+    let told = like.iter().find(ours).map(|lock| lock.file);
+    let readers = like.iter().filter(|lock| lock.is_reading() && told.is_none_or(|told| told == lock.file));
+    once_each(readers.map(|lock| lock.process).collect())
+}
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug)]
+struct Lock<'a> {
+    class: &'a str,
+    process: u32,
+    file: FileNumber,
+    first: u64,
+    last: u64,
+}
+
+impl Lock<'_> {
+    /// `1: POSIX  ADVISORY  READ 1234 fe:00:5678 124 124`; one that waits has an arrow and holds nothing.
+    fn read(line: &str) -> Option<Lock<'_>> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, _, _, _, process, file, first, last] = words.as_slice() else { return None };
-        let is_file = file.rsplit(':').next()?.parse() == Ok(inode);
+        let [_, class, _, _, process, file, first, last] = words.as_slice() else { return None };
+        let [major, minor, inode] = <[&str; 3]>::try_from(file.split(':').collect::<Vec<_>>()).ok()?;
+        let device = |number| u32::from_str_radix(number, 16).ok();
+        let file = FileNumber { device: (device(major)?, device(minor)?), inode: inode.parse().ok()? };
         let last = if *last == "EOF" { u64::MAX } else { last.parse().ok()? };
-        let overlaps = first.parse::<u64>().ok()? <= *bytes.end() && last >= *bytes.start();
-        process.parse().ok().filter(|_| is_file && overlaps)
-    };
-    let mut found: Vec<u32> = locks.lines().filter_map(process).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+        Some(Lock { class, process: process.parse().ok()?, file, first: first.parse().ok()?, last })
+    }
+
+    /// Whether it is that of a reader, where the file is SQLite's `-shm` file.
+    fn is_reading(&self) -> bool {
+        self.class == "POSIX"
+            && READ_MARKS.contains(&self.first)
+            && (READ_MARKS.contains(&self.last) || self.last == OPEN_MARK)
+    }
+}
+
+/// What a file is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileNumber {
+    /// Major and minor number.
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl FileNumber {
+    fn of(file: &fs::Metadata) -> FileNumber {
+        FileNumber { device: (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev())), inode: file.ino() }
+    }
+
+    /// The locks of what may be this file.
+    fn locks(self, table: &str) -> Vec<Lock<'_>> {
+        // a machine may have thousands of others
+        let inode = format!(":{} ", self.inode);
+        let lines = table.lines().filter(|line| line.contains(&inode));
+        lines.filter_map(Lock::read).filter(|lock| self.may_be(lock.file)).collect()
+    }
+
+    /// Whether both may mean one file. The devices that file systems make up have the major number 0.
+    fn may_be(self, other: FileNumber) -> bool {
+        let are_like = self.device == other.device || (self.device.0 == 0 && other.device.0 == 0);
+        self.inode == other.inode && are_like
+    }
+}
+
+fn once_each(mut processes: Vec<u32>) -> Vec<u32> {
+    processes.sort_unstable();
+    processes.dedup();
+    processes
 }
 
 fn name_of(process: u32) -> String {
@@ -157,14 +218,34 @@ mod tests {
 3: -> POSIX  ADVISORY  WRITE 98 fe:00:77 123 127
 4: POSIX  ADVISORY  READ 97 fe:00:78 124 124
 5: FLOCK  ADVISORY  WRITE 55 fe:00:79 0 EOF
-6: POSIX  ADVISORY  WRITE 1300 fe:00:77 120 126
+6: POSIX  ADVISORY  READ 1300 fe:00:77 127 128
+7: POSIX  ADVISORY  READ 50 fe:00:77 0 EOF
+8: POSIX  ADVISORY  WRITE 51 fe:00:77 120 127
+9: FLOCK  ADVISORY  READ 52 fe:00:77 124 124
+10: POSIX  ADVISORY  READ 53 fe:01:77 124 124
+11: POSIX  ADVISORY  READ 54 00:2b:77 124 124
 nonsense";
+
+    fn file(major: u32, minor: u32, inode: u64) -> FileNumber {
+        FileNumber { device: (major, minor), inode }
+    }
 
     #[test]
     fn only_those_with_a_mark_of_a_reader_read() {
-        assert_eq!(processes(TABLE, 77, &READ_MARKS), [1234, 1300]);
-        assert_eq!(processes(TABLE, 79, &(0..=u64::MAX)), [55]);
-        assert_eq!(processes(TABLE, 80, &READ_MARKS), [] as [u32; 0]);
+        assert_eq!(readers_in(TABLE, file(0xfe, 0, 77), 1), [1234, 1300]);
+        assert_eq!(readers_in(TABLE, file(0xfe, 0, 80), 1), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn a_file_of_another_device_is_another_file() {
+        assert_eq!(readers_in(TABLE, file(0xfe, 1, 77), 1), [53]);
+        // btrfs has one number for whoever asks for the file, and another one in the table
+        let asked = file(0, 0x3c, 77);
+        assert_eq!(readers_in(TABLE, asked, 1), [54]);
+        let more = "1: POSIX  ADVISORY  READ 56 00:2c:77 124 124\n2: POSIX  ADVISORY  READ 7 00:2b:77 128 128";
+        let table = format!("{more}\n{TABLE}");
+        assert_eq!(readers_in(&table, asked, 1), [54, 56], "it cannot be known");
+        assert_eq!(readers_in(&table, asked, 7), [54], "our own lock tells");
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
 use super::config::BacklogLimits;
-use super::growth::Growth;
+use super::growth::{Growth, GrowthStatus};
 use super::pace::Written;
 use super::pending::Pending;
 use super::pin::Pin;
 use super::queue::Queue;
 use super::recent::Recent;
 use super::stream::Streams;
+use crate::time::Clock;
 
 /// What the writer shares with callers and readers.
 #[derive(Debug)]
@@ -40,6 +41,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Of a journal that begins. `growth`: how fast it grew before.
+    pub fn new(tail_bytes_max: usize, recent: Recent, growth: GrowthStatus) -> Shared {
+        let now = Clock::Real.monotonic();
+        Shared {
+            queue: Queue::default(),
+            streams: Streams::new(tail_bytes_max),
+            recent: Mutex::new(recent),
+            pending: Mutex::new(Pending::default()),
+            written: Mutex::new(Written::new(now)),
+            growth: Mutex::new(Growth::new(growth, now)),
+            used_bytes: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            is_disk_full: AtomicBool::new(false),
+            waits_for_pin: AtomicBool::new(false),
+            pin: Mutex::new(None),
+            limits: Mutex::default(),
+            last_arrival: AtomicI64::new(0),
+            commits: AtomicU64::new(0),
+        }
+    }
+
     pub fn with_recent<T>(&self, f: impl FnOnce(&mut Recent) -> T) -> T {
         f(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner))
     }

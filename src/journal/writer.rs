@@ -75,6 +75,7 @@ impl Writer {
         let now = Clock::Real.monotonic();
         let pace = Pace::new(config.write_budget, config.commit_interval_min, config.commit_interval, now);
         let upkeep = Upkeep::new(&config.path, config.max_bytes, now);
+        let backlogs = Backlogs::new(config.clock.clone());
         let mut writer = Writer {
             config,
             store,
@@ -82,7 +83,7 @@ impl Writer {
             budget,
             pace,
             upkeep,
-            backlogs: Backlogs::default(),
+            backlogs,
             last_maintenance: Clock::Real.monotonic(),
             last_checkpoint: Clock::Real.monotonic(),
             refused: BTreeMap::new(),
@@ -395,8 +396,7 @@ impl Writer {
 
     /// Moves consumers that are further behind than they may be.
     fn move_on(&mut self) -> rusqlite::Result<()> {
-        let now = self.config.clock.now();
-        let due = self.backlogs.due(&self.store.db, &self.store.books, &self.shared, now)?;
+        let due = self.backlogs.due(&self.store.db, &self.store.books, &self.shared)?;
         if due.is_empty() {
             return Ok(());
         }
@@ -404,7 +404,6 @@ impl Writer {
             due.iter().for_each(|step| tx.skip(step.consumer, step.to, step.reason));
             Ok(())
         };
-        let before = self.store.books.consumers.clone();
         let limits = self.limits();
         let logged = if self.is_quick_alone() { self.store.log(step)? } else { None };
         let committed = match logged {
@@ -413,10 +412,8 @@ impl Writer {
         };
         self.wrote(committed.written);
         self.publish(committed.segments);
-        for step in due {
-            let Some(consumer) = before.get(&step.consumer).filter(|c| step.to > c.position) else { continue };
-            let records = (step.to - consumer.position) as u64;
-            self.backlogs.tell(step.consumer, &consumer.name, step.reason, records, Clock::Real.monotonic());
+        for step in &due {
+            self.backlogs.tell(step, &self.store.books, Clock::Real.monotonic());
         }
         Ok(())
     }

@@ -36,8 +36,8 @@ pub(crate) struct Line {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    /// The number of the last connection, and why it ended.
-    Down(u64, Trouble),
+    /// The number of the last connection, why it ended, and why there is no other one since.
+    Down(u64, Trouble, Option<Trouble>),
     Up(Carrier),
     /// There will be none any more.
     Closed(Trouble),
@@ -45,7 +45,7 @@ enum Phase {
 
 impl Default for Phase {
     fn default() -> Phase {
-        Phase::Down(0, Trouble::new("it was not up so far".to_owned()))
+        Phase::Down(0, Trouble::new("it was not up so far".to_owned()), None)
     }
 }
 
@@ -89,16 +89,22 @@ impl Line {
         });
     }
 
-    /// The present connection ended, and its client is gone.
+    /// The present connection ended, and its client is gone; or one could not be made that would have been offered.
     pub fn down(&self, trouble: Trouble) {
-        self.state.send_modify(|state| *state = Phase::Down(state.number(), trouble));
+        self.state.send_modify(|state| match state {
+            Phase::Up(carrier) => *state = Phase::Down(carrier.number, trouble, None),
+            Phase::Down(_, _, since) => *since = Some(trouble),
+            Phase::Closed(_) => {}
+        });
     }
 
     /// There will be no connection any more.
     pub fn close(&self) {
         self.state.send_modify(|state| {
             *state = Phase::Closed(match state {
-                Phase::Down(_, trouble) | Phase::Closed(trouble) => trouble.clone(),
+                Phase::Down(_, trouble, None) | Phase::Down(.., Some(trouble)) | Phase::Closed(trouble) => {
+                    trouble.clone()
+                }
                 Phase::Up(_) => Trouble::new("the input ended".to_owned()),
             });
         });
@@ -124,7 +130,7 @@ impl Line {
 impl Phase {
     fn number(&self) -> u64 {
         match self {
-            Phase::Down(number, _) => *number,
+            Phase::Down(number, ..) => *number,
             Phase::Up(carrier) => carrier.number,
             Phase::Closed(_) => u64::MAX,
         }
@@ -147,9 +153,16 @@ impl Loan {
         let waiting = state.wait_for(|state| !matches!(state, Phase::Down(..)));
         // what ends the waiting is told by the state
         let _ = tokio::time::timeout(UP_TIMEOUT, waiting).await;
+        self.present()
+    }
+
+    /// The connection, or why there is none now.
+    fn present(&self) -> Result<Carrier, Trouble> {
         match &*self.0.state.borrow() {
             Phase::Up(carrier) => Ok(carrier.clone()),
-            Phase::Down(_, trouble) | Phase::Closed(trouble) => Err(trouble.clone()),
+            Phase::Down(_, trouble, None) | Phase::Down(.., Some(trouble)) | Phase::Closed(trouble) => {
+                Err(trouble.clone())
+            }
         }
     }
 
@@ -162,7 +175,7 @@ impl Loan {
     pub async fn ended(&self, carrier: &Carrier) -> Trouble {
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| !state.is(carrier)).await.as_deref() {
-            Ok(Phase::Down(number, trouble)) if *number == carrier.number => trouble.clone(),
+            Ok(Phase::Down(number, trouble, _)) if *number == carrier.number => trouble.clone(),
             Ok(Phase::Closed(trouble)) => trouble.clone(),
             _ => Trouble::new("the connection ended".to_owned()),
         }
@@ -241,5 +254,46 @@ impl Phase {
 impl Drop for Loan {
     fn drop(&mut self) {
         self.0.loans.send_modify(|loans| *loans = loans.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::broker::{BrokerConfig, MqttAddress, Protocol};
+    use crate::mqtt::connection::Connector;
+    use crate::mqtt::socket::Ending;
+    use crate::mqtt::wire::{self, Opening};
+
+    async fn client() -> Client {
+        let connector = Connector::new(BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap()), "a");
+        let opening = Opening {
+            session_expiry: None,
+            receive_maximum: None,
+            packet_bytes_max: None,
+            outgoing_max: 16,
+            requests_max: 16,
+            request_batch: 1,
+            read_batch: 1,
+        };
+        wire::open(&connector, Protocol::V5, opening, Ending::new()).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_borrower_hears_why_there_is_no_connection_now_and_why_its_own_ended() {
+        let line = Arc::new(Line::default());
+        let loan = Loan::of(line.clone());
+        let trouble = |text: &str| Trouble::new(text.to_owned());
+        line.down(trouble("nothing listens"));
+        assert_eq!(loan.present().unwrap_err().text, "nothing listens");
+        line.up(client().await, None);
+        let carrier = loan.present().unwrap();
+        line.down(trouble("a row ended it"));
+        assert_eq!(loan.present().unwrap_err().text, "a row ended it");
+        line.down(trouble("the login is refused"));
+        assert_eq!(loan.present().unwrap_err().text, "the login is refused");
+        assert_eq!(loan.ended(&carrier).await.text, "a row ended it");
+        line.close();
+        assert_eq!(loan.present().unwrap_err().text, "the login is refused");
     }
 }

@@ -20,6 +20,8 @@ use super::wire::{BrokerReceipt, Client, Notice, Outgoing, Queued};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::settings::{Problems, Section};
 
+/// A broker that accepted a connection answers a status sooner; one that does not has refused it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that refused the status is not asked again before: it may end the connection each time.
 const AGAIN: Duration = Duration::from_secs(3_600);
 
@@ -134,26 +136,46 @@ impl Status {
     }
 }
 
-/// The broker's answer to a status, to come.
-pub(crate) struct StatusAnswer(Pin<Box<dyn Future<Output = BrokerReceipt> + Send>>);
+/// The broker's answer to a status, to come. Where there is none in time, that is a refusal.
+pub(crate) struct StatusAnswer {
+    receipt: Pin<Box<dyn Future<Output = BrokerReceipt> + Send>>,
+    due: Instant,
+}
 
 impl StatusAnswer {
     fn new(notice: Notice) -> StatusAnswer {
-        StatusAnswer(Box::pin(notice.receipt()))
+        StatusAnswer { receipt: Box::pin(notice.receipt()), due: Instant::now() + ANSWER_TIMEOUT }
     }
 
-    /// The answer, if it is there. To be asked after events of the connection, and not again once it was there.
+    /// When the broker has answered, or refused.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The answer, if it is there. To be asked after events of the connection and when it is due, and not again once it
+    /// was there.
     pub fn look(&mut self) -> Option<BrokerReceipt> {
-        match self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match self.receipt.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(receipt) => Some(receipt),
-            Poll::Pending => None,
+            Poll::Pending => (Instant::now() >= self.due).then(silence),
         }
+    }
+
+    /// As if all its time had passed.
+    #[cfg(test)]
+    pub fn come_due(&mut self) {
+        self.due = Instant::now();
     }
 
     /// Waits for the answer.
     pub async fn receipt(self) -> BrokerReceipt {
-        self.0.await
+        tokio::time::timeout_at(self.due, self.receipt).await.unwrap_or_else(|_| silence())
     }
+}
+
+fn silence() -> BrokerReceipt {
+    let seconds = ANSWER_TIMEOUT.as_secs();
+    BrokerReceipt::Refused(format!("the broker gave no answer within {seconds} s: see its access rules"))
 }
 
 impl fmt::Debug for StatusAnswer {

@@ -35,29 +35,43 @@ pub fn degraded(journal: &Journal, status: &JournalStatus, warn_below: Option<Du
 
 /// That the room lasts for less than `warn_below`, once a quarter of the budget is used and somebody is behind who has
 /// no share of his own, or where the disk is what bounds it. A pool that everybody reads is no reason, however fast
-/// events come.
+/// events come; whoever has a share fills no more than that, also where he is furthest behind.
 fn short(status: &JournalStatus, warn_below: Option<Duration>) -> Option<String> {
     let left = status.left.filter(|left| warn_below.is_some_and(|warn_below| left.seconds < warn_below.as_secs()))?;
     let max_bytes = status.live.as_ref().map_or(0, |live| live.max_bytes);
-    let fills =
-        |c: &&ConsumerStatus| c.pins && c.pending > 0 && c.limits.is_none_or(|limits| limits.max_bytes.is_none());
-    let behind = status.consumers.iter().filter(fills).max_by_key(|c| c.pending);
-    let (of, is_filling) = match left.room.bound {
-        Bound::MaxBytes => ("raise max_bytes in [journal]", status.used_bytes >= max_bytes / QUIET_SHARE),
-        Bound::Disk => ("make room on the disk", true),
+    let (of, of_bytes) = match left.room.bound {
+        Bound::MaxBytes => ("raise max_bytes in [journal]", max_bytes),
+        Bound::Disk => ("make room on the disk", status.used_bytes),
     };
+    let behind =
+        without_share(status).filter(|c| held_by(c, status) >= of_bytes / QUIET_SHARE).max_by_key(|c| c.pending);
     match behind {
-        Some(c) if is_filling => {
+        Some(c) => {
             let loss = if c.drop_oldest { ", its oldest are dropped then" } else { ", then intake waits" };
             let (name, n) = (&c.name, c.pending);
+            let holds = if c.pins { "holds the oldest" } else { "has no share of its own" };
             Some(format!(
-                "the pool lasts {left}{loss}: {name} has {n} records to read and holds the oldest; repair what it waits \
-                 for, or {of}"
+                "the pool lasts {left}{loss}: {name} has {n} records to read and {holds}; repair what it waits for, or \
+                 {of}"
             ))
         }
         None if left.room.bound == Bound::Disk => Some(format!("the pool lasts {left}: {of}")),
-        _ => None,
+        None => None,
     }
+}
+
+/// Consumers that are behind and have no share, of each stream those furthest behind.
+fn without_share(status: &JournalStatus) -> impl Iterator<Item = &ConsumerStatus> {
+    let has_share = |c: &ConsumerStatus| c.limits.is_some_and(|limits| limits.max_bytes.is_some());
+    let all = move || status.consumers.iter().filter(move |c| c.pending > 0 && !has_share(c));
+    all().filter(move |c| all().all(|other| other.stream != c.stream || other.position >= c.position))
+}
+
+/// About how many bytes of the pool stay because of a consumer: those of its backlog, as a part of the longest.
+fn held_by(consumer: &ConsumerStatus, status: &JournalStatus) -> u64 {
+    let of_stream = status.consumers.iter().filter(|c| c.stream == consumer.stream);
+    let longest = of_stream.map(|c| c.pending).max().unwrap_or(0).max(1);
+    (u128::from(status.used_bytes) * u128::from(consumer.pending) / u128::from(longest)) as u64
 }
 
 /// Gauges of the pool and of its consumers.
@@ -114,12 +128,12 @@ mod tests {
             commits: 0,
             write_budget: None,
         };
-        let consumer = |name: &str, pending, pins| ConsumerStatus {
+        let consumer = |name: &str, pending: u64, pins| ConsumerStatus {
             id: 1,
             name: name.into(),
             stream: 0,
             start: 0,
-            position: 0,
+            position: 1_000_000 - pending as i64,
             pending,
             pins,
             drop_oldest: false,
@@ -130,7 +144,7 @@ mod tests {
             room: Some(room),
             left: Left::of(room, 1_000_000_000),
             live: Some(live),
-            consumers: vec![consumer("statement a", 7, false), consumer("output b", pending, pending > 0)],
+            consumers: vec![consumer("statement a", pending.min(7), false), consumer("output b", pending, pending > 0)],
             ..JournalStatus::default()
         }
     }
@@ -159,13 +173,31 @@ mod tests {
     }
 
     #[test]
+    fn who_has_a_share_hides_nobody_that_has_none() {
+        let mut beside = pool(500_000_000, Bound::MaxBytes, 1_234);
+        beside.consumers[1].limits = Some(BacklogLimits { max_age: None, max_bytes: Some(1) });
+        let other = ConsumerStatus {
+            name: "output c".into(),
+            pending: 1_230,
+            position: 998_770,
+            ..beside.consumers[0].clone()
+        };
+        beside.consumers.push(other);
+        let text = short(&beside, DAY).unwrap();
+        assert!(text.contains(": output c has 1230 records to read and has no share of its own; repair"), "{text}");
+        beside.consumers[2].limits = Some(BacklogLimits { max_age: Some(Duration::from_secs(1)), max_bytes: None });
+        assert_eq!(short(&beside, DAY), Some(text), "an age is no share");
+    }
+
+    #[test]
     fn a_pool_that_does_not_fill_or_lasts_is_well() {
         assert_eq!(short(&pool(100_000_000, Bound::MaxBytes, 3), DAY), None, "a fast stream that is read");
         assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 3), Some(Duration::from_secs(3_600))), None);
         assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 3), None), None, "switched off");
         let mut shared = pool(500_000_000, Bound::MaxBytes, 3);
         shared.consumers[1].limits = Some(BacklogLimits { max_age: None, max_bytes: Some(1) });
-        assert_eq!(short(&shared, DAY), None, "who is behind has a share");
+        shared.consumers[1].pending = 1_234;
+        assert_eq!(short(&shared, DAY), None, "who is behind has a share, and the other reads what comes");
         assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 0), DAY), None, "nobody is behind");
         assert_eq!(short(&JournalStatus { left: None, ..pool(500_000_000, Bound::Disk, 3) }, DAY), None);
     }

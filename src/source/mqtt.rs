@@ -118,10 +118,8 @@ impl MqttSource {
     /// last of them is done.
     pub async fn stop(mut self) {
         let is_lent_on = self.line.is_borrowed();
-        let link = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (true, Some(link)) = (is_lent_on, &link) {
-            link.lend_on();
-        }
+        let current = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let link = current();
         self.stop.cancel();
         if is_lent_on {
             if let Some(link) = link {
@@ -131,7 +129,6 @@ impl MqttSource {
             self.task = None;
             return;
         }
-        let current = || self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(link) = current() {
             link.stop();
         }

@@ -41,6 +41,25 @@ fn rows_too_old_for_an_output_that_is_away_are_dropped_for_it_alone() {
 }
 
 #[test]
+fn events_of_all_inputs_are_dropped_for_a_reader_of_one_and_the_log_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, broker) = (runtime(), Mosquitto::start());
+    let job = job(dir.path(), &broker, "max_age = \"1s\"", "");
+    let other = format!("[inputs.other]\ntype = \"mqtt\"\nurl = \"{}\"\ntopics = [\"b/+\"]\n", broker.url());
+    let text = std::fs::read_to_string(&job).unwrap() + &other;
+    write_job(dir.path(), &text, "SELECT n INTO alive FROM other\nSELECT * INTO dead FROM rides");
+    let forebay = Forebay::run(&job);
+    runtime.block_on(publish_numbers(&broker.url(), "a/1", 0..30));
+    runtime.block_on(publish_numbers(&broker.url(), "b/1", 0..70));
+    let dropped = "forebay_consumer_skipped_total{job=\"test\",consumer=\"statement dead\",reason=\"age\"";
+    until("all of them to be dropped", || (forebay.metric(dropped) == 100.0).then_some(()));
+    let told = "records older than max_age were not read in time and are dropped (all inputs are counted)";
+    until("the word", || forebay.log().contains(told).then_some(()));
+    until("the other output to have its own", || (rows_of(&dir.path().join("alive.jsonl")).len() == 70).then_some(()));
+    forebay.stop();
+}
+
+#[test]
 fn a_pool_that_fills_tells_how_long_it_lasts_and_for_whom() {
     let dir = tempfile::tempdir().unwrap();
     let (runtime, broker) = (runtime(), Mosquitto::start());

@@ -269,6 +269,19 @@ fn a_full_pool_is_emptied_by_the_output_whose_connection_could_not_receive() {
     assert!(forebay.stop().success());
 }
 
+#[test]
+fn an_output_says_why_the_connection_of_its_input_is_not_there() {
+    let acl = |folder: &Path| std::fs::write(folder.join("acl"), "topic readwrite in/#\ntopic read out/#\n").unwrap();
+    let mut place = Place::with("5", QUERY, "acl_file {}/acl\n", acl);
+    let forebay = Forebay::run(&place.job);
+    place.send(0..3);
+    until("the refusal", || forebay.log().contains("does not let us publish").then_some(()));
+    place.broker.stop();
+    let why = "waiting for the connection of input `a`: nothing listens at";
+    until(&format!("{why} in\n{}", forebay.log()), || forebay.log().contains(why).then_some(()));
+    assert!(forebay.stop().success());
+}
+
 /// What `check` says of a job with these sections behind `[job]`.
 fn said(sections: &str) -> String {
     let text = format!("[job]\nname = \"j\"\nquery = \"q\"\n{sections}");

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use forebay::demo::broker::Broker;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -133,4 +134,29 @@ fn rows_go_on_where_a_broker_takes_no_status() {
     place.runtime.block_on(publish_numbers(&place.broker.url(), "in", 0..100));
     place.rows(100);
     assert!(forebay.stop().success());
+}
+
+#[test]
+fn rows_go_on_where_a_broker_does_not_answer_a_status() {
+    let runtime = Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start()).unwrap();
+    broker.misbehave(|faults| faults.silent_at = vec!["state/in".to_owned(), "state/out".to_owned()]);
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "plant.asaql", "SELECT n INTO lent FROM a SELECT n INTO own FROM a");
+    let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()).replace("VERSION", "5"));
+    let subscriber = runtime.block_on(Subscriber::start(&broker.url(), "#"));
+    let forebay = Forebay::run(&job);
+    runtime.block_on(publish_numbers(&broker.url(), "in", 0..1200));
+    for topic in ["out", "quiet"] {
+        let rows = || subscriber.payloads_at(topic).len();
+        until(&format!("rows at {topic}; log:\n{}", forebay.log()), || (rows() >= 1200).then_some(()));
+        assert_eq!(rows(), 1200, "{topic}");
+    }
+    for topic in ["state/in", "state/out"] {
+        let warning =
+            format!("was not taken at status_topic `{topic}`, next try in an hour: the broker gave no answer");
+        assert_eq!(forebay.log().matches(&warning).count(), 1, "{}", forebay.log());
+    }
+    assert!(forebay.stop().success());
+    assert_eq!(subscriber.payloads_at("state/in").len(), 1, "nor is it told of the stop");
 }

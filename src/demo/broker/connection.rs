@@ -192,8 +192,9 @@ impl Link {
     fn published(&self, publish: Publish) {
         let (packet_id, qos) = (publish.pkid, publish.qos);
         let mut hub = lock(&self.shared);
+        let is_silent = hub.faults.silent_at.iter().any(|topic| topic.as_bytes() == &*publish.topic);
         hub.publish(publish);
-        if qos == QoS::AtMostOnce {
+        if qos == QoS::AtMostOnce || is_silent {
             return;
         }
         if hub.faults.lose_pubacks > 0 {

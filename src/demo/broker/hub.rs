@@ -36,6 +36,8 @@ pub struct Faults {
     pub duplicate: bool,
     /// Wait before acknowledging to a publisher.
     pub puback_delay: Duration,
+    /// Acknowledge no publish to these topics.
+    pub silent_at: Vec<String>,
     /// Take this many more publishes without acknowledging, then cut the publisher's connection.
     pub lose_pubacks: u64,
     pub ignore_receive_maximum: bool,

@@ -26,9 +26,6 @@ const REQUEST_BATCH: usize = 128;
 /// A goodbye is not worth waiting for longer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A broker that accepted us answers the first message sooner.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// See [`Way::within`].
 const OTHERS_FIRST: u32 = 4;
 
@@ -291,9 +288,6 @@ impl Session {
             }
             Err(PollError::Lost(trouble)) => return Err(trouble),
         };
-        if let Some(status) = broker.status_due() {
-            tell_start(status, broker, &client, &mut events).await?;
-        }
         let ended = CancellationToken::new();
         let told = ended.clone().drop_guard();
         let polling = async move {
@@ -301,35 +295,34 @@ impl Session {
             drop(told);
             trouble
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(polling.in_current_span()));
+        let mut task = AbortOnDropHandle::new(tokio::spawn(polling.in_current_span()));
+        if let Some(status) = broker.status_due() {
+            tell_start(status, broker, &client, &mut task).await?;
+        }
         Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own { task, ended } })
     }
 }
 
-/// Tells that the job runs, and waits for the answer: a broker that ends the connection because of it means no row.
-async fn tell_start(status: &Status, broker: &Connector, client: &Client, events: &mut Inbound) -> Result<(), Trouble> {
-    let at = &broker.config.address;
-    let Ok(mut told) = status.tell(client, JobState::Running) else {
-        return Err(Trouble::new(format!("the connection to {at} ended")));
+/// Tells that the job runs, and waits for the answer: a broker that ends the connection because of it means no row. One
+/// that gives no answer in time has refused it.
+async fn tell_start(
+    status: &Status,
+    broker: &Connector,
+    client: &Client,
+    polling: &mut AbortOnDropHandle<Trouble>,
+) -> Result<(), Trouble> {
+    let receipt = match status.tell(client, JobState::Running) {
+        Ok(told) => told.receipt().await,
+        Err(_) => BrokerReceipt::Unknown,
     };
-    let answer = async {
-        loop {
-            match events.poll().await {
-                Ok(_) => {}
-                Err(PollError::Ended) => return Err(Trouble::new(format!("the connection to {at} ended"))),
-                Err(PollError::Lost(mut trouble)) => {
-                    trouble.text.push_str(&status.may_be_why());
-                    return Err(trouble);
-                }
-            }
-            if let Some(receipt) = told.look() {
-                status.note(&receipt);
-                return Ok(());
-            }
-        }
-    };
-    let silent = |_| Err(Trouble::new(format!("{at} stopped answering: check the link and the broker")));
-    tokio::time::timeout(STATUS_TIMEOUT, answer).await.unwrap_or_else(silent)
+    status.note(&receipt);
+    if receipt != BrokerReceipt::Unknown {
+        return Ok(());
+    }
+    let gone = |_| Trouble::new(format!("the connection to {} ended", broker.config.address));
+    let mut trouble = polling.await.unwrap_or_else(gone);
+    trouble.text.push_str(&status.may_be_why());
+    Err(trouble)
 }
 
 /// Tells that the job stopped; whether a goodbye may follow. Without one the broker says that the job was lost.

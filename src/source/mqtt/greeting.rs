@@ -1,8 +1,10 @@
 //! The first message of a connection: that the job runs.
 //!
-//! In: a connection that the broker accepted. Out: the same on the line for outputs, once the broker has taken the
-//! greeting, or at once where there is none. Invariant: if the broker ends the connection because of the greeting, no
-//! row of an output is blamed. Not here: the last message (`link`).
+//! In: a connection that the broker accepted. Out: the same on the line for outputs, once the broker has answered the
+//! greeting, has not answered it in time, or at once where there is none. Invariant: if the broker ends the connection
+//! because of the greeting, no row of an output is blamed. Not here: the last message (`link`).
+
+use tokio::time::Instant;
 
 use crate::mqtt::line::Line;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};
@@ -40,7 +42,12 @@ impl<'a> Greeting<'a> {
         }
     }
 
-    /// Looks for the answer after an event of the connection.
+    /// When the answer is to be there.
+    pub fn answer_due(&self) -> Option<Instant> {
+        self.word.as_ref().map(|word| word.told.due())
+    }
+
+    /// Looks for the answer, after an event of the connection and when it is due.
     pub fn look(&mut self) {
         let Some(receipt) = self.word.as_mut().and_then(|word| word.told.look()) else { return };
         if let Some(status) = self.status {
@@ -60,5 +67,13 @@ impl<'a> Greeting<'a> {
             }
             (end, ..) => end,
         }
+    }
+}
+
+/// Waits until an answer is due; for ever where none is to come.
+pub(super) async fn no_answer(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
 use crate::mqtt::socket::Ending;
@@ -48,6 +50,8 @@ pub(super) struct Link {
     changed: Notify,
     ending: Ending,
     stats: Arc<SourceStats>,
+    /// The input stops: what is given up from then on does not end the connection.
+    stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -59,8 +63,6 @@ struct LinkState {
     client: Option<Client>,
     /// Disconnect as soon as nothing is unresolved.
     is_stopping: bool,
-    /// The input stops and outputs go on over the connection: what is given up does not end it.
-    is_lent_on: bool,
     has_said_goodbye: bool,
     /// The job stops: the broker is told before the goodbye.
     is_last: bool,
@@ -72,20 +74,25 @@ struct LinkState {
 }
 
 impl Link {
-    pub fn new(client: Client, ending: Ending, stats: Arc<SourceStats>, status: Option<Status>) -> Link {
+    pub fn new(
+        client: Client,
+        ending: Ending,
+        stats: Arc<SourceStats>,
+        status: Option<Status>,
+        stop: CancellationToken,
+    ) -> Link {
         let state = LinkState {
             acks: Acks::default(),
             backlog: VecDeque::new(),
             client: Some(client),
             is_stopping: false,
-            is_lent_on: false,
             has_said_goodbye: false,
             is_last: false,
             is_hurried: false,
             status,
             last_word: None,
         };
-        Link { state: Mutex::new(state), changed: Notify::new(), ending, stats }
+        Link { state: Mutex::new(state), changed: Notify::new(), ending, stats, stop }
     }
 
     fn lock(&self) -> MutexGuard<'_, LinkState> {
@@ -111,7 +118,7 @@ impl Link {
     fn given_up(&self, range: u64) {
         let mut state = self.lock();
         add(&self.stats.lost_qos0, state.acks.given_up(range));
-        if !state.is_stopping && !state.is_lent_on && !state.has_said_goodbye {
+        if !state.is_stopping && !self.stop.is_cancelled() && !state.has_said_goodbye {
             state.has_said_goodbye = true;
             self.disconnect_now(&state);
         }
@@ -128,7 +135,12 @@ impl Link {
         self.stats.unacked_bytes.store(state.acks.bytes() as u64, Ordering::Relaxed);
     }
 
-    /// Tries again what the client's queue had no room for.
+    /// When the answer to the last word is to be there.
+    pub fn answer_due(&self) -> Option<Instant> {
+        self.lock().last_word.as_ref().map(StatusAnswer::due)
+    }
+
+    /// Tries again what the client's queue had no room for, and looks for the answer to the last word.
     pub fn send_backlog(&self) {
         let mut state = self.lock();
         state.send_backlog();
@@ -174,11 +186,6 @@ impl Link {
         let mut state = self.lock();
         state.is_stopping = true;
         self.disconnect_when_done(&mut state);
-    }
-
-    /// Keeps the connection for outputs, whatever becomes of the messages.
-    pub fn lend_on(&self) {
-        self.lock().is_lent_on = true;
     }
 
     /// The job stops: disconnects at once, or behind the last word where there is one.
@@ -231,6 +238,14 @@ impl Link {
     }
 }
 
+/// Waits until every token is resolved; for ever where there is no link.
+pub(super) async fn settled(link: Option<Arc<Link>>) {
+    match link {
+        Some(link) => link.all_resolved().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl LinkState {
     /// Whether the broker knows that the job stopped, or there is no way to tell it.
     fn has_last_word(&mut self) -> bool {
@@ -248,7 +263,7 @@ impl LinkState {
                 // the answer is an event of the connection
                 if let Some(receipt) = told.look() {
                     status.note(&receipt);
-                    self.status = None;
+                    (self.status, self.last_word) = (None, None);
                 }
             }
         }
@@ -271,5 +286,68 @@ impl LinkState {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Span;
+    use crate::mqtt::status::StatusTopic;
+    use crate::mqtt::wire::{self, Inbound, Opening};
+    use crate::mqtt::{BrokerConfig, Connector, MqttAddress, Protocol};
+
+    /// A link over a client that nobody polls; its inbound half keeps the queue open.
+    async fn link(status: Option<Status>) -> (Arc<Link>, CancellationToken, Inbound) {
+        let connector = Connector::new(BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap()), "a");
+        let opening = Opening {
+            session_expiry: None,
+            receive_maximum: None,
+            packet_bytes_max: None,
+            outgoing_max: 16,
+            requests_max: 16,
+            request_batch: 1,
+            read_batch: 1,
+        };
+        let (client, inbound) = wire::open(&connector, Protocol::V5, opening, Ending::new()).await.unwrap();
+        let stop = CancellationToken::new();
+        (Arc::new(Link::new(client, Ending::new(), Arc::default(), status, stop.clone())), stop, inbound)
+    }
+
+    fn has_said_goodbye(link: &Link) -> bool {
+        link.lock().has_said_goodbye
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_ends_the_connection_unless_the_input_stops() {
+        let (running, ..) = link(None).await;
+        drop(running.receive(vec![1], 10, 0));
+        assert!(has_said_goodbye(&running));
+
+        let (stopping, stop, _inbound) = link(None).await;
+        let stored = stopping.receive(vec![1], 10, 0);
+        let waiting = stopping.receive(vec![], 10, 1);
+        stop.cancel();
+        drop(waiting);
+        assert!(!has_said_goodbye(&stopping), "an acknowledgement is still to come");
+        stopping.stop();
+        assert!(!has_said_goodbye(&stopping));
+        Box::new(stored).stored();
+        assert!(has_said_goodbye(&stopping));
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_waits_for_the_answer_to_the_last_word_as_long_as_one_may_take() {
+        let status = Status::new(&StatusTopic { topic: "state".to_owned(), span: Span::default() }, "taxi");
+        let (link, _stop, _inbound) = link(Some(status.clone())).await;
+        assert_eq!(link.answer_due(), None);
+        link.stop();
+        assert!(link.answer_due().is_some());
+        link.send_backlog();
+        assert!(!has_said_goodbye(&link) && status.is_due());
+        link.lock().last_word.as_mut().unwrap().come_due();
+        link.send_backlog();
+        assert!(has_said_goodbye(&link) && !status.is_due());
+        assert_eq!(link.answer_due(), None);
     }
 }

@@ -19,9 +19,9 @@ use tracing::Instrument;
 
 use super::Current;
 use super::end::End;
-use super::greeting::Greeting;
+use super::greeting::{Greeting, no_answer};
 use super::hand_over::{HandOver, Sorter};
-use super::link::Link;
+use super::link::{Link, settled};
 use super::poison::Poison;
 use super::settings::MqttSourceConfig;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
@@ -123,8 +123,9 @@ impl Receiver {
             let (end, link, held) = self.connection().await;
             self.set_current(None);
             self.stats.set_connected(false);
-            if held.is_some() {
-                add(&self.stats.disconnects, 1);
+            match held {
+                Some(_) => add(&self.stats.disconnects, 1),
+                None => self.line.down(end.trouble()),
             }
             match end {
                 End::Stopped | End::Unwanted => break,
@@ -202,7 +203,8 @@ impl Receiver {
             Ok(opened) => opened,
             Err(trouble) => return (End::Lost(trouble), None, None),
         };
-        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone(), self.broker.status_due().cloned()));
+        let (status, stop) = (self.broker.status_due().cloned(), self.stop.clone());
+        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone(), status, stop));
         self.set_current(Some(link.clone()));
 
         // Until the broker has accepted us nothing is lost by giving up in the middle.
@@ -307,7 +309,7 @@ impl Receiver {
         let mut batch = HandOver::default();
         let is_deaf = self.unsettled.is_some();
         loop {
-            match self.next(events, link).await {
+            match self.next(events, link, greeting).await {
                 Ok(Incoming::Message(message)) if is_deaf || self.stop.is_cancelled() => {
                     self.sorter.passed_over(&message)
                 }
@@ -336,23 +338,23 @@ impl Receiver {
     }
 
     /// The next event. Where outputs use the connection, they have a say in its end.
-    async fn next(&mut self, events: &mut Inbound, link: &Link) -> Result<Incoming, PollError> {
+    async fn next(
+        &mut self,
+        events: &mut Inbound,
+        link: &Link,
+        greeting: &mut Greeting<'_>,
+    ) -> Result<Incoming, PollError> {
         let event = events.poll();
         tokio::pin!(event);
         loop {
             if self.stop.is_cancelled() && !self.line.is_borrowed() {
                 link.stop();
             }
-            if !self.line.is_borrowed() && self.unsettled.is_none() {
+            let answer_due = [greeting.answer_due(), link.answer_due()].into_iter().flatten().min();
+            if !self.line.is_borrowed() && self.unsettled.is_none() && answer_due.is_none() {
                 return event.await;
             }
-            let unsettled = self.unsettled.clone();
-            let settled = async {
-                match &unsettled {
-                    Some(link) => link.all_resolved().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let settled = settled(self.unsettled.clone());
             let left_alone = async {
                 self.stop.cancelled().await;
                 self.line.returned().await;
@@ -371,6 +373,10 @@ impl Receiver {
                     link.leave();
                 }
                 event = &mut event => return event,
+                () = no_answer(answer_due) => {
+                    greeting.look();
+                    link.send_backlog();
+                }
                 // nothing waits to be handed over, since all that was read has been
                 () = self.stop.cancelled(), if self.out.is_some() => self.out = None,
             }

@@ -52,9 +52,9 @@ fn records_older_than_max_age_are_dropped_for_those_that_did_not_read_them() {
     pool.journal.sync().unwrap();
     store_at(&pool, 2, HOUR_MS / 2);
     store_at(&pool, 4, HOUR_MS);
-    clock.set(at(HOUR_MS + HOUR_MS / 4));
+    clock.advance(HOUR + HOUR / 4);
     wait_for_skipped(&pool, "dead", "age", 3);
-    clock.set(at(HOUR_MS + HOUR_MS * 3 / 4));
+    clock.advance(HOUR / 2);
     wait_for_skipped(&pool, "dead", "age", 5);
     assert_eq!(left_for(&pool, &dead, 0), [5, 6, 7, 8], "also where another still needs the records");
     assert_eq!(left_for(&pool, &patient, 0).len(), 9);
@@ -80,10 +80,10 @@ fn rows_that_wait_for_an_output_grow_old_too() {
     pool.journal.keep_only_consumers(&["statement".into(), "output".into()]).unwrap();
     store_at(&pool, 1, 0);
     pool.commit(Commit { emit: Some((results, rows(0..10))), ..Commit::at(statement.id, 1) });
-    clock.set(at(HOUR_MS - 1));
+    clock.advance(HOUR - Duration::from_millis(1));
     pool.commit(Commit { emit: Some((results, rows(HOUR_MS..HOUR_MS + 2))), ..Commit::at(statement.id, 1) });
     assert_eq!(skipped(&pool, "output", "age"), 0);
-    clock.set(at(HOUR_MS + HOUR_MS / 2));
+    clock.advance(HOUR / 2);
     // what an endpoint held for long begins to wait for the output now
     pool.commit(Commit { emit: Some((results, rows(10..13))), ..Commit::at(statement.id, 1) });
     wait_for_skipped(&pool, "output", "age", 10);
