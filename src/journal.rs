@@ -55,6 +55,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
@@ -280,6 +281,14 @@ impl Journal {
         // nobody may listen any more: nothing to do
         self.commit_then(commit, Box::new(move |result| drop(reply.try_send(result))));
         Receipt(answer)
+    }
+
+    /// For how long no group commit is made of what is appended now, unless somebody is in a hurry. 0 where commits are
+    /// not stretched.
+    pub fn next_commit_in(&self) -> Duration {
+        let shared = &self.0.shared;
+        let next = Duration::from_nanos(shared.next_commit.load(Ordering::Relaxed));
+        next.saturating_sub(Clock::Real.since(shared.started))
     }
 
     /// As [`Journal::commit`], with the answer given to a function on the writer thread.

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -69,6 +70,9 @@ pub trait SourceSettings: Debug + Send + Sync {
     fn start(&self, site: Site<'_>) -> Result<Started, String>;
 }
 
+/// Tells for how long what is received now waits for the next commit, whatever the source does.
+pub type StoredIn = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// An input of the job, as its other parts see it.
 #[derive(Debug)]
 pub struct Neighbour<'a> {
@@ -93,6 +97,7 @@ pub struct Site<'a> {
     pub recent: Vec<RecentRecord<'a>>,
     /// What is stored is the payload as it came, or pieces of it; else a message is recognised by its mark alone.
     pub keeps_bytes: bool,
+    pub stored_in: StoredIn,
     pub clock: Clock,
 }
 

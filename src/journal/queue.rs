@@ -92,6 +92,8 @@ struct Lanes {
     take_max: Option<usize>,
     flush: bool,
     closing: bool,
+    /// The writer waits: by this rule, and until then where nothing wakes it.
+    waits: Option<(Rule, Instant)>,
     /// Why nothing is taken any more.
     refusal: Option<JournalError>,
 }
@@ -123,6 +125,16 @@ impl Lanes {
         all
     }
 
+    /// When a commit is due; `None`: there is nothing to do.
+    fn due(&self, rule: Rule) -> Option<Due> {
+        let Runnable { records, is_lane_full, patient_since, is_urgent } = self.runnable()?;
+        if self.flush || self.closing || is_lane_full || records >= rule.records {
+            return Some(Due::Now);
+        }
+        let next = if is_urgent { rule.next_urgent } else { rule.next };
+        Some(Due::At(patient_since.map_or(next, |since| next.max(since + PATIENCE))))
+    }
+
     fn take_runnable(&mut self) -> Vec<LaneCommand> {
         let mut taken = Vec::new();
         let take_max = self.take_max.unwrap_or(usize::MAX);
@@ -147,6 +159,12 @@ struct Runnable {
     /// Nothing but commands that can wait, and since when the oldest does.
     patient_since: Option<Instant>,
     is_urgent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Now,
+    At(Instant),
 }
 
 /// When a group commit is due.
@@ -230,7 +248,16 @@ impl Queue {
         // somebody waits for the answer
         state.flush |= entry.lane == Lane::Control;
         waiting.entries.push_back(entry);
-        self.work.notify_one();
+        // what only adds to a commit that is due later wakes nobody
+        let changes = |(rule, until): (Rule, Instant)| match state.due(rule) {
+            Some(Due::Now) => true,
+            Some(Due::At(due)) => due < until,
+            None => false,
+        };
+        if state.waits.is_some_and(changes) {
+            state.waits = None;
+            self.work.notify_one();
+        }
     }
 
     /// Makes what waits due at once.
@@ -245,24 +272,21 @@ impl Queue {
         let mut state = self.lock();
         loop {
             let now = Clock::Real.monotonic();
-            let runnable = state.runnable();
-            let wait_until = match runnable {
+            let wait_until = match state.due(rule) {
                 None if state.closing => return Turn::Closing,
                 None => idle_until,
-                Some(Runnable { records, is_lane_full, patient_since, is_urgent }) => {
-                    let next = if is_urgent { rule.next_urgent } else { rule.next };
-                    let due = patient_since.map_or(next, |since| next.max(since + PATIENCE));
-                    if state.flush || state.closing || is_lane_full || records >= rule.records || now >= due {
-                        state.flush = false;
-                        return Turn::Commit(state.take_runnable());
-                    }
-                    due
+                Some(Due::At(due)) if due > now => due,
+                Some(_) => {
+                    state.flush = false;
+                    return Turn::Commit(state.take_runnable());
                 }
             };
             let Some(left) = wait_until.checked_duration_since(now).filter(|d| !d.is_zero()) else {
                 return Turn::Idle;
             };
+            state.waits = Some((rule, wait_until));
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waits = None;
         }
     }
 

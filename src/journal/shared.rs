@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use super::config::BacklogLimits;
 use super::growth::{Growth, GrowthStatus};
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     /// Ticks of the newest record of stream 0.
     pub last_arrival: AtomicI64,
     pub commits: AtomicU64,
+    /// When the next group commit may be made at the earliest: nanoseconds since `started`.
+    pub next_commit: AtomicU64,
+    pub started: Instant,
 }
 
 impl Shared {
@@ -58,6 +62,8 @@ impl Shared {
             pin: Mutex::new(None),
             limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
+            next_commit: AtomicU64::new(0),
+            started: Clock::Real.monotonic(),
             commits: AtomicU64::new(0),
         }
     }

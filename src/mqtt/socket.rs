@@ -1,8 +1,12 @@
 //! A TCP stream that collects small writes, and that ends when the peer has read them.
 //!
-//! In: packets, each followed by a flush (the client flushes after every acknowledgement). Out: one system call for all
-//! that came together; behind the last packet, the peer's own close. Invariant: what is buffered is written before the
-//! next read waits, and at most [`BUFFER_BYTES_MAX`] are buffered. Not here: TLS, which lies on top.
+//! In: packets, each followed by a flush (the client flushes after every packet or two). Out: one system call for all
+//! that came together; behind the last packet, the peer's own close. Invariant: what is buffered is written when the
+//! next read waits, or [`PAUSE`] later where something was written just before; at most [`BUFFER_BYTES_MAX`] are
+//! buffered. Not here: TLS, which lies on top.
+//!
+//! Packets of one commit come from another thread, one by one, while the client already writes the first. So the first
+//! leaves at once, and those behind it leave together.
 
 use std::io;
 use std::pin::Pin;
@@ -14,9 +18,14 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 
 /// A thousand acknowledgements several times over; beyond it writing waits for the network.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// So much time lies between two system calls for little at least.
+const PAUSE: Duration = Duration::from_millis(1);
+/// This much is written at once.
+const MUCH_TO_WRITE: usize = 16 << 10;
 /// A broker that is alive closes its end sooner.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -80,12 +89,17 @@ pub(crate) struct CollectedWrites<S> {
     /// `None` only while it is dropped.
     inner: Option<S>,
     buffer: BytesMut,
+    /// When the last system call was made.
+    written: Option<Instant>,
+    /// Runs while the buffer waits.
+    pause: Pin<Box<Sleep>>,
     ending: Ending<S>,
 }
 
 impl<S> CollectedWrites<S> {
     pub fn new(inner: S, ending: Ending<S>) -> CollectedWrites<S> {
-        CollectedWrites { inner: Some(inner), buffer: BytesMut::new(), ending }
+        let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
+        CollectedWrites { inner: Some(inner), buffer: BytesMut::new(), written: None, pause, ending }
     }
 }
 
@@ -102,7 +116,29 @@ impl<S: AsyncWrite + Unpin> CollectedWrites<S> {
         self.inner.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// Writes what is buffered, unless something was written just before and little waits: then a later call does.
+    fn poll_collected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffer.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(due) = self.written.map(|written| written + PAUSE)
+            && self.buffer.len() < MUCH_TO_WRITE
+            && Instant::now() < due
+        {
+            if self.pause.deadline() != due {
+                self.pause.as_mut().reset(due);
+            }
+            if self.pause.as_mut().poll(cx).is_pending() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_drain(cx)
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.buffer.is_empty() {
+            self.written = Some(Instant::now());
+        }
         let Some(inner) = &mut self.inner else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         while !self.buffer.is_empty() {
             match ready!(Pin::new(&mut *inner).poll_write(cx, &self.buffer))? {
@@ -117,7 +153,7 @@ impl<S: AsyncWrite + Unpin> CollectedWrites<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CollectedWrites<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // a peer that reads slowly must not keep us from reading
-        if let Poll::Ready(Err(e)) = self.poll_drain(cx) {
+        if let Poll::Ready(Err(e)) = self.poll_collected(cx) {
             return Poll::Ready(Err(e));
         }
         self.inner()?.poll_read(cx, out)
@@ -151,7 +187,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CollectedWrites<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     #[tokio::test]
     async fn writes_leave_together_before_a_read() {
@@ -167,6 +203,37 @@ mod tests {
         let mut got = [0; 4];
         far.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"abcd");
+    }
+
+    /// Asks for something to read, where nothing comes.
+    async fn ask(stream: &mut CollectedWrites<DuplexStream>, patience: Duration) {
+        assert!(tokio::time::timeout(patience, stream.read(&mut [0])).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_written_just_behind_a_write_leaves_a_moment_later_and_together() {
+        let (near, mut far) = duplex(MUCH_TO_WRITE);
+        let mut stream = CollectedWrites::new(near, Ending::new());
+        let mut got = vec![0; MUCH_TO_WRITE];
+        stream.write_all(b"first").await.unwrap();
+        ask(&mut stream, Duration::ZERO).await;
+        assert_eq!(far.read(&mut got).await.unwrap(), 5, "it leaves at once");
+
+        let just_before = Instant::now() + Duration::from_secs(3_600);
+        stream.written = Some(just_before);
+        for byte in *b"more" {
+            stream.write_all(&[byte]).await.unwrap();
+            ask(&mut stream, Duration::ZERO).await;
+        }
+        assert_eq!(stream.buffer.len(), 4);
+        stream.written = Some(Instant::now());
+        let (n, ()) = tokio::join!(far.read(&mut got), ask(&mut stream, PAUSE * 50));
+        assert_eq!(got.get(..n.unwrap()), Some(&b"more"[..]), "the pause ends by itself");
+
+        stream.written = Some(just_before);
+        stream.write_all(&vec![7; MUCH_TO_WRITE]).await.unwrap();
+        ask(&mut stream, Duration::ZERO).await;
+        assert!(stream.buffer.is_empty(), "this is not little");
     }
 
     #[tokio::test]

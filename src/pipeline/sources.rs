@@ -64,6 +64,10 @@ pub fn start(
             identify: &|written| identify(journal, written, &stem).map_err(|e| e.to_string()),
             recent: recent.collect(),
             keeps_bytes: stream.payloads.keeps_bytes(),
+            stored_in: {
+                let journal = journal.clone();
+                Arc::new(move || journal.next_commit_in())
+            },
             clock: clock.clone(),
         };
         let started =

@@ -11,6 +11,7 @@ mod greeting;
 mod hand_over;
 mod intern;
 mod link;
+mod lull;
 mod poison;
 mod receiver;
 pub mod redelivery;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::stats::SourceStats;
-use super::{Arrivals, Identity, RecentRecord, Source};
+use super::{Arrivals, Identity, RecentRecord, Source, StoredIn};
 use crate::mqtt::Connector;
 use crate::mqtt::line::Line;
 use crate::time::Clock;
@@ -59,6 +60,15 @@ pub struct MqttSource {
     task: Option<JoinHandle<()>>,
 }
 
+/// How a source comes to its messages.
+struct Way {
+    line: Arc<Line>,
+    broker: Connector,
+    /// The broker may have a session of ours.
+    is_known: bool,
+    stored_in: StoredIn,
+}
+
 /// The link of the present connection.
 type Current = Arc<Mutex<Option<Arc<Link>>>>;
 
@@ -74,15 +84,15 @@ impl MqttSource {
         clock: Clock,
     ) -> (MqttSource, mpsc::Receiver<Arrivals>) {
         let broker = Connector::new(config.broker.clone(), identity.name);
-        Self::start_on(Arc::default(), config, broker, identity.is_known, recent, keeps_bytes, clock)
+        let stored_in: StoredIn = Arc::new(|| Duration::ZERO);
+        let way = Way { line: Arc::default(), broker, is_known: identity.is_known, stored_in };
+        Self::start_on(way, config, recent, keeps_bytes, clock)
     }
 
-    /// As [`MqttSource::start`]; the connection is offered on a line, and `broker` may have a status to tell.
+    /// As [`MqttSource::start`]; the connection is offered on a line, and the connector may have a status to tell.
     fn start_on<'a>(
-        line: Arc<Line>,
+        way: Way,
         config: MqttSourceConfig,
-        broker: Connector,
-        is_known: bool,
         recent: impl IntoIterator<Item = RecentRecord<'a>>,
         keeps_bytes: bool,
         clock: Clock,
@@ -93,8 +103,10 @@ impl MqttSource {
         let (out, arrivals) = mpsc::channel(BATCHES_MAX);
         let mut seen = Seen::new((usize::from(config.receive_maximum) * SEEN_WINDOWS).max(SEEN_MIN));
         seen.seed(recent);
+        let Way { line, broker, is_known, stored_in } = way;
         let ends = receiver::Ends {
             out,
+            stored_in,
             stats: stats.clone(),
             stop: stop.clone(),
             current: current.clone(),

@@ -213,10 +213,13 @@ impl Way {
     pub async fn close(self, session: Option<Session>) {
         match self {
             Way::Own(broker, ..) => {
-                let Some(Session { client, held: Held::Own { task, .. }, .. }) = session else { return };
+                let Some(Session { client, held: Held::Own { task, ending, .. }, .. }) = session else { return };
                 let goodbye = async move {
-                    if told_stop(broker.status_due(), &client).await && client.disconnect() == Queued::Yes {
-                        let _ = task.await;
+                    if told_stop(broker.status_due(), &client).await {
+                        ending.is_coming();
+                        if client.disconnect() == Queued::Yes {
+                            let _ = task.await;
+                        }
                     }
                 };
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
@@ -255,6 +258,7 @@ enum Held {
         /// It polls the session.
         task: AbortOnDropHandle<Trouble>,
         ended: CancellationToken,
+        ending: Ending,
     },
     Lent(Carrier),
 }
@@ -269,8 +273,6 @@ impl Session {
     /// Connects, and waits until the broker accepted us.
     async fn open(broker: &Connector, choice: &Choice) -> Result<Session, Trouble> {
         let ending = Ending::new();
-        // the client itself writes what came together
-        ending.is_coming();
         let opening = Opening {
             session_expiry: None,
             receive_maximum: None,
@@ -290,8 +292,9 @@ impl Session {
         };
         let ended = CancellationToken::new();
         let told = ended.clone().drop_guard();
+        let near = ending.clone();
         let polling = async move {
-            let trouble = poll(events, ending).await;
+            let trouble = poll(events, near).await;
             drop(told);
             trouble
         };
@@ -299,7 +302,7 @@ impl Session {
         if let Some(status) = broker.status_due() {
             tell_start(status, broker, &client, &mut task).await?;
         }
-        Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own { task, ended } })
+        Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own { task, ended, ending } })
     }
 }
 

@@ -22,6 +22,7 @@ use super::end::End;
 use super::greeting::{Greeting, no_answer};
 use super::hand_over::{HandOver, Sorter};
 use super::link::{Link, settled};
+use super::lull::Lull;
 use super::poison::Poison;
 use super::settings::MqttSourceConfig;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
@@ -30,7 +31,7 @@ use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
 use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
-use crate::source::{Acknowledge, Arrivals};
+use crate::source::{Acknowledge, Arrivals, StoredIn};
 
 /// Room for topic and properties on top of the largest payload.
 const PACKET_OVERHEAD: u32 = 8 << 10;
@@ -49,6 +50,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the task shares with the outside.
 pub(super) struct Ends {
     pub out: mpsc::Sender<Arrivals>,
+    pub stored_in: StoredIn,
     pub stats: Arc<SourceStats>,
     pub stop: CancellationToken,
     pub current: Current,
@@ -64,6 +66,7 @@ pub(super) struct Receiver {
     sorter: Sorter,
     /// `None` once the input was stopped and the connection stays for outputs.
     out: Option<mpsc::Sender<Arrivals>>,
+    stored_in: StoredIn,
     stats: Arc<SourceStats>,
     stop: CancellationToken,
     current: Current,
@@ -94,7 +97,7 @@ impl Receiver {
         session_known: bool,
         ends: Ends,
     ) -> Receiver {
-        let Ends { out, stats, stop, current, line } = ends;
+        let Ends { out, stored_in, stats, stop, current, line } = ends;
         Receiver {
             who: broker.config.address.to_string(),
             session_known,
@@ -106,6 +109,7 @@ impl Receiver {
             broker,
             sorter,
             out: Some(out),
+            stored_in,
             stats,
             stop,
             current,
@@ -307,6 +311,7 @@ impl Receiver {
         greeting: &mut Greeting<'_>,
     ) -> End {
         let mut batch = HandOver::default();
+        let mut lull = Lull::new(Instant::now());
         let is_deaf = self.unsettled.is_some();
         loop {
             match self.next(events, link, greeting).await {
@@ -329,10 +334,20 @@ impl Receiver {
                 self.subscribe(client);
             }
             let read_ahead_is_done = events.is_empty();
-            if (read_ahead_is_done || batch.bytes >= self.config.unacked_bytes_max / 4)
-                && let Some(end) = self.hand_over(link, &mut batch).await
-            {
+            if !read_ahead_is_done && batch.bytes < self.config.unacked_bytes_max / 4 {
+                continue;
+            }
+            let messages = batch.messages.len();
+            if let Some(end) = self.hand_over(link, &mut batch).await {
                 return end;
+            }
+            // what outputs wait for comes by the same connection; a broker at its window waits for us
+            let may_pause = messages > 0 && !self.line.is_borrowed() && link.messages() < self.half_window();
+            if may_pause && let Some(pause) = lull.after(messages, (self.stored_in)(), Instant::now()) {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.stop.cancelled() => {}
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::MqttSource;
+use super::{MqttSource, Way};
 use crate::diagnostic::Diagnostic;
 use crate::mqtt::line::Line;
 use crate::mqtt::{BrokerConfig, Connector, Qos, Shared, StatusTopic, topic};
@@ -171,10 +171,10 @@ impl SourceSettings for MqttSourceConfig {
     fn start(&self, site: Site<'_>) -> Result<Started, String> {
         let identity = (site.identify)(self.broker.client_id.as_deref())?;
         let line = site.connections.get::<Line>(site.name);
-        let Site { job, recent, keeps_bytes, clock, .. } = site;
+        let Site { job, recent, keeps_bytes, stored_in, clock, .. } = site;
         let broker = Connector::new(self.broker.clone(), identity.name).of_job(job);
-        let (source, arrivals) =
-            MqttSource::start_on(line, self.clone(), broker, identity.is_known, recent, keeps_bytes, clock);
+        let way = Way { line, broker, is_known: identity.is_known, stored_in };
+        let (source, arrivals) = MqttSource::start_on(way, self.clone(), recent, keeps_bytes, clock);
         Ok(Started { source: Box::new(source), arrivals })
     }
 }
