@@ -172,7 +172,8 @@ impl Place {
         });
         let seconds = start.elapsed().as_secs_f64();
         let expected = (self.events + 1) as f64;
-        until("the last commit", Duration::from_millis(10), || {
+        // it may wait for a few seconds, and each look costs the process a millisecond or two
+        until("the last commit", Duration::from_millis(500), || {
             (forebay.metric("forebay_output_delivered_total") >= expected).then_some(())
         });
         let used = usage(forebay.pid()).since(&before);

@@ -46,7 +46,7 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     let incarnation = schema::incarnation(&db, path)?;
     let stored = Books::load(&db).map_err(unusable)?;
     let mut books = stored.clone();
-    let found = read_log(path, &db, &mut books)?;
+    let found = read_log(path, &db, &mut books, true)?;
     let lost = lost(&books, high_water::read(path, incarnation));
     let alarm = wording(found.misfit, lost);
     let log = redo_path(path);
@@ -142,8 +142,8 @@ struct FoundLog {
     misfit: Option<Misfit>,
 }
 
-/// The books become what they were at the last record.
-fn read_log(path: &Path, db: &Connection, books: &mut Books) -> Result<FoundLog, JournalError> {
+/// The books become what they were at the last record. `with_changes`: what else changed is given too.
+fn read_log(path: &Path, db: &Connection, books: &mut Books, with_changes: bool) -> Result<FoundLog, JournalError> {
     let log = redo_path(path);
     let mut all = Changes::default();
     let Some(age) = Age::read(db).map_err(JournalError::read)? else {
@@ -154,8 +154,10 @@ fn read_log(path: &Path, db: &Connection, books: &mut Books) -> Result<FoundLog,
         let changes = Changes::decode(&body, books).map_err(|e| {
             JournalError::unusable(&log, format!("a record is of another version of this program, or damaged ({e})"))
         })?;
-        all.sealed.extend(changes.sealed);
-        all.state.extend(changes.state);
+        if with_changes {
+            all.sealed.extend(changes.sealed);
+            all.state.extend(changes.state);
+        }
     }
     Ok(FoundLog { changes: all, misfit: found.misfit })
 }
@@ -166,7 +168,7 @@ pub(super) struct Look<'a> {
     _snapshot: SqlTransaction<'a>,
     /// Of file and redo log together.
     pub books: Books,
-    /// What the redo log has beside them.
+    /// What the redo log has beside them, where that was asked for.
     pub changes: Changes,
     /// What is wrong with the pool now.
     pub alarm: Option<String>,
@@ -175,8 +177,9 @@ pub(super) struct Look<'a> {
 /// How often a look is repeated that a checkpoint overtook.
 const LOOKS_MAX: usize = 5;
 
-/// File and redo log as they are at one moment, for whoever only looks, in this process or another.
-pub(super) fn look<'a>(db: &'a Connection, path: &Path) -> Result<Look<'a>, JournalError> {
+/// File and redo log as they are at one moment, for whoever only looks, in this process or another. `with_changes`: not
+/// the books alone, which need less memory.
+pub(super) fn look<'a>(db: &'a Connection, path: &Path, with_changes: bool) -> Result<Look<'a>, JournalError> {
     let incarnation = schema::incarnation(db, path)?;
     let mut looks = 0;
     loop {
@@ -185,7 +188,7 @@ pub(super) fn look<'a>(db: &'a Connection, path: &Path) -> Result<Look<'a>, Jour
         let acknowledged = high_water::read(path, incarnation);
         let snapshot = db.unchecked_transaction().map_err(JournalError::read)?;
         let mut books = Books::load(db).map_err(JournalError::read)?;
-        let FoundLog { changes, misfit } = read_log(path, db, &mut books)?;
+        let FoundLog { changes, misfit } = read_log(path, db, &mut books, with_changes)?;
         let alarm = wording(misfit, lost(&books, acknowledged));
         if alarm.is_none() || looks >= LOOKS_MAX {
             return Ok(Look { _snapshot: snapshot, books, changes, alarm });

@@ -151,7 +151,7 @@ impl JournalStatus {
 
     fn read(db: &Connection, path: &Path, with_streams: bool) -> Result<JournalStatus, JournalError> {
         // one moment for all that follows
-        let look = recovery::look(db, path)?;
+        let look = recovery::look(db, path, with_streams)?;
         let Look { books, changes, .. } = &look;
         let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let read = || -> rusqlite::Result<JournalStatus> {

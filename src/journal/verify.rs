@@ -48,7 +48,7 @@ impl VerifyReport {
 /// Checks the whole journal.
 pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
     let db = schema::open_reader(path)?;
-    let look = recovery::look(&db, path)?;
+    let look = recovery::look(&db, path, true)?;
     let (books, changes) = (&look.books, &look.changes);
     let check = || -> rusqlite::Result<VerifyReport> {
         let mut report = VerifyReport { quarantined: books.quarantined, ..VerifyReport::default() };

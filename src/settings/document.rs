@@ -14,7 +14,7 @@ use crate::diagnostic::{Diagnostic, Span};
 const DUPLICATE: &str = "duplicate key";
 
 /// What the same crate says of inline tables and arrays. One that is open takes all that follows for its own.
-const OPEN: [&str; 2] = ["inline table", "array"];
+const OPEN: [&str; 3] = ["inline table", "array", "missing comma"];
 
 /// The document; `None` with its syntax errors told. The values of `harmless` names are no secrets, also in text that is
 /// no TOML.
@@ -38,8 +38,12 @@ pub fn document<'i>(text: &'i str, harmless: &[&str], problems: &Problems) -> Op
     for error in errors.iter().take(open.map_or(usize::MAX, |open| open + 1)) {
         if error.message() != DUPLICATE {
             let line = error.span().map(|span| line_of(text, span.start));
-            // a value that is missing or open makes no sense of what stands behind it or in the next line
-            let follows = broken.zip(line).is_some_and(|(broken, line)| line <= broken + 1);
+            // what stands behind a mistake makes no sense either, nor does a value in the line below its name
+            let has_value_below =
+                |line: usize| text.lines().nth(line - 1).is_some_and(|line| line.trim_end().ends_with('='));
+            let follows = broken
+                .zip(line)
+                .is_some_and(|(broken, line)| line == broken || (line == broken + 1 && has_value_below(broken)));
             broken = line.or(broken);
             if follows {
                 continue;
