@@ -169,7 +169,7 @@ impl<'a> Splitter<'a> {
                 Err(error) => {
                     let why = places.tell(base, &error);
                     let Some(len) = broken::element(self.payload.get(start..to).unwrap_or_default()) else {
-                        return self.bad_to_end(start, to, why);
+                        return self.bad_line(from, start, to, why);
                     };
                     // where nothing stands between two commas, the second is what is bad
                     let part = self.payload.get(start..start + len.max(1)).unwrap_or_default();
@@ -187,7 +187,7 @@ impl<'a> Splitter<'a> {
                     let why = places.tell(base, &error);
                     let strays = broken::closing_inside(self.payload.get(end..to).unwrap_or_default());
                     if strays == 0 {
-                        return self.bad_to_end(end.max(told), to, why);
+                        return self.bad_line(from, end.max(told), to, why);
                     }
                     // brackets that close nothing cost themselves
                     told = end + strays;
@@ -224,6 +224,25 @@ impl<'a> Splitter<'a> {
     fn bad_to_end(&mut self, from: usize, to: usize, why: String) -> usize {
         self.bad(from, to, why);
         to
+    }
+
+    /// What is bad from `start` on, in an array that begins at `from`: to the end of its line, where the payload has a
+    /// value a line, else to the end.
+    fn bad_line(&mut self, from: usize, start: usize, to: usize, why: String) -> usize {
+        let text = |from: usize, to: usize| self.payload.get(from..to).unwrap_or_default();
+        let is_one_line = !text(from, start).contains(&b'\n');
+        let line = text(start, to).iter().position(|byte| *byte == b'\n').map(|at| start + at);
+        match line.filter(|line| is_one_line && self.looks_like_lines(line + 1, to)) {
+            Some(line) => {
+                match trimmed(text(start, line), start) {
+                    // nothing is wrong but the bracket that is never closed
+                    (first, end) if first == end => self.bad(from, from + 1, why),
+                    (_, end) => self.bad(start, end, why),
+                }
+                line
+            }
+            None => self.bad_to_end(start, to, why),
+        }
     }
 
     /// Values one after another with nothing but blanks between them, the first an object; `false`, and nothing taken,
@@ -297,6 +316,12 @@ impl<'a> Splitter<'a> {
         // brackets that close nothing belong to the value before them
         let stray = len.map_or(0, |len| broken::closing(rest(len)));
         let is_last = |len: usize| !broken::goes_on(rest(len + broken::comma(rest(len))));
+        if let (Some(len), Kind::Array) = (len, &kind)
+            && is_last(len + stray)
+        {
+            // its end is certain, so a bracket behind it costs itself
+            return (start + len, kind);
+        }
         match len.map(|len| len + stray).filter(|len| is_last(*len)) {
             Some(len) if stray > 0 => (start + len, bad(kind, "a bracket behind the value closes nothing")),
             Some(len) => (start + len, kind),
@@ -328,7 +353,8 @@ impl<'a> Splitter<'a> {
             let peek = jiter.peek().ok().filter(|peek| matches!(*peek, Peek::Object | Peek::Array));
             peek.is_some_and(|peek| check(&mut jiter, peek, 0).is_ok()) && jiter.finish().is_ok()
         };
-        let (first, last) = (lines.next(), lines.last());
+        let first = lines.next();
+        let last = lines.last().or(first);
         first.zip(last).is_some_and(|(first, last)| complete(first) || complete(last))
     }
 

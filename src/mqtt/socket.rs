@@ -2,7 +2,7 @@
 //!
 //! In: packets, each followed by a flush (the client flushes after every packet or two). Out: one system call for all
 //! that came together; behind the last packet, the peer's own close. Invariant: what is buffered is written when the
-//! next read waits, or [`PAUSE`] later where something was written just before; at most [`BUFFER_BYTES_MAX`] are
+//! next read waits, or [`PAUSE`] later where something was written just before and nothing came since; at most [`BUFFER_BYTES_MAX`] are
 //! buffered. Not here: TLS, which lies on top.
 //!
 //! Packets of one commit come from another thread, one by one, while the client already writes the first. So the first
@@ -156,7 +156,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CollectedWrites<S> {
         if let Poll::Ready(Err(e)) = self.poll_collected(cx) {
             return Poll::Ready(Err(e));
         }
-        self.inner()?.poll_read(cx, out)
+        let before = out.filled().len();
+        ready!(self.inner()?.poll_read(cx, out))?;
+        if out.filled().len() > before {
+            // the peer has answered: what follows is not of the same moment, and it may wait for that
+            self.written = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -49,8 +49,8 @@ pub struct MqttOutput {
     /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
     /// at a time and carry at most this.
     searches: HashMap<String, Search>,
-    /// Connections lost with several messages under way, without a batch that came through between them.
-    losses: u32,
+    /// By statement: connections lost with several messages under way, without a batch that came through between them.
+    losses: HashMap<String, u32>,
     suspects: Suspects,
     /// The broker confirmed something in the attempt at hand.
     has_progressed: bool,
@@ -86,14 +86,12 @@ struct Attempt {
     is_meant: bool,
     /// How the connection ended, where that may be the work of a row and the broker has no words for it.
     how: Option<HowEnded>,
-    /// The broker confirmed messages over the connection.
-    has_confirmed: bool,
 }
 
 impl Attempt {
     /// It came to an end before anything was sent, or nothing is under way any more.
     fn idle(trouble: Trouble) -> Attempt {
-        Attempt { trouble, suspect: None, had_several: false, is_meant: true, how: None, has_confirmed: false }
+        Attempt { trouble, suspect: None, had_several: false, is_meant: true, how: None }
     }
 }
 
@@ -113,7 +111,7 @@ impl MqttOutput {
             retry,
             not_before: None,
             searches,
-            losses: 0,
+            losses: HashMap::new(),
             suspects: Suspects::default(),
             has_progressed: false,
             bytes_max,
@@ -143,7 +141,7 @@ impl MqttOutput {
     /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row or a broker
     /// that took nothing brought about are not.
     fn finish(&mut self, statement: &str) -> Delivery {
-        self.losses = 0;
+        self.losses.remove(statement);
         let delivery = self.progress.finish();
         if let Some(search) = self.searches.remove(statement)
             && delivery == Delivery::Delivered
@@ -168,7 +166,6 @@ impl MqttOutput {
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         self.has_progressed = false;
-        let others = self.way.confirmations();
         match self.send(rows, ids, &mut under_way, &mut refusal).await {
             Ok(()) => match refusal {
                 None => Ok(()),
@@ -176,8 +173,7 @@ impl MqttOutput {
             },
             Err(stuck) => {
                 let attempt = self.end_session(stuck, under_way, refusal).await;
-                let has_confirmed = attempt.has_confirmed || self.way.confirmations() != others;
-                Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), has_confirmed, ..attempt })
+                Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), ..attempt })
             }
         }
     }
@@ -313,7 +309,6 @@ impl MqttOutput {
         let held = session.since.elapsed();
         let is_wordless = !session.client.hears_reasons();
         let patience = self.config.puback_timeout;
-        let mut has_confirmed = self.has_progressed;
         let mut trouble = match stuck.is_timeout {
             true => self.way.leave(session, unconfirmed.as_deref(), patience).await,
             false => self.way.ended(session, suspect.is_some(), had_several).await,
@@ -323,7 +318,6 @@ impl MqttOutput {
             match (at_once(notice).await, message.rows.as_slice()) {
                 (receipt @ (BrokerReceipt::Taken | BrokerReceipt::TakenForNobody), _) => {
                     confirm(&mut self.progress, &self.stats, &message, &receipt);
-                    has_confirmed = true;
                     self.suspects.confirmed(message);
                 }
                 (BrokerReceipt::Rejected(reason), [alone]) => self.progress.reject(alone.row, reason),
@@ -348,13 +342,13 @@ impl MqttOutput {
         if held > patience {
             self.retry.succeeded();
         }
-        Attempt { trouble, suspect, had_several, is_meant: true, how, has_confirmed }
+        Attempt { trouble, suspect, had_several, is_meant: true, how }
     }
 
     /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
     /// search.
     fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
-        let Attempt { trouble, suspect, had_several, is_meant, how, has_confirmed } = failure;
+        let Attempt { trouble, suspect, had_several, is_meant, how } = failure;
         let is_other_version = self.way.failed(&trouble);
         if self.has_progressed && suspect.is_none() && !self.way.is_closed_soon() {
             self.retry.succeeded();
@@ -391,9 +385,11 @@ impl MqttOutput {
         let Some(reason) = rejection else {
             // what a broker says of a row when it ends the connection may be lost with what it had not read
             let may_be_ours = had_several || !is_meant;
-            let is_row_left_out = matches!(how, Some(HowEnded::Silent(_))) && has_confirmed;
-            self.losses += u32::from(may_be_ours && (!trouble.is_ours || is_row_left_out));
-            if self.losses >= LOSSES_MAX {
+            // the same holds for one that it never confirms; to send one at a time costs no row
+            let is_silent = matches!(how, Some(HowEnded::Silent(_)));
+            let losses = self.losses.entry(statement.to_owned()).or_default();
+            *losses += u32::from(may_be_ours && (!trouble.is_ours || is_silent));
+            if *losses >= LOSSES_MAX {
                 let search = Search::within(self.limits());
                 self.searches.entry(statement.to_owned()).or_insert(search);
             }

@@ -67,10 +67,9 @@ fn without_share(status: &JournalStatus) -> impl Iterator<Item = &ConsumerStatus
     all().filter(move |c| all().all(|other| other.stream != c.stream || other.position >= c.position))
 }
 
-/// About how many bytes of the pool stay because of a consumer: those of its backlog, as a part of the longest.
+/// About how many bytes of the pool stay because of a consumer: those of its backlog, as a part of the longest of all.
 fn held_by(consumer: &ConsumerStatus, status: &JournalStatus) -> u64 {
-    let of_stream = status.consumers.iter().filter(|c| c.stream == consumer.stream);
-    let longest = of_stream.map(|c| c.pending).max().unwrap_or(0).max(1);
+    let longest = status.consumers.iter().map(|c| c.pending).max().unwrap_or(0).max(1);
     (u128::from(status.used_bytes) * u128::from(consumer.pending) / u128::from(longest)) as u64
 }
 

@@ -51,8 +51,7 @@ async fn a_row_is_rejected_only_when_the_broker_means_it() {
         let limits = output.limits();
         let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress, &output.suspects).next();
         assert!(suspect.is_some());
-        let attempt =
-            Attempt { trouble: refused(), suspect, had_several: false, is_meant, how: None, has_confirmed: false };
+        let attempt = Attempt { trouble: refused(), suspect, had_several: false, is_meant, how: None };
         assert_eq!(output.failed(attempt, IDS.statement), None, "the row is looked for, or found, at once");
         assert_eq!(output.searches.contains_key(IDS.statement), !is_meant);
         assert_eq!(output.progress.finish(), delivery);
@@ -66,8 +65,7 @@ async fn connections_that_we_left_ourselves_are_no_reason_to_look_for_a_row() {
         let mut output = MqttOutput::new(config(), way, Arc::default());
         for _ in 0..LOSSES_MAX {
             let trouble = Trouble { is_ours, ..Trouble::new("it ended".to_owned()) };
-            let attempt =
-                Attempt { trouble, suspect: None, had_several: true, is_meant: true, how: None, has_confirmed: false };
+            let attempt = Attempt { trouble, suspect: None, had_several: true, is_meant: true, how: None };
             assert!(output.failed(attempt, IDS.statement).is_some());
         }
         assert_eq!(output.searches.contains_key(IDS.statement), searches);

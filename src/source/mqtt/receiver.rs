@@ -8,6 +8,8 @@
 //! never wait inside that loop. Once the broker has accepted us, a started poll is dropped only together with the
 //! connection.
 
+mod room;
+
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -41,9 +43,6 @@ const REQUESTS_MAX: usize = 4_096;
 const READ_BATCH_MAX: usize = 128;
 /// A subscription that was refused is asked for again this often: the operator may have changed the broker's rules.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
-/// Where outputs use the connection it is not kept still for longer while nothing is stored, as what they wait for
-/// comes by it too. A commit on a slow card takes a second or two.
-const STILL_MAX: Duration = Duration::from_secs(3);
 /// Where outputs use the connection the next one waits no longer for tokens of the last: it begins deaf.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -467,46 +466,6 @@ impl Receiver {
         match self.choice.now() {
             Protocol::V5 => usize::from(self.config.receive_maximum / 2).max(1),
             Protocol::V311 => 10,
-        }
-    }
-
-    /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must
-    /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged. Where outputs
-    /// use it, it is given up after [`STILL_MAX`] in which nothing was stored too, and when one of them wants it.
-    async fn wait_for_room(
-        &self,
-        out: &mpsc::Sender<Arrivals>,
-        link: &Link,
-        arrivals: &mut Option<Arrivals>,
-    ) -> Option<End> {
-        add(&self.stats.stalls, 1);
-        let enough = async {
-            if let Some(waiting) = arrivals.take() {
-                match out.reserve().await {
-                    Ok(permit) => permit.send(waiting),
-                    Err(_) => return Some(End::Unwanted),
-                }
-            }
-            link.room(self.config.unacked_bytes_max / 2).await;
-            None
-        };
-        let nothing_is_stored = async {
-            loop {
-                let before = link.bytes();
-                tokio::time::sleep(STILL_MAX).await;
-                if self.line.is_borrowed() && link.bytes() >= before {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            end = enough => end,
-            () = tokio::time::sleep(self.broker.config.keep_alive / 2) => Some(End::Stalled),
-            () = nothing_is_stored => Some(End::Stalled),
-            why = self.line.unwanted(), if self.line.is_borrowed() => {
-                Some(End::Lost(Trouble { is_ours: true, ..Trouble::new(why) }))
-            }
-            () = self.stop.cancelled() => None,
         }
     }
 }

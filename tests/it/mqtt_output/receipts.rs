@@ -90,6 +90,10 @@ async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<(Vec<u8>, 
     Ok((packet, head))
 }
 
+fn has(packet: &[u8], mark: &[u8]) -> bool {
+    packet.windows(mark.len()).any(|bytes| bytes == mark)
+}
+
 /// Passes the client's packets on and remembers the ids of those that have the mark.
 async fn publishes(
     mut client: OwnedReadHalf,
@@ -98,7 +102,7 @@ async fn publishes(
 ) -> io::Result<()> {
     loop {
         let (packet, head) = packet(&mut client).await?;
-        if packet[0] & 0xf0 == PUBLISH && packet.windows(MARK.len()).any(|bytes| bytes == MARK) {
+        if packet[0] & 0xf0 == PUBLISH && has(&packet, MARK) {
             let topic = usize::from(u16::from_be_bytes([packet[head], packet[head + 1]]));
             marked.lock().unwrap().push([packet[head + 2 + topic], packet[head + 3 + topic]]);
         }
@@ -227,17 +231,19 @@ async fn rows_outlast_missing_receipts(version: &str, is_shared: bool) {
     assert!(verify(&folder.path().join("pool.db")).unwrap().is_good());
 }
 
+/// One test: the log is that of the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_without_a_receipt_are_sent_again_and_the_reason_is_told() {
+async fn rows_without_a_receipt_are_sent_again_and_hold_up_no_others_for_ever() {
     for version in ["5", "3.1.1"] {
         for is_shared in [false, true] {
             rows_outlast_missing_receipts(version, is_shared).await;
+            a_row_that_is_never_confirmed_holds_up_no_others(version, is_shared).await;
         }
     }
 }
 
 /// A row that the broker takes and never confirms is a dead letter, and those behind it get through.
-async fn a_row_that_is_never_confirmed(version: &str, is_shared: bool) {
+async fn a_row_that_is_never_confirmed_holds_up_no_others(version: &str, is_shared: bool) {
     let broker = Mosquitto::start();
     let between = Between::start(broker.port).await;
     between.is_mute.store(false, Ordering::SeqCst);
@@ -248,20 +254,17 @@ async fn a_row_that_is_never_confirmed(version: &str, is_shared: bool) {
     };
     let pipeline = running(folder.path(), &between.url(), version, &connection).await;
     send(&broker, 10..20).await;
-    wait_until("the others are confirmed", || delivered(&pipeline) == 9).await;
+    // the pauses between the attempts grow: it takes some ten seconds
+    let others = async {
+        while delivered(&pipeline) != 9 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(180), others).await.expect("the others are confirmed");
     send(&broker, 20..25).await;
     wait_until("those behind are confirmed", || delivered(&pipeline) == 14).await;
     pipeline.stop().await.unwrap();
     let letters = dead_letters(folder.path(), "job.toml");
-    assert_eq!(letters.matches("did not confirm this within 0.3 s, 6 times").count(), 1, "{letters}");
+    assert_eq!(letters.matches("did not confirm this within 0.3 s, ").count(), 1, "{letters}");
     assert!(letters.contains("topic `out`") && letters.contains("\"n\":13"), "{letters}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_is_never_confirmed_does_not_hold_up_the_others() {
-    for version in ["5", "3.1.1"] {
-        for is_shared in [false, true] {
-            a_row_that_is_never_confirmed(version, is_shared).await;
-        }
-    }
 }
