@@ -260,23 +260,10 @@ impl Drop for Loan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::broker::{BrokerConfig, MqttAddress, Protocol};
-    use crate::mqtt::connection::Connector;
-    use crate::mqtt::socket::Ending;
-    use crate::mqtt::wire::{self, Opening};
+    use crate::mqtt::wire;
 
     async fn client() -> Client {
-        let connector = Connector::new(BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap()), "a");
-        let opening = Opening {
-            session_expiry: None,
-            receive_maximum: None,
-            packet_bytes_max: None,
-            outgoing_max: 16,
-            requests_max: 16,
-            request_batch: 1,
-            read_batch: 1,
-        };
-        wire::open(&connector, Protocol::V5, opening, Ending::new()).await.unwrap().0
+        wire::unpolled().await.0
     }
 
     #[tokio::test]

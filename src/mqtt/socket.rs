@@ -2,8 +2,8 @@
 //!
 //! In: packets, each followed by a flush (the client flushes after every packet or two). Out: one system call for all
 //! that came together; behind the last packet, the peer's own close. Invariant: what is buffered is written when the
-//! next read waits, or [`PAUSE`] later where something was written just before and nothing came since; at most [`BUFFER_BYTES_MAX`] are
-//! buffered. Not here: TLS, which lies on top.
+//! next read waits, or [`PAUSE`] later where something was written just before and nothing came since; at most
+//! [`BUFFER_BYTES_MAX`] are buffered. Not here: TLS, which lies on top.
 //!
 //! Packets of one commit come from another thread, one by one, while the client already writes the first. So the first
 //! leaves at once, and those behind it leave together.
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 
 /// A thousand acknowledgements several times over; beyond it writing waits for the network.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// So much time lies between two system calls for little at least.
+/// The least time between two system calls that write little.
 const PAUSE: Duration = Duration::from_millis(1);
 /// This much is written at once.
 const MUCH_TO_WRITE: usize = 16 << 10;

@@ -33,6 +33,23 @@ impl From<Qos> for QoS {
     }
 }
 
+/// A client of a broker that nobody connects to; its inbound half keeps the queue open.
+#[cfg(test)]
+pub async fn unpolled() -> (Client, Inbound) {
+    let address = super::broker::MqttAddress::parse("mqtt://h").unwrap();
+    let connector = Connector::new(super::broker::BrokerConfig::new(address), "a");
+    let opening = Opening {
+        session_expiry: None,
+        receive_maximum: None,
+        packet_bytes_max: None,
+        outgoing_max: 16,
+        requests_max: 16,
+        request_batch: 1,
+        read_batch: 1,
+    };
+    open(&connector, Protocol::V5, opening, Ending::new()).await.unwrap()
+}
+
 /// What a session is to be like.
 #[derive(Clone, Debug)]
 pub struct Opening {

@@ -106,7 +106,7 @@ mod tests {
     use smol_str::SmolStr;
 
     use super::*;
-    use crate::journal::{BacklogLimits, Commit, ConsumerSpec, JournalConfig, OnFull, Start};
+    use crate::journal::{BacklogLimits, Commit, ConsumerId, ConsumerSpec, JournalConfig, OnFull, Start};
     use crate::pipeline::reading::tests::store;
     use crate::time::Timestamp;
 
@@ -116,20 +116,24 @@ mod tests {
         samples.iter().map(|sample| sample.value).collect()
     }
 
-    #[test]
-    fn a_backlog_has_a_time_left_until_it_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap();
-        let input = journal.input("rides").unwrap();
+    fn registered(journal: &Journal, on_full: OnFull, limits: BacklogLimits) -> ConsumerId {
         let spec = ConsumerSpec {
             name: SmolStr::new("statement a"),
             fingerprint: String::new(),
             stream: StreamId::INPUTS,
             start: Start::Oldest,
-            on_full: OnFull::Block,
-            limits: BacklogLimits::default(),
+            on_full,
+            limits,
         };
-        let consumer = journal.register_consumer(spec).unwrap().id;
+        journal.register_consumer(spec).unwrap().id
+    }
+
+    #[test]
+    fn a_backlog_has_a_time_left_until_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap();
+        let input = journal.input("rides").unwrap();
+        let consumer = registered(&journal, OnFull::Block, BacklogLimits::default());
         store(&journal, input, Timestamp::MIN, 1_000);
         let to = |position| {
             let receipt = journal.commit(Commit::at(consumer, position));
@@ -161,15 +165,8 @@ mod tests {
         let config = JournalConfig { clock: clock.clone(), ..JournalConfig::new(dir.path().join("pool.db")) };
         let journal = Journal::open(config).unwrap();
         let input = journal.input("rides").unwrap();
-        let spec = ConsumerSpec {
-            name: SmolStr::new("statement a"),
-            fingerprint: String::new(),
-            stream: StreamId::INPUTS,
-            start: Start::Oldest,
-            on_full: OnFull::DropOldest,
-            limits: BacklogLimits { max_age: Some(Duration::from_secs(3_600)), max_bytes: None },
-        };
-        journal.register_consumer(spec).unwrap();
+        let limits = BacklogLimits { max_age: Some(Duration::from_secs(3_600)), max_bytes: None };
+        registered(&journal, OnFull::DropOldest, limits);
         journal.keep_only_consumers(&["statement a".into()]).unwrap();
         store(&journal, input, clock.now(), 300);
         clock.advance(Duration::from_secs(3_595));

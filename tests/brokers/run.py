@@ -76,6 +76,8 @@ STUCK = {("mochi", "5")}
 # mochi 2.7.9 on a busy machine: some messages that it has confirmed, of those that came right when a client was back,
 # never leave it. Seen on the wire: they are not among the bytes that it sent to the client
 LOSES = {("mochi", "3.1.1"), ("mochi", "auto")}
+# more than this number of them is another fault
+LOSES_MAX = 200
 
 
 def is_built(name):
@@ -251,7 +253,8 @@ def main():
         for protocol in ["auto", *BROKERS[name][0]]:
             line = one(options, name, protocol)
             print("| " + " | ".join(map(str, line)) + " |", flush=True)
-            if (line[5] > 0) != ((name, protocol) in STUCK) and (name, protocol) not in LOSES:
+            known = LOSES_MAX if (name, protocol) in LOSES else 0
+            if (line[5] > known) != ((name, protocol) in STUCK):
                 surprises.append(f"{name} with `protocol = \"{protocol}\"`: {line[5]} missing")
             if line[7] > line[8]:
                 surprises.append(f"{name} with `protocol = \"{protocol}\"`: {line[7]} stored twice, {line[8]} counted")

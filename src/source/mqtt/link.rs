@@ -294,22 +294,11 @@ mod tests {
     use super::*;
     use crate::diagnostic::Span;
     use crate::mqtt::status::StatusTopic;
-    use crate::mqtt::wire::{self, Inbound, Opening};
-    use crate::mqtt::{BrokerConfig, Connector, MqttAddress, Protocol};
+    use crate::mqtt::wire::{self, Inbound};
 
     /// A link over a client that nobody polls; its inbound half keeps the queue open.
     async fn link(status: Option<Status>) -> (Arc<Link>, CancellationToken, Inbound) {
-        let connector = Connector::new(BrokerConfig::new(MqttAddress::parse("mqtt://h").unwrap()), "a");
-        let opening = Opening {
-            session_expiry: None,
-            receive_maximum: None,
-            packet_bytes_max: None,
-            outgoing_max: 16,
-            requests_max: 16,
-            request_batch: 1,
-            read_batch: 1,
-        };
-        let (client, inbound) = wire::open(&connector, Protocol::V5, opening, Ending::new()).await.unwrap();
+        let (client, inbound) = wire::unpolled().await;
         let stop = CancellationToken::new();
         (Arc::new(Link::new(client, Ending::new(), Arc::default(), status, stop.clone())), stop, inbound)
     }
