@@ -63,7 +63,7 @@ impl Shared {
             limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
             next_commit: AtomicU64::new(0),
-            started: Clock::Real.monotonic(),
+            started: now,
             commits: AtomicU64::new(0),
         }
     }
