@@ -2,14 +2,15 @@
 //!
 //! In: both hands of the job's clock, at each look. Out: whether a record is older than an age. Invariant: a record that
 //! was there before the wall clock leapt grows older only as monotonic time passes. So what a machine without a clock
-//! of its own stored before its time was set right is not thrown away. What an earlier process stored is as old as the
-//! clock of the start says. Not here: what becomes of old records (`backlog`).
+//! of its own stored before its time was set right is not thrown away. Leaps back and forth cancel each other: no record
+//! is spared for longer than the clock ever was ahead of the first time it told. What an earlier process stored is as
+//! old as the clock of the start says. Not here: what becomes of old records (`backlog`).
 
 use std::time::{Duration, Instant};
 
 use crate::time::{Clock, Timestamp};
 
-/// What the wall clock may gain on the monotonic one between two looks without having been set.
+/// What the wall clock may gain or lose on the monotonic one between two looks without having been set.
 const GAIN_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -21,15 +22,20 @@ pub(super) struct Ages {
     leapt: Leapt,
 }
 
-/// How far the wall clock was set ahead.
+/// How the wall clock was set.
 #[derive(Clone, Copy, Debug)]
 struct Leapt {
-    /// When that was seen last: records that arrived later know the new time.
+    /// When it was last seen to be ahead: records that arrived later know the new time.
     until: i64,
+    /// How far it was ahead at most of what it told before it was first set.
     ticks: i64,
+    /// How far it was set back since it was furthest ahead.
+    behind: i64,
+    /// When it was set last, ahead or back.
+    at: Option<Instant>,
 }
 
-const NEVER: Leapt = Leapt { until: i64::MIN, ticks: 0 };
+const NEVER: Leapt = Leapt { until: i64::MIN, ticks: 0, behind: 0, at: None };
 
 impl Ages {
     pub fn new(clock: Clock) -> Ages {
@@ -41,11 +47,11 @@ impl Ages {
         let (wall, monotonic) = (self.clock.now(), self.clock.monotonic());
         let passed = ticks(monotonic.saturating_duration_since(self.monotonic));
         let gained = wall.ticks().saturating_sub(self.wall.ticks()).saturating_sub(passed);
-        if self.leapt.until < wall.ticks().saturating_sub(ticks(longest)) {
+        if self.leapt.at.is_some_and(|at| monotonic.saturating_duration_since(at) > longest) {
             self.leapt = NEVER;
         }
-        if gained > ticks(GAIN_MAX) {
-            self.leapt = Leapt { until: wall.ticks(), ticks: self.leapt.ticks.saturating_add(gained) };
+        if gained.saturating_abs() > ticks(GAIN_MAX) {
+            self.leapt.set(gained, wall.ticks(), monotonic);
         }
         (self.wall, self.monotonic) = (wall, monotonic);
         monotonic
@@ -55,7 +61,25 @@ impl Ages {
     pub fn is_older(&self, arrival: i64, age: Duration) -> bool {
         let cutoff = self.wall.ticks().saturating_sub(ticks(age));
         let knows_time = arrival >= self.leapt.until;
-        arrival < if knows_time { cutoff } else { cutoff.saturating_sub(self.leapt.ticks) }
+        arrival < if knows_time { cutoff } else { cutoff.saturating_sub(self.leapt.ahead()) }
+    }
+}
+
+impl Leapt {
+    /// The wall clock gained this, or lost it, and tells `wall` since.
+    fn set(&mut self, gained: i64, wall: i64, now: Instant) {
+        let behind = self.behind.saturating_sub(gained);
+        self.ticks = self.ticks.saturating_add(behind.min(0).saturating_neg());
+        self.behind = behind.max(0);
+        if gained > 0 {
+            self.until = wall;
+        }
+        self.at = Some(now);
+    }
+
+    /// How far the wall clock is ahead of what it told before it was first set.
+    fn ahead(self) -> i64 {
+        self.ticks.saturating_sub(self.behind).max(0)
     }
 }
 
@@ -99,7 +123,47 @@ mod tests {
             ages.is_older(first + 2 * ticks(HOUR), AGE) && ages.is_older(right, AGE),
             "the new time has its age too"
         );
-        assert_eq!(ages.leapt.ticks, 0, "it does not count for ever");
+        assert_eq!(ages.leapt.at, None, "it does not count for ever");
+    }
+
+    #[test]
+    fn leaps_back_and_forth_cancel() {
+        for (leaps, days_ahead) in [
+            (vec![3, -3], 0),
+            (vec![-3, 3], 0),
+            ([[4, -4]; 50].concat(), 0),
+            ([[-4, 4]; 50].concat(), 0),
+            ([[4, -4]; 50].concat().into_iter().chain([4]).collect(), 4),
+            (vec![2, 2, -1, 1, -4], 0),
+            (vec![5, -8, 9, 4], 10),
+            // what it was ahead counts, what it is behind makes nothing older
+            (vec![5, -8], 0),
+        ] {
+            let clock = Clock::manual(Timestamp::from_unix_millis(0));
+            let mut ages = Ages::new(clock.clone());
+            let first = clock.now().ticks();
+            for days in &leaps {
+                set_by(&clock, *days);
+                clock.advance(Duration::from_secs(60));
+                ages.look(AGE);
+                assert!(!ages.is_older(first, AGE), "{leaps:?}");
+            }
+            assert_eq!(ages.leapt.ahead(), days_ahead * ticks(DAY), "{leaps:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_grows_old_while_two_time_sources_set_the_clock_back_and_forth() {
+        let clock = Clock::manual(Timestamp::from_unix_millis(0));
+        let mut ages = Ages::new(clock.clone());
+        let first = clock.now().ticks();
+        for hour in 0..8 * 24 {
+            set_by(&clock, if hour % 2 == 0 { 2 } else { -2 });
+            ages.look(AGE);
+            let (was_old, is_old) = (hour * HOUR.as_secs() > AGE.as_secs(), ages.is_older(first, AGE));
+            assert_eq!(is_old, was_old, "after {hour} hours");
+            clock.advance(HOUR);
+        }
     }
 
     #[test]
@@ -127,6 +191,6 @@ mod tests {
             clock.set(clock.now().saturating_add(ticks(GAIN_MAX)));
             ages.look(AGE);
         }
-        assert_eq!(ages.leapt.ticks, 0);
+        assert_eq!(ages.leapt.at, None);
     }
 }
