@@ -3,6 +3,9 @@
 //! In: what was read, and when the journal commits next. Out: for how long nothing needs to be read. Invariant: nothing
 //! that is read after a pause is stored later than without it, and a fast stream has no pauses. Not here: reading.
 //!
+//! Arrival time is stamped where a message is read, so one that comes during a pause is stamped up to [`PAUSE_MAX`]
+//! late.
+//!
 //! A stream of 200 messages a second would wake the source, the intake and the network's thread for each message, while
 //! the journal, to spare a flash card, commits ten times a second. What waits in the socket meanwhile is read at once.
 
