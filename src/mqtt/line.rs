@@ -1,8 +1,8 @@
 //! A connection that an input lends to outputs.
 //!
-//! In: the client of each connection of the input, as the broker accepts it, and why it ended. Out: a [`Carrier`] to
-//! send over, and the reason at its end. Invariant: a carrier is withdrawn once its client is gone. A receipt that has
-//! not come by then never comes. Not here: connecting, receiving, sending.
+//! In: the client of each connection of the input, once it may be used, and why it ended. Out: a [`Carrier`] to send
+//! over, and the reason at its end, or why there is none. Invariant: a carrier is withdrawn once its client is gone. A
+//! receipt that has not come by then never comes. Not here: connecting, receiving, sending.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
-use super::connection::Trouble;
+use super::connection::{CONNECT_TIMEOUT, Trouble};
 use super::wire::Client;
 
-/// How long a borrower waits for a connection before it says that there is none.
-const UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a borrower waits for a connection before it says that there is none. An attempt to connect is over sooner,
+/// so that it can say why.
+const UP_TIMEOUT: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(2));
 /// How long a borrower that gives its loan back waits for the goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -36,16 +37,28 @@ pub(crate) struct Line {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    /// The number of the last connection, why it ended, and why there is no other one since.
-    Down(u64, Trouble, Option<Trouble>),
+    Down(Gone),
+    /// The broker accepted a connection that is not lent yet: why.
+    Waiting(Gone, Trouble),
     Up(Carrier),
     /// There will be none any more.
     Closed(Trouble),
 }
 
+/// The last connection.
+#[derive(Clone, Debug)]
+struct Gone {
+    number: u64,
+    /// Why it ended.
+    why: Trouble,
+    /// Why there is no other one since.
+    since: Option<Trouble>,
+}
+
 impl Default for Phase {
     fn default() -> Phase {
-        Phase::Down(0, Trouble::new("it was not up so far".to_owned()), None)
+        let why = Trouble::new("it was not up so far".to_owned());
+        Phase::Down(Gone { number: 0, why, since: None })
     }
 }
 
@@ -81,7 +94,16 @@ impl Line {
         let _ = self.loans.subscribe().wait_for(|loans| *loans == 0).await;
     }
 
-    /// The broker accepted a connection.
+    /// The broker accepted a connection, which is lent later: why.
+    pub fn waits(&self, why: Trouble) {
+        self.state.send_modify(|state| {
+            if let Phase::Down(gone) | Phase::Waiting(gone, _) = state {
+                *state = Phase::Waiting(gone.clone(), why);
+            }
+        });
+    }
+
+    /// A connection that the broker accepted is lent from now on.
     pub fn up(&self, client: Client, packet_bytes_max: Option<u32>) {
         self.state.send_modify(|state| {
             let number = state.number() + 1;
@@ -92,8 +114,12 @@ impl Line {
     /// The present connection ended, and its client is gone; or one could not be made that would have been offered.
     pub fn down(&self, trouble: Trouble) {
         self.state.send_modify(|state| match state {
-            Phase::Up(carrier) => *state = Phase::Down(carrier.number, trouble, None),
-            Phase::Down(_, _, since) => *since = Some(trouble),
+            Phase::Up(Carrier { number, .. }) => {
+                *state = Phase::Down(Gone { number: *number, why: trouble, since: None });
+            }
+            Phase::Down(gone) | Phase::Waiting(gone, _) => {
+                *state = Phase::Down(Gone { since: Some(trouble), ..gone.clone() });
+            }
             Phase::Closed(_) => {}
         });
     }
@@ -102,19 +128,23 @@ impl Line {
     pub fn close(&self) {
         self.state.send_modify(|state| {
             *state = Phase::Closed(match state {
-                Phase::Down(_, trouble, None) | Phase::Down(.., Some(trouble)) | Phase::Closed(trouble) => {
-                    trouble.clone()
-                }
-                Phase::Up(_) => Trouble::new("the input ended".to_owned()),
+                Phase::Down(gone) => gone.trouble().clone(),
+                Phase::Closed(trouble) => trouble.clone(),
+                Phase::Waiting(..) | Phase::Up(_) => Trouble::new("the input ended".to_owned()),
             });
         });
+    }
+
+    /// Whether the last connection was left because an output wanted it.
+    pub fn was_unwanted(&self) -> bool {
+        self.unwanted.borrow().0 == self.state.borrow().number()
     }
 
     /// Waits until an output wants the present connection to be left; gives why. Without an end while there is none.
     pub async fn unwanted(&self) -> String {
         let present = match &*self.state.borrow() {
             Phase::Up(carrier) => Some(carrier.number),
-            Phase::Down(..) | Phase::Closed(_) => None,
+            Phase::Down(_) | Phase::Waiting(..) | Phase::Closed(_) => None,
         };
         let Some(present) = present else { return std::future::pending().await };
         let mut unwanted = self.unwanted.subscribe();
@@ -130,10 +160,16 @@ impl Line {
 impl Phase {
     fn number(&self) -> u64 {
         match self {
-            Phase::Down(number, ..) => *number,
+            Phase::Down(gone) | Phase::Waiting(gone, _) => gone.number,
             Phase::Up(carrier) => carrier.number,
             Phase::Closed(_) => u64::MAX,
         }
+    }
+}
+
+impl Gone {
+    fn trouble(&self) -> &Trouble {
+        self.since.as_ref().unwrap_or(&self.why)
     }
 }
 
@@ -150,19 +186,18 @@ impl Loan {
     /// A connection, waiting a while for one; else why there is none.
     pub async fn carrier(&self) -> Result<Carrier, Trouble> {
         let mut state = self.0.state.subscribe();
-        let waiting = state.wait_for(|state| !matches!(state, Phase::Down(..)));
+        let waiting = state.wait_for(|state| !matches!(state, Phase::Down(_) | Phase::Waiting(..)));
         // what ends the waiting is told by the state
         let _ = tokio::time::timeout(UP_TIMEOUT, waiting).await;
         self.present()
     }
 
     /// The connection, or why there is none now.
-    fn present(&self) -> Result<Carrier, Trouble> {
+    pub fn present(&self) -> Result<Carrier, Trouble> {
         match &*self.0.state.borrow() {
             Phase::Up(carrier) => Ok(carrier.clone()),
-            Phase::Down(_, trouble, None) | Phase::Down(.., Some(trouble)) | Phase::Closed(trouble) => {
-                Err(trouble.clone())
-            }
+            Phase::Down(gone) => Err(gone.trouble().clone()),
+            Phase::Waiting(_, trouble) | Phase::Closed(trouble) => Err(trouble.clone()),
         }
     }
 
@@ -175,7 +210,7 @@ impl Loan {
     pub async fn ended(&self, carrier: &Carrier) -> Trouble {
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| !state.is(carrier)).await.as_deref() {
-            Ok(Phase::Down(number, trouble, _)) if *number == carrier.number => trouble.clone(),
+            Ok(Phase::Down(gone) | Phase::Waiting(gone, _)) if gone.number == carrier.number => gone.why.clone(),
             Ok(Phase::Closed(trouble)) => trouble.clone(),
             _ => Trouble::new("the connection ended".to_owned()),
         }
@@ -230,7 +265,8 @@ impl Loan {
     pub async fn give_back(self) {
         let line = self.0.clone();
         drop(self);
-        if line.is_borrowed() || !matches!(*line.state.borrow(), Phase::Up(_)) {
+        let has_connection = matches!(*line.state.borrow(), Phase::Waiting(..) | Phase::Up(_));
+        if line.is_borrowed() || !has_connection {
             return;
         }
         let mut state = line.state.subscribe();
@@ -280,7 +316,79 @@ mod tests {
         line.down(trouble("the login is refused"));
         assert_eq!(loan.present().unwrap_err().text, "the login is refused");
         assert_eq!(loan.ended(&carrier).await.text, "a row ended it");
+        line.waits(trouble("it was accepted"));
+        assert_eq!(loan.present().unwrap_err().text, "it was accepted");
+        assert_eq!(loan.ended(&carrier).await.text, "a row ended it");
+        line.down(trouble("the login is refused"));
         line.close();
         assert_eq!(loan.present().unwrap_err().text, "the login is refused");
+    }
+
+    #[tokio::test]
+    async fn a_borrower_that_waited_in_vain_hears_the_true_cause() {
+        let refuses: fn(&Line) = |line| line.down(Trouble::new("nothing answers".to_owned()));
+        let accepts: fn(&Line) = |line| line.waits(Trouble::new("the status is not answered".to_owned()));
+        for (told, cause) in [
+            (vec![], "it was not up so far"),
+            (vec![refuses], "nothing answers"),
+            (vec![accepts], "the status is not answered"),
+            (vec![refuses, accepts], "the status is not answered"),
+            (vec![accepts, refuses], "nothing answers"),
+            (vec![refuses, accepts, refuses, accepts], "the status is not answered"),
+        ] {
+            let line = Arc::new(Line::default());
+            let loan = Loan::of(line.clone());
+            let is_waiting = tokio::time::timeout(Duration::ZERO, loan.carrier()).await.is_err();
+            assert!(is_waiting);
+            told.iter().for_each(|tell| tell(&line));
+            let is_waiting = tokio::time::timeout(Duration::ZERO, loan.carrier()).await.is_err();
+            assert!(is_waiting, "it may come yet: {cause}");
+            assert_eq!(loan.present().unwrap_err().text, cause);
+        }
+        // what an attempt to connect has to say is there by then
+        assert!(UP_TIMEOUT > CONNECT_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn the_last_borrower_waits_for_the_goodbye_of_each_connection_that_is_there() {
+        let accepts: fn(&Line, Client) = |line, _| line.waits(Trouble::new("the status is not answered".to_owned()));
+        let lends: fn(&Line, Client) = |line, client| line.up(client, None);
+        let loses: fn(&Line, Client) = |line, _| line.down(Trouble::new("it ended".to_owned()));
+        for (last, waits) in [(accepts, true), (lends, true), (loses, false)] {
+            let line = Arc::new(Line::default());
+            let (one, other) = (Loan::of(line.clone()), Loan::of(line.clone()));
+            last(&line, client().await);
+            let soon = Duration::from_millis(20);
+            assert!(tokio::time::timeout(soon, one.give_back()).await.is_ok(), "another still has the line");
+            let returning = other.give_back();
+            tokio::pin!(returning);
+            assert_eq!(tokio::time::timeout(soon, &mut returning).await.is_err(), waits);
+            if waits {
+                assert!(!line.is_borrowed());
+                line.close();
+                assert!(tokio::time::timeout(soon, returning).await.is_ok());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_input_knows_that_an_output_wanted_the_connection_left() {
+        let line = Arc::new(Line::default());
+        let loan = Loan::of(line.clone());
+        for is_wanted in [true, false] {
+            line.up(client().await, None);
+            let carrier = loan.present().unwrap();
+            if !is_wanted {
+                let leaving = loan.leave(&carrier, "it confirms nothing".to_owned());
+                let input = async {
+                    assert_eq!(line.unwanted().await, "it confirms nothing");
+                    line.down(Trouble::new("left".to_owned()));
+                };
+                tokio::join!(leaving, input);
+            } else {
+                line.down(Trouble::new("lost".to_owned()));
+            }
+            assert_eq!(line.was_unwanted(), !is_wanted);
+        }
     }
 }

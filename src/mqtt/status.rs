@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::broker::{BrokerConfig, Qos};
+use super::connection::Trouble;
 use super::shared::Shared;
 use super::topic;
 use super::wire::{BrokerReceipt, Client, Notice, Outgoing, Queued};
@@ -108,6 +109,15 @@ impl Status {
         client.try_publish(message).map(StatusAnswer::new)
     }
 
+    /// Why a connection is not used yet that has told a status.
+    pub fn is_awaited(&self) -> Trouble {
+        let topic = &self.topic;
+        let why = format!(
+            "the broker has not answered the job's status so far: see its access rules for status_topic `{topic}`"
+        );
+        Trouble::new(why)
+    }
+
     /// What to say of a connection that ended before the first status was taken.
     pub fn may_be_why(&self) -> String {
         format!("; it had not taken the job's status: see its access rules for status_topic `{}`", self.topic)
@@ -138,7 +148,7 @@ impl Status {
 
 /// The broker's answer to a status, to come. Where there is none in time, that is a refusal.
 pub(crate) struct StatusAnswer {
-    receipt: Pin<Box<dyn Future<Output = BrokerReceipt> + Send>>,
+    receipt: Pin<Box<dyn Future<Output = BrokerReceipt> + Send + Sync>>,
     due: Instant,
 }
 
@@ -167,9 +177,10 @@ impl StatusAnswer {
         self.due = Instant::now();
     }
 
-    /// Waits for the answer.
-    pub async fn receipt(self) -> BrokerReceipt {
-        tokio::time::timeout_at(self.due, self.receipt).await.unwrap_or_else(|_| silence())
+    /// Waits for the answer; may be dropped and called again, but not once it was there.
+    pub async fn receipt(&mut self) -> BrokerReceipt {
+        let answer = tokio::time::timeout_at(self.due, self.receipt.as_mut()).await;
+        answer.unwrap_or_else(|_| silence())
     }
 }
 

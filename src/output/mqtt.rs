@@ -295,6 +295,12 @@ impl MqttOutput {
             self.suspects.connected();
             self.stats.opened.fetch_add(1, Ordering::Relaxed);
         }
+        if let Some(session) = &mut self.session
+            && let Err(trouble) = self.way.greeted(session).await
+        {
+            self.session = None;
+            return Err(trouble);
+        }
         Ok(())
     }
 

@@ -157,6 +157,31 @@ fn rows_go_on_where_a_broker_does_not_answer_a_status() {
             format!("was not taken at status_topic `{topic}`, next try in an hour: the broker gave no answer");
         assert_eq!(forebay.log().matches(&warning).count(), 1, "{}", forebay.log());
     }
+    assert!(!forebay.log().contains("it was not up so far"), "{}", forebay.log());
     assert!(forebay.stop().success());
     assert_eq!(subscriber.payloads_at("state/in").len(), 1, "nor is it told of the stop");
+}
+
+#[test]
+fn a_stop_is_told_before_the_broker_has_answered_that_the_job_runs() {
+    let runtime = Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start()).unwrap();
+    broker.misbehave(|faults| faults.silent_at = vec!["state/in".to_owned(), "state/out".to_owned()]);
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "plant.asaql", "SELECT n INTO lent FROM a SELECT n INTO own FROM a");
+    let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()).replace("VERSION", "5"));
+    let subscriber = runtime.block_on(Subscriber::start(&broker.url(), "state/+"));
+    let forebay = Forebay::start(&job);
+    let says = |topic, states: &[&str]| {
+        let expected: Vec<String> =
+            states.iter().map(|state| format!(r#"{{"job":"plant","state":"{state}"}}"#)).collect();
+        until(&format!("{states:?} at {topic}"), || (subscriber.payloads_at(topic) == expected).then_some(()));
+    };
+    for topic in ["state/in", "state/out"] {
+        says(topic, &["running"]);
+    }
+    assert!(forebay.stop().success());
+    for topic in ["state/in", "state/out"] {
+        says(topic, &["running", "stopped"]);
+    }
 }

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::mqtt::line::{Carrier, Line, Loan, SendRight};
 use crate::mqtt::socket::Ending;
-use crate::mqtt::status::{JobState, Status};
+use crate::mqtt::status::{JobState, Status, StatusAnswer};
 use crate::mqtt::wire::{self, BrokerReceipt, Client, Inbound, Incoming, Opening, PollError, Queued};
 use crate::mqtt::{BrokerConfig, Choice, Closings, Connector, Trouble};
 
@@ -64,6 +64,29 @@ impl Way {
             tracing::warn!("speaking MQTT 3.1.1 from here on, in which rows have no user property: {why}");
         }
         Ok(session)
+    }
+
+    /// Waits until the broker has answered what the session told it of the job; to be called before rows are sent. A
+    /// broker that ends the connection because of it means no row. May be dropped and called again; after an error the
+    /// session is over.
+    pub async fn greeted(&self, session: &mut Session) -> Result<(), Trouble> {
+        let Way::Own(broker, ..) = self else { return Ok(()) };
+        let (Some(status), Some(told), Held::Own { task, .. }) =
+            (&broker.status, &mut session.greeting, &mut session.held)
+        else {
+            return Ok(());
+        };
+        let receipt = told.receipt().await;
+        session.greeting = None;
+        status.note(&receipt);
+        session.since = Instant::now();
+        if receipt != BrokerReceipt::Unknown {
+            return Ok(());
+        }
+        let gone = |_| Trouble::new(format!("the connection to {} ended", broker.config.address));
+        let mut trouble = task.await.unwrap_or_else(gone);
+        trouble.text.push_str(&status.may_be_why());
+        Err(trouble)
     }
 
     /// A session ended, or there was none. `true`: the other version is to be tried now.
@@ -249,6 +272,8 @@ pub struct Session {
     pub since: Instant,
     /// The broker's limit for a packet, bytes.
     pub packet_bytes_max: Option<u32>,
+    /// What it told the broker of the job waits for its answer.
+    greeting: Option<StatusAnswer>,
     held: Held,
 }
 
@@ -267,10 +292,10 @@ impl Session {
     /// One that the input has.
     fn over(carrier: Carrier) -> Session {
         let Carrier { client, packet_bytes_max, .. } = carrier.clone();
-        Session { client, since: Instant::now(), packet_bytes_max, held: Held::Lent(carrier) }
+        Session { client, since: Instant::now(), packet_bytes_max, greeting: None, held: Held::Lent(carrier) }
     }
 
-    /// Connects, and waits until the broker accepted us.
+    /// Connects, waits until the broker accepted us, and tells it of the job where that is asked for.
     async fn open(broker: &Connector, choice: &Choice) -> Result<Session, Trouble> {
         let ending = Ending::new();
         let opening = Opening {
@@ -298,40 +323,18 @@ impl Session {
             drop(told);
             trouble
         };
-        let mut task = AbortOnDropHandle::new(tokio::spawn(polling.in_current_span()));
-        if let Some(status) = broker.status_due() {
-            tell_start(status, broker, &client, &mut task).await?;
-        }
-        Ok(Session { client, since: Instant::now(), packet_bytes_max, held: Held::Own { task, ended, ending } })
+        let task = AbortOnDropHandle::new(tokio::spawn(polling.in_current_span()));
+        // a connection that is gone already tells so itself
+        let greeting = broker.status_due().and_then(|status| status.tell(&client, JobState::Running).ok());
+        let held = Held::Own { task, ended, ending };
+        Ok(Session { client, since: Instant::now(), packet_bytes_max, greeting, held })
     }
-}
-
-/// Tells that the job runs, and waits for the answer: a broker that ends the connection because of it means no row. One
-/// that gives no answer in time has refused it.
-async fn tell_start(
-    status: &Status,
-    broker: &Connector,
-    client: &Client,
-    polling: &mut AbortOnDropHandle<Trouble>,
-) -> Result<(), Trouble> {
-    let receipt = match status.tell(client, JobState::Running) {
-        Ok(told) => told.receipt().await,
-        Err(_) => BrokerReceipt::Unknown,
-    };
-    status.note(&receipt);
-    if receipt != BrokerReceipt::Unknown {
-        return Ok(());
-    }
-    let gone = |_| Trouble::new(format!("the connection to {} ended", broker.config.address));
-    let mut trouble = polling.await.unwrap_or_else(gone);
-    trouble.text.push_str(&status.may_be_why());
-    Err(trouble)
 }
 
 /// Tells that the job stopped; whether a goodbye may follow. Without one the broker says that the job was lost.
 async fn told_stop(status: Option<&Status>, client: &Client) -> bool {
     let Some(status) = status else { return true };
-    let Ok(told) = status.tell(client, JobState::Stopped) else { return false };
+    let Ok(mut told) = status.tell(client, JobState::Stopped) else { return false };
     // a goodbye would overtake it
     let receipt = told.receipt().await;
     status.note(&receipt);

@@ -33,7 +33,12 @@ impl<'a> Greeting<'a> {
     pub fn say(status: Option<&'a Status>, line: &'a Line, client: &Client, packet_bytes_max: Option<u32>) -> Self {
         let client = client.clone();
         match status.map(|status| status.tell(&client, JobState::Running)) {
-            Some(Ok(told)) => Greeting { status, line, word: Some(Word { told, client, packet_bytes_max }) },
+            Some(Ok(told)) => {
+                if let Some(status) = status {
+                    line.waits(status.is_awaited());
+                }
+                Greeting { status, line, word: Some(Word { told, client, packet_bytes_max }) }
+            }
             // a connection that is gone already tells so itself
             None | Some(Err(_)) => {
                 line.up(client, packet_bytes_max);
@@ -75,5 +80,35 @@ pub(super) async fn no_answer(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::diagnostic::Span;
+    use crate::mqtt::line::Loan;
+    use crate::mqtt::status::StatusTopic;
+    use crate::mqtt::wire;
+
+    #[tokio::test]
+    async fn while_the_greeting_is_not_answered_the_line_says_so() {
+        let status = Status::new(&StatusTopic { topic: "state".to_owned(), span: Span::default() }, "taxi");
+        let (client, _inbound) = wire::unpolled().await;
+        let line = Arc::new(Line::default());
+        let loan = Loan::of(line.clone());
+        let mut greeting = Greeting::say(Some(&status), &line, &client, None);
+        greeting.look();
+        let why = loan.present().unwrap_err().text;
+        assert!(why.contains("has not answered") && why.contains("status_topic `state`"), "{why}");
+        greeting.word.as_mut().unwrap().told.come_due();
+        greeting.look();
+        assert!(loan.present().is_ok());
+
+        line.down(End::Settled.trouble());
+        Greeting::say(None, &line, &client, None);
+        assert!(loan.present().is_ok(), "there is nothing to wait for");
     }
 }
