@@ -1,9 +1,10 @@
-//! A TCP stream that collects small writes, and that ends when the peer has read them.
+//! A TCP stream that collects small writes, that reads nothing where it is told so, and that ends when the peer has
+//! read what was written.
 //!
 //! In: packets, each followed by a flush (the client flushes after every packet or two). Out: one system call for all
 //! that came together; behind the last packet, the peer's own close. Invariant: what is buffered is written when the
-//! next read waits, or [`PAUSE`] later where something was written just before and nothing came since; at most
-//! [`BUFFER_BYTES_MAX`] are buffered. Not here: TLS, which lies on top.
+//! next read waits, or [`PAUSE`] later where something was written just before and nothing came since, also while
+//! nothing is to be read; at most [`BUFFER_BYTES_MAX`] are buffered. Not here: TLS, which lies on top.
 //!
 //! Packets of one commit come from another thread, one by one, while the client already writes the first. So the first
 //! leaves at once, and those behind it leave together.
@@ -11,8 +12,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -29,12 +30,16 @@ const MUCH_TO_WRITE: usize = 16 << 10;
 /// A broker that is alive closes its end sooner.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a connection comes to its end, decided outside of it.
+/// What is decided of a connection outside of it: that nothing is read for a while, and how it comes to its end.
 #[derive(Debug)]
 pub(crate) struct Ending<S = TcpStream>(Arc<Shared<S>>);
 
 #[derive(Debug)]
 struct Shared<S> {
+    /// Nothing is to be read.
+    is_still: AtomicBool,
+    /// Who wants to read meanwhile.
+    reader: Mutex<Option<Waker>>,
     /// Flushes do not wait for the next read any more.
     is_near: AtomicBool,
     /// The stream, once the client is done with it.
@@ -49,7 +54,35 @@ impl<S> Clone for Ending<S> {
 
 impl<S> Ending<S> {
     pub fn new() -> Ending<S> {
-        Ending(Arc::new(Shared { is_near: AtomicBool::new(false), left: Mutex::new(None) }))
+        let (is_still, is_near) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ending(Arc::new(Shared { is_still, reader: Mutex::new(None), is_near, left: Mutex::new(None) }))
+    }
+
+    /// Nothing is read from here on: the network holds the peer back. What is written still leaves.
+    pub fn read_nothing(&self) {
+        self.0.is_still.store(true, Ordering::SeqCst);
+    }
+
+    /// What comes is read again.
+    pub fn read_on(&self) {
+        self.0.is_still.store(false, Ordering::SeqCst);
+        if let Some(reader) = self.reader().take() {
+            reader.wake();
+        }
+    }
+
+    /// Whether a read has to wait; it is woken then.
+    fn holds_back(&self, cx: &Context<'_>) -> bool {
+        if !self.0.is_still.load(Ordering::SeqCst) {
+            return false;
+        }
+        *self.reader() = Some(cx.waker().clone());
+        // it may have been told meanwhile, and found nobody to wake
+        self.0.is_still.load(Ordering::SeqCst)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be said before the last packet is queued: it is not to be collected.
@@ -156,6 +189,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CollectedWrites<S> {
         if let Poll::Ready(Err(e)) = self.poll_collected(cx) {
             return Poll::Ready(Err(e));
         }
+        if self.ending.holds_back(cx) {
+            return Poll::Pending;
+        }
         let before = out.filled().len();
         ready!(self.inner()?.poll_read(cx, out))?;
         if out.filled().len() > before {
@@ -240,6 +276,28 @@ mod tests {
         stream.write_all(&vec![7; MUCH_TO_WRITE]).await.unwrap();
         ask(&mut stream, Duration::ZERO).await;
         assert!(stream.buffer.is_empty(), "this is not little");
+    }
+
+    #[tokio::test]
+    async fn while_nothing_is_read_what_is_written_leaves() {
+        let (near, mut far) = duplex(1024);
+        let ending = Ending::new();
+        let mut stream = CollectedWrites::new(near, ending.clone());
+        far.write_all(b"abc").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'a');
+        stream.written = Some(Instant::now());
+        stream.write_all(b"ack").await.unwrap();
+        ending.read_nothing();
+        let reading = tokio::spawn(async move {
+            let mut got = [0; 2];
+            stream.read_exact(&mut got).await.map(|_| got)
+        });
+        let mut got = [0; 3];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"ack");
+        assert!(!reading.is_finished());
+        ending.read_on();
+        assert_eq!(&reading.await.unwrap().unwrap(), b"bc");
     }
 
     #[tokio::test]

@@ -99,6 +99,16 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing more is taken from the network; acknowledgements still leave.
+    pub fn read_nothing(&self) {
+        self.ending.read_nothing();
+    }
+
+    /// What comes is taken again.
+    pub fn read_on(&self) {
+        self.ending.read_on();
+    }
+
     /// Registers what was received and gives its token.
     pub fn receive(self: &Arc<Self>, packet_ids: Vec<u16>, bytes: usize, qos0: u64) -> AckToken {
         let mut state = self.lock();

@@ -34,6 +34,7 @@ use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
 use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals, StoredIn};
+use room::{Reading, Room};
 
 /// Room for topic and properties on top of the largest payload.
 const PACKET_OVERHEAD: u32 = 8 << 10;
@@ -146,6 +147,10 @@ impl Receiver {
                 End::Lost(trouble) => {
                     if std::mem::replace(&mut found_rows, self.line.found_rows()) != self.line.found_rows() {
                         closings = Closings::default();
+                    }
+                    if held.is_some() && self.line.was_unwanted() {
+                        // the output that wanted it left waits itself before it sends again
+                        retry.succeeded();
                     }
                     let judged = closings.judge(trouble.clone(), held, &self.broker);
                     let may_be_row = trouble.is_bare && held.is_some() && self.was_sending && !closings.is_storm();
@@ -309,20 +314,19 @@ impl Receiver {
         link: &Arc<Link>,
         greeting: &mut Greeting<'_>,
     ) -> End {
-        let mut batch = HandOver::default();
+        let mut reading = Reading { is_deaf: self.unsettled.is_some(), ..Reading::default() };
         let mut lull = Lull::new(Instant::now());
-        let is_deaf = self.unsettled.is_some();
         loop {
-            match self.next(events, link, greeting).await {
-                Ok(Incoming::Message(message)) if is_deaf || self.stop.is_cancelled() => {
+            match self.next(events, link, greeting, &mut reading).await {
+                Ok(Incoming::Message(message)) if reading.is_deaf || self.stop.is_cancelled() => {
                     self.sorter.passed_over(&message)
                 }
-                Ok(Incoming::Message(message)) => self.sorter.arrived(message, link, &mut batch),
+                Ok(Incoming::Message(message)) => self.sorter.arrived(message, link, &mut reading.batch),
                 Ok(Incoming::Subscribed(answers)) => self.subscribed(&answers),
                 Ok(_) => {}
-                Err(failure) => {
-                    self.hand_over(link, &mut batch).await;
-                    return self.end(failure, is_deaf);
+                Err(end) => {
+                    self.hand_over_last(link, &mut reading).await;
+                    return end;
                 }
             }
             greeting.look();
@@ -333,15 +337,19 @@ impl Receiver {
                 self.subscribe(client);
             }
             let read_ahead_is_done = events.is_empty();
-            if !read_ahead_is_done && batch.bytes < self.config.unacked_bytes_max / 4 {
+            let is_small = !read_ahead_is_done && reading.batch.bytes < self.config.unacked_bytes_max / 4;
+            // what was read ahead waits for room too
+            if is_small || reading.room.is_some() {
                 continue;
             }
-            let messages = batch.messages.len();
-            if let Some(end) = self.hand_over(link, &mut batch).await {
-                return end;
+            let messages = reading.batch.messages.len();
+            match self.hand_over(link, &mut reading.batch) {
+                Ok(room) => reading.room = room,
+                Err(end) => return end,
             }
             // what outputs wait for comes by the same connection; a broker at its window waits for us
-            let may_pause = messages > 0 && !self.line.is_borrowed() && link.messages() < self.half_window();
+            let has_room = reading.room.is_none() && link.messages() < self.half_window();
+            let may_pause = messages > 0 && has_room && !self.line.is_borrowed();
             if may_pause && let Some(pause) = lull.after(messages, (self.stored_in)(), Instant::now()) {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -351,13 +359,14 @@ impl Receiver {
         }
     }
 
-    /// The next event. Where outputs use the connection, they have a say in its end.
+    /// The next event, or how the connection ends. Where outputs use it, they have a say in its end.
     async fn next(
         &mut self,
         events: &mut Inbound,
-        link: &Link,
+        link: &Arc<Link>,
         greeting: &mut Greeting<'_>,
-    ) -> Result<Incoming, PollError> {
+        reading: &mut Reading,
+    ) -> Result<Incoming, End> {
         let event = events.poll();
         tokio::pin!(event);
         loop {
@@ -365,8 +374,9 @@ impl Receiver {
                 link.stop();
             }
             let answer_due = [greeting.answer_due(), link.answer_due()].into_iter().flatten().min();
-            if !self.line.is_borrowed() && self.unsettled.is_none() && answer_due.is_none() {
-                return event.await;
+            let is_plain = self.unsettled.is_none() && answer_due.is_none() && reading.room.is_none();
+            if is_plain && !self.line.is_borrowed() {
+                return event.await.map_err(|failure| self.end(failure, reading.is_deaf));
             }
             let settled = settled(self.unsettled.clone());
             let left_alone = async {
@@ -377,8 +387,18 @@ impl Receiver {
                 biased;
                 // whether the receipts come in the next one is for the output to tell
                 why = self.line.unwanted() => {
-                    let trouble = Trouble { is_ours: true, is_passing: true, ..Trouble::new(why) };
-                    return Err(PollError::Lost(trouble));
+                    return Err(End::Lost(Trouble { is_ours: true, is_passing: true, ..Trouble::new(why) }));
+                }
+                end = room::found(&mut reading.room) => {
+                    reading.room = None;
+                    let handed_over = self.hand_over(link, &mut reading.batch);
+                    if let Some(end) = end {
+                        return Err(end);
+                    }
+                    reading.room = handed_over?;
+                    if reading.room.is_none() {
+                        link.read_on();
+                    }
                 }
                 () = left_alone, if self.line.is_borrowed() => {}
                 () = settled => {
@@ -386,7 +406,7 @@ impl Receiver {
                     self.settle(None).await;
                     link.leave();
                 }
-                event = &mut event => return event,
+                event = &mut event => return event.map_err(|failure| self.end(failure, reading.is_deaf)),
                 () = no_answer(answer_due) => {
                     greeting.look();
                     link.send_backlog();
@@ -428,11 +448,12 @@ impl Receiver {
         }
     }
 
-    /// Hands the batch over and sees to it that not too much is under way. An answer ends the connection.
-    async fn hand_over(&mut self, link: &Arc<Link>, batch: &mut HandOver) -> Option<End> {
+    /// Hands the batch over and sees to it that not too much is under way: gives what is to be waited for before more
+    /// is read, or how the connection ends.
+    fn hand_over(&self, link: &Arc<Link>, batch: &mut HandOver) -> Result<Option<Room>, End> {
         let HandOver { messages, packet_ids, bytes } = std::mem::take(batch);
         if messages.is_empty() && packet_ids.is_empty() {
-            return None;
+            return Ok(None);
         }
         let must_hold_back = !packet_ids.is_empty();
         let qos0 = messages.iter().filter(|m| m.mark == 0).count() as u64;
@@ -440,24 +461,24 @@ impl Receiver {
         if messages.is_empty() {
             // nothing to store; what came before still has to be
             Box::new(ack).stored();
-            return None;
+            return Ok(None);
         }
         let is_urgent = link.messages() >= self.half_window() || link.bytes() >= self.config.unacked_bytes_max / 2;
         let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), is_urgent });
-        let Some(out) = &self.out else { return Some(End::Unwanted) };
+        let Some(out) = &self.out else { return Err(End::Unwanted) };
         match out.try_reserve() {
             Ok(permit) => {
                 if let Some(arrivals) = arrivals.take() {
                     permit.send(arrivals);
                 }
             }
-            Err(mpsc::error::TrySendError::Closed(())) => return Some(End::Unwanted),
+            Err(mpsc::error::TrySendError::Closed(())) => return Err(End::Unwanted),
             Err(mpsc::error::TrySendError::Full(())) => {}
         }
         if arrivals.is_some() || (must_hold_back && link.bytes() >= self.config.unacked_bytes_max) {
-            return self.wait_for_room(out, link, &mut arrivals).await;
+            return Ok(Some(self.room(out.clone(), link, arrivals)));
         }
-        None
+        Ok(None)
     }
 
     /// Half of what the broker sends before it waits for acknowledgements; MQTT 3.1.1 does not tell, and mosquitto

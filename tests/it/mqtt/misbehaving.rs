@@ -88,6 +88,37 @@ async fn memory_is_bounded_when_the_broker_ignores_the_receive_maximum() {
 }
 
 #[tokio::test]
+async fn what_is_stored_is_acknowledged_while_the_source_waits_for_room() {
+    let broker = Broker::start().await.unwrap();
+    let mut config = config(&broker.url(), &["t/#"]);
+    config.payload_bytes_max = 2_000;
+    config.unacked_bytes_max = 20_000;
+    let max = config.unacked_bytes_max as u64;
+    let (source, mut arrivals) = started(config).await;
+    wait_until("the probe is acknowledged", || broker.pending("gateway") == Some(0)).await;
+    let before = broker.acknowledged("gateway").len();
+    let (stats, mut waiting) = (source.stats().clone(), Vec::new());
+    while stats.unacked_bytes.load(Relaxed) < max {
+        publish(&broker.url(), vec![Message::new("t/a", vec![b'x'; 1_500])]).await;
+        waiting.push(take(&mut arrivals, 1).await);
+    }
+    wait_until("reading stops", || stats.stalls.load(Relaxed) > 0).await;
+    publish(&broker.url(), vec![Message::new("t/a", "last")]).await;
+    for n in 1..=3 {
+        let (_, tokens) = waiting.remove(0);
+        store(tokens);
+        wait_until("it is acknowledged", || broker.acknowledged("gateway").len() == before + n).await;
+        assert!(stats.unacked_bytes.load(Relaxed) > max / 2 && arrivals.is_empty(), "it still waits");
+    }
+    waiting.into_iter().for_each(|(_, tokens)| store(tokens));
+    let last = take_stored(&mut arrivals, 1).await;
+    assert_eq!(&last[0].payload[..], b"last");
+    wait_until("all are acknowledged", || broker.pending("gateway") == Some(0)).await;
+    assert_eq!(stats.disconnects.load(Relaxed), 0);
+    source.stop().await;
+}
+
+#[tokio::test]
 async fn an_oversize_message_raises_an_alarm_and_leaves_other_sessions_alone() {
     let broker = Broker::start().await.unwrap();
     broker.misbehave(|f| f.ignore_packet_size = true);
