@@ -120,12 +120,15 @@ pub trait Output: fmt::Debug + fmt::Display + Send {
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-/// The part of row ids that all rows of a delivery share.
+/// What all rows of a delivery share: a part of their ids, and who gives them.
 #[derive(Clone, Copy, Debug)]
 pub struct RowIds<'a> {
     /// Random id of the journal file.
     pub incarnation: &'a str,
     pub statement: &'a str,
+    /// Whose position moves behind the rows; no part of their ids. A statement may have two for a while: one delivers
+    /// what its former text gave.
+    pub consumer: &'a str,
 }
 
 impl RowIds<'_> {
@@ -143,10 +146,18 @@ pub enum Delivery {
     Delivered,
     /// All rows are confirmed but these, which the receiver will never take: index in the batch, and why.
     Rejected { rows: Vec<(usize, String)> },
-    /// Not all are confirmed: give the same rows again.
-    TryAgain { reason: String },
+    /// Not all are confirmed: give the same rows again. `got_further`: the receiver is there, and something was learned
+    /// of the rows, so the next pause is as short as the first.
+    TryAgain { reason: String, got_further: bool },
     /// The receiver went away for good (the reader of standard output): there is nothing to wait for.
     Gone { reason: String },
+}
+
+impl Delivery {
+    /// Nothing was learned but this.
+    pub fn try_again(reason: impl Into<String>) -> Delivery {
+        Delivery::TryAgain { reason: reason.into(), got_further: false }
+    }
 }
 
 /// Counts since the process started.
@@ -208,7 +219,7 @@ pub(crate) mod tests {
     use crate::time::Timestamp;
     use crate::value::Value;
 
-    pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s" };
+    pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s", consumer: "statement s" };
 
     /// Rows with one column `n`, at offsets equal to `n`.
     pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {

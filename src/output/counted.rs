@@ -1,7 +1,7 @@
 //! An output with its counts.
 //!
 //! In: rows of statements. Out: what the output answered. Invariant: each delivery is counted once, and a reason why
-//! rows wait is logged once, however long it lasts and whatever other statements deliver. Not here: delivering.
+//! rows wait is logged once, however long it lasts and whatever other consumers deliver. Not here: delivering.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl CountedOutput {
             return Delivery::Delivered;
         }
         let delivery = self.output.deliver(rows, ids).await;
-        self.account(ids.statement, &delivery, rows.batch.len());
+        self.account(ids.consumer, &delivery, rows.batch.len());
         delivery
     }
 
@@ -62,7 +62,7 @@ impl CountedOutput {
         self.output.close().await;
     }
 
-    fn account(&mut self, statement: &str, delivery: &Delivery, rows: usize) {
+    fn account(&mut self, consumer: &str, delivery: &Delivery, rows: usize) {
         let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
         match delivery {
             Delivery::Delivered => {
@@ -76,8 +76,8 @@ impl CountedOutput {
                 add(&self.stats.failed_attempts, 1);
             }
         }
-        match (self.troubles.note(statement, delivery), delivery) {
-            (Change::New, Delivery::TryAgain { reason } | Delivery::Gone { reason }) => {
+        match (self.troubles.note(consumer, delivery), delivery) {
+            (Change::New, Delivery::TryAgain { reason, .. } | Delivery::Gone { reason }) => {
                 tracing::warn!(to = %self, "{reason}");
             }
             (Change::Over, _) => tracing::info!(to = %self, "delivering again"),

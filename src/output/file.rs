@@ -59,10 +59,10 @@ impl FileOutput {
                 self.writer = Some(writer);
                 match result {
                     Ok(()) => Delivery::Delivered,
-                    Err(error) => Delivery::TryAgain { reason: explain(&self.path, &error) },
+                    Err(error) => Delivery::try_again(explain(&self.path, &error)),
                 }
             }
-            Err(error) => Delivery::TryAgain { reason: format!("{}: {error}", self.path.display()) },
+            Err(error) => Delivery::try_again(format!("{}: {error}", self.path.display())),
         }
     }
 

@@ -62,7 +62,7 @@ struct HttpOutput {
     /// The last batch was taken, at least in part.
     works: bool,
     trial: Trial,
-    /// Of the batches of other statements that are not through, by statement.
+    /// Of the batches of other consumers that are not through, by consumer.
     others: HashMap<String, Trial>,
 }
 
@@ -112,7 +112,7 @@ impl HttpOutput {
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         self.progress.begin(rows, ids);
-        self.trial = self.others.remove(ids.statement).unwrap_or_default();
+        self.trial = self.others.remove(ids.consumer).unwrap_or_default();
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
@@ -125,8 +125,8 @@ impl HttpOutput {
             }
             Err(Again { reason, asked }) => {
                 self.not_before = Some(Instant::now() + self.retry.failed_and_asked(asked));
-                self.others.insert(ids.statement.to_owned(), self.trial);
-                Delivery::TryAgain { reason }
+                self.others.insert(ids.consumer.to_owned(), self.trial);
+                Delivery::try_again(reason)
             }
         }
     }

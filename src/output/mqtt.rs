@@ -46,10 +46,10 @@ pub struct MqttOutput {
     retry: Retry,
     /// No attempt before this.
     not_before: Option<Instant>,
-    /// By statement, where the broker refused a message of it and the row at fault is looked for: its messages go one
+    /// By consumer, where the broker refused a message of its and the row at fault is looked for: its messages go one
     /// at a time and carry at most this.
     searches: HashMap<String, Search>,
-    /// By statement: connections lost with several messages under way, without a batch that came through between them.
+    /// By consumer: connections lost with several messages under way, without a batch that came through between them.
     losses: HashMap<String, u32>,
     suspects: Suspects,
     /// The broker confirmed something in the attempt at hand.
@@ -127,11 +127,11 @@ impl MqttOutput {
                 Ok(()) => {
                     self.not_before = None;
                     self.retry.succeeded();
-                    return self.finish(ids.statement);
+                    return self.finish(ids.consumer);
                 }
                 // a search comes to its end at once: each step rejects a row, or halves what a message may carry
-                Err(failure) => match self.failed(failure, ids.statement) {
-                    Some(reason) => return Delivery::TryAgain { reason },
+                Err(failure) => match self.failed(failure, ids.consumer) {
+                    Some(delivery) => return delivery,
                     None => continue,
                 },
             }
@@ -140,10 +140,10 @@ impl MqttOutput {
 
     /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row or a broker
     /// that took nothing brought about are not.
-    fn finish(&mut self, statement: &str) -> Delivery {
-        self.losses.remove(statement);
+    fn finish(&mut self, consumer: &str) -> Delivery {
+        self.losses.remove(consumer);
         let delivery = self.progress.finish();
-        if let Some(search) = self.searches.remove(statement)
+        if let Some(search) = self.searches.remove(consumer)
             && delivery == Delivery::Delivered
             && search.is_certain
         {
@@ -162,7 +162,7 @@ impl MqttOutput {
             tokio::time::sleep_until(at).await;
         }
         self.connect().await.map_err(Attempt::idle)?;
-        let right = self.way.send_right(self.searches.contains_key(ids.statement)).await;
+        let right = self.way.send_right(self.searches.contains_key(ids.consumer)).await;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         self.has_progressed = false;
@@ -215,7 +215,7 @@ impl MqttOutput {
     ) -> Result<(), Stuck> {
         self.send_witness().await?;
         let Some(session) = &self.session else { return Err(Stuck { message: None, is_timeout: false }) };
-        let search = self.searches.get(ids.statement);
+        let search = self.searches.get(ids.consumer);
         let window = if search.is_some() { 1 } else { usize::from(WINDOW) };
         let limits = search.map_or_else(|| self.limits(), |search| search.limits);
         let mut behind = None;
@@ -351,12 +351,14 @@ impl MqttOutput {
         Attempt { trouble, suspect, had_several, is_meant: true, how }
     }
 
-    /// Decides what a failure means for the rows, and when to try again; gives why, unless it is the next step of a
-    /// search.
-    fn failed(&mut self, failure: Attempt, statement: &str) -> Option<String> {
+    /// Decides what a failure means for the rows, and when to try again; gives what to say of it, unless the search for
+    /// a row goes on at once.
+    fn failed(&mut self, failure: Attempt, consumer: &str) -> Option<Delivery> {
         let Attempt { trouble, suspect, had_several, is_meant, how } = failure;
         let is_other_version = self.way.failed(&trouble);
-        if self.has_progressed && suspect.is_none() && !self.way.is_closed_soon() {
+        // a step of a search that tells something: the broker is there
+        let got_further = suspect.is_some() && self.suspects.has_witness();
+        if got_further || self.has_progressed && suspect.is_none() && !self.way.is_closed_soon() {
             self.retry.succeeded();
         }
         let now = Instant::now();
@@ -369,23 +371,24 @@ impl MqttOutput {
                 Finding::Open => {
                     // alone, so that no other is under way beside it
                     let search = Search::within(self.limits());
-                    self.searches.entry(statement.to_owned()).or_insert(search);
+                    self.searches.entry(consumer.to_owned()).or_insert(search);
                     if self.suspects.is_early() {
                         return None;
                     }
-                    return Some(match how {
+                    let reason = match how {
                         HowEnded::Closed => {
                             format!("{}: a row to topic `{}` was under way", trouble.text, message.topic_name)
                         }
                         HowEnded::Silent(_) => trouble.text,
-                    });
+                    };
+                    return Some(Delivery::TryAgain { reason, got_further });
                 }
                 Finding::AtFault { why, is_proven } => {
                     rejection = Some(why);
                     is_certain = is_proven;
                     self.way.found_row();
                 }
-                Finding::TopicRefused(why) => return Some(why),
+                Finding::TopicRefused(why) => return Some(Delivery::try_again(why)),
             }
         }
         let Some(reason) = rejection else {
@@ -393,27 +396,27 @@ impl MqttOutput {
             let may_be_ours = had_several || !is_meant;
             // the same holds for one that it never confirms; to send one at a time costs no row
             let is_silent = matches!(how, Some(HowEnded::Silent(_)));
-            let losses = self.losses.entry(statement.to_owned()).or_default();
+            let losses = self.losses.entry(consumer.to_owned()).or_default();
             *losses += u32::from(may_be_ours && (!trouble.is_ours || is_silent));
             if *losses >= LOSSES_MAX {
                 let search = Search::within(self.limits());
-                self.searches.entry(statement.to_owned()).or_insert(search);
+                self.searches.entry(consumer.to_owned()).or_insert(search);
             }
-            return Some(trouble.text);
+            return Some(Delivery::try_again(trouble.text));
         };
         self.retry.succeeded();
         match suspect.filter(|_| is_meant).as_ref().map(|message| (message, message.rows.as_slice())) {
             Some((_, [alone])) => self.progress.reject(alone.row, reason),
             Some((message, _)) => {
-                let before = self.searches.get(statement).is_none_or(|search| search.is_certain);
+                let before = self.searches.get(consumer).is_none_or(|search| search.is_certain);
                 let search = Search { limits: message.limits().half(), is_certain: is_certain && before };
-                self.searches.insert(statement.to_owned(), search);
+                self.searches.insert(consumer.to_owned(), search);
             }
             // it was not sending
-            None if self.searches.contains_key(statement) => return Some(trouble.text),
+            None if self.searches.contains_key(consumer) => return Some(Delivery::try_again(trouble.text)),
             None => {
                 tracing::warn!("looking for the row at fault: {}", trouble.text);
-                self.searches.insert(statement.to_owned(), Search::within(self.limits()));
+                self.searches.insert(consumer.to_owned(), Search::within(self.limits()));
             }
         }
         None

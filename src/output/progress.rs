@@ -8,19 +8,19 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Delivery, RowIds};
 use crate::batch::{RowMeta, Rows};
 
-/// The batch at hand, and those of other statements that are not through. Of each statement only the newest is
+/// The batch at hand, and those of other consumers that are not through. Of each consumer only the newest is
 /// remembered: it gives one batch again until it is through.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     now: Open,
-    /// By statement.
+    /// By consumer.
     others: HashMap<String, Open>,
 }
 
 /// A batch that is not through.
 #[derive(Debug, Default)]
 struct Open {
-    statement: String,
+    consumer: String,
     len: usize,
     first: Option<RowMeta>,
     last: Option<RowMeta>,
@@ -31,12 +31,12 @@ struct Open {
 impl Progress {
     /// Starts on a batch or comes back to it (`true`), or goes on with it when it is the one at hand.
     pub fn begin(&mut self, rows: &Rows, ids: RowIds<'_>) -> bool {
-        let is_other = self.now.statement != ids.statement;
+        let is_other = self.now.consumer != ids.consumer;
         if is_other {
-            let open = self.others.remove(ids.statement).unwrap_or_default();
+            let open = self.others.remove(ids.consumer).unwrap_or_default();
             let before = std::mem::replace(&mut self.now, open);
             if before.len > 0 {
-                self.others.insert(before.statement.clone(), before);
+                self.others.insert(before.consumer.clone(), before);
             }
         }
         let is_same = self.now.is(rows, ids);
@@ -77,7 +77,7 @@ impl Open {
     fn new(rows: &Rows, ids: RowIds<'_>) -> Open {
         let meta = rows.batch.meta();
         Open {
-            statement: ids.statement.to_owned(),
+            consumer: ids.consumer.to_owned(),
             len: meta.len(),
             first: meta.first().copied(),
             last: meta.last().copied(),
@@ -91,7 +91,7 @@ impl Open {
         self.len == meta.len()
             && self.first.as_ref() == meta.first()
             && self.last.as_ref() == meta.last()
-            && self.statement == ids.statement
+            && self.consumer == ids.consumer
     }
 }
 
@@ -120,13 +120,13 @@ mod tests {
         progress.begin(&rows(1..5), IDS);
         assert_eq!(progress.next_open(0), Some(0), "another batch");
         progress.confirm(0);
-        progress.begin(&rows(1..5), RowIds { statement: "other", ..IDS });
-        assert_eq!(progress.next_open(0), Some(0), "another statement");
+        progress.begin(&rows(1..5), RowIds { consumer: "output s", ..IDS });
+        assert_eq!(progress.next_open(0), Some(0), "another consumer, of the same statement");
     }
 
     #[test]
-    fn a_batch_is_remembered_while_other_statements_write() {
-        let other = RowIds { statement: "other", ..IDS };
+    fn a_batch_is_remembered_while_other_consumers_write() {
+        let other = RowIds { consumer: "output s", ..IDS };
         let mut progress = Progress::default();
         assert!(progress.begin(&rows(0..2), IDS));
         progress.reject(0, "too large".into());

@@ -60,7 +60,7 @@ impl StdoutOutput {
         let written = tokio::task::spawn_blocking(move || write(&mut io::stdout().lock(), text.as_bytes())).await;
         match written {
             Ok(delivery) => delivery,
-            Err(error) => Delivery::TryAgain { reason: format!("standard output: {error}") },
+            Err(error) => Delivery::try_again(format!("standard output: {error}")),
         }
     }
 }
@@ -71,7 +71,7 @@ fn write(out: &mut impl Write, text: &[u8]) -> Delivery {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             Delivery::Gone { reason: "whoever read standard output has left".to_owned() }
         }
-        Err(error) => Delivery::TryAgain { reason: format!("standard output: {error}") },
+        Err(error) => Delivery::try_again(format!("standard output: {error}")),
     }
 }
 

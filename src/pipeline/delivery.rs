@@ -50,6 +50,8 @@ pub struct Deliverer {
     pub output: OutputHandle,
     /// Names the statement in row ids.
     pub statement: SmolStr,
+    /// The name of the consumer, by which the output tells this way from others of the statement.
+    pub consumer: SmolStr,
     /// Between two attempts at the same rows.
     pub backoff: Backoff,
     /// Rows that wait inside the plan for earlier ones.
@@ -194,7 +196,7 @@ impl Deliverer {
         let pending = &mut self.pending;
         pending.is_delivered = true;
         loop {
-            match self.output.deliver(rows, &self.statement) {
+            match self.output.deliver(rows, &self.statement, &self.consumer) {
                 Delivery::Delivered => {
                     pending.count([(counter("rows_in"), count), (counter("delivered"), count)]);
                     return Ok(true);
@@ -207,14 +209,22 @@ impl Deliverer {
                     return Ok(true);
                 }
                 Delivery::Gone { reason } => return Err(PipelineError::Output { name: output, reason }),
-                Delivery::TryAgain { .. } => {
-                    if self.flow.stop.sleep(retry.failed()) {
+                Delivery::TryAgain { got_further, .. } => {
+                    if self.flow.stop.sleep(pause(&mut retry, got_further)) {
                         return Ok(false);
                     }
                 }
             }
         }
     }
+}
+
+/// How long to wait before the same rows are given again.
+fn pause(retry: &mut Retry, got_further: bool) -> Duration {
+    if got_further {
+        retry.succeeded();
+    }
+    retry.failed()
 }
 
 /// The records of the next delivery, when one of `stride` took this long and the receiver likes `full` rows at once.

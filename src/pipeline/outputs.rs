@@ -1,6 +1,6 @@
 //! Outputs as tasks: several statements may write to one.
 //!
-//! In: rows of statements, one request at a time a statement. Out: what the output answered. Invariant: an output is
+//! In: rows of statements, one request at a time a consumer. Out: what the output answered. Invariant: an output is
 //! owned by one task; a request that was taken is answered. Not here: trying again, positions (`delivery`).
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use crate::journal::Journal;
 use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds, Troubles};
 use crate::time::Clock;
 
-/// Requests that wait for one output: each statement has at most one under way, so this only bounds their number.
+/// Requests that wait for one output: each consumer has at most one under way, so this only bounds their number.
 const WAITING_MAX: usize = 64;
 
 type Outputs = Vec<(OutputHandle, JoinHandle<()>)>;
@@ -54,6 +54,7 @@ pub fn start(
 struct Request {
     rows: Arc<Rows>,
     statement: SmolStr,
+    consumer: SmolStr,
     reply: oneshot::Sender<Delivery>,
 }
 
@@ -85,12 +86,13 @@ impl OutputHandle {
                     request = waiting.recv() => request,
                     () = output.tend() => continue,
                 };
-                let Some(Request { rows, statement, reply }) = request else { break };
+                let Some(Request { rows, statement, consumer, reply }) = request else { break };
+                let ids = RowIds { incarnation: &incarnation, statement: &statement, consumer: &consumer };
                 let delivery = tokio::select! {
-                    delivery = output.deliver(&rows, RowIds { incarnation: &incarnation, statement: &statement }) => delivery,
-                    () = hurry.cancelled() => Delivery::TryAgain { reason: "the job stops".to_owned() },
+                    delivery = output.deliver(&rows, ids) => delivery,
+                    () = hurry.cancelled() => Delivery::try_again("the job stops"),
                 };
-                // the statement may have been stopped meanwhile: then the rows are delivered again at the next start
+                // the consumer may have been stopped meanwhile: then the rows are delivered again at the next start
                 let _ = reply.send(delivery);
             }
             if !hurry.is_cancelled() {
@@ -115,10 +117,10 @@ impl OutputHandle {
         self.fill
     }
 
-    /// Delivers rows and waits for the answer. Called from a plain thread.
-    pub fn deliver(&self, rows: &Arc<Rows>, statement: &SmolStr) -> Delivery {
+    /// Delivers rows of a statement for a consumer, by its name, and waits for the answer. Called from a plain thread.
+    pub fn deliver(&self, rows: &Arc<Rows>, statement: &SmolStr, consumer: &SmolStr) -> Delivery {
         let (reply, answer) = oneshot::channel();
-        let request = Request { rows: rows.clone(), statement: statement.clone(), reply };
+        let request = Request { rows: rows.clone(), statement: statement.clone(), consumer: consumer.clone(), reply };
         // the task ends after the last handle, so this means that it failed
         let gone = || Delivery::Gone { reason: "its task ended; please report this with the log".to_owned() };
         if self.requests.blocking_send(request).is_err() {
@@ -126,11 +128,11 @@ impl OutputHandle {
         }
         let delivery = answer.blocking_recv().unwrap_or_else(|_| gone());
         // for health; the output itself logs each change
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).note(statement, &delivery);
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).note(consumer, &delivery);
         delivery
     }
 
-    /// Why rows of any statement wait just now.
+    /// Why rows of any consumer wait just now.
     pub fn trouble(&self) -> Option<String> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).shown()
     }

@@ -316,7 +316,7 @@ impl StatementBuild<'_> {
         let backlog = self.job.outputs.iter().find(|o| o.name.eq_ignore_ascii_case(&statement.output));
         let backlog = backlog.map_or(Backlog::default(), |output| output.backlog);
         let (flow, reader) =
-            self.flow(consumer_name, name.clone(), fingerprint, part, columns, from, backlog, consumers)?;
+            self.flow(consumer_name.clone(), name.clone(), fingerprint, part, columns, from, backlog, consumers)?;
         let feed =
             part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
@@ -331,6 +331,7 @@ impl StatementBuild<'_> {
             feed,
             output,
             statement: name.clone(),
+            consumer: consumer_name,
             backoff: Backoff::BROKER,
             held: 0,
             gathering: Gathering::new(fill),

@@ -22,7 +22,7 @@ use super::support::{Message, Mosquitto, Subscriber, publish, succeeds, wait_unt
 use crate::support::wordless::WordlessBroker;
 use crate::support::{dead_letters, runtime};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
 
 /// The settings of a section with a connection of its own.
 fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
@@ -210,7 +210,7 @@ async fn the_bad_row_of_one_statement_is_found_while_another_writes() {
     for keys in ["topic = \"t\"", "topic = \"t\"\nbody = \"lines\""] {
         let mut output = output(&broker.url(), keys);
         let batch = in_turn((0..20).map(|n| if n == 7 { "x".repeat(5_000) } else { n.to_string() }));
-        let other = RowIds { statement: "s2", ..IDS };
+        let other = RowIds { statement: "s2", consumer: "statement s2", ..IDS };
         let mut attempts = 0;
         let rejected = loop {
             match within("an attempt", output.deliver(&batch, IDS)).await {
@@ -257,7 +257,7 @@ async fn a_topic_at_which_the_broker_closes_waits_behind_the_others() {
     let batch = in_turn((0..40).map(|n| n.to_string()));
     let reason = loop {
         match within("an answer", output.deliver(&batch, IDS)).await {
-            Delivery::TryAgain { reason } if reason.contains("the rest waits") => break reason,
+            Delivery::TryAgain { reason, .. } if reason.contains("the rest waits") => break reason,
             delivery => assert!(matches!(delivery, Delivery::TryAgain { .. }), "{delivery:?}"),
         }
     };

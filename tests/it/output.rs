@@ -19,7 +19,7 @@ use forebay::value::Value;
 
 use super::support::{AnyBroker, Mosquitto, Subscriber, wait_until, within};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
 
 /// Rows with one text column `v`; offsets count from `first`.
 fn rows(first: i64, values: impl IntoIterator<Item = String>) -> Rows {
@@ -52,7 +52,7 @@ async fn deliver(output: &mut CountedOutput, rows: &Rows) -> (Delivery, Vec<Stri
     let mut reasons = Vec::new();
     loop {
         match within("the delivery ends", output.deliver(rows, IDS)).await {
-            Delivery::TryAgain { reason } => reasons.push(reason),
+            Delivery::TryAgain { reason, .. } => reasons.push(reason),
             delivery => return (delivery, reasons),
         }
     }
@@ -90,7 +90,7 @@ async fn outage(mut broker: AnyBroker) {
     let mut reasons = Vec::new();
     for _ in 0..4 {
         match within("an answer", output.deliver(&batch, IDS)).await {
-            Delivery::TryAgain { reason } => reasons.push(reason),
+            Delivery::TryAgain { reason, .. } => reasons.push(reason),
             other => panic!("{other:?}"),
         }
     }
@@ -151,7 +151,7 @@ async fn a_broker_that_confirms_nothing_is_left() {
     let broker = Broker::start().await.unwrap();
     broker.misbehave(|f| f.puback_delay = Duration::from_secs(3600));
     let mut output = build(&MqttOutputConfig { puback_timeout: Duration::from_millis(50), ..config(&broker.url()) });
-    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else {
+    let Delivery::TryAgain { reason, .. } = output.deliver(&numbered(0..2), IDS).await else {
         panic!("nothing was confirmed")
     };
     assert!(reason.contains("did not confirm a row to topic"), "{reason}");
@@ -190,7 +190,7 @@ async fn a_topic_that_is_not_ours_says_so_and_the_row_stays() {
         fs::write(folder.join("acl"), "topic read scored\n").unwrap();
     });
     let mut output = build(&config(&broker.url()));
-    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..2), IDS).await else { panic!("not allowed") };
+    let Delivery::TryAgain { reason, .. } = output.deliver(&numbered(0..2), IDS).await else { panic!("not allowed") };
     assert!(reason.contains("access rules"), "{reason}");
 }
 
@@ -300,7 +300,7 @@ async fn a_file_that_holds_something_else_is_left_alone() {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
         let mut output = file_output(FileOutputConfig::new(&path));
-        let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else {
+        let Delivery::TryAgain { reason, .. } = output.deliver(&numbered(0..1), IDS).await else {
             panic!("{name} was changed")
         };
         assert!(reason.contains("choose another path"), "{reason}");
@@ -311,13 +311,15 @@ async fn a_file_that_holds_something_else_is_left_alone() {
 #[tokio::test]
 async fn what_stands_in_the_way_of_a_file_is_named_and_overcome() {
     let mut output = file_output(FileOutputConfig::new("/dev/full"));
-    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else { panic!("there is no room") };
+    let Delivery::TryAgain { reason, .. } = output.deliver(&numbered(0..1), IDS).await else {
+        panic!("there is no room")
+    };
     assert!(reason.contains("no space left"), "{reason}");
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("later/rows.jsonl");
     let mut output = file_output(FileOutputConfig::new(&path));
-    let Delivery::TryAgain { reason } = output.deliver(&numbered(0..1), IDS).await else {
+    let Delivery::TryAgain { reason, .. } = output.deliver(&numbered(0..1), IDS).await else {
         panic!("there is no folder")
     };
     assert!(reason.contains("create the folder"), "{reason}");
@@ -326,7 +328,7 @@ async fn what_stands_in_the_way_of_a_file_is_named_and_overcome() {
     assert_eq!(lines(&path), [line(0)]);
 
     let mut second = file_output(FileOutputConfig::new(&path));
-    let Delivery::TryAgain { reason } = second.deliver(&numbered(1..2), IDS).await else { panic!("two writers") };
+    let Delivery::TryAgain { reason, .. } = second.deliver(&numbered(1..2), IDS).await else { panic!("two writers") };
     assert!(reason.contains("another process"), "{reason}");
     output.close().await;
     assert_eq!(second.deliver(&numbered(1..2), IDS).await, Delivery::Delivered);

@@ -22,7 +22,7 @@ use crate::support::{
     Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_for_alarm, wait_until, within, write_job,
 };
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
 
 fn broker(url: &str, protocol: Option<Protocol>) -> BrokerConfig {
     BrokerConfig { protocol, ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) }
@@ -81,7 +81,7 @@ async fn deliver(output: &mut CountedOutput, rows: &Rows) -> Vec<String> {
     let mut reasons = Vec::new();
     loop {
         match within("the delivery ends", output.deliver(rows, IDS)).await {
-            Delivery::TryAgain { reason } => reasons.push(reason),
+            Delivery::TryAgain { reason, .. } => reasons.push(reason),
             Delivery::Delivered => return reasons,
             other => panic!("{other:?}"),
         }

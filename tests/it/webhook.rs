@@ -25,7 +25,7 @@ use serde_json::Value as Json;
 use crate::harness::{Forebay, until};
 use crate::support::{Mosquitto, assert_pool_is_good, publish_numbers, refused, runtime, within, write_job};
 
-pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1" };
+pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
 
 /// What came in one request.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ async fn deliver(output: &mut CountedOutput, rows: &Rows) -> (Delivery, Vec<Stri
     let mut reasons = Vec::new();
     loop {
         match within("the delivery ends", output.deliver(rows, IDS)).await {
-            Delivery::TryAgain { reason } => reasons.push(reason),
+            Delivery::TryAgain { reason, .. } => reasons.push(reason),
             delivery => return (delivery, reasons),
         }
     }
@@ -210,7 +210,7 @@ async fn the_bad_row_of_a_refused_batch_is_found_and_the_others_pass() {
 async fn a_receiver_that_refuses_every_row_is_told_of_before_they_are_given_up() {
     let server = Server::start(|_| (400, "no such table", Vec::new())).await;
     let mut output = output(&server.url, "");
-    let Delivery::TryAgain { reason } = output.deliver(&rows(0..3), IDS).await else { panic!("given up at once") };
+    let Delivery::TryAgain { reason, .. } = output.deliver(&rows(0..3), IDS).await else { panic!("given up at once") };
     assert!(reason.contains("no such table") && reason.contains("every row is refused"), "{reason}");
 }
 
@@ -262,7 +262,7 @@ async fn what_somebody_has_to_repair_keeps_the_rows_and_says_so() {
         [(401, "correct `key`"), (404, "correct `url`"), (302, "not followed"), (409, "name the code in `success`")]
     {
         let server = Server::start(move |_| (code, "", Vec::new())).await;
-        let Delivery::TryAgain { reason } = output(&server.url, "").deliver(&rows(0..2), IDS).await else {
+        let Delivery::TryAgain { reason, .. } = output(&server.url, "").deliver(&rows(0..2), IDS).await else {
             panic!("{code}")
         };
         assert!(reason.contains(word), "{reason}");
@@ -274,7 +274,7 @@ async fn what_somebody_has_to_repair_keeps_the_rows_and_says_so() {
     let gone = server.url.clone();
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let Delivery::TryAgain { reason } = output(&gone, "timeout = \"2s\"").deliver(&rows(0..1), IDS).await else {
+    let Delivery::TryAgain { reason, .. } = output(&gone, "timeout = \"2s\"").deliver(&rows(0..1), IDS).await else {
         panic!("gone")
     };
     assert!(reason.contains(&gone), "{reason}");

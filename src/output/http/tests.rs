@@ -63,7 +63,7 @@ async fn deliver(receiver: &Receiver, output: &mut HttpOutput, rows: &Rows) -> (
         let delivery = output.hand_over(rows, IDS).await;
         attempts.push(receiver.take_requests());
         match delivery {
-            Delivery::TryAgain { reason } => assert!(reason.contains("check `url`, `body`"), "{reason}"),
+            Delivery::TryAgain { reason, .. } => assert!(reason.contains("check `url`, `body`"), "{reason}"),
             delivery => return (delivery, attempts),
         }
     }
@@ -143,7 +143,7 @@ async fn a_receiver_that_is_mended_amid_an_attempt_takes_what_it_refused_before(
 #[tokio::test]
 async fn statements_that_share_a_receiver_are_given_up_each_by_its_own_tries() {
     let (_receiver, mut output) = Receiver::start(100, |numbers| if numbers[0] < 100 { 400 } else { 200 }).await;
-    let (bad, good, other) = (rows(0..3), rows(100..101), RowIds { statement: "other", ..IDS });
+    let (bad, good, other) = (rows(0..3), rows(100..101), RowIds { consumer: "output s", ..IDS });
     for _ in 0..10 {
         assert!(matches!(output.hand_over(&bad, IDS).await, Delivery::TryAgain { .. }));
         assert_eq!(output.hand_over(&good, other).await, Delivery::Delivered);

@@ -122,6 +122,11 @@ impl Suspects {
         self.has_witness = true;
     }
 
+    /// Whether the broker confirmed the witness over the present connection, or the last if there is none.
+    pub fn has_witness(&self) -> bool {
+        self.has_witness
+    }
+
     /// Whether the next connections may tell soon: they are made without a word to anybody.
     pub fn is_early(&self) -> bool {
         let (alone, witnessed) = self.closures();

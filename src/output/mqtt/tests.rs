@@ -52,8 +52,8 @@ async fn a_row_is_rejected_only_when_the_broker_means_it() {
         let suspect = Queue::new(&output.config, limits, &rows, IDS, &mut output.progress, &output.suspects).next();
         assert!(suspect.is_some());
         let attempt = Attempt { trouble: refused(), suspect, had_several: false, is_meant, how: None };
-        assert_eq!(output.failed(attempt, IDS.statement), None, "the row is looked for, or found, at once");
-        assert_eq!(output.searches.contains_key(IDS.statement), !is_meant);
+        assert_eq!(output.failed(attempt, IDS.consumer), None, "the row is looked for, or found, at once");
+        assert_eq!(output.searches.contains_key(IDS.consumer), !is_meant);
         assert_eq!(output.progress.finish(), delivery);
     }
 }
@@ -66,9 +66,9 @@ async fn connections_that_we_left_ourselves_are_no_reason_to_look_for_a_row() {
         for _ in 0..LOSSES_MAX {
             let trouble = Trouble { is_ours, ..Trouble::new("it ended".to_owned()) };
             let attempt = Attempt { trouble, suspect: None, had_several: true, is_meant: true, how: None };
-            assert!(output.failed(attempt, IDS.statement).is_some());
+            assert!(output.failed(attempt, IDS.consumer).is_some());
         }
-        assert_eq!(output.searches.contains_key(IDS.statement), searches);
+        assert_eq!(output.searches.contains_key(IDS.consumer), searches);
     }
 }
 
@@ -89,4 +89,58 @@ async fn an_output_waits_longer_while_the_broker_confirms_what_others_sent() {
         () = others => Ok(()),
     };
     assert!(done.is_ok());
+}
+
+/// An attempt that ended with the one row of the batch under way.
+fn ended_at_row(output: &mut MqttOutput, rows: &Rows, how: HowEnded) -> Attempt {
+    output.progress.begin(rows, IDS);
+    let limits = output.limits();
+    let suspect = Queue::new(&output.config, limits, rows, IDS, &mut output.progress, &output.suspects).next();
+    let trouble = Trouble { is_ours: how != HowEnded::Closed, ..Trouble::new("it ended".to_owned()) };
+    Attempt { trouble, suspect, had_several: false, is_meant: true, how: Some(how) }
+}
+
+/// An output at whose broker another row came through.
+fn output_with_witness() -> MqttOutput {
+    let mut output = MqttOutput::new(config(), Way::of_input("a", Arc::new(Line::default())), Arc::default());
+    let witness = ended_at_row(&mut output, &rows([9]), HowEnded::Closed).suspect;
+    output.suspects.confirmed(witness.unwrap());
+    output
+}
+
+#[tokio::test]
+async fn a_step_of_a_search_that_tells_something_makes_no_pause_longer() {
+    let (rows, first) = (rows([1]), Backoff::BROKER.base);
+    let mut output = output_with_witness();
+    // whether the broker confirms what is sent behind the row, and what is said then
+    let steps = [false, true, true, true, true, true].map(|is_confirmed| {
+        output.suspects.connected();
+        if is_confirmed {
+            output.suspects.witness_confirmed();
+        }
+        let attempt = ended_at_row(&mut output, &rows, HowEnded::Silent(Duration::from_secs(30)));
+        let said = output.failed(attempt, IDS.consumer);
+        assert!(!is_confirmed || output.not_before.unwrap() <= Instant::now() + first);
+        said
+    });
+    let again = |got_further| Some(Delivery::TryAgain { reason: "it ended".to_owned(), got_further });
+    assert_eq!(steps, [again(false), again(true), again(true), again(true), again(true), None]);
+    assert!(matches!(output.progress.finish(), Delivery::Rejected { .. }));
+}
+
+#[tokio::test]
+async fn a_broker_that_confirms_nothing_is_tried_less_and_less_often() {
+    for how in [HowEnded::Silent(Duration::from_secs(30)), HowEnded::Closed] {
+        let (rows, mut output) = (rows([1]), output_with_witness());
+        let mut longest = Duration::ZERO;
+        for _ in 0..100 {
+            output.suspects.connected();
+            let attempt = ended_at_row(&mut output, &rows, how);
+            if let Some(said) = output.failed(attempt, IDS.consumer) {
+                assert!(matches!(said, Delivery::TryAgain { got_further: false, .. }), "{said:?}");
+            }
+            longest = longest.max(output.not_before.unwrap().duration_since(Instant::now()));
+        }
+        assert!(longest > Duration::from_secs(10), "{how:?}: {longest:?}");
+    }
 }

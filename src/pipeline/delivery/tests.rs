@@ -160,6 +160,7 @@ impl Bench {
             }),
             output,
             statement: "out".into(),
+            consumer: "statement out".into(),
             backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
             held: 0,
             gathering: Gathering::new(fill),
@@ -257,7 +258,7 @@ fn end(end: &'static str, gave: Gave) -> Gave {
 
 #[test]
 fn rows_are_delivered_at_once_and_the_position_moves_behind_them() {
-    let try_again = || Delivery::TryAgain { reason: "busy".to_owned() };
+    let try_again = || Delivery::try_again("busy");
     let rejected = Delivery::Rejected { rows: vec![(1, "too large".to_owned())] };
     Bench::new(AT_ONCE, OnError::DeadLetter).run([
         (0, Idle, nothing()),
@@ -359,7 +360,7 @@ fn what_lies_behind_a_stop_is_not_counted() {
 
 #[test]
 fn a_stop_amid_a_retry_commits_nothing_that_was_not_delivered() {
-    let try_again = || Delivery::TryAgain { reason: "away".to_owned() };
+    let try_again = || Delivery::try_again("away");
     Bench::new(AT_ONCE, OnError::DeadLetter).run([
         (0, Read(&["1"]), gave(&[&[1]], Some((1, 0)))),
         (0, Read(&["out"]), nothing()),
@@ -391,7 +392,7 @@ fn a_slow_receiver_is_given_fewer_records_and_a_fast_one_more() {
 }
 
 #[test]
-fn an_output_is_in_trouble_until_each_of_its_statements_gets_through() {
+fn an_output_is_in_trouble_until_each_of_its_consumers_gets_through() {
     let mut bench = Bench::new(AT_ONCE, OnError::DeadLetter);
     let event = RawEvent {
         arrival: Timestamp::MIN,
@@ -402,16 +403,33 @@ fn an_output_is_in_trouble_until_each_of_its_statements_gets_through() {
     let records = Records::Events(vec![Events { input: 0, first: 0, events: vec![event] }]);
     let rows = bench.deliverer.rows(Stretch { records, len: 1, position: 1, is_at_end: true }).unwrap();
     let (rows, output) = (Arc::new(rows), bench.deliverer.output.clone());
-    let full = Delivery::TryAgain { reason: "full".to_owned() };
-    for (statement, answer, trouble) in [
-        ("a", full.clone(), Some("full")),
-        ("b", Delivery::Delivered, Some("full")),
-        ("a", full, Some("full")),
-        ("b", Delivery::Delivered, Some("full")),
-        ("a", Delivery::Delivered, None),
+    let full = Delivery::try_again("full");
+    // two of one statement: one delivers what its former text gave
+    for (consumer, answer, trouble) in [
+        ("statement a", full.clone(), Some("full")),
+        ("output a", Delivery::Delivered, Some("full")),
+        ("statement a", full, Some("full")),
+        ("output a", Delivery::Delivered, Some("full")),
+        ("statement a", Delivery::Delivered, None),
     ] {
         bench.script.written().answers.push_back(answer.clone());
-        assert_eq!(output.deliver(&rows, &statement.into()), answer);
-        assert_eq!(output.trouble().as_deref(), trouble, "after {statement}");
+        assert_eq!(output.deliver(&rows, &"a".into(), &consumer.into()), answer);
+        assert_eq!(output.trouble().as_deref(), trouble, "after {consumer}");
     }
+}
+
+#[test]
+fn pauses_grow_unless_the_output_got_further() {
+    let longest = |answers: &[bool]| {
+        let once = |_| {
+            let mut retry = Retry::new(Backoff::BROKER);
+            answers.iter().map(|got_further| pause(&mut retry, *got_further)).last().unwrap()
+        };
+        (0..1_000).map(once).max().unwrap()
+    };
+    let first = Backoff::BROKER.base;
+    assert!(longest(&[false; 12]) > 10 * first);
+    assert!(longest(&[true; 12]) <= first, "each step of a search tells something");
+    assert!(longest(&[false, false, false, false, true]) <= first);
+    assert!(longest(&[true, false, false, false, false]) > first);
 }

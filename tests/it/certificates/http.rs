@@ -204,7 +204,7 @@ async fn rows_go_to_a_receiver_that_wants_a_certificate() {
     )
     .unwrap();
     let two = rows([1, 2]);
-    let Delivery::TryAgain { reason } = within("an attempt", output.deliver(&two, IDS)).await else {
+    let Delivery::TryAgain { reason, .. } = within("an attempt", output.deliver(&two, IDS)).await else {
         panic!("it is refused")
     };
     assert!(reason.contains("it refuses the client certificate `cert_file`"), "{reason}");
