@@ -24,6 +24,7 @@ use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::mqtt::Trouble;
+use crate::mqtt::line::SendRight;
 use crate::mqtt::wire::{BrokerReceipt, Notice, Outgoing};
 use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
@@ -161,8 +162,7 @@ impl MqttOutput {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
-        self.connect().await.map_err(Attempt::idle)?;
-        let right = self.way.send_right(self.searches.contains_key(ids.consumer)).await;
+        let right = self.turn(ids.consumer).await.map_err(Attempt::idle)?;
         let mut under_way = UnderWay::new();
         let mut refusal = None;
         self.has_progressed = false;
@@ -174,6 +174,19 @@ impl MqttOutput {
             Err(stuck) => {
                 let attempt = self.end_session(stuck, under_way, refusal).await;
                 Err(Attempt { is_meant: self.way.is_meant(right.as_ref()), ..attempt })
+            }
+        }
+    }
+
+    /// A live connection, and the right to send over it. While we waited for that, another output may have left the
+    /// connection.
+    async fn turn(&mut self, consumer: &str) -> Result<Option<SendRight>, Trouble> {
+        loop {
+            self.connect().await?;
+            let right = self.way.send_right(self.searches.contains_key(consumer)).await;
+            let is_over = self.session.as_ref().is_none_or(|session| self.way.is_over(session));
+            if right.is_none() || !is_over {
+                return Ok(right);
             }
         }
     }

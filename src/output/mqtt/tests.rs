@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::mqtt::line::Line;
+use crate::mqtt::wire;
 use crate::mqtt::{BrokerConfig, MqttAddress};
 use crate::output::tests::{IDS, rows};
 use crate::settings::Text;
@@ -143,4 +144,23 @@ async fn a_broker_that_confirms_nothing_is_tried_less_and_less_often() {
         }
         assert!(longest > Duration::from_secs(10), "{how:?}: {longest:?}");
     }
+}
+
+#[tokio::test]
+async fn who_waited_for_others_sends_over_the_connection_that_is_there_then() {
+    let line = Arc::new(Line::default());
+    let ((first, _of_first), (second, _of_second)) = (wire::unpolled().await, wire::unpolled().await);
+    line.up(first, None);
+    let alone = Way::of_input("a", line.clone()).send_right(true).await;
+    let mut output = MqttOutput::new(config(), Way::of_input("a", line.clone()), Arc::default());
+    {
+        let turn = output.turn(IDS.consumer);
+        tokio::pin!(turn);
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut turn).await.is_err(), "another has the line");
+        line.down(Trouble::new("the other left it".to_owned()));
+        line.up(second, None);
+        drop(alone);
+        assert!(turn.await.unwrap().is_some());
+    }
+    assert!(output.session.as_ref().is_some_and(|session| !output.way.is_over(session)));
 }
