@@ -30,6 +30,9 @@ pub(super) const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 /// Shorter segments are stored as they are: a page is written whole, and a reader pays 3 µs for the tables of each.
 const COMPRESS_FROM_BYTES: usize = 512;
 
+/// A longer buffer for compressed bytes is not kept for the next segment.
+const PACKED_BYTES_KEPT: usize = 2 << 20;
+
 const EVENTS: u8 = 1;
 const ROWS: u8 = 2;
 /// Set in the codec byte when the data is compressed with zstd.
@@ -115,20 +118,23 @@ pub(super) struct Draft<'a> {
 }
 
 /// Compresses (level 1, and only where it helps) and signs segments.
-pub(super) struct Sealer(Option<zstd::bulk::Compressor<'static>>);
+pub(super) struct Sealer {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    /// What was compressed last: as long as the longest segment may become, so a segment keeps a copy of its own bytes.
+    packed: Vec<u8>,
+}
 
 impl Sealer {
     pub fn new() -> Sealer {
         // without a context segments are stored uncompressed: larger, not wrong
-        Sealer(zstd::bulk::Compressor::new(1).ok())
+        Sealer { compressor: zstd::bulk::Compressor::new(1).ok(), packed: Vec::new() }
     }
 
     pub fn seal(&mut self, draft: Draft<'_>) -> Sealed {
-        let compress = draft.raw.len() >= COMPRESS_FROM_BYTES;
-        let packed = self.0.as_mut().filter(|_| compress).and_then(|c| c.compress(draft.raw).ok());
-        let (flag, data) = match packed {
-            Some(packed) if packed.len() < draft.raw.len() => (ZSTD, packed),
-            _ => (0, draft.raw.to_vec()),
+        let is_packed = draft.raw.len() >= COMPRESS_FROM_BYTES && self.pack(draft.raw);
+        let (flag, data) = match is_packed {
+            true => (ZSTD, self.packed.as_slice().into()),
+            false => (0, draft.raw.to_vec()),
         };
         let head = Head {
             stream: draft.stream,
@@ -139,7 +145,18 @@ impl Sealer {
             codec: flag | if draft.is_rows { ROWS } else { EVENTS },
             raw_bytes: u32::try_from(draft.raw.len()).unwrap_or(u32::MAX),
         };
+        if self.packed.capacity() > PACKED_BYTES_KEPT {
+            self.packed = Vec::new();
+        }
         Sealed { head, checksum: checksum(&head, &data), data }
+    }
+
+    /// Whether it became shorter.
+    fn pack(&mut self, raw: &[u8]) -> bool {
+        let Some(compressor) = &mut self.compressor else { return false };
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        compressor.compress_to_buffer(raw, &mut self.packed).is_ok() && self.packed.len() < raw.len()
     }
 }
 
