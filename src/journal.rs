@@ -277,9 +277,18 @@ impl Journal {
 
     /// Stores a consumer's step; see [`Commit`]. Commits of one consumer are done in the order given.
     pub fn commit(&self, commit: Commit) -> Receipt {
+        self.commit_with(commit, ())
+    }
+
+    /// As [`Journal::commit`]; `kept` is dropped once the step is durable, or refused.
+    pub fn commit_with(&self, commit: Commit, kept: impl Send + 'static) -> Receipt {
         let (reply, answer) = sync_channel(1);
-        // nobody may listen any more: nothing to do
-        self.commit_then(commit, Box::new(move |result| drop(reply.try_send(result))));
+        let done = move |result| {
+            drop(kept);
+            // nobody may listen any more: nothing to do
+            drop(reply.try_send(result));
+        };
+        self.commit_then(commit, Box::new(done));
         Receipt(answer)
     }
 

@@ -4,6 +4,7 @@
 //! Invariant: stages stop in flow order (sources, intake, consumers, outputs, journal), so that each finds what it
 //! needs still there. Not here: what any stage does.
 
+mod ahead;
 mod catch_up;
 mod catch_ups;
 mod commits;

@@ -34,7 +34,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -46,9 +47,8 @@ pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
-use room::Berth;
-pub use room::Room;
-pub use settings::{NanPolicy, ScoreConfig, Timing};
+pub use room::{Berth, Room};
+pub use settings::{NanPolicy, Order, ScoreConfig, Timing};
 pub use signature::Signature;
 pub use status::{LATENCY_BOUNDS_MS, ScorerStatus, State};
 
@@ -137,6 +137,7 @@ pub struct Scorer {
     intake: mpsc::Sender<task::Incoming>,
     room: Room,
     rows_max: usize,
+    order: Order,
     status: Arc<ScorerStatus>,
     swagger: watch::Receiver<Option<String>>,
     stop: CancellationToken,
@@ -149,13 +150,18 @@ pub struct Ticket {
     answer: oneshot::Receiver<Result<Vec<Outcome>, Ended>>,
     runtime: tokio::runtime::Handle,
     /// The chunk's place; the task holds it too while the rows are there.
-    _held: Arc<Berth>,
+    held: Arc<Berth>,
 }
 
 impl Ticket {
     /// Waits for the outcomes, one a row in the chunk's order.
     pub async fn outcomes(self) -> Result<Vec<Outcome>, Ended> {
         self.answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The chunk's place, which is to be held until what came of its rows is durable.
+    pub fn into_place(self) -> Arc<Berth> {
+        self.held
     }
 
     /// Waits for the outcomes, but no longer than this; on a plain thread (never inside a runtime).
@@ -178,6 +184,46 @@ impl Ticket {
     }
 }
 
+/// Answers in the order in which they come.
+#[derive(Debug, Default)]
+pub struct Answers {
+    to_come: JoinSet<Answered>,
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+/// The number of a chunk, its answer and its place.
+type Answered = (u64, Result<Vec<Outcome>, Ended>, Arc<Berth>);
+
+impl Answers {
+    /// The answer to come has this number.
+    pub fn expect(&mut self, number: u64, ticket: Ticket) {
+        let Ticket { answer, runtime, held } = ticket;
+        let to_come = async move { (number, answer.await.unwrap_or_else(|_| Err(stopped())), held) };
+        self.to_come.spawn_on(to_come, &runtime);
+        self.runtime = Some(runtime);
+    }
+
+    /// The next one, if it is there.
+    pub fn poll(&mut self) -> Option<Answered> {
+        self.to_come.try_join_next().and_then(Result::ok)
+    }
+
+    /// Waits for the next one, but no longer than this, and not once somebody knocks; on a plain thread.
+    pub fn wait(&mut self, at_most: Duration, knock: &Notify) -> Option<Answered> {
+        if let Some(answered) = self.poll() {
+            return Some(answered);
+        }
+        let to_come = &mut self.to_come;
+        self.runtime.as_ref()?.block_on(async {
+            tokio::select! {
+                answered = to_come.join_next() => answered.and_then(Result::ok),
+                () = knock.notified() => None,
+                () = tokio::time::sleep(at_most) => None,
+            }
+        })
+    }
+}
+
 fn stopped() -> Ended {
     Ended { why: "it was stopped".into() }
 }
@@ -190,17 +236,20 @@ impl Scorer {
         let (swagger_tx, swagger) = watch::channel(None);
         let status = Arc::new(ScorerStatus::default());
         let stop = CancellationToken::new();
+        let room = Room::new(config.max_batch_count, config.parallel_requests as usize);
+        let left = room.left();
         let scorer = Scorer {
             name: config.name.as_str().into(),
             intake,
-            room: Room::new(config.max_batch_count, config.parallel_requests as usize),
+            room,
             rows_max: config.max_batch_count,
+            order: config.order,
             status: status.clone(),
             swagger,
             stop: stop.clone(),
             runtime: runtime.clone(),
         };
-        let task = task::Task::new(config, client, status, swagger_tx, stop);
+        let task = task::Task::new(config, client, left, status, swagger_tx, stop);
         runtime.spawn(task.run(incoming).in_current_span());
         Ok(scorer)
     }
@@ -208,6 +257,11 @@ impl Scorer {
     /// Most rows in a request.
     pub fn rows_max(&self) -> usize {
         self.rows_max
+    }
+
+    /// In which order answers may be stored.
+    pub fn order(&self) -> Order {
+        self.order
     }
 
     /// Hands in a chunk. Waits while too much is under way; a chunk larger than all of that waits until it is alone.
@@ -233,7 +287,7 @@ impl Scorer {
         let (reply, answer) = oneshot::channel();
         let incoming = task::Incoming { chunk, reply, held: held.clone() };
         self.intake.send(incoming).await.map_err(|_| self.ended())?;
-        Ok(Ticket { answer, runtime: self.runtime.clone(), _held: held })
+        Ok(Ticket { answer, runtime: self.runtime.clone(), held })
     }
 
     /// As [`Scorer::submit`], on a plain thread (never inside a runtime). `bytes`: what the rows take with all that is

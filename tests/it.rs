@@ -51,6 +51,8 @@ mod query_errors;
 mod reference;
 #[path = "it/score.rs"]
 mod score;
+#[path = "it/sent_again.rs"]
+mod sent_again;
 #[path = "it/slow_past.rs"]
 mod slow_past;
 #[path = "it/start.rs"]

@@ -5,9 +5,11 @@
 //! unconfirmed. Not here: when a commit is due (`due`), what it holds.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::mark::Mark;
 use crate::journal::{Commit, Journal, JournalError, Receipt};
+use crate::score::Berth;
 use crate::time::Timestamp;
 
 /// With one alone a part would go at the pace of the commit interval. A crash repeats as many deliveries at most; the
@@ -15,12 +17,14 @@ use crate::time::Timestamp;
 const UNDER_WAY_MAX: usize = 8;
 
 /// What a part has done.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct DueCommit {
     /// `None`: nothing has to be stored.
     pub commit: Option<Commit>,
     /// How far the part is in event time once that is stored.
     pub watermark: Option<Timestamp>,
+    /// Places of rows at an endpoint, which are given back once that is stored.
+    pub places: Vec<Arc<Berth>>,
 }
 
 /// The commits of one part that the journal has not yet confirmed.
@@ -42,12 +46,20 @@ impl Commits {
     /// # Errors
     /// An earlier commit was refused.
     pub fn add(&mut self, step: DueCommit) -> Result<(), JournalError> {
+        // rows wait for these places
+        let is_awaited = step.places.iter().any(|place| place.is_scarce());
         match step.commit {
-            Some(commit) => self.under_way.push_back((self.journal.commit(commit), step.watermark)),
+            Some(commit) => {
+                let receipt = self.journal.commit_with(commit, step.places);
+                self.under_way.push_back((receipt, step.watermark));
+            }
             None => match self.under_way.back_mut() {
                 Some((_, watermark)) => *watermark = step.watermark.max(*watermark),
                 None => self.mark.set(step.watermark),
             },
+        }
+        if is_awaited {
+            self.journal.flush();
         }
         while self.under_way.len() > UNDER_WAY_MAX {
             self.confirm_oldest()?;
@@ -129,7 +141,7 @@ mod tests {
 
     /// A commit behind which the part is at this second; `position` over what there is makes the journal refuse it.
     fn step(consumer: ConsumerId, position: i64, second: i64) -> DueCommit {
-        DueCommit { commit: Some(Commit::at(consumer, position)), watermark: Some(at(second)) }
+        DueCommit { commit: Some(Commit::at(consumer, position)), watermark: Some(at(second)), places: Vec::new() }
     }
 
     #[test]
@@ -138,12 +150,12 @@ mod tests {
         let (journal, consumer) = slow(&folder);
         let mark = Mark::default();
         let mut commits = Commits::new(journal.clone(), mark.clone());
-        commits.add(DueCommit { commit: None, watermark: Some(at(1)) }).unwrap();
+        commits.add(DueCommit { watermark: Some(at(1)), ..DueCommit::default() }).unwrap();
         assert_eq!(mark.get(), Some(at(1)), "nothing is under way before it");
         for second in 2..=UNDER_WAY_MAX as i64 + 1 {
             commits.add(step(consumer, 0, second)).unwrap();
         }
-        commits.add(DueCommit { commit: None, watermark: Some(at(100)) }).unwrap();
+        commits.add(DueCommit { watermark: Some(at(100)), ..DueCommit::default() }).unwrap();
         commits.drain().unwrap();
         assert_eq!(mark.get(), Some(at(100)), "the last one came behind all commits");
         assert!(commits.under_way.is_empty());

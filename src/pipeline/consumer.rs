@@ -5,17 +5,21 @@
 //! together was caused together, so a restart from any commit gives the same rows. Not here: stateless statements
 //! (`delivery`).
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::PipelineError;
+use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::due::{Done, Due};
 use super::feed::Feed;
 use super::flow::Flow;
 use super::mark::Mark;
-use super::reading::{Reading, Stretch};
+use super::reading::{Reading, Records, Stretch};
 use super::scoring::Chunk;
 use super::state_budget::Share;
 use crate::engine::Emitted;
@@ -48,6 +52,8 @@ pub struct ToScore {
     /// Tells this statement's chunks from those of others that share the endpoint.
     pub lane: usize,
     pub chunks: Sender<Chunk>,
+    /// Told when a chunk was sent.
+    pub came: Arc<Notify>,
     /// How far this part is in event time behind the chunks that it has sent.
     pub sent: Mark,
 }
@@ -67,6 +73,8 @@ pub struct Consumer {
     pub held: u64,
     /// What this part may hold of the state of all.
     pub share: Share,
+    /// What an earlier run did ahead of the position; `None` once that is passed.
+    pub ahead: Option<Ahead>,
     /// Read while the budget of state was used up, so not pushed yet.
     pub unread: Option<Stretch>,
     /// Everything before this has been pushed: what a commit may say.
@@ -115,7 +123,7 @@ impl Cycle for Consumer {
             // segments of other inputs were passed, and ours may follow: time must not overtake them
             0 if !stretch.is_at_end => {}
             0 => self.pass_time(upstream, None),
-            _ => self.feed.push(&stretch.records),
+            _ => self.push(stretch.records),
         }
         Ok(Go::On)
     }
@@ -131,11 +139,17 @@ impl Cycle for Consumer {
         }
         // all rows up to the watermark were taken before
         let watermark = self.feed.executor.watermark().filter(|_| self.feeds_part && !done.has_output);
-        Ok(self.tell(watermark).then_some(DueCommit { commit: None, watermark }))
+        Ok(self.tell(watermark).then_some(DueCommit { watermark, ..DueCommit::default() }))
     }
 }
 
 impl Consumer {
+    fn push(&mut self, records: Records) {
+        let Some(ahead) = &self.ahead else { return self.feed.push(&records) };
+        ahead.left_of(records).iter().for_each(|records| self.feed.push(records));
+        self.ahead.take_if(|ahead| ahead.end() <= self.position);
+    }
+
     /// Lets time pass for windows of quiet devices: up to the clock when everything stored has been read, else up to
     /// the first record that is not: time must not overtake data.
     fn pass_time(&mut self, upstream: Option<Timestamp>, next: Option<&Stretch>) {
@@ -188,7 +202,7 @@ impl Consumer {
                 if !rows.batch.is_empty() {
                     commit.emit = Some((*stream, rows));
                 }
-                return Ok(Some(DueCommit { commit: Some(commit), watermark }));
+                return Ok(Some(DueCommit { commit: Some(commit), watermark, places: Vec::new() }));
             }
             Sink::Score(to) => to,
         };
@@ -198,7 +212,11 @@ impl Consumer {
         let bytes = batch.bytes() + commit.bytes();
         let ticket = to.scorer.submit_blocking(score::Chunk { statement: to.lane, args }, bytes, &to.room);
         let is_sent = match ticket {
-            Ok(ticket) => to.chunks.send(Chunk { commit, batch, ticket }).is_ok(),
+            Ok(ticket) => {
+                let is_sent = to.chunks.send(Chunk { commit, batch, ticket }).is_ok();
+                to.came.notify_one();
+                is_sent
+            }
             // what was read and not scored is read again at the next start
             Err(_) if self.flow.stop.is_set() => false,
             Err(ended) => return Err(self.flow.ended(&ended.why)),

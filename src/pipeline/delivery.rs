@@ -156,7 +156,7 @@ impl Cycle for Deliverer {
         // after a crash the same rows are delivered again, with the same ids
         let can_wait = letters.is_empty() && self.stopped.is_none();
         let commit = Commit { dead_letters: letters, ledger, can_wait, ..Commit::at(self.flow.consumer, position) };
-        Ok(Some(DueCommit { commit: Some(commit), watermark: None }))
+        Ok(Some(DueCommit { commit: Some(commit), ..DueCommit::default() }))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::engine::{Executor, ExecutorOptions};
 use crate::job::{self, Function, FunctionKind, Job};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
+use crate::score::Order;
 use crate::source::SOURCES;
 use crate::udf::{Component, Engine, FunctionBinding, UdfError, WasmConfig, default_cache_dir};
 use crate::value::same_ignoring_case;
@@ -81,6 +82,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
     if let Ok(plan) = &compiled {
         missing_columns(job, plan, &mut problems);
+        kept_orders(job, plan, &mut problems);
     }
     match compiled {
         Ok(plan) if !problems.has_errors() => runnable(
@@ -242,6 +244,25 @@ fn missing_columns(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
             };
             let title = format!("a statement INTO {} has no column `{column}`", output.name);
             problems.push(Diagnostic::warning(title, span).label("every row of it becomes a dead letter").help(help));
+        }
+    }
+}
+
+/// Endpoints whose answers may come in any order, called by statements that need them in that of the stream.
+fn kept_orders(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
+    for statement in plan.statements.iter().filter(|statement| statement.is_stateful()) {
+        for called in statement.parts.iter().filter_map(|part| part.external.as_ref()) {
+            let function = job.functions.iter().find(|f| same_ignoring_case(&f.name, &called.function));
+            let Some(FunctionKind::Endpoint(endpoint)) = function.map(|function| &function.kind) else { continue };
+            if endpoint.order != Order::None {
+                continue;
+            }
+            let title = format!("the statement INTO {} keeps its rows in the order of the stream", statement.output);
+            let help = "TIMESTAMP BY, windows, LAG, joins and functions with state need it: `order = \"none\"` holds for \
+                        statements without them";
+            problems.push(
+                Diagnostic::warning(title, endpoint.order_span).label("a request that hangs holds it up").help(help),
+            );
         }
     }
 }

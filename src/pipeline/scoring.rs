@@ -2,15 +2,21 @@
 //!
 //! In: chunks of rows whose last column is the call's argument. Out: commits of the rows that the tail of the part
 //! makes of the answers, with the position that they complete. Invariant: chunks are committed in the order in which
-//! they were read, so a crash scores again only what was under way. Not here: batching, retries, parallelism (`score`).
+//! they were read, or as they are answered where nothing needs that order, with a note of what is done ahead of the
+//! position: either way a crash scores again only what was under way. Not here: batching, retries, parallelism
+//! (`score`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use smol_str::SmolStr;
+use tokio::sync::Notify;
 
 use super::PipelineError;
+use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::flow::Flow;
@@ -19,7 +25,7 @@ use super::tables::Tables;
 use crate::batch::{Batch, Rows};
 use crate::engine::{Emitted, Executor, OnError};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId};
-use crate::score::{self, Ended, Outcome, Ticket};
+use crate::score::{self, Answers, Berth, Ended, Order, Outcome, Ticket};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -32,38 +38,114 @@ pub struct Chunk {
     pub ticket: Ticket,
 }
 
-/// Chunks without all their answers, oldest first.
-#[derive(Debug, Default)]
+/// Chunks without all their answers.
+#[derive(Debug)]
 pub struct Unanswered {
-    chunks: VecDeque<(Chunk, Option<Timestamp>)>,
-    /// Earliest event times of the chunks, each earlier than or equal to all behind it.
-    least: VecDeque<Timestamp>,
+    /// By number, the oldest first.
+    chunks: BTreeMap<u64, Open>,
+    /// Earliest event time of the rows of each chunk that has any.
+    earliest: BTreeSet<(Timestamp, u64)>,
+    last: u64,
+    /// Offset behind the last chunk.
+    position: i64,
+    waiting: Waiting,
 }
 
+#[derive(Debug)]
+struct Open {
+    commit: Commit,
+    batch: Batch,
+    /// The records that it was made of.
+    span: Range<i64>,
+    earliest: Option<Timestamp>,
+}
+
+/// Where the answers come.
+#[derive(Debug)]
+enum Waiting {
+    /// That of the oldest chunk counts.
+    InOrder(VecDeque<Ticket>),
+    /// Whichever comes first.
+    AsTheyCome(Answers),
+}
+
+/// A chunk with its answers, and its place at the endpoint.
+type Answer = Result<(Open, Vec<Outcome>, Arc<Berth>), Ended>;
+
 impl Unanswered {
+    /// Of a consumer at `position`.
+    pub fn new(order: Order, position: i64) -> Unanswered {
+        let waiting = match order {
+            Order::Stream => Waiting::InOrder(VecDeque::new()),
+            Order::None => Waiting::AsTheyCome(Answers::default()),
+        };
+        Unanswered { chunks: BTreeMap::new(), earliest: BTreeSet::new(), last: 0, position, waiting }
+    }
+
     fn push(&mut self, chunk: Chunk) {
-        let earliest = chunk.batch.meta().iter().map(|meta| meta.time).min();
-        if let Some(earliest) = earliest {
-            while self.least.pop_back_if(|least| *least > earliest).is_some() {}
-            self.least.push_back(earliest);
+        let Chunk { commit, batch, ticket } = chunk;
+        self.last += 1;
+        let earliest = batch.meta().iter().map(|meta| meta.time).min();
+        self.earliest.extend(earliest.map(|time| (time, self.last)));
+        let span = self.position..commit.position;
+        self.position = commit.position;
+        self.chunks.insert(self.last, Open { commit, batch, span, earliest });
+        match &mut self.waiting {
+            Waiting::InOrder(tickets) => tickets.push_back(ticket),
+            Waiting::AsTheyCome(answers) => answers.expect(self.last, ticket),
         }
-        self.chunks.push_back((chunk, earliest));
     }
 
-    /// Takes the oldest chunk.
-    fn pop(&mut self) -> Option<Chunk> {
-        let (chunk, earliest) = self.chunks.pop_front()?;
-        self.least.pop_front_if(|least| Some(*least) == earliest);
-        Some(chunk)
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
     }
 
-    fn head(&mut self) -> Option<&mut Ticket> {
-        self.chunks.front_mut().map(|(chunk, _)| &mut chunk.ticket)
+    /// Waits for the next answer, but no longer than this, and not once a chunk comes that may be answered sooner.
+    fn wait(&mut self, at_most: Duration, came: &Notify) -> Option<Answer> {
+        match &mut self.waiting {
+            Waiting::InOrder(tickets) => {
+                let answer = tickets.front_mut()?.wait(at_most)?;
+                self.in_order(answer)
+            }
+            Waiting::AsTheyCome(answers) => {
+                let (number, answer, place) = answers.wait(at_most, came)?;
+                self.take(number, answer, place)
+            }
+        }
+    }
+
+    /// The next answer, if it is there.
+    fn poll(&mut self) -> Option<Answer> {
+        match &mut self.waiting {
+            Waiting::InOrder(tickets) => {
+                let answer = tickets.front_mut()?.poll()?;
+                self.in_order(answer)
+            }
+            Waiting::AsTheyCome(answers) => {
+                let (number, answer, place) = answers.poll()?;
+                self.take(number, answer, place)
+            }
+        }
+    }
+
+    fn in_order(&mut self, answer: Result<Vec<Outcome>, Ended>) -> Option<Answer> {
+        let Waiting::InOrder(tickets) = &mut self.waiting else { return None };
+        let place = tickets.pop_front()?.into_place();
+        let number = *self.chunks.keys().next()?;
+        self.take(number, answer, place)
+    }
+
+    fn take(&mut self, number: u64, answer: Result<Vec<Outcome>, Ended>, place: Arc<Berth>) -> Option<Answer> {
+        let open = self.chunks.remove(&number)?;
+        if let Some(earliest) = open.earliest {
+            self.earliest.remove(&(earliest, number));
+        }
+        Some(answer.map(|outcomes| (open, outcomes, place)))
     }
 
     /// The earliest event time of a row that waits.
     fn earliest(&self) -> Option<Timestamp> {
-        self.least.front().copied()
+        self.earliest.first().map(|(time, _)| *time)
     }
 }
 
@@ -83,25 +165,31 @@ pub struct Scoring {
     pub on_error: OnError,
     pub into: StreamId,
     pub chunks: Receiver<Chunk>,
+    /// A chunk was sent.
+    pub came: Arc<Notify>,
     /// How far the consumer is in event time behind the chunks that it has sent.
     pub sent: Mark,
     pub waiting: Unanswered,
+    /// Which records are done with.
+    pub ahead: Ahead,
     /// No row that is still to be answered is earlier.
     pub reached: Option<Timestamp>,
     /// The endpoint ended the statement; what it answered before is committed first.
     pub ended: Option<Ended>,
-    /// What is to be committed next.
-    pub answered: Option<Commit>,
+    /// What is to be committed next, and the places of its rows.
+    pub answered: Option<(Commit, Vec<Arc<Berth>>)>,
     /// Counts batches of answers: the tail's own offsets, which nobody else sees.
     pub rows: i64,
 }
 
-/// Chunks that follow each other, with their answers.
+/// Chunks with their answers, for one commit.
 #[derive(Debug)]
 pub struct Scored {
     commit: Commit,
+    spans: Vec<Range<i64>>,
     batch: Batch,
     outcomes: Vec<Outcome>,
+    places: Vec<Arc<Berth>>,
 }
 
 impl Cycle for Scoring {
@@ -116,11 +204,11 @@ impl Cycle for Scoring {
         }
         let answer = match self.ended.take() {
             Some(ended) => Some(Err(ended)),
-            None => self.waiting.head().and_then(|head| head.wait(WAIT)),
+            None => self.waiting.wait(WAIT, &self.came),
         };
         let found = match answer {
             None => None,
-            Some(Ok(outcomes)) => self.scored(outcomes),
+            Some(Ok((open, outcomes, place))) => Some(self.scored(open, outcomes, place)),
             // what has no answer yet is read and scored again at the next start
             Some(Err(_)) if self.flow.stop.is_set() => return Ok(None),
             Some(Err(ended)) => return Err(self.flow.ended(&ended.why)),
@@ -136,14 +224,15 @@ impl Cycle for Scoring {
     }
 
     fn due(&mut self, _at_end: bool) -> Result<Option<DueCommit>, PipelineError> {
-        Ok(Some(DueCommit { commit: self.answered.take(), watermark: self.reached }))
+        let (commit, places) = self.answered.take().unzip();
+        Ok(Some(DueCommit { commit, watermark: self.reached, places: places.unwrap_or_default() }))
     }
 }
 
 impl Scoring {
     /// Takes the chunks that were sent; waits a while for the first. `false`: there will be none.
     fn receive(&mut self) -> bool {
-        if self.waiting.chunks.is_empty() {
+        if self.waiting.is_empty() {
             match self.chunks.recv_timeout(WAIT) {
                 Ok(chunk) => self.waiting.push(chunk),
                 Err(RecvTimeoutError::Timeout) => return true,
@@ -158,34 +247,39 @@ impl Scoring {
         }
     }
 
-    /// The oldest chunk with its answers, and those behind it that have theirs too, up to the rows of one commit.
-    fn scored(&mut self, outcomes: Vec<Outcome>) -> Option<Scored> {
-        let Chunk { commit, batch, .. } = self.waiting.pop()?;
-        let mut scored = Scored { commit, batch, outcomes };
+    /// A chunk with its answers, and others that have theirs too, up to the rows of one commit.
+    fn scored(&mut self, open: Open, outcomes: Vec<Outcome>, place: Arc<Berth>) -> Scored {
+        let Open { commit, batch, span, .. } = open;
+        let mut scored = Scored { commit, spans: vec![span], batch, outcomes, places: vec![place] };
         while scored.batch.len() < COMMIT_ROWS
-            && let Some(answer) = self.waiting.head().and_then(Ticket::poll)
+            && let Some(answer) = self.waiting.poll()
         {
-            let mut outcomes = match answer {
-                Ok(outcomes) => outcomes,
+            let (Open { commit, mut batch, span, .. }, mut outcomes, place) = match answer {
+                Ok(answer) => answer,
                 Err(ended) => {
                     self.ended = Some(ended);
                     break;
                 }
             };
-            let Some(Chunk { commit, mut batch, .. }) = self.waiting.pop() else { break };
             scored.commit.then(commit);
+            scored.spans.push(span);
+            scored.places.push(place);
             scored.outcomes.append(&mut outcomes);
             match scored.batch.is_empty() {
                 true => scored.batch = batch,
                 false => scored.batch.append(&mut batch),
             }
         }
-        Some(scored)
+        scored
     }
 
     /// Joins answers to rows and runs the tail.
-    fn joined(&mut self, scored: Scored) -> Result<Commit, PipelineError> {
-        let Scored { mut commit, batch, outcomes } = scored;
+    fn joined(&mut self, scored: Scored) -> Result<(Commit, Vec<Arc<Berth>>), PipelineError> {
+        let Scored { mut commit, spans, batch, outcomes, places } = scored;
+        for span in spans {
+            commit.state.extend(self.ahead.add(span));
+        }
+        commit.position = self.ahead.position();
         let rows_in = batch.len() as u64;
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
         let scored = |what: &'static str| {
@@ -230,7 +324,7 @@ impl Scoring {
             commit.emit = Some((self.into, rows));
         }
         commit.ledger.retain(|(_, n)| *n > 0);
-        Ok(commit)
+        Ok((commit, places))
     }
 
     fn letter(&self, meta: &crate::batch::RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use smol_str::SmolStr;
+use tokio::sync::Notify;
 
+use super::ahead::Ahead;
 use super::commits::Commits;
 use super::consumer::{Consumer, Sink, ToScore};
 use super::cycle;
@@ -36,7 +38,7 @@ use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
-use crate::score::Scorer;
+use crate::score::{Order, Scorer};
 use crate::time::Clock;
 use crate::udf::{Host, Versions};
 
@@ -221,7 +223,9 @@ impl StatementBuild<'_> {
         let has_state = consumers.last().is_some_and(|registered| registered.changed_at.is_none());
         let state = if has_state { self.journal.load_state(flow.consumer)? } else { Vec::new() };
         let mut executor = self.executor(name, part)?;
-        let rows = || state.iter().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
+        let of_operators = || state.iter().filter(|entry| !Ahead::has(entry));
+        let rows = || of_operators().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
+        let ahead = Ahead::load(reader.position(), &state);
         executor.load_state(rows()).map_err(|e| engine(name, &e))?;
         let held = executor.waiting();
         let share = self.health.state.share(name.clone());
@@ -236,7 +240,8 @@ impl StatementBuild<'_> {
                 // a chunk is at most a request
                 records = scorer.rows_max().clamp(1, RECORDS_MAX);
                 let (chunks, received) = channel();
-                let sent = Mark::default();
+                let (sent, came) = (Mark::default(), Arc::new(Notify::new()));
+                let order = if statement.is_stateful() { Order::Stream } else { scorer.order() };
                 let mut tail =
                     Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
                         .map_err(|e| engine(name, &e))?;
@@ -249,7 +254,9 @@ impl StatementBuild<'_> {
                     into,
                     chunks: received,
                     sent: sent.clone(),
-                    waiting: Unanswered::default(),
+                    came: came.clone(),
+                    waiting: Unanswered::new(order, reader.position()),
+                    ahead: ahead.clone(),
                     reached: None,
                     ended: None,
                     answered: None,
@@ -260,7 +267,7 @@ impl StatementBuild<'_> {
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
                 let room = scorer.new_room();
                 // each part takes its turn at the endpoint
-                Sink::Score(ToScore { scorer, room, lane: jobs.len(), chunks, sent })
+                Sink::Score(ToScore { scorer, room, lane: jobs.len(), chunks, came, sent })
             }
         };
         let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
@@ -276,6 +283,7 @@ impl StatementBuild<'_> {
             feeds_part,
             held,
             share,
+            ahead: Some(ahead).filter(|ahead| ahead.end() > position),
             unread: None,
             position,
             has_ticked: false,

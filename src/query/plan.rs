@@ -51,6 +51,13 @@ pub struct Statement {
     pub parts: Vec<Part>,
 }
 
+impl Statement {
+    /// Whether any of its parts is; then its rows have to stay in order.
+    pub fn is_stateful(&self) -> bool {
+        self.parts.iter().any(Part::is_stateful)
+    }
+}
+
 /// One consumer: pulls from the inputs or from the stream of the part before it.
 #[derive(Clone, Debug)]
 pub struct Part {

@@ -38,8 +38,12 @@ pub struct Rules {
     pub max_bytes: usize,
     /// Most requests at once.
     pub parallel: u32,
+    /// Most rows of a statement that were sent before what came of the first is durable: a crash scores them again.
+    pub unstored_max: usize,
     /// Most rows a second.
     pub catchup_rate: Option<u32>,
+    /// A backlog, rows for a full request, is not sent before this.
+    pub catchup_start: Duration,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,
     pub mode: Mode,
@@ -154,7 +158,7 @@ impl Desk {
             form: None,
             results: Arc::from([]),
             generation: 0,
-            queue: Queue::default(),
+            queue: Queue::new(rules.unstored_max),
             batches: BTreeMap::new(),
             flights: HashMap::new(),
             last_id: 0,
@@ -200,6 +204,16 @@ impl Desk {
     /// Drops the rows of a chunk that nobody waits for any more; those on their way are scored all the same.
     pub fn forget(&mut self, chunk: u64) {
         self.queue.forget(chunk);
+    }
+
+    /// What came of a chunk is durable.
+    pub fn stored(&mut self, chunk: u64) {
+        self.queue.stored(chunk);
+    }
+
+    /// Whether rows wait only for what came of others to be durable.
+    pub fn waits_for_commits(&self) -> bool {
+        self.queue.ready() < self.queue.waiting().min(self.rows_now)
     }
 
     /// Sets the signature to send by. Rows that wait or are to be sent again go by the new one.
@@ -274,8 +288,9 @@ impl Desk {
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let later = self.batches.values().filter(|open| !open.flying).map(|open| open.not_before);
         let linger = self.queue.since().map(|since| since + self.rules.linger);
-        let rate = self.rate.as_ref().and_then(Rate::due).filter(|_| self.queue.waiting() > 0);
-        later.chain(linger).chain(rate).chain(self.gate.opens_at()).filter(|at| *at > now).min()
+        let rate = self.rate.as_ref().and_then(Rate::due).filter(|_| self.queue.ready() > 0);
+        let start = Some(self.rules.catchup_start).filter(|_| self.queue.ready() > 0);
+        later.chain(linger).chain(rate).chain(start).chain(self.gate.opens_at()).filter(|at| *at > now).min()
     }
 
     /// The next request, if one may go now.
@@ -397,14 +412,17 @@ impl Desk {
 
     fn is_batch_due(&self, now: Duration) -> bool {
         let lingered = self.queue.since().is_some_and(|since| now >= since + self.rules.linger);
-        let waiting = self.queue.waiting();
-        waiting > 0 && (self.batches.is_empty() || waiting >= self.rows_now || lingered)
+        let ready = self.queue.ready();
+        // those behind them wait for commits, and half a request is better than none meanwhile
+        let is_short = self.waits_for_commits() && ready >= self.rows_now / 2;
+        let is_early = ready >= self.rows_now && now < self.rules.catchup_start;
+        ready > 0 && !is_early && (self.batches.is_empty() || ready >= self.rows_now || is_short || lingered)
     }
 
     /// Makes a batch of waiting rows. Rows that do not fit the signature are decided on the way.
     fn form_batch(&mut self, now: Duration, form: &Form) -> Option<u64> {
         while self.is_batch_due(now) && self.batches.len() < self.parallel.now() as usize {
-            let wanted = self.queue.waiting().min(self.rows_now);
+            let wanted = self.queue.ready().min(self.rows_now);
             let rows_max = self.rate.as_mut().map_or(self.rows_now, |rate| rate.admits(now, wanted));
             if rows_max == 0 {
                 return None;

@@ -52,12 +52,24 @@ struct Latency {
     of_round: Duration,
 }
 
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency { best: Duration::MAX, of_round: Duration::ZERO }
+    }
+}
+
 impl Parallel {
     pub fn new(max: u32) -> Parallel {
         let max = max.max(1);
-        let doubling = Some(Latency { best: Duration::MAX, of_round: Duration::ZERO });
         let now = PARALLEL_START.min(max);
+        let doubling = Some(Latency::default());
         Parallel { now, max, successes: 0, lowered_at: 0, last_sent: 0, doubling, too_much: None }
+    }
+
+    /// Begins as at first.
+    pub fn restart(&mut self) {
+        let last_sent = self.last_sent;
+        *self = Parallel { lowered_at: last_sent, last_sent, ..Parallel::new(self.max) };
     }
 
     pub fn now(&self) -> u32 {

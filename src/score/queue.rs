@@ -1,10 +1,11 @@
 //! Rows that wait for a request, and the chunks they belong to.
 //!
 //! In: chunks of arguments by statement. Out: rows for the next batch, and chunks whose rows are all decided.
-//! Invariant: a row waits at most once, and a chunk is given out when its last row is decided, in its own order. Not
-//! here: what is sent when, how large a batch may be.
+//! Invariant: a row waits at most once, and a chunk is given out when its last row is decided, in its own order. Of a
+//! statement only so many rows were given out as a crash may score again, until what came of them is durable. Not here:
+//! what is sent when, how large a batch may be.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::value::Value;
@@ -35,6 +36,28 @@ struct Waiting {
     end: usize,
 }
 
+/// The rows of one statement.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Waiting>,
+    /// Their rows.
+    rows: usize,
+    /// Rows of each chunk that were taken and are not durable yet.
+    unstored: BTreeMap<u64, usize>,
+    /// The sum of these.
+    taken: usize,
+}
+
+impl Lane {
+    /// How many rows may be taken now. The oldest chunk may go whole, however many rows it has.
+    fn may_take(&self, unstored_max: usize) -> usize {
+        let oldest = self.unstored.keys().next();
+        let rest = self.waiting.front().filter(|w| oldest.is_none_or(|chunk| *chunk == w.chunk));
+        let room = unstored_max.saturating_sub(self.taken);
+        room.max(rest.map_or(0, |w| w.end - w.next)).min(self.rows)
+    }
+}
+
 /// Rows taken for a batch.
 #[derive(Debug, Default)]
 pub struct Taken {
@@ -44,12 +67,16 @@ pub struct Taken {
     /// Rows that cannot be sent.
     pub bad: Vec<(RowRef, Failure)>,
     bytes: usize,
+    /// The next row would be too many bytes.
+    is_full: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
     chunks: HashMap<u64, Chunk>,
-    statements: Vec<(usize, VecDeque<Waiting>)>,
+    statements: Vec<(usize, Lane)>,
+    /// Most rows of a statement that were taken and are not durable yet.
+    unstored_max: usize,
     /// Whose turn it is.
     turn: usize,
     waiting: usize,
@@ -57,11 +84,18 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// `unstored_max`: most rows of a statement that are taken before what came of the first is durable.
+    pub fn new(unstored_max: usize) -> Queue {
+        Queue { chunks: HashMap::new(), statements: Vec::new(), unstored_max, turn: 0, waiting: 0, since: None }
+    }
+
     /// Takes in a chunk of at least one row.
     pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>) {
         let rows = args.len();
         self.chunks.insert(chunk, Chunk { statement, args, outcomes: vec![None; rows], open: rows });
-        self.of(statement).push_back(Waiting { chunk, next: 0, end: rows });
+        let lane = self.of(statement);
+        lane.waiting.push_back(Waiting { chunk, next: 0, end: rows });
+        lane.rows += rows;
         self.waiting += rows;
         self.since.get_or_insert(now);
     }
@@ -69,6 +103,11 @@ impl Queue {
     /// Rows that wait.
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Rows that wait and may be taken.
+    pub fn ready(&self) -> usize {
+        self.statements.iter().map(|(_, lane)| lane.may_take(self.unstored_max)).sum()
     }
 
     /// Since when rows have been waiting for the next batch.
@@ -88,7 +127,7 @@ impl Queue {
 
     /// All rows that wait, statement by statement.
     pub fn rows(&self) -> impl Iterator<Item = RowRef> {
-        let waiting = self.statements.iter().flat_map(|(_, queue)| queue.iter());
+        let waiting = self.statements.iter().flat_map(|(_, lane)| lane.waiting.iter());
         waiting.flat_map(|w| (w.next..w.end).map(|row| RowRef { chunk: w.chunk, row }))
     }
 
@@ -98,14 +137,15 @@ impl Queue {
         let mut taken = Taken { bytes: form.frame_bytes(), ..Taken::default() };
         let statements = self.statements.len();
         for k in 0..statements {
-            let Some((_, queue)) = self.statements.get_mut((self.turn + k) % statements) else { break };
-            fill(&mut taken, queue, &self.chunks, form, max_rows, max_bytes);
-            if !queue.is_empty() {
+            let Some((_, lane)) = self.statements.get_mut((self.turn + k) % statements) else { break };
+            let rows = (max_rows - taken.rows.len()).min(lane.may_take(self.unstored_max));
+            fill(&mut taken, lane, &self.chunks, form, rows, max_bytes);
+            if taken.is_full || taken.rows.len() >= max_rows {
                 break;
             }
         }
         self.turn = (self.turn + 1) % statements.max(1);
-        self.waiting = self.statements.iter().flat_map(|(_, queue)| queue).map(|w| w.end - w.next).sum();
+        self.waiting = self.statements.iter().map(|(_, lane)| lane.rows).sum();
         self.since = (self.waiting > 0).then_some(now);
         taken
     }
@@ -114,10 +154,15 @@ impl Queue {
     pub fn put_back(&mut self, now: Duration, rows: &[RowRef]) {
         for row in rows.iter().rev() {
             let Some(statement) = self.chunks.get(&row.chunk).map(|chunk| chunk.statement) else { continue };
-            let queue = self.of(statement);
-            match queue.front_mut() {
+            let lane = self.of(statement);
+            match lane.waiting.front_mut() {
                 Some(front) if front.chunk == row.chunk && front.next == row.row + 1 => front.next = row.row,
-                _ => queue.push_front(Waiting { chunk: row.chunk, next: row.row, end: row.row + 1 }),
+                _ => lane.waiting.push_front(Waiting { chunk: row.chunk, next: row.row, end: row.row + 1 }),
+            }
+            lane.rows += 1;
+            if let Some(taken) = lane.unstored.get_mut(&row.chunk).filter(|taken| **taken > 0) {
+                *taken -= 1;
+                lane.taken -= 1;
             }
             self.waiting += 1;
         }
@@ -141,17 +186,26 @@ impl Queue {
     /// Drops a chunk that nobody waits for; rows of it that were taken are decided in vain.
     pub fn forget(&mut self, chunk: u64) {
         self.chunks.remove(&chunk);
-        for (_, queue) in &mut self.statements {
-            queue.retain(|w| w.chunk != chunk);
+        for (_, lane) in &mut self.statements {
+            lane.waiting.retain(|w| w.chunk != chunk);
+            lane.rows = lane.waiting.iter().map(|w| w.end - w.next).sum();
         }
-        self.waiting = self.statements.iter().flat_map(|(_, queue)| queue).map(|w| w.end - w.next).sum();
+        self.waiting = self.statements.iter().map(|(_, lane)| lane.rows).sum();
+        self.stored(chunk);
     }
 
-    fn of(&mut self, statement: usize) -> &mut VecDeque<Waiting> {
+    /// What came of a chunk is durable: others may follow.
+    pub fn stored(&mut self, chunk: u64) {
+        for (_, lane) in &mut self.statements {
+            lane.taken -= lane.unstored.remove(&chunk).unwrap_or(0);
+        }
+    }
+
+    fn of(&mut self, statement: usize) -> &mut Lane {
         let at = match self.statements.iter().position(|(s, _)| *s == statement) {
             Some(at) => at,
             None => {
-                self.statements.push((statement, VecDeque::new()));
+                self.statements.push((statement, Lane::default()));
                 self.statements.len() - 1
             }
         };
@@ -161,21 +215,21 @@ impl Queue {
     }
 }
 
-/// Moves rows from a queue into a batch until one of them is exhausted.
+/// Moves up to `rows` rows of a statement into a batch.
 fn fill(
     taken: &mut Taken,
-    queue: &mut VecDeque<Waiting>,
+    lane: &mut Lane,
     chunks: &HashMap<u64, Chunk>,
     form: &Form,
-    max_rows: usize,
+    mut rows: usize,
     max_bytes: usize,
 ) {
-    while let Some(waiting) = queue.front_mut() {
+    while let Some(waiting) = lane.waiting.front_mut() {
         if waiting.next >= waiting.end {
-            queue.pop_front();
+            lane.waiting.pop_front();
             continue;
         }
-        if taken.rows.len() >= max_rows {
+        if rows == 0 {
             return;
         }
         let row = RowRef { chunk: waiting.chunk, row: waiting.next };
@@ -183,15 +237,20 @@ fn fill(
         match value.map(|value| (form.encode(value), value)) {
             Some((Ok(text), _)) => {
                 if !taken.rows.is_empty() && taken.bytes + text.bytes() > max_bytes {
+                    taken.is_full = true;
                     return;
                 }
                 taken.bytes += text.bytes();
                 taken.encoded.push(text);
                 taken.rows.push(row);
+                rows -= 1;
             }
             Some((Err(bad), value)) => taken.bad.push((row, Failure::before_sending(bad, &value.to_json()))),
             None => {}
         }
         waiting.next += 1;
+        lane.rows -= 1;
+        *lane.unstored.entry(row.chunk).or_default() += 1;
+        lane.taken += 1;
     }
 }

@@ -5,8 +5,9 @@
 //! than there is waits until nobody else holds any. Not here: what is sent when (`desk`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of rows under way for one function, unless its settings need more: what a gateway can spare while the endpoint
 /// is away for hours.
@@ -29,13 +30,49 @@ pub struct Room {
     rows_max: usize,
     bytes: Arc<Semaphore>,
     permits_max: usize,
+    left: Arc<Leaving>,
 }
 
 /// A place for some rows, given back when it is dropped.
 #[derive(Debug)]
 pub struct Berth {
-    _rows: OwnedSemaphorePermit,
+    rows: OwnedSemaphorePermit,
+    rows_max: usize,
     _bytes: OwnedSemaphorePermit,
+    left: Arc<Leaving>,
+}
+
+impl Berth {
+    /// Whether more than half of all places for rows are taken.
+    pub fn is_scarce(&self) -> bool {
+        self.rows.semaphore().available_permits() < self.rows_max / 2
+    }
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        if self.left.is_awaited.swap(false, Ordering::AcqRel) {
+            self.left.notify.notify_one();
+        }
+    }
+}
+
+/// Tells that places are given back, to who waits for that.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    is_awaited: AtomicBool,
+    notify: Notify,
+}
+
+impl Leaving {
+    /// From now on [`Leaving::next`] ends when a place is given back.
+    pub fn begin_to_wait(&self) {
+        self.is_awaited.store(true, Ordering::Release);
+    }
+
+    pub async fn next(&self) {
+        self.notify.notified().await;
+    }
 }
 
 impl Room {
@@ -50,6 +87,7 @@ impl Room {
             rows_max,
             bytes: Arc::new(Semaphore::new(permits_max)),
             permits_max,
+            left: Arc::default(),
         }
     }
 
@@ -60,7 +98,13 @@ impl Room {
             rows_max: self.rows_max,
             bytes: Arc::new(Semaphore::new(self.permits_max)),
             permits_max: self.permits_max,
+            left: self.left.clone(),
         }
+    }
+
+    /// Tells of places given back here and in all that were made from this.
+    pub fn left(&self) -> Arc<Leaving> {
+        self.left.clone()
     }
 
     /// Waits for a place; `None` when the room was closed.
@@ -69,7 +113,7 @@ impl Room {
         let bytes = bytes.max(rows * ROW_BYTES_MIN) / PERMIT_BYTES;
         let rows = self.rows.clone().acquire_many_owned(permits(rows, self.rows_max)).await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(permits(bytes, self.permits_max)).await.ok()?;
-        Some(Berth { _rows: rows, _bytes: bytes })
+        Some(Berth { rows, rows_max: self.rows_max, _bytes: bytes, left: self.left.clone() })
     }
 }
 

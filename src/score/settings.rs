@@ -32,6 +32,16 @@ pub enum NanPolicy {
     DeadLetter,
 }
 
+/// In which order answers are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// In that of the stream.
+    #[default]
+    Stream,
+    /// As they come, where the statement keeps no state: a request that hangs holds back only its own rows.
+    None,
+}
+
 /// How an endpoint is used.
 #[derive(Clone, Debug)]
 pub struct ScoreConfig {
@@ -51,11 +61,16 @@ pub struct ScoreConfig {
     pub parallel_requests: u32,
     /// Most rows a second; `None`: as many as the endpoint takes.
     pub catchup_rate: Option<u32>,
+    /// A backlog at the start of the job is not sent before a random part of this.
+    pub catchup_jitter: Duration,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,
     /// From sending to the end of the answer: the deployment's own limit and a little.
     pub request_timeout: Duration,
     pub mode: Mode,
+    pub order: Order,
+    /// Where the order is written.
+    pub order_span: Option<Span>,
     pub nan: NanPolicy,
     /// Empty without TLS.
     pub tls: TlsFiles,
@@ -103,9 +118,12 @@ impl ScoreConfig {
             max_batch_bytes: 1_000_000,
             parallel_requests: 20,
             catchup_rate: None,
+            catchup_jitter: Duration::from_secs(1),
             linger: Duration::from_millis(20),
             request_timeout: Duration::from_secs(10),
             mode: Mode::Edge,
+            order: Order::Stream,
+            order_span: None,
             nan: NanPolicy::Null,
             tls: TlsFiles::default(),
             constants: Vec::new(),
@@ -121,8 +139,6 @@ impl ScoreConfig {
         let url = section.required_text("url", "write `url = \"http://127.0.0.1:5001/score\"`");
         let url = url.and_then(|text| address::http(section, &text));
         let key = section.key("key");
-        // the wire has one order so far; the word is read so that a file that asks for another is not misunderstood
-        section.choice("order", &[("stream", ())], ());
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let size = |bytes: usize| bytes as u64;
         // a bad address does not keep the other keys from being read, with the same defaults
@@ -138,9 +154,12 @@ impl ScoreConfig {
             catchup_rate: section
                 .optional_count("catchup_rate", 1, 1_000_000, "leave it out to send as much as the endpoint takes")
                 .and_then(|rows| u32::try_from(rows).ok()),
+            catchup_jitter: section.duration("catchup_jitter", Duration::ZERO, 3_600 * second, base.catchup_jitter),
             linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
             request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
             mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
+            order_span: section.value_span("order"),
+            order: section.choice("order", &[("stream", Order::Stream), ("none", Order::None)], base.order),
             tls: TlsFiles::read(section),
             constants: constants(section),
             nan: section.choice("nan", &[("null", NanPolicy::Null), ("dead-letter", NanPolicy::DeadLetter)], base.nan),
@@ -169,7 +188,10 @@ impl ScoreConfig {
             max_rows: self.max_batch_count,
             max_bytes: self.max_batch_bytes,
             parallel: self.parallel_requests,
+            unstored_max: self.max_batch_count.saturating_mul(self.parallel_requests as usize),
             catchup_rate: self.catchup_rate,
+            // so that a fleet that starts in one moment does not take all of its endpoint
+            catchup_start: self.catchup_jitter.mul_f64(fastrand::f64()),
             linger: self.linger,
             mode: self.mode,
             nan: self.nan,

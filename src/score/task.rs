@@ -5,8 +5,8 @@
 //! (`desk`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -22,10 +22,13 @@ use super::breaker::Cause;
 use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
 use super::http::{Client, Fetched};
 use super::policy::{Answered, Details, HttpStatus};
+use super::room::Leaving;
 use super::{Berth, Chunk, Ended, Outcome, ScoreConfig, ScorerStatus, Signature, State, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
+/// This number of answered chunks is remembered before it is looked which of them are durable.
+const ANSWERED_MIN: usize = 1_000;
 /// How often to look whether anybody still waits, once nothing more can come in.
 const ABANDONED_CHECK: Duration = Duration::from_secs(1);
 
@@ -76,6 +79,11 @@ pub(super) struct Task {
     backoff: Backoff,
     slow_probe: Duration,
     replies: HashMap<u64, (Reply, Arc<Berth>)>,
+    /// Chunks that were answered, and whose places may be held yet.
+    answered: Vec<(u64, Weak<Berth>)>,
+    /// With this number of them it is looked which are not held any more.
+    answered_max: usize,
+    left: Arc<Leaving>,
     failed: Option<String>,
     on_wire: JoinSet<Arrived>,
     /// What each task there is for.
@@ -91,6 +99,7 @@ impl Task {
     pub fn new(
         config: ScoreConfig,
         client: Client,
+        left: Arc<Leaving>,
         status: Arc<ScorerStatus>,
         swagger: watch::Sender<Option<String>>,
         stop: CancellationToken,
@@ -109,6 +118,9 @@ impl Task {
             backoff: config.timing.backoff,
             slow_probe: config.timing.slow_probe,
             replies: HashMap::new(),
+            answered: Vec::new(),
+            answered_max: ANSWERED_MIN,
+            left,
             failed: None,
             on_wire: JoinSet::new(),
             sent: HashMap::new(),
@@ -146,6 +158,7 @@ impl Task {
                     None => is_open = false,
                 },
                 Some(joined) = self.on_wire.join_next_with_id() => self.joined(joined),
+                () = self.left.next() => {}
                 () = tokio::time::sleep_until(wake.into()) => self.forget_abandoned(),
             }
         }
@@ -173,6 +186,7 @@ impl Task {
         loop {
             let now = self.now();
             self.fetch_if_due(now);
+            self.look_for_stored();
             while let Some(request) = self.desk.next_request(now) {
                 self.send(request);
             }
@@ -185,6 +199,25 @@ impl Task {
             }
         }
         self.publish();
+    }
+
+    /// Tells the desk which answers are durable, where rows wait for that or many were given.
+    fn look_for_stored(&mut self) {
+        if self.desk.waits_for_commits() {
+            // whatever is given back from here on wakes this task
+            self.left.begin_to_wait();
+        } else if self.answered.len() < self.answered_max {
+            return;
+        }
+        let desk = &mut self.desk;
+        self.answered.retain(|(chunk, place)| {
+            let is_held = place.strong_count() > 0;
+            if !is_held {
+                desk.stored(*chunk);
+            }
+            is_held
+        });
+        self.answered_max = ANSWERED_MIN.max(2 * self.answered.len());
     }
 
     fn send(&mut self, request: Request) {
@@ -238,7 +271,8 @@ impl Task {
                 let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() as u64;
                 self.status.rows.fetch_add(outcomes.len() as u64 - failed, Ordering::Relaxed);
                 self.status.failed_rows.fetch_add(failed, Ordering::Relaxed);
-                if let Some((reply, _held)) = self.replies.remove(&chunk) {
+                if let Some((reply, held)) = self.replies.remove(&chunk) {
+                    self.answered.push((chunk, Arc::downgrade(&held)));
                     let _ = reply.send(Ok(outcomes));
                 }
             }

@@ -22,7 +22,7 @@ const EVENTS: i64 = 2_000;
 
 /// A pool whose events were committed one by one, `step_ms` apart. Each lies in a segment of its own: behind each comes
 /// an event of another input, and what is merged is of one input.
-fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
+pub fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
     let journal = Journal::open(JournalConfig { commit_interval: Duration::ZERO, ..JournalConfig::new(path) }).unwrap();
     let inputs = ["t", "other"].map(|name| journal.input(name).unwrap());
     let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
@@ -53,7 +53,7 @@ fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
 }
 
 /// A running job over `pool.db` in the folder; its broker is away.
-async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
+pub async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
     running_with(dir, query, functions, "").await
 }
 
@@ -70,7 +70,7 @@ async fn running_with(dir: &Path, query: &str, functions: &str, keys: &str) -> P
     Pipeline::start(&job, &prepared, Clock::Real).await.unwrap()
 }
 
-fn lines(dir: &Path) -> Vec<String> {
+pub fn lines(dir: &Path) -> Vec<String> {
     std::fs::read_to_string(dir.join("out.jsonl")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 

@@ -80,6 +80,7 @@ fn rows_of_a_scored_stream_that_may_not_be_read_still_let_time_pass_up_to_them()
         feeds_part: false,
         held: 0,
         share: budget.share("windows".into()),
+        ahead: None,
         unread: None,
         position: 0,
         due: Due::new(0, clock.monotonic()),

@@ -16,6 +16,8 @@ use super::{Answer, BYTES_MIN, Desk, DeskEvent, Flight};
 
 /// Full batches scored in a row before a lowered row limit is doubled.
 const GROW_AFTER: u32 = 8;
+/// After this time an endpoint was away, and not only busy or cut off for a moment.
+const OUTAGE: Duration = Duration::from_secs(2);
 /// Looks at other rows at once, before looking only now and then.
 const LOOKS_AT_ONCE: u32 = 3;
 
@@ -81,6 +83,11 @@ impl Desk {
         let retry_after = answer.details.retry_after;
         match class {
             Class::Done => {
+                let closed = self.gate.closed().filter(|_| self.gate.is_probe(id));
+                if closed.is_some_and(|closed| now >= closed.since + OUTAGE) {
+                    // others come back in the same moment, and it may be another endpoint now
+                    self.parallel.restart();
+                }
                 self.gate.passed(id);
                 self.parallel.succeeded(now, id, full, answer.details.took);
             }
@@ -218,7 +225,7 @@ impl Desk {
         let status = details.status.map_or(String::from("no answer"), |s| format!("status {s}"));
         let why = format!("{status}: {}", details.text);
         self.failed = Some(why.clone());
-        self.queue = Queue::default();
+        self.queue = Queue::new(self.rules.unstored_max);
         self.batches.clear();
         self.flights.clear();
         self.events.push(DeskEvent::Failed(why));
