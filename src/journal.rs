@@ -37,6 +37,7 @@ mod recovery;
 mod redo;
 mod reference;
 mod request;
+mod runs;
 mod schema;
 mod segment;
 mod shared;

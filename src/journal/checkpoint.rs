@@ -14,7 +14,7 @@ use super::books::{Books, INPUTS};
 use super::growth::Sizes;
 use super::merge::Merger;
 use super::recent::Kept;
-use super::segment::Sealed;
+use super::segment::{Head, Sealed};
 use super::trim::Retention;
 
 /// State rows by consumer, operator and key; `None` for a key that is gone. Of one that changed often the last counts.
@@ -35,6 +35,8 @@ pub(super) struct Keep<'a> {
 pub(super) struct Stored {
     /// Those of inputs that are in the file now.
     pub kept: Vec<(u16, Kept)>,
+    /// Those that somebody has still to read.
+    pub unread: Vec<Head>,
     /// What those that were written take there, or else a sample of what everybody has read.
     pub sizes: Sizes,
 }
@@ -75,13 +77,14 @@ pub(super) fn store_segments(
     let raw = raw_bytes(&unread);
     let (read, unread) = (merger.merge(read), merger.merge(unread));
     let sizes = if raw > 0 { sizes_of(raw, &unread) } else { sizes };
+    let heads = unread.iter().map(|sealed| sealed.head).collect();
     for sealed in read.into_iter().chain(unread) {
         insert_segment(db, &sealed)?;
         if stream == INPUTS {
             kept.push((sealed.head.input, Kept { first: sealed.head.first, records: sealed.head.count as usize }));
         }
     }
-    Ok(Stored { kept, sizes })
+    Ok(Stored { kept, unread: heads, sizes })
 }
 
 /// The first segments, up to [`SAMPLE_BYTES`].

@@ -2,18 +2,22 @@
 //!
 //! In: sealed segments of one stream, in order. Out: the same records in as few segments as their bounds allow.
 //! Invariant: every record keeps its offset, its arrival and all else; only events of one input, and rows of one set of
-//! columns, share a segment. Not here: which segments are merged, and when (`checkpoint`).
+//! columns, share a segment. Not here: which segments are merged, and when (`checkpoint`, `runs`).
 
 use std::sync::Arc;
 
 use super::segment::{
-    Damage, Draft, EventBuilder, EventSegment, EventSlice, Opener, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX,
-    Sealed, Sealer, Segment, encode_rows,
+    Damage, Draft, EventBuilder, EventSegment, EventSlice, Head, Opener, RowSegment, SEGMENT_RAW_BYTES,
+    SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, encode_rows,
 };
 use crate::batch::Rows;
 
 /// A segment of this size is read as fast as a full one; merging it would only cost time.
 const SMALL_BYTES: u32 = 64 << 10;
+
+pub(super) fn is_small(head: &Head) -> bool {
+    head.raw_bytes < SMALL_BYTES
+}
 
 /// Merges neighbours; the tools are the writer's.
 pub(super) struct Merger<'a> {
@@ -82,9 +86,8 @@ fn follows(last: &Sealed, next: &Sealed) -> bool {
 fn fits(run: &[Arc<Sealed>], next: &Sealed) -> bool {
     let records: usize = run.iter().map(|sealed| sealed.head.count as usize).sum();
     let bytes: usize = run.iter().map(|sealed| sealed.head.raw_bytes as usize).sum();
-    let is_small = |sealed: &Sealed| sealed.head.raw_bytes < SMALL_BYTES;
-    is_small(next)
-        && run.last().is_some_and(|last| is_small(last))
+    is_small(&next.head)
+        && run.last().is_some_and(|last| is_small(&last.head))
         && records + next.head.count as usize <= SEGMENT_RECORDS_MAX
         && bytes + next.head.raw_bytes as usize <= SEGMENT_RAW_BYTES
 }

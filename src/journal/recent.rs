@@ -5,6 +5,7 @@
 //! here: reading and comparing the messages (the source does, through `Journal::recent_messages`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use rusqlite::Connection;
 
@@ -81,6 +82,23 @@ impl Recent {
         }
     }
 
+    /// Segments of an input that lie in `span` have become these.
+    pub fn merged(&mut self, input: u16, span: Range<i64>, into: &[Kept]) {
+        self.left.retain(|first| !span.contains(first));
+        let Some(window) = self.inputs.get_mut(&input) else { return };
+        let is_before = |kept: &Kept| kept.first < span.start;
+        let from = window.segments.partition_point(is_before);
+        let to = window.segments.partition_point(|kept| kept.first < span.end);
+        let Some(oldest) = window.segments.range(from..to).next().copied() else { return };
+        // those that had left the window stay out of it
+        let within = into.iter().filter(|kept| kept.first + kept.records as i64 > oldest.first);
+        let mut segments: VecDeque<Kept> = window.segments.range(..from).copied().collect();
+        segments.extend(within.copied());
+        segments.extend(window.segments.range(to..).copied());
+        window.records = segments.iter().map(|kept| kept.records).sum();
+        window.segments = segments;
+    }
+
     /// Lets go of a few segments that only this window keeps, since the journal is full; whether there were any.
     pub fn give_up(&mut self, mark: i64) -> bool {
         let before = self.left.len();
@@ -127,6 +145,24 @@ mod tests {
         assert!(!recent.holds(3, 0));
         assert_eq!(recent.take_left(9), [0, 5]);
         assert_eq!(recent.take_left(100), [] as [i64; 0], "asked once");
+    }
+
+    #[test]
+    fn what_was_merged_takes_the_place_of_its_parts() {
+        let mut recent = Recent::new(10);
+        (0..20).for_each(|i| recent.push(1, i * 2, 2));
+        assert_eq!(recent.segments(1).first().map(|kept| kept.first), Some(30));
+        recent.merged(1, 26..34, &[Kept { first: 26, records: 8 }]);
+        assert_eq!(
+            recent.segments(1).iter().map(|k| (k.first, k.records)).collect::<Vec<_>>(),
+            [(26, 8), (34, 2), (36, 2), (38, 2)]
+        );
+        assert!(recent.holds(1, 26));
+        assert_eq!(recent.take_left(30), (0..13).map(|i| i * 2).collect::<Vec<_>>(), "the parts are gone already");
+        recent.merged(1, 0..26, &[Kept { first: 0, records: 26 }]);
+        assert_eq!(recent.segments(1).len(), 4, "all of it had left");
+        (20..25).for_each(|i| recent.push(1, i * 2, 2));
+        assert_eq!(recent.take_left(100), [26, 34, 36, 38]);
     }
 
     #[test]

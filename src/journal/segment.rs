@@ -66,6 +66,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Offset behind the last record.
+    pub fn end(&self) -> i64 {
+        self.first + i64::from(self.count)
+    }
+
     /// Reads the columns `stream, first, input, count, arrival, codec, raw_bytes`, in this order.
     pub fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Head> {
         Ok(Head {
@@ -91,7 +96,7 @@ pub(super) struct Sealed {
 impl Sealed {
     /// Offset behind its last record.
     pub fn end(&self) -> i64 {
-        self.head.first + i64::from(self.head.count)
+        self.head.end()
     }
 
     /// Before compression, and in the file.

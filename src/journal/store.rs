@@ -24,6 +24,7 @@ use super::pending::Pending;
 use super::recent::{Kept, Recent};
 use super::recovery::Opened;
 use super::redo::{Age, RedoLog};
+use super::runs::{self, Runs};
 use super::segment::{EventBuilder, Opener, Sealed, Sealer, Segment};
 use super::shared::Shared;
 use super::transaction::Transaction;
@@ -69,6 +70,8 @@ pub(super) struct Store {
     sealer: Sealer,
     opener: Opener,
     builder: EventBuilder,
+    /// Small segments of the file that are to be joined.
+    runs: Runs,
 }
 
 impl Store {
@@ -88,6 +91,7 @@ impl Store {
             sealer: Sealer::new(),
             opener: Opener::default(),
             builder: EventBuilder::default(),
+            runs: Runs::default(),
         }
     }
 
@@ -203,7 +207,7 @@ impl Store {
         let Transaction { mut books, changes, segments, .. } = tx;
         let keep = Keep { retention: limits.retention, recent: limits.recent, untrimmed: &left.streams };
         let mut merger = Merger { opener: &mut self.opener, sealer: &mut self.sealer };
-        let (mut written, mut learned) = (Vec::new(), Vec::new());
+        let (mut written, mut learned, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         let came = sizes_of(&changes.sealed);
         // readers go on meanwhile
         let waiting = shared.with_pending(|pending| by_stream(pending, changes.sealed));
@@ -211,6 +215,14 @@ impl Store {
             let stored = checkpoint::store_segments(&sql, &mut books, segments, keep, &mut merger)?;
             learned.push((stream, stored.sizes));
             written.extend(stored.kept);
+            unread.extend(stored.unread);
+        }
+        let run = if limits.is_full { None } else { self.runs.next(|stream| books.needed_from(stream)) };
+        if let Some(run) = run {
+            let joined = runs::join(&sql, run, &mut merger)?;
+            if run.stream == INPUTS && !joined.is_empty() {
+                shared.with_recent(|recent| recent.merged(run.input, run.first..run.end, &joined));
+            }
         }
         checkpoint::store_states(&sql, &self.states)?;
         let new = changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value));
@@ -226,6 +238,7 @@ impl Store {
         self.taken_over(age, books);
         count_growth(&shared, &came, &learned);
         shared.with_recent(|recent| push_all(recent, &written));
+        unread.iter().for_each(|head| self.runs.wrote(head));
         Ok(Committed { outcome, segments, trim_more: left.has_more || gave_up, written: 0 })
     }
 

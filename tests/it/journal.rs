@@ -22,6 +22,8 @@ mod lasting;
 mod letters;
 #[path = "journal/lost.rs"]
 mod lost;
+#[path = "journal/merging.rs"]
+mod merging;
 #[path = "journal/pinned.rs"]
 mod pinned;
 #[path = "journal/reading.rs"]
