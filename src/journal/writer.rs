@@ -210,7 +210,15 @@ impl Writer {
         }
         // a transaction that fails has refused nobody
         let mut refused = self.refused.clone();
-        let committed = self.store.checkpoint(limits, |tx| apply_all(tx, entries, &mut refused))?;
+        let done = self.store.checkpoint(limits, |tx| apply_all(tx, entries, &mut refused));
+        let committed = match done {
+            // what waits does not fit into the file: consumers that pass it let go of it, and the redo log has room
+            Err(error) if is_disk_full(&error) && self.budget.is_disk_full() && only_move(entries) => {
+                refused = self.refused.clone();
+                self.store.log(|tx| apply_all(tx, entries, &mut refused))?.ok_or(error)?
+            }
+            done => done?,
+        };
         self.refused = refused;
         Ok(committed)
     }
@@ -430,6 +438,12 @@ impl Writer {
         }
         Ok(moved)
     }
+}
+
+/// Whether these commands only move consumers.
+fn only_move(entries: &[LaneCommand]) -> bool {
+    let moves = |command: &Command| matches!(command, Command::Commit(commit, _) if commit.emit.is_none());
+    !entries.is_empty() && entries.iter().all(|entry| entry.command.is_quick() && moves(&entry.command))
 }
 
 fn retention(config: &JournalConfig) -> Retention {

@@ -100,6 +100,49 @@ fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
     assert!(verify(&path).unwrap().is_good());
 }
 
+#[test]
+fn a_consumer_that_passes_what_does_not_fit_into_the_file_is_committed() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = JournalConfig { recent_records: 0, ..JournalConfig::new(dir.path().join("job.db")) };
+    let config = JournalConfig { commit_interval: Duration::from_millis(1), ..config };
+    let path = config.path.clone();
+    let journal = Journal::start(config, |o| o.db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
+    let input = journal.input("rides").unwrap();
+    let spec = ConsumerSpec {
+        name: "scored".into(),
+        fingerprint: String::new(),
+        stream: StreamId::INPUTS,
+        start: Start::Oldest,
+        on_full: OnFull::Block,
+        limits: Default::default(),
+    };
+    let consumer = journal.register_consumer(spec).unwrap().id;
+    journal.keep_only_consumers(&["scored".into()]).unwrap();
+    // 200 pages hold 800 KB, and the redo log has more than that
+    for i in 0..25 {
+        let (batch, answer) = append(input, i, 40_000);
+        journal.append(batch);
+        answer.recv_timeout(PATIENCE).unwrap().unwrap();
+    }
+    // this one goes to the file at once, with all that waits
+    let (batch, large) = append(input, 25, 1_100_000);
+    journal.append(batch);
+    let begin = Clock::Real.monotonic();
+    while !journal.is_full() {
+        assert!(Clock::Real.since(begin) < PATIENCE, "more than a megabyte does not fit");
+        crate::time::pause(Duration::from_millis(1));
+    }
+    for position in [1, 5, 24, 25] {
+        let (done, answer) = std::sync::mpsc::channel();
+        journal.commit_then(Commit::at(consumer, position), Box::new(move |result| done.send(result).unwrap()));
+        answer.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never moved to {position}")).unwrap();
+    }
+    assert!(large.try_recv().is_err(), "it is larger than the file may be");
+    drop(large);
+    journal.close();
+    assert!(verify(&path).unwrap().is_good());
+}
+
 /// A journal whose redo log takes no record any more: `device` decides how it fails.
 fn with_log_on(device: &str) -> (tempfile::TempDir, JournalConfig, Journal) {
     let dir = tempfile::TempDir::new().unwrap();
