@@ -44,12 +44,12 @@ use crate::tls::TlsError;
 use crate::value::Value;
 
 pub use describe::{Given, describe, misfits};
-pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
+pub use dialect::{DIALECTS, Dialect, ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
 pub use room::{Berth, Room};
 pub use settings::{NanPolicy, Order, ScoreConfig, Timing};
-pub use signature::Signature;
+pub use signature::EndpointSignature;
 pub use status::{LATENCY_BOUNDS_MS, ScorerStatus, State};
 
 /// What keeps a scorer from starting.
@@ -134,7 +134,7 @@ pub struct Ended {
 #[derive(Clone)]
 pub struct Scorer {
     name: Arc<str>,
-    intake: mpsc::Sender<task::Incoming>,
+    intake: mpsc::Sender<task::NewChunk>,
     room: Room,
     rows_max: usize,
     order: Order,
@@ -231,7 +231,7 @@ fn stopped() -> Ended {
 impl Scorer {
     /// Starts the task of an endpoint on a runtime. Nothing has to be in reach: settings alone can be at fault.
     pub fn start(config: ScoreConfig, runtime: &tokio::runtime::Handle) -> Result<Scorer, StartError> {
-        let client = http::Client::new(&config)?;
+        let client = http::EndpointClient::new(&config)?;
         let (intake, incoming) = mpsc::channel(task::INTAKE_MAX);
         let (swagger_tx, swagger) = watch::channel(None);
         let status = Arc::new(ScorerStatus::default());
@@ -285,7 +285,7 @@ impl Scorer {
             () = self.stop.cancelled() => return Err(stopped()),
         };
         let (reply, answer) = oneshot::channel();
-        let incoming = task::Incoming { chunk, reply, held: held.clone() };
+        let incoming = task::NewChunk { chunk, reply, held: held.clone() };
         self.intake.send(incoming).await.map_err(|_| self.ended())?;
         Ok(Ticket { answer, runtime: self.runtime.clone(), held })
     }

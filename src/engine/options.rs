@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::index::Indexes;
+use crate::query::fault;
 use crate::time::TICKS_PER_SECOND;
 use crate::udf::UserFunctions;
 use crate::value::codec::Damaged;
@@ -69,4 +70,6 @@ pub enum EngineError {
     TooManyCalls { max: usize },
     #[error("stored state of operator {op}: {damaged}; start the statement with empty state")]
     State { op: u32, damaged: Damaged },
+    #[error("stored state of operator {op} is not taken back: {}", fault::worded(found))]
+    Fault { op: u32, found: &'static str },
 }

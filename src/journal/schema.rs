@@ -48,7 +48,8 @@ CREATE TABLE segment (
     UNIQUE (stream, first)
 );
 CREATE TABLE quarantine (
-    stream INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, input INTEGER, codec INTEGER, raw_bytes INTEGER,
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, input INTEGER, codec INTEGER, raw_bytes \
+    INTEGER,
     checksum INTEGER, reason TEXT NOT NULL, at INTEGER NOT NULL, data BLOB, PRIMARY KEY (stream, first)
 );
 CREATE TABLE consumer (
@@ -67,7 +68,8 @@ CREATE TABLE dead_letter (
     input TEXT, source INTEGER, ordinal INTEGER NOT NULL, payload BLOB NOT NULL, request BLOB, response BLOB,
     query_version TEXT NOT NULL, attempts INTEGER NOT NULL, bytes INTEGER NOT NULL
 );
--- A row that fails again after a restart is the same dead letter. Undecodable messages have no offset (NULL): never equal.
+-- A row that fails again after a restart is the same dead letter. Undecodable messages have no offset (NULL): never \
+equal.
 CREATE UNIQUE INDEX dead_letter_source ON dead_letter (stage, source, ordinal);
 INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', CAST(lower(hex(randomblob(4))) AS BLOB));
 INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);

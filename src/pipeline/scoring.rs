@@ -31,7 +31,7 @@ use crate::value::Value;
 
 /// One commit that waits for the answers to its rows.
 #[derive(Debug)]
-pub struct Chunk {
+pub struct SentChunk {
     pub commit: Commit,
     /// Carried columns, then the argument.
     pub batch: Batch,
@@ -82,8 +82,8 @@ impl Unanswered {
         Unanswered { chunks: BTreeMap::new(), earliest: BTreeSet::new(), last: 0, position, waiting }
     }
 
-    fn push(&mut self, chunk: Chunk) {
-        let Chunk { commit, batch, ticket } = chunk;
+    fn push(&mut self, chunk: SentChunk) {
+        let SentChunk { commit, batch, ticket } = chunk;
         self.last += 1;
         let earliest = batch.meta().iter().map(|meta| meta.time).min();
         self.earliest.extend(earliest.map(|time| (time, self.last)));
@@ -164,7 +164,7 @@ pub struct Scoring {
     /// What becomes of a row without an answer.
     pub on_error: OnError,
     pub into: StreamId,
-    pub chunks: Receiver<Chunk>,
+    pub chunks: Receiver<SentChunk>,
     /// A chunk was sent.
     pub came: Arc<Notify>,
     /// How far the consumer is in event time behind the chunks that it has sent.

@@ -21,7 +21,7 @@ pub struct RowRef {
 }
 
 #[derive(Debug)]
-struct Chunk {
+struct OpenChunk {
     statement: usize,
     args: Vec<Value>,
     outcomes: Vec<Option<Outcome>>,
@@ -72,8 +72,8 @@ pub struct Taken {
 }
 
 #[derive(Debug)]
-pub struct Queue {
-    chunks: HashMap<u64, Chunk>,
+pub struct RowQueue {
+    chunks: HashMap<u64, OpenChunk>,
     statements: Vec<(usize, Lane)>,
     /// Most rows of a statement that were taken and are not durable yet.
     unstored_max: usize,
@@ -83,16 +83,16 @@ pub struct Queue {
     since: Option<Duration>,
 }
 
-impl Queue {
+impl RowQueue {
     /// `unstored_max`: most rows of a statement that are taken before what came of the first is durable.
-    pub fn new(unstored_max: usize) -> Queue {
-        Queue { chunks: HashMap::new(), statements: Vec::new(), unstored_max, turn: 0, waiting: 0, since: None }
+    pub fn new(unstored_max: usize) -> RowQueue {
+        RowQueue { chunks: HashMap::new(), statements: Vec::new(), unstored_max, turn: 0, waiting: 0, since: None }
     }
 
     /// Takes in a chunk of at least one row.
     pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>) {
         let rows = args.len();
-        self.chunks.insert(chunk, Chunk { statement, args, outcomes: vec![None; rows], open: rows });
+        self.chunks.insert(chunk, OpenChunk { statement, args, outcomes: vec![None; rows], open: rows });
         let lane = self.of(statement);
         lane.waiting.push_back(Waiting { chunk, next: 0, end: rows });
         lane.rows += rows;
@@ -219,7 +219,7 @@ impl Queue {
 fn fill(
     taken: &mut Taken,
     lane: &mut Lane,
-    chunks: &HashMap<u64, Chunk>,
+    chunks: &HashMap<u64, OpenChunk>,
     form: &Form,
     mut rows: usize,
     max_bytes: usize,

@@ -129,7 +129,8 @@ impl Case {
 }
 
 /// What a case looks like, for those who have not seen one.
-const FORM: &str = "a case is a JSON object such as {\"query\": \"SELECT v INTO o FROM gw\", \"inputs\": {\"gw\": [{\"v\": 1}]}, \"expected\": {\"o\": [{\"v\": 1}]}}";
+const FORM: &str = "a case is a JSON object such as {\"query\": \"SELECT v INTO o FROM gw\", \"inputs\": {\"gw\": \
+    [{\"v\": 1}]}, \"expected\": {\"o\": [{\"v\": 1}]}}";
 
 /// An object, told apart from other JSON first: the reader would take an array for a case as well.
 fn from_object(text: &str) -> Result<Raw, String> {

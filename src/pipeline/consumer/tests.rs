@@ -83,7 +83,7 @@ fn rows_of_a_scored_stream_that_may_not_be_read_still_let_time_pass_up_to_them()
         ahead: None,
         unread: None,
         position: 0,
-        due: Due::new(0, clock.monotonic()),
+        due: SinceCommit::new(0, clock.monotonic()),
         has_ticked: false,
     };
     let mut round = |upstream: i64| {
