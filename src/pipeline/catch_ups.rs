@@ -104,8 +104,6 @@ fn passed(ledger: &Ledger, consumer: &str) -> Passed {
 
 #[cfg(test)]
 mod tests {
-    use smol_str::SmolStr;
-
     use super::*;
     use crate::journal::{BacklogLimits, Commit, ConsumerId, ConsumerSpec, JournalConfig, OnFull};
     use crate::pipeline::reading::tests::store;

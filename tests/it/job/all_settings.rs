@@ -7,7 +7,7 @@ use expect_test::expect;
 use forebay::job::*;
 use forebay::journal::{BacklogLimits, OnFull};
 use forebay::score::EndpointSignature;
-use forebay::score::signature::{Cell, Column, Layout};
+use forebay::score::signature::{Cell, Layout, SignatureColumn};
 use forebay::time::TICKS_PER_SECOND;
 
 use super::good;
@@ -206,7 +206,7 @@ fn every_setting_can_be_set() {
     let FunctionSettings::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
     let constants = serde_json::to_string(&score.constants).expect("json");
     assert_eq!(constants, r#"[["z",1],["method","predict"],["list",[1.5,true]],["inner",{"x":16}]]"#);
-    let column = |name: &str, cell| Column { name: name.into(), cell };
+    let column = |name: &str, cell| SignatureColumn { name: name.into(), cell };
     let columns = vec![column("distance", Cell::Float), column("note", Cell::Any)];
     let layout = Layout::Records { columns, required: Vec::new() };
     assert_eq!(
