@@ -16,7 +16,7 @@ use self::output::{IDS, Ids, OutputRows};
 use self::substreams::Substreams;
 use super::emitted::{Emitted, StateUpdate};
 use super::env::{Env, InputEvent, StepOrigin};
-use super::fault::{Fault, Unloadable};
+use super::fault::Unloadable;
 use super::ingress::Ingress;
 use super::options::{EngineError, ExecutorOptions, Functions};
 use super::state::Loaded;
@@ -373,10 +373,7 @@ impl Executor {
         rows: impl IntoIterator<Item = (u32, &'a [u8], &'a [u8])>,
     ) -> Result<(), EngineError> {
         for (op, key, value) in rows {
-            self.load_row(op, key, value).map_err(|error| match error {
-                Unloadable::Damaged(damaged) => EngineError::State { op, damaged },
-                Unloadable::Fault(Fault(found)) => EngineError::Fault { op, found },
-            })?;
+            self.load_row(op, key, value).map_err(|why| EngineError::unloadable(op, why))?;
         }
         match &mut self.trees {
             Trees::One(lane) => {
