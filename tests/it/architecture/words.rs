@@ -88,7 +88,20 @@ fn a_name_has_one_meaning() {
 
 #[test]
 fn types_are_found_as_they_are_declared() {
-    let text = "pub struct A<T>(T);\npub(in crate::m) enum B {\nstruct C;\npub(super) type D = u8;\ntrait E: Send {\n    \
-                type Inner;\n}\n/// struct F\npub fn struct_g() {}\nimpl A<u8> {}\npub use a::H;\n";
+    let text = r#"
+pub struct A<T>(T);
+pub(in crate::m) enum B {
+    struct_f: u8,
+}
+struct C;
+pub(super) type D = u8;
+trait E: Send {
+    type Inner;
+}
+/// struct G
+pub fn struct_h() {}
+impl A<u8> {}
+pub use a::I;
+"#;
     assert_eq!(declared(text), ["A", "B", "C", "D", "E"]);
 }
