@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn arrival_is_taken_out_of_the_payload() {
         let case = read(
-            r#"{"query":"SELECT 1","inputs":{"a":[{"v":4.0,"__arrival":"2024-01-01T00:00:00Z","w":9007199254740993},{}]},
+            r#"{"query":"SELECT 1",
+                "inputs":{"a":[{"v":4.0,"__arrival":"2024-01-01T00:00:00Z","w":9007199254740993},{}]},
                 "settings":{"out_of_order_policy":"drop"},"expected":{},"note":"for people"}"#,
         )
         .unwrap();

@@ -25,9 +25,10 @@ fn wide(text: &str) -> Vec<usize> {
         if line.chars().count() > COLUMNS_MAX && !is_output {
             found.push(number);
         }
+        let closes = |rest: &str| rest.contains("\"#]]") || rest.contains("\"##]]");
         is_output = match is_output {
-            true => !line.contains("\"#]]"),
-            false => line.split_once("expect![[r#\"").is_some_and(|(_, rest)| !rest.contains("\"#]]")),
+            true => !closes(line),
+            false => line.split_once("expect![[r#").is_some_and(|(_, rest)| !closes(rest)),
         };
     }
     found

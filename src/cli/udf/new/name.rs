@@ -11,17 +11,17 @@ const LENGTH_MAX: usize = 64;
 
 /// One name in four forms.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct NewName {
     pub snake: String,
     pub kebab: String,
     pub camel: String,
     pub pascal: String,
 }
 
-impl Name {
+impl NewName {
     /// # Errors
     /// It is no name, or a word of the language or of WIT.
-    pub fn read(text: &str, language: Language) -> Result<Name, Failed> {
+    pub fn read(text: &str, language: Language) -> Result<NewName, Failed> {
         let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         let words = words(text);
         // core modules may not have exports that begin with `forebay_`
@@ -40,7 +40,7 @@ impl Name {
         }
         let pascal: String = words.iter().map(|word| capital(word)).collect();
         let (first, rest) = pascal.split_at(1);
-        let name = Name {
+        let name = NewName {
             snake: words.join("_"),
             kebab: words.join("-"),
             camel: first.to_lowercase() + rest,
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn forms(text: &str) -> String {
-        let Name { snake, kebab, camel, pascal } = Name::read(text, Language::Rust).unwrap();
+        let NewName { snake, kebab, camel, pascal } = NewName::read(text, Language::Rust).unwrap();
         format!("{snake} {kebab} {camel} {pascal}")
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn what_is_no_name_is_refused() {
         let long = "a".repeat(65);
         for text in ["", "9lives", "-x", "_x", "größe", "a b", "a/b", "..", "a.b", &long] {
-            let failed = Name::read(text, Language::Rust).unwrap_err();
+            let failed = NewName::read(text, Language::Rust).unwrap_err();
             assert_eq!(failed.to_string(), format!("`{text}` cannot be the name of a function"));
         }
         for (text, language, whose) in [
@@ -175,9 +175,9 @@ mod tests {
             ("Memory", Language::Wat, "forebay"),
             ("typeOf", Language::JavaScript, "JavaScript"),
         ] {
-            let said = Name::read(text, language).unwrap_err().to_string();
+            let said = NewName::read(text, language).unwrap_err().to_string();
             assert_eq!(said, format!("`{text}` is a word of {whose}, so a function there cannot have that name"));
         }
-        assert!(Name::read("record", Language::Go).is_ok());
+        assert!(NewName::read("record", Language::Go).is_ok());
     }
 }
