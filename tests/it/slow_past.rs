@@ -213,7 +213,8 @@ async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
         let expected = read(&file);
         let now = || std::fs::read_to_string(dir.path().join(&file)).unwrap_or_default();
         wait_until(&format!("the rows of {output}"), || now().len() >= expected.len()).await;
-        assert_eq!(now(), expected, "{output}: what version 0.1.0 gave of the same pool");
+        // what version 0.1.0 gave of the same pool; of `scored` its events with their offsets, and the doubles
+        assert_eq!(now(), expected, "{output}");
     }
     pipeline.stop().await.unwrap();
     serving.abort();

@@ -104,7 +104,8 @@ struct Gave {
     commit: Option<(i64, Vec<Value>, usize)>,
     /// The same of a chunk that is to be scored, with the arguments of its rows.
     chunk: Option<(i64, Vec<Value>, usize)>,
-    /// The mark for the part behind, in milliseconds of the table, where it moved.
+    /// The mark for the part behind, in milliseconds of the table, rounded down, where it moved. While a window
+    /// is open it is just before the time it stands for: a record may come at that time.
     mark: Option<i64>,
     end: Option<&'static str>,
 }
@@ -293,7 +294,7 @@ impl Bench {
         let now = self.mark.get();
         let moved = now.filter(|_| now != self.told);
         self.told = now;
-        moved.map(|mark| (mark.ticks() - at(START).ticks()) / TICKS_PER_MILLISECOND)
+        moved.map(|mark| (mark.ticks() - at(START).ticks()).div_euclid(TICKS_PER_MILLISECOND))
     }
 
     /// Runs a table of milliseconds, what comes then, and what it gives.
@@ -324,14 +325,14 @@ fn what_comes_out_is_committed_at_once_and_a_position_alone_after_a_second() {
         (1_500, Read(&["4"]), run(1)),
         // failures are as urgent as rows
         (1_600, Read(&["x"]), run(1).commit(4, &[], 1)),
-        (9_499, Idle, nothing()),
+        (9_500, Idle, nothing()),
         // segments of other inputs were passed, and ours may follow
-        (9_500, Passed, nothing()),
+        (9_501, Passed, nothing()),
         // the window's time has come, half a second late: nothing was read since, and its row is committed
-        (9_500, Idle, nothing().commit(4, &[7], 0)),
-        (30_000, Idle, nothing()),
-        (30_000, Read(&["8"]), run(1)),
-        (30_100, StopNow, nothing().commit(5, &[], 0).end("ended")),
+        (9_501, Idle, nothing().commit(4, &[7], 0)),
+        (10_000, Idle, nothing()),
+        (10_100, Read(&["8"]), run(1)),
+        (10_200, StopNow, nothing().commit(5, &[], 0).end("ended")),
     ]);
 }
 
@@ -357,26 +358,26 @@ fn a_statement_that_stops_commits_nothing_behind_its_last_commit() {
 fn the_part_behind_learns_how_late_it_is_once_all_before_is_confirmed() {
     Bench::feeding().run([
         // nothing is under way
-        (0, Idle, nothing().mark(-500)),
-        (100, Read(&["1"]), run(1)),
+        (0, Idle, nothing().mark(-501)),
+        (100, Read(&["1"]), run(1).mark(99)),
         (1_100, Idle, nothing().commit(1, &[], 0)),
         (1_200, Idle, nothing()),
-        (1_200, Answered, nothing().mark(700)),
-        (1_300, Idle, nothing().mark(800)),
-        (9_500, Idle, nothing().commit(1, &[1], 0)),
-        (9_600, Idle, nothing()),
-        (9_600, Answered, nothing().mark(9_100)),
+        (1_200, Answered, nothing().mark(699)),
+        (1_300, Idle, nothing().mark(799)),
+        (9_600, Idle, nothing().commit(1, &[1], 0)),
+        (9_700, Idle, nothing()),
+        (9_700, Answered, nothing().mark(9_199)),
     ]);
 }
 
 #[test]
 fn a_commit_that_is_refused_ends_the_part_and_moves_no_mark() {
     Bench::feeding().run([
-        (0, Read(&["1"]), run(1)),
+        (0, Read(&["1"]), run(1).mark(-1)),
         (1_000, Idle, nothing().commit(1, &[], 0)),
-        (1_000, Answered, nothing().mark(500)),
+        (1_000, Answered, nothing().mark(499)),
         (1_000, TakenOut, nothing()),
-        (1_100, Read(&["2"]), run(1)),
+        (1_100, Read(&["2"]), run(1).mark(1_099)),
         (2_000, Idle, nothing().commit(2, &[], 0)),
         (2_100, Idle, nothing()),
         (2_100, Answered, nothing().end("refused")),
@@ -393,7 +394,7 @@ fn while_the_state_of_all_is_too_large_nothing_is_run_and_time_passes_up_to_what
         (15_000, Read(&["2"]), nothing().commit(1, &[1], 0)),
         (60_000, Idle, nothing()),
         (60_000, Freed, nothing()),
-        (60_000, Idle, run(1)),
+        (60_000, Idle, run(1).commit(2, &[], 0)),
         (60_100, Idle, nothing().commit(2, &[2], 0)),
         (60_100, Full, nothing()),
         (60_200, Read(&["3"]), nothing()),
@@ -405,14 +406,14 @@ fn while_the_state_of_all_is_too_large_nothing_is_run_and_time_passes_up_to_what
 #[test]
 fn rows_for_an_endpoint_go_on_with_the_commit_that_waits_for_their_answers() {
     Bench::scored().run([
-        (0, Read(&["1", "2"]), run(2).chunk(2, &[1, 2], 0)),
+        (0, Read(&["1", "2"]), run(2).chunk(2, &[1, 2], 0).mark(0)),
         (0, Idle, nothing()),
-        (100, Read(&["x"]), run(1).chunk(3, &[], 1)),
+        (100, Read(&["x"]), run(1).chunk(3, &[], 1).mark(100)),
         (200, HungUp, nothing()),
         (200, Read(&["4"]), run(1)),
         (200, Idle, nothing().end("ended")),
     ]);
-    Bench::scored().run([(0, Read(&["1"]), run(1).chunk(1, &[1], 0)), (100, StopNow, nothing().end("ended"))]);
+    Bench::scored().run([(0, Read(&["1"]), run(1).chunk(1, &[1], 0).mark(0)), (100, StopNow, nothing().end("ended"))]);
 }
 
 /// Answered rows of these seconds.

@@ -115,7 +115,7 @@ fn every_setting_can_be_set() {
     assert_eq!(names, ["rides", "my file"]);
     expect![[r#"
         [
-            Input {
+            InputSection {
                 name: "rides",
                 kind: Stream(
                     StreamInput {
@@ -178,7 +178,7 @@ fn every_setting_can_be_set() {
                     end: 259,
                 },
             },
-            Input {
+            InputSection {
                 name: "my file",
                 kind: File(
                     FileInput {
@@ -240,7 +240,7 @@ fn every_setting_can_be_set() {
     .assert_debug_eq(&score.dialect);
     expect![[r#"
         [
-            Output {
+            OutputSection {
                 name: "a",
                 settings: FileOutputConfig {
                     path: "jobs/out/a.jsonl",
@@ -276,7 +276,7 @@ fn every_setting_can_be_set() {
                     end: 1825,
                 },
             },
-            Output {
+            OutputSection {
                 name: "b",
                 settings: StdoutOutputConfig {
                     row_id: None,

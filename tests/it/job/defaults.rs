@@ -22,7 +22,7 @@ fn a_small_job_has_the_documented_defaults() {
 
     expect![[r#"
         [
-            Input {
+            InputSection {
                 name: "rides",
                 kind: Stream(
                     StreamInput {
@@ -96,7 +96,7 @@ fn a_small_job_has_the_documented_defaults() {
 
     expect![[r#"
         [
-            Output {
+            OutputSection {
                 name: "scored",
                 settings: MqttOutputConfig {
                     connection: Own(
