@@ -35,7 +35,7 @@ use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals, StoredIn};
 use crate::time::{task_now, task_since};
-use room::{Reading, Room};
+use room::{AwaitedRoom, TakenIn};
 
 /// Room for topic and properties on top of the largest payload.
 const PACKET_OVERHEAD: u32 = 8 << 10;
@@ -315,7 +315,7 @@ impl Receiver {
         link: &Arc<Link>,
         greeting: &mut Greeting<'_>,
     ) -> End {
-        let mut reading = Reading { is_deaf: self.unsettled.is_some(), ..Reading::default() };
+        let mut reading = TakenIn { is_deaf: self.unsettled.is_some(), ..TakenIn::default() };
         let mut lull = Lull::new(task_now());
         loop {
             match self.next(events, link, greeting, &mut reading).await {
@@ -366,7 +366,7 @@ impl Receiver {
         events: &mut Inbound,
         link: &Arc<Link>,
         greeting: &mut Greeting<'_>,
-        reading: &mut Reading,
+        reading: &mut TakenIn,
     ) -> Result<Incoming, End> {
         let event = events.poll();
         tokio::pin!(event);
@@ -451,7 +451,7 @@ impl Receiver {
 
     /// Hands the batch over and sees to it that not too much is under way: gives what is to be waited for before more
     /// is read, or how the connection ends.
-    fn hand_over(&self, link: &Arc<Link>, batch: &mut HandOver) -> Result<Option<Room>, End> {
+    fn hand_over(&self, link: &Arc<Link>, batch: &mut HandOver) -> Result<Option<AwaitedRoom>, End> {
         let HandOver { messages, packet_ids, bytes } = std::mem::take(batch);
         if messages.is_empty() && packet_ids.is_empty() {
             return Ok(None);
