@@ -187,12 +187,12 @@ impl Ticket {
 /// Answers in the order in which they come.
 #[derive(Debug, Default)]
 pub struct Answers {
-    to_come: JoinSet<Answered>,
+    to_come: JoinSet<NumberedAnswer>,
     runtime: Option<tokio::runtime::Handle>,
 }
 
 /// The number of a chunk, its answer and its place.
-type Answered = (u64, Result<Vec<Outcome>, Ended>, Arc<Berth>);
+type NumberedAnswer = (u64, Result<Vec<Outcome>, Ended>, Arc<Berth>);
 
 impl Answers {
     /// The answer to come has this number.
@@ -204,12 +204,12 @@ impl Answers {
     }
 
     /// The next one, if it is there.
-    pub fn poll(&mut self) -> Option<Answered> {
+    pub fn poll(&mut self) -> Option<NumberedAnswer> {
         self.to_come.try_join_next().and_then(Result::ok)
     }
 
     /// Waits for the next one, but no longer than this, and not once somebody knocks; on a plain thread.
-    pub fn wait(&mut self, at_most: Duration, knock: &Notify) -> Option<Answered> {
+    pub fn wait(&mut self, at_most: Duration, knock: &Notify) -> Option<NumberedAnswer> {
         if let Some(answered) = self.poll() {
             return Some(answered);
         }

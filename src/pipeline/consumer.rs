@@ -39,7 +39,7 @@ pub enum Sink {
     /// A stream of the journal.
     Stream(StreamId),
     /// An endpoint; the answers are committed by another thread.
-    Score(ToScore),
+    Score(Box<ToScore>),
     /// The committing end of the scoring is gone: it failed, and its own error says why, or the job stops.
     Gone,
 }

@@ -253,13 +253,13 @@ fn kept_orders(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
     for statement in plan.statements.iter().filter(|statement| statement.is_stateful()) {
         for called in statement.parts.iter().filter_map(|part| part.external.as_ref()) {
             let function = job.functions.iter().find(|f| same_ignoring_case(&f.name, &called.function));
-            let Some(FunctionKind::Endpoint(endpoint)) = function.map(|function| &function.kind) else { continue };
+            let Some(FunctionSettings::Endpoint(endpoint)) = function.map(|function| &function.kind) else { continue };
             if endpoint.order != Order::None {
                 continue;
             }
             let title = format!("the statement INTO {} keeps its rows in the order of the stream", statement.output);
-            let help = "TIMESTAMP BY, windows, LAG, joins and functions with state need it: `order = \"none\"` holds for \
-                        statements without them";
+            let help = "TIMESTAMP BY, windows, LAG, joins and functions with state need it: `order = \"none\"` holds \
+                        for statements without them";
             problems.push(
                 Diagnostic::warning(title, endpoint.order_span).label("a request that hangs holds it up").help(help),
             );

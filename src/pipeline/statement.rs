@@ -271,7 +271,7 @@ impl StatementBuild<'_> {
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
                 let room = scorer.new_room();
                 // each part takes its turn at the endpoint
-                Sink::Score(ToScore { scorer, room, lane: jobs.len(), chunks, came, sent })
+                Sink::Score(Box::new(ToScore { scorer, room, lane: jobs.len(), chunks, came, sent }))
             }
         };
         let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();

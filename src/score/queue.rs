@@ -38,7 +38,7 @@ struct Waiting {
 
 /// The rows of one statement.
 #[derive(Debug, Default)]
-struct Lane {
+struct StatementRows {
     waiting: VecDeque<Waiting>,
     /// Their rows.
     rows: usize,
@@ -48,7 +48,7 @@ struct Lane {
     taken: usize,
 }
 
-impl Lane {
+impl StatementRows {
     /// How many rows may be taken now. The oldest chunk may go whole, however many rows it has.
     fn may_take(&self, unstored_max: usize) -> usize {
         let oldest = self.unstored.keys().next();
@@ -74,7 +74,7 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct RowQueue {
     chunks: HashMap<u64, OpenChunk>,
-    statements: Vec<(usize, Lane)>,
+    statements: Vec<(usize, StatementRows)>,
     /// Most rows of a statement that were taken and are not durable yet.
     unstored_max: usize,
     /// Whose turn it is.
@@ -201,11 +201,11 @@ impl RowQueue {
         }
     }
 
-    fn of(&mut self, statement: usize) -> &mut Lane {
+    fn of(&mut self, statement: usize) -> &mut StatementRows {
         let at = match self.statements.iter().position(|(s, _)| *s == statement) {
             Some(at) => at,
             None => {
-                self.statements.push((statement, Lane::default()));
+                self.statements.push((statement, StatementRows::default()));
                 self.statements.len() - 1
             }
         };
@@ -218,7 +218,7 @@ impl RowQueue {
 /// Moves up to `rows` rows of a statement into a batch.
 fn fill(
     taken: &mut Taken,
-    lane: &mut Lane,
+    lane: &mut StatementRows,
     chunks: &HashMap<u64, OpenChunk>,
     form: &Form,
     mut rows: usize,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::compare::{Order, RowObject};
+use super::compare::{RowObject, RowOrder};
 use crate::cli::eval::finite::Event;
 use crate::time::Timestamp;
 
@@ -27,7 +27,7 @@ pub struct Case {
     pub settings: Settings,
     /// A job file whose functions the query calls.
     pub job: Option<PathBuf>,
-    pub order: Order,
+    pub order: RowOrder,
     pub wanted: Wanted,
 }
 
@@ -83,7 +83,7 @@ struct Raw {
     #[serde(default)]
     settings: Settings,
     #[serde(default)]
-    order: Order,
+    order: RowOrder,
     expected: Option<BTreeMap<String, Vec<RowObject>>>,
     must_fail: Option<String>,
     must_stop: Option<String>,
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(events[0].arrival, Timestamp::parse("2024-01-01"));
         assert_eq!(events[1].arrival, None);
         assert_eq!(case.settings.out_of_order_policy, Some(OutOfOrder::Drop));
-        assert_eq!(case.order, Order::Exact);
+        assert_eq!(case.order, RowOrder::Exact);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::case::{Case, Expected, Settings, Wanted};
-use super::compare::{Order, RowObject};
+use super::compare::{RowObject, RowOrder};
 use crate::cli::eval::finite::Event;
 use crate::cli::eval::{csv_rows, read_rows};
 
@@ -131,7 +131,7 @@ impl RawCase {
             reference,
             settings: Settings::default(),
             job: None,
-            order: Order::Any,
+            order: RowOrder::Any,
             wanted: Wanted::Outputs(expected),
         })
     }

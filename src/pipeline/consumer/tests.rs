@@ -189,7 +189,7 @@ impl Bench {
                 came: Arc::default(),
                 sent: sent.clone(),
             };
-            (Sink::Score(to), sent, Some(receiver), Some(runtime))
+            (Sink::Score(Box::new(to)), sent, Some(receiver), Some(runtime))
         })
     }
 
