@@ -4,7 +4,8 @@
 //! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- rates`, `-- guests`, `-- micro` or `-- engine`
 //! runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that panics has failed
+// a benchmark that panics has failed
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)] // what is measured here is real time
 
 #[path = "figures/baseline.rs"]

@@ -2,7 +2,8 @@
 //!
 //! In: how often something failed in a row, a random number, what the other end asked for. Out: how long to wait.
 //! Invariant: a wait is never shorter than what the other end asked for, and never longer than the greater of that and
-//! the cap. Not here: sleeping, what is tried again.
+//! the cap. What disturbs nobody else needs no jitter and waits whole [`Backoff::step`]s. Not here: sleeping, what is
+//! tried again.
 
 use std::time::Duration;
 
@@ -28,11 +29,15 @@ impl Backoff {
     /// For an address that is asked for a whole table.
     pub const TABLE: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
+    /// The longest wait after failure number `failures` (the first is 1).
+    pub fn step(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        self.base.saturating_mul(1u32 << doublings).min(self.cap)
+    }
+
     /// The wait after failure number `failures` (the first is 1). `random` is in `[0, 1)`.
     pub fn wait(&self, failures: u32, random: f64, asked: Option<Duration>) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let longest = self.base.saturating_mul(1u32 << doublings).min(self.cap);
-        longest.mul_f64(random.clamp(0.0, 1.0)).max(asked.unwrap_or_default())
+        self.step(failures).mul_f64(random.clamp(0.0, 1.0)).max(asked.unwrap_or_default())
     }
 }
 
@@ -85,8 +90,9 @@ mod tests {
             (Backoff::BROKER, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600]),
             (Backoff::TABLE, [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]),
         ] {
-            let longest: Vec<u128> = (1..=9).map(|n| backoff.wait(n, 1.0, None).as_millis()).collect();
+            let longest: Vec<u128> = (1..=9).map(|n| backoff.step(n).as_millis()).collect();
             assert_eq!(longest, steps);
+            assert_eq!(backoff.wait(3, 1.0, None), backoff.step(3));
             assert_eq!(backoff.wait(3, 0.0, None), Duration::ZERO);
             assert_eq!(backoff.wait(u32::MAX, 1.0, None), backoff.cap);
         }

@@ -23,7 +23,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// What the caller decides.
 #[derive(Debug)]
-pub struct Settings<'a> {
+pub struct ClientSettings<'a> {
     pub connect_timeout: Duration,
     /// Connections kept open while nothing is sent.
     pub idle_connections: usize,
@@ -46,7 +46,7 @@ pub enum ClientError {
 ///
 /// # Errors
 /// When a file of TLS cannot be used, or the system has no certificates.
-pub fn client(settings: Settings<'_>) -> Result<Client, ClientError> {
+pub fn client(settings: ClientSettings<'_>) -> Result<Client, ClientError> {
     // the first caller in the process decides; all of ours ask for the same
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()

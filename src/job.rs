@@ -15,12 +15,12 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use backlog::Backlog;
-pub use function::{Function, FunctionKind};
-pub use input::{FileInput, Input, InputKind, StreamInput};
-pub use journal::Journal;
+pub use backlog::BacklogSettings;
+pub use function::{FunctionSection, FunctionSettings};
+pub use input::{FileInput, InputSection, InputSettings, StreamInput};
+pub use journal::JournalSection;
 pub use metrics::Metrics;
-pub use output::Output;
+pub use output::OutputSection;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub use crate::engine::{OnError, TimePolicies};
@@ -57,12 +57,12 @@ pub struct Job {
     /// For inputs with TIMESTAMP BY.
     pub time: TimePolicies,
     /// At least one; in the order of the file, names unique ignoring case.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<InputSection>,
     /// Names unique when folded to letters and digits.
-    pub functions: Vec<Function>,
+    pub functions: Vec<FunctionSection>,
     /// At least one; names unique ignoring case.
-    pub outputs: Vec<Output>,
-    pub journal: Journal,
+    pub outputs: Vec<OutputSection>,
+    pub journal: JournalSection,
     pub metrics: Metrics,
     /// What the statements may hold in windows, joins and the like, together.
     pub state_bytes_max: u64,
@@ -209,7 +209,7 @@ struct Owner {
 }
 
 /// Parts of the job that would get into each other's way: two writers of a file, two clients of one name.
-fn alone(files: &[(&Path, &str)], inputs: &[Input], outputs: &[Output], problems: &Problems) {
+fn alone(files: &[(&Path, &str)], inputs: &[InputSection], outputs: &[OutputSection], problems: &Problems) {
     let of_file = |(path, what): &(&Path, &str)| Owner { thing: the_file(path), who: (*what).to_owned(), lender: None };
     let mut owners: Vec<Owner> = files.iter().map(of_file).collect();
     let inputs = inputs.iter().filter_map(|input| Some((input, stream(input)?))).flat_map(|(input, stream)| {
@@ -238,8 +238,8 @@ fn alone(files: &[(&Path, &str)], inputs: &[Input], outputs: &[Output], problems
 }
 
 /// What inputs and outputs have to do with inputs.
-fn together(inputs: &[Input], outputs: &[Output], problems: &Problems) {
-    let offer = |input: &Input| stream(input).and_then(|stream| stream.source.offer());
+fn together(inputs: &[InputSection], outputs: &[OutputSection], problems: &Problems) {
+    let offer = |input: &InputSection| stream(input).and_then(|stream| stream.source.offer());
     let neighbours: Vec<_> = inputs.iter().map(|input| Neighbour { name: &input.name, offer: offer(input) }).collect();
     for input in inputs.iter().filter_map(stream) {
         input.source.check_beside(&neighbours, problems);
@@ -249,10 +249,10 @@ fn together(inputs: &[Input], outputs: &[Output], problems: &Problems) {
     }
 }
 
-fn stream(input: &Input) -> Option<&StreamInput> {
+fn stream(input: &InputSection) -> Option<&StreamInput> {
     match &input.kind {
-        InputKind::Stream(stream) => Some(stream),
-        InputKind::File(_) | InputKind::Reference(_) => None,
+        InputSettings::Stream(stream) => Some(stream),
+        InputSettings::File(_) | InputSettings::Reference(_) => None,
     }
 }
 
@@ -351,19 +351,19 @@ impl Job {
     }
 
     /// The tables that streams are joined with.
-    pub fn references(&self) -> impl Iterator<Item = (&Input, &ReferenceInput)> {
+    pub fn references(&self) -> impl Iterator<Item = (&InputSection, &ReferenceInput)> {
         self.inputs.iter().filter_map(|input| match &input.kind {
-            InputKind::Reference(reference) => Some((input, reference)),
-            InputKind::Stream(_) | InputKind::File(_) => None,
+            InputSettings::Reference(reference) => Some((input, reference)),
+            InputSettings::Stream(_) | InputSettings::File(_) => None,
         })
     }
 
     /// Every secret the job names.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        let inputs = self.inputs.iter().flat_map(Input::secrets);
+        let inputs = self.inputs.iter().flat_map(InputSection::secrets);
         inputs
-            .chain(self.functions.iter().flat_map(Function::secrets))
-            .chain(self.outputs.iter().flat_map(Output::secrets))
+            .chain(self.functions.iter().flat_map(FunctionSection::secrets))
+            .chain(self.outputs.iter().flat_map(OutputSection::secrets))
     }
 
     /// Reads every secret once, to find what is missing before the job starts.

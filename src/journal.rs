@@ -67,9 +67,10 @@ use crate::time::{Clock, Timestamp};
 
 pub use books::DeadLetterCount;
 pub use config::{BacklogLimits, JournalConfig};
+pub use consumer::consumer_span;
 pub use dead_letter::{DeadLetter, StoredDeadLetter};
 pub use error::JournalError;
-pub use growth::{Bound, GrowthStatus, Left, Room, Sizes, StreamGrowth, lasting, size};
+pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, lasting, size};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use pace::WearStatus;
 pub use pin::Pin;
@@ -80,7 +81,7 @@ pub use request::{
     RemovedConsumer, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
-pub use status::{ConsumerStatus, JournalStatus, LedgerLine, Live, QuarantinedSegment, StreamStatus};
+pub use status::{ConsumerStatus, JournalStatus, LedgerLine, LiveStatus, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
 use command::{Command, ask};
@@ -386,7 +387,7 @@ impl Journal {
     }
 
     fn with_live(&self, mut status: JournalStatus) -> JournalStatus {
-        status.live = Some(Live {
+        status.live = Some(LiveStatus {
             max_bytes: self.0.max_bytes,
             is_full: self.is_full(),
             refusal: self.refusal().map(|e| e.to_string()),

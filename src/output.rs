@@ -40,10 +40,10 @@ pub use stdout::StdoutOutputConfig;
 pub use troubles::{Change, Troubles};
 
 /// Reads the section of one kind of output.
-pub type Read = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;
+pub type ReadOutput = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;
 
 /// The kinds of outputs, by the word that `type` has in the job file.
-pub const OUTPUTS: &[(&str, Read)] =
+pub const OUTPUTS: &[(&str, ReadOutput)] =
     &[("mqtt", mqtt::read), ("file", file::read), ("http", http::read), ("stdout", stdout::read)];
 
 /// What a section says of an output, checked.

@@ -51,15 +51,15 @@ use crate::journal::{Journal, JournalConfig, JournalError};
 use crate::score::{Scorer, State};
 use crate::source::Source;
 use crate::telemetry::{self, Report};
-use crate::time::Clock;
+use crate::time::{Clock, task_now};
 use crate::udf::Versions;
 
-use functions::{Look, Looks};
+use functions::{LookOutcome, Looks};
 use health::Health;
 use outputs::OutputHandle;
 pub use prepare::{PrepareError, Prepared};
 pub use report::Snapshot;
-use report::Watched;
+use report::WatchedStages;
 use stop::Stop;
 
 /// Why a job cannot start or go on.
@@ -70,11 +70,13 @@ pub enum PipelineError {
     #[error(transparent)]
     Metrics(#[from] telemetry::BindError),
     #[error(
-        "statement {statement} stopped at offset {offset}: {message}; correct the query or the data and start again, or set on_error = \"dead-letter\""
+        "statement {statement} stopped at offset {offset}: {message}; correct the query or the data and start again, \
+        or set on_error = \"dead-letter\""
     )]
     StatementStopped { statement: SmolStr, offset: i64, message: String },
     #[error(
-        "statement {statement} stopped: {why}; repair the endpoint and start again, or set mode = \"edge\" to wait for it instead"
+        "statement {statement} stopped: {why}; repair the endpoint and start again, or set mode = \"edge\" to wait for \
+        it instead"
     )]
     ScoringEnded { statement: SmolStr, why: String },
     #[error("input {name}: {reason}")]
@@ -100,7 +102,7 @@ pub struct Pipeline {
     journal: Journal,
     stop: Stop,
     health: Arc<Health>,
-    watched: Arc<Watched>,
+    watched: Arc<WatchedStages>,
     sources: Vec<Box<dyn Source>>,
     intakes: Vec<JoinHandle<Result<(), JournalError>>>,
     workers: Vec<Worker>,
@@ -131,7 +133,7 @@ impl Pipeline {
         let health = Arc::new(Health::new(job.state_bytes_max));
         let versions = Versions::new(&prepared.bindings);
         let watched =
-            Arc::new(Watched::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
+            Arc::new(WatchedStages::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
         let loading = CancellationToken::new();
         let (looks, watching) = functions::start(job, prepared, &versions, loading.clone());
         let mut pipeline = Pipeline {
@@ -231,7 +233,7 @@ impl Pipeline {
     }
 
     /// Looks at the functions' files now and takes what is new in them, if it fits.
-    pub async fn look_at_functions(&self) -> Look {
+    pub async fn look_at_functions(&self) -> LookOutcome {
         self.looks.now().await
     }
 
@@ -292,11 +294,11 @@ impl Pipeline {
 /// Sees to it that a stop ends: gives up requests and deliveries that wait for somebody else, then commits that wait
 /// for room.
 async fn hurry(scorers: Vec<Scorer>, journal: Journal, hurry: CancellationToken, ended: CancellationToken) {
-    let end = tokio::time::Instant::now() + DRAIN;
+    let end = task_now() + DRAIN;
     let waiting =
         |s: &Scorer| s.status().waiting_rows.load(Ordering::Relaxed) + s.status().in_flight.load(Ordering::Relaxed);
     let busy = |s: &Scorer| s.status().state() == State::Ready && waiting(s) > 0;
-    while tokio::time::Instant::now() < end && scorers.iter().any(busy) && !ended.is_cancelled() {
+    while task_now() < end && scorers.iter().any(busy) && !ended.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // an endpoint that is away keeps its rows in the journal
@@ -330,7 +332,7 @@ fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
 
 fn serve(
     listener: TcpListener,
-    watched: &Arc<Watched>,
+    watched: &Arc<WatchedStages>,
     serving: &CancellationToken,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), PipelineError> {
     let address = listener.local_addr().map_err(|source| PipelineError::System { what: "the metrics port", source })?;

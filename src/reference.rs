@@ -31,7 +31,7 @@ pub use load::{LoadError, rows};
 pub use place::{LookError, Looked, Watched};
 pub use settings::{ReferenceAddress, ReferenceFormat, ReferenceInput, ReferencePlace, read};
 
-use place::Place;
+use place::TablePlace;
 use reload::Reload;
 
 /// One state of a table.
@@ -117,7 +117,7 @@ impl Reference {
 /// # Errors
 /// Why there is no version now.
 pub async fn load_once(input: &ReferenceInput) -> Result<Vec<Value>, String> {
-    let mut place = Place::new(input)?;
+    let mut place = TablePlace::new(input)?;
     let bytes = match place.look(true).await.map_err(|error| error.to_string())? {
         Looked::Bytes(bytes) => bytes,
         Looked::Same | Looked::Changing => return Err("it is being written just now".to_owned()),

@@ -44,12 +44,12 @@ use crate::tls::TlsError;
 use crate::value::Value;
 
 pub use describe::{Given, describe, misfits};
-pub use dialect::{DIALECTS, Dialect, Read as ReadDialect};
+pub use dialect::{DIALECTS, Dialect, ReadDialect};
 pub use http::fetch_signature;
 pub use policy::Mode;
 pub use room::{Berth, Room};
 pub use settings::{NanPolicy, Order, ScoreConfig, Timing};
-pub use signature::Signature;
+pub use signature::EndpointSignature;
 pub use status::{LATENCY_BOUNDS_MS, ScorerStatus, State};
 
 /// What keeps a scorer from starting.
@@ -134,7 +134,7 @@ pub struct Ended {
 #[derive(Clone)]
 pub struct Scorer {
     name: Arc<str>,
-    intake: mpsc::Sender<task::Incoming>,
+    intake: mpsc::Sender<task::NewChunk>,
     room: Room,
     rows_max: usize,
     order: Order,
@@ -187,12 +187,12 @@ impl Ticket {
 /// Answers in the order in which they come.
 #[derive(Debug, Default)]
 pub struct Answers {
-    to_come: JoinSet<Answered>,
+    to_come: JoinSet<NumberedAnswer>,
     runtime: Option<tokio::runtime::Handle>,
 }
 
 /// The number of a chunk, its answer and its place.
-type Answered = (u64, Result<Vec<Outcome>, Ended>, Arc<Berth>);
+type NumberedAnswer = (u64, Result<Vec<Outcome>, Ended>, Arc<Berth>);
 
 impl Answers {
     /// The answer to come has this number.
@@ -204,12 +204,12 @@ impl Answers {
     }
 
     /// The next one, if it is there.
-    pub fn poll(&mut self) -> Option<Answered> {
+    pub fn poll(&mut self) -> Option<NumberedAnswer> {
         self.to_come.try_join_next().and_then(Result::ok)
     }
 
     /// Waits for the next one, but no longer than this, and not once somebody knocks; on a plain thread.
-    pub fn wait(&mut self, at_most: Duration, knock: &Notify) -> Option<Answered> {
+    pub fn wait(&mut self, at_most: Duration, knock: &Notify) -> Option<NumberedAnswer> {
         if let Some(answered) = self.poll() {
             return Some(answered);
         }
@@ -231,7 +231,7 @@ fn stopped() -> Ended {
 impl Scorer {
     /// Starts the task of an endpoint on a runtime. Nothing has to be in reach: settings alone can be at fault.
     pub fn start(config: ScoreConfig, runtime: &tokio::runtime::Handle) -> Result<Scorer, StartError> {
-        let client = http::Client::new(&config)?;
+        let client = http::EndpointClient::new(&config)?;
         let (intake, incoming) = mpsc::channel(task::INTAKE_MAX);
         let (swagger_tx, swagger) = watch::channel(None);
         let status = Arc::new(ScorerStatus::default());
@@ -285,7 +285,7 @@ impl Scorer {
             () = self.stop.cancelled() => return Err(stopped()),
         };
         let (reply, answer) = oneshot::channel();
-        let incoming = task::Incoming { chunk, reply, held: held.clone() };
+        let incoming = task::NewChunk { chunk, reply, held: held.clone() };
         self.intake.send(incoming).await.map_err(|_| self.ended())?;
         Ok(Ticket { answer, runtime: self.runtime.clone(), held })
     }

@@ -26,10 +26,10 @@ pub use mqtt::{MqttSource, MqttSourceConfig};
 pub use stats::SourceStats;
 
 /// Reads the section of one kind of source.
-pub type Read = fn(&mut Section) -> Option<Arc<dyn SourceSettings>>;
+pub type ReadSource = fn(&mut Section) -> Option<Arc<dyn SourceSettings>>;
 
 /// The kinds of sources, by the word that `type` has in the job file.
-pub const SOURCES: &[(&str, Read)] = &[("mqtt", mqtt::read)];
+pub const SOURCES: &[(&str, ReadSource)] = &[("mqtt", mqtt::read)];
 
 /// What a section says of a source, checked.
 pub trait SourceSettings: Debug + Send + Sync {

@@ -52,7 +52,7 @@ pub struct Report {
     pub degraded: Vec<String>,
 }
 
-type Source = Arc<dyn Fn() -> Report + Send + Sync>;
+type ReportSource = Arc<dyn Fn() -> Report + Send + Sync>;
 
 /// Serves until `shutdown` resolves. The listener is the caller's, so that its port may be picked by the system.
 ///
@@ -60,12 +60,12 @@ type Source = Arc<dyn Fn() -> Report + Send + Sync>;
 /// What the listener says.
 pub async fn serve(
     listener: TcpListener,
-    report: Source,
+    report: ReportSource,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|State(report): State<Source>| async move { verdict(report().sick, Vec::new()) }))
+        .route("/healthz", get(|State(report): State<ReportSource>| async move { verdict(report().sick, Vec::new()) }))
         .route("/readyz", get(ready))
         .with_state(report);
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
@@ -87,7 +87,7 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-async fn ready(State(report): State<Source>) -> impl IntoResponse {
+async fn ready(State(report): State<ReportSource>) -> impl IntoResponse {
     let Report { not_ready, degraded, .. } = report();
     verdict(not_ready, degraded)
 }
@@ -101,7 +101,7 @@ fn verdict(problems: Vec<String>, degraded: Vec<String>) -> impl IntoResponse + 
     (status, Json(answer))
 }
 
-async fn metrics(State(report): State<Source>) -> impl IntoResponse {
+async fn metrics(State(report): State<ReportSource>) -> impl IntoResponse {
     match render(report().samples) {
         Ok(text) => (
             StatusCode::OK,

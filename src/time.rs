@@ -1,8 +1,9 @@
 //! Instants and clocks.
 //!
-//! In: ISO 8601 text, calendar parts, the machine's clock. Out: [`Timestamp`], a count of 100 ns ticks, and [`Clock`],
-//! the only place that reads a clock. Invariant: a `Timestamp` always lies in years 1 to 9999. Not here: time zones
-//! (text is normalised to UTC on the way in), date functions of the query language.
+//! In: ISO 8601 text, calendar parts, the machine's clock, the runtime's. Out: [`Timestamp`], a count of 100 ns ticks;
+//! [`Clock`] for threads and for what is stored, and [`task_now`] for tasks: the only places that read a clock.
+//! Invariant: a `Timestamp` always lies in years 1 to 9999. Not here: time zones (text is normalised to UTC on the way
+//! in), date functions of the query language.
 
 use std::fmt;
 use std::sync::Arc;
@@ -306,6 +307,18 @@ impl Clock {
             manual.since.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
         }
     }
+}
+
+/// The present moment by the clock of the tokio runtime, which goes on with its timers: a paused runtime stands still
+/// and leaps from timer to timer. For tasks that wait by those timers; whoever blocks a thread asks a [`Clock`].
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
+pub fn task_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
+/// How long ago a moment of the runtime's clock was.
+pub fn task_since(moment: tokio::time::Instant) -> Duration {
+    task_now().saturating_duration_since(moment)
 }
 
 /// Blocks this thread. For places that nothing can wake; whoever can be told to stop waits on that instead.

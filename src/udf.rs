@@ -216,17 +216,22 @@ pub enum UdfError {
     #[error("{path}: the export `{export}` {reason}")]
     CoreExport { path: PathBuf, export: String, reason: String },
     #[error(
-        "{path} is compiled code, which cannot be checked; name the .wasm it was made from: forebay finds its own compiled code by digest"
+        "{path} is compiled code, which cannot be checked; name the .wasm it was made from: forebay finds its own \
+        compiled code by digest"
     )]
     CompiledCode { path: PathBuf },
     #[error("{path} does not compile: {reason}")]
     Compile { path: PathBuf, reason: String },
     #[error(
-        "{path}: no compiled code for it in {cache}, and this build has no compiler; run `forebay udf precompile --target {host} --cache DIR {path}` of a full build of the same version and copy what is in DIR into that folder"
+        "{path}: no compiled code for it in {cache}, and this build has no compiler; run `forebay udf precompile \
+        --target {host} --cache DIR {path}` of a full build of the same version and copy what is in DIR into that \
+        folder"
     )]
     NoCompiler { path: PathBuf, cache: String, host: &'static str },
     #[error(
-        "{path}: its compiled code in {cache} was made for another machine or by another version, or is damaged, and this build has no compiler; run `forebay udf precompile --target {host} --cache DIR {path}` of a full build of the same version and copy what is in DIR into that folder"
+        "{path}: its compiled code in {cache} was made for another machine or by another version, or is damaged, and \
+        this build has no compiler; run `forebay udf precompile --target {host} --cache DIR {path}` of a full build of \
+        the same version and copy what is in DIR into that folder"
     )]
     OtherMachine { path: PathBuf, cache: String, host: &'static str },
     #[error("the folder {folder} cannot be used for compiled code: {reason}")]
@@ -236,7 +241,8 @@ pub enum UdfError {
     #[error("{path} imports {imports}, which the job does not grant; write {lines} in [functions.{function}]")]
     NotGranted { path: PathBuf, imports: String, function: String, lines: String },
     #[error(
-        "{path} imports {imports}, which no aggregate may call, for its rows may enter again at any time; build `{function}` without, and hand what it needs over as an argument"
+        "{path} imports {imports}, which no aggregate may call, for its rows may enter again at any time; build \
+        `{function}` without, and hand what it needs over as an argument"
     )]
     AggregateImports { path: PathBuf, imports: String, function: String },
     #[error("its setting `{key}` cannot be used: {reason}")]
@@ -286,7 +292,8 @@ impl UdfError {
                 Some("wit/core-abi.md tells what a core module exports; names beginning with `forebay_` are reserved")
             }
             UdfError::Start { .. } => Some(
-                "in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, `--timeout-ms`",
+                "in a job file `memory` and `timeout` raise its limits; `udf` commands take `--memory-mib`, \
+                `--timeout-ms`",
             ),
             UdfError::Wit { .. } => Some("`--wit` names a WIT file or a folder of them, `--world` one of its worlds"),
             UdfError::Engine(_) => Some("check the limits of the process (`ulimit -v`)"),

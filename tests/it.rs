@@ -1,6 +1,7 @@
 //! The one integration binary (each one links wasmtime); a module a topic.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test that panics has failed
+// a test that panics has failed
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)] // tests wait for real peers in real time
 
 #[path = "it/architecture.rs"]

@@ -27,8 +27,8 @@ const EVENTS: u64 = 200_000;
 /// Each is measured so often, by turns.
 const ROUNDS: usize = 2;
 const CLIENT: &str = "bench";
-const QUERY: &str = "SELECT rideId, deviceId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare \
-                     INTO scored FROM rides";
+const QUERY: &str = "SELECT rideId, deviceId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, \
+                     distance)) AS fare INTO scored FROM rides";
 
 /// One run of either.
 struct Run {
@@ -192,7 +192,8 @@ fn write_job(folder: &Path, broker: &str, endpoint: &str) -> PathBuf {
     assert!(component.exists(), "{} is missing: `make bench` builds it", component.display());
     fs::write(folder.join("job.asaql"), QUERY).unwrap();
     let text = format!(
-        "[job]\nname = \"bench\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[journal]\npath = \"pool.db\"\n\
+        "[job]\nname = \"bench\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[journal]\n\
+        path = \"pool.db\"\n\
          [inputs.rides]\ntype = \"mqtt\"\nurl = {broker:?}\ntopics = [{TOPIC:?}]\nclient_id = {CLIENT:?}\n\
          [functions.createArray]\ntype = \"wasm\"\ncomponent = {component:?}\n\
          [functions.score]\ntype = \"azureml\"\nurl = {endpoint:?}\n\

@@ -62,7 +62,8 @@ const KINDS: [Kind; 5] = [
     // one event of a key in 10 s, so that the pairs an event makes do not depend on the number of keys
     Kind {
         name: "join within 10 s",
-        query: "SELECT x.k AS k, y.v AS v INTO o FROM a x JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
+        query: "SELECT x.k AS k, y.v AS v INTO o FROM a x JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 \
+            AND 10",
         step: |keys| 10 * TICKS_PER_SECOND / keys as i64,
         aim: 0.2e6,
     },
@@ -77,7 +78,8 @@ const HELD: [(&str, &str); 4] = [
     ("sliding, STDEV", "SELECT STDEV(v) AS s INTO o FROM a GROUP BY SlidingWindow(second, 10)"),
     (
         "SUM, MAX OVER",
-        "SELECT SUM(v) OVER (LIMIT DURATION(second, 10)) AS s, MAX(v) OVER (LIMIT DURATION(second, 10)) AS m INTO o FROM a",
+        "SELECT SUM(v) OVER (LIMIT DURATION(second, 10)) AS s, MAX(v) OVER (LIMIT DURATION(second, 10)) AS m INTO o \
+        FROM a",
     ),
     ("AVG OVER, 100 keys", "SELECT AVG(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS s INTO o FROM a"),
 ];
@@ -90,16 +92,19 @@ const BOUNDED: [(&str, &str); 8] = [
     ("session", "SELECT k, COUNT(*) AS n INTO o FROM a GROUP BY k, SessionWindow(second, 5, 60) OVER (PARTITION BY k)"),
     (
         "LAG, ISFIRST, LAST",
-        "SELECT LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS l, ISFIRST(second, 10) OVER (PARTITION BY k) AS f, LAST(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS t INTO o FROM a",
+        "SELECT LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS l, ISFIRST(second, 10) OVER (PARTITION BY \
+        k) AS f, LAST(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS t INTO o FROM a",
     ),
     ("SUM OVER", "SELECT SUM(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS s INTO o FROM a"),
     (
         "join",
-        "SELECT x.k AS k, y.v AS v INTO o FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
+        "SELECT x.k AS k, y.v AS v INTO o FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND \
+        10",
     ),
     (
         "substreams",
-        "SELECT k, COUNT(*) AS n INTO o FROM a TIMESTAMP BY DATEADD(second, 0, EventEnqueuedUtcTime) OVER k GROUP BY k, TumblingWindow(second, 10)",
+        "SELECT k, COUNT(*) AS n INTO o FROM a TIMESTAMP BY DATEADD(second, 0, EventEnqueuedUtcTime) OVER k GROUP BY \
+        k, TumblingWindow(second, 10)",
     ),
 ];
 
@@ -242,7 +247,9 @@ impl Source {
         let (key, value) = (self.rng.usize(0..self.keys), self.rng.f64() * 100.0);
         let seq = self.seq;
         let payload = format!(
-            r#"{{"k":"device-{key:06}","site":"north-3","line":"B","seq":{seq},"v":{value:.3},"pressure":3.0125,"vibration":0.00345,"rpm":1480,"state":"running","alarm":false,"firmware":"2.14.7-rc1","note":"nothing to see here, all of it is as it was yesterday"}}"#
+            "{{\"k\":\"device-{key:06}\",\"site\":\"north-3\",\"line\":\"B\",\"seq\":{seq},\"v\":{value:.3},\
+            \"pressure\":3.0125,\"vibration\":0.00345,\"rpm\":1480,\"state\":\"running\",\"alarm\":false,\
+            \"firmware\":\"2.14.7-rc1\",\"note\":\"nothing to see here, all of it is as it was yesterday\"}}"
         );
         self.seq += 1;
         self.now = self.now.saturating_add(self.step);

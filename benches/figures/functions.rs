@@ -23,12 +23,15 @@ const CALLS: usize = 100_000;
 const FLOATS: &str = r#"(component
     (core module $m (memory (export "memory") 1)
         (func (export "floats") (param f64 f64 f64 f64 f64) (result i32)
-            (f64.store (i32.const 64) (f64.mul (local.get 0) (f64.const 2))) (f64.store (i32.const 72) (f64.mul (local.get 1) (f64.const 2)))
-            (f64.store (i32.const 80) (f64.mul (local.get 2) (f64.const 2))) (f64.store (i32.const 88) (f64.mul (local.get 3) (f64.const 2)))
+            (f64.store (i32.const 64) (f64.mul (local.get 0) (f64.const 2))) (f64.store (i32.const 72)
+                (f64.mul (local.get 1) (f64.const 2)))
+            (f64.store (i32.const 80) (f64.mul (local.get 2) (f64.const 2))) (f64.store (i32.const 88)
+                (f64.mul (local.get 3) (f64.const 2)))
             (f64.store (i32.const 96) (f64.mul (local.get 4) (f64.const 2)))
             (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 5)) (i32.const 0)))
     (core instance $i (instantiate $m))
-    (func (export "floats") (param "a" float64) (param "b" float64) (param "c" float64) (param "d" float64) (param "e" float64)
+    (func (export "floats") (param "a" float64) (param "b" float64) (param "c" float64) (param "d" float64)
+        (param "e" float64)
         (result (list float64)) (canon lift (core func $i "floats") (memory $i "memory"))))"#;
 
 /// The same in a core module, by JSON text that comes back as it went.
@@ -37,7 +40,8 @@ const JSON: &str = r#"(module (memory (export "memory") 1)
     (func (export "forebay_json_echo") (param i32 i32) (result i64)
         (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32)) (i64.extend_i32_u (local.get 1))))
     (func (export "sum") (param f64 f64 f64 f64 f64) (result f64)
-        (f64.add (f64.add (f64.add (local.get 0) (local.get 1)) (f64.add (local.get 2) (local.get 3))) (local.get 4))))"#;
+        (f64.add (f64.add (f64.add (local.get 0) (local.get 1)) (f64.add (local.get 2) (local.get 3)))
+            (local.get 4))))"#;
 
 #[derive(ComponentType, Lift)]
 #[component(record)]

@@ -14,9 +14,7 @@ use forebay::batch::{MessageMeta, RawEvent, Rows};
 use forebay::decode::Decoder;
 use forebay::demo::fleet::Fleet;
 use forebay::engine::{Executor, ExecutorOptions};
-use forebay::journal::{
-    Append, Commit, ConsumerId, ConsumerSpec, Journal, JournalConfig, OnFull, Start, StateChange, StreamId,
-};
+use forebay::journal::{Append, Commit, ConsumerId, ConsumerSpec, Journal, JournalConfig, StateChange, StreamId};
 use forebay::query::catalog::{Catalog, InputDef, InputKind};
 use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
 use forebay::value::Value;
@@ -116,7 +114,10 @@ fn journal(folder: &Path) {
 
 fn decode() {
     const ROUNDS: usize = 200_000;
-    let payload = br#"{"deviceId":"pump-0042","site":"north-3","line":"B","seq":918273,"temperature":71.25,"pressure":3.0125,"vibration":0.00345,"rpm":1480,"state":"running","alarm":false,"firmware":"2.14.7-rc1","at":"2026-05-01T10:00:00.1230000Z","note":"nothing to see"}"#;
+    let payload = b"{\"deviceId\":\"pump-0042\",\"site\":\"north-3\",\"line\":\"B\",\"seq\":918273,\
+        \"temperature\":71.25,\"pressure\":3.0125,\"vibration\":0.00345,\"rpm\":1480,\"state\":\"running\",\
+        \"alarm\":false,\"firmware\":\"2.14.7-rc1\",\"at\":\"2026-05-01T10:00:00.1230000Z\",\
+        \"note\":\"nothing to see\"}";
     let wanted = ["deviceId", "seq", "temperature", "state", "at"];
     let mut decoder = Decoder::new(wanted.into_iter().enumerate().map(|(slot, name)| (name.into(), slot)), None, None);
     let mut row = vec![Value::Null; wanted.len()];
@@ -167,7 +168,8 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "join within 10 s, 1,000 keys",
-        query: "SELECT x.k AS k, y.v AS v INTO o FROM a x JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
+        query: "SELECT x.k AS k, y.v AS v INTO o FROM a x JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 \
+            AND 10",
         keys: 1000,
         step: MS,
     },
@@ -236,14 +238,7 @@ fn journal_for(folder: &Path, name: &str) -> (Journal, ConsumerId, StreamId) {
     let file: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let journal = Journal::open(JournalConfig::new(folder.join(file + ".db"))).unwrap();
     let rows = journal.stream("rows").unwrap();
-    let spec = ConsumerSpec {
-        name: "bench".into(),
-        fingerprint: String::new(),
-        stream: StreamId::INPUTS,
-        start: Start::Oldest,
-        on_full: OnFull::Block,
-        limits: Default::default(),
-    };
+    let spec = ConsumerSpec::new("bench", StreamId::INPUTS);
     let consumer = journal.register_consumer(spec).unwrap().id;
     (journal, consumer, rows)
 }

@@ -32,7 +32,8 @@ impl Mosquitto {
     pub fn start(folder: &Path) -> Mosquitto {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_dest none\n"
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages \
+            0\nmax_inflight_messages 0\nlog_dest none\n"
         );
         let path = folder.join("mosquitto.conf");
         fs::write(&path, config).unwrap();

@@ -70,7 +70,8 @@ pub fn run() {
                 let device_bytes = seen.device_bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", event(bytes)));
                 let a_day = seen.device_bytes.unwrap_or(seen.used.written_bytes) / seen.seconds * DAY / 1e9;
                 println!(
-                    "{name:<14} {rate:>8} {which:<7} {:>8.0} {:>10.0} {device_bytes:>9} {a_day:>8.2} {:>8.1} {:>8.1} {:>12.1}",
+                    "{name:<14} {rate:>8} {which:<7} {:>8.0} {:>10.0} {device_bytes:>9} {a_day:>8.2} {:>8.1} {:>8.1} \
+                    {:>12.1}",
                     seen.used.cpu_s * 1e6 / seen.events,
                     event(seen.used.written_bytes),
                     seen.latency(0.5),

@@ -1,9 +1,10 @@
 //! A slow past: a backlog that was stored one event at a time, and how fast each kind of statement catches up with it.
 //!
-//! The pool is written first, one event a commit, as a quiet stream is stored. Events of another input lie between those
-//! of the statement, so that no two can be merged into one segment: that is the worst that a pool can look like. Then `forebay run` starts over a copy of
-//! it, once for each statement, once alone and once while 500 events a second still arrive. Rates count from the start
-//! of the job to the last row of the backlog. Endpoints answer after a fixed time and count the rows of each request.
+//! The pool is written first, one event a commit, as a quiet stream is stored. Events of another input lie between
+//! those of the statement, so that no two can be merged into one segment: that is the worst that a pool can look like.
+//! Then `forebay run` starts over a copy of it, once for each statement, once alone and once while 500 events a second
+//! still arrive. Rates count from the start of the job to the last row of the backlog. Endpoints answer after a fixed
+//! time and count the rows of each request.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ const STATEMENTS: [(&str, &str); 3] = [
     ("stateless", "SELECT rideId, deviceId, distance INTO out FROM rides"),
     (
         "LAG",
-        "SELECT deviceId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM rides",
+        "SELECT deviceId, LAG(distance) OVER (PARTITION BY deviceId LIMIT DURATION(hour, 1)) AS before INTO out FROM \
+        rides",
     ),
     ("tumbling", "SELECT deviceId, COUNT(*) AS n INTO out FROM rides GROUP BY deviceId, TumblingWindow(second, 10)"),
 ];

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::journal::{counted, number};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::job::{FunctionKind, InputKind, Job};
+use crate::job::{FunctionSettings, InputSettings, Job};
 use crate::journal::{JournalStatus, lasting, reference_readonly};
 use crate::pipeline::Prepared;
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
 use crate::reference::{ReferenceInput, ReferencePlace, load_once};
-use crate::score::{Given, ScoreConfig, Signature, describe, fetch_signature, misfits};
+use crate::score::{EndpointSignature, Given, ScoreConfig, describe, fetch_signature, misfits};
 use crate::value::{SmolStr, Type, Value};
 
 #[derive(Debug, clap::Args)]
@@ -82,7 +82,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
         out.push_str(&format!("    from  {}\n", shown(binding.component.path())));
     }
     for function in &job.functions {
-        if let FunctionKind::Endpoint(endpoint) = &function.kind {
+        if let FunctionSettings::Endpoint(endpoint) = &function.kind {
             let sent = sent(prepared, &function.name);
             let signature = signature(endpoint, offline).map_or_else(
                 |why| why,
@@ -134,8 +134,8 @@ fn lasting_pool(job: &Job) -> String {
     let events = config.max_bytes / EVENT_BYTES_STORED;
     let [one, ten, hundred] = [1, 10, 100].map(|rate| lasting(events / rate));
     format!(
-        "\npool\n  if nobody reads, it takes {} events of {EVENT_BYTES} bytes that cannot be compressed:\n  {one} at 1 a \
-         second, {ten} at 10, {hundred} at 100;\n  rows that statements store take room beside them\n",
+        "\npool\n  if nobody reads, it takes {} events of {EVENT_BYTES} bytes that cannot be compressed:\n  {one} at 1 \
+         a second, {ten} at 10, {hundred} at 100;\n  rows that statements store take room beside them\n",
         number(events),
     )
 }
@@ -144,7 +144,7 @@ fn lasting_pool(job: &Job) -> String {
 fn notes(job: &Job) -> Vec<&'static str> {
     let mut notes: Vec<&str> = Vec::new();
     for input in &job.inputs {
-        if let InputKind::Stream(stream) = &input.kind {
+        if let InputSettings::Stream(stream) = &input.kind {
             notes.extend(stream.source.note().filter(|note| !notes.contains(note)));
         }
     }
@@ -173,7 +173,7 @@ fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
     if forms.is_empty() { vec![Sent::default()] } else { forms }
 }
 
-fn complaints(function: &str, signature: &Signature, sent: &Sent) -> Vec<Diagnostic> {
+fn complaints(function: &str, signature: &EndpointSignature, sent: &Sent) -> Vec<Diagnostic> {
     let complaint = |why: String| {
         let error = Diagnostic::error(format!("`udf.{function}` never takes this: {why}"), sent.at)
             .label("no row of it can be sent");
@@ -219,7 +219,7 @@ fn kind(e: &Expr, rows: &Node, prepared: &Prepared) -> Option<Type> {
 }
 
 /// The endpoint's signature and what to say before it; or why it is not known now.
-fn signature(endpoint: &ScoreConfig, offline: bool) -> Result<(String, Signature), String> {
+fn signature(endpoint: &ScoreConfig, offline: bool) -> Result<(String, EndpointSignature), String> {
     if let Some(signature) = &endpoint.signature {
         return Ok((String::new(), signature.clone()));
     }
@@ -237,10 +237,11 @@ fn signature(endpoint: &ScoreConfig, offline: bool) -> Result<(String, Signature
         Ok(Some(signature)) => Ok((String::new(), signature)),
         Ok(None) => {
             let before = "it publishes no description, so nothing is checked or converted before sending\n";
-            Ok((before.to_owned(), Signature::untyped()))
+            Ok((before.to_owned(), EndpointSignature::untyped()))
         }
         Err(error) => Err(format!(
-            "its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint answers\n"
+            "its signature is not known now: {error}\nthat is no mistake: rows wait in the pool until the endpoint \
+            answers\n"
         )),
     }
 }

@@ -53,9 +53,9 @@ pub struct DemoArgs {
 }
 
 /// Why there is no result: an exit code, and what to print.
-type Refusal = (u8, String);
+type NoResult = (u8, String);
 
-fn failure(error: impl std::fmt::Display) -> Refusal {
+fn failure(error: impl std::fmt::Display) -> NoResult {
     (1, format!("error: {error}"))
 }
 
@@ -76,7 +76,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     }
 }
 
-fn check_component(args: &DemoArgs) -> Result<PathBuf, Refusal> {
+fn check_component(args: &DemoArgs) -> Result<PathBuf, NoResult> {
     args.component.canonicalize().map_err(|why| {
         let path = args.component.display();
         let problem = match why.kind() {
@@ -87,7 +87,7 @@ fn check_component(args: &DemoArgs) -> Result<PathBuf, Refusal> {
     })
 }
 
-fn folder(args: &DemoArgs) -> Result<Folder, Refusal> {
+fn folder(args: &DemoArgs) -> Result<Folder, NoResult> {
     match &args.dir {
         None => Folder::temporary()
             .map_err(|why| failure(format!("no temporary folder can be made: {why}; choose one with --dir"))),
@@ -113,7 +113,7 @@ fn interruption() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-async fn play(args: &DemoArgs, component: PathBuf) -> Result<bool, Refusal> {
+async fn play(args: &DemoArgs, component: PathBuf) -> Result<bool, NoResult> {
     let stop = interruption().map_err(failure)?;
     let mut screen = Screen::new();
     let mut folder = folder(args)?;

@@ -328,7 +328,9 @@ mod tests {
         assert!(done.is_ok(), "{done:?}");
         assert_eq!(
             out,
-            "{\"output\":\"hot\",\"row\":{\"v\":1,\"big\":false}}\n{\"output\":\"hot\",\"row\":{\"v\":2.5,\"big\":true}}\n{\"output\":\"hot\",\"row\":{\"v\":9007199254740993,\"big\":true}}\n"
+            "{\"output\":\"hot\",\"row\":{\"v\":1,\"big\":false}}\n\
+            {\"output\":\"hot\",\"row\":{\"v\":2.5,\"big\":true}}\n\
+            {\"output\":\"hot\",\"row\":{\"v\":9007199254740993,\"big\":true}}\n"
         );
     }
 

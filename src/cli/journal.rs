@@ -13,7 +13,7 @@ pub enum JournalCommand {
     /// What the pool holds and where every consumer stands
     Status {
         #[command(flatten)]
-        of: Of,
+        of: WhichPool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -21,7 +21,7 @@ pub enum JournalCommand {
     /// Check every segment's checksum and the equations of the ledger
     Verify {
         #[command(flatten)]
-        of: Of,
+        of: WhichPool,
     },
     /// Rows that could not go on, each with its reason
     #[command(subcommand)]
@@ -33,7 +33,7 @@ pub enum DeadLetters {
     /// List them, oldest first
     Ls {
         #[command(flatten)]
-        of: Of,
+        of: WhichPool,
         /// Begin behind this number
         #[arg(long, default_value_t = 0)]
         after: i64,
@@ -48,20 +48,20 @@ pub enum DeadLetters {
 
 /// Which pool.
 #[derive(Debug, clap::Args)]
-pub struct Of {
+pub struct WhichPool {
     /// The job file
     #[arg(long)]
     job: PathBuf,
 }
 
-impl Of {
+impl WhichPool {
     /// The pool's path.
     fn pool(&self) -> Result<PathBuf, (u8, String)> {
         self.settings().map(|settings| settings.config.path)
     }
 
     /// What the job says of its pool; a job whose functions or query are broken still has a pool to look into.
-    fn settings(&self) -> Result<job::Journal, (u8, String)> {
+    fn settings(&self) -> Result<job::JournalSection, (u8, String)> {
         let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
         let pool = &job.journal.config.path;
@@ -100,7 +100,7 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
     (1, format!("error: {error}"))
 }
 
-fn status(settings: &job::Journal, json: bool) -> Result<String, (u8, String)> {
+fn status(settings: &job::JournalSection, json: bool) -> Result<String, (u8, String)> {
     let status = JournalStatus::open_readonly(&settings.config.path).map_err(failure)?;
     let status = status.with_room(settings.config.max_bytes).with_readers();
     if json {
@@ -110,7 +110,7 @@ fn status(settings: &job::Journal, json: bool) -> Result<String, (u8, String)> {
 }
 
 /// The status as a person reads it.
-fn describe(status: &JournalStatus, settings: &job::Journal) -> String {
+fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     let _ = writeln!(
@@ -179,7 +179,7 @@ pub(super) fn lasts(status: &JournalStatus) -> String {
 }
 
 /// What is written a day, against the budget and the life of the card.
-fn wear(wear: &WearStatus, settings: &job::Journal) -> String {
+fn wear(wear: &WearStatus, settings: &job::JournalSection) -> String {
     let budget = settings
         .config
         .write_budget
@@ -271,8 +271,9 @@ fn as_json(stored: &StoredDeadLetter) -> Result<String, serde_json::Error> {
     let l = &stored.letter;
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
     serde_json::to_string(&serde_json::json!({
-        "id": stored.id, "at": l.at.to_string(), "stage": l.stage.as_str(), "reason": l.reason.as_str(), "message": l.message,
-        "input": l.input.as_deref(), "offset": l.offset, "ordinal": l.ordinal, "payload": text(&l.payload),
+        "id": stored.id, "at": l.at.to_string(), "stage": l.stage.as_str(), "reason": l.reason.as_str(),
+        "message": l.message, "input": l.input.as_deref(), "offset": l.offset, "ordinal": l.ordinal,
+        "payload": text(&l.payload),
         "request": l.request.as_ref().map(text), "response": l.response.as_ref().map(text),
         "query_version": l.query_version.as_str(), "attempts": l.attempts,
     }))

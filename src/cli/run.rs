@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::diagnostic::Diagnostics;
 use crate::job;
-use crate::pipeline::functions::Look;
+use crate::pipeline::functions::LookOutcome;
 use crate::pipeline::{Pipeline, Prepared};
 use crate::time::Clock;
 
@@ -20,7 +20,7 @@ pub struct RunArgs {
 
 /// Runs the job; 2 for a mistake in the job, 1 for a failure.
 pub fn run(args: &RunArgs) -> ExitCode {
-    match Loaded::read(&args.job) {
+    match LoadedJob::read(&args.job) {
         Err(problems) => {
             eprint!("{problems}");
             ExitCode::from(2)
@@ -47,17 +47,17 @@ pub fn load(path: &Path) -> Result<(job::Job, Prepared), String> {
 }
 
 /// A job and the text that it was made of.
-struct Loaded {
+struct LoadedJob {
     text: Option<Vec<u8>>,
     job: job::Job,
     prepared: Prepared,
 }
 
-impl Loaded {
-    fn read(path: &Path) -> Result<Loaded, String> {
+impl LoadedJob {
+    fn read(path: &Path) -> Result<LoadedJob, String> {
         // read first: a file that changes meanwhile is another one afterwards
         let text = std::fs::read(path).ok();
-        load(path).map(|(job, prepared)| Loaded { text, job, prepared })
+        load(path).map(|(job, prepared)| LoadedJob { text, job, prepared })
     }
 
     async fn start(&self) -> Result<Pipeline, String> {
@@ -86,32 +86,32 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Why a running job stops.
-enum Word {
+enum Interruption {
     Stop,
-    Reload(Box<Loaded>),
+    Reload(Box<LoadedJob>),
     Fatal(String),
 }
 
-fn serve(path: &Path, loaded: Loaded) -> Result<(), String> {
+fn serve(path: &Path, loaded: LoadedJob) -> Result<(), String> {
     runtime().map_err(|e| e.to_string())?.block_on(async {
         let mut signals = Signals::listen()?;
         let mut running = loaded;
         let mut pipeline = running.start().await?;
         loop {
             match signals.word(path, &running, &pipeline).await {
-                Word::Stop => {
+                Interruption::Stop => {
                     tracing::info!("stopping");
                     pipeline.stop().await.map_err(|e| e.to_string())?;
                     tracing::info!("stopped");
                     return Ok(());
                 }
-                Word::Fatal(why) => {
+                Interruption::Fatal(why) => {
                     tracing::info!("stopping");
                     // what is fatal says more than what follows from it
                     let _ = pipeline.stop().await;
                     return Err(why);
                 }
-                Word::Reload(next) => {
+                Interruption::Reload(next) => {
                     tracing::info!("reloading");
                     pipeline.stop().await.map_err(|e| e.to_string())?;
                     (running, pipeline) = reload(running, *next).await?;
@@ -122,7 +122,7 @@ fn serve(path: &Path, loaded: Loaded) -> Result<(), String> {
 }
 
 /// Starts the new job, or the former one again when that cannot start.
-async fn reload(former: Loaded, next: Loaded) -> Result<(Loaded, Pipeline), String> {
+async fn reload(former: LoadedJob, next: LoadedJob) -> Result<(LoadedJob, Pipeline), String> {
     let error = match next.start().await {
         Ok(pipeline) => return Ok((next, pipeline)),
         Err(error) => error,
@@ -150,21 +150,21 @@ impl Signals {
     }
 
     /// Waits until the job has to stop. New functions in a job that is otherwise as it was need no stop.
-    async fn word(&mut self, path: &Path, running: &Loaded, pipeline: &Pipeline) -> Word {
+    async fn word(&mut self, path: &Path, running: &LoadedJob, pipeline: &Pipeline) -> Interruption {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return Word::Stop,
-                _ = self.interrupt.recv() => return Word::Stop,
-                why = pipeline.failed() => return Word::Fatal(why),
+                _ = self.terminate.recv() => return Interruption::Stop,
+                _ = self.interrupt.recv() => return Interruption::Stop,
+                why = pipeline.failed() => return Interruption::Fatal(why),
                 _ = self.hangup.recv() => {}
             }
-            if running.is_same(path) && pipeline.look_at_functions().await == Look::Done {
+            if running.is_same(path) && pipeline.look_at_functions().await == LookOutcome::Done {
                 tracing::info!("functions looked at, the job goes on");
                 pipeline.note(None);
                 continue;
             }
-            match tokio::task::block_in_place(|| Loaded::read(path)) {
-                Ok(next) => return Word::Reload(Box::new(next)),
+            match tokio::task::block_in_place(|| LoadedJob::read(path)) {
+                Ok(next) => return Interruption::Reload(Box::new(next)),
                 Err(problems) => {
                     let text = format!(
                         "not reloaded, the job goes on as it was; correct it and send SIGHUP again:\n{problems}"

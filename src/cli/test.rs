@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 pub use case::{Case, Expected, OutOfOrder, Settings, Wanted};
-pub use compare::{Order, RowObject, value_difference};
+pub use compare::{RowObject, RowOrder, value_difference};
 
 use super::eval::finite::{FiniteRun, Policies, RunError};
 use crate::batch::write_row_json;
@@ -185,7 +185,7 @@ fn policies(settings: Settings) -> Policies {
 fn differences(
     wanted: &BTreeMap<String, Vec<RowObject>>,
     got: &mut BTreeMap<String, Vec<RowObject>>,
-    order: Order,
+    order: RowOrder,
 ) -> Result<String, String> {
     let mut text = String::new();
     for (output, rows) in wanted {

@@ -59,7 +59,7 @@ pub enum UdfCommand {
 pub struct Inspect {
     pub file: PathBuf,
     #[command(flatten)]
-    pub setup: Setup,
+    pub setup: FunctionSetup,
 }
 
 #[cfg(feature = "compile")]
@@ -71,12 +71,12 @@ pub struct Precompile {
     #[arg(long, value_name = "TRIPLE")]
     pub target: Option<String>,
     #[command(flatten)]
-    pub setup: Setup,
+    pub setup: FunctionSetup,
 }
 
 /// What a job would set for the function.
 #[derive(Debug, Args)]
-pub struct Setup {
+pub struct FunctionSetup {
     /// Folder for compiled code [default: $CACHE_DIRECTORY, $XDG_CACHE_HOME/forebay or ~/.cache/forebay]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub struct Setup {
     pub timeout_ms: u32,
 }
 
-impl Setup {
+impl FunctionSetup {
     fn engine(&self) -> Result<Engine, UdfError> {
         Engine::new(self.cache.clone().or_else(default_cache_dir))
     }
@@ -314,7 +314,8 @@ mod tests {
                 (func (export "negate") (param f64) (result f64) (f64.neg (local.get 0)))
                 (func (export "fail") (result i64) unreachable))
             (core instance $i (instantiate $m))
-            (func (export "add-one") (param "x" s64) (param "by" (option s64)) (result s64) (canon lift (core func $i "add")))
+            (func (export "add-one") (param "x" s64) (param "by" (option s64)) (result s64)
+                (canon lift (core func $i "add")))
             (func (export "negate") (param "x" float64) (result float64) (canon lift (core func $i "negate")))
             (func (export "fail") (result s64) (canon lift (core func $i "fail"))))"#;
         let path = dir.join("f.wasm");
@@ -418,13 +419,15 @@ mod tests {
         assert_eq!(refused(&host, &[]), "--target needs --cache DIR: the folder to copy to the machine");
         assert_eq!(
             refused("x86_64-pc-windows-msvc", &cache),
-            "`x86_64-pc-windows-msvc` is no machine that forebay runs on; known are x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, riscv64gc-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
+            "`x86_64-pc-windows-msvc` is no machine that forebay runs on; known are x86_64-unknown-linux-gnu, \
+            aarch64-unknown-linux-gnu, riscv64gc-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
         );
         if cfg!(not(feature = "precompile-targets")) {
             assert_eq!(
                 refused("armv7-unknown-linux-gnueabihf", &cache),
                 format!(
-                    "this build makes code for {} alone; for `armv7-unknown-linux-gnueabihf` build forebay with `cargo build --release --features precompile-targets`, or run this on such a machine",
+                    "this build makes code for {} alone; for `armv7-unknown-linux-gnueabihf` build forebay with `cargo \
+                    build --release --features precompile-targets`, or run this on such a machine",
                     std::env::consts::ARCH
                 )
             );

@@ -18,18 +18,18 @@ const LAYOUT_MAX: usize = 256;
 /// of the last event is tried first: then a field costs one comparison of its name.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    wanted: Vec<Wanted>,
+    wanted: Vec<WantedField>,
     /// Slot that gets the whole event.
     whole: Option<usize>,
     schema: Option<Schema>,
     layout: Vec<(SmolStr, Action)>,
-    found: Vec<Found>,
+    found: Vec<FieldFound>,
     /// Buffer for text with escapes, kept from event to event.
     tape: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
-struct Wanted {
+struct WantedField {
     name: SmolStr,
     /// `None`: only checked against the schema.
     slots: Vec<usize>,
@@ -48,7 +48,7 @@ enum Action {
 
 /// What one event gave for one entry of `wanted` so far.
 #[derive(Clone, Debug, Default, PartialEq)]
-enum Found {
+enum FieldFound {
     #[default]
     Nothing,
     Exact,
@@ -66,22 +66,22 @@ impl Decoder {
         whole: Option<usize>,
         schema: Option<Schema>,
     ) -> Decoder {
-        let mut wanted: Vec<Wanted> = Vec::new();
+        let mut wanted: Vec<WantedField> = Vec::new();
         for (name, slot) in fields {
             match wanted.iter_mut().find(|w| w.name == name) {
                 Some(same) => same.slots.push(slot),
                 None => {
                     let ty = schema.as_ref().and_then(|s| s.type_of(&name));
-                    wanted.push(Wanted { name, slots: vec![slot], ty });
+                    wanted.push(WantedField { name, slots: vec![slot], ty });
                 }
             }
         }
         for (name, ty) in schema.iter().flat_map(|s| &s.columns) {
             if !wanted.iter().any(|w| same_ignoring_case(&w.name, name)) {
-                wanted.push(Wanted { name: name.clone(), slots: Vec::new(), ty: Some(*ty) });
+                wanted.push(WantedField { name: name.clone(), slots: Vec::new(), ty: Some(*ty) });
             }
         }
-        let found = vec![Found::Nothing; wanted.len()];
+        let found = vec![FieldFound::Nothing; wanted.len()];
         Decoder { wanted, whole, schema, layout: Vec::new(), found, tape: Vec::new() }
     }
 
@@ -99,7 +99,7 @@ impl Decoder {
 
     fn fields(&mut self, jiter: &mut Jiter<'_>, row: &mut [Value]) -> Result<(), DecodeError> {
         let bad = |e| DecodeError::Malformed(text(e));
-        self.found.fill(Found::Nothing);
+        self.found.fill(FieldFound::Nothing);
         let mut position = 0;
         let mut key = jiter.next_object().map_err(bad)?;
         while let Some(name) = key {
@@ -111,7 +111,7 @@ impl Decoder {
                 Action::Skip => jiter.next_skip().map_err(bad)?,
                 Action::Exact(i) => {
                     if let Some(found) = self.found.get_mut(i) {
-                        *found = Found::Exact;
+                        *found = FieldFound::Exact;
                     }
                     let value = next_value(jiter)?;
                     self.put(i, value, row)?;
@@ -151,7 +151,7 @@ impl Decoder {
         for i in 0..self.wanted.len() {
             let (Some(wanted), Some(found)) = (self.wanted.get(i), self.found.get_mut(i)) else { continue };
             let value = if wanted.name == *name {
-                *found = Found::Exact;
+                *found = FieldFound::Exact;
                 value.clone()
             } else if same_ignoring_case(&wanted.name, name) {
                 // whether it is the column may be known only at the end of the event, but it must fit at any rate
@@ -159,13 +159,13 @@ impl Decoder {
                     fit(&wanted.name, value.clone(), ty)?;
                 }
                 match found {
-                    Found::Exact | Found::Ambiguous => continue,
-                    Found::Alike(other) if other != name => {
-                        *found = Found::Ambiguous;
+                    FieldFound::Exact | FieldFound::Ambiguous => continue,
+                    FieldFound::Alike(other) if other != name => {
+                        *found = FieldFound::Ambiguous;
                         Value::Null
                     }
-                    Found::Alike(_) | Found::Nothing => {
-                        *found = Found::Alike(name.clone());
+                    FieldFound::Alike(_) | FieldFound::Nothing => {
+                        *found = FieldFound::Alike(name.clone());
                         value.clone()
                     }
                 }
@@ -319,10 +319,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_and_whole_record_agree(fields in prop::collection::vec(("[aAbB]{1,2}", 0i64..9), 0..8), names in prop::collection::vec("[aAbB]{1,2}", 1..4)) {
+        fn fields_and_whole_record_agree(
+            fields in prop::collection::vec(("[aAbB]{1,2}", 0i64..9), 0..8),
+            names in prop::collection::vec("[aAbB]{1,2}", 1..4),
+        ) {
             let body: Vec<String> = fields.iter().map(|(n, v)| format!("\"{n}\":{v}")).collect();
             let payload = format!("{{{}}}", body.join(","));
-            let columns = |from: usize| names.iter().enumerate().map(move |(i, n)| (SmolStr::new(n), i + from)).collect::<Vec<_>>();
+            let columns = |from: usize| {
+                names.iter().enumerate().map(move |(i, n)| (SmolStr::new(n), i + from)).collect::<Vec<_>>()
+            };
             let mut by_field = vec![Value::Null; names.len()];
             Decoder::new(columns(0), None, None).decode(payload.as_bytes(), &mut by_field).unwrap();
             let mut by_record = vec![Value::Null; names.len() + 1];

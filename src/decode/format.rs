@@ -22,10 +22,10 @@ use crate::value::write_json_text;
 pub use csv::{delimiter, open_quote};
 
 /// Reads the keys of one format.
-pub type Read = fn(&mut Section) -> Option<Arc<dyn Format>>;
+pub type ReadFormat = fn(&mut Section) -> Option<Arc<dyn Format>>;
 
 /// The formats, by their word in the job file. The first is the default.
-pub const FORMATS: &[(&str, Read)] =
+pub const FORMATS: &[(&str, ReadFormat)] =
     &[("json", json::read), ("csv", csv::read), ("text", text::read), ("bytes", bytes::read)];
 
 /// How payloads become events.

@@ -14,28 +14,28 @@ const SCAN_FIELDS_MAX: usize = 24;
 
 /// Something that is JSON but not an event: the walk goes on behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum NotAnEvent {
     IntegerTooLarge,
     FloatTooLarge,
     TooDeep,
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for NotAnEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Fault::IntegerTooLarge => f.write_str("a whole number does not fit 64 bits"),
-            Fault::FloatTooLarge => f.write_str("a number does not fit a 64-bit float"),
-            Fault::TooDeep => write!(f, "nested deeper than {DEPTH_MAX} levels"),
+            NotAnEvent::IntegerTooLarge => f.write_str("a whole number does not fit 64 bits"),
+            NotAnEvent::FloatTooLarge => f.write_str("a number does not fit a 64-bit float"),
+            NotAnEvent::TooDeep => write!(f, "nested deeper than {DEPTH_MAX} levels"),
         }
     }
 }
 
 /// Walks one value to its end. `Ok(Some(fault))`: it is JSON but holds what values cannot. `Err`: it is not JSON.
-pub(super) fn check(jiter: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<Option<Fault>, JiterError> {
+pub(super) fn check(jiter: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<Option<NotAnEvent>, JiterError> {
     match peek {
         Peek::Object | Peek::Array if depth >= DEPTH_MAX => {
             jiter.known_skip(peek)?;
-            Ok(Some(Fault::TooDeep))
+            Ok(Some(NotAnEvent::TooDeep))
         }
         Peek::Object => {
             let mut fault = None;
@@ -68,7 +68,7 @@ pub(super) fn check(jiter: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<O
 /// Reads one value; the fault as text where it is not one.
 pub(super) fn read(jiter: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<Value, String> {
     match peek {
-        Peek::Object | Peek::Array if depth >= DEPTH_MAX => Err(Fault::TooDeep.to_string()),
+        Peek::Object | Peek::Array if depth >= DEPTH_MAX => Err(NotAnEvent::TooDeep.to_string()),
         Peek::Object => {
             let mut record = RecordBuilder::default();
             let mut key = jiter.known_object().map_err(text)?.map(SmolStr::new);
@@ -100,19 +100,19 @@ pub(super) fn text(error: JiterError) -> String {
     format!("{} at byte {}", error.error_type, error.index)
 }
 
-fn number(jiter: &mut Jiter<'_>, peek: Peek) -> Result<Result<Value, Fault>, JiterError> {
+fn number(jiter: &mut Jiter<'_>, peek: Peek) -> Result<Result<Value, NotAnEvent>, JiterError> {
     let start = jiter.clone();
     match jiter.known_number(peek) {
         Ok(NumberAny::Int(NumberInt::Int(n))) => Ok(Ok(Value::BigInt(n))),
-        Ok(NumberAny::Int(_)) => Ok(Err(Fault::IntegerTooLarge)),
+        Ok(NumberAny::Int(_)) => Ok(Err(NotAnEvent::IntegerTooLarge)),
         Ok(NumberAny::Float(f)) if f.is_finite() => Ok(Ok(Value::Float(f))),
-        Ok(NumberAny::Float(_)) => Ok(Err(Fault::FloatTooLarge)),
+        Ok(NumberAny::Float(_)) => Ok(Err(NotAnEvent::FloatTooLarge)),
         // thousands of digits: the number itself is well-formed, so what follows it can still be read
         Err(error) => {
             let mut again = start;
             if again.known_skip(peek).is_ok() {
                 *jiter = again;
-                return Ok(Err(Fault::IntegerTooLarge));
+                return Ok(Err(NotAnEvent::IntegerTooLarge));
             }
             Err(error)
         }

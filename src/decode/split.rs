@@ -11,7 +11,7 @@ mod place;
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, Peek};
 
-use super::json::{Fault, check};
+use super::json::{NotAnEvent, check};
 use place::Places;
 
 /// What a payload holds.
@@ -64,7 +64,7 @@ pub fn split_up_to(payload: &Bytes, most: usize) -> Split {
 }
 
 /// What a part of a payload is.
-enum Kind {
+enum PartKind {
     Event,
     /// Its elements are looked at one by one.
     Array,
@@ -72,14 +72,14 @@ enum Kind {
     Bad(String),
 }
 
-impl Kind {
+impl PartKind {
     /// A value that is valid JSON.
-    fn of(peek: Peek, fault: Option<Fault>) -> Kind {
+    fn of(peek: Peek, fault: Option<NotAnEvent>) -> PartKind {
         match (peek, fault) {
-            (Peek::Array, _) => Kind::Array,
-            (Peek::Object, None) => Kind::Event,
-            (Peek::Object, Some(fault)) => Kind::Bad(fault.to_string()),
-            _ => Kind::Bad("an event must be a JSON object".to_owned()),
+            (Peek::Array, _) => PartKind::Array,
+            (Peek::Object, None) => PartKind::Event,
+            (Peek::Object, Some(fault)) => PartKind::Bad(fault.to_string()),
+            _ => PartKind::Bad("an event must be a JSON object".to_owned()),
         }
     }
 }
@@ -261,8 +261,8 @@ impl<'a> Splitter<'a> {
             let start = from + jiter.current_index();
             let Ok(fault) = check(&mut jiter, peek, 0) else { return false };
             let end = from + jiter.current_index();
-            let kind = Kind::of(peek, fault);
-            wrongs += usize::from(matches!(kind, Kind::Bad(_)));
+            let kind = PartKind::of(peek, fault);
+            wrongs += usize::from(matches!(kind, PartKind::Bad(_)));
             found.push((start, end, kind));
             at = trimmed(self.payload.get(end..to).unwrap_or_default(), end).0;
         }
@@ -273,8 +273,8 @@ impl<'a> Splitter<'a> {
         true
     }
 
-    /// The same where some of the values are broken or commas stand between them; `false`, and nothing taken, where there
-    /// is no good one.
+    /// The same where some of the values are broken or commas stand between them; `false`, and nothing taken, where
+    /// there is no good one.
     fn salvage(&mut self, from: usize, to: usize) -> bool {
         let mut places = Places::new(self.payload.get(from..to).unwrap_or_default());
         let mut found = Vec::new();
@@ -282,41 +282,41 @@ impl<'a> Splitter<'a> {
         let mut wrongs = 0;
         while start < to && found.len() <= self.most && wrongs < BAD_PARTS_MAX {
             let (end, kind) = self.value(start, to, |error| places.tell(start - from, error));
-            wrongs += usize::from(matches!(kind, Kind::Bad(_)));
+            wrongs += usize::from(matches!(kind, PartKind::Bad(_)));
             found.push((start, end, kind));
             let next = end + broken::comma(self.payload.get(end..to).unwrap_or_default());
             start = trimmed(self.payload.get(next..to).unwrap_or_default(), next).0;
         }
-        let has_good = found.iter().any(|(_, _, kind)| !matches!(kind, Kind::Bad(_)));
+        let has_good = found.iter().any(|(_, _, kind)| !matches!(kind, PartKind::Bad(_)));
         if has_good {
             self.take(found);
         }
         has_good
     }
 
-    /// The value that begins at `start`: its end, and what it is. It goes to the end of the text where nothing tells where
-    /// it ends.
-    fn value(&self, start: usize, to: usize, tell: impl FnOnce(&JiterError) -> String) -> (usize, Kind) {
+    /// The value that begins at `start`: its end, and what it is. It goes to the end of the text where nothing tells
+    /// where it ends.
+    fn value(&self, start: usize, to: usize, tell: impl FnOnce(&JiterError) -> String) -> (usize, PartKind) {
         let text = self.payload.get(start..to).unwrap_or_default();
         let mut jiter = Jiter::new(text);
         let checked = jiter.peek().and_then(|peek| Ok((peek, check(&mut jiter, peek, 0)?)));
         let (len, kind) = match checked {
-            Ok((peek, fault)) => (Some(jiter.current_index()), Kind::of(peek, fault)),
+            Ok((peek, fault)) => (Some(jiter.current_index()), PartKind::of(peek, fault)),
             Err(error) => match broken::value(text) {
                 // its good elements are events
-                Some(len) if text.starts_with(b"[") => (Some(len), Kind::Array),
-                len => (len, Kind::Bad(tell(&error))),
+                Some(len) if text.starts_with(b"[") => (Some(len), PartKind::Array),
+                len => (len, PartKind::Bad(tell(&error))),
             },
         };
         let rest = |len: usize| text.get(len..).unwrap_or_default();
-        let bad = |kind: Kind, why: &str| match kind {
-            Kind::Bad(why) => Kind::Bad(why),
-            Kind::Event | Kind::Array => Kind::Bad(why.to_owned()),
+        let bad = |kind: PartKind, why: &str| match kind {
+            PartKind::Bad(why) => PartKind::Bad(why),
+            PartKind::Event | PartKind::Array => PartKind::Bad(why.to_owned()),
         };
         // brackets that close nothing belong to the value before them
         let stray = len.map_or(0, |len| broken::closing(rest(len)));
         let is_last = |len: usize| !broken::goes_on(rest(len + broken::comma(rest(len))));
-        if let (Some(len), Kind::Array) = (len, &kind)
+        if let (Some(len), PartKind::Array) = (len, &kind)
             && is_last(len + stray)
         {
             // its end is certain, so a bracket behind it costs itself
@@ -330,21 +330,21 @@ impl<'a> Splitter<'a> {
     }
 
     /// Takes parts of the payload.
-    fn take(&mut self, found: Vec<(usize, usize, Kind)>) {
+    fn take(&mut self, found: Vec<(usize, usize, PartKind)>) {
         for (start, end, kind) in found {
             if self.is_over() {
                 break;
             }
             match kind {
-                Kind::Event => self.split.events.push(self.payload.slice(start..end)),
-                Kind::Array => _ = self.array(start, end),
-                Kind::Bad(error) => self.bad(start, end, error),
+                PartKind::Event => self.split.events.push(self.payload.slice(start..end)),
+                PartKind::Array => _ = self.array(start, end),
+                PartKind::Bad(error) => self.bad(start, end, error),
             }
         }
     }
 
-    /// Whether a text that is no single object is meant as one value per line: its first or its last line is an object or
-    /// an array by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
+    /// Whether a text that is no single object is meant as one value per line: its first or its last line is an object
+    /// or an array by itself. (Inner lines alone do not tell: an indented object may hold such lines.)
     fn looks_like_lines(&self, from: usize, to: usize) -> bool {
         let mut lines = self.line_bounds(from, to);
         let complete = |bounds: (usize, usize)| {
@@ -403,7 +403,8 @@ impl<'a> Splitter<'a> {
             true => (
                 rest,
                 format!(
-                    "{error}; this is bad part {BAD_PARTS_MAX} of the payload, and all that follows is set aside with it"
+                    "{error}; this is bad part {BAD_PARTS_MAX} of the payload, and all that follows is set aside with \
+                    it"
                 ),
             ),
             false => (to, error),

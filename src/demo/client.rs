@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::time::task_now;
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{AsyncClient, BrokerSessionResumePolicy, Event, Incoming, MqttOptions, NetworkOptions, PublishOptions};
@@ -82,9 +83,9 @@ impl Publisher {
 
     /// Waits until everything sent is acknowledged, at most for `limit`; answers whether it is.
     pub async fn drained(&self, limit: Duration) -> bool {
-        let end = tokio::time::Instant::now() + limit;
+        let end = task_now() + limit;
         while self.acknowledged() < self.sent() {
-            if tokio::time::Instant::now() >= end {
+            if task_now() >= end {
                 return false;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -159,9 +160,9 @@ impl Receiver {
 
     /// Waits until the broker confirmed the subscription, at most for `limit`; answers whether it did.
     pub async fn ready(&self, limit: Duration) -> bool {
-        let end = tokio::time::Instant::now() + limit;
+        let end = task_now() + limit;
         while !self.subscribed.load(Ordering::Acquire) {
-            if tokio::time::Instant::now() >= end {
+            if task_now() >= end {
                 return false;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

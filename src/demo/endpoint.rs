@@ -199,19 +199,23 @@ fn document() -> Json {
         "info": { "title": "Taxi fares", "version": "1.0" },
         "paths": { "/score": { "post": {
             "operationId": "RunMLService",
-            "parameters": [{ "name": "serviceInputPayload", "in": "body", "schema": { "$ref": "#/definitions/ServiceInput" } }],
+            "parameters": [
+                { "name": "serviceInputPayload", "in": "body", "schema": { "$ref": "#/definitions/ServiceInput" } }
+            ],
             "responses": { "200": { "schema": { "$ref": "#/definitions/ServiceOutput" } } }
         } } },
         "definitions": {
             "ServiceInput": {
                 "type": "object",
                 "properties": { "data": {
-                    "type": "array", "items": { "type": "array", "items": { "type": "string" } }, "format": "numpy.ndarray"
+                    "type": "array", "items": { "type": "array", "items": { "type": "string" } },
+                    "format": "numpy.ndarray"
                 } },
                 "example": { "data": [["1", "Thu", "16", "1", "3.48"]] }
             },
             "ServiceOutput": {
-                "type": "array", "items": { "type": "number", "format": "double" }, "example": [11.76], "format": "numpy.ndarray"
+                "type": "array", "items": { "type": "number", "format": "double" }, "example": [11.76],
+                "format": "numpy.ndarray"
             }
         }
     })

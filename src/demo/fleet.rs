@@ -42,7 +42,8 @@ impl Fleet {
         let mut payload = String::with_capacity(192);
         let _ = write!(
             payload,
-            r#"{{"rideId":"{id}","deviceId":"taxi-{taxi:03}","vendorid":{},"weekday":"{weekday}","pickuphour":{},"passenger":{},"distance":{distance:.2},"at":"{at}"}}"#,
+            "{{\"rideId\":\"{id}\",\"deviceId\":\"taxi-{taxi:03}\",\"vendorid\":{},\"weekday\":\"{weekday}\",\
+            \"pickuphour\":{},\"passenger\":{},\"distance\":{distance:.2},\"at\":\"{at}\"}}",
             self.rng.u8(1..=2),
             self.rng.u8(0..24),
             self.rng.u8(1..=6),

@@ -49,7 +49,7 @@ fn draw(f: &mut dyn fmt::Write, of: &Diagnostics, item: &Diagnostic) -> fmt::Res
     match item.span {
         None => writeln!(f, "  --> {}", of.file)?,
         Some(span) => {
-            let place = Place::find(&of.text, span.start, span.end);
+            let place = FirstLine::find(&of.text, span.start, span.end);
             let number = place.line.to_string();
             gutter = number.len();
             let drawn = Drawn::new(&place);
@@ -79,7 +79,7 @@ fn shown(c: char) -> char {
 }
 
 /// A span's first line.
-struct Place<'a> {
+struct FirstLine<'a> {
     /// from 1
     line: usize,
     /// from 1, in characters
@@ -91,8 +91,8 @@ struct Place<'a> {
     end: usize,
 }
 
-impl<'a> Place<'a> {
-    fn find(text: &'a str, start: usize, end: usize) -> Place<'a> {
+impl<'a> FirstLine<'a> {
+    fn find(text: &'a str, start: usize, end: usize) -> FirstLine<'a> {
         let start = text.floor_char_boundary(start.min(text.len()));
         let (before, after) = text.split_at(start);
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
@@ -100,7 +100,7 @@ impl<'a> Place<'a> {
         let line = text.get(line_start..line_end).unwrap_or_default();
         let line = line.strip_suffix('\r').unwrap_or(line);
         let column = before.get(line_start..).unwrap_or_default();
-        Place {
+        FirstLine {
             line: before.matches('\n').count() + 1,
             column: column.chars().count() + 1,
             text: line,
@@ -118,7 +118,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn new(place: &Place) -> Drawn {
+    fn new(place: &FirstLine) -> Drawn {
         let from = place.text.char_indices().filter(|(at, _)| *at < place.start).count().saturating_sub(AROUND);
         let mut drawn = Drawn { text: String::new(), indent: 0, carets: 0 };
         if from > 0 {
@@ -319,7 +319,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_span_of_any_text_draws(text in "\\PC{0,20}(\n|\t|\r\n|é){0,3}\\PC{0,9}", start in 0usize..40, end in 0usize..40) {
+        fn any_span_of_any_text_draws(text in "\\PC{0,20}(\n|\t|\r\n\
+            |é){0,3}\\PC{0,9}", start in 0usize..40, end in 0usize..40) {
             let mut items = Diagnostics::new("q", text);
             items.push(at(start, end));
             assert!(items.to_string().contains('^'));

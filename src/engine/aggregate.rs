@@ -5,7 +5,7 @@
 //! their ends. Not here: how each kind of window keeps its rows.
 
 use super::env::{Env, EvalError, Row};
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Unloadable};
 use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::prepared::PreparedRow;
 use super::sink::WindowSink;
@@ -159,7 +159,7 @@ impl Operator for AggregateOp {
         fault::all(windows.map(|(number, (_, window))| window.changes(number, writer)))
     }
 
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         let mut numbered = numbers().zip(&mut self.windows);
         if let Some((_, (_, window))) = numbered.find(|(number, (_, window))| window.owns(loaded, *number)) {
             return window.load(&self.aggregates, loaded, &[]);

@@ -7,7 +7,7 @@ mod call;
 
 use self::call::{AnalyticCall, HELD, RECENT};
 use super::env::Row;
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Unloadable};
 use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::options::EngineError;
 use super::state::{Loaded, StateWriter};
@@ -123,7 +123,7 @@ impl Operator for AnalyticOp {
     }
 
     /// A row of a call that the statement does not have is damage: its state is that of its own text.
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         let number = if loaded.kind >= HELD { Some(loaded.kind - HELD) } else { loaded.rest.first().copied() };
         let call = number.and_then(|number| self.calls.get_mut(usize::from(number))).ok_or(Damaged { at: 0 })?;
         if loaded.kind == RECENT {

@@ -17,10 +17,10 @@ use rustc_hash::FxHashMap;
 
 use self::change_point::{evidence, rank};
 use self::past::{LearnedValue, Past};
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::state::{Loaded, StateWriter};
 use crate::query::plan::SpikeMode;
-use crate::value::codec::{Damaged, Reader, put_bytes};
+use crate::value::codec::{ByteReader, put_bytes};
 use crate::value::{Record, SmolStr, Value};
 
 /// Before anything is known nothing is unusual: a chance of 1, and a capital of 1.
@@ -30,7 +30,7 @@ const SCORE_AT_FIRST: f64 = 1.0;
 pub(super) struct Detector {
     /// Kind byte of its state rows.
     kind: u8,
-    method: Method,
+    method: Detection,
     /// The chance of a false alarm that is allowed: what the confidence leaves.
     risk: f64,
     /// Values that are learned from.
@@ -45,7 +45,7 @@ pub(super) struct Detector {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Method {
+enum Detection {
     Spike(SpikeMode),
     ChangePoint,
 }
@@ -53,7 +53,7 @@ enum Method {
 impl Detector {
     /// `mode`: looks for spikes or dips; without it for change points. `confidence`: percent. `limit`: ticks.
     pub(super) fn new(kind: u8, mode: Option<SpikeMode>, confidence: f64, history: usize, limit: i64) -> Detector {
-        let method = mode.map_or(Method::ChangePoint, Method::Spike);
+        let method = mode.map_or(Detection::ChangePoint, Detection::Spike);
         let risk = (100.0 - confidence) / 100.0;
         Detector {
             kind,
@@ -86,14 +86,14 @@ impl Detector {
             past.pop_front();
         }
         let (alarm, score, rank) = match self.method {
-            Method::Spike(_) if past.len() < spike::enough(self.risk).min(self.history) => {
+            Detection::Spike(_) if past.len() < spike::enough(self.risk).min(self.history) => {
                 (false, SCORE_AT_FIRST, None)
             }
-            Method::Spike(mode) => {
+            Detection::Spike(mode) => {
                 let (alarm, chance) = spike::judge(past.sorted(), x, mode, self.risk);
                 (alarm, chance, None)
             }
-            Method::ChangePoint => {
+            Detection::ChangePoint => {
                 let rank = matches.then(|| rank(past.sorted(), x));
                 let own = rank.map(|rank| LearnedValue::new(time, x, Some(rank)));
                 let newest_first = own.iter().chain(past.newest_first()).take(self.history);
@@ -153,9 +153,9 @@ impl Detector {
         found
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
-        let key = Reader::new(loaded.rest).bytes()?;
-        self.keys.entry(key.into()).or_default().load(loaded.value)
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
+        let key = ByteReader::new(loaded.rest).bytes()?;
+        Ok(self.keys.entry(key.into()).or_default().load(loaded.value)?)
     }
 
     /// All stored rows are in.

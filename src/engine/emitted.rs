@@ -36,7 +36,7 @@ pub enum FailedBody {
 
 /// One row of state: set, or removed (`None`). Keys are the engine's own business.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateChange {
+pub struct StateUpdate {
     pub op: u32,
     pub key: Vec<u8>,
     pub value: Option<Vec<u8>>,
@@ -90,7 +90,7 @@ pub struct Emitted {
     pub counts: Counts,
     /// Rows read that wait for earlier ones (not since the last take, but now).
     pub waiting: u64,
-    pub state: Vec<StateChange>,
+    pub state: Vec<StateUpdate>,
     /// No later row of this part will be earlier than this; a part that reads the rows may be told by
     /// [`Executor::advance`](super::Executor::advance) once it has read them all. `None` before anything is known.
     pub watermark: Option<Timestamp>,

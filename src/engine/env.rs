@@ -101,7 +101,7 @@ impl InputEvent<'_> {
 
 /// What a failed row means for the batch it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum RowFate {
     /// The row is gone, the others go on.
     Dropped,
     /// Neither this row nor one behind it goes on.
@@ -115,7 +115,7 @@ impl Env {
 
     /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to
     /// the equation of rows read.
-    pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> Fate {
+    pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> RowFate {
         let EvalError { error, span, policy } = error;
         let body =
             if direct { failed_row(origin, row.meta, row.values) } else { FailedBody::Row(row_json(row.values)) };
@@ -134,12 +134,12 @@ impl Env {
                 if self.stopped.as_ref().is_none_or(|known| position < known.position) {
                     self.stopped = Some(failure);
                 }
-                Fate::Stopped
+                RowFate::Stopped
             }
             OnError::DeadLetter | OnError::Null => {
                 self.counts.add_failed(failure.reason, direct);
                 self.failures.push(failure);
-                Fate::Dropped
+                RowFate::Dropped
             }
         }
     }
@@ -188,7 +188,7 @@ impl Env {
 
     /// A row failed: whether the rows behind it go on.
     pub(super) fn goes_on(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
-        self.fail(origin, row, error, direct) == Fate::Dropped
+        self.fail(origin, row, error, direct) == RowFate::Dropped
     }
 
     /// A user aggregate's own policy, else that of all.

@@ -1,6 +1,6 @@
 //! Expressions over one row.
 //!
-//! In: a plan's [`Expr`] and a row. Out: a value (borrowed where the row or the plan already holds it), or the
+//! In: a plan's [`Expr`] and a row. Evaluated: a value (borrowed where the row or the plan already holds it), or the
 //! innermost error that the policy does not turn into NULL. Invariant: nothing is evaluated that the result does not
 //! need (`AND`, `OR`, `CASE` stop early). Not here: what an operator means (`query::builtins`), what becomes of a
 //! failed row.
@@ -20,14 +20,14 @@ use crate::query::fault::{self, FAULT};
 use crate::query::plan::Expr;
 use crate::value::{Record, SmolStr, Type, Value};
 
-type Out<'a> = Result<Cow<'a, Value>, Box<EvalError>>;
+type Evaluated<'a> = Result<Cow<'a, Value>, Box<EvalError>>;
 
 /// Arguments up to this many live on the stack.
 const ARGS_INLINE: usize = 4;
 
 impl Env {
     /// The value of `expr` for `row`.
-    pub(super) fn eval<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
+    pub(super) fn eval<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Evaluated<'a> {
         match expr {
             Expr::Const(value) => Ok(Cow::Borrowed(value)),
             Expr::Slot(i) => match row.values.get(*i) {
@@ -111,7 +111,7 @@ impl Env {
     }
 
     /// The kinds that can fail by themselves.
-    fn eval_fallible<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Out<'a> {
+    fn eval_fallible<'a>(&mut self, expr: &'a Expr, row: Row<'a>) -> Evaluated<'a> {
         match expr {
             Expr::Binary(op, a, b, span) => {
                 let a = self.eval(a, row)?;
@@ -157,7 +157,7 @@ impl Env {
         }
     }
 
-    fn cast<'a>(&mut self, is_try: bool, operand: &'a Expr, ty: Type, span: Span, row: Row<'a>) -> Out<'a> {
+    fn cast<'a>(&mut self, is_try: bool, operand: &'a Expr, ty: Type, span: Span, row: Row<'a>) -> Evaluated<'a> {
         let value = self.eval(operand, row)?;
         if value.kind() == Some(ty) {
             return Ok(value);
@@ -169,7 +169,7 @@ impl Env {
     }
 
     /// A value, or what the policy makes of its error; inside `TryEvaluate` every error goes up to it.
-    fn value<'a>(&mut self, result: Result<Value, RowError>, span: Span, policy: OnError) -> Out<'a> {
+    fn value<'a>(&mut self, result: Result<Value, RowError>, span: Span, policy: OnError) -> Evaluated<'a> {
         match result {
             Ok(value) => owned(value),
             Err(error) if self.trying > 0 && error.reason != FAULT => Err(Box::new(EvalError { error, span, policy })),
@@ -223,11 +223,11 @@ impl Env {
     }
 }
 
-fn owned<'a>(value: Value) -> Out<'a> {
+fn owned<'a>(value: Value) -> Evaluated<'a> {
     Ok(Cow::Owned(value))
 }
 
-fn bit<'a>(value: bool) -> Out<'a> {
+fn bit<'a>(value: bool) -> Evaluated<'a> {
     Ok(Cow::Owned(Value::Bit(value)))
 }
 

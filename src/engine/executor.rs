@@ -14,8 +14,9 @@ use std::sync::Arc;
 use self::lane::{Lane, Moment, Weight};
 use self::output::{IDS, Ids, OutputRows};
 use self::substreams::Substreams;
-use super::emitted::{Emitted, StateChange};
+use super::emitted::{Emitted, StateUpdate};
 use super::env::{Env, InputEvent, StepOrigin};
+use super::fault::Unloadable;
 use super::ingress::Ingress;
 use super::options::{EngineError, ExecutorOptions, Functions};
 use super::state::Loaded;
@@ -339,7 +340,7 @@ impl Executor {
         Ok(())
     }
 
-    fn changes(&mut self, state: &mut Vec<StateChange>) {
+    fn changes(&mut self, state: &mut Vec<StateUpdate>) {
         let floor = self.floor();
         match &mut self.trees {
             Trees::One(lane) => {
@@ -359,7 +360,7 @@ impl Executor {
         if let (Some(functions), true) = (&mut self.env.functions, self.remembers) {
             let mut changed = Vec::new();
             functions.take_state(&mut changed);
-            state.extend(changed.into_iter().map(|(key, value)| StateChange { op: FUNCTIONS, key, value }));
+            state.extend(changed.into_iter().map(|(key, value)| StateUpdate { op: FUNCTIONS, key, value }));
         }
     }
 
@@ -372,7 +373,7 @@ impl Executor {
         rows: impl IntoIterator<Item = (u32, &'a [u8], &'a [u8])>,
     ) -> Result<(), EngineError> {
         for (op, key, value) in rows {
-            self.load_row(op, key, value).map_err(|damaged| EngineError::State { op, damaged })?;
+            self.load_row(op, key, value).map_err(|why| EngineError::unloadable(op, why))?;
         }
         match &mut self.trees {
             Trees::One(lane) => {
@@ -384,12 +385,12 @@ impl Executor {
         Ok(())
     }
 
-    fn load_row(&mut self, op: u32, key: &[u8], value: &[u8]) -> Result<(), Damaged> {
+    fn load_row(&mut self, op: u32, key: &[u8], value: &[u8]) -> Result<(), Unloadable> {
         match op {
-            IDS => return self.output.load(value),
+            IDS => return Ok(self.output.load(value)?),
             FUNCTIONS => {
                 return match (&mut self.env.functions, self.remembers) {
-                    (Some(functions), true) => functions.load_state(key, value),
+                    (Some(functions), true) => Ok(functions.load_state(key, value)?),
                     // rows of a function that is called no more stay where they are
                     _ => Ok(()),
                 };
@@ -400,10 +401,10 @@ impl Executor {
         let lane = match &mut self.trees {
             Trees::One(lane) if loaded.substream.is_empty() => lane,
             // the row is of a substream, and there are none
-            Trees::One(_) => return Err(Damaged { at: 0 }),
+            Trees::One(_) => return Err(Damaged { at: 0 }.into()),
             Trees::BySubstream(substreams) => {
                 let make = || Lane::new(&self.root, &self.env.options, self.ingresses.len());
-                substreams.lane(loaded.substream, make).map_err(|_| Damaged { at: 0 })?
+                substreams.lane(loaded.substream, make)?
             }
         };
         lane.tree.load(op, &loaded)

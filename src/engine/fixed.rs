@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::accumulate::Acc;
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::pane::Pane;
 use super::prepared::PreparedRow;
 use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
+use crate::value::codec::{ByteReader, put_signed, put_varint};
 
 const GROUP: u8 = 0;
 const DONE: u8 = 1;
@@ -191,12 +191,17 @@ impl Fixed {
     }
 
     /// `rest` is what follows the window's number in the key.
-    pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {
+    pub(super) fn load(
+        &mut self,
+        aggregates: &[Aggregate],
+        loaded: &Loaded<'_>,
+        rest: &[u8],
+    ) -> Result<(), Unloadable> {
         if loaded.kind == DONE {
-            self.done = Reader::new(loaded.value).signed()?;
+            self.done = ByteReader::new(loaded.value).signed()?;
             return Ok(());
         }
-        let mut reader = Reader::new(rest);
+        let mut reader = ByteReader::new(rest);
         let pane = reader.signed()?;
         let number = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
         self.panes.entry(pane).or_default().load(aggregates, number, loaded.value)

@@ -9,7 +9,7 @@ use super::state::{put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader};
+use crate::value::codec::{ByteReader, Damaged};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Group {
@@ -53,7 +53,7 @@ impl Group {
     }
 
     pub(super) fn read(aggregates: &[Aggregate], bytes: &[u8]) -> Result<Group, Damaged> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = ByteReader::new(bytes);
         let first = read_meta(&mut reader)?;
         let newest = read_meta(&mut reader)?;
         let keys = read_values(&mut reader)?.into();

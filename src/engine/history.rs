@@ -9,14 +9,14 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::held::Held;
 use super::key::Key;
 use super::running::Running;
 use super::state::{Loaded, StateWriter, put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
+use crate::value::codec::{ByteReader, put_bytes, put_signed, put_varint};
 
 /// A span of held time is stored in about this many rows: more would cost rows, fewer would rewrite more of each.
 pub(super) const BUCKETS: i64 = 16;
@@ -226,11 +226,11 @@ impl History {
     }
 
     /// Takes a stored bucket back.
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
-        let mut reader = Reader::new(loaded.rest);
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
+        let mut reader = ByteReader::new(loaded.rest);
         let key = Key::from(reader.bytes()?);
         let bucket = reader.signed()?;
-        let mut reader = Reader::new(loaded.value);
+        let mut reader = ByteReader::new(loaded.value);
         let n = reader.length()?;
         if !self.shelves.contains_key(&*key) {
             self.bytes += SHELF_BYTES + key.heap_bytes();

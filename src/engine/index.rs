@@ -81,10 +81,10 @@ fn hash(key: &[u8]) -> u64 {
 
 /// The indexes in use, shared by all executors whose options are clones of one another.
 #[derive(Clone, Debug, Default)]
-pub struct Indexes(Arc<Mutex<Vec<Known>>>);
+pub struct Indexes(Arc<Mutex<Vec<KnownRows>>>);
 
 #[derive(Debug)]
-struct Known {
+struct KnownRows {
     /// Weak: a version that nobody reads any more goes, and no other can have its address meanwhile.
     table: Weak<Vec<Value>>,
     keys: SmolStr,
@@ -103,7 +103,7 @@ impl Indexes {
             return index;
         }
         let index = Arc::new(make());
-        known.push(Known { table: Arc::downgrade(table), keys: keys.clone(), index: Arc::downgrade(&index) });
+        known.push(KnownRows { table: Arc::downgrade(table), keys: keys.clone(), index: Arc::downgrade(&index) });
         index
     }
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::env::{Env, EvalError, RefusedRow, Row};
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Unloadable};
 use super::held::Held;
 use super::history::History;
 use super::key::{Key, put_key};
@@ -19,7 +19,6 @@ use crate::diagnostic::Span;
 use crate::query::builtins::{dateadd, datediff};
 use crate::query::plan::{Expr, JoinBound};
 use crate::time::{TICKS_PER_SECOND, Timestamp};
-use crate::value::codec::Damaged;
 
 /// Kinds of state rows, of the left side; those of the right side are one above.
 const WAITING: u8 = 0;
@@ -84,7 +83,7 @@ impl Side {
         Ok(Some(key))
     }
 
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         if loaded.kind < HELD { self.waiting.load(loaded) } else { self.held.load(loaded) }
     }
 
@@ -348,7 +347,7 @@ impl Operator for JoinOp {
         fault::all(histories.into_iter().map(|history| history.changes(writer)))
     }
 
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         let side = if loaded.kind.is_multiple_of(2) { &mut self.left } else { &mut self.right };
         side.load(loaded)
     }

@@ -3,14 +3,13 @@
 //! In: batches with their watermarks. Out: the rows that no later one can come before. Invariant: what comes out is
 //! sorted, whatever the cut of the inputs into batches. Not here: joins.
 
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::held::Held;
 use super::history::History;
 use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
 use crate::time::TICKS_PER_SECOND;
-use crate::value::codec::Damaged;
 
 const WAITING: u8 = 0;
 
@@ -88,7 +87,7 @@ impl Operator for MergeOp {
         self.waiting.changes(writer)
     }
 
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         self.waiting.load(loaded)
     }
 

@@ -6,12 +6,11 @@
 
 use std::fmt;
 
-use super::emitted::StateChange;
+use super::emitted::StateUpdate;
 use super::env::{Env, StepOrigin};
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Unloadable};
 use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
-use crate::value::codec::Damaged;
 
 /// What a step brings to the leaves.
 pub(super) struct StepContext<'a> {
@@ -65,7 +64,7 @@ pub(super) trait Operator: fmt::Debug + Send {
     fn changes(&mut self, writer: &mut StateWriter<'_>) -> Result<(), Fault>;
 
     /// Takes back a state row.
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged>;
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable>;
 
     /// Lets go of what no row from `floor` on can need; whether the operator could be forgotten and built anew then.
     fn is_idle(&mut self, floor: i64) -> bool;
@@ -152,7 +151,7 @@ impl<O: Stateless> Operator for O {
     }
 
     /// Not called: no state row carries its number.
-    fn load(&mut self, _loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, _loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         Ok(())
     }
 
@@ -218,7 +217,7 @@ impl OperatorTree {
     }
 
     /// Writes what changed, of all operators.
-    pub(super) fn changes(&mut self, substream: &[u8], out: &mut Vec<StateChange>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, substream: &[u8], out: &mut Vec<StateUpdate>) -> Result<(), Fault> {
         let own = match self.0.id() {
             Some(op) => self.0.changes(&mut StateWriter { op, substream, out }),
             None => Ok(()),
@@ -227,7 +226,7 @@ impl OperatorTree {
     }
 
     /// Hands a stored row to the operator it belongs to; a row of an operator that is no more is ignored.
-    pub(super) fn load(&mut self, id: u32, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    pub(super) fn load(&mut self, id: u32, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         if self.0.id() == Some(id) {
             return self.0.load(loaded);
         }
@@ -247,7 +246,7 @@ impl OperatorTree {
     }
 
     /// Removes the last state rows of an idle tree.
-    pub(super) fn retire(&mut self, substream: &[u8], out: &mut Vec<StateChange>) {
+    pub(super) fn retire(&mut self, substream: &[u8], out: &mut Vec<StateUpdate>) {
         if let Some(op) = self.0.id() {
             self.0.retire(&mut StateWriter { op, substream, out });
         }

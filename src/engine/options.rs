@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::fault::{Fault, Unloadable};
 use super::index::Indexes;
+use crate::query::fault;
 use crate::time::TICKS_PER_SECOND;
 use crate::udf::UserFunctions;
 use crate::value::codec::Damaged;
@@ -69,4 +71,16 @@ pub enum EngineError {
     TooManyCalls { max: usize },
     #[error("stored state of operator {op}: {damaged}; start the statement with empty state")]
     State { op: u32, damaged: Damaged },
+    #[error("stored state of operator {op} is not taken back: {}", fault::worded(found))]
+    Fault { op: u32, found: &'static str },
+}
+
+impl EngineError {
+    /// Why a stored row of an operator is not taken back: the pool's fault, or ours.
+    pub(super) fn unloadable(op: u32, why: Unloadable) -> EngineError {
+        match why {
+            Unloadable::Damaged(damaged) => EngineError::State { op, damaged },
+            Unloadable::Fault(Fault(found)) => EngineError::Fault { op, found },
+        }
+    }
 }

@@ -12,7 +12,7 @@
 use rustc_hash::FxHashMap;
 
 use super::fault::Fault;
-use crate::value::codec::{Damaged, Reader, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_varint};
 
 /// A row is closed at this length: few rows a commit, and little to write anew when one entry of it lives on.
 const PACK_BYTES: usize = 16 << 10;
@@ -138,16 +138,16 @@ impl Packs {
     }
 
     /// Starts to take a stored row back.
-    pub(super) fn open<'a>(&mut self, number: u32, value: &'a [u8]) -> Result<Opened<'a>, Damaged> {
-        let mut reader = Reader::new(value);
+    pub(super) fn open<'a>(&mut self, number: u32, value: &'a [u8]) -> Result<OpenedPack<'a>, Damaged> {
+        let mut reader = ByteReader::new(value);
         let sequence = reader.varint()?;
         self.sequence = self.sequence.max(sequence);
         self.next = self.next.max(number.saturating_add(1));
-        Ok(Opened { from: reader.position(), reader, number, pack: Pack { sequence, ..Pack::default() } })
+        Ok(OpenedPack { from: reader.position(), reader, number, pack: Pack { sequence, ..Pack::default() } })
     }
 
     /// The entry just read belongs to this slot; `false` when a newer row has given it already.
-    pub(super) fn accept(&mut self, opened: &mut Opened<'_>, slot: u32) -> bool {
+    pub(super) fn accept(&mut self, opened: &mut OpenedPack<'_>, slot: u32) -> bool {
         let bytes = opened.reader.position() - opened.from;
         opened.from = opened.reader.position();
         opened.pack.size += bytes;
@@ -165,7 +165,7 @@ impl Packs {
     }
 
     /// The whole row has been read.
-    pub(super) fn close(&mut self, opened: Opened<'_>) {
+    pub(super) fn close(&mut self, opened: OpenedPack<'_>) {
         self.packs.insert(opened.number, opened.pack);
     }
 
@@ -186,8 +186,8 @@ impl Packs {
 
 /// A stored row that is being read.
 #[derive(Debug)]
-pub(super) struct Opened<'a> {
-    pub reader: Reader<'a>,
+pub(super) struct OpenedPack<'a> {
+    pub reader: ByteReader<'a>,
     number: u32,
     pack: Pack,
     from: usize,
@@ -203,7 +203,10 @@ mod tests {
         /// What is loaded from the rows of a commit, in whatever order, is what was live at it, and dead bytes stay
         /// few.
         #[test]
-        fn packs_load_back(steps in prop::collection::vec((0u32..200, 0u64..1_000_000, 0u8..40), 1..600), backwards in any::<bool>()) {
+        fn packs_load_back(
+            steps in prop::collection::vec((0u32..200, 0u64..1_000_000, 0u8..40), 1..600),
+            backwards in any::<bool>(),
+        ) {
             let mut packs = Packs::default();
             let (mut live, mut dirty, mut table) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
             let long = |value: u64| format!("{value:0>200}").into_bytes();
@@ -226,7 +229,12 @@ mod tests {
                 });
                 changed.unwrap();
                 let stored: usize = table.values().map(Vec::len).sum();
-                prop_assert!(stored <= live.len() * 2 * 203 + PACK_BYTES + 300, "{} bytes for {} entries", stored, live.len());
+                prop_assert!(
+                    stored <= live.len() * 2 * 203 + PACK_BYTES + 300,
+                    "{} bytes for {} entries",
+                    stored,
+                    live.len()
+                );
                 let mut fresh = Packs::default();
                 let mut found = BTreeMap::new();
                 let mut rows: Vec<_> = table.iter().collect();

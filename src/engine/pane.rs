@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::accumulate::{Acc, arity};
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::group::newer;
 use super::key::{Key, put_key};
 use super::pack::Packs;
@@ -15,12 +15,11 @@ use super::state::{put_meta, put_values, read_meta, read_values};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;
-use crate::value::codec::Damaged;
 
 #[derive(Debug, Default)]
 pub(super) struct Pane {
     index: FxHashMap<Key, u32>,
-    heads: Vec<Head>,
+    heads: Vec<GroupHead>,
     /// Key values and accumulators, the same number for each group.
     keys: Vec<Value>,
     accs: Vec<Acc>,
@@ -31,7 +30,7 @@ pub(super) struct Pane {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Head {
+struct GroupHead {
     /// Meta of the first row: the order of groups.
     first: RowMeta,
     /// Newest arrival and offset that contributed.
@@ -80,7 +79,7 @@ impl Pane {
         }
         let slot = u32::try_from(self.heads.len()).unwrap_or(u32::MAX);
         self.index.insert(key.into(), slot);
-        self.heads.push(Head { first: *first, newest: *first, heap: 0, dirty: false });
+        self.heads.push(GroupHead { first: *first, newest: *first, heap: 0, dirty: false });
         self.keys.extend_from_slice(keys);
         self.accs.extend(aggregates.iter().map(Acc::new));
         slot
@@ -132,13 +131,13 @@ impl Pane {
 
     /// Gives the newest row, the keys and the accumulators of each group.
     pub(super) fn results(&self, aggregates: usize, mut put: impl FnMut(&RowMeta, &[Value], &[Acc])) {
-        let place = |head: &Head| (head.first.time, head.first.offset, head.first.ordinal);
+        let place = |head: &GroupHead| (head.first.time, head.first.offset, head.first.ordinal);
         let key = |slot: usize| {
             let mut key = Vec::new();
             self.keys_of(slot).iter().for_each(|value| put_key(&mut key, value));
             key
         };
-        let mut groups: Vec<(usize, &Head)> = self.heads.iter().enumerate().collect();
+        let mut groups: Vec<(usize, &GroupHead)> = self.heads.iter().enumerate().collect();
         groups.sort_unstable_by(|(i, a), (j, b)| place(a).cmp(&place(b)).then_with(|| key(*i).cmp(&key(*j))));
         for (slot, head) in groups {
             put(&head.newest, self.keys_of(slot), self.accs_of(slot, aggregates));
@@ -174,7 +173,7 @@ impl Pane {
     }
 
     /// Takes a stored row back.
-    pub(super) fn load(&mut self, aggregates: &[Aggregate], number: u32, value: &[u8]) -> Result<(), Damaged> {
+    pub(super) fn load(&mut self, aggregates: &[Aggregate], number: u32, value: &[u8]) -> Result<(), Unloadable> {
         let mut opened = self.packs.open(number, value)?;
         let mut key = Vec::new();
         while !opened.reader.is_done() {
@@ -189,10 +188,10 @@ impl Pane {
             }
             let heap =
                 keys.iter().map(Value::heap_bytes).sum::<usize>() + accs.iter().map(Acc::heap_bytes).sum::<usize>();
-            let head = self.heads.get_mut(slot as usize).ok_or(Damaged { at: 0 })?;
+            let head = self.heads.get_mut(slot as usize).ok_or(NO_GROUP)?;
             self.heap = self.heap + heap - head.heap;
-            *head = Head { first, newest, heap, dirty: false };
-            let mine = self.accs_mut(slot as usize, aggregates.len()).map_err(|_| Damaged { at: 0 })?;
+            *head = GroupHead { first, newest, heap, dirty: false };
+            let mine = self.accs_mut(slot as usize, aggregates.len())?;
             mine.iter_mut().zip(accs).for_each(|(mine, read)| *mine = read);
         }
         self.packs.close(opened);
@@ -207,7 +206,7 @@ impl Pane {
     /// About how many bytes are held.
     pub(super) fn bytes(&self) -> usize {
         self.index.capacity() * (size_of::<(Key, u32)>() + 1)
-            + self.heads.capacity() * size_of::<Head>()
+            + self.heads.capacity() * size_of::<GroupHead>()
             + self.keys.capacity() * size_of::<Value>()
             + self.accs.capacity() * size_of::<Acc>()
             + self.packs.bytes()

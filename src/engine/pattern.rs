@@ -15,12 +15,12 @@ use crate::query::plan::Pattern;
 pub(super) const STEPS_MAX: usize = 50_000;
 
 /// A variable of DEFINE, by its place.
-type Variable = usize;
+type VariableIndex = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Instruction {
     /// Takes a row; `None` is any.
-    Take(Option<Variable>),
+    Take(Option<VariableIndex>),
     /// Tries the first place, and the second if that leads nowhere.
     Split(usize, usize),
     Jump(usize),
@@ -41,9 +41,9 @@ pub(super) struct Program {
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Attempt {
+pub(super) enum MatchAttempt {
     /// What each row from the start on was taken as.
-    Match(Vec<Option<Variable>>),
+    Match(Vec<Option<VariableIndex>>),
     /// No rows from the start on match.
     Failed,
     /// Rows to come decide.
@@ -55,10 +55,10 @@ pub(super) enum Attempt {
 }
 
 /// Whether a row, by its number, may be taken as a variable after the rows before it.
-type Question<'q, E> = dyn FnMut(Variable, usize, &[Option<Variable>]) -> Result<bool, E> + 'q;
+type Question<'q, E> = dyn FnMut(VariableIndex, usize, &[Option<VariableIndex>]) -> Result<bool, E> + 'q;
 
 /// A way not tried yet.
-struct Way {
+struct Untried {
     step: usize,
     taken: usize,
     marks: Vec<usize>,
@@ -150,23 +150,23 @@ impl Program {
     ///
     /// # Errors
     /// That of `holds`.
-    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<Attempt, E> {
-        let mut ways = vec![Way { step: 0, taken: 0, marks: vec![usize::MAX; self.marks] }];
-        let mut taken: Vec<Option<Variable>> = Vec::new();
+    pub(super) fn run<E>(&self, rows: usize, ended: bool, holds: &mut Question<'_, E>) -> Result<MatchAttempt, E> {
+        let mut ways = vec![Untried { step: 0, taken: 0, marks: vec![usize::MAX; self.marks] }];
+        let mut taken: Vec<Option<VariableIndex>> = Vec::new();
         let mut left = STEPS_MAX;
-        while let Some(Way { mut step, taken: back_to, mut marks }) = ways.pop() {
+        while let Some(Untried { mut step, taken: back_to, mut marks }) = ways.pop() {
             taken.truncate(back_to);
             loop {
-                let Some(fewer) = left.checked_sub(1) else { return Ok(Attempt::TooComplex) };
+                let Some(fewer) = left.checked_sub(1) else { return Ok(MatchAttempt::TooComplex) };
                 left = fewer;
-                let Some(next) = self.steps.get(step).copied() else { return Ok(Attempt::Lost) };
+                let Some(next) = self.steps.get(step).copied() else { return Ok(MatchAttempt::Lost) };
                 match next {
                     // a match of no rows is none
                     Instruction::Done if taken.is_empty() => break,
-                    Instruction::Done => return Ok(Attempt::Match(taken)),
+                    Instruction::Done => return Ok(MatchAttempt::Match(taken)),
                     Instruction::Jump(to) => step = to,
                     Instruction::Split(first, second) => {
-                        ways.push(Way { step: second, taken: taken.len(), marks: marks.clone() });
+                        ways.push(Untried { step: second, taken: taken.len(), marks: marks.clone() });
                         step = first;
                     }
                     Instruction::Clear(mark) => {
@@ -180,7 +180,7 @@ impl Program {
                     Instruction::Progress(mark) if marks.get(mark) == Some(&taken.len()) => break,
                     Instruction::Progress(_) => step += 1,
                     Instruction::Take(_) if taken.len() >= rows && ended => break,
-                    Instruction::Take(_) if taken.len() >= rows => return Ok(Attempt::Open),
+                    Instruction::Take(_) if taken.len() >= rows => return Ok(MatchAttempt::Open),
                     Instruction::Take(variable) => {
                         if let Some(variable) = variable
                             && !holds(variable, taken.len(), &taken)?
@@ -193,7 +193,7 @@ impl Program {
                 }
             }
         }
-        Ok(Attempt::Failed)
+        Ok(MatchAttempt::Failed)
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     /// All ways a pattern may take up to `n` rows, in the order of preference.
-    fn ways(pattern: &Pattern, n: usize) -> Vec<Vec<Option<Variable>>> {
+    fn ways(pattern: &Pattern, n: usize) -> Vec<Vec<Option<VariableIndex>>> {
         match pattern {
             Pattern::Any | Pattern::Variable(_) if n == 0 => vec![],
             Pattern::Any => vec![vec![None]],
@@ -218,7 +218,7 @@ mod tests {
                 heads.iter().flat_map(|head| join(head, ways(item, n - head.len()))).collect()
             }),
             Pattern::Repeat { of, at_least_once, many, greedy } => {
-                let rounds = |head: &Vec<Option<Variable>>| more(of, head, n, *many, *greedy);
+                let rounds = |head: &Vec<Option<VariableIndex>>| more(of, head, n, *many, *greedy);
                 match (at_least_once, many) {
                     (false, _) => rounds(&vec![]),
                     (true, false) => ways(of, n),
@@ -228,11 +228,17 @@ mod tests {
         }
     }
 
-    fn join(head: &[Option<Variable>], tails: Vec<Vec<Option<Variable>>>) -> Vec<Vec<Option<Variable>>> {
+    fn join(head: &[Option<VariableIndex>], tails: Vec<Vec<Option<VariableIndex>>>) -> Vec<Vec<Option<VariableIndex>>> {
         tails.into_iter().map(|tail| [head, &tail].concat()).collect()
     }
 
-    fn more(of: &Pattern, head: &[Option<Variable>], n: usize, many: bool, greedy: bool) -> Vec<Vec<Option<Variable>>> {
+    fn more(
+        of: &Pattern,
+        head: &[Option<VariableIndex>],
+        n: usize,
+        many: bool,
+        greedy: bool,
+    ) -> Vec<Vec<Option<VariableIndex>>> {
         let mut on = Vec::new();
         for next in join(head, ways(of, n - head.len())) {
             if !many {
@@ -278,7 +284,7 @@ mod tests {
     }
 
     /// A condition that looks at the row and at how many rows were taken as the first variable.
-    fn satisfies(variable: Variable, row: usize, values: &[usize], before: &[Option<Variable>]) -> bool {
+    fn satisfies(variable: VariableIndex, row: usize, values: &[usize], before: &[Option<VariableIndex>]) -> bool {
         let firsts = before.iter().filter(|v| **v == Some(0)).count();
         match variable {
             0 => values[row] > 0,
@@ -302,9 +308,9 @@ mod tests {
             };
             let whole = run(values.len(), true);
             let given = match &whole {
-                Attempt::Match(taken) => Some(taken.clone()),
+                MatchAttempt::Match(taken) => Some(taken.clone()),
                 other => {
-                    assert_eq!(*other, Attempt::Failed);
+                    assert_eq!(*other, MatchAttempt::Failed);
                     None
                 }
             };
@@ -312,7 +318,7 @@ mod tests {
             for rows in 0..values.len() {
                 let early = run(rows, false);
                 assert!(
-                    early == Attempt::Open || early == whole,
+                    early == MatchAttempt::Open || early == whole,
                     "{pattern:?} over {values:?}: {early:?} after {rows}"
                 );
             }
@@ -329,7 +335,7 @@ mod tests {
         let program = Program::new(&pattern);
         assert_eq!(program.steps.len(), 60 * 5 + 2);
         let outcome = program.run::<()>(1, true, &mut |v, _, _| Ok(v == 0)).unwrap();
-        assert_eq!(outcome, Attempt::Match(vec![Some(0)]));
+        assert_eq!(outcome, MatchAttempt::Match(vec![Some(0)]));
     }
 
     #[test]
@@ -338,6 +344,6 @@ mod tests {
         let many = |of| Pattern::Repeat { of, at_least_once: true, many: true, greedy: true };
         let pattern = Pattern::Concat(vec![many(Box::new(many(a()))), Pattern::Variable(1)]);
         let outcome = Program::new(&pattern).run::<()>(60, true, &mut |v, _, _| Ok(v == 0)).unwrap();
-        assert_eq!(outcome, Attempt::TooComplex);
+        assert_eq!(outcome, MatchAttempt::TooComplex);
     }
 }

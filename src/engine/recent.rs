@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::key::Key;
 use super::pack::Packs;
 use crate::value::Value;
@@ -161,7 +161,7 @@ impl Keys {
     }
 
     /// Takes a stored row back.
-    pub(super) fn load(&mut self, number: u32, value: &[u8]) -> Result<(), Damaged> {
+    pub(super) fn load(&mut self, number: u32, value: &[u8]) -> Result<(), Unloadable> {
         let mut opened = self.packs.open(number, value)?;
         while !opened.reader.is_done() {
             let reader = &mut opened.reader;

@@ -8,18 +8,17 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::env::{Env, EvalError, RefusedRow, Row};
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::held::Held;
 use super::history::History;
 use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::options::OnError;
-use super::pattern::{Attempt, Program, STEPS_MAX};
+use super::pattern::{MatchAttempt, Program, STEPS_MAX};
 use super::state::{Loaded, StateWriter};
 use crate::batch::{Batch, RowMeta};
 use crate::query::builtins::RowError;
 use crate::query::plan::{Match, Navigate, Navigation};
 use crate::value::Value;
-use crate::value::codec::Damaged;
 
 /// Kind of its state rows.
 const HELD: u8 = 0;
@@ -106,11 +105,11 @@ impl MatchOp {
             self.takes(env, variable, rows, i, &taken).map_err(|error| (i, error))
         };
         let taken = match self.program.run(inside, ended, &mut holds)? {
-            Attempt::Open => return Ok(false),
-            Attempt::Failed => return Ok(true),
-            Attempt::TooComplex => return Err((0, self.too_complex(env))),
-            Attempt::Lost => return Err((0, self.fault(env, "a pattern leads to a step that it does not have"))),
-            Attempt::Match(taken) => taken,
+            MatchAttempt::Open => return Ok(false),
+            MatchAttempt::Failed => return Ok(true),
+            MatchAttempt::TooComplex => return Err((0, self.too_complex(env))),
+            MatchAttempt::Lost => return Err((0, self.fault(env, "a pattern leads to a step that it does not have"))),
+            MatchAttempt::Match(taken) => taken,
         };
         // a match of no rows gives none
         let Some(last) = taken.len().checked_sub(1) else { return Ok(true) };
@@ -283,7 +282,7 @@ impl Operator for MatchOp {
         self.held.changes(writer)
     }
 
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         self.held.load(loaded)
     }
 

@@ -4,14 +4,14 @@
 //! Invariant: no row comes out below a watermark given before. Not here: decoding and the arrival-side policies
 //! (`ingress`), which are the same for all substreams.
 
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::held::Held;
 use super::history::History;
 use super::operator::{Operator, OperatorTree, Produced, StepContext};
 use super::state::{Loaded, StateWriter};
 use crate::batch::Batch;
 use crate::time::Timestamp;
-use crate::value::codec::{Damaged, Reader, put_signed};
+use crate::value::codec::{ByteReader, put_signed};
 
 const NEWEST: u8 = 0;
 const WAITING: u8 = 1;
@@ -142,9 +142,9 @@ impl Operator for ScanOp {
         waiting
     }
 
-    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         if loaded.kind == NEWEST {
-            self.newest = Some(Reader::new(loaded.value).signed()?);
+            self.newest = Some(ByteReader::new(loaded.value).signed()?);
             self.newest_stored = true;
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::accumulate::Acc;
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::group::Group;
 use super::key::{Key, put_key};
 use super::prepared::PreparedRow;
@@ -17,7 +17,7 @@ use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, SessionKey};
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed};
+use crate::value::codec::{ByteReader, Damaged, put_bytes, put_signed};
 
 const SESSION: u8 = 3;
 const GROUP: u8 = 4;
@@ -27,7 +27,7 @@ pub(super) struct Sessions {
     timeout: i64,
     max_duration: i64,
     partition_by: Vec<SessionKey>,
-    sessions: FxHashMap<Key, Session>,
+    sessions: FxHashMap<Key, OpenSession>,
     /// When each session ends if no row comes.
     ends: BTreeSet<(i64, Key)>,
     changed: Vec<Key>,
@@ -39,10 +39,10 @@ pub(super) struct Sessions {
 }
 
 /// What a session costs beside its groups, its place among the ends too.
-const SESSION_BYTES: usize = 2 * size_of::<(Key, Session)>() + 48;
+const SESSION_BYTES: usize = 2 * size_of::<(Key, OpenSession)>() + 48;
 
 #[derive(Debug, Default)]
-struct Session {
+struct OpenSession {
     start: i64,
     last: i64,
     groups: FxHashMap<Key, Group>,
@@ -65,7 +65,7 @@ impl Sessions {
         }
     }
 
-    fn end_of(&self, session: &Session) -> i64 {
+    fn end_of(&self, session: &OpenSession) -> i64 {
         let quiet = session.last.saturating_add(self.timeout);
         if session.groups.is_empty() {
             return quiet;
@@ -88,7 +88,8 @@ impl Sessions {
             Some(session) => drop(self.ends.remove(&(self.end_of(session), key.as_slice().into()))),
             None => {
                 self.bytes += SESSION_BYTES;
-                self.sessions.insert(key.as_slice().into(), Session { start: time, last: time, ..Session::default() });
+                self.sessions
+                    .insert(key.as_slice().into(), OpenSession { start: time, last: time, ..OpenSession::default() });
             }
         }
         let entered = self.enter(&key, aggregates, meta, row);
@@ -218,15 +219,20 @@ impl Sessions {
         Ok(())
     }
 
-    pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {
-        let mut reader = Reader::new(rest);
+    pub(super) fn load(
+        &mut self,
+        aggregates: &[Aggregate],
+        loaded: &Loaded<'_>,
+        rest: &[u8],
+    ) -> Result<(), Unloadable> {
+        let mut reader = ByteReader::new(rest);
         let key = reader.bytes()?;
         if !self.sessions.contains_key(key) {
             self.bytes += SESSION_BYTES;
         }
         let session = self.sessions.entry(key.into()).or_default();
         if loaded.kind == SESSION {
-            let mut reader = Reader::new(loaded.value);
+            let mut reader = ByteReader::new(loaded.value);
             session.start = reader.signed()?;
             session.last = reader.signed()?;
             session.stored = true;

@@ -10,7 +10,7 @@ use super::state::{put_values, read_values};
 use crate::query::builtins::RowError;
 use crate::udf::{Live, UserAggregate};
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_bytes, put_varint};
 
 /// Rows after which a group that can be saved is saved: making it again costs at most as many calls, and saving costs
 /// one call in as many.
@@ -152,7 +152,7 @@ impl GuestRows {
         self.rows.iter().for_each(|row| put_values(out, row));
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<GuestRows, Damaged> {
+    pub(super) fn read(reader: &mut ByteReader<'_>) -> Result<GuestRows, Damaged> {
         let saved = if reader.byte()? == 0 { None } else { Some(reader.bytes()?.into()) };
         let n = reader.length()?;
         let rows = (0..n).map(|_| read_values(reader).map(UserRow::from)).collect::<Result<_, _>>()?;

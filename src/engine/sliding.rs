@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::accumulate::Acc;
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::group::Group;
 use super::held::Held;
 use super::history::History;
@@ -17,7 +17,7 @@ use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::Aggregate;
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_signed};
+use crate::value::codec::{ByteReader, put_signed};
 
 /// State rows: the held rows take kinds from here on, one a window.
 const ROWS: u8 = 64;
@@ -129,9 +129,9 @@ impl Sliding {
         rows
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         if loaded.kind == DONE {
-            self.done = Reader::new(loaded.value).signed()?;
+            self.done = ByteReader::new(loaded.value).signed()?;
             return Ok(());
         }
         self.rows.load(loaded)

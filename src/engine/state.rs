@@ -1,20 +1,20 @@
 //! State rows: what a commit writes and a start loads.
 //!
-//! In: changed keys of operators. Out: [`StateChange`]s; and back. Invariant: a key is the substream (empty without
+//! In: changed keys of operators. Out: [`StateUpdate`]s; and back. Invariant: a key is the substream (empty without
 //! `TIMESTAMP BY … OVER`), a byte for the kind of row, then what the operator likes; only changed keys are written. Not
 //! here: the table they lie in (`journal`).
 
-use super::emitted::StateChange;
+use super::emitted::StateUpdate;
 use crate::batch::RowMeta;
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_value, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_bytes, put_signed, put_value, put_varint};
 
 /// Collects the changes of one operator.
 pub(super) struct StateWriter<'a> {
     pub op: u32,
     pub substream: &'a [u8],
-    pub out: &'a mut Vec<StateChange>,
+    pub out: &'a mut Vec<StateUpdate>,
 }
 
 impl StateWriter<'_> {
@@ -24,7 +24,7 @@ impl StateWriter<'_> {
         put_bytes(&mut key, self.substream);
         key.push(kind);
         key.extend_from_slice(rest);
-        self.out.push(StateChange { op: self.op, key, value });
+        self.out.push(StateUpdate { op: self.op, key, value });
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Loaded<'a> {
 
 impl<'a> Loaded<'a> {
     pub(super) fn parse(key: &'a [u8], value: &'a [u8]) -> Result<Loaded<'a>, Damaged> {
-        let mut reader = Reader::new(key);
+        let mut reader = ByteReader::new(key);
         let substream = reader.bytes()?;
         let kind = reader.byte()?;
         let mut length = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn put_meta(out: &mut Vec<u8>, meta: &RowMeta) {
     put_varint(out, u64::from(meta.ordinal));
 }
 
-pub(super) fn read_meta(reader: &mut Reader<'_>) -> Result<RowMeta, Damaged> {
+pub(super) fn read_meta(reader: &mut ByteReader<'_>) -> Result<RowMeta, Damaged> {
     let time = reader.signed()?;
     let arrival = time.saturating_add(reader.signed()?);
     let offset = reader.signed()?;
@@ -74,7 +74,7 @@ pub(super) fn put_values(out: &mut Vec<u8>, values: &[Value]) {
     values.iter().for_each(|v| put_value(out, v));
 }
 
-pub(super) fn read_values(reader: &mut Reader<'_>) -> Result<Vec<Value>, Damaged> {
+pub(super) fn read_values(reader: &mut ByteReader<'_>) -> Result<Vec<Value>, Damaged> {
     let n = reader.length()?;
     (0..n).map(|_| reader.value()).collect()
 }

@@ -3,6 +3,7 @@
 mod aggregates;
 mod analytic;
 mod bad_input;
+mod bounds;
 mod faults;
 mod joins;
 mod laws;
@@ -165,20 +166,38 @@ const QUERIES: &[&str] = &[
     "SELECT k, Collect(v) AS c, COUNT(DISTINCT v) AS d FROM a TIMESTAMP BY t GROUP BY k, HoppingWindow(second, 6, 4)",
     "SELECT k, COUNT(*) AS n, AVG(v) AS s FROM a TIMESTAMP BY t GROUP BY k, SlidingWindow(second, 4)",
     "SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 2, 6) OVER (PARTITION BY k)",
-    "SELECT System.Window().Id AS w, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY Windows(Window('x', TumblingWindow(second, 3)), Window('y', SlidingWindow(second, 2)))",
-    "SELECT v, LAG(v, 2) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS l, ISFIRST(second, 3) OVER (PARTITION BY k) AS f, SUM(v) OVER (PARTITION BY k LIMIT DURATION(second, 4)) AS s FROM a TIMESTAMP BY t",
-    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN -2 AND 3",
-    "SELECT x.v AS xv, y.v AS yv, System.Timestamp() AS ts FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND x.v < y.v AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
-    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, COUNT(*) AS n, LAST(v) OVER (LIMIT DURATION(second, 9)) AS l FROM u GROUP BY k, LAST(v) OVER (LIMIT DURATION(second, 9)), TumblingWindow(second, 4)",
-    "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 2) SELECT k, COUNT(*) AS n, COUNT(v) AS m FROM j GROUP BY k, TumblingWindow(second, 3)",
+    "SELECT System.Window().Id AS w, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY Windows(Window('x', \
+    TumblingWindow(second, 3)), Window('y', SlidingWindow(second, 2)))",
+    "SELECT v, LAG(v, 2) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS l, ISFIRST(second, 3) OVER (PARTITION BY \
+    k) AS f, SUM(v) OVER (PARTITION BY k LIMIT DURATION(second, 4)) AS s FROM a TIMESTAMP BY t",
+    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, \
+    y) BETWEEN -2 AND 3",
+    "SELECT x.v AS xv, y.v AS yv, System.Timestamp() AS ts FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k \
+    = y.k AND x.v < y.v AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, COUNT(*) AS n, \
+    LAST(v) OVER (LIMIT DURATION(second, 9)) AS l FROM u GROUP BY k, LAST(v) OVER (LIMIT DURATION(second, 9)), \
+    TumblingWindow(second, 4)",
+    "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND \
+    DATEDIFF(second, x, y) BETWEEN 0 AND 2) SELECT k, COUNT(*) AS n, COUNT(v) AS m FROM j GROUP BY k, \
+    TumblingWindow(second, 3)",
     "SELECT v, k FROM a TIMESTAMP BY t WHERE v > 1",
-    "SELECT SUM(v / 3.0) OVER (LIMIT DURATION(second, 3)) AS s, AVG(v / 7.0) OVER (PARTITION BY k LIMIT DURATION(second, 2)) AS d, AVG(v) OVER (LIMIT DURATION(second, 4) WHEN v > 1) AS a FROM a TIMESTAMP BY t",
-    "SELECT SUM(v / 3.0) AS s, STDEV(v / 7.0) AS d, TopOne(v) OVER (ORDER BY v DESC) AS t, Collect(v) AS c FROM a TIMESTAMP BY t GROUP BY SlidingWindow(second, 3)",
-    "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT SUM(n) AS n, COUNT(*) AS c FROM w GROUP BY TumblingWindow(second, 4)",
-    "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
-    "SELECT v, AnomalyDetection_SpikeAndDip(v, 80, 4, 'spikesanddips') OVER (PARTITION BY k LIMIT DURATION(second, 7) WHEN v < 4) AS s, AnomalyDetection_ChangePoint(v, 70, 5) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS c FROM a TIMESTAMP BY t",
-    "SELECT *, System.Timestamp() AS ts FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 5) PARTITION BY k MEASURES First(A.v) AS f, Max(A.v) AS m, B.v AS b, Classifier() AS c AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ (B | . C?)) DEFINE A AS A.v > 1, B AS B.v < Last(A.v), C AS C.v = First(A.v)) AS p",
-    "WITH p AS (SELECT k, n FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 4) MEASURES Last(A.k) AS k, Last(A.v) AS n AFTER MATCH SKIP TO NEXT ROW PATTERN (A+) DEFINE A AS A.v >= First(A.v)) AS m) SELECT k, COUNT(*) AS c FROM p GROUP BY k, TumblingWindow(second, 3)",
+    "SELECT SUM(v / 3.0) OVER (LIMIT DURATION(second, 3)) AS s, AVG(v / 7.0) OVER (PARTITION BY k LIMIT \
+    DURATION(second, 2)) AS d, AVG(v) OVER (LIMIT DURATION(second, 4) WHEN v > 1) AS a FROM a TIMESTAMP BY t",
+    "SELECT SUM(v / 3.0) AS s, STDEV(v / 7.0) AS d, TopOne(v) OVER (ORDER BY v DESC) AS t, Collect(v) AS c FROM a \
+    TIMESTAMP BY t GROUP BY SlidingWindow(second, 3)",
+    "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT SUM(n) AS \
+    n, COUNT(*) AS c FROM w GROUP BY TumblingWindow(second, 4)",
+    "WITH w AS (SELECT k, COUNT(*) AS v FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)), u AS (SELECT k, \
+    v FROM w UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v, LAG(v) OVER (LIMIT DURATION(second, 5)) AS l FROM u",
+    "SELECT v, AnomalyDetection_SpikeAndDip(v, 80, 4, 'spikesanddips') OVER (PARTITION BY k LIMIT DURATION(second, 7) \
+    WHEN v < 4) AS s, AnomalyDetection_ChangePoint(v, 70, 5) OVER (PARTITION BY k LIMIT DURATION(second, 6)) AS c FROM \
+    a TIMESTAMP BY t",
+    "SELECT *, System.Timestamp() AS ts FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 5) PARTITION BY \
+    k MEASURES First(A.v) AS f, Max(A.v) AS m, B.v AS b, Classifier() AS c AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ (B \
+    | . C?)) DEFINE A AS A.v > 1, B AS B.v < Last(A.v), C AS C.v = First(A.v)) AS p",
+    "WITH p AS (SELECT k, n FROM a TIMESTAMP BY t MATCH_RECOGNIZE (LIMIT DURATION(second, 4) MEASURES Last(A.k) AS k, \
+    Last(A.v) AS n AFTER MATCH SKIP TO NEXT ROW PATTERN (A+) DEFINE A AS A.v >= First(A.v)) AS m) SELECT k, COUNT(*) \
+    AS c FROM p GROUP BY k, TumblingWindow(second, 3)",
 ];
 
 /// Calls of a function that keeps state: in each clause that may have one, over rows that come at once, in time order,
@@ -187,14 +206,19 @@ const REMEMBERING: &[&str] = &[
     "SELECT v, udf.tally(k) AS n FROM a",
     "SELECT v, k FROM a WHERE udf.tally(v) <> 2",
     "WITH s AS (SELECT k, v, udf.tally(v) AS n FROM a) SELECT k, n FROM s WHERE n + k > 1",
-    "SELECT k, v, udf.tally(k) AS n, udf.tally(v) AS m, CASE WHEN v > 2 THEN udf.tally(v) ELSE 0 END AS o FROM a TIMESTAMP BY t",
+    "SELECT k, v, udf.tally(k) AS n, udf.tally(v) AS m, CASE WHEN v > 2 THEN udf.tally(v) ELSE 0 END AS o FROM a \
+    TIMESTAMP BY t",
     "SELECT k, SUM(udf.tally(v)) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 3)",
-    "WITH s AS (SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t) SELECT n, COUNT(*) AS c FROM s GROUP BY n, HoppingWindow(second, 6, 2)",
+    "WITH s AS (SELECT udf.tally(v) AS n FROM a TIMESTAMP BY t) SELECT n, COUNT(*) AS c FROM s GROUP BY n, \
+    HoppingWindow(second, 6, 2)",
     "SELECT k, udf.tally(COUNT(*)) AS n FROM a TIMESTAMP BY t GROUP BY k, SlidingWindow(second, 4)",
     "SELECT k, COUNT(*) AS c FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 2, 6) HAVING udf.tally(k) < 5",
-    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, udf.tally(v) AS n FROM u",
-    "WITH u AS (SELECT k, udf.tally(v) AS v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v FROM u",
-    "SELECT x.v AS xv, udf.tally(y.v) AS n FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, udf.tally(v) AS n \
+    FROM u",
+    "WITH u AS (SELECT k, udf.tally(v) AS v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t) SELECT k, v \
+    FROM u",
+    "SELECT x.v AS xv, udf.tally(y.v) AS n FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND \
+    DATEDIFF(second, x, y) BETWEEN 0 AND 3",
     "SELECT v, LAG(v) OVER (LIMIT DURATION(second, 6)) AS l, udf.tally(v) AS n FROM a TIMESTAMP BY t",
     "SELECT k, e.ArrayValue AS e, udf.tally(e.ArrayValue) AS n FROM a CROSS APPLY GetArrayElements(w) AS e",
 ];
@@ -285,7 +309,12 @@ proptest! {
         adjust in any::<bool>(),
     ) {
         let part = &parts(QUERIES[query])[0];
-        let policies = TimePolicies { late_tolerance: Some(3 * SECOND), out_of_order: out_of_order * SECOND, adjust, ..TimePolicies::default() };
+        let policies = TimePolicies {
+            late_tolerance: Some(3 * SECOND),
+            out_of_order: out_of_order * SECOND,
+            adjust,
+            ..TimePolicies::default()
+        };
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
         let events = raw(&sent);
         let (whole, _) = feed(part, &options, &events, &[]);
@@ -305,7 +334,12 @@ proptest! {
     ) {
         let part = &parts(REMEMBERING[query])[0];
         prop_assert!(part.is_stateful());
-        let policies = TimePolicies { late_tolerance: Some(3 * SECOND), out_of_order: out_of_order * SECOND, adjust, ..TimePolicies::default() };
+        let policies = TimePolicies {
+            late_tolerance: Some(3 * SECOND),
+            out_of_order: out_of_order * SECOND,
+            adjust,
+            ..TimePolicies::default()
+        };
         let on_error = if null { OnError::Null } else { OnError::DeadLetter };
         let options = ExecutorOptions { policies, ..options(on_error) };
         let events = raw(&sent);
@@ -318,17 +352,31 @@ proptest! {
     /// What the operator finds is what a search through all rows finds.
     #[test]
     fn matches_are_those_of_a_search(sent in prop::collection::vec((0i64..3, 0i64..2, 0i64..5), 0..30)) {
-        let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(second, 4) PARTITION BY k MEASURES First(A.v) AS f, Last(A.v) AS l, B.v AS b AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.v > 1, B AS B.v < A.v)";
+        let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(second, 4) PARTITION BY k MEASURES First(A.v) AS \
+            f, Last(A.v) AS l, B.v AS b AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.v > 1, B AS B.v < \
+            A.v)";
         let mut time = 0;
-        let rows: Vec<(i64, i64, i64)> = sent.iter().map(|(pause, k, v)| { time += pause; (time, *k, *v) }).collect();
+        let rows: Vec<(i64, i64, i64)> = sent
+            .iter()
+            .map(|(pause, k, v)| {
+                time += pause;
+                (time, *k, *v)
+            })
+            .collect();
         let mut expected = Vec::new();
         for key in 0..2 {
             let of_key: Vec<_> = rows.iter().filter(|(_, k, _)| *k == key).collect();
             for (i, (start, ..)) in of_key.iter().enumerate() {
-                let reach: Vec<i64> = of_key[i..].iter().take_while(|(t, ..)| *t < start + 4).map(|(_, _, v)| *v).collect();
+                let reach: Vec<i64> =
+                    of_key[i..].iter().take_while(|(t, ..)| *t < start + 4).map(|(_, _, v)| *v).collect();
                 let many = reach.iter().take_while(|v| **v > 1).count();
                 if let Some(n) = (1..=many).rev().find(|n| *n < reach.len() && reach[*n] < reach[n - 1]) {
-                    expected.push(format!("{{\"k\":{key},\"f\":{},\"l\":{},\"b\":{}}}", reach[0], reach[n - 1], reach[n]));
+                    expected.push(format!(
+                        "{{\"k\":{key},\"f\":{},\"l\":{},\"b\":{}}}",
+                        reach[0],
+                        reach[n - 1],
+                        reach[n]
+                    ));
                 }
             }
         }
@@ -341,14 +389,21 @@ proptest! {
 
     /// Each substream is a timeline of its own: its rows are those it gives when it is alone.
     #[test]
-    fn substreams_do_not_see_each_other(sent in sent(), cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12)) {
-        let part = &parts("SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a TIMESTAMP BY t OVER k GROUP BY k, SlidingWindow(second, 3)")[0];
+    fn substreams_do_not_see_each_other(
+        sent in sent(),
+        cuts in prop::collection::vec((1usize..6, any::<bool>()), 0..12),
+    ) {
+        let part = &parts(
+            "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a TIMESTAMP BY t OVER k GROUP BY k, \
+            SlidingWindow(second, 3)",
+        )[0];
         let options = ExecutorOptions::default();
         let events: Vec<_> = raw(&sent).into_iter().map(|(_, e)| ("a".to_owned(), e)).collect();
         let (together, _) = feed(part, &options, &events, &cuts);
         for key in 0..2 {
             let of_key = |text: &str| text.contains(&format!("\"k\":{key}"));
-            let alone: Vec<_> = events.iter().filter(|(_, e)| of_key(std::str::from_utf8(&e.payload).unwrap())).cloned().collect();
+            let alone: Vec<_> =
+                events.iter().filter(|(_, e)| of_key(std::str::from_utf8(&e.payload).unwrap())).cloned().collect();
             let (alone, _) = feed(part, &options, &alone, &[]);
             let mine: Vec<String> = together.iter().filter(|line| of_key(line)).cloned().collect();
             prop_assert_eq!(mine, alone);
@@ -358,8 +413,17 @@ proptest! {
     /// Every row read is counted once.
     #[test]
     fn counts_add_up(sent in sent(), adjust in any::<bool>(), out_of_order in 0i64..3) {
-        let policies = TimePolicies { late_tolerance: Some(2 * SECOND), out_of_order: out_of_order * SECOND, adjust, ..TimePolicies::default() };
-        for query in ["SELECT udf.half(v) AS h FROM a TIMESTAMP BY t WHERE k = 0", "SELECT SUM(udf.half(v)) AS h FROM a TIMESTAMP BY t WHERE k = 0 GROUP BY TumblingWindow(second, 2)"] {
+        let policies = TimePolicies {
+            late_tolerance: Some(2 * SECOND),
+            out_of_order: out_of_order * SECOND,
+            adjust,
+            ..TimePolicies::default()
+        };
+        for query in [
+            "SELECT udf.half(v) AS h FROM a TIMESTAMP BY t WHERE k = 0",
+            "SELECT SUM(udf.half(v)) AS h FROM \
+            a TIMESTAMP BY t WHERE k = 0 GROUP BY TumblingWindow(second, 2)",
+        ] {
             let mut executor = executor(query, ExecutorOptions { policies, ..options(OnError::DeadLetter) });
             let events = raw(&sent);
             let mut sum = Counts::default();
@@ -369,127 +433,13 @@ proptest! {
                 let failed: u64 = emitted.counts.failed.values().sum();
                 prop_assert_eq!(failed, emitted.failures.len() as u64);
                 sum.rows += emitted.counts.rows;
-                sum.filtered += emitted.counts.filtered + failed + emitted.counts.dropped.values().sum::<u64>() + emitted.counts.evaluated;
+                sum.filtered += emitted.counts.filtered
+                    + failed
+                    + emitted.counts.dropped.values().sum::<u64>()
+                    + emitted.counts.evaluated;
                 prop_assert_eq!(sum.rows, sum.filtered + emitted.waiting);
             }
             prop_assert_eq!(sum.rows, events.len() as u64);
         }
     }
-}
-
-#[test]
-fn state_goes_when_it_can_no_longer_matter() {
-    for (query, rows_left) in
-        QUERIES.iter().zip([2, 3, 3, 2, 3, usize::MAX, 3, 3, usize::MAX, 4, 2, usize::MAX, 3, 2, 4, usize::MAX, 3, 4])
-    {
-        let part = &parts(query)[0];
-        let sent: Vec<Sent> = (0..60).map(|i| (u8::from(i % 3 == 0), 1, i % 4, i % 2, i % 5)).collect();
-        let (_, left) = feed(part, &ExecutorOptions::default(), &raw(&sent), &[(20, true), (20, true)]);
-        assert!(left <= rows_left, "{left} state rows left by {query}");
-    }
-}
-
-/// Queries over many keys, with whether their state is all gone once windows have closed and limits have passed: all of
-/// it but a few rows that say how far things are.
-const LETTING_GO: &[&str] = &[
-    "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a GROUP BY k, TumblingWindow(second, 10)",
-    "SELECT k, Collect(v) AS n FROM a GROUP BY k, HoppingWindow(second, 60, 10)",
-    "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a GROUP BY k, SlidingWindow(second, 10)",
-    "SELECT k, COUNT(*) AS n FROM a GROUP BY k, SessionWindow(second, 5, 60) OVER (PARTITION BY k)",
-    "SELECT LAG(v, 2) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS l, ISFIRST(second, 10) OVER (PARTITION BY k) AS f, LAST(v) OVER (PARTITION BY k LIMIT DURATION(second, 20)) AS t FROM a",
-    "SELECT MAX(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS s FROM a",
-    "SELECT x.k AS k, y.v AS v FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
-    "SELECT x.k AS k, y.v AS v FROM a x JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10",
-    "SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t OVER k GROUP BY k, TumblingWindow(second, 10)",
-    "SELECT v FROM a TIMESTAMP BY t OVER k WHERE v > 1",
-    "SELECT LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 10)) AS l FROM a TIMESTAMP BY t OVER k",
-    "SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM b TIMESTAMP BY t",
-    "SELECT AnomalyDetection_SpikeAndDip(v, 80, 4, 'spikes') OVER (PARTITION BY k LIMIT DURATION(second, 30)) AS s FROM a",
-    "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(second, 25) PARTITION BY k MEASURES Last(A.v) AS v AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.v > 3, B AS B.v <= 3) AS m",
-    // what is below holds back: nothing above is due before it lets go
-    "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x LEFT JOIN b y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 10) SELECT LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 2)) AS l FROM j",
-    "WITH p AS (SELECT n FROM a MATCH_RECOGNIZE (LIMIT DURATION(second, 9) PARTITION BY k MEASURES Last(A.v) AS n AFTER MATCH SKIP TO NEXT ROW PATTERN (A+) DEFINE A AS A.v > 3) AS m) SELECT n, COUNT(*) AS c FROM p GROUP BY n, TumblingWindow(second, 3)",
-];
-
-/// Events over many keys, then silence: bytes and state rows stay level while events come and go when time has passed.
-#[test]
-fn what_is_held_is_bounded_and_goes_in_silence() {
-    const EVENTS: usize = 30_000;
-    const KEYS: usize = 2_000;
-    for query in LETTING_GO {
-        let mut executor = executor(query, ExecutorOptions::default());
-        let mut table: BTreeMap<(u32, Vec<u8>), usize> = BTreeMap::new();
-        let mut keep = |executor: &mut Executor| {
-            for change in executor.take().state {
-                match change.value {
-                    Some(value) => drop(table.insert((change.op, change.key), value.len())),
-                    None => assert!(
-                        table.remove(&(change.op, change.key)).is_some(),
-                        "{query}: a removed state row was there"
-                    ),
-                }
-            }
-            (executor.state_bytes(), table.values().sum::<usize>(), table.len())
-        };
-        let (mut early, mut late) = ((0, 0, 0), (0, 0, 0));
-        let mut now = at(0);
-        for i in 0..EVENTS / 100 {
-            // 100 events a second; a key comes every 20 s, in another order each time
-            let key = |n: usize| (n * 7919 + n / KEYS) % KEYS;
-            now = at(i as i64);
-            let events: Vec<RawEvent> = (i * 100..i * 100 + 100)
-                .map(|n| event(i as i64, &format!("{{\"k\":\"device-{}\",\"v\":{},\"t\":\"{now}\"}}", key(n), n % 17)))
-                .collect();
-            executor.push_events(if i % 2 == 1 { "b" } else { "a" }, (i * 100) as i64, &events);
-            let held = if i % 5 == 4 { keep(&mut executor) } else { continue };
-            let worst = if i < EVENTS / 200 { &mut early } else { &mut late };
-            *worst = (worst.0.max(held.0), worst.1.max(held.1), worst.2.max(held.2));
-        }
-        let level = |early: usize, late: usize| late <= early + early / 4 + 4096;
-        assert!(
-            level(early.0, late.0) && level(early.1, late.1) && late.2 <= early.2 + early.2 / 4 + 20,
-            "{query}: {early:?}, later {late:?}"
-        );
-        let mut left = keep(&mut executor);
-        let mut ticks = 0;
-        while let Some(due) = executor.next_tick() {
-            ticks += 1;
-            assert!(ticks < 10_000 && due < now.saturating_add(600 * SECOND), "{query}: ticks until {due}");
-            executor.tick(due);
-            left = keep(&mut executor);
-        }
-        assert!(left.0 < 4096 && left.1 < 200 && left.2 <= 4, "{query}: {left:?} left after {ticks} ticks");
-    }
-}
-
-/// What a sliding window and `OVER` give is what counting anew gives.
-#[test]
-fn aggregates_over_moving_rows_equal_those_made_anew() {
-    let query = "SELECT v, COUNT(v) OVER (LIMIT DURATION(second, 7)) AS n, SUM(v) OVER (LIMIT DURATION(second, 7)) AS s, MIN(v) OVER (LIMIT DURATION(second, 7)) AS l, MAX(v) OVER (LIMIT DURATION(second, 7)) AS h FROM a";
-    let sliding = "SELECT COUNT(v) AS n, SUM(v) AS s, MIN(v) AS l, MAX(v) AS h, System.Timestamp() AS t FROM a GROUP BY SlidingWindow(second, 7)";
-    let mut rng = fastrand::Rng::with_seed(11);
-    let mut time = 0;
-    let sent: Vec<(i64, i64)> = (0..400)
-        .map(|_| {
-            time += [0, 0, 0, 1, 1, 2, 9][rng.usize(0..7)];
-            (time, rng.i64(-50..50))
-        })
-        .collect();
-    let of = |rows: &[i64]| {
-        let (n, sum) = (rows.len(), rows.iter().sum::<i64>());
-        format!("\"n\":{n},\"s\":{sum},\"l\":{},\"h\":{}", rows.iter().min().unwrap(), rows.iter().max().unwrap())
-    };
-    let events: Vec<_> = sent.iter().map(|(t, v)| (*t, "a", format!("{{\"v\":{v}}}"))).collect();
-    let expected = sent.iter().enumerate().map(|(i, (now, v))| {
-        let rows: Vec<i64> = sent[..=i].iter().filter(|(t, _)| now - t < 7).map(|(_, v)| *v).collect();
-        format!("{{\"v\":{v},{}}}", of(&rows))
-    });
-    assert_eq!(lines(&run(query, ExecutorOptions::default(), &events).rows), expected.collect::<Vec<_>>());
-
-    let points: std::collections::BTreeSet<i64> = sent.iter().flat_map(|(t, _)| [*t, *t + 7]).collect();
-    let expected = points.into_iter().filter_map(|end| {
-        let rows: Vec<i64> = sent.iter().filter(|(t, _)| *t <= end && end - t < 7).map(|(_, v)| *v).collect();
-        (!rows.is_empty()).then(|| format!("{{{},\"t\":\"{}\"}}", of(&rows), at(end)))
-    });
-    assert_eq!(lines(&run(sliding, ExecutorOptions::default(), &events).rows), expected.collect::<Vec<_>>());
 }

@@ -25,7 +25,8 @@ use crate::value::Value;
 /// Panes were saved by a component that could merge them, and the one in its place cannot.
 fn unmergeable(plan: &UserAggregateCall) -> RowError {
     let message = format!(
-        "uda.{}: its open windows were saved by a component with `merge`, and this one has none; results come again with the windows that begin now",
+        "uda.{}: its open windows were saved by a component with `merge`, and this one has none; results come again \
+        with the windows that begin now",
         plan.name
     );
     RowError { reason: "udf_error", message }
@@ -34,7 +35,7 @@ fn unmergeable(plan: &UserAggregateCall) -> RowError {
 /// The user aggregates of one `GROUP BY`.
 #[derive(Debug)]
 pub(super) struct Users {
-    calls: Vec<AggregateCall>,
+    calls: Vec<UserCall>,
     /// The size of each window whose groups rows leave; `None` where they only grow or are merged.
     running: Vec<Vec<Option<RunningGroups>>>,
     /// Shares of groups that are about to begin, with their window and call.
@@ -44,7 +45,7 @@ pub(super) struct Users {
 }
 
 #[derive(Debug)]
-struct AggregateCall {
+struct UserCall {
     plan: UserAggregateCall,
     span: Span,
     /// Its number among the aggregates.
@@ -66,7 +67,7 @@ struct RunningGroups {
 const NO_ARGUMENTS: Fault = Fault("a user aggregate has no arguments in a row");
 const NO_GROUPS: Fault = Fault("a user aggregate has no groups in a window");
 
-impl AggregateCall {
+impl UserCall {
     /// A row's arguments for it; `None` where the row is left out.
     fn arguments<'r>(&self, args: &'r [Value]) -> Result<Option<&'r [Value]>, Fault> {
         let values = args.get(self.from..self.to).ok_or(NO_ARGUMENTS)?;
@@ -81,11 +82,11 @@ impl Users {
         for (place, aggregate) in aggregates.iter().enumerate() {
             let to = from + arity(aggregate);
             if let AggregateFunction::User(plan) = &aggregate.function {
-                calls.push(AggregateCall { plan: plan.clone(), span: aggregate.span, place, from, to });
+                calls.push(UserCall { plan: plan.clone(), span: aggregate.span, place, from, to });
             }
             from = to;
         }
-        let running = |window: &WindowState, call: &AggregateCall| {
+        let running = |window: &WindowState, call: &UserCall| {
             let (size, shared) = match window {
                 WindowState::Fixed(fixed) if fixed.has_panes() && !call.plan.offers.merge => (fixed.size(), true),
                 WindowState::Sliding(sliding) => (sliding.size(), false),
@@ -133,7 +134,7 @@ impl Users {
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
         row: &PreparedRow,
-        (c, call): (usize, &AggregateCall),
+        (c, call): (usize, &UserCall),
     ) -> Result<(), RowError> {
         let Some(values) = call.arguments(&row.args)? else { return Ok(()) };
         let guest = env.guest(&call.plan)?;
@@ -166,7 +167,7 @@ impl Users {
         windows: &mut [(W, WindowState)],
         meta: &RowMeta,
         row: &PreparedRow,
-        (c, call): (usize, &AggregateCall),
+        (c, call): (usize, &UserCall),
     ) {
         self.fresh.retain(|(_, fresh, _)| *fresh != c);
         for ((_, window), running) in windows.iter_mut().zip(&mut self.running) {

@@ -4,7 +4,7 @@
 //! of one `GROUP BY` lie side by side. Not here: how each kind keeps its rows, result rows (`sink`).
 
 use super::accumulate::{Acc, grows};
-use super::fault::Fault;
+use super::fault::{Fault, Unloadable};
 use super::fixed::Fixed;
 use super::prepared::PreparedRow;
 use super::session::Sessions;
@@ -13,7 +13,6 @@ use super::state::{Loaded, StateWriter};
 use crate::batch::RowMeta;
 use crate::query::plan::{Aggregate, Window};
 use crate::value::Value;
-use crate::value::codec::Damaged;
 
 #[derive(Debug)]
 pub(super) enum WindowState {
@@ -88,7 +87,12 @@ impl WindowState {
     }
 
     /// `rest` is what follows the window's number in the key.
-    pub(super) fn load(&mut self, aggregates: &[Aggregate], loaded: &Loaded<'_>, rest: &[u8]) -> Result<(), Damaged> {
+    pub(super) fn load(
+        &mut self,
+        aggregates: &[Aggregate],
+        loaded: &Loaded<'_>,
+        rest: &[u8],
+    ) -> Result<(), Unloadable> {
         match self {
             WindowState::Fixed(fixed) => fixed.load(aggregates, loaded, rest),
             WindowState::Sliding(sliding) => sliding.load(loaded),

@@ -1,17 +1,17 @@
 //! `on_full`, `max_bytes` and `max_age` of an output or an endpoint: what becomes of rows that wait too long for it.
 //!
-//! In: its section. Out: [`Backlog`]. Invariant: a share is only for whoever may lose the oldest. Not here: the budget
-//! of the whole pool (`journal`).
+//! In: its section. Out: [`BacklogSettings`]. Invariant: a share is only for whoever may lose the oldest. Not here: the
+//! budget of the whole pool (`journal`).
 
 use std::time::Duration;
 
-use super::Journal;
+use super::JournalSection;
 use crate::journal::{BacklogLimits, OnFull};
 use crate::settings::Section;
 
 /// How an output or an endpoint that is away differs from what `[journal]` says. `None`: it does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+pub struct BacklogSettings {
     pub on_full: Option<OnFull>,
     pub max_bytes: Option<u64>,
     pub max_age: Option<Duration>,
@@ -24,8 +24,8 @@ const BYTES_MAX: u64 = 16 << 40;
 const AGE_MIN: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_secs(3_660 * 86_400);
 
-impl Backlog {
-    pub(super) fn read(section: &mut Section) -> Backlog {
+impl BacklogSettings {
+    pub(super) fn read(section: &mut Section) -> BacklogSettings {
         let on_full = section.optional_choice("on_full", ON_FULL);
         let help = "it is a part of `max_bytes` in [journal]";
         let max_bytes = section.optional_size("max_bytes", BYTES_MIN, BYTES_MAX, help);
@@ -38,11 +38,11 @@ impl Backlog {
                 "add `on_full = \"drop-oldest\"`, or leave `max_bytes` to [journal]",
             );
         }
-        Backlog { on_full, max_bytes, max_age }
+        BacklogSettings { on_full, max_bytes, max_age }
     }
 
     /// With what `[journal]` says for all.
-    pub fn within(self, journal: &Journal) -> (OnFull, BacklogLimits) {
+    pub fn within(self, journal: &JournalSection) -> (OnFull, BacklogLimits) {
         let limits = BacklogLimits { max_age: self.max_age.or(journal.max_age), max_bytes: self.max_bytes };
         (self.on_full.unwrap_or(journal.on_full), limits)
     }

@@ -1,7 +1,7 @@
 //! `[inputs.NAME]`: where events come from.
 //!
-//! In: a section. Out: [`Input`]. Invariant: streams have a source and a format, tables neither. Not here: the keys of
-//! any kind of source, format or table.
+//! In: a section. Out: [`InputSection`]. Invariant: streams have a source and a format, tables neither. Not here: the
+//! keys of any kind of source, format or table.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::settings::{Secret, Section};
 use crate::source::{self, SOURCES, SourceSettings};
 
 #[derive(Clone, Debug)]
-pub struct Input {
+pub struct InputSection {
     pub name: String,
-    pub kind: InputKind,
+    pub kind: InputSettings,
     /// Its name in the job file.
     pub span: Span,
 }
 
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a job has a handful of inputs")]
-pub enum InputKind {
+pub enum InputSettings {
     Stream(StreamInput),
     File(FileInput),
     Reference(ReferenceInput),
@@ -43,41 +43,41 @@ pub struct FileInput {
 }
 
 #[derive(Clone, Copy)]
-enum Type {
-    Source(source::Read),
+enum InputType {
+    Source(source::ReadSource),
     File,
     Reference,
 }
 
-pub(super) fn read(mut section: Section) -> Option<Input> {
-    let sources = SOURCES.iter().map(|(word, read)| (*word, Type::Source(*read)));
-    let types: Vec<_> = sources.chain([("file", Type::File), ("reference", Type::Reference)]).collect();
+pub(super) fn read(mut section: Section) -> Option<InputSection> {
+    let sources = SOURCES.iter().map(|(word, read)| (*word, InputType::Source(*read)));
+    let types: Vec<_> = sources.chain([("file", InputType::File), ("reference", InputType::Reference)]).collect();
     let help = "write `type = \"mqtt\"`, or `type = \"reference\"` for a table to join with";
     let kind = match section.kind(&types, help)? {
-        Type::Source(read) => {
+        InputType::Source(read) => {
             let source = read(&mut section);
             let payloads = Payloads::read(&mut section);
-            source.zip(payloads).map(|(source, payloads)| InputKind::Stream(StreamInput { source, payloads }))
+            source.zip(payloads).map(|(source, payloads)| InputSettings::Stream(StreamInput { source, payloads }))
         }
-        Type::File => {
+        InputType::File => {
             let path =
                 section.required_file("path", "write `path = \"rides.jsonl\"`; the path is relative to the job file");
             let payloads = Payloads::read(&mut section);
-            path.zip(payloads).map(|(path, payloads)| InputKind::File(FileInput { path, payloads }))
+            path.zip(payloads).map(|(path, payloads)| InputSettings::File(FileInput { path, payloads }))
         }
-        Type::Reference => reference::read(&mut section).map(InputKind::Reference),
+        InputType::Reference => reference::read(&mut section).map(InputSettings::Reference),
     };
     let (name, span) = (section.name(), section.span.unwrap_or_default());
     section.finish();
-    Some(Input { name, kind: kind?, span })
+    Some(InputSection { name, kind: kind?, span })
 }
 
-impl Input {
+impl InputSection {
     pub fn secrets(&self) -> Vec<&Secret> {
         match &self.kind {
-            InputKind::Stream(stream) => stream.source.secrets(),
-            InputKind::File(_) => Vec::new(),
-            InputKind::Reference(reference) => reference.secrets(),
+            InputSettings::Stream(stream) => stream.source.secrets(),
+            InputSettings::File(_) => Vec::new(),
+            InputSettings::Reference(reference) => reference.secrets(),
         }
     }
 }

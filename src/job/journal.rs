@@ -1,7 +1,7 @@
 //! `[journal]`: the durable pool.
 //!
-//! In: the section, if there is one. Out: [`Journal`], with the journal's own defaults. Invariant: dead letters never
-//! take most of the pool. Not here: what only the program knows, such as the clock.
+//! In: the section, if there is one. Out: [`JournalSection`], with the journal's own defaults. Invariant: dead letters
+//! never take most of the pool. Not here: what only the program knows, such as the clock.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const WARN_BELOW: Duration = DAY;
 
 /// What the job says of its pool.
 #[derive(Clone, Debug)]
-pub struct Journal {
+pub struct JournalSection {
     /// The path is by default `<job name>.db` beside the job file.
     pub config: JournalConfig,
     /// What gives way when the budget is reached.
@@ -38,11 +38,17 @@ pub struct Journal {
 }
 
 /// `section`: `None` when the file has none, or a bad one.
-pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> Journal {
+pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> JournalSection {
     let base = JournalConfig::new(problems.folder().join(format!("{job}.db")));
     let Some(mut section) = section else {
         let warn_below = Some(WARN_BELOW);
-        return Journal { config: base, on_full: OnFull::default(), max_age: None, warn_below, card_endurance: None };
+        return JournalSection {
+            config: base,
+            on_full: OnFull::default(),
+            max_age: None,
+            warn_below,
+            card_endurance: None,
+        };
     };
     let path = section.path("path").unwrap_or_else(|| base.path.clone());
     if problems.looks_at_files() && path.is_dir() && section.has("path") {
@@ -84,7 +90,7 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
         ..base
     };
     let warn_below = Some(warn_below).filter(|warn_below| !warn_below.is_zero());
-    Journal { config, on_full, max_age, warn_below, card_endurance }
+    JournalSection { config, on_full, max_age, warn_below, card_endurance }
 }
 
 /// Bytes a day; `None` for `"none"`.

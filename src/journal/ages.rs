@@ -1,10 +1,10 @@
 //! How old records are, also where the wall clock is set ahead meanwhile.
 //!
-//! In: both hands of the job's clock, at each look. Out: whether a record is older than an age. Invariant: a record that
-//! was there before the wall clock leapt grows older only as monotonic time passes. So what a machine without a clock
-//! of its own stored before its time was set right is not thrown away. Leaps back and forth cancel each other: no record
-//! is spared for longer than the clock ever was ahead of the first time it told. What an earlier process stored is as
-//! old as the clock of the start says. Not here: what becomes of old records (`backlog`).
+//! In: both hands of the job's clock, at each look. Out: whether a record is older than an age. Invariant: a record
+//! that was there before the wall clock leapt grows older only as monotonic time passes. So what a machine without a
+//! clock of its own stored before its time was set right is not thrown away. Leaps back and forth cancel each other: no
+//! record is spared for longer than the clock ever was ahead of the first time it told. What an earlier process stored
+//! is as old as the clock of the start says. Not here: what becomes of old records (`backlog`).
 
 use std::time::{Duration, Instant};
 

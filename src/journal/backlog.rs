@@ -173,22 +173,10 @@ impl Backlogs {
         told.at = Some(now);
         // the inputs are one sequence
         let of = if consumer.stream == INPUTS && books.inputs.len() > 1 { " (all inputs are counted)" } else { "" };
-        let (consumer, reason) = (&consumer.name, step.reason);
-        match reason {
-            AGE => {
-                tracing::warn!(
-                    %consumer,
-                    records,
-                    "records older than max_age were not read in time and are dropped{of}"
-                )
-            }
-            _ => {
-                tracing::warn!(
-                    %consumer,
-                    records,
-                    "the oldest records beyond max_bytes of this consumer are dropped{of}"
-                )
-            }
+        let _span = super::consumer::consumer_span(&consumer.name).entered();
+        match step.reason {
+            AGE => tracing::warn!(records, "records older than max_age were not read in time and are dropped{of}"),
+            _ => tracing::warn!(records, "the oldest records beyond max_bytes of this consumer are dropped{of}"),
         }
     }
 }
@@ -201,7 +189,7 @@ struct Backlog {
 }
 
 /// What is asked of a segment.
-struct Found {
+struct SegmentFound {
     end: i64,
     arrival: i64,
     bytes: u64,
@@ -212,7 +200,7 @@ fn each_segment(
     db: &Connection,
     shared: &Shared,
     backlog: Backlog,
-    mut wants_more: impl FnMut(Found) -> bool,
+    mut wants_more: impl FnMut(SegmentFound) -> bool,
 ) -> rusqlite::Result<()> {
     const SQL: &str = "SELECT first + count, arrival, length(data) FROM segment WHERE stream = ?1
          AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2) ORDER BY first";
@@ -221,14 +209,14 @@ fn each_segment(
     let mut rows = find.query(params![stream, position])?;
     while let Some(row) = rows.next()? {
         let (end, length): (i64, i64) = (row.get(0)?, row.get(2)?);
-        let found = Found { end, arrival: row.get(1)?, bytes: Sizes::of(0, length.max(0) as u64).stored };
+        let found = SegmentFound { end, arrival: row.get(1)?, bytes: Sizes::of(0, length.max(0) as u64).stored };
         if end > position && !wants_more(found) {
             return Ok(());
         }
     }
     let waiting: Vec<Arc<Sealed>> = shared.with_pending(|pending| pending.of(stream).cloned().collect());
     for sealed in waiting.iter().filter(|sealed| sealed.end() > position) {
-        let found = Found { end: sealed.end(), arrival: sealed.head.arrival, bytes: sealed.sizes().stored };
+        let found = SegmentFound { end: sealed.end(), arrival: sealed.head.arrival, bytes: sealed.sizes().stored };
         if !wants_more(found) {
             break;
         }

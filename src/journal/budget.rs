@@ -14,12 +14,13 @@ use rusqlite::Connection;
 
 use super::growth::disk_free;
 use super::schema::{PAGE_BYTES, beside, log_bytes_max, redo_path, wal_path};
+use crate::backoff::Backoff;
 
 /// Enough for the write-ahead log between two checkpoints.
 const RESERVE_BYTES: u64 = 4 << 20;
-/// How long until the reserve is tried again on a disk that stays full: each try writes it anew.
-const RESERVE_PAUSE_MIN: Duration = Duration::from_secs(1);
-const RESERVE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long until the reserve is tried again on a disk that stays full: each try writes it anew. The disk is our own,
+/// so the steps are taken whole.
+const RESERVE_PAUSE: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -44,8 +45,8 @@ pub(super) struct Budget {
     free_when_full: u64,
     /// Asks the disk what it has free; `None` where it does not tell.
     ask_disk: fn(&Path) -> Option<u64>,
-    /// When the reserve may be tried again, and how long that is after the last try.
-    again: Option<(Instant, Duration)>,
+    /// When the reserve may be tried again, and how many tries in a row came to nothing.
+    again: Option<(Instant, u32)>,
 }
 
 impl Budget {
@@ -144,14 +145,14 @@ impl Budget {
             return;
         }
         // what was given back a moment ago fits again, also on a disk that is as full as it was
-        let pause = match self.again {
-            Some((due, pause)) if !has_freed && now < due + RESERVE_PAUSE_MAX => (pause * 2).min(RESERVE_PAUSE_MAX),
-            _ => RESERVE_PAUSE_MIN,
+        let tries = match self.again {
+            Some((due, tries)) if !has_freed && now < due + RESERVE_PAUSE.cap => tries.saturating_add(1),
+            _ => 1,
         };
         self.disk_full = !self.keep_reserve();
         self.kept_when_full = self.kept_bytes;
         self.free_when_full = self.disk_free();
-        self.again = Some((now + pause, pause));
+        self.again = Some((now + RESERVE_PAUSE.step(tries), tries));
     }
 
     /// Whether as much was freed since the disk was full as makes a try worth its bytes.

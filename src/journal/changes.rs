@@ -11,7 +11,7 @@ use super::ledger::{Counter, Edge};
 use super::request::StateChange;
 use super::segment::{Head, Sealed};
 use crate::time::Timestamp;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_bytes, put_signed, put_varint};
 
 /// The form of a body.
 const FORM: u8 = 1;
@@ -48,7 +48,7 @@ impl Changes {
     /// # Errors
     /// The bytes are no body: of another version, or damaged in spite of their checksum.
     pub fn decode(body: &[u8], books: &mut Books) -> Result<Changes, Damaged> {
-        let mut reader = Reader::new(body);
+        let mut reader = ByteReader::new(body);
         if reader.byte()? != FORM {
             return Err(Damaged { at: 0 });
         }
@@ -81,7 +81,7 @@ fn put_sealed(out: &mut Vec<u8>, sealed: &Sealed) {
     put_bytes(out, &sealed.data);
 }
 
-fn sealed(reader: &mut Reader<'_>) -> Result<Sealed, Damaged> {
+fn sealed(reader: &mut ByteReader<'_>) -> Result<Sealed, Damaged> {
     let head = Head {
         stream: number(reader)?,
         first: reader.signed()?,
@@ -104,7 +104,7 @@ fn put_state(out: &mut Vec<u8>, consumer: u32, change: &StateChange) {
     }
 }
 
-fn state(reader: &mut Reader<'_>) -> Result<(u32, StateChange), Damaged> {
+fn state(reader: &mut ByteReader<'_>) -> Result<(u32, StateChange), Damaged> {
     let (consumer, op, key) = (number(reader)?, number(reader)?, reader.bytes()?.to_vec());
     let value = if reader.byte()? == 0 { None } else { Some(reader.bytes()?.to_vec()) };
     Ok((consumer, StateChange { op, key, value }))
@@ -143,7 +143,7 @@ fn put_list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, put: impl Fn(&
     items.into_iter().for_each(|item| put(out, item));
 }
 
-fn take_books(reader: &mut Reader<'_>, books: &mut Books) -> Result<(), Damaged> {
+fn take_books(reader: &mut ByteReader<'_>, books: &mut Books) -> Result<(), Damaged> {
     for _ in 0..reader.length()? {
         let (id, next, arrival) = (number(reader)?, reader.signed()?, reader.signed()?);
         // one that is not in the file was removed later: nothing of it counts any more
@@ -170,7 +170,7 @@ fn take_books(reader: &mut Reader<'_>, books: &mut Books) -> Result<(), Damaged>
     Ok(())
 }
 
-fn number<T: TryFrom<u64>>(reader: &mut Reader<'_>) -> Result<T, Damaged> {
+fn number<T: TryFrom<u64>>(reader: &mut ByteReader<'_>) -> Result<T, Damaged> {
     let at = reader.position();
     T::try_from(reader.varint()?).map_err(|_| Damaged { at })
 }

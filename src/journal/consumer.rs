@@ -19,6 +19,15 @@ use crate::time::Timestamp;
 /// More would mean that names are made up at run time; each costs memory and a condition variable.
 const NAMES_MAX: usize = 1024;
 
+/// What log lines of a consumer stand in: its name is `statement NAME`, or `output NAME` where finished rows leave.
+pub fn consumer_span(consumer: &str) -> tracing::Span {
+    match consumer.split_once(' ') {
+        Some(("output", name)) => tracing::error_span!("output", %name),
+        Some(("statement", name)) => tracing::error_span!("statement", %name),
+        _ => tracing::error_span!("consumer", name = %consumer),
+    }
+}
+
 /// The number of an input, new names get one.
 pub(super) fn input(tx: &mut Transaction<'_>, name: &SmolStr) -> Result<InputId, StepError> {
     if let Some((id, _)) = tx.books.inputs.iter().find(|(_, n)| *n == name) {

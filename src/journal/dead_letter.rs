@@ -106,7 +106,8 @@ pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> 
     }
     let bytes = letter.bytes();
     let mut insert = db.prepare_cached(
-        "INSERT INTO dead_letter (at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts, bytes)
+        "INSERT INTO dead_letter (at, stage, reason, message, input, source, ordinal, payload, request, response, \
+        query_version, attempts, bytes)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     insert.execute(params![

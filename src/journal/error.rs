@@ -10,11 +10,13 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum JournalError {
     #[error(
-        "the journal {path} is in use: another process runs this job and holds {lock}; stop it, or give this job its own `path` under [journal]"
+        "the journal {path} is in use: another process runs this job and holds {lock}; stop it, or give this job its \
+        own `path` under [journal]"
     )]
     Locked { path: String, lock: String },
     #[error(
-        "SQLite {found} is too old for the journal: versions below 3.51.3 can lose committed writes; build with the bundled one"
+        "SQLite {found} is too old for the journal: versions below 3.51.3 can lose committed writes; build with the \
+        bundled one"
     )]
     SqliteTooOld { found: String },
     #[error(
@@ -22,23 +24,27 @@ pub enum JournalError {
     )]
     Foreign { path: String },
     #[error(
-        "the journal {path} has schema version {found}, this program reads version {expected}: run it with the program that made it, or move it away to start anew"
+        "the journal {path} has schema version {found}, this program reads version {expected}: run it with the program \
+        that made it, or move it away to start anew"
     )]
     Schema { path: String, found: i64, expected: i64 },
     #[error("cannot open the journal {path}: {reason}; its directory must exist and be writable")]
     Unusable { path: String, reason: String },
     #[error(
-        "the journal {path} did not take the setting {name} = {wanted} (it is {found}); is the file on a network file system?"
+        "the journal {path} did not take the setting {name} = {wanted} (it is {found}); is the file on a network file \
+        system?"
     )]
     Setting { path: String, name: &'static str, wanted: String, found: String },
     #[error(
-        "the journal is poisoned: a write failed ({reason}), so nothing is stored or acknowledged any more; check the disk, run `forebay journal verify`, then restart the job"
+        "the journal is poisoned: a write failed ({reason}), so nothing is stored or acknowledged any more; check the \
+        disk, run `forebay journal verify`, then restart the job"
     )]
     Poisoned { reason: String },
     #[error("the journal is closed")]
     Closed,
     #[error(
-        "the journal is full: {used_bytes} of {max_bytes} bytes are used; it takes more when consumers have caught up, or raise `max_bytes` under [journal]"
+        "the journal is full: {used_bytes} of {max_bytes} bytes are used; it takes more when consumers have caught up, \
+        or raise `max_bytes` under [journal]"
     )]
     Full { used_bytes: u64, max_bytes: u64 },
     #[error("no {what} with number {number} in this journal")]

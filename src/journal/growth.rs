@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::pace::{DAY_PIECE, Window};
+use super::pace::{ByteWindow, DAY_PIECE};
 use super::schema::PAGE_BYTES;
 
 /// Where the writer keeps a [`GrowthStatus`] in `meta`, as JSON.
@@ -122,8 +122,8 @@ pub(super) struct Growth {
 #[derive(Debug)]
 struct Stream {
     /// Raw bytes.
-    recent: Window,
-    day: Window,
+    recent: ByteWindow,
+    day: ByteWindow,
     learned: Sizes,
     /// Bytes of the file that it would have taken since the start, unmerged; 0 until something comes.
     taken: u64,
@@ -139,8 +139,8 @@ impl Growth {
     fn stream(&mut self, id: u32) -> &mut Stream {
         let (start, before) = (self.start, &self.before);
         self.streams.entry(id).or_insert_with(|| Stream {
-            recent: Window::new(RECENT_PIECE, start),
-            day: Window::new(DAY_PIECE, start),
+            recent: ByteWindow::new(RECENT_PIECE, start),
+            day: ByteWindow::new(DAY_PIECE, start),
             learned: before.streams.iter().find(|s| s.stream == id).map_or(Sizes::default(), |s| s.sizes),
             taken: 0,
             unmerged: Sizes::default(),
@@ -205,7 +205,7 @@ fn halve(sizes: &mut Sizes) {
 /// What ends the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
+pub enum RoomBound {
     /// `max_bytes` under `[journal]`.
     MaxBytes,
     Disk,
@@ -213,16 +213,16 @@ pub enum Bound {
 
 /// What the pool may still take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Room {
+pub struct PoolRoom {
     pub bytes: u64,
-    pub bound: Bound,
+    pub bound: RoomBound,
 }
 
-impl Room {
+impl PoolRoom {
     /// `used`: bytes of the budget; `free`: bytes of the file that hold nothing.
-    pub fn of(path: &Path, max_bytes: u64, used: u64, free: u64) -> Room {
-        let budget = Room { bytes: max_bytes.saturating_sub(used), bound: Bound::MaxBytes };
-        match disk_free(path).map(|bytes| Room { bytes: bytes.saturating_add(free), bound: Bound::Disk }) {
+    pub fn of(path: &Path, max_bytes: u64, used: u64, free: u64) -> PoolRoom {
+        let budget = PoolRoom { bytes: max_bytes.saturating_sub(used), bound: RoomBound::MaxBytes };
+        match disk_free(path).map(|bytes| PoolRoom { bytes: bytes.saturating_add(free), bound: RoomBound::Disk }) {
             Some(disk) if disk.bytes < budget.bytes => disk,
             _ => budget,
         }
@@ -242,12 +242,12 @@ pub struct Left {
     pub seconds: u64,
     /// Bytes of the file a day.
     pub a_day: u64,
-    pub room: Room,
+    pub room: PoolRoom,
 }
 
 impl Left {
     /// `None`: nothing comes, so there is no end.
-    pub fn of(room: Room, a_day: u64) -> Option<Left> {
+    pub fn of(room: PoolRoom, a_day: u64) -> Option<Left> {
         let seconds = (u128::from(room.bytes) * 86_400).checked_div(u128::from(a_day))?;
         Some(Left { seconds: u64::try_from(seconds).unwrap_or(u64::MAX), a_day, room })
     }
@@ -256,8 +256,8 @@ impl Left {
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = match self.room.bound {
-            Bound::MaxBytes => "max_bytes",
-            Bound::Disk => "the disk",
+            RoomBound::MaxBytes => "max_bytes",
+            RoomBound::Disk => "the disk",
         };
         let (time, each, room) = (lasting(self.seconds), size(self.a_day / 24), size(self.room.bytes));
         write!(f, "{time} at {each} an hour into the {room} that are left of {of}")
@@ -393,11 +393,11 @@ mod tests {
     #[test]
     fn the_smaller_room_counts_and_its_time_is_told() {
         let here = std::env::current_dir().unwrap().join("pool.db");
-        let room = Room::of(&here, 1 << 20, 1 << 19, 0);
-        assert_eq!(room, Room { bytes: 1 << 19, bound: Bound::MaxBytes });
-        assert_eq!(Room::of(&here, u64::MAX, 0, 0).bound, Bound::Disk);
+        let room = PoolRoom::of(&here, 1 << 20, 1 << 19, 0);
+        assert_eq!(room, PoolRoom { bytes: 1 << 19, bound: RoomBound::MaxBytes });
+        assert_eq!(PoolRoom::of(&here, u64::MAX, 0, 0).bound, RoomBound::Disk);
         assert_eq!(Left::of(room, 0), None);
-        let left = Left::of(Room { bytes: 10_000_000, bound: Bound::Disk }, 24_000_000).unwrap();
+        let left = Left::of(PoolRoom { bytes: 10_000_000, bound: RoomBound::Disk }, 24_000_000).unwrap();
         assert_eq!(left.seconds, 36_000);
         assert_eq!(left.to_string(), "about 10 hours at 1000.0 KB an hour into the 10.0 MB that are left of the disk");
         let times: Vec<String> = [59, 7_199, 7_200, 259_199, 259_200, u64::MAX].map(lasting).into();

@@ -43,7 +43,8 @@ impl HighWater {
         // an older one tells less and nothing wrong
         let written = self.write();
         if let (Err(error), false) = (&written, self.is_failing) {
-            tracing::warn!(%error, "how far inputs were acknowledged cannot be written: a pool that goes back tells less");
+            tracing::warn!(%error, "how far inputs were acknowledged cannot be written: a pool that goes back tells \
+                less");
         }
         self.is_failing = written.is_err();
     }

@@ -106,13 +106,13 @@ impl Pace {
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     total: u64,
-    day: Window,
-    minute: Window,
+    day: ByteWindow,
+    minute: ByteWindow,
 }
 
 impl Written {
     pub fn new(now: Instant) -> Written {
-        Written { total: 0, day: Window::new(DAY_PIECE, now), minute: Window::new(MINUTE_PIECE, now) }
+        Written { total: 0, day: ByteWindow::new(DAY_PIECE, now), minute: ByteWindow::new(MINUTE_PIECE, now) }
     }
 
     pub fn add(&mut self, bytes: u64, now: Instant) {
@@ -129,16 +129,16 @@ impl Written {
 
 /// The bytes of the last [`PIECES`] pieces of time.
 #[derive(Clone, Debug)]
-pub(super) struct Window {
+pub(super) struct ByteWindow {
     piece: Duration,
     start: Instant,
     /// When each piece that had bytes began, and its bytes; the oldest first.
     pieces: VecDeque<(Instant, u64)>,
 }
 
-impl Window {
-    pub fn new(piece: Duration, now: Instant) -> Window {
-        Window { piece, start: now, pieces: VecDeque::new() }
+impl ByteWindow {
+    pub fn new(piece: Duration, now: Instant) -> ByteWindow {
+        ByteWindow { piece, start: now, pieces: VecDeque::new() }
     }
 
     pub fn add(&mut self, bytes: u64, now: Instant) {

@@ -17,7 +17,7 @@ pub(super) struct Pending {
 
 /// Where a reader finds what is at an offset.
 #[derive(Debug, PartialEq)]
-pub(super) enum Place {
+pub(super) enum Whereabouts {
     Here(Arc<Sealed>),
     /// In the file, if anywhere; what follows in the log begins at this offset.
     File {
@@ -52,12 +52,12 @@ impl Pending {
         self.streams.get(&stream).into_iter().flatten()
     }
 
-    pub fn place(&self, stream: u32, offset: i64) -> Place {
-        let Some(segments) = self.streams.get(&stream) else { return Place::File { end: None } };
+    pub fn place(&self, stream: u32, offset: i64) -> Whereabouts {
+        let Some(segments) = self.streams.get(&stream) else { return Whereabouts::File { end: None } };
         let behind = segments.partition_point(|sealed| sealed.head.first <= offset);
         match behind.checked_sub(1).and_then(|i| segments.get(i)).filter(|sealed| sealed.end() > offset) {
-            Some(sealed) => Place::Here(sealed.clone()),
-            None => Place::File { end: segments.get(behind).map(|sealed| sealed.head.first) },
+            Some(sealed) => Whereabouts::Here(sealed.clone()),
+            None => Whereabouts::File { end: segments.get(behind).map(|sealed| sealed.head.first) },
         }
     }
 
@@ -80,8 +80,8 @@ mod tests {
         };
         pending.extend(vec![sealed(0, 10, 5), sealed(1, 0, 1), sealed(0, 15, 1)]);
         let place = |stream, offset| match pending.place(stream, offset) {
-            Place::Here(sealed) => Ok(sealed.head.first),
-            Place::File { end } => Err(end),
+            Whereabouts::Here(sealed) => Ok(sealed.head.first),
+            Whereabouts::File { end } => Err(end),
         };
         assert_eq!(place(0, 9), Err(Some(10)));
         assert_eq!((place(0, 10), place(0, 14), place(0, 15), place(0, 16)), (Ok(10), Ok(10), Ok(15), Err(None)));

@@ -44,7 +44,8 @@ impl fmt::Display for Pin {
         let megabytes = self.log_bytes as f64 / 1e6;
         write!(
             f,
-            "another program{who} reads the pool's file and pins its write-ahead log, {megabytes:.1} MB by now: close it"
+            "another program{who} reads the pool's file and pins its write-ahead log, {megabytes:.1} MB by now: close \
+            it"
         )
     }
 }
@@ -132,7 +133,7 @@ fn readers(shm: &Path) -> Vec<u32> {
 fn readers_in(locks: &str, file: FileNumber, us: u32) -> Vec<u32> {
     let like = file.locks(locks);
     // some file systems (btrfs, overlay) tell another device there; what we have locked of the file ourselves shows it
-    let ours = |lock: &&Lock| lock.process == us && (lock.first..=lock.last).contains(&OPEN_MARK);
+    let ours = |lock: &&LockLine| lock.process == us && (lock.first..=lock.last).contains(&OPEN_MARK);
     let told = like.iter().find(ours).map(|lock| lock.file);
     let readers = like.iter().filter(|lock| lock.is_reading() && told.is_none_or(|told| told == lock.file));
     once_each(readers.map(|lock| lock.process).collect())
@@ -140,7 +141,7 @@ fn readers_in(locks: &str, file: FileNumber, us: u32) -> Vec<u32> {
 
 /// A line of the table.
 #[derive(Clone, Copy, Debug)]
-struct Lock<'a> {
+struct LockLine<'a> {
     class: &'a str,
     process: u32,
     file: FileNumber,
@@ -148,16 +149,16 @@ struct Lock<'a> {
     last: u64,
 }
 
-impl Lock<'_> {
+impl LockLine<'_> {
     /// `1: POSIX  ADVISORY  READ 1234 fe:00:5678 124 124`; one that waits has an arrow and holds nothing.
-    fn read(line: &str) -> Option<Lock<'_>> {
+    fn read(line: &str) -> Option<LockLine<'_>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, class, _, _, process, file, first, last] = words.as_slice() else { return None };
         let [major, minor, inode] = <[&str; 3]>::try_from(file.split(':').collect::<Vec<_>>()).ok()?;
         let device = |number| u32::from_str_radix(number, 16).ok();
         let file = FileNumber { device: (device(major)?, device(minor)?), inode: inode.parse().ok()? };
         let last = if *last == "EOF" { u64::MAX } else { last.parse().ok()? };
-        Some(Lock { class, process: process.parse().ok()?, file, first: first.parse().ok()?, last })
+        Some(LockLine { class, process: process.parse().ok()?, file, first: first.parse().ok()?, last })
     }
 
     /// Whether it is that of a reader, where the file is SQLite's `-shm` file.
@@ -182,11 +183,11 @@ impl FileNumber {
     }
 
     /// The locks of what may be this file.
-    fn locks(self, table: &str) -> Vec<Lock<'_>> {
+    fn locks(self, table: &str) -> Vec<LockLine<'_>> {
         // a machine may have thousands of others
         let inode = format!(":{} ", self.inode);
         let lines = table.lines().filter(|line| line.contains(&inode));
-        lines.filter_map(Lock::read).filter(|lock| self.may_be(lock.file)).collect()
+        lines.filter_map(LockLine::read).filter(|lock| self.may_be(lock.file)).collect()
     }
 
     /// Whether both may mean one file. The devices that file systems make up have the major number 0.

@@ -15,7 +15,8 @@ const QUARANTINE_BYTES_MAX: i64 = 16 << 20;
 
 /// Moves the segment at `first` aside if it is damaged.
 pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Result<(), StepError> {
-    let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 AND first = ?2";
+    let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream \
+        = ?1 AND first = ?2";
     let found = tx.db.prepare_cached(sql)?.query_row(params![stream, first], |row| {
         let Ok(head) = segment::Head::read(row) else { return Ok(Err("its head is damaged".to_string())) };
         let (Ok(checksum), Ok(data)) = (row.get(7), row.get(8)) else {
@@ -33,7 +34,8 @@ pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Re
     let held: i64 = tx.db.query_row("SELECT coalesce(sum(length(data)), 0) FROM quarantine", [], |row| row.get(0))?;
     tx.db.execute(
         "INSERT OR IGNORE INTO quarantine (stream, first, past, input, codec, raw_bytes, checksum, reason, at, data)
-         SELECT stream, first, ?3, input, codec, raw_bytes, checksum, ?4, arrival, CASE WHEN ?5 + length(data) <= ?6 THEN data END
+         SELECT stream, first, ?3, input, codec, raw_bytes, checksum, ?4, arrival, CASE WHEN ?5 + length(data) <= ?6 \
+         THEN data END
          FROM segment WHERE stream = ?1 AND first = ?2",
         params![stream, first, next.unwrap_or(end), reason, held, QUARANTINE_BYTES_MAX],
     )?;

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::command::ask;
 use super::error::JournalError;
-use super::pending::Place;
+use super::pending::Whereabouts;
 use super::quarantine;
 use super::queue::Lane;
 use super::request::{ConsumerId, InputId, StreamId};
@@ -205,8 +205,8 @@ impl Reader {
     /// Takes the segment at the position from the redo log or the file; `end` is that of the stream.
     fn load(&mut self, end: i64) -> Result<(), JournalError> {
         let end = match self.shared.with_pending(|pending| pending.place(self.stream, self.position)) {
-            Place::Here(sealed) => return self.load_pending(&sealed),
-            Place::File { end: of_file } => of_file.unwrap_or(end),
+            Whereabouts::Here(sealed) => return self.load_pending(&sealed),
+            Whereabouts::File { end: of_file } => of_file.unwrap_or(end),
         };
         // what was moved past meanwhile: a consumer on `drop-oldest`
         while self.ahead.front().is_some_and(|next| next.end().is_some_and(|end| end <= self.position)) {
@@ -249,7 +249,8 @@ impl Reader {
     fn read_ahead(&mut self, end: i64) -> Result<VecDeque<OnDisk>, JournalError> {
         const SQL: &str = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment
              WHERE stream = ?1 AND first < ?3
-             AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2) ORDER BY first";
+             AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2) ORDER BY \
+             first";
         let (stream, position, wanted) = (self.stream, self.position, self.inputs.clone());
         let wants = |input: u16| wanted.as_ref().is_none_or(|wanted| wanted.contains(&input));
         let mut opener = std::mem::take(&mut self.opener);
@@ -318,7 +319,8 @@ pub(super) fn read_events(
     firsts: &[i64],
     mut each: impl FnMut(EventRef<'_>, Bytes),
 ) -> rusqlite::Result<()> {
-    let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = 0 AND first = ?1";
+    let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream \
+        = 0 AND first = ?1";
     let mut find = db.prepare(sql)?;
     let mut opener = Opener::default();
     for first in firsts {

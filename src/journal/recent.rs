@@ -24,7 +24,7 @@ pub(super) struct Kept {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Window {
+struct InputTail {
     segments: VecDeque<Kept>,
     records: usize,
 }
@@ -32,7 +32,7 @@ struct Window {
 #[derive(Clone, Debug)]
 pub(super) struct Recent {
     keep: usize,
-    inputs: BTreeMap<u16, Window>,
+    inputs: BTreeMap<u16, InputTail>,
     /// First offsets of segments that fell out of their window since trimming last asked.
     left: Vec<i64>,
 }

@@ -80,7 +80,8 @@ impl Journal {
                 return Err(StepError::Refused(full.clone()));
             }
             tx.db.execute(
-                "INSERT OR REPLACE INTO reference (name, digest, form, rows, loaded_at, raw_bytes, checksum, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT OR REPLACE INTO reference (name, digest, form, rows, loaded_at, raw_bytes, checksum, data) \
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![name.as_str(), digest, form, rows, loaded_at, raw, checksum, data],
             )?;
             Ok(())

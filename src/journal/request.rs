@@ -155,6 +155,20 @@ pub struct ConsumerSpec {
     pub limits: BacklogLimits,
 }
 
+impl ConsumerSpec {
+    /// One that reads all there is, holds intake up when it is away, and has no limits of its own.
+    pub fn new(name: impl Into<SmolStr>, stream: StreamId) -> ConsumerSpec {
+        ConsumerSpec {
+            name: name.into(),
+            fingerprint: String::new(),
+            stream,
+            start: Start::Oldest,
+            on_full: OnFull::Block,
+            limits: BacklogLimits::default(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerInfo {
     pub id: ConsumerId,

@@ -42,21 +42,24 @@ CREATE TABLE stream (
     last_arrival INTEGER NOT NULL  -- ticks of 100 ns since year one
 );
 CREATE TABLE segment (
-    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, first INTEGER NOT NULL, input INTEGER NOT NULL, count INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, first INTEGER NOT NULL, input INTEGER NOT NULL,
+    count INTEGER NOT NULL,
     arrival INTEGER NOT NULL,      -- of its newest record; when rows were stored, if that is later
     codec INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL,
     UNIQUE (stream, first)
 );
 CREATE TABLE quarantine (
-    stream INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, input INTEGER, codec INTEGER, raw_bytes INTEGER,
-    checksum INTEGER, reason TEXT NOT NULL, at INTEGER NOT NULL, data BLOB, PRIMARY KEY (stream, first)
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, input INTEGER, codec INTEGER,
+    raw_bytes INTEGER, checksum INTEGER, reason TEXT NOT NULL, at INTEGER NOT NULL, data BLOB,
+    PRIMARY KEY (stream, first)
 );
 CREATE TABLE consumer (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, stream INTEGER NOT NULL,
     start INTEGER NOT NULL, position INTEGER NOT NULL, drop_oldest INTEGER NOT NULL
 );
 CREATE TABLE state (
-    consumer INTEGER NOT NULL, op INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (consumer, op, key)
+    consumer INTEGER NOT NULL, op INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (consumer, op, key)
 ) WITHOUT ROWID;
 CREATE TABLE ledger (
     edge TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, reason TEXT NOT NULL, value INTEGER NOT NULL,
@@ -67,7 +70,8 @@ CREATE TABLE dead_letter (
     input TEXT, source INTEGER, ordinal INTEGER NOT NULL, payload BLOB NOT NULL, request BLOB, response BLOB,
     query_version TEXT NOT NULL, attempts INTEGER NOT NULL, bytes INTEGER NOT NULL
 );
--- A row that fails again after a restart is the same dead letter. Undecodable messages have no offset (NULL): never equal.
+-- A row that fails again after a restart is the same dead letter. Undecodable messages have no offset (NULL), and are
+-- never equal.
 CREATE UNIQUE INDEX dead_letter_source ON dead_letter (stage, source, ordinal);
 INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', CAST(lower(hex(randomblob(4))) AS BLOB));
 INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);

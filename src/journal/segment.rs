@@ -298,7 +298,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bad_bytes_never_panic(data in prop::collection::vec(any::<u8>(), 0..300), codec in any::<u8>(), raw_bytes in any::<u32>(), count in any::<u32>()) {
+        fn bad_bytes_never_panic(
+            data in prop::collection::vec(any::<u8>(), 0..300),
+            codec in any::<u8>(),
+            raw_bytes in any::<u32>(),
+            count in any::<u32>(),
+        ) {
             let head = Head { stream: 0, first: 0, input: 1, count, arrival: 0, codec, raw_bytes };
             let _ = open(&head, checksum(&head, &data), data.clone());
             // past the length check, into the decoders

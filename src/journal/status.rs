@@ -15,7 +15,7 @@ use super::budget::{free_bytes, used_bytes};
 use super::changes::Changes;
 use super::config::BacklogLimits;
 use super::error::JournalError;
-use super::growth::{GrowthStatus, Left, Room};
+use super::growth::{GrowthStatus, Left, PoolRoom};
 use super::pace::{WEAR, WearStatus};
 use super::pin::{self, Pin};
 use super::recovery::{self, Look};
@@ -49,18 +49,18 @@ pub struct JournalStatus {
     /// As of the last checkpoint, or of now in the process that writes.
     pub growth: GrowthStatus,
     /// What the pool may still take; known once `max_bytes` is.
-    pub room: Option<Room>,
+    pub room: Option<PoolRoom>,
     /// How long that lasts if nobody reads; `None` while nothing comes.
     pub left: Option<Left>,
     /// Another program that reads the file and pins its log.
     pub pin: Option<Pin>,
     /// Known to the running journal only.
-    pub live: Option<Live>,
+    pub live: Option<LiveStatus>,
 }
 
 /// What only the process that writes can tell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Live {
+pub struct LiveStatus {
     pub max_bytes: u64,
     pub is_full: bool,
     /// Why nothing is stored any more.
@@ -144,7 +144,7 @@ impl JournalStatus {
 
     /// With what is left of a budget, and for how long.
     pub fn with_room(mut self, max_bytes: u64) -> JournalStatus {
-        let room = Room::of(Path::new(&self.path), max_bytes, self.used_bytes, self.free_bytes);
+        let room = PoolRoom::of(Path::new(&self.path), max_bytes, self.used_bytes, self.free_bytes);
         (self.room, self.left) = (Some(room), Left::of(room, self.growth.a_day()));
         self
     }

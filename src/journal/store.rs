@@ -33,7 +33,7 @@ use crate::time::Clock;
 
 /// What a commit may let go of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct CommitLimits {
     pub retention: Retention,
     /// Newest records of each input that are kept to recognise redeliveries.
     pub recent: usize,
@@ -155,7 +155,7 @@ impl Store {
     /// step that looks for it needs a checkpoint of its own before it.
     pub fn checkpoint<T>(
         &mut self,
-        limits: Limits,
+        limits: CommitLimits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
         let age = self.redo.is_touched().then(|| self.redo.age().next());
@@ -163,7 +163,7 @@ impl Store {
     }
 
     /// The last checkpoint: from then on the file is whole without its log.
-    pub fn close(&mut self, limits: Limits) -> rusqlite::Result<()> {
+    pub fn close(&mut self, limits: CommitLimits) -> rusqlite::Result<()> {
         let closed = Age { generation: 0, ..self.redo.age() };
         self.checkpoint_as(Some(closed), limits, |_| Ok(())).map(drop)
     }
@@ -172,7 +172,7 @@ impl Store {
     fn checkpoint_as<T>(
         &mut self,
         age: Option<Age>,
-        limits: Limits,
+        limits: CommitLimits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
         let before = written_by_this_thread();
@@ -188,7 +188,7 @@ impl Store {
     fn try_checkpoint<T>(
         &mut self,
         age: Option<Age>,
-        limits: Limits,
+        limits: CommitLimits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;

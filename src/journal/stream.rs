@@ -58,7 +58,7 @@ pub(super) enum Found {
 
 /// Where a stream stands after a transaction, and what its consumers still need.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ends {
+pub(super) struct StreamEnds {
     pub stream: u32,
     pub first: i64,
     pub next: i64,
@@ -79,7 +79,7 @@ impl Streams {
     /// Shows readers what has become durable.
     pub fn publish(
         &self,
-        ends: impl Iterator<Item = Ends>,
+        ends: impl Iterator<Item = StreamEnds>,
         moved: impl Iterator<Item = (u32, i64)>,
         segments: Vec<(u32, Segment)>,
         ledger: Arc<Ledger>,

@@ -226,7 +226,8 @@ impl<'a> Transaction<'a> {
         if self.books.quarantined == 0 {
             return Ok(0);
         }
-        let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < ?3 AND past > ?2";
+        let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first \
+            < ?3 AND past > ?2";
         self.db
             .prepare_cached(sql)?
             .query_row(params![stream, from, to], |row| row.get::<_, i64>(0))

@@ -28,7 +28,7 @@ pub(super) struct Retention {
 
 /// What a step left.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct TrimLeft {
     /// Another step finds more to delete.
     pub has_more: bool,
     /// Streams of which the file holds more below the lowest position, so that their mark stays before it.
@@ -36,16 +36,16 @@ pub(super) struct Left {
 }
 
 /// Deletes up to [`TRIM_SEGMENTS`] segments of each stream.
-pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<Left> {
-    let mut left = Left::default();
+pub(super) fn step(tx: &mut Transaction<'_>, recent: &mut Recent, retention: Retention) -> rusqlite::Result<TrimLeft> {
+    let mut left = TrimLeft::default();
     if !tx.books.consumers_known {
         return Ok(left);
     }
     let streams: Vec<u32> = tx.books.streams.keys().copied().collect();
     for stream in streams {
         let end = trim_stream(tx, stream, recent, retention)?;
-        left.has_more |= end == End::Bound;
-        if end != End::All {
+        left.has_more |= end == TrimEnd::Bound;
+        if end != TrimEnd::All {
             left.streams.insert(stream);
         }
     }
@@ -97,9 +97,9 @@ fn trim_stream(
     stream: u32,
     recent: &mut Recent,
     retention: Retention,
-) -> rusqlite::Result<End> {
+) -> rusqlite::Result<TrimEnd> {
     let needed = tx.books.needed_from(stream);
-    let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(End::All) };
+    let Some(book) = tx.books.streams.get(&stream).filter(|s| s.trimmed_to < needed) else { return Ok(TrimEnd::All) };
     let mut mark = book.first;
     let (candidates, end) = below(tx, stream, mark, needed, retention)?;
     for segment in &candidates {
@@ -111,7 +111,7 @@ fn trim_stream(
     }
     if let Some(book) = tx.books.streams.get_mut(&stream) {
         book.first = mark;
-        if end == End::All {
+        if end == TrimEnd::All {
             book.trimmed_to = needed;
         }
     }
@@ -120,7 +120,7 @@ fn trim_stream(
 
 /// Why a step found no more segments to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum TrimEnd {
     /// There are no more.
     All,
     /// They are enough for one step.
@@ -136,7 +136,7 @@ fn below(
     mark: i64,
     needed: i64,
     retention: Retention,
-) -> rusqlite::Result<(Vec<Candidate>, End)> {
+) -> rusqlite::Result<(Vec<Candidate>, TrimEnd)> {
     let mut find = tx.db.prepare_cached(
         "SELECT id, first, first + count, input, arrival, raw_bytes FROM segment
          WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 ORDER BY first",
@@ -145,16 +145,16 @@ fn below(
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
-            return Ok((found, End::Bound));
+            return Ok((found, TrimEnd::Bound));
         }
         let arrival: i64 = row.get(4)?;
         if retention.keep_from.is_some_and(|keep| arrival >= keep.ticks()) {
-            return Ok((found, End::Young));
+            return Ok((found, TrimEnd::Young));
         }
         found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)? });
         bytes += row.get::<_, u32>(5).map_or(0, u64::from);
     }
-    Ok((found, End::All))
+    Ok((found, TrimEnd::All))
 }
 
 /// Deletes segments that had been kept for redeliveries and have left their window.
@@ -173,7 +173,8 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
     for (&stream, book) in &tx.books.streams {
         let needed = tx.books.needed_from(stream);
         let mut find = tx.db.prepare_cached(
-            "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER BY first LIMIT 1",
+            "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER \
+            BY first LIMIT 1",
         )?;
         let found: Option<(i64, i64)> =
             find.query_row(params![stream, book.first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;

@@ -86,7 +86,8 @@ fn check_segments(
     report: &mut VerifyReport,
 ) -> rusqlite::Result<()> {
     let mut statement = db.prepare(
-        "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 ORDER BY first",
+        "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 \
+        ORDER BY first",
     )?;
     let mut rows = statement.query([stream])?;
     let mut expected = book.first;
@@ -138,7 +139,8 @@ fn check_gap(db: &Connection, stream: u32, from: i64, to: i64, report: &mut Veri
     if from >= to {
         return Ok(());
     }
-    let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < ?3 AND past > ?2";
+    let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < \
+        ?3 AND past > ?2";
     let aside: i64 = db.query_row(sql, params![stream, from, to], |row| row.get(0))?;
     if aside < to - from {
         report.problem(format!("stream {stream}: {} records between {from} and {to} are missing", to - from - aside));

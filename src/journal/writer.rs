@@ -22,8 +22,8 @@ use super::pace::Pace;
 use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
 use super::segment::Segment;
 use super::shared::Shared;
-use super::store::{Committed, Limits, Store};
-use super::stream::Ends;
+use super::store::{CommitLimits, Committed, Store};
+use super::stream::StreamEnds;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
 use super::upkeep::{Upkeep, empty_log};
@@ -240,11 +240,11 @@ impl Writer {
             && self.budget.has_room(self.store.waiting_bytes())
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> CommitLimits {
         let is_full = self.budget.is_full();
         // the budget goes before what is only good to have
         let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
-        Limits {
+        CommitLimits {
             retention,
             recent: self.config.recent_records,
             dead_letters_max_bytes: self.config.dead_letters_max_bytes,
@@ -274,7 +274,7 @@ impl Writer {
         if let Some(inputs) = books.streams.get(&INPUTS) {
             self.shared.last_arrival.store(inputs.last_arrival.ticks(), Ordering::Release);
         }
-        let ends = books.streams.iter().map(|(id, stream)| Ends {
+        let ends = books.streams.iter().map(|(id, stream)| StreamEnds {
             stream: *id,
             first: stream.first,
             next: stream.next,

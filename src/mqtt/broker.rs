@@ -51,7 +51,8 @@ impl Qos {
             && level.as_str() == "2"
         {
             let error = Diagnostic::error("QoS 2 is not supported", span).label("expected 0 or 1");
-            let why = "QoS 2 is exactly once for one hop only and costs two more packets a message; with QoS 1 every row carries an id by which repeats are dropped";
+            let why = "QoS 2 is exactly once for one hop only and costs two more packets a message; with QoS 1 every \
+                row carries an id by which repeats are dropped";
             section.problems().push(error.help("write `qos = 1`").note(why));
             return Qos::AtLeastOnce;
         }

@@ -32,8 +32,8 @@ impl Closings {
         }
         let (at, id) = (&broker.config.address, &broker.client_id);
         let text = format!(
-            "{at} closes each connection soon after it accepted it: another client may have the client id `{id}`, give each \
-             its own; else see the broker's log"
+            "{at} closes each connection soon after it accepted it: another client may have the client id `{id}`, give \
+             each its own; else see the broker's log"
         );
         Trouble { text, is_passing: false, ..trouble }
     }

@@ -202,7 +202,8 @@ impl Connector {
             format!("{at} closed the connection before accepting it: see the broker's log")
         } else {
             format!(
-                "{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants TLS"
+                "{at} closed the connection before accepting it: see the broker's log, or use `mqtts://` if it wants \
+                TLS"
             )
         };
         Trouble {

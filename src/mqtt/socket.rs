@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use crate::time::task_now;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -156,7 +157,7 @@ impl<S: AsyncWrite + Unpin> CollectedWrites<S> {
         }
         if let Some(due) = self.written.map(|written| written + PAUSE)
             && self.buffer.len() < MUCH_TO_WRITE
-            && Instant::now() < due
+            && task_now() < due
         {
             if self.pause.deadline() != due {
                 self.pause.as_mut().reset(due);
@@ -170,7 +171,7 @@ impl<S: AsyncWrite + Unpin> CollectedWrites<S> {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.buffer.is_empty() {
-            self.written = Some(Instant::now());
+            self.written = Some(task_now());
         }
         let Some(inner) = &mut self.inner else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         while !self.buffer.is_empty() {
@@ -261,14 +262,14 @@ mod tests {
         ask(&mut stream, Duration::ZERO).await;
         assert_eq!(far.read(&mut got).await.unwrap(), 5, "it leaves at once");
 
-        let just_before = Instant::now() + Duration::from_secs(3_600);
+        let just_before = task_now() + Duration::from_secs(3_600);
         stream.written = Some(just_before);
         for byte in *b"more" {
             stream.write_all(&[byte]).await.unwrap();
             ask(&mut stream, Duration::ZERO).await;
         }
         assert_eq!(stream.buffer.len(), 4);
-        stream.written = Some(Instant::now());
+        stream.written = Some(task_now());
         let (n, ()) = tokio::join!(far.read(&mut got), ask(&mut stream, PAUSE * 50));
         assert_eq!(got.get(..n.unwrap()), Some(&b"more"[..]), "the pause ends by itself");
 
@@ -285,7 +286,7 @@ mod tests {
         let mut stream = CollectedWrites::new(near, ending.clone());
         far.write_all(b"abc").await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'a');
-        stream.written = Some(Instant::now());
+        stream.written = Some(task_now());
         stream.write_all(b"ack").await.unwrap();
         ending.read_nothing();
         let reading = tokio::spawn(async move {

@@ -20,6 +20,7 @@ use super::topic;
 use super::wire::{BrokerReceipt, Client, Notice, Outgoing, Queued};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::settings::{Problems, Section};
+use crate::time::task_now;
 
 /// A broker that accepted a connection answers a status sooner; one that does not has refused it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,7 +126,7 @@ impl Status {
 
     /// Whether the broker is to be told: one that refused it is left alone for an hour.
     pub fn is_due(&self) -> bool {
-        self.is_due_at(Instant::now())
+        self.is_due_at(task_now())
     }
 
     fn is_due_at(&self, now: Instant) -> bool {
@@ -137,7 +138,7 @@ impl Status {
         if let BrokerReceipt::Rejected(why) | BrokerReceipt::Refused(why) = receipt {
             let topic = &self.topic;
             tracing::warn!("the job's status was not taken at status_topic `{topic}`, next try in an hour: {why}");
-            *self.refused() = Some(Instant::now());
+            *self.refused() = Some(task_now());
         }
     }
 
@@ -154,7 +155,7 @@ pub(crate) struct StatusAnswer {
 
 impl StatusAnswer {
     fn new(notice: Notice) -> StatusAnswer {
-        StatusAnswer { receipt: Box::pin(notice.receipt()), due: Instant::now() + ANSWER_TIMEOUT }
+        StatusAnswer { receipt: Box::pin(notice.receipt()), due: task_now() + ANSWER_TIMEOUT }
     }
 
     /// When the broker has answered, or refused.
@@ -167,14 +168,14 @@ impl StatusAnswer {
     pub fn look(&mut self) -> Option<BrokerReceipt> {
         match self.receipt.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(receipt) => Some(receipt),
-            Poll::Pending => (Instant::now() >= self.due).then(silence),
+            Poll::Pending => (task_now() >= self.due).then(silence),
         }
     }
 
     /// As if all its time had passed.
     #[cfg(test)]
     pub fn come_due(&mut self) {
-        self.due = Instant::now();
+        self.due = task_now();
     }
 
     /// Waits for the answer; may be dropped and called again, but not once it was there.

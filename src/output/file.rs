@@ -34,14 +34,14 @@ pub struct FileOutput {
     path: PathBuf,
     row_id: Option<SmolStr>,
     /// `None` while a thread writes, or after one was left alone with it.
-    writer: Option<Writer>,
-    fresh: Writer,
+    writer: Option<FileWriter>,
+    fresh: FileWriter,
 }
 
 impl FileOutput {
     pub(super) fn new(config: FileOutputConfig, clock: Clock, stats: Arc<OutputStats>) -> FileOutput {
         let (path, row_id) = (config.path.clone(), config.row_id.clone());
-        let writer = || Writer { config: config.clone(), clock: clock.clone(), stats: stats.clone(), open: None };
+        let writer = || FileWriter { config: config.clone(), clock: clock.clone(), stats: stats.clone(), open: None };
         FileOutput { path, row_id, writer: Some(writer()), fresh: writer() }
     }
 
@@ -107,15 +107,15 @@ fn explain(path: &Path, error: &io::Error) -> String {
 
 /// The blocking half.
 #[derive(Debug)]
-struct Writer {
+struct FileWriter {
     config: FileOutputConfig,
     clock: Clock,
     stats: Arc<OutputStats>,
-    open: Option<Open>,
+    open: Option<OpenFile>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     len: u64,
     /// which rotation interval its content belongs to; `None` while it is empty
@@ -123,9 +123,9 @@ struct Open {
     synced_at: Instant,
 }
 
-impl Writer {
-    fn clone_closed(&self) -> Writer {
-        Writer { config: self.config.clone(), clock: self.clock.clone(), stats: self.stats.clone(), open: None }
+impl FileWriter {
+    fn clone_closed(&self) -> FileWriter {
+        FileWriter { config: self.config.clone(), clock: self.clock.clone(), stats: self.stats.clone(), open: None }
     }
 
     /// Appends whole lines. After an error the file is as before, or closed, to be repaired when it is opened again.
@@ -178,13 +178,13 @@ impl Writer {
         Some(at.ticks().div_euclid(every.saturating_mul(TICKS_PER_MILLISECOND)))
     }
 
-    fn is_due(&self, open: &Open, more: usize, interval: Option<i64>) -> bool {
+    fn is_due(&self, open: &OpenFile, more: usize, interval: Option<i64>) -> bool {
         let is_too_long = self.config.rotate_bytes.is_some_and(|max| open.len + more as u64 > max);
         let is_too_old = open.interval.is_some() && open.interval != interval;
         open.len > 0 && (is_too_long || is_too_old)
     }
 
-    fn open_file(&self) -> io::Result<Open> {
+    fn open_file(&self) -> io::Result<OpenFile> {
         let path = &self.config.path;
         let is_new = !path.exists();
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
@@ -211,7 +211,7 @@ impl Writer {
         );
         let interval = self.interval_of(modified).filter(|_| len > 0);
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Open { file, len, interval, synced_at: self.clock.monotonic() })
+        Ok(OpenFile { file, len, interval, synced_at: self.clock.monotonic() })
     }
 
     /// Gives the file its final name and deletes the oldest ones.

@@ -25,11 +25,11 @@ use super::progress::Progress;
 use super::{Delivering, Delivery, Output, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
-use crate::http::{self, Settings, http_date, key_header, retry_after};
-use crate::time::Clock;
-use answer::{Class, classify};
+use crate::http::{self, ClientSettings, http_date, key_header, retry_after};
+use crate::time::{Clock, task_now};
+use answer::{AnswerClass, classify};
 use request::{body, content_type, idempotency_key};
-use settings::Header;
+use settings::GivenHeader;
 
 pub use settings::HttpOutputConfig;
 pub(super) use settings::read;
@@ -61,14 +61,14 @@ struct HttpOutput {
     rows_max: usize,
     /// The last batch was taken, at least in part.
     works: bool,
-    trial: Trial,
+    trial: BatchTrial,
     /// Of the batches of other consumers that are not through, by consumer.
-    others: HashMap<String, Trial>,
+    others: HashMap<String, BatchTrial>,
 }
 
 /// What the attempts at a batch have shown.
 #[derive(Clone, Copy, Debug, Default)]
-struct Trial {
+struct BatchTrial {
     /// A row of it was taken.
     has_taken: bool,
     /// Attempts that ended with all its rows refused.
@@ -90,7 +90,7 @@ impl From<String> for Again {
 
 impl HttpOutput {
     fn new(config: HttpOutputConfig) -> Result<HttpOutput, String> {
-        let settings = Settings {
+        let settings = ClientSettings {
             connect_timeout: CONNECT_TIMEOUT.min(config.timeout),
             idle_connections: 1,
             tls: &config.tls,
@@ -104,7 +104,7 @@ impl HttpOutput {
             not_before: None,
             rows_max: config.batch.rows,
             works: false,
-            trial: Trial::default(),
+            trial: BatchTrial::default(),
             others: HashMap::new(),
             config,
         })
@@ -124,7 +124,7 @@ impl HttpOutput {
                 self.progress.finish()
             }
             Err(Again { reason, asked }) => {
-                self.not_before = Some(Instant::now() + self.retry.failed_and_asked(asked));
+                self.not_before = Some(task_now() + self.retry.failed_and_asked(asked));
                 self.others.insert(ids.consumer.to_owned(), self.trial);
                 Delivery::try_again(reason)
             }
@@ -160,7 +160,7 @@ impl HttpOutput {
                 [alone] => refused.push((alone.row, why)),
                 several => {
                     let half = several.len().div_ceil(2);
-                    if class == Class::TooLarge {
+                    if class == AnswerClass::TooLarge {
                         rows_max = half;
                     }
                     let second = piece.split_off(half);
@@ -180,17 +180,17 @@ impl HttpOutput {
     }
 
     /// Sends rows in one request. `None`: they are taken; else why they are not.
-    async fn ask(&mut self, piece: &[Encoded], headers: &HeaderMap) -> Result<Option<(Class, String)>, Again> {
+    async fn ask(&mut self, piece: &[Encoded], headers: &HeaderMap) -> Result<Option<(AnswerClass, String)>, Again> {
         let answer = self.send(piece, headers).await?;
         let why = answer.reason(self);
         match classify(answer.code, &self.config.success) {
-            Class::Taken => {
+            AnswerClass::Taken => {
                 self.trial.has_taken = true;
                 piece.iter().for_each(|row| self.progress.confirm(row.row));
                 Ok(None)
             }
-            Class::Again => Err(Again { reason: why, asked: answer.asked }),
-            Class::Pause(remedy) => Err(Again { reason: format!("{why}: {remedy}"), asked: answer.asked }),
+            AnswerClass::Again => Err(Again { reason: why, asked: answer.asked }),
+            AnswerClass::Pause(remedy) => Err(Again { reason: format!("{why}: {remedy}"), asked: answer.asked }),
             class => Ok(Some((class, why))),
         }
     }
@@ -236,8 +236,8 @@ impl HttpOutput {
             let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
             for (name, value) in written {
                 headers.push(match value {
-                    Header::Text(text) => (name, text),
-                    Header::Secret(secret) => key_header(&secret, Some(name.as_str()))?,
+                    GivenHeader::Text(text) => (name, text),
+                    GivenHeader::Secret(secret) => key_header(&secret, Some(name.as_str()))?,
                 });
             }
             headers.extend(key.map(|key| key_header(&key, name.as_deref())).transpose()?);
@@ -255,7 +255,7 @@ impl HttpOutput {
         Ok(headers)
     }
 
-    async fn send(&self, piece: &[Encoded], headers: &HeaderMap) -> Result<Answer, Again> {
+    async fn send(&self, piece: &[Encoded], headers: &HeaderMap) -> Result<HttpAnswer, Again> {
         let call = self.client.request(self.config.method.clone(), self.config.url.clone()).headers(headers.clone());
         let call = call.header("idempotency-key", idempotency_key(piece)).timeout(self.config.timeout);
         let away = |error: reqwest::Error| match error.is_timeout() && !error.is_connect() {
@@ -267,18 +267,18 @@ impl HttpOutput {
         let (code, asked) = (response.status().as_u16(), asked(&response));
         // an answer that breaks off or is long says enough by its code
         let text = http::read(response, ANSWER_BYTES_MAX).await.ok().flatten().unwrap_or_default();
-        Ok(Answer { code, asked, text: String::from_utf8_lossy(&text).trim().chars().take(SHOWN_MAX).collect() })
+        Ok(HttpAnswer { code, asked, text: String::from_utf8_lossy(&text).trim().chars().take(SHOWN_MAX).collect() })
     }
 }
 
 /// What the receiver answered.
-struct Answer {
+struct HttpAnswer {
     code: u16,
     asked: Option<Duration>,
     text: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn reason(&self, output: &HttpOutput) -> String {
         let said = if self.text.is_empty() { String::new() } else { format!(" ({})", self.text) };
         format!("{output} answered {}{said}", self.code)

@@ -26,6 +26,7 @@ use crate::batch::Rows;
 use crate::mqtt::Trouble;
 use crate::mqtt::line::SendRight;
 use crate::mqtt::wire::{BrokerReceipt, Notice, Outgoing};
+use crate::time::{task_now, task_since};
 use message::{MessageLimits, Queue, RowMessage};
 use session::{Session, WINDOW, Way};
 use suspects::{Finding, HowEnded, Suspects};
@@ -139,8 +140,8 @@ impl MqttOutput {
         }
     }
 
-    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row or a broker
-    /// that took nothing brought about are not.
+    /// Ends the batch at hand. Limits under which all rows passed are the broker's own; those that a bad row or a
+    /// broker that took nothing brought about are not.
     fn finish(&mut self, consumer: &str) -> Delivery {
         self.losses.remove(consumer);
         let delivery = self.progress.finish();
@@ -325,7 +326,7 @@ impl MqttOutput {
         let Some(session) = self.session.take() else {
             return Attempt::idle(Trouble::new("no connection".to_owned()));
         };
-        let held = session.since.elapsed();
+        let held = task_since(session.since);
         let is_wordless = !session.client.hears_reasons();
         let patience = self.config.puback_timeout;
         let mut trouble = match stuck.is_timeout {
@@ -374,7 +375,7 @@ impl MqttOutput {
         if got_further || self.has_progressed && suspect.is_none() && !self.way.is_closed_soon() {
             self.retry.succeeded();
         }
-        let now = Instant::now();
+        let now = task_now();
         self.not_before = Some(now + self.retry.failed());
         let mut rejection = trouble.rejection.filter(|_| !is_other_version);
         let mut is_certain = true;

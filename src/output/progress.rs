@@ -12,14 +12,14 @@ use crate::batch::{RowMeta, Rows};
 /// remembered: it gives one batch again until it is through.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    now: Open,
+    now: OpenDelivery,
     /// By consumer.
-    others: HashMap<String, Open>,
+    others: HashMap<String, OpenDelivery>,
 }
 
 /// A batch that is not through.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenDelivery {
     consumer: String,
     len: usize,
     first: Option<RowMeta>,
@@ -41,7 +41,7 @@ impl Progress {
         }
         let is_same = self.now.is(rows, ids);
         if !is_same {
-            self.now = Open::new(rows, ids);
+            self.now = OpenDelivery::new(rows, ids);
         }
         is_other || !is_same
     }
@@ -73,10 +73,10 @@ impl Progress {
     }
 }
 
-impl Open {
-    fn new(rows: &Rows, ids: RowIds<'_>) -> Open {
+impl OpenDelivery {
+    fn new(rows: &Rows, ids: RowIds<'_>) -> OpenDelivery {
         let meta = rows.batch.meta();
-        Open {
+        OpenDelivery {
             consumer: ids.consumer.to_owned(),
             len: meta.len(),
             first: meta.first().copied(),

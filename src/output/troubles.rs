@@ -1,8 +1,8 @@
 //! Why rows of an output wait, consumer by consumer.
 //!
-//! In: what became of the deliveries of each consumer. Out: what is new of it, and what to show. Invariant: a consumer's
-//! trouble lasts until its own rows are through, whatever others deliver, others of the same statement too. Not here:
-//! logging, counting.
+//! In: what became of the deliveries of each consumer. Out: what is new of it, and what to show. Invariant: a
+//! consumer's trouble lasts until its own rows are through, whatever others deliver, others of the same statement too.
+//! Not here: logging, counting.
 
 use std::collections::BTreeMap;
 

@@ -167,7 +167,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_order_a_record_is_left_until_it_is_done(
-            order in Just((0..40_i64).collect::<Vec<_>>()).prop_shuffle(), crashes in prop::collection::vec(any::<bool>(), 40),
+            order in Just((0..40_i64).collect::<Vec<_>>()).prop_shuffle(),
+            crashes in prop::collection::vec(any::<bool>(), 40),
         ) {
             let (mut ahead, mut state) = (Ahead::load(0, &[]), BTreeMap::new());
             let mut done = [false; 200];

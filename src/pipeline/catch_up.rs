@@ -19,7 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// How far a stream and its consumer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct HowFar {
     /// The offset behind everything the consumer has committed, read or not.
     pub position: i64,
     /// Records before it that were not read.
@@ -28,7 +28,7 @@ pub struct Place {
     pub end: i64,
 }
 
-impl Place {
+impl HowFar {
     fn behind(self) -> u64 {
         u64::try_from(self.end.saturating_sub(self.position)).unwrap_or(0)
     }
@@ -42,7 +42,7 @@ impl Place {
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum News {
-    Behind(Pace),
+    Behind(Trend),
     /// After this time.
     CaughtUp(Duration),
     /// It is no longer behind after this time, since records were skipped meanwhile.
@@ -55,7 +55,7 @@ pub enum News {
 
 /// A backlog and how it changes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pace {
+pub struct Trend {
     /// Records.
     pub behind: u64,
     /// Records a second that are read.
@@ -66,7 +66,7 @@ pub struct Pace {
     pub skipped: f64,
 }
 
-impl Pace {
+impl Trend {
     /// How long it takes from here; `None` while no less comes than is read.
     pub fn left(self) -> Option<Duration> {
         let gain = self.read - self.come;
@@ -80,7 +80,7 @@ pub struct CatchUp {
     /// How long rows may wait for others without being behind.
     fill: Duration,
     /// Of the last minute and a little more, the oldest first.
-    seen: VecDeque<(Instant, Place)>,
+    seen: VecDeque<(Instant, HowFar)>,
     behind: Option<Behind>,
 }
 
@@ -88,7 +88,7 @@ pub struct CatchUp {
 struct Behind {
     since: Instant,
     /// Where it was then.
-    from: Place,
+    from: HowFar,
     /// When it was told last.
     told: Instant,
 }
@@ -100,7 +100,7 @@ impl CatchUp {
     }
 
     /// Takes note of where the consumer is now; gives what there is to tell.
-    pub fn look(&mut self, place: Place, now: Instant) -> Option<News> {
+    pub fn look(&mut self, place: HowFar, now: Instant) -> Option<News> {
         self.seen.push_back((now, place));
         // the first one that is kept is a full minute old, or what has to be looked back to
         let length = MINUTE.max(PATIENCE + self.fill);
@@ -137,18 +137,18 @@ impl CatchUp {
     }
 
     /// How it gets on, while it is behind.
-    pub fn progress(&self) -> Option<Pace> {
+    pub fn progress(&self) -> Option<Trend> {
         self.behind.and_then(|_| self.pace())
     }
 
     /// The newest look that is as old as that.
-    fn ago(&self, age: Duration, now: Instant) -> Option<(Instant, Place)> {
+    fn ago(&self, age: Duration, now: Instant) -> Option<(Instant, HowFar)> {
         self.seen.iter().rev().find(|(at, _)| now.saturating_duration_since(*at) >= age).copied()
     }
 
-    fn pace(&self) -> Option<Pace> {
+    fn pace(&self) -> Option<Trend> {
         let (now, place) = *self.seen.back()?;
-        let is_recent = |(at, _): &&(Instant, Place)| now.saturating_duration_since(*at) <= MINUTE;
+        let is_recent = |(at, _): &&(Instant, HowFar)| now.saturating_duration_since(*at) <= MINUTE;
         let (then, before) = *self.seen.iter().find(is_recent)?;
         let seconds = now.saturating_duration_since(then).as_secs_f64();
         let rate = |from: i64, to: i64| match seconds > 0.0 {
@@ -156,7 +156,7 @@ impl CatchUp {
             false => 0.0,
         };
         let skipped = place.skipped.saturating_sub(before.skipped);
-        Some(Pace {
+        Some(Trend {
             behind: place.behind(),
             read: rate(before.read(), place.read()),
             come: rate(before.end, place.end),
@@ -178,9 +178,9 @@ impl fmt::Display for News {
     }
 }
 
-impl fmt::Display for Pace {
+impl fmt::Display for Trend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [read, come, skipped] = [self.read, self.come, self.skipped].map(Rate);
+        let [read, come, skipped] = [self.read, self.come, self.skipped].map(Rounded);
         let behind = Thousands(self.behind);
         match self.left() {
             Some(left) => {
@@ -210,9 +210,9 @@ impl fmt::Display for Thousands {
 }
 
 /// With two digits that count.
-struct Rate(f64);
+struct Rounded(f64);
 
-impl fmt::Display for Rate {
+impl fmt::Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             rate if rate > 0.0 && rate < 10.0 => write!(f, "{rate:.1}"),
@@ -247,14 +247,14 @@ mod tests {
     struct Run {
         clock: Clock,
         catch_up: CatchUp,
-        place: Place,
+        place: HowFar,
         second: u64,
         told: Vec<String>,
     }
 
     impl Run {
         fn new(backlog: i64, fill: u64) -> Run {
-            let place = Place { position: 0, skipped: 0, end: backlog };
+            let place = HowFar { position: 0, skipped: 0, end: backlog };
             let mut run = Run {
                 clock: Clock::manual(Timestamp::MIN),
                 catch_up: CatchUp::new(Duration::from_secs(fill)),
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        let rate = |rate: f64| Rate(rate).to_string();
+        let rate = |rate: f64| Rounded(rate).to_string();
         assert_eq!([0.0, 0.25, 9.94, 12.4, 1_234.0].map(rate), ["0", "0.2", "9.9", "12", "1,200"]);
         let time = |seconds: u64| Seconds(Duration::from_secs(seconds)).to_string();
         assert_eq!([0, 299, 300, 7_200, 36_000].map(time), ["1 s", "299 s", "5 min", "120 min", "10 h"]);

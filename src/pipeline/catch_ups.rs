@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::catch_up::{CatchUp, Place};
-use crate::journal::{ConsumerStatus, Edge, Journal, JournalError, Ledger, StreamId, what};
+use super::catch_up::{CatchUp, HowFar};
+use crate::journal::{ConsumerStatus, Edge, Journal, JournalError, Ledger, StreamId, consumer_span, what};
 use crate::telemetry::{Sample, SampleKind};
 use crate::time::Clock;
 
@@ -62,9 +62,10 @@ impl CatchUps {
             let passed = passed(&ledger, &reader.consumer);
             let (read, skipped) = (passed.read.saturating_sub(then.read), passed.skipped.saturating_sub(then.skipped));
             let position = position.saturating_add_unsigned(read).saturating_add_unsigned(skipped);
-            let place = Place { position, skipped, end: journal.ends(reader.stream).1 };
+            let place = HowFar { position, skipped, end: journal.ends(reader.stream).1 };
             if let Some(told) = reader.catch_up.look(place, now) {
-                tracing::info!(consumer = %reader.consumer, "{told}");
+                let _span = consumer_span(&reader.consumer).entered();
+                tracing::info!("{told}");
             }
         }
     }
@@ -103,10 +104,8 @@ fn passed(ledger: &Ledger, consumer: &str) -> Passed {
 
 #[cfg(test)]
 mod tests {
-    use smol_str::SmolStr;
-
     use super::*;
-    use crate::journal::{BacklogLimits, Commit, ConsumerId, ConsumerSpec, JournalConfig, OnFull, Start};
+    use crate::journal::{BacklogLimits, Commit, ConsumerId, ConsumerSpec, JournalConfig, OnFull};
     use crate::pipeline::reading::tests::store;
     use crate::time::Timestamp;
 
@@ -117,14 +116,7 @@ mod tests {
     }
 
     fn registered(journal: &Journal, on_full: OnFull, limits: BacklogLimits) -> ConsumerId {
-        let spec = ConsumerSpec {
-            name: SmolStr::new("statement a"),
-            fingerprint: String::new(),
-            stream: StreamId::INPUTS,
-            start: Start::Oldest,
-            on_full,
-            limits,
-        };
+        let spec = ConsumerSpec { on_full, limits, ..ConsumerSpec::new("statement a", StreamId::INPUTS) };
         journal.register_consumer(spec).unwrap().id
     }
 

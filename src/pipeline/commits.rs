@@ -105,7 +105,7 @@ impl Commits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{ConsumerId, ConsumerSpec, JournalConfig, OnFull, Start, StreamId};
+    use crate::journal::{ConsumerId, ConsumerSpec, JournalConfig, StreamId};
     use crate::pipeline::PipelineError;
     use crate::pipeline::cycle::{self, Cycle, Go};
     use crate::time::TICKS_PER_SECOND;
@@ -123,14 +123,7 @@ mod tests {
 
     fn open(config: JournalConfig) -> (Journal, ConsumerId) {
         let journal = Journal::open(config).unwrap();
-        let spec = ConsumerSpec {
-            name: "part".into(),
-            fingerprint: String::new(),
-            stream: StreamId::INPUTS,
-            start: Start::Oldest,
-            on_full: OnFull::Block,
-            limits: Default::default(),
-        };
+        let spec = ConsumerSpec::new("part", StreamId::INPUTS);
         let consumer = journal.register_consumer(spec).unwrap().id;
         (journal, consumer)
     }

@@ -15,12 +15,12 @@ use super::PipelineError;
 use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
-use super::due::{Done, Due};
+use super::due::{Done, SinceCommit};
 use super::feed::Feed;
 use super::flow::Flow;
 use super::mark::Mark;
 use super::reading::{Reading, Records, Stretch};
-use super::scoring::Chunk;
+use super::scoring::SentChunk;
 use super::state_budget::Share;
 use crate::engine::Emitted;
 use crate::journal::{Commit, StreamId};
@@ -39,7 +39,7 @@ pub enum Sink {
     /// A stream of the journal.
     Stream(StreamId),
     /// An endpoint; the answers are committed by another thread.
-    Score(ToScore),
+    Score(Box<ToScore>),
     /// The committing end of the scoring is gone: it failed, and its own error says why, or the job stops.
     Gone,
 }
@@ -51,7 +51,7 @@ pub struct ToScore {
     pub room: Room,
     /// Tells this statement's chunks from those of others that share the endpoint.
     pub lane: usize,
-    pub chunks: Sender<Chunk>,
+    pub chunks: Sender<SentChunk>,
     /// Told when a chunk was sent.
     pub came: Arc<Notify>,
     /// How far this part is in event time behind the chunks that it has sent.
@@ -79,23 +79,23 @@ pub struct Consumer {
     pub unread: Option<Stretch>,
     /// Everything before this has been pushed: what a commit may say.
     pub position: i64,
-    pub due: Due,
+    pub due: SinceCommit,
     /// Time alone has let go of state since the last commit.
     pub has_ticked: bool,
 }
 
 /// What was read, and how far the part before was in event time before that.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundStretch {
     stretch: Stretch,
     upstream: Option<Timestamp>,
     has_room: bool,
 }
 
 impl Cycle for Consumer {
-    type Found = Found;
+    type Found = FoundStretch;
 
-    fn read(&mut self) -> Result<Option<Found>, PipelineError> {
+    fn read(&mut self) -> Result<Option<FoundStretch>, PipelineError> {
         if self.flow.stop.is_set() || matches!(self.sink, Sink::Gone) {
             return Ok(None);
         }
@@ -106,15 +106,15 @@ impl Cycle for Consumer {
             Some(stretch) => Some(stretch),
             None => self.reading.next(WAIT)?,
         };
-        Ok(found.map(|stretch| Found { stretch, upstream, has_room }))
+        Ok(found.map(|stretch| FoundStretch { stretch, upstream, has_room }))
     }
 
-    fn work(&mut self, found: Found) -> Result<Go, PipelineError> {
-        let Found { stretch, upstream, has_room } = found;
+    fn work(&mut self, found: FoundStretch) -> Result<Go, PipelineError> {
+        let FoundStretch { stretch, upstream, has_room } = found;
         if stretch.len > 0 && !has_room {
             self.pass_time(upstream, Some(&stretch));
             self.unread = Some(stretch);
-            self.flow.stop.sleep(WAIT);
+            self.flow.sleep(WAIT);
             return Ok(Go::On);
         }
         self.position = stretch.position;
@@ -213,7 +213,7 @@ impl Consumer {
         let ticket = to.scorer.submit_blocking(score::Chunk { statement: to.lane, args }, bytes, &to.room);
         let is_sent = match ticket {
             Ok(ticket) => {
-                let is_sent = to.chunks.send(Chunk { commit, batch, ticket }).is_ok();
+                let is_sent = to.chunks.send(SentChunk { commit, batch, ticket }).is_ok();
                 to.came.notify_one();
                 is_sent
             }

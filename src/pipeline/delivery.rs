@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 use super::PipelineError;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
-use super::due::{Done, Due};
+use super::due::{Done, SinceCommit};
 use super::feed::Feed;
 use super::flow::{Flow, engine};
 use super::gathering::Gathering;
@@ -60,15 +60,15 @@ pub struct Deliverer {
     pub gathering: Gathering,
     /// Records of the next delivery: fewer where the receiver is slow.
     pub stride: usize,
-    pub pending: Pending,
-    pub due: Due,
+    pub pending: Uncommitted,
+    pub due: SinceCommit,
     /// The row at which the statement stops; what was read before it is delivered.
     pub stopped: Option<FailedRow>,
 }
 
 /// What is done with and waits for its commit.
 #[derive(Debug, Default)]
-pub struct Pending {
+pub struct Uncommitted {
     pub position: i64,
     /// Summed up, since many reads may pass until rows that wait are delivered.
     ledger: BTreeMap<Counter, u64>,
@@ -78,9 +78,9 @@ pub struct Pending {
     is_delivered: bool,
 }
 
-impl Pending {
-    pub fn at(position: i64) -> Pending {
-        Pending { position, ..Pending::default() }
+impl Uncommitted {
+    pub fn at(position: i64) -> Uncommitted {
+        Uncommitted { position, ..Uncommitted::default() }
     }
 
     fn count(&mut self, counters: impl IntoIterator<Item = (Counter, u64)>) {
@@ -126,7 +126,7 @@ impl Cycle for Deliverer {
             is_delivery |= !rows.batch.is_empty();
             if !self.deliver(&Arc::new(rows))? {
                 // stopped in the middle of a retry: nothing since the last commit is said to be done
-                self.pending = Pending::at(self.due.position());
+                self.pending = Uncommitted::at(self.due.position());
                 return Ok(Go::Stop);
             }
         }
@@ -150,8 +150,8 @@ impl Cycle for Deliverer {
             return Ok(None);
         }
         self.due.committed(done.position, now);
-        let Pending { position, ledger, letters, .. } =
-            std::mem::replace(&mut self.pending, Pending::at(done.position));
+        let Uncommitted { position, ledger, letters, .. } =
+            std::mem::replace(&mut self.pending, Uncommitted::at(done.position));
         let ledger = ledger.into_iter().collect();
         // after a crash the same rows are delivered again, with the same ids
         let can_wait = letters.is_empty() && self.stopped.is_none();

@@ -11,7 +11,7 @@ const COMMIT_RECORDS: u64 = 10_000;
 
 /// What a part did since its last commit.
 #[derive(Debug)]
-pub struct Due {
+pub struct SinceCommit {
     /// The position that was committed last.
     at: i64,
     committed: Instant,
@@ -29,9 +29,9 @@ pub struct Done {
     pub has_news: bool,
 }
 
-impl Due {
-    pub fn new(position: i64, now: Instant) -> Due {
-        Due { at: position, committed: now, records: 0 }
+impl SinceCommit {
+    pub fn new(position: i64, now: Instant) -> SinceCommit {
+        SinceCommit { at: position, committed: now, records: 0 }
     }
 
     /// The position that was committed last.
@@ -51,7 +51,7 @@ impl Due {
     }
 
     pub fn committed(&mut self, position: i64, now: Instant) {
-        *self = Due::new(position, now);
+        *self = SinceCommit::new(position, now);
     }
 }
 
@@ -78,14 +78,14 @@ mod tests {
             (told, 0, 1_000, true),
         ];
         for (done, records, millis, expected) in cases {
-            let mut due = Due::new(5, start);
+            let mut due = SinceCommit::new(5, start);
             due.read(records as usize);
             assert_eq!(due.is_due(done, after(millis), false), expected, "{done:?}, {records} records, {millis} ms");
             due.committed(done.position, after(millis));
             let again = Done { has_output: false, has_news: false, ..done };
             assert!(!due.is_due(again, after(millis + 5_000), true), "{done:?} again");
         }
-        let due = Due::new(5, start);
+        let due = SinceCommit::new(5, start);
         assert!(due.is_due(moved, start, true) && due.is_due(told, start, true) && !due.is_due(still, start, true));
     }
 }

@@ -105,6 +105,6 @@ fn renamed(rows: &Rows, columns: &Arc<[Column]>) -> Rows {
 }
 
 /// The engine's change of state as the journal stores it.
-pub fn state_change(change: crate::engine::StateChange) -> StateChange {
+pub fn state_change(change: crate::engine::StateUpdate) -> StateChange {
     StateChange { op: change.op, key: change.key, value: change.value }
 }

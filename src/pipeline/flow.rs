@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -30,6 +31,14 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Sleeps, but not past the word to stop; answers whether it was given. By the clock of a test no time passes.
+    pub fn sleep(&self, pause: Duration) -> bool {
+        match self.clock {
+            Clock::Real => self.stop.sleep(pause),
+            Clock::Manual(_) => self.stop.is_set(),
+        }
+    }
+
     fn counter(&self, what: &'static str) -> Counter {
         Counter::new(Edge::Statement, self.statement.clone(), what)
     }

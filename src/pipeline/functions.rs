@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::prepare::Prepared;
-use crate::job::{FunctionKind, Job};
+use crate::job::{FunctionSettings, Job};
 use crate::query::catalog::{self, Catalog, Offers};
 use crate::reference::{LookError, Looked, Watched};
 use crate::udf::{FunctionBinding, Host, UdfError, Versions};
@@ -26,7 +26,7 @@ const FILE_BYTES_MAX: usize = 256 << 20;
 
 /// What a look at all files came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Look {
+pub enum LookOutcome {
     /// All are those in use.
     #[default]
     Same,
@@ -38,14 +38,14 @@ pub enum Look {
 
 /// The task's end that others hold.
 #[derive(Clone, Debug)]
-pub struct Looks(mpsc::Sender<oneshot::Sender<Look>>);
+pub struct Looks(mpsc::Sender<oneshot::Sender<LookOutcome>>);
 
 impl Looks {
     /// Looks at all files now, whether they are known to rest or not.
-    pub async fn now(&self) -> Look {
+    pub async fn now(&self) -> LookOutcome {
         let (answer, answered) = oneshot::channel();
         if self.0.send(answer).await.is_err() {
-            return Look::Same;
+            return LookOutcome::Same;
         }
         answered.await.unwrap_or_default()
     }
@@ -79,21 +79,21 @@ pub fn start(
 }
 
 /// The files of the job's functions and who is in each.
-fn files(job: &Job, prepared: &Prepared) -> Vec<File> {
-    let mut files: Vec<File> = Vec::new();
+fn files(job: &Job, prepared: &Prepared) -> Vec<WatchedFile> {
+    let mut files: Vec<WatchedFile> = Vec::new();
     for (index, binding) in prepared.bindings.iter().enumerate() {
         let path = binding.component.path();
         let function = job.functions.iter().find(|function| function.name == binding.name);
         let export = function.and_then(|function| match &function.kind {
-            FunctionKind::Wasm(wasm) => wasm.export.clone(),
-            FunctionKind::Endpoint(_) => None,
+            FunctionSettings::Wasm(wasm) => wasm.export.clone(),
+            FunctionSettings::Endpoint(_) => None,
         });
-        let member = Member { index, export: export.unwrap_or_else(|| binding.name.clone()) };
+        let member = MemberFunction { index, export: export.unwrap_or_else(|| binding.name.clone()) };
         match files.iter_mut().find(|file| file.path == path) {
             Some(file) => file.members.push(member),
             None => {
                 let watched = Some(Watched::new(path, FILE_BYTES_MAX));
-                files.push(File { path: path.to_owned(), watched, members: vec![member] });
+                files.push(WatchedFile { path: path.to_owned(), watched, members: vec![member] });
             }
         }
     }
@@ -102,21 +102,21 @@ fn files(job: &Job, prepared: &Prepared) -> Vec<File> {
 
 #[derive(Debug)]
 struct Files {
-    files: Vec<File>,
+    files: Vec<WatchedFile>,
     check: Arc<Check>,
     versions: Versions,
 }
 
 #[derive(Debug)]
-struct File {
+struct WatchedFile {
     path: PathBuf,
     /// `None` only while another thread looks
     watched: Option<Watched>,
-    members: Vec<Member>,
+    members: Vec<MemberFunction>,
 }
 
 #[derive(Clone, Debug)]
-struct Member {
+struct MemberFunction {
     /// the plan's
     index: usize,
     /// what the job file calls it inside the file
@@ -124,7 +124,7 @@ struct Member {
 }
 
 impl Files {
-    async fn run(&mut self, mut asked: mpsc::Receiver<oneshot::Sender<Look>>) {
+    async fn run(&mut self, mut asked: mpsc::Receiver<oneshot::Sender<LookOutcome>>) {
         loop {
             self.look(false).await;
             tokio::select! {
@@ -137,8 +137,8 @@ impl Files {
         }
     }
 
-    async fn look(&mut self, now: bool) -> Look {
-        let mut outcome = Look::Same;
+    async fn look(&mut self, now: bool) -> LookOutcome {
+        let mut outcome = LookOutcome::Same;
         for file in &mut self.files {
             let mut watched = match file.watched.take() {
                 Some(watched) if !now => watched,
@@ -172,21 +172,21 @@ struct Check {
 
 /// Why a version is not taken.
 #[derive(Debug)]
-struct Refusal {
+struct VersionRefusal {
     reason: String,
     /// it would do after a start
     is_another_plan: bool,
 }
 
-impl From<String> for Refusal {
-    fn from(reason: String) -> Refusal {
-        Refusal { reason, is_another_plan: false }
+impl From<String> for VersionRefusal {
+    fn from(reason: String) -> VersionRefusal {
+        VersionRefusal { reason, is_another_plan: false }
     }
 }
 
-impl From<UdfError> for Refusal {
-    fn from(error: UdfError) -> Refusal {
-        Refusal::from(match error.help() {
+impl From<UdfError> for VersionRefusal {
+    fn from(error: UdfError) -> VersionRefusal {
+        VersionRefusal::from(match error.help() {
             Some(help) => format!("{error}; {help}"),
             None => error.to_string(),
         })
@@ -194,10 +194,10 @@ impl From<UdfError> for Refusal {
 }
 
 impl Check {
-    fn file(&self, looked: Result<Looked, LookError>, versions: &Versions, members: &[Member]) -> Look {
+    fn file(&self, looked: Result<Looked, LookError>, versions: &Versions, members: &[MemberFunction]) -> LookOutcome {
         let bytes = match looked {
             Ok(Looked::Bytes(bytes)) => bytes,
-            Ok(Looked::Same | Looked::Changing) => return Look::Same,
+            Ok(Looked::Same | Looked::Changing) => return LookOutcome::Same,
             Err(error) => {
                 let why = match error {
                     LookError::Away(why) => why,
@@ -206,25 +206,25 @@ impl Check {
                     }
                 };
                 members.iter().for_each(|member| versions.set_trouble(member.index, Some(why.clone())));
-                return Look::Same;
+                return LookOutcome::Same;
             }
         };
         let digest: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         let present = versions.bindings();
-        let present: Vec<(&Member, &FunctionBinding)> =
+        let present: Vec<(&MemberFunction, &FunctionBinding)> =
             members.iter().filter_map(|member| Some((member, present.get(member.index)?))).collect();
         if present.iter().all(|(_, binding)| binding.component.digest() == digest) {
             members.iter().for_each(|member| versions.set_trouble(member.index, None));
-            return Look::Same;
+            return LookOutcome::Same;
         }
         match self.fits(&bytes, &present) {
             Ok(next) => {
                 versions.swap(next);
-                Look::Done
+                LookOutcome::Done
             }
-            Err(Refusal { reason, is_another_plan }) => {
+            Err(VersionRefusal { reason, is_another_plan }) => {
                 members.iter().for_each(|member| versions.refuse(member.index, &digest, &reason));
-                if is_another_plan { Look::AnotherPlan } else { Look::Done }
+                if is_another_plan { LookOutcome::AnotherPlan } else { LookOutcome::Done }
             }
         }
     }
@@ -233,8 +233,8 @@ impl Check {
     fn fits(
         &self,
         bytes: &[u8],
-        present: &[(&Member, &FunctionBinding)],
-    ) -> Result<Vec<(usize, FunctionBinding)>, Refusal> {
+        present: &[(&MemberFunction, &FunctionBinding)],
+    ) -> Result<Vec<(usize, FunctionBinding)>, VersionRefusal> {
         let mut catalog = self.catalog.clone();
         let mut changes = Vec::new();
         let mut next = Vec::new();
@@ -283,7 +283,7 @@ impl Check {
         })?;
         if format!("{plan:?}") != self.plan {
             let reason = format!("{changed}, which makes another plan of the query; SIGHUP or a restart takes it");
-            return Err(Refusal { reason, is_another_plan: true });
+            return Err(VersionRefusal { reason, is_another_plan: true });
         }
         // one that cannot start is found now
         for (_, binding) in &next {

@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::PipelineError;
 use super::identity::identify;
-use super::report::Watched;
+use super::report::WatchedStages;
 use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::job::Job;
@@ -31,7 +31,7 @@ pub fn start(
     job: &Job,
     journal: &Journal,
     clock: &Clock,
-    watched: &Watched,
+    watched: &WatchedStages,
     hurry: &CancellationToken,
     connections: &Connections,
 ) -> Result<Outputs, PipelineError> {
@@ -51,7 +51,7 @@ pub fn start(
     Ok(made)
 }
 
-struct Request {
+struct Handed {
     rows: Arc<Rows>,
     statement: SmolStr,
     consumer: SmolStr,
@@ -63,7 +63,7 @@ struct Request {
 pub struct OutputHandle {
     name: SmolStr,
     fill: Fill,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Handed>,
     stats: Arc<OutputStats>,
     troubles: Arc<Mutex<Troubles>>,
 }
@@ -77,7 +77,7 @@ impl OutputHandle {
         incarnation: String,
         hurry: CancellationToken,
     ) -> (OutputHandle, JoinHandle<()>) {
-        let (requests, mut waiting) = mpsc::channel::<Request>(WAITING_MAX);
+        let (requests, mut waiting) = mpsc::channel::<Handed>(WAITING_MAX);
         let span = tracing::error_span!("output", name = %name);
         let stats = output.stats().clone();
         let deliveries = async move {
@@ -86,7 +86,7 @@ impl OutputHandle {
                     request = waiting.recv() => request,
                     () = output.tend() => continue,
                 };
-                let Some(Request { rows, statement, consumer, reply }) = request else { break };
+                let Some(Handed { rows, statement, consumer, reply }) = request else { break };
                 let ids = RowIds { incarnation: &incarnation, statement: &statement, consumer: &consumer };
                 let delivery = tokio::select! {
                     delivery = output.deliver(&rows, ids) => delivery,
@@ -120,7 +120,7 @@ impl OutputHandle {
     /// Delivers rows of a statement for a consumer, by its name, and waits for the answer. Called from a plain thread.
     pub fn deliver(&self, rows: &Arc<Rows>, statement: &SmolStr, consumer: &SmolStr) -> Delivery {
         let (reply, answer) = oneshot::channel();
-        let request = Request { rows: rows.clone(), statement: statement.clone(), consumer: consumer.clone(), reply };
+        let request = Handed { rows: rows.clone(), statement: statement.clone(), consumer: consumer.clone(), reply };
         // the task ends after the last handle, so this means that it failed
         let gone = || Delivery::Gone { reason: "its task ended; please report this with the log".to_owned() };
         if self.requests.blocking_send(request).is_err() {

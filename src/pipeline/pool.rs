@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::journal::{Bound, ConsumerStatus, Journal, JournalStatus};
+use crate::journal::{ConsumerStatus, Journal, JournalStatus, RoomBound};
 use crate::telemetry::{Sample, SampleKind};
 
 /// A share of the budget that a job uses without anybody being away: logs, the windows for redeliveries.
@@ -17,8 +17,8 @@ pub fn full(journal: &Journal) -> Option<String> {
     journal.is_full().then(|| match pin {
         Some((pin, _)) => format!("the pool is full, intake waits: {pin}"),
         None if journal.is_disk_full() => {
-            "the disk of the pool is full: intake waits until there is room; delete what is not needed there, or move the \
-             pool to another disk by path in [journal]"
+            "the disk of the pool is full: intake waits until there is room; delete what is not needed there, or move \
+             the pool to another disk by path in [journal]"
                 .to_owned()
         }
         None => {
@@ -40,8 +40,8 @@ fn short(status: &JournalStatus, warn_below: Option<Duration>) -> Option<String>
     let left = status.left.filter(|left| warn_below.is_some_and(|warn_below| left.seconds < warn_below.as_secs()))?;
     let max_bytes = status.live.as_ref().map_or(0, |live| live.max_bytes);
     let (of, of_bytes) = match left.room.bound {
-        Bound::MaxBytes => ("raise max_bytes in [journal]", max_bytes),
-        Bound::Disk => ("make room on the disk", status.used_bytes),
+        RoomBound::MaxBytes => ("raise max_bytes in [journal]", max_bytes),
+        RoomBound::Disk => ("make room on the disk", status.used_bytes),
     };
     let behind =
         without_share(status).filter(|c| held_by(c, status) >= of_bytes / QUIET_SHARE).max_by_key(|c| c.pending);
@@ -55,7 +55,7 @@ fn short(status: &JournalStatus, warn_below: Option<Duration>) -> Option<String>
                  {of}"
             ))
         }
-        None if left.room.bound == Bound::Disk => Some(format!("the pool lasts {left}: {of}")),
+        None if left.room.bound == RoomBound::Disk => Some(format!("the pool lasts {left}: {of}")),
         None => None,
     }
 }
@@ -112,14 +112,14 @@ pub fn samples(job: &str, status: &JournalStatus, is_full: bool, samples: &mut V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{BacklogLimits, Left, Live, Room};
+    use crate::journal::{BacklogLimits, Left, LiveStatus, PoolRoom};
 
     const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
 
     /// A pool of 1 GB, of which `used` bytes are used, to which a GB comes in a day.
-    fn pool(used_bytes: u64, bound: Bound, pending: u64) -> JournalStatus {
-        let room = Room { bytes: 1_000_000_000 - used_bytes, bound };
-        let live = Live {
+    fn pool(used_bytes: u64, bound: RoomBound, pending: u64) -> JournalStatus {
+        let room = PoolRoom { bytes: 1_000_000_000 - used_bytes, bound };
+        let live = LiveStatus {
             max_bytes: 1_000_000_000,
             is_full: false,
             refusal: None,
@@ -151,12 +151,12 @@ mod tests {
     #[test]
     fn a_pool_that_fills_is_told_with_who_fills_it_and_what_to_do() {
         assert_eq!(
-            short(&pool(500_000_000, Bound::MaxBytes, 1_234), DAY).unwrap(),
-            "the pool lasts about 12 hours at 41.7 MB an hour into the 500.0 MB that are left of max_bytes, then intake \
-             waits: output b has 1234 records to read and holds the oldest; repair what it waits for, or raise \
+            short(&pool(500_000_000, RoomBound::MaxBytes, 1_234), DAY).unwrap(),
+            "the pool lasts about 12 hours at 41.7 MB an hour into the 500.0 MB that are left of max_bytes, then \
+             intake waits: output b has 1234 records to read and holds the oldest; repair what it waits for, or raise \
              max_bytes in [journal]"
         );
-        let mut drops = pool(100_000_000, Bound::Disk, 5);
+        let mut drops = pool(100_000_000, RoomBound::Disk, 5);
         drops.consumers[1].drop_oldest = true;
         assert_eq!(
             short(&drops, DAY).unwrap(),
@@ -165,15 +165,15 @@ mod tests {
              room on the disk"
         );
         assert_eq!(
-            short(&pool(100_000_000, Bound::Disk, 0), DAY).unwrap(),
-            "the pool lasts about 21 hours at 41.7 MB an hour into the 900.0 MB that are left of the disk: make room on \
-             the disk"
+            short(&pool(100_000_000, RoomBound::Disk, 0), DAY).unwrap(),
+            "the pool lasts about 21 hours at 41.7 MB an hour into the 900.0 MB that are left of the disk: make room \
+             on the disk"
         );
     }
 
     #[test]
     fn who_has_a_share_hides_nobody_that_has_none() {
-        let mut beside = pool(500_000_000, Bound::MaxBytes, 1_234);
+        let mut beside = pool(500_000_000, RoomBound::MaxBytes, 1_234);
         beside.consumers[1].limits = Some(BacklogLimits { max_age: None, max_bytes: Some(1) });
         let other = ConsumerStatus {
             name: "output c".into(),
@@ -190,14 +190,14 @@ mod tests {
 
     #[test]
     fn a_pool_that_does_not_fill_or_lasts_is_well() {
-        assert_eq!(short(&pool(100_000_000, Bound::MaxBytes, 3), DAY), None, "a fast stream that is read");
-        assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 3), Some(Duration::from_secs(3_600))), None);
-        assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 3), None), None, "switched off");
-        let mut shared = pool(500_000_000, Bound::MaxBytes, 3);
+        assert_eq!(short(&pool(100_000_000, RoomBound::MaxBytes, 3), DAY), None, "a fast stream that is read");
+        assert_eq!(short(&pool(500_000_000, RoomBound::MaxBytes, 3), Some(Duration::from_secs(3_600))), None);
+        assert_eq!(short(&pool(500_000_000, RoomBound::MaxBytes, 3), None), None, "switched off");
+        let mut shared = pool(500_000_000, RoomBound::MaxBytes, 3);
         shared.consumers[1].limits = Some(BacklogLimits { max_age: None, max_bytes: Some(1) });
         shared.consumers[1].pending = 1_234;
         assert_eq!(short(&shared, DAY), None, "who is behind has a share, and the other reads what comes");
-        assert_eq!(short(&pool(500_000_000, Bound::MaxBytes, 0), DAY), None, "nobody is behind");
-        assert_eq!(short(&JournalStatus { left: None, ..pool(500_000_000, Bound::Disk, 3) }, DAY), None);
+        assert_eq!(short(&pool(500_000_000, RoomBound::MaxBytes, 0), DAY), None, "nobody is behind");
+        assert_eq!(short(&JournalStatus { left: None, ..pool(500_000_000, RoomBound::Disk, 3) }, DAY), None);
     }
 }

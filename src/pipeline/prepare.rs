@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::engine::{Executor, ExecutorOptions};
-use crate::job::{self, Function, FunctionKind, Job};
+use crate::job::{self, FunctionSection, FunctionSettings, Job};
 use crate::query::catalog::{self, Catalog, FunctionDef, InputDef, InputKind};
 use crate::query::plan::Plan;
 use crate::score::Order;
@@ -47,7 +47,7 @@ pub struct PrepareError(pub Vec<Diagnostics>);
 /// Every problem of the components and of the query.
 pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     let mut problems = job.problems();
-    for input in job.inputs.iter().filter(|input| matches!(input.kind, job::InputKind::File(_))) {
+    for input in job.inputs.iter().filter(|input| matches!(input.kind, job::InputSettings::File(_))) {
         let error = Diagnostic::error(format!("input `{}` is a file, and a job reads streams", input.name), input.span);
         let running: Vec<String> = SOURCES.iter().map(|(word, _)| format!("`type = \"{word}\"`")).collect();
         problems.push(
@@ -104,10 +104,10 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     }
 }
 
-fn kind(input: &job::Input) -> InputKind {
+fn kind(input: &job::InputSection) -> InputKind {
     match &input.kind {
-        job::InputKind::Reference(_) => InputKind::Reference,
-        job::InputKind::Stream(_) | job::InputKind::File(_) => InputKind::Stream,
+        job::InputSettings::Reference(_) => InputKind::Reference,
+        job::InputSettings::Stream(_) | job::InputSettings::File(_) => InputKind::Stream,
     }
 }
 
@@ -138,8 +138,8 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
     let mut known = Vec::new();
     for function in &job.functions {
         let kind = match &function.kind {
-            FunctionKind::Endpoint(_) => catalog::FunctionKind::External,
-            FunctionKind::Wasm(wasm) => {
+            FunctionSettings::Endpoint(_) => catalog::FunctionKind::External,
+            FunctionSettings::Wasm(wasm) => {
                 let engine = engine.get_or_insert_with(|| Engine::new(default_cache_dir()));
                 let loaded = match engine {
                     Ok(engine) => load(engine, function, wasm),
@@ -175,7 +175,7 @@ pub fn functions(job: &Job, problems: &mut Diagnostics) -> (Vec<FunctionDef>, Ve
 
 fn load(
     engine: &Engine,
-    function: &Function,
+    function: &FunctionSection,
     wasm: &WasmConfig,
 ) -> Result<(FunctionBinding, catalog::Signature), UdfError> {
     let component = Component::load(engine, &wasm.component, wasm.limits)?;
@@ -193,7 +193,7 @@ fn load(
 }
 
 /// A grant that nobody asks for is a mistake, or a component of another version.
-fn unused_grants(binding: &FunctionBinding, function: &Function, wasm: &WasmConfig, problems: &mut Diagnostics) {
+fn unused_grants(binding: &FunctionBinding, function: &FunctionSection, wasm: &WasmConfig, problems: &mut Diagnostics) {
     let needs = binding.component.needs();
     for (word, span) in wasm.grants.spans.iter().filter(|(word, _)| !needs.iter().any(|grant| grant.word() == *word)) {
         let warning =
@@ -207,8 +207,8 @@ fn unknown_tables(job: &Job, catalog: &Catalog, problems: &mut Diagnostics) {
     let references = catalog.inputs.iter().filter(|input| input.kind == InputKind::Reference);
     let known: Vec<&str> = references.map(|input| input.name.as_str()).collect();
     let granted = job.functions.iter().filter_map(|function| match &function.kind {
-        FunctionKind::Wasm(wasm) => Some(&wasm.grants.lookup),
-        FunctionKind::Endpoint(_) => None,
+        FunctionSettings::Wasm(wasm) => Some(&wasm.grants.lookup),
+        FunctionSettings::Endpoint(_) => None,
     });
     for (name, span) in granted.flatten().filter(|(name, _)| !known.contains(&name.as_str())) {
         let help = match suggest(name, known.iter().copied()) {
@@ -253,13 +253,13 @@ fn kept_orders(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
     for statement in plan.statements.iter().filter(|statement| statement.is_stateful()) {
         for called in statement.parts.iter().filter_map(|part| part.external.as_ref()) {
             let function = job.functions.iter().find(|f| same_ignoring_case(&f.name, &called.function));
-            let Some(FunctionKind::Endpoint(endpoint)) = function.map(|function| &function.kind) else { continue };
+            let Some(FunctionSettings::Endpoint(endpoint)) = function.map(|function| &function.kind) else { continue };
             if endpoint.order != Order::None {
                 continue;
             }
             let title = format!("the statement INTO {} keeps its rows in the order of the stream", statement.output);
-            let help = "TIMESTAMP BY, windows, LAG, joins and functions with state need it: `order = \"none\"` holds for \
-                        statements without them";
+            let help = "TIMESTAMP BY, windows, LAG, joins and functions with state need it: `order = \"none\"` holds \
+                        for statements without them";
             problems.push(
                 Diagnostic::warning(title, endpoint.order_span).label("a request that hangs holds it up").help(help),
             );

@@ -224,12 +224,17 @@ pub(super) mod tests {
 
     /// Stores events of one moment, in a segment of their own.
     pub fn store(journal: &Journal, input: InputId, arrival: Timestamp, n: usize) {
+        store_each(journal, input, arrival, vec![Bytes::from_static(b"{}"); n]);
+    }
+
+    /// As [`store`], with these payloads.
+    pub fn store_each(journal: &Journal, input: InputId, arrival: Timestamp, payloads: Vec<Bytes>) {
         let (done, stored) = channel();
-        let event = RawEvent { arrival, payload: Bytes::from_static(b"{}"), message: Arc::default(), mark: 0 };
+        let event = |payload| RawEvent { arrival, payload, message: Arc::default(), mark: 0 };
         journal.append(Append {
             input,
-            events: vec![event; n],
-            received: n as u64,
+            received: payloads.len() as u64,
+            events: payloads.into_iter().map(event).collect(),
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),

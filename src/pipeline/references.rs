@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use tokio_util::sync::CancellationToken;
 
 use super::PipelineError;
-use super::report::Watched;
+use super::report::WatchedStages;
 use crate::job::Job;
 use crate::journal::Journal;
 use crate::reference::Reference;
@@ -21,7 +21,7 @@ pub fn start(
     job: &Job,
     journal: &Journal,
     clock: &Clock,
-    watched: &Watched,
+    watched: &WatchedStages,
     ended: &CancellationToken,
 ) -> Result<References, PipelineError> {
     let names: Vec<SmolStr> = job.references().map(|(input, _)| SmolStr::new(&input.name)).collect();

@@ -23,7 +23,7 @@ use crate::udf::{FunctionBinding, Stats, Versions};
 
 /// The stages that are asked.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedStages {
     job: SmolStr,
     journal: Journal,
     /// The pool is to be told of once its room lasts for less.
@@ -60,16 +60,16 @@ pub struct Snapshot {
     pub trouble: Vec<String>,
 }
 
-impl Watched {
+impl WatchedStages {
     pub fn new(
         job: &Job,
         journal: Journal,
         health: Arc<Health>,
         functions: &[FunctionBinding],
         versions: Versions,
-    ) -> Watched {
+    ) -> WatchedStages {
         let functions = functions.iter().map(|f| (f.name.clone(), f.stats.clone())).collect();
-        Watched {
+        WatchedStages {
             job: SmolStr::new(&job.name),
             journal,
             warn_below: job.journal.warn_below,

@@ -10,16 +10,20 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use super::PipelineError;
-use super::report::Watched;
-use crate::job::{FunctionKind, Job};
+use super::report::WatchedStages;
+use crate::job::{FunctionSettings, Job};
 use crate::journal::Journal;
 use crate::score::{ScoreConfig, Scorer};
 
 /// Starts a scorer for each endpoint.
-pub fn start(job: &Job, journal: &Journal, watched: &Watched) -> Result<BTreeMap<SmolStr, Scorer>, PipelineError> {
+pub fn start(
+    job: &Job,
+    journal: &Journal,
+    watched: &WatchedStages,
+) -> Result<BTreeMap<SmolStr, Scorer>, PipelineError> {
     let mut scorers = BTreeMap::new();
     for function in &job.functions {
-        let FunctionKind::Endpoint(endpoint) = &function.kind else { continue };
+        let FunctionSettings::Endpoint(endpoint) = &function.kind else { continue };
         let name = SmolStr::new(&function.name);
         let _span = tracing::error_span!("function", name = %name).entered();
         let problem = |reason: String| PipelineError::Function { name: name.clone(), reason };

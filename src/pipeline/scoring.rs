@@ -31,7 +31,7 @@ use crate::value::Value;
 
 /// One commit that waits for the answers to its rows.
 #[derive(Debug)]
-pub struct Chunk {
+pub struct SentChunk {
     pub commit: Commit,
     /// Carried columns, then the argument.
     pub batch: Batch,
@@ -48,7 +48,7 @@ pub struct Unanswered {
     last: u64,
     /// Offset behind the last chunk.
     position: i64,
-    waiting: Waiting,
+    waiting: Awaited,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ struct Open {
 
 /// Where the answers come.
 #[derive(Debug)]
-enum Waiting {
+enum Awaited {
     /// That of the oldest chunk counts.
     InOrder(VecDeque<Ticket>),
     /// Whichever comes first.
@@ -70,20 +70,20 @@ enum Waiting {
 }
 
 /// A chunk with its answers, and its place at the endpoint.
-type Answer = Result<(Open, Vec<Outcome>, Arc<Berth>), Ended>;
+type AnsweredChunk = Result<(Open, Vec<Outcome>, Arc<Berth>), Ended>;
 
 impl Unanswered {
     /// Of a consumer at `position`.
     pub fn new(order: Order, position: i64) -> Unanswered {
         let waiting = match order {
-            Order::Stream => Waiting::InOrder(VecDeque::new()),
-            Order::None => Waiting::AsTheyCome(Answers::default()),
+            Order::Stream => Awaited::InOrder(VecDeque::new()),
+            Order::None => Awaited::AsTheyCome(Answers::default()),
         };
         Unanswered { chunks: BTreeMap::new(), earliest: BTreeSet::new(), last: 0, position, waiting }
     }
 
-    fn push(&mut self, chunk: Chunk) {
-        let Chunk { commit, batch, ticket } = chunk;
+    fn push(&mut self, chunk: SentChunk) {
+        let SentChunk { commit, batch, ticket } = chunk;
         self.last += 1;
         let earliest = batch.meta().iter().map(|meta| meta.time).min();
         self.earliest.extend(earliest.map(|time| (time, self.last)));
@@ -91,8 +91,8 @@ impl Unanswered {
         self.position = commit.position;
         self.chunks.insert(self.last, Open { commit, batch, span, earliest });
         match &mut self.waiting {
-            Waiting::InOrder(tickets) => tickets.push_back(ticket),
-            Waiting::AsTheyCome(answers) => answers.expect(self.last, ticket),
+            Awaited::InOrder(tickets) => tickets.push_back(ticket),
+            Awaited::AsTheyCome(answers) => answers.expect(self.last, ticket),
         }
     }
 
@@ -101,13 +101,13 @@ impl Unanswered {
     }
 
     /// Waits for the next answer, but no longer than this, and not once a chunk comes that may be answered sooner.
-    fn wait(&mut self, at_most: Duration, came: &Notify) -> Option<Answer> {
+    fn wait(&mut self, at_most: Duration, came: &Notify) -> Option<AnsweredChunk> {
         match &mut self.waiting {
-            Waiting::InOrder(tickets) => {
+            Awaited::InOrder(tickets) => {
                 let answer = tickets.front_mut()?.wait(at_most)?;
                 self.in_order(answer)
             }
-            Waiting::AsTheyCome(answers) => {
+            Awaited::AsTheyCome(answers) => {
                 let (number, answer, place) = answers.wait(at_most, came)?;
                 self.take(number, answer, place)
             }
@@ -115,27 +115,27 @@ impl Unanswered {
     }
 
     /// The next answer, if it is there.
-    fn poll(&mut self) -> Option<Answer> {
+    fn poll(&mut self) -> Option<AnsweredChunk> {
         match &mut self.waiting {
-            Waiting::InOrder(tickets) => {
+            Awaited::InOrder(tickets) => {
                 let answer = tickets.front_mut()?.poll()?;
                 self.in_order(answer)
             }
-            Waiting::AsTheyCome(answers) => {
+            Awaited::AsTheyCome(answers) => {
                 let (number, answer, place) = answers.poll()?;
                 self.take(number, answer, place)
             }
         }
     }
 
-    fn in_order(&mut self, answer: Result<Vec<Outcome>, Ended>) -> Option<Answer> {
-        let Waiting::InOrder(tickets) = &mut self.waiting else { return None };
+    fn in_order(&mut self, answer: Result<Vec<Outcome>, Ended>) -> Option<AnsweredChunk> {
+        let Awaited::InOrder(tickets) = &mut self.waiting else { return None };
         let place = tickets.pop_front()?.into_place();
         let number = *self.chunks.keys().next()?;
         self.take(number, answer, place)
     }
 
-    fn take(&mut self, number: u64, answer: Result<Vec<Outcome>, Ended>, place: Arc<Berth>) -> Option<Answer> {
+    fn take(&mut self, number: u64, answer: Result<Vec<Outcome>, Ended>, place: Arc<Berth>) -> Option<AnsweredChunk> {
         let open = self.chunks.remove(&number)?;
         if let Some(earliest) = open.earliest {
             self.earliest.remove(&(earliest, number));
@@ -164,7 +164,7 @@ pub struct Scoring {
     /// What becomes of a row without an answer.
     pub on_error: OnError,
     pub into: StreamId,
-    pub chunks: Receiver<Chunk>,
+    pub chunks: Receiver<SentChunk>,
     /// A chunk was sent.
     pub came: Arc<Notify>,
     /// How far the consumer is in event time behind the chunks that it has sent.

@@ -12,9 +12,9 @@ use super::PipelineError;
 use super::health::Health;
 use super::identity::identify;
 use super::intake::Intake;
-use super::report::Watched;
+use super::report::WatchedStages;
 use crate::connections::Connections;
-use crate::job::{InputKind, Job};
+use crate::job::{InputSettings, Job};
 use crate::journal::{Journal, JournalError};
 use crate::source::{RecentRecord, Site, Source};
 use crate::time::Clock;
@@ -22,8 +22,8 @@ use crate::time::Clock;
 /// How many of the newest records the journal keeps at hand.
 pub fn recent_records(job: &Job) -> usize {
     let wanted = job.inputs.iter().map(|input| match &input.kind {
-        InputKind::Stream(stream) => stream.source.recent_records(),
-        InputKind::File(_) | InputKind::Reference(_) => 0,
+        InputSettings::Stream(stream) => stream.source.recent_records(),
+        InputSettings::File(_) | InputSettings::Reference(_) => 0,
     });
     wanted.max().unwrap_or(0)
 }
@@ -35,7 +35,7 @@ pub fn start(
     job: &Job,
     journal: &Journal,
     clock: &Clock,
-    watched: &Watched,
+    watched: &WatchedStages,
     health: &Arc<Health>,
     connections: &Connections,
 ) -> Result<(Vec<Box<dyn Source>>, Intakes), PipelineError> {
@@ -44,9 +44,9 @@ pub fn start(
         let name = SmolStr::new(&input.name);
         let _span = tracing::error_span!("input", name = %name).entered();
         let stream = match &input.kind {
-            InputKind::Stream(stream) => stream,
-            InputKind::Reference(_) => continue,
-            InputKind::File(_) => {
+            InputSettings::Stream(stream) => stream,
+            InputSettings::Reference(_) => continue,
+            InputSettings::File(_) => {
                 return Err(PipelineError::Input {
                     name,
                     reason: "it is a file, and a job reads streams; use `forebay eval`".to_owned(),

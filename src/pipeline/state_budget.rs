@@ -18,13 +18,13 @@ const RESERVE: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct StateBudget {
     max: u64,
-    held: Mutex<Held>,
+    held: Mutex<Holdings>,
     /// Intake may go on.
     room: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Holdings {
     parts: Vec<(SmolStr, u64)>,
     used: u64,
     tight: bool,
@@ -57,7 +57,7 @@ impl StateBudget {
         StateBudget { max, held: Mutex::default(), room: Condvar::new() }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Holdings> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,10 +105,11 @@ impl StateBudget {
         held.tight.then(|| self.words(&held))
     }
 
-    fn words(&self, held: &Held) -> String {
+    fn words(&self, held: &Holdings) -> String {
         let largest = held.parts.iter().max_by_key(|(_, bytes)| *bytes).map_or("", |(name, _)| name.as_str());
         format!(
-            "statements hold {} of the {} KiB of state they may, most of it {largest}: intake waits until windows close; raise state_bytes_max in [job], or let windows be shorter and keys fewer",
+            "statements hold {} of the {} KiB of state they may, most of it {largest}: intake waits until windows \
+            close; raise state_bytes_max in [job], or let windows be shorter and keys fewer",
             held.used >> 10,
             self.max >> 10
         )

@@ -17,8 +17,8 @@ use super::ahead::Ahead;
 use super::commits::Commits;
 use super::consumer::{Consumer, Sink, ToScore};
 use super::cycle;
-use super::delivery::{self, Deliverer, Pending};
-use super::due::Due;
+use super::delivery::{self, Deliverer, Uncommitted};
+use super::due::SinceCommit;
 use super::feed::Feed;
 use super::flow::{Flow, engine};
 use super::gathering::Gathering;
@@ -33,8 +33,8 @@ use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::backoff::Backoff;
 use crate::engine::{Executor, Functions, OnError};
-use crate::job::{self, Backlog, Job};
-use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
+use crate::job::{self, BacklogSettings, Job};
+use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId, consumer_span};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
@@ -131,8 +131,12 @@ impl StatementBuild<'_> {
     pub fn keep_only(&self, consumers: &[Registered]) -> Result<(), PipelineError> {
         let names: Vec<SmolStr> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
         for removed in self.journal.keep_only_consumers(&names)? {
-            let (consumer, unread) = (&removed.name, removed.unread);
-            tracing::warn!(%consumer, unread, "no longer part of the job: closed, its unread records are counted consumer_removed");
+            let _span = consumer_span(&removed.name).entered();
+            let unread = removed.unread;
+            tracing::warn!(
+                unread,
+                "no longer part of the job: closed, its unread records are counted consumer_removed"
+            );
         }
         for Registered { statement, changed_at, .. } in consumers {
             if let Some(position) = changed_at {
@@ -267,14 +271,14 @@ impl StatementBuild<'_> {
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
                 let room = scorer.new_room();
                 // each part takes its turn at the endpoint
-                Sink::Score(ToScore { scorer, room, lane: jobs.len(), chunks, came, sent })
+                Sink::Score(Box::new(ToScore { scorer, room, lane: jobs.len(), chunks, came, sent }))
             }
         };
         let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
         let feed = Feed { columns: before, ..feed };
         let position = reader.position();
         let consumer = Consumer {
-            due: Due::new(position, self.clock.monotonic()),
+            due: SinceCommit::new(position, self.clock.monotonic()),
             flow,
             reading: Reading::new(reader, Bound::records(records)),
             feed,
@@ -322,7 +326,7 @@ impl StatementBuild<'_> {
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
         let backlog = self.job.outputs.iter().find(|o| o.name.eq_ignore_ascii_case(&statement.output));
-        let backlog = backlog.map_or(Backlog::default(), |output| output.backlog);
+        let backlog = backlog.map_or(BacklogSettings::default(), |output| output.backlog);
         let (flow, reader) =
             self.flow(consumer_name.clone(), name.clone(), fingerprint, part, columns, from, backlog, consumers)?;
         let feed =
@@ -333,7 +337,7 @@ impl StatementBuild<'_> {
         let fill = output.fill();
         let stride = delivery::RECORDS_FIRST.max(fill.rows);
         let deliverer = Deliverer {
-            due: Due::new(position, self.clock.monotonic()),
+            due: SinceCommit::new(position, self.clock.monotonic()),
             flow,
             reading: Reading::new(reader, Bound::records(stride)),
             feed,
@@ -344,7 +348,7 @@ impl StatementBuild<'_> {
             held: 0,
             gathering: Gathering::new(fill),
             stride,
-            pending: Pending::at(position),
+            pending: Uncommitted::at(position),
             stopped: None,
         };
         let commits = Commits::new(self.journal.clone(), Mark::default());
@@ -364,7 +368,7 @@ impl StatementBuild<'_> {
         part: Option<&Part>,
         columns: Arc<[crate::batch::Column]>,
         from: Option<StreamId>,
-        backlog: Backlog,
+        backlog: BacklogSettings,
         consumers: &mut Vec<Registered>,
     ) -> Result<(Flow, Reader), PipelineError> {
         let stream = from.unwrap_or(StreamId::INPUTS);
@@ -413,7 +417,7 @@ impl StatementBuild<'_> {
     }
 
     fn feed(&self, executor: Executor, part: &Part) -> Result<Feed, PipelineError> {
-        let streams = self.job.inputs.iter().filter(|input| !matches!(input.kind, job::InputKind::Reference(_)));
+        let streams = self.job.inputs.iter().filter(|input| !matches!(input.kind, job::InputSettings::Reference(_)));
         let inputs = streams.map(|input| Ok((self.journal.input(&input.name)?, SmolStr::new(&input.name))));
         Ok(Feed {
             executor,
@@ -443,10 +447,10 @@ impl StatementBuild<'_> {
     }
 
     /// What the endpoint that a part calls says of rows that wait for it.
-    fn backlog_of(&self, part: &Part) -> Backlog {
+    fn backlog_of(&self, part: &Part) -> BacklogSettings {
         let called = part.external.as_ref().map(|external| folded(&external.function));
         let function = self.job.functions.iter().find(|f| Some(folded(&f.name)) == called);
-        function.map_or(Backlog::default(), |function| function.backlog)
+        function.map_or(BacklogSettings::default(), |function| function.backlog)
     }
 
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.

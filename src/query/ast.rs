@@ -80,13 +80,13 @@ pub enum SelectItem {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct From {
-    pub first: Source,
+    pub first: FromSource,
     pub joins: Vec<Join>,
 }
 
 impl From {
     /// The inputs and steps, in the order of the text.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+    pub fn sources(&self) -> impl Iterator<Item = &FromSource> {
         let joined = self.joins.iter().filter_map(|join| match join {
             Join::Table { source, .. } => Some(source),
             Join::Apply { .. } => None,
@@ -97,7 +97,7 @@ impl From {
 
 /// An input or a step in `FROM` or `JOIN`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Source {
+pub struct FromSource {
     pub name: Ident,
     pub alias: Option<Ident>,
     pub timestamp_by: Option<Expr>,
@@ -155,7 +155,7 @@ pub enum RowPattern {
 #[allow(clippy::large_enum_variant, reason = "a query has a handful of joins")]
 pub enum Join {
     /// `[INNER] JOIN source ON …`, `LEFT [OUTER] JOIN source ON …`
-    Table { left_outer: bool, source: Source, on: Expr, span: Span },
+    Table { left_outer: bool, source: FromSource, on: Expr, span: Span },
     /// `CROSS APPLY f(x) AS a`, `OUTER APPLY f(x) AS a`
     Apply { outer: bool, function: ApplyFunction, argument: Expr, alias: Ident, span: Span },
 }

@@ -241,7 +241,8 @@ mod tests {
                         Ok(result) => {
                             let expected = b.returns.is_none() || result.is_null() || result.kind() == b.returns;
                             prop_assert!(expected, "{} of {given:?} gave {result:?}", b.name);
-                            prop_assert!(is_finite(&result) || !given.iter().all(is_finite), "{} of {given:?} gave {result:?}", b.name);
+                            prop_assert!(is_finite(&result) || !given.iter().all(is_finite), "{} of {given:?} gave \
+                                {result:?}", b.name);
                         }
                         Err(e) => {
                             let named = e.message.to_lowercase().contains(&b.name.to_lowercase());

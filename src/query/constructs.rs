@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::ast::{
-    ApplyFunction, Arg, Call, Expr, ExprKind, Join, Literal, Script, SelectCore, SelectItem, Source, UnaryOp,
+    ApplyFunction, Arg, Call, Expr, ExprKind, FromSource, Join, Literal, Script, SelectCore, SelectItem, UnaryOp,
 };
 use super::builtins;
 use super::resolve::{AGGREGATES, ANALYTICS};
@@ -219,7 +219,7 @@ impl Uses<'_> {
         self.all(core.where_.iter().chain(&core.group_by).chain(&core.having).chain(&core.partition_by));
     }
 
-    fn source(&mut self, source: &Source) {
+    fn source(&mut self, source: &FromSource) {
         self.note_if(source.timestamp_by.is_some(), "TIMESTAMP BY");
         self.note_if(!source.over.is_empty(), "TIMESTAMP BY … OVER");
         self.note_if(source.matched.is_some(), "MATCH_RECOGNIZE");
@@ -227,7 +227,7 @@ impl Uses<'_> {
         self.all(source.timestamp_by.iter().chain(&source.over).chain(&source.partition_by));
     }
 
-    fn join(&mut self, join: &Join, first: &Source) {
+    fn join(&mut self, join: &Join, first: &FromSource) {
         match join {
             Join::Table { left_outer, source, on, .. } => {
                 let name = match ((self.is_reference)(&source.name.name), *left_outer) {
@@ -401,7 +401,8 @@ mod tests {
         let names: Vec<&str> = all().into_iter().map(|(_, name)| name).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
         let script = parse(
-            "SELECT x = 1, ABS(-v) a, TRY_CAST(b.c AS bit), sum(v) INTO o FROM g LEFT JOIN r ON g.k = r.k GROUP BY k, Hopping(Duration(second, 10), Hop(second, 5))",
+            "SELECT x = 1, ABS(-v) a, TRY_CAST(b.c AS bit), sum(v) INTO o FROM g LEFT JOIN r ON g.k = r.k GROUP BY k, \
+            Hopping(Duration(second, 10), Hop(second, 5))",
             "q",
         )
         .unwrap();

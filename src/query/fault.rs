@@ -12,7 +12,8 @@ use crate::diagnostic::{Diagnostic, Span};
 /// The reason of rows that have no value, or no place, because of a fault of forebay.
 pub const FAULT: Reason = "fault";
 
-fn worded(what: impl Display) -> String {
+/// The words of all of them.
+pub fn worded(what: impl Display) -> String {
     format!("{what}, which is a fault of forebay: please report it with the query")
 }
 

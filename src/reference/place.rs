@@ -15,7 +15,7 @@ use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MO
 use reqwest::{StatusCode, redirect};
 
 use super::{ReferenceAddress, ReferenceInput, ReferencePlace};
-use crate::http::{self, Settings, key_header};
+use crate::http::{self, ClientSettings, key_header};
 
 /// A link that is down is noticed after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,24 +46,24 @@ pub enum LookError {
 }
 
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum TablePlace {
     File(Watched),
     Http(Box<Address>),
 }
 
-impl Place {
-    pub fn new(input: &ReferenceInput) -> Result<Place, String> {
+impl TablePlace {
+    pub fn new(input: &ReferenceInput) -> Result<TablePlace, String> {
         Ok(match &input.place {
-            ReferencePlace::File(path) => Place::File(Watched::new(path, input.bytes_max)),
-            ReferencePlace::Http(address) => Place::Http(Box::new(Address::new(address, input.bytes_max)?)),
+            ReferencePlace::File(path) => TablePlace::File(Watched::new(path, input.bytes_max)),
+            ReferencePlace::Http(address) => TablePlace::Http(Box::new(Address::new(address, input.bytes_max)?)),
         })
     }
 
     /// Looks for something new; `all`: also reads what seems to be the same.
     pub async fn look(&mut self, all: bool) -> Result<Looked, LookError> {
         match self {
-            Place::Http(address) => address.fetch(all).await,
-            Place::File(watched) => {
+            TablePlace::Http(address) => address.fetch(all).await,
+            TablePlace::File(watched) => {
                 let mut moved = std::mem::replace(watched, Watched::new(Path::new(""), 0));
                 let looked = tokio::task::spawn_blocking(move || (moved.look(all), moved)).await;
                 let (looked, back) = looked.map_err(|e| LookError::Away(e.to_string()))?;
@@ -75,7 +75,7 @@ impl Place {
 
     /// What was read the last time is in use: an address need not send it again.
     pub fn accept(&mut self) {
-        if let Place::Http(address) = self {
+        if let TablePlace::Http(address) = self {
             address.accepted = std::mem::take(&mut address.offered);
         }
     }
@@ -190,7 +190,7 @@ pub(super) struct Address {
 
 impl Address {
     fn new(address: &ReferenceAddress, bytes_max: usize) -> Result<Address, String> {
-        let settings = Settings {
+        let settings = ClientSettings {
             connect_timeout: CONNECT_TIMEOUT.min(address.timeout),
             idle_connections: 1,
             tls: &address.tls,

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 
-use super::place::{LookError, Looked, Place};
+use super::place::{LookError, Looked, TablePlace};
 use super::{Reference, ReferenceFormat, ReferenceInput, Version, digest, form, format_of, rows};
 use crate::backoff::{Backoff, Retry};
 use crate::journal::{Journal, StoredReference};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Timestamp, task_now};
 
 /// How often a file is looked at: soon enough for a person who waits, and a `stat` costs next to nothing.
 const FILE_LOOK: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(60);
 
 pub(super) struct Reload {
     reference: Reference,
-    place: Place,
+    place: TablePlace,
     format: ReferenceFormat,
     rows_max: usize,
     every: Option<Duration>,
@@ -43,7 +43,7 @@ pub(super) struct Reload {
 }
 
 /// What became of bytes.
-enum Loaded {
+enum LoadedTable {
     /// Those of the version in use.
     Same,
     New(Version),
@@ -52,7 +52,7 @@ enum Loaded {
 impl Reload {
     pub fn new(reference: Reference, input: &ReferenceInput, journal: Journal, clock: Clock) -> Result<Reload, String> {
         Ok(Reload {
-            place: Place::new(input)?,
+            place: TablePlace::new(input)?,
             reference,
             format: input.format,
             rows_max: input.rows_max,
@@ -71,9 +71,9 @@ impl Reload {
     /// Runs until it is dropped.
     pub async fn run(mut self) {
         loop {
-            let all = self.is_first || self.due.is_some_and(|due| due <= Instant::now());
+            let all = self.is_first || self.due.is_some_and(|due| due <= task_now());
             if all {
-                self.due = self.every.map(|every| Instant::now() + every);
+                self.due = self.every.map(|every| task_now() + every);
             }
             let outcome = self.attempt(all).await;
             self.settle(outcome).await;
@@ -84,20 +84,20 @@ impl Reload {
 
     async fn attempt(&mut self, all: bool) -> Result<(), LookError> {
         // an address tells itself whether something is new, a file only by what is in it
-        let is_file = matches!(self.place, Place::File(_));
+        let is_file = matches!(self.place, TablePlace::File(_));
         let kept = self.reference.with(|status| status.not_kept.is_none());
         let bytes = match self.place.look((all && is_file) || !kept).await? {
             Looked::Bytes(bytes) => bytes,
             Looked::Changing | Looked::Same => return self.trouble_before(),
         };
         match self.load(bytes.clone()).await? {
-            Loaded::Same if kept => {}
-            Loaded::Same => {
+            LoadedTable::Same if kept => {}
+            LoadedTable::Same => {
                 if let Some(version) = self.reference.current() {
                     self.keep(&version, bytes).await;
                 }
             }
-            Loaded::New(version) => {
+            LoadedTable::New(version) => {
                 self.keep(&version, bytes).await;
                 tracing::info!(version = %shown(&version.digest), rows = version.rows.len(), "reference data loaded");
                 self.give_out(version);
@@ -110,21 +110,21 @@ impl Reload {
     /// Nothing is new, so what was wrong with it still is.
     fn trouble_before(&self) -> Result<(), LookError> {
         match (self.reference.with(|status| status.trouble.clone()), &self.place) {
-            (Some(trouble), Place::File(_)) => Err(LookError::Bad(trouble)),
+            (Some(trouble), TablePlace::File(_)) => Err(LookError::Bad(trouble)),
             _ => Ok(()),
         }
     }
 
-    async fn load(&self, bytes: Bytes) -> Result<Loaded, LookError> {
+    async fn load(&self, bytes: Bytes) -> Result<LoadedTable, LookError> {
         let (format, rows_max) = (self.format, self.rows_max);
         let (current, at) = (self.reference.current(), self.clock.now());
         let loading = tokio::task::spawn_blocking(move || {
             let digest = digest(&form(format), &bytes);
             if current.is_some_and(|current| current.digest == digest) {
-                return Ok(Loaded::Same);
+                return Ok(LoadedTable::Same);
             }
             let rows = rows(&bytes, format, rows_max)?;
-            Ok(Loaded::New(Version { digest, loaded_at: at, rows: Arc::new(rows) }))
+            Ok(LoadedTable::New(Version { digest, loaded_at: at, rows: Arc::new(rows) }))
         });
         loading
             .await
@@ -188,7 +188,8 @@ impl Reload {
             }
             Some(why) if before != trouble => {
                 tracing::warn!(
-                    "reference data cannot be loaded and there is no earlier version, so the statements that join with it wait: {why}"
+                    "reference data cannot be loaded and there is no earlier version, so the statements that join with \
+                    it wait: {why}"
                 );
             }
             None if before.is_some() => tracing::info!("reference data is good again"),
@@ -223,12 +224,12 @@ impl Reload {
     }
 
     fn pause(&self) -> Duration {
-        let until_due = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        let until_due = self.due.map(|due| due.saturating_duration_since(task_now()));
         let troubled = self.reference.with(|status| status.trouble.is_some());
         match &self.place {
-            Place::File(_) => until_due.map_or(FILE_LOOK, |left| left.min(FILE_LOOK)),
-            Place::Http(_) if troubled => until_due.map_or(self.again, |left| left.min(self.again)),
-            Place::Http(_) => until_due.unwrap_or(LOOK),
+            TablePlace::File(_) => until_due.map_or(FILE_LOOK, |left| left.min(FILE_LOOK)),
+            TablePlace::Http(_) if troubled => until_due.map_or(self.again, |left| left.min(self.again)),
+            TablePlace::Http(_) => until_due.unwrap_or(LOOK),
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum ReferenceFormat {
 }
 
 #[derive(Clone, Copy)]
-enum Word {
+enum FormatWord {
     Json,
     Csv,
 }
@@ -155,10 +155,10 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
 }
 
 fn format(section: &mut Section) -> Option<ReferenceFormat> {
-    let word = section.choice("format", &[("json", Word::Json), ("csv", Word::Csv)], Word::Json);
+    let word = section.choice("format", &[("json", FormatWord::Json), ("csv", FormatWord::Csv)], FormatWord::Json);
     match word {
-        Word::Csv => Some(ReferenceFormat::Csv { delimiter: decode::delimiter(section)? }),
-        Word::Json if section.has("delimiter") => {
+        FormatWord::Csv => Some(ReferenceFormat::Csv { delimiter: decode::delimiter(section)? }),
+        FormatWord::Json if section.has("delimiter") => {
             // asked for, so that it is no unknown key
             section.text("delimiter");
             if !section.is_wrong("format") {
@@ -171,6 +171,6 @@ fn format(section: &mut Section) -> Option<ReferenceFormat> {
             }
             None
         }
-        Word::Json => Some(ReferenceFormat::Json),
+        FormatWord::Json => Some(ReferenceFormat::Json),
     }
 }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::place::{LookError, Looked, Place};
+use super::place::{LookError, Looked, TablePlace};
 use super::*;
 
 const CSV: ReferenceFormat = ReferenceFormat::Csv { delimiter: b',' };
@@ -115,7 +115,7 @@ fn file_input(path: &std::path::Path) -> ReferenceInput {
 }
 
 /// What a look gave, in a word.
-async fn look(place: &mut Place) -> String {
+async fn look(place: &mut TablePlace) -> String {
     match place.look(false).await {
         Ok(Looked::Bytes(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
         Ok(Looked::Same) => "same".to_owned(),
@@ -129,7 +129,7 @@ async fn look(place: &mut Place) -> String {
 async fn a_file_is_read_again_when_it_changed_and_stays_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("zones.json");
-    let mut place = Place::new(&file_input(&path)).unwrap();
+    let mut place = TablePlace::new(&file_input(&path)).unwrap();
     assert!(
         look(&mut place).await.starts_with("away: ")
             && look(&mut place).await.contains("zones.json cannot be read: No such file")
@@ -158,7 +158,7 @@ async fn a_file_that_never_rests_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("zones.json");
     std::fs::write(&path, "").unwrap();
-    let mut place = Place::new(&file_input(&path)).unwrap();
+    let mut place = TablePlace::new(&file_input(&path)).unwrap();
     let mut looks = Vec::new();
     for i in 0..40 {
         std::fs::write(&path, "x".repeat(i + 1)).unwrap();

@@ -14,7 +14,7 @@ use super::http::header;
 use super::policy::HttpStatus;
 use super::response::{BadResponse, read_results};
 use super::signature::SignatureError;
-use super::{ScoreConfig, Signature};
+use super::{EndpointSignature, ScoreConfig};
 use crate::diagnostic::Diagnostic;
 use crate::settings::Section;
 use crate::settings::address;
@@ -103,12 +103,12 @@ impl Dialect for AzureMl {
         SWAGGER_VERSIONS.into_iter().map(ask).collect()
     }
 
-    fn signature(&self, description: &str) -> Result<Signature, SignatureError> {
-        Signature::from_swagger(description)
+    fn signature(&self, description: &str) -> Result<EndpointSignature, SignatureError> {
+        EndpointSignature::from_swagger(description)
     }
 
-    fn untyped(&self) -> Signature {
-        Signature::untyped()
+    fn untyped(&self) -> EndpointSignature {
+        EndpointSignature::untyped()
     }
 }
 

@@ -25,7 +25,7 @@ fn budget(rows: usize) -> usize {
 
 /// A run of rows sent as one request.
 #[derive(Clone, Debug, PartialEq)]
-struct Piece {
+struct RowRun {
     rows: Range<usize>,
     /// It is the whole batch as it was first sent.
     whole: bool,
@@ -42,9 +42,9 @@ struct Piece {
     retest: bool,
 }
 
-impl Piece {
-    fn new(rows: Range<usize>) -> Piece {
-        Piece {
+impl RowRun {
+    fn new(rows: Range<usize>) -> RowRun {
+        RowRun {
             rows,
             whole: false,
             first_half: false,
@@ -98,7 +98,7 @@ pub enum Reaction {
 pub struct RequestBatch {
     len: usize,
     /// A stack: the last is sent next.
-    pieces: Vec<Piece>,
+    pieces: Vec<RowRun>,
     suspects: Vec<Suspect>,
     asking: bool,
     requests: usize,
@@ -106,7 +106,7 @@ pub struct RequestBatch {
 
 impl RequestBatch {
     pub fn new(len: usize) -> RequestBatch {
-        let whole = Piece { whole: true, ..Piece::new(0..len) };
+        let whole = RowRun { whole: true, ..RowRun::new(0..len) };
         RequestBatch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0 }
     }
 
@@ -167,7 +167,7 @@ impl RequestBatch {
         let (again, bad): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
         for Suspect { row, attempts, .. } in again.into_iter().rev() {
-            self.pieces.push(Piece { retest: true, attempts, ..Piece::new(row..row + 1) });
+            self.pieces.push(RowRun { retest: true, attempts, ..RowRun::new(row..row + 1) });
         }
         bad.into_iter().map(|suspect| (suspect.row, suspect.failure)).collect()
     }
@@ -175,7 +175,7 @@ impl RequestBatch {
     /// The model refuses what it took before: nobody here is condemned, the suspects will be sent again.
     pub fn model_fails(&mut self) {
         self.asking = false;
-        self.pieces.extend(self.suspects.drain(..).rev().map(|suspect| Piece::new(suspect.row..suspect.row + 1)));
+        self.pieces.extend(self.suspects.drain(..).rev().map(|suspect| RowRun::new(suspect.row..suspect.row + 1)));
         for piece in &mut self.pieces {
             // what was learnt of them may be the model's fault
             (piece.first_half, piece.guilty, piece.retest) = (false, false, false);
@@ -262,7 +262,7 @@ impl RequestBatch {
     }
 
     fn suspect(&mut self, may_pass: bool, failure: impl FnOnce(usize) -> Failure) {
-        if let Some(Piece { rows, attempts, retest, .. }) = self.pieces.pop() {
+        if let Some(RowRun { rows, attempts, retest, .. }) = self.pieces.pop() {
             let row = rows.start;
             self.suspects.push(Suspect { row, failure: failure(row), attempts, retest: may_pass && !retest });
             self.asking = self.suspects.len() >= SUSPECTS_MAX;
@@ -275,9 +275,9 @@ impl RequestBatch {
         let middle = piece.rows.start + at;
         // one more slow answer is enough to halve again
         let slow = piece.slow.min(SLOW_MAX - 1);
-        let half = |rows: Range<usize>| Piece { slow, attempts: piece.attempts, ..Piece::new(rows) };
+        let half = |rows: Range<usize>| RowRun { slow, attempts: piece.attempts, ..RowRun::new(rows) };
         self.pieces.push(half(middle..piece.rows.end));
-        self.pieces.push(Piece { first_half: isolating, ..half(piece.rows.start..middle) });
+        self.pieces.push(RowRun { first_half: isolating, ..half(piece.rows.start..middle) });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rows to request bodies.
 //!
-//! In: the argument of a row and the endpoint's [`Input`]. Out: the row's JSON, converted to the signature, or why it
-//! cannot be sent; and the body of a request for some rows. Invariant: what [`Form::encode`] accepts has the exact
+//! In: the argument of a row and the endpoint's [`InputForm`]. Out: the row's JSON, converted to the signature, or why
+//! it cannot be sent; and the body of a request for some rows. Invariant: what [`Form::encode`] accepts has the exact
 //! shape and types of the signature and holds no NaN, so nothing is left for the server to convert silently. Not here:
 //! how many rows make a request (`desk`), the length of a queue.
 
@@ -10,7 +10,7 @@ use crate::diagnostic::counted;
 use crate::time::Timestamp;
 use crate::value::{Record, Type, Value, number_of, same_ignoring_case, write_json_text};
 
-use super::signature::{Cell, Cells, Column, Input, Layout};
+use super::signature::{Cell, Cells, InputForm, Layout, SignatureColumn};
 
 /// Past this a float no longer holds every whole number, so it is not taken for one.
 const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -47,7 +47,7 @@ impl RowText {
 /// A request body but for its rows.
 #[derive(Clone, Debug)]
 pub struct Form {
-    input: Input,
+    input: InputForm,
     head: String,
     tail: String,
     /// Longest text in characters for a text cell, where the user gave one.
@@ -55,7 +55,7 @@ pub struct Form {
 }
 
 impl Form {
-    pub fn new(input: &Input, text_max: Option<usize>) -> Form {
+    pub fn new(input: &InputForm, text_max: Option<usize>) -> Form {
         let mut head = String::from("{");
         let mut tail = String::new();
         for (i, key) in input.path.iter().enumerate() {
@@ -198,7 +198,13 @@ impl Form {
     }
 
     /// A row as an object: exactly the columns of the signature, in its order.
-    fn object(&self, row: &Value, columns: &[Column], required: &[String], out: &mut String) -> Result<(), BadRow> {
+    fn object(
+        &self,
+        row: &Value,
+        columns: &[SignatureColumn],
+        required: &[String],
+        out: &mut String,
+    ) -> Result<(), BadRow> {
         let Value::Record(record) = row else {
             return Err(BadRow::new("wrong_shape", format!("the endpoint takes a record, not a {}", kind(row))));
         };
@@ -227,11 +233,12 @@ impl Form {
     fn in_order(
         &self,
         row: &Value,
-        columns: &[Column],
+        columns: &[SignatureColumn],
         mut between: impl FnMut(u32, &mut String),
         out: &mut String,
     ) -> Result<(), BadRow> {
-        let missing = |column: &Column| BadRow::new("missing_column", format!("column `{}` is missing", column.name));
+        let missing =
+            |column: &SignatureColumn| BadRow::new("missing_column", format!("column `{}` is missing", column.name));
         match row {
             Value::Record(record) => {
                 refuse_extra(record, columns.len(), columns)?;
@@ -260,7 +267,7 @@ impl Form {
         Ok(())
     }
 
-    fn named_cell(&self, column: &Column, value: &Value, out: &mut String) -> Result<(), BadRow> {
+    fn named_cell(&self, column: &SignatureColumn, value: &Value, out: &mut String) -> Result<(), BadRow> {
         self.cell(column.cell, value, true, out)
             .map_err(|e| BadRow::new(e.0, format!("column `{}`: {}", column.name, e.1)))
     }
@@ -381,7 +388,7 @@ fn float_text(f: f64) -> String {
     text.strip_suffix(".0").map(String::from).unwrap_or(text)
 }
 
-fn refuse_extra(record: &Record, found: usize, columns: &[Column]) -> Result<(), BadRow> {
+fn refuse_extra(record: &Record, found: usize, columns: &[SignatureColumn]) -> Result<(), BadRow> {
     if record.len() <= found {
         return Ok(());
     }
@@ -417,15 +424,15 @@ fn joined<T>(out: &mut String, items: impl Iterator<Item = T>, mut write: impl F
 
 #[cfg(test)]
 mod tests {
-    use super::super::signature::Signature;
+    use super::super::signature::EndpointSignature;
     use super::*;
 
     fn encoded(cell: Cell, frame: bool, value: Value) -> Result<String, &'static str> {
         let layout = match frame {
-            true => Layout::Split { columns: vec![Column { name: "c".into(), cell }] },
+            true => Layout::Split { columns: vec![SignatureColumn { name: "c".into(), cell }] },
             false => Layout::Array { dims: 2, width: Some(1), cells: Cells::All(cell) },
         };
-        let input = Input { layout, ..Signature::untyped().input };
+        let input = InputForm { layout, ..EndpointSignature::untyped().input };
         Form::new(&input, Some(5)).encode(&Value::array(vec![value])).map(|row| row.text).map_err(|bad| bad.reason)
     }
 

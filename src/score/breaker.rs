@@ -37,7 +37,7 @@ pub struct Closed {
 }
 
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct EndpointGate {
     backoff: Backoff,
     slow_probe: Duration,
     closed: Option<Closed>,
@@ -48,10 +48,10 @@ pub struct Gate {
     first_after: u64,
 }
 
-impl Gate {
+impl EndpointGate {
     /// `slow_probe`: how long to wait between looks at an endpoint that somebody has to repair.
-    pub fn new(backoff: Backoff, slow_probe: Duration) -> Gate {
-        Gate { backoff, slow_probe, closed: None, probe: None, failures: 0, last_sent: 0, first_after: 0 }
+    pub fn new(backoff: Backoff, slow_probe: Duration) -> EndpointGate {
+        EndpointGate { backoff, slow_probe, closed: None, probe: None, failures: 0, last_sent: 0, first_after: 0 }
     }
 
     pub fn admission(&self, now: Duration) -> Admission {
@@ -146,8 +146,8 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    fn gate() -> Gate {
-        Gate::new(Backoff { base: MS(100), cap: MS(1000) }, MS(60_000))
+    fn gate() -> EndpointGate {
+        EndpointGate::new(Backoff { base: MS(100), cap: MS(1000) }, MS(60_000))
     }
 
     /// What happens to a gate.
@@ -165,7 +165,7 @@ mod tests {
     }
 
     /// Runs a table of milliseconds, what happens then, whether the next request may go, and when a closed gate opens.
-    fn run(gate: &mut Gate, random: f64, table: &[(u64, Event, Admission, Option<u64>)]) {
+    fn run(gate: &mut EndpointGate, random: f64, table: &[(u64, Event, Admission, Option<u64>)]) {
         for (i, (at, event, admission, opens_at)) in table.iter().copied().enumerate() {
             let now = MS(at);
             match event {

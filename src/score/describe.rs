@@ -1,7 +1,7 @@
 //! A signature in words, for `forebay check`.
 //!
-//! In: a [`Signature`] and what is known of the columns a query sends. Out: lines of text: what goes where, and what is
-//! converted how. Invariant: a conversion shown as possible is one that `body` makes. Not here: fetching.
+//! In: an [`EndpointSignature`] and what is known of the columns a query sends. Out: lines of text: what goes where,
+//! and what is converted how. Invariant: a conversion shown as possible is one that `body` makes. Not here: fetching.
 
 use std::fmt::Write;
 
@@ -9,14 +9,14 @@ use crate::diagnostic::counted;
 use crate::value::{SmolStr, Type, same_ignoring_case};
 
 use super::body::conversion;
-use super::signature::{Cell, Cells, Column, Layout, PerRow, Signature};
+use super::signature::{Cell, Cells, EndpointSignature, Layout, PerRow, SignatureColumn};
 
 /// What is known of a value that a query sends: its name, when it has one, and its type.
 pub type Given = (Option<SmolStr>, Option<Type>);
 
 /// Describes a signature. `given`: the columns of the query's argument in their order, with names where they have any
 /// and types where they are known; empty when nothing is known.
-pub fn describe(signature: &Signature, given: &[Given]) -> String {
+pub fn describe(signature: &EndpointSignature, given: &[Given]) -> String {
     let mut out = String::new();
     let input = &signature.input;
     let _ = writeln!(out, "rows     `{}`: {}", input.path.join("."), layout_words(&input.layout));
@@ -43,7 +43,7 @@ pub fn describe(signature: &Signature, given: &[Given]) -> String {
 }
 
 /// Why no row of this form can be sent: each reason in words, none when it fits or too little is known.
-pub fn misfits(signature: &Signature, given: &[Given]) -> Vec<String> {
+pub fn misfits(signature: &EndpointSignature, given: &[Given]) -> Vec<String> {
     let is_array = given.iter().all(|(name, _)| name.is_none());
     match &signature.input.layout {
         _ if given.is_empty() => Vec::new(),
@@ -66,7 +66,11 @@ pub fn misfits(signature: &Signature, given: &[Given]) -> Vec<String> {
     }
 }
 
-fn named_misfits(columns: &[Column], given: &[Given], is_needed: impl Fn(&Column) -> bool) -> Vec<String> {
+fn named_misfits(
+    columns: &[SignatureColumn],
+    given: &[Given],
+    is_needed: impl Fn(&SignatureColumn) -> bool,
+) -> Vec<String> {
     let mut misfits = Vec::new();
     for column in columns {
         match given.iter().find(|(name, _)| is(column, name.as_ref())) {
@@ -86,18 +90,18 @@ fn named_misfits(columns: &[Column], given: &[Given], is_needed: impl Fn(&Column
 }
 
 /// An array goes into a data frame by position: its values get the names of the columns.
-fn in_order(columns: &[Column], given: &[Given]) -> Vec<Given> {
+fn in_order(columns: &[SignatureColumn], given: &[Given]) -> Vec<Given> {
     let named = |(i, (name, ty)): (usize, &Given)| {
         (name.clone().or_else(|| columns.get(i).map(|c| c.name.as_str().into())), *ty)
     };
     given.iter().enumerate().map(named).collect()
 }
 
-fn is(column: &Column, name: Option<&SmolStr>) -> bool {
+fn is(column: &SignatureColumn, name: Option<&SmolStr>) -> bool {
     name.is_some_and(|name| same_ignoring_case(name, &column.name))
 }
 
-fn columns_of(columns: &[Column]) -> String {
+fn columns_of(columns: &[SignatureColumn]) -> String {
     counted(columns.len(), "column")
 }
 
@@ -128,7 +132,7 @@ fn per_row_words(per_row: &PerRow) -> String {
     }
 }
 
-fn named_columns(out: &mut String, columns: &[Column], given: &[Given]) {
+fn named_columns(out: &mut String, columns: &[SignatureColumn], given: &[Given]) {
     for column in columns {
         let found = given.iter().find(|(name, _)| is(column, name.as_ref()));
         if !given.is_empty() && found.is_none() {

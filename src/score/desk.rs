@@ -17,12 +17,12 @@ use crate::value::Value;
 
 use super::batch::{NextSend, RequestBatch};
 use super::body::{Form, RowText};
-use super::breaker::{Admission, Cause, Closed, Gate};
+use super::breaker::{Admission, Cause, Closed, EndpointGate};
 use super::parallel::Parallel;
 use super::policy::{Answered, Blocked, Details, Mode};
-use super::queue::{Queue, RowRef, Taken};
+use super::queue::{RowQueue, RowRef, Taken};
 use super::rate::Rate;
-use super::signature::Signature;
+use super::signature::EndpointSignature;
 use super::texts::Texts;
 use super::{Failure, NanPolicy, Outcome};
 
@@ -89,7 +89,7 @@ pub enum DeskEvent {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenBatch {
     batch: RequestBatch,
     rows: Vec<RowRef>,
     encoded: Vec<RowText>,
@@ -130,11 +130,11 @@ pub struct Desk {
     form: Option<Arc<Form>>,
     results: Arc<[String]>,
     generation: u64,
-    queue: Queue,
-    batches: BTreeMap<u64, Open>,
+    queue: RowQueue,
+    batches: BTreeMap<u64, OpenBatch>,
     flights: HashMap<u64, Flight>,
     last_id: u64,
-    gate: Gate,
+    gate: EndpointGate,
     parallel: Parallel,
     rows_now: usize,
     bytes_now: usize,
@@ -158,11 +158,11 @@ impl Desk {
             form: None,
             results: Arc::from([]),
             generation: 0,
-            queue: Queue::new(rules.unstored_max),
+            queue: RowQueue::new(rules.unstored_max),
             batches: BTreeMap::new(),
             flights: HashMap::new(),
             last_id: 0,
-            gate: Gate::new(rules.backoff, rules.slow_probe),
+            gate: EndpointGate::new(rules.backoff, rules.slow_probe),
             parallel: Parallel::new(rules.parallel),
             rows_now: rules.max_rows.max(1),
             bytes_now: rules.max_bytes.max(BYTES_MIN),
@@ -217,7 +217,7 @@ impl Desk {
     }
 
     /// Sets the signature to send by. Rows that wait or are to be sent again go by the new one.
-    pub fn set_signature(&mut self, now: Duration, signature: &Signature) {
+    pub fn set_signature(&mut self, now: Duration, signature: &EndpointSignature) {
         self.form = Some(Arc::new(Form::new(&signature.input, self.rules.text_max)));
         self.results = signature.output.path.clone().into();
         self.generation += 1;
@@ -439,7 +439,7 @@ impl Desk {
             }
             let id = self.new_id();
             let (batch, generation) = (RequestBatch::new(rows.len()), self.generation);
-            self.batches.insert(id, Open { batch, rows, encoded, not_before: now, flying: false, generation });
+            self.batches.insert(id, OpenBatch { batch, rows, encoded, not_before: now, flying: false, generation });
             return Some(id);
         }
         None

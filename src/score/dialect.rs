@@ -11,15 +11,15 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::policy::HttpStatus;
 use super::response::BadResponse;
 use super::signature::SignatureError;
-use super::{ScoreConfig, Signature};
+use super::{EndpointSignature, ScoreConfig};
 use crate::settings::Section;
 use crate::value::Value;
 
 /// Reads the section of a function whose endpoint speaks one dialect.
-pub type Read = fn(&mut Section) -> Option<ScoreConfig>;
+pub type ReadDialect = fn(&mut Section) -> Option<ScoreConfig>;
 
 /// The dialects, by the word that `type` has in the job file.
-pub const DIALECTS: &[(&str, Read)] = &[("azureml", super::azureml::read)];
+pub const DIALECTS: &[(&str, ReadDialect)] = &[("azureml", super::azureml::read)];
 
 /// What differs from one kind of endpoint to another.
 pub trait Dialect: Debug + Send + Sync {
@@ -51,8 +51,8 @@ pub trait Dialect: Debug + Send + Sync {
     ///
     /// # Errors
     /// It gives none.
-    fn signature(&self, description: &str) -> Result<Signature, SignatureError>;
+    fn signature(&self, description: &str) -> Result<EndpointSignature, SignatureError>;
 
     /// The signature to use when the endpoint does not describe itself.
-    fn untyped(&self) -> Signature;
+    fn untyped(&self) -> EndpointSignature;
 }

@@ -10,11 +10,10 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
 
-use crate::http::{self, ClientError, Settings, http_date, read, retry_after};
+use crate::http::{self, ClientError, ClientSettings, http_date, read, retry_after};
 use crate::settings::Secret;
-use crate::time::Clock;
+use crate::time::{Clock, task_now, task_since};
 use crate::tls::{self, TlsFiles};
 
 use super::desk::{Answer, Request};
@@ -30,7 +29,7 @@ const DESCRIPTION_BYTES_MAX: usize = 4 << 20;
 const TEXT_MAX: usize = 4096;
 /// The http client of one endpoint.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct EndpointClient {
     http: reqwest::Client,
     pub dialect: Arc<dyn Dialect>,
     score: Url,
@@ -48,11 +47,11 @@ pub enum Fetched {
     Absent,
 }
 
-impl Client {
-    pub fn new(config: &ScoreConfig) -> Result<Client, StartError> {
+impl EndpointClient {
+    pub fn new(config: &ScoreConfig) -> Result<EndpointClient, StartError> {
         let (score, dialect) = (config.url.clone(), config.dialect.clone());
         let descriptions = dialect.descriptions(&score);
-        let settings = Settings {
+        let settings = ClientSettings {
             connect_timeout: config.timing.connect_timeout,
             idle_connections: config.parallel_requests.max(1) as usize,
             tls: &config.tls,
@@ -63,17 +62,24 @@ impl Client {
             ClientError::Tls(why) => StartError::Tls { name: config.name.clone(), why },
             ClientError::Client(why) => StartError::Client { name: config.name.clone(), why: clipped(&why, TEXT_MAX) },
         })?;
-        Ok(Client { http, dialect, score, descriptions, timeout: config.request_timeout, tls: config.tls.clone() })
+        Ok(EndpointClient {
+            http,
+            dialect,
+            score,
+            descriptions,
+            timeout: config.request_timeout,
+            tls: config.tls.clone(),
+        })
     }
 
     /// Sends a request and reads the answer, within the time limit.
     pub async fn score(&self, request: Request, key: Option<SecretString>) -> (u64, Answer) {
-        let (started, id) = (Instant::now(), request.id);
+        let (started, id) = (task_now(), request.id);
         let mut answer = match tokio::time::timeout(self.timeout, self.exchange(request, key)).await {
             Ok(answer) => answer,
             Err(_) => faulted(Answered::TimedOut, format!("no answer within {:?}", self.timeout), String::new()),
         };
-        answer.details.took = started.elapsed();
+        answer.details.took = task_since(started);
         (id, answer)
     }
 
@@ -174,8 +180,8 @@ impl Client {
 }
 
 /// Asks once for an endpoint's signature, for `check`; `None` when the endpoint does not describe itself.
-pub async fn fetch_signature(config: &ScoreConfig) -> Result<Option<super::Signature>, String> {
-    let client = Client::new(config).map_err(|e| e.to_string())?;
+pub async fn fetch_signature(config: &ScoreConfig) -> Result<Option<super::EndpointSignature>, String> {
+    let client = EndpointClient::new(config).map_err(|e| e.to_string())?;
     let key = config.key.as_ref().map(|secret| client.read_key(secret)).transpose()?;
     match client.description(key).await? {
         Fetched::Absent => Ok(None),

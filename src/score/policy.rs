@@ -138,7 +138,8 @@ impl Blocked {
             }
             Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
             Blocked::Model => {
-                "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the model's log"
+                "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the \
+                model's log"
             }
         }
     }

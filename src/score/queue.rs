@@ -21,7 +21,7 @@ pub struct RowRef {
 }
 
 #[derive(Debug)]
-struct Chunk {
+struct OpenChunk {
     statement: usize,
     args: Vec<Value>,
     outcomes: Vec<Option<Outcome>>,
@@ -38,7 +38,7 @@ struct Waiting {
 
 /// The rows of one statement.
 #[derive(Debug, Default)]
-struct Lane {
+struct StatementRows {
     waiting: VecDeque<Waiting>,
     /// Their rows.
     rows: usize,
@@ -48,7 +48,7 @@ struct Lane {
     taken: usize,
 }
 
-impl Lane {
+impl StatementRows {
     /// How many rows may be taken now. The oldest chunk may go whole, however many rows it has.
     fn may_take(&self, unstored_max: usize) -> usize {
         let oldest = self.unstored.keys().next();
@@ -72,9 +72,9 @@ pub struct Taken {
 }
 
 #[derive(Debug)]
-pub struct Queue {
-    chunks: HashMap<u64, Chunk>,
-    statements: Vec<(usize, Lane)>,
+pub struct RowQueue {
+    chunks: HashMap<u64, OpenChunk>,
+    statements: Vec<(usize, StatementRows)>,
     /// Most rows of a statement that were taken and are not durable yet.
     unstored_max: usize,
     /// Whose turn it is.
@@ -83,16 +83,16 @@ pub struct Queue {
     since: Option<Duration>,
 }
 
-impl Queue {
+impl RowQueue {
     /// `unstored_max`: most rows of a statement that are taken before what came of the first is durable.
-    pub fn new(unstored_max: usize) -> Queue {
-        Queue { chunks: HashMap::new(), statements: Vec::new(), unstored_max, turn: 0, waiting: 0, since: None }
+    pub fn new(unstored_max: usize) -> RowQueue {
+        RowQueue { chunks: HashMap::new(), statements: Vec::new(), unstored_max, turn: 0, waiting: 0, since: None }
     }
 
     /// Takes in a chunk of at least one row.
     pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>) {
         let rows = args.len();
-        self.chunks.insert(chunk, Chunk { statement, args, outcomes: vec![None; rows], open: rows });
+        self.chunks.insert(chunk, OpenChunk { statement, args, outcomes: vec![None; rows], open: rows });
         let lane = self.of(statement);
         lane.waiting.push_back(Waiting { chunk, next: 0, end: rows });
         lane.rows += rows;
@@ -201,11 +201,11 @@ impl Queue {
         }
     }
 
-    fn of(&mut self, statement: usize) -> &mut Lane {
+    fn of(&mut self, statement: usize) -> &mut StatementRows {
         let at = match self.statements.iter().position(|(s, _)| *s == statement) {
             Some(at) => at,
             None => {
-                self.statements.push((statement, Lane::default()));
+                self.statements.push((statement, StatementRows::default()));
                 self.statements.len() - 1
             }
         };
@@ -218,8 +218,8 @@ impl Queue {
 /// Moves up to `rows` rows of a statement into a batch.
 fn fill(
     taken: &mut Taken,
-    lane: &mut Lane,
-    chunks: &HashMap<u64, Chunk>,
+    lane: &mut StatementRows,
+    chunks: &HashMap<u64, OpenChunk>,
     form: &Form,
     mut rows: usize,
     max_bytes: usize,

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::dialect::Dialect;
 use super::policy::Mode;
 use super::room::ROWS_MAX;
-use super::{Signature, desk};
+use super::{EndpointSignature, desk};
 use crate::backoff::Backoff;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::settings::address::{self, warn_of_open_secret};
@@ -77,7 +77,7 @@ pub struct ScoreConfig {
     /// Values for other properties of the body; they win over those of the endpoint's description.
     pub constants: Vec<(String, serde_json::Value)>,
     /// Used instead of the endpoint's description.
-    pub signature: Option<Signature>,
+    pub signature: Option<EndpointSignature>,
     /// The description as last seen, to start by while the endpoint is out of reach.
     pub cached_description: Option<String>,
     /// Longest text in characters that the endpoint keeps in a text cell.
@@ -254,7 +254,10 @@ fn parallel_requests(section: &mut Section<'_, '_>, max_batch_count: usize, defa
             "parallel_requests",
             format!("{wanted} requests of {max_batch_count} rows can never be under way at once"),
             format!("at most {fits}"),
-            format!("a function holds at most {ROWS_MAX} rows in requests (64 MiB with those that wait): lower this or max_batch_count"),
+            format!(
+                "a function holds at most {ROWS_MAX} rows in requests (64 MiB with those that wait): lower this or \
+                max_batch_count"
+            ),
         );
     }
     wanted.min(fits)

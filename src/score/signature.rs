@@ -1,9 +1,9 @@
 //! The signature of a scoring endpoint, read from its swagger document.
 //!
-//! In: swagger 2.0 or OpenAPI 3.0/3.1 text, or what a person wrote in the job file. Out: [`Signature`]: where the rows
-//! go in the request, how they are laid out, the types of their cells, what else the body must hold, and where the
-//! results are. Invariant: a path of an input is never empty, and reading a document never panics or loops. Not here:
-//! walking the document (`swagger`), fetching it (`http`), building bodies (`body`).
+//! In: swagger 2.0 or OpenAPI 3.0/3.1 text, or what a person wrote in the job file. Out: [`EndpointSignature`]: where
+//! the rows go in the request, how they are laid out, the types of their cells, what else the body must hold, and where
+//! the results are. Invariant: a path of an input is never empty, and reading a document never panics or loops. Not
+//! here: walking the document (`swagger`), fetching it (`http`), building bodies (`body`).
 
 #[cfg(test)]
 mod tests;
@@ -17,16 +17,16 @@ use super::swagger;
 
 /// What an endpoint takes and gives.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Signature {
+pub struct EndpointSignature {
     /// Path of the score operation as the document spells it; empty for a written signature.
     pub score_path: String,
-    pub input: Input,
-    pub output: Output,
+    pub input: InputForm,
+    pub output: OutputForm,
 }
 
 /// Where and how rows are sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Input {
+pub struct InputForm {
     /// Keys from the top of the body down to the rows: `data`, or `Inputs` and `WebServiceInput0`.
     pub path: Vec<String>,
     pub layout: Layout,
@@ -40,17 +40,17 @@ pub enum Layout {
     /// A row is a list; `dims` counts the levels of lists including the one of rows.
     Array { dims: usize, width: Option<usize>, cells: Cells },
     /// A row is an object.
-    Records { columns: Vec<Column>, required: Vec<String> },
+    Records { columns: Vec<SignatureColumn>, required: Vec<String> },
     /// A row is a scalar.
     Vector { cell: Cell },
     /// `{"columns": […], "index": […], "data": [[…]]}`
-    Split { columns: Vec<Column> },
+    Split { columns: Vec<SignatureColumn> },
     /// `{"column": {"0": …}}`
-    Columns { columns: Vec<Column> },
+    Columns { columns: Vec<SignatureColumn> },
     /// `{"0": {"column": …}}`
-    Index { columns: Vec<Column> },
+    Index { columns: Vec<SignatureColumn> },
     /// `{"schema": …, "data": [{"index": 0, …}]}`; the schema is that of the example
-    Table { columns: Vec<Column>, schema: Json },
+    Table { columns: Vec<SignatureColumn>, schema: Json },
     /// Nothing is known: the row goes as the query typed it, in a list.
     Untyped,
 }
@@ -63,7 +63,7 @@ pub enum Cells {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Column {
+pub struct SignatureColumn {
     pub name: String,
     pub cell: Cell,
 }
@@ -116,7 +116,7 @@ impl fmt::Display for Cell {
 
 /// Where the results are. A hint only: it comes from the author's sample and nothing enforces it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Output {
+pub struct OutputForm {
     /// Keys to follow to the list of results; empty when the body is the list, or nothing is known.
     pub path: Vec<String>,
     pub per_row: PerRow,
@@ -125,7 +125,7 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PerRow {
     Cell(Cell),
-    Record(Vec<Column>),
+    Record(Vec<SignatureColumn>),
     Untyped,
 }
 
@@ -137,34 +137,37 @@ pub enum SignatureError {
     NoOperation,
     #[error("the swagger document is broken: {0}")]
     Broken(String),
-    #[error("several inputs hold rows ({}): write the signature in the job file and name the one to use", .0.join(", "))]
+    #[error(
+        "several inputs hold rows ({}): write the signature in the job file and name the one to use",
+        .0.join(", ")
+    )]
     Ambiguous(Vec<String>),
 }
 
-impl Signature {
+impl EndpointSignature {
     /// Reads a swagger document (2.0, 3.0 or 3.1).
-    pub fn from_swagger(text: &str) -> Result<Signature, SignatureError> {
+    pub fn from_swagger(text: &str) -> Result<EndpointSignature, SignatureError> {
         swagger::signature(&serde_json::from_str(text).map_err(|e| SignatureError::NotJson(e.to_string()))?)
     }
 
     /// What is used when the endpoint has no swagger and none was written: `{"data": [row, …]}`, rows as the query
     /// typed them, the result found by the usual names.
-    pub fn untyped() -> Signature {
-        Signature::of(vec!["data".into()], Layout::Untyped, Vec::new())
+    pub fn untyped() -> EndpointSignature {
+        EndpointSignature::of(vec!["data".into()], Layout::Untyped, Vec::new())
     }
 
     /// One that is not read from a document: keys down to the rows, their layout, keys down to the results (none: found
     /// by the usual names).
-    pub fn of(path: Vec<String>, layout: Layout, results: Vec<String>) -> Signature {
-        Signature {
+    pub fn of(path: Vec<String>, layout: Layout, results: Vec<String>) -> EndpointSignature {
+        EndpointSignature {
             score_path: String::new(),
-            input: Input { path, layout, constants: Vec::new() },
-            output: Output { path: results, per_row: PerRow::Untyped },
+            input: InputForm { path, layout, constants: Vec::new() },
+            output: OutputForm { path: results, per_row: PerRow::Untyped },
         }
     }
 
     /// Sets what the job file says for other properties of the body; they win over the document's example.
-    pub fn with_constants(mut self, constants: &[(String, Json)]) -> Signature {
+    pub fn with_constants(mut self, constants: &[(String, Json)]) -> EndpointSignature {
         for (name, value) in constants {
             match self.input.constants.iter_mut().find(|(n, _)| n == name) {
                 Some((_, old)) => *old = value.clone(),

@@ -35,11 +35,11 @@ pub struct ScorerStatus {
     pub latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
     /// All latencies together, microseconds.
     pub latency_sum_us: AtomicU64,
-    text: Mutex<Text>,
+    text: Mutex<StatusText>,
 }
 
 #[derive(Debug, Default)]
-struct Text {
+struct StatusText {
     state: State,
     last_error: Option<String>,
 }
@@ -99,7 +99,7 @@ impl ScorerStatus {
         self.latency_sum_us.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(0), Ordering::Relaxed);
     }
 
-    fn text(&self) -> MutexGuard<'_, Text> {
+    fn text(&self) -> MutexGuard<'_, StatusText> {
         // a reader or writer that panicked leaves whole values behind
         self.text.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

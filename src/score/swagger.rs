@@ -1,11 +1,13 @@
 //! Reading a swagger document.
 //!
-//! In: its JSON. Out: a [`Signature`]. Invariant: `$ref`s are followed a bounded number of times, so a document that
-//! refers to itself ends in an error. Not here: what the signature is used for.
+//! In: its JSON. Out: an [`EndpointSignature`]. Invariant: `$ref`s are followed a bounded number of times, so a
+//! document that refers to itself ends in an error. Not here: what the signature is used for.
 
 use serde_json::{Map, Value as Json};
 
-use super::signature::{Cell, Cells, Column, Input, Layout, Output, PerRow, Signature, SignatureError};
+use super::signature::{
+    Cell, Cells, EndpointSignature, InputForm, Layout, OutputForm, PerRow, SignatureColumn, SignatureError,
+};
 
 /// References followed in a row; generated documents use one or two.
 const REFERENCES_MAX: usize = 32;
@@ -16,9 +18,9 @@ type Result<T> = std::result::Result<T, SignatureError>;
 
 static NULL: Json = Json::Null;
 
-pub(super) fn signature(doc: &Json) -> Result<Signature> {
+pub(super) fn signature(doc: &Json) -> Result<EndpointSignature> {
     let (path, operation) = score_operation(doc)?;
-    Ok(Signature { score_path: path.clone(), input: input(doc, operation)?, output: output(doc, operation)? })
+    Ok(EndpointSignature { score_path: path.clone(), input: input(doc, operation)?, output: output(doc, operation)? })
 }
 
 /// A member of an object; JSON null when there is none.
@@ -82,10 +84,10 @@ fn request_schema<'a>(doc: &'a Json, operation: &'a Json) -> Result<&'a Json> {
     Ok(&NULL)
 }
 
-fn input(doc: &Json, operation: &Json) -> Result<Input> {
+fn input(doc: &Json, operation: &Json) -> Result<InputForm> {
     let schema = request_schema(doc, operation)?;
     let example = at(schema, "example");
-    let untyped = || Signature::untyped().input;
+    let untyped = || EndpointSignature::untyped().input;
     let Some(properties) = object(schema, "properties") else { return Ok(untyped()) };
 
     let wrapped = properties.get("Inputs");
@@ -111,7 +113,7 @@ fn input(doc: &Json, operation: &Json) -> Result<Input> {
         .filter(|(name, schema)| Some(*name) != path.first() && described(schema))
         .map(|(name, _)| (name.clone(), at(example, name).clone()))
         .collect();
-    Ok(Input { path, layout, constants })
+    Ok(InputForm { path, layout, constants })
 }
 
 /// How rows are laid out in this property; `None` when it holds no rows.
@@ -125,7 +127,7 @@ fn layout(doc: &Json, schema: &Json, example: &Json) -> Result<Option<Layout>> {
     if properties.contains_key("columns") && properties.contains_key("data") {
         let row = at(example, "data").get(0).and_then(Json::as_array).into_iter().flatten();
         let names = at(example, "columns").as_array().into_iter().flatten();
-        let column = |(name, cell): (&Json, &Json)| Column {
+        let column = |(name, cell): (&Json, &Json)| SignatureColumn {
             name: name.as_str().unwrap_or_default().into(),
             cell: cell_of_example(cell),
         };
@@ -172,20 +174,20 @@ fn list_layout(doc: &Json, schema: &Json, form: &str, example: &Json) -> Result<
     Ok(Layout::Vector { cell: cell_of_schema(item, sample) })
 }
 
-fn columns(doc: &Json, item: &Json, sample: &Json, skip: Option<&str>) -> Result<Vec<Column>> {
+fn columns(doc: &Json, item: &Json, sample: &Json, skip: Option<&str>) -> Result<Vec<SignatureColumn>> {
     let properties = object(item, "properties").into_iter().flatten().filter(|(name, _)| Some(name.as_str()) != skip);
     properties
         .map(|(name, schema)| {
-            Ok(Column { name: name.clone(), cell: cell_of_schema(deref(doc, schema)?, at(sample, name)) })
+            Ok(SignatureColumn { name: name.clone(), cell: cell_of_schema(deref(doc, schema)?, at(sample, name)) })
         })
         .collect()
 }
 
 /// Columns of the orient whose cells are keyed by row below each column.
-fn columns_by_name(doc: &Json, properties: &Map<String, Json>, example: &Json) -> Result<Vec<Column>> {
+fn columns_by_name(doc: &Json, properties: &Map<String, Json>, example: &Json) -> Result<Vec<SignatureColumn>> {
     let column = |(name, schema): (&String, &Json)| {
         let cell = deref(doc, first(at(deref(doc, schema)?, "properties")))?;
-        Ok(Column { name: name.clone(), cell: cell_of_schema(cell, first(at(example, name))) })
+        Ok(SignatureColumn { name: name.clone(), cell: cell_of_schema(cell, first(at(example, name))) })
     };
     properties.iter().map(column).collect()
 }
@@ -219,7 +221,7 @@ fn cell_of_example(value: &Json) -> Cell {
     }
 }
 
-fn output(doc: &Json, operation: &Json) -> Result<Output> {
+fn output(doc: &Json, operation: &Json) -> Result<OutputForm> {
     let responses = at(operation, "responses");
     let response = responses.get("200").or_else(|| responses.get("default")).unwrap_or(&NULL);
     let mut schema = schema_in(doc, deref(doc, response)?)?;
@@ -232,12 +234,12 @@ fn output(doc: &Json, operation: &Json) -> Result<Output> {
         }
     }
     if at(schema, "type") != "array" {
-        return Ok(Output { path, per_row: PerRow::Untyped });
+        return Ok(OutputForm { path, per_row: PerRow::Untyped });
     }
     let item = deref(doc, at(schema, "items"))?;
     let per_row = match object(item, "properties") {
         Some(_) => PerRow::Record(columns(doc, item, &NULL, None)?),
         None => PerRow::Cell(cell_of_schema(item, &NULL)),
     };
-    Ok(Output { path, per_row })
+    Ok(OutputForm { path, per_row })
 }

@@ -20,10 +20,10 @@ use crate::time::{Clock, Timestamp};
 
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
-use super::http::{Client, Fetched};
+use super::http::{EndpointClient, Fetched};
 use super::policy::{Answered, Details, HttpStatus};
 use super::room::Leaving;
-use super::{Berth, Chunk, Ended, Outcome, ScoreConfig, ScorerStatus, Signature, State, stopped};
+use super::{Berth, Chunk, Ended, EndpointSignature, Outcome, ScoreConfig, ScorerStatus, State, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -34,7 +34,7 @@ const ABANDONED_CHECK: Duration = Duration::from_secs(1);
 
 /// A chunk on its way in.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct NewChunk {
     pub chunk: Chunk,
     pub reply: Reply,
     /// Its place, given back with the answer and the commit.
@@ -44,14 +44,14 @@ pub(super) struct Incoming {
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
 
 /// Something that was on the wire.
-enum Arrived {
+enum OffWire {
     Answer(u64, Answer),
     Swagger(Result<Fetched, String>),
 }
 
 /// What is on the wire.
 #[derive(Clone, Copy, Debug)]
-enum Sent {
+enum OnWire {
     Request(u64),
     Swagger,
 }
@@ -68,13 +68,13 @@ struct Fetching {
 
 pub(super) struct Task {
     desk: Desk,
-    client: Client,
+    client: EndpointClient,
     key_source: Option<Secret>,
     key: Option<SecretString>,
     constants: Vec<(String, serde_json::Value)>,
     /// Written in the job file: nothing is fetched.
     is_written: bool,
-    signature: Option<Signature>,
+    signature: Option<EndpointSignature>,
     fetching: Fetching,
     backoff: Backoff,
     slow_probe: Duration,
@@ -85,9 +85,9 @@ pub(super) struct Task {
     answered_max: usize,
     left: Arc<Leaving>,
     failed: Option<String>,
-    on_wire: JoinSet<Arrived>,
+    on_wire: JoinSet<OffWire>,
     /// What each task there is for.
-    sent: HashMap<Id, Sent>,
+    sent: HashMap<Id, OnWire>,
     status: Arc<ScorerStatus>,
     swagger: watch::Sender<Option<String>>,
     stop: CancellationToken,
@@ -98,7 +98,7 @@ pub(super) struct Task {
 impl Task {
     pub fn new(
         config: ScoreConfig,
-        client: Client,
+        client: EndpointClient,
         left: Arc<Leaving>,
         status: Arc<ScorerStatus>,
         swagger: watch::Sender<Option<String>>,
@@ -143,7 +143,7 @@ impl Task {
         Clock::Real.since(self.started)
     }
 
-    pub async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {
+    pub async fn run(mut self, mut incoming: mpsc::Receiver<NewChunk>) {
         let mut is_open = true;
         loop {
             self.work();
@@ -172,7 +172,7 @@ impl Task {
         self.started + wake
     }
 
-    fn take(&mut self, incoming: Incoming) {
+    fn take(&mut self, incoming: NewChunk) {
         if let Some(why) = &self.failed {
             let _ = incoming.reply.send(Err(Ended { why: why.clone() }));
             return;
@@ -230,22 +230,22 @@ impl Task {
             let status = HttpStatus { code: 401, model: None, function_failed: false };
             let details = Details { text: self.status.last_error().unwrap_or_default(), ..Details::default() };
             let answer = Answer { outcome: Answered::Status(status), values: Vec::new(), details };
-            self.spawn(Sent::Request(request.id), async move { Arrived::Answer(request.id, answer) });
+            self.spawn(OnWire::Request(request.id), async move { OffWire::Answer(request.id, answer) });
             return;
         }
         let client = self.client.clone();
-        self.spawn(Sent::Request(request.id), async move {
+        self.spawn(OnWire::Request(request.id), async move {
             let (id, answer) = client.score(request, key).await;
-            Arrived::Answer(id, answer)
+            OffWire::Answer(id, answer)
         });
     }
 
-    fn spawn(&mut self, sent: Sent, work: impl Future<Output = Arrived> + Send + 'static) {
+    fn spawn(&mut self, sent: OnWire, work: impl Future<Output = OffWire> + Send + 'static) {
         let task = self.on_wire.spawn(work);
         self.sent.insert(task.id(), sent);
     }
 
-    fn joined(&mut self, joined: Result<(Id, Arrived), JoinError>) {
+    fn joined(&mut self, joined: Result<(Id, OffWire), JoinError>) {
         let error = match joined {
             Ok((id, arrived)) => {
                 self.sent.remove(&id);
@@ -257,11 +257,11 @@ impl Task {
         tracing::error!("a request panicked, which is a fault of forebay: please report it with the log; {error}");
         let text = format!("a fault of forebay, {error}");
         self.arrived(match sent {
-            Sent::Request(id) => {
+            OnWire::Request(id) => {
                 let details = Details { text, ..Details::default() };
-                Arrived::Answer(id, Answer { outcome: Answered::Closed, values: Vec::new(), details })
+                OffWire::Answer(id, Answer { outcome: Answered::Closed, values: Vec::new(), details })
             }
-            Sent::Swagger => Arrived::Swagger(Err(text)),
+            OnWire::Swagger => OffWire::Swagger(Err(text)),
         });
     }
 
@@ -310,10 +310,10 @@ impl Task {
         }
     }
 
-    fn arrived(&mut self, arrived: Arrived) {
+    fn arrived(&mut self, arrived: OffWire) {
         let now = self.now();
         match arrived {
-            Arrived::Answer(id, answer) => {
+            OffWire::Answer(id, answer) => {
                 self.status.requests.fetch_add(1, Ordering::Relaxed);
                 self.status.observe(answer.details.took);
                 if answer.outcome != Answered::Results {
@@ -330,7 +330,7 @@ impl Task {
                 }
                 self.desk.answered(now, id, answer, fastrand::f64());
             }
-            Arrived::Swagger(fetched) => self.fetched(now, fetched),
+            OffWire::Swagger(fetched) => self.fetched(now, fetched),
         }
     }
 
@@ -340,7 +340,7 @@ impl Task {
         }
         (self.fetching.due, self.fetching.out) = (None, true);
         let (client, key) = (self.client.clone(), self.key.clone());
-        self.spawn(Sent::Swagger, async move { Arrived::Swagger(client.description(key).await) });
+        self.spawn(OnWire::Swagger, async move { OffWire::Swagger(client.description(key).await) });
     }
 
     fn fetched(&mut self, now: Duration, fetched: Result<Fetched, String>) {
@@ -384,7 +384,7 @@ impl Task {
         self.status.set_error(format!("signature: {why}"));
     }
 
-    fn use_signature(&mut self, signature: Signature) {
+    fn use_signature(&mut self, signature: EndpointSignature) {
         let signature = signature.with_constants(&self.constants);
         if self.signature.as_ref() == Some(&signature) {
             return;

@@ -20,7 +20,7 @@ pub struct Texts(Arc<AtomicUsize>);
 
 /// A place for the texts of a row, given back when it is dropped.
 #[derive(Debug)]
-struct Place {
+struct TextPlace {
     of: Texts,
     bytes: usize,
 }
@@ -28,7 +28,7 @@ struct Place {
 /// Holds the place of a failure's texts.
 #[derive(Clone, Debug, Default)]
 pub struct TextsGuard {
-    _place: Option<Arc<Place>>,
+    _place: Option<Arc<TextPlace>>,
 }
 
 impl PartialEq for TextsGuard {
@@ -44,7 +44,7 @@ impl Texts {
         let bytes = failure.text_bytes();
         let room = |used: usize| used.checked_add(bytes).filter(|used| *used <= BYTES_MAX);
         if self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok() {
-            failure.kept = TextsGuard { _place: Some(Arc::new(Place { of: self.clone(), bytes })) };
+            failure.kept = TextsGuard { _place: Some(Arc::new(TextPlace { of: self.clone(), bytes })) };
             return;
         }
         failure.message = clipped(&failure.message, SHORT_MAX);
@@ -57,7 +57,7 @@ impl Texts {
     }
 }
 
-impl Drop for Place {
+impl Drop for TextPlace {
     fn drop(&mut self) {
         self.of.0.fetch_sub(self.bytes, Ordering::AcqRel);
     }

@@ -16,8 +16,8 @@ const DUPLICATE: &str = "duplicate key";
 /// What the same crate says of inline tables and arrays. One that is open takes all that follows for its own.
 const OPEN: [&str; 3] = ["inline table", "array", "missing comma"];
 
-/// The document; `None` with its syntax errors told. The values of `harmless` names are no secrets, also in text that is
-/// no TOML.
+/// The document; `None` with its syntax errors told. The values of `harmless` names are no secrets, also in text that
+/// is no TOML.
 pub fn document<'i>(text: &'i str, harmless: &[&str], problems: &Problems) -> Option<Spanned<DeTable<'i>>> {
     let (document, mut errors) = DeTable::parse_recoverable(text);
     errors.sort_by_key(|error| error.span().map(|span| span.start));

@@ -66,7 +66,7 @@ impl Drop for Handle {
 /// An aggregate with its instance, when it has one. Aggregates have instances of their own, since a function's may be
 /// thrown away at any call.
 #[derive(Debug)]
-pub(super) struct Aggregate {
+pub(super) struct HostedAggregate {
     name: String,
     component: Arc<Component>,
     export: usize,
@@ -111,16 +111,16 @@ type Restore = TypedFunc<(Vec<u8>,), (ResourceAny,)>;
 
 /// Rows going in for the first time, going in again, or going out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Direction {
     In,
     Again,
     Out,
 }
 
-impl Aggregate {
+impl HostedAggregate {
     /// Makes the first instance, so that one that cannot start is found now.
-    pub(super) fn new(binding: &FunctionBinding) -> Result<Aggregate, CallError> {
-        let mut aggregate = Aggregate {
+    pub(super) fn new(binding: &FunctionBinding) -> Result<HostedAggregate, CallError> {
+        let mut aggregate = HostedAggregate {
             name: binding.name.clone(),
             component: Arc::clone(&binding.component),
             export: binding.export,
@@ -181,20 +181,20 @@ impl Aggregate {
         }
     }
 
-    fn row(&mut self, live: &Live, row: &[Value], way: Way) -> Result<(), CallError> {
+    fn row(&mut self, live: &Live, row: &[Value], way: Direction) -> Result<(), CallError> {
         let resource = self.resource(live)?;
         let component = Arc::clone(&self.component);
         let (ty, members) = members(&component, self.export)?;
         let home = self.home()?;
         let (func, method) = match way {
-            Way::In | Way::Again => (home.accumulate, &members.accumulate),
-            Way::Out => match (home.deaccumulate, &members.deaccumulate) {
+            Direction::In | Direction::Again => (home.accumulate, &members.accumulate),
+            Direction::Out => match (home.deaccumulate, &members.deaccumulate) {
                 (Some(func), Some(method)) => (func, method),
                 _ => return Err(lacks("deaccumulate")),
             },
         };
         match way {
-            Way::Again => self.repeated = self.repeated.saturating_add(1),
+            Direction::Again => self.repeated = self.repeated.saturating_add(1),
             _ => self.fresh = self.fresh.saturating_add(1),
         }
         let mut params = std::mem::take(&mut self.params);
@@ -203,7 +203,7 @@ impl Aggregate {
         let outcome =
             lower(ty, row, &mut params).and_then(|()| self.without_value(func, method.result.as_ref(), &params));
         self.params = params;
-        if outcome.is_ok() && way != Way::Again {
+        if outcome.is_ok() && way != Direction::Again {
             self.proven();
         }
         outcome
@@ -260,7 +260,7 @@ impl Aggregate {
     }
 
     /// Runs a call, words its error and counts it.
-    fn told<T>(&mut self, call: impl FnOnce(&mut Aggregate) -> Result<T, CallError>) -> Result<T, RowError> {
+    fn told<T>(&mut self, call: impl FnOnce(&mut HostedAggregate) -> Result<T, CallError>) -> Result<T, RowError> {
         call(self).map_err(|e| {
             self.stats.count_failure(e.failure);
             RowError { reason: e.failure.reason(), message: format!("uda.{}: {}", self.name, cut(&e.message)) }
@@ -325,7 +325,7 @@ impl Aggregate {
     }
 }
 
-impl UserAggregate for Aggregate {
+impl UserAggregate for HostedAggregate {
     /// Whether the group still lives.
     fn is_live(&self, live: &Live) -> bool {
         self.residents.contains_key(&live.number())
@@ -375,7 +375,7 @@ impl UserAggregate for Aggregate {
     fn accumulate(&mut self, live: &Live, row: &[Value]) -> Result<(), RowError> {
         self.told(|a| {
             a.not_paused()?;
-            let entered = a.row(live, row, Way::In);
+            let entered = a.row(live, row, Direction::In);
             a.judged(entered)
         })
     }
@@ -384,7 +384,7 @@ impl UserAggregate for Aggregate {
     fn repeat(&mut self, live: &Live, rows: &mut dyn Iterator<Item = &[Value]>) -> Result<(), RowError> {
         self.told(|a| {
             for row in rows {
-                a.row(live, row, Way::Again)?;
+                a.row(live, row, Direction::Again)?;
             }
             Ok(())
         })
@@ -392,7 +392,7 @@ impl UserAggregate for Aggregate {
 
     /// The oldest row leaves.
     fn deaccumulate(&mut self, live: &Live, row: &[Value]) -> Result<(), RowError> {
-        self.told(|a| a.row(live, row, Way::Out))
+        self.told(|a| a.row(live, row, Direction::Out))
     }
 
     /// The rows of a later group enter.

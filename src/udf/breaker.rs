@@ -7,26 +7,26 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::backoff::Backoff;
 use crate::time::Clock;
 
 /// Traps in a row that trip it: more than a burst of bad rows, at 100 ms each still only ten seconds.
 const TRAPS_IN_A_ROW: u32 = 100;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Long enough to cost nothing, short enough that a mended input is noticed within a minute.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Long enough to cost nothing in the end, short enough that a mended input is noticed within a minute. Nobody else is
+/// disturbed by a call, so the steps are taken whole.
+const PAUSE: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 #[derive(Debug, Default)]
 pub struct Breaker {
     in_a_row: u32,
-    /// the pause under way or the last one, and its end
-    pause: Option<(Duration, Duration)>,
+    /// End of the pause under way, or of the last one.
+    until: Option<Duration>,
 }
 
 impl Breaker {
     /// What is left of a pause at `now`; `None`: the call may run. `now` is only asked for while tripped.
     pub fn paused(&self, now: impl FnOnce() -> Duration) -> Option<Duration> {
-        let (_, until) = self.pause?;
-        until.checked_sub(now()).filter(|left| !left.is_zero())
+        self.until?.checked_sub(now()).filter(|left| !left.is_zero())
     }
 
     /// The instance came through the call.
@@ -39,11 +39,9 @@ impl Breaker {
     /// The instance was lost. Answers the pause that starts with it, if one does.
     pub fn lost(&mut self, now: impl FnOnce() -> Duration) -> Option<Duration> {
         self.in_a_row = self.in_a_row.saturating_add(1);
-        if self.in_a_row < TRAPS_IN_A_ROW {
-            return None;
-        }
-        let pause = self.pause.map_or(FIRST_PAUSE, |(last, _)| (last * 2).min(LONGEST_PAUSE));
-        self.pause = Some((pause, now() + pause));
+        let before = self.in_a_row.checked_sub(TRAPS_IN_A_ROW)?;
+        let pause = PAUSE.step(before + 1);
+        self.until = Some(now() + pause);
         Some(pause)
     }
 }
@@ -59,47 +57,59 @@ pub fn monotonic() -> Duration {
 mod tests {
     use super::*;
 
-    fn trip(breaker: &mut Breaker) {
-        for _ in 1..TRAPS_IN_A_ROW {
-            assert_eq!(breaker.lost(|| Duration::ZERO), None);
-        }
-        assert_eq!(breaker.lost(|| Duration::ZERO), Some(FIRST_PAUSE));
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    /// How calls end.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// This number of calls lose their instance.
+        Lost(u32),
+        Fine,
+        Nothing,
     }
 
+    use Event::{Fine, Lost, Nothing};
+
+    /// A second, what happens then, and what is left of a pause behind it.
+    type Line = (u64, Event, Option<Duration>);
+
     #[test]
-    fn one_good_call_in_between_keeps_it_closed() {
-        let mut breaker = Breaker::default();
-        for _ in 0..3 {
-            for _ in 1..TRAPS_IN_A_ROW {
-                assert_eq!(breaker.lost(|| Duration::ZERO), None);
+    fn traps_in_a_row_pause_a_function_and_one_good_call_closes_it() {
+        let all = TRAPS_IN_A_ROW;
+        let bursts: &[Line] = &[(0, Lost(all - 1), None), (0, Fine, None), (0, Lost(all - 1), None), (0, Fine, None)];
+        let doubles: &[Line] = &[
+            (0, Lost(all), Some(S(1))),
+            (1, Nothing, None),
+            (1, Lost(1), Some(S(2))),
+            (2, Nothing, Some(S(1))),
+            (3, Lost(1), Some(S(4))),
+            (7, Lost(1), Some(S(8))),
+            (15, Lost(1), Some(S(16))),
+            (31, Lost(1), Some(S(32))),
+            (63, Lost(1), Some(S(60))),
+            (123, Lost(1), Some(S(60))),
+            (183, Nothing, None),
+        ];
+        let closes: &[Line] = &[
+            (0, Lost(all + 3), Some(S(8))),
+            (8, Fine, None),
+            // and the next pause is the first again
+            (8, Lost(all - 1), None),
+            (9, Lost(1), Some(S(1))),
+        ];
+        for (name, table) in [("bursts", bursts), ("doubles", doubles), ("closes", closes)] {
+            let mut breaker = Breaker::default();
+            for (i, (at, event, left)) in table.iter().copied().enumerate() {
+                match event {
+                    Lost(calls) => {
+                        let pause = (0..calls).fold(None, |_, _| breaker.lost(|| S(at)));
+                        assert_eq!(pause, left, "{name}, line {i}: what is told");
+                    }
+                    Fine => breaker.fine(),
+                    Nothing => {}
+                }
+                assert_eq!(breaker.paused(|| S(at)), left, "{name}, line {i}: {at} {event:?}");
             }
-            breaker.fine();
         }
-        assert_eq!(breaker.paused(|| Duration::ZERO), None);
-    }
-
-    #[test]
-    fn the_pause_doubles_with_each_call_that_traps_again() {
-        let mut breaker = Breaker::default();
-        trip(&mut breaker);
-        let mut now = Duration::ZERO;
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..10 {
-            assert_eq!(breaker.paused(|| now), Some(pause));
-            now += pause;
-            assert_eq!(breaker.paused(|| now), None);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            assert_eq!(breaker.lost(|| now), Some(pause));
-        }
-        assert_eq!(pause, LONGEST_PAUSE);
-    }
-
-    #[test]
-    fn a_good_call_after_the_pause_closes_it() {
-        let mut breaker = Breaker::default();
-        trip(&mut breaker);
-        breaker.fine();
-        assert_eq!(breaker.paused(|| Duration::ZERO), None);
-        trip(&mut breaker);
     }
 }

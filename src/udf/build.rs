@@ -33,7 +33,9 @@ pub fn component(path: &Path, wasm: &[u8]) -> Result<Vec<u8>, UdfError> {
     let described = wit_component::metadata::decode(wasm).map_err(|e| failed(format!("{e:#}")))?.0.is_some();
     if !described {
         return Err(failed(
-            "it carries no component type; export its functions with wit-bindgen, or name its world: `--wit FILE_OR_DIR`".to_owned(),
+            "it carries no component type; export its functions with wit-bindgen, or name its world: `--wit \
+            FILE_OR_DIR`"
+                .to_owned(),
         ));
     }
     let mut encoder =

@@ -14,7 +14,7 @@ use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 use super::aggregate::resource::{self, Resource};
 use super::cache::Code;
-use super::core_module::{self, Problem};
+use super::core_module::{self, ModuleProblem};
 use super::engine::Engine;
 use super::grants::Grant;
 use super::imports::{self, RefusedImport};
@@ -336,10 +336,10 @@ fn of_module(path: &Path, module: &wasmtime::Module) -> Result<Parts, UdfError> 
         || Ok((Linked::Core(core_module::link(module)?), core_module::exports(module)?, core_module::imports(module)));
     let path = path.to_owned();
     read().map_err(|problem| match problem {
-        Problem::Command => UdfError::Command { path },
-        Problem::Export { name, reason } => UdfError::CoreExport { path, export: name, reason },
-        Problem::Imports(names) => UdfError::UnknownImport { path, imports: names.join(", ") },
-        Problem::Linker(e) => UdfError::Start { path, reason: format!("{e:#}") },
+        ModuleProblem::Command => UdfError::Command { path },
+        ModuleProblem::Export { name, reason } => UdfError::CoreExport { path, export: name, reason },
+        ModuleProblem::Imports(names) => UdfError::UnknownImport { path, imports: names.join(", ") },
+        ModuleProblem::Linker(e) => UdfError::Start { path, reason: format!("{e:#}") },
     })
 }
 

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use wasmtime::component::Val;
 
 use super::json;
-use super::wit::{Case, DATETIME_FIELD, Field, JSON_FIELD, Name, Wit};
+use super::wit::{DATETIME_FIELD, Field, JSON_FIELD, Name, VariantCase, Wit};
 use crate::query::builtins::cast;
 use crate::query::catalog::folded;
 use crate::time::Timestamp;
@@ -259,7 +259,7 @@ fn lower_flags(names: &[Name], value: &Value) -> Result<Val, Mismatch> {
 }
 
 /// A record with one field, the case's name; a case without a payload also as its name alone.
-fn lower_variant(cases: &[Case], value: &Value) -> Result<Val, Mismatch> {
+fn lower_variant(cases: &[VariantCase], value: &Value) -> Result<Val, Mismatch> {
     let find = |name: &str| {
         cases.iter().find(|c| c.name.sql == name).or_else(|| cases.iter().find(|c| c.name.folded == folded(name)))
     };

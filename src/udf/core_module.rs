@@ -31,7 +31,7 @@ const IS_ERROR: u64 = 1 << 31;
 
 /// What is wrong with a module, before its first call.
 #[derive(Debug)]
-pub enum Problem {
+pub enum ModuleProblem {
     /// a program with `_start`, not a library
     Command,
     /// an export that does not keep to the convention, and how
@@ -42,9 +42,9 @@ pub enum Problem {
     Linker(wasmtime::Error),
 }
 
-impl From<wasmtime::Error> for Problem {
-    fn from(error: wasmtime::Error) -> Problem {
-        Problem::Linker(error)
+impl From<wasmtime::Error> for ModuleProblem {
+    fn from(error: wasmtime::Error) -> ModuleProblem {
+        ModuleProblem::Linker(error)
     }
 }
 
@@ -90,7 +90,7 @@ pub fn imports(module: &Module) -> Vec<String> {
 ///
 /// # Errors
 /// Imports that nobody provides.
-pub fn link(module: &Module) -> Result<wasmtime::InstancePre<GuestState>, Problem> {
+pub fn link(module: &Module) -> Result<wasmtime::InstancePre<GuestState>, ModuleProblem> {
     let mut linker = Linker::new(module.engine());
     let mut unknown = Vec::new();
     for import in module.imports() {
@@ -100,22 +100,22 @@ pub fn link(module: &Module) -> Result<wasmtime::InstancePre<GuestState>, Proble
     }
     unknown.sort();
     unknown.dedup();
-    if unknown.is_empty() { Ok(linker.instantiate_pre(module)?) } else { Err(Problem::Imports(unknown)) }
+    if unknown.is_empty() { Ok(linker.instantiate_pre(module)?) } else { Err(ModuleProblem::Imports(unknown)) }
 }
 
 /// The functions that a query can mean, in the file's order.
 ///
 /// # Errors
 /// An export does not keep to the convention.
-pub fn exports(module: &Module) -> Result<Vec<Export>, Problem> {
+pub fn exports(module: &Module) -> Result<Vec<Export>, ModuleProblem> {
     let mut found = Vec::new();
     let has = |name: &str| module.get_export(name).is_some();
     if has(START) && !has(INITIALIZE) {
-        return Err(Problem::Command);
+        return Err(ModuleProblem::Command);
     }
     for export in module.exports() {
         let name = export.name();
-        let wrong = |reason: String| Err(Problem::Export { name: name.to_owned(), reason });
+        let wrong = |reason: String| Err(ModuleProblem::Export { name: name.to_owned(), reason });
         let ExternType::Func(ty) = export.ty() else {
             if name.starts_with(RESERVED_PREFIX) {
                 return wrong("is no function".to_owned());
@@ -211,7 +211,7 @@ pub struct CoreFunctions {
     /// by export; `None` for those that no query can call
     entries: Vec<Option<CoreFunction>>,
     /// what functions of JSON need
-    texts: Option<Texts>,
+    texts: Option<TextExports>,
     /// kept from call to call for their allocation
     params: Vec<CoreVal>,
 }
@@ -221,14 +221,14 @@ enum CoreFunction {
     Json(TypedFunc<(u32, u32), u64>),
 }
 
-struct Texts {
+struct TextExports {
     memory: Memory,
     alloc: TypedFunc<u32, u32>,
 }
 
 /// What a function of JSON answered.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum JsonReply {
     Null,
     Json(String),
     /// the row fails with these words
@@ -273,7 +273,7 @@ impl CoreFunctions {
             });
         }
         let texts = match (instance.get_memory(&mut *store, MEMORY), instance.get_typed_func(&mut *store, ALLOC)) {
-            (Some(memory), Ok(alloc)) => Some(Texts { memory, alloc }),
+            (Some(memory), Ok(alloc)) => Some(TextExports { memory, alloc }),
             _ => None,
         };
         if let Some(initialize) = instance.get_func(&mut *store, INITIALIZE) {
@@ -316,7 +316,7 @@ impl CoreFunctions {
         export: usize,
         arguments: &str,
         result_bytes_max: usize,
-    ) -> wasmtime::Result<Reply> {
+    ) -> wasmtime::Result<JsonReply> {
         let (Some(Some(CoreFunction::Json(func))), Some(texts)) = (self.entries.get(export), &self.texts) else {
             return Err(Broken::NoFunction.into());
         };
@@ -331,7 +331,7 @@ impl CoreFunctions {
         }
         let packed = func.call(&mut *store, (pointer, length))?;
         if packed == 0 {
-            return Ok(Reply::Null);
+            return Ok(JsonReply::Null);
         }
         let is_error = packed & IS_ERROR != 0;
         let (pointer, length) = ((packed >> 32) as u32, (packed & (IS_ERROR - 1)) as usize);
@@ -342,7 +342,7 @@ impl CoreFunctions {
             return Err(Broken::TooLong(length).into());
         }
         let text = std::str::from_utf8(bytes).map_err(|_| Broken::NotUtf8)?.to_owned();
-        Ok(if is_error { Reply::Error(text) } else { Reply::Json(text) })
+        Ok(if is_error { JsonReply::Error(text) } else { JsonReply::Json(text) })
     }
 }
 

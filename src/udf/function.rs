@@ -12,7 +12,7 @@ use super::answer::{conversion, cut, flat_enough, result};
 use super::binding::FunctionBinding;
 use super::breaker::{Breaker, monotonic};
 use super::component::{Component, Passing};
-use super::core_module::Reply;
+use super::core_module::JsonReply;
 use super::grants::{Grant, Lent};
 use super::instance::{CallError, Instance};
 use super::stats::{CallFailure, Stats};
@@ -27,7 +27,7 @@ use crate::value::Value;
 const TEXT_BYTES_KEPT: usize = 64 << 10;
 
 /// A component and its instance, when it has one.
-pub(super) struct Room {
+pub(super) struct Housed {
     pub component: Arc<Component>,
     pub instance: Option<Instance>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Function {
 pub(super) struct OnTrial {
     pub trial: Arc<Trial>,
     /// the former version
-    pub room: Room,
+    pub room: Housed,
     pub export: usize,
 }
 
@@ -82,7 +82,7 @@ impl Function {
     }
 
     /// Calls it with what it is lent; a call that fails leaves no trace in that.
-    pub(super) fn attempt(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
+    pub(super) fn attempt(&mut self, room: &mut Housed, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
         self.entered = false;
         if let Some(lent) = &mut self.lent {
             lent.begin(at);
@@ -100,7 +100,7 @@ impl Function {
         &mut self,
         versions: &Versions,
         index: usize,
-        room: &mut Room,
+        room: &mut Housed,
         args: &[Value],
         at: Timestamp,
         outcome: Result<Value, CallError>,
@@ -137,8 +137,8 @@ impl Function {
         if is_answered { again } else { outcome }
     }
 
-    fn call(&mut self, room: &mut Room, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
-        let Room { component, instance } = room;
+    fn call(&mut self, room: &mut Housed, args: &[Value], at: Timestamp) -> Result<Value, CallError> {
+        let Housed { component, instance } = room;
         let Some(callable) = component.callable(self.export) else {
             return Err(conversion("is no function that a query can call".to_owned()));
         };
@@ -215,14 +215,15 @@ impl Function {
         text.shrink_to(TEXT_BYTES_KEPT);
         self.text = text;
         match outcome? {
-            Reply::Null => Ok(Value::Null),
-            Reply::Error(message) => Err(CallError { failure: CallFailure::Error, message }),
-            Reply::Json(text) => {
+            JsonReply::Null => Ok(Value::Null),
+            JsonReply::Error(message) => Err(CallError { failure: CallFailure::Error, message }),
+            JsonReply::Json(text) => {
                 let held = json::held_bytes(&text);
                 let max = component.limits().result_bytes_max;
                 if held > max {
                     let message = format!(
-                        "gave a result that takes {held} bytes, more than its {max}; give less or raise its result limit"
+                        "gave a result that takes {held} bytes, more than its {max}; give less or raise its result \
+                        limit"
                     );
                     return Err(CallError { failure: CallFailure::Result, message });
                 }
@@ -298,8 +299,11 @@ fn run(
     called.map(|()| has_result.then_some(val))
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for Housed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("component", &self.component).field("instance", &self.instance.is_some()).finish()
+        f.debug_struct("Housed")
+            .field("component", &self.component)
+            .field("instance", &self.instance.is_some())
+            .finish()
     }
 }

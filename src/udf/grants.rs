@@ -25,7 +25,7 @@ use super::stats::{CallFailure, Stats};
 use crate::time::{Clock, Timestamp};
 
 use log::Limiter;
-use lookup::Tables;
+use lookup::LookupTables;
 use state::KeyValues;
 pub use state::StateLimits;
 
@@ -149,7 +149,7 @@ pub struct Lent {
     stats: Arc<Stats>,
     at: Timestamp,
     state: KeyValues,
-    tables: Tables,
+    tables: LookupTables,
 }
 
 /// One change of a function's state: set, or removed (`None`).
@@ -158,7 +158,7 @@ pub type StateRow = (Vec<u8>, Option<Vec<u8>>);
 impl Lent {
     pub fn new(granted: &Arc<Granted>, stats: &Arc<Stats>) -> Lent {
         let limits = granted.grants.state.unwrap_or_default();
-        let tables = Tables::new(&granted.grants.lookup);
+        let tables = LookupTables::new(&granted.grants.lookup);
         Lent {
             granted: Arc::clone(granted),
             stats: Arc::clone(stats),

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::aggregate::Aggregate;
+use super::aggregate::HostedAggregate;
 use super::answer::cut;
 use super::binding::FunctionBinding;
 use super::breaker::Breaker;
-use super::function::{Function, OnTrial, Room};
+use super::function::{Function, Housed, OnTrial};
 use super::grants::StateRow;
 use super::instance::Instance;
 use super::stats::CallFailure;
@@ -22,7 +22,7 @@ use crate::query::builtins::RowError;
 use crate::query::fault;
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::value::codec::{Damaged, Reader, put_bytes};
+use crate::value::codec::{ByteReader, Damaged, put_bytes};
 
 /// In place of a room's number: an aggregate, which has an instance of its own.
 const NO_ROOM: usize = usize::MAX;
@@ -31,8 +31,8 @@ const NO_ROOM: usize = usize::MAX;
 #[derive(Debug, Default)]
 pub struct Host {
     functions: Vec<Function>,
-    rooms: Vec<Room>,
-    aggregates: FxHashMap<usize, Aggregate>,
+    rooms: Vec<Housed>,
+    aggregates: FxHashMap<usize, HostedAggregate>,
     /// where newer versions come from, and the number of those it has
     versions: Option<(Versions, u64)>,
 }
@@ -54,7 +54,7 @@ impl Host {
                 component.find(&name)?;
             }
             if binding.aggregate().is_some() {
-                let aggregate = Aggregate::new(binding).map_err(|e| e.at_start(component))?;
+                let aggregate = HostedAggregate::new(binding).map_err(|e| e.at_start(component))?;
                 host.aggregates.insert(host.functions.len(), aggregate);
                 // keeps the place in the order; nothing calls it
                 host.functions.push(Function::new(binding, NO_ROOM));
@@ -66,7 +66,7 @@ impl Host {
                 None => {
                     let instance = Instance::new(component).map_err(|e| e.at_start(component))?;
                     binding.stats.count_instance();
-                    host.rooms.push(Room { component: Arc::clone(component), instance: Some(instance) });
+                    host.rooms.push(Housed { component: Arc::clone(component), instance: Some(instance) });
                     host.rooms.len() - 1
                 }
             };
@@ -101,7 +101,7 @@ impl Host {
             return;
         }
         let is_shared = self.functions.iter().filter(|other| other.room == room).count() > 1;
-        let next_room = Room { component: Arc::clone(&next.component), instance: None };
+        let next_room = Housed { component: Arc::clone(&next.component), instance: None };
         let Some(function) = self.functions.get_mut(index) else {
             return fault::log(format!("udf.{} has a new version and no place to run it", next.name));
         };
@@ -118,7 +118,7 @@ impl Host {
             // the former version goes on in its instance, if it is the one that was in use here
             let room = old
                 .filter(|room| Arc::ptr_eq(&room.component, &former))
-                .unwrap_or(Room { component: former, instance: None });
+                .unwrap_or(Housed { component: former, instance: None });
             Box::new(OnTrial { room, export: trial.former.export, trial })
         });
         function.export = next.export;
@@ -173,7 +173,7 @@ impl UserFunctions for Host {
 
     /// Rows of a function that is gone, or that may no longer remember, are passed over.
     fn load_state(&mut self, key: &[u8], value: &[u8]) -> Result<(), Damaged> {
-        let mut reader = Reader::new(key);
+        let mut reader = ByteReader::new(key);
         let name = reader.bytes()?;
         let mut head = Vec::new();
         put_bytes(&mut head, name);

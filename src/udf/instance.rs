@@ -10,7 +10,7 @@ use wasmtime::component::{ComponentExportIndex, Func, Val};
 use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::component::{Component, EntryPoint, Linked};
-use super::core_module::{self, Broken, Exited, Reply, Wasi};
+use super::core_module::{self, Broken, Exited, JsonReply, Wasi};
 use super::cpu_time;
 use super::engine::STACK_BYTES;
 use super::grants::{Lent, Refusal};
@@ -89,7 +89,7 @@ impl GuestState {
 
 pub struct Instance {
     store: Store<GuestState>,
-    functions: Functions,
+    functions: Callables,
     /// for members of resources; `None` in a core module
     instance: Option<wasmtime::component::Instance>,
     calls: u32,
@@ -99,7 +99,7 @@ pub struct Instance {
     start_bytes: usize,
 }
 
-enum Functions {
+enum Callables {
     /// by export of the component; `None` for those that no query can call
     Component(Vec<Option<Func>>),
     Core(core_module::CoreFunctions),
@@ -128,7 +128,7 @@ impl Instance {
         store.set_epoch_deadline(Ticker::ticks(timeout / 2));
         let _ticking = component.engine().ticking();
         let (functions, instance) =
-            Functions::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
+            Callables::start(&mut store, component).map_err(|error| explain(store.data(), &error, timeout))?;
         let start_bytes = store.data().memory_bytes;
         Ok(Instance { store, functions, instance, calls: 0, ticks: Ticker::ticks(limits.timeout / 2), start_bytes })
     }
@@ -146,11 +146,11 @@ impl Instance {
         results: &mut [Val],
     ) -> Result<(), CallError> {
         self.enter(component, at, |store, functions| match functions {
-            Functions::Component(funcs) => match funcs.get(export) {
+            Callables::Component(funcs) => match funcs.get(export) {
                 Some(Some(func)) => func.call(store.as_context_mut(), params, results),
                 _ => Err(Broken::NoFunction.into()),
             },
-            Functions::Core(functions) => functions.call_numbers(store, export, params, results),
+            Callables::Core(functions) => functions.call_numbers(store, export, params, results),
         })
     }
 
@@ -164,11 +164,11 @@ impl Instance {
         export: usize,
         at: Timestamp,
         arguments: &str,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<JsonReply, CallError> {
         let max = component.limits().result_bytes_max;
         self.enter(component, at, |store, functions| match functions {
-            Functions::Core(functions) => functions.call_json(store, export, arguments, max),
-            Functions::Component(_) => Err(Broken::NoFunction.into()),
+            Callables::Core(functions) => functions.call_json(store, export, arguments, max),
+            Callables::Component(_) => Err(Broken::NoFunction.into()),
         })
     }
 
@@ -189,7 +189,7 @@ impl Instance {
         &mut self,
         component: &Component,
         at: Timestamp,
-        run: impl FnOnce(&mut Store<GuestState>, &mut Functions) -> wasmtime::Result<T>,
+        run: impl FnOnce(&mut Store<GuestState>, &mut Callables) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let timeout = component.limits().timeout;
         self.calls = self.calls.saturating_add(1);
@@ -225,12 +225,12 @@ impl Instance {
     }
 }
 
-impl Functions {
+impl Callables {
     /// Makes the instance, runs its start functions and finds what it exports.
     fn start(
         store: &mut Store<GuestState>,
         component: &Component,
-    ) -> wasmtime::Result<(Functions, Option<wasmtime::component::Instance>)> {
+    ) -> wasmtime::Result<(Callables, Option<wasmtime::component::Instance>)> {
         match component.linked() {
             Linked::Component(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
@@ -238,12 +238,12 @@ impl Functions {
                     (EntryPoint::Component(index), Ok(_)) => instance.get_func(&mut *store, *index),
                     _ => None,
                 });
-                Ok((Functions::Component(funcs.collect()), Some(instance)))
+                Ok((Callables::Component(funcs.collect()), Some(instance)))
             }
             Linked::Core(pre) => {
                 let instance = pre.instantiate(&mut *store)?;
                 let functions = core_module::CoreFunctions::start(store, &instance, component.exports())?;
-                Ok((Functions::Core(functions), None))
+                Ok((Callables::Core(functions), None))
             }
         }
     }

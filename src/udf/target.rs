@@ -25,11 +25,13 @@ pub struct Target {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TargetError {
     #[error(
-        "`{0}` is no machine that forebay runs on; known are x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, riscv64gc-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
+        "`{0}` is no machine that forebay runs on; known are x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, \
+        riscv64gc-unknown-linux-gnu, armv7-unknown-linux-gnueabihf"
     )]
     Unknown(String),
     #[error(
-        "this build makes code for {host} alone; for `{target}` build forebay with `cargo build --release --features precompile-targets`, or run this on such a machine"
+        "this build makes code for {host} alone; for `{target}` build forebay with `cargo build --release --features \
+        precompile-targets`, or run this on such a machine"
     )]
     NotInBuild { target: String, host: String },
 }

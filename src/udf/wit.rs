@@ -42,7 +42,7 @@ pub enum Wit {
     Record(Vec<Field>),
     Enum(Vec<Name>),
     Flags(Vec<Name>),
-    Variant(Vec<Case>),
+    Variant(Vec<VariantCase>),
     Option(Box<Wit>),
     /// A variant of `ok` and `err`; as the result of a function, `err` is the row's error.
     Result(Option<Box<Wit>>, Option<Box<Wit>>),
@@ -66,7 +66,7 @@ pub struct Field {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Case {
+pub struct VariantCase {
     pub name: Name,
     pub ty: Option<Wit>,
 }
@@ -151,9 +151,9 @@ impl Wit {
             Type::Enum(names) => Wit::Enum(names.names().map(Name::new).collect()),
             Type::Flags(names) => Wit::Flags(names.names().map(Name::new).collect()),
             Type::Variant(variant) => {
-                let cases = variant
-                    .cases()
-                    .map(|c| Ok(Case { name: Name::new(c.name), ty: c.ty.as_ref().map(Wit::read).transpose()? }));
+                let cases = variant.cases().map(|c| {
+                    Ok(VariantCase { name: Name::new(c.name), ty: c.ty.as_ref().map(Wit::read).transpose()? })
+                });
                 Wit::Variant(cases.collect::<Result<_, _>>()?)
             }
             Type::Option(option) => Wit::Option(boxed(option.ty())?),
@@ -322,7 +322,8 @@ mod tests {
         let signature = ty.signature("f-g");
         assert_eq!(
             signature.text,
-            "f-g: func(a: option<s32>, row: record { pickup-hour: u64, kind: enum { x-y } }) -> result<tuple<string, datetime>, string>"
+            "f-g: func(a: option<s32>, row: record { pickup-hour: u64, kind: enum { x-y } }) -> result<tuple<string, \
+            datetime>, string>"
         );
         assert_eq!(signature.result.to_string(), "array (nvarchar(max), datetime)");
         assert_eq!(

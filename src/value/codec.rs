@@ -93,14 +93,14 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value) {
 
 /// Reads what the `put_` functions wrote.
 #[derive(Clone, Debug)]
-pub struct Reader<'a> {
+pub struct ByteReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0 }
+impl<'a> ByteReader<'a> {
+    pub fn new(bytes: &'a [u8]) -> ByteReader<'a> {
+        ByteReader { bytes, at: 0 }
     }
 
     /// Whether everything has been read.
@@ -244,21 +244,21 @@ mod tests {
         fn what_is_encoded_decodes(value in values()) {
             let mut bytes = Vec::new();
             put_value(&mut bytes, &value);
-            let mut reader = Reader::new(&bytes);
+            let mut reader = ByteReader::new(&bytes);
             prop_assert_eq!(reader.value().unwrap(), value);
             prop_assert!(reader.is_done());
         }
 
         #[test]
         fn bad_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Reader::new(&bytes).value();
+            let _ = ByteReader::new(&bytes).value();
         }
 
         #[test]
         fn signed_numbers_round_trip(n in any::<i64>()) {
             let mut bytes = Vec::new();
             put_signed(&mut bytes, n);
-            prop_assert_eq!(Reader::new(&bytes).signed(), Ok(n));
+            prop_assert_eq!(ByteReader::new(&bytes).signed(), Ok(n));
         }
     }
 }

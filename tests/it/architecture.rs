@@ -1,5 +1,11 @@
 //! The tree keeps its order: a module uses only those above it in `lib.rs`, the files of one module do not import each
-//! other in rings, and an implementation of an open end is known to its table alone.
+//! other in rings, and an implementation of an open end stands in its table and is known to that alone. A name has one
+//! meaning (`words`), and a line ends at column 120 (`widths`).
+
+#[path = "architecture/widths.rs"]
+mod widths;
+#[path = "architecture/words.rs"]
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -219,15 +225,45 @@ fn a_module_uses_only_those_above_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The open ends: the trait that an implementation has, and the file of the table that names the implementations.
-const OPEN_ENDS: [(&str, &str); 6] = [
-    ("Source", "src/source.rs"),
-    ("SourceSettings", "src/source.rs"),
-    ("Format", "src/decode/format.rs"),
-    ("Dialect", "src/score/dialect.rs"),
-    ("Output", "src/output.rs"),
-    ("OutputSettings", "src/output.rs"),
+/// Where one may add: the implementations of a trait, a file or a folder each, and the table of their names.
+struct OpenEnd {
+    of: &'static str,
+    /// The file of the table, and its name there.
+    table: (&'static str, &'static str),
+    /// Where the files and folders lie.
+    folder: &'static str,
+}
+
+const fn open_end(of: &'static str, table: (&'static str, &'static str), folder: &'static str) -> OpenEnd {
+    OpenEnd { of, table, folder }
+}
+
+const OPEN_ENDS: [OpenEnd; 6] = [
+    open_end("Source", ("src/source.rs", "SOURCES"), "src/source"),
+    open_end("SourceSettings", ("src/source.rs", "SOURCES"), "src/source"),
+    open_end("Format", ("src/decode/format.rs", "FORMATS"), "src/decode/format"),
+    open_end("Dialect", ("src/score/dialect.rs", "DIALECTS"), "src/score"),
+    open_end("Output", ("src/output.rs", "OUTPUTS"), "src/output"),
+    open_end("OutputSettings", ("src/output.rs", "OUTPUTS"), "src/output"),
 ];
+
+impl OpenEnd {
+    /// The file or folder that belongs to an implementation: `src/output/mqtt` for all files of the MQTT output.
+    fn home(&self, file: &Path) -> Option<PathBuf> {
+        let inside = file.strip_prefix(self.folder).ok()?;
+        Some(Path::new(self.folder).join(inside.components().next()?).with_extension(""))
+    }
+
+    /// The modules whose `read` stands in the table: `mqtt` of `("mqtt", mqtt::read)`.
+    fn listed(&self) -> BTreeSet<String> {
+        let (file, name) = self.table;
+        let text = fs::read_to_string(file).expect("the file of a table");
+        let (_, table) = text.split_once(&format!("const {name}: ")).expect("a table");
+        let code = code(table.split_once(';').expect("the end of a table").0);
+        let tokens = tokens(&code);
+        tokens.windows(3).filter(|w| w[1] == "::" && w[2] == "read").map(|w| w[0].to_owned()).collect()
+    }
+}
 
 /// The part of a file that is not for tests: a file of tests has none.
 fn production(file: &Path) -> String {
@@ -237,14 +273,27 @@ fn production(file: &Path) -> String {
     if is_tests { String::new() } else { text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned() }
 }
 
-/// The types that have a trait, each with its file, by the line `impl Trait for Type`.
-fn implementations(of: &str, files: &[(std::path::PathBuf, String)]) -> Vec<(String, std::path::PathBuf)> {
-    let line = format!("impl {of} for ");
+/// The types that have a trait, each with its file, by `impl Trait for Type`, also with parameters and by a path.
+fn implementations(of: &str, files: &[(PathBuf, String)]) -> Vec<(String, PathBuf)> {
     let found = files.iter().flat_map(|(file, text)| {
-        let names = text.lines().filter_map(|l| l.strip_prefix(&line));
-        names.map(|rest| (rest.chars().take_while(|c| c.is_alphanumeric()).collect::<String>(), file.clone()))
+        let code = code(text);
+        let tokens = tokens(&code);
+        let is_for = |i: usize| tokens[i] == "for" && i > 0 && tokens[i - 1] == of;
+        // a bound `T: Trait` is followed by no `for`
+        let names: Vec<String> =
+            (0..tokens.len()).filter(|i| is_for(*i)).map(|i| last_of_path(&tokens[i + 1..])).collect();
+        names.into_iter().map(|name| (name, file.clone()))
     });
     found.collect()
+}
+
+/// The last name of a path, which is that of the type.
+fn last_of_path(tokens: &[&str]) -> String {
+    let mut at = 0;
+    while tokens.get(at + 1) == Some(&"::") {
+        at += 2;
+    }
+    tokens.get(at).map_or_else(String::new, |name| (*name).to_owned())
 }
 
 /// Whether a text names a type, as a whole word and not in a comment.
@@ -258,29 +307,34 @@ fn names(text: &str, name: &str) -> bool {
     })
 }
 
-/// The file or folder that belongs to an implementation: `src/output/mqtt` for all files of the MQTT output.
-fn home(file: &Path) -> std::path::PathBuf {
-    let mut parts = file.components();
-    let head: std::path::PathBuf = parts.by_ref().take(3).collect();
-    head.with_extension("")
-}
-
 #[test]
 fn an_implementation_of_an_open_end_is_known_to_its_table_alone() {
     let mut paths = Vec::new();
     sources(Path::new("src"), &mut paths);
     let files: Vec<_> = paths.into_iter().map(|path| (path.clone(), production(&path))).collect();
     let mut wrong = Vec::new();
-    for (of, table) in OPEN_ENDS {
-        let found = implementations(of, &files);
-        assert!(!found.is_empty(), "nothing implements {of}");
-        for (name, own) in found {
+    for end in OPEN_ENDS {
+        let (table, listed) = (end.table.0, end.listed());
+        let mut missing = listed.clone();
+        for (name, own) in implementations(end.of, &files) {
+            let Some(home) = end.home(&own) else {
+                wrong.push(format!("{name} in {} lies outside of {}", own.display(), end.folder));
+                continue;
+            };
+            let module = home.file_name().expect("a module").to_string_lossy().into_owned();
+            missing.remove(&module);
+            if !listed.contains(&module) {
+                wrong.push(format!("{name} is not in {} of {table}: write a line for {module}::read", end.table.1));
+            }
             for (file, text) in &files {
-                let is_home = home(file) == home(&own);
+                let is_home = end.home(file).as_ref() == Some(&home);
                 if !is_home && file != Path::new(table) && names(text, &name) {
                     wrong.push(format!("{} knows {name}, which only its own files and {table} may", file.display()));
                 }
             }
+        }
+        for module in missing {
+            wrong.push(format!("{table} lists {module}, in which nothing has `impl {} for`", end.of));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -33,7 +33,8 @@ fn fill(folder: &Path) {
         openssl(
             folder,
             &format!(
-                "x509 -req -in {name}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {name}.pem -days 30 {extensions}"
+                "x509 -req -in {name}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {name}.pem -days 30 \
+                {extensions}"
             ),
         );
     };

@@ -50,7 +50,8 @@ type = "file"
 path = "scored.jsonl"
 "#;
 
-const QUERY: &str = "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare\nINTO scored\nFROM rides\n";
+const QUERY: &str = "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS \
+    fare\nINTO scored\nFROM rides\n";
 
 const CHECK: [&str; 3] = ["check", "--offline", "taxi.toml"];
 

@@ -17,7 +17,8 @@ fn thirty_kills_lose_no_ride_and_every_repeat_is_known_by_its_id_or_counted() {
     let runtime = runtime();
     let broker = Mosquitto::start();
     let server = Server::start("array");
-    let query = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
+    let query = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare \
+        INTO scored FROM rides";
     let job = format!(
         "[job]\nname = \"crash\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
          [inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"taxi/+/rides\"]\n\

@@ -109,7 +109,8 @@ fn job(
     extra: &str,
 ) -> PathBuf {
     let mut text = format!(
-        "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopics = [\"taxi/+/rides\"]\n",
+        "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.rides]\ntype = \
+        \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopics = [\"taxi/+/rides\"]\n",
         broker.port
     );
     text += &format!("[functions.createArray]\ntype = \"wasm\"\ncomponent = {:?}\n", component("create_array"));

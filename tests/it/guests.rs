@@ -71,7 +71,8 @@ const LANGUAGES: [Language; 8] = [
             (
                 "parseLine",
                 r#"["2024-05-01 10:00:00 [WARN] pump-7: pressure=3.2 bar, rpm=1480"]"#,
-                r#"{"at":"2024-05-01T10:00:00Z","level":"warn","device":"pump-7","readings":{"pressure":3.2,"rpm":1480}}"#,
+                "{\"at\":\"2024-05-01T10:00:00Z\",\"level\":\"warn\",\"device\":\"pump-7\",\
+                \"readings\":{\"pressure\":3.2,\"rpm\":1480}}",
             ),
             ("parseLine", r#"["nothing of the kind"]"#, "null"),
             // values of any type, NULL with them
@@ -150,7 +151,8 @@ const ROWS: [(&str, &str); 4] = [
     (r#"[-1,"",0,0,-0.125]"#, r#"{"vendorid":-1,"weekday":"","pickuphour":0,"passenger":0,"distance":-0.125}"#),
     (
         r#"[9007199254740991,"},[\"🚕\\",-9007199254740991,0,1e-300]"#,
-        r#"{"vendorid":9007199254740991,"weekday":"},[\"🚕\\","pickuphour":-9007199254740991,"passenger":0,"distance":1e-300}"#,
+        "{\"vendorid\":9007199254740991,\"weekday\":\"},[\\\"🚕\\\\\",\"pickuphour\":-9007199254740991,\"passenger\":0,\
+        \"distance\":1e-300}",
     ),
     (
         r#"[0,"x",23,9,123456.789]"#,

@@ -153,7 +153,8 @@ pub fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, 
     let mut stream = TcpStream::connect(address).expect("the port answers");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: \
+        application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).expect("a request");

@@ -151,14 +151,7 @@ impl Pool {
 }
 
 fn spec(name: &str, stream: StreamId) -> ConsumerSpec {
-    ConsumerSpec {
-        name: name.into(),
-        fingerprint: "SELECT 1".into(),
-        stream,
-        start: Start::Oldest,
-        on_full: OnFull::Block,
-        limits: Default::default(),
-    }
+    ConsumerSpec { fingerprint: "SELECT 1".into(), ..ConsumerSpec::new(name, stream) }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -340,8 +340,10 @@ fn a_connection_that_is_not_there_is_named() {
          10 | connection = "t"
             |              ^^^ this input is not an MQTT stream
             = help: leave `connection` out and write `url`
-    "#]].assert_eq(&said(
-        "[inputs.t]\ntype = \"reference\"\npath = \"t.json\"\n[outputs.b]\ntype = \"mqtt\"\ntopic = \"out\"\nconnection = \"t\"\n",
+    "#]]
+    .assert_eq(&said(
+        "[inputs.t]\ntype = \"reference\"\npath = \"t.json\"\n[outputs.b]\ntype = \"mqtt\"\ntopic = \
+        \"out\"\nconnection = \"t\"\n",
     ));
 }
 

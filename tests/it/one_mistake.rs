@@ -153,7 +153,8 @@ fn a_file_that_cannot_be_made_is_told_by_check() {
     std::fs::write(folder.path().join("job.asaql"), "SELECT 1 AS a INTO out FROM [in]").unwrap();
     let check = |journal: &str, output: &str| {
         let text = format!(
-            "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[journal]\npath = \"{journal}\"\n[inputs.in]\ntype = \"mqtt\"\n\
+            "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[journal]\npath = \"{journal}\"\n[inputs.in]\n\
+            type = \"mqtt\"\n\
              url = \"mqtt://127.0.0.1\"\ntopics = [\"a\"]\n[outputs.out]\ntype = \"file\"\npath = \"{output}\"\n"
         );
         std::fs::write(folder.path().join("job.toml"), text).unwrap();

@@ -308,7 +308,11 @@ fn a_window_without_a_unit() {
 #[test]
 fn window_sizes_and_units() {
     check(
-        "SELECT COUNT(*) AS n INTO scored FROM rides GROUP BY TumblingWindow(secnd, 10);\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY HoppingWindow(day, 8, 1);\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY SlidingWindow(second, 0);\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY HoppingWindow(Duration(day, 7), Hop(microsecond, 1));\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY SessionWindow(second, 5, 60) OVER (PARTITION BY k)",
+        "SELECT COUNT(*) AS n INTO scored FROM rides GROUP BY TumblingWindow(secnd, 10);\nSELECT COUNT(*) AS n INTO \
+        scored FROM rides GROUP BY HoppingWindow(day, 8, 1);\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY \
+        SlidingWindow(second, 0);\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY HoppingWindow(Duration(day, \
+        7), Hop(microsecond, 1));\nSELECT COUNT(*) AS n INTO scored FROM rides GROUP BY SessionWindow(second, 5, 60) \
+        OVER (PARTITION BY k)",
         &expect![[r#"
             error: unknown window unit `secnd`
               --> taxi.asaql:1:69

@@ -1,5 +1,6 @@
 //! A backlog that was stored one event at a time: it is read, scored and committed in strides, and time goes on in it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -8,12 +9,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes as Body;
 use axum::extract::State;
-use axum::routing::post;
+use axum::routing::{MethodRouter, post};
 use forebay::batch::{MessageMeta, RawEvent};
 use forebay::job;
 use forebay::journal::{Append, Edge, Journal, JournalConfig, verify};
 use forebay::pipeline::{Pipeline, prepare};
 use forebay::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
+use tokio::task::JoinHandle;
 
 use crate::harness::{root, write};
 use crate::support::{wait_until, write_job};
@@ -60,7 +62,8 @@ pub async fn running(dir: &Path, query: &str, functions: &str) -> Pipeline {
 /// As `running`, with more keys of `[job]`.
 async fn running_with(dir: &Path, query: &str, functions: &str, keys: &str) -> Pipeline {
     let text = format!(
-        "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n{keys}[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
+        "[job]\nname = \"slow\"\nquery = \"job.asaql\"\n{keys}[metrics]\nenabled = false\n[journal]\n\
+        path = \"pool.db\"\n\
          [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n\
          [inputs.other]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"other\"]\n{functions}\
          [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
@@ -122,11 +125,8 @@ async fn stateless_statements_commit_in_strides() {
 async fn a_backlog_is_scored_in_large_requests() {
     let dir = tempfile::tempdir().unwrap();
     stored(&dir.path().join("pool.db"), 10, (0..EVENTS).map(|n| format!("{{\"n\":{n}}}")));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
     let requests = Arc::new(AtomicUsize::new(0));
-    let app = Router::new().route("/score", post(doubled)).with_state(requests.clone());
-    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let (address, serving) = serve(post(doubled).with_state(requests.clone())).await;
     let functions =
         format!("[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\ninput_kind = \"vector\"\n");
     let pipeline = running(dir.path(), "SELECT n, udf.score(n) AS s INTO out FROM t", &functions).await;
@@ -140,6 +140,14 @@ async fn a_backlog_is_scored_in_large_requests() {
     assert!(requests <= EVENTS as usize / 100, "{requests} requests for {EVENTS} rows");
     assert!(n < EVENTS as u64 / 10, "{n} commits for {EVENTS} rows");
     serving.abort();
+}
+
+/// An endpoint that answers so, until its task is aborted.
+async fn serve(score: MethodRouter) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().route("/score", score);
+    (address, tokio::spawn(async move { axum::serve(listener, app).await }))
 }
 
 /// Answers each number with its double, after a while.
@@ -164,12 +172,10 @@ async fn windows_behind_an_endpoint_that_is_away_close_as_far_as_it_has_answered
     let dir = tempfile::tempdir().unwrap();
     // the second row is ten seconds later, and its answer never comes
     stored(&dir.path().join("pool.db"), 10_000, (0..2).map(|n| format!("{{\"n\":{n}}}")));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let app = Router::new().route("/score", post(once)).with_state(Arc::new(AtomicUsize::new(0)));
-    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let (address, serving) = serve(post(once).with_state(Arc::new(AtomicUsize::new(0)))).await;
     let functions = format!(
-        "[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\nmax_batch_count = 1\nparallel_requests = 1\n\
+        "[functions.score]\ntype = \"azureml\"\nurl = \"http://{address}/score\"\nmax_batch_count = 1\n\
+        parallel_requests = 1\n\
          request_timeout = \"600s\"\ninput_kind = \"vector\"\n"
     );
     let query = "WITH s AS (SELECT n, udf.score(n) AS v FROM t) \
@@ -194,17 +200,24 @@ async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
         assert!(text.contains(&old));
         text = text.replace(&old, &format!("type = \"file\"\npath = \"{output}.jsonl\"\nrow_id = \"id\""));
     }
+    // the endpoint was away then
+    let (address, serving) = serve(post(doubled).with_state(Arc::new(AtomicUsize::new(0)))).await;
+    let away = "http://127.0.0.1:9/score";
+    assert!(text.contains(away));
+    text = text.replace(away, &format!("http://{address}/score"));
     let job = job::load(&write(dir.path(), "job.toml", &text)).unwrap_or_else(|e| panic!("{e}"));
     let prepared = prepare::prepare(&job).unwrap_or_else(|e| panic!("{e}"));
     let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.unwrap();
-    for output in ["plain", "lagged", "counted"] {
+    for output in ["plain", "lagged", "counted", "scored"] {
         let file = format!("{output}.jsonl");
         let expected = read(&file);
         let now = || std::fs::read_to_string(dir.path().join(&file)).unwrap_or_default();
         wait_until(&format!("the rows of {output}"), || now().len() >= expected.len()).await;
-        assert_eq!(now(), expected, "{output}: what version 0.1.0 gave of the same pool");
+        // what version 0.1.0 gave of the same pool; of `scored` its events with their offsets, and the doubles
+        assert_eq!(now(), expected, "{output}");
     }
     pipeline.stop().await.unwrap();
+    serving.abort();
     assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
 }
 

@@ -14,7 +14,8 @@ use crate::support::{Mosquitto, publish_numbers, runtime, wait_until, write_job}
 
 fn job_file(dir: &Path, broker: u16, metrics: &str) -> std::path::PathBuf {
     let text = format!(
-        "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nlisten = {metrics:?}\n[journal]\npath = \"pool.db\"\n\
+        "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nlisten = {metrics:?}\n[journal]\n\
+        path = \"pool.db\"\n\
          [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{broker}\"\ntopics = [\"t\"]\n\
          [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\n"
     );
@@ -42,7 +43,8 @@ async fn a_start_that_fails_leaves_nothing_running() {
 
     // a statement whose state is damaged fails after outputs and endpoints were built
     let query = "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO gone FROM t";
-    let text = "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
+    let text = "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\n\
+        path = \"pool.db\"\n\
                 [inputs.t]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:9\"\ntopics = [\"t\"]\n\
                 [outputs.gone]\ntype = \"file\"\npath = \"out.jsonl\"\n";
     let job = job::load(&write_job(dir.path(), text, query)).unwrap_or_else(|e| panic!("{e}"));

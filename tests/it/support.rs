@@ -81,7 +81,8 @@ impl Mosquitto {
             let port = free_port();
             let at = folder.path().display().to_string();
             let config = format!(
-                "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {at}/\nmax_queued_messages 0\n{}",
+                "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location \
+                {at}/\nmax_queued_messages 0\n{}",
                 lines.replace("{}", &at)
             );
             fs::write(folder.path().join("mosquitto.conf"), config).unwrap();

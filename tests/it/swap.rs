@@ -61,14 +61,17 @@ fn aggregate(factor: i64, first: &str, saves: bool) -> Vec<u8> {
                     (call $new (global.get $at)))
                 (func (export \"accumulate\") (param i32 i64) {first}
                     (i64.store (local.get 0) (i64.add (i64.load (local.get 0)) (local.get 1))))
-                (func (export \"compute\") (param i32) (result i64) (i64.mul (i64.load (local.get 0)) (i64.const {factor})))
+                (func (export \"compute\") (param i32) (result i64) (i64.mul (i64.load (local.get 0)) (i64.const \
+                {factor})))
                 (func (export \"save\") (param i32) (result i32) unreachable)
                 (func (export \"restore\") (param i32 i32) (result i32) unreachable)
                 (func (export \"realloc\") (param i32 i32 i32 i32) (result i32) unreachable))
             (core instance $i (instantiate $m (with \"host\" (instance (export \"new\" (func $new))))))
             (func (export \"[constructor]r\") (result (own $r)) (canon lift (core func $i \"new\")))
-            (func (export \"[method]r.accumulate\") (param \"self\" (borrow $r)) (param \"x\" s64) (canon lift (core func $i \"accumulate\")))
-            (func (export \"[method]r.compute\") (param \"self\" (borrow $r)) (result s64) (canon lift (core func $i \"compute\"))) {saving})"
+            (func (export \"[method]r.accumulate\") (param \"self\" (borrow $r)) (param \"x\" s64) (canon lift (core \
+            func $i \"accumulate\")))
+            (func (export \"[method]r.compute\") (param \"self\" (borrow $r)) (result s64) (canon lift (core func $i \
+            \"compute\"))) {saving})"
     );
     wat::parse_str(text).unwrap()
 }
@@ -96,7 +99,8 @@ impl Place {
         let place = Place { dir: tempfile::tempdir().unwrap(), broker: Mosquitto::start(), runtime };
         place.replace(wasm);
         let text = format!(
-            "[job]\nname = \"test\"\nquery = \"job.asaql\"\nlate_tolerance = \"forever\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+            "[job]\nname = \"test\"\nquery = \"job.asaql\"\nlate_tolerance = \"forever\"\n[metrics]\n\
+            listen = \"127.0.0.1:0\"\n\
              [inputs.rides]\ntype = \"mqtt\"\nurl = \"{}\"\ntopics = [\"rides\"]\n{functions}\
              [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\nfsync = \"never\"\nrow_id = \"id\"\n\
              [outputs.sums]\ntype = \"file\"\npath = \"sums.jsonl\"\nfsync = \"never\"\nrow_id = \"id\"\n",
@@ -264,7 +268,9 @@ fn a_version_whose_signature_does_not_fit_is_refused() {
         &place,
         &forebay,
         &expect![
-            "function f: version DIGEST is not taken, DIGEST stays in use: `f` was `f: func(x: s64) -> s64` and is `f: func(x: s64, y: s64) -> s64`, which does not fit the query: `udf.f` takes 2 arguments; `forebay check` shows where"
+            "function f: version DIGEST is not taken, DIGEST stays in use: `f` was `f: func(x: s64) -> s64` and is `f: \
+            func(x: s64, y: s64) -> s64`, which does not fit the query: `udf.f` takes 2 arguments; `forebay check` \
+            shows where"
         ],
     );
     assert!(forebay.log().contains("function not swapped, the running version stays in use"), "{}", forebay.log());
@@ -326,7 +332,8 @@ fn a_version_that_only_traps_is_put_back_and_costs_no_row() {
         &place,
         &forebay,
         &expect![
-            "function f: version DIGEST was put back, DIGEST is in use again: its first 5 calls failed; udf.f: trapped: wasm `unreachable` instruction executed; try the row with `forebay udf call`"
+            "function f: version DIGEST was put back, DIGEST is in use again: its first 5 calls failed; udf.f: \
+            trapped: wasm `unreachable` instruction executed; try the row with `forebay udf call`"
         ],
     );
     assert_eq!(forebay.metric("forebay_dead_letters{"), 0.0);

@@ -206,7 +206,8 @@ const WINDOWS: [&str; 11] = [
     "k, SessionWindow(second, 2, 6) OVER (PARTITION BY k)",
     "k, SessionWindow(second, 2, 5)",
     "k, System.Timestamp()",
-    "k, Windows(Window('x', TumblingWindow(second, 3)), Window('y', SlidingWindow(second, 2)), Window('z', HoppingWindow(second, 4, 2)), Window('s', SessionWindow(second, 1, 9)))",
+    "k, Windows(Window('x', TumblingWindow(second, 3)), Window('y', SlidingWindow(second, 2)), Window('z', \
+    HoppingWindow(second, 4, 2)), Window('s', SessionWindow(second, 1, 9)))",
 ];
 
 fn query(select: &str, window: &str) -> String {
@@ -220,8 +221,10 @@ proptest! {
     /// window, for any cut of the input and after any restart.
     #[test]
     fn an_aggregate_sees_the_rows_of_its_window(window in 0..WINDOWS.len(), sent in sent(0..100), cuts in cuts()) {
-        let select = "COUNT(v) AS n, uda.trail(v) AS a, uda.saving_trail(v) AS b, uda.reversing_trail(v) AS c, uda.merging_trail(v) AS d, uda.full_trail(v) AS e, uda.stubbornTrail(v) AS g, \
-            Collect(v) AS f, uda.weightedMean(v, w) AS m, SUM(v * w) AS s, SUM(CASE WHEN v IS NULL THEN 0 ELSE w END) AS w, uda.timeSpan() AS span, COUNT(*) AS rows";
+        let select = "COUNT(v) AS n, uda.trail(v) AS a, uda.saving_trail(v) AS b, uda.reversing_trail(v) AS c, \
+            uda.merging_trail(v) AS d, uda.full_trail(v) AS e, uda.stubbornTrail(v) AS g, Collect(v) AS f, \
+            uda.weightedMean(v, w) AS m, SUM(v * w) AS s, SUM(CASE WHEN v IS NULL THEN 0 ELSE w END) AS w, \
+            uda.timeSpan() AS span, COUNT(*) AS rows";
         let run = Run::new(&query(select, WINDOWS[window]), OnError::Stop);
         let events = raw(&sent);
         let (whole, failed, left) = run.cut(&events, &[]);
@@ -230,16 +233,29 @@ proptest! {
             let row = fields(line);
             let values: Vec<&Json> = row["f"].as_array().unwrap().iter().filter(|v| !v.is_null()).collect();
             for column in ["a", "b", "c", "d", "e", "g"] {
-                prop_assert_eq!(row[column].as_array().unwrap().iter().collect::<Vec<_>>(), values.clone(), "{} of {}", column, line);
+                prop_assert_eq!(
+                    row[column].as_array().unwrap().iter().collect::<Vec<_>>(),
+                    values.clone(),
+                    "{} of {}",
+                    column,
+                    line
+                );
             }
-            let mean = if values.is_empty() { None } else { Some(row["s"].as_f64().unwrap() / row["w"].as_f64().unwrap()) };
+            let mean =
+                if values.is_empty() { None } else { Some(row["s"].as_f64().unwrap() / row["w"].as_f64().unwrap()) };
             prop_assert_eq!(row["m"].as_f64(), mean, "{}", line);
             prop_assert!(row["span"].as_i64().is_some(), "{}", line);
         }
         // without saved state, and without any aggregate that could bring panes with it
-        let plain = Run::new(&query("COUNT(v) AS n, uda.fullTrail(v) AS e, uda.weightedMean(v, w) AS m", WINDOWS[window]), OnError::Stop);
+        let plain = Run::new(
+            &query("COUNT(v) AS n, uda.fullTrail(v) AS e, uda.weightedMean(v, w) AS m", WINDOWS[window]),
+            OnError::Stop,
+        );
         let (alone, _, _) = plain.cut(&events, &cuts);
-        let shown = |line: &String| { let row = fields(line); (row["n"].clone(), row["e"].clone(), row["m"].clone()) };
+        let shown = |line: &String| {
+            let row = fields(line);
+            (row["n"].clone(), row["e"].clone(), row["m"].clone())
+        };
         prop_assert_eq!(alone.iter().map(shown).collect::<Vec<_>>(), whole.iter().map(shown).collect::<Vec<_>>());
         let (cut, _, left_of_cut) = run.cut(&events, &cuts);
         prop_assert_eq!(&whole, &cut);
@@ -249,19 +265,33 @@ proptest! {
     /// Rows that a guest traps on, or refuses, are left out of everything, and all others are in, in spite of the
     /// instances lost on the way: each of them held the other groups too.
     #[test]
-    fn a_row_that_fails_is_in_no_aggregate(window in 0..WINDOWS.len(), sent in sent(0..15), cuts in cuts(), saves in any::<bool>()) {
+    fn a_row_that_fails_is_in_no_aggregate(
+        window in 0..WINDOWS.len(),
+        sent in sent(0..15),
+        cuts in cuts(),
+        saves in any::<bool>(),
+    ) {
         let name = if saves { "fragileTrail" } else { "brittleTrail" };
-        let run = Run::new(&query(&format!("COUNT(*) AS n, uda.{name}(v) AS f, uda.fullTrail(v) AS e"), WINDOWS[window]), OnError::DeadLetter);
+        let run = Run::new(
+            &query(&format!("COUNT(*) AS n, uda.{name}(v) AS f, uda.fullTrail(v) AS e"), WINDOWS[window]),
+            OnError::DeadLetter,
+        );
         let events = raw(&sent);
         let (rows, failed, _) = run.cut(&events, &cuts);
         // a fragile trail also traps where its instance has seen enough, so what failed is taken from the failures
         for (offset, (_, _, v, _)) in (0..).zip(&sent) {
             // between windows nobody is asked
             let asked = !WINDOWS[window].contains("HoppingWindow(second, 2, 3)");
-            prop_assert!(!asked || ![13, 14].contains(v) || failed.contains(&offset), "{} did not fail at {}", v, offset);
+            prop_assert!(
+                !asked || ![13, 14].contains(v) || failed.contains(&offset),
+                "{} did not fail at {}",
+                v,
+                offset
+            );
             prop_assert!(saves || [13, 14].contains(v) || !failed.contains(&offset), "{} failed at {}", v, offset);
         }
-        let good: Vec<Sent> = sent.iter().zip(0..).filter(|(_, offset)| !failed.contains(offset)).map(|(s, _)| *s).collect();
+        let good: Vec<Sent> =
+            sent.iter().zip(0..).filter(|(_, offset)| !failed.contains(offset)).map(|(s, _)| *s).collect();
         // those left out still take their time
         let mut pauses = Vec::new();
         let mut late = 0;
@@ -368,8 +398,9 @@ fn values_of_any_type_and_events_as_a_whole() {
 #[test]
 fn an_aggregate_stands_in_having_and_in_expressions() {
     let run = Run::new(
-        "SELECT k, 10 * uda.weightedMean(v, w) + uda.timeSpan() * 0 AS m, GetArrayLength(uda.trail(v + 1)) AS n FROM a TIMESTAMP BY t \
-         GROUP BY k, TumblingWindow(second, 5) HAVING uda.WEIGHTED_MEAN(v, w) > 2 AND GetArrayElement(uda.full_trail(v), 0) < 3",
+        "SELECT k, 10 * uda.weightedMean(v, w) + uda.timeSpan() * 0 AS m, GetArrayLength(uda.trail(v + 1)) AS n FROM a \
+         TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 5) HAVING uda.WEIGHTED_MEAN(v, w) > 2 AND \
+         GetArrayElement(uda.full_trail(v), 0) < 3",
         OnError::Stop,
     );
     let rows = [(0, 1, 1), (0, 2, 1), (1, 2, 1), (1, 4, 1), (2, 9, 1)];

@@ -58,7 +58,8 @@ fn number(name: &str, body: &str) -> (String, String) {
 fn text(name: &str, pointer: u32, length: u32) -> (String, String) {
     let core = format!(
         r#"(func (export "{name}") (result i32)
-            (i32.store (i32.const 0) (i32.const {pointer})) (i32.store (i32.const 4) (i32.const {length})) (i32.const 0))"#
+            (i32.store (i32.const 0) (i32.const {pointer})) (i32.store (i32.const 4) (i32.const {length}))
+                (i32.const 0))"#
     );
     let lift = format!(
         r#"(func (export "{name}") (result string) (canon lift (core func $i "{name}") (memory $i "memory")))"#

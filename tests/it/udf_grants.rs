@@ -96,8 +96,10 @@ fn ok(text: &str) -> Result<String, RowError> {
 /// A job of one function, with its grants.
 fn job(dir: &Path, grants: &str) {
     let text = format!(
-        "[job]\nname = \"visits\"\nquery = \"job.asaql\"\n[inputs.doors]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1883\"\ntopics = [\"door\"]\n\
-         [functions.visitCount]\ntype = \"wasm\"\ncomponent = \"visit_count.wasm\"\n{grants}\n[outputs.out]\ntype = \"stdout\"\n"
+        "[job]\nname = \"visits\"\nquery = \"job.asaql\"\n[inputs.doors]\ntype = \"mqtt\"\n\
+        url = \"mqtt://127.0.0.1:1883\"\ntopics = [\"door\"]\n\
+         [functions.visitCount]\ntype = \"wasm\"\ncomponent = \"visit_count.wasm\"\n{grants}\n[outputs.out]\n\
+         type = \"stdout\"\n"
     );
     write_job(dir, &text, "SELECT udf.visitCount(who) AS visit INTO out FROM doors");
     std::fs::copy(component("visit_count"), dir.join("visit_count.wasm")).unwrap();

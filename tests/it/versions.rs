@@ -341,8 +341,10 @@ fn a_job_in_3_1_1_loses_nothing_by_a_kill() {
     let mosquitto = Mosquitto::start();
     let runtime = runtime();
     let text = format!(
-        "[job]\nname = \"old\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"{0}\"\n\
-         protocol = \"3.1.1\"\ntopics = [\"a/+\"]\n[outputs.out]\ntype = \"mqtt\"\nurl = \"{0}\"\nprotocol = \"3.1.1\"\ntopic = \"scored\"\n\
+        "[job]\nname = \"old\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.a]\n\
+        type = \"mqtt\"\nurl = \"{0}\"\n\
+         protocol = \"3.1.1\"\ntopics = [\"a/+\"]\n[outputs.out]\ntype = \"mqtt\"\nurl = \"{0}\"\n\
+         protocol = \"3.1.1\"\ntopic = \"scored\"\n\
          row_id = \"id\"\n",
         mosquitto.url()
     );

@@ -301,7 +301,8 @@ fn settings_are_checked() {
         assert!(found.contains(word), "{keys}: {found}");
         assert!(!found.contains("s3cr3t") && !found.contains("Bearer abc"), "{found}");
     }
-    let text = "[job]\nname = \"a\"\nquery = \"a\"\n[inputs.a]\ntype = \"file\"\npath = \"a\"\n[outputs.b]\ntype = \"htpp\"\nurl = \"http://h\"\n";
+    let text = "[job]\nname = \"a\"\nquery = \"a\"\n[inputs.a]\ntype = \"file\"\npath = \"a\"\n[outputs.b]\ntype = \
+        \"htpp\"\nurl = \"http://h\"\n";
     let unknown = refused("a.toml", text);
     assert!(
         unknown.contains("did you mean \"http\"?")
@@ -373,8 +374,10 @@ fn a_job_writes_to_pythons_server_and_the_row_it_refuses_is_a_dead_letter() {
     let broker = Mosquitto::start();
     let python = Python::start();
     let text = format!(
-        "[job]\nname = \"hook\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"{}\"\n\
-         topics = [\"a/+\"]\n[outputs.hook]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/rows\"\nbatch = {{ rows = 50, time = \"300ms\" }}\n",
+        "[job]\nname = \"hook\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[inputs.a]\n\
+        type = \"mqtt\"\nurl = \"{}\"\n\
+         topics = [\"a/+\"]\n[outputs.hook]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/rows\"\n\
+         batch = {{ rows = 50, time = \"300ms\" }}\n",
         broker.url(),
         python.port
     );

@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::Url;
 use tokio::net::TcpStream;
 
-use super::{Refusal, failure};
+use super::{NoResult, failure};
 use crate::demo::broker::Broker;
 use crate::demo::endpoint::Endpoint;
 use crate::demo::folder::{Folder, Setup};
@@ -71,7 +71,7 @@ impl Peers {
     ///
     /// # Errors
     /// When a real one does not answer, or there is no port.
-    pub async fn start(broker: Option<&BrokerAddress>, endpoint: Option<&Url>) -> Result<Peers, Refusal> {
+    pub async fn start(broker: Option<&BrokerAddress>, endpoint: Option<&Url>) -> Result<Peers, NoResult> {
         if let Some(real) = broker {
             let remedy = "start one with `mosquitto -p 1883`, or leave out --broker";
             reach(&real.host, real.port)

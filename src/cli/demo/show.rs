@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::peers::{PATIENCE, Peers};
 use super::screen::{Numbers, Screen};
 use super::verdict::Verdict;
-use super::{DemoArgs, Refusal, failure};
+use super::{DemoArgs, NoResult, failure};
 use crate::cli::journal::{ledger, number, verified};
 use crate::demo::client::{Publisher, Receiver};
 use crate::demo::fleet::Fleet;
@@ -22,7 +22,7 @@ use crate::demo::tally::Tally;
 use crate::job::Job;
 use crate::journal::JournalStatus;
 use crate::pipeline::{Pipeline, Prepared, Snapshot};
-use crate::time::Clock;
+use crate::time::{Clock, task_now, task_since};
 
 /// Rides that are told apart: what the longest and fastest run publishes.
 const RIDES_MAX: usize = 10_000_000;
@@ -44,7 +44,7 @@ pub fn outage(seconds: u64) -> (Duration, Duration) {
 }
 
 /// Why the play did not reach its end.
-enum Cut {
+enum CutShort {
     Interrupted,
     Failed(String),
 }
@@ -79,7 +79,7 @@ impl Show {
         path: &Path,
         (job, prepared): (Job, Prepared),
         screen: Screen,
-    ) -> Result<Show, Refusal> {
+    ) -> Result<Show, NoResult> {
         let tally = Arc::new(Mutex::new(Tally::new(args.seed, RIDES_MAX, peers.endpoint.is_some())));
         let sink = tally.clone();
         let name = |who: &str| format!("forebay-demo-{who}-{:08x}", fastrand::u32(..));
@@ -90,12 +90,13 @@ impl Show {
         if !receiver.ready(PATIENCE).await {
             let url = &peers.broker_url;
             return Err(failure(format!(
-                "the broker {url} takes connections but confirmed no subscription in {PATIENCE:?}; it must speak MQTT 5 and let in clients without a login"
+                "the broker {url} takes connections but confirmed no subscription in {PATIENCE:?}; it must speak MQTT \
+                5 and let in clients without a login"
             )));
         }
         let feed = Publisher::connect(&name("fleet"), &peers.host, peers.port);
         let pipeline = Pipeline::start(&job, &prepared, Clock::Real).await.map_err(failure)?;
-        let now = Instant::now();
+        let now = task_now();
         let show = Show {
             job: path.to_owned(),
             pool: job.journal.config.path.clone(),
@@ -116,13 +117,13 @@ impl Show {
     }
 
     /// Waits for the job's subscription: what is published before it has no taker.
-    async fn subscribed(&self) -> Result<(), Refusal> {
-        let end = Instant::now() + PATIENCE;
+    async fn subscribed(&self) -> Result<(), NoResult> {
+        let end = task_now() + PATIENCE;
         loop {
             let trouble = self.snapshot().trouble.into_iter().find(|t| t.starts_with("input "));
             match trouble {
                 None => return Ok(()),
-                Some(trouble) if Instant::now() >= end => {
+                Some(trouble) if task_now() >= end => {
                     return Err(failure(format!("the job does not get its rides: {trouble}")));
                 }
                 Some(_) => tokio::time::sleep(PACE).await,
@@ -139,17 +140,17 @@ impl Show {
         args: &DemoArgs,
         stop: &CancellationToken,
         folder: &mut Folder,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, NoResult> {
         if args.keep {
             folder.keep();
         }
         self.screen.header();
-        self.started = Instant::now();
+        self.started = task_now();
         self.next_status = self.started + self.screen.interval();
         match self.play(args, stop).await {
             Ok(()) => {}
-            Err(Cut::Interrupted) => return self.interrupted(folder).await,
-            Err(Cut::Failed(why)) => {
+            Err(CutShort::Interrupted) => return self.interrupted(folder).await,
+            Err(CutShort::Failed(why)) => {
                 let _ = self.pipeline.stop().await;
                 return Err(failure(why));
             }
@@ -157,8 +158,8 @@ impl Show {
         if args.keep { self.result_and_go_on(args, stop, folder).await } else { self.result(folder).await }
     }
 
-    async fn play(&mut self, args: &DemoArgs, stop: &CancellationToken) -> Result<(), Cut> {
-        let io = |why: std::io::Error| Cut::Failed(format!("the embedded endpoint: {why}"));
+    async fn play(&mut self, args: &DemoArgs, stop: &CancellationToken) -> Result<(), CutShort> {
+        let io = |why: std::io::Error| CutShort::Failed(format!("the embedded endpoint: {why}"));
         if self.peers.endpoint.is_some() {
             let (begin, end) = outage(args.seconds);
             self.publish(args.rate, Some(begin), stop).await?;
@@ -180,9 +181,9 @@ impl Show {
     }
 
     /// Publishes at `rate` until `end`, counted from the start; `None`: until it is stopped.
-    async fn publish(&mut self, rate: u64, end: Option<Duration>, stop: &CancellationToken) -> Result<(), Cut> {
+    async fn publish(&mut self, rate: u64, end: Option<Duration>, stop: &CancellationToken) -> Result<(), CutShort> {
         loop {
-            let elapsed = self.started.elapsed();
+            let elapsed = task_since(self.started);
             let until = end.map_or(elapsed, |end| elapsed.min(end));
             let due = (until.as_secs_f64() * rate as f64) as u64;
             while self.feed.sent() < due
@@ -191,7 +192,7 @@ impl Show {
                 let ride = self.fleet.ride(Clock::Real.now());
                 let topic = ride.topic.replacen("taxi", &self.peers.root, 1);
                 if !self.feed.send(&topic, ride.payload).await {
-                    return Err(Cut::Failed("the fleet's client ended".to_owned()));
+                    return Err(CutShort::Failed("the fleet's client ended".to_owned()));
                 }
             }
             if end.is_some_and(|end| elapsed >= end) {
@@ -202,8 +203,8 @@ impl Show {
     }
 
     /// Until every ride has arrived, or nothing moves any more.
-    async fn drain(&mut self, stop: &CancellationToken) -> Result<(), Cut> {
-        let (mut moved, mut before) = (Instant::now(), 0);
+    async fn drain(&mut self, stop: &CancellationToken) -> Result<(), CutShort> {
+        let (mut moved, mut before) = (task_now(), 0);
         loop {
             let distinct = self.tally(Tally::distinct);
             if distinct >= self.feed.sent() && self.feed.acknowledged() >= self.feed.sent() {
@@ -211,14 +212,14 @@ impl Show {
                 return Ok(());
             }
             if distinct != before {
-                (moved, before) = (Instant::now(), distinct);
+                (moved, before) = (task_now(), distinct);
             }
-            if moved.elapsed() > GIVE_UP {
+            if task_since(moved) > GIVE_UP {
                 let snapshot = self.snapshot();
                 let is_away = snapshot.trouble.iter().any(|t| t.starts_with("function "));
-                if !is_away || moved.elapsed() > GIVE_UP_AWAY {
+                if !is_away || task_since(moved) > GIVE_UP_AWAY {
                     self.status();
-                    self.say(&format!("nothing came for {} s; giving up on the rest", moved.elapsed().as_secs()));
+                    self.say(&format!("nothing came for {} s; giving up on the rest", task_since(moved).as_secs()));
                     snapshot.trouble.iter().for_each(|t| self.screen.say(&format!("   {t}")));
                     return Ok(());
                 }
@@ -228,20 +229,20 @@ impl Show {
     }
 
     /// A moment, and a status line when one is due.
-    async fn pause(&mut self, stop: &CancellationToken) -> Result<(), Cut> {
+    async fn pause(&mut self, stop: &CancellationToken) -> Result<(), CutShort> {
         tokio::select! {
             () = tokio::time::sleep(PACE) => {}
-            () = stop.cancelled() => return Err(Cut::Interrupted),
-            why = self.pipeline.failed() => return Err(Cut::Failed(why)),
+            () = stop.cancelled() => return Err(CutShort::Interrupted),
+            why = self.pipeline.failed() => return Err(CutShort::Failed(why)),
         }
-        if Instant::now() >= self.next_status {
+        if task_now() >= self.next_status {
             self.status();
             self.next_status += self.screen.interval();
         }
         Ok(())
     }
 
-    async fn interrupted(mut self, folder: &Folder) -> Result<bool, Refusal> {
+    async fn interrupted(mut self, folder: &Folder) -> Result<bool, NoResult> {
         self.say("stopping; the job commits what it has");
         let (sent, pool) = (self.feed.acknowledged(), self.pool.clone());
         self.pipeline.stop().await.map_err(failure)?;
@@ -266,15 +267,17 @@ impl Show {
     }
 
     /// Stops the job, then says what came of it.
-    async fn result(mut self, folder: &mut Folder) -> Result<bool, Refusal> {
+    async fn result(mut self, folder: &mut Folder) -> Result<bool, NoResult> {
         self.pipeline.stop().await.map_err(failure)?;
         tokio::time::sleep(SETTLE).await;
         let is_good = report(&mut self.screen, &self.feed, &self.tally, &self.pool)?;
         if !is_good {
             folder.keep();
             let (forebay, job) = (program(), self.job.display());
-            self.screen
-                .say(&format!("\nlook into it\n  {forebay} journal status --job {job}\n  {forebay} journal dead-letters ls --job {job}"));
+            self.screen.say(&format!(
+                "\nlook into it\n  {forebay} journal status --job {job}\n  {forebay} journal dead-letters ls --job \
+                    {job}"
+            ));
         } else if !folder.is_temporary() {
             self.screen.say(&format!("\njob file and pool stay in {}", folder.path().display()));
         }
@@ -287,21 +290,21 @@ impl Show {
         args: &DemoArgs,
         stop: &CancellationToken,
         folder: &Folder,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, NoResult> {
         tokio::time::sleep(SETTLE).await;
         let is_good = report(&mut self.screen, &self.feed, &self.tally, &self.pool)?;
         let hints = self.hints();
         self.screen.say(&hints);
         self.screen.header();
         // what was not published during the pause is not made up for
-        self.started = Instant::now() - Duration::from_secs_f64(self.feed.sent() as f64 / args.rate as f64);
-        self.next_status = Instant::now();
+        self.started = task_now() - Duration::from_secs_f64(self.feed.sent() as f64 / args.rate as f64);
+        self.next_status = task_now();
         let ended = self.publish(args.rate, None, stop).await;
         self.say("stopping; the job commits what it has");
         self.pipeline.stop().await.map_err(failure)?;
         self.screen.say(&format!("stopped; job file and pool stay in {}", folder.path().display()));
         match ended {
-            Err(Cut::Failed(why)) => Err(failure(why)),
+            Err(CutShort::Failed(why)) => Err(failure(why)),
             _ => Ok(is_good),
         }
     }
@@ -340,7 +343,7 @@ impl Show {
 
     /// What happens now, among the status lines.
     fn say(&mut self, text: &str) {
-        self.screen.say(&format!("-- {} s: {text}", self.started.elapsed().as_secs()));
+        self.screen.say(&format!("-- {} s: {text}", task_since(self.started).as_secs()));
     }
 
     /// Tells once what is wrong, but for the outage that is played.
@@ -367,7 +370,7 @@ impl Show {
             Some(_) => "out of reach",
         };
         self.screen.status(&Numbers {
-            elapsed: self.started.elapsed(),
+            elapsed: task_since(self.started),
             received: snapshot.received,
             scored: snapshot.scored,
             delivered: self.tally(Tally::rows),
@@ -401,10 +404,13 @@ fn verdict(feed: &Publisher, tally: &Mutex<Tally>, status: &JournalStatus) -> Ve
 }
 
 /// Prints the verdict and the job's own books; answers whether both are good.
-fn report(screen: &mut Screen, feed: &Publisher, tally: &Mutex<Tally>, pool: &Path) -> Result<bool, Refusal> {
+fn report(screen: &mut Screen, feed: &Publisher, tally: &Mutex<Tally>, pool: &Path) -> Result<bool, NoResult> {
     let status = JournalStatus::open_readonly(pool).map_err(failure)?;
     let verdict = verdict(feed, tally, &status);
-    screen.say(&format!("\nresult: the fleet's own count beside the receiver's\n{verdict}\n\nthe job's own books: every row that goes in comes out, or is counted with a reason"));
+    screen.say(&format!(
+        "\nresult: the fleet's own count beside the receiver's\n{verdict}\n\nthe job's own books: every row that goes \
+        in comes out, or is counted with a reason"
+    ));
     screen.say(&ledger(&status));
     let (text, is_whole) = match verified(pool) {
         Ok(line) => (line, true),

@@ -434,7 +434,8 @@ mod tests {
             .collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let run = over(&[("a", &lines)]);
-        let query = "SELECT SUM(CAST(v AS bigint)) AS s INTO sums FROM a TIMESTAMP BY t GROUP BY TumblingWindow(second, 2)\n\
+        let query = "SELECT SUM(CAST(v AS bigint)) AS s INTO sums FROM a TIMESTAMP BY t GROUP BY \
+            TumblingWindow(second, 2)\n\
                      SELECT COUNT(*) AS n INTO counts FROM a TIMESTAMP BY t GROUP BY TumblingWindow(minute, 1)";
         let (out, ended) = rows(&run, query);
         assert_eq!(out, "sums {\"s\":1}\nsums {\"s\":2}\ncounts {\"n\":1}\ncounts {\"n\":5}\n");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::compare::{Order, RowObject};
+use super::compare::{RowObject, RowOrder};
 use crate::cli::eval::finite::Event;
 use crate::time::Timestamp;
 
@@ -27,7 +27,7 @@ pub struct Case {
     pub settings: Settings,
     /// A job file whose functions the query calls.
     pub job: Option<PathBuf>,
-    pub order: Order,
+    pub order: RowOrder,
     pub wanted: Wanted,
 }
 
@@ -83,7 +83,7 @@ struct Raw {
     #[serde(default)]
     settings: Settings,
     #[serde(default)]
-    order: Order,
+    order: RowOrder,
     expected: Option<BTreeMap<String, Vec<RowObject>>>,
     must_fail: Option<String>,
     must_stop: Option<String>,
@@ -129,7 +129,8 @@ impl Case {
 }
 
 /// What a case looks like, for those who have not seen one.
-const FORM: &str = "a case is a JSON object such as {\"query\": \"SELECT v INTO o FROM gw\", \"inputs\": {\"gw\": [{\"v\": 1}]}, \"expected\": {\"o\": [{\"v\": 1}]}}";
+const FORM: &str = "a case is a JSON object such as {\"query\": \"SELECT v INTO o FROM gw\", \"inputs\": {\"gw\": \
+    [{\"v\": 1}]}, \"expected\": {\"o\": [{\"v\": 1}]}}";
 
 /// An object, told apart from other JSON first: the reader would take an array for a case as well.
 fn from_object(text: &str) -> Result<Raw, String> {
@@ -180,7 +181,8 @@ mod tests {
     #[test]
     fn arrival_is_taken_out_of_the_payload() {
         let case = read(
-            r#"{"query":"SELECT 1","inputs":{"a":[{"v":4.0,"__arrival":"2024-01-01T00:00:00Z","w":9007199254740993},{}]},
+            r#"{"query":"SELECT 1",
+                "inputs":{"a":[{"v":4.0,"__arrival":"2024-01-01T00:00:00Z","w":9007199254740993},{}]},
                 "settings":{"out_of_order_policy":"drop"},"expected":{},"note":"for people"}"#,
         )
         .unwrap();
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(events[0].arrival, Timestamp::parse("2024-01-01"));
         assert_eq!(events[1].arrival, None);
         assert_eq!(case.settings.out_of_order_policy, Some(OutOfOrder::Drop));
-        assert_eq!(case.order, Order::Exact);
+        assert_eq!(case.order, RowOrder::Exact);
     }
 
     #[test]

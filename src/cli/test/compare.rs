@@ -13,7 +13,7 @@ pub type RowObject = Map<String, Value>;
 /// Whether rows have to come in the order written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum RowOrder {
     #[default]
     Exact,
     Any,
@@ -26,10 +26,10 @@ const TOLERANCE: f64 = 1e-9;
 const SHOWN_MAX: usize = 10;
 
 /// What differs, in lines; `None` when nothing does.
-pub fn difference(wanted: &[RowObject], got: &[RowObject], order: Order) -> Option<String> {
+pub fn difference(wanted: &[RowObject], got: &[RowObject], order: RowOrder) -> Option<String> {
     match order {
-        Order::Exact => in_order(wanted, got),
-        Order::Any => in_any_order(wanted, got),
+        RowOrder::Exact => in_order(wanted, got),
+        RowOrder::Any => in_any_order(wanted, got),
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
-    fn diff(wanted: &str, got: &str, order: Order) -> String {
+    fn diff(wanted: &str, got: &str, order: RowOrder) -> String {
         difference(&rows(wanted), &rows(got), order).unwrap_or_default()
     }
 
@@ -165,8 +165,8 @@ mod tests {
             (r#"[{"a":1e300}]"#, r#"[{"a":1.0000000000001e300}]"#),
             ("[]", "[]"),
         ] {
-            assert_eq!(diff(wanted, got, Order::Exact), "", "{wanted} {got}");
-            assert_eq!(diff(got, wanted, Order::Any), "", "{wanted} {got}");
+            assert_eq!(diff(wanted, got, RowOrder::Exact), "", "{wanted} {got}");
+            assert_eq!(diff(got, wanted, RowOrder::Any), "", "{wanted} {got}");
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
             (r#"[{"a":null}]"#, r#"[{"a":0}]"#),
             (r#"[{}]"#, "[]"),
         ] {
-            for order in [Order::Exact, Order::Any] {
+            for order in [RowOrder::Exact, RowOrder::Any] {
                 assert_ne!(diff(wanted, got, order), "", "{wanted} {got}");
                 assert_ne!(diff(got, wanted, order), "", "{wanted} {got}");
             }
@@ -191,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_row_counts_as_often_as_it_comes() {
-        assert_ne!(diff(r#"[{"a":1},{"a":1}]"#, r#"[{"a":1},{"a":2}]"#, Order::Any), "");
-        assert_eq!(diff(r#"[{"a":1},{"a":2}]"#, r#"[{"a":2},{"a":1}]"#, Order::Any), "");
-        assert_ne!(diff(r#"[{"a":1},{"a":2}]"#, r#"[{"a":2},{"a":1}]"#, Order::Exact), "");
+        assert_ne!(diff(r#"[{"a":1},{"a":1}]"#, r#"[{"a":1},{"a":2}]"#, RowOrder::Any), "");
+        assert_eq!(diff(r#"[{"a":1},{"a":2}]"#, r#"[{"a":2},{"a":1}]"#, RowOrder::Any), "");
+        assert_ne!(diff(r#"[{"a":1},{"a":2}]"#, r#"[{"a":2},{"a":1}]"#, RowOrder::Exact), "");
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         .assert_eq(&diff(
             r#"[{"id":1},{"id":2,"v":2.5},{"id":3}]"#,
             r#"[{"id":1},{"id":2,"v":2,"w":1}]"#,
-            Order::Exact,
+            RowOrder::Exact,
         ));
     }
 
@@ -226,7 +226,7 @@ mod tests {
                 got      {"id":5}
               2 rows expected, 3 rows came, 3 differ
         "#]]
-        .assert_eq(&diff(r#"[{"id":1},{"id":2}]"#, r#"[{"id":4},{"id":1},{"id":5}]"#, Order::Any));
+        .assert_eq(&diff(r#"[{"id":1},{"id":2}]"#, r#"[{"id":4},{"id":1},{"id":5}]"#, RowOrder::Any));
         expect![[r#"
               missing
                 expected {"id":2}
@@ -234,6 +234,6 @@ mod tests {
                   id: expected 2, got 3
               1 row expected, 1 row came, 2 differ
         "#]]
-        .assert_eq(&diff(r#"[{"id":2}]"#, r#"[{"id":3}]"#, Order::Any));
+        .assert_eq(&diff(r#"[{"id":2}]"#, r#"[{"id":3}]"#, RowOrder::Any));
     }
 }

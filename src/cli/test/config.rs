@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::case::{Case, Expected, Settings, Wanted};
-use super::compare::{Order, RowObject};
+use super::compare::{RowObject, RowOrder};
 use crate::cli::eval::finite::Event;
 use crate::cli::eval::{csv_rows, read_rows};
 
@@ -20,7 +20,7 @@ pub const FILE_NAME: &str = "testconfig.json";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Raw {
+struct RawConfig {
     script: PathBuf,
     test_cases: Vec<RawCase>,
 }
@@ -62,7 +62,10 @@ fn yes() -> bool {
 }
 
 /// What a file looks like, for those who have not seen one.
-const FORM: &str = "a test configuration is a JSON object such as {\"Script\": \"../job.asaql\", \"TestCases\": [{\"Name\": \"one\", \"Inputs\": [{\"InputAlias\": \"gw\", \"Type\": \"Data Stream\", \"Format\": \"Json\", \"FilePath\": \"gw.json\"}], \"ExpectedOutputs\": [{\"OutputAlias\": \"out\", \"FilePath\": \"out.json\", \"Required\": true}]}]}";
+const FORM: &str = "a test configuration is a JSON object such as {\"Script\": \"../job.asaql\", \"TestCases\": \
+    [{\"Name\": \"one\", \"Inputs\": [{\"InputAlias\": \"gw\", \"Type\": \"Data Stream\", \"Format\": \"Json\", \
+    \"FilePath\": \"gw.json\"}], \"ExpectedOutputs\": [{\"OutputAlias\": \"out\", \"FilePath\": \"out.json\", \
+    \"Required\": true}]}]}";
 
 /// Whether a file is one by its name.
 pub fn is_config(file: &Path) -> bool {
@@ -70,15 +73,15 @@ pub fn is_config(file: &Path) -> bool {
 }
 
 /// A case by its name, or why it is none.
-pub type Named = (String, Result<Case, String>);
+pub type NamedCase = (String, Result<Case, String>);
 
 /// The cases of a file; one that cannot be read is an error of its own.
 ///
 /// # Errors
 /// The file or its script cannot be read, or it is no test configuration; without the file's name.
-pub fn read(file: &Path) -> Result<Vec<Named>, String> {
+pub fn read(file: &Path) -> Result<Vec<NamedCase>, String> {
     let text = fs::read_to_string(file).map_err(|e| e.to_string())?;
-    let raw: Raw = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+    let raw: RawConfig = serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|e| format!("no test configuration: {e}; {FORM}"))?;
     let script = beside(file, &raw.script);
     let query = fs::read_to_string(&script).map_err(|e| {
@@ -128,7 +131,7 @@ impl RawCase {
             reference,
             settings: Settings::default(),
             job: None,
-            order: Order::Any,
+            order: RowOrder::Any,
             wanted: Wanted::Outputs(expected),
         })
     }
@@ -163,11 +166,13 @@ mod tests {
         fs::create_dir(folder.path().join("Test")).unwrap();
         write(
             "job.asaql",
-            "\u{feff}SELECT g.v, z.name INTO [out] FROM g JOIN z ON g.k = z.k;\nSELECT COUNT(*) AS n INTO other FROM g TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)",
+            "\u{feff}SELECT g.v, z.name INTO [out] FROM g JOIN z ON g.k = z.k;\nSELECT COUNT(*) AS n INTO other FROM g \
+            TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)",
         );
         write(
             "Test/g.json",
-            "{\"v\":1,\"k\":\"a\",\"t\":\"2024-01-01T00:00:01Z\"}\r\n{\"v\":2,\"k\":\"b\",\"t\":\"2024-01-01T00:00:02Z\"}",
+            "{\"v\":1,\"k\":\"a\",\"t\":\"2024-01-01T00:00:01Z\"}\r\n\
+            {\"v\":2,\"k\":\"b\",\"t\":\"2024-01-01T00:00:02Z\"}",
         );
         write("Test/z.csv", "k, name\na,\"first, one\"\n");
         write("Test/out.json", expected);
@@ -196,13 +201,16 @@ mod tests {
         assert!(!passed);
         assert_eq!(
             difference,
-            "  output `out`\n    missing\n      expected {\"v\":1,\"name\":\"second\"}\n      got      {\"v\":1,\"name\":\"first, one\"}\n        name: expected \"second\", got \"first, one\"\n    1 row expected, 1 row came, 2 differ\n"
+            "  output `out`\n    missing\n      expected {\"v\":1,\"name\":\"second\"}\n      got      \
+            {\"v\":1,\"name\":\"first, one\"}\n        name: expected \"second\", got \"first, one\"\n    1 row \
+            expected, 1 row came, 2 differ\n"
         );
     }
 
     #[test]
     fn an_output_that_is_not_required_is_told_and_does_not_fail() {
-        let outputs = r#"{"OutputAlias": "out", "FilePath": "out.json"}, {"OutputAlias": "other", "FilePath": "other.json", "Required": false}"#;
+        let outputs = r#"{"OutputAlias": "out", "FilePath": "out.json"},
+            {"OutputAlias": "other", "FilePath": "other.json", "Required": false}"#;
         let [(_, passed, difference)] = &project(&one(outputs), r#"[{"v":1,"name":"first, one"}]"#)[..] else {
             panic!()
         };

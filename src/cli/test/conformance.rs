@@ -12,17 +12,17 @@ use crate::query::constructs;
 use crate::query::parser::parse;
 
 /// Cases and passes.
-type Tally = (usize, usize);
+type Passes = (usize, usize);
 
 /// The table for these files.
 pub fn table(files: &[PathBuf], filter: Option<&str>) -> String {
-    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
-    let (mut errors, mut all): (Tally, Tally) = ((0, 0), (0, 0));
+    let mut tallies: BTreeMap<&str, Passes> = BTreeMap::new();
+    let (mut errors, mut all): (Passes, Passes) = ((0, 0), (0, 0));
     for file in files {
         // configurations hold several cases of one script and are no part of the table
         let verdicts = judge(file, filter);
         let (Ok(case), [verdict]) = (Case::read(file), verdicts.as_slice()) else { continue };
-        let add = |tally: &mut Tally| *tally = (tally.0 + 1, tally.1 + usize::from(verdict.passed));
+        let add = |tally: &mut Passes| *tally = (tally.0 + 1, tally.1 + usize::from(verdict.passed));
         add(&mut all);
         if matches!(case.wanted, Wanted::Fail(_)) {
             add(&mut errors);

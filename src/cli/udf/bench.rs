@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::call::{function, values};
-use super::{Answer, Failed, Granting, Setup};
+use super::{Answer, Failed, FunctionSetup, Granting};
 use crate::diagnostic::counted;
 use crate::time::{Clock, Timestamp};
 use crate::udf::{Component, Host, Origin, Stats, UserFunctions as _};
@@ -38,7 +38,7 @@ pub struct Bench {
     #[command(flatten)]
     pub granting: Granting,
     #[command(flatten)]
-    pub setup: Setup,
+    pub setup: FunctionSetup,
 }
 
 /// A round: calls, and the time they took together.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Failed, Granting, Setup, check_count, find};
+use super::{Failed, FunctionSetup, Granting, check_count, find};
 use crate::time::{Clock, Timestamp};
 use crate::udf::{Component, FunctionBinding, UserFunctions as _, json};
 use crate::value::Value;
@@ -27,7 +27,7 @@ pub struct Call {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub at: Option<Timestamp>,
     #[command(flatten)]
-    pub setup: Setup,
+    pub setup: FunctionSetup,
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
@@ -56,7 +56,8 @@ pub(super) fn function(
     if binding.aggregate().is_some() {
         let what = format!("{name} is an aggregate, which takes the rows of a window");
         let help = format!(
-            "write rows for `forebay udf test`: {{\"aggregate\": \"{name}\", \"rows\": [[…], […]], \"expected\": …}}; or try `uda.{name}(…)` in a query with `forebay eval QUERY --input NAME=FILE --job JOB`"
+            "write rows for `forebay udf test`: {{\"aggregate\": \"{name}\", \"rows\": [[…], […]], \"expected\": …}}; \
+            or try `uda.{name}(…)` in a query with `forebay eval QUERY --input NAME=FILE --job JOB`"
         );
         return Err(Failed::Asked { what, help });
     }

@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::super::test::{indented, value_difference};
-use super::{Answer, Failed, Granting, Setup, find};
+use super::{Answer, Failed, FunctionSetup, Granting, find};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::query::builtins::RowError;
 use crate::query::catalog::{Offers, Shape, folded};
@@ -43,7 +43,7 @@ pub struct Test {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub setup: Setup,
+    pub setup: FunctionSetup,
 }
 
 /// What became of one row.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Failed;
-use name::Name;
+use name::NewName;
 
 #[derive(Debug, Args)]
 pub struct New {
@@ -149,7 +149,7 @@ impl Language {
 }
 
 pub(super) fn run(new: &New) -> Result<String, Failed> {
-    let name = Name::read(&new.name, new.lang)?;
+    let name = NewName::read(&new.name, new.lang)?;
     let Some(files) = new.lang.files(new.aggregate) else {
         let what = format!("there is no form of an aggregate for {} here", new.lang.title());
         return Err(Failed::Asked {
@@ -171,7 +171,7 @@ pub(super) fn run(new: &New) -> Result<String, Failed> {
         write().map_err(|source| Failed::Write { path: file.clone(), source })?;
         let _ = writeln!(said, "  {path}");
     }
-    let Name { snake, .. } = &name;
+    let NewName { snake, .. } = &name;
     let _ = write!(said, "\nIt needs {}. Next:\n\n", new.lang.needs());
     let _ = write!(said, "  cd {}\n  sh build.sh\n  forebay udf test {snake}.wasm\n\n", dir.display());
     let _ = writeln!(said, "README.md there has what to write into a job file.");
@@ -194,7 +194,7 @@ fn make(dir: &Path) -> Result<(), Failed> {
 /// What stands in the place of `{{…}}`.
 struct Text<'a> {
     new: &'a New,
-    name: &'a Name,
+    name: &'a NewName,
     dir: &'a Path,
 }
 

@@ -84,7 +84,7 @@ fn columns(section: &mut Section) -> Option<Vec<String>> {
 
 impl Format for CsvFormat {
     fn split(&self, payload: &Bytes, _: &str) -> Split {
-        let mut rows = Rows { payload, split: Split::default(), bytes: 0, names: self.columns.clone(), stray: 0 };
+        let mut rows = CsvRows { payload, split: Split::default(), bytes: 0, names: self.columns.clone(), stray: 0 };
         let mut from = 0;
         while let Some(next) = rows.read(from, self.delimiter) {
             from = next;
@@ -98,7 +98,7 @@ impl Format for CsvFormat {
 }
 
 /// The rows of one payload.
-struct Rows<'a> {
+struct CsvRows<'a> {
     payload: &'a Bytes,
     split: Split,
     /// Of the events so far.
@@ -109,7 +109,7 @@ struct Rows<'a> {
     stray: usize,
 }
 
-impl Rows<'_> {
+impl CsvRows<'_> {
     /// Reads the lines from `from` on; gives where to go on behind one that cannot be read.
     fn read(&mut self, from: usize, delimiter: u8) -> Option<usize> {
         let text = self.payload.clone().split_off(from.min(self.payload.len()));
@@ -329,18 +329,23 @@ mod tests {
             }
             let (events, bad) = rows(&writer.into_inner().unwrap(), &["a", "b"]);
             prop_assert!(bad.is_empty(), "{bad:?}");
-            let want: Vec<String> = fields.iter().map(|(a, b)| {
-                let mut json = String::from("{\"a\":");
-                write_json_text(a, &mut json);
-                json.push_str(",\"b\":");
-                write_json_text(b, &mut json);
-                json + "}"
-            }).collect();
+            let want: Vec<String> = fields
+                .iter()
+                .map(|(a, b)| {
+                    let mut json = String::from("{\"a\":");
+                    write_json_text(a, &mut json);
+                    json.push_str(",\"b\":");
+                    write_json_text(b, &mut json);
+                    json + "}"
+                })
+                .collect();
             prop_assert_eq!(events, want);
         }
 
         #[test]
-        fn no_payload_makes_it_panic(payload in prop::collection::vec(prop::sample::select(&b"a,\"\n\r \xff"[..]), 0..60)) {
+        fn no_payload_makes_it_panic(
+            payload in prop::collection::vec(prop::sample::select(&b"a,\"\n\r \xff"[..]), 0..60),
+        ) {
             let _ = rows(&payload, &["a", "b"]);
             let _ = rows(&payload, &[]);
         }

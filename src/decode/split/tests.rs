@@ -204,7 +204,10 @@ fn the_deepest_allowed_nesting_passes() {
 
 proptest! {
     #[test]
-    fn every_byte_lies_in_one_event_or_one_bad_part(bytes in prop::collection::vec(prop::sample::select(&b"{}[],:\"\n 1\xff\x0ca"[..]), 0..60)) {
+    fn every_byte_lies_in_one_event_or_one_bad_part(
+        bytes in prop::collection::vec(prop::sample::select(&b"{}[],:\"\n \
+        1\xff\x0ca"[..]), 0..60),
+    ) {
         let payload = Bytes::from(bytes);
         let split = split(&payload);
         let mut covered = vec![0; payload.len()];
@@ -227,7 +230,8 @@ proptest! {
             _ => "oops".to_owned(),
         };
         let items: Vec<String> = kinds.iter().enumerate().map(text).collect();
-        let good: Vec<&String> = items.iter().zip(&kinds).filter(|(_, kind)| **kind < 2).map(|(item, _)| item).collect();
+        let good: Vec<&String> =
+            items.iter().zip(&kinds).filter(|(_, kind)| **kind < 2).map(|(item, _)| item).collect();
         let arrays = items.iter().map(|item| format!("[{item}]")).collect::<Vec<_>>();
         for payload in [items.join(" "), format!("[{}]", items.join(" , ")), items.join("\n"), arrays.join("\n")] {
             let (events, bad) = parts(&payload);
@@ -239,7 +243,8 @@ proptest! {
 
     #[test]
     fn every_element_of_an_array_is_counted(good in prop::collection::vec(any::<bool>(), 1..20)) {
-        let items: Vec<String> = good.iter().enumerate().map(|(i, g)| if *g { format!("{{\"i\":{i}}}") } else { format!("{i}") }).collect();
+        let items: Vec<String> =
+            good.iter().enumerate().map(|(i, g)| if *g { format!("{{\"i\":{i}}}") } else { format!("{i}") }).collect();
         let (events, bad) = parts(&format!("[{}]", items.join(", ")));
         prop_assert_eq!(events.len(), good.iter().filter(|g| **g).count());
         prop_assert_eq!(bad.len(), good.iter().filter(|g| !**g).count());

@@ -7,7 +7,7 @@ use super::Acc;
 use crate::engine::share::GuestRows;
 use crate::engine::state::{put_values, read_values};
 use crate::query::plan::Aggregate;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_bytes, put_signed, put_varint};
 
 /// In place of `floats_seen` where the sum of huge floats follows, which is nearly never.
 const SUM_WITH_HUGE: u8 = 2;
@@ -51,9 +51,9 @@ impl Acc {
         }
     }
 
-    pub(in crate::engine) fn read(aggregate: &Aggregate, reader: &mut Reader<'_>) -> Result<Acc, Damaged> {
-        let one = |reader: &mut Reader<'_>| read_values(reader)?.pop().ok_or(Damaged { at: 0 });
-        let float = |reader: &mut Reader<'_>| Ok::<_, Damaged>(f64::from_le_bytes(array(reader.take(8)?)?));
+    pub(in crate::engine) fn read(aggregate: &Aggregate, reader: &mut ByteReader<'_>) -> Result<Acc, Damaged> {
+        let one = |reader: &mut ByteReader<'_>| read_values(reader)?.pop().ok_or(Damaged { at: 0 });
+        let float = |reader: &mut ByteReader<'_>| Ok::<_, Damaged>(f64::from_le_bytes(array(reader.take(8)?)?));
         Ok(match Acc::new(aggregate) {
             Acc::Count(_) => Acc::Count(reader.signed()?),
             Acc::Sum { .. } => {

@@ -6,7 +6,7 @@ use super::prepare::name;
 use super::*;
 use crate::diagnostic::Span;
 use crate::query::plan::Expr;
-use crate::value::codec::{DEPTH_MAX, Reader};
+use crate::value::codec::{ByteReader, DEPTH_MAX};
 
 fn aggregate(function: AggregateFunction, distinct: bool, order: &[bool]) -> Aggregate {
     let order_by = order.iter().map(|d| (Expr::Slot(0), *d)).collect();
@@ -107,7 +107,7 @@ fn a_sum_of_huge_floats_reads_back() {
         acc.add(&sum, &[value]).unwrap();
         let mut bytes = Vec::new();
         acc.write(&mut bytes);
-        let mut reader = Reader::new(&bytes);
+        let mut reader = ByteReader::new(&bytes);
         assert_eq!(Acc::read(&sum, &mut reader).unwrap(), acc);
         assert!(reader.is_done());
     }
@@ -150,18 +150,38 @@ fn top_keeps_arrival_order_among_ties_and_null_is_smallest() {
 
 proptest! {
     #[test]
-    fn parts_merge_to_the_whole_and_state_reads_back(values in prop::collection::vec(prop::option::of(-50i64..50), 0..30), cut in 0usize..30) {
+    fn parts_merge_to_the_whole_and_state_reads_back(
+        values in prop::collection::vec(prop::option::of(-50i64..50), 0..30),
+        cut in 0usize..30,
+    ) {
         use AggregateFunction::*;
-        let rows: Vec<Vec<Value>> = values.iter().map(|v| { let v = v.map_or(Value::Null, Value::BigInt); vec![v.clone(), v] }).collect();
+        let rows: Vec<Vec<Value>> = values
+            .iter()
+            .map(|v| {
+                let v = v.map_or(Value::Null, Value::BigInt);
+                vec![v.clone(), v]
+            })
+            .collect();
         let cut = cut.min(rows.len());
-        for (function, distinct) in [(Count, false), (Count, true), (Sum, false), (Min { text: false }, false), (Max { text: false }, false), (Collect, false), (CollectTop { count: 4 }, false), (TopOne, false), (PercentileDisc { fraction: 0.3 }, false), (Avg, true)] {
+        for (function, distinct) in [
+            (Count, false),
+            (Count, true),
+            (Sum, false),
+            (Min { text: false }, false),
+            (Max { text: false }, false),
+            (Collect, false),
+            (CollectTop { count: 4 }, false),
+            (TopOne, false),
+            (PercentileDisc { fraction: 0.3 }, false),
+            (Avg, true),
+        ] {
             let aggregate = aggregate(function, distinct, &[false]);
             let (mut first, mut second) = (Acc::new(&aggregate), Acc::new(&aggregate));
             rows[..cut].iter().for_each(|row| first.add(&aggregate, row).unwrap());
             rows[cut..].iter().for_each(|row| second.add(&aggregate, row).unwrap());
             let mut bytes = Vec::new();
             first.write(&mut bytes);
-            let mut reader = Reader::new(&bytes);
+            let mut reader = ByteReader::new(&bytes);
             prop_assert_eq!(&Acc::read(&aggregate, &mut reader).unwrap(), &first);
             prop_assert!(reader.is_done());
             first.merge(&aggregate, &second).unwrap();

@@ -7,7 +7,7 @@ use crate::batch::RowMeta;
 use crate::engine::accumulate::Acc;
 use crate::engine::anomaly::Detector;
 use crate::engine::env::{Env, EvalError, Row};
-use crate::engine::fault::Fault;
+use crate::engine::fault::{Fault, Unloadable};
 use crate::engine::held::Held;
 use crate::engine::history::History;
 use crate::engine::key::Key;
@@ -16,7 +16,7 @@ use crate::engine::recent::Keys;
 use crate::engine::state::{Loaded, StateWriter};
 use crate::query::builtins;
 use crate::query::plan::{Aggregate, Analytic, AnalyticFunction};
-use crate::value::codec::{Damaged, Reader, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_varint};
 use crate::value::{Type, Value};
 
 /// State rows: values looked back at, first of an interval; held rows take kinds from `HELD` on, one a call.
@@ -142,7 +142,7 @@ impl AnalyticCall {
             CallState::Recent { keys, keep } => {
                 let value = self.values.pop().ok_or_else(|| env.fault(NOT_EVALUATED, self.plan.span))?;
                 let seen =
-                    Seen { now, limit, value, default: std::mem::take(&mut self.default), matches: self.matches };
+                    SeenRow { now, limit, value, default: std::mem::take(&mut self.default), matches: self.matches };
                 seen.look_back(&self.plan.function, &self.key, keys, *keep)
                     .map_err(|fault| env.fault(fault, self.plan.span))
             }
@@ -189,17 +189,17 @@ impl AnalyticCall {
         }
     }
 
-    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Damaged> {
+    pub(super) fn load(&mut self, loaded: &Loaded<'_>) -> Result<(), Unloadable> {
         match &mut self.state {
             CallState::Held(history, _) if loaded.kind >= HELD => history.load(loaded),
             CallState::Learned(detector) if loaded.kind >= HELD => detector.load(loaded),
             CallState::Recent { keys, .. } if loaded.kind == RECENT => {
-                let mut reader = Reader::new(loaded.rest);
+                let mut reader = ByteReader::new(loaded.rest);
                 reader.byte()?;
                 let pack = u32::try_from(reader.varint()?).map_err(|_| Damaged { at: 0 })?;
                 keys.load(pack, loaded.value)
             }
-            _ => Err(Damaged { at: 0 }),
+            _ => Err(Damaged { at: 0 }.into()),
         }
     }
 
@@ -220,7 +220,7 @@ impl AnalyticCall {
 }
 
 /// A row as a look at the last rows of its key sees it.
-struct Seen {
+struct SeenRow {
     now: i64,
     limit: i64,
     value: Value,
@@ -228,10 +228,10 @@ struct Seen {
     matches: bool,
 }
 
-impl Seen {
+impl SeenRow {
     /// The value of `LAG`, `LAST` or `ISFIRST`; the row is remembered if it matches.
     fn look_back(self, function: &AnalyticFunction, key: &[u8], keys: &mut Keys, keep: usize) -> Result<Value, Fault> {
-        let Seen { now, limit, value, default, matches } = self;
+        let SeenRow { now, limit, value, default, matches } = self;
         let is_first = matches!(function, AnalyticFunction::IsFirst { .. });
         let Some((slot, recent)) = keys.find(key, matches) else {
             // no row of the key has matched so far

@@ -16,16 +16,16 @@ const LOGISTIC_SCALE: f64 = 0.551_328_895_421_792;
 
 /// Chances of a value as low as, and as high as, the one asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Tails {
+pub(super) struct TailChances {
     pub lower: f64,
     pub upper: f64,
 }
 
 /// `sorted`: finite values in ascending order.
-pub(super) fn tails(sorted: &[f64], x: f64) -> Tails {
+pub(super) fn tails(sorted: &[f64], x: f64) -> TailChances {
     let n = sorted.len();
     if n == 0 {
-        return Tails { lower: 1.0, upper: 1.0 };
+        return TailChances { lower: 1.0, upper: 1.0 };
     }
     let k = ((n as f64).sqrt().ceil() as usize).min(n - 1);
     let at = |i: usize| sorted.get(i).copied().unwrap_or(x);
@@ -43,7 +43,7 @@ pub(super) fn tails(sorted: &[f64], x: f64) -> Tails {
         lower += logistic(distance, scale);
         upper += logistic(-distance, scale);
     }
-    Tails { lower: (lower / n as f64).min(1.0), upper: (upper / n as f64).min(1.0) }
+    TailChances { lower: (lower / n as f64).min(1.0), upper: (upper / n as f64).min(1.0) }
 }
 
 /// The logistic distribution function; a step where the scale is nothing.
@@ -79,7 +79,10 @@ mod tests {
 
         /// The row of nearest neighbours that moves along finds what a search over all of them finds.
         #[test]
-        fn kernels_reach_to_the_kth_neighbour(mut values in prop::collection::vec((-50i32..50).prop_map(f64::from), 2..60), x in -60f64..60.0) {
+        fn kernels_reach_to_the_kth_neighbour(
+            mut values in prop::collection::vec((-50i32..50).prop_map(f64::from), 2..60),
+            x in -60f64..60.0,
+        ) {
             values.sort_by(f64::total_cmp);
             let k = ((values.len() as f64).sqrt().ceil() as usize).min(values.len() - 1);
             let upper = values.iter().map(|value| {

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::change_point::{Bets, bets};
 use crate::engine::state::StateWriter;
-use crate::value::codec::{Damaged, Reader, put_signed, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_signed, put_varint};
 
 /// Values in one state row: more would rewrite more at each commit, fewer would cost rows.
 const BLOCK: u64 = 32;
@@ -129,7 +129,7 @@ impl Past {
 
     /// Takes one block back.
     pub(super) fn load(&mut self, value: &[u8]) -> Result<(), Damaged> {
-        let mut reader = Reader::new(value);
+        let mut reader = ByteReader::new(value);
         let first = reader.varint()?;
         let mut samples = Vec::new();
         let mut before = 0i64;
@@ -161,7 +161,7 @@ impl Past {
     }
 }
 
-fn float(reader: &mut Reader<'_>) -> Result<f64, Damaged> {
+fn float(reader: &mut ByteReader<'_>) -> Result<f64, Damaged> {
     let bytes = reader.take(8)?;
     <[u8; 8]>::try_from(bytes).map(f64::from_le_bytes).map_err(|_| Damaged { at: 0 })
 }

@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 
-use super::density::{Tails, tails};
+use super::density::{TailChances, tails};
 use crate::query::plan::SpikeMode;
 
 /// False alarms beyond the risk that the ranks allow: one hundredth.
@@ -31,8 +31,8 @@ pub(super) fn judge(sorted: &[f64], x: f64, mode: SpikeMode, risk: f64) -> (bool
 }
 
 /// The same with the density's tails at hand.
-pub(super) fn verdict(tails: Tails, sorted: &[f64], x: f64, mode: SpikeMode, risk: f64) -> (bool, f64) {
-    let Tails { lower, upper } = tails;
+pub(super) fn verdict(tails: TailChances, sorted: &[f64], x: f64, mode: SpikeMode, risk: f64) -> (bool, f64) {
+    let TailChances { lower, upper } = tails;
     let chance = match mode {
         SpikeMode::Spikes => upper,
         SpikeMode::Dips => lower,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::StateChange;
+use crate::engine::StateUpdate;
 use crate::query::plan::SpikeMode::{Dips, Spikes, SpikesAndDips};
 
 /// Planted spikes a setting.
@@ -233,7 +233,7 @@ fn what_is_too_old_is_forgotten() {
 
 /// Applies what a commit writes, and says how many rows that were.
 fn commit(detector: &mut Detector, table: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
-    let mut out: Vec<StateChange> = Vec::new();
+    let mut out: Vec<StateUpdate> = Vec::new();
     detector.changes(&mut StateWriter { op: 0, substream: b"s", out: &mut out }).unwrap();
     let rows = out.len();
     for change in out {
@@ -295,12 +295,15 @@ proptest! {
 
     /// No stored bytes make loading or going on panic.
     #[test]
-    fn damaged_rows_are_errors_or_values(key in prop::collection::vec(any::<u8>(), 0..12), value in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn damaged_rows_are_errors_or_values(
+        key in prop::collection::vec(any::<u8>(), 0..12),
+        value in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
         let mut detector = detector(None, 90.0, 8);
         let loaded = Loaded { substream: b"", kind: 16, rest: &key, value: &value };
         if detector.load(&loaded).is_ok() {
             detector.loaded();
-            let key = Reader::new(&key).bytes().unwrap().to_vec();
+            let key = ByteReader::new(&key).bytes().unwrap().to_vec();
             (0..3).for_each(|_| drop(detector.observe(&key, 5, Some(1.0), true)));
             detector.changes(&mut StateWriter { op: 0, substream: b"", out: &mut Vec::new() }).unwrap();
         }

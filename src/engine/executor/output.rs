@@ -5,11 +5,11 @@
 //! newest offset read when they came out and count on from commit to commit. Not here: operators.
 
 use crate::batch::{Batch, RowMeta};
-use crate::engine::emitted::StateChange;
+use crate::engine::emitted::StateUpdate;
 use crate::engine::env::{Env, StepOrigin};
 use crate::engine::state::{put_meta, read_meta};
 use crate::time::Timestamp;
-use crate::value::codec::{Damaged, Reader};
+use crate::value::codec::{ByteReader, Damaged};
 
 /// The state row that keeps ids unique; operators number from 0.
 pub(super) const IDS: u32 = u32::MAX;
@@ -105,19 +105,19 @@ impl OutputRows {
         self.whole
     }
 
-    pub(super) fn changes(&mut self, state: &mut Vec<StateChange>) {
+    pub(super) fn changes(&mut self, state: &mut Vec<StateUpdate>) {
         if let Ids::Running { offset, next, changed } = &mut self.ids
             && std::mem::take(changed)
         {
             let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: *offset, ordinal: *next };
             let mut value = Vec::new();
             put_meta(&mut value, &meta);
-            state.push(StateChange { op: IDS, key: Vec::new(), value: Some(value) });
+            state.push(StateUpdate { op: IDS, key: Vec::new(), value: Some(value) });
         }
     }
 
     pub(super) fn load(&mut self, value: &[u8]) -> Result<(), Damaged> {
-        let meta = read_meta(&mut Reader::new(value))?;
+        let meta = read_meta(&mut ByteReader::new(value))?;
         if let Ids::Running { offset, next, .. } = &mut self.ids {
             (*offset, *next) = (meta.offset, meta.ordinal);
         }

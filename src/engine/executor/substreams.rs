@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::lane::{Lane, Weight};
 use crate::batch::Batch;
-use crate::engine::emitted::StateChange;
+use crate::engine::emitted::StateUpdate;
 use crate::engine::fault::Fault;
 use crate::engine::key::Key;
 use crate::engine::options::EngineError;
@@ -118,7 +118,7 @@ impl Substreams {
     }
 
     /// Writes what changed since the last take, and forgets those in which nothing can matter from `floor` on.
-    pub(super) fn changes(&mut self, floor: i64, state: &mut Vec<StateChange>) -> Result<(), Fault> {
+    pub(super) fn changes(&mut self, floor: i64, state: &mut Vec<StateUpdate>) -> Result<(), Fault> {
         let mut keys = std::mem::take(&mut self.unsaved);
         keys.sort_unstable();
         // all of them, whatever one finds

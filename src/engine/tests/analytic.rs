@@ -89,8 +89,10 @@ proptest! {
         policies in policies(),
     ) {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
-        let query = format!(
-            "SELECT v, LAG(w, {offset}) {} AS l, LAG(w, {offset}, v) {} AS ld, LAST(w) {} AS z, LAST(w, v) {} AS zd, ISFIRST(millisecond, {}) {} AS f
+        let query =
+            format!(
+            "SELECT v, LAG(w, {offset}) {} AS l, LAG(w, {offset}, v) {} AS ld, LAST(w) {} AS z, LAST(w, v) {} AS zd, \
+            ISFIRST(millisecond, {}) {} AS f
              FROM a TIMESTAMP BY t WHERE NOT w = 2",
             overs[0].text("", true), overs[1].text("", true), overs[2].text("", true), overs[3].text("", true),
             length * STEP_MS, overs[0].text("", false),
@@ -121,11 +123,20 @@ proptest! {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
         // name, call, what it is ordered by, which OVER
         let calls = [
-            ("n", "COUNT(*)", "", 0), ("c", "COUNT(v)", "", 1), ("s", "SUM(v)", "", 0), ("a", "AVG(v)", "", 1), ("lo", "MIN(v)", "", 2),
-            ("hi", "MAX(v)", "", 0), ("col", "Collect(v)", "", 1), ("top", "TopOne(v)", "w DESC", 2), ("two", "CollectTop(2, v)", "w", 0),
+            ("n", "COUNT(*)", "", 0),
+            ("c", "COUNT(v)", "", 1),
+            ("s", "SUM(v)", "", 0),
+            ("a", "AVG(v)", "", 1),
+            ("lo", "MIN(v)", "", 2),
+            ("hi", "MAX(v)", "", 0),
+            ("col", "Collect(v)", "", 1),
+            ("top", "TopOne(v)", "w DESC", 2),
+            ("two", "CollectTop(2, v)", "w", 0),
         ];
-        let columns: Vec<String> =
-            calls.iter().map(|(name, call, order, over)| format!("{call} {} AS {name}", overs[*over].text(order, true))).collect();
+        let columns: Vec<String> = calls
+            .iter()
+            .map(|(name, call, order, over)| format!("{call} {} AS {name}", overs[*over].text(order, true)))
+            .collect();
         let query = format!("SELECT {} FROM a TIMESTAMP BY t", columns.join(", "));
         let rows = rows_of(&events, "a", &policies);
         let one = |i: usize| {
@@ -144,19 +155,27 @@ proptest! {
     #[test]
     fn the_past_of_a_substream_is_its_own(over in an_over(), events in events(30), policies in policies()) {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
-        let query = format!("SELECT k, LAG(w) {} AS l, LAST(w) {} AS z FROM a TIMESTAMP BY t OVER k", over.text("", true), over.text("", true));
-        let lane = |e: &Event| (!e.k.is_null()).then(|| e.k.number().map_or_else(|| "text".to_owned(), |n| n.to_string()));
+        let query = format!(
+            "SELECT k, LAG(w) {} AS l, LAST(w) {} AS z FROM a TIMESTAMP BY t OVER k",
+            over.text("", true),
+            over.text("", true)
+        );
+        let lane =
+            |e: &Event| (!e.k.is_null()).then(|| e.k.number().map_or_else(|| "text".to_owned(), |n| n.to_string()));
         let keyed: Vec<Event> = events.iter().copied().filter(|e| !e.k.is_null()).collect();
         let all = accepted(&keyed, "a", &policies, 1, lane);
         let mut expected = Vec::new();
         for row in &all {
             let own: Vec<Row> = all.iter().filter(|r| r.k.same(row.k)).copied().collect();
             let i = own.iter().position(|r| r.offset == row.offset).unwrap();
-            expected.push(line(row.time, [
-                ("k", row.k.value()),
-                ("l", lag(&over, &own, i, 1, Value::Null)),
-                ("z", last(&over, &own, i, Value::Null)),
-            ]));
+            expected.push(line(
+                row.time,
+                [
+                    ("k", row.k.value()),
+                    ("l", lag(&over, &own, i, 1, Value::Null)),
+                    ("z", last(&over, &own, i, Value::Null)),
+                ],
+            ));
         }
         prop_assert_eq!(sorted(run_events(&query, &options, &keyed, 1)), sorted(expected), "{}", query);
     }

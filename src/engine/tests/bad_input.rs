@@ -58,7 +58,8 @@ const PAYLOADS: &[(&str, Fate)] = &[
 ];
 
 const ROWS: &str =
-    "SELECT k, CAST(v AS bigint) AS c, 10 / z AS q, LEFT('text', y) AS l, udf.half(CASE WHEN h IS NULL THEN 2 ELSE h END) AS h
+    "SELECT k, CAST(v AS bigint) AS c, 10 / z AS q, LEFT('text', y) AS l, udf.half(CASE WHEN h IS NULL THEN 2 ELSE h \
+    END) AS h
     FROM a TIMESTAMP BY t OVER k WHERE w IS NULL";
 
 const GROUPS: &str =
@@ -158,8 +159,13 @@ proptest! {
 
     /// Rows that go on are those that would alone, and every other one is counted under its own reason.
     #[test]
-    fn bad_rows_among_good_ones_are_counted_by_reason(sent in prop::collection::vec(0..PAYLOADS.len(), 0..40), groups in any::<bool>(), null in any::<bool>()) {
-        let (query, on_error) = (if groups { GROUPS } else { ROWS }, if null { OnError::Null } else { OnError::DeadLetter });
+    fn bad_rows_among_good_ones_are_counted_by_reason(
+        sent in prop::collection::vec(0..PAYLOADS.len(), 0..40),
+        groups in any::<bool>(),
+        null in any::<bool>(),
+    ) {
+        let (query, on_error) =
+            (if groups { GROUPS } else { ROWS }, if null { OnError::Null } else { OnError::DeadLetter });
         let (bad, emitted) = take_in(query, on_error, &sent);
         let counts = &emitted.counts;
         let of = |wanted: fn(Fate) -> bool| sent.iter().filter(|which| wanted(PAYLOADS[**which].1)).count();
@@ -168,7 +174,10 @@ proptest! {
         prop_assert_eq!(bad, of(|fate| fate == Fate::NoEvent));
         prop_assert_eq!(counts.rows as usize, sent.len() - bad);
         prop_assert_eq!(counts.filtered as usize, of(|fate| fate == Fate::Filtered));
-        prop_assert_eq!(&counts.dropped, &tally(&sent, |fate| if let Fate::Dropped(reason) = fate { Some(reason) } else { None }));
+        prop_assert_eq!(
+            &counts.dropped,
+            &tally(&sent, |fate| if let Fate::Dropped(reason) = fate { Some(reason) } else { None })
+        );
         let mut evaluated = of(|fate| fate == Fate::Fine);
         if null {
             prop_assert_eq!(&counts.nulled, &failing);
@@ -190,7 +199,8 @@ proptest! {
     #[test]
     fn a_statement_stops_at_the_first_failing_row(sent in prop::collection::vec(0..PAYLOADS.len(), 0..40)) {
         let (_, emitted) = take_in(ROWS, OnError::Stop, &sent);
-        let stored: Vec<Fate> = sent.iter().map(|which| PAYLOADS[*which].1).filter(|fate| *fate != Fate::NoEvent).collect();
+        let stored: Vec<Fate> =
+            sent.iter().map(|which| PAYLOADS[*which].1).filter(|fate| *fate != Fate::NoEvent).collect();
         let first = stored.iter().position(|fate| matches!(fate, Fate::Failed(_)));
         prop_assert_eq!(emitted.stopped.as_ref().map(|f| f.position as usize), first);
         if let (Some(stopped), Some(first)) = (emitted.stopped, first) {

@@ -1,6 +1,7 @@
 //! Plans that no query gives: what the engine says of them.
 
 use super::env::{Env, StepOrigin};
+use super::fault::{Fault, Unloadable};
 use super::operator::{OperatorTree, StepContext};
 use super::scan::ScanOp;
 use super::*;
@@ -10,6 +11,7 @@ use crate::query::fault::FAULT;
 use crate::query::plan::{
     Aggregate, AggregateFunction, Analytic, AnalyticFunction, Expr, JoinBound, NamedWindow, Node, Window,
 };
+use crate::value::codec::Damaged;
 
 const POLICIES: [OnError; 3] = [OnError::Stop, OnError::Null, OnError::DeadLetter];
 
@@ -147,4 +149,14 @@ fn a_scan_without_an_inbox_is_reported() {
     });
     assert!(produced.batch.is_empty());
     assert_eq!((env.failures.len(), env.counts.failed_derived.get(FAULT)), (1, Some(&1)));
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_the_pools_damage_or_a_fault_of_forebay() {
+    let told = |why: Unloadable| EngineError::unloadable(7, why).to_string();
+    let damaged = told(Damaged { at: 3 }.into());
+    assert!(damaged.starts_with("stored state of operator 7: ") && !damaged.contains("fault of forebay"), "{damaged}");
+    let fault = told(Fault("a group is not where its key points").into());
+    assert!(fault.contains("operator 7") && fault.contains("is a fault of forebay: please report it"), "{fault}");
+    assert!(!fault.contains("damaged"), "{fault}");
 }

@@ -98,7 +98,8 @@ impl Join {
             on.push("x.v > 0".to_owned());
         }
         format!(
-            "SELECT x.k AS k, x.v AS xv, y.v AS yv, y.w AS yw, y.k AS yk FROM a x TIMESTAMP BY t {kind} {right} y TIMESTAMP BY t ON {}",
+            "SELECT x.k AS k, x.v AS xv, y.v AS yv, y.w AS yw, y.k AS yk FROM a x TIMESTAMP BY t {kind} {right} y \
+            TIMESTAMP BY t ON {}",
             on.join(" AND ")
         )
     }
@@ -157,7 +158,12 @@ proptest! {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
         let rows = |input| accepted(&events, input, &policies, grain, |_| Some(()));
         let expected = join.expected(&rows("a"), &rows(if join.itself { "a" } else { "b" }));
-        prop_assert_eq!(sorted(run_events(&join.query(), &options, &events, grain)), sorted(expected), "{}", join.query());
+        prop_assert_eq!(
+            sorted(run_events(&join.query(), &options, &events, grain)),
+            sorted(expected),
+            "{}",
+            join.query()
+        );
     }
 
     /// In substreams the policies look at one key at a time, and so does the join.
@@ -196,7 +202,9 @@ proptest! {
         let seconds = UNITS[1];
         let mut expected = Vec::new();
         for x in &a {
-            for y in b.iter().filter(|y| (-2..=2).contains(&seconds.difference(x, y)) && !x.k.is_null() && x.k.same(y.k)) {
+            for y in
+                b.iter().filter(|y| (-2..=2).contains(&seconds.difference(x, y)) && !x.k.is_null() && x.k.same(y.k))
+            {
                 for z in &a {
                     if (low..=high).contains(&seconds.difference(if to_first { x } else { y }, z)) {
                         let columns = [("xv", x.v.value()), ("yv", y.v.value()), ("zv", z.v.value())];
@@ -251,10 +259,14 @@ proptest! {
     #[test]
     fn a_union_is_both_in_the_order_of_time(events in events(30), policies in policies()) {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
-        let query = "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t WHERE v > 0 UNION SELECT k, w AS v FROM b TIMESTAMP BY t UNION SELECT k, v FROM a TIMESTAMP BY t)
+        let query = "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t WHERE v > 0 UNION SELECT k, w AS v FROM b TIMESTAMP \
+            BY t UNION SELECT k, v FROM a TIMESTAMP BY t)
              SELECT k, v, LAG(v) OVER (LIMIT DURATION(day, 1)) AS l FROM u";
         let branch = |input: &str, number: usize, value: fn(&Row) -> Cell| {
-            rows_of(&events, input, &policies).into_iter().map(move |row| (row.time, row.offset, number, row.k, value(&row))).collect::<Vec<_>>()
+            rows_of(&events, input, &policies)
+                .into_iter()
+                .map(move |row| (row.time, row.offset, number, row.k, value(&row)))
+                .collect::<Vec<_>>()
         };
         let positive = branch("a", 0, |r| r.v).into_iter().filter(|(.., v)| v.above(0.0));
         let mut all: Vec<_> = positive.chain(branch("b", 1, |r| r.w)).chain(branch("a", 2, |r| r.v)).collect();

@@ -5,26 +5,44 @@ use super::*;
 
 /// Each operator with state in each of its forms, and on top of others.
 const MORE: &[&str] = &[
-    "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a TIMESTAMP BY t GROUP BY k, HoppingWindow(Duration(second, 2), Hop(second, 3), Offset(millisecond, -500))",
-    "SELECT k, TopOne(v) OVER (ORDER BY w DESC) AS o, CollectTop(3, v) OVER (ORDER BY w) AS c, PERCENTILE_CONT(0.5) OVER (ORDER BY v) AS p FROM a TIMESTAMP BY t GROUP BY k, HoppingWindow(second, 7, 2)",
+    "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM a TIMESTAMP BY t GROUP BY k, HoppingWindow(Duration(second, 2), \
+    Hop(second, 3), Offset(millisecond, -500))",
+    "SELECT k, TopOne(v) OVER (ORDER BY w DESC) AS o, CollectTop(3, v) OVER (ORDER BY w) AS c, PERCENTILE_CONT(0.5) \
+    OVER (ORDER BY v) AS p FROM a TIMESTAMP BY t GROUP BY k, HoppingWindow(second, 7, 2)",
     "SELECT k, STDEV(v) AS d, Collect(v) AS c FROM a TIMESTAMP BY t GROUP BY k, SlidingWindow(second, 3)",
     "SELECT k, COUNT(*) AS n, MIN(v) AS m FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 2, 5)",
-    "SELECT k, COUNT(*) AS n, MIN(v) AS m FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 4, 2) OVER (PARTITION BY k)",
+    "SELECT k, COUNT(*) AS n, MIN(v) AS m FROM a TIMESTAMP BY t GROUP BY k, SessionWindow(second, 4, 2) OVER \
+    (PARTITION BY k)",
     "SELECT v, k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY v, k, System.Timestamp()",
-    "SELECT System.Window().Id AS w, k, COUNT(*) AS n, Collect(v) AS c FROM a TIMESTAMP BY t GROUP BY k, Windows(Window('t', TumblingWindow(second, 3)), Window('h', HoppingWindow(second, 4, 2)), Window('s', SlidingWindow(second, 2)), Window('e', SessionWindow(second, 1, 4) OVER (PARTITION BY k)))",
-    "SELECT k, LAG(v, 3, w) OVER (PARTITION BY k LIMIT DURATION(second, 8) WHEN v > 0) AS l, LAST(w) OVER (LIMIT DURATION(second, 5) WHEN w > 1) AS z, ISFIRST(second, 4) OVER (PARTITION BY k WHEN v > 0) AS f FROM a TIMESTAMP BY t WHERE NOT w = 2",
-    "SELECT k, Collect(v) OVER (PARTITION BY k LIMIT DURATION(second, 6) WHEN w > 0) AS c, TopOne(v) OVER (ORDER BY w LIMIT DURATION(second, 4)) AS o, AVG(v) OVER (LIMIT DURATION(second, 3)) AS g FROM a TIMESTAMP BY t",
-    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t JOIN a y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 1 AND 4",
-    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND x.v > 0 AND DATEDIFF(second, x, y) BETWEEN -3 AND -1",
-    "SELECT x.v AS xv, y.v AS yv, z.v AS zv FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 2 JOIN a z TIMESTAMP BY t ON DATEDIFF(second, x, z) BETWEEN 0 AND 1",
-    "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT w.k AS k, w.n AS n, y.v AS v FROM w LEFT JOIN b y TIMESTAMP BY t ON w.k = y.k AND DATEDIFF(second, w, y) BETWEEN 0 AND 2",
+    "SELECT System.Window().Id AS w, k, COUNT(*) AS n, Collect(v) AS c FROM a TIMESTAMP BY t GROUP BY k, \
+    Windows(Window('t', TumblingWindow(second, 3)), Window('h', HoppingWindow(second, 4, 2)), Window('s', \
+    SlidingWindow(second, 2)), Window('e', SessionWindow(second, 1, 4) OVER (PARTITION BY k)))",
+    "SELECT k, LAG(v, 3, w) OVER (PARTITION BY k LIMIT DURATION(second, 8) WHEN v > 0) AS l, LAST(w) OVER (LIMIT \
+    DURATION(second, 5) WHEN w > 1) AS z, ISFIRST(second, 4) OVER (PARTITION BY k WHEN v > 0) AS f FROM a TIMESTAMP BY \
+    t WHERE NOT w = 2",
+    "SELECT k, Collect(v) OVER (PARTITION BY k LIMIT DURATION(second, 6) WHEN w > 0) AS c, TopOne(v) OVER (ORDER BY w \
+    LIMIT DURATION(second, 4)) AS o, AVG(v) OVER (LIMIT DURATION(second, 3)) AS g FROM a TIMESTAMP BY t",
+    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t JOIN a y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, \
+    y) BETWEEN 1 AND 4",
+    "SELECT x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND x.v > 0 AND \
+    DATEDIFF(second, x, y) BETWEEN -3 AND -1",
+    "SELECT x.v AS xv, y.v AS yv, z.v AS zv FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND \
+    DATEDIFF(second, x, y) BETWEEN 0 AND 2 JOIN a z TIMESTAMP BY t ON DATEDIFF(second, x, z) BETWEEN 0 AND 1",
+    "WITH w AS (SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 2)) SELECT w.k AS k, \
+    w.n AS n, y.v AS v FROM w LEFT JOIN b y TIMESTAMP BY t ON w.k = y.k AND DATEDIFF(second, w, y) BETWEEN 0 AND 2",
     LAG_OF_PAIRS,
-    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, w AS v FROM b TIMESTAMP BY t) SELECT k, COUNT(*) AS n, SUM(v) AS s FROM u GROUP BY k, SessionWindow(second, 2, 6) OVER (PARTITION BY k)",
-    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM a TIMESTAMP BY t WHERE v > 0), h AS (SELECT k, MAX(v) AS m FROM u GROUP BY k, HoppingWindow(second, 4, 1)) SELECT k, m, LAG(m) OVER (PARTITION BY k LIMIT DURATION(second, 3)) AS l FROM h",
-    "SELECT a.k AS k, r.name AS name, COUNT(*) AS n FROM a TIMESTAMP BY t LEFT JOIN r ON a.k = r.k GROUP BY a.k, r.name, TumblingWindow(second, 3)",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, w AS v FROM b TIMESTAMP BY t) SELECT k, COUNT(*) AS \
+    n, SUM(v) AS s FROM u GROUP BY k, SessionWindow(second, 2, 6) OVER (PARTITION BY k)",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t UNION SELECT k, v FROM a TIMESTAMP BY t WHERE v > 0), h AS (SELECT \
+    k, MAX(v) AS m FROM u GROUP BY k, HoppingWindow(second, 4, 1)) SELECT k, m, LAG(m) OVER (PARTITION BY k LIMIT \
+    DURATION(second, 3)) AS l FROM h",
+    "SELECT a.k AS k, r.name AS name, COUNT(*) AS n FROM a TIMESTAMP BY t LEFT JOIN r ON a.k = r.k GROUP BY a.k, \
+    r.name, TumblingWindow(second, 3)",
 ];
 
-const LAG_OF_PAIRS: &str = "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 2) SELECT k, v, LAG(v) OVER (PARTITION BY k LIMIT DURATION(second, 9)) AS l FROM j";
+const LAG_OF_PAIRS: &str = "WITH j AS (SELECT x.k AS k, y.v AS v FROM a x TIMESTAMP BY t LEFT JOIN b y TIMESTAMP BY t \
+    ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 2) SELECT k, v, LAG(v) OVER (PARTITION BY k LIMIT \
+    DURATION(second, 9)) AS l FROM j";
 
 /// The same inside substreams, where order between keys is free.
 const SUBSTREAMS: &[&str] = &[
@@ -32,9 +50,12 @@ const SUBSTREAMS: &[&str] = &[
     "SELECT k, COUNT(*) AS n FROM a TIMESTAMP BY t OVER k GROUP BY k, HoppingWindow(second, 5, 2)",
     "SELECT k, SUM(v) AS s FROM a TIMESTAMP BY t OVER k GROUP BY k, SlidingWindow(second, 3)",
     "SELECT k, SUM(v) AS s FROM a TIMESTAMP BY t OVER k GROUP BY k, SessionWindow(second, 2, 4)",
-    "SELECT k, LAG(v) OVER (LIMIT DURATION(second, 4)) AS l, ISFIRST(second, 3) AS f, SUM(v) OVER (LIMIT DURATION(second, 3)) AS s FROM a TIMESTAMP BY t OVER k",
-    "SELECT x.k AS k, x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t OVER k LEFT JOIN b y TIMESTAMP BY t OVER k ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
-    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t OVER k UNION SELECT k, v FROM b TIMESTAMP BY t OVER k) SELECT k, COUNT(*) AS n FROM u GROUP BY k, TumblingWindow(second, 4)",
+    "SELECT k, LAG(v) OVER (LIMIT DURATION(second, 4)) AS l, ISFIRST(second, 3) AS f, SUM(v) OVER (LIMIT \
+    DURATION(second, 3)) AS s FROM a TIMESTAMP BY t OVER k",
+    "SELECT x.k AS k, x.v AS xv, y.v AS yv FROM a x TIMESTAMP BY t OVER k LEFT JOIN b y TIMESTAMP BY t OVER k ON x.k = \
+    y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 3",
+    "WITH u AS (SELECT k, v FROM a TIMESTAMP BY t OVER k UNION SELECT k, v FROM b TIMESTAMP BY t OVER k) SELECT k, \
+    COUNT(*) AS n FROM u GROUP BY k, TumblingWindow(second, 4)",
 ];
 
 fn every_query() -> impl Strategy<Value = (&'static str, bool)> {
@@ -199,7 +220,12 @@ proptest! {
         let part = &parts(query)[0];
         let options = options_with(policies);
         let free = |rows| if ordered { rows } else { sorted(rows) };
-        prop_assert_eq!(free(rows_with(part, &options, &events, &[])), free(rows_with(part, &options, &events, &cuts)), "{}", query);
+        prop_assert_eq!(
+            free(rows_with(part, &options, &events, &[])),
+            free(rows_with(part, &options, &events, &cuts)),
+            "{}",
+            query
+        );
     }
 
     /// Inside the out-of-order tolerance the order of arrival does not matter, and that between inputs never does (but
@@ -215,7 +241,8 @@ proptest! {
         cuts in cuts(),
     ) {
         let late_tolerance = (!forever).then_some(1000 * GRID);
-        let policies = TimePolicies { late_tolerance, out_of_order: tolerance * GRID, adjust, ..TimePolicies::default() };
+        let policies =
+            TimePolicies { late_tolerance, out_of_order: tolerance * GRID, adjust, ..TimePolicies::default() };
         let mut permuted: Vec<(i64, Event)> = events
             .iter()
             .map(|(e, late)| (e.time + late % (tolerance + 1) + if e.input == "a" { behind.0 } else { behind.1 }, *e))
@@ -225,7 +252,8 @@ proptest! {
         let options = options_with(policies);
         let in_order = rows_with(part, &options, &arriving(events.iter().map(|(e, _)| *e)), &[]);
         let permuted = rows_with(part, &options, &arriving(permuted.into_iter().map(|(_, e)| e)), &cuts);
-        let named_alike = |rows: Vec<String>| sorted(rows.iter().map(|row| row.replace("\"k\":1.0", "\"k\":1")).collect());
+        let named_alike =
+            |rows: Vec<String>| sorted(rows.iter().map(|row| row.replace("\"k\":1.0", "\"k\":1")).collect());
         prop_assert_eq!(named_alike(in_order), named_alike(permuted), "{}", query);
     }
 
@@ -247,14 +275,19 @@ proptest! {
         let part = &parts(query)[0];
         let options = options_with(policies);
         let executor = Executor::new(part, options.clone(), Some(half())).unwrap();
-        let mut run = Run { part, options: &options, events: &events, executor, stored: BTreeMap::new(), out: Vec::new() };
+        let mut run =
+            Run { part, options: &options, events: &events, executor, stored: BTreeMap::new(), out: Vec::new() };
         run.push(0, events.len());
         run.commit();
         let mut asked = Vec::new();
         while let Some(due) = run.executor.next_tick() {
             asked.push(due);
             // as many moments as rows can come out at, and a watermark that each operator may hold back
-            prop_assert!(asked.len() < 2000 && asked.is_sorted(), "asked for {:?} …: {query}", &asked[asked.len() - 20.min(asked.len())..]);
+            prop_assert!(
+                asked.len() < 2000 && asked.is_sorted(),
+                "asked for {:?} …: {query}",
+                &asked[asked.len() - 20.min(asked.len())..]
+            );
             run.executor.tick(due);
             run.commit();
         }

@@ -160,7 +160,8 @@ fn metadata_of_a_message_can_be_read() {
     };
     let event = RawEvent { message: Arc::new(message), ..event(0, "{}") };
     let mut executor = executor(
-        "SELECT GetMetadataPropertyValue(a, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(a, '[User].[site]') AS site, EventEnqueuedUtcTime AS at FROM a",
+        "SELECT GetMetadataPropertyValue(a, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(a, '[User].[site]') AS \
+        site, EventEnqueuedUtcTime AS at FROM a",
         ExecutorOptions::default(),
     );
     executor.push_events("a", 0, &[event]);
@@ -169,7 +170,8 @@ fn metadata_of_a_message_can_be_read() {
 
 #[test]
 fn a_pattern_that_explodes_is_a_failure_with_a_reason() {
-    let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) MEASURES Last(B.v) AS v AFTER MATCH SKIP TO NEXT ROW PATTERN ((A+)+ B) DEFINE A AS A.v = 1, B AS B.v = 2)";
+    let query = "SELECT * FROM a MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) MEASURES Last(B.v) AS v AFTER MATCH SKIP \
+        TO NEXT ROW PATTERN ((A+)+ B) DEFINE A AS A.v = 1, B AS B.v = 2)";
     let events: Vec<_> = (0..40).map(|i| (i, "a", "{\"v\":1}".to_owned())).collect();
     let emitted = run(query, options(OnError::DeadLetter), &events);
     assert!(emitted.rows.batch.is_empty());

@@ -176,12 +176,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
-    fn a_window_is_what_its_definition_says(kind in a_window(), events in events(30), policies in policies(), having in any::<bool>()) {
+    fn a_window_is_what_its_definition_says(
+        kind in a_window(),
+        events in events(30),
+        policies in policies(),
+        having in any::<bool>(),
+    ) {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
         let query = query_of(&kind.text(), having);
         let found = run_events(&query, &options, &events, 1);
         prop_assert!(in_time_order(&found), "{query}\n{found:#?}");
-        prop_assert_eq!(sorted(found), sorted(expected(&[(None, kind)], &rows_of(&events, "a", &policies), having)), "{}", query);
+        prop_assert_eq!(
+            sorted(found),
+            sorted(expected(&[(None, kind)], &rows_of(&events, "a", &policies), having)),
+            "{}",
+            query
+        );
     }
 
     #[test]
@@ -192,7 +202,8 @@ proptest! {
         named in any::<bool>(),
     ) {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
-        let kinds: Vec<_> = ["x", "y", "z"].into_iter().zip(kinds).map(|(id, kind)| (named.then_some(id), kind)).collect();
+        let kinds: Vec<_> =
+            ["x", "y", "z"].into_iter().zip(kinds).map(|(id, kind)| (named.then_some(id), kind)).collect();
         let member = |(id, kind): &(Option<&str>, Kind)| match id {
             Some(id) => format!("Window('{id}', {})", kind.text()),
             None => kind.text(),
@@ -208,7 +219,8 @@ proptest! {
     fn substreams_have_windows_of_their_own(kind in a_window(), events in events(30), policies in policies()) {
         let options = ExecutorOptions { policies, ..ExecutorOptions::default() };
         let query = query_of(&kind.text(), false).replace("TIMESTAMP BY t", "TIMESTAMP BY t OVER k");
-        let lane = |e: &Event| (!e.k.is_null()).then(|| e.k.number().map_or_else(|| "text".to_owned(), |n| n.to_string()));
+        let lane =
+            |e: &Event| (!e.k.is_null()).then(|| e.k.number().map_or_else(|| "text".to_owned(), |n| n.to_string()));
         let rows = accepted(&events, "a", &policies, 1, lane);
         // of an event without a key nothing is left but its count
         let keyed: Vec<Event> = events.iter().copied().filter(|e| !e.k.is_null()).collect();

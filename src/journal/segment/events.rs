@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 
 use crate::batch::{MessageMeta, RawEvent};
 use crate::time::Timestamp;
-use crate::value::codec::{Damaged, Reader, put_bytes, put_signed, put_varint};
+use crate::value::codec::{ByteReader, Damaged, put_bytes, put_signed, put_varint};
 
 /// What is written.
 const FORM: u8 = 2;
@@ -115,7 +115,7 @@ fn put_pairs(out: &mut Vec<u8>, pairs: &[(SmolStr, SmolStr)]) {
     }
 }
 
-fn message(reader: &mut Reader<'_>, form: u8) -> Result<MessageMeta, Damaged> {
+fn message(reader: &mut ByteReader<'_>, form: u8) -> Result<MessageMeta, Damaged> {
     let name = SmolStr::new(reader.str()?);
     let facts = match form {
         FORM_MQTT => mqtt_facts(reader.byte()?, reader.byte()? != 0),
@@ -124,7 +124,7 @@ fn message(reader: &mut Reader<'_>, form: u8) -> Result<MessageMeta, Damaged> {
     Ok(MessageMeta { name, facts, properties: pairs(reader)? })
 }
 
-fn pairs(reader: &mut Reader<'_>) -> Result<Vec<(SmolStr, SmolStr)>, Damaged> {
+fn pairs(reader: &mut ByteReader<'_>) -> Result<Vec<(SmolStr, SmolStr)>, Damaged> {
     let mut pairs = Vec::new();
     for _ in 0..reader.length()? {
         pairs.push((SmolStr::new(reader.str()?), SmolStr::new(reader.str()?)));
@@ -177,7 +177,7 @@ impl EventSegment {
 
     pub(super) fn decode(first: i64, input: u16, raw: Bytes) -> Result<EventSegment, Damaged> {
         let damaged = Damaged { at: 0 };
-        let mut reader = Reader::new(&raw);
+        let mut reader = ByteReader::new(&raw);
         let form = reader.byte()?;
         if !matches!(form, FORM | FORM_MQTT) {
             return Err(damaged);
@@ -371,11 +371,18 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_never_panics((metas, events) in events(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        fn a_changed_byte_never_panics(
+            (metas, events) in events(),
+            at in any::<prop::sample::Index>(),
+            to in any::<u8>(),
+        ) {
             let mut builder = EventBuilder::default();
             for (_, payload, meta, mark) in events {
                 let message = Arc::new(meta.get(&metas).clone());
-                builder.push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message, mark }, Timestamp::MIN);
+                builder.push(
+                    &RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message, mark },
+                    Timestamp::MIN,
+                );
             }
             let mut raw = builder.finish();
             let at = at.index(raw.len());

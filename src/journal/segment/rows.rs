@@ -12,7 +12,7 @@ use smol_str::SmolStr;
 use crate::batch::{Batch, Column, RowMeta, Rows};
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::value::codec::{DEPTH_MAX, Damaged, Reader, put_bytes, put_signed, put_value, put_varint};
+use crate::value::codec::{ByteReader, DEPTH_MAX, Damaged, put_bytes, put_signed, put_value, put_varint};
 
 const FORM: u8 = 1;
 /// What the value codec still reads back.
@@ -69,7 +69,7 @@ impl RowSegment {
 
     pub(super) fn decode(first: i64, raw: &[u8]) -> Result<RowSegment, Damaged> {
         let damaged = Damaged { at: 0 };
-        let mut reader = Reader::new(raw);
+        let mut reader = ByteReader::new(raw);
         if reader.byte()? != FORM {
             return Err(damaged);
         }

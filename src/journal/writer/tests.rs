@@ -7,7 +7,7 @@ use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows};
 use crate::journal::queue::Queue;
 use crate::journal::redo::Age;
 use crate::journal::schema;
-use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, OnFull, Start, StreamId, verify};
+use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, StreamId, verify};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -53,14 +53,7 @@ fn a_full_disk_stops_intake_and_lets_consumers_free_room() {
     let path = config.path.clone();
     let journal = Journal::start(config, |o| o.db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
     let input = journal.input("rides").unwrap();
-    let spec = ConsumerSpec {
-        name: "scored".into(),
-        fingerprint: String::new(),
-        stream: StreamId::INPUTS,
-        start: Start::Oldest,
-        on_full: OnFull::Block,
-        limits: Default::default(),
-    };
+    let spec = ConsumerSpec::new("scored", StreamId::INPUTS);
     let consumer = journal.register_consumer(spec).unwrap();
     journal.keep_only_consumers(&["scored".into()]).unwrap();
     let begin = Clock::Real.monotonic();
@@ -157,14 +150,7 @@ fn with_log_on(device: &str) -> (tempfile::TempDir, JournalConfig, Journal) {
 }
 
 fn consumer(journal: &Journal, name: &str) -> u32 {
-    let spec = ConsumerSpec {
-        name: name.into(),
-        fingerprint: String::new(),
-        stream: StreamId::INPUTS,
-        start: Start::Oldest,
-        on_full: OnFull::Block,
-        limits: Default::default(),
-    };
+    let spec = ConsumerSpec::new(name, StreamId::INPUTS);
     journal.register_consumer(spec).unwrap().id.0
 }
 

@@ -1,7 +1,7 @@
 //! What an answer means for the rows of a request.
 //!
-//! In: a status code. Out: a [`Class`]. Invariant: decided by the code alone, never by the text; every code has a
-//! class. Not here: how long to wait, which row of several is at fault.
+//! In: a status code. Out: an [`AnswerClass`]. Invariant: decided by the code alone, never by the text; every code has
+//! a class. Not here: how long to wait, which row of several is at fault.
 
 /// The codes that mean "taken".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Success {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum AnswerClass {
     Taken,
     /// Send the same again later.
     Again,
@@ -54,17 +54,17 @@ pub enum Class {
 }
 
 /// The class of a code.
-pub fn classify(code: u16, success: &Success) -> Class {
+pub fn classify(code: u16, success: &Success) -> AnswerClass {
     match code {
-        _ if success.has(code) => Class::Taken,
-        408 | 425 | 429 | 500..=599 => Class::Again,
-        413 => Class::TooLarge,
-        400 | 422 => Class::Refused,
-        401 => Class::Pause("correct `key` or `headers`"),
-        403 => Class::Pause("give the key the right to write there"),
-        300..=399 => Class::Pause("it sends elsewhere, which is not followed: correct `url`"),
-        404 | 405 | 410 => Class::Pause("correct `url` and `method`"),
-        _ => Class::Pause("see what the receiver expects, or name the code in `success`"),
+        _ if success.has(code) => AnswerClass::Taken,
+        408 | 425 | 429 | 500..=599 => AnswerClass::Again,
+        413 => AnswerClass::TooLarge,
+        400 | 422 => AnswerClass::Refused,
+        401 => AnswerClass::Pause("correct `key` or `headers`"),
+        403 => AnswerClass::Pause("give the key the right to write there"),
+        300..=399 => AnswerClass::Pause("it sends elsewhere, which is not followed: correct `url`"),
+        404 | 405 | 410 => AnswerClass::Pause("correct `url` and `method`"),
+        _ => AnswerClass::Pause("see what the receiver expects, or name the code in `success`"),
     }
 }
 
@@ -76,17 +76,17 @@ mod tests {
     fn every_code_has_a_class() {
         let success = Success::default();
         for (codes, class) in [
-            (&[200, 201, 202, 204, 299][..], Class::Taken),
-            (&[408, 425, 429, 500, 502, 503, 504, 599], Class::Again),
-            (&[413], Class::TooLarge),
-            (&[400, 422], Class::Refused),
+            (&[200, 201, 202, 204, 299][..], AnswerClass::Taken),
+            (&[408, 425, 429, 500, 502, 503, 504, 599], AnswerClass::Again),
+            (&[413], AnswerClass::TooLarge),
+            (&[400, 422], AnswerClass::Refused),
         ] {
             for code in codes {
                 assert_eq!(classify(*code, &success), class, "{code}");
             }
         }
         for code in [101, 301, 304, 401, 403, 404, 405, 409, 410, 415, 418] {
-            assert!(matches!(classify(code, &success), Class::Pause(_)), "{code}");
+            assert!(matches!(classify(code, &success), AnswerClass::Pause(_)), "{code}");
         }
     }
 
@@ -100,8 +100,8 @@ mod tests {
             assert!(!success.add(word), "{word}");
         }
         for code in [204, 409, 302] {
-            assert_eq!(classify(code, &success), Class::Taken);
+            assert_eq!(classify(code, &success), AnswerClass::Taken);
         }
-        assert!(matches!(classify(200, &success), Class::Pause(_)));
+        assert!(matches!(classify(200, &success), AnswerClass::Pause(_)));
     }
 }

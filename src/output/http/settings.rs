@@ -27,7 +27,7 @@ const RESERVED: [&str; 6] =
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Header {
+pub enum GivenHeader {
     Text(HeaderValue),
     Secret(Secret),
 }
@@ -40,7 +40,7 @@ pub struct HttpOutputConfig {
     pub body: Body,
     pub batch: BatchPolicy,
     /// In the order of the file.
-    pub headers: Vec<(HeaderName, Header)>,
+    pub headers: Vec<(HeaderName, GivenHeader)>,
     pub key: Option<Secret>,
     /// The header that carries the key as it is; `None`: `Authorization: Bearer KEY`.
     pub key_header: Option<String>,
@@ -94,7 +94,7 @@ impl HttpOutputConfig {
         let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), base.timeout);
         let row_id = row_id(section);
         let url = url?;
-        let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, Header::Secret(_)));
+        let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, GivenHeader::Secret(_)));
         warn_of_open_secret(section, &url, has_secret);
         match url.scheme() {
             "http" => TlsFiles::refuse(section, "http://", "https://"),
@@ -118,7 +118,7 @@ impl HttpOutputConfig {
     }
 }
 
-fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
+fn headers(section: &mut Section) -> Vec<(HeaderName, GivenHeader)> {
     let Some((value, span)) = section.get("headers") else { return Vec::new() };
     let DeValue::Table(table) = value else {
         let error = Diagnostic::error("`headers` has the wrong form", span).label("expected a table");
@@ -146,7 +146,7 @@ fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
             continue;
         };
         if let Some(secret) = Secret::parse(text, span, section.problems().folder()) {
-            headers.push((header, Header::Secret(secret.as_key())));
+            headers.push((header, GivenHeader::Secret(secret.as_key())));
             continue;
         }
         if header == reqwest::header::AUTHORIZATION || may_be_secret(header.as_str()) {
@@ -154,7 +154,7 @@ fn headers(section: &mut Section) -> Vec<(HeaderName, Header)> {
             continue;
         }
         match HeaderValue::from_str(text) {
-            Ok(value) => headers.push((header, Header::Text(value))),
+            Ok(value) => headers.push((header, GivenHeader::Text(value))),
             Err(_) => wrong(span, "a header cannot hold this", "expected text without line breaks", HEADERS_FORM),
         }
     }
@@ -205,7 +205,7 @@ impl OutputSettings for HttpOutputConfig {
         let headers = self
             .headers
             .iter()
-            .filter_map(|(_, value)| if let Header::Secret(secret) = value { Some(secret) } else { None });
+            .filter_map(|(_, value)| if let GivenHeader::Secret(secret) = value { Some(secret) } else { None });
         headers.chain(&self.key).collect()
     }
 

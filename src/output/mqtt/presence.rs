@@ -3,9 +3,8 @@
 //! In: an output between two requests. Out: a connection that is there from the start on, and again after each loss.
 //! Invariant: it may be dropped at any time. Not here: what is told (`mqtt::status`).
 
-use tokio::time::Instant;
-
 use super::MqttOutput;
+use crate::time::{task_now, task_since};
 
 impl MqttOutput {
     /// Keeps the connection, where it has something to tell of the job. Has no end.
@@ -22,7 +21,7 @@ impl MqttOutput {
                     self.quiet_trouble = None;
                     let Some(session) = &self.session else { continue };
                     self.way.over(session).await;
-                    self.retry.lost_after(session.since.elapsed())
+                    self.retry.lost_after(task_since(session.since))
                 }
                 Err(trouble) => {
                     self.way.failed(&trouble);
@@ -33,7 +32,7 @@ impl MqttOutput {
                     self.retry.failed()
                 }
             };
-            self.not_before = Some(Instant::now() + wait);
+            self.not_before = Some(task_now() + wait);
         }
     }
 }

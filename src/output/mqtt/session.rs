@@ -18,6 +18,7 @@ use crate::mqtt::socket::Ending;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};
 use crate::mqtt::wire::{self, BrokerReceipt, Client, Inbound, Incoming, Opening, PollError, Queued};
 use crate::mqtt::{BrokerConfig, Choice, Closings, Connector, Trouble};
+use crate::time::{task_now, task_since};
 
 /// Messages under way at once.
 pub const WINDOW: u16 = wire::OUTGOING_WINDOW;
@@ -79,7 +80,7 @@ impl Way {
         let receipt = told.receipt().await;
         session.greeting = None;
         status.note(&receipt);
-        session.since = Instant::now();
+        session.since = task_now();
         if receipt != BrokerReceipt::Unknown {
             return Ok(());
         }
@@ -110,7 +111,7 @@ impl Way {
     /// Why the session ended. It is over, or about to be. `at_message`: one message was under way, which may have been
     /// the reason; `is_told`: the caller tells the reason.
     pub async fn ended(&mut self, session: Session, at_message: bool, is_told: bool) -> Trouble {
-        let held = session.since.elapsed();
+        let held = task_since(session.since);
         match (self, session.held) {
             (Way::Input(_, loan), Held::Lent(carrier)) => loan.ended(&carrier).await,
             (Way::Own(broker, _, closings), Held::Own { task, .. }) => match task.await {
@@ -292,7 +293,7 @@ impl Session {
     /// One that the input has.
     fn over(carrier: Carrier) -> Session {
         let Carrier { client, packet_bytes_max, .. } = carrier.clone();
-        Session { client, since: Instant::now(), packet_bytes_max, greeting: None, held: Held::Lent(carrier) }
+        Session { client, since: task_now(), packet_bytes_max, greeting: None, held: Held::Lent(carrier) }
     }
 
     /// Connects, waits until the broker accepted us, and tells it of the job where that is asked for.
@@ -327,7 +328,7 @@ impl Session {
         // a connection that is gone already tells so itself
         let greeting = broker.status_due().and_then(|status| status.tell(&client, JobState::Running).ok());
         let held = Held::Own { task, ended, ending };
-        Ok(Session { client, since: Instant::now(), packet_bytes_max, greeting, held })
+        Ok(Session { client, since: task_now(), packet_bytes_max, greeting, held })
     }
 }
 

@@ -192,7 +192,8 @@ impl Suspects {
             }
         };
         let why = format!(
-            "{broker} {what} ({bytes} bytes, topic `{topic}`): see the broker's log, it may be over a limit or not allowed"
+            "{broker} {what} ({bytes} bytes, topic `{topic}`): see the broker's log, it may be over a limit or not \
+            allowed"
         );
         Finding::AtFault { why, is_proven }
     }
@@ -208,8 +209,8 @@ impl Suspects {
             HowEnded::Silent(_) => "confirms no row",
         };
         Finding::TopicRefused(format!(
-            "{broker} {what} to topic `{topic}`{letters}; the rest waits: allow the topic at the broker or correct `topic`, \
-             else see the broker's log for a limit"
+            "{broker} {what} to topic `{topic}`{letters}; the rest waits: allow the topic at the broker or correct \
+             `topic`, else see the broker's log for a limit"
         ))
     }
 
@@ -271,6 +272,7 @@ mod tests {
     use crate::output::mqtt::{MessageLimits, Queue};
     use crate::output::progress::Progress;
     use crate::output::tests::{IDS, rows};
+    use crate::time::task_now;
 
     /// A message of one row at topic `t/1`, by its place.
     fn message(place: usize) -> RowMessage {
@@ -319,7 +321,7 @@ mod tests {
 
     /// Connections until something is found.
     fn connections(suspects: &mut Suspects, message: &RowMessage) -> (u32, Finding) {
-        let now = Instant::now();
+        let now = task_now();
         for n in 1..50 {
             let found = close(suspects, message, true, now);
             if found != Finding::Open {
@@ -339,7 +341,8 @@ mod tests {
         let (n, found) = connections(&mut suspects, &message(0));
         assert_eq!(n, 5);
         assert!(
-            matches!(&found, Finding::AtFault { why, is_proven: true } if why.contains("5 times") && why.contains("`t/1`")),
+            matches!(&found, Finding::AtFault { why, is_proven: true }
+                if why.contains("5 times") && why.contains("`t/1`")),
             "{found:?}"
         );
         assert_eq!(connections(&mut suspects, &message(1)).0, 2);
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn a_broker_that_takes_nothing_blames_no_row() {
         for mut suspects in [seen(), Suspects::default()] {
-            let now = Instant::now();
+            let now = task_now();
             for n in 0..1_000 {
                 assert_eq!(close(&mut suspects, &message(0), false, now), Finding::Open);
                 // nor one that closes at another message each time
@@ -362,7 +365,7 @@ mod tests {
     #[test]
     fn where_nothing_was_ever_confirmed_a_row_is_found_after_ten_minutes() {
         let mut suspects = Suspects::default();
-        let begin = Instant::now();
+        let begin = task_now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for second in 0..60 {
             assert_eq!(close(&mut suspects, &message(0), false, at(second * 10)), Finding::Open);
@@ -412,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_row_that_is_never_confirmed_is_found_by_six_connections_each_time() {
-        let (mut suspects, now) = (seen(), Instant::now());
+        let (mut suspects, now) = (seen(), task_now());
         for place in 0..2 {
             for _ in 0..5 {
                 assert_eq!(keep_silent(&mut suspects, &message(place), true, now), Finding::Open);
@@ -428,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_confirms_nothing_blames_no_row_by_its_silence() {
-        let begin = Instant::now();
+        let begin = task_now();
         for mut suspects in [seen(), Suspects::default()] {
             for minute in 0..1_000 {
                 let now = begin + Duration::from_secs(minute * 60);
@@ -439,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_row_that_is_rejected_is_no_suspect_any_more() {
-        let (mut suspects, now) = (seen(), Instant::now());
+        let (mut suspects, now) = (seen(), task_now());
         for _ in 0..3 {
             close(&mut suspects, &message(0), true, now);
         }
@@ -463,7 +466,7 @@ mod tests {
     fn a_row_that_is_confirmed_after_all_is_no_suspect_and_clears_what_was_known() {
         let mut suspects = seen();
         connections(&mut suspects, &message(0));
-        let now = Instant::now();
+        let now = task_now();
         assert_eq!(close(&mut suspects, &message(1), true, now), Finding::Open);
         assert!(suspects.wanted_before().is_some());
         confirm(&mut suspects, &message(2));
@@ -480,7 +483,7 @@ mod tests {
         suspects.refused_at(&one.topic_name);
         suspects.refused_at(&two.topic_name);
         assert!(suspects.turn("t/1") < suspects.turn("t/2"));
-        assert!(matches!(suspects.ended_at(&one, HowEnded::Closed, &"h", Instant::now()), Finding::TopicRefused(_)));
+        assert!(matches!(suspects.ended_at(&one, HowEnded::Closed, &"h", task_now()), Finding::TopicRefused(_)));
         assert!(suspects.turn("t/1") > suspects.turn("t/2"));
     }
 }

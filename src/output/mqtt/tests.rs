@@ -6,6 +6,7 @@ use crate::mqtt::wire;
 use crate::mqtt::{BrokerConfig, MqttAddress};
 use crate::output::tests::{IDS, rows};
 use crate::settings::Text;
+use crate::time::task_now;
 
 /// An output with a topic of its own for each value of `n`.
 pub(super) fn config() -> MqttOutputConfig {
@@ -121,7 +122,7 @@ async fn a_step_of_a_search_that_tells_something_makes_no_pause_longer() {
         }
         let attempt = ended_at_row(&mut output, &rows, HowEnded::Silent(Duration::from_secs(30)));
         let said = output.failed(attempt, IDS.consumer);
-        assert!(!is_confirmed || output.not_before.unwrap() <= Instant::now() + first);
+        assert!(!is_confirmed || output.not_before.unwrap() <= task_now() + first);
         said
     });
     let again = |got_further| Some(Delivery::TryAgain { reason: "it ended".to_owned(), got_further });
@@ -140,7 +141,7 @@ async fn a_broker_that_confirms_nothing_is_tried_less_and_less_often() {
             if let Some(said) = output.failed(attempt, IDS.consumer) {
                 assert!(matches!(said, Delivery::TryAgain { got_further: false, .. }), "{said:?}");
             }
-            longest = longest.max(output.not_before.unwrap().duration_since(Instant::now()));
+            longest = longest.max(output.not_before.unwrap().duration_since(task_now()));
         }
         assert!(longest > Duration::from_secs(10), "{how:?}: {longest:?}");
     }

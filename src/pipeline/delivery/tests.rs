@@ -11,7 +11,7 @@ use super::*;
 use crate::batch::RawEvent;
 use crate::connections::Connections;
 use crate::engine::{Executor, ExecutorOptions, OnError};
-use crate::journal::{ConsumerSpec, InputId, Journal, JournalConfig, OnFull, Start, StreamId};
+use crate::journal::{ConsumerSpec, InputId, Journal, JournalConfig, StreamId};
 use crate::output::{CountedOutput, Delivering, Fill, Output, OutputSettings, RowIds, Site};
 use crate::pipeline::reading::{Bound, Events};
 use crate::pipeline::stop::Stop;
@@ -109,14 +109,7 @@ impl Bench {
     fn new(fill: Fill, on_error: OnError) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap();
-        let spec = ConsumerSpec {
-            name: "statement out".into(),
-            fingerprint: String::new(),
-            stream: StreamId::INPUTS,
-            start: Start::Oldest,
-            on_full: OnFull::Block,
-            limits: Default::default(),
-        };
+        let spec = ConsumerSpec::new("statement out", StreamId::INPUTS);
         let consumer = journal.register_consumer(spec).unwrap().id;
         let catalog = Catalog {
             inputs: vec![InputDef { name: "a".to_owned(), kind: InputKind::Stream }],
@@ -165,8 +158,8 @@ impl Bench {
             held: 0,
             gathering: Gathering::new(fill),
             stride: RECORDS_MAX,
-            pending: Pending::at(0),
-            due: Due::new(0, clock.monotonic()),
+            pending: Uncommitted::at(0),
+            due: SinceCommit::new(0, clock.monotonic()),
             stopped: None,
         };
         Bench { deliverer, script, clock, stop, at: 0, _runtime: runtime, _journal: journal, _dir: dir }

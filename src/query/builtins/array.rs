@@ -10,11 +10,9 @@ use jiter::JsonValue;
 use rustc_hash::FxHashMap;
 
 use super::args::Args;
-use super::error::RowError;
+use super::error::Out;
 use crate::value::codec::DEPTH_MAX;
 use crate::value::{Record, SmolStr, Type, Value};
-
-type Out = Result<Value, RowError>;
 
 /// The element at an index that counts from 0; NULL outside the array.
 pub fn get_array_element(values: &[Value]) -> Out {

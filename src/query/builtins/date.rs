@@ -5,12 +5,10 @@
 //! `System.Timestamp()`.
 
 use super::args::Args;
-use super::error::RowError;
+use super::error::{Out, RowError};
 use crate::query::date_part::DatePart;
 use crate::time::{Civil, TICKS_PER_DAY, TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Timestamp, days_in_month};
 use crate::value::Value;
-
-type Out = Result<Value, RowError>;
 
 const TICKS_PER_MICROSECOND: i64 = 10;
 
@@ -323,7 +321,11 @@ mod tests {
     proptest! {
         /// Moving by whole parts crosses as many boundaries.
         #[test]
-        fn adding_and_difference_agree(ticks in 0..=Timestamp::MAX.ticks(), n in -3000i64..3000, part in prop::sample::select(PARTS.to_vec())) {
+        fn adding_and_difference_agree(
+            ticks in 0..=Timestamp::MAX.ticks(),
+            n in -3000i64..3000,
+            part in prop::sample::select(PARTS.to_vec()),
+        ) {
             let t = Timestamp::from_ticks(ticks).unwrap();
             if let Some(moved) = dateadd(part, n, t) {
                 prop_assert_eq!(datediff(part, t, moved), n);

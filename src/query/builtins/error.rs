@@ -4,9 +4,13 @@
 //! Not here: what becomes of the row (`engine`).
 
 use crate::batch::Reason;
+use crate::value::Value;
 
 /// The longest text that a function builds. Intake takes no payload near it, so only a runaway repetition reaches it.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
+
+/// What a function gives for a row.
+pub type Out = Result<Value, RowError>;
 
 /// Why an expression has no value for a row.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -10,11 +10,9 @@ mod shape;
 use geographiclib_rs::{Geodesic, InverseGeodesic};
 
 use super::args::Args;
-use super::error::RowError;
+use super::error::{Out, RowError};
 use crate::value::{Record, SmolStr, Type, Value};
-use shape::{Point, Shape};
-
-type Out = Result<Value, RowError>;
+use shape::{Geometry, Point};
 
 /// `CreatePoint(latitude, longitude)`; GeoJSON has them the other way round.
 pub fn create_point(values: &[Value]) -> Out {
@@ -71,7 +69,7 @@ pub fn st_within(values: &[Value]) -> Out {
     compare("ST_WITHIN", values, planar::within)
 }
 
-fn compare(name: &'static str, values: &[Value], test: fn(&Shape, &Shape) -> bool) -> Out {
+fn compare(name: &'static str, values: &[Value], test: fn(&Geometry, &Geometry) -> bool) -> Out {
     let Some(args) = Args::strict(name, values) else { return Ok(Value::Null) };
     let (a, b) = (shape(args, 0)?, shape(args, 1)?);
     let work = a.vertices().saturating_mul(b.vertices());
@@ -84,10 +82,10 @@ fn compare(name: &'static str, values: &[Value], test: fn(&Shape, &Shape) -> boo
     Ok(Value::BigInt(i64::from(test(&a, &b))))
 }
 
-fn shape(args: Args<'_>, i: usize) -> Result<Shape, RowError> {
+fn shape(args: Args<'_>, i: usize) -> Result<Geometry, RowError> {
     let read = match args.get(i) {
-        Value::Record(record) => Shape::from_geo_json(record),
-        Value::Text(text) => Shape::from_wkt(text),
+        Value::Record(record) => Geometry::from_geo_json(record),
+        Value::Text(text) => Geometry::from_wkt(text),
         _ => return Err(args.invalid(i, &[Type::Record, Type::Text])),
     };
     read.ok_or_else(|| {

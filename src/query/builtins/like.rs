@@ -23,11 +23,12 @@ const STEPS_MAX: u64 = 50_000_000;
 const PATTERNS_KEPT: usize = 16;
 
 thread_local! {
-    static PATTERNS: RefCell<Memo<Result<Vec<Token>, RowError>>> = const { RefCell::new(Memo::new(PATTERNS_KEPT)) };
+    static PATTERNS: RefCell<Memo<Result<Vec<PatternToken>, RowError>>> =
+        const { RefCell::new(Memo::new(PATTERNS_KEPT)) };
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+enum PatternToken {
     /// `%`
     Any,
     /// `_`
@@ -39,13 +40,15 @@ enum Token {
     },
 }
 
-impl Token {
+impl PatternToken {
     fn takes(&self, c: char) -> bool {
         match self {
-            Token::Any => false,
-            Token::One => true,
-            Token::Char(own) => *own == c,
-            Token::Set { negated, ranges } => ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated,
+            PatternToken::Any => false,
+            PatternToken::One => true,
+            PatternToken::Char(own) => *own == c,
+            PatternToken::Set { negated, ranges } => {
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
+            }
         }
     }
 }
@@ -76,14 +79,14 @@ pub fn patindex(values: &[Value]) -> Result<Value, RowError> {
     let tokens = PATTERNS.with_borrow_mut(|memo| memo.get(&pattern, |p| tokens(p, None)));
     let tokens = tokens.as_ref().as_ref().map_err(|e| args.error(e.reason, &e.message))?;
     // the match begins behind a leading `%`
-    let open = tokens.iter().take_while(|t| **t == Token::Any).count();
+    let open = tokens.iter().take_while(|t| **t == PatternToken::Any).count();
     let core = tokens.get(open..).unwrap_or_default();
     let found = if open > 0 && core.is_empty() { Ok(Some(0)) } else { find(&text, core, open == 0) };
     let found = found.map_err(|e| args.error(e.reason, &e.message))?;
     Ok(Value::BigInt(found.map_or(0, |at| position(&text, at))))
 }
 
-fn tokens(pattern: &str, escape: Option<char>) -> Result<Vec<Token>, RowError> {
+fn tokens(pattern: &str, escape: Option<char>) -> Result<Vec<PatternToken>, RowError> {
     if count(pattern) > PATTERN_CHARS_MAX {
         return Err(RowError::new("too_long", format!("the pattern has more than {PATTERN_CHARS_MAX} characters")));
     }
@@ -91,19 +94,19 @@ fn tokens(pattern: &str, escape: Option<char>) -> Result<Vec<Token>, RowError> {
     let mut rest = pattern.chars();
     while let Some(c) = rest.next() {
         let token = match c {
-            c if Some(c) == escape => Token::Char(rest.next().unwrap_or(c)),
-            '%' if tokens.last() == Some(&Token::Any) => continue,
-            '%' => Token::Any,
-            '_' => Token::One,
+            c if Some(c) == escape => PatternToken::Char(rest.next().unwrap_or(c)),
+            '%' if tokens.last() == Some(&PatternToken::Any) => continue,
+            '%' => PatternToken::Any,
+            '_' => PatternToken::One,
             '[' => match set(rest.as_str()) {
                 Some((token, after)) => {
                     rest = after.chars();
                     token
                 }
                 // a bracket that nothing closes matches nothing, as in T-SQL
-                None => Token::Set { negated: false, ranges: Vec::new() },
+                None => PatternToken::Set { negated: false, ranges: Vec::new() },
             },
-            c => Token::Char(c),
+            c => PatternToken::Char(c),
         };
         tokens.push(token);
     }
@@ -111,7 +114,7 @@ fn tokens(pattern: &str, escape: Option<char>) -> Result<Vec<Token>, RowError> {
 }
 
 /// Reads `a-z]`, what follows an opening bracket; `None` when no bracket closes it.
-fn set(text: &str) -> Option<(Token, &str)> {
+fn set(text: &str) -> Option<(PatternToken, &str)> {
     let (body, after) = text.split_once(']')?;
     let (negated, body) = body.strip_prefix('^').map_or((false, body), |b| (true, b));
     let chars: Vec<char> = body.chars().collect();
@@ -127,7 +130,7 @@ fn set(text: &str) -> Option<(Token, &str)> {
                 ranges.push((*c, *c));
                 rest
             }
-            [] => return Some((Token::Set { negated, ranges }, after)),
+            [] => return Some((PatternToken::Set { negated, ranges }, after)),
         };
     }
 }
@@ -136,7 +139,7 @@ fn set(text: &str) -> Option<(Token, &str)> {
 ///
 /// Behind a `%` the earliest match of what comes next is as good as any later one, so only the last `%` is ever tried
 /// again.
-fn find(text: &str, tokens: &[Token], from_start: bool) -> Result<Option<usize>, RowError> {
+fn find(text: &str, tokens: &[PatternToken], from_start: bool) -> Result<Option<usize>, RowError> {
     let mut steps = STEPS_MAX;
     let mut start = 0;
     loop {
@@ -151,7 +154,7 @@ fn find(text: &str, tokens: &[Token], from_start: bool) -> Result<Option<usize>,
     }
 }
 
-fn matches_at(text: &str, tokens: &[Token], steps: &mut u64) -> Result<bool, RowError> {
+fn matches_at(text: &str, tokens: &[PatternToken], steps: &mut u64) -> Result<bool, RowError> {
     let mut at = text.chars();
     let mut token = 0;
     // where to go on when the tokens behind the last `%` fail: one character later
@@ -161,7 +164,7 @@ fn matches_at(text: &str, tokens: &[Token], steps: &mut u64) -> Result<bool, Row
             RowError::new("too_complex", format!("the pattern takes more than {STEPS_MAX} steps on this text"))
         })?;
         match tokens.get(token) {
-            Some(Token::Any) => {
+            Some(PatternToken::Any) => {
                 token += 1;
                 if token == tokens.len() {
                     return Ok(true);
@@ -247,10 +250,10 @@ mod tests {
     }
 
     /// The plain definition, exponential but obviously right.
-    fn by_definition(text: &[char], tokens: &[Token]) -> bool {
+    fn by_definition(text: &[char], tokens: &[PatternToken]) -> bool {
         match (tokens, text) {
             ([], _) => text.is_empty(),
-            ([Token::Any, rest @ ..], _) => (0..=text.len()).any(|i| by_definition(&text[i..], rest)),
+            ([PatternToken::Any, rest @ ..], _) => (0..=text.len()).any(|i| by_definition(&text[i..], rest)),
             ([t, rest @ ..], [c, text @ ..]) => t.takes(*c) && by_definition(text, rest),
             _ => false,
         }

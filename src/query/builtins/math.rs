@@ -5,10 +5,8 @@
 
 use super::args::{Args, Number};
 use super::cast::float_in_range;
-use super::error::RowError;
+use super::error::Out;
 use crate::value::Value;
-
-type Out = Result<Value, RowError>;
 
 pub fn abs(values: &[Value]) -> Out {
     let Some(args) = Args::strict("ABS", values) else { return Ok(Value::Null) };
@@ -221,7 +219,8 @@ mod tests {
         let message = |r: Out| r.unwrap_err().message;
         assert_eq!(
             message(round(&[Value::text("NaN"), Value::BigInt(1)])),
-            "The 1st argument of function round has invalid type 'nvarchar(max)'. Only 'bigint', 'float' is allowed. The value is 'NaN'."
+            "The 1st argument of function round has invalid type 'nvarchar(max)'. Only 'bigint', 'float' is allowed. \
+            The value is 'NaN'."
         );
         assert_eq!(message(sqrt(&[Value::BigInt(-1)])), "SQRT: -1.0 is negative");
         assert_eq!(round(&[Value::Null, Value::text("x")]), Ok(Value::Null));

@@ -396,13 +396,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_pattern_panics(text in ".{0,12}", pattern in r"[a-c0-9\[\]\(\)\{\}\\\^\$\.\|\?\*\+\-&,<>:=!dwsbDWSBkpux]{0,16}") {
+        fn no_pattern_panics(
+            text in ".{0,12}",
+            pattern in r"[a-c0-9\[\]\(\)\{\}\\\^\$\.\|\?\*\+\-&,<>:=!dwsbDWSBkpux]{0,16}",
+        ) {
             let _ = regexmatch(&[Value::text(text), Value::text(pattern)]);
         }
 
         #[test]
         fn literal_text_finds_itself(before in "[a-c]{0,5}", text in "[^a-c\\PC]{1,8}") {
-            let pattern: String = text.chars().flat_map(|c| if c.is_ascii_punctuation() { vec!['\\', c] } else { vec![c] }).collect();
+            let pattern: String =
+                text.chars().flat_map(|c| if c.is_ascii_punctuation() { vec!['\\', c] } else { vec![c] }).collect();
             let found = at(&format!("{before}{text}"), &pattern);
             prop_assert!(found >= 1 && found <= before.len() as i64 + 1);
         }

@@ -5,11 +5,9 @@
 //! `regex`).
 
 use super::args::Args;
-use super::error::RowError;
+use super::error::{Out, RowError};
 use super::text::{count, length, offset, position, slice};
 use crate::value::Value;
-
-type Out = Result<Value, RowError>;
 
 /// The length of a part: negative ones stop the job, as each page says.
 fn part_length(args: Args<'_>, i: usize) -> Result<usize, RowError> {

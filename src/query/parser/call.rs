@@ -202,5 +202,6 @@ impl Parser<'_> {
 
 /// Whether a path is `System.…`.
 fn is_system(path: &[Ident], name: &str) -> bool {
-    matches!(path, [system, property] if system.name.eq_ignore_ascii_case("System") && property.name.eq_ignore_ascii_case(name))
+    let is = |ident: &Ident, word: &str| ident.name.eq_ignore_ascii_case(word);
+    matches!(path, [system, property] if is(system, "System") && is(property, name))
 }

@@ -184,7 +184,9 @@ impl Parts {
         let Parts { items, source, source_name, columns, .. } = self;
         let columns = if columns.is_empty() { "*".to_owned() } else { columns.join(", ") };
         format!(
-            "WITH {row} AS (\n    SELECT {columns}\n    FROM {source}\n), {endpoint}_scored AS (\n    SELECT {source_name}, udf.{endpoint}({row}) AS {result}\n    FROM {source}{condition}\n)\nSELECT {items}{output}\nFROM {endpoint}_scored"
+            "WITH {row} AS (\n    SELECT {columns}\n    FROM {source}\n), {endpoint}_scored AS (\n    SELECT \
+            {source_name}, udf.{endpoint}({row}) AS {result}\n    FROM {source}{condition}\n)\nSELECT \
+            {items}{output}\nFROM {endpoint}_scored"
         )
     }
 }

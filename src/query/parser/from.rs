@@ -3,7 +3,7 @@
 use super::error::{Error, error, shown, subquery};
 use super::{Parsed, Parser};
 use crate::diagnostic::{Span, suggest};
-use crate::query::ast::{ApplyFunction, Expr, From, Ident, Join, Source};
+use crate::query::ast::{ApplyFunction, Expr, From, FromSource, Ident, Join};
 use crate::query::token::{Kind, Sign};
 
 /// The functions that APPLY takes; `GetElements` is the older name of `GetArrayElements`.
@@ -29,7 +29,7 @@ impl Parser<'_> {
         Ok(From { first, joins })
     }
 
-    fn source(&mut self) -> Parsed<Source> {
+    fn source(&mut self) -> Parsed<FromSource> {
         if self.at_sign(Sign::Open) {
             let span = self.peek().span;
             return Err(if self.is_word(1, "SELECT") {
@@ -59,7 +59,7 @@ impl Parser<'_> {
             alias = self.source_alias()?.or(alias);
         }
         let span = self.span_from(name.span);
-        Ok(Source { name, alias, timestamp_by, over, partition_by, matched, span })
+        Ok(FromSource { name, alias, timestamp_by, over, partition_by, matched, span })
     }
 
     // `expression [OVER key, …]`

@@ -5,7 +5,8 @@ use super::{Parsed, Parser};
 use crate::query::ast::{MatchRecognize, Measure, RowPattern, Variable};
 use crate::query::token::Sign;
 
-const ORDER: &str = "write `MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) PARTITION BY k MEASURES Last(A.x) AS x AFTER MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.x > 1)`";
+const ORDER: &str = "write `MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) PARTITION BY k MEASURES Last(A.x) AS x AFTER \
+    MATCH SKIP TO NEXT ROW PATTERN (A+ B) DEFINE A AS A.x > 1)`";
 
 impl Parser<'_> {
     /// The clauses between the parentheses, in the order of the documents; LIMIT DURATION and PARTITION BY in either.

@@ -157,7 +157,8 @@ impl Parser<'_> {
             "ORDER" => at(
                 "ORDER BY is not in the language",
                 "a stream has no end to sort at",
-                "rows come in the order of time; `ORDER BY` stands only inside `OVER (…)` of TopOne, CollectTop and the percentiles",
+                "rows come in the order of time; `ORDER BY` stands only inside `OVER (…)` of TopOne, CollectTop and \
+                the percentiles",
             ),
             "LIMIT" | "OFFSET" | "FETCH" => at(
                 &format!("{word} is not in the language"),

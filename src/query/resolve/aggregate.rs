@@ -81,7 +81,8 @@ impl Core<'_, '_> {
 
     fn misplaced(&self, name: &Ident, span: Span, place: Place) -> Option<Diagnostic> {
         let help = format!(
-            "add `GROUP BY TumblingWindow(second, 10)`, or look back from each row: `{}(…) OVER (LIMIT DURATION(second, 10))`",
+            "add `GROUP BY TumblingWindow(second, 10)`, or look back from each row: `{}(…) OVER (LIMIT \
+            DURATION(second, 10))`",
             name.name
         );
         self.misplaced_aggregate(&name.name, help, span, place)

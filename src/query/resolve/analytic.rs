@@ -35,7 +35,7 @@ pub(super) fn is_over_history(call: &Call) -> bool {
 }
 
 /// Where the rows come from that an analytic function sees.
-enum Seen {
+enum SeenFrom {
     Source(usize),
     /// All sources of the FROM together: one stream with its APPLYs and reference data.
     Joined,
@@ -55,21 +55,21 @@ impl Core<'_, '_> {
         let ty = self.type_of_analytic(&analytic);
         let slots = |a: usize, b: usize| self.binder.same_column(a, b);
         let known = match &seen {
-            Seen::Source(index) => self.sources.get(*index).map(|s| &s.analytics),
-            Seen::Joined => Some(&self.analytics),
+            SeenFrom::Source(index) => self.sources.get(*index).map(|s| &s.analytics),
+            SeenFrom::Joined => Some(&self.analytics),
         };
         let known =
             known.and_then(|list| list.iter().find(|(_, a)| same_analytic(a, &analytic, &slots))).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| {
             let id = self.binder.column(ColumnInfo { name: name.name.clone(), ty, ..ColumnInfo::default() });
             match seen {
-                Seen::Source(index) => {
+                SeenFrom::Source(index) => {
                     self.owner.insert(id, index);
                     if let Some(source) = self.sources.get_mut(index) {
                         source.analytics.push((id, analytic));
                     }
                 }
-                Seen::Joined => self.analytics.push((id, analytic)),
+                SeenFrom::Joined => self.analytics.push((id, analytic)),
             }
             id
         });
@@ -338,7 +338,7 @@ impl Core<'_, '_> {
     }
 
     /// The rows an analytic function sees: those of the one source that it reads.
-    fn seen_by(&mut self, analytic: &Analytic, name: &Ident, span: Span, place: Place) -> Option<Seen> {
+    fn seen_by(&mut self, analytic: &Analytic, name: &Ident, span: Span, place: Place) -> Option<SeenFrom> {
         let mut read: Vec<usize> = Vec::new();
         for part in analytic.exprs() {
             each_slot(part, &mut |id| read.extend(self.owner.get(&id)));
@@ -348,9 +348,9 @@ impl Core<'_, '_> {
         let streams: Vec<usize> =
             (0..self.sources.len()).filter(|i| self.sources.get(*i).is_some_and(|s| s.is_stream())).collect();
         match (read.as_slice(), streams.as_slice()) {
-            ([], [only]) => return Some(Seen::Source(*only)),
-            ([one], _) if streams.contains(one) => return Some(Seen::Source(*one)),
-            (_, [_]) if place.clause != Clause::On => return Some(Seen::Joined),
+            ([], [only]) => return Some(SeenFrom::Source(*only)),
+            ([one], _) if streams.contains(one) => return Some(SeenFrom::Source(*one)),
+            (_, [_]) if place.clause != Clause::On => return Some(SeenFrom::Joined),
             _ => {}
         }
         let problem = Diagnostic::error(format!("`{}` must look at the rows of one source", name.name), span)

@@ -158,7 +158,10 @@ impl Core<'_, '_> {
         if self.row_calls.len() + self.group_calls.len() > calls {
             let problem = Diagnostic::error("a call that leaves the gateway inside TryEvaluate", span)
                 .label("its answer comes later, with a policy of its own")
-                .help("write the call without TryEvaluate and set `on_error = \"null\"` in the function's section of the job file");
+                .help(
+                    "write the call without TryEvaluate and set `on_error = \"null\"` in the function's section of the \
+                    job file",
+                );
             return self.refuse(problem);
         }
         Expr::Try(Box::new(value))

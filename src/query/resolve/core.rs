@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 use super::binder::Binder;
 use super::relation::ColumnId;
-use super::source::Source;
+use super::source::ScopeSource;
 use crate::diagnostic::Span;
 use crate::query::plan::{Aggregate, Analytic, Expr, JoinBound, NamedWindow};
 
@@ -19,7 +19,7 @@ pub(super) struct Core<'b, 'a> {
     pub(super) binder: &'b mut Binder<'a>,
     /// Steps that may be named.
     pub(super) visible: usize,
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<ScopeSource>,
     /// Sources that names may mean now.
     pub(super) scope: Range<usize>,
     /// The source that each column id comes from.

@@ -39,10 +39,10 @@ struct Lowered {
     node: Node,
     slots: Slots,
     /// The external call whose answers `node` reads; then `node` is its tail.
-    pending: Option<Pending>,
+    pending: Option<CallToCut>,
 }
 
-struct Pending {
+struct CallToCut {
     root: Node,
     function: SmolStr,
     span: Span,
@@ -269,7 +269,7 @@ impl Cut<'_> {
         let ids: Vec<ColumnId> = kept.into_iter().chain([*out]).collect();
         let root = below.replace(ids, exprs);
         let width = root.node.width();
-        let pending = Pending { root: root.node, function: function.clone(), span: *span };
+        let pending = CallToCut { root: root.node, function: function.clone(), span: *span };
         Ok(Lowered { node: Node::Rows { width }, slots: root.slots, pending: Some(pending) })
     }
 

@@ -35,7 +35,8 @@ const HINTS: &[(&[&str], &str)] = &[
     (&["FIRST_VALUE", "LAST_VALUE", "ARGMAX", "ARGMIN"], "write `TopOne(x) OVER (ORDER BY y)` with a window"),
     (
         &["LEAD"],
-        "nothing looks ahead: name the step and compare a row with the one before by `LAG(x) OVER (LIMIT DURATION(second, 10))`",
+        "nothing looks ahead: name the step and compare a row with the one before by `LAG(x) OVER (LIMIT \
+        DURATION(second, 10))`",
     ),
     (&["MEDIAN"], "write `PERCENTILE_CONT(0.5) OVER (ORDER BY x)`"),
     (&["STDDEV", "STDDEV_SAMP"], "write `STDEV(x)`"),

@@ -164,7 +164,11 @@ impl Core<'_, '_> {
         let (Some(argument), 1) = (bound.into_iter().next(), given) else {
             let problem = Diagnostic::error(format!("`udf.{}` takes one argument", name.name), span)
                 .label(format!("{given} given"))
-                .help("an endpoint scores one value a row: make an array of several with a function of yours, `udf.score(udf.createArray(a, b))`, or a record with a step, `WITH Row AS (SELECT a, b FROM input) SELECT udf.score(Row) FROM input`");
+                .help(
+                    "an endpoint scores one value a row: make an array of several with a function of yours, \
+                    `udf.score(udf.createArray(a, b))`, or a record with a step, `WITH Row AS (SELECT a, b FROM input) \
+                    SELECT udf.score(Row) FROM input`",
+                );
             return self.refuse(problem);
         };
         if let Some(problem) = forbidden(place, span) {

@@ -96,9 +96,9 @@ impl Core<'_, '_> {
 
     /// The bound expression of a SELECT item, for its alias in HAVING; a grouping column of the name goes first.
     pub(super) fn aliased(&self, name: &str) -> Option<Expr> {
-        let is_key_column = self.keys.iter().any(
-            |(_, key)| matches!(key, Expr::Slot(id) if self.binder.columns.get(*id).is_some_and(|info| same_ignoring_case(&info.name, name))),
-        );
+        let columns = &self.binder.columns;
+        let is_named = |id: usize| columns.get(id).is_some_and(|info| same_ignoring_case(&info.name, name));
+        let is_key_column = self.keys.iter().any(|(_, key)| matches!(key, Expr::Slot(id) if is_named(*id)));
         if is_key_column {
             return None;
         }
@@ -165,7 +165,10 @@ impl Core<'_, '_> {
         });
         let mut problem = Diagnostic::error(format!("`{text}` is not in GROUP BY"), span)
             .label("a group has many values of it")
-            .help(format!("add `{text}` to GROUP BY, or choose one of its values: `MAX({text})`, `TopOne({text}) OVER (ORDER BY …)`"));
+            .help(format!(
+                "add `{text}` to GROUP BY, or choose one of its values: `MAX({text})`, `TopOne({text}) OVER (ORDER BY \
+                …)`"
+            ));
         if let Some(alias) = by_alias {
             problem = problem.note(format!("GROUP BY does not see the alias `{alias}`: repeat the expression there"));
         }

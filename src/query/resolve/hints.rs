@@ -23,7 +23,10 @@ pub(super) fn did_you_mean(name: &str, names: &[&str], what: &str) -> String {
 pub(super) fn scored_apart(span: Span, place: &str) -> Diagnostic {
     Diagnostic::error(format!("a call that leaves the gateway cannot stand in {place}"), span)
         .label("answers come later than the rows they would be merged with")
-        .help("write the scored rows in a statement of their own: `SELECT …, udf.f(x) AS score INTO scored FROM …`, and read them back as an input")
+        .help(
+            "write the scored rows in a statement of their own: `SELECT …, udf.f(x) AS score INTO scored FROM …`, and \
+            read them back as an input",
+        )
 }
 
 /// "2 arguments", "1 to 3 arguments", "at least 2 arguments".

@@ -30,7 +30,10 @@ impl Core<'_, '_> {
         let mut problem = Diagnostic::error(format!("the step `{name}` is not in FROM"), span)
             .label("used as a value here")
             .help(format!("read the step: `FROM {name}`"))
-            .note("a step can be used beside FROM only when it just selects columns of the same input, without WHERE, JOIN, APPLY or GROUP BY");
+            .note(
+                "a step can be used beside FROM only when it just selects columns of the same input, without WHERE, \
+                JOIN, APPLY or GROUP BY",
+            );
         if let Some(source) = self.scope.clone().filter_map(|i| self.sources.get(i)).find(|s| s.is_stream()) {
             problem = problem.note(format!("for a column that is called `{name}` write `{}.{name}`", source.name));
         }
@@ -77,7 +80,7 @@ impl Core<'_, '_> {
     fn bind_items_in(
         &mut self,
         target: usize,
-        from: &ast::Source,
+        from: &ast::FromSource,
         visible: usize,
         list: &[SelectItem],
     ) -> Option<Vec<(Column, Expr)>> {

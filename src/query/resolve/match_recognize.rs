@@ -9,7 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::core::Core;
 use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
-use super::source::{Source, SourceKind};
+use super::source::{ScopeSource, SourceKind};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, Arg, ExprKind, Ident, MatchRecognize, RowPattern};
 use crate::query::plan::{Expr, Navigate, Navigation, Pattern};
@@ -44,7 +44,7 @@ impl Core<'_, '_> {
         let Some(limit) = self.length("a LIMIT DURATION", &matched.limit.unit, &matched.limit.count) else {
             return self.poison(index);
         };
-        if let Some(Source { kind: SourceKind::Reference { .. }, original, .. }) = self.sources.get(index) {
+        if let Some(ScopeSource { kind: SourceKind::Reference { .. }, original, .. }) = self.sources.get(index) {
             let problem = Diagnostic::error(format!("MATCH_RECOGNIZE over reference data `{original}`"), matched.span)
                 .label("reference data never moves time")
                 .help("look for patterns in a stream: in a step, and join the table to what it finds");
@@ -299,8 +299,8 @@ fn nav_name(number: usize) -> SmolStr {
     format_smolstr!("{NAVIGATIONS}{number}")
 }
 
-fn hidden_source(columns: Vec<OutColumn>) -> Source {
-    Source {
+fn hidden_source(columns: Vec<OutColumn>) -> ScopeSource {
+    ScopeSource {
         name: NAVIGATIONS.into(),
         original: NAVIGATIONS.into(),
         kind: SourceKind::Step { index: None, rel: Relation::poisoned().rel, columns, opened: Vec::new() },

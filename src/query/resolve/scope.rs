@@ -9,7 +9,7 @@ use super::binder::{Binder, Named};
 use super::core::Core;
 use super::hints::did_you_mean;
 use super::relation::{ColumnId, ColumnInfo, OutColumn, find_named};
-use super::source::{Has, Source, SourceKind, apply_fields, explicit, is_arrival_name};
+use super::source::{Has, ScopeSource, SourceKind, apply_fields, explicit, is_arrival_name};
 use super::tree::first_of;
 use crate::batch::Column;
 use crate::diagnostic::{Diagnostic, Span};
@@ -154,13 +154,16 @@ impl Core<'_, '_> {
     }
 
     fn field_of_scan(&mut self, index: usize, name: &SmolStr) -> Expr {
-        let declared =
-            self.sources.get(index).and_then(Source::schema).and_then(|s| find_named(&s.columns, name, |(n, _)| n));
+        let declared = self
+            .sources
+            .get(index)
+            .and_then(ScopeSource::schema)
+            .and_then(|s| find_named(&s.columns, name, |(n, _)| n));
         let field = declared.map_or_else(|| name.clone(), |(n, _)| n.clone());
         let is_declared = declared.is_some();
         if is_arrival_name(name) && !is_declared {
             let arrival = Expr::Slot(self.scan_column(index, ScanColumn::Metadata(Metadata::Arrival)));
-            if self.sources.get(index).and_then(Source::schema).is_some() {
+            if self.sources.get(index).and_then(ScopeSource::schema).is_some() {
                 return arrival;
             }
             return first_of(Expr::Slot(self.scan_column(index, ScanColumn::Field(field))), arrival);
@@ -171,7 +174,7 @@ impl Core<'_, '_> {
     /// The id of a scan's column, asked for now or before.
     pub(super) fn scan_column(&mut self, index: usize, column: ScanColumn) -> ColumnId {
         let source = self.sources.get_mut(index);
-        let Some(Source { kind: SourceKind::Scan { tag, columns, schema, .. }, original, .. }) = source else {
+        let Some(ScopeSource { kind: SourceKind::Scan { tag, columns, schema, .. }, original, .. }) = source else {
             self.no_source(Span::default());
             return self.binder.column(ColumnInfo::default());
         };
@@ -196,7 +199,7 @@ impl Core<'_, '_> {
     }
 
     fn column_of_step(&mut self, index: usize, name: &SmolStr) -> Expr {
-        let Some(Source { kind: SourceKind::Step { rel, columns, opened, .. }, .. }) = self.sources.get_mut(index)
+        let Some(ScopeSource { kind: SourceKind::Step { rel, columns, opened, .. }, .. }) = self.sources.get_mut(index)
         else {
             return self.no_source(Span::default());
         };
@@ -249,9 +252,9 @@ impl Core<'_, '_> {
                 self.unknown_column(&all, first)
             }
             [only] => {
-                let inside = self.scope.clone().filter_map(|i| self.sources.get(i)).find(|s| {
-                    matches!(&s.kind, SourceKind::Apply { function, .. } if apply_fields(*function).iter().any(|f| same_ignoring_case(f, &first.name)))
-                });
+                let has = |function| apply_fields(function).iter().any(|f| same_ignoring_case(f, &first.name));
+                let mut sources = self.scope.clone().filter_map(|i| self.sources.get(i));
+                let inside = sources.find(|s| matches!(&s.kind, SourceKind::Apply { function, .. } if has(*function)));
                 if let Some(apply) = inside {
                     let problem =
                         Diagnostic::error(format!("`{}` is a field of `{}`", first.name, apply.name), first.span)
@@ -267,7 +270,7 @@ impl Core<'_, '_> {
     }
 
     fn ambiguous(&mut self, several: &[usize], column: &Ident) -> Expr {
-        let sources: Vec<&Source> = several.iter().filter_map(|i| self.sources.get(*i)).collect();
+        let sources: Vec<&ScopeSource> = several.iter().filter_map(|i| self.sources.get(*i)).collect();
         if sources.iter().any(|s| s.poisoned) {
             return Expr::Const(Value::Null);
         }
@@ -295,7 +298,7 @@ impl Core<'_, '_> {
     }
 
     fn unknown_column(&mut self, sources: &[usize], column: &Ident) -> Expr {
-        let sources: Vec<&Source> = sources.iter().filter_map(|i| self.sources.get(*i)).collect();
+        let sources: Vec<&ScopeSource> = sources.iter().filter_map(|i| self.sources.get(*i)).collect();
         if sources.iter().any(|s| s.poisoned) {
             return Expr::Const(Value::Null);
         }
@@ -308,16 +311,18 @@ impl Core<'_, '_> {
             .label("no such column")
             .help(did_you_mean(&column.name, &known, "column"));
         if self.item_aliases.iter().any(|alias| same_ignoring_case(alias, &column.name)) {
-            problem =
-                problem.note("an alias of the SELECT list is not visible in WHERE and GROUP BY: repeat the expression, or use a step");
+            problem = problem.note(
+                "an alias of the SELECT list is not visible in WHERE and GROUP BY: repeat the expression, or use a \
+                    step",
+            );
         }
         self.binder.problem(problem);
         Expr::Const(Value::Null)
     }
 
     /// What a name in `FROM` reads.
-    pub(super) fn source(&mut self, ast: &crate::query::ast::Source) -> Source {
-        let mut source = Source {
+    pub(super) fn source(&mut self, ast: &crate::query::ast::FromSource) -> ScopeSource {
+        let mut source = ScopeSource {
             name: ast.alias.as_ref().unwrap_or(&ast.name).name.clone(),
             original: ast.name.name.clone(),
             kind: SourceKind::Step {

@@ -13,7 +13,7 @@ use super::hints::scored_apart;
 use super::join::Condition;
 use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
-use super::source::{Source, SourceKind};
+use super::source::{ScopeSource, SourceKind};
 use super::tree::{both, conjunction, conjuncts, reads, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, ApplyFunction, ExprKind, SelectCore, SelectItem};
@@ -167,7 +167,7 @@ impl Core<'_, '_> {
         }
     }
 
-    fn add_source(&mut self, ast: &ast::Source) {
+    fn add_source(&mut self, ast: &ast::FromSource) {
         let source = self.source(ast);
         self.check_source_name(&source.name, ast.span);
         let index = self.sources.len();
@@ -203,7 +203,7 @@ impl Core<'_, '_> {
             ..ColumnInfo::default()
         });
         self.owner.insert(out, self.sources.len());
-        self.sources.push(Source {
+        self.sources.push(ScopeSource {
             name: alias.name.clone(),
             original: alias.name.clone(),
             kind: SourceKind::Apply { function, out },
@@ -216,9 +216,9 @@ impl Core<'_, '_> {
         out
     }
 
-    fn timestamp_by(&mut self, ast: &ast::Source, index: usize) {
+    fn timestamp_by(&mut self, ast: &ast::FromSource, index: usize) {
         let Some(by) = &ast.timestamp_by else { return };
-        let unknown = |s: &Source| s.poisoned && s.of_step().is_none();
+        let unknown = |s: &ScopeSource| s.poisoned && s.of_step().is_none();
         if !self.sources.get(index).is_some_and(|s| unknown(s) || matches!(s.kind, SourceKind::Scan { .. })) {
             let problem = Diagnostic::error(format!("TIMESTAMP BY on `{}`", ast.name.name), by.span)
                 .label("only an input of the stream kind takes it: the rows of a step have their time already")

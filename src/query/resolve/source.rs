@@ -1,7 +1,7 @@
 //! The sources of one `SELECT`: what stands in its `FROM`.
 //!
-//! In: inputs, steps, reference data, `APPLY`. Out: [`Source`], and whether it has a column. Invariant: a scan holds
-//! only the columns that were asked for. Not here: what paths mean (`scope`).
+//! In: inputs, steps, reference data, `APPLY`. Out: [`ScopeSource`], and whether it has a column. Invariant: a scan
+//! holds only the columns that were asked for. Not here: what paths mean (`scope`).
 
 use smol_str::SmolStr;
 
@@ -12,7 +12,7 @@ use crate::query::plan::{Analytic, Expr, ScanColumn, TableSchema};
 use crate::value::same_ignoring_case;
 
 /// An input, a step, reference data or an `APPLY` in a `FROM`.
-pub(super) struct Source {
+pub(super) struct ScopeSource {
     /// What the query calls it: the alias, else its name.
     pub(super) name: SmolStr,
     /// The input or step it reads, as the job or the script spells it.
@@ -75,7 +75,7 @@ pub(super) fn is_arrival_name(name: &str) -> bool {
     name.eq_ignore_ascii_case("EventEnqueuedUtcTime") || name.eq_ignore_ascii_case("EventProcessedUtcTime")
 }
 
-impl Source {
+impl ScopeSource {
     /// Rows with an event time, as against reference data and `APPLY`.
     pub(super) fn is_stream(&self) -> bool {
         matches!(self.kind, SourceKind::Scan { .. } | SourceKind::Step { .. })

@@ -49,7 +49,8 @@ fn the_background_articles_array_form() {
 #[test]
 fn the_background_articles_dataframe_form() {
     check(
-        "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output FROM rides",
+        "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output \
+        FROM rides",
         &expect![[r#"
             into output
               read rides: vendorid, weekday, distance
@@ -62,7 +63,8 @@ fn the_background_articles_dataframe_form() {
 #[test]
 fn a_dataframe_step_can_also_be_read() {
     check(
-        "WITH Dataframe AS (SELECT vendorid, weekday FROM rides WHERE distance > 0) SELECT udf.score(Dataframe) AS s INTO output FROM Dataframe",
+        "WITH Dataframe AS (SELECT vendorid, weekday FROM rides WHERE distance > 0) SELECT udf.score(Dataframe) AS s \
+        INTO output FROM Dataframe",
         &expect![[r#"
             into output
               read rides: distance, vendorid, weekday
@@ -76,7 +78,8 @@ fn a_dataframe_step_can_also_be_read() {
 #[test]
 fn only_rows_that_pass_where_are_scored_and_equal_calls_are_one() {
     check(
-        "SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < 3",
+        "SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < \
+        3",
         &expect![[r#"
         into out
           read x: b, a, c
@@ -126,7 +129,8 @@ fn a_filter_on_the_answer_stands_between_two_calls() {
 #[test]
 fn a_call_in_a_step_is_cut_before_the_window_above() {
     check(
-        "WITH s AS (SELECT *, udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT b, COUNT(*) AS n, AVG(sc) AS m INTO out FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
+        "WITH s AS (SELECT *, udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT b, COUNT(*) AS n, AVG(sc) AS m INTO \
+        out FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
         &expect![[r#"
             into out
               part 1, keeps state
@@ -147,7 +151,8 @@ fn a_call_in_a_step_is_cut_before_the_window_above() {
 #[test]
 fn a_call_on_an_aggregate_is_cut_behind_the_window() {
     check(
-        "SELECT k, udf.score(AVG(v)) AS s INTO out FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) HAVING COUNT(*) > 3 AND udf.score(AVG(v)) > 1",
+        "SELECT k, udf.score(AVG(v)) AS s INTO out FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) \
+        HAVING COUNT(*) > 3 AND udf.score(AVG(v)) > 1",
         &expect![[r#"
             into out
               part 1, keeps state
@@ -166,7 +171,8 @@ fn a_call_on_an_aggregate_is_cut_behind_the_window() {
 #[test]
 fn a_call_may_be_a_grouping_key_or_inside_an_aggregate() {
     check(
-        "SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, 5)",
+        "SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, \
+        5)",
         &expect![[r#"
         into out
           part 1
@@ -209,7 +215,8 @@ fn equal_text_gives_equal_fingerprints_and_used_steps_count() {
 
 #[test]
 fn operators_of_a_part_are_numbered_from_zero() {
-    let query = "WITH s AS (SELECT udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT MAX(sc) AS m INTO o FROM s GROUP BY TumblingWindow(second, 1)";
+    let query = "WITH s AS (SELECT udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT MAX(sc) AS m INTO o FROM s GROUP \
+        BY TumblingWindow(second, 1)";
     let plan = plan(query);
     let ids: Vec<Vec<u32>> = plan.statements.iter().flat_map(|s| &s.parts).map(|part| ids(&part.root)).collect();
     assert_eq!(ids, [vec![0], vec![], vec![0]]);
@@ -287,7 +294,9 @@ fn a_script_without_a_statement_is_an_error() {
 proptest::proptest! {
     /// Whatever is put where, the binder answers.
     #[test]
-    fn no_input_crashes_the_binder(words in proptest::collection::vec(proptest::sample::select(WORDS.to_vec()), 0..24)) {
+    fn no_input_crashes_the_binder(
+        words in proptest::collection::vec(proptest::sample::select(WORDS.to_vec()), 0..24),
+    ) {
         let _ = compile(&words.join(" "), "q", &catalog());
         let _ = compile(&format!("SELECT {} FROM x", words.join(" ")), "q", &catalog());
         let _ = compile(&format!("SELECT k FROM x GROUP BY {}", words.join(" ")), "q", &catalog());
@@ -341,30 +350,45 @@ const WORDS: [&str; 40] = [
 /// The queries above.
 const QUERIES: [&str; 27] = [
     "SELECT udf.score(udf.createArray(vendorid, weekday, distance)) INTO output FROM rides",
-    "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output FROM rides",
-    "WITH Dataframe AS (SELECT vendorid, weekday FROM rides WHERE distance > 0) SELECT udf.score(Dataframe) AS s INTO output FROM Dataframe",
+    "WITH Dataframe AS (SELECT vendorid, weekday, distance FROM rides) SELECT udf.score(Dataframe) INTO output FROM \
+    rides",
+    "WITH Dataframe AS (SELECT vendorid, weekday FROM rides WHERE distance > 0) SELECT udf.score(Dataframe) AS s INTO \
+    output FROM Dataframe",
     "SELECT udf.score(a) AS s, 2 * udf.SCORE(a) AS twice INTO out FROM x WHERE b > 1 AND udf.score(a) > 5 AND c < 3",
     "SELECT id, udf.rate(udf.score(a)) AS r INTO out FROM x",
     "SELECT udf.rate(b) AS r INTO out FROM x WHERE udf.score(a) > 1",
-    "WITH s AS (SELECT *, udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT b, COUNT(*) AS n, AVG(sc) AS m INTO out FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
-    "SELECT k, udf.score(AVG(v)) AS s INTO out FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) HAVING COUNT(*) > 3 AND udf.score(AVG(v)) > 1",
+    "WITH s AS (SELECT *, udf.score(a) AS sc FROM x TIMESTAMP BY at) SELECT b, COUNT(*) AS n, AVG(sc) AS m INTO out \
+    FROM s WHERE sc > 3 GROUP BY b, TumblingWindow(second, 10) HAVING n > 2",
+    "SELECT k, udf.score(AVG(v)) AS s INTO out FROM x TIMESTAMP BY at GROUP BY k, HoppingWindow(minute, 3, 1) HAVING \
+    COUNT(*) > 3 AND udf.score(AVG(v)) > 1",
     "SELECT udf.score(a) AS s, MAX(udf.rate(b)) AS r INTO out FROM x GROUP BY udf.score(A), SlidingWindow(second, 5)",
     "WITH s AS (SELECT k, udf.score(a) AS sc FROM x) SELECT k INTO out FROM s",
-    "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out FROM t",
+    "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out FROM \
+    t",
     "SELECT *, LEN(name) INTO out FROM x",
     "SELECT * INTO out FROM x OUTER APPLY GetRecordProperties(x.tags) AS p",
     "WITH s AS (SELECT a AS one, b.c AS two FROM x) SELECT s.*, one + 1 AS next INTO out FROM s",
     "SELECT x, COUNT(x) OVER (LIMIT DURATION(second, 5)) AS n INTO out FROM x",
     "SELECT id INTO out FROM x WHERE DATEDIFF(minute, EventEnqueuedUtcTime, GETUTCDATE()) BETWEEN 0 AND 5",
-    "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id INTO out FROM x AS g",
-    "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY k, Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), Offset(ms, -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER (PARTITION BY k)), Window('e', System.Timestamp()))",
-    "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, TumblingWindow(second, 10)",
-    "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
-    "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND DATEDIFF(second, b, a) BETWEEN -5 AND 0",
-    "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 AND a.id = b.id AND b.v > a.v",
-    "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
+    "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id INTO \
+    out FROM x AS g",
+    "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY k, \
+    Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), Offset(ms, \
+    -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER (PARTITION BY k)), \
+    Window('e', System.Timestamp()))",
+    "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, \
+    TumblingWindow(second, 10)",
+    "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x TIMESTAMP \
+    BY at OVER k WHERE ISFIRST(second, 5) = 1",
+    "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND \
+    DATEDIFF(second, b, a) BETWEEN -5 AND 0",
+    "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 AND \
+    a.id = b.id AND b.v > a.v",
+    "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f ON \
+    f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
     "SELECT t.dev, r.site INTO out FROM x t LEFT JOIN sites r ON t.dev = r.dev AND t.v >= r.lo",
     "WITH u AS (SELECT k, v FROM x UNION SELECT k, w FROM y TIMESTAMP BY at) SELECT v INTO out FROM u",
     "CREATE TABLE x (id bigint, name nvarchar(max)); SELECT * INTO out FROM x WHERE Id > 1",
-    "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO out FROM s",
+    "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO out \
+    FROM s",
 ];

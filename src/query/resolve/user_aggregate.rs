@@ -74,7 +74,8 @@ impl Core<'_, '_> {
         let near = known.iter().find(|f| folded(&f.name).contains(&folded(&name.name)));
         let help = match near {
             _ if names.is_empty() => format!(
-                "aggregates are resources of components in a job file: `[functions.{}]`; `forebay eval` takes one with `--job`",
+                "aggregates are resources of components in a job file: `[functions.{}]`; `forebay eval` takes one with \
+                `--job`",
                 name.name
             ),
             Some(near) if names.len() > 1 => format!("did you mean `{}`?", near.name),

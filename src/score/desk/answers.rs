@@ -10,7 +10,7 @@ use crate::value::{Record, Value};
 use super::super::batch::{NextSend, Reaction};
 use super::super::breaker::Cause;
 use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, TOO_SLOW, classify};
-use super::super::queue::{Queue, RowRef};
+use super::super::queue::{RowQueue, RowRef};
 use super::super::{Failure, KEPT_MAX, NanPolicy, Outcome, clipped};
 use super::{Answer, BYTES_MIN, Desk, DeskEvent, Flight};
 
@@ -225,7 +225,7 @@ impl Desk {
         let status = details.status.map_or(String::from("no answer"), |s| format!("status {s}"));
         let why = format!("{status}: {}", details.text);
         self.failed = Some(why.clone());
-        self.queue = Queue::new(self.rules.unstored_max);
+        self.queue = RowQueue::new(self.rules.unstored_max);
         self.batches.clear();
         self.flights.clear();
         self.events.push(DeskEvent::Failed(why));

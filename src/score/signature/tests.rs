@@ -20,8 +20,9 @@ fn cases(kind: &str) -> Vec<Json> {
 }
 
 /// A signature in the words of the reference implementation.
-fn reference_form(signature: &Signature) -> Json {
-    let named = |columns: &[Column]| -> Json { columns.iter().map(|c| json!([c.name, c.cell.to_string()])).collect() };
+fn reference_form(signature: &EndpointSignature) -> Json {
+    let named =
+        |columns: &[SignatureColumn]| -> Json { columns.iter().map(|c| json!([c.name, c.cell.to_string()])).collect() };
     let path = &signature.input.path;
     let constants: serde_json::Map<String, Json> = signature.input.constants.iter().cloned().collect();
     let mut input = match &signature.input.layout {
@@ -56,8 +57,8 @@ fn every_recorded_document_reads_as_by_the_reference() {
         let case = cases(kind).into_iter().find(|c| c["case"] == case).unwrap();
         let body = case["body"].as_str().unwrap();
         match expected.get("status") {
-            Some(_) => assert_eq!(Signature::from_swagger(body), Err(SignatureError::NoOperation), "{name}"),
-            None => assert_eq!(&reference_form(&Signature::from_swagger(body).unwrap()), expected, "{name}"),
+            Some(_) => assert_eq!(EndpointSignature::from_swagger(body), Err(SignatureError::NoOperation), "{name}"),
+            None => assert_eq!(&reference_form(&EndpointSignature::from_swagger(body).unwrap()), expected, "{name}"),
         }
         compared += 1;
     }
@@ -69,22 +70,26 @@ fn document(properties: Json, example: Json) -> String {
     json!({
         "openapi": "3.0.3",
         "paths": {"/api/v1/service/x/score": {"post": {
-            "requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": properties, "example": example}}}},
-            "responses": {"200": {"content": {"application/json": {"schema": {"type": "array", "items": {"type": "number"}}}}}}
+            "requestBody": {"content": {"application/json": {"schema": {
+                "type": "object", "properties": properties, "example": example
+            }}}},
+            "responses": {"200": {"content": {"application/json": {"schema": {
+                "type": "array", "items": {"type": "number"}
+            }}}}}
         }}}
     })
     .to_string()
 }
 
-fn read(properties: Json, example: Json) -> Signature {
-    Signature::from_swagger(&document(properties, example)).unwrap()
+fn read(properties: Json, example: Json) -> EndpointSignature {
+    EndpointSignature::from_swagger(&document(properties, example)).unwrap()
 }
 
 fn record(pairs: &[(&str, Value)]) -> Value {
     Value::record(Record::from_unique(pairs.iter().map(|(n, v)| (SmolStr::new(n), v.clone())).collect()))
 }
 
-fn body(signature: &Signature, rows: &[Value]) -> String {
+fn body(signature: &EndpointSignature, rows: &[Value]) -> String {
     let form = Form::new(&signature.input, None);
     let rows: Vec<_> = rows.iter().map(|row| form.encode(row).unwrap()).collect();
     form.body(rows.iter())
@@ -101,7 +106,8 @@ fn the_other_forms_of_a_frame_are_read_and_written() {
     let table = [
         (
             json!({"data": {"type": "object", "format": "pandas.DataFrame:columns", "properties": {
-                "a": {"type": "object", "properties": {"0": int}}, "b": {"type": "object", "properties": {"0": {"type": "string"}}}}}}),
+                "a": {"type": "object", "properties": {"0": int}},
+                "b": {"type": "object", "properties": {"0": {"type": "string"}}}}}}),
             json!({"data": {"a": {"0": 1}, "b": {"0": "x"}}}),
             r#"{"data":{"a":{"0":1,"1":2},"b":{"0":"x","1":null}}}"#,
         ),
@@ -139,7 +145,8 @@ fn vectors_mixed_arrays_nested_arrays_and_constants() {
     let set = vector.with_constants(&[("quantile".into(), json!(0.9)), ("mode".into(), json!("fast"))]);
     assert_eq!(body(&set, &[Value::Bit(true)]), r#"{"data":[1],"quantile":0.9,"mode":"fast"}"#);
 
-    let lists = json!({"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "format": "pandas.DataFrame:values"});
+    let numbers = json!({"type": "array", "items": {"type": "number"}});
+    let lists = json!({"type": "array", "items": numbers, "format": "pandas.DataFrame:values"});
     let mixed = read(json!({"data": lists}), json!({"data": [[1, "Thu", 3.5, true]]}));
     let row = Value::array(vec![Value::text("7"), Value::BigInt(3), Value::text("2.5"), Value::BigInt(0)]);
     assert_eq!(body(&mixed, &[row]), r#"{"data":[[7,"3",2.5,false]]}"#);
@@ -153,7 +160,8 @@ fn vectors_mixed_arrays_nested_arrays_and_constants() {
 
 #[test]
 fn a_date_has_a_zone_only_where_the_sample_has_one() {
-    let date = json!({"data": {"type": "array", "items": {"type": "object", "properties": {"t": {"type": "string", "format": "date-time"}}}}});
+    let time = json!({"type": "string", "format": "date-time"});
+    let date = json!({"data": {"type": "array", "items": {"type": "object", "properties": {"t": time}}}});
     let row = [record(&[("t", Value::text("2026-05-01T02:00:00+02:00"))])];
     for (sample, expected) in [("2026-05-01T00:00:00.000Z", "00.0000000Z"), ("2026-05-01T00:00:00.000", "00.0000000")] {
         let signature = read(date.clone(), json!({"data": [{"t": sample}]}));
@@ -163,20 +171,21 @@ fn a_date_has_a_zone_only_where_the_sample_has_one() {
 
 #[test]
 fn documents_that_cannot_be_used_say_why() {
-    assert!(matches!(Signature::from_swagger("<html>"), Err(SignatureError::NotJson(_))));
-    assert_eq!(Signature::from_swagger("{}"), Err(SignatureError::NoOperation));
+    assert!(matches!(EndpointSignature::from_swagger("<html>"), Err(SignatureError::NotJson(_))));
+    assert_eq!(EndpointSignature::from_swagger("{}"), Err(SignatureError::NoOperation));
     let list = json!({"type": "array", "items": {"type": "number"}});
-    let two = Signature::from_swagger(&document(json!({"a": list, "b": list}), json!({})));
+    let two = EndpointSignature::from_swagger(&document(json!({"a": list, "b": list}), json!({})));
     assert_eq!(two, Err(SignatureError::Ambiguous(vec!["a".into(), "b".into()])));
-    let circle = r##"{"paths":{"/score":{"post":{"parameters":[{"in":"body","schema":{"$ref":"#/d"}}],"responses":{}}}},"d":{"$ref":"#/d"}}"##;
-    assert!(matches!(Signature::from_swagger(circle), Err(SignatureError::Broken(_))));
+    let circle = "{\"paths\":{\"/score\":{\"post\":{\"parameters\":[{\"in\":\"body\",\"schema\":{\"$ref\":\"#/d\"}}],\
+        \"responses\":{}}}},\"d\":{\"$ref\":\"#/d\"}}";
+    assert!(matches!(EndpointSignature::from_swagger(circle), Err(SignatureError::Broken(_))));
     assert!(read(json!({}), json!({})).is_untyped());
 }
 
 #[test]
 fn what_check_shows() {
     let frame = cases("frame").into_iter().find(|c| c["case"] == "swagger 2").unwrap();
-    let signature = Signature::from_swagger(frame["body"].as_str().unwrap()).unwrap();
+    let signature = EndpointSignature::from_swagger(frame["body"].as_str().unwrap()).unwrap();
     let given = |name: &str, ty| (Some(SmolStr::new(name)), Some(ty));
     let given = [
         given("VendorId", Type::Text),

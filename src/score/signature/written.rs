@@ -1,17 +1,17 @@
 //! A signature that a person writes, where the endpoint does not describe itself.
 //!
-//! In: `input_kind`, `input_path`, `columns`, `output_path` of a section. Out: a [`Signature`]. Invariant: rows of
-//! objects have columns, and a vector has at most one. Not here: what the endpoint says of itself.
+//! In: `input_kind`, `input_path`, `columns`, `output_path` of a section. Out: an [`EndpointSignature`]. Invariant:
+//! rows of objects have columns, and a vector has at most one. Not here: what the endpoint says of itself.
 
 use toml::de::DeValue;
 
-use super::{Cell, Cells, Column, Layout, Signature};
+use super::{Cell, Cells, EndpointSignature, Layout, SignatureColumn};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::settings::Section;
 
 /// How rows stand in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum WrittenForm {
     /// A list of lists.
     Array,
     /// A list of objects.
@@ -25,8 +25,13 @@ enum Kind {
 const CELL_TYPES: [&str; 7] = ["bigint", "float", "nvarchar(max)", "datetime", "bit", "array", "any"];
 
 /// `input_kind`, `input_path`, `columns`, `output_path`.
-pub(in crate::score) fn read(section: &mut Section) -> Option<Signature> {
-    let words = [("array", Kind::Array), ("records", Kind::Records), ("vector", Kind::Vector), ("split", Kind::Split)];
+pub(in crate::score) fn read(section: &mut Section) -> Option<EndpointSignature> {
+    let words = [
+        ("array", WrittenForm::Array),
+        ("records", WrittenForm::Records),
+        ("vector", WrittenForm::Vector),
+        ("split", WrittenForm::Split),
+    ];
     let others = ["input_path", "columns", "output_path"].into_iter().find(|key| section.has(key));
     let is_given = section.has("input_kind");
     let kind = section.optional_choice("input_kind", &words);
@@ -44,7 +49,7 @@ pub(in crate::score) fn read(section: &mut Section) -> Option<Signature> {
         return None;
     }
     let input = kind?;
-    let missing = columns.is_empty() && matches!(input, Kind::Records | Kind::Split);
+    let missing = columns.is_empty() && matches!(input, WrittenForm::Records | WrittenForm::Split);
     if missing && !section.has("columns") {
         section.wrong(
             "input_kind",
@@ -52,7 +57,7 @@ pub(in crate::score) fn read(section: &mut Section) -> Option<Signature> {
             "rows of this kind have named columns",
             "write `columns = [{ name = \"distance\", type = \"float\" }]`",
         );
-    } else if columns.len() > 1 && input == Kind::Vector {
+    } else if columns.len() > 1 && input == WrittenForm::Vector {
         section.wrong(
             "columns",
             "a vector has one column",
@@ -62,13 +67,13 @@ pub(in crate::score) fn read(section: &mut Section) -> Option<Signature> {
     }
     let cells = || columns.iter().map(|column| column.cell).collect::<Vec<_>>();
     let layout = match input {
-        Kind::Array | Kind::Records if columns.is_empty() => Layout::Untyped,
-        Kind::Array => Layout::Array { dims: 2, width: Some(columns.len()), cells: Cells::Each(cells()) },
-        Kind::Records => Layout::Records { columns, required: Vec::new() },
-        Kind::Vector => Layout::Vector { cell: cells().first().copied().unwrap_or(Cell::Any) },
-        Kind::Split => Layout::Split { columns },
+        WrittenForm::Array | WrittenForm::Records if columns.is_empty() => Layout::Untyped,
+        WrittenForm::Array => Layout::Array { dims: 2, width: Some(columns.len()), cells: Cells::Each(cells()) },
+        WrittenForm::Records => Layout::Records { columns, required: Vec::new() },
+        WrittenForm::Vector => Layout::Vector { cell: cells().first().copied().unwrap_or(Cell::Any) },
+        WrittenForm::Split => Layout::Split { columns },
     };
-    Some(Signature::of(input_path, layout, output_path.unwrap_or_default()))
+    Some(EndpointSignature::of(input_path, layout, output_path.unwrap_or_default()))
 }
 
 /// `"Inputs.data"` or `["Inputs", "data"]`.
@@ -89,7 +94,7 @@ fn path(section: &mut Section, key: &str) -> Option<Vec<String>> {
     is_complete.then_some(parts)
 }
 
-fn columns(section: &mut Section) -> Vec<Column> {
+fn columns(section: &mut Section) -> Vec<SignatureColumn> {
     const FORM: &str = "write `columns = [{ name = \"distance\", type = \"float\" }]`";
     let Some((value, span)) = section.get("columns") else { return Vec::new() };
     let DeValue::Array(items) = value else {
@@ -98,7 +103,7 @@ fn columns(section: &mut Section) -> Vec<Column> {
         );
         return Vec::new();
     };
-    let mut columns: Vec<Column> = Vec::new();
+    let mut columns: Vec<SignatureColumn> = Vec::new();
     for item in items.iter() {
         let DeValue::Table(table) = item.get_ref() else {
             section.problems().push(
@@ -132,7 +137,7 @@ fn columns(section: &mut Section) -> Vec<Column> {
                 .problems()
                 .push(Diagnostic::error("two columns of the same name", name.span).label("a row has it twice"));
         }
-        columns.push(Column { name: name.value, cell: ty });
+        columns.push(SignatureColumn { name: name.value, cell: ty });
     }
     columns
 }

@@ -53,6 +53,7 @@ impl Lull {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::task_now;
 
     const NOW: Duration = Duration::ZERO;
 
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn pauses_end_before_the_commit_and_come_only_where_it_is_stretched() {
-        let now = Instant::now();
+        let now = task_now();
         let mut lull = Lull::new(now);
         for (stored_in, pause) in
             [(NOW, None), (ms(3), None), (ms(4), Some(2)), (ms(30), Some(15)), (ms(150), Some(20))]
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_fast_stream_has_no_pauses_until_it_is_slow_again() {
-        let start = Instant::now();
+        let start = task_now();
         let mut lull = Lull::new(start);
         let mut pauses = |from: u64, messages: usize| {
             let batches = (from..from + 200).step_by(10);

@@ -29,8 +29,9 @@ impl Poison {
             return trouble.text;
         }
         format!(
-            "a message of {size} bytes on {} is over payload_bytes_max = {} and holds up everything behind it: raise payload_bytes_max, \
-             or delete the session of client `{client_id}` at the broker, which loses what is queued there",
+            "a message of {size} bytes on {} is over payload_bytes_max = {} and holds up everything behind it: raise \
+             payload_bytes_max, or delete the session of client `{client_id}` at the broker, which loses what is \
+             queued there",
             config.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", "),
             config.payload_bytes_max,
         )

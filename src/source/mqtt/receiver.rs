@@ -34,7 +34,8 @@ use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
 use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals, StoredIn};
-use room::{Reading, Room};
+use crate::time::{task_now, task_since};
+use room::{AwaitedRoom, TakenIn};
 
 /// Room for topic and properties on top of the largest payload.
 const PACKET_OVERHEAD: u32 = 8 << 10;
@@ -102,7 +103,7 @@ impl Receiver {
             who: broker.config.address.to_string(),
             session_known,
             is_subscribed: false,
-            asked_at: Instant::now(),
+            asked_at: task_now(),
             was_sending: false,
             choice: Choice::new(config.broker.protocol),
             config,
@@ -232,11 +233,11 @@ impl Receiver {
             Err(PollError::Ended) => return (End::Stopped, None, None),
             Err(PollError::Lost(trouble)) => return (End::Lost(trouble), None, None),
         };
-        let since = Instant::now();
+        let since = task_now();
         let steady = self.when_steady();
         let end = self.receive(&mut events, &client, &link, &mut greeting).await;
         let end = greeting.judge(end);
-        let held = since.elapsed();
+        let held = task_since(since);
         steady.abort();
         // asked before the outputs hear of it
         self.was_sending = self.line.is_sending();
@@ -300,7 +301,7 @@ impl Receiver {
     }
 
     fn subscribe(&mut self, client: &Client) {
-        self.asked_at = Instant::now();
+        self.asked_at = task_now();
         // a full queue is one more thing that the next attempt may find better
         if let Err(error) = client.subscribe(&self.config.topics, self.config.qos) {
             tracing::error!(broker = self.who, %error, "the subscription could not be queued");
@@ -314,8 +315,8 @@ impl Receiver {
         link: &Arc<Link>,
         greeting: &mut Greeting<'_>,
     ) -> End {
-        let mut reading = Reading { is_deaf: self.unsettled.is_some(), ..Reading::default() };
-        let mut lull = Lull::new(Instant::now());
+        let mut reading = TakenIn { is_deaf: self.unsettled.is_some(), ..TakenIn::default() };
+        let mut lull = Lull::new(task_now());
         loop {
             match self.next(events, link, greeting, &mut reading).await {
                 Ok(Incoming::Message(message)) if reading.is_deaf || self.stop.is_cancelled() => {
@@ -333,7 +334,7 @@ impl Receiver {
             link.send_backlog();
             if self.stop.is_cancelled() && !self.line.is_borrowed() {
                 link.stop();
-            } else if !self.is_subscribed && self.asked_at.elapsed() >= SUBSCRIBE_AGAIN {
+            } else if !self.is_subscribed && task_since(self.asked_at) >= SUBSCRIBE_AGAIN {
                 self.subscribe(client);
             }
             let read_ahead_is_done = events.is_empty();
@@ -350,7 +351,7 @@ impl Receiver {
             // what outputs wait for comes by the same connection; a broker at its window waits for us
             let has_room = reading.room.is_none() && link.messages() < self.half_window();
             let may_pause = messages > 0 && has_room && !self.line.is_borrowed();
-            if may_pause && let Some(pause) = lull.after(messages, (self.stored_in)(), Instant::now()) {
+            if may_pause && let Some(pause) = lull.after(messages, (self.stored_in)(), task_now()) {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = self.stop.cancelled() => {}
@@ -365,7 +366,7 @@ impl Receiver {
         events: &mut Inbound,
         link: &Arc<Link>,
         greeting: &mut Greeting<'_>,
-        reading: &mut Reading,
+        reading: &mut TakenIn,
     ) -> Result<Incoming, End> {
         let event = events.poll();
         tokio::pin!(event);
@@ -450,7 +451,7 @@ impl Receiver {
 
     /// Hands the batch over and sees to it that not too much is under way: gives what is to be waited for before more
     /// is read, or how the connection ends.
-    fn hand_over(&self, link: &Arc<Link>, batch: &mut HandOver) -> Result<Option<Room>, End> {
+    fn hand_over(&self, link: &Arc<Link>, batch: &mut HandOver) -> Result<Option<AwaitedRoom>, End> {
         let HandOver { messages, packet_ids, bytes } = std::mem::take(batch);
         if messages.is_empty() && packet_ids.is_empty() {
             return Ok(None);

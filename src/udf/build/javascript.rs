@@ -41,7 +41,8 @@ impl JavaScriptError {
         match self {
             JavaScriptError::Read { .. } => Some("check the path and its permissions"),
             JavaScriptError::NoComponentize => Some(
-                "npm install @bytecodealliance/componentize-js@0.23 @bytecodealliance/preview2-shim@0.25   (here or beside the file; or name its folder in FOREBAY_COMPONENTIZE_JS)",
+                "npm install @bytecodealliance/componentize-js@0.23 @bytecodealliance/preview2-shim@0.25   (here or \
+                beside the file; or name its folder in FOREBAY_COMPONENTIZE_JS)",
             ),
             JavaScriptError::NoNode(_) => Some("install Node.js 20 or newer (Debian: apt-get install nodejs npm)"),
             JavaScriptError::Source(_) | JavaScriptError::Componentize { .. } => None,

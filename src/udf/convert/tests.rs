@@ -115,8 +115,10 @@ fn lengths_of_tuples_are_checked() {
 
 #[test]
 fn variants_and_flags_are_records() {
-    let cases =
-        vec![Case { name: Name::new("missing"), ty: None }, Case { name: Name::new("a-number"), ty: Some(Wit::F64) }];
+    let cases = vec![
+        VariantCase { name: Name::new("missing"), ty: None },
+        VariantCase { name: Name::new("a-number"), ty: Some(Wit::F64) },
+    ];
     let reading = Wit::Variant(cases);
     assert_eq!(
         lower(&reading, &value(r#"{"aNumber":1}"#)),
@@ -169,7 +171,7 @@ fn typed() -> impl Strategy<Value = (Wit, Value)> {
             inner.clone().prop_map(|(ty, _)| (Wit::Option(Box::new(ty)), Value::Null)),
             inner.clone().prop_map(|(ty, v)| (Wit::List(Box::new(ty)), Value::array(vec![v.clone(), v]))),
             inner.clone().prop_map(|(ty, v)| (
-                Wit::Variant(vec![Case { name: Name::new("a-b"), ty: Some(ty) }]),
+                Wit::Variant(vec![VariantCase { name: Name::new("a-b"), ty: Some(ty) }]),
                 one_field("a_b".into(), v)
             )),
             inner.clone().prop_map(|(ty, v)| (Wit::Result(None, Some(Box::new(ty))), one_field("err".into(), v))),

@@ -21,7 +21,7 @@ const MESSAGE_CHARS_MAX: usize = 500;
 #[component(enum)]
 #[repr(u8)]
 #[allow(dead_code, reason = "guests make them")]
-enum Level {
+enum LogLevel {
     #[component(name = "debug")]
     Debug,
     #[component(name = "info")]
@@ -42,7 +42,7 @@ pub struct Limiter {
 
 /// What becomes of a line.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
+enum LineFate {
     /// It is written, after this number that were not.
     Written {
         dropped_before: u64,
@@ -51,30 +51,30 @@ enum Fate {
 }
 
 impl Limiter {
-    fn line(&mut self, now: Instant) -> Fate {
+    fn line(&mut self, now: Instant) -> LineFate {
         if self.from.is_none_or(|from| now.saturating_duration_since(from) >= WINDOW) {
             (self.from, self.lines) = (Some(now), 0);
         }
         if self.lines >= LINES_MAX {
             self.dropped += 1;
-            return Fate::Dropped;
+            return LineFate::Dropped;
         }
         self.lines += 1;
-        Fate::Written { dropped_before: std::mem::take(&mut self.dropped) }
+        LineFate::Written { dropped_before: std::mem::take(&mut self.dropped) }
     }
 }
 
 pub fn link(linker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
-    linker.func_wrap("write", |mut store, (level, message): (Level, String)| {
+    linker.func_wrap("write", |mut store, (level, message): (LogLevel, String)| {
         write(lent(&mut store, Grant::Log)?, level, &message);
         Ok(())
     })
 }
 
-fn write(lent: &Lent, level: Level, message: &str) {
+fn write(lent: &Lent, level: LogLevel, message: &str) {
     let now = lent.granted.clock.monotonic();
     let fate = lent.granted.limiter.lock().unwrap_or_else(PoisonError::into_inner).line(now);
-    let Fate::Written { dropped_before } = fate else { return lent.stats.count_log_line(false) };
+    let LineFate::Written { dropped_before } = fate else { return lent.stats.count_log_line(false) };
     lent.stats.count_log_line(true);
     let _of = crate::udf::logging(&lent.granted.name);
     if dropped_before > 0 {
@@ -85,10 +85,10 @@ fn write(lent: &Lent, level: Level, message: &str) {
     }
     let message = printable(message);
     match level {
-        Level::Debug => tracing::debug!("{message}"),
-        Level::Info => tracing::info!("{message}"),
-        Level::Warn => tracing::warn!("{message}"),
-        Level::Error => tracing::error!("{message}"),
+        LogLevel::Debug => tracing::debug!("{message}"),
+        LogLevel::Info => tracing::info!("{message}"),
+        LogLevel::Warn => tracing::warn!("{message}"),
+        LogLevel::Error => tracing::error!("{message}"),
     }
 }
 
@@ -119,13 +119,13 @@ mod tests {
         let start = Clock::Real.monotonic();
         let at = |ms| start + Duration::from_millis(ms);
         for _ in 0..LINES_MAX {
-            assert_eq!(limiter.line(at(5_000)), Fate::Written { dropped_before: 0 });
+            assert_eq!(limiter.line(at(5_000)), LineFate::Written { dropped_before: 0 });
         }
         for ms in [5_000, 5_999] {
-            assert_eq!(limiter.line(at(ms)), Fate::Dropped);
+            assert_eq!(limiter.line(at(ms)), LineFate::Dropped);
         }
-        assert_eq!(limiter.line(at(6_000)), Fate::Written { dropped_before: 2 });
-        assert_eq!(limiter.line(at(6_001)), Fate::Written { dropped_before: 0 });
+        assert_eq!(limiter.line(at(6_000)), LineFate::Written { dropped_before: 2 });
+        assert_eq!(limiter.line(at(6_001)), LineFate::Written { dropped_before: 0 });
     }
 
     #[test]

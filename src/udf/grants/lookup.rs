@@ -48,23 +48,23 @@ struct Json {
 
 /// A value as an index compares it: numbers of equal value are one key.
 #[derive(Debug, PartialEq, Eq, Hash)]
-enum Key {
+enum LookupKey {
     Whole(i64),
     /// by its bits
     Fraction(u64),
     Text(SmolStr),
 }
 
-impl Key {
+impl LookupKey {
     /// `None` for what no scalar finds: NULL, records, arrays.
-    fn of(value: &Value) -> Option<Key> {
+    fn of(value: &Value) -> Option<LookupKey> {
         Some(match value {
-            Value::Bit(b) => Key::Whole(i64::from(*b)),
-            Value::BigInt(n) => Key::Whole(*n),
-            Value::Float(f) if f.fract() == 0.0 && (WHOLE_MIN..WHOLE_END).contains(f) => Key::Whole(*f as i64),
-            Value::Float(f) => Key::Fraction(f.to_bits()),
-            Value::Text(text) => Key::Text(text.clone()),
-            Value::DateTime(time) => Key::Text(SmolStr::new(time.to_string())),
+            Value::Bit(b) => LookupKey::Whole(i64::from(*b)),
+            Value::BigInt(n) => LookupKey::Whole(*n),
+            Value::Float(f) if f.fract() == 0.0 && (WHOLE_MIN..WHOLE_END).contains(f) => LookupKey::Whole(*f as i64),
+            Value::Float(f) => LookupKey::Fraction(f.to_bits()),
+            Value::Text(text) => LookupKey::Text(text.clone()),
+            Value::DateTime(time) => LookupKey::Text(SmolStr::new(time.to_string())),
             Value::Null | Value::Record(_) | Value::Array(_) => return None,
         })
     }
@@ -92,30 +92,30 @@ impl Scalar {
     }
 }
 
-type Index = FxHashMap<Key, Vec<usize>>;
+type LookupIndex = FxHashMap<LookupKey, Vec<usize>>;
 
 /// The tables that a function may read.
 #[derive(Debug, Default)]
-pub struct Tables(FxHashMap<SmolStr, Table>);
+pub struct LookupTables(FxHashMap<SmolStr, LookupTable>);
 
 /// The present version of a table; `None` before there is one.
 #[derive(Debug, Default)]
-struct Table {
+struct LookupTable {
     rows: Option<Arc<Vec<Value>>>,
     /// by column as the guest spells it
-    indexes: FxHashMap<Box<str>, Index>,
+    indexes: FxHashMap<Box<str>, LookupIndex>,
 }
 
-impl Tables {
-    pub fn new(granted: &[SmolStr]) -> Tables {
-        Tables(granted.iter().map(|name| (name.clone(), Table::default())).collect())
+impl LookupTables {
+    pub fn new(granted: &[SmolStr]) -> LookupTables {
+        LookupTables(granted.iter().map(|name| (name.clone(), LookupTable::default())).collect())
     }
 
     /// Takes a new version; indexes of the one before are forgotten. A table that was not granted is not kept.
     pub fn set(&mut self, name: &str, rows: &Arc<Vec<Value>>) {
-        let is_same = |table: &Table| table.rows.as_ref().is_some_and(|known| Arc::ptr_eq(known, rows));
+        let is_same = |table: &LookupTable| table.rows.as_ref().is_some_and(|known| Arc::ptr_eq(known, rows));
         if let Some(table) = self.0.get_mut(name).filter(|table| !is_same(table)) {
-            *table = Table { rows: Some(Arc::clone(rows)), indexes: FxHashMap::default() };
+            *table = LookupTable { rows: Some(Arc::clone(rows)), indexes: FxHashMap::default() };
         }
     }
 
@@ -138,15 +138,15 @@ impl Tables {
             }
             table.indexes.insert(column.into(), index(rows, column));
         }
-        let found = Key::of(&value.value()).and_then(|key| table.indexes.get(column)?.get(&key));
+        let found = LookupKey::of(&value.value()).and_then(|key| table.indexes.get(column)?.get(&key));
         Ok(found.into_iter().flatten().filter_map(|i| rows.get(*i)))
     }
 }
 
-fn index(rows: &[Value], column: &str) -> Index {
-    let mut index = Index::default();
+fn index(rows: &[Value], column: &str) -> LookupIndex {
+    let mut index = LookupIndex::default();
     for (i, row) in rows.iter().enumerate() {
-        if let Some(key) = cell(row, column).and_then(Key::of) {
+        if let Some(key) = cell(row, column).and_then(LookupKey::of) {
             index.entry(key).or_default().push(i);
         }
     }
@@ -206,13 +206,13 @@ mod tests {
         Arc::new(rows.to_vec())
     }
 
-    fn found(tables: &mut Tables, column: &str, value: Scalar) -> String {
+    fn found(tables: &mut LookupTables, column: &str, value: Scalar) -> String {
         tables.find("zones", column, value).unwrap().map(Value::to_json).collect()
     }
 
     #[test]
     fn rows_are_found_by_value_and_a_new_version_by_its_own() {
-        let mut tables = Tables::new(&["zones".into()]);
+        let mut tables = LookupTables::new(&["zones".into()]);
         assert!(tables.find("zones", "id", Scalar::BigInt(1)).map(drop).unwrap_err().contains("not loaded"));
         assert!(tables.find("other", "id", Scalar::BigInt(1)).map(drop).unwrap_err().contains("not granted"));
         tables
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn indexes_are_made_once_and_few() {
-        let mut tables = Tables::new(&["zones".into()]);
+        let mut tables = LookupTables::new(&["zones".into()]);
         tables.set("zones", &table(r#"[{"id":1}]"#));
         for _ in 0..3 {
             found(&mut tables, "id", Scalar::BigInt(1));

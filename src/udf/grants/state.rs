@@ -284,7 +284,8 @@ mod tests {
                                 None => prop_assert!(stored.remove(&key).is_some()),
                             }
                         }
-                        let now: BTreeMap<Vec<u8>, Vec<u8>> = held(&values).into_iter().map(|(k, v)| (k.into_bytes(), v)).collect();
+                        let now: BTreeMap<Vec<u8>, Vec<u8>> =
+                            held(&values).into_iter().map(|(k, v)| (k.into_bytes(), v)).collect();
                         prop_assert_eq!(&stored, &now);
                     }
                 }

@@ -13,7 +13,8 @@ use crate::support::{refuses, succeeds, write_job};
 fn job(dir: &Path, tls: &str, keys: [&str; 4]) {
     let [input, table, endpoint, output] = keys;
     let text = format!(
-        "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"mqtt{tls}://127.0.0.1\"\ntopics = [\"a\"]\n{input}\n\
+        "[job]\nname = \"job\"\nquery = \"job.asaql\"\n[inputs.a]\ntype = \"mqtt\"\nurl = \"mqtt{tls}://127.0.0.1\"\n\
+        topics = [\"a\"]\n{input}\n\
          [inputs.zones]\ntype = \"reference\"\nurl = \"http{tls}://127.0.0.1/zones\"\n{table}\n\
          [functions.score]\ntype = \"azureml\"\nurl = \"http{tls}://127.0.0.1/score\"\n{endpoint}\n\
          [outputs.hook]\ntype = \"http\"\nurl = \"http{tls}://127.0.0.1/rows\"\n{output}\n"
@@ -298,10 +299,11 @@ fn a_certificate_that_is_not_valid_now_is_a_warning_with_its_date() {
     job(dir.path(), "s", [past, "", "ca_file = \"past.pem\"", "ca_file = \"some.pem\""]);
     let out = succeeds(dir.path(), &["check", "--offline", "job.toml"]);
     for words in [
-        "warning: `cert_file` past.pem: the client certificate expired at 2020-02-01T00:00:00Z: renew it, or correct the clock",
+        "warning: `cert_file` past.pem: the client certificate expired at 2020-02-01T00:00:00Z: renew it, or correct \
+        the clock",
         "job.toml:8:13",
-        "warning: `ca_file` past.pem: the certificate expired at 2020-02-01T00:00:00Z: renew it, or correct the clock of \
-         this machine; it is trusted all the same",
+        "warning: `ca_file` past.pem: the certificate expired at 2020-02-01T00:00:00Z: renew it, or correct the clock \
+         of this machine; it is trusted all the same",
         "warning: `ca_file` some.pem: 1 certificate cannot be read; the others are trusted",
     ] {
         assert!(out.contains(words), "{out}");

@@ -76,12 +76,16 @@ fn check_prints_the_plan_and_both_sides_of_every_function() {
 #[test]
 fn check_takes_the_literal_form_of_a_data_frame_and_shows_its_columns() {
     let place = Taxi::new();
-    let columns = r#"[{ name = "vendorid", type = "nvarchar(max)" }, { name = "distance", type = "float" }, { name = "zone", type = "any" }]"#;
+    let columns = r#"[
+        { name = "vendorid", type = "nvarchar(max)" }, { name = "distance", type = "float" },
+        { name = "zone", type = "any" },
+    ]"#;
     place
         .job("key = \"env:AML_KEY\"", &format!("input_path = \"data\"\ninput_kind = \"records\"\ncolumns = {columns}"));
     place.write(
         "taxi.asaql",
-        "WITH Dataframe AS (SELECT CAST(vendorid AS nvarchar(max)) AS vendorid, CAST(distance AS float) AS distance, zone FROM rides)\nSELECT udf.score(Dataframe)\nINTO scored\nFROM rides",
+        "WITH Dataframe AS (SELECT CAST(vendorid AS nvarchar(max)) AS vendorid, CAST(distance AS float) AS distance, \
+        zone FROM rides)\nSELECT udf.score(Dataframe)\nINTO scored\nFROM rides",
     );
     place.check(&expect![[r#"
         exit 0
@@ -158,7 +162,11 @@ fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
            |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ no row of it can be sent
            = help: correct the query, or the signature in the job file where it is written there; types are above
     "#]]);
-    place.write("taxi.asaql", "WITH Ride AS (SELECT CAST(at AS datetime) AS a, CAST(b AS float) AS b, c FROM rides)\nSELECT udf.score(Ride) AS fare\nINTO scored\nFROM Ride");
+    place.write(
+        "taxi.asaql",
+        "WITH Ride AS (SELECT CAST(at AS datetime) AS a, CAST(b AS float) AS b, c FROM rides)\nSELECT udf.score(Ride) \
+        AS fare\nINTO scored\nFROM Ride",
+    );
     errors(&expect![[r#"
         exit 2
 

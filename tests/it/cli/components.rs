@@ -9,7 +9,8 @@ use super::Taxi;
 #[test]
 fn a_core_module_in_a_job() {
     let place = Taxi::new();
-    let json = r#"(module (memory (export "memory") 1) (func (export "forebay_alloc") (param i32) (result i32) (i32.const 1024))
+    let json = r#"(module (memory (export "memory") 1)
+        (func (export "forebay_alloc") (param i32) (result i32) (i32.const 1024))
         (func (export "forebay_json_create_array") (param i32 i32) (result i64) (i64.const 0)))"#;
     place.write("create_array.wasm", wat::parse_str(json).unwrap());
     // any number of arguments

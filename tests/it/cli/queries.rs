@@ -85,7 +85,8 @@ fn bad_queries() {
         "#]],
         ),
         (
-            "WITH Ride AS (SELECT vendorid, weekday FROM rides)\nSELECT udf.createArray(vendorid, weekday, 5, 2, Ride) AS list\nINTO scored FROM Ride",
+            "WITH Ride AS (SELECT vendorid, weekday FROM rides)\nSELECT udf.createArray(vendorid, weekday, 5, 2, Ride) \
+            AS list\nINTO scored FROM Ride",
             expect![[r#"
                 exit 2
                 error: `distance` of `udf.createArray` cannot take this argument

@@ -22,13 +22,17 @@ fn fifty_thousand_rides_are_scored_once_by_four_kinds_of_endpoint() {
     let addresses: Vec<SocketAddr> = servers.iter().map(|s| s.address()).collect();
     let query = "
         WITH Dataframe AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance FROM rides)
-        SELECT rideId, udf.array(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO array FROM rides;
-        SELECT rideId, udf.frame(udf.createRow(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO frame FROM rides;
+        SELECT rideId, udf.array(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO \
+        array FROM rides;
+        SELECT rideId, udf.frame(udf.createRow(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO frame \
+        FROM rides;
         WITH_PLACEHOLDER";
     let query = query.replace(
         "WITH_PLACEHOLDER",
-        "SELECT rideId, udf.multi(udf.createRow(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO multi FROM Dataframe;
-        SELECT rideId, udf.string(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO string FROM rides",
+        "SELECT rideId, udf.multi(udf.createRow(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO \
+        multi FROM Dataframe;
+        SELECT rideId, udf.string(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO \
+        string FROM rides",
     );
     let functions: Vec<(&str, SocketAddr)> = kinds.iter().copied().zip(addresses.iter().copied()).collect();
     let path = job(dir.path(), &broker, &query, &functions, &kinds, "");
@@ -64,7 +68,8 @@ fn an_endpoint_that_is_down_from_the_start_gets_everything_in_order_when_it_come
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = reserved.local_addr().expect("an address");
     drop(reserved);
-    let query = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
+    let query = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare \
+        INTO scored FROM rides";
     let path = job(dir.path(), &broker, query, &[("score", address)], &["scored"], "");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/scored");
     let mut forebay = Forebay::run(&path);
@@ -90,7 +95,8 @@ fn the_data_frame_of_a_step_is_scored_in_both_spellings() {
     let query = "WITH Dataframe AS (SELECT vendorid, weekday, pickuphour, passenger, distance FROM rides)
         SELECT udf.scoreFrame(Dataframe) AS fare INTO frames FROM Dataframe;
         SELECT rideId, udf.scoreFrame(Dataframe) AS fare INTO literal FROM rides;
-        SELECT rideId, udf.scoreArray(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO arrays FROM rides";
+        SELECT rideId, udf.scoreArray(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare \
+        INTO arrays FROM rides";
     let functions = [("scoreFrame", frame.address()), ("scoreArray", array.address())];
     let path = job(dir.path(), &broker, query, &functions, &["frames", "literal", "arrays"], "");
     let (_frames, frames) = listen(&runtime, &broker, "receiver-frames", "out/frames");
@@ -149,7 +155,8 @@ fn an_endpoint_drawn_as_a_join_runs_as_the_error_says() {
     write(dir.path(), "readings.asaql", &rewrite);
     let forebay = Forebay::run(&write(dir.path(), "job.toml", &text));
     let readings: Vec<Json> = (0..40)
-        .map(|i| serde_json::json!({ "deviceId": format!("d{}", i % 4), "temperature": 10 + i, "humidity": 35.5 + f64::from(i) }))
+        .map(|i| (format!("d{}", i % 4), 10 + i, 35.5 + f64::from(i)))
+        .map(|(id, t, h)| serde_json::json!({ "deviceId": id, "temperature": t, "humidity": h }))
         .chain([serde_json::json!({ "deviceId": "odd", "temperature": 20 })])
         .collect();
     runtime.block_on(async {

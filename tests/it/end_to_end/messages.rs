@@ -48,8 +48,10 @@ fn a_query_reads_topic_and_user_properties() {
     let dir = tempfile::tempdir().expect("a folder");
     let runtime = runtime();
     let broker = Mosquitto::start();
-    let query = "SELECT n, GetMetadataPropertyValue(rides, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(rides, '[User].[site]') AS site,
-        GetMetadataPropertyValue(rides, '[User].[absent]') AS absent, GetMetadataPropertyValue(rides, 'Mqtt.Qos') AS qos INTO plain FROM rides";
+    let query = "SELECT n, GetMetadataPropertyValue(rides, 'Mqtt.Topic') AS topic, GetMetadataPropertyValue(rides, \
+        '[User].[site]') AS site,
+        GetMetadataPropertyValue(rides, '[User].[absent]') AS absent, GetMetadataPropertyValue(rides, 'Mqtt.Qos') AS \
+        qos INTO plain FROM rides";
     let path = job(dir.path(), &broker, query, &[], &["plain"], "");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/plain");
     let forebay = Forebay::run(&path);

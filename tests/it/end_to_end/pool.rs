@@ -17,7 +17,8 @@ fn a_full_pool_withholds_acknowledgements_and_goes_on_when_there_is_room() {
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = reserved.local_addr().expect("an address");
     drop(reserved);
-    let query = "SELECT rideId, filler, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO scored FROM rides";
+    let query = "SELECT rideId, filler, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) \
+        AS fare INTO scored FROM rides";
     let path =
         job(dir.path(), &broker, query, &[("score", address)], &["scored"], "[journal]\nmax_bytes = \"16MiB\"\n");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/scored");

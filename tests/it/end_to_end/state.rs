@@ -86,7 +86,8 @@ fn a_statement_that_stopped_gives_its_share_of_the_state_back() {
     let dir = tempfile::tempdir().expect("a folder");
     let runtime = runtime();
     let broker = Mosquitto::start();
-    let query = "SELECT k, COUNT(*) AS n, SUM(CAST(v AS bigint)) AS s INTO windows FROM rides GROUP BY k, TumblingWindow(day, 7)
+    let query = "SELECT k, COUNT(*) AS n, SUM(CAST(v AS bigint)) AS s INTO windows FROM rides GROUP BY k, \
+        TumblingWindow(day, 7)
         SELECT k INTO direct FROM rides";
     let path = job(dir.path(), &broker, query, &[], &["windows", "direct"], "");
     let text = std::fs::read_to_string(&path).expect("the job file");

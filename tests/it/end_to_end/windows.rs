@@ -15,7 +15,8 @@ fn tumbling_windows_close_on_a_quiet_device_and_survive_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
     let runtime = runtime();
     let broker = Mosquitto::start();
-    let query = "SELECT deviceId, COUNT(*) AS n, SUM(distance) AS total, System.Timestamp() AS at INTO windows FROM rides GROUP BY deviceId, TumblingWindow(second, 4)";
+    let query = "SELECT deviceId, COUNT(*) AS n, SUM(distance) AS total, System.Timestamp() AS at INTO windows FROM \
+        rides GROUP BY deviceId, TumblingWindow(second, 4)";
     let path = job(dir.path(), &broker, query, &[], &["windows"], "");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/windows");
     let mut fleet = Fleet::new(4);
@@ -46,7 +47,8 @@ fn windows_behind_a_call_close_when_the_device_is_quiet() {
     let runtime = runtime();
     let broker = Mosquitto::start();
     let server = Server::start("array");
-    let query = "WITH Scored AS (SELECT deviceId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare FROM rides)
+    let query = "WITH Scored AS (SELECT deviceId, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, \
+        distance)) AS fare FROM rides)
         SELECT COUNT(*) AS n, SUM(fare) AS total INTO windows FROM Scored GROUP BY TumblingWindow(second, 2)";
     let path = job(dir.path(), &broker, query, &[("score", server.address())], &["windows"], "");
     let (_receiver, seen) = listen(&runtime, &broker, "receiver", "out/windows");

@@ -30,7 +30,8 @@ fn the_articles_function_runs_in_a_query_unchanged() {
     write(
         "job.toml",
         &format!(
-            "[job]\nname = \"taxi\"\nquery = \"taxi.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1\"\ntopics = [\"t\"]\n\
+            "[job]\nname = \"taxi\"\nquery = \"taxi.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\n\
+            url = \"mqtt://127.0.0.1\"\ntopics = [\"t\"]\n\
              [functions.createArray]\ntype = \"wasm\"\ncomponent = {component:?}\ntimeout = \"30s\"\n\
              [outputs.features]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1\"\ntopic = \"u\"\n"
         ),
@@ -83,22 +84,27 @@ fn what_is_wrong_with_a_javascript_file_is_shown_where_it_is() {
         (
             "function add(a, b) {\n    return a +;\n}\n",
             2,
-            "error: this is no JavaScript: Unexpected token ';'\n  --> add.js:2:15\n   |\n 2 |     return a +;\n   |               ^\n",
+            "error: this is no JavaScript: Unexpected token ';'\n  --> add.js:2:15\n   |\n 2 |     return a +;\n   \
+            |               ^\n",
         ),
         (
             "export function add(a, b) { return a + b; }\n",
             2,
-            "error: this is no JavaScript: Unexpected token 'export'\n  --> add.js:1:1\n   |\n 1 | export function add(a, b) { return a + b; }\n   | ^^^^^^\n   = help: leave out `import` and `export`: the file is a plain script\n",
+            "error: this is no JavaScript: Unexpected token 'export'\n  --> add.js:1:1\n   |\n 1 | export function \
+            add(a, b) { return a + b; }\n   | ^^^^^^\n   = help: leave out `import` and `export`: the file is a plain \
+            script\n",
         ),
         (
             "var add = 5;\n",
             2,
-            "error: the file declares no functions\n  --> add.js\n   = help: functions stand at the top level of the file, as in Stream Analytics: `function add(a, b) { return a + b; }`\n",
+            "error: the file declares no functions\n  --> add.js\n   = help: functions stand at the top level of the \
+            file, as in Stream Analytics: `function add(a, b) { return a + b; }`\n",
         ),
         (
             "function add(a) { return a; }\nnowhere();\n",
             2,
-            "error: the file ends with an error when it is run: nowhere is not defined\n  --> add.js:2:1\n   |\n 2 | nowhere();\n   | ^\n",
+            "error: the file ends with an error when it is run: nowhere is not defined\n  --> add.js:2:1\n   |\n 2 | \
+            nowhere();\n   | ^\n",
         ),
         (
             "function a_b() {}\nfunction aB() {}\n",
@@ -108,12 +114,15 @@ fn what_is_wrong_with_a_javascript_file_is_shown_where_it_is() {
         (
             "function _() {}\n",
             2,
-            "error: `_` cannot be the name of a function of a query\n  --> add.js\n   = help: begin it with a letter, and use letters and digits of English\n",
+            "error: `_` cannot be the name of a function of a query\n  --> add.js\n   = help: begin it with a letter, \
+            and use letters and digits of English\n",
         ),
         (
             "function add(a, b) { return a + b; }\n",
             1,
-            "error: componentize-js is missing, which puts a JavaScript engine into the component\n = help: npm install @bytecodealliance/componentize-js@0.23 @bytecodealliance/preview2-shim@0.25   (here or beside the file; or name its folder in FOREBAY_COMPONENTIZE_JS)\n",
+            "error: componentize-js is missing, which puts a JavaScript engine into the component\n = help: npm \
+            install @bytecodealliance/componentize-js@0.23 @bytecodealliance/preview2-shim@0.25   (here or beside the \
+            file; or name its folder in FOREBAY_COMPONENTIZE_JS)\n",
         ),
     ];
     for (text, code, wanted) in cases {
@@ -146,7 +155,8 @@ fn functions_are_found_however_a_file_declares_them() {
         say_aloud("the forms of JavaScript functions; install Node.js 20 or newer");
         return;
     }
-    let text = "\u{feff}// add(x)\r\nconst add = (a, b) => a + b;\r\nlet most = x => Math.max(x, 1);\r\nclass Helper {}\r\n\
+    let text = "\u{feff}// add(x)\r\nconst add = (a, b) => a + b;\r\nlet most = x => Math.max(x, 1);\r\n\
+        class Helper {}\r\n\
                 var scale = function (value, /* (times) */ by) { return value * by; };\r\n\
                 function limit(x, max = Math.min(1, 2)) { return x; }\r\nfunction open({ a, b }, c) { return a; }";
     let wit = interface("several.js", text);
@@ -190,7 +200,10 @@ fn an_aggregate_whose_state_lies_in_closures_is_not_saved() {
 #[test]
 fn what_has_no_text_is_null_or_an_error_of_the_row() {
     const SCRIPT: &str = r#"
-        const say = (theirs) => { try { console.log(called(theirs)()?.jsonText ?? 'NULL'); } catch (error) { console.log(typeof error, error); } };
+        const say = (theirs) => {
+            try { console.log(called(theirs)()?.jsonText ?? 'NULL'); }
+            catch (error) { console.log(typeof error, error); }
+        };
         say(() => ({ toJSON() { return undefined; } }));
         say(async () => 1);
         say(() => { throw Object.create(null); });
@@ -218,7 +231,8 @@ fn a_module_that_does_not_keep_to_its_world_is_refused() {
         ("bad.wat", "(module (func (export \"f\") (param i99)))"),
         (
             "add.wit",
-            "package a:b;\nworld sums { export add: func(a: s64, b: s64) -> s64; }\nworld other { export sub: func(a: s64) -> s64; }",
+            "package a:b;\nworld sums { export add: func(a: s64, b: s64) -> s64; }\nworld other { export sub: func(a: \
+            s64) -> s64; }",
         ),
     ];
     let cases: [(&[&str], &str); 5] = [
@@ -295,9 +309,16 @@ fn the_state_of_an_aggregate_comes_back_as_it_was() {
         say(mean.compute());
 
         function Odd() {
-            this.accumulate = function (value) { if (value === 'map') this.map = new Map(); else throw new RangeError('no ' + value); };
-            this.computeResult = function () { return [this.low, this.high, this.none, this.since, this.since instanceof Date, this.low === Infinity]; };
-            this.init = function () { this.low = Infinity; this.high = -Infinity; this.none = NaN; this.since = new Date(1500); };
+            this.accumulate = function (value) {
+                if (value === 'map') this.map = new Map(); else throw new RangeError('no ' + value);
+            };
+            this.computeResult = function () {
+                const kept = [this.since instanceof Date, this.low === Infinity];
+                return [this.low, this.high, this.none, this.since, ...kept];
+            };
+            this.init = function () {
+                this.low = Infinity; this.high = -Infinity; this.none = NaN; this.since = new Date(1500);
+            };
         }
         const Extremes = aggregateOf(Odd);
         let odd = Extremes.restore(Extremes.restore(new Extremes().save()).save());

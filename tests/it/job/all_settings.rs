@@ -6,8 +6,8 @@ use std::time::Duration;
 use expect_test::expect;
 use forebay::job::*;
 use forebay::journal::{BacklogLimits, OnFull};
-use forebay::score::Signature;
-use forebay::score::signature::{Cell, Column, Layout};
+use forebay::score::EndpointSignature;
+use forebay::score::signature::{Cell, Layout, SignatureColumn};
 use forebay::time::TICKS_PER_SECOND;
 
 use super::good;
@@ -115,7 +115,7 @@ fn every_setting_can_be_set() {
     assert_eq!(names, ["rides", "my file"]);
     expect![[r#"
         [
-            Input {
+            InputSection {
                 name: "rides",
                 kind: Stream(
                     StreamInput {
@@ -178,7 +178,7 @@ fn every_setting_can_be_set() {
                     end: 259,
                 },
             },
-            Input {
+            InputSection {
                 name: "my file",
                 kind: File(
                     FileInput {
@@ -203,15 +203,15 @@ fn every_setting_can_be_set() {
         job.functions.iter().map(|function| function.on_error).collect::<Vec<_>>(),
         [Some(OnError::Null), Some(OnError::DeadLetter)]
     );
-    let FunctionKind::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    let FunctionSettings::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
     let constants = serde_json::to_string(&score.constants).expect("json");
     assert_eq!(constants, r#"[["z",1],["method","predict"],["list",[1.5,true]],["inner",{"x":16}]]"#);
-    let column = |name: &str, cell| Column { name: name.into(), cell };
+    let column = |name: &str, cell| SignatureColumn { name: name.into(), cell };
     let columns = vec![column("distance", Cell::Float), column("note", Cell::Any)];
     let layout = Layout::Records { columns, required: Vec::new() };
     assert_eq!(
         score.signature,
-        Some(Signature::of(vec!["Inputs".into(), "data".into()], layout, vec!["Results".into()]))
+        Some(EndpointSignature::of(vec!["Inputs".into(), "data".into()], layout, vec!["Results".into()]))
     );
     expect![[r#"
         AzureMl {
@@ -240,7 +240,7 @@ fn every_setting_can_be_set() {
     .assert_debug_eq(&score.dialect);
     expect![[r#"
         [
-            Output {
+            OutputSection {
                 name: "a",
                 settings: FileOutputConfig {
                     path: "jobs/out/a.jsonl",
@@ -260,7 +260,7 @@ fn every_setting_can_be_set() {
                         "id",
                     ),
                 },
-                backlog: Backlog {
+                backlog: BacklogSettings {
                     on_full: Some(
                         DropOldest,
                     ),
@@ -276,12 +276,12 @@ fn every_setting_can_be_set() {
                     end: 1825,
                 },
             },
-            Output {
+            OutputSection {
                 name: "b",
                 settings: StdoutOutputConfig {
                     row_id: None,
                 },
-                backlog: Backlog {
+                backlog: BacklogSettings {
                     on_full: None,
                     max_bytes: None,
                     max_age: None,
@@ -301,7 +301,7 @@ fn every_setting_can_be_set() {
     let day = Duration::from_secs(86_400);
     assert_eq!((job.journal.max_age, job.journal.warn_below), (Some(30 * day), Some(2 * day)));
     let limits = |max_age, max_bytes| BacklogLimits { max_age: Some(max_age), max_bytes };
-    let within = |backlog: Backlog| backlog.within(&job.journal);
+    let within = |backlog: BacklogSettings| backlog.within(&job.journal);
     assert_eq!(within(job.outputs[0].backlog), (OnFull::DropOldest, limits(day, Some(20 << 20))));
     assert_eq!(within(job.outputs[1].backlog), (OnFull::DropOldest, limits(30 * day, None)));
     assert_eq!(within(job.functions[1].backlog), (OnFull::DropOldest, limits(day / 12, None)));

@@ -41,7 +41,8 @@ fn settings_that_contradict_each_other() {
             ("key  = \"env:AML_KEY\"", "columns = []\noutput_path = \"a..b\""),
             (
                 "[outputs.scored]",
-                "[outputs.file]\ntype = \"file\"\npath = \"a\"\nkeep_files = 3\nfsync_interval = \"1s\"\n[metrics]\nlisten = \"0.0.0.0:1\"\n[outputs.scored]",
+                "[outputs.file]\ntype = \"file\"\npath = \"a\"\nkeep_files = 3\nfsync_interval = \
+                \"1s\"\n[metrics]\nlisten = \"0.0.0.0:1\"\n[outputs.scored]",
             ),
         ],
         expect![[r#"
@@ -98,8 +99,8 @@ fn requests_whose_rows_can_never_be_under_way_at_once_are_refused() {
     let parallel = |text: &str| {
         let job = good(text);
         let endpoint = job.functions.iter().find_map(|f| match &f.kind {
-            FunctionKind::Endpoint(endpoint) => Some(endpoint.parallel_requests),
-            FunctionKind::Wasm(_) => None,
+            FunctionSettings::Endpoint(endpoint) => Some(endpoint.parallel_requests),
+            FunctionSettings::Wasm(_) => None,
         });
         endpoint.expect("an endpoint")
     };

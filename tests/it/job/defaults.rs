@@ -22,7 +22,7 @@ fn a_small_job_has_the_documented_defaults() {
 
     expect![[r#"
         [
-            Input {
+            InputSection {
                 name: "rides",
                 kind: Stream(
                     StreamInput {
@@ -73,7 +73,7 @@ fn a_small_job_has_the_documented_defaults() {
     "#]]
     .assert_debug_eq(&job.inputs);
 
-    let FunctionKind::Wasm(array) = &job.functions[0].kind else { panic!("{:?}", job.functions) };
+    let FunctionSettings::Wasm(array) = &job.functions[0].kind else { panic!("{:?}", job.functions) };
     assert_eq!((array.component.as_path(), &array.export), (Path::new("jobs/udfs/create_array.wasm"), &None));
     let limits = array.limits;
     assert_eq!(
@@ -81,7 +81,7 @@ fn a_small_job_has_the_documented_defaults() {
         (32 << 20, Duration::from_millis(100), 1 << 20)
     );
 
-    let FunctionKind::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    let FunctionSettings::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
     assert_eq!(score.url.as_str(), "http://127.0.0.1:5001/score");
     expect![[r#"
         AzureMl {
@@ -96,7 +96,7 @@ fn a_small_job_has_the_documented_defaults() {
 
     expect![[r#"
         [
-            Output {
+            OutputSection {
                 name: "scored",
                 settings: MqttOutputConfig {
                     connection: Own(
@@ -141,7 +141,7 @@ fn a_small_job_has_the_documented_defaults() {
                     row_id: None,
                     puback_timeout: 30s,
                 },
-                backlog: Backlog {
+                backlog: BacklogSettings {
                     on_full: None,
                     max_bytes: None,
                     max_age: None,

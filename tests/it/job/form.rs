@@ -262,7 +262,8 @@ fn units_ranges_and_types() {
         &[
             (
                 "type = \"azureml\"",
-                "type = \"azureml\"\nmax_batch_count = 20000\nlinger = 20\nparallel_requests = \"many\"\nmax_batch_bytes = \"1 apple\"",
+                "type = \"azureml\"\nmax_batch_count = 20000\nlinger = 20\nparallel_requests = \
+                \"many\"\nmax_batch_bytes = \"1 apple\"",
             ),
             ("[job]", "[journal]\nmax_bytes = \"1KB\"\non_full = \"drop\"\n[job]\nlate_tolerance = \"30d\""),
             ("topics = [\"taxi/+/rides\"]", "topics = [\"taxi/#/rides\", 7]\npayload_bytes_max = \"32MiB\""),

@@ -9,7 +9,8 @@ fn columns_of_a_signature() {
     bad(
         &[(
             "key  = \"env:AML_KEY\"",
-            "input_kind = \"split\"\ncolumns = [{ name = \"a\", type = \"flaot\" }, { name = \"b\" }, 3, { name = \"c\", type = \"bit\", unit = 1 }]\nconstants = { when = 2024-01-01 }",
+            "input_kind = \"split\"\ncolumns = [{ name = \"a\", type = \"flaot\" }, { name = \"b\" }, 3, { name = \
+            \"c\", type = \"bit\", unit = 1 }]\nconstants = { when = 2024-01-01 }",
         )],
         expect![[r#"
             error: this is no type of a column

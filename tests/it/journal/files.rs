@@ -62,8 +62,12 @@ fn one_process_a_journal() {
 fn files_that_are_not_ours_are_left_as_they_are() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("job.db");
-    fs::write(&path, b"notes that somebody keeps in a file of this name, longer than a header of one hundred bytes; really, quite long")
-        .unwrap();
+    fs::write(
+        &path,
+        b"notes that somebody keeps in a file of this name, longer than a header of one hundred bytes; really, quite \
+        long",
+    )
+    .unwrap();
     let before = fs::read(&path).unwrap();
     assert!(matches!(Journal::open(config(&path)), Err(JournalError::Foreign { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);

@@ -51,28 +51,29 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
 
 #[tokio::test]
 async fn tls_with_a_ca_file() {
-    let broker = Mosquitto::start_with(
-        "allow_anonymous true\ncertfile {}/server.pem\nkeyfile {}/server.key\n",
-        |folder| {
+    let broker =
+        Mosquitto::start_with("allow_anonymous true\ncertfile {}/server.pem\nkeyfile {}/server.key\n", |folder| {
             for name in ["ca", "stranger"] {
                 openssl(
                     folder,
                     &format!(
-                        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.pem -days 30 -subj /CN={name}"
+                        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out \
+                        {name}.pem -days 30 -subj /CN={name}"
                     ),
                 );
             }
             openssl(
                 folder,
-                "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj /CN=broker",
+                "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj \
+                /CN=broker",
             );
             std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
             openssl(
                 folder,
-                "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 30 -extfile names",
+                "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 30 -extfile \
+                names",
             );
-        },
-    );
+        });
     let with = |scheme: &str, ca: Option<&str>| {
         let mut config = config(&format!("{scheme}://127.0.0.1:{}", broker.port), &["t/#"]);
         config.broker.tls.ca_file = ca.map(|name| broker.folder().join(name));

@@ -168,7 +168,8 @@ async fn running(folder: &Path, url: &str, version: &str, keys: &str, outputs: &
     let keys = format!("{keys}row_id = \"id\"\n");
     let mut text = format!(
         "[job]\nname = \"plant\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\npath = \"pool.db\"\n\
-         [inputs.a]\ntype = \"mqtt\"\nurl = \"{url}\"\nclient_id = \"device\"\nprotocol = \"{version}\"\ntopics = [\"in\"]\n"
+         [inputs.a]\ntype = \"mqtt\"\nurl = \"{url}\"\nclient_id = \"device\"\nprotocol = \"{version}\"\n\
+         topics = [\"in\"]\n"
     );
     let mut query = String::new();
     for output in outputs {

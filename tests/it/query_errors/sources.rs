@@ -22,7 +22,9 @@ fn a_join_of_streams_without_a_bound() {
 #[test]
 fn join_bounds() {
     check(
-        "SELECT a.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(second, a, b) >= 0;\nSELECT a.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(day, a, b) BETWEEN 0 AND 9;\nSELECT a.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(second, a, b) BETWEEN 5 AND 1",
+        "SELECT a.id INTO scored FROM rides a JOIN stops b ON DATEDIFF(second, a, b) >= 0;\nSELECT a.id INTO scored \
+        FROM rides a JOIN stops b ON DATEDIFF(day, a, b) BETWEEN 0 AND 9;\nSELECT a.id INTO scored FROM rides a JOIN \
+        stops b ON DATEDIFF(second, a, b) BETWEEN 5 AND 1",
         &expect![[r#"
             error: the join is time bounded on one side only
               --> taxi.asaql:1:54
@@ -128,7 +130,8 @@ fn two_columns_of_one_name() {
 #[test]
 fn a_scored_step_under_a_union_or_a_join() {
     check(
-        "WITH s AS (SELECT id, udf.score(a) AS f FROM rides)\nSELECT id, f INTO scored FROM s UNION SELECT id, f FROM stops;\nSELECT s.id INTO scored FROM s JOIN stops ON DATEDIFF(second, s, stops) BETWEEN 0 AND 1",
+        "WITH s AS (SELECT id, udf.score(a) AS f FROM rides)\nSELECT id, f INTO scored FROM s UNION SELECT id, f FROM \
+        stops;\nSELECT s.id INTO scored FROM s JOIN stops ON DATEDIFF(second, s, stops) BETWEEN 0 AND 1",
         &expect![[r#"
             error: a call that leaves the gateway cannot stand in a branch of UNION
               --> taxi.asaql:1:23
@@ -152,7 +155,8 @@ fn a_scored_step_under_a_union_or_a_join() {
 #[test]
 fn a_step_beside_from_that_filters() {
     check(
-        "WITH Dataframe AS (SELECT a, b FROM rides WHERE a > 1)\nSELECT udf.score(Dataframe) AS fare INTO scored FROM rides",
+        "WITH Dataframe AS (SELECT a, b FROM rides WHERE a > 1)\nSELECT udf.score(Dataframe) AS fare INTO scored FROM \
+        rides",
         &expect![[r#"
             error: the step `Dataframe` is not in FROM
               --> taxi.asaql:2:18
@@ -200,7 +204,9 @@ fn steps_that_read_each_other() {
 #[test]
 fn analytic_functions() {
     check(
-        "SELECT LAG(a) AS p INTO scored FROM rides;\nSELECT SUM(a) OVER (PARTITION BY k) AS p INTO scored FROM rides;\nSELECT LAG(LAST(a) OVER (LIMIT DURATION(second, 1))) OVER (LIMIT DURATION(month, 1)) AS p INTO scored FROM rides",
+        "SELECT LAG(a) AS p INTO scored FROM rides;\nSELECT SUM(a) OVER (PARTITION BY k) AS p INTO scored FROM \
+        rides;\nSELECT LAG(LAST(a) OVER (LIMIT DURATION(second, 1))) OVER (LIMIT DURATION(month, 1)) AS p INTO scored \
+        FROM rides",
         &expect![[r#"
             error: the analytic function `LAG` without OVER
               --> taxi.asaql:1:8
@@ -238,7 +244,8 @@ fn analytic_functions() {
 #[test]
 fn timestamp_by_on_a_step() {
     check(
-        "WITH s AS (SELECT *, 1 AS k FROM rides TIMESTAMP BY System.Timestamp())\nSELECT k INTO scored FROM s TIMESTAMP BY at",
+        "WITH s AS (SELECT *, 1 AS k FROM rides TIMESTAMP BY System.Timestamp())\nSELECT k INTO scored FROM s \
+        TIMESTAMP BY at",
         &expect![[r#"
             error: System.Timestamp() inside TIMESTAMP BY
               --> taxi.asaql:1:53
@@ -262,7 +269,8 @@ fn timestamp_by_on_a_step() {
 #[test]
 fn metadata_of_another_transport() {
     check(
-        "SELECT GetMetadataPropertyValue(rides, 'Mqtt.Topik') AS t, GetMetadataPropertyValue(rides, 'PartitionId') AS p INTO scored FROM rides",
+        "SELECT GetMetadataPropertyValue(rides, 'Mqtt.Topik') AS t, GetMetadataPropertyValue(rides, 'PartitionId') AS \
+        p INTO scored FROM rides",
         &expect![[r#"
             error: unknown metadata property 'Mqtt.Topik'
               --> taxi.asaql:1:40
@@ -286,7 +294,8 @@ fn metadata_of_another_transport() {
 #[test]
 fn all_mistakes_at_once_and_each_only_once() {
     check(
-        "WITH s AS (SELECT LENN(a) AS n FROM rides), t AS (SELECT n FROM s)\nSELECT n INTO scored FROM s WHERE COUNT(*) > 1;\nSELECT m INTO elsewhere FROM t;\nSELECT n INTO scored FROM u",
+        "WITH s AS (SELECT LENN(a) AS n FROM rides), t AS (SELECT n FROM s)\nSELECT n INTO scored FROM s WHERE \
+        COUNT(*) > 1;\nSELECT m INTO elsewhere FROM t;\nSELECT n INTO scored FROM u",
         &expect![[r#"
             error: unknown function `LENN`
               --> taxi.asaql:1:19
@@ -332,7 +341,8 @@ fn says(query: &str, lines: &[&str]) {
 #[test]
 fn a_function_of_other_sql_with_over() {
     says(
-        "SELECT ROW_NUMBER() OVER (ORDER BY a) AS n, LAGG(a) OVER (LIMIT DURATION(second, 1)) AS v, LEN(a) OVER (ORDER BY a) AS l INTO scored FROM rides",
+        "SELECT ROW_NUMBER() OVER (ORDER BY a) AS n, LAGG(a) OVER (LIMIT DURATION(second, 1)) AS v, LEN(a) OVER (ORDER \
+        BY a) AS l INTO scored FROM rides",
         &[
             "error: unknown function `ROW_NUMBER`",
             "= help: write `CollectTop(n) OVER (ORDER BY x)` with a window: an array of rank and value",
@@ -347,7 +357,8 @@ fn a_function_of_other_sql_with_over() {
 fn patterns_where_they_have_no_meaning() {
     let pattern = |source: &str, keys: &str, skip: &str| {
         format!(
-            "SELECT m.x INTO scored FROM {source} MATCH_RECOGNIZE (LIMIT DURATION(second, 10) {keys} MEASURES A.x AS x AFTER MATCH SKIP {skip} PATTERN (A)) AS m"
+            "SELECT m.x INTO scored FROM {source} MATCH_RECOGNIZE (LIMIT DURATION(second, 10) {keys} MEASURES A.x AS x \
+            AFTER MATCH SKIP {skip} PATTERN (A)) AS m"
         )
     };
     says(&pattern("zones", "", "TO NEXT ROW"), &["error: MATCH_RECOGNIZE over reference data `zones`"]);
@@ -370,7 +381,8 @@ fn an_endpoint_that_is_joined_by_an_alias_without_columns() {
 fn a_pattern_that_is_too_long() {
     let query = |parts: usize| {
         format!(
-            "SELECT * INTO scored FROM rides MATCH_RECOGNIZE (LIMIT DURATION(second, 10) MEASURES A.x AS x AFTER MATCH SKIP TO NEXT ROW PATTERN ({}) ) AS m",
+            "SELECT * INTO scored FROM rides MATCH_RECOGNIZE (LIMIT DURATION(second, 10) MEASURES A.x AS x AFTER MATCH \
+            SKIP TO NEXT ROW PATTERN ({}) ) AS m",
             "A? ".repeat(parts)
         )
     };

@@ -16,7 +16,8 @@ fn an_address_is_asked_at_an_interval_and_sends_only_what_changed() {
     served.with(|a| a.etag = Some("\"one\""));
     fs::write(place.path("key"), "s3cr3t\n").unwrap();
     let zones = format!(
-        "url = \"http://{address}/zones?sig=s1gned\"\nreload = \"1s\"\ntimeout = \"500ms\"\nkey = \"file:key\"\nkey_header = \"x-api-key\""
+        "url = \"http://{address}/zones?sig=s1gned\"\nreload = \"1s\"\ntimeout = \"500ms\"\nkey = \
+        \"file:key\"\nkey_header = \"x-api-key\""
     );
     let forebay = Forebay::run(&place.job(QUERY, &zones, ""));
     place.send(0..1, 1);
@@ -57,7 +58,8 @@ fn a_start_offline_uses_the_version_that_the_pool_keeps() {
     let place = Place::new();
     let (_, address, server) = Served::start(&place.runtime, (200, r#"[{"id":1,"name":"north"}]"#));
     fs::write(place.path("codes.csv"), "zone,code\nnorth,N\n").unwrap();
-    let query = "SELECT r.n AS n, z.name AS zone, c.code AS code INTO out FROM rides r JOIN zones z ON r.zone = z.id JOIN codes c ON z.name = c.zone";
+    let query = "SELECT r.n AS n, z.name AS zone, c.code AS code INTO out FROM rides r JOIN zones z ON r.zone = z.id \
+        JOIN codes c ON z.name = c.zone";
     let more = "[inputs.codes]\ntype = \"reference\"\npath = \"codes.csv\"\nformat = \"csv\"\n";
     let job = place.job(query, &format!("url = \"http://{address}/zones\""), more);
     let forebay = Forebay::run(&job);

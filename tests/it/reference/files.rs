@@ -15,8 +15,10 @@ fn files_are_joined_and_read_again_when_they_change() {
     let place = Place::new();
     place.replace("zones.json", r#"[{"id":1,"name":"north"},{"id":2,"name":"south"}]"#);
     place.replace("codes.csv", "zone;code\nnorth;\"N;1\"\nsouth;S\n");
-    let query = "SELECT r.n AS n, z.name AS zone, c.code AS code INTO out FROM rides r JOIN zones z ON r.zone = z.id LEFT JOIN codes c ON z.name = c.zone;\n\
-                 SELECT z.name AS zone, COUNT(*) AS n INTO counts FROM rides r JOIN zones z ON r.zone = z.id GROUP BY z.name, TumblingWindow(second, 1)";
+    let query = "SELECT r.n AS n, z.name AS zone, c.code AS code INTO out FROM rides r JOIN zones z ON r.zone = z.id \
+        LEFT JOIN codes c ON z.name = c.zone;\n\
+                 SELECT z.name AS zone, COUNT(*) AS n INTO counts FROM rides r JOIN zones z ON r.zone = z.id GROUP BY \
+                 z.name, TumblingWindow(second, 1)";
     let more = "[inputs.codes]\ntype = \"reference\"\npath = \"codes.csv\"\nformat = \"csv\"\ndelimiter = \";\"\n\
                 [outputs.counts]\ntype = \"file\"\npath = \"counts.jsonl\"\nrow_id = \"id\"\n";
     let forebay = Forebay::run(&place.job(query, "path = \"zones.json\"", more));
@@ -121,10 +123,12 @@ fn what_follows_a_call_to_an_endpoint_joins_with_the_newest_version_too() {
     let place = Place::new();
     let endpoint = place.runtime.block_on(forebay::demo::endpoint::Endpoint::start()).unwrap();
     place.replace("zones.json", r#"[{"id":1,"name":"north"}]"#);
-    let query = "WITH s AS (SELECT n, zone, udf.score(udf.createArray('1', 'Mon', '12', '1', '5.8')) AS fare FROM rides)\n\
+    let query = "WITH s AS (SELECT n, zone, udf.score(udf.createArray('1', 'Mon', '12', '1', '5.8')) AS fare FROM \
+        rides)\n\
                  SELECT s.n AS n, s.fare AS fare, z.name AS zone INTO out FROM s JOIN zones z ON s.zone = z.id";
     let more = format!(
-        "[functions.createArray]\ntype = \"wasm\"\ncomponent = {:?}\n[functions.score]\ntype = \"azureml\"\nurl = \"{}\"\n",
+        "[functions.createArray]\ntype = \"wasm\"\ncomponent = {:?}\n[functions.score]\ntype = \"azureml\"\nurl = \
+        \"{}\"\n",
         component("create_array"),
         endpoint.url()
     );

@@ -9,7 +9,8 @@ use crate::support::{refused, succeeds, write_job};
 /// The message of a job whose reference input has these settings.
 fn bad(zones: &str, want: &Expect) {
     let text = format!(
-        "[job]\nname = \"taxi\"\nquery = \"taxi.asaql\"\n[inputs.zones]\ntype = \"reference\"\n{zones}[outputs.out]\ntype = \"stdout\"\n"
+        "[job]\nname = \"taxi\"\nquery = \"taxi.asaql\"\n[inputs.zones]\ntype = \
+        \"reference\"\n{zones}[outputs.out]\ntype = \"stdout\"\n"
     );
     want.assert_eq(&refused("taxi.toml", &text));
 }
@@ -175,7 +176,8 @@ fn settings_that_do_not_go_together() {
 #[test]
 fn check_shows_rows_and_columns() {
     let dir = tempfile::tempdir().unwrap();
-    let job = "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1\"\ntopics = [\"rides\"]\n\
+    let job = "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\n\
+        url = \"mqtt://127.0.0.1:1\"\ntopics = [\"rides\"]\n\
                [inputs.zones]\ntype = \"reference\"\npath = \"zones.json\"\n\
                [inputs.codes]\ntype = \"reference\"\npath = \"codes.csv\"\nformat = \"csv\"\n\
                [inputs.away]\ntype = \"reference\"\nurl = \"http://127.0.0.1:1/away?sig=s3cr3t\"\n\
@@ -221,7 +223,8 @@ fn check_shows_rows_and_columns() {
 #[test]
 fn reference_data_in_the_wrong_place_of_a_query() {
     let dir = tempfile::tempdir().unwrap();
-    let job = "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1\"\ntopics = [\"rides\"]\n\
+    let job = "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[inputs.rides]\ntype = \"mqtt\"\n\
+        url = \"mqtt://127.0.0.1:1\"\ntopics = [\"rides\"]\n\
                [inputs.zones]\ntype = \"reference\"\npath = \"zones.json\"\n[outputs.out]\ntype = \"stdout\"\n";
     write_job(dir.path(), job, "SELECT z.name INTO out FROM zones z JOIN rides r ON r.zone = z.id");
     let (code, out, err) = cli(dir.path(), &["check", "job.toml"]);

@@ -11,7 +11,7 @@ use forebay::score::azureml::AzureMl;
 use forebay::score::policy::HttpStatus;
 use forebay::score::response::BadResponse;
 use forebay::score::signature::SignatureError;
-use forebay::score::{Chunk, Dialect, Ended, NanPolicy, Outcome, Signature, State};
+use forebay::score::{Chunk, Dialect, Ended, EndpointSignature, NanPolicy, Outcome, State};
 use forebay::settings::Secret;
 use forebay::value::Value;
 use reqwest::Url;
@@ -228,11 +228,11 @@ impl Dialect for Panics {
         AzureMl::default().descriptions(score)
     }
 
-    fn signature(&self, description: &str) -> Result<Signature, SignatureError> {
+    fn signature(&self, description: &str) -> Result<EndpointSignature, SignatureError> {
         AzureMl::default().signature(description)
     }
 
-    fn untyped(&self) -> Signature {
+    fn untyped(&self) -> EndpointSignature {
         AzureMl::default().untyped()
     }
 }

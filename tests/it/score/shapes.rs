@@ -45,7 +45,8 @@ async fn rows_of_the_frame_endpoint_go_by_name_and_type() {
         ("pickuphour", Value::Float(10.0)),
         ("passenger", Value::BigInt(2)),
     ]);
-    let body = r#"{"data":[{"vendorid":1,"weekday":"Mon","pickuphour":12,"passenger":1,"distance":5.8},{"vendorid":2,"weekday":"Wed","pickuphour":10,"passenger":2,"distance":10}]}"#;
+    let body = "{\"data\":[{\"vendorid\":1,\"weekday\":\"Mon\",\"pickuphour\":12,\"passenger\":1,\"distance\":5.8},\
+        {\"vendorid\":2,\"weekday\":\"Wed\",\"pickuphour\":10,\"passenger\":2,\"distance\":10}]}";
     assert_eq!(server.direct(body), "[15.92, 25.26]");
     assert_eq!(scored(&score(&scorer, vec![ride_record(1, "Mon", 12, 1, 5.8), text]).await), two_fares());
 }
@@ -86,7 +87,8 @@ async fn records_are_found_through_the_output_path_of_the_multi_endpoint() {
     let scorer = start(config(&server.url("")));
     let ours =
         scored(&score(&scorer, vec![ride_record(1, "Mon", 12, 1, 5.8), ride_record(2, "Wed", 10, 2, 10.0)]).await);
-    let body = r#"{"data":[{"vendorid":1,"weekday":"Mon","pickuphour":12,"passenger":1,"distance":5.8},{"vendorid":2,"weekday":"Wed","pickuphour":10,"passenger":2,"distance":10.0}]}"#;
+    let body = "{\"data\":[{\"vendorid\":1,\"weekday\":\"Mon\",\"pickuphour\":12,\"passenger\":1,\"distance\":5.8},\
+        {\"vendorid\":2,\"weekday\":\"Wed\",\"pickuphour\":10,\"passenger\":2,\"distance\":10.0}]}";
     let direct: serde_json::Value = serde_json::from_str(&server.direct(body)).unwrap();
     let ours: Vec<serde_json::Value> = ours.iter().map(|v| serde_json::from_str(&v.to_json()).unwrap()).collect();
     assert_eq!(serde_json::Value::Array(ours), direct["result"]);

@@ -62,7 +62,8 @@ fn an_aggregate_may_offer_more_than_the_former_version_and_not_less() {
         &place,
         &forebay,
         &expect![
-            "function r: version DIGEST is not taken, DIGEST stays in use: `r` has no `save` and `restore` any more, and what is kept of open windows counts on it"
+            "function r: version DIGEST is not taken, DIGEST stays in use: `r` has no `save` and `restore` any more, \
+            and what is kept of open windows counts on it"
         ],
     );
     forebay.signal("-HUP");
@@ -83,7 +84,8 @@ fn an_aggregate_may_offer_more_than_the_former_version_and_not_less() {
 #[test]
 fn what_a_function_remembers_stays() {
     let wasm = fs::read(component("visit_count")).unwrap();
-    let functions = "[functions.visitCount]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\nimports = [\"log\", \"state\", \"clock\"]\nconfig = { every = 2 }\n";
+    let functions = "[functions.visitCount]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\nimports = [\"log\", \"state\", \
+        \"clock\"]\nconfig = { every = 2 }\n";
     let place = Place::new(&wasm, functions, "SELECT n, udf.visitCount(who) AS visit INTO out FROM rides");
     let forebay = place.run();
     let counts = |count: usize| -> Vec<i64> {

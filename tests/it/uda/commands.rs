@@ -102,7 +102,8 @@ fn check_and_eval_and_udf_show_aggregates() {
         "",
         "  forebay:weighted-mean/aggregates#weighted-mean",
         "    SQL  uda.weighted_mean(value float, weight float) -> float or NULL",
-        "    WIT  resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; deaccumulate; merge; save; restore }",
+        "    WIT  resource weighted-mean { accumulate: func(value: f64, weight: f64); compute: func() -> option<f64>; \
+        deaccumulate; merge; save; restore }",
     ];
     assert_eq!(shown, wanted);
 

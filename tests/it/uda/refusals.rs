@@ -233,8 +233,8 @@ fn an_aggregate_that_imports_is_refused_before_its_first_row() {
     let binding = FunctionBinding::new(Arc::new(component), 0, "r").granting(Grants { log: true, ..Grants::default() });
     assert_eq!(
         binding.check_grants().unwrap_err().to_string(),
-        "r.wasm imports forebay:host/log@0.1.0, which no aggregate may call, for its rows may enter again at any time; build `r` without, \
-         and hand what it needs over as an argument"
+        "r.wasm imports forebay:host/log@0.1.0, which no aggregate may call, for its rows may enter again at any time; \
+         build `r` without, and hand what it needs over as an argument"
     );
 }
 
@@ -251,11 +251,13 @@ fn resources_of_another_form_are_refused_with_the_reason() {
         (&[NEW, ACCUMULATE, COMPUTE, RESTORE], "it has `restore` but lacks `save: func() -> list<u8>`"),
         (
             &[NEW, ACCUMULATE, COMPUTE, method("[method]r.deacumulate", ACCUMULATE.1, ACCUMULATE.2)],
-            "its method `deacumulate` is none of an aggregate; those are accumulate, deaccumulate, merge, compute, save, and static restore",
+            "its method `deacumulate` is none of an aggregate; those are accumulate, deaccumulate, merge, compute, \
+            save, and static restore",
         ),
         (
             &[NEW, ACCUMULATE, COMPUTE, method("[static]r.open", RESTORE.1, RESTORE.2)],
-            "its static function `open` is none of an aggregate; those are accumulate, deaccumulate, merge, compute, save, and static restore",
+            "its static function `open` is none of an aggregate; those are accumulate, deaccumulate, merge, compute, \
+            save, and static restore",
         ),
         (
             &[

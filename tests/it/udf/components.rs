@@ -152,8 +152,8 @@ fn signatures_reach_the_catalog() {
     assert_eq!(signature.result, Shape::Tuple(vec![Shape::Text; 5]));
     assert_eq!(
         signature.text,
-        "create-array: func(vendorid: string, weekday: string, pickuphour: string, passenger: string, distance: string) \
-         -> tuple<string, string, string, string, string>"
+        "create-array: func(vendorid: string, weekday: string, pickuphour: string, passenger: string, distance: \
+         string) -> tuple<string, string, string, string, string>"
     );
     let unknown = component.find("createRow").unwrap_err().to_string();
     assert!(unknown.ends_with("exports no function `createRow`; it has create-array"), "{unknown}");
@@ -235,9 +235,11 @@ fn what_cannot_be_a_function_is_said_before_the_first_row() {
     let cases = [
         (
             format!(
-                r#"(component (import "host:secrets/store" (func)) (import "acme:db/sql" (instance (export "run" (func)))) {PLAIN})"#
+                r#"(component (import "host:secrets/store" (func))
+                    (import "acme:db/sql" (instance (export "run" (func)))) {PLAIN})"#
             ),
-            "test.wasm asks for acme:db/sql, host:secrets/store, which nobody provides; functions get no imports by default",
+            "test.wasm asks for acme:db/sql, host:secrets/store, which nobody provides; functions get no imports by \
+            default",
         ),
         (
             format!(

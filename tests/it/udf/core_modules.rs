@@ -30,7 +30,8 @@ fn says(name: &str, at: u32, text: &str) -> String {
     let escaped: String = text.bytes().map(|b| format!("\\{b:02x}")).collect();
     format!(
         r#"(data (i32.const {at}) "{escaped}")
-        (func (export "forebay_json_{name}") (param i32 i32) (result i64) (call $packed (i32.const {at}) (i32.const {})))"#,
+        (func (export "forebay_json_{name}") (param i32 i32) (result i64) (call $packed (i32.const {at})
+            (i32.const {})))"#,
         text.len()
     )
 }

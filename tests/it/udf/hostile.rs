@@ -109,7 +109,8 @@ fn typed(name: &str, ty: &str, core: &str, body: &str, options: &str) -> (String
     (
         function,
         format!(
-            r#"(func (export "{name}") (result {ty}) (canon lift (core func $i "{name}") (memory $i "memory") {options}))"#
+            r#"(func (export "{name}") (result {ty}) (canon lift (core func $i "{name}")
+                (memory $i "memory") {options}))"#
         ),
     )
 }
@@ -151,7 +152,8 @@ fn results_that_are_no_values_are_row_errors() {
         ),
     ];
     let mut module = format!(
-        r#"(memory (export "memory") 1) (func (export "endless") (param i32) {endless}) (func (export "bad") (param i32) unreachable)
+        r#"(memory (export "memory") 1) (func (export "endless") (param i32) {endless}) (func (export "bad")
+            (param i32) unreachable)
         (func (export "fine") (result i64) (i64.const 7))"#
     );
     let mut lifts = r#"(type $level' (enum "low" "high")) (export $level "level" (type $level'))
@@ -197,7 +199,8 @@ fn an_allocator_that_misbehaves_is_a_row_error() {
         let module = format!(
             r#"(memory (export "memory") 1) (func $deep (result i32) (i32.add (call $deep) (i32.const 1)))
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) {body})
-            (func (export "take") (param i32 i32) (result i64) (i64.const 1)) (func (export "fine") (result i64) (i64.const 7))"#
+            (func (export "take") (param i32 i32) (result i64) (i64.const 1)) (func (export "fine") (result i64)
+                (i64.const 7))"#
         );
         let lifts = r#"(func (export "take") (param "x" string) (result s64)
                 (canon lift (core func $i "take") (memory $i "memory") (realloc (func $i "realloc"))))
@@ -254,7 +257,8 @@ fn address_space() -> usize {
 fn what_lost_instances_held_is_given_back() {
     const ROUNDS: usize = 300;
     let core = r#"(module (memory (export "memory") 1)
-        (func (export "bomb") (result i64) (loop $l (br_if $l (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable))"#;
+        (func (export "bomb") (result i64) (loop $l (br_if $l (i32.ne (memory.grow (i32.const 1))
+            (i32.const -1)))) unreachable))"#;
     let of_core = Arc::new(component(core).unwrap());
     let of_component = Arc::new(hostile());
     let before = address_space();

@@ -16,7 +16,8 @@ fn echo(named: &[(&str, &str)], ty: &str) -> Component {
         r#"(component {definitions}
             (core module $m (memory (export "memory") 4) (global $top (mut i32) (i32.const 1024))
                 (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
-                    (local.set $at (i32.and (i32.add (global.get $top) (i32.sub (local.get 2) (i32.const 1))) (i32.sub (i32.const 0) (local.get 2))))
+                    (local.set $at (i32.and (i32.add (global.get $top) (i32.sub (local.get 2) (i32.const 1)))
+                        (i32.sub (i32.const 0) (local.get 2))))
                     (global.set $top (i32.add (local.get $at) (local.get 3)))
                     (local.get $at))
                 (func (export "echo") (param i32) (result i32) (local.get 0)))
@@ -151,7 +152,8 @@ const CASES: &[Case] = &[
     Case {
         named: &[POINT, ("row", r#"(record (field "points" (list $point)) (field "best" (option $point)))"#)],
         ty: "(list $row)",
-        wit: "list<record { points: list<record { x: f64, label-of: string }>, best: option<record { x: f64, label-of: string }> }>",
+        wit: "list<record { points: list<record { x: f64, label-of: string }>, best: option<record { x: f64, label-of: \
+            string }> }>",
         given: &[r#"[{"points":[{"x":0.5,"label_of":""}],"best":null},{"points":[],"best":{"x":1.0,"label_of":"b"}}]"#],
         back: &[],
     },
@@ -210,7 +212,8 @@ fn a_resource_anywhere_in_a_signature_refuses_the_function() {
                     (func (export "realloc") (param i32 i32 i32 i32) (result i32) unreachable)
                     (func (export "take") (param i32 i32)) (func (export "one") (result i64) (i64.const 1)))
                 (core instance $i (instantiate $m))
-                (func (export "take") (param "x" {ty}) (canon lift (core func $i "take") (memory $i "memory") (realloc (func $i "realloc"))))
+                (func (export "take") (param "x" {ty}) (canon lift (core func $i "take") (memory $i "memory")
+                    (realloc (func $i "realloc"))))
                 (func (export "one") (result s64) (canon lift (core func $i "one"))))"#
         );
         let component = component(&text).unwrap();
@@ -265,7 +268,8 @@ fn a_guest_that_links_all_of_wasi_loads_and_each_call_is_denied_by_name() {
             if i > 0 { format!(r#"(alias export $w{} "thing" (type $other{i}))"#, i - 1) } else { String::new() };
         let uses = if i > 0 {
             format!(
-                r#"(alias outer 1 $other{i} (type $o)) (export "other" (type $o' (eq $o))) (export "use-other" (func (param "x" (own $o'))))"#
+                r#"(alias outer 1 $other{i} (type $o)) (export "other" (type $o' (eq $o)))
+                    (export "use-other" (func (param "x" (own $o'))))"#
             )
         } else {
             String::new()

@@ -11,7 +11,8 @@ fn golden_rows_that_pass_and_that_differ() {
     place.write(
         "golden.jsonl",
         concat!(
-            "{\"call\":\"create_array\",\"args\":[1,\"Mon\",\"5\",2,2.5],\"expected\":[\"1\",\"Mon\",\"5\",\"2\",\"2.5\"]}\n",
+            r#"{"call":"create_array","args":[1,"Mon","5",2,2.5],"expected":["1","Mon","5","2","2.5"]}"#,
+            "\n",
             "\n",
             "{\"call\":\"createArray\",\"args\":[1,null,\"5\",2,2.5],\"expected\":null}\n",
             "{\"call\":\"createArray\",\"args\":[1,\"Mon\",\"5\",2,{\"a\":1}],\"error\":\"udf_conversion\"}",
@@ -25,8 +26,10 @@ fn golden_rows_that_pass_and_that_differ() {
         "#]],
     );
     let rows = [
-        r#"{"call":"create_row","args":[1,"Mon",5,2,0.3],"expected":{"vendorid":1,"weekday":"Mon","pickuphour":5,"passenger":2,"distance":0.30000000001}}"#,
-        r#"{"call":"create_row","args":[1,"Mon",5,2,0.3],"expected":{"vendorid":1.0,"weekday":"Tue","pickuphour":5,"passenger":3,"distance":0.3}}"#,
+        "{\"call\":\"create_row\",\"args\":[1,\"Mon\",5,2,0.3],\"expected\":{\"vendorid\":1,\"weekday\":\"Mon\",\
+        \"pickuphour\":5,\"passenger\":2,\"distance\":0.30000000001}}",
+        "{\"call\":\"create_row\",\"args\":[1,\"Mon\",5,2,0.3],\"expected\":{\"vendorid\":1.0,\"weekday\":\"Tue\",\
+        \"pickuphour\":5,\"passenger\":3,\"distance\":0.3}}",
         r#"{"call":"create_row","args":[1,"Mon",5,2,0.3],"expected":null}"#,
         r#"{"call":"create_row","args":["x","Mon",5,2,0.3],"expected":1}"#,
         r#"{"call":"create_row","args":["x","Mon",5,2,0.3],"error":"no such words"}"#,
@@ -93,8 +96,8 @@ fn golden_rows_that_pass_and_that_differ() {
     // the engine may save a group at any time, and its value is the same then
     place.with("trails").write("rows.jsonl", r#"{"aggregate":"stubborn-trail","rows":[[1],[2]],"expected":[1,2]}"#);
     let said = place.answer(&[&["udf", "test", "trails.wasm", "rows.jsonl"], PATIENT.as_slice()].concat());
-    let wanted = "exit 1\nFAILED rows.jsonl:1 stubborn-trail of (1), (2)\n  with `save` and `restore` after each row\n  expected [1,2]\n  \
-                  got the error: uda.stubborn-trail: trapped in ";
+    let wanted = "exit 1\nFAILED rows.jsonl:1 stubborn-trail of (1), (2)\n  with `save` and `restore` after each \
+                  row\n  expected [1,2]\n  got the error: uda.stubborn-trail: trapped in ";
     assert!(said.starts_with(wanted) && said.ends_with("(udf_trap)\n0 passed, 1 failed\n"), "{said}");
 }
 

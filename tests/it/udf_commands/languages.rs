@@ -154,7 +154,8 @@ fn a_new_aggregate_in_javascript_has_the_form_and_passes() {
         (1, Some("error: componentize-js is missing, which puts a JavaScript engine into the component"))
     );
     let script = fs::read_to_string(dir.join("spread.js")).unwrap()
-        + "const rows = require('fs').readFileSync('golden.jsonl', 'utf8').trim().split('\\n').map((line) => JSON.parse(line));
+        + "const rows = require('fs').readFileSync('golden.jsonl', 'utf8').trim().split('\\n').map((line) => \
+            JSON.parse(line));
            for (const row of rows) {
                const group = new main();
                group.init();

@@ -133,7 +133,8 @@ fn check_warns_of_a_grant_without_use() {
     let dir = tempfile::tempdir().unwrap();
     job(dir.path(), GRANTED);
     let text = std::fs::read_to_string(dir.path().join("job.toml")).unwrap();
-    let plain = "[functions.createArray]\ntype = \"wasm\"\ncomponent = \"create_array.wasm\"\nimports = [\"clock\"]\nconfig = {}\n[outputs";
+    let plain = "[functions.createArray]\ntype = \"wasm\"\ncomponent = \"create_array.wasm\"\nimports = \
+        [\"clock\"]\nconfig = {}\n[outputs";
     write(dir.path(), "job.toml", &text.replace("[outputs", plain));
     std::fs::copy(component("create_array"), dir.path().join("create_array.wasm")).unwrap();
     let out = succeeds(dir.path(), &["check", "job.toml"]);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use expect_test::expect;
 use forebay::udf::{Component, FunctionBinding, Grants, Host, Limits, UdfError, UserFunctions};
 use forebay::value::Value;
 
@@ -18,11 +17,18 @@ fn nothing_is_granted_by_default_and_the_error_says_what_to_write() {
     };
     let path = component.path().display().to_string();
     let said = |grants| Host::new(&[binding(grants)]).unwrap_err().to_string().replace(&path, "visit_count.wasm");
-    expect![[r#"visit_count.wasm imports forebay:host/state@0.1.0, forebay:host/clock@0.1.0, forebay:host/config@0.1.0, forebay:host/log@0.1.0, which the job does not grant; write `imports = ["log", "state", "clock"]` and `config = { key = "value" }` in [functions.visits]"#]]
-        .assert_eq(&said(Grants::default()));
+    assert_eq!(
+        said(Grants::default()),
+        "visit_count.wasm imports forebay:host/state@0.1.0, forebay:host/clock@0.1.0, forebay:host/config@0.1.0, \
+        forebay:host/log@0.1.0, which the job does not grant; write `imports = [\"log\", \"state\", \"clock\"]` and \
+        `config = { key = \"value\" }` in [functions.visits]"
+    );
     let some = Grants { log: true, config: Some(BTreeMap::new()), clock: true, ..Grants::default() };
-    expect![[r#"visit_count.wasm imports forebay:host/state@0.1.0, which the job does not grant; write `imports = ["log", "state", "clock"]` in [functions.visits]"#]]
-        .assert_eq(&said(some));
+    assert_eq!(
+        said(some),
+        "visit_count.wasm imports forebay:host/state@0.1.0, which the job does not grant; write \
+        `imports = [\"log\", \"state\", \"clock\"]` in [functions.visits]"
+    );
 }
 
 fn from_text(wat: &str) -> Result<Component, UdfError> {
@@ -62,7 +68,8 @@ fn a_guest_without_bindings_asks_in_the_same_way() {
         Host::new(&[granted(from_text(&clock("0.1.0", "$datetime", "(drop (call $now))")).unwrap())]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "test.wasm does not start: calls forebay:host/clock before it is called itself; there is no row then: use it inside the function"
+        "test.wasm does not start: calls forebay:host/clock before it is called itself; there is no row then: use it \
+        inside the function"
     );
 
     let error = from_text(&clock("0.2.0", "$datetime", "")).unwrap_err();

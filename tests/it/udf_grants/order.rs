@@ -62,7 +62,8 @@ fn a_function_that_keeps_state_is_called_where_rows_have_an_order() {
          1 | WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1
            |                      ^^^^^^^^^^^^ which call comes first is not defined
            = help: call it once, in a step that is read once: `WITH s AS (SELECT …, udf.f(x) AS y FROM …) SELECT … FROM s`
-    "#]].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
+    "#]].assert_eq(&compile("WITH s AS (SELECT k, udf.tally(v) AS n FROM a) SELECT x.n AS p, y.n AS q FROM s x JOIN s \
+        y ON x.k = y.k AND DATEDIFF(second, x, y) BETWEEN 0 AND 1"));
     expect![[r#"
         error: a function that keeps state would be called more than once for this
           --> q.asaql:1:13

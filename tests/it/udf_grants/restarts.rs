@@ -53,11 +53,14 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     let server = Server::start("array");
     // `plain` counts straight from the input; `scored` in what follows the answer of an endpoint; `asked` before the
     // call
-    let query = "WITH s AS (SELECT rideId, vendorid, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare FROM rides),
-         c AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance, udf.before(vendorid) AS visit FROM rides)
+    let query = "WITH s AS (SELECT rideId, vendorid, udf.score(udf.createArray(vendorid, weekday, pickuphour, \
+        passenger, distance)) AS fare FROM rides),
+         c AS (SELECT rideId, vendorid, weekday, pickuphour, passenger, distance, udf.before(vendorid) AS visit FROM \
+         rides)
          SELECT rideId, vendorid, udf.visitCount(vendorid) AS visit INTO plain FROM rides;
          SELECT rideId, vendorid, fare, udf.visitCount(vendorid) AS visit INTO scored FROM s;
-         SELECT rideId, vendorid, visit, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare INTO asked FROM c";
+         SELECT rideId, vendorid, visit, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, \
+         distance)) AS fare INTO asked FROM c";
     let mut text = format!(
         "[job]\nname = \"counting\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
          [inputs.rides]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"taxi/+/rides\"]\n\
@@ -70,7 +73,8 @@ fn kills_neither_lose_nor_repeat_what_a_function_counted() {
     for name in ["visitCount", "before"] {
         let component = component("visit_count");
         text += &format!(
-            "[functions.{name}]\ntype = \"wasm\"\nexport = \"visit-count\"\ncomponent = {component:?}\nimports = [\"state\", \"clock\", \"log\"]\nconfig = {{ every = 500 }}\n"
+            "[functions.{name}]\ntype = \"wasm\"\nexport = \"visit-count\"\ncomponent = {component:?}\nimports = \
+            [\"state\", \"clock\", \"log\"]\nconfig = {{ every = 500 }}\n"
         );
     }
     let outputs = ["plain", "scored", "asked"];

@@ -45,7 +45,7 @@ pub enum Wanted {
 /// A line as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct WrittenLine {
     call: Option<String>,
     args: Option<Vec<Json>>,
     aggregate: Option<String>,
@@ -81,7 +81,7 @@ pub fn read(mut file: Diagnostics) -> (Vec<GoldenRow>, Diagnostics) {
 fn row(line: usize, text: &str, start: usize) -> Result<GoldenRow, Box<Diagnostic>> {
     let span = Span::new(start, start + text.len());
     let wrong = |title: &str, help: &str| Box::new(Diagnostic::error(title, span).help(help));
-    let read: Line = serde_json::from_str(text).map_err(|e| {
+    let read: WrittenLine = serde_json::from_str(text).map_err(|e| {
         // columns are counted in bytes, from 1; the words end with the place, which is drawn
         let at = start + e.column().saturating_sub(1).min(text.len().saturating_sub(1));
         let words = e.to_string();
@@ -128,6 +128,6 @@ fn times(at: Option<Json>, rows: Option<usize>) -> Option<Vec<Timestamp>> {
     }
 }
 
-const FORM: &str = "write {\"call\": NAME, \"args\": […], \"expected\": …} or {\"aggregate\": NAME, \"rows\": [[…], […]], \"expected\": …}; \
-                    instead of `expected`, \"error\": a part of its message";
+const FORM: &str = "write {\"call\": NAME, \"args\": […], \"expected\": …} or {\"aggregate\": NAME, \"rows\": [[…], \
+                    […]], \"expected\": …}; instead of `expected`, \"error\": a part of its message";
 const AT: &str = "write \"at\": \"2024-05-01T12:00:00Z\" for a call; for an aggregate a list, one time a row";

@@ -11,17 +11,17 @@ const LENGTH_MAX: usize = 64;
 
 /// One name in four forms.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct NewName {
     pub snake: String,
     pub kebab: String,
     pub camel: String,
     pub pascal: String,
 }
 
-impl Name {
+impl NewName {
     /// # Errors
     /// It is no name, or a word of the language or of WIT.
-    pub fn read(text: &str, language: Language) -> Result<Name, Failed> {
+    pub fn read(text: &str, language: Language) -> Result<NewName, Failed> {
         let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         let words = words(text);
         // core modules may not have exports that begin with `forebay_`
@@ -40,7 +40,7 @@ impl Name {
         }
         let pascal: String = words.iter().map(|word| capital(word)).collect();
         let (first, rest) = pascal.split_at(1);
-        let name = Name {
+        let name = NewName {
             snake: words.join("_"),
             kebab: words.join("-"),
             camel: first.to_lowercase() + rest,
@@ -111,35 +111,38 @@ impl Language {
 
 /// Exports with a meaning of their own.
 const FOREBAY: &str = "memory forebay_alloc main initialize exports functions aggregates";
-const WIT: &str = "async bool borrow char constructor enum error_context export f32 f64 flags from func future import include interface \
-                   list option own package record resource result s16 s32 s64 s8 static stream string tuple type u16 u32 u64 u8 use \
-                   variant with world map as";
-const RUST: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn for gen if impl \
-                    in let loop macro match mod move mut override priv pub ref return self static struct super trait true try type \
-                    typeof unsafe unsized use virtual where while yield exported guest export cell option vec string result";
-const C: &str = "alignas alignof auto bool break case char const constexpr continue default do double else enum extern false float for \
-                 goto if inline int long nullptr register restrict return short signed sizeof static struct switch thread_local true \
-                 typedef typeof union unsigned void volatile while string next answer answer_was_read fraction_or_error text asm \
-                 cabi_realloc export";
+const WIT: &str = "async bool borrow char constructor enum error_context export f32 f64 flags from func future import \
+                   include interface list option own package record resource result s16 s32 s64 s8 static stream \
+                   string tuple type u16 u32 u64 u8 use variant with world map as";
+const RUST: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final \
+                    fn for gen if impl in let loop macro match mod move mut override priv pub ref return self static \
+                    struct super trait true try type typeof unsafe unsized use virtual where while yield exported \
+                    guest export cell option vec string result";
+const C: &str = "alignas alignof auto bool break case char const constexpr continue default do double else enum extern \
+                 false float for goto if inline int long nullptr register restrict return short signed sizeof static \
+                 struct switch thread_local true typedef typeof union unsigned void volatile while string next answer \
+                 answer_was_read fraction_or_error text asm cabi_realloc export";
 const ZIG: &str = "cabi_realloc";
-const JAVASCRIPT: &str = "abstract arguments as async await boolean break case catch class const continue debugger declare default \
-                          delete do else enum eval export extends false final finally for from function get if implements import in \
-                          instanceof interface is let math module namespace nan new null number object of package private protected \
-                          public return set static string super switch this throw true try type typeof undefined var void while \
-                          with yield error infinity symbol date array";
-const PYTHON: &str = "and as assert async await break class continue def del elif else except false finally for from global if import in \
-                      is lambda none nonlocal not or pass raise return true try while with yield";
-const GO: &str = "any append bool break byte cap case chan clear close complex const continue copy default defer delete else \
-                  fallthrough false float32 float64 for func go goto if imag import int interface iota len make map max min new nil \
-                  package panic print println range real recover return rune select string struct switch true type uint uint32 \
-                  uint64 var address alloc answer arguments error errors is_error json result slices unsafe init";
+const JAVASCRIPT: &str = "abstract arguments as async await boolean break case catch class const continue debugger \
+                          declare default delete do else enum eval export extends false final finally for from \
+                          function get if implements import in instanceof interface is let math module namespace nan \
+                          new null number object of package private protected public return set static string super \
+                          switch this throw true try type typeof undefined var void while with yield error infinity \
+                          symbol date array";
+const PYTHON: &str = "and as assert async await break class continue def del elif else except false finally for from \
+                      global if import in is lambda none nonlocal not or pass raise return true try while with yield";
+const GO: &str = "any append bool break byte cap case chan clear close complex const continue copy default defer \
+                  delete else fallthrough false float32 float64 for func go goto if imag import int interface iota len \
+                  make map max min new nil package panic print println range real recover return rune select string \
+                  struct switch true type uint uint32 uint64 var address alloc answer arguments error errors is_error \
+                  json result slices unsafe init";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn forms(text: &str) -> String {
-        let Name { snake, kebab, camel, pascal } = Name::read(text, Language::Rust).unwrap();
+        let NewName { snake, kebab, camel, pascal } = NewName::read(text, Language::Rust).unwrap();
         format!("{snake} {kebab} {camel} {pascal}")
     }
 
@@ -162,7 +165,7 @@ mod tests {
     fn what_is_no_name_is_refused() {
         let long = "a".repeat(65);
         for text in ["", "9lives", "-x", "_x", "größe", "a b", "a/b", "..", "a.b", &long] {
-            let failed = Name::read(text, Language::Rust).unwrap_err();
+            let failed = NewName::read(text, Language::Rust).unwrap_err();
             assert_eq!(failed.to_string(), format!("`{text}` cannot be the name of a function"));
         }
         for (text, language, whose) in [
@@ -172,9 +175,9 @@ mod tests {
             ("Memory", Language::Wat, "forebay"),
             ("typeOf", Language::JavaScript, "JavaScript"),
         ] {
-            let said = Name::read(text, language).unwrap_err().to_string();
+            let said = NewName::read(text, language).unwrap_err().to_string();
             assert_eq!(said, format!("`{text}` is a word of {whose}, so a function there cannot have that name"));
         }
-        assert!(Name::read("record", Language::Go).is_ok());
+        assert!(NewName::read("record", Language::Go).is_ok());
     }
 }

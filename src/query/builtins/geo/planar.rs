@@ -6,24 +6,24 @@
 //! Method: cut every edge of one shape where edges of the other cross it; each piece then lies wholly inside, outside
 //! or on the boundary, and its middle tells which.
 
-use super::shape::{Point, Polygon, Shape};
+use super::shape::{Geometry, Point, Polygon};
 
 /// Pairs of edges that one call looks at: 10 ms, or seconds for shapes that cross each other at every edge.
 pub const PAIRS_MAX: usize = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Side {
+enum LineSide {
     Inside,
     Boundary,
     Outside,
 }
 
-type Edge = (Point, Point);
+type PolygonEdge = (Point, Point);
 
 /// Whether the shapes share a point.
-pub fn intersects(a: &Shape, b: &Shape) -> bool {
-    let touches = |p: &Point, shape: &Shape| {
-        side_of(*p, &shape.polygons) != Side::Outside
+pub fn intersects(a: &Geometry, b: &Geometry) -> bool {
+    let touches = |p: &Point, shape: &Geometry| {
+        side_of(*p, &shape.polygons) != LineSide::Outside
             || edges(shape).any(|e| on_edge(*p, e))
             || shape.points.iter().any(|q| q == p)
     };
@@ -31,32 +31,32 @@ pub fn intersects(a: &Shape, b: &Shape) -> bool {
         || b.points.iter().any(|p| touches(p, a))
         || edges(a).any(|e| edges(b).any(|f| meet(e, f)))
         // no edges cross, so one of them lies in the other wholly or not at all
-        || firsts(a).any(|p| side_of(p, &b.polygons) != Side::Outside)
-        || firsts(b).any(|p| side_of(p, &a.polygons) != Side::Outside)
+        || firsts(a).any(|p| side_of(p, &b.polygons) != LineSide::Outside)
+        || firsts(b).any(|p| side_of(p, &a.polygons) != LineSide::Outside)
 }
 
 /// Whether two areas share an area and neither contains the other.
-pub fn overlaps(a: &Shape, b: &Shape) -> bool {
+pub fn overlaps(a: &Geometry, b: &Geometry) -> bool {
     share_area(a, b) && !within(a, b) && !within(b, a)
 }
 
 /// Whether the first lies in the second, an area: no part of it outside, and not only on the boundary.
-pub fn within(a: &Shape, b: &Shape) -> bool {
+pub fn within(a: &Geometry, b: &Geometry) -> bool {
     if a.vertices() == 0 || b.polygons.is_empty() {
         return false;
     }
     let mut inside = !a.polygons.is_empty();
     for p in &a.points {
         match side_of(*p, &b.polygons) {
-            Side::Outside => return false,
-            side => inside |= side == Side::Inside,
+            LineSide::Outside => return false,
+            side => inside |= side == LineSide::Inside,
         }
     }
     for edge in edges(a) {
         for p in pieces(edge, b) {
             match side_of(p, &b.polygons) {
-                Side::Outside => return false,
-                side => inside |= side == Side::Inside,
+                LineSide::Outside => return false,
+                side => inside |= side == LineSide::Inside,
             }
         }
     }
@@ -64,65 +64,65 @@ pub fn within(a: &Shape, b: &Shape) -> bool {
     inside && !b.polygons.iter().any(|polygon| polygon.iter().skip(1).any(|hole| covers_hole(a, hole)))
 }
 
-fn covers_hole(a: &Shape, hole: &[Point]) -> bool {
+fn covers_hole(a: &Geometry, hole: &[Point]) -> bool {
     !a.polygons.is_empty()
-        && ring_edges(hole).flat_map(|e| pieces(e, a)).any(|p| side_of(p, &a.polygons) == Side::Inside)
+        && ring_edges(hole).flat_map(|e| pieces(e, a)).any(|p| side_of(p, &a.polygons) == LineSide::Inside)
 }
 
-fn share_area(a: &Shape, b: &Shape) -> bool {
+fn share_area(a: &Geometry, b: &Geometry) -> bool {
     if a.polygons.is_empty() || b.polygons.is_empty() {
         return false;
     }
-    let enters = |a: &Shape, b: &Shape| {
+    let enters = |a: &Geometry, b: &Geometry| {
         a.polygons
             .iter()
             .flatten()
             .flat_map(|ring| ring_edges(ring))
             .flat_map(|e| pieces(e, b))
-            .any(|p| side_of(p, &b.polygons) == Side::Inside)
+            .any(|p| side_of(p, &b.polygons) == LineSide::Inside)
     };
     // when no piece of a boundary is inside the other, areas are shared only by equal shapes, which contain each other
     enters(a, b) || enters(b, a)
 }
 
 /// The first point of every line and ring.
-fn firsts(shape: &Shape) -> impl Iterator<Item = Point> {
+fn firsts(shape: &Geometry) -> impl Iterator<Item = Point> {
     shape.lines.iter().chain(shape.polygons.iter().flatten()).filter_map(|line| line.first().copied())
 }
 
-fn edges(shape: &Shape) -> impl Iterator<Item = Edge> {
+fn edges(shape: &Geometry) -> impl Iterator<Item = PolygonEdge> {
     shape.lines.iter().chain(shape.polygons.iter().flatten()).flat_map(|line| ring_edges(line))
 }
 
-fn ring_edges(line: &[Point]) -> impl Iterator<Item = Edge> {
+fn ring_edges(line: &[Point]) -> impl Iterator<Item = PolygonEdge> {
     line.iter().copied().zip(line.iter().skip(1).copied())
 }
 
 /// Where a point lies among polygons taken together.
-fn side_of(p: Point, polygons: &[Polygon]) -> Side {
-    let mut best = Side::Outside;
+fn side_of(p: Point, polygons: &[Polygon]) -> LineSide {
+    let mut best = LineSide::Outside;
     for polygon in polygons {
         match side_of_polygon(p, polygon) {
-            Side::Inside => return Side::Inside,
-            Side::Boundary => best = Side::Boundary,
-            Side::Outside => {}
+            LineSide::Inside => return LineSide::Inside,
+            LineSide::Boundary => best = LineSide::Boundary,
+            LineSide::Outside => {}
         }
     }
     best
 }
 
 /// Counts crossings of a ray to the right; holes count like the outer ring, so inside them the number is even.
-fn side_of_polygon(p: Point, polygon: &Polygon) -> Side {
+fn side_of_polygon(p: Point, polygon: &Polygon) -> LineSide {
     let mut inside = false;
     for (a, b) in polygon.iter().flat_map(|ring| ring_edges(ring)) {
         if on_edge(p, (a, b)) {
-            return Side::Boundary;
+            return LineSide::Boundary;
         }
         if (a.y > p.y) != (b.y > p.y) && p.x < a.x + (p.y - a.y) / (b.y - a.y) * (b.x - a.x) {
             inside = !inside;
         }
     }
-    if inside { Side::Inside } else { Side::Outside }
+    if inside { LineSide::Inside } else { LineSide::Outside }
 }
 
 /// Twice the area of the triangle: positive when `c` lies to the left of `a` to `b`.
@@ -130,7 +130,7 @@ fn turn(a: Point, b: Point, c: Point) -> f64 {
     (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x)
 }
 
-fn on_edge(p: Point, (a, b): Edge) -> bool {
+fn on_edge(p: Point, (a, b): PolygonEdge) -> bool {
     let in_box = p.x >= a.x.min(b.x) && p.x <= a.x.max(b.x) && p.y >= a.y.min(b.y) && p.y <= a.y.max(b.y);
     // cutting an edge rounds, so a cut point lies on it only to within the precision of its coordinates
     let scale = (b.x - a.x).abs().max((b.y - a.y).abs()) * (p.x.abs().max(p.y.abs()) + 1.0);
@@ -138,7 +138,7 @@ fn on_edge(p: Point, (a, b): Edge) -> bool {
 }
 
 /// Whether two edges share a point.
-fn meet(e: Edge, f: Edge) -> bool {
+fn meet(e: PolygonEdge, f: PolygonEdge) -> bool {
     let apart = |f1: f64, f2: f64| (f1 > 0.0 && f2 > 0.0) || (f1 < 0.0 && f2 < 0.0);
     if on_edge(e.0, f) || on_edge(e.1, f) || on_edge(f.0, e) || on_edge(f.1, e) {
         return true;
@@ -149,7 +149,7 @@ fn meet(e: Edge, f: Edge) -> bool {
 }
 
 /// The middles of the pieces of an edge, cut where edges of the shape touch or cross it.
-fn pieces(edge: Edge, shape: &Shape) -> Vec<Point> {
+fn pieces(edge: PolygonEdge, shape: &Geometry) -> Vec<Point> {
     let mut cuts = vec![0.0, 1.0];
     for other in edges(shape) {
         cuts.extend(cut_at(edge, other));
@@ -165,7 +165,7 @@ fn pieces(edge: Edge, shape: &Shape) -> Vec<Point> {
 }
 
 /// How far along an edge a line crosses it, 0 to 1; `None` for parallel lines and crossings elsewhere.
-fn cut_at(e: Edge, f: Edge) -> Option<f64> {
+fn cut_at(e: PolygonEdge, f: PolygonEdge) -> Option<f64> {
     let (dx, dy) = (e.1.x - e.0.x, e.1.y - e.0.y);
     let (fx, fy) = (f.1.x - f.0.x, f.1.y - f.0.y);
     let cross = dx * fy - dy * fx;
@@ -177,11 +177,11 @@ fn cut_at(e: Edge, f: Edge) -> Option<f64> {
     ((0.0..=1.0).contains(&t) && (0.0..=1.0).contains(&u)).then_some(t)
 }
 
-fn along(edge: Edge, p: Point) -> f64 {
+fn along(edge: PolygonEdge, p: Point) -> f64 {
     let (dx, dy) = (edge.1.x - edge.0.x, edge.1.y - edge.0.y);
     if dx.abs() > dy.abs() { (p.x - edge.0.x) / dx } else { (p.y - edge.0.y) / dy }
 }
 
-fn at(edge: Edge, t: f64) -> Point {
+fn at(edge: PolygonEdge, t: f64) -> Point {
     Point { x: edge.0.x + (edge.1.x - edge.0.x) * t, y: edge.0.y + (edge.1.y - edge.0.y) * t }
 }

@@ -1,6 +1,6 @@
 //! Shapes read from GeoJSON records and from Well Known Text.
 //!
-//! In: a record or text. Out: [`Shape`], points, lines and polygons in one bag. Invariant: coordinates are finite,
+//! In: a record or text. Out: [`Geometry`], points, lines and polygons in one bag. Invariant: coordinates are finite,
 //! lines have two points or more, rings four or more and are closed. Not here: what shapes have to do with each other
 //! (`planar`).
 
@@ -18,7 +18,7 @@ pub type Polygon = Vec<Vec<Point>>;
 
 /// Everything a geometry consists of.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Shape {
+pub struct Geometry {
     pub points: Vec<Point>,
     pub lines: Vec<Vec<Point>>,
     pub polygons: Vec<Polygon>,
@@ -34,22 +34,22 @@ enum Coordinates {
     List(Vec<Coordinates>),
 }
 
-impl Shape {
+impl Geometry {
     /// Reads a GeoJSON geometry.
-    pub fn from_geo_json(record: &Record) -> Option<Shape> {
-        let mut shape = Shape::default();
+    pub fn from_geo_json(record: &Record) -> Option<Geometry> {
+        let mut shape = Geometry::default();
         add_geo_json(&mut shape, record, 0)?;
         Some(shape)
     }
 
     /// Reads Well Known Text of any type; a third and fourth coordinate are passed over.
-    pub fn from_wkt(text: &str) -> Option<Shape> {
+    pub fn from_wkt(text: &str) -> Option<Geometry> {
         let mut reader = Wkt { rest: text.trim() };
         // `SRID=4326;POINT(…)`
         if reader.rest.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("SRID=")) {
             reader.rest = reader.rest.split_once(';')?.1;
         }
-        let mut shape = Shape::default();
+        let mut shape = Geometry::default();
         reader.geometry(&mut shape, 0)?;
         reader.rest.trim().is_empty().then_some(shape)
     }
@@ -123,7 +123,7 @@ fn point(x: f64, y: f64) -> Option<Point> {
     (x.is_finite() && y.is_finite()).then_some(Point { x, y })
 }
 
-fn add_geo_json(shape: &mut Shape, record: &Record, depth: usize) -> Option<()> {
+fn add_geo_json(shape: &mut Geometry, record: &Record, depth: usize) -> Option<()> {
     let Value::Text(kind) = record.find("type")? else { return None };
     if !kind.eq_ignore_ascii_case("GeometryCollection") {
         return shape.add(kind, &coordinates(record.find("coordinates")?, 0)?);
@@ -176,7 +176,7 @@ impl<'a> Wkt<'a> {
         word
     }
 
-    fn geometry(&mut self, shape: &mut Shape, depth: usize) -> Option<()> {
+    fn geometry(&mut self, shape: &mut Geometry, depth: usize) -> Option<()> {
         let kind = self.word();
         let before = self.rest;
         let mut qualifier = self.word();
@@ -247,9 +247,9 @@ mod tests {
     use crate::query::builtins::array::json_parse;
     use proptest::prelude::*;
 
-    fn geo_json(text: &str) -> Option<Shape> {
+    fn geo_json(text: &str) -> Option<Geometry> {
         match json_parse(&[Value::text(text)]) {
-            Ok(Value::Record(record)) => Shape::from_geo_json(&record),
+            Ok(Value::Record(record)) => Geometry::from_geo_json(&record),
             other => panic!("{other:?}"),
         }
     }
@@ -272,15 +272,16 @@ mod tests {
             ),
             (
                 "GEOMETRYCOLLECTION(POINT(1 2), LINESTRING(1 2, 3 4))",
-                r#"{"type":"GeometryCollection","geometries":[{"type":"Point","coordinates":[1,2]},{"type":"LineString","coordinates":[[1,2],[3,4]]}]}"#,
+                "{\"type\":\"GeometryCollection\",\"geometries\":[{\"type\":\"Point\",\"coordinates\":[1,2]},\
+                {\"type\":\"LineString\",\"coordinates\":[[1,2],[3,4]]}]}",
             ),
         ] {
-            let shape = Shape::from_wkt(wkt);
+            let shape = Geometry::from_wkt(wkt);
             assert!(shape.is_some(), "{wkt}");
             assert_eq!(shape, geo_json(json), "{wkt}");
         }
-        assert_eq!(Shape::from_wkt("MULTIPOINT((1 2), (3 4))"), Shape::from_wkt("MULTIPOINT(1 2, 3 4)"));
-        assert_eq!(Shape::from_wkt("POLYGON EMPTY"), Some(Shape::default()));
+        assert_eq!(Geometry::from_wkt("MULTIPOINT((1 2), (3 4))"), Geometry::from_wkt("MULTIPOINT(1 2, 3 4)"));
+        assert_eq!(Geometry::from_wkt("POLYGON EMPTY"), Some(Geometry::default()));
     }
 
     #[test]
@@ -299,7 +300,7 @@ mod tests {
             "POLYGON((0 0,1 0,1 1,2 2))",
             "POINT((1 2))x",
         ] {
-            assert_eq!(Shape::from_wkt(wkt), None, "{wkt}");
+            assert_eq!(Geometry::from_wkt(wkt), None, "{wkt}");
         }
         for json in [
             "{}",
@@ -309,14 +310,14 @@ mod tests {
         ] {
             assert_eq!(geo_json(json), None, "{json}");
         }
-        assert_eq!(Shape::from_wkt(&format!("POLYGON{}", "(".repeat(100_000))), None);
-        assert_eq!(Shape::from_wkt(&"GEOMETRYCOLLECTION(".repeat(10_000)), None);
+        assert_eq!(Geometry::from_wkt(&format!("POLYGON{}", "(".repeat(100_000))), None);
+        assert_eq!(Geometry::from_wkt(&"GEOMETRYCOLLECTION(".repeat(10_000)), None);
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text in r"(POINT|POLYGON|MULTIPOINT|EMPTY|Z|[0-9 ,.()e-]|ä){0,20}") {
-            let _ = Shape::from_wkt(&text);
+            let _ = Geometry::from_wkt(&text);
         }
     }
 }

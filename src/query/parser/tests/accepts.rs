@@ -224,8 +224,9 @@ fn sources_take_time_and_keys_in_both_orders() {
 
 #[test]
 fn joins_and_apply() {
-    let text = "SELECT * FROM a JOIN b TIMESTAMP BY t ON a.k = b.k INNER JOIN c d ON 1 = 1 LEFT OUTER JOIN e ON 1 = 1 left join f ON 1 = 1 \
-        CROSS APPLY GetArrayElements(a.x) AS p OUTER APPLY getrecordproperties(p.ArrayValue) q WHERE p.ArrayIndex = 0";
+    let text = "SELECT * FROM a JOIN b TIMESTAMP BY t ON a.k = b.k INNER JOIN c d ON 1 = 1 LEFT OUTER JOIN e ON 1 = 1 \
+        left join f ON 1 = 1 CROSS APPLY GetArrayElements(a.x) AS p OUTER APPLY getrecordproperties(p.ArrayValue) q \
+        WHERE p.ArrayIndex = 0";
     let script = parse(text, "q").unwrap_or_else(|errors| panic!("{errors}"));
     let joins = script.statements[0].cores[0].from.joins.iter().map(|join| match join {
         Join::Table { left_outer, source, .. } => {
@@ -261,8 +262,9 @@ fn scripts_of_several_statements() {
 
 #[test]
 fn windows_are_calls_among_the_keys() {
-    let text = "SELECT COUNT(*) FROM x TIMESTAMP BY t GROUP BY k, Windows(Window('a', Tumbling(second, 5)), Hopping(Duration(minute, 1), \
-        Hop(second, 30))), Session(Timeout(ss, 1), MaxDuration(ss, 9)) OVER (PARTITION BY k), System.Timestamp() HAVING COUNT(*) > 1";
+    let text = "SELECT COUNT(*) FROM x TIMESTAMP BY t GROUP BY k, Windows(Window('a', Tumbling(second, 5)), \
+        Hopping(Duration(minute, 1), Hop(second, 30))), Session(Timeout(ss, 1), MaxDuration(ss, 9)) OVER (PARTITION BY \
+        k), System.Timestamp() HAVING COUNT(*) > 1";
     let script = parse(text, "q").unwrap_or_else(|errors| panic!("{errors}"));
     let core = &script.statements[0].cores[0];
     expect![[r#"

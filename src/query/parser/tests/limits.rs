@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use super::{errors, parse};
 
 /// Words and signs of the language, so that random scripts get far into the grammar.
-const SOUP: &str = "SELECT FROM x INTO out WHERE GROUP BY HAVING UNION ALL WITH AS ( ) , . * + - / % & | ^ ~ = <> !< AND OR NOT IN LIKE \
-    ESCAPE BETWEEN IS NULL CASE WHEN THEN ELSE END CAST bigint nvarchar max OVER PARTITION ORDER LIMIT DURATION TIMESTAMP JOIN LEFT ON CROSS \
-    APPLY GetArrayElements CREATE TABLE System Timestamp Window COUNT DISTINCT 1 1.5 't' \"[a][b]\" [n] ; -- /* é ' [ \"";
+const SOUP: &str = "SELECT FROM x INTO out WHERE GROUP BY HAVING UNION ALL WITH AS ( ) , . * + - / % & | ^ ~ = <> !< \
+    AND OR NOT IN LIKE ESCAPE BETWEEN IS NULL CASE WHEN THEN ELSE END CAST bigint nvarchar max OVER PARTITION ORDER \
+    LIMIT DURATION TIMESTAMP JOIN LEFT ON CROSS APPLY GetArrayElements CREATE TABLE System Timestamp Window COUNT \
+    DISTINCT 1 1.5 't' \"[a][b]\" [n] ; -- /* é ' [ \"";
 
 fn word() -> impl Strategy<Value = &'static str> {
     prop::sample::select(SOUP.split_whitespace().collect::<Vec<_>>())
@@ -33,8 +34,9 @@ proptest! {
 
     #[test]
     fn a_damaged_query_never_panics(cut in 0usize..200, insert in word()) {
-        let query = "WITH s AS (SELECT a, COUNT(*) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN b > 1) AS n FROM x TIMESTAMP BY t OVER k) \
-            SELECT CASE WHEN n IN (1, 2) THEN CAST(a AS float) ELSE NULL END AS r INTO out FROM s LEFT JOIN y ON s.a = y.a";
+        let query = "WITH s AS (SELECT a, COUNT(*) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN b > 1) AS n \
+            FROM x TIMESTAMP BY t OVER k) SELECT CASE WHEN n IN (1, 2) THEN CAST(a AS float) ELSE NULL END AS r INTO \
+            out FROM s LEFT JOIN y ON s.a = y.a";
         let cut = cut.min(query.len());
         let text = format!("{}{insert}{}", &query[..cut], &query[cut..]);
         let _ = parse(&text, "q").map_err(|errors| errors.to_string());

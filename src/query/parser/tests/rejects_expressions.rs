@@ -406,7 +406,8 @@ fn tokens() {
 
 #[test]
 fn the_first_error_of_each_statement_is_reported() {
-    let text = "SELECT a FRM x;\nSELECT COUNT(* FROM x\nSELECT b FROM x WHERE (b = 1\n  AND c = 2;\nWITH s AS (SELECT a FROM (SELECT 1)),\n t AS (SELECT a FROM)\nSELECT a, a b c FROM s\nUNION SELECT a FROM\n";
+    let text = "SELECT a FRM x;\nSELECT COUNT(* FROM x\nSELECT b FROM x WHERE (b = 1\n  AND c = 2;\nWITH s AS (SELECT \
+        a FROM (SELECT 1)),\n t AS (SELECT a FROM)\nSELECT a, a b c FROM s\nUNION SELECT a FROM\n";
     expect![[r#"
         error: unexpected `FRM`
           --> q.asaql:1:10

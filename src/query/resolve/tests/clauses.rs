@@ -7,7 +7,8 @@ use super::*;
 #[test]
 fn a_star_step_decodes_only_what_is_read() {
     check(
-        "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out FROM t",
+        "WITH s AS (SELECT * FROM rides WHERE a > 1), t AS (SELECT *, a + 1 AS up FROM s) SELECT b, c.d, up INTO out \
+        FROM t",
         &expect![[r#"
             into out
               read rides: a, b, c
@@ -83,7 +84,8 @@ fn arrival_times_come_from_the_payload_when_it_has_them() {
 #[test]
 fn metadata() {
     check(
-        "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id INTO out FROM x AS g",
+        "SELECT GetMetadataPropertyValue(g, '[User].[site]') AS site, GetMetadataPropertyValue(g, 'EventId') AS id \
+        INTO out FROM x AS g",
         &expect![[r#"
             into out
               read x: User.site, EventId
@@ -95,7 +97,10 @@ fn metadata() {
 #[test]
 fn window_kinds() {
     check(
-        "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY k, Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), Offset(ms, -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER (PARTITION BY k)), Window('e', System.Timestamp()))",
+        "SELECT System.Window().Id AS id, COUNT(*) AS n, MIN(CAST(v AS nvarchar(max))) AS lo INTO out FROM x GROUP BY \
+        k, Windows(Window('a', Tumbling(minute, 90)), Window('b', HoppingWindow(Duration(hour, 1), Hop(minute, 5), \
+        Offset(ms, -1))), Window('c', Sliding(s, 5)), Window('d', Session(Timeout(s, 5), MaxDuration(mi, 1)) OVER \
+        (PARTITION BY k)), Window('e', System.Timestamp()))",
         &expect![[r#"
             into out
               read x: k, v
@@ -108,7 +113,8 @@ fn window_kinds() {
 #[test]
 fn group_keys_match_select_expressions_by_meaning() {
     check(
-        "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, TumblingWindow(second, 10)",
+        "SELECT UPPER(Zone) AS z, m.a.b AS deep, SUM(v) + sum(V) AS twice INTO out FROM x GROUP BY upper(zone), M.a, \
+        TumblingWindow(second, 10)",
         &expect![[r#"
             into out
               read x: zone, M, v
@@ -121,7 +127,8 @@ fn group_keys_match_select_expressions_by_meaning() {
 #[test]
 fn analytic_functions_run_before_where() {
     check(
-        "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
+        "SELECT n, LAG(n, 2, 0) OVER (PARTITION BY k LIMIT DURATION(minute, 1) WHEN n > 2) AS p INTO out FROM x \
+        TIMESTAMP BY at OVER k WHERE ISFIRST(second, 5) = 1",
         &expect![[r#"
             into out
               read x: at, k, n timestamp by at over k
@@ -135,7 +142,8 @@ fn analytic_functions_run_before_where() {
 #[test]
 fn analytic_functions_run_before_a_join() {
     check(
-        "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND DATEDIFF(second, b, a) BETWEEN -5 AND 0",
+        "SELECT a.id, LAST(b.v) OVER (LIMIT DURATION(hour, 1)) AS v INTO out FROM x a JOIN y b ON a.id = b.id AND \
+        DATEDIFF(second, b, a) BETWEEN -5 AND 0",
         &expect![[r#"
             into out
               join within 0 to 5 second
@@ -151,7 +159,8 @@ fn analytic_functions_run_before_a_join() {
 #[test]
 fn bounds_of_a_join_may_be_comparisons() {
     check(
-        "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 AND a.id = b.id AND b.v > a.v",
+        "SELECT a.id INTO out FROM x a LEFT JOIN y b ON 0 <= DATEDIFF(minute, a, b) AND DATEDIFF(minute, a, b) < 10 \
+        AND a.id = b.id AND b.v > a.v",
         &expect![[r#"
             into out
               left join within 0 to 9 minute
@@ -166,7 +175,8 @@ fn bounds_of_a_join_may_be_comparisons() {
 #[test]
 fn three_streams() {
     check(
-        "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
+        "SELECT s.run INTO out FROM x s JOIN y p ON s.run = p.run AND DATEDIFF(second, s, p) BETWEEN 0 AND 60 JOIN z f \
+        ON f.run = s.run AND DATEDIFF(second, s, f) BETWEEN 0 AND 60 AND DATEDIFF(second, f, p) BETWEEN 0 AND 60",
         &expect![[r#"
             into out
               join within -63 to 0 second
@@ -224,7 +234,8 @@ fn create_table_makes_columns_known() {
 #[test]
 fn an_unused_aggregate_is_not_computed() {
     check(
-        "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO out FROM s",
+        "WITH s AS (SELECT k, COUNT(*) AS n, MAX(v) AS m FROM x GROUP BY k, TumblingWindow(second, 1)) SELECT n INTO \
+        out FROM s",
         &expect![[r#"
             into out
               read x: k

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn two_columns() -> Signature {
-    Signature::of(
+fn two_columns() -> EndpointSignature {
+    EndpointSignature::of(
         vec!["data".into()],
         Layout::Array { dims: 2, width: Some(2), cells: Cells::Each(vec![Cell::BigInt, Cell::BigInt]) },
         Vec::new(),

@@ -20,23 +20,28 @@ const STILL_MAX: Duration = Duration::from_secs(3);
 
 /// What a connection has read.
 #[derive(Default)]
-pub(super) struct Reading {
+pub(super) struct TakenIn {
     /// Nothing that comes is taken.
     pub is_deaf: bool,
     /// Not handed over yet.
     pub batch: HandOver,
     /// Nothing more is read before.
-    pub room: Option<Room>,
+    pub room: Option<AwaitedRoom>,
 }
 
 /// Waits until there is room, or the input stops; else gives how the connection ends.
-pub(super) type Room = Pin<Box<dyn Future<Output = Option<End>> + Send>>;
+pub(super) type AwaitedRoom = Pin<Box<dyn Future<Output = Option<End>> + Send>>;
 
 impl Receiver {
     /// Reads nothing until half of the allowance is free, so that the network holds the broker back. The broker must
     /// still hear from us in time, so after half a keep-alive the connection is given up, unacknowledged. Where outputs
     /// use it, it is given up after [`STILL_MAX`] in which nothing was stored too.
-    pub(super) fn room(&self, out: mpsc::Sender<Arrivals>, link: &Arc<Link>, arrivals: Option<Arrivals>) -> Room {
+    pub(super) fn room(
+        &self,
+        out: mpsc::Sender<Arrivals>,
+        link: &Arc<Link>,
+        arrivals: Option<Arrivals>,
+    ) -> AwaitedRoom {
         add(&self.stats.stalls, 1);
         link.read_nothing();
         let (link, line, stop) = (link.clone(), self.line.clone(), self.stop.clone());
@@ -73,7 +78,7 @@ impl Receiver {
 
 impl Receiver {
     /// The connection ended: what was read is still stored, if there is room in time.
-    pub(super) async fn hand_over_last(&self, link: &Arc<Link>, reading: &mut Reading) {
+    pub(super) async fn hand_over_last(&self, link: &Arc<Link>, reading: &mut TakenIn) {
         let mut room = reading.room.take();
         loop {
             let is_there = match room {
@@ -89,7 +94,7 @@ impl Receiver {
 }
 
 /// Waits for the room that is waited for; for ever where there is enough.
-pub(super) async fn found(room: &mut Option<Room>) -> Option<End> {
+pub(super) async fn found(room: &mut Option<AwaitedRoom>) -> Option<End> {
     match room {
         Some(waiting) => waiting.await,
         None => std::future::pending().await,

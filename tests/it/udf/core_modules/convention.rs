@@ -32,7 +32,8 @@ fn what_breaks_the_convention_at_a_call_is_a_row_error() {
         (
             alloc("i32.const 131071"),
             "udf_trap",
-            "`forebay_alloc` gave address 131071, where 2 bytes do not fit into its 131072 bytes of memory; see wit/core-abi.md",
+            "`forebay_alloc` gave address 131071, where 2 bytes do not fit into its 131072 bytes of memory; see \
+            wit/core-abi.md",
         ),
         (alloc("i32.const -1"), "udf_trap", "`forebay_alloc` gave address 4294967295, where 2 bytes do not fit"),
         (alloc("unreachable"), "udf_trap", "trapped"),
@@ -93,7 +94,8 @@ fn what_is_wrong_with_a_module_is_said_before_the_first_row() {
         ),
         (
             format!("(module {memory} {f})"),
-            "test.wasm: the export `forebay_json_f` takes text, and the module does not export `forebay_alloc`, func(i32) -> i32",
+            "test.wasm: the export `forebay_json_f` takes text, and the module does not export `forebay_alloc`, \
+            func(i32) -> i32",
         ),
         (
             format!("(module {alloc} {f})"),
@@ -105,13 +107,16 @@ fn what_is_wrong_with_a_module_is_said_before_the_first_row() {
         ),
         (
             format!(
-                r#"(module {memory} {alloc} (func (export "forebay_json_f") (param i32 i32) (result i32 i32) (i32.const 0) (i32.const 0)))"#
+                r#"(module {memory} {alloc} (func (export "forebay_json_f") (param i32 i32) (result i32 i32)
+                    (i32.const 0) (i32.const 0)))"#
             ),
-            "test.wasm: the export `forebay_json_f` is func(i32, i32) -> (i32, i32); a function of JSON is func(i32, i32) -> i64",
+            "test.wasm: the export `forebay_json_f` is func(i32, i32) -> (i32, i32); a function of JSON is func(i32, \
+            i32) -> i64",
         ),
         (
             format!(
-                r#"(module {memory} {alloc} (func (export "forebay_json_") (param i32 i32) (result i64) (i64.const 0)))"#
+                r#"(module {memory} {alloc} (func (export "forebay_json_") (param i32 i32) (result i64)
+                    (i64.const 0)))"#
             ),
             "test.wasm: the export `forebay_json_` lacks the function's name after the prefix",
         ),

@@ -40,7 +40,8 @@ fn a_guest_that_never_frees_is_replaced_before_its_memory_is_full() {
     let module = r#"(module (memory (export "memory") 1) (global $top (mut i32) (i32.const 1024))
         (func (export "forebay_alloc") (param $n i32) (result i32)
             (global.set $top (i32.add (global.get $top) (local.get $n)))
-            (if (i32.gt_u (global.get $top) (i32.mul (memory.size) (i32.const 65536))) (then (drop (memory.grow (i32.const 1)))))
+            (if (i32.gt_u (global.get $top) (i32.mul (memory.size) (i32.const 65536)))
+                (then (drop (memory.grow (i32.const 1)))))
             (i32.sub (global.get $top) (local.get $n)))
         (func (export "forebay_json_echo") (param i32 i32) (result i64)
             (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32)) (i64.extend_i32_u (local.get 1)))))"#;
@@ -99,7 +100,8 @@ fn limits_hold_for_core_modules_as_well() {
     }
     let call = r#"(module (memory (export "memory") 1) (func $deep (result i64) (i64.add (call $deep) (i64.const 1)))
         (func (export "recursion") (result i64) call $deep)
-        (func (export "bomb") (result i64) (loop $l (br_if $l (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable)
+        (func (export "bomb") (result i64) (loop $l (br_if $l (i32.ne (memory.grow (i32.const 1))
+            (i32.const -1)))) unreachable)
         (func (export "trap") (result i64) unreachable)
         (func (export "fine") (result i64) (i64.const 7)))"#;
     let bindings = bind(&Arc::new(component(call).unwrap()), &["recursion", "bomb", "trap", "fine"]);

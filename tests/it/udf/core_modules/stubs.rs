@@ -11,7 +11,8 @@ use crate::udf::NOW;
 fn calls(import: &str, ty: &str, body: &str) -> String {
     format!(
         r#"(module (import "wasi_snapshot_preview1" "{import}" (func $wasi {ty}))
-            (memory (export "memory") 1) (data (i32.const 512) "\ff\ff\ff\ff\ff\ff\ff\ff") (data (i32.const 64) "panic:\0a what\00\00")
+            (memory (export "memory") 1) (data (i32.const 512) "\ff\ff\ff\ff\ff\ff\ff\ff")
+                (data (i32.const 64) "panic:\0a what\00\00")
             (func (export "f") (result i64) {body}))"#
     )
 }
@@ -154,7 +155,8 @@ fn the_abort_of_assembly_script_is_a_row_error_with_its_message() {
         format!(
             r#"(module (import "env" "abort" (func $abort (param i32 i32 i32 i32))) (memory (export "memory") 1)
             (data (i32.const 60) "\08\00\00\00n\00o\00!\00\fc\00")
-            (func (export "f") (result i64) (call $abort {pointer} (i32.const 0) (i32.const 7) (i32.const 1)) (i64.const 1)))"#
+            (func (export "f") (result i64) (call $abort {pointer} (i32.const 0) (i32.const 7) (i32.const 1))
+                (i64.const 1)))"#
         )
     };
     for (pointer, words) in [

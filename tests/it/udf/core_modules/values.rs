@@ -61,7 +61,8 @@ fn json_goes_there_and_back_with_all_its_types() {
     let back = functions.call(0, &args, NOW).unwrap();
     assert_eq!(
         back.to_json(),
-        r#"[null,-9223372036854775808,9007199254740993,7.0,null,"\u0000 \"ü\" 🚕\n",true,"2024-05-01T10:00:00.1234567Z",{"b":[1,{"a":null}],"a":0.1}]"#
+        "[null,-9223372036854775808,9007199254740993,7.0,null,\"\\u0000 \\\"ü\\\" 🚕\\n\",true,\
+        \"2024-05-01T10:00:00.1234567Z\",{\"b\":[1,{\"a\":null}],\"a\":0.1}]"
     );
     // any number of them
     assert_eq!(functions.call(0, &[], NOW).unwrap().to_json(), "[]");
@@ -72,7 +73,8 @@ fn json_goes_there_and_back_with_all_its_types() {
 #[test]
 fn the_answer_is_null_a_value_or_an_error_of_the_row() {
     let error = r#"(data (i32.const 900) "no such zone")
-        (func (export "forebay_json_refuse") (param i32 i32) (result i64) (call $packed (i32.const 900) (i32.const 0x8000000c)))
+        (func (export "forebay_json_refuse") (param i32 i32) (result i64) (call $packed (i32.const 900)
+            (i32.const 0x8000000c)))
         (func (export "forebay_json_missing") (param i32 i32) (result i64) (i64.const 0))"#;
     let text = json_module(&(error.to_owned() + &says("number", 100, " 5 ") + &says("createArray", 200, r#"["a",1]"#)));
     let names = ["refuse", "missing", "number", "create_array", "CREATEARRAY"];

@@ -49,7 +49,8 @@ impl aggregates::Guest{{pascal}} for {{pascal}} {
     }
 
     fn restore(state: Vec<u8>) -> aggregates::{{pascal}} {
-        let number = |at: usize| state.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(f64::NAN, f64::from_le_bytes);
+        let bytes = |at: usize| state.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        let number = |at| bytes(at).map_or(f64::NAN, f64::from_le_bytes);
         aggregates::{{pascal}}::new({{pascal}}::between(number(0), number(8)))
     }
 }
