@@ -101,14 +101,7 @@ fn a_consumer_that_passes_what_does_not_fit_into_the_file_is_committed() {
     let path = config.path.clone();
     let journal = Journal::start(config, |o| o.db.query_row("PRAGMA max_page_count = 200", [], |_| Ok(()))).unwrap();
     let input = journal.input("rides").unwrap();
-    let spec = ConsumerSpec {
-        name: "scored".into(),
-        fingerprint: String::new(),
-        stream: StreamId::INPUTS,
-        start: Start::Oldest,
-        on_full: OnFull::Block,
-        limits: Default::default(),
-    };
+    let spec = ConsumerSpec::new("scored", StreamId::INPUTS);
     let consumer = journal.register_consumer(spec).unwrap().id;
     journal.keep_only_consumers(&["scored".into()]).unwrap();
     // 200 pages hold 800 KB, and the redo log has more than that
