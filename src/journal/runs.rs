@@ -1,7 +1,7 @@
 //! Small neighbours in the file that are to become full segments.
 //!
 //! In: the segments that checkpoints write. Out: runs of them that fill a segment, and the same records in its place.
-//! Invariant: a run's segments follow each other without a gap, and nobody has read into them. Not here: how segments
+//! Invariant: a run's segments follow each other without a gap, and somebody has still to read all of them. Not here: how segments
 //! are joined (`merge`), when there is time for it (`store`).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -93,9 +93,9 @@ impl Runs {
         }
     }
 
-    /// A run that is worth joining; `unread`: the offset of a stream before which somebody has read.
+    /// A run that is worth joining; `unread`: the offset of a stream before which everybody has read.
     pub fn next(&mut self, unread: impl Fn(u32) -> i64) -> Option<Run> {
-        // what is being read goes soon by itself
+        // what the last reader is in goes soon by itself
         std::iter::from_fn(|| self.full.pop_front()).find(|run| unread(run.stream) <= run.first)
     }
 }

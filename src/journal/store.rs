@@ -217,7 +217,13 @@ impl Store {
             written.extend(stored.kept);
             unread.extend(stored.unread);
         }
-        let run = if limits.is_full { None } else { self.runs.next(|stream| books.needed_from(stream)) };
+        // records go by age in whole segments: these stay as short as they were written
+        let goes_by_age = |stream: u32| {
+            let ages = books.consumers.values().filter(|consumer| consumer.stream == stream);
+            limits.retention.keep_from.is_some() || ages.into_iter().any(|consumer| consumer.limits.max_age.is_some())
+        };
+        let needed = |stream| if goes_by_age(stream) { i64::MAX } else { books.needed_from(stream) };
+        let run = if limits.is_full { None } else { self.runs.next(needed) };
         if let Some(run) = run {
             let joined = runs::join(&sql, run, &mut merger)?;
             if run.stream == INPUTS && !joined.is_empty() {

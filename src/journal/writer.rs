@@ -150,10 +150,7 @@ impl Writer {
                 }
                 Ok(())
             }
-            Err(error) if is_disk_full(&error) => {
-                self.on_disk_full(entries, &error);
-                Ok(())
-            }
+            Err(error) if is_disk_full(&error) => self.on_disk_full(entries, &error),
             Err(error) if is_busy(&error) && !self.shared.queue.is_closing() => {
                 tracing::warn!(%error, "another program holds the journal's file; trying again");
                 self.shared.queue.give_back(entries);
@@ -210,15 +207,7 @@ impl Writer {
         }
         // a transaction that fails has refused nobody
         let mut refused = self.refused.clone();
-        let done = self.store.checkpoint(limits, |tx| apply_all(tx, entries, &mut refused));
-        let committed = match done {
-            // what waits does not fit into the file: consumers that pass it let go of it, and the redo log has room
-            Err(error) if is_disk_full(&error) && self.budget.is_disk_full() && only_move(entries) => {
-                refused = self.refused.clone();
-                self.store.log(|tx| apply_all(tx, entries, &mut refused))?.ok_or(error)?
-            }
-            done => done?,
-        };
+        let committed = self.store.checkpoint(limits, |tx| apply_all(tx, entries, &mut refused))?;
         self.refused = refused;
         Ok(committed)
     }
@@ -315,29 +304,6 @@ impl Writer {
             BTreeSet::new()
         };
         self.shared.queue.set_gate(Gate { intake_stopped: stops, stopped_streams });
-    }
-
-    /// Nothing was stored and nothing is lost: the commands wait, and those that free room may go first.
-    fn on_disk_full(&mut self, entries: Vec<LaneCommand>, error: &rusqlite::Error) {
-        // quick commits have not measured: without a number the last one counts
-        let _ = self.budget.measure(&self.store.db);
-        let again = !self.budget.found_disk_full();
-        self.set_gate();
-        if self.shared.queue.is_closing() {
-            let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
-            self.shared.queue.release(&entries);
-            let full = JournalError::Full { used_bytes, max_bytes };
-            // what waits behind these must not be stored without them
-            let waiting = self.shared.queue.stop(full.clone());
-            entries.into_iter().chain(waiting).for_each(|e| e.command.refuse(full.clone()));
-            return;
-        }
-        self.shared.queue.give_back(entries);
-        self.shared.queue.shrink();
-        if again {
-            tracing::warn!(%error, "no room on the disk even for small commits; trying again in a second");
-            self.shared.queue.pause(MAINTENANCE_INTERVAL);
-        }
     }
 
     /// Trims, makes room when the budget is used up, and gives free pages back.
@@ -440,12 +406,6 @@ impl Writer {
     }
 }
 
-/// Whether these commands only move consumers.
-fn only_move(entries: &[LaneCommand]) -> bool {
-    let moves = |command: &Command| matches!(command, Command::Commit(commit, _) if commit.emit.is_none());
-    !entries.is_empty() && entries.iter().all(|entry| entry.command.is_quick() && moves(&entry.command))
-}
-
 fn retention(config: &JournalConfig) -> Retention {
     let ticks = |d: Duration| i64::try_from(d.as_nanos() / 100).unwrap_or(i64::MAX);
     Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
@@ -505,5 +465,6 @@ fn answer(command: Command, outcome: Applied) {
     }
 }
 
+mod full_disk;
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ impl Closings {
         self.in_a_row >= TELLING
     }
 
-    /// Whether so many ended in a row that it is not the work of one row, which may take five connections to be found.
+    /// Whether more ended in a row than the search for one row takes, which is up to five connections.
     pub fn is_storm(self) -> bool {
         self.in_a_row >= 2 * TELLING
     }

@@ -137,7 +137,13 @@ impl Line {
 
     /// Whether the last connection was left because an output wanted it.
     pub fn was_unwanted(&self) -> bool {
-        self.unwanted.borrow().0 == self.state.borrow().number()
+        let unwanted = self.unwanted.borrow().0;
+        match &*self.state.borrow() {
+            // what came since was not lent
+            Phase::Down(Gone { number, since: None, .. }) => *number > 0 && *number == unwanted,
+            Phase::Up(carrier) => carrier.number == unwanted,
+            Phase::Down(_) | Phase::Waiting(..) | Phase::Closed(_) => false,
+        }
     }
 
     /// Waits until an output wants the present connection to be left; gives why. Without an end while there is none.

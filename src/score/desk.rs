@@ -146,6 +146,8 @@ pub struct Desk {
     must_look: bool,
     /// Looks since then.
     looks: u32,
+    /// Since when it could not be reached, or said nothing.
+    away_since: Option<Duration>,
     failed: Option<String>,
     nan_results: u64,
     texts: Texts,
@@ -171,6 +173,7 @@ impl Desk {
             proven: None,
             must_look: false,
             looks: 0,
+            away_since: None,
             failed: None,
             nan_results: 0,
             texts: Texts::default(),
@@ -331,6 +334,7 @@ impl Desk {
                         open.batch.model_fails();
                         match is_silent {
                             true => {
+                                self.away_since.get_or_insert(now);
                                 self.suspect();
                                 self.gate.close(now, Cause::Backoff, Duration::ZERO);
                             }

@@ -66,10 +66,10 @@ impl Parallel {
         Parallel { now, max, successes: 0, lowered_at: 0, last_sent: 0, doubling, too_much: None }
     }
 
-    /// Begins as at first.
+    /// Begins as at first; a limit that was too much is left alone as before.
     pub fn restart(&mut self) {
         let last_sent = self.last_sent;
-        *self = Parallel { lowered_at: last_sent, last_sent, ..Parallel::new(self.max) };
+        *self = Parallel { lowered_at: last_sent, last_sent, too_much: self.too_much, ..Parallel::new(self.max) };
     }
 
     pub fn now(&self) -> u32 {

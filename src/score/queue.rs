@@ -2,7 +2,7 @@
 //!
 //! In: chunks of arguments by statement. Out: rows for the next batch, and chunks whose rows are all decided.
 //! Invariant: a row waits at most once, and a chunk is given out when its last row is decided, in its own order. Of a
-//! statement only so many rows were given out as a crash may score again, until what came of them is durable. Not here:
+//! statement no more rows are given out than a crash may score again, until what came of them is durable. Not here:
 //! what is sent when, how large a batch may be.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

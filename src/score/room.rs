@@ -5,7 +5,7 @@
 //! than there is waits until nobody else holds any. Not here: what is sent when (`desk`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -38,19 +38,23 @@ pub struct Room {
 pub struct Berth {
     rows: OwnedSemaphorePermit,
     rows_max: usize,
-    _bytes: OwnedSemaphorePermit,
+    bytes: OwnedSemaphorePermit,
+    permits_max: usize,
     left: Arc<Leaving>,
 }
 
 impl Berth {
-    /// Whether more than half of all places for rows are taken.
+    /// Whether more than half of all places are taken.
     pub fn is_scarce(&self) -> bool {
-        self.rows.semaphore().available_permits() < self.rows_max / 2
+        let is_short = |left: &OwnedSemaphorePermit, max: usize| left.semaphore().available_permits() < max / 2;
+        is_short(&self.rows, self.rows_max) || is_short(&self.bytes, self.permits_max)
     }
 }
 
 impl Drop for Berth {
     fn drop(&mut self) {
+        // the count of holders was lowered before: whoever looks at it after its wish to be told sees that, or we the wish
+        fence(Ordering::SeqCst);
         if self.left.is_awaited.swap(false, Ordering::AcqRel) {
             self.left.notify.notify_one();
         }
@@ -68,6 +72,7 @@ impl Leaving {
     /// From now on [`Leaving::next`] ends when a place is given back.
     pub fn begin_to_wait(&self) {
         self.is_awaited.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
     }
 
     pub async fn next(&self) {
@@ -113,7 +118,7 @@ impl Room {
         let bytes = bytes.max(rows * ROW_BYTES_MIN) / PERMIT_BYTES;
         let rows = self.rows.clone().acquire_many_owned(permits(rows, self.rows_max)).await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(permits(bytes, self.permits_max)).await.ok()?;
-        Some(Berth { rows, rows_max: self.rows_max, _bytes: bytes, left: self.left.clone() })
+        Some(Berth { rows, rows_max: self.rows_max, bytes, permits_max: self.permits_max, left: self.left.clone() })
     }
 }
 

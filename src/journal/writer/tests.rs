@@ -7,7 +7,7 @@ use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows};
 use crate::journal::queue::Queue;
 use crate::journal::redo::Age;
 use crate::journal::schema;
-use crate::journal::{Append, Commit, ConsumerSpec, InputId, Journal, StreamId, verify};
+use crate::journal::{Append, Commit, ConsumerSpec, DeadLetter, InputId, Journal, StreamId, verify};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -103,7 +103,8 @@ fn a_consumer_that_passes_what_does_not_fit_into_the_file_is_committed() {
     let input = journal.input("rides").unwrap();
     let spec = ConsumerSpec::new("scored", StreamId::INPUTS);
     let consumer = journal.register_consumer(spec).unwrap().id;
-    journal.keep_only_consumers(&["scored".into()]).unwrap();
+    let other = journal.register_consumer(ConsumerSpec::new("other", StreamId::INPUTS)).unwrap().id;
+    journal.keep_only_consumers(&["scored".into(), "other".into()]).unwrap();
     // 200 pages hold 800 KB, and the redo log has more than that
     for i in 0..25 {
         let (batch, answer) = append(input, i, 40_000);
@@ -118,11 +119,17 @@ fn a_consumer_that_passes_what_does_not_fit_into_the_file_is_committed() {
         assert!(Clock::Real.since(begin) < PATIENCE, "more than a megabyte does not fit");
         crate::time::pause(Duration::from_millis(1));
     }
+    // what another one has for the file waits with it
+    let letter = DeadLetter { payload: vec![7; 2_000_000], ..DeadLetter::default() };
+    let (done, lettered) = std::sync::mpsc::channel();
+    let commit = Commit { dead_letters: vec![letter], ..Commit::at(other, 1) };
+    journal.commit_then(commit, Box::new(move |result| done.send(result).unwrap_or_default()));
     for position in [1, 5, 24, 25] {
         let (done, answer) = std::sync::mpsc::channel();
         journal.commit_then(Commit::at(consumer, position), Box::new(move |result| done.send(result).unwrap()));
         answer.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never moved to {position}")).unwrap();
     }
+    assert!(lettered.try_recv().is_err(), "it is larger than the file may be");
     assert!(large.try_recv().is_err(), "it is larger than the file may be");
     drop(large);
     journal.close();

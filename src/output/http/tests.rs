@@ -32,7 +32,7 @@ async fn take(State(receiver): State<Receiver>, body: Bytes) -> StatusCode {
 }
 
 impl Receiver {
-    /// Its output gives requests of so many rows, and does not wait.
+    /// Its output gives requests of this number of rows, and does not wait.
     async fn start(batch: usize, rule: impl FnMut(&[i64]) -> u16 + Send + 'static) -> (Receiver, HttpOutput) {
         let receiver = Receiver { rule: Arc::new(Mutex::new(Box::new(rule))), requests: Arc::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

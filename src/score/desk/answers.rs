@@ -56,6 +56,7 @@ impl Desk {
                 match is_silence(class, answer.outcome) {
                     _ if is_late => {}
                     true => {
+                        self.away_since.get_or_insert(now);
                         self.suspect();
                         if !is_probe {
                             self.gate.failed(now, id, Cause::Backoff, random, answer.details.retry_after);
@@ -83,15 +84,14 @@ impl Desk {
         let retry_after = answer.details.retry_after;
         match class {
             Class::Done => {
-                let closed = self.gate.closed().filter(|_| self.gate.is_probe(id));
-                if closed.is_some_and(|closed| now >= closed.since + OUTAGE) {
-                    // others come back in the same moment, and it may be another endpoint now
-                    self.parallel.restart();
+                if !self.gate.is_late(id) {
+                    self.came_back(now);
                 }
                 self.gate.passed(id);
                 self.parallel.succeeded(now, id, full, answer.details.took);
             }
             Class::Offline => {
+                self.away_since.get_or_insert(now);
                 self.parallel.forget();
                 self.gate.failed(now, id, Cause::Backoff, random, retry_after);
             }
@@ -120,6 +120,13 @@ impl Desk {
             }
             Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
             Class::TooSlow | Class::FailJob => {}
+        }
+    }
+
+    /// The endpoint answers. After an outage others come back in the same moment, and it may be another one now.
+    fn came_back(&mut self, now: Duration) {
+        if self.away_since.take().is_some_and(|since| now >= since + OUTAGE) {
+            self.parallel.restart();
         }
     }
 
@@ -201,6 +208,7 @@ impl Desk {
     fn looked(&mut self, now: Duration, id: u64, class: Class, answer: &Answer, random: f64) {
         if class == Class::Done {
             (self.must_look, self.looks) = (false, 0);
+            self.came_back(now);
             return self.gate.open();
         }
         self.looks = self.looks.saturating_add(1);
