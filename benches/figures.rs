@@ -1,8 +1,8 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by
 //! side in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- rates`, `-- guests`, `-- micro` or `-- engine`
-//! runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- rates`, `-- independence`, `-- guests`, `-- micro`
+//! or `-- engine` runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
 
 // a benchmark that panics has failed
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -24,10 +24,14 @@ mod micro;
 mod peers;
 #[path = "figures/process.rs"]
 mod process;
-#[path = "figures/slow_past.rs"]
-mod slow_past;
+#[path = "figures/independence.rs"]
+mod independence;
 #[path = "figures/rates.rs"]
 mod rates;
+#[path = "figures/slow_past.rs"]
+mod slow_past;
+#[path = "figures/steady.rs"]
+mod steady;
 
 fn main() {
     // the baseline runs in a process of its own, so that its CPU and memory can be told from ours
@@ -44,6 +48,9 @@ fn main() {
     }
     if asked("rates") {
         rates::run();
+    }
+    if asked("independence") {
+        independence::run();
     }
     if asked("guests") {
         guests::run();

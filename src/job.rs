@@ -56,6 +56,8 @@ pub struct Job {
     pub start: Start,
     /// For inputs with TIMESTAMP BY.
     pub time: TimePolicies,
+    /// The file says how late an event may be; else that is the default.
+    pub chose_late_tolerance: bool,
     /// At least one; in the order of the file, names unique ignoring case.
     pub inputs: Vec<InputSection>,
     /// Names unique when folded to letters and digits.
@@ -189,6 +191,7 @@ fn checked(document: toml::Spanned<toml::de::DeTable<'_>>, path: &Path, problems
         on_error: general.on_error,
         start: general.start,
         time: general.time,
+        chose_late_tolerance: general.chose_late_tolerance,
         inputs,
         functions,
         outputs,
@@ -263,6 +266,7 @@ struct General {
     on_error: OnError,
     start: Start,
     time: TimePolicies,
+    chose_late_tolerance: bool,
     state_bytes_max: u64,
 }
 
@@ -286,6 +290,7 @@ fn general(mut section: Section) -> Option<General> {
         on_error: section.choice("on_error", ON_ERROR, OnError::DeadLetter),
         state_bytes_max: section.size("state_bytes_max", STATE_BYTES_MIN, 1 << 40, STATE_BYTES_MAX),
         start: section.choice("start", &[("now", Start::Now), ("oldest", Start::Oldest)], Start::Oldest),
+        chose_late_tolerance: section.has("late_tolerance"),
         time: time_policies(&mut section),
     };
     section.finish();

@@ -20,6 +20,7 @@ mod health;
 mod identity;
 mod intake;
 mod mark;
+pub mod outlived;
 mod outputs;
 mod pool;
 pub mod prepare;

@@ -58,6 +58,11 @@ pub trait SourceSettings: Debug + Send + Sync {
         let _ = (inputs, problems);
     }
 
+    /// How long what comes while the gateway is away waits for it.
+    fn keeps(&self) -> Keeps {
+        Keeps::Nothing
+    }
+
     /// What a person should know before the job runs.
     fn note(&self) -> Option<&'static str> {
         None
@@ -68,6 +73,14 @@ pub trait SourceSettings: Debug + Send + Sync {
     /// # Errors
     /// Why it cannot start.
     fn start(&self, site: Site<'_>) -> Result<Started, String>;
+}
+
+/// How long the other end keeps what it has for a gateway that is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keeps {
+    Nothing,
+    For(Duration),
+    Forever,
 }
 
 /// Tells for how long what is received now waits for the next commit, whatever the source does.

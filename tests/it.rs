@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)] // tests wait for real peers in real time
 
+#[path = "it/after_outage.rs"]
+mod after_outage;
 #[path = "it/architecture.rs"]
 mod architecture;
 #[path = "it/cases.rs"]

@@ -15,7 +15,7 @@ use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 
 use crate::baseline::Baseline;
-use crate::peers::{Forebay, Mosquitto, until};
+use crate::peers::{Forebay, Mosquitto, create_array, until};
 use crate::process::{Usage, usage};
 
 /// What both subscribe to.
@@ -188,8 +188,7 @@ impl Place {
 }
 
 fn write_job(folder: &Path, broker: &str, endpoint: &str) -> PathBuf {
-    let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components/create_array.wasm");
-    assert!(component.exists(), "{} is missing: `make bench` builds it", component.display());
+    let component = create_array();
     fs::write(folder.join("job.asaql"), QUERY).unwrap();
     let text = format!(
         "[job]\nname = \"bench\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[journal]\n\

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,13 @@ pub fn until<T>(what: &str, every: Duration, mut done: impl FnMut() -> Option<T>
         assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
         std::thread::sleep(every);
     }
+}
+
+/// The example function that builds the input array of the embedded endpoint.
+pub fn create_array() -> PathBuf {
+    let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/target/components/create_array.wasm");
+    assert!(component.exists(), "{} is missing: `make bench` builds it", component.display());
+    component
 }
 
 /// Debian's broker with queues that hold everything, in memory.

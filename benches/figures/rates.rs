@@ -8,23 +8,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use forebay::demo::client::{Publisher, Receiver};
-use forebay::demo::fleet::Fleet;
-use forebay::time::Timestamp;
 use tokio::runtime::Runtime;
 
-use crate::peers::{Forebay, Mosquitto, until};
-use crate::process::{Usage, usage};
+use crate::peers::{Forebay, Mosquitto};
+use crate::steady::{Seen, Steady};
 
 const RATES: [u64; 7] = [1, 10, 100, 200, 1_000, 2_000, 5_000];
 /// How long each rate is kept, and how many events come at least.
 const SECONDS: u64 = 20;
 const EVENTS_MIN: u64 = 30;
-/// What is sent before, so that what happens once has happened.
-const WARM_UP: u64 = 20;
 const DAY: f64 = 86_400.0;
 
 const FILTER: &str = "SELECT rideId, distance INTO out FROM rides WHERE distance > 0";
@@ -65,14 +58,14 @@ pub fn run() {
         for rate in rates {
             for (which, program) in &programs {
                 let place = Place { runtime: &runtime, folder: &folder, device: device.as_ref() };
-                let seen = place.at(program, query, journal, *rate);
+                let (seen, device_bytes) = place.at(program, query, journal, *rate);
                 let event = |bytes: f64| bytes / seen.events;
-                let device_bytes = seen.device_bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", event(bytes)));
-                let a_day = seen.device_bytes.unwrap_or(seen.used.written_bytes) / seen.seconds * DAY / 1e9;
+                let at_device = device_bytes.map_or("-".to_owned(), |bytes| format!("{:.0}", event(bytes)));
+                let a_day = device_bytes.unwrap_or(seen.used.written_bytes) / seen.seconds * DAY / 1e9;
                 println!(
-                    "{name:<14} {rate:>8} {which:<7} {:>8.0} {:>10.0} {device_bytes:>9} {a_day:>8.2} {:>8.1} {:>8.1} \
+                    "{name:<14} {rate:>8} {which:<7} {:>8.0} {:>10.0} {at_device:>9} {a_day:>8.2} {:>8.1} {:>8.1} \
                     {:>12.1}",
-                    seen.used.cpu_s * 1e6 / seen.events,
+                    seen.cpu_s_per_million(),
                     event(seen.used.written_bytes),
                     seen.latency(0.5),
                     seen.latency(0.99),
@@ -90,24 +83,8 @@ struct Place<'a> {
     device: Option<&'a Device>,
 }
 
-/// What one rate used.
-struct Seen {
-    used: Usage,
-    device_bytes: Option<f64>,
-    events: f64,
-    seconds: f64,
-    /// In order of size, ms.
-    latencies: Vec<f64>,
-}
-
-impl Seen {
-    fn latency(&self, part: f64) -> f64 {
-        self.latencies[((self.latencies.len() - 1) as f64 * part).ceil() as usize]
-    }
-}
-
 impl Place<'_> {
-    fn at(&self, program: &Path, query: &str, journal: &str, rate: u64) -> Seen {
+    fn at(&self, program: &Path, query: &str, journal: &str, rate: u64) -> (Seen, Option<f64>) {
         let broker = Mosquitto::start(self.folder);
         let job = self.device.map_or(self.folder, |device| &device.folder).join("job");
         let _ = fs::remove_dir_all(&job);
@@ -122,51 +99,14 @@ impl Place<'_> {
         );
         let path = job.join("job.toml");
         fs::write(&path, text).unwrap();
-        let received: Arc<Mutex<Vec<Instant>>> = Arc::default();
-        let came = received.clone();
-        let take = move |_| came.lock().unwrap().push(Instant::now());
-        let receiver = {
-            let _runtime = self.runtime.enter();
-            Receiver::listen("rates-out", "127.0.0.1", broker.port, "out", take)
-        };
-        assert!(self.runtime.block_on(receiver.ready(Duration::from_secs(10))));
         let forebay = Forebay::of(program, &path, &self.folder.join("cache"));
-        let soon = Duration::from_millis(20);
-        until("the connection", soon, || (forebay.metric("forebay_source_connected") == 1.0).then_some(()));
-        let feed = self.runtime.block_on(async { Publisher::connect("rates", "127.0.0.1", broker.port) });
-        let mut fleet = Fleet::new(50);
-        let mut publish = || {
-            let ride = fleet.ride(Timestamp::MIN);
-            assert!(self.runtime.block_on(feed.send(&ride.topic, ride.payload)));
-        };
-        (0..WARM_UP).for_each(|_| publish());
-        let has = |rows: u64| received.lock().unwrap().len() as u64 >= rows;
-        until("the first rows", soon, || has(WARM_UP).then_some(()));
-        std::thread::sleep(Duration::from_secs(1));
-
         let seconds = std::env::var("FOREBAY_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(SECONDS);
         let events = (rate * seconds).max(EVENTS_MIN);
-        let (before, device_before) = (usage(forebay.pid()), self.device.map(Device::written));
-        let start = Instant::now();
-        let mut sent = Vec::with_capacity(events as usize);
-        for i in 0..events {
-            let due = Duration::from_secs_f64(i as f64 / rate as f64);
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
-            sent.push(Instant::now());
-            publish();
-        }
-        std::thread::sleep(Duration::from_millis(500));
-        let lasted = start.elapsed().as_secs_f64();
-        let used = usage(forebay.pid()).since(&before);
-        let device_bytes = self.device.zip(device_before).map(|(device, before)| device.written() - before);
-        until("all rows", Duration::from_millis(50), || has(events + WARM_UP).then_some(()));
+        let steady = Steady { runtime: self.runtime, port: broker.port, topic: "out", rate, events };
+        let mut written = Vec::new();
+        let seen = steady.measure(&forebay, || written.extend(self.device.map(Device::written)));
         forebay.stop();
-        // one publisher, one topic: rows come in the order of the events
-        let came = received.lock().unwrap();
-        let times = came.iter().skip(WARM_UP as usize).zip(&sent);
-        let mut latencies: Vec<f64> = times.map(|(came, sent)| (*came - *sent).as_secs_f64() * 1e3).collect();
-        latencies.sort_by(f64::total_cmp);
-        Seen { used, device_bytes, events: events as f64, seconds: lasted, latencies }
+        (seen, written.first().zip(written.last()).map(|(before, after)| after - before))
     }
 }
 

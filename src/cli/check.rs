@@ -13,6 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionSettings, InputSettings, Job};
 use crate::journal::{JournalStatus, lasting, reference_readonly};
 use crate::pipeline::Prepared;
+use crate::pipeline::outlived::{Outlived, outlived};
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
 use crate::reference::{ReferenceInput, ReferencePlace, load_once};
@@ -112,7 +113,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
     for warning in &prepared.warnings {
         out.push_str(&format!("\n{warning}"));
     }
-    for note in notes(job) {
+    for note in notes(job, prepared) {
         out.push_str(&format!("\nnote: {note}\n"));
     }
     misfits.sort();
@@ -140,13 +141,16 @@ fn lasting_pool(job: &Job) -> String {
     )
 }
 
-/// What the kinds of sources want known, each once.
-fn notes(job: &Job) -> Vec<&'static str> {
-    let mut notes: Vec<&str> = Vec::new();
+/// What the kinds of sources want known, each once; and what somebody who chose a tolerance chose with it.
+fn notes(job: &Job, prepared: &Prepared) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
     for input in &job.inputs {
         if let InputSettings::Stream(stream) = &input.kind {
-            notes.extend(stream.source.note().filter(|note| !notes.contains(note)));
+            notes.extend(stream.source.note().map(str::to_owned).filter(|note| !notes.contains(note)));
         }
+    }
+    if job.chose_late_tolerance {
+        notes.extend(outlived(job, &prepared.plan).iter().map(Outlived::note));
     }
     notes
 }

@@ -25,6 +25,8 @@ pub(super) struct Env {
     pub stopped: Option<FailedRow>,
     /// Levels of `TryEvaluate` around what is evaluated now: inside, an error goes up to it whatever the policy.
     pub trying: u32,
+    /// The substream whose operators run, where an expression asks for it.
+    pub substream: Value,
 }
 
 /// A row that expressions read.
@@ -110,7 +112,15 @@ pub(super) enum RowFate {
 
 impl Env {
     pub(super) fn new(options: ExecutorOptions, functions: Option<Functions>) -> Env {
-        Env { options, functions, counts: Counts::default(), failures: Vec::new(), stopped: None, trying: 0 }
+        Env {
+            options,
+            functions,
+            counts: Counts::default(),
+            failures: Vec::new(),
+            stopped: None,
+            trying: 0,
+            substream: Value::Null,
+        }
     }
 
     /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to

@@ -36,6 +36,7 @@ impl Env {
             },
             Expr::Time => owned(Value::DateTime(row.meta.time)),
             Expr::Arrival => owned(Value::DateTime(row.meta.arrival)),
+            Expr::Substream => owned(self.substream.clone()),
             Expr::Path(base, names) => Ok(match self.eval(base, row)? {
                 Cow::Borrowed(value) => field(value, names).map_or(Cow::Owned(Value::Null), Cow::Borrowed),
                 Cow::Owned(value) => Cow::Owned(field(&value, names).cloned().unwrap_or_default()),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use self::lane::{Lane, Moment, Weight};
 use self::output::{IDS, Ids, OutputRows};
-use self::substreams::Substreams;
+use self::substreams::{Substreams, named};
 use super::emitted::{Emitted, StateUpdate};
 use super::env::{Env, InputEvent, StepOrigin};
 use super::fault::Unloadable;
@@ -21,7 +21,7 @@ use super::ingress::Ingress;
 use super::options::{EngineError, ExecutorOptions, Functions};
 use super::state::Loaded;
 use crate::batch::{Batch, Column, RawEvent, Rows};
-use crate::query::plan::{External, Node, Part};
+use crate::query::plan::{Expr, External, Node, Part};
 use crate::time::Timestamp;
 use crate::value::codec::Damaged;
 use crate::value::{SmolStr, Value};
@@ -41,6 +41,10 @@ pub struct Executor {
     stateful: bool,
     /// A function that is called keeps state.
     remembers: bool,
+    /// The column of the rows read that tells their substream.
+    substream: Option<usize>,
+    /// An expression asks for the substream.
+    asks_substream: bool,
     /// How many operators lie on top of each other.
     depth: i64,
     output: OutputRows,
@@ -65,7 +69,12 @@ impl Executor {
     /// The part holds something that the engine cannot run.
     pub fn new(part: &Part, options: ExecutorOptions, functions: Option<Functions>) -> Result<Executor, EngineError> {
         let columns = if part.external.is_some() { unnamed(part.root.width()) } else { Arc::clone(&part.columns) };
-        Executor::build(part.root.clone(), columns, options, functions, false)
+        let mut executor = Executor::build(part.root.clone(), columns, options, functions, false)?;
+        executor.substream = part.substream;
+        if part.substream.is_some() {
+            executor.trees = Trees::BySubstream(Substreams::default());
+        }
+        Ok(executor)
     }
 
     /// For the tail of an external call: rows in ([`Executor::push_rows`]) are those of the part's root with the
@@ -91,7 +100,8 @@ impl Executor {
     ) -> Result<Executor, EngineError> {
         let ingresses: Vec<Ingress> = root.scans().map(Ingress::new).collect();
         let (stateful, remembers) = (root.is_stateful(), root.calls_state());
-        let ids = match (stateful, ingresses.is_empty(), expands(&root)) {
+        let asks_substream = root.nodes().flat_map(Node::exprs).any(|e| e.any(&|e| matches!(e, Expr::Substream)));
+        let ids = match (stateful, ingresses.is_empty(), root.expands()) {
             (true, ..) => Ids::RUNNING,
             (false, true, false) => Ids::Keep,
             (false, true, true) if tail => Ids::RUNNING,
@@ -116,6 +126,8 @@ impl Executor {
             trees,
             stateful,
             remembers,
+            substream: None,
+            asks_substream,
             depth,
             now: Timestamp::MIN.ticks(),
             taken_at: Timestamp::MIN.ticks(),
@@ -196,16 +208,25 @@ impl Executor {
             self.output.read_up_to(meta.offset);
             meta.offset = offset;
             meta.ordinal = 0;
-            if self.stateful {
+            if self.stateful && self.substream.is_none() {
                 // answers that overtook others are moved up, as out-of-order events are
                 self.env.counts.adjusted += u64::from(meta.time.ticks() < self.rows_watermark);
                 meta.time = meta.time.max(Timestamp::saturating_from_ticks(self.rows_watermark));
             }
-            self.rows_watermark = self.rows_watermark.max(meta.time.ticks());
+            if self.substream.is_none() {
+                self.rows_watermark = self.rows_watermark.max(meta.time.ticks());
+            }
         }
         self.env.counts.read += batch.len() as u64;
         self.env.counts.rows += batch.len() as u64;
-        self.run(StepOrigin { first, events: &[], metas: &metas }, Some(batch));
+        let origin = StepOrigin { first, events: &[], metas: &metas };
+        let (Some(slot), Trees::BySubstream(substreams)) = (self.substream, &mut self.trees) else {
+            return self.run(origin, Some(batch));
+        };
+        if let Err(fault) = substreams.receive_rows(&batch, slot, || Lane::new(&self.root, &self.env.options, 1)) {
+            self.env.report(&origin, fault);
+        }
+        self.run(origin, None);
     }
 
     /// Tells a part that reads rows that none earlier than `watermark` will come: what [`Emitted::watermark`] of the
@@ -264,8 +285,16 @@ impl Executor {
             }
             Trees::BySubstream(substreams) => {
                 let mut watermark = floor;
+                let of_rows = self.substream.is_some();
                 for key in substreams.active(floor) {
-                    match substreams.work(&key, floor, |lane| lane.step(env, moment, Batch::default())) {
+                    if self.asks_substream {
+                        env.substream = named(&key);
+                    }
+                    let step = |lane: &mut Lane| match of_rows {
+                        true => lane.step_rows(env, moment),
+                        false => lane.step(env, moment, Batch::default()),
+                    };
+                    match substreams.work(&key, floor, step) {
                         Ok(produced) => {
                             watermark = watermark.min(produced.watermark);
                             output.emit(env, &origin, produced.batch);
@@ -279,8 +308,11 @@ impl Executor {
         self.watermark = self.watermark.max(watermark);
     }
 
-    /// The oldest event time that can still come, as far as the clock tells.
+    /// The oldest event time that can still come, as far as the clock or the part before tells.
     fn floor(&self) -> i64 {
+        if self.substream.is_some() {
+            return self.rows_watermark;
+        }
         match self.env.options.policies.late_tolerance {
             _ if self.now == i64::MAX => i64::MAX,
             Some(late) => self.now.saturating_sub(late),
@@ -291,6 +323,16 @@ impl Executor {
     /// Rows read that wait for earlier ones.
     pub fn waiting(&self) -> u64 {
         self.weight().waiting
+    }
+
+    /// How early rows behind one of this time and arrival may be, where this part reads rows: substreams have no order
+    /// among each other.
+    pub fn earliest_behind(&self, time: Timestamp, arrival: Timestamp) -> Timestamp {
+        match (self.substream, self.env.options.policies.late_tolerance) {
+            (None, _) => time,
+            (Some(_), Some(late)) => arrival.saturating_add(-late),
+            (Some(_), None) => Timestamp::MIN,
+        }
     }
 
     /// No row that comes out from now on will be earlier than this; `None` before anything is known.
@@ -403,7 +445,8 @@ impl Executor {
             // the row is of a substream, and there are none
             Trees::One(_) => return Err(Damaged { at: 0 }.into()),
             Trees::BySubstream(substreams) => {
-                let make = || Lane::new(&self.root, &self.env.options, self.ingresses.len());
+                let inboxes = self.ingresses.len().max(1);
+                let make = || Lane::new(&self.root, &self.env.options, inboxes);
                 substreams.lane(loaded.substream, make)?
             }
         };
@@ -446,21 +489,4 @@ fn records<'e>(first: i64, events: &'e [RawEvent], now: i64) -> impl Iterator<It
 /// Columns of rows on their way to an external call: nobody reads their names.
 fn unnamed(width: usize) -> Arc<[Column]> {
     (0..width).map(|i| Column { name: SmolStr::from(format!("c{i}")), spread: false }).collect()
-}
-
-/// Whether one row may become several.
-fn expands(node: &Node) -> bool {
-    match node {
-        Node::Apply { .. }
-        | Node::ReferenceJoin { .. }
-        | Node::Match { .. }
-        | Node::Join { .. }
-        | Node::Union { .. } => true,
-        Node::Scan(_)
-        | Node::Rows { .. }
-        | Node::Filter { .. }
-        | Node::Project { .. }
-        | Node::Aggregate { .. }
-        | Node::Analytic { .. } => node.children().into_iter().any(expands),
-    }
 }

@@ -4,6 +4,7 @@ mod aggregates;
 mod analytic;
 mod bad_input;
 mod bounds;
+mod calls;
 mod faults;
 mod joins;
 mod laws;

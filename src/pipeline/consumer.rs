@@ -154,9 +154,10 @@ impl Consumer {
     /// the first record that is not: time must not overtake data.
     fn pass_time(&mut self, upstream: Option<Timestamp>, next: Option<&Stretch>) {
         let arrived = next.and_then(Stretch::first_arrival);
-        let happened = next.and_then(Stretch::first_time);
         self.feed.between_commits();
         let executor = &mut self.feed.executor;
+        let happened = next.and_then(Stretch::first_time).zip(arrived);
+        let happened = happened.map(|(time, arrived)| executor.earliest_behind(time, arrived));
         if let Some(watermark) = upstream {
             executor.advance(happened.map_or(watermark, |time| time.min(watermark)));
         }

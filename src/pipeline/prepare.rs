@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
+use super::outlived::outlived;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::engine::{Executor, ExecutorOptions};
 use crate::job::{self, FunctionSection, FunctionSettings, Job};
@@ -83,6 +84,9 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     if let Ok(plan) = &compiled {
         missing_columns(job, plan, &mut problems);
         kept_orders(job, plan, &mut problems);
+        if !job.chose_late_tolerance {
+            outlived(job, plan).iter().for_each(|input| problems.push(input.warning()));
+        }
     }
     match compiled {
         Ok(plan) if !problems.has_errors() => runnable(

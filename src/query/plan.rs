@@ -64,6 +64,9 @@ pub struct Part {
     /// Its leaves are [`Node::Scan`] (first part) or one [`Node::Rows`] (later parts).
     pub root: Node,
     pub external: Option<External>,
+    /// The column of the rows read that tells their substream, where the first part reads `TIMESTAMP BY … OVER`: what
+    /// is behind a call has an order of its own for each, too. `None` in a first part.
+    pub substream: Option<usize>,
     /// Columns of the rows this part emits (after `external`, when there is one).
     pub columns: Arc<[Column]>,
 }

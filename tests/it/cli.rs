@@ -12,6 +12,8 @@ mod components;
 mod files;
 #[path = "cli/job_files.rs"]
 mod job_files;
+#[path = "cli/late.rs"]
+mod late;
 #[path = "cli/queries.rs"]
 mod queries;
 

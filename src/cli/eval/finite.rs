@@ -234,7 +234,7 @@ impl FiniteRun {
         let plain = Scan { timestamp_by: None, over: Vec::new(), schema: None, ..scan.clone() };
         let root = Node::Project { input: Box::new(Node::Scan(plain)), exprs: vec![by] };
         let columns: Arc<[Column]> = Arc::new([Column { name: "time".into(), spread: false }]);
-        let part = Part { root, external: None, columns };
+        let part = Part { root, external: None, substream: None, columns };
         let options = ExecutorOptions { on_error: OnError::Null, ..ExecutorOptions::default() };
         let mut executor = Executor::new(&part, options, self.host()?).map_err(|e| RunError::Other(e.to_string()))?;
         let raw = |e: &Event| RawEvent {

@@ -18,6 +18,8 @@ pub(super) struct Lane {
     pub unsaved: bool,
     /// What it holds, as of the last step or take.
     pub weight: Weight,
+    /// The newest time of the rows of a stream that came here.
+    newest: i64,
 }
 
 /// What is held: bytes, and rows read that wait.
@@ -43,7 +45,13 @@ impl Lane {
     /// The plan holds something that the engine cannot run.
     pub(super) fn new(root: &Node, options: &ExecutorOptions, ingresses: usize) -> Result<Lane, EngineError> {
         let tree = build(root, options)?;
-        Ok(Lane { tree, inbox: vec![Batch::default(); ingresses], unsaved: false, weight: Weight::default() })
+        Ok(Lane {
+            tree,
+            inbox: vec![Batch::default(); ingresses],
+            unsaved: false,
+            weight: Weight::default(),
+            newest: i64::MIN,
+        })
     }
 
     /// Where the rows of an ingress wait, with room for `rows` more.
@@ -65,6 +73,19 @@ impl Lane {
             env.counts.evaluated += produced.batch.len() as u64;
         }
         produced
+    }
+
+    /// As [`Lane::step`], with rows of a stream that wait in the first inbox. They are in the order of their time.
+    pub(super) fn step_rows(&mut self, env: &mut Env, moment: Moment<'_>) -> Produced {
+        let rows = self.inbox.first_mut().map(std::mem::take).unwrap_or_default();
+        self.newest = rows.meta().iter().map(|meta| meta.time.ticks()).fold(self.newest, i64::max);
+        let rows_watermark = moment.rows_watermark.max(self.newest);
+        self.step(env, Moment { rows_watermark, ..moment }, rows)
+    }
+
+    /// The greatest event time that came here.
+    pub(super) fn newest(&self) -> Option<i64> {
+        self.tree.newest().or(Some(self.newest).filter(|newest| *newest > i64::MIN))
     }
 
     /// Weighs it anew.

@@ -14,6 +14,7 @@ use crate::engine::emitted::StateUpdate;
 use crate::engine::fault::Fault;
 use crate::engine::key::Key;
 use crate::engine::options::EngineError;
+use crate::value::Value;
 
 /// What a substream costs beside what its operators hold: the operators themselves, roughly.
 const LANE_BYTES: usize = 1024;
@@ -33,6 +34,19 @@ struct Member {
     lane: Lane,
     touched: bool,
     deadline: Option<i64>,
+}
+
+/// The name of a substream as a value, for rows on their way to another part.
+pub(super) fn named(key: &[u8]) -> Value {
+    Value::text(key.iter().map(|byte| char::from(*byte)).collect::<String>())
+}
+
+/// The key that a name was made of. Rows without one, of a pool that an earlier version wrote, are of one substream.
+fn key_of(name: Option<&Value>) -> Vec<u8> {
+    match name {
+        Some(Value::Text(name)) => name.chars().map(|c| u8::try_from(c).unwrap_or_default()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 const NOT_THERE: Fault = Fault("a substream is not there that was noted");
@@ -71,6 +85,23 @@ impl Substreams {
             self.touched.push(key.into());
         }
         Ok(())
+    }
+
+    /// Moves rows of a stream to the first inbox of their substreams, which the column `slot` names.
+    pub(super) fn receive_rows(
+        &mut self,
+        rows: &Batch,
+        slot: usize,
+        make: impl Fn() -> Result<Lane, EngineError>,
+    ) -> Result<(), Fault> {
+        let mut alone = Batch::new(rows.width());
+        let mut found = Ok(());
+        for (meta, row) in rows.rows() {
+            alone.push(*meta, row.iter().cloned());
+            found = found.and(self.receive(&key_of(row.get(slot)), 0, &mut alone, &make));
+            alone.clear();
+        }
+        found
     }
 
     /// Notes that each of them has something to do.
@@ -171,8 +202,7 @@ impl Substreams {
 impl Member {
     /// Notes when it has to be looked at next: when something of it is due, else when it can be forgotten.
     fn schedule(&mut self, key: &Key, due: &mut BTreeSet<(i64, Key)>, floor: i64) {
-        let tree = &self.lane.tree;
-        let deadline = tree.deadline().or_else(|| tree.newest().map(|newest| newest.max(floor)));
+        let deadline = self.lane.tree.deadline().or_else(|| self.lane.newest().map(|newest| newest.max(floor)));
         if self.deadline != deadline {
             if let Some(old) = self.deadline {
                 due.remove(&(old, key.clone()));
@@ -200,7 +230,6 @@ mod tests {
     use crate::engine::options::ExecutorOptions;
     use crate::query::plan::Node;
     use crate::time::Timestamp;
-    use crate::value::Value;
 
     fn row() -> Batch {
         let mut rows = Batch::new(1);
@@ -224,6 +253,12 @@ mod tests {
         assert_eq!(substreams.receive(b"k", 0, &mut rows, || lane(1)), Ok(()));
         assert!(rows.is_empty());
         assert_eq!(substreams.active(i64::MIN), [Key::from(&b"k"[..])]);
+    }
+
+    #[test]
+    fn a_key_is_found_again_by_its_name() {
+        let keys = [vec![], vec![0, 3, 97, 127], (0..=255).collect()];
+        keys.iter().for_each(|key| assert_eq!(key_of(Some(&named(key))), *key));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const POLICIES: [OnError; 3] = [OnError::Stop, OnError::Null, OnError::DeadLette
 /// A part over rows of one column.
 fn part_of(root: Node) -> Part {
     let columns = (0..root.width()).map(|i| Column { name: format!("c{i}").into(), spread: false }).collect();
-    Part { root, external: None, columns }
+    Part { root, external: None, substream: None, columns }
 }
 
 fn rows(values: &[i64]) -> Rows {

@@ -393,6 +393,7 @@ fn full_text(expr: &Expr, names: &[String]) -> String {
         Expr::Slot(slot) => names.get(*slot).cloned().unwrap_or_else(|| format!("#{slot}")),
         Expr::Time => "System.Timestamp()".to_owned(),
         Expr::Arrival => "arrival".to_owned(),
+        Expr::Substream => "substream".to_owned(),
         Expr::Path(base, path) => format!("{}.{}", part(base), path.join(".")),
         Expr::Record(fields) => {
             let fields: Vec<String> = fields.iter().map(|(name, e)| format!("{name}: {}", part(e))).collect();

@@ -22,6 +22,8 @@ pub enum Expr {
     Time,
     /// The row's arrival time: `GETUTCDATE()` and absent `EventEnqueuedUtcTime`
     Arrival,
+    /// The substream of `TIMESTAMP BY … OVER` that the operators run for, as a text that only they understand
+    Substream,
     /// Fields below a value, by name; NULL on a missing part and on a value that is no record
     Path(Box<Expr>, Vec<SmolStr>),
     /// A record made of expressions: a step or input name used as a value, when its columns are known.

@@ -78,7 +78,7 @@ mod tests {
         let (input, predicate) = (Box::new(Node::Rows { width }), Expr::Not(Box::new(Expr::Slot(slot))));
         let column = |i: usize| crate::batch::Column { name: format!("c{i}").into(), spread: false };
         let columns = (0..2).map(column).collect();
-        Part { root: Node::Filter { input, predicate }, external: None, columns }
+        Part { root: Node::Filter { input, predicate }, external: None, substream: None, columns }
     }
 
     #[test]

@@ -102,6 +102,23 @@ impl Node {
         })
     }
 
+    /// Whether one row may become several.
+    pub fn expands(&self) -> bool {
+        self.nodes().any(|node| match node {
+            Node::Apply { .. }
+            | Node::ReferenceJoin { .. }
+            | Node::Match { .. }
+            | Node::Join { .. }
+            | Node::Union { .. } => true,
+            Node::Scan(_)
+            | Node::Rows { .. }
+            | Node::Filter { .. }
+            | Node::Project { .. }
+            | Node::Aggregate { .. }
+            | Node::Analytic { .. } => false,
+        })
+    }
+
     /// Whether this operator or one below it calls a function that keeps state.
     pub fn calls_state(&self) -> bool {
         let keeps = |expr: &Expr| matches!(expr, Expr::Udf { keeps_state: true, .. });

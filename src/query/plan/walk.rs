@@ -84,7 +84,7 @@ impl Expr {
     /// Its operands, in order.
     pub fn children(&self) -> Vec<&Expr> {
         match self {
-            Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival => Vec::new(),
+            Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival | Expr::Substream => Vec::new(),
             Expr::Path(e, _) | Expr::Not(e) | Expr::Try(e) | Expr::Negate(e, _) | Expr::BitNot(e, _) => vec![e],
             Expr::Record(fields) => fields.iter().map(|(_, e)| e).collect(),
             Expr::Spread(_, values) => values.iter().collect(),

@@ -17,6 +17,9 @@ use crate::batch::Column;
 use crate::diagnostic::Span;
 use crate::query::plan::{Analytic, Expr, External, Match, Navigation, Node, Part, Scan};
 
+/// The column that tells the substream of a row on its way behind a call; above all ids of the binder.
+const SUBSTREAM: ColumnId = ColumnId::MAX;
+
 /// Column ids that something above reads.
 type Need = BTreeSet<ColumnId>;
 
@@ -53,6 +56,10 @@ struct Cut<'a> {
     parts: Vec<Part>,
     /// Next operator id inside the part.
     next_id: u32,
+    /// A scan has substreams.
+    has_substreams: bool,
+    /// Of the part under construction: the column that tells the substream of its rows.
+    substream: Option<usize>,
 }
 
 /// The parts of a statement. `infos` names the columns of intermediate streams.
@@ -60,7 +67,7 @@ struct Cut<'a> {
 /// # Errors
 /// The relation reads columns that nothing in it gives: a fault of forebay.
 pub(super) fn cut(relation: &Relation, infos: &[ColumnInfo]) -> Result<Vec<Part>, CutFault> {
-    let mut cut = Cut { infos, parts: Vec::new(), next_id: 0 };
+    let mut cut = Cut { infos, parts: Vec::new(), next_id: 0, has_substreams: false, substream: None };
     let ids: Vec<ColumnId> = relation.columns.iter().map(|c| c.id).collect();
     let lowered = cut.lower(&relation.rel, &ids.iter().copied().collect())?;
     let columns = relation.columns.iter().map(|c| Column { name: c.name.clone(), spread: c.spread }).collect();
@@ -99,6 +106,7 @@ impl Cut<'_> {
     fn scan(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
         let Rel::Scan { input, columns, timestamp_by, over, schema } = rel else { return Err(CutFault::OtherRelation) };
         let need = with(need, timestamp_by.iter().chain(over));
+        self.has_substreams |= !over.is_empty();
         let kept: Vec<_> = columns.iter().filter(|(id, _)| need.contains(id)).collect();
         let slots = numbered(kept.iter().map(|(id, _)| *id));
         let scan = Scan {
@@ -118,11 +126,15 @@ impl Cut<'_> {
         let mut below = self.lower(input, &with(&Need::new(), exprs.iter().map(|(_, e)| e)))?;
         if exprs.iter().all(|(_, e)| matches!(e, Expr::Slot(_))) {
             let slot = |(id, e): &(ColumnId, Expr)| Ok((*id, below.slot_of(e)?));
+            let kept = below.slots.get(&SUBSTREAM).map(|slot| (SUBSTREAM, *slot));
             below.slots = exprs.iter().map(|pair| slot(pair)).collect::<Result<_, CutFault>>()?;
+            below.slots.extend(kept);
             return Ok(below);
         }
-        let bound = exprs.iter().map(|(_, e)| below.bind(e)).collect::<Result<_, _>>()?;
-        Ok(below.replace(exprs.iter().map(|(id, _)| *id), bound))
+        let kept = below.held(&Need::new());
+        let mut bound: Vec<Expr> = exprs.iter().map(|(_, e)| below.bind(e)).collect::<Result<_, _>>()?;
+        bound.extend(below.all(&kept)?);
+        Ok(below.replace(exprs.iter().map(|(id, _)| *id).chain(kept), bound))
     }
 
     fn extend(&mut self, input: &Rel, exprs: &[(ColumnId, Expr)], need: &Need) -> Result<Lowered, CutFault> {
@@ -263,7 +275,10 @@ impl Cut<'_> {
         if below.pending.is_some() || below.node.is_stateful() {
             below = self.close(below, &read)?;
         }
-        let kept = below.held(need);
+        let mut kept = below.held(need);
+        if self.has_substreams {
+            kept.push(SUBSTREAM);
+        }
         let mut exprs = below.all(&kept)?;
         exprs.push(below.bind(argument)?);
         let ids: Vec<ColumnId> = kept.into_iter().chain([*out]).collect();
@@ -281,17 +296,27 @@ impl Cut<'_> {
 
     /// Ends the part; what is above goes on from its stream.
     fn close(&mut self, lowered: Lowered, need: &Need) -> Result<Lowered, CutFault> {
-        let ids = lowered.held(need);
+        let mut ids = lowered.held(need);
+        if self.has_substreams && !ids.contains(&SUBSTREAM) {
+            ids.push(SUBSTREAM);
+        }
         let mut columns: Vec<Column> = Vec::with_capacity(ids.len());
         for (i, id) in ids.iter().enumerate() {
-            let name = self.infos.get(*id).ok_or(CutFault::NoColumn(*id))?.name.clone();
+            let name = match self.infos.get(*id) {
+                Some(info) => info.name.clone(),
+                None if *id == SUBSTREAM => SmolStr::new_static("substream"),
+                None => return Err(CutFault::NoColumn(*id)),
+            };
             let taken = name.is_empty() || columns.iter().any(|c| c.name == name);
             columns.push(Column { name: if taken { format_smolstr!("{name}_{i}") } else { name }, spread: false });
         }
         self.finish(lowered, &ids, columns)?;
         self.next_id = 0;
         let node = Node::Rows { width: ids.len() };
-        Ok(Lowered { node, slots: numbered(ids), pending: None })
+        let mut slots = numbered(ids);
+        // what runs for a substream knows which it is
+        self.substream = slots.remove(&SUBSTREAM);
+        Ok(Lowered { node, slots, pending: None })
     }
 
     fn finish(&mut self, lowered: Lowered, ids: &[ColumnId], columns: Vec<Column>) -> Result<(), CutFault> {
@@ -301,7 +326,7 @@ impl Cut<'_> {
             None => (node, None),
             Some(p) => (p.root, Some(External { function: p.function, span: p.span, tail: node })),
         };
-        self.parts.push(Part { root, external, columns: columns.into() });
+        self.parts.push(Part { root, external, substream: self.substream, columns: columns.into() });
         Ok(())
     }
 
@@ -319,7 +344,8 @@ impl Lowered {
 
     /// Columns, each as an expression.
     fn all(&self, ids: &[ColumnId]) -> Result<Vec<Expr>, CutFault> {
-        ids.iter().map(|id| self.bind(&Expr::Slot(*id))).collect()
+        let is_own = |id: &ColumnId| *id == SUBSTREAM && !self.slots.contains_key(id);
+        ids.iter().map(|id| if is_own(id) { Ok(Expr::Substream) } else { self.bind(&Expr::Slot(*id)) }).collect()
     }
 
     /// The slot of an expression that is a column.
@@ -335,9 +361,9 @@ impl Lowered {
         rewritten(&self.slots, rewrite)
     }
 
-    /// The columns here that are read above, in the order of their ids.
+    /// The columns here that are read above, in the order of their ids, and the one that tells the substream.
     fn held(&self, need: &Need) -> Vec<ColumnId> {
-        need.iter().copied().filter(|id| self.slots.contains_key(id)).collect()
+        need.iter().copied().chain([SUBSTREAM]).filter(|id| self.slots.contains_key(id)).collect()
     }
 
     fn wrap(self, make: impl FnOnce(Box<Node>) -> Node) -> Lowered {
@@ -410,7 +436,7 @@ mod tests {
     }
 
     fn lowered(rel: &Rel, need: &[ColumnId]) -> Result<Node, CutFault> {
-        let mut cut = Cut { infos: &[], parts: Vec::new(), next_id: 0 };
+        let mut cut = Cut { infos: &[], parts: Vec::new(), next_id: 0, has_substreams: false, substream: None };
         cut.lower(rel, &need.iter().copied().collect()).map(|lowered| lowered.node)
     }
 

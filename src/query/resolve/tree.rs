@@ -32,7 +32,7 @@ pub(super) fn rewrite(expr: &Expr, f: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
     }
     let mut boxed = |e: &Expr| Box::new(rewrite(e, f));
     match expr {
-        Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival => expr.clone(),
+        Expr::Const(_) | Expr::Slot(_) | Expr::Time | Expr::Arrival | Expr::Substream => expr.clone(),
         Expr::Path(e, names) => Expr::Path(boxed(e), names.clone()),
         Expr::Record(fields) => Expr::Record(fields.iter().map(|(n, e)| (n.clone(), rewrite(e, f))).collect()),
         Expr::Spread(columns, values) => Expr::Spread(columns.clone(), all(values, f)),

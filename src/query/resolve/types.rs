@@ -16,7 +16,7 @@ impl Binder<'_> {
             Expr::Const(value) => value.kind(),
             Expr::Slot(id) => self.columns.get(*id)?.ty,
             Expr::Time | Expr::Arrival => Some(Type::DateTime),
-            Expr::Path(..) => None,
+            Expr::Path(..) | Expr::Substream => None,
             Expr::Record(_) | Expr::Spread(..) => Some(Type::Record),
             Expr::Not(_) | Expr::And(..) | Expr::Or(..) => Some(Type::Bit),
             Expr::IsNull { .. } | Expr::Between { .. } | Expr::In { .. } | Expr::Like { .. } => Some(Type::Bit),

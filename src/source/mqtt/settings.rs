@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::{MqttSource, Way};
 use crate::diagnostic::Diagnostic;
 use crate::mqtt::line::Line;
-use crate::mqtt::{BrokerConfig, Connector, Qos, Shared, StatusTopic, topic};
+use crate::mqtt::{BrokerConfig, Connector, Protocol, Qos, Shared, StatusTopic, topic};
 use crate::settings::{Problems, Secret, Section, Text};
-use crate::source::{Neighbour, Site, SourceSettings, Started};
+use crate::source::{Keeps, Neighbour, Site, SourceSettings, Started};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -159,6 +159,15 @@ impl SourceSettings for MqttSourceConfig {
 
     fn recent_records(&self) -> usize {
         usize::from(self.receive_maximum) * RECENT_WINDOWS
+    }
+
+    fn keeps(&self) -> Keeps {
+        match self.session_expiry {
+            _ if self.qos == Qos::AtMostOnce => Keeps::Nothing,
+            // MQTT 3.1.1 has no expiry
+            Some(expiry) if self.broker.protocol != Some(Protocol::V311) => Keeps::For(expiry),
+            _ => Keeps::Forever,
+        }
     }
 
     fn note(&self) -> Option<&'static str> {
