@@ -161,7 +161,7 @@ fn a_row_that_is_never_confirmed_is_found_by_six_connections_each_time() {
 
 #[test]
 fn silence_and_closings_are_proofs_apart() {
-    let (mut suspects, now) = (seen(), Instant::now());
+    let (mut suspects, now) = (seen(), task_now());
     for _ in 0..3 {
         assert_eq!(keep_silent(&mut suspects, &message(0), true, now), Finding::Open);
     }
