@@ -53,7 +53,7 @@ impl Berth {
 
 impl Drop for Berth {
     fn drop(&mut self) {
-        // the count of holders was lowered before: whoever looks at it after its wish to be told sees that, or we the wish
+        // the count of holders was lowered before: whoever looks at it behind its wish sees that, or we see the wish
         fence(Ordering::SeqCst);
         if self.left.is_awaited.swap(false, Ordering::AcqRel) {
             self.left.notify.notify_one();
