@@ -1,8 +1,8 @@
 //! Small neighbours in the file that are to become full segments.
 //!
 //! In: the segments that checkpoints write. Out: runs of them that fill a segment, and the same records in its place.
-//! Invariant: a run's segments follow each other without a gap, and somebody has still to read all of them. Not here: how
-//! segments are joined (`merge`), when there is time for it (`store`).
+//! Invariant: a run's segments follow each other without a gap, and somebody has still to read all of them. Not
+//! here: how segments are joined (`merge`), when there is time for it (`store`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
