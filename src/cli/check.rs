@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionSettings, InputSettings, Job};
 use crate::journal::{JournalStatus, lasting, reference_readonly};
 use crate::pipeline::Prepared;
-use crate::pipeline::outlived::{Outlived, outlived};
+use crate::pipeline::lateness::{Outlived, outlived};
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
 use crate::reference::{ReferenceInput, ReferencePlace, load_once};

@@ -2,7 +2,7 @@
 //!
 //! In: sealed segments of one stream, in order. Out: the same records in as few segments as their bounds allow.
 //! Invariant: every record keeps its offset, its arrival and all else; only events of one input, and rows of one set of
-//! columns, share a segment. Not here: which segments are merged, and when (`checkpoint`, `runs`).
+//! columns, share a segment. Not here: which segments are merged, and when (`checkpoint`, `compaction`).
 
 use std::sync::Arc;
 

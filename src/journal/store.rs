@@ -14,6 +14,7 @@ use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior, p
 use super::books::{Books, INPUTS};
 use super::changes::{self, Changes, state_bytes};
 use super::checkpoint::{self, Keep, States};
+use super::compaction::{self, Runs};
 use super::dead_letter;
 use super::error::invalid;
 use super::growth::Sizes;
@@ -24,7 +25,7 @@ use super::pending::Pending;
 use super::recent::{Kept, Recent};
 use super::recovery::Opened;
 use super::redo::{Age, RedoLog};
-use super::runs::{self, Runs};
+
 use super::segment::{EventBuilder, Opener, Sealed, Sealer, Segment};
 use super::shared::Shared;
 use super::transaction::Transaction;
@@ -225,7 +226,7 @@ impl Store {
         let needed = |stream| if goes_by_age(stream) { i64::MAX } else { books.needed_from(stream) };
         let run = if limits.is_full { None } else { self.runs.next(needed) };
         if let Some(run) = run {
-            let joined = runs::join(&sql, run, &mut merger)?;
+            let joined = compaction::join(&sql, run, &mut merger)?;
             if run.stream == INPUTS && !joined.is_empty() {
                 shared.with_recent(|recent| recent.merged(run.input, run.first..run.end, &joined));
             }

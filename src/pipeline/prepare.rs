@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
-use super::outlived::outlived;
+use super::lateness::outlived;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::engine::{Executor, ExecutorOptions};
 use crate::job::{self, FunctionSection, FunctionSettings, Job};

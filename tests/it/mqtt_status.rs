@@ -136,14 +136,20 @@ fn rows_go_on_where_a_broker_takes_no_status() {
     assert!(forebay.stop().success());
 }
 
-#[test]
-fn rows_go_on_where_a_broker_does_not_answer_a_status() {
+/// A broker that answers no status, and the job; the folder holds both statements.
+fn silent_at_its_status() -> (Runtime, Broker, tempfile::TempDir, std::path::PathBuf) {
     let runtime = Runtime::new().unwrap();
     let broker = runtime.block_on(Broker::start()).unwrap();
     broker.misbehave(|faults| faults.silent_at = vec!["state/in".to_owned(), "state/out".to_owned()]);
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "plant.asaql", "SELECT n INTO lent FROM a SELECT n INTO own FROM a");
     let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()).replace("VERSION", "5"));
+    (runtime, broker, folder, job)
+}
+
+#[test]
+fn rows_go_on_where_a_broker_does_not_answer_a_status() {
+    let (runtime, broker, _folder, job) = silent_at_its_status();
     let subscriber = runtime.block_on(Subscriber::start(&broker.url(), "#"));
     let forebay = Forebay::run(&job);
     runtime.block_on(publish_numbers(&broker.url(), "in", 0..1200));
@@ -164,12 +170,7 @@ fn rows_go_on_where_a_broker_does_not_answer_a_status() {
 
 #[test]
 fn a_stop_is_told_before_the_broker_has_answered_that_the_job_runs() {
-    let runtime = Runtime::new().unwrap();
-    let broker = runtime.block_on(Broker::start()).unwrap();
-    broker.misbehave(|faults| faults.silent_at = vec!["state/in".to_owned(), "state/out".to_owned()]);
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "plant.asaql", "SELECT n INTO lent FROM a SELECT n INTO own FROM a");
-    let job = write(folder.path(), "job.toml", &JOB.replace("URL", &broker.url()).replace("VERSION", "5"));
+    let (runtime, broker, _folder, job) = silent_at_its_status();
     let subscriber = runtime.block_on(Subscriber::start(&broker.url(), "state/+"));
     let forebay = Forebay::start(&job);
     let says = |topic, states: &[&str]| {

@@ -5,6 +5,7 @@
 //! never held up: it lets go of what takes the room. Not here: when there is room again (`budget`).
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use super::{Failed, LaneCommand, MAINTENANCE_INTERVAL, Writer, answer, apply_all};
 use crate::journal::command::Command;
@@ -64,7 +65,12 @@ impl Writer {
         };
         self.refused = refused;
         self.wrote(done.written);
-        self.pace.committed(Clock::Real.monotonic());
+        let now = Clock::Real.monotonic();
+        self.pace.committed(now);
+        self.upkeep.worked(now);
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        // what they passed may be enough
+        self.seek_room = self.budget.is_full();
         self.publish(done.segments);
         self.shared.queue.release(&moves);
         for (entry, outcome) in moves.into_iter().zip(done.outcome) {

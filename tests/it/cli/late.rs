@@ -1,4 +1,5 @@
-//! What `forebay check` says where events may wait at the broker for longer than they may be late.
+//! What `forebay check` says of order and time: events that wait at the broker for longer than they may be late, and
+//! answers that may come in any order.
 
 use expect_test::expect;
 
@@ -83,5 +84,31 @@ fn nothing_is_said_where_no_row_would_be_another_one() {
     ] {
         let said = said(&place, of_job, of_input, query);
         assert!(said.starts_with("\nwarning: after an outage of over 5s"), "{of_job}{of_input}{query}: {said}");
+    }
+}
+
+#[test]
+fn answers_in_any_order_are_none_for_a_statement_that_keeps_state() {
+    let place = Taxi::new();
+    let job = JOB.replace("key = \"env:AML_KEY\"\n", "key = \"env:AML_KEY\"\norder = \"none\"\n");
+    place.write("taxi.toml", &job);
+    let score = "SELECT udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance)) AS fare";
+    let warning = "warning: the statement INTO scored keeps its rows in the order of the stream";
+    for (query, is_warned) in [
+        (format!("{score} INTO scored FROM rides"), false),
+        (format!("{score} INTO scored FROM rides TIMESTAMP BY at"), true),
+        (
+            format!(
+                "WITH s AS ({score} FROM rides) \
+                 SELECT MAX(fare) AS fare INTO scored FROM s GROUP BY TumblingWindow(minute, 1)"
+            ),
+            true,
+        ),
+    ] {
+        place.write("taxi.asaql", &query);
+        let answer = place.answer(&CHECK);
+        assert_eq!(answer.contains(warning), is_warned, "{query}: {answer}");
+        assert_eq!(answer.contains("a request that hangs holds it up"), is_warned, "{answer}");
+        assert!(answer.contains("the job is valid"), "{answer}");
     }
 }

@@ -62,6 +62,8 @@ fn every_setting_can_be_set() {
         max_batch_count = 50
         max_batch_bytes = "100KB"
         parallel_requests = 2
+        catchup_rate = 700
+        catchup_jitter = "30s"
         linger = "0s"
         request_timeout = "3s"
         mode = "asa"
@@ -204,6 +206,7 @@ fn every_setting_can_be_set() {
         [Some(OnError::Null), Some(OnError::DeadLetter)]
     );
     let FunctionSettings::Endpoint(score) = &job.functions[1].kind else { panic!("{:?}", job.functions) };
+    assert_eq!((score.catchup_rate, score.catchup_jitter), (Some(700), Duration::from_secs(30)));
     let constants = serde_json::to_string(&score.constants).expect("json");
     assert_eq!(constants, r#"[["z",1],["method","predict"],["list",[1.5,true]],["inner",{"x":16}]]"#);
     let column = |name: &str, cell| SignatureColumn { name: name.into(), cell };
@@ -272,8 +275,8 @@ fn every_setting_can_be_set() {
                     ),
                 },
                 span: Span {
-                    start: 1824,
-                    end: 1825,
+                    start: 1882,
+                    end: 1883,
                 },
             },
             OutputSection {
@@ -287,8 +290,8 @@ fn every_setting_can_be_set() {
                     max_age: None,
                 },
                 span: Span {
-                    start: 2143,
-                    end: 2144,
+                    start: 2201,
+                    end: 2202,
                 },
             },
         ]
