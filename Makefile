@@ -12,7 +12,7 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY ?= $(shell command -v cargo-deny || echo $(CURDIR)/target/tools/bin/cargo-deny)
 CARGO_FUZZ ?= $(shell command -v cargo-fuzz || echo $(CURDIR)/target/tools/bin/cargo-fuzz)
 
-.PHONY: help demo test check bench brokers fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
+.PHONY: help demo test check bench brokers soak fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,11 @@ bench: tools peers-mosquitto ## print the figures; BENCH=rates prints one part (
 	$(CARGO) build --release --locked
 	sh udfs/build.sh target/release/forebay
 	$(CARGO) bench --locked --bench figures -- $(BENCH)
+
+soak: tools peers-mosquitto ## two hours at 20 events/s with an outage every ten minutes: does anything grow? (FOREBAY_BENCH_SECONDS makes it shorter)
+	$(CARGO) build --release --locked
+	FOREBAY_GUESTS=rust sh udfs/build.sh target/release/forebay
+	$(CARGO) bench --locked --bench figures -- soak
 
 # mosquitto's clients send and receive
 brokers: tools peers-mosquitto ## a job that is killed twice at six brokers: what came out (npm, go, mvn, java, network)

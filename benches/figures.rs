@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- rates`, `-- independence`, `-- guests`, `-- micro`
 //! or `-- engine` runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `-- soak` (`make soak`) takes two hours and runs only by itself.
 
 // a benchmark that panics has failed
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -10,6 +11,8 @@
 
 #[path = "figures/baseline.rs"]
 mod baseline;
+#[path = "figures/device.rs"]
+mod device;
 #[path = "figures/end_to_end.rs"]
 mod end_to_end;
 #[path = "figures/engine.rs"]
@@ -30,6 +33,8 @@ mod independence;
 mod rates;
 #[path = "figures/slow_past.rs"]
 mod slow_past;
+#[path = "figures/soak.rs"]
+mod soak;
 #[path = "figures/steady.rs"]
 mod steady;
 
@@ -51,6 +56,10 @@ fn main() {
     }
     if asked("independence") {
         independence::run();
+    }
+    // two hours: only where it is asked for
+    if wanted.iter().any(|w| w == "soak") {
+        soak::run();
     }
     if asked("guests") {
         guests::run();

@@ -11,6 +11,18 @@ use smol_str::SmolStr;
 use crate::time::Timestamp;
 use crate::value::{Value, write_json_text};
 
+/// How soon what came has to be durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// When the write budget allows.
+    #[default]
+    InBudget,
+    /// The sender is about to stop until it is acknowledged: the budget does not count.
+    Soon,
+    /// The sender has stopped until it is acknowledged: nothing more can come before.
+    AtOnce,
+}
+
 /// Where a row comes from and when it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowMeta {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::batch::MessageMeta;
+use crate::batch::{MessageMeta, Urgency};
 use crate::connections::Connections;
 use crate::settings::{Problems, Secret, Section};
 use crate::time::{Clock, Timestamp};
@@ -176,6 +176,5 @@ pub struct Arrivals {
     /// In receive order; never empty.
     pub messages: Vec<Arrived>,
     pub ack: Box<dyn Acknowledge>,
-    /// The sender is about to wait for acknowledgements.
-    pub is_urgent: bool,
+    pub urgency: Urgency,
 }

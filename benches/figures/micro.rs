@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use bytes::Bytes;
-use forebay::batch::{MessageMeta, RawEvent, Rows};
+use forebay::batch::{MessageMeta, RawEvent, Rows, Urgency};
 use forebay::decode::Decoder;
 use forebay::demo::fleet::Fleet;
 use forebay::engine::{Executor, ExecutorOptions};
@@ -85,7 +85,7 @@ fn journal(folder: &Path) {
                     undecodable,
                     dropped,
                     ledger,
-                    is_urgent: false,
+                    urgency: Urgency::InBudget,
                     on_durable,
                 });
                 assert!(answer.recv().unwrap());

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use bytes::Bytes;
-use forebay::batch::{MessageMeta, RawEvent};
+use forebay::batch::{MessageMeta, RawEvent, Urgency};
 use forebay::demo::client::Publisher;
 use forebay::demo::fleet::Fleet;
 use forebay::journal::{Append, Journal, JournalConfig};
@@ -111,7 +111,7 @@ impl Place {
                 undecodable: Vec::new(),
                 dropped: Vec::new(),
                 ledger: Vec::new(),
-                is_urgent: false,
+                urgency: Urgency::InBudget,
                 on_durable: Box::new(move |result| stored.send(result.is_ok()).unwrap_or_default()),
             });
             assert!(answers.recv().unwrap());

@@ -27,13 +27,21 @@ pub struct BrokerOptions {
     pub packet_bytes_max: Option<u32>,
     /// Publishes a client may have under way to it; told to clients.
     pub receive_maximum: u16,
+    /// Publishes under way to a client, if it does not want fewer; not told to anybody.
+    pub in_flight_max: u16,
     /// Messages that wait for one session.
     pub queue_max: usize,
 }
 
 impl Default for BrokerOptions {
     fn default() -> BrokerOptions {
-        BrokerOptions { users: Vec::new(), packet_bytes_max: None, receive_maximum: 256, queue_max: 1_000_000 }
+        BrokerOptions {
+            users: Vec::new(),
+            packet_bytes_max: None,
+            receive_maximum: 256,
+            in_flight_max: u16::MAX,
+            queue_max: 1_000_000,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::error::{JournalError, StepError};
 use super::request::{Append, Commit, OnCommitted, letters_bytes};
 use super::transaction::Transaction;
-use crate::batch::RawEvent;
+use crate::batch::{RawEvent, Urgency};
 
 pub(super) enum Command {
     Append(Append),
@@ -25,9 +25,11 @@ impl Command {
         }
     }
 
-    /// Whether somebody waits for it, who gives nothing more before.
-    pub fn is_urgent(&self) -> bool {
-        matches!(self, Command::Append(Append { is_urgent: true, .. }))
+    pub fn urgency(&self) -> Urgency {
+        match self {
+            Command::Append(append) => append.urgency,
+            _ => Urgency::InBudget,
+        }
     }
 
     /// Whether it need not be durable soon.

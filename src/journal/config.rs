@@ -38,7 +38,7 @@ pub struct JournalConfig {
 
 impl JournalConfig {
     /// The defaults: 1 GiB, commits every 20 to 150 ms or 1,000 records, 10 GB written a day, 64 MiB of dead letters,
-    /// 8 MiB of memory.
+    /// 3 MiB of memory.
     pub fn new(path: impl Into<PathBuf>) -> JournalConfig {
         JournalConfig {
             path: path.into(),
@@ -48,7 +48,7 @@ impl JournalConfig {
             write_budget: Some(10_000_000_000),
             commit_records: 1000,
             dead_letters_max_bytes: 64 << 20,
-            tail_bytes_max: 8 << 20,
+            tail_bytes_max: 3 << 20,
             retention: None,
             recent_records: 1000,
             clock: Clock::Real,

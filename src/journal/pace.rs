@@ -78,8 +78,8 @@ impl Pace {
         (now + self.debt()).clamp(last + self.shortest, last + self.longest)
     }
 
-    /// When a commit may be made that somebody waits for: the budget does not count.
-    pub fn next_urgent(&self, now: Instant) -> Instant {
+    /// When a commit may be made that is wanted soon: the budget does not count.
+    pub fn next_soon(&self, now: Instant) -> Instant {
         self.last_commit.map_or(now, |last| last + self.shortest)
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let a = commit(&mut pace, 1_000_000);
         let b = (0..20).map(|_| commit(&mut pace, 1_000_000)).last().unwrap();
         assert_eq!((b - a) / 20, 300 * MS, "bytes beyond the budget are written all the same");
-        assert_eq!(pace.next_urgent(b), b + 20 * MS);
+        assert_eq!(pace.next_soon(b), b + 20 * MS);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::error::JournalError;
+use crate::batch::Urgency;
 use crate::time::Clock;
 
 /// Commands of one lane: enough for the smallest batches of one commit interval.
@@ -60,11 +61,39 @@ struct LaneQueue {
     entries: VecDeque<LaneCommand>,
     /// of the entries
     records: usize,
-    /// How many of the entries are urgent.
-    urgent: usize,
+    /// How many of the entries are wanted soon, and how many at once.
+    soon: usize,
+    at_once: usize,
     /// These two include what the writer has taken and not yet released.
     count: usize,
     bytes: usize,
+}
+
+impl LaneQueue {
+    fn count_of(&mut self, urgency: Urgency) -> Option<&mut usize> {
+        match urgency {
+            Urgency::InBudget => None,
+            Urgency::Soon => Some(&mut self.soon),
+            Urgency::AtOnce => Some(&mut self.at_once),
+        }
+    }
+
+    fn joined(&mut self, urgency: Urgency) {
+        self.count_of(urgency).into_iter().for_each(|count| *count += 1);
+    }
+
+    fn left(&mut self, urgency: Urgency) {
+        self.count_of(urgency).into_iter().for_each(|count| *count = count.saturating_sub(1));
+    }
+
+    /// Of the most urgent entry.
+    fn urgency(&self) -> Urgency {
+        match (self.soon, self.at_once) {
+            (0, 0) => Urgency::InBudget,
+            (_, 0) => Urgency::Soon,
+            _ => Urgency::AtOnce,
+        }
+    }
 }
 
 /// What may not run while the journal is full.
@@ -113,9 +142,9 @@ impl Lanes {
                 records: 0,
                 is_lane_full: false,
                 patient_since: Some(front.added),
-                is_urgent: false,
+                urgency: Urgency::InBudget,
             });
-            found.is_urgent |= waiting.urgent > 0;
+            found.urgency = found.urgency.max(waiting.urgency());
             found.records += waiting.records;
             found.is_lane_full |= waiting.count >= LANE_COMMANDS_MAX / 2 || waiting.bytes >= LANE_BYTES_MAX / 2;
             let is_patient =
@@ -127,11 +156,11 @@ impl Lanes {
 
     /// When a commit is due; `None`: there is nothing to do.
     fn due(&self, rule: Rule) -> Option<Due> {
-        let Runnable { records, is_lane_full, patient_since, is_urgent } = self.runnable()?;
-        if self.flush || self.closing || is_lane_full || records >= rule.records {
+        let Runnable { records, is_lane_full, patient_since, urgency } = self.runnable()?;
+        if self.flush || self.closing || is_lane_full || records >= rule.records || urgency == Urgency::AtOnce {
             return Some(Due::Now);
         }
-        let next = if is_urgent { rule.next_urgent } else { rule.next };
+        let next = if urgency == Urgency::Soon { rule.next_soon } else { rule.next };
         Some(Due::At(patient_since.map_or(next, |since| next.max(since + PATIENCE))))
     }
 
@@ -143,7 +172,7 @@ impl Lanes {
             while taken.len() < end && waiting.entries.front().is_some_and(|e| self.gate.lets(&e.command)) {
                 let Some(entry) = waiting.entries.pop_front() else { break };
                 waiting.records = waiting.records.saturating_sub(entry.records);
-                waiting.urgent = waiting.urgent.saturating_sub(usize::from(entry.command.is_urgent()));
+                waiting.left(entry.command.urgency());
                 taken.push(entry);
             }
         }
@@ -158,7 +187,7 @@ struct Runnable {
     is_lane_full: bool,
     /// Nothing but commands that can wait, and since when the oldest does.
     patient_since: Option<Instant>,
-    is_urgent: bool,
+    urgency: Urgency,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +201,8 @@ enum Due {
 pub(super) struct Rule {
     /// Not before this, whatever waits.
     pub next: Instant,
-    /// The same for a command that somebody waits for.
-    pub next_urgent: Instant,
+    /// The same for a command that is wanted soon.
+    pub next_soon: Instant,
     /// This number of records is due at once.
     pub records: usize,
 }
@@ -244,7 +273,7 @@ impl Queue {
         waiting.count += 1;
         waiting.bytes += entry.bytes;
         waiting.records += entry.records;
-        waiting.urgent += usize::from(entry.command.is_urgent());
+        waiting.joined(entry.command.urgency());
         // somebody waits for the answer
         state.flush |= entry.lane == Lane::Control;
         waiting.entries.push_back(entry);
@@ -324,7 +353,7 @@ impl Queue {
         for entry in entries.into_iter().rev() {
             let waiting = state.lanes.entry(entry.lane).or_default();
             waiting.records += entry.records;
-            waiting.urgent += usize::from(entry.command.is_urgent());
+            waiting.joined(entry.command.urgency());
             waiting.entries.push_front(entry);
         }
     }
@@ -397,7 +426,7 @@ mod tests {
     /// Records that are due at once.
     const RECORDS: usize = 10;
 
-    fn append(records: usize, is_urgent: bool) -> Command {
+    fn append(records: usize, urgency: Urgency) -> Command {
         let event =
             RawEvent { arrival: Timestamp::MIN, payload: Bytes::from_static(b"x"), message: Arc::default(), mark: 0 };
         Command::Append(Append {
@@ -407,7 +436,7 @@ mod tests {
             undecodable: vec![],
             dropped: vec![],
             ledger: vec![],
-            is_urgent,
+            urgency,
             on_durable: Box::new(|_| {}),
         })
     }
@@ -432,26 +461,28 @@ mod tests {
 
     #[test]
     fn a_command_wakes_the_writer_only_where_a_commit_is_due_sooner_by_it() {
+        use Urgency::{AtOnce, InBudget, Soon};
         type Pushed = (Lane, fn() -> Command, bool);
         let consumer = Lane::Consumer(1);
         let later: Pushed = (consumer, || commit(true), false);
-        // an hour until the next commit, a minute until an urgent one; each line says whether a command wakes
-        let busy: [&[Pushed]; 6] = [
-            &[(Lane::Intake, || append(1, false), true), later, later, (consumer, || commit(false), false)],
-            &[(Lane::Intake, || append(1, false), true), (Lane::Intake, || append(1, false), false)],
-            &[(Lane::Intake, || append(1, false), true), (Lane::Intake, || append(1, true), true), later],
-            &[(Lane::Intake, || append(1, false), true), (Lane::Intake, || append(RECORDS, false), true)],
-            &[(Lane::Intake, || append(1, false), true), (Lane::Control, || ask(|_| Ok(())).0, true)],
+        // an hour until the next commit, a minute until one that is wanted soon; each line says whether a command wakes
+        let busy: [&[Pushed]; 7] = [
+            &[(Lane::Intake, || append(1, InBudget), true), later, later, (consumer, || commit(false), false)],
+            &[(Lane::Intake, || append(1, InBudget), true), (Lane::Intake, || append(1, InBudget), false)],
+            &[(Lane::Intake, || append(1, InBudget), true), (Lane::Intake, || append(1, Soon), true), later],
+            &[(Lane::Intake, || append(1, InBudget), true), (Lane::Intake, || append(RECORDS, InBudget), true)],
+            &[(Lane::Intake, || append(1, Soon), true), (Lane::Intake, || append(1, AtOnce), true)],
+            &[(Lane::Intake, || append(1, InBudget), true), (Lane::Control, || ask(|_| Ok(())).0, true)],
             &[(consumer, || commit(true), true), later, (consumer, || commit(false), false)],
         ];
         let now = Clock::Real.monotonic();
-        let rule = Rule { next: now + HOUR, next_urgent: now + Duration::from_secs(60), records: RECORDS };
+        let rule = Rule { next: now + HOUR, next_soon: now + Duration::from_secs(60), records: RECORDS };
         // a commit may be made at once: only what can wait does
-        let rested = Rule { next: now, next_urgent: now, ..rule };
+        let rested = Rule { next: now, next_soon: now, ..rule };
         let quiet: [&[Pushed]; 3] = [
             &[(consumer, || commit(true), true), later, later, (consumer, || commit(true), true)],
             &[(consumer, || commit(true), true), later, (consumer, || commit(false), true)],
-            &[(consumer, || commit(true), true), later, (Lane::Intake, || append(1, false), true)],
+            &[(consumer, || commit(true), true), later, (Lane::Intake, || append(1, InBudget), true)],
         ];
         let all = busy.map(|line| (rule, line)).into_iter().chain(quiet.map(|line| (rested, line)));
         for (i, (rule, line)) in all.enumerate() {

@@ -13,7 +13,7 @@ use super::config::BacklogLimits;
 use super::dead_letter::DeadLetter;
 use super::error::JournalError;
 use super::ledger::Counter;
-use crate::batch::{RawEvent, Reason, Rows};
+use crate::batch::{RawEvent, Reason, Rows, Urgency};
 
 /// Number of an input in this journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,8 +47,7 @@ pub struct Append {
     pub dropped: Vec<(Reason, u64)>,
     /// Whatever else the source counts (`redelivered`, …).
     pub ledger: Vec<(Counter, u64)>,
-    /// The sender is about to stop until these are acknowledged: the write budget does not count.
-    pub is_urgent: bool,
+    pub urgency: Urgency,
     pub on_durable: OnDurable,
 }
 

@@ -117,10 +117,10 @@ impl Writer {
             let now = Clock::Real.monotonic();
             let idle_until =
                 if self.trim_more || self.seek_room { now } else { self.last_maintenance + MAINTENANCE_INTERVAL };
-            let (next, next_urgent) = (self.pace.next(now), self.pace.next_urgent(now));
+            let (next, next_soon) = (self.pace.next(now), self.pace.next_soon(now));
             let until_next = next.saturating_duration_since(self.shared.started).as_nanos();
             self.shared.next_commit.store(u64::try_from(until_next).unwrap_or(u64::MAX), Ordering::Relaxed);
-            let rule = Rule { next, next_urgent, records: self.config.commit_records };
+            let rule = Rule { next, next_soon, records: self.config.commit_records };
             match self.shared.queue.take(rule, idle_until) {
                 Turn::Commit(entries) => self.work(entries)?,
                 Turn::Idle => self.maintain()?,

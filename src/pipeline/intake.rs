@@ -54,7 +54,7 @@ impl Intake {
 
     fn run(self, mut arrivals: mpsc::Receiver<Arrivals>) -> Result<(), JournalError> {
         let mut counted = [0; COUNTED.len()];
-        while let Some(Arrivals { messages, ack, is_urgent }) = arrivals.blocking_recv() {
+        while let Some(Arrivals { messages, ack, urgency }) = arrivals.blocking_recv() {
             let mut events = Vec::with_capacity(messages.len());
             let mut undecodable = Vec::new();
             let mut empty = 0;
@@ -68,7 +68,7 @@ impl Intake {
                 undecodable,
                 dropped: (empty > 0).then_some(("empty", empty)).into_iter().collect(),
                 ledger: self.news(&mut counted),
-                is_urgent,
+                urgency,
                 // a token that is dropped acknowledges nothing: the broker keeps the messages
                 on_durable: Box::new(move |stored| {
                     if stored.is_ok() {

@@ -220,6 +220,7 @@ pub(super) mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::batch::Urgency;
     use crate::journal::{Append, InputId, Journal, JournalConfig, StreamId};
 
     /// Stores events of one moment, in a segment of their own.
@@ -238,7 +239,7 @@ pub(super) mod tests {
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
-            is_urgent: false,
+            urgency: Urgency::InBudget,
             on_durable: Box::new(move |result| done.send(result).unwrap()),
         });
         journal.flush();

@@ -16,6 +16,7 @@ mod poison;
 mod receiver;
 pub mod redelivery;
 mod settings;
+mod window;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

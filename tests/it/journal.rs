@@ -41,7 +41,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forebay::batch::{Batch, Column, MessageMeta, RawEvent, RowMeta, Rows};
+use forebay::batch::{Batch, Column, MessageMeta, RawEvent, RowMeta, Rows, Urgency};
 use forebay::journal::*;
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;
@@ -185,7 +185,7 @@ fn append(input: InputId, payloads: Vec<Vec<u8>>) -> (Append, Receiver<Result<Ra
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
-            is_urgent: false,
+            urgency: Urgency::InBudget,
             on_durable,
         },
         answers,

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Bytes as Body;
 use axum::extract::State;
 use axum::routing::{MethodRouter, post};
-use forebay::batch::{MessageMeta, RawEvent};
+use forebay::batch::{MessageMeta, RawEvent, Urgency};
 use forebay::job;
 use forebay::journal::{Append, Edge, Journal, JournalConfig, verify};
 use forebay::pipeline::{Pipeline, prepare};
@@ -43,7 +43,7 @@ pub fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>)
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
-            is_urgent: false,
+            urgency: Urgency::InBudget,
             on_durable: Box::new(move |result| done.send(result.is_ok()).unwrap()),
         });
         assert!(answers.recv().unwrap());

@@ -161,7 +161,7 @@ impl Hub {
             session.out.clear();
             session.is_ending = false;
             session.is_persistent = client.is_persistent;
-            session.receive_maximum = client.receive_maximum.into();
+            session.receive_maximum = client.receive_maximum.min(self.options.in_flight_max).into();
             session.packet_bytes_max = client.packet_bytes_max;
             for message in &mut session.in_flight {
                 message.dup |= message.is_sent;
@@ -183,7 +183,7 @@ impl Hub {
             in_flight: VecDeque::new(),
             in_use: FxHashSet::default(),
             last_packet_id: 0,
-            receive_maximum: client.receive_maximum.into(),
+            receive_maximum: client.receive_maximum.min(self.options.in_flight_max).into(),
             packet_bytes_max: client.packet_bytes_max,
         };
         self.sessions.insert(client.id.clone(), session);

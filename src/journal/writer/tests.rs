@@ -3,7 +3,7 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::Bytes;
 
 use super::*;
-use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows};
+use crate::batch::{Batch, Column, RawEvent, RowMeta, Rows, Urgency};
 use crate::journal::queue::Queue;
 use crate::journal::redo::Age;
 use crate::journal::schema;
@@ -35,7 +35,7 @@ fn append(input: InputId, seed: u8, bytes: usize) -> (Append, Answers) {
         undecodable: vec![],
         dropped: vec![],
         ledger: vec![],
-        is_urgent: false,
+        urgency: Urgency::InBudget,
         on_durable,
     };
     (append, answers)
@@ -252,7 +252,7 @@ fn behind_a_gate_that_opens_intake_begins_small_and_only_full_batches_grow() {
     queue.set_gate(Gate { intake_stopped: true, ..Gate::default() });
     queue.set_gate(Gate::default());
     let now = Clock::Real.monotonic();
-    let rule = Rule { next: now, next_urgent: now, records: 1 };
+    let rule = Rule { next: now, next_soon: now, records: 1 };
     let take = || match queue.take(rule, now) {
         Turn::Commit(entries) => entries,
         other => panic!("{other:?}"),

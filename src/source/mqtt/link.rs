@@ -13,11 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
+use super::window::Window;
+use crate::batch::Urgency;
 use crate::mqtt::socket::Ending;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};
 use crate::mqtt::wire::{Client, Queued};
 use crate::source::Acknowledge;
 use crate::source::stats::{SourceStats, add};
+use crate::time::task_now;
 
 /// Acknowledges the messages of one range.
 #[derive(Debug)]
@@ -57,6 +60,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct LinkState {
     acks: Acks,
+    window: Window,
     /// Released and not yet taken by the client's queue, which may be full for a moment.
     backlog: VecDeque<u16>,
     /// `None` once the connection is closed.
@@ -77,12 +81,14 @@ impl Link {
     pub fn new(
         client: Client,
         ending: Ending,
+        window: Window,
         stats: Arc<SourceStats>,
         status: Option<Status>,
         stop: CancellationToken,
     ) -> Link {
         let state = LinkState {
             acks: Acks::default(),
+            window,
             backlog: VecDeque::new(),
             client: Some(client),
             is_stopping: false,
@@ -112,6 +118,10 @@ impl Link {
     /// Registers what was received and gives its token.
     pub fn receive(self: &Arc<Self>, packet_ids: Vec<u16>, bytes: usize, qos0: u64) -> AckToken {
         let mut state = self.lock();
+        let under_way = state.acks.messages();
+        if !packet_ids.is_empty() {
+            state.window.received(under_way, under_way + packet_ids.len(), task_now());
+        }
         let range = state.acks.receive(packet_ids, bytes, qos0);
         self.publish_bytes(&state);
         AckToken { link: self.clone(), range, is_resolved: false }
@@ -166,9 +176,10 @@ impl Link {
         self.lock().acks.bytes()
     }
 
-    /// Messages received and not yet acknowledged.
-    pub fn messages(&self) -> usize {
-        self.lock().acks.messages()
+    /// How soon what is not acknowledged has to be stored.
+    pub fn urgency(&self) -> Urgency {
+        let state = self.lock();
+        state.window.urgency(state.acks.messages(), state.acks.bytes())
     }
 
     /// Waits until at most `bytes` are unresolved.
@@ -303,6 +314,7 @@ impl LinkState {
 mod tests {
     use super::*;
     use crate::diagnostic::Span;
+    use crate::mqtt::Protocol;
     use crate::mqtt::status::StatusTopic;
     use crate::mqtt::wire::{self, Inbound};
 
@@ -310,7 +322,8 @@ mod tests {
     async fn link(status: Option<Status>) -> (Arc<Link>, CancellationToken, Inbound) {
         let (client, inbound) = wire::unpolled().await;
         let stop = CancellationToken::new();
-        (Arc::new(Link::new(client, Ending::new(), Arc::default(), status, stop.clone())), stop, inbound)
+        let window = Window::new(Protocol::V5, 1000, 1 << 20);
+        (Arc::new(Link::new(client, Ending::new(), window, Arc::default(), status, stop.clone())), stop, inbound)
     }
 
     fn has_said_goodbye(link: &Link) -> bool {

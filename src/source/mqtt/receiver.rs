@@ -27,11 +27,13 @@ use super::link::{Link, settled};
 use super::lull::Lull;
 use super::poison::Poison;
 use super::settings::MqttSourceConfig;
+use super::window::Window;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
+use crate::batch::Urgency;
 use crate::mqtt::line::Line;
 use crate::mqtt::socket::Ending;
 use crate::mqtt::wire::{self, Client, Inbound, Incoming, Opening, PollError};
-use crate::mqtt::{Choice, Closings, Connector, Protocol, Trouble};
+use crate::mqtt::{Choice, Closings, Connector, Trouble};
 use crate::source::stats::{SourceStats, Until, add};
 use crate::source::{Acknowledge, Arrivals, StoredIn};
 use crate::time::{task_now, task_since};
@@ -213,7 +215,8 @@ impl Receiver {
             Err(trouble) => return (End::Lost(trouble), None, None),
         };
         let (status, stop) = (self.broker.status_due().cloned(), self.stop.clone());
-        let link = Arc::new(Link::new(client.clone(), ending, self.stats.clone(), status, stop));
+        let window = Window::new(self.choice.now(), self.config.receive_maximum, self.config.unacked_bytes_max);
+        let link = Arc::new(Link::new(client.clone(), ending, window, self.stats.clone(), status, stop));
         self.set_current(Some(link.clone()));
 
         // Until the broker has accepted us nothing is lost by giving up in the middle.
@@ -343,15 +346,15 @@ impl Receiver {
             if is_small || reading.room.is_some() {
                 continue;
             }
-            let messages = reading.batch.messages.len();
+            let (messages, bytes) = (reading.batch.messages.len(), reading.batch.bytes);
             match self.hand_over(link, &mut reading.batch) {
                 Ok(room) => reading.room = room,
                 Err(end) => return end,
             }
             // what outputs wait for comes by the same connection; a broker at its window waits for us
-            let has_room = reading.room.is_none() && link.messages() < self.half_window();
+            let has_room = reading.room.is_none() && link.urgency() == Urgency::InBudget;
             let may_pause = messages > 0 && has_room && !self.line.is_borrowed();
-            if may_pause && let Some(pause) = lull.after(messages, (self.stored_in)(), task_now()) {
+            if may_pause && let Some(pause) = lull.after(messages, bytes, (self.stored_in)(), task_now()) {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = self.stop.cancelled() => {}
@@ -464,8 +467,7 @@ impl Receiver {
             Box::new(ack).stored();
             return Ok(None);
         }
-        let is_urgent = link.messages() >= self.half_window() || link.bytes() >= self.config.unacked_bytes_max / 2;
-        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), is_urgent });
+        let mut arrivals = Some(Arrivals { messages, ack: Box::new(ack), urgency: link.urgency() });
         let Some(out) = &self.out else { return Err(End::Unwanted) };
         match out.try_reserve() {
             Ok(permit) => {
@@ -480,14 +482,5 @@ impl Receiver {
             return Ok(Some(self.room(out.clone(), link, arrivals)));
         }
         Ok(None)
-    }
-
-    /// Half of what the broker sends before it waits for acknowledgements; MQTT 3.1.1 does not tell, and mosquitto
-    /// sends 20.
-    fn half_window(&self) -> usize {
-        match self.choice.now() {
-            Protocol::V5 => usize::from(self.config.receive_maximum / 2).max(1),
-            Protocol::V311 => 10,
-        }
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use forebay::demo::broker::Broker;
+use forebay::batch::Urgency;
+use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::Qos;
 use forebay::source::Source;
 
 use super::{config, numbers, started, store, take, take_stored};
-use crate::support::{Message, publish, publish_numbers, wait_for_alarm, wait_until};
+use crate::support::{Message, publish, publish_numbers, wait_for_alarm, wait_until, within};
 
 #[tokio::test]
 async fn acks_leave_in_receive_order_and_only_after_storing() {
@@ -38,6 +39,35 @@ async fn acks_leave_in_receive_order_and_only_after_storing() {
     store(last);
     wait_until("all are acknowledged", || broker.pending("gateway") == Some(0)).await;
     assert_eq!(broker.acknowledged("gateway")[before..], ids);
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_sends_less_at_once_than_it_may_does_not_wait_for_the_next_commit() {
+    const AT_ONCE: usize = 32;
+    const WINDOWS: usize = 50;
+    let options = BrokerOptions { in_flight_max: AT_ONCE as u16, ..Default::default() };
+    let broker = Broker::start_with(options).await.unwrap();
+    let (source, mut arrivals) = started(config(&broker.url(), &["t/#"])).await;
+    publish_numbers(&broker.url(), "t/a", 0..(AT_ONCE * WINDOWS) as i64).await;
+    let mut hurried = 0;
+    for _ in 0..WINDOWS {
+        let (mut messages, mut tokens, mut urgency) = (0, Vec::new(), Urgency::InBudget);
+        while messages < AT_ONCE {
+            let batch = within("messages arrive", arrivals.recv()).await.unwrap();
+            messages += batch.messages.iter().filter(|m| &m.payload[..] != b"probe").count();
+            urgency = urgency.max(batch.urgency);
+            tokens.push(batch.ack);
+        }
+        match urgency {
+            Urgency::AtOnce => hurried += 1,
+            // the journal's pause between two commits
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+        store(tokens);
+    }
+    // it takes a few windows to learn
+    assert!(hurried >= WINDOWS / 2, "{hurried} of {WINDOWS}");
     source.stop().await;
 }
 
