@@ -1,9 +1,9 @@
 //! Two hours at 20 events a second, with an outage every ten minutes: does anything grow?
 //!
-//! One job on a file system of its own: rides in, a filter and a tumbling window to another broker, and a score, by MQTT
-//! at QoS 1. By turns the endpoint refuses connections, the endpoint hangs, and the way to the other broker is cut, each
-//! for a fifth of the time. A line is printed before each outage, when all is well again: memory, files, open files and
-//! threads should be flat, the bytes a day inside the write budget. At the end every row has come.
+//! One job on a file system of its own: rides in, a filter and a tumbling window to another broker, and a score, by
+//! MQTT at QoS 1. By turns the endpoint refuses connections, the way to the other broker is cut, and the endpoint
+//! hangs, each for a fifth of a part. A line is printed before each outage, when all is well again: memory, files,
+//! open files and threads should be flat, the bytes a day inside the write budget. At the end every row has come.
 //! `FOREBAY_BENCH_SECONDS` makes it shorter; there are always twelve parts.
 
 use std::collections::HashSet;

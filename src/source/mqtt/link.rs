@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
-use super::window::Window;
+use super::window::SendWindow;
 use crate::batch::Urgency;
 use crate::mqtt::socket::Ending;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};
@@ -60,7 +60,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct LinkState {
     acks: Acks,
-    window: Window,
+    window: SendWindow,
     /// Released and not yet taken by the client's queue, which may be full for a moment.
     backlog: VecDeque<u16>,
     /// `None` once the connection is closed.
@@ -81,7 +81,7 @@ impl Link {
     pub fn new(
         client: Client,
         ending: Ending,
-        window: Window,
+        window: SendWindow,
         stats: Arc<SourceStats>,
         status: Option<Status>,
         stop: CancellationToken,
@@ -322,7 +322,7 @@ mod tests {
     async fn link(status: Option<Status>) -> (Arc<Link>, CancellationToken, Inbound) {
         let (client, inbound) = wire::unpolled().await;
         let stop = CancellationToken::new();
-        let window = Window::new(Protocol::V5, 1000, 1 << 20);
+        let window = SendWindow::new(Protocol::V5, 1000, 1 << 20);
         (Arc::new(Link::new(client, Ending::new(), window, Arc::default(), status, stop.clone())), stop, inbound)
     }
 

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// A shorter one costs as much as it saves.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
-/// Behind this number of messages or bytes in one batch there may be more in the socket: the client takes 8 KiB at once.
+/// Behind this number of messages or bytes in one batch there may be more in the socket: the client takes 8 KiB at
+/// once.
 const BATCH_MAX: usize = 64;
 const BYTES_MAX: usize = 4 << 10;
 /// Messages in [`SPAN`] from which on the stream is fast.

@@ -27,7 +27,7 @@ use super::link::{Link, settled};
 use super::lull::Lull;
 use super::poison::Poison;
 use super::settings::MqttSourceConfig;
-use super::window::Window;
+use super::window::SendWindow;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::batch::Urgency;
 use crate::mqtt::line::Line;
@@ -215,7 +215,7 @@ impl Receiver {
             Err(trouble) => return (End::Lost(trouble), None, None),
         };
         let (status, stop) = (self.broker.status_due().cloned(), self.stop.clone());
-        let window = Window::new(self.choice.now(), self.config.receive_maximum, self.config.unacked_bytes_max);
+        let window = SendWindow::new(self.choice.now(), self.config.receive_maximum, self.config.unacked_bytes_max);
         let link = Arc::new(Link::new(client.clone(), ending, window, self.stats.clone(), status, stop));
         self.set_current(Some(link.clone()));
 

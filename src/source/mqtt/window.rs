@@ -28,32 +28,32 @@ const LEARNED_FOR: Duration = Duration::from_secs(10);
 
 /// Of one connection.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(super) struct SendWindow {
     /// Where a broker is about to wait that sends all it may.
     messages: usize,
     /// Where reading stops.
     bytes: usize,
     told: Option<usize>,
     /// What came since an acknowledgement: when it began and ended, and all that was under way then.
-    run: Option<Run>,
+    burst: Option<Burst>,
     /// What was under way when it fell silent, and how many times in a row.
     silent_at: (usize, u32),
     learned: Option<(usize, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct Burst {
     began: Instant,
     ended: Instant,
     under_way: usize,
 }
 
-impl Window {
+impl SendWindow {
     /// `receive_maximum`: messages, told to the broker in MQTT 5. `bytes`: where reading stops.
-    pub fn new(protocol: Protocol, receive_maximum: u16, bytes: usize) -> Window {
+    pub fn new(protocol: Protocol, receive_maximum: u16, bytes: usize) -> SendWindow {
         let told = matches!(protocol, Protocol::V5).then(|| usize::from(receive_maximum));
         let messages = told.unwrap_or(V311_MESSAGES);
-        Window { messages, bytes, told, run: None, silent_at: (0, 0), learned: None }
+        SendWindow { messages, bytes, told, burst: None, silent_at: (0, 0), learned: None }
     }
 
     /// Messages came: this number was under way before, and this is with them.
@@ -61,27 +61,27 @@ impl Window {
         if self.learned.is_some_and(|(most, since)| under_way > most || now.duration_since(since) >= LEARNED_FOR) {
             (self.learned, self.silent_at) = (None, (0, 0));
         }
-        match self.run.filter(|run| before >= run.under_way) {
-            Some(run) => self.run = Some(Run { ended: now, under_way, ..run }),
+        match self.burst.filter(|burst| before >= burst.under_way) {
+            Some(burst) => self.burst = Some(Burst { ended: now, under_way, ..burst }),
             None => {
-                if let Some(run) = self.run {
-                    self.acknowledged(run, now);
+                if let Some(burst) = self.burst {
+                    self.acknowledged(burst, now);
                 }
-                self.run = Some(Run { began: now, ended: now, under_way });
+                self.burst = Some(Burst { began: now, ended: now, under_way });
             }
         }
     }
 
     /// It goes on after an acknowledgement of what was under way.
-    fn acknowledged(&mut self, run: Run, now: Instant) {
-        let (took, silent) = (run.ended.duration_since(run.began), now.duration_since(run.ended));
+    fn acknowledged(&mut self, burst: Burst, now: Instant) {
+        let (took, silent) = (burst.ended.duration_since(burst.began), now.duration_since(burst.ended));
         if silent < SILENCE.max(2 * took) {
             return;
         }
         let (at, times) = self.silent_at;
-        self.silent_at = (run.under_way, if at == run.under_way { times + 1 } else { 1 });
-        if self.silent_at.1 >= TIMES && run.under_way >= LEARNED_MIN && self.learned.is_none() {
-            self.learned = Some((run.under_way, now));
+        self.silent_at = (burst.under_way, if at == burst.under_way { times + 1 } else { 1 });
+        if self.silent_at.1 >= TIMES && burst.under_way >= LEARNED_MIN && self.learned.is_none() {
+            self.learned = Some((burst.under_way, now));
         }
     }
 
@@ -105,13 +105,13 @@ mod tests {
 
     const BYTES: usize = 10_000;
 
-    fn v5() -> Window {
-        Window::new(Protocol::V5, 1000, BYTES)
+    fn v5() -> SendWindow {
+        SendWindow::new(Protocol::V5, 1000, BYTES)
     }
 
     /// Runs of messages that come one every `gap`, each followed by a silence after which all of them are acknowledged.
     fn runs(
-        window: &mut Window,
+        window: &mut SendWindow,
         start: Instant,
         messages: usize,
         gap: Duration,
@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn a_full_window_is_stored_at_once_and_half_of_one_soon() {
-        let one = || Window::new(Protocol::V5, 1, BYTES);
-        let v311 = || Window::new(Protocol::V311, 1000, BYTES);
+        let one = || SendWindow::new(Protocol::V5, 1, BYTES);
+        let v311 = || SendWindow::new(Protocol::V311, 1000, BYTES);
         for (window, messages, bytes, expected) in [
             (v5(), 0, 0, Urgency::InBudget),
             (v5(), 499, 4_999, Urgency::InBudget),
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_broker_that_waits_at_a_number_of_its_own_is_learned() {
         let (fast, wait) = (Duration::from_micros(50), Duration::from_millis(20));
-        for mut window in [v5(), Window::new(Protocol::V311, 1000, BYTES)] {
+        for mut window in [v5(), SendWindow::new(Protocol::V311, 1000, BYTES)] {
             let now = runs(&mut window, task_now(), 32, fast, wait, 3);
             assert_ne!(window.urgency(32, 0), Urgency::AtOnce, "three silences are needed");
             let now = runs(&mut window, now, 1, fast, wait, 1);
