@@ -102,3 +102,37 @@ fn redeliveries_are_known_in_merged_segments_and_read_ones_go() {
     assert!(kept[0] > 4_080, "{kept:?}");
     assert!(verify(&pool.path).unwrap().is_good());
 }
+
+#[test]
+fn a_reader_inside_of_what_is_joined_goes_on_where_it_was() {
+    let pool = Pool::new();
+    let (slow, quick) = (pool.consumer("slow", StreamId::INPUTS), pool.consumer("quick", StreamId::INPUTS));
+    pool.journal.keep_only_consumers(&["slow".into(), "quick".into()]).unwrap();
+    let mut reader = pool.journal.reader(StreamId::INPUTS, quick.position);
+    let mut seen = Vec::new();
+    let mut read = |upto: i64| {
+        while seen.last().is_none_or(|(offset, _)| *offset < upto) {
+            seen.extend(read_payloads(&mut reader).into_iter());
+        }
+        seen.len() as i64
+    };
+    for n in 0..100 {
+        pool.store((0..60).map(|i| ride(n * 60 + i)).collect());
+        pool.journal.sync().unwrap();
+        // the quick one stops in the middle of the run that is joined at the 68th checkpoint
+        if n == 30 {
+            assert_eq!(read(30 * 60), 31 * 60);
+            pool.commit(Commit::at(quick.id, 30 * 60 + 7));
+        }
+    }
+    assert_eq!(pool.segments(StreamId::INPUTS)[..2], [0, 4_080], "joined");
+    assert_eq!(read(5_999), 6_000);
+    assert!(seen.iter().enumerate().all(|(n, (offset, payload))| (*offset, payload) == (n as i64, &ride(n as i64))));
+    // and so does one that starts anew from its position
+    let pool = pool.reopen();
+    let again = pool.consumer("quick", StreamId::INPUTS);
+    let payloads = pool.payloads(again.position);
+    assert_eq!((payloads.len(), payloads[0].0), (6_000 - 1_807, 1_807));
+    assert_eq!(pool.payloads(slow.position).len(), 6_000);
+    assert!(verify(&pool.path).unwrap().is_good());
+}
