@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn rows_stay_rectangular() {
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         let mut batch = Batch::new(2);
         batch.push(meta, [Value::BigInt(1)]);
         batch.push(meta, [Value::BigInt(1), Value::BigInt(2), Value::BigInt(3)]);
@@ -294,7 +294,7 @@ mod tests {
     fn retained_rows_keep_their_order_and_meta() {
         let mut batch = Batch::new(2);
         for i in 0..6 {
-            let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: i, ordinal: 0 };
+            let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, i, 0);
             batch.push(meta, [Value::BigInt(i), Value::BigInt(i * 10)]);
         }
         batch.retain(|meta, row| {

@@ -25,7 +25,7 @@ const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consu
 fn rows(first: i64, values: impl IntoIterator<Item = String>) -> Rows {
     let mut batch = Batch::new(1);
     for (offset, value) in (first..).zip(values) {
-        batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset, ordinal: 0 }, [Value::text(value)]);
+        batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, offset, 0), [Value::text(value)]);
     }
     Rows { columns: [Column { name: "v".into(), spread: false }].into(), batch }
 }

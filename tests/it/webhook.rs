@@ -119,8 +119,7 @@ fn output(url: &str, keys: &str) -> CountedOutput {
 pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
     let mut batch = Batch::new(1);
     for n in numbers {
-        batch
-            .push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
+        batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, n, 0), [Value::BigInt(n)]);
     }
     Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
 }

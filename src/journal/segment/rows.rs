@@ -88,12 +88,12 @@ impl RowSegment {
             time = time.wrapping_add(reader.signed()?);
             arrival = arrival.wrapping_add(reader.signed()?);
             offset = offset.wrapping_add(reader.signed()?);
-            let meta = RowMeta {
-                time: Timestamp::from_ticks(time).ok_or(damaged)?,
-                arrival: Timestamp::from_ticks(arrival).ok_or(damaged)?,
+            let meta = RowMeta::new(
+                Timestamp::from_ticks(time).ok_or(damaged)?,
+                Timestamp::from_ticks(arrival).ok_or(damaged)?,
                 offset,
-                ordinal: u32::try_from(reader.varint()?).map_err(|_| damaged)?,
-            };
+                u32::try_from(reader.varint()?).map_err(|_| damaged)?,
+            );
             for _ in 0..width {
                 values.push(reader.value()?);
             }
@@ -200,12 +200,12 @@ mod tests {
         (columns, prop::collection::vec(row, 0..20)).prop_map(|(columns, rows)| {
             let mut batch = Batch::new(3);
             for (time, arrival, offset, ordinal, values) in rows {
-                let meta = RowMeta {
-                    time: Timestamp::saturating_from_ticks(time),
-                    arrival: Timestamp::saturating_from_ticks(arrival),
+                let meta = RowMeta::new(
+                    Timestamp::saturating_from_ticks(time),
+                    Timestamp::saturating_from_ticks(arrival),
                     offset,
                     ordinal,
-                };
+                );
                 batch.push(meta, values);
             }
             Rows {
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn rows_that_could_not_be_read_back_are_refused() {
         let nested = |levels| (0..levels).fold(Value::Null, |inner, _| Value::array(vec![inner]));
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         for (levels, fits) in [(STORED_DEPTH_MAX, true), (STORED_DEPTH_MAX + 1, false)] {
             let mut batch = Batch::new(1);
             batch.push(meta, [nested(levels)]);
