@@ -22,7 +22,7 @@ use crate::support::{
     Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_for_alarm, wait_until, within, write_job,
 };
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
 
 fn broker(url: &str, protocol: Option<Protocol>) -> BrokerConfig {
     BrokerConfig { protocol, ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) }
@@ -69,7 +69,7 @@ fn rows(numbers: std::ops::Range<i64>) -> Rows {
 
 fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
     let config = MqttOutputConfig {
-        row_id: Some("id".into()),
+        told: ToldColumns::id("id"),
         ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored"))
     };
     CountedOutput::build(&config, "job", &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()

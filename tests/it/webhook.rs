@@ -25,7 +25,8 @@ use serde_json::Value as Json;
 use crate::harness::{Forebay, until};
 use crate::support::{Mosquitto, assert_pool_is_good, publish_numbers, refused, runtime, within, write_job};
 
-pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
+pub const IDS: RowIds<'static> =
+    RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
 
 /// What came in one request.
 #[derive(Clone, Debug)]

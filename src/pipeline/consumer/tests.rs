@@ -57,6 +57,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             executor,
             inputs: vec![(journal.input("a").unwrap(), "a".into())],
             columns: None,
+            refused: None,
             tables: Tables::new(&[], Default::default()),
             pushed: false,
         },
@@ -184,6 +185,7 @@ impl Bench {
             let to = ToScore {
                 room: scorer.new_room(),
                 scorer,
+                is_patient: false,
                 lane: 0,
                 chunks: sender,
                 came: Arc::default(),
