@@ -195,3 +195,51 @@ fn useless_columns(job: &Job, plan: &Plan, problems: &mut Diagnostics) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Span;
+    use crate::query::catalog::{Offers, Param, Shape, Signature};
+    use std::time::Duration;
+
+    fn signature(params: usize, rest: Option<Shape>) -> Signature {
+        let param = |i| Param { name: format!("p{i}"), shape: Shape::Float };
+        let params = (0..params).map(param).collect();
+        Signature { params, rest, result: Shape::Float, text: "f: func()".to_owned() }
+    }
+
+    fn local(params: usize, rest: Option<Shape>, keeps_state: bool) -> FunctionKind {
+        FunctionKind::Local { index: 0, signature: signature(params, rest), keeps_state }
+    }
+
+    #[test]
+    fn who_may_answer_in_place_of_an_endpoint() {
+        let aggregate = FunctionKind::Aggregate { index: 0, signature: signature(1, None), offers: Offers::default() };
+        let table = [
+            (local(1, None, false), None),
+            (local(0, Some(Shape::Float), false), None),
+            (FunctionKind::Unknown, None),
+            (local(0, None, false), Some("`udf.f` takes 0 arguments")),
+            (local(2, None, false), Some("`udf.f` takes 2 arguments")),
+            (local(1, None, true), Some("`udf.f` keeps state")),
+            (aggregate, Some("`udf.f` is an aggregate")),
+            (FunctionKind::External, Some("`udf.f` calls an endpoint itself")),
+        ];
+        for (kind, wrong) in table {
+            let functions = vec![FunctionDef { name: "f".to_owned(), kind: kind.clone() }];
+            let catalog = Catalog { functions, ..Catalog::default() };
+            let fallback = Fallback {
+                function: "F".to_owned(),
+                span: Span::default(),
+                after: Duration::ZERO,
+                rescore: false,
+                rescore_span: None,
+            };
+            let found = stand_in(&catalog, Covered { function: "score", fallback: &fallback });
+            let title = found.err().map(|problem| problem.title.replace("udf.F", "udf.f"));
+            assert_eq!(title.is_some(), wrong.is_some(), "{kind:?}: {title:?}");
+            assert!(wrong.is_none_or(|wrong| title.is_some_and(|title| title.starts_with(wrong))), "{kind:?}");
+        }
+    }
+}

@@ -105,7 +105,7 @@ impl Place {
             model: Arc::default(),
             port: free_port(),
         };
-        write(place.dir.path(), "local.wasm", local(false));
+        std::fs::write(place.path("local.wasm"), local(false)).unwrap();
         let url = place.broker.url();
         let text = format!(
             "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\

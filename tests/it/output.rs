@@ -12,7 +12,8 @@ use forebay::connections::Connections;
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::{BrokerConfig, MqttAddress};
 use forebay::output::{
-    CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, TopicTemplate,
+    CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, ToldColumns,
+    TopicTemplate,
 };
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use forebay::value::Value;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::connections::Connections;
 use forebay::mqtt::{BrokerConfig, MqttAddress, Protocol};
-use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, TopicTemplate};
+use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, ToldColumns, TopicTemplate};
 use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;

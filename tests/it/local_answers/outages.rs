@@ -163,7 +163,7 @@ fn a_fallback_that_fails_is_treated_as_any_function() {
         let place = Place::new("input_kind = \"vector\"\nfallback_after = \"0s\"", "", QUERY);
         let text = std::fs::read_to_string(place.path("job.toml")).unwrap();
         let component = "component = \"local.wasm\"\n";
-        write(place.dir.path(), "job.toml", text.replace(component, &format!("{component}on_error = {on_error:?}\n")));
+        write(place.dir.path(), "job.toml", &text.replace(component, &format!("{component}on_error = {on_error:?}\n")));
         replace(&place.path("local.wasm"), local(true));
         place.model.is(Mood::Locked);
         place.listen();
@@ -193,7 +193,7 @@ fn messages_tell_who_scored_their_rows_and_which_are_corrections() {
     let place = Place::new(keys, "", &format!("{QUERY}; SELECT n, udf.score(n) AS s INTO wire FROM t"));
     let job = std::fs::read_to_string(place.path("job.toml")).unwrap();
     let wire = format!("[outputs.wire]\ntype = \"mqtt\"\nurl = \"{}\"\ntopic = \"scored\"\n", place.broker.url());
-    write(place.dir.path(), "job.toml", job + &wire);
+    write(place.dir.path(), "job.toml", &(job + &wire));
     let subscriber = place.runtime.block_on(Subscriber::start(&place.broker.url(), "scored"));
     place.model.is(Mood::Busy);
     place.listen();
