@@ -455,7 +455,7 @@ impl Task {
         }
     }
 
-    /// Logs when rows begin to be answered by somebody else, and when that ends.
+    /// Logs when rows begin to be answered by somebody else, and when that ends: with all that were since the start.
     fn tell_of_absence(&self, since: Option<Timestamp>) {
         let (status, by) = (&self.status, &self.fallback);
         match (status.set_away_since(since), since) {
@@ -465,7 +465,7 @@ impl Task {
             }
             (Some(since), None) => {
                 let rows = status.away_rows.load(Ordering::Relaxed);
-                tracing::info!(%since, rows, "the endpoint is back: {by} answers no more rows (rows: all since the start)");
+                tracing::info!(%since, rows, "the endpoint is back: no more rows are answered by {by}");
             }
             _ => {}
         }

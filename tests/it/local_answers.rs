@@ -1,5 +1,5 @@
-//! An endpoint that goes away and comes back, and a function of the job that answers meanwhile: who scored a row is told
-//! with it, and what was answered locally is corrected once. The job is a process behind mosquitto.
+//! An endpoint that goes away and comes back, and a function of the job that answers meanwhile: who scored a row is
+//! told with it, and what was answered locally is corrected once. The job is a process behind mosquitto.
 
 #[path = "local_answers/outages.rs"]
 mod outages;

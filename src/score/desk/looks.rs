@@ -1,7 +1,7 @@
 //! Looks at an endpoint at which perhaps no row is scored: single rows that nobody waits for.
 //!
-//! In: rows that wait, one that was scored before. Out: a request with a copy of one. Invariant: each row that waits has
-//! its turn. Not here: when a look goes (`breaker`), what its answer does (`answers`).
+//! In: rows that wait, one that was scored before. Out: a request with a copy of one. Invariant: each row that waits
+//! has its turn. Not here: when a look goes (`breaker`), what its answer does (`answers`).
 
 use std::time::Duration;
 
