@@ -18,7 +18,7 @@ pub struct Absence {
     after: Duration,
     /// How long for one that takes requests and says nothing.
     silent_after: Duration,
-    /// Since when nothing may be sent: the gate is closed, or the signature is not known.
+    /// Since when nothing may be sent: the gate is closed, or the signature is not to be had.
     shut_since: Option<Duration>,
     /// Since when rows have been asked for of which none was scored.
     asked_since: Option<Duration>,
@@ -40,20 +40,15 @@ impl Absence {
         }
     }
 
-    /// As at the start, when no signature is known.
-    pub fn of_the_start(after: Duration, request_timeout: Duration) -> Absence {
-        Absence { shut_since: Some(Duration::ZERO), ..Absence::new(after, request_timeout) }
-    }
-
-    /// Whether anything may be sent now.
+    /// Whether nothing may be sent now. It is away from when it was asked in vain, if that was before.
     pub fn note(&mut self, now: Duration, is_shut: bool) {
         match is_shut {
-            true => _ = self.shut_since.get_or_insert(now),
+            true => _ = self.shut_since.get_or_insert(self.asked_since.unwrap_or(now)),
             false => self.shut_since = None,
         }
     }
 
-    /// A request was sent.
+    /// A request was sent, for rows or for the signature.
     pub fn asked(&mut self, now: Duration) {
         self.asked_since.get_or_insert(now);
     }
@@ -63,7 +58,7 @@ impl Absence {
         self.asked_since = others.then_some(now);
     }
 
-    /// No row waits for the endpoint.
+    /// Nobody waits for an answer.
     pub fn nobody_waits(&mut self) {
         self.asked_since = None;
     }
@@ -129,15 +124,15 @@ mod tests {
             (30, 10, Some(9), Some(5), Some(35)),
             // it may still answer
             (2, 10, None, Some(5), Some(15)),
-            (2, 10, Some(6), Some(5), Some(8)),
-            // as soon as the breaker closes, and not before
-            (0, 10, Some(5), Some(4), Some(5)),
+            (2, 10, Some(6), Some(5), Some(7)),
+            // as soon as the breaker closes
+            (0, 10, Some(5), None, Some(5)),
             (0, 10, None, Some(4), Some(14)),
         ];
         for (after, timeout, shut, asked, due) in table {
             let mut absence = Absence::new(S(after), S(timeout));
-            shut.into_iter().for_each(|at| absence.note(S(at), true));
             asked.into_iter().for_each(|at| absence.asked(S(at)));
+            shut.into_iter().for_each(|at| absence.note(S(at), true));
             assert_eq!(absence.due(), due.map(S), "{after} {timeout} {shut:?} {asked:?}");
             for at in 0..60 {
                 assert_eq!(absence.is_over(S(at)), due.is_some_and(|due| at >= due));

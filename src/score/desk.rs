@@ -157,6 +157,8 @@ pub struct Desk {
     away_since: Option<Duration>,
     /// Where rows have somebody else to ask.
     absence: Option<Absence>,
+    /// It was asked for its signature in vain.
+    is_undescribed: bool,
     failed: Option<String>,
     nan_results: u64,
     texts: Texts,
@@ -165,6 +167,9 @@ pub struct Desk {
 
 impl Desk {
     pub fn new(rules: Rules) -> Desk {
+        let mut absence = rules.fallback_after.map(|after| Absence::new(after, rules.request_timeout));
+        // for its signature
+        absence.iter_mut().for_each(|absence| absence.asked(Duration::ZERO));
         Desk {
             form: None,
             results: Arc::from([]),
@@ -183,7 +188,8 @@ impl Desk {
             must_look: false,
             looks: 0,
             away_since: None,
-            absence: rules.fallback_after.map(|after| Absence::of_the_start(after, rules.request_timeout)),
+            absence,
+            is_undescribed: false,
             failed: None,
             nan_results: 0,
             texts: Texts::default(),
@@ -241,6 +247,10 @@ impl Desk {
 
     /// Sets the signature to send by. Rows that wait or are to be sent again go by the new one.
     pub fn set_signature(&mut self, now: Duration, signature: &EndpointSignature) {
+        if self.form.is_none() {
+            self.absence.iter_mut().for_each(Absence::nobody_waits);
+        }
+        self.is_undescribed = false;
         self.form = Some(Arc::new(Form::new(&signature.input, self.rules.text_max)));
         self.results = signature.output.path.clone().into();
         self.generation += 1;
@@ -262,7 +272,13 @@ impl Desk {
 
     /// Holds all rows until there is a signature again.
     pub fn forget_signature(&mut self) {
-        self.form = None;
+        (self.form, self.is_undescribed) = (None, true);
+    }
+
+    /// There is no signature to be had now. Rows that wait go by the one that is known, if one is.
+    pub fn signature_missing(&mut self, now: Duration) {
+        self.is_undescribed = self.form.is_none();
+        self.note_absence(now);
     }
 
     /// What was read again for a refused key differs from before.

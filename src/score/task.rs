@@ -382,6 +382,7 @@ impl Task {
             }
             Err(why) => why,
         };
+        self.desk.signature_missing(now);
         self.fetching.failures = self.fetching.failures.saturating_add(1);
         self.fetching.due = Some(now + self.backoff.wait(self.fetching.failures, fastrand::f64(), None));
         if self.fetching.failures == 1 && self.signature.is_none() {

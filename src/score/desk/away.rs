@@ -20,7 +20,7 @@ impl Desk {
 
     /// Notes whether anything may be sent; gives whether nothing may.
     pub(super) fn note_absence(&mut self, now: Duration) -> bool {
-        let is_shut = self.gate.closed().is_some() || self.form.is_none();
+        let is_shut = self.gate.closed().is_some() || self.is_undescribed;
         self.absence.iter_mut().for_each(|absence| absence.note(now, is_shut));
         is_shut
     }
@@ -31,7 +31,10 @@ impl Desk {
         let is_shut = self.note_absence(now);
         let Some(absence) = &mut self.absence else { return };
         if !self.queue.has_impatient() {
-            return absence.nobody_waits();
+            if self.form.is_some() {
+                absence.nobody_waits();
+            }
+            return;
         }
         if !absence.is_over(now) {
             return;

@@ -139,6 +139,7 @@ fn without_a_signature_rows_are_given_away_until_it_is_there_and_a_row_is_scored
     let mut desk = Desk::new(giving(AFTER));
     desk.submit(MS(1_000), 0, rows(0..4));
     assert!(desk.next_request(MS(1_000)).is_none());
+    desk.signature_missing(MS(2_000));
     assert_eq!(fates(&run(&mut desk, MS(1_000), MS(29_999), away)), (0, 0));
     assert_eq!(fates(&run(&mut desk, MS(29_999), MS(30_000), away)), (0, 4), "counted from the start");
     desk.submit(MS(60_000), 0, rows(4..6));
@@ -152,6 +153,22 @@ fn without_a_signature_rows_are_given_away_until_it_is_there_and_a_row_is_scored
     desk.answered(MS(61_020), look.id, results(&[5]), 0.5);
     desk.submit(MS(61_030), 0, rows(8..9));
     assert_eq!(fates(&run(&mut desk, MS(61_030), MS(62_000), model)), (1, 0));
+}
+
+#[test]
+fn a_signature_that_is_on_its_way_gives_no_row_away_while_it_may_come() {
+    let mut desk = Desk::new(giving(Duration::ZERO));
+    desk.submit(MS(10), 0, rows(0..4));
+    assert_eq!(fates(&run(&mut desk, MS(10), MS(9_999), away)), (0, 0));
+    let mut other = Desk::new(giving(Duration::ZERO));
+    other.submit(MS(10), 0, rows(0..4));
+    other.signature_missing(MS(20));
+    assert_eq!(fates(&run(&mut other, MS(20), MS(20), away)), (0, 4), "it was asked for in vain");
+    desk.set_signature(MS(9_999), &array_of(Cell::BigInt));
+    assert_eq!(fates(&run(&mut desk, MS(9_999), MS(9_999), model)), (4, 0));
+    let mut silent = Desk::new(giving(Duration::ZERO));
+    silent.submit(MS(10), 0, rows(0..4));
+    assert_eq!(fates(&run(&mut silent, MS(10), MS(10_000), away)), (0, 4), "it does not even describe itself");
 }
 
 #[test]
