@@ -188,6 +188,23 @@ fn a_fallback_that_fails_is_treated_as_any_function() {
 }
 
 #[test]
+fn windows_behind_a_call_go_on_and_their_rows_tell_nobody() {
+    let query = "WITH a AS (SELECT n, udf.score(n) AS s FROM t) \
+        SELECT COUNT(*) AS n, SUM(s) AS s INTO out FROM a GROUP BY TumblingWindow(second, 1)";
+    let place = Place::new("fallback_after = \"0s\"", "", query);
+    let forebay = place.run();
+    place.send(0..100);
+    let rows = until(&format!("all rows in windows; log:\n{}", forebay.log()), || {
+        let rows = place.rows();
+        (rows.iter().map(|row| row.n).sum::<i64>() == 100).then_some(rows)
+    });
+    assert_eq!(rows.iter().filter_map(|row| row.s).sum::<i64>(), 3 * (0..100).sum::<i64>());
+    assert!(rows.iter().all(|row| (row.by.is_none(), row.revision) == (true, 0)), "{rows:?}");
+    assert!(forebay.stop().success());
+    place.is_good();
+}
+
+#[test]
 fn messages_tell_who_scored_their_rows_and_which_are_corrections() {
     let keys = "input_kind = \"vector\"\nfallback_after = \"0s\"\nrescore = true";
     let place = Place::new(keys, "", &format!("{QUERY}; SELECT n, udf.score(n) AS s INTO wire FROM t"));
