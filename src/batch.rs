@@ -34,6 +34,64 @@ pub struct RowMeta {
     pub offset: i64,
     /// Counts the rows that one offset gave.
     pub ordinal: u32,
+    /// No part of the row's id.
+    pub provenance: Provenance,
+}
+
+impl RowMeta {
+    /// Of a row of which nobody tells who scored it.
+    pub fn new(time: Timestamp, arrival: Timestamp, offset: i64, ordinal: u32) -> RowMeta {
+        RowMeta { time, arrival, offset, ordinal, provenance: Provenance::UNTOLD }
+    }
+}
+
+/// Who scored a row, where a function with a fallback did, and whether it was given out before with another answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    pub scored_by: ScoredBy,
+    /// Another answer to the row was given out before, with the same row id.
+    pub is_correction: bool,
+}
+
+/// See [`Provenance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScoredBy {
+    /// No function with a fallback, or the row is made of several.
+    #[default]
+    Untold,
+    Endpoint,
+    /// The function that stands in for it.
+    Fallback,
+}
+
+impl Provenance {
+    pub const UNTOLD: Provenance = Provenance { scored_by: ScoredBy::Untold, is_correction: false };
+
+    /// 0, and 1 for a correction.
+    pub fn revision(self) -> u8 {
+        u8::from(self.is_correction)
+    }
+
+    /// As it is stored.
+    pub fn to_byte(self) -> u8 {
+        let scored_by = match self.scored_by {
+            ScoredBy::Untold => 0,
+            ScoredBy::Endpoint => 1,
+            ScoredBy::Fallback => 2,
+        };
+        scored_by | u8::from(self.is_correction) << 2
+    }
+
+    /// `None` for a byte that no provenance is stored as.
+    pub fn from_byte(byte: u8) -> Option<Provenance> {
+        let scored_by = match byte & 3 {
+            0 => ScoredBy::Untold,
+            1 => ScoredBy::Endpoint,
+            2 => ScoredBy::Fallback,
+            _ => return None,
+        };
+        (byte < 8).then_some(Provenance { scored_by, is_correction: byte & 4 != 0 })
+    }
 }
 
 /// Rows of equal width in one allocation, row after row.
@@ -278,8 +336,18 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_provenance_is_read_back_and_makes_no_row_larger() {
+        let known: Vec<u8> = (0..=u8::MAX).filter(|byte| Provenance::from_byte(*byte).is_some()).collect();
+        assert_eq!(known, [0, 1, 2, 4, 5, 6]);
+        for byte in known {
+            assert_eq!(Provenance::from_byte(byte).unwrap().to_byte(), byte);
+        }
+        assert_eq!((Provenance::UNTOLD.to_byte(), size_of::<RowMeta>()), (0, 32));
+    }
+
+    #[test]
     fn rows_stay_rectangular() {
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         let mut batch = Batch::new(2);
         batch.push(meta, [Value::BigInt(1)]);
         batch.push(meta, [Value::BigInt(1), Value::BigInt(2), Value::BigInt(3)]);
@@ -294,7 +362,7 @@ mod tests {
     fn retained_rows_keep_their_order_and_meta() {
         let mut batch = Batch::new(2);
         for i in 0..6 {
-            let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: i, ordinal: 0 };
+            let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, i, 0);
             batch.push(meta, [Value::BigInt(i), Value::BigInt(i * 10)]);
         }
         batch.retain(|meta, row| {

@@ -13,6 +13,7 @@ pub mod http;
 pub mod mqtt;
 mod progress;
 pub mod stdout;
+mod told;
 mod troubles;
 
 use std::fmt;
@@ -23,13 +24,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::batch::{RowMeta, Rows, shown, write_row_json};
+use crate::batch::{RowMeta, Rows, ScoredBy, write_row_json};
 use crate::connections::Connections;
 use crate::diagnostic::Span;
 use crate::settings::{Problems, Secret, Section};
 use crate::source::Neighbour;
 use crate::time::Clock;
-use crate::value::write_json_text;
 
 pub use body::{BatchPolicy, Body};
 pub use counted::CountedOutput;
@@ -37,6 +37,7 @@ pub use file::{FileOutputConfig, Fsync};
 pub use http::HttpOutputConfig;
 pub use mqtt::{MqttOutputConfig, TopicTemplate};
 pub use stdout::StdoutOutputConfig;
+pub use told::{ScorerNames, ToldColumns};
 pub use troubles::{Change, Troubles};
 
 /// Reads the section of one kind of output.
@@ -57,6 +58,9 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
     fn columns(&self) -> Vec<(&SmolStr, Span)> {
         Vec::new()
     }
+
+    /// The columns that it adds to its rows.
+    fn told(&self) -> &ToldColumns;
 
     /// What no other part of the job may use besides: a file, a name at a broker.
     fn exclusive(&self) -> Vec<String> {
@@ -129,12 +133,24 @@ pub struct RowIds<'a> {
     /// Whose position moves behind the rows; no part of their ids. A statement may have two for a while: one delivers
     /// what its former text gave.
     pub consumer: &'a str,
+    /// Who scores its rows, where a function with a fallback does.
+    pub scorers: Option<&'a ScorerNames>,
 }
 
-impl RowIds<'_> {
+impl<'a> RowIds<'a> {
     /// `incarnation-statement-offset-ordinal`: the same for each repetition of a row, and for no other row.
     pub fn id(&self, row: &RowMeta) -> String {
         format!("{}-{}-{}-{}", self.incarnation, self.statement, row.offset, row.ordinal)
+    }
+
+    /// The function that scored a row, where that is told.
+    pub fn scored_by(&self, row: &RowMeta) -> Option<&'a str> {
+        let scorers = self.scorers?;
+        match row.provenance.scored_by {
+            ScoredBy::Untold => None,
+            ScoredBy::Endpoint => Some(&scorers.endpoint),
+            ScoredBy::Fallback => Some(&scorers.fallback),
+        }
     }
 }
 
@@ -177,36 +193,20 @@ pub struct OutputStats {
     pub without_subscriber: AtomicU64,
 }
 
-/// Reads `row_id`: the column that carries the row's id.
-fn row_id(section: &mut Section) -> Option<SmolStr> {
-    section.text("row_id").map(|text| SmolStr::new(text.value))
-}
-
-/// Appends row `i` as a JSON object, with the row id as a last column when one is asked for (a column of the row with
-/// that name wins).
-fn write_row(rows: &Rows, i: usize, row_id: Option<&SmolStr>, ids: RowIds<'_>, out: &mut String) {
-    let row = rows.batch.row(i);
+/// Appends row `i` as a JSON object, with what it tells of itself as last columns where they are asked for.
+fn write_row(rows: &Rows, i: usize, told: &ToldColumns, ids: RowIds<'_>, out: &mut String) {
     let start = out.len();
-    write_row_json(&rows.columns, row, out);
-    let (Some(name), Some(meta)) = (row_id, rows.batch.meta().get(i)) else { return };
-    if shown(&rows.columns, row).iter().any(|(column, _)| *column == name) {
-        return;
+    write_row_json(&rows.columns, rows.batch.row(i), out);
+    if !told.is_empty() {
+        told.write(rows, i, ids, start, out);
     }
-    out.pop();
-    if out.len() > start + 1 {
-        out.push(',');
-    }
-    write_json_text(name, out);
-    out.push(':');
-    write_json_text(&ids.id(meta), out);
-    out.push('}');
 }
 
 /// All rows as lines.
-fn lines(rows: &Rows, row_id: Option<&SmolStr>, ids: RowIds<'_>) -> String {
+fn lines(rows: &Rows, told: &ToldColumns, ids: RowIds<'_>) -> String {
     let mut text = String::new();
     for i in 0..rows.batch.len() {
-        write_row(rows, i, row_id, ids, &mut text);
+        write_row(rows, i, told, ids, &mut text);
         text.push('\n');
     }
     text
@@ -215,30 +215,29 @@ fn lines(rows: &Rows, row_id: Option<&SmolStr>, ids: RowIds<'_>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::batch::{Batch, Column};
+    use crate::batch::{Batch, Column, Provenance};
+    use crate::settings::Text;
     use crate::time::Timestamp;
     use crate::value::Value;
 
-    pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s", consumer: "statement s" };
+    pub const IDS: RowIds<'static> =
+        RowIds { incarnation: "inc", statement: "s", consumer: "statement s", scorers: None };
 
     /// Rows with one column `n`, at offsets equal to `n`.
     pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
         let mut batch = Batch::new(1);
         for n in numbers {
-            batch.push(
-                RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 },
-                [Value::BigInt(n)],
-            );
+            batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, n, 0), [Value::BigInt(n)]);
         }
         Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
     }
 
     #[test]
     fn the_row_id_is_a_column_when_asked_for() {
-        let name = SmolStr::new("id");
-        assert_eq!(lines(&rows([1, 2]), None, IDS), "{\"n\":1}\n{\"n\":2}\n");
-        assert_eq!(lines(&rows([1]), Some(&name), IDS), "{\"n\":1,\"id\":\"inc-s-1-0\"}\n");
-        assert_eq!(lines(&rows([1]), Some(&SmolStr::new("n")), IDS), "{\"n\":1}\n");
+        let id = ToldColumns::id("id");
+        assert_eq!(lines(&rows([1, 2]), &ToldColumns::default(), IDS), "{\"n\":1}\n{\"n\":2}\n");
+        assert_eq!(lines(&rows([1]), &id, IDS), "{\"n\":1,\"id\":\"inc-s-1-0\"}\n");
+        assert_eq!(lines(&rows([1]), &ToldColumns::id("n"), IDS), "{\"n\":1}\n");
         let empty = Rows {
             columns: [].into(),
             batch: {
@@ -247,6 +246,24 @@ pub(crate) mod tests {
                 b
             },
         };
-        assert_eq!(lines(&empty, Some(&name), IDS), "{\"id\":\"inc-s-3-0\"}\n");
+        assert_eq!(lines(&empty, &id, IDS), "{\"id\":\"inc-s-3-0\"}\n");
+    }
+
+    #[test]
+    fn a_row_tells_who_scored_it_and_its_revision_when_asked_for() {
+        let text = |name: &str| Text { value: name.to_owned(), span: Span::default() };
+        let told = ToldColumns { scored_by: Some(text("by")), revision: Some(text("rev")), ..ToldColumns::id("id") };
+        let mut rows = rows(0..4);
+        for (meta, byte) in rows.batch.meta_mut().iter_mut().zip([0, 1, 2, 5]) {
+            meta.provenance = Provenance::from_byte(byte).unwrap();
+        }
+        let names = ScorerNames { endpoint: "score".into(), fallback: "udf.local".into() };
+        let line =
+            |n: i64, by: &str, rev: u8| format!("{{\"n\":{n},\"id\":\"inc-s-{n}-0\",\"by\":{by},\"rev\":{rev}}}\n");
+        let expected = [("null", 0), ("\"score\"", 0), ("\"udf.local\"", 0), ("\"score\"", 1)];
+        let expected: String = expected.iter().enumerate().map(|(n, (by, rev))| line(n as i64, by, *rev)).collect();
+        assert_eq!(lines(&rows, &told, RowIds { scorers: Some(&names), ..IDS }), expected);
+        let nobody: String = (0..4).map(|n| line(n, "null", u8::from(n == 3))).collect();
+        assert_eq!(lines(&rows, &told, IDS), nobody, "the functions are gone from the job");
     }
 }

@@ -5,10 +5,11 @@
 //! what is held is bounded. Not here: the order in which chunks are stored, dead letters (both are the pipeline's).
 //!
 //! A thin task ([`task`]) owns the pure [`desk`], which decides what is sent when; [`policy`] says what an answer
-//! means, [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate, [`parallel`] the number of
-//! requests at once, [`signature`] and [`body`] convert rows, [`response`] reads results, [`http`] speaks to the
-//! endpoint in its [`dialect`].
+//! means, [`batch`] finds the bad row of a failing batch, [`breaker`] holds the gate, [`absence`] says when rows are
+//! answered by somebody else, [`parallel`] is the number of requests at once, [`signature`] and [`body`] convert rows,
+//! [`response`] reads results, [`http`] speaks to the endpoint in its [`dialect`].
 
+mod absence;
 pub mod azureml;
 pub mod batch;
 pub mod body;
@@ -16,6 +17,7 @@ pub mod breaker;
 mod describe;
 pub mod desk;
 mod dialect;
+mod fallback;
 mod http;
 pub mod parallel;
 pub mod policy;
@@ -45,6 +47,7 @@ use crate::value::Value;
 
 pub use describe::{Given, describe, misfits};
 pub use dialect::{DIALECTS, Dialect, ReadDialect};
+pub use fallback::Fallback;
 pub use http::fetch_signature;
 pub use policy::Mode;
 pub use room::{Berth, Room};
@@ -67,6 +70,14 @@ pub struct Chunk {
     /// Which statement: those that share a function take turns.
     pub statement: usize,
     pub args: Vec<Value>,
+    /// The rows wait for the endpoint however long it is away, and let others go first.
+    pub is_patient: bool,
+}
+
+impl Chunk {
+    pub fn new(statement: usize, args: Vec<Value>) -> Chunk {
+        Chunk { statement, args, is_patient: false }
+    }
 }
 
 /// What became of a row.
@@ -74,6 +85,8 @@ pub struct Chunk {
 pub enum Outcome {
     Scored(Value),
     Failed(Box<Failure>),
+    /// The endpoint has been away for `fallback_after`: somebody else is to answer.
+    Away,
 }
 
 /// Why a row has no result.
@@ -138,6 +151,7 @@ pub struct Scorer {
     room: Room,
     rows_max: usize,
     order: Order,
+    fallback: Option<Fallback>,
     status: Arc<ScorerStatus>,
     swagger: watch::Receiver<Option<String>>,
     stop: CancellationToken,
@@ -244,6 +258,7 @@ impl Scorer {
             room,
             rows_max: config.max_batch_count,
             order: config.order,
+            fallback: config.fallback.clone(),
             status: status.clone(),
             swagger,
             stop: stop.clone(),
@@ -262,6 +277,11 @@ impl Scorer {
     /// In which order answers may be stored.
     pub fn order(&self) -> Order {
         self.order
+    }
+
+    /// Who answers in place of the endpoint where rows end in [`Outcome::Away`].
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_ref()
     }
 
     /// Hands in a chunk. Waits while too much is under way; a chunk larger than all of that waits until it is alone.

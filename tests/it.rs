@@ -34,6 +34,8 @@ mod job;
 mod journal;
 #[path = "it/kills.rs"]
 mod kills;
+#[path = "it/local_answers.rs"]
+mod local_answers;
 #[path = "it/mqtt.rs"]
 mod mqtt;
 #[path = "it/mqtt_output.rs"]

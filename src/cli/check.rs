@@ -17,7 +17,7 @@ use crate::pipeline::lateness::{Outlived, outlived};
 use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
 use crate::reference::{ReferenceInput, ReferencePlace, load_once};
-use crate::score::{EndpointSignature, Given, ScoreConfig, describe, fetch_signature, misfits};
+use crate::score::{EndpointSignature, Fallback, Given, ScoreConfig, describe, fetch_signature, misfits};
 use crate::value::{SmolStr, Type, Value};
 
 #[derive(Debug, clap::Args)]
@@ -93,9 +93,10 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
                 },
             );
             out.push_str(&format!(
-                "  udf.{}\n    at    {}\n{}",
+                "  udf.{}\n    at    {}\n{}{}",
                 function.name,
                 endpoint.url,
+                endpoint.fallback.as_ref().map(stand_in).unwrap_or_default(),
                 indented(&indented(&signature))
             ));
         }
@@ -118,6 +119,12 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
     }
     misfits.sort();
     (out, misfits)
+}
+
+/// Who answers while the endpoint is away.
+fn stand_in(fallback: &Fallback) -> String {
+    let then = if fallback.rescore { ", and once more by the endpoint when it is back" } else { "" };
+    format!("    away  {:?}: rows are answered by {}{then}\n", fallback.after, fallback.shown())
 }
 
 /// A small event, and what it takes in the file where nothing of it can be compressed.

@@ -97,7 +97,7 @@ pub(super) struct InputEvent<'a> {
 impl InputEvent<'_> {
     /// The meta of the row it becomes; event time is arrival time until something says otherwise.
     pub(super) fn meta(&self) -> RowMeta {
-        RowMeta { time: self.arrival, arrival: self.arrival, offset: self.offset, ordinal: 0 }
+        RowMeta::new(self.arrival, self.arrival, self.offset, 0)
     }
 }
 
@@ -174,7 +174,7 @@ impl Env {
     /// A fault that no row is at hand for.
     #[cold]
     pub(super) fn report(&mut self, origin: &StepOrigin<'_>, fault: Fault) {
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: origin.first, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, origin.first, 0);
         let error = self.fault(fault, Span::default());
         self.fail(origin, Row { values: &[], meta: &meta }, *error, false);
     }

@@ -20,7 +20,7 @@ use super::fault::Unloadable;
 use super::ingress::Ingress;
 use super::options::{EngineError, ExecutorOptions, Functions};
 use super::state::Loaded;
-use crate::batch::{Batch, Column, RawEvent, Rows};
+use crate::batch::{Batch, Column, Provenance, RawEvent, Rows};
 use crate::query::plan::{Expr, External, Node, Part};
 use crate::time::Timestamp;
 use crate::value::codec::Damaged;
@@ -208,6 +208,10 @@ impl Executor {
             self.output.read_up_to(meta.offset);
             meta.offset = offset;
             meta.ordinal = 0;
+            if self.stateful {
+                // what comes out is made of several rows, and what is held is stored without it
+                meta.provenance = Provenance::UNTOLD;
+            }
             if self.stateful && self.substream.is_none() {
                 // answers that overtook others are moved up, as out-of-order events are
                 self.env.counts.adjusted += u64::from(meta.time.ticks() < self.rows_watermark);

@@ -276,11 +276,7 @@ mod tests {
 
     fn held(time: i64, offset: i64) -> Held {
         let at = Timestamp::from_ticks(time).unwrap();
-        Held {
-            meta: RowMeta { time: at, arrival: at, offset, ordinal: 0 },
-            flag: false,
-            values: [Value::BigInt(offset)].into(),
-        }
+        Held { meta: RowMeta::new(at, at, offset, 0), flag: false, values: [Value::BigInt(offset)].into() }
     }
 
     proptest! {

@@ -95,7 +95,7 @@ impl ReferenceOp {
         self.table = current.cloned().unwrap_or_default();
         // before the new one is made: two of a large table are more than needed
         self.index = None;
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         let indexes = env.options.indexes.clone();
         let mut key_of = |record: &Value, key: &mut Vec<u8>| {
             self.keys.iter().all(|(_, right)| {

@@ -61,12 +61,7 @@ pub(super) fn read_meta(reader: &mut ByteReader<'_>) -> Result<RowMeta, Damaged>
     let arrival = time.saturating_add(reader.signed()?);
     let offset = reader.signed()?;
     let ordinal = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
-    Ok(RowMeta {
-        time: Timestamp::saturating_from_ticks(time),
-        arrival: Timestamp::saturating_from_ticks(arrival),
-        offset,
-        ordinal,
-    })
+    Ok(RowMeta::new(Timestamp::saturating_from_ticks(time), Timestamp::saturating_from_ticks(arrival), offset, ordinal))
 }
 
 pub(super) fn put_values(out: &mut Vec<u8>, values: &[Value]) {

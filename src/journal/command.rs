@@ -17,12 +17,13 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The stream it would make longer, when rows go there.
-    pub fn emits_to(&self) -> Option<u32> {
-        match self {
-            Command::Commit(Commit { emit: Some((stream, _)), .. }, _) => Some(stream.0),
+    /// The streams it would make longer, when rows go there.
+    pub fn emits_to(&self) -> impl Iterator<Item = u32> {
+        let commit = match self {
+            Command::Commit(commit, _) => Some(commit),
             _ => None,
-        }
+        };
+        commit.into_iter().flat_map(Commit::emitted).map(|(stream, _)| stream.0)
     }
 
     pub fn urgency(&self) -> Urgency {
@@ -56,7 +57,7 @@ impl Command {
                 (a.events.len(), COMMAND_BYTES + events + letters_bytes(&a.undecodable))
             }
             Command::Commit(c, _) => {
-                let rows = c.emit.as_ref().map_or(0, |(_, rows)| rows.batch.len());
+                let rows = c.emitted().map(|(_, rows)| rows.batch.len()).sum();
                 (rows, COMMAND_BYTES + c.bytes())
             }
             Command::Control(_) => (0, COMMAND_BYTES),

@@ -21,6 +21,8 @@ pub mod what {
     pub const FILTERED: &str = "filtered";
     pub const FAILED: &str = "failed";
     pub const EVALUATED: &str = "evaluated";
+    /// Rows that a fallback answered in place of an endpoint.
+    pub const ANSWERED_LOCALLY: &str = "answered_locally";
     /// Rows that began to wait inside a plan for earlier ones, and those that no longer do.
     pub const HELD: &str = "held";
     pub const RELEASED: &str = "released";
@@ -151,9 +153,9 @@ impl Ledger {
         check(Edge::Input, "received = stored + undecodable + dropped", &[RECEIVED], &[STORED, UNDECODABLE, DROPPED]);
         check(
             Edge::Statement,
-            "rows in + released = filtered + failed + evaluated + held",
+            "rows in + released = filtered + failed + evaluated + answered locally + held",
             &[ROWS_IN, RELEASED],
-            &[FILTERED, FAILED, EVALUATED, HELD],
+            &[FILTERED, FAILED, EVALUATED, ANSWERED_LOCALLY, HELD],
         );
         check(
             Edge::Output,

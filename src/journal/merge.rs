@@ -138,7 +138,7 @@ mod tests {
     fn rows(first: i64, column: &str, count: usize) -> Arc<Sealed> {
         let mut batch = Batch::new(1);
         for i in 0..count as i64 {
-            let meta = RowMeta { time: at(first + i), arrival: at(first + i), offset: first + i, ordinal: 1 };
+            let meta = RowMeta::new(at(first + i), at(first + i), first + i, 1);
             batch.push(meta, [Value::BigInt(first + i)]);
         }
         let all = Rows { columns: [Column { name: column.into(), spread: false }].into(), batch };

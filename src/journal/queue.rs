@@ -108,7 +108,7 @@ impl Gate {
     fn lets(&self, command: &Command) -> bool {
         match command {
             Command::Append(_) => !self.intake_stopped,
-            other => other.emits_to().is_none_or(|stream| !self.stopped_streams.contains(&stream)),
+            other => other.emits_to().all(|stream| !self.stopped_streams.contains(&stream)),
         }
     }
 }

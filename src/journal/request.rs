@@ -82,6 +82,8 @@ pub struct Commit {
     pub position: i64,
     pub state: Vec<StateChange>,
     pub emit: Option<(StreamId, Rows)>,
+    /// Rows for a second stream, which somebody else reads.
+    pub aside: Option<(StreamId, Rows)>,
     pub dead_letters: Vec<DeadLetter>,
     pub ledger: Vec<(Counter, u64)>,
     /// A crash that loses it costs no more than doing the same again, so it may go with the next commit.
@@ -96,6 +98,7 @@ impl Commit {
             position,
             state: Vec::new(),
             emit: None,
+            aside: None,
             dead_letters: Vec::new(),
             ledger: Vec::new(),
             can_wait: false,
@@ -111,9 +114,14 @@ impl Commit {
         self.can_wait &= later.can_wait;
     }
 
+    /// The rows that it emits, by stream.
+    pub fn emitted(&self) -> impl Iterator<Item = &(StreamId, Rows)> {
+        self.emit.iter().chain(&self.aside)
+    }
+
     /// About how many bytes it holds.
     pub fn bytes(&self) -> usize {
-        let rows = self.emit.as_ref().map_or(0, |(_, rows)| rows.batch.bytes());
+        let rows: usize = self.emitted().map(|(_, rows)| rows.batch.bytes()).sum();
         let state: usize = self.state.iter().map(|s| 64 + s.key.len() + s.value.as_ref().map_or(0, Vec::len)).sum();
         rows + state + letters_bytes(&self.dead_letters)
     }

@@ -148,12 +148,10 @@ impl<'a> Transaction<'a> {
         if goes_back || commit.position > end {
             return Err(JournalError::Position { consumer: name.into(), position: commit.position, stored, end }.into());
         }
-        let encoded = match &commit.emit {
-            Some((stream, rows)) => Some((stream.0, self.encode(stream.0, rows, &name)?)),
-            None => None,
-        };
+        let encoded = commit.emitted().map(|(stream, rows)| Ok((stream.0, self.encode(stream.0, rows, &name)?)));
+        let encoded = encoded.collect::<Result<Vec<_>, JournalError>>()?;
         // nothing is refused from here on
-        if let Some((stream, parts)) = encoded {
+        for (stream, parts) in encoded {
             self.add_rows(stream, parts);
         }
         self.changes.state.extend(commit.state.iter().map(|change| (id, change.clone())));

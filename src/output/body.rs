@@ -3,12 +3,12 @@
 //! In: the keys `body` and `batch` of a section, then rows that are open. Out: [`Piece`]s within the limits, and the
 //! text of each. Invariant: the same rows give the same text; a piece keeps the order of its rows. Not here: sending.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use smol_str::SmolStr;
 use toml::de::DeValue;
 
-use super::{Fill, RowIds, write_row};
+use super::{Fill, RowIds, ToldColumns, write_row};
 use crate::batch::Rows;
 use crate::diagnostic::Diagnostic;
 use crate::settings::Section;
@@ -106,9 +106,13 @@ pub struct Encoded {
     pub row: usize,
     json: String,
     pub id: String,
+    /// The function that scored it, where that is told.
+    pub scored_by: Option<String>,
+    /// 1 where another answer to it was given out before, else 0.
+    pub revision: u8,
 }
 
-/// Rows of one body, in order; at least one.
+/// Rows of one body, in order; at least one. All were scored by the same function, and have the same revision.
 pub type Piece = Vec<Encoded>;
 
 impl Encoded {
@@ -116,18 +120,36 @@ impl Encoded {
     pub fn new(
         rows: &Rows,
         row: usize,
-        row_id: Option<&SmolStr>,
+        told: &ToldColumns,
         ids: RowIds<'_>,
         bytes_max: usize,
     ) -> Result<Encoded, String> {
         let mut json = String::new();
-        write_row(rows, row, row_id, ids, &mut json);
-        let id = rows.batch.meta().get(row).map(|meta| ids.id(meta)).unwrap_or_default();
-        let encoded = Encoded { row, json, id };
+        write_row(rows, row, told, ids, &mut json);
+        let meta = rows.batch.meta().get(row);
+        let encoded = Encoded {
+            row,
+            json,
+            id: meta.map(|meta| ids.id(meta)).unwrap_or_default(),
+            scored_by: meta.and_then(|meta| ids.scored_by(meta)).map(str::to_owned),
+            revision: meta.map_or(0, |meta| meta.provenance.revision()),
+        };
         if encoded.bytes() > bytes_max {
             return Err(format!("the row takes {} bytes, over the {bytes_max} of `batch.bytes`", encoded.bytes()));
         }
         Ok(encoded)
+    }
+
+    /// The same for each repetition of the row, and for nothing else: a correction has the id of what it corrects.
+    pub fn key(&self) -> Cow<'_, str> {
+        match self.revision {
+            0 => Cow::Borrowed(&self.id),
+            revision => Cow::Owned(format!("{}-r{revision}", self.id)),
+        }
+    }
+
+    fn is_like(&self, other: &Encoded) -> bool {
+        (&self.scored_by, self.revision) == (&other.scored_by, other.revision)
     }
 
     /// What it takes in a body: itself, and what separates it from the next.
@@ -143,7 +165,11 @@ pub fn pieces(encoded: Vec<Encoded>, rows_max: usize, bytes_max: usize) -> Vec<P
     for row in encoded {
         let more = row.bytes();
         match pieces.last_mut() {
-            Some(piece) if piece.len() < rows_max.max(1) && size + more <= bytes_max => {
+            Some(piece)
+                if piece.len() < rows_max.max(1)
+                    && size + more <= bytes_max
+                    && piece.last().is_none_or(|last| last.is_like(&row)) =>
+            {
                 size += more;
                 piece.push(row);
             }
@@ -163,7 +189,7 @@ pub(super) mod tests {
 
     pub fn encoded(n: i64) -> Vec<Encoded> {
         let rows = rows(0..n);
-        (0..n as usize).map(|row| Encoded::new(&rows, row, None, IDS, 1_000).unwrap()).collect()
+        (0..n as usize).map(|row| Encoded::new(&rows, row, &ToldColumns::default(), IDS, 1_000).unwrap()).collect()
     }
 
     #[test]
@@ -187,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_row_over_the_limit_is_never_sent() {
-        let refused = Encoded::new(&rows(0..1), 0, None, IDS, 8).unwrap_err();
+        let refused = Encoded::new(&rows(0..1), 0, &ToldColumns::default(), IDS, 8).unwrap_err();
         assert_eq!(refused, "the row takes 9 bytes, over the 8 of `batch.bytes`");
     }
 }

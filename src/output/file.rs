@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, UNIX_EPOCH};
 
-use smol_str::SmolStr;
-
-use super::{Delivering, Delivery, Output, OutputStats, RowIds, lines};
+use super::{Delivering, Delivery, Output, OutputStats, RowIds, ToldColumns, lines};
 use crate::batch::Rows;
 use crate::time::{Clock, TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Timestamp};
 
@@ -32,7 +30,7 @@ const SAME_SECOND_MAX: u32 = 999;
 #[derive(Debug)]
 pub struct FileOutput {
     path: PathBuf,
-    row_id: Option<SmolStr>,
+    told: ToldColumns,
     /// `None` while a thread writes, or after one was left alone with it.
     writer: Option<FileWriter>,
     fresh: FileWriter,
@@ -40,13 +38,13 @@ pub struct FileOutput {
 
 impl FileOutput {
     pub(super) fn new(config: FileOutputConfig, clock: Clock, stats: Arc<OutputStats>) -> FileOutput {
-        let (path, row_id) = (config.path.clone(), config.row_id.clone());
+        let (path, told) = (config.path.clone(), config.told.clone());
         let writer = || FileWriter { config: config.clone(), clock: clock.clone(), stats: stats.clone(), open: None };
-        FileOutput { path, row_id, writer: Some(writer()), fresh: writer() }
+        FileOutput { path, told, writer: Some(writer()), fresh: writer() }
     }
 
     async fn write(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
-        let text = lines(rows, self.row_id.as_ref(), ids);
+        let text = lines(rows, &self.told, ids);
         // a thread that a dropped delivery left behind closes its file when done; a new writer opens it again
         let mut writer = self.writer.take().unwrap_or_else(|| self.fresh.clone_closed());
         let written = tokio::task::spawn_blocking(move || {

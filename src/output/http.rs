@@ -220,7 +220,7 @@ impl HttpOutput {
         let mut from = 0;
         while let Some(row) = self.progress.next_open(from) {
             from = row + 1;
-            match Encoded::new(rows, row, self.config.row_id.as_ref(), ids, self.config.batch.bytes) {
+            match Encoded::new(rows, row, &self.config.told, ids, self.config.batch.bytes) {
                 Ok(row) => encoded.push(row),
                 Err(why) => self.progress.reject(row, why),
             }

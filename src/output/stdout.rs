@@ -8,33 +8,34 @@ use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use smol_str::SmolStr;
-
-use super::{Delivering, Delivery, Output, OutputSettings, RowIds, Site, lines, row_id};
+use super::{Delivering, Delivery, Output, OutputSettings, RowIds, Site, ToldColumns, lines};
 use crate::batch::Rows;
 use crate::settings::Section;
 
 /// Standard output, as the job describes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StdoutOutputConfig {
-    /// Column that carries the row id.
-    pub row_id: Option<SmolStr>,
+    pub told: ToldColumns,
 }
 
 /// Reads the section for the table of outputs.
 pub(super) fn read(section: &mut Section) -> Option<Arc<dyn OutputSettings>> {
-    Some(Arc::new(StdoutOutputConfig { row_id: row_id(section) }))
+    Some(Arc::new(StdoutOutputConfig { told: ToldColumns::read(section) }))
 }
 
 impl OutputSettings for StdoutOutputConfig {
     fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
-        Ok(Box::new(StdoutOutput { row_id: self.row_id.clone() }))
+        Ok(Box::new(StdoutOutput { told: self.told.clone() }))
+    }
+
+    fn told(&self) -> &ToldColumns {
+        &self.told
     }
 }
 
 #[derive(Debug)]
 struct StdoutOutput {
-    row_id: Option<SmolStr>,
+    told: ToldColumns,
 }
 
 impl Output for StdoutOutput {
@@ -55,7 +56,7 @@ impl fmt::Display for StdoutOutput {
 
 impl StdoutOutput {
     async fn print(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
-        let text = lines(rows, self.row_id.as_ref(), ids);
+        let text = lines(rows, &self.told, ids);
         // a pipe whose reader pauses blocks the writer
         let written = tokio::task::spawn_blocking(move || write(&mut io::stdout().lock(), text.as_bytes())).await;
         match written {

@@ -49,6 +49,8 @@ pub enum Sink {
 pub struct ToScore {
     pub scorer: Scorer,
     pub room: Room,
+    /// Its rows wait however long the endpoint is away, and let others go first.
+    pub is_patient: bool,
     /// Tells this statement's chunks from those of others that share the endpoint.
     pub lane: usize,
     pub chunks: Sender<SentChunk>,
@@ -211,7 +213,8 @@ impl Consumer {
         // the rows keep the argument too: a dead letter shows what was asked
         let args: Vec<Value> = (0..batch.len()).map(|i| batch.row(i).last().cloned().unwrap_or_default()).collect();
         let bytes = batch.bytes() + commit.bytes();
-        let ticket = to.scorer.submit_blocking(score::Chunk { statement: to.lane, args }, bytes, &to.room);
+        let chunk = score::Chunk { is_patient: to.is_patient, ..score::Chunk::new(to.lane, args) };
+        let ticket = to.scorer.submit_blocking(chunk, bytes, &to.room);
         let is_sent = match ticket {
             Ok(ticket) => {
                 let is_sent = to.chunks.send(SentChunk { commit, batch, ticket }).is_ok();

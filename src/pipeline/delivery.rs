@@ -24,7 +24,7 @@ use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::engine::{Emitted, FailedRow};
 use crate::journal::{Commit, Counter, DeadLetter, Edge};
-use crate::output::Delivery;
+use crate::output::{Delivery, ScorerNames};
 
 /// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
 const RECORDS_MAX: usize = 1000;
@@ -52,6 +52,8 @@ pub struct Deliverer {
     pub statement: SmolStr,
     /// The name of the consumer, by which the output tells this way from others of the statement.
     pub consumer: SmolStr,
+    /// Who scores its rows, where a function with a fallback does.
+    pub scorers: Option<ScorerNames>,
     /// Between two attempts at the same rows.
     pub backoff: Backoff,
     /// Rows that wait inside the plan for earlier ones.
@@ -196,7 +198,7 @@ impl Deliverer {
         let pending = &mut self.pending;
         pending.is_delivered = true;
         loop {
-            match self.output.deliver(rows, &self.statement, &self.consumer) {
+            match self.output.deliver(rows, &self.statement, &self.consumer, self.scorers.as_ref()) {
                 Delivery::Delivered => {
                     pending.count([(counter("rows_in"), count), (counter("delivered"), count)]);
                     return Ok(true);

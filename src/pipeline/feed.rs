@@ -9,9 +9,11 @@ use smol_str::SmolStr;
 
 use super::reading::Records;
 use super::tables::Tables;
-use crate::batch::{Batch, Column, Rows};
-use crate::engine::{Emitted, EngineError, Executor};
+use crate::batch::{Batch, Column, Reason, RowMeta, Rows};
+use crate::diagnostic::Span;
+use crate::engine::{Emitted, EngineError, Executor, FailedBody, FailedRow};
 use crate::journal::{InputId, StateChange};
+use crate::value::Value;
 
 /// An executor and the names of the inputs it may be given.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Feed {
     pub inputs: Vec<(InputId, SmolStr)>,
     /// The columns that the plan expects of a stream's rows; `None` for a part that reads inputs.
     pub columns: Option<Arc<[Column]>>,
+    /// Rows of other columns, where they are refused until the next take; `None`: they are brought to these columns.
+    pub refused: Option<Vec<FailedRow>>,
     pub tables: Tables,
     /// Something was pushed since the last take.
     pub pushed: bool,
@@ -54,6 +58,12 @@ impl Feed {
                 }
             }
             Records::Rows { first, rows } => {
+                if let (Some(columns), Some(refused)) = (&self.columns, &mut self.refused)
+                    && *columns != rows.columns
+                {
+                    let of_former = |((meta, row), position): ((&RowMeta, &[Value]), i64)| former(*meta, row, position);
+                    return refused.extend(rows.batch.rows().zip(*first..).map(of_former));
+                }
                 let mut rows = match &self.columns {
                     Some(columns) if *columns != rows.columns => Cow::Owned(renamed(rows, columns)),
                     _ => Cow::Borrowed(rows),
@@ -71,7 +81,15 @@ impl Feed {
     /// What came out since the last call; all of it belongs into one commit.
     pub fn take(&mut self) -> Emitted {
         self.pushed = false;
-        self.executor.take()
+        let mut emitted = self.executor.take();
+        let refused = self.refused.as_mut().map(std::mem::take).unwrap_or_default();
+        if !refused.is_empty() {
+            let n = refused.len() as u64;
+            emitted.counts.rows += n;
+            *emitted.counts.failed.entry(FORMER).or_default() += n;
+            emitted.failures.extend(refused);
+        }
+        emitted
     }
 
     /// What `records` give, all that was pushed since the last call. Where the executor stopped, it is what those
@@ -91,6 +109,24 @@ impl Feed {
             stopped = Some(failure);
         }
         Ok(Emitted { stopped, ..emitted })
+    }
+}
+
+/// Reason of rows that belong to an earlier text of their statement.
+const FORMER: Reason = "statement_changed";
+
+/// A row that means something else by now.
+fn former(meta: RowMeta, row: &[Value], position: i64) -> FailedRow {
+    let mut body = String::new();
+    Value::array(row.to_vec()).write_json(&mut body);
+    let message = "the statement was changed before the endpoint could score the row again: its first answer stands";
+    FailedRow {
+        meta,
+        position,
+        reason: FORMER,
+        message: message.to_owned(),
+        body: FailedBody::Row(body),
+        span: Span::default(),
     }
 }
 

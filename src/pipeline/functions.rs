@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::fallbacks;
 use super::prepare::Prepared;
 use crate::job::{FunctionSettings, Job};
 use crate::query::catalog::{self, Catalog, Offers};
@@ -66,6 +67,7 @@ pub fn start(
             query: prepared.text.clone(),
             name: job.query.display().to_string(),
             plan: format!("{:?}", prepared.plan),
+            fallbacks: fallbacks::places(job, &prepared.bindings, &prepared.catalog),
         }),
         versions: versions.clone(),
     };
@@ -168,6 +170,8 @@ struct Check {
     name: String,
     /// the running plan, written out: it has no other form in which plans can be compared
     plan: String,
+    /// Functions that the query need not call: they answer in place of endpoints.
+    fallbacks: Vec<usize>,
 }
 
 /// Why a version is not taken.
@@ -236,6 +240,7 @@ impl Check {
         present: &[(&MemberFunction, &FunctionBinding)],
     ) -> Result<Vec<(usize, FunctionBinding)>, VersionRefusal> {
         let mut catalog = self.catalog.clone();
+        let mut is_fallback = false;
         let mut changes = Vec::new();
         let mut next = Vec::new();
         for (member, now) in present {
@@ -253,6 +258,7 @@ impl Check {
             let was = now.signature().map_or("", |signature| signature.text.as_str());
             if was != signature.text {
                 changes.push(format!("`{}` was `{was}` and is `{}`", now.name, signature.text));
+                is_fallback |= self.fallbacks.contains(&member.index);
             }
             if now.keeps_state() != renewed.keeps_state() {
                 changes.push(format!(
@@ -283,6 +289,10 @@ impl Check {
         })?;
         if format!("{plan:?}") != self.plan {
             let reason = format!("{changed}, which makes another plan of the query; SIGHUP or a restart takes it");
+            return Err(VersionRefusal { reason, is_another_plan: true });
+        }
+        if is_fallback {
+            let reason = format!("{changed}, and it is a fallback; SIGHUP or a restart looks whether it still fits");
             return Err(VersionRefusal { reason, is_another_plan: true });
         }
         // one that cannot start is found now

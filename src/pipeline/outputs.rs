@@ -18,7 +18,7 @@ use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::Journal;
-use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds, Troubles};
+use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds, ScorerNames, Troubles};
 use crate::time::Clock;
 
 /// Requests that wait for one output: each consumer has at most one under way, so this only bounds their number.
@@ -55,6 +55,7 @@ struct Handed {
     rows: Arc<Rows>,
     statement: SmolStr,
     consumer: SmolStr,
+    scorers: Option<ScorerNames>,
     reply: oneshot::Sender<Delivery>,
 }
 
@@ -86,8 +87,9 @@ impl OutputHandle {
                     request = waiting.recv() => request,
                     () = output.tend() => continue,
                 };
-                let Some(Handed { rows, statement, consumer, reply }) = request else { break };
-                let ids = RowIds { incarnation: &incarnation, statement: &statement, consumer: &consumer };
+                let Some(Handed { rows, statement, consumer, scorers, reply }) = request else { break };
+                let (statement, consumer, scorers) = (statement.as_str(), consumer.as_str(), scorers.as_ref());
+                let ids = RowIds { incarnation: &incarnation, statement, consumer, scorers };
                 let delivery = tokio::select! {
                     delivery = output.deliver(&rows, ids) => delivery,
                     () = hurry.cancelled() => Delivery::try_again("the job stops"),
@@ -118,9 +120,16 @@ impl OutputHandle {
     }
 
     /// Delivers rows of a statement for a consumer, by its name, and waits for the answer. Called from a plain thread.
-    pub fn deliver(&self, rows: &Arc<Rows>, statement: &SmolStr, consumer: &SmolStr) -> Delivery {
+    pub fn deliver(
+        &self,
+        rows: &Arc<Rows>,
+        statement: &SmolStr,
+        consumer: &SmolStr,
+        scorers: Option<&ScorerNames>,
+    ) -> Delivery {
         let (reply, answer) = oneshot::channel();
-        let request = Handed { rows: rows.clone(), statement: statement.clone(), consumer: consumer.clone(), reply };
+        let (statement, scorers) = (statement.clone(), scorers.cloned());
+        let request = Handed { rows: rows.clone(), statement, consumer: consumer.clone(), scorers, reply };
         // the task ends after the last handle, so this means that it failed
         let gone = || Delivery::Gone { reason: "its task ended; please report this with the log".to_owned() };
         if self.requests.blocking_send(request).is_err() {

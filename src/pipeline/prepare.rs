@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
+use super::fallbacks;
 use super::lateness::outlived;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::engine::{Executor, ExecutorOptions};
@@ -81,7 +82,11 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
     // a component that did not load is still in the catalog as something that takes anything: the query's own mistakes
     // are told in the same run
     let compiled = crate::query::compile(&text, &job.query.display().to_string(), &catalog);
+    let mut misfits = None;
     if let Ok(plan) = &compiled {
+        let file = job.query.display().to_string();
+        let query = fallbacks::Compiled { text: &text, file: &file, catalog: &catalog, plan };
+        misfits = Some(fallbacks::check(job, query, &mut problems)).filter(|found| !found.is_empty());
         missing_columns(job, plan, &mut problems);
         kept_orders(job, plan, &mut problems);
         if !job.chose_late_tolerance {
@@ -89,6 +94,10 @@ pub fn prepare(job: &Job) -> Result<Prepared, PrepareError> {
         }
     }
     match compiled {
+        Ok(_) if misfits.is_some() => {
+            let of_job = Some(problems).filter(Diagnostics::has_errors);
+            Err(PrepareError(of_job.into_iter().chain(misfits).collect()))
+        }
         Ok(plan) if !problems.has_errors() => runnable(
             Prepared {
                 options: options(job, &bindings),
@@ -130,7 +139,8 @@ fn runnable(prepared: Prepared, text: &str, job: &Job) -> Result<Prepared, Prepa
     if errors.is_empty() { Ok(prepared) } else { Err(PrepareError(vec![errors])) }
 }
 
-fn version(text: &str) -> SmolStr {
+/// A short digest of a text.
+pub fn version(text: &str) -> SmolStr {
     let digest = Sha256::digest(text.as_bytes());
     SmolStr::new(digest.iter().take(6).map(|b| format!("{b:02x}")).collect::<String>())
 }

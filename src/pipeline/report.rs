@@ -172,6 +172,7 @@ impl WatchedStages {
                 }
             }
         });
+        self.with(|stages| found.extend(of_scorers(stages, |scorer| scorer.status().away_since().is_some())));
         let of_functions = self.versions.statuses().into_iter();
         found.extend(of_functions.filter_map(|(name, status)| Some(format!("function {name}: {}", status.trouble?))));
         found
@@ -203,9 +204,7 @@ impl WatchedStages {
             }
             problems
                 .extend(stages.outputs.iter().filter_map(|o| Some(format!("output {}: {}", o.name(), o.trouble()?))));
-            problems.extend(
-                stages.scorers.iter().filter_map(|s| Some(format!("function {}: {}", s.name(), scorer_trouble(s)?))),
-            );
+            problems.extend(of_scorers(stages, |scorer| scorer.status().away_since().is_none()));
         });
         problems
     }
@@ -283,6 +282,9 @@ impl WatchedStages {
                 add("score_requests", "requests sent to the endpoint", Counter, &of, n(&s.requests));
                 add("score_rows", "rows answered", Counter, &of, n(&s.rows));
                 add("score_failed_rows", "rows that got no result", Counter, &of, n(&s.failed_rows));
+                add("score_away_rows", "rows given to the fallback", Counter, &of, n(&s.away_rows));
+                let is_away = f64::from(u8::from(s.away_since().is_some()));
+                add("score_away", "1 while the fallback answers", Gauge, &of, is_away);
                 add("score_nan_results", "results that are no number", Counter, &of, n(&s.nan_results));
                 add("score_waiting_rows", "rows handed in and not answered", Gauge, &of, gauge(&s.waiting_rows));
                 add("score_failed_requests", "requests that did not give results", Counter, &of, n(&s.failed_requests));
@@ -375,12 +377,27 @@ impl WatchedStages {
     }
 }
 
+/// The troubles of some of the endpoints.
+fn of_scorers(stages: &Stages, which: fn(&Scorer) -> bool) -> Vec<String> {
+    let scorers = stages.scorers.iter().filter(|scorer| which(scorer));
+    scorers.filter_map(|s| Some(format!("function {}: {}", s.name(), scorer_trouble(s)?))).collect()
+}
+
 fn scorer_trouble(scorer: &Scorer) -> Option<String> {
     let last = || scorer.status().last_error().map(|e| format!(" ({e})")).unwrap_or_default();
+    let stand_in = scorer.fallback().zip(scorer.status().away_since());
+    let rows = match stand_in {
+        Some((fallback, _)) => format!("rows are answered by {}", fallback.shown()),
+        None => "rows wait".to_owned(),
+    };
     match scorer.status().state() {
-        State::Ready => None,
-        State::UnknownSignature => Some(format!("its signature is not known yet, rows wait{}", last())),
-        State::BackingOff { since, .. } => Some(format!("out of reach since {since}, rows wait{}", last())),
+        // it is about to be looked at
+        State::Ready => stand_in.map(|(_, since)| format!("away since {since}, {rows}")),
+        State::UnknownSignature => Some(format!("its signature is not known yet, {rows}{}", last())),
+        State::BackingOff { since, .. } => Some(format!("out of reach since {since}, {rows}{}", last())),
+        State::Paused { reason, remedy, .. } if stand_in.is_some() => {
+            Some(format!("paused: {reason}; {remedy}; {rows}{}", last()))
+        }
         State::Paused { reason, remedy, .. } => Some(format!("paused: {reason}; {remedy}{}", last())),
         State::Failed { why } => Some(why),
     }
@@ -412,6 +429,9 @@ fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static st
         (Edge::Statement, what::FILTERED) => ("statement_filtered", "rows a WHERE left out", "statement"),
         (Edge::Statement, what::FAILED) => ("statement_failed", "rows that failed, by reason", "statement"),
         (Edge::Statement, what::EVALUATED) => ("statement_evaluated", "rows that were evaluated", "statement"),
+        (Edge::Statement, what::ANSWERED_LOCALLY) => {
+            ("statement_answered_locally", "rows that a fallback answered in place of an endpoint", "statement")
+        }
         (Edge::Statement, what::ROWS_OUT) => ("statement_rows_out", "rows a statement gave", "statement"),
         (Edge::Statement, what::HELD) => ("statement_held", "rows that began to wait for earlier ones", "statement"),
         (Edge::Statement, what::RELEASED) => {

@@ -1,10 +1,10 @@
 //! Answers of an endpoint, joined to their rows and committed in stream order.
 //!
 //! In: chunks of rows whose last column is the call's argument. Out: commits of the rows that the tail of the part
-//! makes of the answers, with the position that they complete. Invariant: chunks are committed in the order in which
-//! they were read, or as they are answered where nothing needs that order, with a note of what is done ahead of the
-//! position: either way a crash scores again only what was under way. Not here: batching, retries, parallelism
-//! (`score`).
+//! makes of the answers, with the position that they complete; and rows that the fallback answered, to be scored again.
+//! Invariant: chunks are committed in the order in which they were read, or as they are answered where nothing needs
+//! that order, with a note of what is done ahead of the position: either way a crash scores again only what was under
+//! way. Not here: batching, retries, parallelism (`score`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -20,11 +20,12 @@ use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::flow::Flow;
+use super::local_answers::LocalAnswers;
 use super::mark::Mark;
 use super::tables::Tables;
-use crate::batch::{Batch, Rows};
-use crate::engine::{Emitted, Executor, OnError};
-use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId};
+use crate::batch::{Batch, Provenance, Reason, RowMeta, Rows, ScoredBy};
+use crate::engine::{Counts, Emitted, Executor, FailedRow, OnError};
+use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId, what};
 use crate::score::{self, Answers, Berth, Ended, Order, Outcome, Ticket};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -154,6 +155,31 @@ const COMMIT_ROWS: usize = 1000;
 /// How long to wait for a chunk or its answers before the commits under way are looked after.
 const WAIT: Duration = Duration::from_millis(200);
 
+/// Of a row that the endpoint was to score once more.
+const STANDS: &str = "its first answer stands";
+
+/// Rows of a commit that the fallback was given.
+#[derive(Debug, Default)]
+struct Local {
+    /// Those that it answered, in order.
+    batch: Batch,
+    /// How many of these were taken.
+    taken: usize,
+    rows_in: u64,
+    failures: Vec<FailedRow>,
+    failed: BTreeMap<Reason, u64>,
+    nulled: BTreeMap<Reason, u64>,
+}
+
+impl Local {
+    /// The row with this meta if it was answered: rows are asked for in order.
+    fn next_of(&mut self, meta: &RowMeta) -> Option<&[Value]> {
+        self.batch.meta().get(self.taken).filter(|next| *next == meta)?;
+        self.taken += 1;
+        Some(self.batch.row(self.taken - 1))
+    }
+}
+
 /// The committing end of a part with an external call.
 #[derive(Debug)]
 pub struct Scoring {
@@ -163,6 +189,10 @@ pub struct Scoring {
     pub tables: Tables,
     /// What becomes of a row without an answer.
     pub on_error: OnError,
+    /// Who answers rows while the endpoint is away.
+    pub local: Option<LocalAnswers>,
+    /// Its rows were answered before: what the endpoint says corrects that, and where it says nothing, that stands.
+    pub corrects: bool,
     pub into: StreamId,
     pub chunks: Receiver<SentChunk>,
     /// A chunk was sent.
@@ -282,19 +312,29 @@ impl Scoring {
         commit.position = self.ahead.position();
         let rows_in = batch.len() as u64;
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
-        let scored = |what: &'static str| {
-            Counter::new(Edge::Statement, SmolStr::new(format!("{}/score", self.flow.statement)), what)
+        let mut local = self.answered_locally(&batch, &outcomes)?;
+        let (tells, flow) = (self.local.is_some() || self.corrects, &self.flow);
+        let scored =
+            |what: &'static str| Counter::new(Edge::Statement, SmolStr::new(format!("{}/score", flow.statement)), what);
+        let by = |meta: &RowMeta, scored_by: ScoredBy| match tells {
+            true => {
+                let is_correction = meta.provenance.is_correction || self.corrects;
+                RowMeta { provenance: Provenance { scored_by, is_correction }, ..*meta }
+            }
+            false => *meta,
         };
-        let mut failed = 0;
+        let (mut failed, mut again) = (0, Batch::new(batch.width()));
         for ((meta, row), outcome) in batch.rows().zip(outcomes) {
             let carried = row.get(..row.len().saturating_sub(1)).unwrap_or_default();
             match outcome {
-                Outcome::Scored(answer) => answered.push(*meta, carried.iter().cloned().chain([answer])),
+                Outcome::Scored(answer) => {
+                    answered.push(by(meta, ScoredBy::Endpoint), carried.iter().cloned().chain([answer]));
+                }
                 Outcome::Failed(failure) => match self.on_error {
-                    OnError::Stop => return Err(self.flow.refused(meta, &failure.message)),
+                    OnError::Stop => return Err(flow.refused(meta, &failure.message)),
                     OnError::Null => {
                         commit.ledger.push((scored("nulled").because(failure.reason), 1));
-                        answered.push(*meta, carried.iter().cloned());
+                        answered.push(by(meta, ScoredBy::Untold), carried.iter().cloned());
                     }
                     OnError::DeadLetter => {
                         failed += 1;
@@ -302,10 +342,24 @@ impl Scoring {
                         commit.dead_letters.push(self.letter(meta, row, *failure));
                     }
                 },
+                Outcome::Away => {
+                    let Some(answer) = local.next_of(meta) else { continue };
+                    answered.push(by(meta, ScoredBy::Fallback), answer.iter().cloned());
+                    again.push(*meta, row.iter().cloned());
+                }
             }
         }
         commit.ledger.push((scored("rows_in"), rows_in));
-        commit.ledger.push((scored("evaluated"), rows_in - failed));
+        commit.ledger.push((scored("evaluated"), rows_in - failed - local.rows_in));
+        commit.ledger.push((scored(what::ANSWERED_LOCALLY), local.taken as u64));
+        commit.ledger.extend(local.failed.iter().map(|(reason, n)| (scored("failed").because(*reason), *n)));
+        commit.ledger.extend(local.nulled.iter().map(|(reason, n)| (scored("nulled").because(*reason), *n)));
+        commit.dead_letters.extend(flow.letters(local.failures).into_iter().map(|letter| DeadLetter {
+            stage: SmolStr::new(format!("statement {} (fallback)", flow.statement)),
+            ..letter
+        }));
+        let aside = self.local.as_ref().and_then(|local| local.rescore.as_ref()).filter(|_| !again.is_empty());
+        commit.aside = aside.map(|aside| (aside.stream, Rows { columns: aside.columns.clone(), batch: again }));
         let rows = Rows { columns: self.flow.columns.clone(), batch: answered };
         // each call of this function is a commit
         self.tables.take_over(&mut self.tail);
@@ -327,14 +381,33 @@ impl Scoring {
         Ok((commit, places))
     }
 
-    fn letter(&self, meta: &crate::batch::RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {
+    /// The rows that are the fallback's, with its answers.
+    fn answered_locally(&mut self, batch: &Batch, outcomes: &[Outcome]) -> Result<Local, PipelineError> {
+        let is_away = |outcome: &Outcome| matches!(outcome, Outcome::Away);
+        let Some(local) = self.local.as_mut().filter(|_| outcomes.iter().any(is_away)) else {
+            return Ok(Local::default());
+        };
+        let mut away = Batch::new(batch.width());
+        for ((meta, row), _) in batch.rows().zip(outcomes).filter(|(_, outcome)| is_away(outcome)) {
+            away.push(*meta, row.iter().cloned());
+        }
+        let rows_in = away.len() as u64;
+        let Emitted { rows, failures, counts, stopped, .. } = local.answer(away);
+        if let Some(failure) = &stopped {
+            return Err(self.flow.stopped(failure));
+        }
+        let Counts { failed, nulled, .. } = counts;
+        Ok(Local { batch: rows.batch, taken: 0, rows_in, failures, failed, nulled })
+    }
+
+    fn letter(&self, meta: &RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {
         let mut payload = String::new();
         Value::array(row.to_vec()).write_json(&mut payload);
         DeadLetter {
             at: self.flow.clock.now(),
             stage: SmolStr::new(format!("statement {} (score)", self.flow.statement)),
             reason: SmolStr::new_static(failure.reason),
-            message: failure.message,
+            message: if self.corrects { format!("{}; {STANDS}", failure.message) } else { failure.message },
             offset: Some(meta.offset),
             ordinal: meta.ordinal,
             payload: payload.into_bytes(),

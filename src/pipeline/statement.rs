@@ -32,6 +32,7 @@ use super::stop::Stop;
 use super::tables::Tables;
 use super::{PipelineError, Worker};
 use crate::backoff::Backoff;
+use crate::batch::Column;
 use crate::engine::{Executor, Functions, OnError};
 use crate::job::{self, BacklogSettings, Job};
 use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId, consumer_span};
@@ -172,7 +173,8 @@ impl StatementBuild<'_> {
             let part_name = if i == 0 { name.clone() } else { SmolStr::new(format!("{name}/{}", i + 1)) };
             let into = self.journal.stream(&part_name)?;
             let mark = Mark::default();
-            self.part(&part_name, statement, part, from.take(), (into, mark.clone()), consumers, jobs)?;
+            self.part(&part_name, statement, part, from.take(), (into, mark.clone()), None, consumers, jobs)?;
+            self.rescoring(&part_name, statement, part, into, consumers, jobs)?;
             from = Some((into, mark));
         }
         jobs.push(self.deliverer(name, statement, None, from.map(|(stream, _)| stream), consumers)?);
@@ -199,14 +201,16 @@ impl StatementBuild<'_> {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, and every argument is a different thing of the statement")]
-    fn part(
+    /// `again`: the columns of its rows, for a part that gives the endpoint rows that were answered before.
+    #[expect(clippy::too_many_arguments, reason = "two calls, and every argument is another thing of the statement")]
+    pub(super) fn part(
         &self,
         name: &SmolStr,
         statement: &Statement,
         part: &Part,
         from: Option<(StreamId, Mark)>,
         (into, mark): (StreamId, Mark),
+        again: Option<Arc<[Column]>>,
         consumers: &mut Vec<Registered>,
         jobs: &mut Vec<Thread>,
     ) -> Result<(), PipelineError> {
@@ -250,11 +254,15 @@ impl StatementBuild<'_> {
                     Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
                         .map_err(|e| engine(name, &e))?;
                 tail.load_state(rows()).map_err(|e| engine(name, &e))?;
+                let local = if again.is_none() { self.local(name, statement, part)? } else { None };
                 let scoring = Scoring {
                     flow: flow.clone(),
                     tail,
                     tables: self.tables(part),
-                    on_error: self.on_error(external),
+                    // a row that is not scored again keeps its first answer
+                    on_error: if again.is_some() { OnError::DeadLetter } else { self.on_error(external) },
+                    local,
+                    corrects: again.is_some(),
                     into,
                     chunks: received,
                     sent: sent.clone(),
@@ -271,11 +279,13 @@ impl StatementBuild<'_> {
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
                 let room = scorer.new_room();
                 // each part takes its turn at the endpoint
-                Sink::Score(Box::new(ToScore { scorer, room, lane: jobs.len(), chunks, came, sent }))
+                let (lane, is_patient) = (jobs.len(), again.is_some());
+                Sink::Score(Box::new(ToScore { scorer, room, is_patient, lane, chunks, came, sent }))
             }
         };
-        let before = from.is_some().then(|| self.columns_before(statement, part)).flatten();
-        let feed = Feed { columns: before, ..feed };
+        let refused = again.is_some().then(Vec::new);
+        let before = again.or_else(|| from.as_ref().and_then(|_| self.columns_before(statement, part)));
+        let feed = Feed { columns: before, refused, ..feed };
         let position = reader.position();
         let consumer = Consumer {
             due: SinceCommit::new(position, self.clock.monotonic()),
@@ -344,6 +354,7 @@ impl StatementBuild<'_> {
             output,
             statement: name.clone(),
             consumer: consumer_name,
+            scorers: self.scorer_names(statement),
             backoff: Backoff::BROKER,
             held: 0,
             gathering: Gathering::new(fill),
@@ -366,7 +377,7 @@ impl StatementBuild<'_> {
         statement: SmolStr,
         fingerprint: &str,
         part: Option<&Part>,
-        columns: Arc<[crate::batch::Column]>,
+        columns: Arc<[Column]>,
         from: Option<StreamId>,
         backlog: BacklogSettings,
         consumers: &mut Vec<Registered>,
@@ -406,7 +417,7 @@ impl StatementBuild<'_> {
     }
 
     /// Instances of the functions for one executor: they belong to its thread.
-    fn functions(&self) -> Result<Option<Functions>, PipelineError> {
+    pub(super) fn functions(&self) -> Result<Option<Functions>, PipelineError> {
         if self.prepared.bindings.is_empty() {
             return Ok(None);
         }
@@ -423,6 +434,7 @@ impl StatementBuild<'_> {
             executor,
             inputs: inputs.collect::<Result<_, PipelineError>>()?,
             columns: None,
+            refused: None,
             tables: self.tables(part),
             pushed: false,
         })
@@ -433,12 +445,12 @@ impl StatementBuild<'_> {
     }
 
     /// The columns of the rows that the part before this one writes.
-    fn columns_before(&self, statement: &Statement, part: &Part) -> Option<Arc<[crate::batch::Column]>> {
+    fn columns_before(&self, statement: &Statement, part: &Part) -> Option<Arc<[Column]>> {
         let at = statement.parts.iter().position(|p| std::ptr::eq(p, part))?;
         statement.parts.get(at.checked_sub(1)?).map(|before| before.columns.clone())
     }
 
-    fn scorer(&self, external: &External) -> Result<&Scorer, PipelineError> {
+    pub(super) fn scorer(&self, external: &External) -> Result<&Scorer, PipelineError> {
         let found = self.scorers.iter().find(|(name, _)| folded(name) == folded(&external.function));
         found.map(|(_, scorer)| scorer).ok_or_else(|| PipelineError::Function {
             name: external.function.clone(),

@@ -5,6 +5,8 @@
 //! randomness, sockets, tasks: those call in, so every outage is a table test.
 
 mod answers;
+mod away;
+mod looks;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::value::Value;
 
+use super::absence::Absence;
 use super::batch::{NextSend, RequestBatch};
 use super::body::{Form, RowText};
 use super::breaker::{Admission, Cause, Closed, EndpointGate};
@@ -52,6 +55,10 @@ pub struct Rules {
     pub slow_probe: Duration,
     /// Longest text in characters for a text cell.
     pub text_max: Option<usize>,
+    /// How long rows wait for an endpoint that is away before they end in [`Outcome::Away`]; `None`: without end.
+    pub fallback_after: Option<Duration>,
+    /// Until then an answer may still come.
+    pub request_timeout: Duration,
 }
 
 /// A request to send.
@@ -148,6 +155,10 @@ pub struct Desk {
     looks: u32,
     /// Since when it could not be reached, or said nothing.
     away_since: Option<Duration>,
+    /// Where rows have somebody else to ask.
+    absence: Option<Absence>,
+    /// It was asked for its signature in vain.
+    is_undescribed: bool,
     failed: Option<String>,
     nan_results: u64,
     texts: Texts,
@@ -156,6 +167,9 @@ pub struct Desk {
 
 impl Desk {
     pub fn new(rules: Rules) -> Desk {
+        let mut absence = rules.fallback_after.map(|after| Absence::new(after, rules.request_timeout));
+        // for its signature
+        absence.iter_mut().for_each(|absence| absence.asked(Duration::ZERO));
         Desk {
             form: None,
             results: Arc::from([]),
@@ -174,6 +188,8 @@ impl Desk {
             must_look: false,
             looks: 0,
             away_since: None,
+            absence,
+            is_undescribed: false,
             failed: None,
             nan_results: 0,
             texts: Texts::default(),
@@ -189,13 +205,23 @@ impl Desk {
 
     /// Takes the arguments of some rows of a statement. The chunk's number comes back in its event.
     pub fn submit(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
+        self.take_in(now, statement, args, false)
+    }
+
+    /// The same for rows that wait however long the endpoint is away, and let others go first.
+    pub fn submit_patiently(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
+        self.take_in(now, statement, args, true)
+    }
+
+    fn take_in(&mut self, now: Duration, statement: usize, args: Vec<Value>, is_patient: bool) -> u64 {
         let id = self.new_id();
         if args.is_empty() {
             self.events.push(DeskEvent::Done { chunk: id, outcomes: Vec::new() });
             return id;
         }
-        self.queue.push(now, id, statement, args);
+        self.queue.push(now, id, statement, args, is_patient);
         if self.proven.is_none()
+            && self.away_since().is_none()
             && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. }))
         {
             // perhaps only the first rows are bad, and these are the first good ones
@@ -221,6 +247,10 @@ impl Desk {
 
     /// Sets the signature to send by. Rows that wait or are to be sent again go by the new one.
     pub fn set_signature(&mut self, now: Duration, signature: &EndpointSignature) {
+        if self.form.is_none() {
+            self.absence.iter_mut().for_each(Absence::nobody_waits);
+        }
+        self.is_undescribed = false;
         self.form = Some(Arc::new(Form::new(&signature.input, self.rules.text_max)));
         self.results = signature.output.path.clone().into();
         self.generation += 1;
@@ -231,14 +261,24 @@ impl Desk {
             self.put_back(now, id);
         }
         self.looks = 0;
-        if matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
+        let is_away = self.away_since().is_some();
+        if is_away && self.gate.closed().is_none() {
+            // it has described itself: it is asked before rows wait for it again
+            self.gate.close(now, Cause::Backoff, Duration::ZERO);
+        } else if is_away || matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
             self.gate.look_now(now);
         }
     }
 
     /// Holds all rows until there is a signature again.
     pub fn forget_signature(&mut self) {
-        self.form = None;
+        (self.form, self.is_undescribed) = (None, true);
+    }
+
+    /// There is no signature to be had now. Rows that wait go by the one that is known, if one is.
+    pub fn signature_missing(&mut self, now: Duration) {
+        self.is_undescribed = self.form.is_none();
+        self.note_absence(now);
     }
 
     /// What was read again for a refused key differs from before.
@@ -293,11 +333,20 @@ impl Desk {
         let linger = self.queue.since().map(|since| since + self.rules.linger);
         let rate = self.rate.as_ref().and_then(Rate::due).filter(|_| self.queue.ready() > 0);
         let start = Some(self.rules.catchup_start).filter(|_| self.queue.ready() > 0);
-        later.chain(linger).chain(rate).chain(start).chain(self.gate.opens_at()).filter(|at| *at > now).min()
+        let away = self.absence.as_ref().and_then(Absence::due).filter(|_| self.queue.has_impatient());
+        later
+            .chain(linger)
+            .chain(rate)
+            .chain(start)
+            .chain(self.gate.opens_at())
+            .chain(away)
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// The next request, if one may go now.
     pub fn next_request(&mut self, now: Duration) -> Option<Request> {
+        self.give_away(now);
         let form = self.form.clone()?;
         if self.failed.is_some() || self.flights.len() >= self.parallel.now() as usize {
             return None;
@@ -354,64 +403,17 @@ impl Desk {
                 NextSend::AskModel => Flight::AskModel { batch: id },
                 _ => Flight::Piece { batch: id, bytes: body.len() },
             };
-            return Some(self.send(flight, body, rows, reload_key));
+            return Some(self.send(now, flight, body, rows, reload_key));
         }
     }
 
-    fn send(&mut self, flight: Flight, body: String, rows: usize, reload_key: bool) -> Request {
+    fn send(&mut self, now: Duration, flight: Flight, body: String, rows: usize, reload_key: bool) -> Request {
         let id = self.new_id();
+        self.absence.iter_mut().for_each(|absence| absence.asked(now));
         self.gate.sent(id);
         self.parallel.sent(id);
         self.flights.insert(id, flight);
         Request { id, body, rows, results: self.results.clone(), reload_key }
-    }
-
-    /// Perhaps no row at all is scored: nothing but looks goes until one is.
-    fn suspect(&mut self) {
-        (self.must_look, self.looks) = (true, 0);
-        // what failed until now may have been good
-        self.batches.values_mut().for_each(|open| open.batch.doubt());
-    }
-
-    fn suspect_model(&mut self, now: Duration, wait: Duration) {
-        self.suspect();
-        self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
-        self.events.push(DeskEvent::Refetch);
-    }
-
-    /// Sends one row only to see whether anything is scored: one that was scored before, in turns with those that wait,
-    /// one after another, so that a few bad ones in front, or one that is not scored any more, do not hold up the rest
-    /// for ever.
-    fn look(&mut self, now: Duration, form: &Form, reload_key: bool) -> Option<Request> {
-        let row = match &self.proven {
-            Some(row) if self.looks.is_multiple_of(2) => Some(row.clone()),
-            Some(row) => self.row_to_look_at(form, self.looks / 2).or_else(|| Some(row.clone())),
-            None => self.row_to_look_at(form, self.looks),
-        };
-        let Some(row) = row else {
-            if self.queue.is_empty() {
-                return None;
-            }
-            // no row fits the signature: it may be read too early or too late
-            self.gate.close(now, Cause::Blocked(Blocked::Model), self.rules.slow_probe);
-            self.events.push(DeskEvent::Refetch);
-            return None;
-        };
-        let body = form.body(std::iter::once(&row));
-        let generation = self.generation;
-        Some(self.send(Flight::Look { row, generation }, body, 1, reload_key))
-    }
-
-    fn row_to_look_at(&self, form: &Form, look: u32) -> Option<RowText> {
-        let held = self
-            .batches
-            .values()
-            .flat_map(|open| open.batch.undecided().into_iter().filter_map(|i| open.rows.get(i).copied()));
-        // newest first: the oldest are those that failed
-        let rows: Vec<RowRef> = held.chain(self.queue.rows()).collect();
-        let skip = (look as usize).wrapping_mul(stride(rows.len())) % rows.len().max(1);
-        let encoded = |row: &RowRef| self.queue.value(*row).and_then(|value| form.encode(value).ok());
-        rows.iter().rev().cycle().skip(skip).take(rows.len()).find_map(encoded)
     }
 
     fn is_batch_due(&self, now: Duration) -> bool {
@@ -472,16 +474,4 @@ impl Desk {
             }
         }
     }
-}
-
-/// About a third of some rows; steps of it come to each of them.
-fn stride(rows: usize) -> usize {
-    let is_coprime = |step: &usize| {
-        let (mut a, mut b) = (rows, *step);
-        while b > 0 {
-            (a, b) = (b, a % b);
-        }
-        a <= 1
-    };
-    (rows / 3 + 1..=rows).find(is_coprime).unwrap_or(1)
 }

@@ -26,6 +26,7 @@ struct OpenChunk {
     args: Vec<Value>,
     outcomes: Vec<Option<Outcome>>,
     open: usize,
+    is_patient: bool,
 }
 
 /// Rows of a chunk that wait.
@@ -39,6 +40,8 @@ struct Waiting {
 /// The rows of one statement.
 #[derive(Debug, Default)]
 struct StatementRows {
+    /// They let those of others go first.
+    is_patient: bool,
     waiting: VecDeque<Waiting>,
     /// Their rows.
     rows: usize,
@@ -81,19 +84,32 @@ pub struct RowQueue {
     turn: usize,
     waiting: usize,
     since: Option<Duration>,
+    /// Chunks that are not patient.
+    impatient: usize,
 }
 
 impl RowQueue {
     /// `unstored_max`: most rows of a statement that are taken before what came of the first is durable.
     pub fn new(unstored_max: usize) -> RowQueue {
-        RowQueue { chunks: HashMap::new(), statements: Vec::new(), unstored_max, turn: 0, waiting: 0, since: None }
+        RowQueue {
+            chunks: HashMap::new(),
+            statements: Vec::new(),
+            unstored_max,
+            turn: 0,
+            waiting: 0,
+            since: None,
+            impatient: 0,
+        }
     }
 
-    /// Takes in a chunk of at least one row.
-    pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>) {
+    /// Takes in a chunk of at least one row. All of a statement are patient, or none.
+    pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>, is_patient: bool) {
         let rows = args.len();
-        self.chunks.insert(chunk, OpenChunk { statement, args, outcomes: vec![None; rows], open: rows });
+        let outcomes = vec![None; rows];
+        self.chunks.insert(chunk, OpenChunk { statement, args, outcomes, open: rows, is_patient });
+        self.impatient += usize::from(!is_patient);
         let lane = self.of(statement);
+        lane.is_patient = is_patient;
         lane.waiting.push_back(Waiting { chunk, next: 0, end: rows });
         lane.rows += rows;
         self.waiting += rows;
@@ -131,20 +147,50 @@ impl RowQueue {
         waiting.flat_map(|w| (w.next..w.end).map(|row| RowRef { chunk: w.chunk, row }))
     }
 
+    /// Whether a row is patient.
+    pub fn is_patient(&self, row: RowRef) -> bool {
+        self.chunks.get(&row.chunk).is_some_and(|chunk| chunk.is_patient)
+    }
+
+    /// Whether a row is not decided that is not patient.
+    pub fn has_impatient(&self) -> bool {
+        self.impatient > 0
+    }
+
+    /// Takes out all waiting rows that are not patient, to be decided.
+    pub fn take_impatient(&mut self) -> Vec<RowRef> {
+        let mut taken = Vec::new();
+        for (_, lane) in self.statements.iter_mut().filter(|(_, lane)| !lane.is_patient) {
+            let waiting = lane.waiting.drain(..);
+            taken.extend(waiting.flat_map(|w| (w.next..w.end).map(move |row| RowRef { chunk: w.chunk, row })));
+            lane.rows = 0;
+        }
+        self.waiting = self.statements.iter().map(|(_, lane)| lane.rows).sum();
+        if self.waiting == 0 {
+            self.since = None;
+        }
+        taken
+    }
+
     /// Takes rows for a batch, at most `max_rows` rows and `max_bytes` bytes (one row may have more): those of one
-    /// statement first, and the statements take turns.
+    /// statement first, the statements take turns, and patient ones come last.
     pub fn take(&mut self, now: Duration, form: &Form, max_rows: usize, max_bytes: usize) -> Taken {
         let mut taken = Taken { bytes: form.frame_bytes(), ..Taken::default() };
-        let statements = self.statements.len();
-        for k in 0..statements {
-            let Some((_, lane)) = self.statements.get_mut((self.turn + k) % statements) else { break };
+        let (mut order, mut last): (Vec<usize>, Vec<usize>) =
+            (0..self.statements.len()).partition(|i| self.statements.get(*i).is_some_and(|(_, lane)| !lane.is_patient));
+        for lanes in [&mut order, &mut last] {
+            let turn = self.turn.checked_rem(lanes.len()).unwrap_or(0);
+            lanes.rotate_left(turn);
+        }
+        for lane in order.into_iter().chain(last) {
+            let Some((_, lane)) = self.statements.get_mut(lane) else { break };
             let rows = (max_rows - taken.rows.len()).min(lane.may_take(self.unstored_max));
             fill(&mut taken, lane, &self.chunks, form, rows, max_bytes);
             if taken.is_full || taken.rows.len() >= max_rows {
                 break;
             }
         }
-        self.turn = (self.turn + 1) % statements.max(1);
+        self.turn = self.turn.wrapping_add(1);
         self.waiting = self.statements.iter().map(|(_, lane)| lane.rows).sum();
         self.since = (self.waiting > 0).then_some(now);
         taken
@@ -180,12 +226,12 @@ impl RowQueue {
         if chunk.open > 0 {
             return None;
         }
-        self.chunks.remove(&row.chunk).map(|chunk| chunk.outcomes.into_iter().flatten().collect())
+        self.remove(row.chunk).map(|chunk| chunk.outcomes.into_iter().flatten().collect())
     }
 
     /// Drops a chunk that nobody waits for; rows of it that were taken are decided in vain.
     pub fn forget(&mut self, chunk: u64) {
-        self.chunks.remove(&chunk);
+        self.remove(chunk);
         for (_, lane) in &mut self.statements {
             lane.waiting.retain(|w| w.chunk != chunk);
             lane.rows = lane.waiting.iter().map(|w| w.end - w.next).sum();
@@ -199,6 +245,12 @@ impl RowQueue {
         for (_, lane) in &mut self.statements {
             lane.taken -= lane.unstored.remove(&chunk).unwrap_or(0);
         }
+    }
+
+    fn remove(&mut self, chunk: u64) -> Option<OpenChunk> {
+        let chunk = self.chunks.remove(&chunk)?;
+        self.impatient -= usize::from(!chunk.is_patient);
+        Some(chunk)
     }
 
     fn of(&mut self, statement: usize) -> &mut StatementRows {

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::dialect::Dialect;
 use super::policy::Mode;
 use super::room::ROWS_MAX;
-use super::{EndpointSignature, desk};
+use super::{EndpointSignature, Fallback, desk};
 use crate::backoff::Backoff;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::settings::address::{self, warn_of_open_secret};
@@ -72,6 +72,8 @@ pub struct ScoreConfig {
     /// Where the order is written.
     pub order_span: Option<Span>,
     pub nan: NanPolicy,
+    /// Who answers while the endpoint is away; `None`: rows wait for it.
+    pub fallback: Option<Fallback>,
     /// Empty without TLS.
     pub tls: TlsFiles,
     /// Values for other properties of the body; they win over those of the endpoint's description.
@@ -125,6 +127,7 @@ impl ScoreConfig {
             order: Order::Stream,
             order_span: None,
             nan: NanPolicy::Null,
+            fallback: None,
             tls: TlsFiles::default(),
             constants: Vec::new(),
             signature: None,
@@ -163,6 +166,7 @@ impl ScoreConfig {
             tls: TlsFiles::read(section),
             constants: constants(section),
             nan: section.choice("nan", &[("null", NanPolicy::Null), ("dead-letter", NanPolicy::DeadLetter)], base.nan),
+            fallback: Fallback::read(section),
             signature: super::signature::written::read(section),
             ..base
         };
@@ -198,6 +202,8 @@ impl ScoreConfig {
             backoff: self.timing.backoff,
             slow_probe: self.timing.slow_probe,
             text_max: self.text_max,
+            fallback_after: self.fallback.as_ref().map(|fallback| fallback.after),
+            request_timeout: self.request_timeout,
         }
     }
 }

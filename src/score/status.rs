@@ -23,6 +23,8 @@ pub struct ScorerStatus {
     pub rows: AtomicU64,
     /// Rows that failed, before or after sending.
     pub failed_rows: AtomicU64,
+    /// Rows that somebody else was to answer, since the endpoint was away.
+    pub away_rows: AtomicU64,
     /// Results that were NaN or infinite.
     pub nan_results: AtomicU64,
     /// Requests out now.
@@ -42,6 +44,7 @@ pub struct ScorerStatus {
 struct StatusText {
     state: State,
     last_error: Option<String>,
+    away_since: Option<Timestamp>,
 }
 
 /// Where a scorer stands.
@@ -84,6 +87,16 @@ impl ScorerStatus {
         let is_new = std::mem::discriminant(&text.state) != std::mem::discriminant(&state);
         text.state = state;
         is_new
+    }
+
+    /// Since when the endpoint is away, while somebody else answers in its place.
+    pub fn away_since(&self) -> Option<Timestamp> {
+        self.text().away_since
+    }
+
+    /// Sets that; gives what it was.
+    pub(super) fn set_away_since(&self, since: Option<Timestamp>) -> Option<Timestamp> {
+        std::mem::replace(&mut self.text().away_since, since)
     }
 
     pub(super) fn set_error(&self, error: String) {

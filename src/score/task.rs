@@ -23,7 +23,7 @@ use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
 use super::http::{EndpointClient, Fetched};
 use super::policy::{Answered, Details, HttpStatus};
 use super::room::Leaving;
-use super::{Berth, Chunk, Ended, EndpointSignature, Outcome, ScoreConfig, ScorerStatus, State, stopped};
+use super::{Berth, Chunk, Ended, EndpointSignature, Fallback, Outcome, ScoreConfig, ScorerStatus, State, stopped};
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
@@ -74,6 +74,8 @@ pub(super) struct Task {
     constants: Vec<(String, serde_json::Value)>,
     /// Written in the job file: nothing is fetched.
     is_written: bool,
+    /// Who answers in place of the endpoint, for the log.
+    fallback: String,
     signature: Option<EndpointSignature>,
     fetching: Fetching,
     backoff: Backoff,
@@ -113,6 +115,7 @@ impl Task {
             key: None,
             constants: config.constants,
             is_written,
+            fallback: config.fallback.as_ref().map(Fallback::shown).unwrap_or_default(),
             signature: None,
             fetching: Fetching { due: (!is_written).then_some(Duration::ZERO), ..Fetching::default() },
             backoff: config.timing.backoff,
@@ -177,7 +180,11 @@ impl Task {
             let _ = incoming.reply.send(Err(Ended { why: why.clone() }));
             return;
         }
-        let id = self.desk.submit(self.now(), incoming.chunk.statement, incoming.chunk.args);
+        let (now, Chunk { statement, args, is_patient }) = (self.now(), incoming.chunk);
+        let id = match is_patient {
+            true => self.desk.submit_patiently(now, statement, args),
+            false => self.desk.submit(now, statement, args),
+        };
         self.replies.insert(id, (incoming.reply, incoming.held));
     }
 
@@ -268,9 +275,12 @@ impl Task {
     fn heed(&mut self, now: Duration, event: DeskEvent) {
         match event {
             DeskEvent::Done { chunk, outcomes } => {
-                let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() as u64;
-                self.status.rows.fetch_add(outcomes.len() as u64 - failed, Ordering::Relaxed);
+                let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count() as u64;
+                let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+                let away = count(|outcome| matches!(outcome, Outcome::Away));
+                self.status.rows.fetch_add(outcomes.len() as u64 - failed - away, Ordering::Relaxed);
                 self.status.failed_rows.fetch_add(failed, Ordering::Relaxed);
+                self.status.away_rows.fetch_add(away, Ordering::Relaxed);
                 if let Some((reply, held)) = self.replies.remove(&chunk) {
                     self.answered.push((chunk, Arc::downgrade(&held)));
                     let _ = reply.send(Ok(outcomes));
@@ -372,6 +382,7 @@ impl Task {
             }
             Err(why) => why,
         };
+        self.desk.signature_missing(now);
         self.fetching.failures = self.fetching.failures.saturating_add(1);
         self.fetching.due = Some(now + self.backoff.wait(self.fetching.failures, fastrand::f64(), None));
         if self.fetching.failures == 1 && self.signature.is_none() {
@@ -430,6 +441,7 @@ impl Task {
                 }
             },
         };
+        self.tell_of_absence(self.desk.away_since().map(at));
         let shown = state.clone();
         if status.set_state(state) {
             let error = status.last_error().unwrap_or_default();
@@ -441,6 +453,22 @@ impl Task {
                 State::BackingOff { .. } => tracing::info!(error, "the endpoint is away: rows wait"),
                 State::Ready | State::UnknownSignature => tracing::info!("scoring is {shown:?}"),
             }
+        }
+    }
+
+    /// Logs when rows begin to be answered by somebody else, and when that ends: with all that were since the start.
+    fn tell_of_absence(&self, since: Option<Timestamp>) {
+        let (status, by) = (&self.status, &self.fallback);
+        match (status.set_away_since(since), since) {
+            (None, Some(since)) => {
+                let error = status.last_error().unwrap_or_default();
+                tracing::warn!(error, %since, "the endpoint is away: rows are answered by {by} until it is back");
+            }
+            (Some(since), None) => {
+                let rows = status.away_rows.load(Ordering::Relaxed);
+                tracing::info!(%since, rows, "the endpoint is back: no more rows are answered by {by}");
+            }
+            _ => {}
         }
     }
 }

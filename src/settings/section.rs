@@ -15,7 +15,7 @@ use super::units;
 use crate::diagnostic::{Diagnostic, Span, suggest};
 
 /// A text of the file, and where it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     pub value: String,
     pub span: Span,

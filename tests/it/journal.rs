@@ -209,7 +209,7 @@ fn read_payloads(reader: &mut Reader) -> Vec<(i64, Vec<u8>)> {
 fn rows(range: Range<i64>) -> Rows {
     let mut batch = Batch::new(2);
     for offset in range {
-        let meta = RowMeta { time: at(offset), arrival: at(offset), offset, ordinal: 0 };
+        let meta = RowMeta::new(at(offset), at(offset), offset, 0);
         batch.push(meta, [Value::BigInt(offset), Value::text(format!("row {offset}"))]);
     }
     Rows { columns: [column("n"), column("text")].into(), batch }

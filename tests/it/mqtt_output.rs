@@ -22,7 +22,7 @@ use super::support::{Message, Mosquitto, Subscriber, publish, succeeds, wait_unt
 use crate::support::wordless::WordlessBroker;
 use crate::support::{dead_letters, runtime};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
 
 /// The settings of a section with a connection of its own.
 fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {
@@ -49,10 +49,7 @@ fn output(url: &str, keys: &str) -> CountedOutput {
 fn rows(of: impl IntoIterator<Item = (Value, String)>) -> Rows {
     let mut batch = Batch::new(2);
     for (offset, (device, text)) in (0..).zip(of) {
-        batch.push(
-            RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset, ordinal: 0 },
-            [device, Value::text(text)],
-        );
+        batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, offset, 0), [device, Value::text(text)]);
     }
     let column = |name: &str| Column { name: name.into(), spread: false };
     Rows { columns: [column("deviceId"), column("v")].into(), batch }

@@ -12,20 +12,21 @@ use forebay::connections::Connections;
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::mqtt::{BrokerConfig, MqttAddress};
 use forebay::output::{
-    CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, TopicTemplate,
+    CountedOutput, Delivery, FileOutputConfig, Fsync, MqttOutputConfig, OutputSettings, RowIds, ToldColumns,
+    TopicTemplate,
 };
 use forebay::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use forebay::value::Value;
 
 use super::support::{AnyBroker, Mosquitto, Subscriber, wait_until, within};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
 
 /// Rows with one text column `v`; offsets count from `first`.
 fn rows(first: i64, values: impl IntoIterator<Item = String>) -> Rows {
     let mut batch = Batch::new(1);
     for (offset, value) in (first..).zip(values) {
-        batch.push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset, ordinal: 0 }, [Value::text(value)]);
+        batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, offset, 0), [Value::text(value)]);
     }
     Rows { columns: [Column { name: "v".into(), spread: false }].into(), batch }
 }
@@ -60,7 +61,7 @@ async fn deliver(output: &mut CountedOutput, rows: &Rows) -> (Delivery, Vec<Stri
 
 async fn rows_arrive(broker: AnyBroker) {
     let mut subscriber = Subscriber::start(&broker.url(), "scored").await;
-    let mut output = build(&MqttOutputConfig { row_id: Some("id".into()), ..config(&broker.url()) });
+    let mut output = build(&MqttOutputConfig { told: ToldColumns::id("id"), ..config(&broker.url()) });
     assert_eq!(deliver(&mut output, &numbered(0..1000)).await, (Delivery::Delivered, vec![]));
     {
         let received = subscriber.wait_for(1000).await;
@@ -222,7 +223,7 @@ async fn files_get_one_line_a_row_with_every_fsync_policy() {
         let path = folder.path().join(i.to_string());
         for first in [0, 2] {
             let mut output =
-                file_output(FileOutputConfig { fsync, row_id: Some("id".into()), ..FileOutputConfig::new(&path) });
+                file_output(FileOutputConfig { fsync, told: ToldColumns::id("id"), ..FileOutputConfig::new(&path) });
             assert_eq!(output.deliver(&numbered(first..first + 1), IDS).await, Delivery::Delivered);
             assert_eq!(output.deliver(&numbered(first + 1..first + 2), IDS).await, Delivery::Delivered);
             output.close().await;

@@ -75,7 +75,7 @@ fn ride_record(vendor: i64, day: &str, hour: i64, passengers: i64, distance: f64
 }
 
 async fn score(scorer: &Scorer, args: Vec<Value>) -> Vec<Outcome> {
-    let ticket = scorer.submit(Chunk { statement: 0, args }).await.unwrap();
+    let ticket = scorer.submit(Chunk::new(0, args)).await.unwrap();
     tokio::time::timeout(Duration::from_secs(60), ticket.outcomes()).await.expect("an answer within a minute").unwrap()
 }
 
@@ -84,7 +84,7 @@ fn scored(outcomes: &[Outcome]) -> Vec<Value> {
         .iter()
         .map(|outcome| match outcome {
             Outcome::Scored(value) => value.clone(),
-            Outcome::Failed(failure) => panic!("a row failed: {failure:?}"),
+            other => panic!("a row was not scored: {other:?}"),
         })
         .collect()
 }
@@ -93,6 +93,7 @@ fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, outcome)| match outcome {
         &Outcome::Scored(_) => None,
         Outcome::Failed(failure) => Some((i, &**failure)),
+        Outcome::Away => panic!("row {i} was given away"),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }

@@ -271,6 +271,8 @@ pub struct Received {
     pub payloads: Vec<String>,
     /// What `forebay-rows` says, in the order of the messages.
     pub row_counts: Vec<Option<String>>,
+    /// User properties, in the order of the messages.
+    pub properties: Vec<Vec<(String, String)>>,
 }
 
 /// A subscriber that collects messages until it has a number of distinct row ids.
@@ -312,6 +314,7 @@ impl Subscriber {
                         all.messages += 1;
                         all.topics.push(String::from_utf8(publish.topic.to_vec()).unwrap());
                         all.row_counts.push(property("forebay-rows"));
+                        all.properties.push(properties.clone());
                         all.payloads.push(payload.clone());
                         all.by_id.insert(id, payload);
                         let _ = count.send(all.by_id.len());
@@ -335,6 +338,13 @@ impl Subscriber {
             .filter(|(t, _)| *t == topic)
             .map(|(_, payload)| payload.clone())
             .collect()
+    }
+
+    /// The user properties of the first message with this payload.
+    pub fn properties_of(&self, payload: &str) -> Option<Vec<(String, String)>> {
+        let received = self.shared.lock().unwrap();
+        let at = received.payloads.iter().position(|p| p == payload)?;
+        received.properties.get(at).cloned()
     }
 
     /// Waits for that many distinct row ids.

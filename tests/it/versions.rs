@@ -9,7 +9,7 @@ use std::time::Duration;
 use forebay::batch::{Batch, Column, RowMeta, Rows};
 use forebay::connections::Connections;
 use forebay::mqtt::{BrokerConfig, MqttAddress, Protocol};
-use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, TopicTemplate};
+use forebay::output::{CountedOutput, Delivery, MqttOutputConfig, RowIds, ToldColumns, TopicTemplate};
 use forebay::source::{Acknowledge, Arrivals, Arrived, Identity, MqttSource, MqttSourceConfig, RecentRecord, Source};
 use forebay::time::{Clock, Timestamp};
 use forebay::value::Value;
@@ -22,7 +22,7 @@ use crate::support::{
     Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_for_alarm, wait_until, within, write_job,
 };
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
+const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
 
 fn broker(url: &str, protocol: Option<Protocol>) -> BrokerConfig {
     BrokerConfig { protocol, ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) }
@@ -62,15 +62,14 @@ fn numbers(messages: &[Arrived]) -> Vec<i64> {
 fn rows(numbers: std::ops::Range<i64>) -> Rows {
     let mut batch = Batch::new(1);
     for n in numbers {
-        batch
-            .push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
+        batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, n, 0), [Value::BigInt(n)]);
     }
     Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
 }
 
 fn output(url: &str, protocol: Option<Protocol>) -> CountedOutput {
     let config = MqttOutputConfig {
-        row_id: Some("id".into()),
+        told: ToldColumns::id("id"),
         ..MqttOutputConfig::new(broker(url, protocol), TopicTemplate::fixed("scored"))
     };
     CountedOutput::build(&config, "job", &|_| Ok("gateway-out".into()), &Connections::default(), Clock::Real).unwrap()

@@ -25,7 +25,8 @@ use serde_json::Value as Json;
 use crate::harness::{Forebay, until};
 use crate::support::{Mosquitto, assert_pool_is_good, publish_numbers, refused, runtime, within, write_job};
 
-pub const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1" };
+pub const IDS: RowIds<'static> =
+    RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
 
 /// What came in one request.
 #[derive(Clone, Debug)]
@@ -119,8 +120,7 @@ fn output(url: &str, keys: &str) -> CountedOutput {
 pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
     let mut batch = Batch::new(1);
     for n in numbers {
-        batch
-            .push(RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: n, ordinal: 0 }, [Value::BigInt(n)]);
+        batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, n, 0), [Value::BigInt(n)]);
     }
     Rows { columns: [Column { name: "n".into(), spread: false }].into(), batch }
 }

@@ -109,7 +109,7 @@ impl OutputRows {
         if let Ids::Running { offset, next, changed } = &mut self.ids
             && std::mem::take(changed)
         {
-            let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: *offset, ordinal: *next };
+            let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, *offset, *next);
             let mut value = Vec::new();
             put_meta(&mut value, &meta);
             state.push(StateUpdate { op: IDS, key: Vec::new(), value: Some(value) });

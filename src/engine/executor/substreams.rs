@@ -233,7 +233,7 @@ mod tests {
 
     fn row() -> Batch {
         let mut rows = Batch::new(1);
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         rows.push(meta, [Value::BigInt(1)]);
         rows
     }

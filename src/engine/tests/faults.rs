@@ -24,7 +24,7 @@ fn part_of(root: Node) -> Part {
 fn rows(values: &[i64]) -> Rows {
     let mut batch = crate::batch::Batch::new(1);
     for (offset, value) in (0..).zip(values) {
-        batch.push(RowMeta { time: at(offset), arrival: at(offset), offset, ordinal: 0 }, [Value::BigInt(*value)]);
+        batch.push(RowMeta::new(at(offset), at(offset), offset, 0), [Value::BigInt(*value)]);
     }
     Rows { columns: Arc::from([Column { name: "v".into(), spread: false }]), batch }
 }

@@ -113,7 +113,7 @@ fn windows_over_answers_close_when_the_part_before_says_so() {
     );
     let last = parts.last().unwrap();
     let mut executor = Executor::new(last, ExecutorOptions::default(), None).unwrap();
-    let meta = |time: i64| RowMeta { time: at(time), arrival: at(time), offset: time, ordinal: 0 };
+    let meta = |time: i64| RowMeta::new(at(time), at(time), time, 0);
     let mut batch = crate::batch::Batch::new(1);
     batch.push(meta(1), [Value::BigInt(2)]);
     batch.push(meta(5), [Value::BigInt(3)]);

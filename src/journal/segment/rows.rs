@@ -2,25 +2,31 @@
 //!
 //! In: [`Rows`] that a statement emitted. Out: column names, then a head a row (times, source offset and ordinal as
 //! differences) and its values; and [`RowSegment`]. Invariant: rows describe themselves, so a stream may change its
-//! columns from segment to segment. Not here: compression and checksum (the envelope above).
+//! columns from segment to segment; what a segment does not need costs it nothing. Not here: compression and checksum
+//! (the envelope above).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::batch::{Batch, Column, RowMeta, Rows};
+use crate::batch::{Batch, Column, Provenance, RowMeta, Rows};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::value::codec::{ByteReader, DEPTH_MAX, Damaged, put_bytes, put_signed, put_value, put_varint};
 
-const FORM: u8 = 1;
+/// Of rows of which nobody tells who scored them.
+const PLAIN: u8 = 1;
+/// The same, and behind each ordinal a byte that tells.
+const TELLING: u8 = 2;
 /// What the value codec still reads back.
 const STORED_DEPTH_MAX: usize = DEPTH_MAX + 16;
 
 /// The bytes of rows `range`; an error text when a value could not be read back.
 pub fn encode_rows(rows: &Rows, range: Range<usize>) -> Result<Vec<u8>, String> {
-    let mut raw = vec![FORM];
+    let metas = rows.batch.meta().get(range.clone()).unwrap_or_default();
+    let tells = metas.iter().any(|meta| meta.provenance != Provenance::UNTOLD);
+    let mut raw = vec![if tells { TELLING } else { PLAIN }];
     put_varint(&mut raw, rows.columns.len() as u64);
     for column in rows.columns.iter() {
         raw.push(u8::from(column.spread));
@@ -35,6 +41,9 @@ pub fn encode_rows(rows: &Rows, range: Range<usize>) -> Result<Vec<u8>, String> 
         put_signed(&mut raw, meta.arrival.ticks().wrapping_sub(arrival));
         put_signed(&mut raw, meta.offset.wrapping_sub(offset));
         put_varint(&mut raw, u64::from(meta.ordinal));
+        if tells {
+            raw.push(meta.provenance.to_byte());
+        }
         (time, arrival, offset) = (meta.time.ticks(), meta.arrival.ticks(), meta.offset);
         for value in values {
             if !fits(value, 0) {
@@ -70,9 +79,11 @@ impl RowSegment {
     pub(super) fn decode(first: i64, raw: &[u8]) -> Result<RowSegment, Damaged> {
         let damaged = Damaged { at: 0 };
         let mut reader = ByteReader::new(raw);
-        if reader.byte()? != FORM {
-            return Err(damaged);
-        }
+        let tells = match reader.byte()? {
+            PLAIN => false,
+            TELLING => true,
+            _ => return Err(damaged),
+        };
         let mut columns = Vec::new();
         for _ in 0..reader.length()? {
             let spread = reader.byte()? != 0;
@@ -88,12 +99,15 @@ impl RowSegment {
             time = time.wrapping_add(reader.signed()?);
             arrival = arrival.wrapping_add(reader.signed()?);
             offset = offset.wrapping_add(reader.signed()?);
-            let meta = RowMeta {
-                time: Timestamp::from_ticks(time).ok_or(damaged)?,
-                arrival: Timestamp::from_ticks(arrival).ok_or(damaged)?,
+            let mut meta = RowMeta::new(
+                Timestamp::from_ticks(time).ok_or(damaged)?,
+                Timestamp::from_ticks(arrival).ok_or(damaged)?,
                 offset,
-                ordinal: u32::try_from(reader.varint()?).map_err(|_| damaged)?,
-            };
+                u32::try_from(reader.varint()?).map_err(|_| damaged)?,
+            );
+            if tells {
+                meta.provenance = Provenance::from_byte(reader.byte()?).ok_or(damaged)?;
+            }
             for _ in 0..width {
                 values.push(reader.value()?);
             }
@@ -195,17 +209,19 @@ mod tests {
             prop::collection::vec(any::<i64>().prop_map(Value::BigInt), 0..4).prop_map(Value::array),
         ];
         let ticks = 0..=Timestamp::MAX.ticks();
-        let row = (ticks.clone(), ticks, any::<i64>(), any::<u32>(), prop::collection::vec(value, 3));
+        let provenance = prop_oneof![9 => Just(0), 1 => 0..3u8, 1 => 4..7u8];
+        let row = (ticks.clone(), ticks, any::<i64>(), any::<u32>(), provenance, prop::collection::vec(value, 3));
         let columns = prop::collection::vec((".{0,8}", any::<bool>()), 3);
         (columns, prop::collection::vec(row, 0..20)).prop_map(|(columns, rows)| {
             let mut batch = Batch::new(3);
-            for (time, arrival, offset, ordinal, values) in rows {
-                let meta = RowMeta {
-                    time: Timestamp::saturating_from_ticks(time),
-                    arrival: Timestamp::saturating_from_ticks(arrival),
+            for (time, arrival, offset, ordinal, provenance, values) in rows {
+                let mut meta = RowMeta::new(
+                    Timestamp::saturating_from_ticks(time),
+                    Timestamp::saturating_from_ticks(arrival),
                     offset,
                     ordinal,
-                };
+                );
+                meta.provenance = Provenance::from_byte(provenance).unwrap();
                 batch.push(meta, values);
             }
             Rows {
@@ -243,9 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn who_scored_rows_costs_only_the_segments_that_tell_it() {
+        let mut batch = Batch::new(1);
+        (0..4).for_each(|n| batch.push(RowMeta::new(Timestamp::MIN, Timestamp::MIN, n, 0), [Value::BigInt(n)]));
+        let mut rows = Rows { columns: [Column { name: "a".into(), spread: false }].into(), batch };
+        let plain = encode_rows(&rows, 0..4).unwrap();
+        assert_eq!(plain[0], PLAIN, "as a former version reads it");
+        rows.batch.meta_mut()[3].provenance = Provenance::from_byte(6).unwrap();
+        let telling = encode_rows(&rows, 0..4).unwrap();
+        assert_eq!((telling[0], telling.len()), (TELLING, plain.len() + 4));
+        assert_eq!(encode_rows(&rows, 0..3).unwrap()[0], PLAIN);
+        assert_eq!(RowSegment::decode(0, &telling).unwrap().rows, rows);
+    }
+
+    #[test]
     fn rows_that_could_not_be_read_back_are_refused() {
         let nested = |levels| (0..levels).fold(Value::Null, |inner, _| Value::array(vec![inner]));
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         for (levels, fits) in [(STORED_DEPTH_MAX, true), (STORED_DEPTH_MAX + 1, false)] {
             let mut batch = Batch::new(1);
             batch.push(meta, [nested(levels)]);

@@ -82,5 +82,5 @@ impl Writer {
 
 /// Whether a command does nothing but move a consumer.
 fn only_moves(command: &Command) -> bool {
-    command.is_quick() && matches!(command, Command::Commit(commit, _) if commit.emit.is_none())
+    command.is_quick() && matches!(command, Command::Commit(commit, _) if commit.emitted().next().is_none())
 }

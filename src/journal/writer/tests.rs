@@ -208,7 +208,7 @@ fn a_commit_is_not_refused_for_one_behind_it_when_a_transaction_is_done_again() 
     let deep = (0..200).fold(Value::Null, |inner, _| Value::array(vec![inner]));
     let mut batch = Batch::new(1);
     let (time, arrival) = (Timestamp::MIN, Timestamp::MIN);
-    batch.push(RowMeta { time, arrival, offset: 0, ordinal: 0 }, [deep]);
+    batch.push(RowMeta::new(time, arrival, 0, 0), [deep]);
     let bad = Rows { columns: [Column { name: "x".into(), spread: false }].into(), batch };
     let at = |position| Commit { can_wait: true, ..Commit::at(crate::journal::ConsumerId(id), position) };
     // both in one transaction: the first waits for the second

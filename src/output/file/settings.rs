@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol_str::SmolStr;
-
 use super::FileOutput;
-use crate::output::{Output, OutputSettings, Site, row_id};
+use crate::output::{Output, OutputSettings, Site, ToldColumns};
 use crate::settings::Section;
 use crate::settings::units::show_size;
 
@@ -42,8 +40,7 @@ pub struct FileOutputConfig {
     /// How many rotated files stay; older ones are deleted. `None` keeps all.
     pub keep_files: Option<usize>,
     pub fsync: Fsync,
-    /// Column that carries the row id.
-    pub row_id: Option<SmolStr>,
+    pub told: ToldColumns,
 }
 
 impl FileOutputConfig {
@@ -55,7 +52,7 @@ impl FileOutputConfig {
             rotate_interval: None,
             keep_files: None,
             fsync: Fsync::Always,
-            row_id: None,
+            told: ToldColumns::default(),
         }
     }
 
@@ -76,14 +73,14 @@ impl FileOutputConfig {
             );
         }
         let fsync = fsync(section);
-        let row_id = row_id(section);
+        let told = ToldColumns::read(section);
         let keep_files = keep_files.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         Some(FileOutputConfig {
             rotate_bytes,
             rotate_interval,
             keep_files,
             fsync,
-            row_id,
+            told,
             ..FileOutputConfig::new(path?)
         })
     }
@@ -114,6 +111,10 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 }
 
 impl OutputSettings for FileOutputConfig {
+    fn told(&self) -> &ToldColumns {
+        &self.told
+    }
+
     fn exclusive(&self) -> Vec<String> {
         vec![crate::settings::the_file(&self.path)]
     }

@@ -26,13 +26,16 @@ pub fn body(config: &HttpOutputConfig, piece: &[Encoded]) -> io::Result<Vec<u8>>
     encoder.finish()
 }
 
-/// A key by which a receiver knows a repeated request: the row's id, or a digest of the ids of several.
+/// A key by which a receiver knows a repeated request: the row's id and revision, or a digest of those of
+/// several.
 pub fn idempotency_key(piece: &[Encoded]) -> String {
     if let [row] = piece {
-        return row.id.clone();
+        return row.key().into_owned();
     }
-    let digest =
-        piece.iter().fold(Sha256::new(), |digest, row| digest.chain_update(&row.id).chain_update([0])).finalize();
+    let digest = piece
+        .iter()
+        .fold(Sha256::new(), |digest, row| digest.chain_update(row.key().as_bytes()).chain_update([0]))
+        .finalize();
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

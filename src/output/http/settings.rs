@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use smol_str::SmolStr;
 use toml::de::DeValue;
 
 use super::HttpOutput;
 use super::answer::Success;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::output::body::{BatchPolicy, Body};
-use crate::output::{Fill, Output, OutputSettings, Site, row_id};
+use crate::output::{Fill, Output, OutputSettings, Site, ToldColumns};
 use crate::settings::address::{self, warn_of_open_secret};
 use crate::settings::{Secret, Section, may_be_secret};
 use crate::tls::TlsFiles;
@@ -51,8 +50,7 @@ pub struct HttpOutputConfig {
     pub tls: TlsFiles,
     /// Of a whole request.
     pub timeout: Duration,
-    /// Column that carries the row id.
-    pub row_id: Option<SmolStr>,
+    pub told: ToldColumns,
 }
 
 impl HttpOutputConfig {
@@ -70,7 +68,7 @@ impl HttpOutputConfig {
             success: Success::default(),
             tls: TlsFiles::default(),
             timeout: Duration::from_secs(30),
-            row_id: None,
+            told: ToldColumns::default(),
         }
     }
 
@@ -92,7 +90,7 @@ impl HttpOutputConfig {
         let success = success(section);
         let tls = TlsFiles::read(section);
         let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), base.timeout);
-        let row_id = row_id(section);
+        let told = ToldColumns::read(section);
         let url = url?;
         let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, GivenHeader::Secret(_)));
         warn_of_open_secret(section, &url, has_secret);
@@ -101,20 +99,7 @@ impl HttpOutputConfig {
             _ => tls.examine(section),
         }
         let method = Method::from_bytes(method.as_bytes()).ok()?;
-        Some(HttpOutputConfig {
-            url,
-            method,
-            body,
-            batch,
-            headers,
-            key,
-            key_header,
-            gzip,
-            success,
-            tls,
-            timeout,
-            row_id,
-        })
+        Some(HttpOutputConfig { url, method, body, batch, headers, key, key_header, gzip, success, tls, timeout, told })
     }
 }
 
@@ -201,6 +186,10 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 }
 
 impl OutputSettings for HttpOutputConfig {
+    fn told(&self) -> &ToldColumns {
+        &self.told
+    }
+
     fn secrets(&self) -> Vec<&Secret> {
         let headers = self
             .headers

@@ -20,6 +20,10 @@ use crate::output::progress::Progress;
 
 /// The user property that carries the row id: of the first row, where there are several.
 pub const ROW_ID_PROPERTY: &str = "forebay-id";
+/// The user property that names the function that scored all rows of the message, where one with a fallback did.
+pub const SCORED_BY_PROPERTY: &str = "forebay-scored-by";
+/// The user property of messages whose rows were given out before with other answers.
+pub const REVISION_PROPERTY: &str = "forebay-revision";
 /// The user property that says how many rows a message carries.
 pub const ROWS_PROPERTY: &str = "forebay-rows";
 
@@ -53,14 +57,19 @@ impl RowMessage {
 
     /// As it is sent; an error says why the receiver will never take it.
     pub fn outgoing(&self, config: &MqttOutputConfig, session: &Session) -> Result<Outgoing<'_>, String> {
-        let id = self.rows.first().map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
+        let first = self.rows.first();
+        let id = first.map(|row| (ROW_ID_PROPERTY.to_owned(), row.id.clone()));
+        // rows of one body are alike in both
+        let scored_by = first.and_then(|row| Some((SCORED_BY_PROPERTY.to_owned(), row.scored_by.clone()?)));
+        let revision = first.filter(|row| row.revision > 0);
+        let revision = revision.map(|row| (REVISION_PROPERTY.to_owned(), row.revision.to_string()));
         let count = (config.body != Body::Row).then(|| (ROWS_PROPERTY.to_owned(), self.rows.len().to_string()));
         let outgoing = Outgoing {
             topic: &self.topic_name,
             payload: Bytes::from(config.body.write(&self.rows)),
             qos: config.qos,
             retain: config.retain,
-            properties: id.into_iter().chain(count).collect(),
+            properties: id.into_iter().chain(count).chain(scored_by).chain(revision).collect(),
         };
         match session.client.packet_bytes(&outgoing).zip(session.packet_bytes_max) {
             Some((size, max)) if size > max as usize => {
@@ -99,7 +108,7 @@ impl Queue {
             from = row + 1;
             let topic = config.topic.fill(rows, row);
             let encoded = topic.and_then(|topic| {
-                let encoded = Encoded::new(rows, row, config.row_id.as_ref(), ids, config.batch.bytes)?;
+                let encoded = Encoded::new(rows, row, &config.told, ids, config.batch.bytes)?;
                 Ok((topic, encoded))
             });
             match encoded {

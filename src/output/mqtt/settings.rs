@@ -13,7 +13,7 @@ use super::{MqttOutput, TopicTemplate};
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::mqtt::{BrokerConfig, Protocol, Qos, Shared, StatusTopic};
 use crate::output::body::{BatchPolicy, Body};
-use crate::output::{Fill, Output, OutputSettings, Site, row_id};
+use crate::output::{Fill, Output, OutputSettings, Site, ToldColumns};
 use crate::settings::{Problems, Secret, Section, Text};
 use crate::source::Neighbour;
 
@@ -29,8 +29,8 @@ pub struct MqttOutputConfig {
     pub body: Body,
     /// Larger rows are rejected; the broker's own limit holds besides.
     pub batch: BatchPolicy,
-    /// Column that carries the row id, beside the user property.
-    pub row_id: Option<SmolStr>,
+    /// Columns beside the user properties.
+    pub told: ToldColumns,
     /// A broker that is alive confirms sooner; later the connection is given up and the row sent again.
     pub puback_timeout: Duration,
 }
@@ -66,7 +66,7 @@ impl MqttOutputConfig {
             retain: false,
             body: Body::Row,
             batch: BatchPolicy { rows: 1, ..Self::BATCH },
-            row_id: None,
+            told: ToldColumns::default(),
             puback_timeout: Self::PUBACK_TIMEOUT,
         }
     }
@@ -80,13 +80,13 @@ impl MqttOutputConfig {
         let retain = section.boolean("retain", false);
         let body = Body::read(section, Body::Row);
         let batch = BatchPolicy::read(section, body, Self::BATCH, "message");
-        let row_id = row_id(section);
+        let told = ToldColumns::read(section);
         if let Some(Connection::Own(broker)) = &connection
-            && row_id.is_none()
+            && told.row_id.is_none()
         {
             section.problems().extend(without_ids(broker, section.key_span("protocol")));
         }
-        Some(MqttOutputConfig { qos, retain, body, batch, row_id, ..MqttOutputConfig::over(connection?, topic?) })
+        Some(MqttOutputConfig { qos, retain, body, batch, told, ..MqttOutputConfig::over(connection?, topic?) })
     }
 }
 
@@ -143,6 +143,10 @@ pub(in crate::output) fn read(section: &mut Section) -> Option<Arc<dyn OutputSet
 }
 
 impl OutputSettings for MqttOutputConfig {
+    fn told(&self) -> &ToldColumns {
+        &self.told
+    }
+
     fn secrets(&self) -> Vec<&Secret> {
         match &self.connection {
             Connection::Own(broker) => broker.secrets(),
@@ -166,7 +170,7 @@ impl OutputSettings for MqttOutputConfig {
             }
             Connection::Input { name, span } => match lender(name, inputs) {
                 Ok(input) => {
-                    if self.row_id.is_none() {
+                    if self.told.row_id.is_none() {
                         problems.extend(without_ids(&input.broker, Some(*span)));
                     }
                     &input.broker

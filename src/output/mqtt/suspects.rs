@@ -56,7 +56,7 @@ pub struct Suspects {
 /// The last message that was alone under way when the connection was closed.
 #[derive(Debug)]
 struct Suspect {
-    /// Row id of its first row, and its rows.
+    /// The key of its first row, and its rows.
     key: (String, usize),
     /// Connections that ended with it, without a witness and with one that was confirmed.
     alone: u32,
@@ -68,7 +68,7 @@ struct Suspect {
 
 impl Suspect {
     fn is_of(&self, message: &RowMessage) -> bool {
-        message.rows.iter().any(|row| row.id == self.key.0)
+        message.rows.iter().any(|row| row.key() == self.key.0)
     }
 }
 
@@ -152,7 +152,7 @@ impl Suspects {
         let Some(first) = message.rows.first().filter(|_| self.turn(topic) == 0) else {
             return self.topic_refused(topic, how, broker);
         };
-        let key = (first.id.clone(), message.rows.len());
+        let key = (first.key().into_owned(), message.rows.len());
         // one kind of end proves nothing of the other
         let is_same = |suspect: &Suspect| suspect.key == key && discriminant(&suspect.how) == discriminant(&how);
         let before = self.suspect.take().filter(is_same);

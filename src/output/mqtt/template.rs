@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn row(columns: &[(&str, Value)]) -> Rows {
-        let meta = RowMeta { time: Timestamp::MIN, arrival: Timestamp::MIN, offset: 0, ordinal: 0 };
+        let meta = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 0, 0);
         let mut batch = Batch::new(columns.len());
         batch.push(meta, columns.iter().map(|(_, value)| value.clone()));
         Rows {

@@ -57,6 +57,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             executor,
             inputs: vec![(journal.input("a").unwrap(), "a".into())],
             columns: None,
+            refused: None,
             tables: Tables::new(&[], Default::default()),
             pushed: false,
         },
@@ -184,6 +185,7 @@ impl Bench {
             let to = ToScore {
                 room: scorer.new_room(),
                 scorer,
+                is_patient: false,
                 lane: 0,
                 chunks: sender,
                 came: Arc::default(),
@@ -420,8 +422,7 @@ fn rows_for_an_endpoint_go_on_with_the_commit_that_waits_for_their_answers() {
 fn rows(seconds: &[i64]) -> Rows {
     let mut batch = Batch::new(1);
     for second in seconds {
-        batch
-            .push(RowMeta { time: at(*second), arrival: at(*second), offset: *second, ordinal: 0 }, [Value::BigInt(1)]);
+        batch.push(RowMeta::new(at(*second), at(*second), *second, 0), [Value::BigInt(1)]);
     }
     Rows { columns: [Column { name: "p".into(), spread: false }].into(), batch }
 }

@@ -12,7 +12,7 @@ use crate::batch::RawEvent;
 use crate::connections::Connections;
 use crate::engine::{Executor, ExecutorOptions, OnError};
 use crate::journal::{ConsumerSpec, InputId, Journal, JournalConfig, StreamId};
-use crate::output::{CountedOutput, Delivering, Fill, Output, OutputSettings, RowIds, Site};
+use crate::output::{CountedOutput, Delivering, Fill, Output, OutputSettings, RowIds, Site, ToldColumns};
 use crate::pipeline::reading::{Bound, Events};
 use crate::pipeline::stop::Stop;
 use crate::pipeline::tables::Tables;
@@ -61,7 +61,13 @@ impl Output for Script {
     }
 }
 
+static TOLD: ToldColumns = ToldColumns { row_id: None, scored_by: None, revision: None };
+
 impl OutputSettings for Script {
+    fn told(&self) -> &ToldColumns {
+        &TOLD
+    }
+
     fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
         Ok(Box::new(self.clone()))
     }
@@ -148,12 +154,14 @@ impl Bench {
                 executor,
                 inputs: vec![(InputId(0), "a".into())],
                 columns: None,
+                refused: None,
                 tables: Tables::new(&[], Default::default()),
                 pushed: false,
             }),
             output,
             statement: "out".into(),
             consumer: "statement out".into(),
+            scorers: None,
             backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
             held: 0,
             gathering: Gathering::new(fill),
@@ -406,7 +414,7 @@ fn an_output_is_in_trouble_until_each_of_its_consumers_gets_through() {
         ("statement a", Delivery::Delivered, None),
     ] {
         bench.script.written().answers.push_back(answer.clone());
-        assert_eq!(output.deliver(&rows, &"a".into(), &consumer.into()), answer);
+        assert_eq!(output.deliver(&rows, &"a".into(), &consumer.into(), None), answer);
         assert_eq!(output.trouble().as_deref(), trouble, "after {consumer}");
     }
 }

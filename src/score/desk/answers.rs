@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::value::{Record, Value};
 
+use super::super::absence::Absence;
 use super::super::batch::{NextSend, Reaction};
 use super::super::breaker::Cause;
 use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, TOO_SLOW, classify};
@@ -24,9 +25,18 @@ const LOOKS_AT_ONCE: u32 = 3;
 impl Desk {
     /// Takes the answer to a request. `random` is in `[0, 1)`.
     pub fn answered(&mut self, now: Duration, id: u64, answer: Answer, random: f64) {
+        self.take_answer(now, id, answer, random);
+        self.note_absence(now);
+    }
+
+    fn take_answer(&mut self, now: Duration, id: u64, answer: Answer, random: f64) {
         let full = self.flights.len() >= self.parallel.now() as usize;
         let Some(flight) = self.flights.remove(&id) else { return };
         let class = classify(self.rules.mode, answer.outcome);
+        if class == Class::Done {
+            let others = !self.flights.is_empty();
+            self.absence.iter_mut().for_each(|absence| absence.scored(now, others));
+        }
         if class == Class::FailJob {
             return self.fail(&answer.details);
         }
@@ -84,8 +94,10 @@ impl Desk {
         let retry_after = answer.details.retry_after;
         match class {
             Class::Done => {
-                if !self.gate.is_late(id) {
-                    self.came_back(now);
+                match self.gate.is_late(id) {
+                    false => self.came_back(now),
+                    true if self.away_since().is_some() => self.gate.look_now(now),
+                    true => {}
                 }
                 self.gate.passed(id);
                 self.parallel.succeeded(now, id, full, answer.details.took);
@@ -127,6 +139,9 @@ impl Desk {
     fn came_back(&mut self, now: Duration) {
         if self.away_since.take().is_some_and(|since| now >= since + OUTAGE) {
             self.parallel.restart();
+        }
+        if self.absence.as_mut().is_some_and(Absence::end) {
+            (self.must_look, self.looks) = (false, 0);
         }
     }
 

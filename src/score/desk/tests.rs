@@ -1,6 +1,7 @@
 //! Outages as tables: a desk, a scripted endpoint, and time that moves only when nothing else can happen.
 
 mod at_once;
+mod given_away;
 mod paused;
 
 use std::time::Duration;
@@ -31,6 +32,8 @@ fn rules() -> Rules {
         backoff: Backoff { base: MS(500), cap: MS(60_000) },
         slow_probe: MS(60_000),
         text_max: None,
+        fallback_after: None,
+        request_timeout: MS(10_000),
     }
 }
 
@@ -151,6 +154,7 @@ fn failures(outcomes: &[Outcome]) -> Vec<(usize, &Failure)> {
     let failed = |(i, o)| match o {
         &Outcome::Scored(_) => None,
         Outcome::Failed(f) => Some((i, &**f)),
+        Outcome::Away => panic!("row {i} was given away"),
     };
     outcomes.iter().enumerate().filter_map(failed).collect()
 }
@@ -376,6 +380,7 @@ fn no_float_that_is_not_finite_gets_through_at_any_depth() {
                 Outcome::Failed(failure) => {
                     assert_eq!((nan, failure.reason), (NanPolicy::DeadLetter, "nan_result"), "{sent}")
                 }
+                Outcome::Away => panic!("{sent} was given away"),
             }
         }
         assert_eq!(failures(&run.chunks[0].1).len(), if nan == NanPolicy::Null { 0 } else { 3 });
@@ -488,6 +493,7 @@ proptest! {
                 match outcome {
                     Outcome::Scored(value) => prop_assert_eq!(value, &Value::BigInt(n * 10)),
                     Outcome::Failed(_) => prop_assert!(*n < 0, "{} is good", n),
+                    Outcome::Away => prop_assert!(false, "{} was given away", n),
                 }
             }
         }

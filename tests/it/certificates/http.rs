@@ -166,7 +166,7 @@ async fn an_endpoint_that_refuses_the_certificate_is_waited_for_until_it_is_rene
     let server = Server::start();
     server.install("past");
     let scorer = scorer(&server);
-    let chunk = || Chunk { statement: 0, args: vec![Value::array(vec![Value::Float(1.0)])] };
+    let chunk = || Chunk::new(0, vec![Value::array(vec![Value::Float(1.0)])]);
     let ticket = within("room for a row", scorer.submit(chunk())).await.unwrap();
     wait_until("the pause", || {
         matches!(scorer.status().state(), State::Paused { reason: "client certificate refused", .. })

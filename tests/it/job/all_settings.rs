@@ -259,9 +259,19 @@ fn every_setting_can_be_set() {
                     fsync: Interval(
                         250ms,
                     ),
-                    row_id: Some(
-                        "id",
-                    ),
+                    told: ToldColumns {
+                        row_id: Some(
+                            Text {
+                                value: "id",
+                                span: Span {
+                                    start: 2096,
+                                    end: 2100,
+                                },
+                            },
+                        ),
+                        scored_by: None,
+                        revision: None,
+                    },
                 },
                 backlog: BacklogSettings {
                     on_full: Some(
@@ -282,7 +292,11 @@ fn every_setting_can_be_set() {
             OutputSection {
                 name: "b",
                 settings: StdoutOutputConfig {
-                    row_id: None,
+                    told: ToldColumns {
+                        row_id: None,
+                        scored_by: None,
+                        revision: None,
+                    },
                 },
                 backlog: BacklogSettings {
                     on_full: None,

@@ -138,7 +138,11 @@ fn a_small_job_has_the_documented_defaults() {
                         bytes: 1048576,
                         time: 0ns,
                     },
-                    row_id: None,
+                    told: ToldColumns {
+                        row_id: None,
+                        scored_by: None,
+                        revision: None,
+                    },
                     puback_timeout: 30s,
                 },
                 backlog: BacklogSettings {

@@ -131,7 +131,7 @@ fn at_the_budget_an_output_that_may_lose_rows_does_before_one_that_may_not_stops
     for i in 0..60_i64 {
         let mut batch = Batch::new(1);
         let text: String = noise(100_000, i as u64 + 1).iter().map(|byte| char::from(b' ' + byte % 90)).collect();
-        batch.push(RowMeta { time: at(i), arrival: at(i + 1), offset: 0, ordinal: 0 }, [Value::text(text)]);
+        batch.push(RowMeta::new(at(i), at(i + 1), 0, 0), [Value::text(text)]);
         let emit = Rows { columns: [column("text")].into(), batch };
         pool.commit(Commit { emit: Some((results, emit)), ..Commit::at(statement.id, 1) });
     }

@@ -125,7 +125,7 @@ fn a_refused_commit_leaves_no_trace_and_harms_no_other() {
     answer.recv_timeout(PATIENCE).unwrap().unwrap();
     let deep = (0..200).fold(Value::Null, |inner, _| Value::array(vec![inner]));
     let mut bad_rows = rows(0..2);
-    let meta = RowMeta { time: at(0), arrival: at(0), offset: 3, ordinal: 0 };
+    let meta = RowMeta::new(at(0), at(0), 3, 0);
     bad_rows.batch.push(meta, [deep]);
     let state = vec![StateChange { op: 0, key: b"k".to_vec(), value: Some(b"v".to_vec()) }];
     let beyond = pool.journal.commit(Commit { state: state.clone(), ..Commit::at(first.id, 11) });

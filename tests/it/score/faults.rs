@@ -74,14 +74,14 @@ async fn retry_after_is_waited_for() {
 #[tokio::test]
 async fn a_424_is_unwrapped_to_the_models_own_status() {
     let away = faulty("?model_status=503").await;
-    let ticket = away.submit(Chunk { statement: 0, args: two() }).await.unwrap();
+    let ticket = away.submit(Chunk::new(0, two())).await.unwrap();
     until("backing off", || matches!(away.status().state(), State::BackingOff { .. })).await;
     away.stop();
     assert!(ticket.outcomes().await.is_err());
 
     // every row fails, so none is condemned: the model is at fault
     let broken = faulty("?model_status=500").await;
-    let _ticket = broken.submit(Chunk { statement: 0, args: rides(8) }).await.unwrap();
+    let _ticket = broken.submit(Chunk::new(0, rides(8))).await.unwrap();
     until("paused", || matches!(broken.status().state(), State::Paused { reason: "every row fails", .. })).await;
     assert_eq!(broken.status().failed_rows.load(Ordering::Relaxed), 0);
 }
@@ -104,7 +104,7 @@ async fn statuses_that_an_operator_has_to_repair_pause_and_keep_the_rows() {
         ("?unserialisable=1", "every row fails"),
     ] {
         let scorer = faulty(query).await;
-        let ticket = scorer.submit(Chunk { statement: 0, args: rides(4) }).await.unwrap();
+        let ticket = scorer.submit(Chunk::new(0, rides(4))).await.unwrap();
         until(query, || matches!(scorer.status().state(), State::Paused { reason, .. } if reason == expected)).await;
         let State::Paused { remedy, .. } = scorer.status().state() else { continue };
         assert!(!remedy.is_empty());
@@ -163,7 +163,7 @@ async fn a_hang_is_given_up_and_tried_again_and_the_late_answer_discarded() {
     let mut config = config(&endpoint.url());
     config.request_timeout = Duration::from_millis(100);
     let scorer = start(config.clone());
-    let waiting = scorer.submit(Chunk { statement: 0, args: two() }).await.unwrap();
+    let waiting = scorer.submit(Chunk::new(0, two())).await.unwrap();
     until("a request given up", || requests(&scorer) >= 1).await;
     endpoint.set_delay(Duration::ZERO);
     assert_eq!(scored(&waiting.outcomes().await.unwrap()).len(), 2);
@@ -171,7 +171,7 @@ async fn a_hang_is_given_up_and_tried_again_and_the_late_answer_discarded() {
     config.url = Url::parse(&server.url("?sleep_ms=600")).unwrap();
     config.request_timeout = Duration::from_millis(200);
     let hung = start(config);
-    let _ticket = hung.submit(Chunk { statement: 0, args: two() }).await.unwrap();
+    let _ticket = hung.submit(Chunk::new(0, two())).await.unwrap();
     until("paused", || matches!(hung.status().state(), State::Paused { .. } | State::BackingOff { .. })).await;
     assert_eq!(hung.status().failed_rows.load(Ordering::Relaxed), 0);
     assert!(hung.status().last_error().unwrap().contains("no answer within"));
@@ -184,7 +184,7 @@ async fn a_connection_that_closes_without_an_answer_is_tried_again() {
     config.timing.backoff.base = Duration::from_secs(600);
     config.timing.backoff.cap = Duration::from_secs(600);
     let scorer = start(config);
-    let _ticket = scorer.submit(Chunk { statement: 0, args: two() }).await.unwrap();
+    let _ticket = scorer.submit(Chunk::new(0, two())).await.unwrap();
     until("a closed connection", || scorer.status().last_error().is_some_and(|e| e.starts_with("Closed"))).await;
     assert_eq!(scorer.status().failed_rows.load(Ordering::Relaxed), 0);
 }

@@ -24,7 +24,7 @@ async fn an_outage_holds_the_rows_and_the_endpoint_gets_them_when_it_is_back() {
     endpoint.go_down().await.unwrap();
     let mut tickets = Vec::new();
     for statement in 0..3 {
-        tickets.push(scorer.submit(Chunk { statement, args: rides(20) }).await.unwrap());
+        tickets.push(scorer.submit(Chunk::new(statement, rides(20))).await.unwrap());
     }
     until("backing off", || matches!(scorer.status().state(), State::BackingOff { .. })).await;
     endpoint.come_back().unwrap();
@@ -90,7 +90,7 @@ async fn a_model_that_breaks_condemns_no_row() {
     let scorer = start(config(&endpoint.url()));
     score(&scorer, two()).await;
     endpoint.set_status(Some(500));
-    let ticket = scorer.submit(Chunk { statement: 0, args: rides(20) }).await.unwrap();
+    let ticket = scorer.submit(Chunk::new(0, rides(20))).await.unwrap();
     until("paused", || matches!(scorer.status().state(), State::Paused { reason: "every row fails", .. })).await;
     endpoint.set_status(None);
     assert_eq!(scored(&ticket.outcomes().await.unwrap()).len(), 20);
@@ -102,11 +102,11 @@ async fn mode_asa_ends_the_job_where_stream_analytics_does() {
         let mut config = config(&ready("faulty").await.url(query));
         config.mode = Mode::Asa;
         let scorer = start(config);
-        let ticket = scorer.submit(Chunk { statement: 0, args: two() }).await.unwrap();
+        let ticket = scorer.submit(Chunk::new(0, two())).await.unwrap();
         let why = ticket.outcomes().await.unwrap_err().why;
         assert!(why.contains(status), "{query}: {why}");
         until("the end", || matches!(scorer.status().state(), State::Failed { .. })).await;
-        assert!(match scorer.submit(Chunk { statement: 0, args: two() }).await {
+        assert!(match scorer.submit(Chunk::new(0, two())).await {
             Ok(ticket) => ticket.outcomes().await.is_err(),
             Err(_) => true,
         });
@@ -124,7 +124,7 @@ async fn what_is_held_for_a_dead_endpoint_is_bounded() {
     let mut tickets = Vec::new();
     // 4 requests of 1,000 rows, and as many rows that wait
     loop {
-        let submit = scorer.submit(Chunk { statement: 0, args: rides(1000) });
+        let submit = scorer.submit(Chunk::new(0, rides(1000)));
         match tokio::time::timeout(Duration::from_millis(200), submit).await {
             Ok(ticket) => tickets.push(ticket.unwrap()),
             Err(_) => break,
@@ -147,7 +147,7 @@ fn plain_threads_submit_and_wait() {
             let scorer = scorer.clone();
             std::thread::spawn(move || {
                 let mut ticket =
-                    scorer.submit_blocking(Chunk { statement, args: rides(50) }, 0, &scorer.new_room()).unwrap();
+                    scorer.submit_blocking(Chunk::new(statement, rides(50)), 0, &scorer.new_room()).unwrap();
                 scored(&ticket.wait(Duration::from_secs(60)).unwrap().unwrap()).len()
             })
         })
