@@ -3,7 +3,7 @@
 //! MQTT to MQTT at QoS 1, each rate for a while: CPU seconds per million events, bytes written an event as the process
 //! counts them and as the block device does, latency from the publisher to a subscriber, resident memory.
 //! `FOREBAY_BENCH_BEFORE` names another `forebay` that is measured beside this one, by turns in the same run;
-//! `FOREBAY_BENCH_SECONDS` is the time of a rate. Event times come from the machine's clock.
+//! `FOREBAY_BENCH_SECONDS` is the time of a rate, `FOREBAY_BENCH_RATES=100,1000` picks rates. Event times come from the machine's clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,11 @@ pub fn run() {
         "{:<14} {:>8} {:<7} {:>8} {:>10} {:>9} {:>8} {:>8} {:>8} {:>12}",
         "", "events/s", "", "CPU s/M", "written B", "device B", "GB a day", "p50 ms", "p99 ms", "resident MB"
     );
+    let picked: Option<Vec<u64>> = std::env::var("FOREBAY_BENCH_RATES")
+        .ok()
+        .map(|rates| rates.split(',').map(|rate| rate.trim().parse().expect("a number of events a second")).collect());
     for Subject { name, query, journal, rates } in SUBJECTS {
-        for rate in rates {
+        for rate in rates.iter().filter(|rate| picked.as_ref().is_none_or(|picked| picked.contains(rate))) {
             for (which, program) in &programs {
                 let place = Place { runtime: &runtime, folder: &folder, device: device.as_ref() };
                 let (seen, device_bytes) = place.at(program, query, journal, *rate);

@@ -1,8 +1,8 @@
 //! How much a broker sends before it waits for acknowledgements.
 //!
 //! In: what was received and is not acknowledged yet. Out: how soon it has to be stored. Invariant: a broker that has
-//! sent all it sends never waits for the write budget, nor for the pause between two commits. Not here: reading,
-//! storing.
+//! sent all it sends does not wait for the write budget, nor for the pause between two commits, once that number is
+//! known. Not here: reading, storing.
 //!
 //! In MQTT 5 we tell the broker how much it may send. Many send less at once (EMQX 32 messages, AWS IoT Core 100), and
 //! MQTT 3.1.1 has no word for it. So it is learned: a broker that several times sends the same number of messages, then
