@@ -78,3 +78,5 @@ mod udf_grants;
 mod versions;
 #[path = "it/webhook.rs"]
 mod webhook;
+#[path = "it/written.rs"]
+mod written;

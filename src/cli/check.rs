@@ -131,19 +131,21 @@ fn stand_in(fallback: &Fallback) -> String {
 const EVENT_BYTES: u64 = 150;
 const EVENT_BYTES_STORED: u64 = 180;
 
-/// How long the pool lasts while its readers are away: at the pace that it has seen, or by what its budget means.
+/// How long the pool lasts while its readers are away: at the pace that it has seen, or by what its budget means. And
+/// what it writes a day, once there is one.
 fn lasting_pool(job: &Job) -> String {
     let config = &job.journal.config;
     let known = config.path.exists().then(|| JournalStatus::summary_readonly(&config.path).ok()).flatten();
-    if let Some(status) = known.map(|status| status.with_room(config.max_bytes)).filter(|status| status.left.is_some())
-    {
-        return format!("\npool\n  {}\n", super::journal::lasts(&status));
+    let known = known.map(|status| status.with_room(config.max_bytes).with_card(job.journal.card_endurance));
+    let wear = known.as_ref().map_or(String::new(), |s| format!("  {}\n", super::journal::wear(s, &job.journal)));
+    if let Some(status) = known.filter(|status| status.left.is_some()) {
+        return format!("\npool\n  {}\n{wear}", super::journal::lasts(&status));
     }
     let events = config.max_bytes / EVENT_BYTES_STORED;
     let [one, ten, hundred] = [1, 10, 100].map(|rate| lasting(events / rate));
     format!(
         "\npool\n  if nobody reads, it takes {} events of {EVENT_BYTES} bytes that cannot be compressed:\n  {one} at 1 \
-         a second, {ten} at 10, {hundred} at 100;\n  rows that statements store take room beside them\n",
+         a second, {ten} at 10, {hundred} at 100;\n  rows that statements store take room beside them\n{wear}",
         number(events),
     )
 }

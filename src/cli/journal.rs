@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::job;
-use crate::journal::{JournalStatus, LedgerLine, StoredDeadLetter, WearStatus, dead_letters_readonly, size, verify};
+use crate::journal::{JournalStatus, LedgerLine, StoredDeadLetter, dead_letters_readonly, size, verify};
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -102,7 +102,7 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
 
 fn status(settings: &job::JournalSection, json: bool) -> Result<String, (u8, String)> {
     let status = JournalStatus::open_readonly(&settings.config.path).map_err(failure)?;
-    let status = status.with_room(settings.config.max_bytes).with_readers();
+    let status = status.with_room(settings.config.max_bytes).with_card(settings.card_endurance).with_readers();
     if json {
         return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
     }
@@ -129,7 +129,7 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
     if let Some(alarm) = &status.alarm {
         let _ = writeln!(out, "ALARM: {alarm}");
     }
-    let _ = writeln!(out, "{}", wear(&status.wear, settings));
+    let _ = writeln!(out, "{}", wear(status, settings));
     let _ = writeln!(out, "\nstreams");
     for s in &status.streams {
         let name = if s.id == 0 { "inputs" } else { &s.name };
@@ -179,19 +179,19 @@ pub(super) fn lasts(status: &JournalStatus) -> String {
 }
 
 /// What is written a day, against the budget and the life of the card.
-fn wear(wear: &WearStatus, settings: &job::JournalSection) -> String {
+pub(super) fn wear(status: &JournalStatus, settings: &job::JournalSection) -> String {
     let budget = settings
         .config
         .write_budget
         .map_or("no write budget".to_owned(), |budget| format!("write budget {} a day", size(budget)));
-    let life = settings.card_endurance.filter(|_| wear.last_day > 0).map_or(String::new(), |endurance| {
-        let years = endurance as f64 / (wear.last_day as f64 * 365.25);
-        format!("; a card for {} lasts {years:.1} years", size(endurance))
-    });
+    let life = settings
+        .card_endurance
+        .zip(status.card_years)
+        .map_or(String::new(), |(endurance, years)| format!("; a card for {} lasts {years:.1} years", size(endurance)));
     format!(
         "written {} a day over the last day, {} a day over the last minute ({budget}{life})",
-        size(wear.last_day),
-        size(wear.last_minute)
+        size(status.wear.last_day),
+        size(status.wear.last_minute)
     )
 }
 

@@ -14,6 +14,8 @@ const GB: u64 = 1_000 * MB;
 const TB: u64 = 1_000 * GB;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// More than any disk takes in its life.
+const ENDURANCE_MAX: u64 = 1_048_576 * 1024 * GIB;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Below this the write-ahead log and the reserve leave no room for segments.
@@ -77,7 +79,7 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
     let records = section.count("commit_records", 1, 100_000, base.commit_records as u64);
     let write_budget = write_budget(&mut section, base.write_budget);
     let help = "take it from the data sheet (TBW), or leave the key out";
-    let card_endurance = section.optional_size("card_endurance", GB, 1_000_000 * TB, help);
+    let card_endurance = section.optional_size("card_endurance", GB, ENDURANCE_MAX, help);
     section.finish();
     let config = JournalConfig {
         path,

@@ -46,6 +46,8 @@ pub struct JournalStatus {
     pub alarm: Option<String>,
     /// As of the last checkpoint, or of now in the process that writes.
     pub wear: WearStatus,
+    /// How long the card lasts at the pace of the last day; known once its endurance is.
+    pub card_years: Option<f64>,
     /// As of the last checkpoint, or of now in the process that writes.
     pub growth: GrowthStatus,
     /// What the pool may still take; known once `max_bytes` is.
@@ -142,6 +144,12 @@ impl JournalStatus {
         self
     }
 
+    /// With how long a card lasts that can take this number of bytes in its life.
+    pub fn with_card(mut self, endurance: Option<u64>) -> JournalStatus {
+        self.card_years = endurance.and_then(|endurance| self.wear.years(endurance));
+        self
+    }
+
     /// With what is left of a budget, and for how long.
     pub fn with_room(mut self, max_bytes: u64) -> JournalStatus {
         let room = PoolRoom::of(Path::new(&self.path), max_bytes, self.used_bytes, self.free_bytes);
@@ -175,6 +183,7 @@ impl JournalStatus {
                 quarantine: quarantine(db)?,
                 references: reference::statuses(db)?,
                 wear: wear(db)?,
+                card_years: None,
                 growth: GrowthStatus::read(db)?,
                 room: None,
                 left: None,

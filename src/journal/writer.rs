@@ -18,7 +18,8 @@ use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, is_busy, is_disk_full};
-use super::pace::Pace;
+use super::growth::size;
+use super::pace::{Excess, ExcessNews, Pace};
 use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
 use super::segment::Segment;
 use super::shared::Shared;
@@ -45,6 +46,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     budget: Budget,
     pace: Pace,
+    excess: Excess,
     upkeep: Upkeep,
     backlogs: Backlogs,
     last_maintenance: Instant,
@@ -82,6 +84,7 @@ impl Writer {
             shared,
             budget,
             pace,
+            excess: Excess::default(),
             upkeep,
             backlogs,
             last_maintenance: Clock::Real.monotonic(),
@@ -310,6 +313,7 @@ impl Writer {
     fn maintain(&mut self) -> Result<(), Failed> {
         self.last_maintenance = Clock::Real.monotonic();
         self.seek_room = false;
+        self.look_for_excess();
         let result = self.try_maintain();
         match result {
             Err(error) if is_disk_full(&error) || is_busy(&error) => {
@@ -338,6 +342,28 @@ impl Writer {
         self.look_for_pin()?;
         self.set_gate();
         Ok(())
+    }
+
+    /// Says that more is written than the budget allows, where stretching commits is not enough.
+    fn look_for_excess(&mut self) {
+        let Some(budget) = self.config.write_budget else { return };
+        let now = Clock::Real.monotonic();
+        let minute = self.shared.with_written(|written| written.whole_minute(now));
+        let is_stretched = self.pace.is_stretched(now);
+        let (a_day, budget_text) = (size(minute), size(budget));
+        match self.excess.look(minute, budget, is_stretched, now) {
+            Some(ExcessNews::Over) => tracing::warn!(
+                "the pool writes {a_day} a day at this pace, and write_budget is {budget_text}, although commits wait \
+                 for commit_interval: raise write_budget in [journal] if the card can take it, or lower the rate of \
+                 events, or raise commit_interval"
+            ),
+            Some(ExcessNews::Inside) => {
+                tracing::info!(
+                    "the pool writes {a_day} a day at this pace: inside of write_budget ({budget_text}) again"
+                );
+            }
+            None => {}
+        }
     }
 
     /// Names a program that keeps the write-ahead log from being used anew: its length is not the budget's then.

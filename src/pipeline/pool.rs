@@ -75,6 +75,11 @@ fn held_by(consumer: &ConsumerStatus, status: &JournalStatus) -> u64 {
 
 /// Gauges of the pool and of its consumers.
 pub fn samples(job: &str, status: &JournalStatus, is_full: bool, samples: &mut Vec<Sample>) {
+    if let Some(years) = status.card_years {
+        let help = "years that a card of card_endurance lasts at the pace of the last day";
+        let labels = vec![("job", job.to_owned())];
+        samples.push(Sample { name: "pool_card_years", help, kind: SampleKind::Gauge, labels, value: years });
+    }
     let mut gauge = |name, help, labels: Vec<(&'static str, String)>, value: u64| {
         let labels = [("job", job.to_owned())].into_iter().chain(labels).collect();
         samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });

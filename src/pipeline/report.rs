@@ -28,6 +28,7 @@ pub struct WatchedStages {
     journal: Journal,
     /// The pool is to be told of once its room lasts for less.
     warn_below: Option<Duration>,
+    card_endurance: Option<u64>,
     health: Arc<Health>,
     catch_ups: CatchUps,
     versions: Versions,
@@ -73,6 +74,7 @@ impl WatchedStages {
             job: SmolStr::new(&job.name),
             journal,
             warn_below: job.journal.warn_below,
+            card_endurance: job.journal.card_endurance,
             health,
             catch_ups: CatchUps::default(),
             versions,
@@ -142,6 +144,7 @@ impl WatchedStages {
         let mut degraded = self.degraded();
         match self.journal.summary() {
             Ok(status) => {
+                let status = status.with_card(self.card_endurance);
                 pool::samples(&self.job, &status, self.journal.is_full(), &mut samples);
                 degraded.extend(pool::degraded(&self.journal, &status, self.warn_below));
             }

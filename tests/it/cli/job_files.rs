@@ -296,3 +296,28 @@ fn bad_addresses() {
         error: metrics cannot listen on ADDRESS: Address already in use (os error 98); set another `listen` in [metrics], or `enabled = false`
     "#]].assert_eq(&place.answer_in(&[("FOREBAY_LOG", "error")], &["run", "taxi.toml"]).replace(&address, "ADDRESS"));
 }
+
+#[test]
+fn what_a_pool_may_write_and_a_card_can_take() {
+    let place = Taxi::new();
+    let budget = [
+        "`write_budget` cannot be used",
+        "expected a size a day from \"1MB/day\" to \"1000TB/day\", or \"none\"",
+        "write it like `write_budget = \"10GB/day\"`, which is the default",
+    ];
+    let endurance = [
+        "`card_endurance` has the wrong form",
+        "expected a size from \"1GB\" to \"1048576TiB\"",
+        "write it with a unit, like \"32MiB\" or \"1GB\"; take it from the data sheet (TBW), or leave the key out",
+    ];
+    for (key, values, words) in [
+        ("write_budget", ["10GB", "1KB/day", "2000TB/day", "much/day", "0", "10GB/hour"], budget),
+        ("card_endurance", ["none", "1MB", "2000000TB", "30", "30TBW", ""], endurance),
+    ] {
+        for value in values {
+            let line = format!("{key} = \"{value}\"");
+            place.write("taxi.toml", format!("{JOB}[journal]\n{line}\n"));
+            assert_eq!(place.answer(&CHECK), wrong_value(JOB.lines().count() + 2, &line, words));
+        }
+    }
+}

@@ -10,7 +10,7 @@ use forebay::score::EndpointSignature;
 use forebay::score::signature::{Cell, Layout, SignatureColumn};
 use forebay::time::TICKS_PER_SECOND;
 
-use super::good;
+use super::{SMALL, good};
 
 #[test]
 fn every_setting_can_be_set() {
@@ -104,6 +104,8 @@ fn every_setting_can_be_set() {
         dead_letters_max_bytes = "10MiB"
         commit_interval = "5ms"
         commit_records = 10
+        write_budget = "2GB/day"
+        card_endurance = "30TB"
 
         [metrics]
         listen = "0.0.0.0:9000"
@@ -317,10 +319,22 @@ fn every_setting_can_be_set() {
     );
     let day = Duration::from_secs(86_400);
     assert_eq!((job.journal.max_age, job.journal.warn_below), (Some(30 * day), Some(2 * day)));
+    assert_eq!(job.journal.config.write_budget, Some(2_000_000_000));
+    assert_eq!(job.journal.card_endurance, Some(30_000_000_000_000));
     let limits = |max_age, max_bytes| BacklogLimits { max_age: Some(max_age), max_bytes };
     let within = |backlog: BacklogSettings| backlog.within(&job.journal);
     assert_eq!(within(job.outputs[0].backlog), (OnFull::DropOldest, limits(day, Some(20 << 20))));
     assert_eq!(within(job.outputs[1].backlog), (OnFull::DropOldest, limits(30 * day, None)));
     assert_eq!(within(job.functions[1].backlog), (OnFull::DropOldest, limits(day / 12, None)));
     assert_eq!(job.metrics.listen.to_string(), "0.0.0.0:9000");
+}
+
+#[test]
+fn a_pool_may_write_as_much_as_it_takes() {
+    for text in ["none", "NONE"] {
+        let job = good(&SMALL.replace("[job]", &format!("[journal]\nwrite_budget = \"{text}\"\n[job]")));
+        assert_eq!(job.journal.config.write_budget, None);
+    }
+    let job = good(&SMALL.replace("[job]", "[journal]\nwrite_budget = \"1.5 GB/day\"\n[job]"));
+    assert_eq!(job.journal.config.write_budget, Some(1_500_000_000));
 }

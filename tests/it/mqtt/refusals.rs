@@ -2,6 +2,7 @@
 
 use forebay::demo::broker::{Broker, BrokerOptions};
 use forebay::diagnostic::Span;
+use forebay::mqtt::Protocol;
 use forebay::settings::Secret;
 use forebay::source::Source;
 
@@ -47,6 +48,50 @@ async fn a_wrong_password_says_so_and_a_right_one_works() {
         wait_until("connected", || stats.is_connected()).await;
         source.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_password_that_was_refused_is_read_again_from_its_file() {
+    let users = |password: &str| BrokerOptions { users: vec![("gw".into(), password.into())], ..Default::default() };
+    let broker = Broker::start_with(users("right")).await.unwrap();
+    let secrets = tempfile::tempdir().unwrap();
+    let file = secrets.path().join("password");
+    std::fs::write(&file, "wrong\n").unwrap();
+    let mut config = config(&broker.url(), &["t/#"]);
+    config.broker.username = Some("gw".into());
+    config.broker.password = Some(Secret::parse("file:password", Span::default(), secrets.path()).unwrap());
+    let (source, _arrivals) = start(config);
+    let stats = source.stats().clone();
+    wait_for_alarm(&stats, &["refused user `gw`"]).await;
+    assert!(!stats.is_connected());
+    std::fs::write(&file, "right\n").unwrap();
+    wait_until("connected", || stats.is_connected()).await;
+    wait_until("the alarm is over", || stats.alarm().is_none()).await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn two_clients_with_one_id_name_it_where_the_broker_gives_no_reason() {
+    let broker = Mosquitto::start();
+    let client = |id: &str| {
+        let mut config = config(&broker.url(), &["t/#"]);
+        config.broker.protocol = Some(Protocol::V311);
+        config.broker.client_id = Some(id.into());
+        start(config)
+    };
+    let (one, _of_one) = client("gateway");
+    let (other, _of_other) = client("gateway");
+    for stats in [one.stats(), other.stats()] {
+        wait_for_alarm(stats, &["another client may have the client id `gateway`", "give each its own"]).await;
+    }
+    other.stop().await;
+    let (other, _of_other) = client("another");
+    for stats in [one.stats(), other.stats()] {
+        wait_until("connected", || stats.is_connected()).await;
+        wait_until("the alarm is over", || stats.alarm().is_none()).await;
+    }
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
