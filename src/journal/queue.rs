@@ -123,6 +123,8 @@ struct Lanes {
     closing: bool,
     /// The writer waits: by this rule, and until then where nothing wakes it.
     waits: Option<(Rule, Instant)>,
+    /// How many wait for room in their lane.
+    want_room: usize,
     /// Why nothing is taken any more.
     refusal: Option<JournalError>,
 }
@@ -242,10 +244,12 @@ impl Queue {
                 break error.clone();
             }
             if state.has_room(lane, entry.bytes) {
-                self.add(&mut state, entry);
+                self.add(state, entry);
                 return;
             }
+            state.want_room += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.want_room -= 1;
         };
         // the answer runs code of the caller
         drop(state);
@@ -264,11 +268,12 @@ impl Queue {
         if !state.gate.lets(&entry.command) || !state.has_room(lane, entry.bytes) {
             return Some(entry.command);
         }
-        self.add(&mut state, entry);
+        self.add(state, entry);
         None
     }
 
-    fn add(&self, state: &mut Lanes, entry: LaneCommand) {
+    fn add(&self, mut guard: MutexGuard<'_, Lanes>, entry: LaneCommand) {
+        let state = &mut *guard;
         let waiting = state.lanes.entry(entry.lane).or_default();
         waiting.count += 1;
         waiting.bytes += entry.bytes;
@@ -285,6 +290,8 @@ impl Queue {
         };
         if state.waits.is_some_and(changes) {
             state.waits = None;
+            // not to wake it before it can have the lock
+            drop(guard);
             self.work.notify_one();
         }
     }
@@ -328,7 +335,11 @@ impl Queue {
                 waiting.bytes = waiting.bytes.saturating_sub(entry.bytes);
             }
         }
-        self.room.notify_all();
+        let is_wanted = state.want_room > 0;
+        drop(state);
+        if is_wanted {
+            self.room.notify_all();
+        }
     }
 
     /// The next transactions are small: what did not fit together may fit one by one.
