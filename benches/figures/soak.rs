@@ -282,7 +282,7 @@ impl Part {
 /// The first part and the last beside each other; between them the first that has the outage of the last behind it.
 fn compare(parts: &[Part]) {
     let last = parts.len() - 1;
-    let alike = if last % Outage::ALL.len() == 0 { Outage::ALL.len() } else { last % Outage::ALL.len() };
+    let alike = (last - 1) % Outage::ALL.len() + 1;
     let columns = [0, alike, last].map(|number| &parts[number]);
     println!("{:<12} {:>10} {:>10} {:>10}", "part", 1, alike + 1, last + 1);
     let line = |name: &str, figure: fn(&Part) -> f64| {
