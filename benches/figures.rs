@@ -1,8 +1,9 @@
 //! The figures that README and docs quote: `make bench`. Ratios and CPU seconds per million events, measured side by
 //! side in one run, because a shared machine's absolute times mean little. Nothing is asserted.
 //!
-//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- rates`, `-- independence`, `-- guests`, `-- micro`
-//! or `-- engine` runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes the first smaller.
+//! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- in-flight`, `-- rates`, `-- independence`,
+//! `-- guests`, `-- micro` or `-- engine` runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes
+//! the first three smaller.
 //! `-- soak` (`make soak`) takes two hours and runs only by itself.
 
 // a benchmark that panics has failed
@@ -21,10 +22,16 @@ mod engine;
 mod functions;
 #[path = "figures/guests.rs"]
 mod guests;
+#[path = "figures/in_flight.rs"]
+mod in_flight;
+#[path = "figures/lines.rs"]
+mod lines;
 #[path = "figures/micro.rs"]
 mod micro;
 #[path = "figures/peers.rs"]
 mod peers;
+#[path = "figures/pools.rs"]
+mod pools;
 #[path = "figures/process.rs"]
 mod process;
 #[path = "figures/independence.rs"]
@@ -50,6 +57,9 @@ fn main() {
     }
     if asked("slow-past") {
         slow_past::run();
+    }
+    if asked("in-flight") {
+        in_flight::run();
     }
     if asked("rates") {
         rates::run();

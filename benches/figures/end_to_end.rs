@@ -4,8 +4,7 @@
 //! back and the time counts from there to the last event done: received and acknowledged (baseline), or received,
 //! stored, scored, and in the output file with the position committed (forebay).
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use forebay::demo::fleet::Fleet;
 use forebay::time::Timestamp;
 
 use crate::baseline::Baseline;
+use crate::lines::Lines;
 use crate::peers::{Forebay, Mosquitto, create_array, until};
 use crate::process::{Usage, usage};
 
@@ -164,7 +164,7 @@ impl Place {
 
         let forebay = Forebay::start(&job, &cache);
         let (start, before) = (Instant::now(), usage(forebay.pid()));
-        let mut lines = Lines::open(&folder.join("scored.jsonl"));
+        let mut lines = Lines::of(&folder.join("scored.jsonl"));
         let mut journal_bytes = 0;
         until("all rows in the file", Duration::from_millis(10), || {
             journal_bytes = journal_bytes.max(folder_bytes(&folder, "pool"));
@@ -211,27 +211,4 @@ fn folder_bytes(folder: &Path, stem: &str) -> u64 {
         .filter_map(|f| f.metadata().ok())
         .map(|m| m.len())
         .sum()
-}
-
-/// Counts the lines of a file that grows.
-struct Lines {
-    file: File,
-    seen: u64,
-    buffer: Vec<u8>,
-}
-
-impl Lines {
-    fn open(path: &Path) -> Lines {
-        Lines { file: File::open(path).unwrap(), seen: 0, buffer: vec![0; 1 << 20] }
-    }
-
-    fn count(&mut self) -> u64 {
-        loop {
-            let n = self.file.read(&mut self.buffer).unwrap();
-            if n == 0 {
-                return self.seen;
-            }
-            self.seen += self.buffer[..n].iter().filter(|b| **b == b'\n').count() as u64;
-        }
-    }
 }

@@ -12,7 +12,7 @@ use forebay::demo::endpoint::Endpoint;
 use tokio::runtime::Runtime;
 
 use crate::peers::{Forebay, Mosquitto, create_array};
-use crate::steady::{Seen, Steady};
+use crate::steady::{Rows, Seen, Steady};
 
 const RATES: [u64; 4] = [1, 10, 100, 1_000];
 const SECONDS: u64 = 10;
@@ -48,11 +48,11 @@ pub fn run() {
     println!("{:<18} {:>8} {:>8} {:>8} {:>8} {:>12}", "", "events/s", "p50 ms", "p99 ms", "CPU s/M", "resident MB");
     for rate in RATES {
         for (name, away) in CASES {
-            let seen = measured(&runtime, &folder, away, rate, rate * seconds);
+            let seen = measured(&runtime, &folder, away, rate, Duration::from_secs(seconds));
             println!(
                 "{name:<18} {rate:>8} {:>8.1} {:>8.1} {:>8.0} {:>12.1}",
-                seen.latency(0.5),
-                seen.latency(0.99),
+                seen.latency(0.5).unwrap(),
+                seen.latency(0.99).unwrap(),
                 seen.cpu_s_per_million(),
                 seen.used.resident_mb
             );
@@ -61,7 +61,7 @@ pub fn run() {
     println!();
 }
 
-fn measured(runtime: &Runtime, folder: &Path, away: Away, rate: u64, events: u64) -> Seen {
+fn measured(runtime: &Runtime, folder: &Path, away: Away, rate: u64, time: Duration) -> Seen {
     let broker = Mosquitto::start(folder);
     let mut other = Some(Mosquitto::start(folder));
     let endpoint = runtime.block_on(Endpoint::start()).unwrap();
@@ -94,7 +94,8 @@ fn measured(runtime: &Runtime, folder: &Path, away: Away, rate: u64, events: u64
         Away::OutputRefuses => other = None,
     };
     let mut go_away = Some(go_away);
-    let steady = Steady { runtime, port: broker.port, topic: "local", rate, events };
+    let (port, warm_up) = (broker.port, Duration::ZERO);
+    let steady = Steady { runtime, port, topic: "local", rows: Rows::OneARide, rate, warm_up, time };
     // all is well until the measurement begins
     steady.measure(&forebay, || go_away.take().into_iter().for_each(|mut go| go()))
 }

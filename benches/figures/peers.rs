@@ -29,6 +29,9 @@ pub fn create_array() -> PathBuf {
     component
 }
 
+/// How many messages mosquitto lets be on their way to or from a client at once, unless told otherwise.
+pub const IN_FLIGHT: u16 = 20;
+
 /// Debian's broker with queues that hold everything, in memory.
 pub struct Mosquitto {
     pub port: u16,
@@ -36,11 +39,17 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
+    /// Any number of messages may be on their way at once.
     pub fn start(folder: &Path) -> Mosquitto {
+        Mosquitto::with_in_flight(folder, 0)
+    }
+
+    /// So many messages may be on their way to or from a client at once; 0: any number.
+    pub fn with_in_flight(folder: &Path, messages: u16) -> Mosquitto {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages \
-            0\nmax_inflight_messages 0\nlog_dest none\n"
+            0\nmax_inflight_messages {messages}\nlog_dest none\n"
         );
         let path = folder.join("mosquitto.conf");
         fs::write(&path, config).unwrap();

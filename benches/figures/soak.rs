@@ -1,9 +1,10 @@
 //! Two hours at 20 events a second, with an outage every ten minutes: does anything grow?
 //!
 //! One job on a file system of its own: rides in, a filter and a tumbling window to another broker, and a score, by
-//! MQTT at QoS 1. By turns the endpoint refuses connections, the way to the other broker is cut, and the endpoint
-//! hangs, each for a fifth of a part. A line is printed before each outage, when all is well again: memory, files,
-//! open files and threads should be flat, the bytes a day inside the write budget. At the end every row has come.
+//! MQTT at QoS 1. By turns the endpoint refuses connections, the way to the other broker is cut, the endpoint hangs,
+//! and the way to the input's broker is cut, each for a fifth of a part. A line is printed before each outage, when all
+//! is well again: memory, files, open files and threads should be flat, the bytes a day inside the write budget. At the
+//! end every row has come, and the first part stands beside the last.
 //! `FOREBAY_BENCH_SECONDS` makes it shorter; there are always twelve parts.
 
 use std::collections::HashSet;
@@ -45,9 +46,9 @@ pub fn run() {
     let place = device.as_ref().map_or(folder.as_path(), |device| device.folder.as_path());
     let broker = Mosquitto::start(&folder);
     let other = Mosquitto::start(&folder);
-    let way = Way::to(other.port);
+    let (way_in, way_out) = (Way::to(broker.port), Way::to(other.port));
     let endpoint = runtime.block_on(Endpoint::start()).unwrap();
-    let path = write_job(place, &broker.url(), &way.url(), &endpoint.url());
+    let path = write_job(place, &way_in.url(), &broker.url(), &way_out.url(), &endpoint.url());
     let forebay = Forebay::start(&path, &folder.join("cache"));
 
     // a tumbling window says the same of a device every ten seconds: its rows are told apart by their ids
@@ -87,29 +88,34 @@ pub fn run() {
     let part = Duration::from_secs(seconds) / PARTS;
     let start = Instant::now();
     let mut before = Seen::of(&forebay, place, device.as_ref());
+    let mut parts = Vec::new();
     for number in 0..PARTS {
         // four fifths of a part are well; what an outage left behind is done by then
         let well = part * number + part * 4 / 5;
         std::thread::sleep(well.saturating_sub(start.elapsed()));
         let seen = Seen::of(&forebay, place, device.as_ref());
         let rows = came.iter().map(|rows| rows.lock().unwrap().len()).sum::<usize>();
-        seen.print(&before, start.elapsed(), OUTAGES[number.checked_sub(1).unwrap_or(3) as usize % 4], rows);
+        let outage = number.checked_sub(1).map_or("none yet", |last| Outage::of(last).name());
+        let used = Part::between(&before, &seen);
+        used.print(start.elapsed(), outage, rows);
+        parts.push(used);
         before = seen;
-        match OUTAGES[number as usize % 4] {
-            "endpoint refuses" => runtime.block_on(endpoint.go_down()).unwrap(),
-            "endpoint hangs" => endpoint.set_delay(NEVER),
-            "output away" => way.cut(),
-            _ => {}
+        let outage = Outage::of(number);
+        match outage {
+            Outage::EndpointRefuses => runtime.block_on(endpoint.go_down()).unwrap(),
+            Outage::EndpointHangs => endpoint.set_delay(NEVER),
+            Outage::OutputAway => way_out.cut(),
+            Outage::InputAway => way_in.cut(),
         }
         std::thread::sleep((part * (number + 1)).saturating_sub(start.elapsed()));
-        match OUTAGES[number as usize % 4] {
-            "endpoint refuses" => {
+        match outage {
+            Outage::EndpointRefuses => {
                 let _runtime = runtime.enter();
                 endpoint.come_back().unwrap();
             }
-            "endpoint hangs" => endpoint.set_delay(Duration::ZERO),
-            "output away" => way.mend(),
-            _ => {}
+            Outage::EndpointHangs => endpoint.set_delay(Duration::ZERO),
+            Outage::OutputAway => way_out.mend(),
+            Outage::InputAway => way_in.mend(),
         }
     }
     let sent = feed.stop();
@@ -117,23 +123,44 @@ pub fn run() {
     until("all rows", Duration::from_millis(200), || (rows(local) >= sent && rows(scored) >= sent).then_some(()));
     // the windows of the last seconds are still open
     let open = sent.saturating_sub(*counted.lock().unwrap());
-    println!(
-        "{sent} events: {} filtered, {} scored; windows hold all but the last {open}\n",
-        rows(local),
-        rows(scored)
-    );
+    println!("{sent} events: {} filtered, {} scored; windows hold all but the last {open}", rows(local), rows(scored));
+    compare(&parts);
     assert!(rows(local) == sent && rows(scored) == sent && open <= RATE * 60);
 }
 
-/// In this order, again and again.
-const OUTAGES: [&str; 4] = ["endpoint refuses", "output away", "endpoint hangs", "none"];
+/// What goes away, in this order, again and again.
+#[derive(Clone, Copy)]
+enum Outage {
+    EndpointRefuses,
+    OutputAway,
+    EndpointHangs,
+    InputAway,
+}
 
-fn write_job(folder: &Path, broker: &str, other: &str, endpoint: &str) -> PathBuf {
+impl Outage {
+    const ALL: [Outage; 4] = [Outage::EndpointRefuses, Outage::OutputAway, Outage::EndpointHangs, Outage::InputAway];
+
+    /// At the end of a part.
+    fn of(part: u32) -> Outage {
+        Outage::ALL[part as usize % Outage::ALL.len()]
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Outage::EndpointRefuses => "endpoint refuses",
+            Outage::OutputAway => "output away",
+            Outage::EndpointHangs => "endpoint hangs",
+            Outage::InputAway => "input away",
+        }
+    }
+}
+
+fn write_job(folder: &Path, input: &str, broker: &str, other: &str, endpoint: &str) -> PathBuf {
     fs::write(folder.join("job.asaql"), QUERY).unwrap();
     let text = format!(
         "[job]\nname = \"soak\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
          [journal]\npath = \"pool.db\"\n\
-         [inputs.rides]\ntype = \"mqtt\"\nurl = {broker:?}\ntopics = [\"taxi/+/rides\"]\n\
+         [inputs.rides]\ntype = \"mqtt\"\nurl = {input:?}\ntopics = [\"taxi/+/rides\"]\n\
          [functions.createArray]\ntype = \"wasm\"\ncomponent = {:?}\n\
          [functions.score]\ntype = \"azureml\"\nurl = {endpoint:?}\n\
          [outputs.local]\ntype = \"mqtt\"\nurl = {other:?}\ntopic = \"local\"\n\
@@ -210,9 +237,34 @@ impl Seen {
             stored: forebay.metric("forebay_input_received_total"),
         }
     }
+}
 
-    fn print(&self, before: &Seen, since_start: Duration, outage: &str, rows: usize) {
-        let seconds = (self.at - before.at).as_secs_f64();
+/// What the job uses where a part ends, and what it used in that part.
+struct Part {
+    resident_mb: f64,
+    files_mb: f64,
+    open: usize,
+    threads: usize,
+    gb_a_day: f64,
+    cpu_s_per_million: f64,
+    stored: f64,
+}
+
+impl Part {
+    fn between(before: &Seen, now: &Seen) -> Part {
+        let seconds = (now.at - before.at).as_secs_f64();
+        Part {
+            resident_mb: now.resident_mb,
+            files_mb: now.files_mb,
+            open: now.open,
+            threads: now.threads,
+            gb_a_day: (now.written - before.written) / seconds * DAY / 1e9,
+            cpu_s_per_million: (now.cpu_s - before.cpu_s) * 1e6 / (now.stored - before.stored).max(1.0),
+            stored: now.stored,
+        }
+    }
+
+    fn print(&self, since_start: Duration, outage: &str, rows: usize) {
         println!(
             "{:>8.1} {outage:<18} {:>11.1} {:>8.2} {:>8} {:>7} {:>10.2} {:>8.0} {:>8.0} {rows:>8}",
             since_start.as_secs_f64() / 60.0,
@@ -220,11 +272,30 @@ impl Seen {
             self.files_mb,
             self.open,
             self.threads,
-            (self.written - before.written) / seconds * DAY / 1e9,
-            (self.cpu_s - before.cpu_s) * 1e6 / (self.stored - before.stored).max(1.0),
+            self.gb_a_day,
+            self.cpu_s_per_million,
             self.stored,
         );
     }
+}
+
+/// The first part and the last beside each other; between them the first that has the outage of the last behind it.
+fn compare(parts: &[Part]) {
+    let last = parts.len() - 1;
+    let alike = (last - 1) % Outage::ALL.len() + 1;
+    let columns = [0, alike, last].map(|number| &parts[number]);
+    println!("{:<12} {:>10} {:>10} {:>10}", "part", 1, alike + 1, last + 1);
+    let line = |name: &str, figure: fn(&Part) -> f64| {
+        let [first, alike, last] = columns.map(figure);
+        println!("{name:<12} {first:>10.2} {alike:>10.2} {last:>10.2}");
+    };
+    line("resident MB", |part| part.resident_mb);
+    line("files MB", |part| part.files_mb);
+    line("open files", |part| part.open as f64);
+    line("threads", |part| part.threads as f64);
+    line("GB a day", |part| part.gb_a_day);
+    line("CPU s/M", |part| part.cpu_s_per_million);
+    println!();
 }
 
 /// The way to a broker, which can be cut.

@@ -1,0 +1,115 @@
+//! Pools that are written before a measurement: rides as they were stored, by whoever was there.
+//!
+//! They are written where a commit costs nothing, if there is such a place, and copied to their folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use forebay::batch::{MessageMeta, RawEvent, Urgency};
+use forebay::demo::fleet::Fleet;
+use forebay::journal::{Append, ConsumerSpec, Journal, JournalConfig, Read, StreamId};
+use forebay::time::{TICKS_PER_MILLISECOND, Timestamp};
+
+/// Between two events.
+const STEP_MS: i64 = 10;
+
+/// How the events came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// One a commit. Events of the input `other` lie between those of `rides`, so that no two can be merged into one
+    /// segment: that is the worst that a pool can look like.
+    Apart,
+    /// So many of `rides` in each checkpoint, with a consumer that has read none of them.
+    Checkpoints(usize),
+}
+
+/// Writes a pool of rides that came at 100 a second.
+pub fn write(folder: &Path, name: &str, events: u64, stored: Stored) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let fast = tempfile::tempdir_in(if memory.is_dir() { memory } else { folder }).unwrap();
+    let path = fast.path().join("pool.db");
+    let journal = Journal::open(config(&path)).unwrap();
+    let inputs = ["rides", "other"].map(|name| journal.input(name).unwrap());
+    let (inputs, at_once) = match stored {
+        Stored::Apart => (&inputs[..], 1),
+        Stored::Checkpoints(events) => {
+            journal.register_consumer(ConsumerSpec::new("slow", StreamId::INPUTS)).unwrap();
+            journal.keep_only_consumers(&["slow".into()]).unwrap();
+            (&inputs[..1], events)
+        }
+    };
+    let mut fleet = Fleet::new(50);
+    let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
+    let (durable, answers) = mpsc::channel();
+    let count = events as usize * inputs.len();
+    for first in (0..count).step_by(at_once) {
+        let event = |i: usize| {
+            let ride = fleet.ride(start);
+            let message = Arc::new(MessageMeta { name: ride.topic.as_str().into(), ..MessageMeta::default() });
+            let arrival = start.saturating_add((i / inputs.len()) as i64 * STEP_MS * TICKS_PER_MILLISECOND);
+            RawEvent { arrival, payload: ride.payload.into(), message, mark: 0 }
+        };
+        let events: Vec<RawEvent> = (first..count.min(first + at_once)).map(event).collect();
+        let durable = durable.clone();
+        journal.append(Append {
+            input: inputs[first % inputs.len()],
+            received: events.len() as u64,
+            events,
+            undecodable: Vec::new(),
+            dropped: Vec::new(),
+            ledger: Vec::new(),
+            urgency: Urgency::InBudget,
+            on_durable: Box::new(move |result| durable.send(result.is_ok()).unwrap_or_default()),
+        });
+        assert!(answers.recv().unwrap());
+        if stored != Stored::Apart {
+            journal.sync().unwrap();
+        }
+    }
+    journal.close();
+    drop(journal);
+    if stored == Stored::Apart {
+        assert_eq!(segments(&path), count, "each event has a segment of its own");
+    }
+    let kept = folder.join(format!("{name}.db"));
+    fs::copy(&path, &kept).unwrap();
+    kept
+}
+
+fn config(path: &Path) -> JournalConfig {
+    JournalConfig { commit_interval: Duration::ZERO, max_bytes: 8 << 30, ..JournalConfig::new(path) }
+}
+
+/// How many segments a pool has.
+pub fn segments(path: &Path) -> usize {
+    let pool = rusqlite::Connection::open(path).unwrap();
+    let count: i64 = pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
+    count as usize
+}
+
+/// Reads all events of a pool, as a statement would; answers how many, and how long that took.
+pub fn read(path: &Path) -> (usize, Duration) {
+    let journal = Journal::open(config(path)).unwrap();
+    let start = std::time::Instant::now();
+    let mut reader = journal.reader(StreamId::INPUTS, 0);
+    let (mut events, mut bytes) = (0, 0);
+    loop {
+        let before = reader.position();
+        match reader.next_now(usize::MAX).unwrap() {
+            Read::Events(slice) => {
+                events += slice.len();
+                bytes += slice.iter().map(|event| event.payload.len()).sum::<usize>();
+            }
+            Read::Idle if reader.position() == before => break,
+            Read::Idle | Read::Passed => {}
+            Read::Rows(_) | Read::Closed => panic!("events were to come"),
+        }
+    }
+    assert!(bytes > events);
+    let took = start.elapsed();
+    drop(reader);
+    journal.close();
+    (events, took)
+}
