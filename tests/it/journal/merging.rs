@@ -112,7 +112,7 @@ fn a_reader_inside_of_what_is_joined_goes_on_where_it_was() {
     let mut seen = Vec::new();
     let mut read = |upto: i64| {
         while seen.last().is_none_or(|(offset, _)| *offset < upto) {
-            seen.extend(read_payloads(&mut reader).into_iter());
+            seen.extend(read_payloads(&mut reader));
         }
         seen.len() as i64
     };
