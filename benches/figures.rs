@@ -3,12 +3,14 @@
 //!
 //! `cargo bench --bench figures -- end-to-end`, `-- slow-past`, `-- in-flight`, `-- rates`, `-- independence`,
 //! `-- guests`, `-- micro` or `-- engine` runs one part, `-- functions` a piece of micro; `FOREBAY_BENCH_EVENTS` makes
-//! the first three smaller.
-//! `-- soak` (`make soak`) takes two hours and runs only by itself.
+//! the first three smaller. `-- soak` (`make soak`) takes two hours and runs only by itself. A piece of a name is
+//! enough, a blank counts as `-`.
 
 // a benchmark that panics has failed
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)] // what is measured here is real time
+
+use std::process::ExitCode;
 
 #[path = "figures/baseline.rs"]
 mod baseline;
@@ -45,13 +47,24 @@ mod soak;
 #[path = "figures/steady.rs"]
 mod steady;
 
-fn main() {
+/// What can be asked for.
+const PARTS: [&str; 10] =
+    ["end-to-end", "slow-past", "in-flight", "rates", "independence", "soak", "guests", "micro", "functions", "engine"];
+
+fn main() -> ExitCode {
     // the baseline runs in a process of its own, so that its CPU and memory can be told from ours
     if let Ok(role) = std::env::var(baseline::ROLE) {
-        return baseline::run(&role);
+        baseline::run(&role);
+        return ExitCode::SUCCESS;
     }
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let arguments = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let wanted: Vec<String> = arguments.map(|a| a.replace(' ', "-")).collect();
+    let unknown: Vec<&String> = wanted.iter().filter(|w| !PARTS.iter().any(|part| is_asked(part, w))).collect();
+    if !unknown.is_empty() {
+        eprintln!("error: no part has {unknown:?} in its name; the parts are {}", PARTS.join(", "));
+        return ExitCode::from(2);
+    }
+    let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| is_asked(name, w));
     if asked("end-to-end") {
         end_to_end::run();
     }
@@ -82,4 +95,10 @@ fn main() {
     if asked("engine") {
         engine::run();
     }
+    ExitCode::SUCCESS
+}
+
+/// Whether a part is meant; the one of two hours has to be named in full.
+fn is_asked(part: &str, wanted: &str) -> bool {
+    if part == "soak" { wanted == part } else { part.contains(wanted) }
 }

@@ -30,6 +30,7 @@ mod merge;
 mod pace;
 mod pending;
 mod pin;
+mod progress;
 mod quarantine;
 mod queue;
 mod reader;
@@ -74,6 +75,7 @@ pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, l
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use pace::WearStatus;
 pub use pin::Pin;
+pub use progress::ConsumerPace;
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{

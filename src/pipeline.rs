@@ -58,6 +58,7 @@ use crate::telemetry::{self, Report};
 use crate::time::{Clock, task_now};
 use crate::udf::Versions;
 
+pub use catch_up::Trend;
 use functions::{LookOutcome, Looks};
 use health::Health;
 use outputs::OutputHandle;

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::job;
-use crate::journal::{JournalStatus, LedgerLine, StoredDeadLetter, dead_letters_readonly, size, verify};
+use crate::journal::{
+    ConsumerStatus, JournalStatus, LedgerLine, StoredDeadLetter, dead_letters_readonly, size, verify,
+};
+use crate::pipeline::Trend;
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -103,6 +106,7 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
 fn status(settings: &job::JournalSection, json: bool) -> Result<String, (u8, String)> {
     let status = JournalStatus::open_readonly(&settings.config.path).map_err(failure)?;
     let status = status.with_room(settings.config.max_bytes).with_card(settings.card_endurance).with_readers();
+    let status = status.with_pace().map_err(failure)?;
     if json {
         return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
     }
@@ -150,6 +154,7 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
         let skipped = skipped(status, &c.name);
         let _ =
             writeln!(out, "  {:<24} at {:>12}, {:>12} pending{pins}{skipped}", c.name, c.position, number(c.pending));
+        out.push_str(&progress(c));
     }
     out.push_str(&references(status));
     out.push('\n');
@@ -167,6 +172,20 @@ fn skipped(status: &JournalStatus, consumer: &str) -> String {
     let is_skip = |l: &&LedgerLine| l.edge == "consumer" && l.name == consumer && l.what == "skipped";
     let skips = status.ledger.iter().filter(is_skip);
     skips.map(|l| format!(", {} skipped ({})", number(l.value), l.reason)).collect()
+}
+
+/// How a consumer that is behind gets on, in the words of the log.
+fn progress(consumer: &ConsumerStatus) -> String {
+    match consumer.pace {
+        Some(pace) if pace.read + pace.skipped == 0.0 => {
+            format!("  {:<24} no commit within {:.1} s; one may wait for 5 s\n", "", pace.over_seconds)
+        }
+        Some(pace) => {
+            let (read, come, skipped) = (pace.read, pace.come, pace.skipped);
+            format!("  {:<24} {}\n", "", Trend { behind: consumer.pending, read, come, skipped })
+        }
+        None => String::new(),
+    }
 }
 
 /// How long the pool lasts while its readers are away.
@@ -316,4 +335,34 @@ pub fn counted(n: u64, what: &str) -> String {
 
 fn plural(n: u64) -> &'static str {
     if n == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::ConsumerPace;
+
+    #[test]
+    fn a_consumer_that_is_behind_has_its_pace_and_the_time_left_below_it() {
+        let said = |read, come, skipped| {
+            let pace = Some(ConsumerPace { read, come, skipped, left_seconds: None, over_seconds: 0.52 });
+            let consumer = ConsumerStatus {
+                id: 1,
+                name: "output a".into(),
+                stream: 0,
+                start: 0,
+                position: 0,
+                pending: 1_200_000,
+                pins: true,
+                drop_oldest: false,
+                limits: None,
+                pace,
+            };
+            progress(&consumer).trim().to_owned()
+        };
+        assert_eq!(said(80_000.0, 0.0, 0.0), "catching up: 1,200,000 records behind, 80,000 a second, about 15 s left");
+        let falls = "falling further behind: 1,200,000 records behind, 50 a second are read, 100 come";
+        assert_eq!(said(50.0, 100.0, 0.0), falls);
+        assert_eq!(said(0.0, 100.0, 0.0), "no commit within 0.5 s; one may wait for 5 s");
+    }
 }

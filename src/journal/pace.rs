@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// After a quiet time the bytes of this number of seconds may be written at once.
 const SAVED: f64 = 10.0;
-/// What reaches the device for each byte that we write: ext4's own journal comes on top, as measured at 10 to 100 commits
-/// a second.
+/// What reaches the device for each byte that we write: ext4's own journal comes on top, as measured at 10 to 100
+/// commits a second.
 const ON_DEVICE: f64 = 1.07;
 const DAY: f64 = 86_400.0;
 const YEAR: f64 = 365.25;

@@ -107,10 +107,7 @@ impl Watch {
 pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, u32)> {
     let shm = beside(path, "-shm");
     // the job reads too, and ends each of its transactions
-    let job = fs::metadata(beside(path, ".lock")).map_or(Vec::new(), |file| {
-        let locks = fs::read_to_string(LOCKS).unwrap_or_default();
-        FileNumber::of(&file).locks(&locks).iter().map(|lock| lock.process).collect()
-    });
+    let job = lockers(path);
     let before = readers(&shm);
     if before.is_empty() {
         return Vec::new();
@@ -118,6 +115,18 @@ pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, 
     moment();
     let after = readers(&shm).into_iter().filter(|process| before.contains(process) && !job.contains(process));
     after.map(|process| (name_of(process), process)).collect()
+}
+
+/// The processes that hold the journal's lock: a running job.
+fn lockers(path: &Path) -> Vec<u32> {
+    let Ok(file) = fs::metadata(beside(path, ".lock")) else { return Vec::new() };
+    let locks = fs::read_to_string(LOCKS).unwrap_or_default();
+    FileNumber::of(&file).locks(&locks).iter().map(|lock| lock.process).collect()
+}
+
+/// Whether a job runs, as far as the system tells.
+pub(super) fn is_locked(path: &Path) -> bool {
+    !lockers(path).is_empty()
 }
 
 /// Other processes that have a read transaction open.

@@ -16,12 +16,14 @@ use super::changes::Changes;
 use super::config::BacklogLimits;
 use super::error::JournalError;
 use super::growth::{GrowthStatus, Left, PoolRoom};
+use super::ledger::{Edge, what};
 use super::pace::{WEAR, WearStatus};
 use super::pin::{self, Pin};
+use super::progress::{self, ConsumerAt, ConsumerPace};
 use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
 use super::schema::{self, redo_path, wal_path};
-use crate::time::pause;
+use crate::time::{Clock, pause};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct JournalStatus {
@@ -101,6 +103,8 @@ pub struct ConsumerStatus {
     pub drop_oldest: bool,
     /// How far it may be behind; known to the running journal only.
     pub limits: Option<BacklogLimits>,
+    /// How it gets on where it is behind; known to [`JournalStatus::with_pace`].
+    pub pace: Option<ConsumerPace>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -123,6 +127,8 @@ pub struct QuarantinedSegment {
 
 /// Long beside a read of the job's own, short for a person.
 const READERS_PAUSE: Duration = Duration::from_millis(500);
+/// Commits of a busy consumer are far closer together, and a person waits for it.
+const LOOKS_APART: Duration = Duration::from_millis(500);
 /// Quarantined segments listed; their number is not limited, a list for people is.
 const QUARANTINE_LISTED: i64 = 100;
 
@@ -148,6 +154,36 @@ impl JournalStatus {
     pub fn with_card(mut self, endurance: Option<u64>) -> JournalStatus {
         self.card_years = endurance.and_then(|endurance| self.wear.years(endurance));
         self
+    }
+
+    /// With how fast consumers that are behind get on: for a look from outside that may take its time. Nothing is told
+    /// where the job does not run.
+    pub fn with_pace(mut self) -> Result<JournalStatus, JournalError> {
+        let path = Path::new(&self.path);
+        if self.consumers.iter().all(|consumer| consumer.pending == 0) || !pin::is_locked(path) {
+            return Ok(self);
+        }
+        let look = || Ok((Clock::Real.monotonic(), JournalStatus::summary_readonly(path)?));
+        let (then, before) = look()?;
+        pause(LOOKS_APART);
+        let (now, after) = look()?;
+        let seconds = now.saturating_duration_since(then).as_secs_f64();
+        for consumer in &mut self.consumers {
+            let at = before.consumer_at(consumer.id).zip(after.consumer_at(consumer.id));
+            consumer.pace = at.and_then(|(before, after)| progress::pace(before, after, seconds));
+        }
+        Ok(self)
+    }
+
+    fn consumer_at(&self, id: u32) -> Option<ConsumerAt> {
+        let consumer = self.consumers.iter().find(|consumer| consumer.id == id)?;
+        let is_skip =
+            |l: &&LedgerLine| l.edge == Edge::Consumer.as_str() && l.name == consumer.name && l.what == what::SKIPPED;
+        Some(ConsumerAt {
+            position: consumer.position,
+            end: consumer.position.saturating_add_unsigned(consumer.pending),
+            skipped: self.ledger.iter().filter(is_skip).map(|line| line.value).sum(),
+        })
     }
 
     /// With what is left of a budget, and for how long.
@@ -238,6 +274,7 @@ fn consumers(books: &Books) -> Vec<ConsumerStatus> {
         pins: c.position < end(c.stream) && c.position == books.needed_from(c.stream),
         drop_oldest: c.drop_oldest,
         limits: None,
+        pace: None,
     };
     books.consumers.iter().map(status).collect()
 }

@@ -142,6 +142,7 @@ mod tests {
             pins,
             drop_oldest: false,
             limits: None,
+            pace: None,
         };
         JournalStatus {
             used_bytes,

@@ -77,7 +77,14 @@ fn a_pool_that_fills_tells_how_long_it_lasts_and_for_whom() {
     assert!(ready.contains("left of max_bytes, then intake waits: statement dead has "), "{ready}");
     assert!(ready.contains("repair what it waits for, or raise max_bytes in [journal]"), "{ready}");
     assert!(forebay.metric("forebay_pool_left_seconds") > 0.0 && forebay.metric("forebay_pool_growth_day_bytes") > 0.0);
+    let status = ["journal", "status", "--job", "job.toml"];
+    let still = succeeds(dir.path(), &status);
+    let of_dead = still.lines().skip_while(|line| !line.starts_with("  statement dead  ")).nth(1).unwrap();
+    assert!(of_dead.trim().starts_with("no commit within "), "{still}");
     forebay.stop();
+    let stopped = succeeds(dir.path(), &status);
+    assert!(stopped.contains("pending, holds the oldest segment"), "{stopped}");
+    assert!(!stopped.contains("no commit within "), "a job that does not run has no pace: {stopped}");
     let lasts = "if nobody reads, it lasts ";
     for command in [["journal", "status", "--job"].as_slice(), &["check"]] {
         let said = succeeds(dir.path(), &[command, &["job.toml"]].concat());

@@ -1,5 +1,8 @@
 //! Who reads: names, positions and state over restarts of a job that changes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -68,4 +71,39 @@ fn a_consumer_that_is_gone_is_closed_and_counted() {
     pool.store_some(5);
     pool.commit(Commit::at(again.id, 12));
     assert!(verify(&pool.path).unwrap().is_good(), "both lives of the name are in one equation");
+}
+
+#[test]
+fn how_fast_a_backlog_is_read_is_seen_from_outside() {
+    let pool = Pool::new();
+    for _ in 0..20 {
+        pool.store_some(1_000);
+    }
+    let (info, journal, stop) =
+        (pool.consumer("scored", StreamId::INPUTS), pool.journal.clone(), AtomicBool::new(false));
+    pool.consumer("away", StreamId::INPUTS);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for position in 1.. {
+                let receipt = journal.commit(Commit::at(info.id, position));
+                journal.flush();
+                receipt.wait().unwrap();
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let status = JournalStatus::open_readonly(&pool.path).and_then(JournalStatus::with_pace);
+        stop.store(true, Ordering::Relaxed);
+        let status = status.unwrap();
+        let of = |name: &str| status.consumers.iter().find(|c| c.name == name).unwrap().pace.unwrap();
+        let (scored, away) = (of("scored"), of("away"));
+        assert!(scored.read > 0.0 && scored.come == 0.0 && scored.skipped == 0.0, "{scored:?}");
+        assert!(scored.left_seconds.unwrap() * scored.read > 10_000.0, "{scored:?}");
+        assert_eq!((away.read, away.left_seconds), (0.0, None));
+    });
+    pool.commit(Commit::at(info.id, 20_000));
+    let status = JournalStatus::open_readonly(&pool.path).unwrap().with_pace().unwrap();
+    assert_eq!(status.consumers.iter().find(|c| c.name == "scored").unwrap().pace, None, "it has read all");
 }
