@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 /// What changed in one turn of the task.
 #[derive(Debug)]
-pub struct Change<'a> {
+pub struct EndpointChange<'a> {
     pub state: &'a State,
     /// It is another kind of state than before.
     pub is_new: bool,
@@ -21,7 +21,7 @@ pub struct Change<'a> {
     pub by: Option<&'a str>,
 }
 
-impl Change<'_> {
+impl EndpointChange<'_> {
     /// The line about it.
     pub fn line(&self) -> Option<(Level, String)> {
         let (began, ended) = match self.away {
@@ -89,10 +89,10 @@ mod tests {
         ];
         for (state, is_new, before, now, line) in table {
             let away = (before.then_some(at), now.then_some(at));
-            let change = Change { state, is_new, away, by: Some("udf.f") };
+            let change = EndpointChange { state, is_new, away, by: Some("udf.f") };
             assert_eq!(change.line().map(|(_, text)| text).unwrap_or_default(), line, "{change:?}");
         }
-        let alone = Change { state: &backing_off, is_new: true, away: (None, None), by: None };
+        let alone = EndpointChange { state: &backing_off, is_new: true, away: (None, None), by: None };
         assert_eq!(alone.line(), Some((Level::INFO, "the endpoint is away: rows wait".to_owned())));
     }
 }

@@ -22,7 +22,7 @@ use crate::time::{Clock, Timestamp};
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
 use super::http::{EndpointClient, Fetched};
-use super::notice::Change;
+use super::notice::EndpointChange;
 use super::policy::{Answered, Details, HttpStatus};
 use super::room::Leaving;
 use super::{Berth, Chunk, Ended, EndpointSignature, Fallback, Outcome, ScoreConfig, ScorerStatus, State, stopped};
@@ -450,7 +450,7 @@ impl Task {
         let since = self.desk.away_since().map(at);
         let before = status.set_away_since(since);
         let is_new = status.set_state(state.clone());
-        let change = Change { state: &state, is_new, away: (before, since), by: self.fallback.as_deref() };
+        let change = EndpointChange { state: &state, is_new, away: (before, since), by: self.fallback.as_deref() };
         let Some((level, text)) = change.line() else { return };
         let error = status.last_error().unwrap_or_default();
         match level {

@@ -2,8 +2,8 @@
 //!
 //! In: the time. Out: rows that end in [`Outcome::Away`]. Invariant: rows that are patient stay, and the endpoint is
 //! looked at by the breaker's schedule with copies of rows' arguments, so no row waits for a look. While rows are given
-//! away the gate is closed and the next request is a look. Not here: how long the endpoint has been away (`absence`), who
-//! answers.
+//! away the gate is closed, and the next request is a look. Not here: how long the endpoint has been away (`absence`),
+//! who answers.
 
 use std::time::Duration;
 
