@@ -19,6 +19,7 @@ pub mod desk;
 mod dialect;
 mod fallback;
 mod http;
+mod notice;
 pub mod parallel;
 pub mod policy;
 pub mod queue;

@@ -70,12 +70,12 @@ impl Flow {
 
     /// Rows that failed in this statement.
     pub fn letters(&self, failures: Vec<FailedRow>) -> Vec<DeadLetter> {
-        let stage = SmolStr::new(format!("statement {}", self.statement));
+        let stage = format!("statement {}", self.statement);
         failures
             .into_iter()
             .map(|failure| DeadLetter {
                 at: failure.meta.arrival,
-                stage: stage.clone(),
+                stage: stage_of(&stage, &failure.meta),
                 reason: SmolStr::new_static(failure.reason),
                 message: failure.message,
                 input: None,
@@ -102,7 +102,7 @@ impl Flow {
                 write_row_json(&rows.columns, rows.batch.row(i), &mut payload);
                 Some(DeadLetter {
                     at: self.clock.now(),
-                    stage: SmolStr::new(format!("output {output}")),
+                    stage: stage_of(&format!("output {output}"), meta),
                     reason: SmolStr::new_static("rejected"),
                     message,
                     offset: Some(meta.offset),
@@ -140,7 +140,59 @@ impl Flow {
     }
 }
 
+/// A stage as dead letters name it. A row is one letter of a stage, so what is made of its correction has a name of its
+/// own: the first answer may have left one too.
+pub fn stage_of(stage: &str, meta: &RowMeta) -> SmolStr {
+    match meta.provenance.is_correction {
+        true => SmolStr::new(format!("{stage} (correction)")),
+        false => SmolStr::new(stage),
+    }
+}
+
 /// The error of a part that the engine cannot run.
 pub fn engine(statement: &SmolStr, error: &EngineError) -> PipelineError {
     PipelineError::Function { name: statement.clone(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Provenance, ScoredBy};
+    use crate::diagnostic::Span;
+    use crate::journal::ConsumerId;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_correction_that_fails_is_another_letter_than_its_first_answer() {
+        let first = RowMeta::new(Timestamp::MIN, Timestamp::MIN, 7, 1);
+        let provenance = Provenance { scored_by: ScoredBy::Endpoint, is_correction: true };
+        let correction = RowMeta { provenance, ..first };
+        let flow = Flow {
+            consumer: ConsumerId(1),
+            statement: SmolStr::new("out"),
+            columns: Arc::from([]),
+            query_version: SmolStr::default(),
+            stop: Stop::default(),
+            clock: Clock::Real,
+        };
+        let failed = |meta| FailedRow {
+            meta,
+            position: 7,
+            reason: "udf_trap",
+            message: String::new(),
+            body: FailedBody::Row(String::new()),
+            span: Span::default(),
+        };
+        let letters = flow.letters(vec![failed(first), failed(correction)]);
+        let known: Vec<_> =
+            letters.iter().map(|letter| (letter.stage.as_str(), letter.offset, letter.ordinal)).collect();
+        assert_eq!(known, [("statement out", Some(7), 1), ("statement out (correction)", Some(7), 1)]);
+        let mut batch = crate::batch::Batch::new(0);
+        batch.push(first, []);
+        batch.push(correction, []);
+        let rows = Rows { columns: Arc::from([]), batch };
+        let refused = flow.rejected("o", &rows, vec![(0, String::new()), (1, String::new())]);
+        let stages: Vec<_> = refused.iter().map(|letter| letter.stage.as_str()).collect();
+        assert_eq!(stages, ["output o", "output o (correction)"]);
+    }
 }

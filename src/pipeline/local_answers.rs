@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::tables::Tables;
 use crate::batch::{Batch, Column, Rows};
 use crate::engine::{Emitted, EngineError, Executor, ExecutorOptions, Functions};
 use crate::journal::StreamId;
@@ -17,6 +18,8 @@ use crate::query::plan::{Expr, External, Node, Part};
 #[derive(Debug)]
 pub struct LocalAnswers {
     executor: Executor,
+    /// What the function may look into.
+    tables: Tables,
     /// Where rows are kept that the endpoint is to score once more.
     pub rescore: Option<Aside>,
     /// Counts rows: the executor's own offsets, which nobody else sees.
@@ -42,6 +45,7 @@ impl LocalAnswers {
         rescore: Option<Aside>,
         options: ExecutorOptions,
         functions: Option<Functions>,
+        tables: Tables,
     ) -> Result<LocalAnswers, EngineError> {
         let argument = width.saturating_sub(1);
         let call = Expr::Udf {
@@ -55,12 +59,12 @@ impl LocalAnswers {
         let root = Node::Project { input: Box::new(Node::Rows { width }), exprs };
         let columns = columns(width, "answer");
         let part = Part { root, external: None, substream: None, columns };
-        Ok(LocalAnswers { executor: Executor::new(&part, options, functions)?, rescore, rows: 0 })
+        Ok(LocalAnswers { executor: Executor::new(&part, options, functions)?, tables, rescore, rows: 0 })
     }
 
-    /// Answers rows; those that it gives no answer for are missing, and among the failures.
+    /// Answers rows, those of one commit; those that it gives no answer for are missing, and among the failures.
     pub fn answer(&mut self, batch: Batch) -> Emitted {
-        self.executor.take_versions();
+        self.tables.take_over(&mut self.executor);
         let first = self.rows;
         self.rows += batch.len() as i64;
         let columns = columns(batch.width(), "argument");

@@ -40,7 +40,8 @@ impl StatementBuild<'_> {
             false => None,
         };
         let (function, options) = ((fallback.function.as_str(), index), self.prepared.options.clone());
-        let local = LocalAnswers::new(external, function, width, rescore, options, self.functions()?);
+        let local =
+            LocalAnswers::new(external, function, width, rescore, options, self.functions()?, self.tables(part));
         Ok(Some(local.map_err(|e| engine(name, &e))?))
     }
 

@@ -19,7 +19,7 @@ use super::PipelineError;
 use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
-use super::flow::Flow;
+use super::flow::{Flow, stage_of};
 use super::local_answers::LocalAnswers;
 use super::mark::Mark;
 use super::tables::Tables;
@@ -323,14 +323,15 @@ impl Scoring {
             }
             false => *meta,
         };
-        let (mut failed, mut again) = (0, Batch::new(batch.width()));
+        let aside = self.local.as_ref().and_then(|local| local.rescore.as_ref());
+        let (mut failed, mut again) = (0, aside.map(|_| Batch::new(batch.width())));
         for ((meta, row), outcome) in batch.rows().zip(outcomes) {
             let carried = row.get(..row.len().saturating_sub(1)).unwrap_or_default();
             match outcome {
                 Outcome::Scored(answer) => {
                     answered.push(by(meta, ScoredBy::Endpoint), carried.iter().cloned().chain([answer]));
                 }
-                Outcome::Failed(failure) => match self.on_error {
+                Outcome::Failed(failure) => match self.on_error_of(meta) {
                     OnError::Stop => return Err(flow.refused(meta, &failure.message)),
                     OnError::Null => {
                         commit.ledger.push((scored("nulled").because(failure.reason), 1));
@@ -345,7 +346,9 @@ impl Scoring {
                 Outcome::Away => {
                     let Some(answer) = local.next_of(meta) else { continue };
                     answered.push(by(meta, ScoredBy::Fallback), answer.iter().cloned());
-                    again.push(*meta, row.iter().cloned());
+                    if let Some(again) = &mut again {
+                        again.push(*meta, row.iter().cloned());
+                    }
                 }
             }
         }
@@ -354,12 +357,10 @@ impl Scoring {
         commit.ledger.push((scored(what::ANSWERED_LOCALLY), local.taken as u64));
         commit.ledger.extend(local.failed.iter().map(|(reason, n)| (scored("failed").because(*reason), *n)));
         commit.ledger.extend(local.nulled.iter().map(|(reason, n)| (scored("nulled").because(*reason), *n)));
-        commit.dead_letters.extend(flow.letters(local.failures).into_iter().map(|letter| DeadLetter {
-            stage: SmolStr::new(format!("statement {} (fallback)", flow.statement)),
-            ..letter
-        }));
-        let aside = self.local.as_ref().and_then(|local| local.rescore.as_ref()).filter(|_| !again.is_empty());
-        commit.aside = aside.map(|aside| (aside.stream, Rows { columns: aside.columns.clone(), batch: again }));
+        let fallback = Flow { statement: SmolStr::new(format!("{} (fallback)", flow.statement)), ..flow.clone() };
+        commit.dead_letters.extend(fallback.letters(local.failures));
+        let kept = aside.zip(again.filter(|again| !again.is_empty()));
+        commit.aside = kept.map(|(aside, batch)| (aside.stream, Rows { columns: aside.columns.clone(), batch }));
         let rows = Rows { columns: self.flow.columns.clone(), batch: answered };
         // each call of this function is a commit
         self.tables.take_over(&mut self.tail);
@@ -400,12 +401,20 @@ impl Scoring {
         Ok(Local { batch: rows.batch, taken: 0, rows_in, failures, failed, nulled })
     }
 
+    /// Where a correction fails the first answer stands, whatever the call says.
+    fn on_error_of(&self, meta: &RowMeta) -> OnError {
+        match self.corrects || meta.provenance.is_correction {
+            true => OnError::DeadLetter,
+            false => self.on_error,
+        }
+    }
+
     fn letter(&self, meta: &RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {
         let mut payload = String::new();
         Value::array(row.to_vec()).write_json(&mut payload);
         DeadLetter {
             at: self.flow.clock.now(),
-            stage: SmolStr::new(format!("statement {} (score)", self.flow.statement)),
+            stage: stage_of(&format!("statement {} (score)", self.flow.statement), meta),
             reason: SmolStr::new_static(failure.reason),
             message: if self.corrects { format!("{}; {STANDS}", failure.message) } else { failure.message },
             offset: Some(meta.offset),

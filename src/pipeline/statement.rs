@@ -46,6 +46,9 @@ use crate::udf::{Host, Versions};
 /// Records that a part with state reads and commits at once: enough that a commit costs little beside its rows.
 const RECORDS_MAX: usize = 4096;
 
+/// The text of a consumer whose position and state mean the same under each text of its statement.
+const OF_ANY_TEXT: &str = "rows";
+
 /// What the consumers are made of.
 #[derive(Debug)]
 pub struct StatementBuild<'a> {
@@ -216,10 +219,16 @@ impl StatementBuild<'_> {
     ) -> Result<(), PipelineError> {
         let consumer_name = SmolStr::new(format!("statement {name}"));
         let stream = from.as_ref().map(|(stream, _)| *stream);
+        let (fingerprint, start) = match (&from, &again) {
+            // its rows tell of which text they are, and those of an earlier such part stay as they were answered
+            (_, Some(_)) => (OF_ANY_TEXT, Start::Now),
+            (Some(_), None) => (statement.fingerprint.as_str(), Start::Oldest),
+            (None, None) => (statement.fingerprint.as_str(), self.job.start),
+        };
         let (flow, reader) = self.flow(
             consumer_name.clone(),
             name.clone(),
-            &statement.fingerprint,
+            (fingerprint, start),
             Some(part),
             part.columns.clone(),
             stream,
@@ -250,17 +259,20 @@ impl StatementBuild<'_> {
                 let (chunks, received) = channel();
                 let (sent, came) = (Mark::default(), Arc::new(Notify::new()));
                 let order = if statement.is_stateful() { Order::Stream } else { scorer.order() };
-                let mut tail =
-                    Executor::for_tail(external, &part.columns, self.prepared.options.clone(), self.functions()?)
-                        .map_err(|e| engine(name, &e))?;
+                let options = match &again {
+                    None => self.prepared.options.clone(),
+                    // a row that is not corrected keeps its first answer
+                    Some(_) => self.prepared.options.clone().letters_only(),
+                };
+                let mut tail = Executor::for_tail(external, &part.columns, options, self.functions()?)
+                    .map_err(|e| engine(name, &e))?;
                 tail.load_state(rows()).map_err(|e| engine(name, &e))?;
                 let local = if again.is_none() { self.local(name, statement, part)? } else { None };
                 let scoring = Scoring {
                     flow: flow.clone(),
                     tail,
                     tables: self.tables(part),
-                    // a row that is not scored again keeps its first answer
-                    on_error: if again.is_some() { OnError::DeadLetter } else { self.on_error(external) },
+                    on_error: self.on_error(external),
                     local,
                     corrects: again.is_some(),
                     into,
@@ -332,13 +344,23 @@ impl StatementBuild<'_> {
         let kind = if from.is_some() { "output" } else { "statement" };
         let consumer_name = SmolStr::new(format!("{kind} {name}"));
         // rows of a stream describe themselves: they are delivered as they are, whatever the query says by now
-        let fingerprint = part.map_or("rows", |_| statement.fingerprint.as_str());
+        let fingerprint = part.map_or(OF_ANY_TEXT, |_| statement.fingerprint.as_str());
+        // rows of a statement are all for its output
+        let start = if from.is_none() { self.job.start } else { Start::Oldest };
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
         let backlog = self.job.outputs.iter().find(|o| o.name.eq_ignore_ascii_case(&statement.output));
         let backlog = backlog.map_or(BacklogSettings::default(), |output| output.backlog);
-        let (flow, reader) =
-            self.flow(consumer_name.clone(), name.clone(), fingerprint, part, columns, from, backlog, consumers)?;
+        let (flow, reader) = self.flow(
+            consumer_name.clone(),
+            name.clone(),
+            (fingerprint, start),
+            part,
+            columns,
+            from,
+            backlog,
+            consumers,
+        )?;
         let feed =
             part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
@@ -375,7 +397,7 @@ impl StatementBuild<'_> {
         &self,
         consumer_name: SmolStr,
         statement: SmolStr,
-        fingerprint: &str,
+        (fingerprint, start): (&str, Start),
         part: Option<&Part>,
         columns: Arc<[Column]>,
         from: Option<StreamId>,
@@ -383,13 +405,11 @@ impl StatementBuild<'_> {
         consumers: &mut Vec<Registered>,
     ) -> Result<(Flow, Reader), PipelineError> {
         let stream = from.unwrap_or(StreamId::INPUTS);
-        // rows of a statement are all for its output
-        let start = if from.is_none() { self.job.start } else { Start::Oldest };
         let (on_full, limits) = backlog.within(&self.job.journal);
         let (consumer, text) = (consumer_name.clone(), fingerprint.to_owned());
         let spec = ConsumerSpec { name: consumer, fingerprint: text, stream, start, on_full, limits };
         let info = self.journal.register_consumer(spec)?;
-        let changed_at = (info.changed && fingerprint != "rows").then_some(info.position);
+        let changed_at = (info.changed && fingerprint != OF_ANY_TEXT).then_some(info.position);
         consumers.push(Registered { name: consumer_name, statement: statement.clone(), changed_at });
         let mut reader = self.journal.reader(stream, info.position).of(info.id);
         if let (None, Some(part)) = (from, part) {
@@ -440,7 +460,7 @@ impl StatementBuild<'_> {
         })
     }
 
-    fn tables(&self, part: &Part) -> Tables {
+    pub(super) fn tables(&self, part: &Part) -> Tables {
         Tables::new(self.references, part.references())
     }
 

@@ -154,7 +154,7 @@ pub struct Desk {
     /// Looks since then.
     looks: u32,
     /// Since when it could not be reached, or said nothing.
-    away_since: Option<Duration>,
+    lost_since: Option<Duration>,
     /// Where rows have somebody else to ask.
     absence: Option<Absence>,
     /// It was asked for its signature in vain.
@@ -187,7 +187,7 @@ impl Desk {
             proven: None,
             must_look: false,
             looks: 0,
-            away_since: None,
+            lost_since: None,
             absence,
             is_undescribed: false,
             failed: None,
@@ -383,7 +383,7 @@ impl Desk {
                         open.batch.model_fails();
                         match is_silent {
                             true => {
-                                self.away_since.get_or_insert(now);
+                                self.lost_since.get_or_insert(now);
                                 self.suspect();
                                 self.gate.close(now, Cause::Backoff, Duration::ZERO);
                             }

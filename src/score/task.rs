@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::backoff::Backoff;
 use crate::settings::Secret;
@@ -21,6 +22,7 @@ use crate::time::{Clock, Timestamp};
 use super::breaker::Cause;
 use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
 use super::http::{EndpointClient, Fetched};
+use super::notice::EndpointChange;
 use super::policy::{Answered, Details, HttpStatus};
 use super::room::Leaving;
 use super::{Berth, Chunk, Ended, EndpointSignature, Fallback, Outcome, ScoreConfig, ScorerStatus, State, stopped};
@@ -75,7 +77,7 @@ pub(super) struct Task {
     /// Written in the job file: nothing is fetched.
     is_written: bool,
     /// Who answers in place of the endpoint, for the log.
-    fallback: String,
+    fallback: Option<String>,
     signature: Option<EndpointSignature>,
     fetching: Fetching,
     backoff: Backoff,
@@ -115,7 +117,7 @@ impl Task {
             key: None,
             constants: config.constants,
             is_written,
-            fallback: config.fallback.as_ref().map(Fallback::shown).unwrap_or_default(),
+            fallback: config.fallback.as_ref().map(Fallback::shown),
             signature: None,
             fetching: Fetching { due: (!is_written).then_some(Duration::ZERO), ..Fetching::default() },
             backoff: config.timing.backoff,
@@ -386,7 +388,11 @@ impl Task {
         self.fetching.failures = self.fetching.failures.saturating_add(1);
         self.fetching.due = Some(now + self.backoff.wait(self.fetching.failures, fastrand::f64(), None));
         if self.fetching.failures == 1 && self.signature.is_none() {
-            tracing::warn!(why, "the endpoint's signature is not known yet: rows wait for it");
+            match &self.fallback {
+                // the absence has lines of its own
+                Some(_) => tracing::warn!(why, "the endpoint's signature is not known yet"),
+                None => tracing::warn!(why, "the endpoint's signature is not known yet: rows wait for it"),
+            }
         }
         // a key that was replaced is found here as well
         if self.key_source.is_some() {
@@ -441,34 +447,21 @@ impl Task {
                 }
             },
         };
-        self.tell_of_absence(self.desk.away_since().map(at));
-        let shown = state.clone();
-        if status.set_state(state) {
-            let error = status.last_error().unwrap_or_default();
-            match shown {
-                State::Paused { reason, remedy, .. } => {
-                    tracing::warn!(error, "scoring is paused: {reason}; {remedy}")
-                }
-                State::Failed { why } => tracing::error!("scoring has ended: {why}"),
-                State::BackingOff { .. } => tracing::info!(error, "the endpoint is away: rows wait"),
-                State::Ready | State::UnknownSignature => tracing::info!("scoring is {shown:?}"),
-            }
-        }
-    }
-
-    /// Logs when rows begin to be answered by somebody else, and when that ends: with all that were since the start.
-    fn tell_of_absence(&self, since: Option<Timestamp>) {
-        let (status, by) = (&self.status, &self.fallback);
-        match (status.set_away_since(since), since) {
-            (None, Some(since)) => {
-                let error = status.last_error().unwrap_or_default();
-                tracing::warn!(error, %since, "the endpoint is away: rows are answered by {by} until it is back");
-            }
-            (Some(since), None) => {
+        let since = self.desk.away_since().map(at);
+        let before = status.set_away_since(since);
+        let is_new = status.set_state(state.clone());
+        let change = EndpointChange { state: &state, is_new, away: (before, since), by: self.fallback.as_deref() };
+        let Some((level, text)) = change.line() else { return };
+        let error = status.last_error().unwrap_or_default();
+        match level {
+            Level::ERROR => tracing::error!("{text}"),
+            Level::WARN => tracing::warn!(error, since = since.map(tracing::field::display), "{text}"),
+            _ if since.is_none() && before.is_some() => {
                 let rows = status.away_rows.load(Ordering::Relaxed);
-                tracing::info!(%since, rows, "the endpoint is back: no more rows are answered by {by}");
+                tracing::info!(since = before.map(tracing::field::display), rows, "{text}");
             }
-            _ => {}
+            _ if matches!(state, State::BackingOff { .. }) => tracing::info!(error, "{text}"),
+            _ => tracing::info!("{text}"),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! An endpoint that goes away and comes back, and a function of the job that answers meanwhile: who scored a row is
 //! told with it, and what was answered locally is corrected once. The job is a process behind mosquitto.
 
+#[path = "local_answers/corrections.rs"]
+mod corrections;
 #[path = "local_answers/outages.rs"]
 mod outages;
 #[path = "local_answers/refusals.rs"]
@@ -36,6 +38,8 @@ enum Mood {
     Hangs,
     /// Refuses the key.
     Locked,
+    /// Answers no request with [`BAD`] in it.
+    Stuck,
 }
 
 const BAD: i64 = 13;
@@ -62,8 +66,9 @@ async fn score(State(model): State<Arc<Model>>, body: Body) -> (StatusCode, Stri
         Mood::Busy => refused(StatusCode::SERVICE_UNAVAILABLE),
         Mood::Locked => refused(StatusCode::UNAUTHORIZED),
         Mood::Hangs => std::future::pending().await,
+        Mood::Stuck if numbers.contains(&BAD) => std::future::pending().await,
         Mood::Picky if numbers.contains(&BAD) => refused(StatusCode::BAD_REQUEST),
-        Mood::Picky | Mood::Well => {
+        Mood::Picky | Mood::Stuck | Mood::Well => {
             let doubles: Vec<i64> = numbers.iter().map(|n| 2 * n).collect();
             (StatusCode::OK, serde_json::to_string(&doubles).unwrap())
         }

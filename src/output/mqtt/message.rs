@@ -68,7 +68,8 @@ impl RowMessage {
             topic: &self.topic_name,
             payload: Bytes::from(config.body.write(&self.rows)),
             qos: config.qos,
-            retain: config.retain,
+            // a newer row may be retained by now
+            retain: config.retain && revision.is_none(),
             properties: id.into_iter().chain(count).chain(scored_by).chain(revision).collect(),
         };
         match session.client.packet_bytes(&outgoing).zip(session.packet_bytes_max) {

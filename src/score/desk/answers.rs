@@ -66,7 +66,7 @@ impl Desk {
                 match is_silence(class, answer.outcome) {
                     _ if is_late => {}
                     true => {
-                        self.away_since.get_or_insert(now);
+                        self.lost_since.get_or_insert(now);
                         self.suspect();
                         if !is_probe {
                             self.gate.failed(now, id, Cause::Backoff, random, answer.details.retry_after);
@@ -103,7 +103,7 @@ impl Desk {
                 self.parallel.succeeded(now, id, full, answer.details.took);
             }
             Class::Offline => {
-                self.away_since.get_or_insert(now);
+                self.lost_since.get_or_insert(now);
                 self.parallel.forget();
                 self.gate.failed(now, id, Cause::Backoff, random, retry_after);
             }
@@ -130,6 +130,10 @@ impl Desk {
             {
                 self.gate.failed(now, id, Cause::Blocked(Blocked::Busy), random, retry_after);
             }
+            // its rows were given away meanwhile: only a scored row ends that, so the next request is a look
+            Class::Isolate { .. } | Class::TooLarge | Class::Busy if self.away_since().is_some() => {
+                self.gate.failed(now, id, Cause::Backoff, random, retry_after);
+            }
             Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
             Class::TooSlow | Class::FailJob => {}
         }
@@ -137,7 +141,7 @@ impl Desk {
 
     /// The endpoint answers. After an outage others come back in the same moment, and it may be another one now.
     fn came_back(&mut self, now: Duration) {
-        if self.away_since.take().is_some_and(|since| now >= since + OUTAGE) {
+        if self.lost_since.take().is_some_and(|since| now >= since + OUTAGE) {
             self.parallel.restart();
         }
         if self.absence.as_mut().is_some_and(Absence::end) {
@@ -248,6 +252,8 @@ impl Desk {
         let status = details.status.map_or(String::from("no answer"), |s| format!("status {s}"));
         let why = format!("{status}: {}", details.text);
         self.failed = Some(why.clone());
+        // nobody waits for it to come back
+        self.absence = None;
         self.queue = RowQueue::new(self.rules.unstored_max);
         self.batches.clear();
         self.flights.clear();

@@ -1,8 +1,9 @@
 //! Rows that somebody else answers while the endpoint is away.
 //!
 //! In: the time. Out: rows that end in [`Outcome::Away`]. Invariant: rows that are patient stay, and the endpoint is
-//! looked at by the breaker's schedule with copies of rows' arguments, so no row waits for a look. Not here: how long
-//! the endpoint has been away (`absence`), who answers.
+//! looked at by the breaker's schedule with copies of rows' arguments, so no row waits for a look. While rows are given
+//! away the gate is closed, and the next request is a look. Not here: how long the endpoint has been away (`absence`),
+//! who answers.
 
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ impl Desk {
                 absence.nobody_waits();
             }
             return;
+        }
+        if !self.flights.is_empty() {
+            // a row that came while only patient ones were under way waits behind them
+            absence.asked(now);
         }
         if !absence.is_over(now) {
             return;

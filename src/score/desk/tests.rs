@@ -3,6 +3,7 @@
 mod at_once;
 mod given_away;
 mod paused;
+mod under_way;
 
 use std::time::Duration;
 

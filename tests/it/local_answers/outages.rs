@@ -209,7 +209,10 @@ fn messages_tell_who_scored_their_rows_and_which_are_corrections() {
     let keys = "input_kind = \"vector\"\nfallback_after = \"0s\"\nrescore = true";
     let place = Place::new(keys, "", &format!("{QUERY}; SELECT n, udf.score(n) AS s INTO wire FROM t"));
     let job = std::fs::read_to_string(place.path("job.toml")).unwrap();
-    let wire = format!("[outputs.wire]\ntype = \"mqtt\"\nurl = \"{}\"\ntopic = \"scored\"\n", place.broker.url());
+    let wire = format!(
+        "[outputs.wire]\ntype = \"mqtt\"\nurl = \"{}\"\ntopic = \"scored\"\nretain = true\n",
+        place.broker.url()
+    );
     write(place.dir.path(), "job.toml", &(job + &wire));
     let subscriber = place.runtime.block_on(Subscriber::start(&place.broker.url(), "scored"));
     place.model.is(Mood::Busy);
@@ -231,6 +234,9 @@ fn messages_tell_who_scored_their_rows_and_which_are_corrections() {
     assert_eq!(property(&second, "forebay-scored-by").as_deref(), Some("score"));
     assert_eq!(property(&second, "forebay-revision").as_deref(), Some("1"));
     assert_eq!(property(&first, "forebay-id"), property(&second, "forebay-id"));
+    // who comes later gets the newest row, not the row that was corrected last
+    let late = place.runtime.block_on(Subscriber::start(&place.broker.url(), "scored"));
+    until("what the broker retains", || late.properties_of("{\"n\":4,\"s\":12}"));
     assert!(forebay.stop().success());
     place.is_good();
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 
-const AFTER: Duration = Duration::from_secs(30);
+pub(super) const AFTER: Duration = Duration::from_secs(30);
 
-fn giving(after: Duration) -> Rules {
+pub(super) fn giving(after: Duration) -> Rules {
     Rules { fallback_after: Some(after), ..rules() }
 }
 
@@ -16,12 +16,12 @@ fn fates(run: &Run) -> (usize, usize) {
     (of(|outcome| matches!(outcome, Outcome::Scored(_))), of(|outcome| matches!(outcome, Outcome::Away)))
 }
 
-fn away(_: Duration, _: &[i64]) -> Answer {
+pub(super) fn away(_: Duration, _: &[i64]) -> Answer {
     fault(Answered::Unreachable)
 }
 
 /// The chunks that are decided now.
-fn decided(desk: &mut Desk) -> Vec<Vec<Outcome>> {
+pub(super) fn decided(desk: &mut Desk) -> Vec<Vec<Outcome>> {
     let done = |event| match event {
         DeskEvent::Done { outcomes, .. } => Some(outcomes),
         _ => None,
