@@ -8,7 +8,7 @@ use forebay::cli::Cli;
 use tracing_subscriber::EnvFilter;
 
 /// glibc gives threads arenas of their own, and each keeps what its busiest moment took: at full speed 75 MB instead of
-/// 55. Whoever sets `MALLOC_ARENA_MAX` has a reason.
+/// 62. Whoever sets `MALLOC_ARENA_MAX` has a reason.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn share_memory() {
     if std::env::var_os("MALLOC_ARENA_MAX").is_none() {

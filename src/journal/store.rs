@@ -25,7 +25,6 @@ use super::pending::Pending;
 use super::recent::{Kept, Recent};
 use super::recovery::Opened;
 use super::redo::{Age, RedoLog};
-
 use super::segment::{EventBuilder, Opener, Sealed, Sealer, Segment};
 use super::shared::Shared;
 use super::transaction::Transaction;

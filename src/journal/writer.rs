@@ -350,19 +350,19 @@ impl Writer {
         let now = Clock::Real.monotonic();
         let minute = self.shared.with_written(|written| written.whole_minute(now));
         let is_stretched = self.pace.is_stretched(now);
+        let Some(news) = self.excess.look(minute, budget, is_stretched, now) else { return };
         let (a_day, budget_text) = (size(minute), size(budget));
-        match self.excess.look(minute, budget, is_stretched, now) {
-            Some(ExcessNews::Over) => tracing::warn!(
+        match news {
+            ExcessNews::Over => tracing::warn!(
                 "the pool writes {a_day} a day at this pace, and write_budget is {budget_text}, although commits wait \
                  for commit_interval: raise write_budget in [journal] if the card can take it, or lower the rate of \
                  events, or raise commit_interval"
             ),
-            Some(ExcessNews::Inside) => {
+            ExcessNews::Inside => {
                 tracing::info!(
                     "the pool writes {a_day} a day at this pace: inside of write_budget ({budget_text}) again"
                 );
             }
-            None => {}
         }
     }
 

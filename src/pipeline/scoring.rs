@@ -354,11 +354,15 @@ impl Scoring {
         }
         commit.ledger.push((scored("rows_in"), rows_in));
         commit.ledger.push((scored("evaluated"), rows_in - failed - local.rows_in));
-        commit.ledger.push((scored(what::ANSWERED_LOCALLY), local.taken as u64));
+        if local.rows_in > 0 {
+            commit.ledger.push((scored(what::ANSWERED_LOCALLY), local.taken as u64));
+        }
         commit.ledger.extend(local.failed.iter().map(|(reason, n)| (scored("failed").because(*reason), *n)));
         commit.ledger.extend(local.nulled.iter().map(|(reason, n)| (scored("nulled").because(*reason), *n)));
-        let fallback = Flow { statement: SmolStr::new(format!("{} (fallback)", flow.statement)), ..flow.clone() };
-        commit.dead_letters.extend(fallback.letters(local.failures));
+        if !local.failures.is_empty() {
+            let fallback = Flow { statement: SmolStr::new(format!("{} (fallback)", flow.statement)), ..flow.clone() };
+            commit.dead_letters.extend(fallback.letters(local.failures));
+        }
         let kept = aside.zip(again.filter(|again| !again.is_empty()));
         commit.aside = kept.map(|(aside, batch)| (aside.stream, Rows { columns: aside.columns.clone(), batch }));
         let rows = Rows { columns: self.flow.columns.clone(), batch: answered };
