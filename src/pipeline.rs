@@ -109,7 +109,7 @@ pub struct Pipeline {
     health: Arc<Health>,
     watched: Arc<WatchedStages>,
     sources: Vec<Box<dyn Source>>,
-    intakes: Vec<JoinHandle<Result<(), JournalError>>>,
+    intakes: Vec<tokio::task::JoinHandle<Result<(), JournalError>>>,
     workers: Vec<Worker>,
     outputs: Vec<(OutputHandle, tokio::task::JoinHandle<()>)>,
     metrics: Option<SocketAddr>,
@@ -267,15 +267,17 @@ impl Pipeline {
         self.watched.release();
         let ended = CancellationToken::new();
         tokio::spawn(hurry(self.scorers, self.journal.clone(), self.hurry, ended.clone()));
-        let (intakes, workers) = (self.intakes, self.workers);
+        let stopping = |e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) };
+        let mut first = Ok(());
+        for intake in self.intakes {
+            let ended = intake.await.map_err(stopping)?;
+            first = first.and(ended_well(Ok(ended.map_err(PipelineError::from))));
+        }
+        let workers = self.workers;
         let joined = tokio::task::spawn_blocking(move || {
-            let intakes =
-                intakes.into_iter().map(|intake| ended_well(intake.join().map(|r| r.map_err(PipelineError::from))));
-            let first = intakes.fold(Ok(()), Result::and);
             workers.into_iter().map(|worker| ended_well(worker.join())).fold(first, Result::and)
         });
-        let result =
-            joined.await.map_err(|e| PipelineError::System { what: "stopping", source: std::io::Error::other(e) })?;
+        let result = joined.await.map_err(stopping)?;
         for loader in self.loaders {
             // one that was cancelled has nothing to say
             let _ = loader.await;

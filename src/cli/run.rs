@@ -75,7 +75,7 @@ impl LoadedJob {
 }
 
 /// Threads of the runtime: sources, outputs and endpoints wait most of the time.
-const RUNTIME_THREADS: usize = 2;
+const RUNTIME_THREADS: usize = 1;
 
 /// The runtime that all network stages share.
 ///

@@ -76,6 +76,13 @@ impl Payloads {
         self.compression.is_none() && self.format.keeps_bytes()
     }
 
+    /// About how many bytes are looked at to split a payload of `bytes`.
+    pub fn work(&self, bytes: usize) -> usize {
+        /// What text shrinks to when it is packed, at best.
+        const PACKED: usize = 16;
+        if self.compression.is_some() { bytes.saturating_mul(PACKED) } else { bytes }
+    }
+
     /// Splits a payload into events; `name` is that of its message.
     pub fn split(&self, payload: &Bytes, name: &str) -> Split {
         let unpacked = match self.unpacked(payload) {

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,9 @@ const STUCK_LOOKS: u32 = 3;
 const READ_MARKS: RangeInclusive<u64> = 123..=127;
 /// The byte behind them, which whoever has the file open locks too: the system tells both as one lock.
 const OPEN_MARK: u64 = 128;
-/// The system's locks, with the process that holds each.
+/// The system's locks, with the process that holds each. Up to 8 KiB of it are read at once.
 const LOCKS: &str = "/proc/locks";
+const LOCKS_BYTES: usize = 8 << 10;
 
 /// Who pins the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -71,6 +73,11 @@ pub(super) struct Watch {
 impl Watch {
     pub fn new(path: &Path) -> Watch {
         Watch { shm: beside(path, "-shm"), seen: BTreeMap::new(), last: None, stuck: 0 }
+    }
+
+    /// Another process was reading at the last look, or a checkpoint got no further.
+    pub fn sees_somebody(&self) -> bool {
+        !self.seen.is_empty() || self.stuck > 0
     }
 
     /// `reached`: of a checkpoint that was tried because the log is too long.
@@ -120,7 +127,7 @@ pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, 
 /// The processes that hold the journal's lock: a running job.
 fn lockers(path: &Path) -> Vec<u32> {
     let Ok(file) = fs::metadata(beside(path, ".lock")) else { return Vec::new() };
-    let locks = fs::read_to_string(LOCKS).unwrap_or_default();
+    let locks = locks().unwrap_or_default();
     FileNumber::of(&file).locks(&locks).iter().map(|lock| lock.process).collect()
 }
 
@@ -129,10 +136,17 @@ pub(super) fn is_locked(path: &Path) -> bool {
     !lockers(path).is_empty()
 }
 
+fn locks() -> io::Result<String> {
+    let mut text = String::with_capacity(LOCKS_BYTES);
+    // a file of the system has no length to ask for
+    File::open(LOCKS)?.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Other processes that have a read transaction open.
 fn readers(shm: &Path) -> Vec<u32> {
     // the file is not opened for that: closing it would end SQLite's own locks
-    let (Ok(file), Ok(locks)) = (fs::metadata(shm), fs::read_to_string(LOCKS)) else { return Vec::new() };
+    let (Ok(file), Ok(locks)) = (fs::metadata(shm), locks()) else { return Vec::new() };
     let us = std::process::id();
     let mut found = readers_in(&locks, FileNumber::of(&file), us);
     found.retain(|process| *process != us);

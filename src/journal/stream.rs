@@ -84,6 +84,7 @@ impl Streams {
         segments: Vec<(u32, Segment)>,
         ledger: Arc<Ledger>,
     ) {
+        let mut grown = Vec::new();
         let mut state = self.lock();
         state.ledger = ledger;
         state.moved = moved.filter(|(_, to)| *to > i64::MIN).collect();
@@ -103,11 +104,14 @@ impl Streams {
             let grew = tail.next != end.next;
             (tail.first, tail.next) = (end.first, end.next);
             if grew {
-                tail.ready.notify_all();
+                grown.push(tail.ready.clone());
             }
             state.bytes = state.bytes.saturating_sub(freed);
         }
         state.evict(self.bytes_max);
+        drop(state);
+        // not to wake a reader before it can have the lock
+        grown.iter().for_each(|ready| ready.notify_all());
     }
 
     /// Waits for something at `position`, until `deadline`, or until [`Streams::wake`]. `consumer`: who reads.

@@ -23,8 +23,9 @@ const VACUUM_PAGES: i64 = 256;
 /// A step of giving pages back takes up to this long, while events come and while none do.
 const STEP: Duration = Duration::from_millis(20);
 const QUIET_STEP: Duration = Duration::from_millis(500);
-/// Between two looks for a program that pins the log.
+/// Between two looks for a program that pins the log; longer while nothing is committed and nobody was seen.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const QUIET_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Without a commit for this long the journal is quiet.
 const QUIET: Duration = Duration::from_secs(10);
 /// Without a commit for this long, and with everything in the file, the logs are of no use.
@@ -42,6 +43,8 @@ pub(super) struct Upkeep {
     worked: Instant,
     /// Pages were given back that the file still has: it is cut when the log has been emptied.
     has_tail: bool,
+    /// The changes that this connection had made when few pages were free.
+    few_free_at: Option<u64>,
 }
 
 impl Upkeep {
@@ -53,6 +56,7 @@ impl Upkeep {
             looked: None,
             worked: now,
             has_tail: true,
+            few_free_at: None,
         }
     }
 
@@ -63,25 +67,38 @@ impl Upkeep {
 
     /// Once a second: empties a log that is too long, and tells who keeps it from being emptied. `None`: too soon.
     pub fn look(&mut self, db: &Connection, now: Instant) -> rusqlite::Result<Option<Option<Pin>>> {
-        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_INTERVAL) {
+        let is_too_soon = self.looked.is_some_and(|looked| {
+            let is_quiet = self.worked < looked && !self.watch.sees_somebody();
+            let interval = if is_quiet { QUIET_LOOK_INTERVAL } else { LOOK_INTERVAL };
+            now.saturating_duration_since(looked) < interval
+        });
+        if is_too_soon {
             return Ok(None);
         }
         self.looked = Some(now);
-        let is_long = self.log_bytes() > self.log_bytes_max;
-        let reached = if is_long { empty_log(db, Duration::ZERO)? } else { None };
-        Ok(Some(self.watch.look(reached, self.log_bytes())))
+        let mut log_bytes = self.log_bytes();
+        let mut reached = None;
+        if log_bytes > self.log_bytes_max {
+            reached = empty_log(db, Duration::ZERO)?;
+            log_bytes = self.log_bytes();
+        }
+        Ok(Some(self.watch.look(reached, log_bytes)))
     }
 
     /// Gives free pages back, some at a time, and in the end what the log and the file have beyond their content.
     /// `is_stored`: the file holds everything. Whether the logs are of no use now.
     pub fn give_back(&mut self, db: &Connection, is_stored: bool, now: Instant) -> rusqlite::Result<bool> {
         let quiet = now.saturating_duration_since(self.worked);
-        let free: i64 = db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-        if free > FREE_PAGES_KEPT {
-            let step = if quiet >= QUIET { QUIET_STEP } else { STEP };
-            vacuum(db, free - FREE_PAGES_KEPT, now + step)?;
-            self.has_tail = true;
-            return Ok(false);
+        let changes = db.total_changes();
+        if self.few_free_at != Some(changes) {
+            let free: i64 = db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            if free > FREE_PAGES_KEPT {
+                let step = if quiet >= QUIET { QUIET_STEP } else { STEP };
+                vacuum(db, free - FREE_PAGES_KEPT, now + step)?;
+                self.has_tail = true;
+                return Ok(false);
+            }
+            self.few_free_at = Some(changes);
         }
         let are_useless = is_stored && quiet >= LOGS_QUIET;
         if are_useless && (self.has_tail || self.log_bytes() > LOG_BYTES_KEPT) {
@@ -171,10 +188,18 @@ mod tests {
         }
         let left = traces(&path);
         assert!(left[0].0 < 5_000_000 && left[1].0 == 0, "{left:?}");
+        let mut looks = 0;
         for second in 100..200 {
             upkeep.give_back(&db, true, start + SECOND * second).unwrap();
-            assert_eq!(upkeep.look(&db, start + SECOND * second).unwrap(), Some(None));
+            let found = upkeep.look(&db, start + SECOND * second).unwrap();
+            assert!(found.as_ref().is_none_or(Option::is_none));
+            looks += u32::from(found.is_some());
         }
+        assert_eq!(looks, 20, "every 5 seconds while nothing is committed");
+        upkeep.worked(start + SECOND * 200);
+        let looked: Vec<bool> =
+            (200..203).map(|second| upkeep.look(&db, start + SECOND * second).unwrap().is_some()).collect();
+        assert_eq!(looked, [true, true, false], "at once behind a commit");
         assert_eq!(traces(&path), left, "nothing is written any more");
     }
 

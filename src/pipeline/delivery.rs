@@ -37,8 +37,8 @@ pub const RECORDS_FIRST: usize = 100;
 const DELIVERY_TIME: Duration = Duration::from_millis(500);
 /// Dead letters that wait with rows for their commit; more of them, and the rows wait no longer.
 const LETTERS_BYTES_MAX: u64 = 1 << 20;
-/// How long a read waits before it looks whether the job is to stop.
-const WAIT: Duration = Duration::from_millis(500);
+/// How long a read waits before it looks whether a position that moved alone is to be committed.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// One statement's way to its output.
 #[derive(Debug)]

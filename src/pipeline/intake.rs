@@ -4,13 +4,14 @@
 //! the dead letters for what does not decode. Invariant: a token is told `stored` only after the commit that holds all
 //! of its messages. Not here: receiving, decoding fields.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::health::Health;
 use crate::batch::RawEvent;
@@ -29,62 +30,81 @@ pub struct Intake {
     pub health: Arc<Health>,
 }
 
+/// Bytes that are split in the task itself, in a tenth of a millisecond; more of them are split aside.
+const WORK_INLINE: usize = 64 << 10;
+
 /// What the source counts and the ledger keeps.
 const COUNTED: [&str; 3] = ["redelivered", "redelivered_possible", "lost_qos0"];
 
 impl Intake {
-    /// Runs until the source is gone or the journal refuses; the thread's result is the journal's error, if any.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn spawn(self, arrivals: mpsc::Receiver<Arrivals>) -> std::io::Result<JoinHandle<Result<(), JournalError>>> {
-        let span = tracing::Span::current();
-        std::thread::Builder::new().name(format!("intake {}", self.name)).spawn(move || {
-            let _span = span.entered();
-            let health = self.health.clone();
-            let name = self.name.clone();
-            catch_unwind(AssertUnwindSafe(|| self.run(arrivals))).unwrap_or_else(|_| {
-                health.fail(format!(
-                    "the intake of input {name} panicked, which is a fault of forebay: please report it with the log"
-                ));
+    /// Runs until the source is gone or the journal refuses; the task's result is the journal's error, if any. Needs a
+    /// tokio runtime: it is a task, so that an event of a slow stream wakes no thread more.
+    pub fn spawn(self, arrivals: mpsc::Receiver<Arrivals>) -> JoinHandle<Result<(), JournalError>> {
+        let (health, name) = (self.health.clone(), self.name.clone());
+        let running = tokio::spawn(Arc::new(self).run(arrivals).in_current_span());
+        tokio::spawn(async move {
+            running.await.unwrap_or_else(|ended| {
+                if ended.is_panic() {
+                    health.fail(format!(
+                        "the intake of input {name} panicked, which is a fault of forebay: please report it with the \
+                         log"
+                    ));
+                }
                 Ok(())
             })
         })
     }
 
-    fn run(self, mut arrivals: mpsc::Receiver<Arrivals>) -> Result<(), JournalError> {
+    async fn run(self: Arc<Self>, mut arrivals: mpsc::Receiver<Arrivals>) -> Result<(), JournalError> {
         let mut counted = [0; COUNTED.len()];
-        while let Some(Arrivals { messages, ack, urgency }) = arrivals.blocking_recv() {
-            let mut events = Vec::with_capacity(messages.len());
-            let mut undecodable = Vec::new();
-            let mut empty = 0;
-            for message in messages {
-                empty += self.split(message, &mut events, &mut undecodable);
-            }
-            let append = Append {
-                input: self.input,
-                received: (events.len() + undecodable.len()) as u64 + empty,
-                events,
-                undecodable,
-                dropped: (empty > 0).then_some(("empty", empty)).into_iter().collect(),
-                ledger: self.news(&mut counted),
-                urgency,
-                // a token that is dropped acknowledges nothing: the broker keeps the messages
-                on_durable: Box::new(move |stored| {
-                    if stored.is_ok() {
-                        ack.stored();
-                    }
-                }),
+        while let Some(arrivals) = arrivals.recv().await {
+            let news = self.news(&mut counted);
+            let work: usize = arrivals.messages.iter().map(|m| self.payloads.work(m.payload.len())).sum();
+            let append = if work <= WORK_INLINE {
+                self.append(arrivals, news)
+            } else {
+                let intake = self.clone();
+                aside(move || intake.append(arrivals, news)).await
             };
             // nothing is acknowledged meanwhile: the broker keeps what comes
-            self.health.state.wait_for_room();
-            self.journal.append(append);
+            if !self.health.state.has_room() {
+                let health = self.health.clone();
+                aside(move || health.state.wait_for_room()).await;
+            }
+            if let Some(append) = self.journal.try_append(append) {
+                let journal = self.journal.clone();
+                aside(move || journal.append(append)).await;
+            }
             if let Some(error) = self.journal.refusal() {
                 self.health.fail(error.to_string());
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    fn append(&self, Arrivals { messages, ack, urgency }: Arrivals, ledger: Vec<(Counter, u64)>) -> Append {
+        let mut events = Vec::with_capacity(messages.len());
+        let mut undecodable = Vec::new();
+        let mut empty = 0;
+        for message in messages {
+            empty += self.split(message, &mut events, &mut undecodable);
+        }
+        Append {
+            input: self.input,
+            received: (events.len() + undecodable.len()) as u64 + empty,
+            events,
+            undecodable,
+            dropped: (empty > 0).then_some(("empty", empty)).into_iter().collect(),
+            ledger,
+            urgency,
+            // a token that is dropped acknowledges nothing: the broker keeps the messages
+            on_durable: Box::new(move |stored| {
+                if stored.is_ok() {
+                    ack.stored();
+                }
+            }),
+        }
     }
 
     /// Gives how many payloads were empty.
@@ -122,6 +142,18 @@ impl Intake {
             }
         }
         news
+    }
+}
+
+/// Does in a thread of its own what would hold up the tasks of the runtime.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // the runtime ends, and this task with it
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -1,12 +1,12 @@
 //! Starts the sources.
 //!
-//! In: the job's streams. Out: running sources with their intake threads. Invariant: a source starts when everything
+//! In: the job's streams. Out: running sources with their intakes. Invariant: a source starts when everything
 //! behind it runs. Not here: receiving (`source`), storing (`intake`).
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use smol_str::SmolStr;
+use tokio::task::JoinHandle;
 
 use super::PipelineError;
 use super::health::Health;
@@ -81,11 +81,7 @@ pub fn start(
             stats: started.source.stats().clone(),
             health: health.clone(),
         };
-        intakes.push(
-            intake
-                .spawn(started.arrivals)
-                .map_err(|source| PipelineError::System { what: "the intake thread", source })?,
-        );
+        intakes.push(intake.spawn(started.arrivals));
         sources.push(started.source);
     }
     Ok((sources, intakes))

@@ -85,6 +85,12 @@ impl StateBudget {
         used < self.max.max(self.max / 8 * 7 + RESERVE)
     }
 
+    /// Whether state is small enough to take more in, or nobody waits for that any more.
+    pub fn has_room(&self) -> bool {
+        let held = self.held();
+        !held.tight || held.released
+    }
+
     /// Waits while state is too large to take more in.
     pub fn wait_for_room(&self) {
         let mut held = self.held();
