@@ -9,8 +9,7 @@ mod outages;
 mod refusals;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::PathBuf;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -19,10 +18,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
 use crate::harness::{Forebay, until, write};
-use crate::support::{Mosquitto, assert_pool_is_good, free_port, publish_numbers, runtime, write_job};
+use crate::support::{JobFolder, free_port, publish_numbers, write_job};
 
 /// How the endpoint is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,11 +88,9 @@ fn local(traps: bool) -> Vec<u8> {
 
 const QUERY: &str = "SELECT n, udf.score(n) AS s INTO out FROM t";
 
-/// A job in a folder, its broker and its endpoint, which listens once it is told to.
+/// A job and its endpoint, which listens once it is told to.
 struct Place {
-    dir: TempDir,
-    broker: Mosquitto,
-    runtime: tokio::runtime::Runtime,
+    folder: JobFolder,
     model: Arc<Model>,
     port: u16,
 }
@@ -102,14 +98,7 @@ struct Place {
 impl Place {
     /// `keys` of the endpoint, `sections` beside.
     fn new(keys: &str, sections: &str, query: &str) -> Place {
-        let runtime = runtime();
-        let place = Place {
-            dir: tempfile::tempdir().unwrap(),
-            broker: Mosquitto::start(),
-            runtime,
-            model: Arc::default(),
-            port: free_port(),
-        };
+        let place = Place { folder: JobFolder::new(), model: Arc::default(), port: free_port() };
         std::fs::write(place.path("local.wasm"), local(false)).unwrap();
         let url = place.broker.url();
         let text = format!(
@@ -123,16 +112,8 @@ impl Place {
              revision = \"rev\"\n",
             place.port
         );
-        write_job(place.dir.path(), &text, query);
+        write_job(place.dir(), &text, query);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self) -> Forebay {
-        Forebay::run(&self.path("job.toml"))
     }
 
     /// From now on the endpoint is there.
@@ -140,6 +121,15 @@ impl Place {
         let app = Router::new().route("/score", post(score)).with_state(self.model.clone());
         let listener = self.runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", self.port))).unwrap();
         self.runtime.spawn(async move { axum::serve(listener, app).await });
+    }
+
+    /// Starts the job at an endpoint that is there and does not score, and sends these numbers.
+    fn outage(&self, mood: Mood, numbers: Range<i64>) -> Forebay {
+        self.model.is(mood);
+        self.listen();
+        let forebay = self.run();
+        self.send(numbers);
+        forebay
     }
 
     fn send(&self, numbers: Range<i64>) {
@@ -157,9 +147,13 @@ impl Place {
         let enough = |all: &BTreeMap<_, _>| all.len() >= rows;
         until(&format!("{rows} rows of {}; log:\n{}", self.rows().len(), forebay.log()), || Some(all()).filter(enough))
     }
+}
 
-    fn is_good(&self) {
-        assert_pool_is_good(self.dir.path());
+impl Deref for Place {
+    type Target = JobFolder;
+
+    fn deref(&self) -> &JobFolder {
+        &self.folder
     }
 }
 

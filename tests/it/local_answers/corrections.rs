@@ -11,18 +11,15 @@ fn a_correction_that_fails_behind_the_call_is_a_dead_letter_whatever_the_job_say
         let place = Place::new("input_kind = \"vector\"\nfallback_after = \"0s\"\nrescore = true", "", query);
         let text = std::fs::read_to_string(place.path("job.toml")).unwrap();
         let text = text.replacen("[job]\n", &format!("[job]\non_error = {on_error:?}\n"), 1);
-        write(place.dir.path(), "job.toml", &text);
-        place.model.is(Mood::Busy);
-        place.listen();
-        let forebay = place.run();
-        place.send(0..20);
+        write(place.dir(), "job.toml", &text);
+        let forebay = place.outage(Mood::Busy, 0..20);
         place.wait_for(&forebay, 20);
         place.model.is(Mood::Well);
         let rows = place.wait_for(&forebay, 39);
         let of_five: Vec<_> = rows.values().filter(|row| row.n == 5).map(Row::told).collect();
         assert_eq!(of_five, [(Some(20), Some("udf.local"), 0)], "{on_error}");
         let letters = until("the dead letter", || {
-            Some(dead_letters(place.dir.path(), "job.toml")).filter(|letters| letters.contains("divide_by_zero"))
+            Some(dead_letters(place.dir(), "job.toml")).filter(|letters| letters.contains("divide_by_zero"))
         });
         assert!(letters.contains("statement out/rescore (correction)"), "{letters}");
         assert!(!forebay.log().contains("stopped"), "{}", forebay.log());
@@ -40,20 +37,17 @@ fn what_was_corrected_ahead_of_the_position_is_no_dead_letter_of_a_changed_text(
     let keys = "input_kind = \"vector\"\nfallback_after = \"0s\"\nrescore = true\norder = \"none\"\n\
         max_batch_count = 1";
     let place = Place::new(keys, "", QUERY);
-    place.model.is(Mood::Busy);
-    place.listen();
-    let forebay = place.run();
-    place.send(0..20);
+    let forebay = place.outage(Mood::Busy, 0..20);
     place.wait_for(&forebay, 20);
     place.model.is(Mood::Stuck);
     // all but one, which holds the position
     place.wait_for(&forebay, 39);
     assert!(forebay.stop().success());
-    write(place.dir.path(), "job.asaql", "SELECT 1 AS one, n, udf.score(n) AS s INTO out FROM t");
+    write(place.dir(), "job.asaql", "SELECT 1 AS one, n, udf.score(n) AS s INTO out FROM t");
     place.model.is(Mood::Well);
     let forebay = place.run();
     let letters = until("the dead letter", || {
-        Some(dead_letters(place.dir.path(), "job.toml")).filter(|letters| letters.contains("statement_changed"))
+        Some(dead_letters(place.dir(), "job.toml")).filter(|letters| letters.contains("statement_changed"))
     });
     assert_eq!(letters.matches("statement_changed").count(), 1, "{letters}");
     assert!(forebay.stop().success());
@@ -74,14 +68,14 @@ fn rows_that_stay_in_the_pool_are_not_corrected_again_once_rescore_is_back() {
         answered(&place.wait_for(&forebay, rows), numbers, "udf.local", 0);
         forebay
     };
-    write(place.dir.path(), "job.toml", &text);
+    write(place.dir(), "job.toml", &text);
     let forebay = outage(0..10, 10);
     place.model.is(Mood::Well);
     answered(&place.wait_for(&forebay, 20), 0..10, "score", 1);
     assert!(forebay.stop().success());
-    write(place.dir.path(), "job.toml", &text.replace("rescore = true", "rescore = false"));
+    write(place.dir(), "job.toml", &text.replace("rescore = true", "rescore = false"));
     assert!(outage(10..15, 25).stop().success());
-    write(place.dir.path(), "job.toml", &text);
+    write(place.dir(), "job.toml", &text);
     let forebay = outage(15..20, 30);
     place.model.is(Mood::Well);
     answered(&place.wait_for(&forebay, 35), 15..20, "score", 1);
@@ -129,15 +123,12 @@ fn a_fallback_looks_into_the_tables_that_are_granted() {
     let query = "SELECT t.n AS n, udf.score(t.n) AS s INTO out FROM t JOIN zones ON t.n = zones.n";
     let place = Place::new("input_kind = \"vector\"\nfallback_after = \"0s\"", tables, query);
     let zones: Vec<Json> = (0..20).map(|n| serde_json::json!({ "n": n, "fee": 3 * n })).collect();
-    write(place.dir.path(), "zones.json", &Json::from(zones).to_string());
+    write(place.dir(), "zones.json", &Json::from(zones).to_string());
     let text = std::fs::read_to_string(place.path("job.toml")).unwrap();
     let component = "component = \"local.wasm\"\n";
-    write(place.dir.path(), "job.toml", &text.replace(component, &format!("{component}lookup = [\"zones\"]\n")));
+    write(place.dir(), "job.toml", &text.replace(component, &format!("{component}lookup = [\"zones\"]\n")));
     replace(&place.path("local.wasm"), looking());
-    place.model.is(Mood::Busy);
-    place.listen();
-    let forebay = place.run();
-    place.send(0..20);
+    let forebay = place.outage(Mood::Busy, 0..20);
     answered(&place.wait_for(&forebay, 20), 0..20, "udf.local", 0);
     assert!(forebay.stop().success());
     place.is_good();
