@@ -3,6 +3,8 @@
 
 #[path = "local_answers/corrections.rs"]
 mod corrections;
+#[path = "local_answers/limits.rs"]
+mod limits;
 #[path = "local_answers/outages.rs"]
 mod outages;
 #[path = "local_answers/refusals.rs"]
@@ -92,13 +94,21 @@ const QUERY: &str = "SELECT n, udf.score(n) AS s INTO out FROM t";
 struct Place {
     folder: JobFolder,
     model: Arc<Model>,
+    /// Of an endpoint of its own at the same port, `/other`.
+    other: Arc<Model>,
     port: u16,
 }
+
+/// A second call, which nobody answers while its endpoint is away. `PORT` is put in.
+const OTHER: &str = "[functions.other]\ntype = \"azureml\"\nurl = \"http://127.0.0.1:PORT/other\"\n\
+    input_kind = \"vector\"\n";
 
 impl Place {
     /// `keys` of the endpoint, `sections` beside.
     fn new(keys: &str, sections: &str, query: &str) -> Place {
-        let place = Place { folder: JobFolder::new(), model: Arc::default(), port: free_port() };
+        let (model, other) = (Arc::default(), Arc::default());
+        let place = Place { folder: JobFolder::new(), model, other, port: free_port() };
+        let sections = sections.replace("PORT", &place.port.to_string());
         std::fs::write(place.path("local.wasm"), local(false)).unwrap();
         let url = place.broker.url();
         let text = format!(
@@ -118,7 +128,8 @@ impl Place {
 
     /// From now on the endpoint is there.
     fn listen(&self) {
-        let app = Router::new().route("/score", post(score)).with_state(self.model.clone());
+        let route = |path: &str, model: &Arc<Model>| Router::new().route(path, post(score)).with_state(model.clone());
+        let app = route("/score", &self.model).merge(route("/other", &self.other));
         let listener = self.runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", self.port))).unwrap();
         self.runtime.spawn(async move { axum::serve(listener, app).await });
     }
@@ -134,6 +145,13 @@ impl Place {
 
     fn send(&self, numbers: Range<i64>) {
         self.runtime.block_on(publish_numbers(&self.broker.url(), "t", numbers));
+    }
+
+    /// Changes the job file, for the next start.
+    fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("job.toml")).unwrap();
+        assert!(text.contains(from), "{from:?} is not in\n{text}");
+        write(self.dir(), "job.toml", &text.replacen(from, to, 1));
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -182,6 +200,13 @@ impl Row {
     fn told(&self) -> (Option<i64>, Option<&str>, i64) {
         (self.s, self.by.as_deref(), self.revision)
     }
+}
+
+/// A counter of the ledger as the running job exports it.
+fn counted(forebay: &Forebay, metric: &str, statement: &str) -> f64 {
+    let metrics = forebay.metrics();
+    let of = format!("statement=\"{statement}\"");
+    metrics.iter().filter(|(name, _)| name.starts_with(metric) && name.contains(&of)).map(|(_, n)| n).sum()
 }
 
 /// That each number came out as the endpoint or the fallback answered it.

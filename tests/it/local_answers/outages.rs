@@ -3,13 +3,6 @@
 use super::*;
 use crate::support::{Subscriber, dead_letters, replace};
 
-/// A counter of the ledger as the running job exports it.
-fn counted(forebay: &Forebay, metric: &str, statement: &str) -> f64 {
-    let metrics = forebay.metrics();
-    let of = format!("statement=\"{statement}\"");
-    metrics.iter().filter(|(name, _)| name.starts_with(metric) && name.contains(&of)).map(|(_, n)| n).sum()
-}
-
 #[test]
 fn rows_are_answered_locally_over_a_restart_and_each_is_corrected_once() {
     for order in ["stream", "none"] {
@@ -155,9 +148,8 @@ fn a_row_that_fails_again_or_changed_meanwhile_keeps_its_first_answer_and_is_a_d
 fn a_fallback_that_fails_is_treated_as_any_function() {
     for (on_error, rows) in [("dead-letter", 19), ("null", 20)] {
         let place = Place::new("input_kind = \"vector\"\nfallback_after = \"0s\"", "", QUERY);
-        let text = std::fs::read_to_string(place.path("job.toml")).unwrap();
         let component = "component = \"local.wasm\"\n";
-        write(place.dir(), "job.toml", &text.replace(component, &format!("{component}on_error = {on_error:?}\n")));
+        place.edit(component, &format!("{component}on_error = {on_error:?}\n"));
         replace(&place.path("local.wasm"), local(true));
         let forebay = place.outage(Mood::Locked, 0..20);
         let found = place.wait_for(&forebay, rows);
