@@ -3,6 +3,8 @@
 
 #[path = "local_answers/corrections.rs"]
 mod corrections;
+#[path = "local_answers/example.rs"]
+mod example;
 #[path = "local_answers/limits.rs"]
 mod limits;
 #[path = "local_answers/outages.rs"]

@@ -121,7 +121,8 @@ fn a_correction_that_fails_is_a_failure_under_every_policy_and_the_rows_behind_i
     };
     for policy in [OnError::Stop, OnError::Null, OnError::DeadLetter] {
         for of_function in [OnError::Stop, OnError::Null] {
-            let options = ExecutorOptions { functions_on_error: [(0, of_function)].into_iter().collect(), ..options(policy) };
+            let options =
+                ExecutorOptions { functions_on_error: [(0, of_function)].into_iter().collect(), ..options(policy) };
             let run = |corrections: &[bool]| {
                 let mut executor = Executor::new(&parts[1], options.clone(), Some(half())).unwrap();
                 executor.push_rows(0, &rows(corrections));

@@ -69,9 +69,7 @@ fn a_correction_that_fails_is_a_dead_letter_whatever_the_job_says() {
         });
         assert!(letters.contains(broken.stage), "{on_error}: {}\n{letters}", broken.query);
         assert_eq!(letters.matches(broken.reason).count(), 1, "{letters}");
-        until("the counter", || {
-            (counted(&forebay, "forebay_statement_failed", broken.counter) == 1.0).then_some(())
-        });
+        until("the counter", || (counted(&forebay, "forebay_statement_failed", broken.counter) == 1.0).then_some(()));
         assert!(!forebay.log().contains("stopped"), "{}", forebay.log());
         // what comes behind it goes on
         place.model.is(Mood::Busy);

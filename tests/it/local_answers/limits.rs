@@ -7,9 +7,7 @@ use crate::support::{Message, publish, succeeds};
 const RESCORED: &str = "statement out/rescore";
 
 fn skipped(forebay: &Forebay, consumer: &str, reason: &str) -> f64 {
-    forebay.metric(&format!(
-        "forebay_consumer_skipped_total{{job=\"test\",consumer=\"{consumer}\",reason=\"{reason}\""
-    ))
+    forebay.metric(&format!("forebay_consumer_skipped_total{{job=\"test\",consumer=\"{consumer}\",reason=\"{reason}\""))
 }
 
 /// The numbers that were corrected, in order.
