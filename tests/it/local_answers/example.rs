@@ -43,7 +43,7 @@ fn the_outage_example_estimates_fares_offline_and_has_them_corrected() {
         {"rideId":"r4","fare":14.55,"id":"POOL-fares-3-0","scored_by":"udf.estimateFare","revision":0}
     "#]]
     .assert_eq(&wait_for(4));
-    endpoint.come_back().unwrap();
+    folder.runtime.block_on(async { endpoint.come_back() }).unwrap();
     let corrected = wait_for(8);
     expect![[r#"
         {"rideId":"r1","fare":11.76,"id":"POOL-fares-0-0","scored_by":"score","revision":1}
