@@ -104,9 +104,8 @@ fn failure(error: impl std::fmt::Display) -> (u8, String) {
 }
 
 fn status(settings: &job::JournalSection, json: bool) -> Result<String, (u8, String)> {
-    let status = JournalStatus::open_readonly(&settings.config.path).map_err(failure)?;
-    let status = status.with_room(settings.config.max_bytes).with_card(settings.card_endurance).with_readers();
-    let status = status.with_pace().map_err(failure)?;
+    let status = JournalStatus::watch_readonly(&settings.config.path).map_err(failure)?;
+    let status = status.with_room(settings.config.max_bytes).with_card(settings.card_endurance);
     if json {
         return serde_json::to_string_pretty(&status).map(|text| text + "\n").map_err(failure);
     }

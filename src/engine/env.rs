@@ -123,8 +123,8 @@ impl Env {
         }
     }
 
-    /// A row failed in an expression. `direct`: rows are one to one with what was read, so that the failure belongs to
-    /// the equation of rows read.
+    /// A row failed in an expression; at a correction no statement stops, by a fault neither. `direct`: rows are one to
+    /// one with what was read, so that the failure belongs to the equation of rows read.
     pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> RowFate {
         let EvalError { error, span, policy } = error;
         let body =
@@ -139,14 +139,14 @@ impl Env {
             span,
         };
         match policy {
-            OnError::Stop => {
+            OnError::Stop if !row.meta.provenance.is_correction => {
                 // an operator further on sees only earlier rows; of two branches the earlier row counts
                 if self.stopped.as_ref().is_none_or(|known| position < known.position) {
                     self.stopped = Some(failure);
                 }
                 RowFate::Stopped
             }
-            OnError::DeadLetter | OnError::Null => {
+            OnError::Stop | OnError::DeadLetter | OnError::Null => {
                 self.counts.add_failed(failure.reason, direct);
                 self.failures.push(failure);
                 RowFate::Dropped
@@ -199,6 +199,23 @@ impl Env {
     /// A row failed: whether the rows behind it go on.
     pub(super) fn goes_on(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> bool {
         self.fail(origin, row, error, direct) == RowFate::Dropped
+    }
+
+    /// What becomes of a row that an expression fails for. Of a correction the first answer has gone out before: it
+    /// stands, so the statement neither stops there nor puts NULL in its place.
+    pub(super) fn policy(&self, row: Row<'_>) -> OnError {
+        match row.meta.provenance.is_correction {
+            true => OnError::DeadLetter,
+            false => self.options.on_error,
+        }
+    }
+
+    /// The same where a function is called: its own policy, else that of all.
+    pub(super) fn policy_of_call(&self, index: usize, row: Row<'_>) -> OnError {
+        match row.meta.provenance.is_correction {
+            true => OnError::DeadLetter,
+            false => self.policy_of(index),
+        }
     }
 
     /// A user aggregate's own policy, else that of all.

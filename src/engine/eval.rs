@@ -117,15 +117,15 @@ impl Env {
             Expr::Binary(op, a, b, span) => {
                 let a = self.eval(a, row)?;
                 let b = self.eval(b, row)?;
-                self.value(builtins::binary(*op, &a, &b), *span, self.options.on_error)
+                self.value(builtins::binary(*op, &a, &b), *span, self.policy(row))
             }
             Expr::Negate(a, span) => {
                 let value = builtins::negate(&*self.eval(a, row)?);
-                self.value(value, *span, self.options.on_error)
+                self.value(value, *span, self.policy(row))
             }
             Expr::BitNot(a, span) => {
                 let value = builtins::bit_not(&*self.eval(a, row)?);
-                self.value(value, *span, self.options.on_error)
+                self.value(value, *span, self.policy(row))
             }
             Expr::Cast { is_try, operand, ty, span } => self.cast(*is_try, operand, *ty, *span, row),
             Expr::Like { negated, operand, pattern, escape } => {
@@ -134,12 +134,12 @@ impl Env {
                 let escape = escape.as_ref().map(|e| self.eval(e, row)).transpose()?;
                 let holds = like(&value, &pattern, escape.as_deref())
                     .map(|found| Value::Bit(found.is_some_and(|found| found != *negated)));
-                self.value(holds, Span::default(), self.options.on_error)
+                self.value(holds, Span::default(), self.policy(row))
             }
             Expr::Builtin { function, args, span } => {
                 let call = function.call;
                 let value = self.with_args(args, row, |_, values| call(values))?;
-                self.value(value, *span, self.options.on_error)
+                self.value(value, *span, self.policy(row))
             }
             Expr::Udf { index, name, args, span, .. } => {
                 let call = |env: &mut Env, values: &[Value]| match &mut env.functions {
@@ -150,7 +150,7 @@ impl Env {
                     }),
                 };
                 let value = self.with_args(args, row, call)?;
-                self.value(value, *span, self.policy_of(*index))
+                self.value(value, *span, self.policy_of_call(*index, row))
             }
             _ => {
                 Err(self.fault(Fault("an expression that cannot fail was evaluated as one that can"), Span::default()))
@@ -165,7 +165,7 @@ impl Env {
         }
         match builtins::cast(&value, ty) {
             Err(_) if is_try => owned(Value::Null),
-            result => self.value(result, span, self.options.on_error),
+            result => self.value(result, span, self.policy(row)),
         }
     }
 

@@ -64,13 +64,6 @@ pub struct ExecutorOptions {
     pub indexes: Indexes,
 }
 
-impl ExecutorOptions {
-    /// The same, but every row that fails is a dead letter, whichever function it fails in.
-    pub fn letters_only(self) -> ExecutorOptions {
-        ExecutorOptions { on_error: OnError::DeadLetter, functions_on_error: FxHashMap::default(), ..self }
-    }
-}
-
 /// A part cannot be run, or its stored state cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {

@@ -83,10 +83,7 @@ impl Watch {
     /// `reached`: of a checkpoint that was tried because the log is too long.
     pub fn look(&mut self, reached: Option<Reached>, log_bytes: u64) -> Option<Pin> {
         let readers = readers(&self.shm);
-        self.decide(reached, &readers).map(|processes| Pin {
-            programs: processes.into_iter().map(|process| (name_of(process), process)).collect(),
-            log_bytes,
-        })
+        self.decide(reached, &readers).map(|processes| Pin { programs: named(processes), log_bytes })
     }
 
     /// The processes that are meant; `None`: nobody pins anything.
@@ -110,18 +107,19 @@ impl Watch {
     }
 }
 
-/// Other programs that read the file both now and a moment ago, for a look from outside. `moment`: what to do between.
-pub(super) fn readers_twice(path: &Path, moment: impl FnOnce()) -> Vec<(String, u32)> {
-    let shm = beside(path, "-shm");
+/// Processes that read the file, but for this one and the running job, for a look from outside: whoever is there at two
+/// looks does not end its transaction.
+pub(super) fn other_readers(path: &Path) -> Vec<u32> {
     // the job reads too, and ends each of its transactions
     let job = lockers(path);
-    let before = readers(&shm);
-    if before.is_empty() {
-        return Vec::new();
-    }
-    moment();
-    let after = readers(&shm).into_iter().filter(|process| before.contains(process) && !job.contains(process));
-    after.map(|process| (name_of(process), process)).collect()
+    let mut found = readers(&beside(path, "-shm"));
+    found.retain(|process| !job.contains(process));
+    found
+}
+
+/// Processes with the names of their programs.
+pub(super) fn named(processes: Vec<u32>) -> Vec<(String, u32)> {
+    processes.into_iter().map(|process| (name_of(process), process)).collect()
 }
 
 /// The processes that hold the journal's lock: a running job.

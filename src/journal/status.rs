@@ -103,7 +103,7 @@ pub struct ConsumerStatus {
     pub drop_oldest: bool,
     /// How far it may be behind; known to the running journal only.
     pub limits: Option<BacklogLimits>,
-    /// How it gets on where it is behind; known to [`JournalStatus::with_pace`].
+    /// How it gets on where it is behind; known to [`JournalStatus::watch_readonly`].
     pub pace: Option<ConsumerPace>,
 }
 
@@ -125,9 +125,7 @@ pub struct QuarantinedSegment {
     pub reason: String,
 }
 
-/// Long beside a read of the job's own, short for a person.
-const READERS_PAUSE: Duration = Duration::from_millis(500);
-/// Commits of a busy consumer are far closer together, and a person waits for it.
+/// Long beside a read of the job's own and the time between commits of a busy consumer, short for a person.
 const LOOKS_APART: Duration = Duration::from_millis(500);
 /// Quarantined segments listed; their number is not limited, a list for people is.
 const QUARANTINE_LISTED: i64 = 100;
@@ -143,36 +141,40 @@ impl JournalStatus {
         JournalStatus::read(&schema::open_reader(path)?, path, false)
     }
 
-    /// With the programs that read the file now and did a moment ago: for a look from outside that may take its time.
-    pub fn with_readers(mut self) -> JournalStatus {
-        let programs = pin::readers_twice(Path::new(&self.path), || pause(READERS_PAUSE));
-        self.pin = (!programs.is_empty()).then_some(Pin { programs, log_bytes: self.wal_bytes });
-        self
+    /// The whole status, for a person who may wait half a second: with other programs that read the file all this time,
+    /// and with how fast consumers that are behind get on where the job runs. Nobody waits where neither can be told.
+    pub fn watch_readonly(path: &Path) -> Result<JournalStatus, JournalError> {
+        let db = schema::open_reader(path)?;
+        let (then, mut readers) = (Clock::Real.monotonic(), pin::other_readers(path));
+        let mut status = JournalStatus::read(&db, path, true)?;
+        let is_behind = status.consumers.iter().any(|consumer| consumer.pending > 0) && pin::is_locked(path);
+        if readers.is_empty() && !is_behind {
+            return Ok(status);
+        }
+        // to count the segments of a large pool takes as long by itself
+        let passed = || Clock::Real.monotonic().saturating_duration_since(then);
+        pause(LOOKS_APART.saturating_sub(passed()));
+        let still = pin::other_readers(path);
+        readers.retain(|process| still.contains(process));
+        if !readers.is_empty() {
+            status.pin = Some(Pin { programs: pin::named(readers), log_bytes: status.wal_bytes });
+        }
+        if is_behind {
+            let seconds = passed().as_secs_f64();
+            let after = JournalStatus::read(&db, path, false)?;
+            let pace = |consumer: &ConsumerStatus| {
+                progress::pace(status.consumer_at(consumer.id)?, after.consumer_at(consumer.id)?, seconds)
+            };
+            let paces: Vec<Option<ConsumerPace>> = status.consumers.iter().map(pace).collect();
+            status.consumers.iter_mut().zip(paces).for_each(|(consumer, pace)| consumer.pace = pace);
+        }
+        Ok(status)
     }
 
     /// With how long a card lasts that can take this number of bytes in its life.
     pub fn with_card(mut self, endurance: Option<u64>) -> JournalStatus {
         self.card_years = endurance.and_then(|endurance| self.wear.years(endurance));
         self
-    }
-
-    /// With how fast consumers that are behind get on: for a look from outside that may take its time. Nothing is told
-    /// where the job does not run.
-    pub fn with_pace(mut self) -> Result<JournalStatus, JournalError> {
-        let path = Path::new(&self.path);
-        if self.consumers.iter().all(|consumer| consumer.pending == 0) || !pin::is_locked(path) {
-            return Ok(self);
-        }
-        let look = || Ok((Clock::Real.monotonic(), JournalStatus::summary_readonly(path)?));
-        let (then, before) = look()?;
-        pause(LOOKS_APART);
-        let (now, after) = look()?;
-        let seconds = now.saturating_duration_since(then).as_secs_f64();
-        for consumer in &mut self.consumers {
-            let at = before.consumer_at(consumer.id).zip(after.consumer_at(consumer.id));
-            consumer.pace = at.and_then(|(before, after)| progress::pace(before, after, seconds));
-        }
-        Ok(self)
     }
 
     fn consumer_at(&self, id: u32) -> Option<ConsumerAt> {

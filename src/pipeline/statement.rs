@@ -259,11 +259,7 @@ impl StatementBuild<'_> {
                 let (chunks, received) = channel();
                 let (sent, came) = (Mark::default(), Arc::new(Notify::new()));
                 let order = if statement.is_stateful() { Order::Stream } else { scorer.order() };
-                let options = match &again {
-                    None => self.prepared.options.clone(),
-                    // a row that is not corrected keeps its first answer
-                    Some(_) => self.prepared.options.clone().letters_only(),
-                };
+                let options = self.prepared.options.clone();
                 let mut tail = Executor::for_tail(external, &part.columns, options, self.functions()?)
                     .map_err(|e| engine(name, &e))?;
                 tail.load_state(rows()).map_err(|e| engine(name, &e))?;

@@ -15,8 +15,8 @@ mod lull;
 mod poison;
 mod receiver;
 pub mod redelivery;
+mod send_window;
 mod settings;
-mod window;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::harness::{Forebay, until};
+use crate::harness::{Forebay, until, write};
 use crate::support::{
     Message, Mosquitto, assert_pool_is_good, publish, publish_numbers, rows_of, runtime, succeeds, write_job,
 };
@@ -93,20 +93,29 @@ fn a_pool_that_fills_tells_how_long_it_lasts_and_for_whom() {
 }
 
 #[test]
-fn another_process_that_reads_the_pool_and_does_not_end_is_named() {
+fn another_process_that_reads_the_pool_and_does_not_end_is_named_and_outputs_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start();
-    let forebay = Forebay::run(&job(dir.path(), &broker, "", ""));
+    let (runtime, broker) = (runtime(), Mosquitto::start());
+    let job = job(dir.path(), &broker, "", "");
+    // the output that nobody answers gets no row, so that it is no reason not to be ready
+    write(dir.path(), "job.asaql", "SELECT n INTO alive FROM rides\nSELECT * INTO dead FROM rides WHERE n < 0");
+    let forebay = Forebay::run(&job);
     let reader = rusqlite::Connection::open(dir.path().join("test.db")).unwrap();
     reader.execute_batch("BEGIN").unwrap();
     let _: i64 = reader.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
     let me = format!("process {}", std::process::id());
     let is_named = |text: &str| text.contains("another program (") && text.contains(&me) && text.contains("close it");
-    let ready = until("the reader to be named", || Some(forebay.get("/readyz").1).filter(|ready| is_named(ready)));
-    assert!(ready.contains("\"degraded\""), "{ready}");
+    until("the reader to be named", || is_named(&forebay.get("/readyz").1).then_some(()));
     assert!(is_named(&forebay.log()));
     let status = succeeds(dir.path(), &["journal", "status", "--job", "job.toml"]);
     assert!(is_named(&status), "{status}");
+    // whoever asks whether the job works is told that it does
+    runtime.block_on(publish_numbers(&broker.url(), "a/1", 0..200));
+    until("the rows", || (rows_of(&dir.path().join("alive.jsonl")).len() == 200).then_some(()));
+    let (code, ready) = forebay.get("/readyz");
+    let said: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!((code, &said["ok"], said["problems"].to_string().as_str()), (200, &true.into(), "[]"), "{ready}");
+    assert!(is_named(&said["degraded"].to_string()), "{ready}");
     drop(reader);
     until("the reader to be gone", || (!is_named(&forebay.get("/readyz").1)).then_some(()));
     forebay.stop();

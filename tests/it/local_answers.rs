@@ -3,14 +3,17 @@
 
 #[path = "local_answers/corrections.rs"]
 mod corrections;
+#[path = "local_answers/example.rs"]
+mod example;
+#[path = "local_answers/limits.rs"]
+mod limits;
 #[path = "local_answers/outages.rs"]
 mod outages;
 #[path = "local_answers/refusals.rs"]
 mod refusals;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::PathBuf;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -19,10 +22,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
 use crate::harness::{Forebay, until, write};
-use crate::support::{Mosquitto, assert_pool_is_good, free_port, publish_numbers, runtime, write_job};
+use crate::support::{JobFolder, free_port, publish_numbers, write_job};
 
 /// How the endpoint is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,26 +92,25 @@ fn local(traps: bool) -> Vec<u8> {
 
 const QUERY: &str = "SELECT n, udf.score(n) AS s INTO out FROM t";
 
-/// A job in a folder, its broker and its endpoint, which listens once it is told to.
+/// A job and its endpoint, which listens once it is told to.
 struct Place {
-    dir: TempDir,
-    broker: Mosquitto,
-    runtime: tokio::runtime::Runtime,
+    folder: JobFolder,
     model: Arc<Model>,
+    /// Of an endpoint of its own at the same port, `/other`.
+    other: Arc<Model>,
     port: u16,
 }
+
+/// A second call, which nobody answers while its endpoint is away. `PORT` is put in.
+const OTHER: &str = "[functions.other]\ntype = \"azureml\"\nurl = \"http://127.0.0.1:PORT/other\"\n\
+    input_kind = \"vector\"\n";
 
 impl Place {
     /// `keys` of the endpoint, `sections` beside.
     fn new(keys: &str, sections: &str, query: &str) -> Place {
-        let runtime = runtime();
-        let place = Place {
-            dir: tempfile::tempdir().unwrap(),
-            broker: Mosquitto::start(),
-            runtime,
-            model: Arc::default(),
-            port: free_port(),
-        };
+        let (model, other) = (Arc::default(), Arc::default());
+        let place = Place { folder: JobFolder::new(), model, other, port: free_port() };
+        let sections = sections.replace("PORT", &place.port.to_string());
         std::fs::write(place.path("local.wasm"), local(false)).unwrap();
         let url = place.broker.url();
         let text = format!(
@@ -123,27 +124,36 @@ impl Place {
              revision = \"rev\"\n",
             place.port
         );
-        write_job(place.dir.path(), &text, query);
+        write_job(place.dir(), &text, query);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self) -> Forebay {
-        Forebay::run(&self.path("job.toml"))
     }
 
     /// From now on the endpoint is there.
     fn listen(&self) {
-        let app = Router::new().route("/score", post(score)).with_state(self.model.clone());
+        let route = |path: &str, model: &Arc<Model>| Router::new().route(path, post(score)).with_state(model.clone());
+        let app = route("/score", &self.model).merge(route("/other", &self.other));
         let listener = self.runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", self.port))).unwrap();
         self.runtime.spawn(async move { axum::serve(listener, app).await });
     }
 
+    /// Starts the job at an endpoint that is there and does not score, and sends these numbers.
+    fn outage(&self, mood: Mood, numbers: Range<i64>) -> Forebay {
+        self.model.is(mood);
+        self.listen();
+        let forebay = self.run();
+        self.send(numbers);
+        forebay
+    }
+
     fn send(&self, numbers: Range<i64>) {
         self.runtime.block_on(publish_numbers(&self.broker.url(), "t", numbers));
+    }
+
+    /// Changes the job file, for the next start.
+    fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("job.toml")).unwrap();
+        assert!(text.contains(from), "{from:?} is not in\n{text}");
+        write(self.dir(), "job.toml", &text.replacen(from, to, 1));
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -157,9 +167,13 @@ impl Place {
         let enough = |all: &BTreeMap<_, _>| all.len() >= rows;
         until(&format!("{rows} rows of {}; log:\n{}", self.rows().len(), forebay.log()), || Some(all()).filter(enough))
     }
+}
 
-    fn is_good(&self) {
-        assert_pool_is_good(self.dir.path());
+impl Deref for Place {
+    type Target = JobFolder;
+
+    fn deref(&self) -> &JobFolder {
+        &self.folder
     }
 }
 
@@ -188,6 +202,13 @@ impl Row {
     fn told(&self) -> (Option<i64>, Option<&str>, i64) {
         (self.s, self.by.as_deref(), self.revision)
     }
+}
+
+/// A counter of the ledger as the running job exports it.
+fn counted(forebay: &Forebay, metric: &str, statement: &str) -> f64 {
+    let metrics = forebay.metrics();
+    let of = format!("statement=\"{statement}\"");
+    metrics.iter().filter(|(name, _)| name.starts_with(metric) && name.contains(&of)).map(|(_, n)| n).sum()
 }
 
 /// That each number came out as the endpoint or the fallback answered it.

@@ -15,31 +15,21 @@ mod server;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
 use crate::harness::{Forebay, until};
-use crate::support::{Message, Mosquitto, publish, replace, rows_of, runtime, write_job};
+use crate::support::{JobFolder, Message, publish, replace, rows_of, write_job};
 
 const QUERY: &str = "SELECT r.n AS n, z.name AS zone INTO out FROM rides r JOIN zones z ON r.zone = z.id";
 
-/// A job in a folder, with a broker.
-struct Place {
-    dir: TempDir,
-    broker: Mosquitto,
-    runtime: tokio::runtime::Runtime,
-}
+struct Place(JobFolder);
 
 impl Place {
     fn new() -> Place {
-        let runtime = runtime();
-        Place { dir: tempfile::tempdir().unwrap(), broker: Mosquitto::start(), runtime }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        Place(JobFolder::new())
     }
 
     fn replace(&self, name: &str, text: &str) {
@@ -55,7 +45,7 @@ impl Place {
              [outputs.out]\ntype = \"file\"\npath = \"out.jsonl\"\nfsync = \"never\"\nrow_id = \"id\"\n{more}",
             self.broker.url()
         );
-        write_job(self.dir.path(), &text, query)
+        write_job(self.dir(), &text, query)
     }
 
     fn send(&self, numbers: std::ops::Range<i64>, zone: i64) {
@@ -75,6 +65,14 @@ impl Place {
                 rows.iter().map(|row| (row["n"].as_i64().unwrap(), row["zone"].as_str().unwrap_or("null").to_owned()));
             Some(zones.collect::<BTreeMap<_, _>>()).filter(|zones| zones.len() >= count)
         })
+    }
+}
+
+impl Deref for Place {
+    type Target = JobFolder;
+
+    fn deref(&self) -> &JobFolder {
+        &self.0
     }
 }
 

@@ -22,7 +22,8 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, PublishPr
 use tempfile::TempDir;
 
 pub use self::jobs::{
-    assert_pool_is_good, dead_letters, refused, refused_once, refuses, replace, rows_of, runtime, succeeds, write_job,
+    JobFolder, assert_pool_is_good, dead_letters, refused, refused_once, refuses, replace, rows_of, runtime, succeeds,
+    write_job,
 };
 
 /// Nothing here takes long; this only ends a test that would hang.

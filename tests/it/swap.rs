@@ -7,15 +7,14 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::ops::Deref;
 
 use expect_test::{Expect, expect};
 use forebay::time::Timestamp;
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
 use crate::harness::{Forebay, until, write};
-use crate::support::{Message, Mosquitto, publish, replace, rows_of, runtime, write_job};
+use crate::support::{JobFolder, Message, publish, replace, rows_of, write_job};
 
 /// A component with `f: func(PARAMS) -> s64` and this body.
 fn function(params: &str, core: &str, body: &str) -> Vec<u8> {
@@ -82,12 +81,8 @@ fn another(mut wasm: Vec<u8>) -> Vec<u8> {
     wasm
 }
 
-/// A job in a folder, with a broker. Its function lies in `f.wasm`.
-struct Place {
-    dir: TempDir,
-    broker: Mosquitto,
-    runtime: tokio::runtime::Runtime,
-}
+/// A job whose function lies in `f.wasm`.
+struct Place(JobFolder);
 
 const F: &str = "[functions.f]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\n";
 const R: &str = "[functions.r]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\n";
@@ -95,8 +90,7 @@ const R: &str = "[functions.r]\ntype = \"wasm\"\ncomponent = \"f.wasm\"\n";
 impl Place {
     /// With the first version and the job; `functions` are its sections.
     fn new(wasm: &[u8], functions: &str, query: &str) -> Place {
-        let runtime = runtime();
-        let place = Place { dir: tempfile::tempdir().unwrap(), broker: Mosquitto::start(), runtime };
+        let place = Place(JobFolder::new());
         place.replace(wasm);
         let text = format!(
             "[job]\nname = \"test\"\nquery = \"job.asaql\"\nlate_tolerance = \"forever\"\n[metrics]\n\
@@ -106,16 +100,8 @@ impl Place {
              [outputs.sums]\ntype = \"file\"\npath = \"sums.jsonl\"\nfsync = \"never\"\nrow_id = \"id\"\n",
             place.broker.url()
         );
-        write_job(place.dir.path(), &text, query);
+        write_job(place.dir(), &text, query);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self) -> Forebay {
-        Forebay::run(&self.path("job.toml"))
     }
 
     fn replace(&self, wasm: &[u8]) {
@@ -149,6 +135,14 @@ impl Place {
             rows.iter().map(|r| (r["n"].as_i64().unwrap(), r["v"].as_i64().unwrap_or(-1))).collect();
         assert_eq!(versions.len(), count);
         versions
+    }
+}
+
+impl Deref for Place {
+    type Target = JobFolder;
+
+    fn deref(&self) -> &JobFolder {
+        &self.0
     }
 }
 
@@ -188,7 +182,7 @@ fn degraded(forebay: &Forebay) -> Vec<String> {
 /// Waits for a reason and compares it; digests and the folder are left out.
 fn wait_for_trouble(place: &Place, forebay: &Forebay, want: &Expect) {
     let found = until(&format!("trouble; log:\n{}", forebay.log()), || degraded(forebay).pop());
-    let mut text = found.replace(&format!("{}/", place.dir.path().display()), "");
+    let mut text = found.replace(&format!("{}/", place.dir().display()), "");
     for end in (12..=text.len()).rev() {
         if text
             .get(end - 12..end)
@@ -228,7 +222,7 @@ fn a_changed_file_is_used_from_the_next_commit_on_and_windows_go_on() {
     assert!(log.contains("function swapped: its new version is used from the next commit on"), "{log}");
     assert_eq!(log.matches("running job=").count(), 1, "the job was not started again");
     forebay.stop();
-    assert!(forebay::journal::verify(&place.path("test.db")).unwrap().is_good());
+    place.is_good();
 }
 
 #[test]
@@ -250,7 +244,7 @@ fn sighup_swaps_at_once_and_reads_the_job_again_when_that_changed() {
     place.send(0..3);
     assert!(place.versions(&forebay, 3).values().all(|v| *v == swapped));
     let starts = forebay.log().matches("running job=").count();
-    write(place.dir.path(), "job.asaql", "SELECT n, udf.f(n) + 1000 AS v INTO out FROM rides");
+    write(place.dir(), "job.asaql", "SELECT n, udf.f(n) + 1000 AS v INTO out FROM rides");
     forebay.signal("-HUP");
     until("the new query", || (forebay.log().matches("running job=").count() > starts).then_some(()));
     place.send(3..5);
@@ -383,7 +377,7 @@ fn versions_in_rapid_succession_lose_and_repeat_no_row() {
     place.replace(&version(99));
     forebay.signal("-HUP");
     forebay.stop();
-    assert!(forebay::journal::verify(&place.path("test.db")).unwrap().is_good());
+    place.is_good();
 }
 
 #[test]

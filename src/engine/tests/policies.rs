@@ -1,6 +1,7 @@
 //! What becomes of rows that fail, under each policy.
 
 use super::*;
+use crate::batch::{Provenance, ScoredBy};
 
 #[test]
 fn an_exact_field_of_a_spread_comes_before_a_column_alike() {
@@ -104,4 +105,42 @@ fn invalid_input_is_dropped_and_reported_whatever_the_policy() {
     assert_eq!(emitted.counts.dropped, BTreeMap::from([("early", 1)]));
     assert_eq!(emitted.failures.len(), 3);
     assert!(emitted.stopped.is_none());
+}
+
+#[test]
+fn a_correction_that_fails_is_a_failure_under_every_policy_and_the_rows_behind_it_go_on() {
+    let parts = parts("SELECT udf.score(udf.half(10 / (udf.score(v) - 2))) AS s FROM a");
+    // of 3 comes 5; 2 divides by zero, and half refuses 5
+    let rows = |corrections: &[bool]| {
+        let mut batch = crate::batch::Batch::new(1);
+        for ((n, is_correction), value) in (0..).zip(corrections).zip([3, 2, 4, 3]) {
+            let provenance = Provenance { scored_by: ScoredBy::Endpoint, is_correction: *is_correction };
+            batch.push(RowMeta { provenance, ..RowMeta::new(at(n), at(n), 70 + n, 0) }, [Value::BigInt(value)]);
+        }
+        Rows { columns: Arc::clone(&parts[0].columns), batch }
+    };
+    for policy in [OnError::Stop, OnError::Null, OnError::DeadLetter] {
+        for of_function in [OnError::Stop, OnError::Null] {
+            let options =
+                ExecutorOptions { functions_on_error: [(0, of_function)].into_iter().collect(), ..options(policy) };
+            let run = |corrections: &[bool]| {
+                let mut executor = Executor::new(&parts[1], options.clone(), Some(half())).unwrap();
+                executor.push_rows(0, &rows(corrections));
+                executor.take()
+            };
+            let emitted = run(&[true; 4]);
+            assert!(emitted.stopped.is_none(), "{policy:?} {of_function:?}: {:?}", emitted.stopped);
+            let failed: Vec<_> = emitted.failures.iter().map(|f| (f.reason, f.meta.offset)).collect();
+            assert_eq!(failed, [("divide_by_zero", 71), ("udf_error", 72)], "{policy:?} {of_function:?}");
+            assert_eq!(emitted.counts.failed, BTreeMap::from([("divide_by_zero", 1), ("udf_error", 1)]));
+            assert_eq!((emitted.counts.rows, emitted.counts.evaluated, emitted.rows.batch.len()), (4, 2, 2));
+            assert!(emitted.counts.nulled.is_empty());
+        }
+    }
+    // of one that was not answered before the policy decides
+    let mut executor = Executor::new(&parts[1], options(OnError::Stop), Some(half())).unwrap();
+    executor.push_rows(0, &rows(&[true, true, false, false]));
+    let emitted = executor.take();
+    assert_eq!(emitted.stopped.map(|f| (f.reason, f.position)), Some(("udf_error", 2)));
+    assert_eq!(emitted.failures.len(), 1);
 }

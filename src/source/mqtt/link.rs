@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
-use super::window::SendWindow;
+use super::send_window::SendWindow;
 use crate::batch::Urgency;
 use crate::mqtt::socket::Ending;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};

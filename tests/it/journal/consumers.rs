@@ -94,7 +94,7 @@ fn how_fast_a_backlog_is_read_is_seen_from_outside() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        let status = JournalStatus::open_readonly(&pool.path).and_then(JournalStatus::with_pace);
+        let status = JournalStatus::watch_readonly(&pool.path);
         stop.store(true, Ordering::Relaxed);
         let status = status.unwrap();
         let of = |name: &str| status.consumers.iter().find(|c| c.name == name).unwrap().pace.unwrap();
@@ -104,6 +104,6 @@ fn how_fast_a_backlog_is_read_is_seen_from_outside() {
         assert_eq!((away.read, away.left_seconds), (0.0, None));
     });
     pool.commit(Commit::at(info.id, 20_000));
-    let status = JournalStatus::open_readonly(&pool.path).unwrap().with_pace().unwrap();
+    let status = JournalStatus::watch_readonly(&pool.path).unwrap();
     assert_eq!(status.consumers.iter().find(|c| c.name == "scored").unwrap().pace, None, "it has read all");
 }

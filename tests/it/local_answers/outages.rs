@@ -3,13 +3,6 @@
 use super::*;
 use crate::support::{Subscriber, dead_letters, replace};
 
-/// A counter of the ledger as the running job exports it.
-fn counted(forebay: &Forebay, metric: &str, statement: &str) -> f64 {
-    let metrics = forebay.metrics();
-    let of = format!("statement=\"{statement}\"");
-    metrics.iter().filter(|(name, _)| name.starts_with(metric) && name.contains(&of)).map(|(_, n)| n).sum()
-}
-
 #[test]
 fn rows_are_answered_locally_over_a_restart_and_each_is_corrected_once() {
     for order in ["stream", "none"] {
@@ -94,10 +87,7 @@ fn requests_and_looks_that_hang_hold_back_no_row() {
 fn a_crash_repeats_rows_with_their_ids_and_revisions_and_loses_none() {
     let keys = "input_kind = \"vector\"\nfallback_after = \"0s\"\nrescore = true\nmax_batch_count = 50";
     let place = Place::new(keys, "", QUERY);
-    place.model.is(Mood::Busy);
-    place.listen();
-    let forebay = place.run();
-    place.send(0..500);
+    let forebay = place.outage(Mood::Busy, 0..500);
     place.wait_for(&forebay, 200);
     forebay.kill();
     let forebay = place.run();
@@ -124,17 +114,14 @@ fn a_crash_repeats_rows_with_their_ids_and_revisions_and_loses_none() {
 fn a_row_that_fails_again_or_changed_meanwhile_keeps_its_first_answer_and_is_a_dead_letter() {
     let keys = "input_kind = \"vector\"\nfallback_after = \"0s\"\nrescore = true\non_error = \"null\"";
     let place = Place::new(keys, "", QUERY);
-    place.model.is(Mood::Busy);
-    place.listen();
-    let forebay = place.run();
-    place.send(0..20);
+    let forebay = place.outage(Mood::Busy, 0..20);
     place.wait_for(&forebay, 20);
     place.model.is(Mood::Picky);
     // all are corrected but the bad one
     let rows = place.wait_for(&forebay, 39);
     assert!(rows.values().all(|row| row.revision == 0 || row.n != BAD));
     let letter = until("the dead letter", || {
-        Some(dead_letters(place.dir.path(), "job.toml")).filter(|letters| letters.contains("rejected"))
+        Some(dead_letters(place.dir(), "job.toml")).filter(|letters| letters.contains("rejected"))
     });
     assert!(letter.contains("out/rescore"), "{letter}");
     place.model.is(Mood::Busy);
@@ -147,11 +134,11 @@ fn a_row_that_fails_again_or_changed_meanwhile_keeps_its_first_answer_and_is_a_d
     });
     assert!(forebay.stop().success());
     // what a row carries may mean something else in another text
-    write(place.dir.path(), "job.asaql", "SELECT 1 AS one, n, udf.score(n) AS s INTO out FROM t");
+    write(place.dir(), "job.asaql", "SELECT 1 AS one, n, udf.score(n) AS s INTO out FROM t");
     place.model.is(Mood::Well);
     let forebay = place.run();
     until("the dead letters of the former text", || {
-        dead_letters(place.dir.path(), "job.toml").contains("statement_changed").then_some(())
+        dead_letters(place.dir(), "job.toml").contains("statement_changed").then_some(())
     });
     assert!(forebay.stop().success());
     place.is_good();
@@ -161,14 +148,10 @@ fn a_row_that_fails_again_or_changed_meanwhile_keeps_its_first_answer_and_is_a_d
 fn a_fallback_that_fails_is_treated_as_any_function() {
     for (on_error, rows) in [("dead-letter", 19), ("null", 20)] {
         let place = Place::new("input_kind = \"vector\"\nfallback_after = \"0s\"", "", QUERY);
-        let text = std::fs::read_to_string(place.path("job.toml")).unwrap();
         let component = "component = \"local.wasm\"\n";
-        write(place.dir.path(), "job.toml", &text.replace(component, &format!("{component}on_error = {on_error:?}\n")));
+        place.edit(component, &format!("{component}on_error = {on_error:?}\n"));
         replace(&place.path("local.wasm"), local(true));
-        place.model.is(Mood::Locked);
-        place.listen();
-        let forebay = place.run();
-        place.send(0..20);
+        let forebay = place.outage(Mood::Locked, 0..20);
         let found = place.wait_for(&forebay, rows);
         assert_eq!(found.len(), rows);
         let bad: Vec<_> = found.values().filter(|row| row.n == BAD).map(Row::told).collect();
@@ -178,7 +161,7 @@ fn a_fallback_that_fails_is_treated_as_any_function() {
             "null" => assert_eq!(bad, [(None, Some("udf.local"), 0)]),
             _ => {
                 assert!(bad.is_empty());
-                let letters = dead_letters(place.dir.path(), "job.toml");
+                let letters = dead_letters(place.dir(), "job.toml");
                 assert!(letters.contains("udf_trap") && letters.contains("(fallback)"), "{letters}");
             }
         }
@@ -213,12 +196,9 @@ fn messages_tell_who_scored_their_rows_and_which_are_corrections() {
         "[outputs.wire]\ntype = \"mqtt\"\nurl = \"{}\"\ntopic = \"scored\"\nretain = true\n",
         place.broker.url()
     );
-    write(place.dir.path(), "job.toml", &(job + &wire));
+    write(place.dir(), "job.toml", &(job + &wire));
     let subscriber = place.runtime.block_on(Subscriber::start(&place.broker.url(), "scored"));
-    place.model.is(Mood::Busy);
-    place.listen();
-    let forebay = place.run();
-    place.send(0..5);
+    let forebay = place.outage(Mood::Busy, 0..5);
     let told = |of: &str| {
         let of = format!("{{\"n\":4,\"s\":{of}}}");
         until(&format!("{of}; log:\n{}", forebay.log()), || subscriber.properties_of(&of))

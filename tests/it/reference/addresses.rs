@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use forebay::journal::{JournalStatus, verify};
+use forebay::journal::JournalStatus;
 
 use super::server::Served;
 use super::{Place, QUERY, metric, ready, wait_for_degraded, wait_for_version};
@@ -79,7 +79,7 @@ fn a_start_offline_uses_the_version_that_the_pool_keeps() {
     let log = forebay.log();
     assert_eq!(log.matches("starting with the reference data that the pool keeps").count(), 2, "{log}");
     // a start offline is no mistake
-    let out = succeeds(place.dir.path(), &["check", "job.toml"]);
+    let out = succeeds(place.dir(), &["check", "job.toml"]);
     assert!(out.contains("warning: it cannot be loaded now: ") && out.contains("in the pool is used, 1 row"), "{out}");
     forebay.stop();
 
@@ -99,7 +99,7 @@ fn without_any_version_events_wait_and_none_is_lost() {
     let query = format!("{QUERY};\nSELECT n INTO plain FROM rides");
     let more = "[outputs.plain]\ntype = \"file\"\npath = \"plain.jsonl\"\nrow_id = \"id\"\n";
     let job = place.job(&query, &format!("url = \"http://{address}/zones\""), more);
-    let out = succeeds(place.dir.path(), &["check", "job.toml"]);
+    let out = succeeds(place.dir(), &["check", "job.toml"]);
     assert!(out.contains("the statements that join with it wait, and events wait in the pool"), "{out}");
     let forebay = Forebay::run(&job);
     place.send(0..50, 1);
@@ -121,5 +121,5 @@ fn without_any_version_events_wait_and_none_is_lost() {
     until("ready", || (ready(&forebay).0 == 200).then_some(()));
     forebay.stop();
     assert_eq!(place.rows("out.jsonl").len(), 50, "and none comes twice");
-    assert!(verify(&place.path("test.db")).unwrap().is_good());
+    place.is_good();
 }

@@ -3,7 +3,6 @@
 
 use std::fs;
 
-use forebay::journal::verify;
 use serde_json::Value as Json;
 
 use super::{Place, QUERY, metric, ready, wait_for_degraded, wait_for_version};
@@ -42,7 +41,7 @@ fn files_are_joined_and_read_again_when_they_change() {
     assert_eq!(metric(&forebay, "reference_loads_total", "codes"), 1.0, "what did not change is not loaded again");
     assert_eq!(metric(&forebay, "reference_rows", "zones"), 2.0);
     forebay.stop();
-    assert!(verify(&place.path("test.db")).unwrap().is_good());
+    place.is_good();
 }
 
 #[test]
@@ -72,7 +71,7 @@ fn what_cannot_be_loaded_leaves_the_last_good_version_and_raises_an_alarm() {
     }
     fs::remove_file(place.path("zones.json")).unwrap();
     wait_for_degraded(&forebay, "cannot be read: No such file");
-    let status = || succeeds(place.dir.path(), &["journal", "status", "--job", "job.toml"]);
+    let status = || succeeds(place.dir(), &["journal", "status", "--job", "job.toml"]);
     let out = until("the alarm in the pool", || {
         Some(status()).filter(|out| out.contains("zones.json cannot be read: No such file"))
     });
@@ -101,7 +100,7 @@ fn the_zones_example_runs() {
     for file in ["zones.asaql", "zones.csv"] {
         fs::copy(root(&format!("examples/zones/{file}")), place.path(file)).unwrap();
     }
-    let forebay = Forebay::run(&write(place.dir.path(), "job.toml", &text));
+    let forebay = Forebay::run(&write(place.dir(), "job.toml", &text));
     let rides = [(4.8977, 52.3731), (4.3009, 52.0705), (4.9041, 52.3676)];
     let ride = |(i, (lon, lat)): (usize, &(f64, f64))| {
         Message::new("taxi/7/position", format!(r#"{{"taxi":7,"seq":{i},"longitude":{lon},"latitude":{lat}}}"#))
@@ -141,5 +140,5 @@ fn what_follows_a_call_to_an_endpoint_joins_with_the_newest_version_too() {
     assert_eq!(place.zones(4)[&3], "south");
     assert!(place.rows("out.jsonl").iter().all(|row| row["fare"].is_number()));
     forebay.stop();
-    assert!(verify(&place.path("test.db")).unwrap().is_good());
+    place.is_good();
 }

@@ -1,6 +1,6 @@
 //! Jobs of tests: a job text becomes files, a bad one becomes its message, and what a run left behind is read.
 //!
-//! Every function panics with what was said when it does not get what its name promises. No process is kept here.
+//! Every function panics with what was said when it does not get what its name promises. No job's process is kept here.
 
 use std::collections::HashSet;
 use std::fs;
@@ -8,8 +8,40 @@ use std::path::{Path, PathBuf};
 
 use forebay::job;
 use serde_json::Value as Json;
+use tempfile::TempDir;
 
-use crate::harness::{cli, write};
+use super::Mosquitto;
+use crate::harness::{Forebay, cli, write};
+
+/// A folder for `job.toml`, a broker, and a runtime for the test's own clients.
+pub struct JobFolder {
+    dir: TempDir,
+    pub broker: Mosquitto,
+    pub runtime: tokio::runtime::Runtime,
+}
+
+impl JobFolder {
+    pub fn new() -> JobFolder {
+        JobFolder { dir: tempfile::tempdir().unwrap(), broker: Mosquitto::start(), runtime: runtime() }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub fn run(&self) -> Forebay {
+        Forebay::run(&self.path("job.toml"))
+    }
+
+    /// See [`assert_pool_is_good`].
+    pub fn is_good(&self) {
+        assert_pool_is_good(self.dir());
+    }
+}
 
 /// A runtime for the test's own clients, beside a running job.
 pub fn runtime() -> tokio::runtime::Runtime {
