@@ -165,7 +165,7 @@ fn a_small_job_has_the_documented_defaults() {
         (Path::new("jobs/taxi.db"), mib(1024), OnFull::Block)
     );
     assert_eq!((pool.retention, pool.dead_letters_max_bytes), (None, mib(64)));
-    assert_eq!((pool.commit_interval, pool.commit_records), (Duration::from_millis(150), 1_000));
+    assert_eq!((pool.commit_interval, pool.commit_records), (Duration::from_millis(140), 1_000));
     assert_eq!((pool.write_budget, job.journal.card_endurance), (Some(10_000_000_000), None));
     assert_eq!((job.metrics.enabled, job.metrics.listen.to_string()), (true, "127.0.0.1:9464".into()));
     assert!(job.warnings.is_empty());
