@@ -7,11 +7,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use say::{LogLines, told};
+
 pub mod check;
 pub mod demo;
 pub mod eval;
 pub mod journal;
 pub mod run;
+mod say;
 pub mod test;
 pub mod udf;
 

@@ -5,6 +5,8 @@
 
 // `make doc` documents private items too: the book is for who works on the crate
 #![allow(rustdoc::private_intra_doc_links)]
+// they panic where the stream is closed or full: `cli::say` does not
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod time;
 pub mod backoff;

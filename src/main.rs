@@ -1,10 +1,12 @@
 //! Arguments, tracing, and the command asked for.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use forebay::cli::Cli;
+use forebay::cli::{Cli, LogLines};
 use tracing_subscriber::EnvFilter;
 
 /// glibc gives threads arenas of their own, and each keeps what its busiest moment took: at full speed 75 MB instead of
@@ -23,12 +25,16 @@ fn share_memory() {
 fn main() -> ExitCode {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     share_memory();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return forebay::cli::told(&told),
+    };
     let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new(cli.default_log()));
     let colours = std::io::stderr().is_terminal();
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogLines)
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(colours);
     if cli.log_json {

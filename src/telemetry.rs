@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -52,6 +53,13 @@ pub struct Report {
     pub degraded: Vec<String>,
 }
 
+static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Standard error did not take a line of the log.
+pub fn log_line_lost() {
+    LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
+}
+
 type ReportSource = Arc<dyn Fn() -> Report + Send + Sync>;
 
 /// Serves until `shutdown` resolves. The listener is the caller's, so that its port may be picked by the system.
@@ -88,7 +96,14 @@ pub struct BindError {
 }
 
 async fn ready(State(report): State<ReportSource>) -> impl IntoResponse {
-    let Report { not_ready, degraded, .. } = report();
+    let Report { not_ready, mut degraded, .. } = report();
+    let lost = LOG_LINES_LOST.load(Ordering::Relaxed);
+    if lost > 0 {
+        degraded.push(format!(
+            "{lost} lines of the log are lost, since standard error did not take them: see who reads it, and whether its \
+             disk is full"
+        ));
+    }
     verdict(not_ready, degraded)
 }
 
@@ -102,7 +117,15 @@ fn verdict(problems: Vec<String>, degraded: Vec<String>) -> impl IntoResponse + 
 }
 
 async fn metrics(State(report): State<ReportSource>) -> impl IntoResponse {
-    match render(report().samples) {
+    let mut samples = report().samples;
+    samples.push(Sample {
+        name: "log_lines_lost",
+        help: "lines of the log that standard error did not take",
+        kind: SampleKind::Counter,
+        labels: Vec::new(),
+        value: LOG_LINES_LOST.load(Ordering::Relaxed) as f64,
+    });
+    match render(samples) {
         Ok(text) => (
             StatusCode::OK,
             [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],

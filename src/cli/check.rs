@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::journal::{counted, number};
+use super::say::{answer, complain};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionSettings, InputSettings, Job};
 use crate::journal::{JournalStatus, lasting, reference_readonly};
@@ -41,16 +42,15 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     match super::run::load(&args.job) {
         Ok((job, prepared)) => {
             let (text, misfits) = report(&job, &prepared, args.offline);
-            print!("{text}");
             if misfits.is_empty() {
-                println!("\nthe job is valid");
-                return ExitCode::SUCCESS;
+                return answer(&format!("{text}\nthe job is valid\n"), ExitCode::SUCCESS);
             }
-            eprint!("\n{misfits}");
-            ExitCode::from(2)
+            let code = answer(&text, ExitCode::from(2));
+            complain(format_args!("\n{misfits}"));
+            code
         }
         Err(problems) => {
-            eprint!("{problems}");
+            complain(problems);
             ExitCode::from(2)
         }
     }

@@ -16,6 +16,7 @@ use reqwest::Url;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::say::complain;
 use crate::demo::folder::Folder;
 use peers::{BrokerAddress, Peers};
 use screen::Screen;
@@ -70,7 +71,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err((code, text)) => {
-            eprintln!("{text}");
+            complain(format_args!("{text}\n"));
             ExitCode::from(code)
         }
     }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::Args;
 
+use super::say::complain;
 use super::test::OutOfOrder;
 use crate::batch::write_row_json;
 use crate::decode::{Decoder, split};
@@ -128,9 +129,9 @@ pub fn run(args: EvalArgs) -> ExitCode {
                 QueryFailure::Run(
                     RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems),
                 ) => {
-                    eprint!("{problems}")
+                    complain(problems)
                 }
-                _ => eprintln!("error: {error}"),
+                _ => complain(format_args!("error: {error}\n")),
             }
             error.exit_code()
         }
@@ -178,7 +179,7 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), QueryFailure> {
         return Err(QueryFailure::Output(error));
     }
     for note in report? {
-        eprintln!("{note}");
+        complain(format_args!("{note}\n"));
     }
     Ok(())
 }
@@ -213,7 +214,12 @@ pub(super) fn read_rows(name: &str, file: &Path) -> Result<Vec<Bytes>, QueryFail
     }
     let rows = split(&Bytes::from(bytes));
     for bad in &rows.bad {
-        eprintln!("warning: {}: byte {}: not an event, passed over: {}", file.display(), bad.position, bad.error);
+        complain(format_args!(
+            "warning: {}: byte {}: not an event, passed over: {}\n",
+            file.display(),
+            bad.position,
+            bad.error
+        ));
     }
     if rows.events.is_empty() && !rows.bad.is_empty() {
         return Err(QueryFailure::Input(format!(

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::say::{answer, complain};
 use crate::job;
 use crate::journal::{
     ConsumerStatus, JournalStatus, LedgerLine, StoredDeadLetter, dead_letters_readonly, size, verify,
@@ -88,12 +89,9 @@ pub fn run(command: &JournalCommand) -> ExitCode {
         }
     };
     match done {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => answer(&text, ExitCode::SUCCESS),
         Err((code, text)) => {
-            eprintln!("{}", text.trim_end());
+            complain(format_args!("{}\n", text.trim_end()));
             ExitCode::from(code)
         }
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::say::complain;
 use crate::diagnostic::Diagnostics;
 use crate::job;
 use crate::pipeline::functions::LookOutcome;
@@ -22,13 +23,13 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> ExitCode {
     match LoadedJob::read(&args.job) {
         Err(problems) => {
-            eprint!("{problems}");
+            complain(problems);
             ExitCode::from(2)
         }
         Ok(loaded) => match serve(&args.job, loaded) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                complain(format_args!("error: {error}\n"));
                 ExitCode::FAILURE
             }
         },

@@ -20,6 +20,7 @@ pub use case::{Case, Expected, OutOfOrder, Settings, Wanted};
 pub use compare::{RowObject, RowOrder, value_difference};
 
 use super::eval::finite::{FiniteRun, Policies, RunError};
+use super::say::{Unwritten, answer, complain, print};
 use crate::batch::write_row_json;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::query::parser::parse;
@@ -61,13 +62,15 @@ pub fn run(args: TestArgs) -> ExitCode {
     let mut files = Vec::new();
     for path in &args.paths {
         if let Err(e) = find_cases(path, FOLDER_DEPTH_MAX, &mut files) {
-            eprintln!("error: {} cannot be read: {e}; give case files (.json) or folders of them", path.display());
+            complain(format_args!(
+                "error: {} cannot be read: {e}; give case files (.json) or folders of them\n",
+                path.display()
+            ));
             return ExitCode::from(2);
         }
     }
     if args.conformance {
-        print!("{}", conformance::table(&files, args.filter.as_deref()));
-        return ExitCode::SUCCESS;
+        return answer(&conformance::table(&files, args.filter.as_deref()), ExitCode::SUCCESS);
     }
     let (mut passed, mut failed) = (0usize, 0usize);
     for verdict in files.iter().flat_map(|file| judge_with(file, args.filter.as_deref(), args.job.as_deref())) {
@@ -76,19 +79,26 @@ pub fn run(args: TestArgs) -> ExitCode {
         } else {
             failed += 1
         }
-        if args.json {
-            println!("{}", serde_json::to_string(&verdict).unwrap_or_default());
+        let text = if args.json {
+            serde_json::to_string(&verdict).unwrap_or_default() + "\n"
         } else if !verdict.difference.is_empty() {
             let word = if verdict.passed { "passed" } else { "FAILED" };
-            println!("{word} {} ({})\n{}", verdict.name, verdict.file.display(), verdict.difference);
+            format!("{word} {} ({})\n{}\n", verdict.name, verdict.file.display(), verdict.difference)
+        } else {
+            continue;
+        };
+        // a reader that is gone still gets the verdict of all cases as the exit code
+        match print(&text) {
+            Err(unwritten @ Unwritten::Failed(_)) => return unwritten.end(ExitCode::FAILURE),
+            Ok(()) | Err(Unwritten::Closed) => {}
         }
     }
     if passed + failed == 0 {
         let filter = args.filter.as_ref().map_or_else(String::new, |f| format!(" with `{f}` in its name"));
-        eprintln!("error: no test case{filter} found; a case is a .json file");
+        complain(format_args!("error: no test case{filter} found; a case is a .json file\n"));
     }
-    println!("{passed} passed, {failed} failed");
-    if passed > 0 && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let code = if passed > 0 && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    answer(&format!("{passed} passed, {failed} failed\n"), code)
 }
 
 /// The case files of a path, sorted by name; a file is one itself. In a folder with a test configuration that is the

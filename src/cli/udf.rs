@@ -29,6 +29,7 @@ pub use golden::Test;
 pub use granting::{Granting, Import};
 pub use new::New;
 
+use super::say::{answer, complain};
 use crate::diagnostic::{Diagnostics, suggest};
 use crate::query::catalog::{Offers, Shape, Signature};
 use crate::udf::{Component, Engine, Limits, UdfError, default_cache_dir};
@@ -188,20 +189,15 @@ impl Failed {
 /// Runs a command; what it answers goes to standard output, errors to standard error.
 pub fn run(command: UdfCommand) -> ExitCode {
     match execute(command) {
-        Ok(Answer { text, code }) => {
-            use std::io::Write;
-            // a reader that is gone has seen what it wanted
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            code
-        }
+        Ok(Answer { text, code }) => answer(&text, code),
         Err(failed) if failed.is_drawn() => {
-            eprint!("{failed}");
+            complain(&failed);
             failed.exit_code()
         }
         Err(failed) => {
-            eprintln!("error: {failed}");
+            complain(format_args!("error: {failed}\n"));
             if let Some(help) = failed.help() {
-                eprintln!(" = help: {help}");
+                complain(format_args!(" = help: {help}\n"));
             }
             failed.exit_code()
         }

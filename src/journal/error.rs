@@ -15,6 +15,11 @@ pub enum JournalError {
     )]
     Locked { path: String, lock: String },
     #[error(
+        "the journal {path} has {names} names (hard links), and the logs beside it belong to one of them: remove the \
+         others, or copy the file instead while no job runs"
+    )]
+    Names { path: String, names: u64 },
+    #[error(
         "SQLite {found} is too old for the journal: versions below 3.51.3 can lose committed writes; build with the \
         bundled one"
     )]

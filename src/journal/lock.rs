@@ -4,7 +4,8 @@
 //! ends. Invariant: the file itself says nothing; only the operating system's lock on it counts, so a crash leaves
 //! nothing to clean up. Not here: readers, which need no lock.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::error::JournalError;
@@ -26,6 +27,11 @@ impl Drop for Lock {
 
 impl Lock {
     pub fn take(journal: &Path) -> Result<Lock, JournalError> {
+        // each name would have logs of its own, and none all of them
+        let names = fs::metadata(journal).map_or(1, |file| file.nlink());
+        if names > 1 {
+            return Err(JournalError::Names { path: journal.display().to_string(), names });
+        }
         let path = beside(journal, ".lock");
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|e| JournalError::unusable(journal, format!("{}: {e}", path.display())))?;

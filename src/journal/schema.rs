@@ -99,11 +99,25 @@ pub(super) fn redo_path(path: &Path) -> PathBuf {
     beside(path, "-redo")
 }
 
-/// A file beside the journal, named after it.
+/// A file beside the journal, named after it: beside the file itself where the path is a symbolic link, as SQLite
+/// keeps its own, so that whoever comes by another name meets the same lock and the same logs.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let mut name = real(path).into_os_string();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Where the links of a path lead; what cannot be read is left to whoever opens it.
+fn real(path: &Path) -> PathBuf {
+    /// As many as the system follows.
+    const LINKS_MAX: usize = 40;
+    let mut found = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = fs::read_link(&found) else { break };
+        // relative to the folder of the link
+        found = found.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
+    }
+    found
 }
 
 /// Opens the writing connection, making the tables in a new file.

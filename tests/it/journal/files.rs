@@ -59,6 +59,45 @@ fn one_process_a_journal() {
 }
 
 #[test]
+fn a_pool_by_another_name_is_the_same_pool() {
+    let mut pool = Pool::new();
+    pool.store_some(3);
+    let elsewhere = TempDir::new().unwrap();
+    let link = elsewhere.path().join("job.db");
+    let folder = elsewhere.path().join("pools");
+    std::os::unix::fs::symlink(pool.path.parent().unwrap(), &folder).unwrap();
+    // of two links the second is relative
+    std::os::unix::fs::symlink("pools/job.db", &link).unwrap();
+    assert!(matches!(Journal::open(config(&link)), Err(JournalError::Locked { .. })));
+    assert!(matches!(Journal::open(config(&folder.join("job.db"))), Err(JournalError::Locked { .. })));
+    let told = |path: &Path| JournalStatus::open_readonly(path).unwrap();
+    assert_eq!((told(&link).redo_bytes > 0, told(&link).streams[0].next), (true, 3));
+
+    let (path, _dir) = (pool.path.clone(), pool.dir.take());
+    drop(pool);
+    let journal = Journal::open(config(&link)).unwrap();
+    assert_eq!((journal.alarm(), journal.ends(StreamId::INPUTS)), (None, (0, 3)));
+    drop(journal);
+    let beside_the_link: Vec<_> = fs::read_dir(elsewhere.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(beside_the_link.len(), 2, "{beside_the_link:?}");
+
+    fs::hard_link(&path, elsewhere.path().join("twin.db")).unwrap();
+    let error = Journal::open(config(&path)).unwrap_err().to_string();
+    assert!(error.contains("2 names") && error.contains("copy the file instead"), "{error}");
+}
+
+#[test]
+fn a_link_may_lead_to_a_pool_that_is_yet_to_be_made() {
+    let (card, home) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (path, link) = (card.path().join("job.db"), home.path().join("job.db"));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let journal = Journal::open(config(&link)).unwrap();
+    assert!(matches!(Journal::open(config(&path)), Err(JournalError::Locked { .. })));
+    drop(journal);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn files_that_are_not_ours_are_left_as_they_are() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("job.db");

@@ -1,0 +1,84 @@
+//! What a command tells a person.
+//!
+//! In: text. Out: standard output, standard error, the log. Invariant: no stream that is closed or full ends the process
+//! in a panic, and text that is lost for want of room is an exit code of 1. Not here: wording.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::telemetry;
+
+/// Why a text did not reach standard output.
+#[derive(Debug)]
+pub(super) enum Unwritten {
+    /// Its reader is gone, and has seen what it wanted.
+    Closed,
+    Failed(io::Error),
+}
+
+impl Unwritten {
+    /// How the process ends, where it would end with `code` had all been written.
+    pub fn end(self, code: ExitCode) -> ExitCode {
+        match self {
+            Unwritten::Closed => code,
+            Unwritten::Failed(error) => {
+                complain(format_args!(
+                    "error: standard output cannot be written ({error}), and what the command answers is lost: give it \
+                     a place with room\n"
+                ));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Unwritten {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Unwritten::Closed,
+            _ => Unwritten::Failed(error),
+        }
+    }
+}
+
+/// Writes to standard output.
+pub(super) fn print(text: &str) -> Result<(), Unwritten> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Unwritten::from)
+}
+
+/// The answer of a command, and how it ends.
+pub(super) fn answer(text: &str, code: ExitCode) -> ExitCode {
+    print(text).map_or_else(|unwritten| unwritten.end(code), |()| code)
+}
+
+/// Writes to standard error, as far as that takes it: there is nowhere else to say that it does not.
+pub(super) fn complain(text: impl std::fmt::Display) {
+    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
+}
+
+/// Prints what the arguments alone ask for, or what is wrong with them.
+pub fn told(text: &clap::Error) -> ExitCode {
+    let code = u8::try_from(text.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    match text.print() {
+        Err(error) if !text.use_stderr() => Unwritten::from(error).end(code),
+        _ => code,
+    }
+}
+
+/// Where lines of the log go: to standard error. One that it does not take is counted, and stops nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLines;
+
+impl Write for LogLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::stderr().lock().write_all(line).is_err() {
+            telemetry::log_line_lost();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
