@@ -4,8 +4,8 @@
 //! 0.1.0 left a quiet stream behind. A retention of a millisecond keeps checkpoints from merging them; nothing else
 //! does. Then `forebay run` starts over a copy of it, once for each statement, once alone and once while 500 events a
 //! second still arrive. Rates count from the start of the job to the last row of the backlog. Endpoints answer after a
-//! fixed time and count the rows of each request. At the end the same events as a busy stream, as a quiet one and as two
-//! quiet ones by turns store them are read from their pools. `FOREBAY_BENCH_EVENTS` makes all of it smaller.
+//! fixed time and count the rows of each request. At the end the same events as a busy stream, as a quiet one and as
+//! two quiet ones by turns store them are read from their pools. `FOREBAY_BENCH_EVENTS` makes all of it smaller.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Small neighbours in the file that are to become full segments.
 //!
-//! In: the segments that checkpoints write, and on start those at the ends of the streams. Out: runs of them that fill a
-//! segment, and the same records in its place. Invariant: a run's segments follow each other without a gap, and all of
-//! them stay in the file for a while: somebody has still to read them, or they are kept. Not here: how segments are
+//! In: the segments that checkpoints write, and on start those at the ends of the streams. Out: runs of them that fill
+//! a segment, and the same records in its place. Invariant: a run's segments follow each other without a gap, and all
+//! of them stay in the file for a while: somebody has still to read them, or they are kept. Not here: how segments are
 //! joined (`merge`), when there is time for it (`store`).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -115,8 +115,9 @@ impl Runs {
     pub fn wrote(&mut self, head: &Head, span: Option<i64>) {
         let Some(tails) = &mut self.tails else { return };
         let tail = tails.remove(&head.stream);
-        // the head tells the newest record; the oldest came no earlier than what lies before
-        let since = tail.as_ref().filter(|tail| tail.end == head.first).map_or(head.arrival, |tail| tail.arrival);
+        // the head tells the newest record; the oldest came no earlier than what lies before, or than one segment holds
+        let before = tail.as_ref().filter(|tail| tail.end == head.first).map(|tail| tail.arrival);
+        let since = before.unwrap_or(head.arrival.saturating_sub(span.unwrap_or(0)));
         let together = Together { inputs: true, span };
         let next = match tail.and_then(|tail| tail.open) {
             Some(run)
@@ -239,8 +240,8 @@ mod tests {
     fn a_run_holds_no_more_time_than_goes_by_age() {
         let at = |i: i64, arrival| Head { arrival, ..head(0, 1, i, 1, 100) };
         let each_minute = (0..60).map(|i| at(i, i * 60));
-        // what the first one holds came since the one before, which nobody knows
-        assert_eq!(runs_within(Some(600), each_minute), [(0, 11), (11, 21), (21, 31), (31, 41), (41, 51)]);
+        // what the first one holds came since one before it, which nobody knows
+        assert_eq!(runs_within(Some(600), each_minute), [(1, 11), (11, 21), (21, 31), (31, 41), (41, 51)]);
         assert_eq!(runs_within(Some(300), (0..60).map(|i| at(i, i * 60))), [], "too short to be worth it");
     }
 

@@ -51,16 +51,20 @@ pub(super) struct Merger<'a> {
     pub sealer: &'a mut Sealer,
 }
 
-/// Segments that become one.
-struct Group {
+/// Segments that follow each other and become one.
+struct Neighbours {
     parts: Vec<Arc<Sealed>>,
     records: usize,
     raw_bytes: usize,
 }
 
-impl Group {
-    fn of(sealed: Arc<Sealed>) -> Group {
-        Group { records: sealed.head.count as usize, raw_bytes: sealed.head.raw_bytes as usize, parts: vec![sealed] }
+impl Neighbours {
+    fn of(sealed: Arc<Sealed>) -> Neighbours {
+        Neighbours {
+            records: sealed.head.count as usize,
+            raw_bytes: sealed.head.raw_bytes as usize,
+            parts: vec![sealed],
+        }
     }
 
     fn is_small(&self) -> bool {
@@ -68,7 +72,7 @@ impl Group {
     }
 
     /// Whether it ends where that one begins, and one segment holds both.
-    fn has_room_for(&self, next: &Group, together: Together) -> bool {
+    fn has_room_for(&self, next: &Neighbours, together: Together) -> bool {
         let (Some(first), Some(last)) = (self.parts.first(), self.parts.last()) else { return false };
         let (Some(then), Some(until)) = (next.parts.first(), next.parts.last()) else { return false };
         (last.head.stream, last.end()) == (then.head.stream, then.head.first)
@@ -77,7 +81,7 @@ impl Group {
             && together.reaches(first.head.arrival, until.head.arrival)
     }
 
-    fn add(&mut self, next: Group) {
+    fn add(&mut self, next: Neighbours) {
         self.records += next.records;
         self.raw_bytes += next.raw_bytes;
         self.parts.extend(next.parts);
@@ -139,10 +143,10 @@ impl Merger<'_> {
 
 /// First those of one input, so that a reader of another one passes a long stretch of them by its head alone; then
 /// those of several inputs, as far as each stretch is small.
-fn groups(segments: Vec<Arc<Sealed>>, together: Together) -> Vec<Group> {
-    let mut alike: Vec<Group> = Vec::new();
-    for next in segments.into_iter().map(Group::of) {
-        let is_alike = |last: &&mut Group| match (last.parts.last(), next.parts.first()) {
+fn groups(segments: Vec<Arc<Sealed>>, together: Together) -> Vec<Neighbours> {
+    let mut alike: Vec<Neighbours> = Vec::new();
+    for next in segments.into_iter().map(Neighbours::of) {
+        let is_alike = |last: &&mut Neighbours| match (last.parts.last(), next.parts.first()) {
             (Some(last), Some(next)) => {
                 last.head.input == next.head.input && is_small(&last.head) && is_small(&next.head)
             }
@@ -156,11 +160,11 @@ fn groups(segments: Vec<Arc<Sealed>>, together: Together) -> Vec<Group> {
     if !together.inputs {
         return alike;
     }
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<Neighbours> = Vec::new();
     let mut last_is_small = false;
     for next in alike {
         let is_small = next.is_small();
-        let takes = |last: &&mut Group| last_is_small && is_small && last.has_room_for(&next, together);
+        let takes = |last: &&mut Neighbours| last_is_small && is_small && last.has_room_for(&next, together);
         match groups.last_mut().filter(takes) {
             Some(last) => last.add(next),
             None => groups.push(next),
@@ -208,7 +212,7 @@ mod tests {
         let mut builder = EventBuilder::default();
         for i in 0..count as i64 {
             let message = MessageMeta { name: format!("t/{}", (first + i) % 3).into(), ..MessageMeta::default() };
-            let payload = format!("{{\"n\":{}}}", first + i).into();
+            let payload = format!("{{\"n\":{},\"is\":\"a rather long text\"}}", first + i).into();
             let event = RawEvent { arrival: at(first + i), payload, message: Arc::new(message), mark: 7 };
             builder.push(&event, event.arrival);
         }

@@ -238,8 +238,10 @@ impl Reader {
             self.position = sealed.end();
             return Ok(());
         }
-        // it was sealed by this process, of one input, and never left its memory
-        let opened = self.opener.open(&sealed.head, sealed.checksum, sealed.data.clone());
+        // it was sealed by this process and never left its memory
+        let (inputs, opener) = (&self.inputs, &mut self.opener);
+        let wants = |input: u16| inputs.as_ref().is_none_or(|wanted| wanted.contains(&input));
+        let opened = opener.open_for(&sealed.head, sealed.checksum, sealed.data.clone(), &wants);
         self.take(opened.map_err(|damage| JournalError::read(format!("a segment in memory is damaged: {damage}")))?);
         Ok(())
     }
