@@ -30,13 +30,13 @@ use crate::time::Clock;
 /// What there was to read.
 #[derive(Clone, Debug)]
 pub enum Read {
-    /// From the stream of inputs.
+    /// From the stream of inputs; all of one input. Events of inputs not asked for may lie between them.
     Events(EventSlice),
     /// From a stream of rows.
     Rows(RowSlice),
     /// Nothing (more) until the deadline, or the journal was asked to wake its readers. The position may have moved.
     Idle,
-    /// Nothing of the inputs asked for so far: segments of others were passed, and more may follow.
+    /// Nothing of the inputs asked for so far: events of others were passed, and more may follow.
     Passed,
     /// The journal is closed.
     Closed,
@@ -116,7 +116,7 @@ impl Reader {
         }
     }
 
-    /// Skips the segments of all other inputs; the position moves past them.
+    /// Skips the events of all other inputs; the position moves past them.
     pub fn only(mut self, inputs: &[InputId]) -> Reader {
         self.inputs = Some(inputs.iter().map(|i| i.0).collect());
         self

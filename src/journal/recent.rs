@@ -95,8 +95,12 @@ impl Recent {
         while complete < inputs.max(1)
             && let Some(row) = rows.next()?
         {
-            let (input, first, count, codec): (u16, i64, u32, u8) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            // whoever reads a segment with a damaged head sets it aside
+            let (Ok(input), Ok(count), Ok(codec)) = (row.get::<_, u16>(0), row.get::<_, u32>(2), row.get::<_, u8>(3))
+            else {
+                continue;
+            };
+            let first: i64 = row.get(1)?;
             let held = if Head::is_codec_of_mixed(codec) {
                 opened += 1;
                 if opened > LOOK_BACK_MIXED {

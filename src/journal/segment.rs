@@ -108,9 +108,10 @@ impl Head {
         codec & !ZSTD == MIXED
     }
 
-    /// Whether it may hold events of an input that is wanted; only its data tells for a mixed one.
+    /// Whether it may hold events of an input that is wanted; only its data tells for a mixed one, also where its codec
+    /// is damaged.
     pub fn may_hold(&self, wants: &dyn Fn(u16) -> bool) -> bool {
-        self.is_mixed() || wants(self.input)
+        self.is_mixed() || self.input == NO_INPUT || wants(self.input)
     }
 
     /// Reads the columns `stream, first, input, count, arrival, codec, raw_bytes`, in this order.
@@ -349,6 +350,17 @@ mod tests {
             }
             assert_eq!(open(&head, sealed.checksum, sealed.data.clone()).unwrap_err(), Damage::Checksum);
         }
+    }
+
+    #[test]
+    fn no_reader_passes_a_mixed_segment_by_its_head() {
+        let head = |codec, input| Head { stream: 0, first: 0, input, count: 1, arrival: 0, codec, raw_bytes: 1 };
+        let wants = |input| input == 2;
+        for (codec, input, may) in [(MIXED, 0, true), (MIXED | ZSTD, 0, true), (EVENTS, 2, true), (EVENTS, 1, false)] {
+            assert_eq!(head(codec, input).may_hold(&wants), may, "{codec} {input}");
+        }
+        assert!(head(EVENTS, 0).may_hold(&wants), "its codec is damaged, and opening it tells");
+        assert_eq!(Sealer::new().seal(draft(b"any", SegmentKind::Mixed)).head.input, 0);
     }
 
     proptest! {

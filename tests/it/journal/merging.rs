@@ -141,7 +141,6 @@ fn a_reader_inside_of_what_is_joined_goes_on_where_it_was() {
 
 /// Appends of these inputs, one event each, in one checkpoint; the first event has this number.
 fn store_by_turns(pool: &Pool, inputs: impl IntoIterator<Item = InputId>, first: i64) {
-    let wait = |answer: Receiver<Result<Range<i64>, JournalError>>| answer.recv_timeout(PATIENCE).unwrap().unwrap();
     let answers: Vec<_> = inputs
         .into_iter()
         .zip(first..)
@@ -151,7 +150,9 @@ fn store_by_turns(pool: &Pool, inputs: impl IntoIterator<Item = InputId>, first:
             answer
         })
         .collect();
-    answers.into_iter().for_each(|answer| drop(wait(answer)));
+    for answer in answers {
+        answer.recv_timeout(PATIENCE).unwrap().unwrap();
+    }
     pool.journal.sync().unwrap();
 }
 
@@ -286,7 +287,9 @@ fn a_segment_holds_a_sixteenth_of_the_age_that_its_records_may_have() {
     let limits = BacklogLimits { max_age: Some(age), max_bytes: None };
     let dead = pool.journal.register_consumer(ConsumerSpec { limits, ..spec("dead", StreamId::INPUTS) }).unwrap();
     pool.journal.keep_only_consumers(&["dead".into()]).unwrap();
-    (0..100).for_each(|minute| drop(store_minute(&pool, minute)));
+    for minute in 0..100 {
+        store_minute(&pool, minute);
+    }
     let segments = pool.segments(StreamId::INPUTS);
     assert_eq!(segments[..4], [0, 60, 1_260, 2_460], "1,200 s; nobody knows since when the first one's came");
     clock.advance(age + Duration::from_secs(1_300));
