@@ -431,7 +431,8 @@ impl Journal {
         let mut found = self.control(move |tx| {
             let segments = shared.with_recent(|recent| recent.segments(input.0));
             let mut found = Vec::new();
-            reader::read_events(tx.db, &segments.iter().map(|s| s.first).collect::<Vec<_>>(), |event, payload| {
+            let firsts: Vec<i64> = segments.iter().map(|s| s.first).collect();
+            reader::read_events(tx.db, input.0, &firsts, |event, payload| {
                 found.push(StoredMessage {
                     offset: event.offset,
                     mark: event.mark,

@@ -18,28 +18,41 @@ const STEP_MS: i64 = 10;
 /// How the events came.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
-    /// One a commit. Events of the input `other` lie between those of `rides`, so that no two can be merged into one
-    /// segment: that is the worst that a pool can look like.
+    /// One a commit and one a segment, those of the input `other` between those of `rides`. No checkpoint merges them,
+    /// since a segment holds a sixteenth of the retention at most: that is the worst that a pool can look like, and how
+    /// version 0.1.0 left it.
     Apart,
     /// So many of `rides` in each checkpoint, with a consumer that has read none of them.
     Checkpoints(usize),
+    /// The same, each in a commit of its own, and as many of `other` between them.
+    Turns(usize),
 }
 
-/// Writes a pool of rides that came at 100 a second.
+impl Stored {
+    fn has_other(self) -> bool {
+        !matches!(self, Stored::Checkpoints(_))
+    }
+}
+
+/// Writes a pool of rides that came at 100 a second, and of as many others where they have a part in it.
 pub fn write(folder: &Path, name: &str, events: u64, stored: Stored) -> PathBuf {
     let memory = Path::new("/dev/shm");
     let fast = tempfile::tempdir_in(if memory.is_dir() { memory } else { folder }).unwrap();
     let path = fast.path().join("pool.db");
-    let journal = Journal::open(config(&path)).unwrap();
+    let retention = (stored == Stored::Apart).then(|| Duration::from_millis(1));
+    let journal = Journal::open(JournalConfig { retention, ..config(&path) }).unwrap();
     let inputs = ["rides", "other"].map(|name| journal.input(name).unwrap());
-    let (inputs, at_once) = match stored {
-        Stored::Apart => (&inputs[..], 1),
-        Stored::Checkpoints(events) => {
-            journal.register_consumer(ConsumerSpec::new("slow", StreamId::INPUTS)).unwrap();
-            journal.keep_only_consumers(&["slow".into()]).unwrap();
-            (&inputs[..1], events)
-        }
+    let inputs = if stored.has_other() { &inputs[..] } else { &inputs[..1] };
+    // events of a commit, and of a checkpoint
+    let (at_once, checkpoint) = match stored {
+        Stored::Apart => (1, None),
+        Stored::Checkpoints(events) => (events, Some(events)),
+        Stored::Turns(events) => (1, Some(2 * events)),
     };
+    if stored != Stored::Apart {
+        journal.register_consumer(ConsumerSpec::new("slow", StreamId::INPUTS)).unwrap();
+        journal.keep_only_consumers(&["slow".into()]).unwrap();
+    }
     let mut fleet = Fleet::new(50);
     let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
     let (durable, answers) = mpsc::channel();
@@ -48,7 +61,8 @@ pub fn write(folder: &Path, name: &str, events: u64, stored: Stored) -> PathBuf 
         let event = |i: usize| {
             let ride = fleet.ride(start);
             let message = Arc::new(MessageMeta { name: ride.topic.as_str().into(), ..MessageMeta::default() });
-            let arrival = start.saturating_add((i / inputs.len()) as i64 * STEP_MS * TICKS_PER_MILLISECOND);
+            let step = STEP_MS * TICKS_PER_MILLISECOND / inputs.len() as i64;
+            let arrival = start.saturating_add(i as i64 * step);
             RawEvent { arrival, payload: ride.payload.into(), message, mark: 0 }
         };
         let events: Vec<RawEvent> = (first..count.min(first + at_once)).map(event).collect();
@@ -64,7 +78,7 @@ pub fn write(folder: &Path, name: &str, events: u64, stored: Stored) -> PathBuf 
             on_durable: Box::new(move |result| durable.send(result.is_ok()).unwrap_or_default()),
         });
         assert!(answers.recv().unwrap());
-        if stored != Stored::Apart {
+        if checkpoint.is_some_and(|events| (first + at_once) % events == 0 || first + at_once >= count) {
             journal.sync().unwrap();
         }
     }
@@ -89,11 +103,12 @@ pub fn segments(path: &Path) -> usize {
     count as usize
 }
 
-/// Reads all events of a pool, as a statement would; answers how many, and how long that took.
+/// Reads all rides of a pool, as a statement would; answers how many, and how long that took.
 pub fn read(path: &Path) -> (usize, Duration) {
     let journal = Journal::open(config(path)).unwrap();
+    let rides = journal.input("rides").unwrap();
     let start = std::time::Instant::now();
-    let mut reader = journal.reader(StreamId::INPUTS, 0);
+    let mut reader = journal.reader(StreamId::INPUTS, 0).only(&[rides]);
     let (mut events, mut bytes) = (0, 0);
     loop {
         let before = reader.position();

@@ -64,22 +64,21 @@ impl RefusedRow {
 pub(super) struct StepOrigin<'a> {
     pub first: i64,
     pub events: &'a [RawEvent],
+    /// Of each event.
+    pub offsets: &'a [i64],
     /// For a part that reads rows: their own ids, by place (inside, rows carry their offset in the stream).
     pub metas: &'a [RowMeta],
 }
 
 impl StepOrigin<'_> {
     fn event(&self, offset: i64) -> Option<&RawEvent> {
-        self.place(offset).and_then(|i| self.events.get(i))
-    }
-
-    fn place(&self, offset: i64) -> Option<usize> {
-        offset.checked_sub(self.first).and_then(|i| usize::try_from(i).ok())
+        self.offsets.binary_search(&offset).ok().and_then(|i| self.events.get(i))
     }
 
     /// The meta with the id that the row had in the stream it was read from.
     pub(super) fn restored(&self, meta: &RowMeta) -> RowMeta {
-        match self.place(meta.offset).and_then(|i| self.metas.get(i)) {
+        let place = meta.offset.checked_sub(self.first).and_then(|i| usize::try_from(i).ok());
+        match place.and_then(|i| self.metas.get(i)) {
             Some(own) => RowMeta { offset: own.offset, ordinal: own.ordinal, ..*meta },
             None => *meta,
         }
@@ -94,7 +93,15 @@ pub(super) struct InputEvent<'a> {
     pub arrival: Timestamp,
 }
 
-impl InputEvent<'_> {
+impl<'a> InputEvent<'a> {
+    /// Events with their offsets; the arrival never decreases, so that it can serve as event time.
+    pub(super) fn each(offsets: &'a [i64], events: &'a [RawEvent], now: i64) -> impl Iterator<Item = InputEvent<'a>> {
+        events.iter().zip(offsets).scan(now, |now, (event, offset)| {
+            *now = event.arrival.ticks().max(*now);
+            Some(InputEvent { event, offset: *offset, arrival: Timestamp::saturating_from_ticks(*now) })
+        })
+    }
+
     /// The meta of the row it becomes; event time is arrival time until something says otherwise.
     pub(super) fn meta(&self) -> RowMeta {
         RowMeta::new(self.arrival, self.arrival, self.offset, 0)

@@ -151,16 +151,23 @@ impl Executor {
         }
     }
 
-    /// Takes events of one input; the first has the offset `first`, the others follow. Calls come in offset order over
-    /// all inputs.
+    /// Takes events of one input; the first has the offset `first`, the others follow.
     pub fn push_events(&mut self, input: &str, first: i64, events: &[RawEvent]) {
+        let offsets: Vec<i64> = (first..).take(events.len()).collect();
+        self.push_events_at(input, &offsets, events);
+    }
+
+    /// Takes events of one input, each with its offset, in order: those of other inputs lie between. Calls come in
+    /// offset order over all inputs.
+    pub fn push_events_at(&mut self, input: &str, offsets: &[i64], events: &[RawEvent]) {
+        let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return };
         if self.env.stopped.is_some() || events.is_empty() {
             return;
         }
         let ingresses = self.ingresses.len();
         for (i, ingress) in self.ingresses.iter_mut().enumerate().filter(|(_, ingress)| ingress.scan.input == input) {
             let env = &mut self.env;
-            let records = records(first, events, self.now);
+            let records = InputEvent::each(offsets, events, self.now);
             match &mut self.trees {
                 Trees::One(lane) => match lane.inbox(i, ingress.width(), events.len()) {
                     Ok(inbox) => records.for_each(|record| {
@@ -192,8 +199,8 @@ impl Executor {
             self.env.counts.read += events.len() as u64;
         }
         self.now = events.iter().map(|e| e.arrival.ticks()).fold(self.now, i64::max);
-        self.output.read_up_to(first.saturating_add(events.len() as i64 - 1));
-        self.run(StepOrigin { first, events, metas: &[] }, None);
+        self.output.read_up_to(last);
+        self.run(StepOrigin { first, events, offsets, metas: &[] }, None);
     }
 
     /// Takes rows of the stream that a later part (or a tail) reads; the first has the offset `first` in that stream.
@@ -223,7 +230,7 @@ impl Executor {
         }
         self.env.counts.read += batch.len() as u64;
         self.env.counts.rows += batch.len() as u64;
-        let origin = StepOrigin { first, events: &[], metas: &metas };
+        let origin = StepOrigin { first, events: &[], offsets: &[], metas: &metas };
         let (Some(slot), Trees::BySubstream(substreams)) = (self.substream, &mut self.trees) else {
             return self.run(origin, Some(batch));
         };
@@ -480,14 +487,6 @@ impl fmt::Debug for Executor {
         };
         f.debug_struct("Executor").field("columns", &self.columns).field("trees", &trees).finish_non_exhaustive()
     }
-}
-
-/// Events with their offsets; the arrival never decreases, so that it can serve as event time.
-fn records<'e>(first: i64, events: &'e [RawEvent], now: i64) -> impl Iterator<Item = InputEvent<'e>> {
-    events.iter().zip(first..).scan(now, |now, (event, offset)| {
-        *now = event.arrival.ticks().max(*now);
-        Some(InputEvent { event, offset, arrival: Timestamp::saturating_from_ticks(*now) })
-    })
 }
 
 /// Columns of rows on their way to an external call: nobody reads their names.

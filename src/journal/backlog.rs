@@ -232,7 +232,7 @@ mod tests {
     use crate::journal::books::{ConsumerBook, StreamBook};
     use crate::journal::growth::GrowthStatus;
     use crate::journal::recent::Recent;
-    use crate::journal::segment::{Draft, Sealer};
+    use crate::journal::segment::{Draft, Sealer, SegmentKind};
     use crate::journal::{checkpoint, schema};
     use crate::time::Timestamp;
 
@@ -262,7 +262,8 @@ mod tests {
             books.consumers.insert(1, ConsumerBook { name: "out".into(), limits, ..ConsumerBook::default() });
             for first in 0..10 {
                 let arrival = clock.now().ticks();
-                let draft = Draft { stream: 0, first, input: 1, count: 1, arrival, raw: b"{}", is_rows: false };
+                let draft =
+                    Draft { stream: 0, first, input: 1, count: 1, arrival, raw: b"{}", kind: SegmentKind::Events };
                 let mut sealed = Sealer::new().seal(draft);
                 sealed.data = vec![7; 10_000];
                 checkpoint::insert_segment(&db, &sealed).unwrap();

@@ -179,7 +179,7 @@ fn number<T: TryFrom<u64>>(reader: &mut ByteReader<'_>) -> Result<T, Damaged> {
 mod tests {
     use super::*;
     use crate::journal::books::{ConsumerBook, StreamBook};
-    use crate::journal::segment::{Draft, Sealer};
+    use crate::journal::segment::{Draft, Sealer, SegmentKind};
 
     fn books(position: i64, next: i64, counted: u64) -> Books {
         let mut books = Books::default();
@@ -200,7 +200,8 @@ mod tests {
     }
 
     fn changes() -> Changes {
-        let draft = Draft { stream: 0, first: -5, input: 3, count: 2, arrival: 7, raw: &[9; 700], is_rows: false };
+        let draft =
+            Draft { stream: 0, first: -5, input: 3, count: 2, arrival: 7, raw: &[9; 700], kind: SegmentKind::Events };
         let change = |value: Option<&[u8]>| StateChange { op: 4, key: b"key".to_vec(), value: value.map(Vec::from) };
         Changes { sealed: vec![Sealer::new().seal(draft)], state: vec![(2, change(Some(b"value"))), (2, change(None))] }
     }

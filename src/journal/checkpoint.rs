@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 
 use super::books::{Books, INPUTS};
 use super::growth::Sizes;
-use super::merge::Merger;
+use super::merge::{Merged, Merger, Together};
 use super::recent::Kept;
 use super::segment::{Head, Sealed};
 use super::trim::Retention;
@@ -33,7 +33,7 @@ pub(super) struct Keep<'a> {
 /// What became of the segments of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
-    /// Those of inputs that are in the file now.
+    /// Those of inputs that are in the file now, by input.
     pub kept: Vec<(u16, Kept)>,
     /// Those that somebody has still to read.
     pub unread: Vec<Head>,
@@ -67,24 +67,44 @@ pub(super) fn store_segments(
             book.trimmed_to = i64::MIN;
         }
     }
+    let together = Together { inputs: true, span: span_max(books, stream, keep.retention) };
     let sizes = match unread.is_empty() {
-        true => merged_sizes(sample(&read), merger),
+        true => merged_sizes(sample(&read), together, merger),
         false => Sizes::default(),
     };
     read.retain(|sealed| stream == INPUTS && recent.contains(&sealed.head.first));
-    let mut kept = Vec::new();
-    // apart, so that no segment lies across the mark
+    let mut stored = Vec::new();
+    // apart, so that no segment lies across the mark; and each input by itself, so that what one keeps for redeliveries
+    // takes nothing of another with it
     let raw = raw_bytes(&unread);
-    let (read, unread) = (merger.merge(read), merger.merge(unread));
+    let (read, unread) = (merger.merge(read, Together { inputs: false, ..together }), merger.merge(unread, together));
     let sizes = if raw > 0 { sizes_of(raw, &unread) } else { sizes };
-    let heads = unread.iter().map(|sealed| sealed.head).collect();
-    for sealed in read.into_iter().chain(unread) {
-        insert_segment(db, &sealed)?;
+    let heads = unread.iter().map(|merged| merged.sealed.head).collect();
+    for merged in read.into_iter().chain(unread) {
+        insert_segment(db, &merged.sealed)?;
         if stream == INPUTS {
-            kept.push((sealed.head.input, Kept { first: sealed.head.first, records: sealed.head.count as usize }));
+            stored.extend(kept(&merged));
         }
     }
-    Ok(Stored { kept, unread: heads, sizes })
+    Ok(Stored { kept: stored, unread: heads, sizes })
+}
+
+/// How many ticks one segment of a stream may hold where records go by age, since they go by whole segments: a
+/// sixteenth of the shortest age.
+pub(super) fn span_max(books: &Books, stream: u32, retention: Retention) -> Option<i64> {
+    let consumers = books.consumers.values().filter(|consumer| consumer.stream == stream);
+    let shortest = consumers.filter_map(|consumer| consumer.limits.max_age).chain(retention.age).min()?;
+    Some(i64::try_from(shortest.as_nanos() / 100 / 16).unwrap_or(i64::MAX))
+}
+
+/// A segment of the inputs' stream as each input in it has it.
+pub(super) fn kept(merged: &Merged) -> Vec<(u16, Kept)> {
+    let head = &merged.sealed.head;
+    let of = |input: u16, records: usize| (input, Kept { first: head.first, end: head.end(), records });
+    match &merged.inputs {
+        Some(inputs) => inputs.iter().map(|(input, records)| of(*input, *records)).collect(),
+        None => vec![of(head.input, head.count as usize)],
+    }
 }
 
 /// The first segments, up to [`SAMPLE_BYTES`].
@@ -99,14 +119,14 @@ fn sample(segments: &[Arc<Sealed>]) -> Vec<Arc<Sealed>> {
 }
 
 /// What segments would take in the file that are not written there.
-fn merged_sizes(segments: Vec<Arc<Sealed>>, merger: &mut Merger<'_>) -> Sizes {
+fn merged_sizes(segments: Vec<Arc<Sealed>>, together: Together, merger: &mut Merger<'_>) -> Sizes {
     let raw = raw_bytes(&segments);
-    sizes_of(raw, &merger.merge(segments))
+    sizes_of(raw, &merger.merge(segments, together))
 }
 
 /// `raw`: as they came, each with a head of its own.
-fn sizes_of(raw: u64, merged: &[Arc<Sealed>]) -> Sizes {
-    Sizes { raw, stored: merged.iter().map(|sealed| sealed.sizes().stored).sum() }
+fn sizes_of(raw: u64, merged: &[Merged]) -> Sizes {
+    Sizes { raw, stored: merged.iter().map(|merged| merged.sealed.sizes().stored).sum() }
 }
 
 fn raw_bytes(segments: &[Arc<Sealed>]) -> u64 {

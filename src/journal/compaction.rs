@@ -1,49 +1,54 @@
 //! Small neighbours in the file that are to become full segments.
 //!
-//! In: the segments that checkpoints write. Out: runs of them that fill a segment, and the same records in its place.
-//! Invariant: a run's segments follow each other without a gap, and somebody has still to read all of them. Not
-//! here: how segments are joined (`merge`), when there is time for it (`store`).
+//! In: the segments that checkpoints write, and on start those at the ends of the streams. Out: runs of them that fill
+//! a segment, and the same records in its place. Invariant: a run's segments follow each other without a gap, and all
+//! of them stay in the file for a while: somebody has still to read them, or they are kept. Not here: how segments are
+//! joined (`merge`), when there is time for it (`store`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::checkpoint::insert_segment;
-use super::merge::{Merger, is_small};
-use super::recent::Kept;
+use super::books::Books;
+use super::checkpoint::{insert_segment, span_max};
+use super::merge::{Merged, Merger, Together, is_small};
 use super::segment::{Head, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed};
+use super::trim::Retention;
 
-/// A run that ends early, as where another input comes between, is joined from this number of segments on.
+/// A run that ends early, as where a larger segment comes between, is joined from this number of segments on.
 const SEGMENTS_MIN: usize = 8;
 /// Runs that wait; the oldest are left as they are.
 const RUNS_MAX: usize = 64;
+/// Heads read at the end of each stream on start: as many as a run of seven hours has, at a checkpoint a minute.
+const TAKEN_UP_MAX: i64 = 512;
 
-/// Segments of one stream and input.
+/// Segments of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub stream: u32,
-    pub input: u16,
     pub first: i64,
     pub end: i64,
+    /// No record arrived before.
+    since: i64,
     segments: usize,
     raw_bytes: usize,
 }
 
 impl Run {
-    fn of(head: &Head) -> Run {
+    fn of(head: &Head, since: i64) -> Run {
         Run {
             stream: head.stream,
-            input: head.input,
             first: head.first,
             end: head.end(),
+            since,
             segments: 1,
             raw_bytes: head.raw_bytes as usize,
         }
     }
 
     fn is_followed_by(&self, head: &Head) -> bool {
-        (self.input, self.end) == (head.input, head.first)
+        self.end == head.first && is_small(head)
     }
 
     /// Whether one segment holds it and that one.
@@ -51,40 +56,89 @@ impl Run {
         let records = usize::try_from(head.end() - self.first).unwrap_or(usize::MAX);
         records <= SEGMENT_RECORDS_MAX && self.raw_bytes + head.raw_bytes as usize <= SEGMENT_RAW_BYTES
     }
+
+    fn with(self, head: &Head) -> Run {
+        Run {
+            end: head.end(),
+            segments: self.segments + 1,
+            raw_bytes: self.raw_bytes + head.raw_bytes as usize,
+            ..self
+        }
+    }
 }
 
-/// The runs of this process: those that an earlier one left stay as they are.
+/// What is written last of a stream.
+#[derive(Debug)]
+struct StreamTail {
+    end: i64,
+    arrival: i64,
+    /// Small segments that may become more.
+    open: Option<Run>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    /// By stream.
-    open: BTreeMap<u32, Run>,
+    /// By stream. `None`: how long records are of use is not known yet.
+    tails: Option<BTreeMap<u32, StreamTail>>,
     full: VecDeque<Run>,
 }
 
 impl Runs {
-    /// A segment was written to the file, behind those of its stream.
-    pub fn wrote(&mut self, head: &Head) {
-        let open = self.open.remove(&head.stream);
-        let next = match open {
-            Some(run) if is_small(head) && run.is_followed_by(head) && run.has_room_for(head) => Run {
-                end: head.end(),
-                segments: run.segments + 1,
-                raw_bytes: run.raw_bytes + head.raw_bytes as usize,
-                ..run
-            },
+    /// Once the consumers are known, goes on where an earlier process ended: with the last segments of each stream, as
+    /// the file has them.
+    pub fn take_up(&mut self, db: &Connection, books: &Books, retention: Retention) -> rusqlite::Result<()> {
+        if self.tails.is_some() || !books.consumers_known {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        let mut find = db.prepare(
+            "SELECT stream, first, input, count, arrival, codec, raw_bytes FROM segment
+             WHERE stream = ?1 AND first >= ?2 ORDER BY first DESC LIMIT ?3",
+        )?;
+        for (stream, book) in &books.streams {
+            let mut rows = find.query(params![stream, book.first, TAKEN_UP_MAX])?;
+            let mut heads = Vec::new();
+            while let Some(row) = rows.next()? {
+                // behind a head that is damaged a run begins anew
+                heads.extend(Head::read(row));
+            }
+            found.extend(heads.into_iter().rev());
+        }
+        self.tails = Some(BTreeMap::new());
+        for head in &found {
+            self.wrote(head, span_max(books, head.stream, retention));
+        }
+        Ok(())
+    }
+
+    /// A segment was written to the file, behind those of its stream. `span`: how many ticks one segment may hold.
+    pub fn wrote(&mut self, head: &Head, span: Option<i64>) {
+        let Some(tails) = &mut self.tails else { return };
+        let tail = tails.remove(&head.stream);
+        // the head tells the newest record; the oldest came no earlier than what lies before, or than one segment holds
+        let before = tail.as_ref().filter(|tail| tail.end == head.first).map(|tail| tail.arrival);
+        let since = before.unwrap_or(head.arrival.saturating_sub(span.unwrap_or(0)));
+        let together = Together { inputs: true, span };
+        let next = match tail.and_then(|tail| tail.open) {
+            Some(run)
+                if run.is_followed_by(head) && run.has_room_for(head) && together.reaches(run.since, head.arrival) =>
+            {
+                run.with(head)
+            }
             Some(run) => {
                 self.close(run, head);
-                Run::of(head)
+                Run::of(head, since)
             }
-            None => Run::of(head),
+            None => Run::of(head, since),
         };
-        if is_small(head) {
-            self.open.insert(head.stream, next);
+        let open = is_small(head).then_some(next);
+        if let Some(tails) = &mut self.tails {
+            tails.insert(head.stream, StreamTail { end: head.end(), arrival: head.arrival, open });
         }
     }
 
     fn close(&mut self, run: Run, next: &Head) {
-        let is_full = run.is_followed_by(next) && is_small(next) && run.segments > 1;
+        let is_full = run.is_followed_by(next) && !run.has_room_for(next) && run.segments > 1;
         if is_full || run.segments >= SEGMENTS_MIN {
             self.full.push_back(run);
         }
@@ -93,15 +147,14 @@ impl Runs {
         }
     }
 
-    /// A run that is worth joining; `unread`: the offset of a stream before which everybody has read.
-    pub fn next(&mut self, unread: impl Fn(u32) -> i64) -> Option<Run> {
-        // what the last reader is in goes soon by itself
-        std::iter::from_fn(|| self.full.pop_front()).find(|run| unread(run.stream) <= run.first)
+    /// A run that is worth joining; `stays_from`: the offset of a stream from which on segments stay for a while.
+    pub fn next(&mut self, stays_from: impl Fn(u32) -> i64) -> Option<Run> {
+        std::iter::from_fn(|| self.full.pop_front()).find(|run| stays_from(run.stream) <= run.first)
     }
 }
 
-/// Puts full segments in the place of a run's; gives those.
-pub(super) fn join(db: &Connection, run: Run, merger: &mut Merger<'_>) -> rusqlite::Result<Vec<Kept>> {
+/// Puts full segments in the place of a run's; gives those that were joined.
+pub(super) fn join(db: &Connection, run: Run, merger: &mut Merger<'_>) -> rusqlite::Result<Vec<Merged>> {
     let found: Vec<Arc<Sealed>> = {
         let mut find = db.prepare_cached(
             "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment
@@ -118,16 +171,17 @@ pub(super) fn join(db: &Connection, run: Run, merger: &mut Merger<'_>) -> rusqli
         }
     };
     let segments = found.len();
-    let joined = merger.merge(found);
+    let mut joined = merger.merge(found, Together { inputs: true, span: None });
     if joined.len() == segments {
         return Ok(Vec::new());
     }
     db.prepare_cached("DELETE FROM segment WHERE stream = ?1 AND first >= ?2 AND first < ?3")?
         .execute(params![run.stream, run.first, run.end])?;
-    for sealed in &joined {
-        insert_segment(db, sealed)?;
+    for merged in &joined {
+        insert_segment(db, &merged.sealed)?;
     }
-    Ok(joined.iter().map(|sealed| Kept { first: sealed.head.first, records: sealed.head.count as usize }).collect())
+    joined.retain(|merged| merged.inputs.is_some());
+    Ok(joined)
 }
 
 #[cfg(test)]
@@ -138,11 +192,19 @@ mod tests {
         Head { stream, first, input, count, arrival: 0, codec: 1, raw_bytes }
     }
 
+    fn known() -> Runs {
+        Runs { tails: Some(BTreeMap::new()), ..Runs::default() }
+    }
+
     /// The spans of the runs that some heads give.
-    fn runs(heads: impl IntoIterator<Item = Head>) -> Vec<(i64, i64)> {
-        let mut runs = Runs::default();
-        heads.into_iter().for_each(|head| runs.wrote(&head));
+    fn runs_within(span: Option<i64>, heads: impl IntoIterator<Item = Head>) -> Vec<(i64, i64)> {
+        let mut runs = known();
+        heads.into_iter().for_each(|head| runs.wrote(&head, span));
         std::iter::from_fn(|| runs.next(|_| 0)).map(|run| (run.first, run.end)).collect()
+    }
+
+    fn runs(heads: impl IntoIterator<Item = Head>) -> Vec<(i64, i64)> {
+        runs_within(None, heads)
     }
 
     #[test]
@@ -155,23 +217,71 @@ mod tests {
 
     #[test]
     fn what_lies_between_ends_a_run_that_is_kept_if_it_is_long() {
-        let of = |segments: i64| {
-            let before = (0..segments).map(|i| head(0, 1, i, 1, 100));
-            before.chain([head(0, 2, segments, 1, 100), head(0, 1, segments + 1, 1, 100)]).collect::<Vec<_>>()
-        };
-        assert_eq!(runs(of(7)), []);
-        assert_eq!(runs(of(8)), [(0, 8)]);
-        let large = (0..9).map(|i| head(0, 1, i, 1, 100)).chain([head(0, 1, 9, 1, 1 << 20)]);
-        assert_eq!(runs(large), [(0, 9)]);
-        let alternating = (0..100).map(|i| head(0, (i % 2) as u16, i, 1, 100));
+        for (between, next) in [(head(0, 1, 0, 1, 1 << 20), 1), (head(0, 1, 5, 1, 100), 6)] {
+            let of = |segments: i64| {
+                let before = (0..segments).map(|i| head(0, 1, i, 1, 100));
+                let between = Head { first: between.first + segments, ..between };
+                before.chain([between, head(0, 1, segments + next, 1, 100)]).collect::<Vec<_>>()
+            };
+            assert_eq!(runs(of(7)), []);
+            assert_eq!(runs(of(8)), [(0, 8)]);
+        }
+        let alternating = (0..100).map(|i| head(0, 1, i, 1, if i % 2 == 0 { 100 } else { 1 << 20 }));
         assert_eq!(runs(alternating), []);
+    }
+
+    #[test]
+    fn another_input_does_not_end_a_run() {
+        let by_turns = (0..100).map(|i| head(0, (i % 3) as u16, i * 100, 100, 1_000));
+        assert_eq!(runs(by_turns), [(0, 4_000), (4_000, 8_000)]);
+    }
+
+    #[test]
+    fn a_run_holds_no_more_time_than_goes_by_age() {
+        let at = |i: i64, arrival| Head { arrival, ..head(0, 1, i, 1, 100) };
+        let each_minute = (0..60).map(|i| at(i, i * 60));
+        // what the first one holds came since one before it, which nobody knows
+        assert_eq!(runs_within(Some(600), each_minute), [(1, 11), (11, 21), (21, 31), (31, 41), (41, 51)]);
+        assert_eq!(runs_within(Some(300), (0..60).map(|i| at(i, i * 60))), [], "too short to be worth it");
+    }
+
+    #[test]
+    fn runs_go_on_where_an_earlier_process_ended() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let db = crate::journal::schema::open_writer(&dir.path().join("job.db"), 1 << 30).unwrap();
+        let retention = Retention { keep_from: None, age: None };
+        let mut books = Books::load(&db).unwrap();
+        let write = |head: Head| insert_segment(&db, &Sealed { head, checksum: 0, data: vec![7; 100] }).unwrap();
+        db.execute_batch("BEGIN").unwrap();
+        (0..1_000).for_each(|i| write(head(0, 1, i, 1, 100)));
+        db.execute_batch("COMMIT").unwrap();
+        let mut runs = Runs::default();
+        runs.take_up(&db, &books, retention).unwrap();
+        runs.wrote(&head(0, 1, 1_000, 1, 100), None);
+        assert_eq!((runs.tails.is_none(), runs.next(|_| 0)), (true, None), "how old records may be is not known");
+
+        books.consumers_known = true;
+        runs.take_up(&db, &books, retention).unwrap();
+        let open = |runs: &Runs| runs.tails.as_ref().unwrap()[&0].open.unwrap();
+        assert_eq!((open(&runs).first, open(&runs).end), (1_000 - TAKEN_UP_MAX, 1_000), "a bounded look");
+        runs.take_up(&db, &books, retention).unwrap();
+        (10..50).for_each(|i| runs.wrote(&head(0, 1, i * 100, 100, 100), None));
+        assert_eq!(runs.next(|_| 0).map(|run| (run.first, run.end)), Some((488, 4_500)));
+
+        // below the mark nothing is joined, and a damaged head ends a run as a gap does
+        books.streams.get_mut(&0).unwrap().first = 600;
+        db.execute("UPDATE segment SET input = -1 WHERE first = 900", []).unwrap();
+        let mut runs = Runs::default();
+        runs.take_up(&db, &books, retention).unwrap();
+        assert_eq!((open(&runs).first, open(&runs).end), (901, 1_000));
+        assert_eq!(runs.next(|_| 0).map(|run| (run.first, run.end)), Some((600, 900)));
     }
 
     #[test]
     fn streams_do_not_break_each_others_runs_and_what_is_read_is_left() {
         let both = (0..100).flat_map(|i| [head(0, 1, i * 100, 100, 100), head(3, 0, i * 100, 100, 100)]);
-        let mut runs = Runs::default();
-        both.for_each(|head| runs.wrote(&head));
+        let mut runs = known();
+        both.for_each(|head| runs.wrote(&head, None));
         let unread = |stream| if stream == 0 { 1 } else { 0 };
         let left: Vec<_> = std::iter::from_fn(|| runs.next(unread)).map(|run| (run.stream, run.first)).collect();
         assert_eq!(left, [(3, 0), (0, 4_000), (3, 4_000)]);

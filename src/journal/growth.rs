@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_segment_takes_as_much_of_the_file_as_is_told() {
-        use crate::journal::segment::{Draft, Sealer};
+        use crate::journal::segment::{Draft, Sealer, SegmentKind};
         let dir = tempfile::TempDir::new().unwrap();
         let db = crate::journal::schema::open_writer(&dir.path().join("job.db"), 1 << 30).unwrap();
         let pages = || db.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0).map(u64::from)).unwrap();
@@ -333,8 +333,15 @@ mod tests {
             let before = pages();
             db.execute_batch("BEGIN").unwrap();
             for _ in 0..n {
-                let draft =
-                    Draft { stream: 0, first, input: 1, count: 1, arrival: 1 << 59, raw: b"{}", is_rows: false };
+                let draft = Draft {
+                    stream: 0,
+                    first,
+                    input: 1,
+                    count: 1,
+                    arrival: 1 << 59,
+                    raw: b"{}",
+                    kind: SegmentKind::Events,
+                };
                 let mut sealed = Sealer::new().seal(draft);
                 sealed.data = vec![7; data];
                 crate::journal::checkpoint::insert_segment(&db, &sealed).unwrap();

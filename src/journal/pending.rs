@@ -70,13 +70,14 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::segment::{Draft, Sealer};
+    use crate::journal::segment::{Draft, Sealer, SegmentKind};
 
     #[test]
     fn a_reader_finds_what_is_here_and_how_far_the_file_goes() {
         let mut pending = Pending::default();
         let sealed = |stream, first, count| {
-            Sealer::new().seal(Draft { stream, first, input: 1, count, arrival: 0, raw: b"raw", is_rows: stream > 0 })
+            let kind = if stream > 0 { SegmentKind::Rows } else { SegmentKind::Events };
+            Sealer::new().seal(Draft { stream, first, input: 1, count, arrival: 0, raw: b"raw", kind })
         };
         pending.extend(vec![sealed(0, 10, 5), sealed(1, 0, 1), sealed(0, 15, 1)]);
         let place = |stream, offset| match pending.place(stream, offset) {

@@ -1,9 +1,9 @@
 //! Reading a stream from a position on.
 //!
 //! In: segments from the memory tail, older ones from the file by a connection of the reader's own. Out: [`Read`]s,
-//! never across a segment's border. Invariant: every record from the position on is handed out once and in order, but
-//! those that are trimmed, set aside as damaged, or of inputs not asked for; [`Reader::position`] is what to commit.
-//! Not here: who remembers the position (the consumer's commits do).
+//! never across a segment's border, and of events never of two inputs. Invariant: every record from the position on is
+//! handed out once and in order, but those that are trimmed, set aside as damaged, or of inputs not asked for;
+//! [`Reader::position`] is what to commit. Not here: who remembers the position (the consumer's commits do).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::books::INPUTS;
 use super::command::ask;
 use super::error::JournalError;
 use super::pending::Whereabouts;
@@ -29,13 +30,13 @@ use crate::time::Clock;
 /// What there was to read.
 #[derive(Clone, Debug)]
 pub enum Read {
-    /// From the stream of inputs.
+    /// From the stream of inputs; all of one input. Events of inputs not asked for may lie between them.
     Events(EventSlice),
     /// From a stream of rows.
     Rows(RowSlice),
     /// Nothing (more) until the deadline, or the journal was asked to wake its readers. The position may have moved.
     Idle,
-    /// Nothing of the inputs asked for so far: segments of others were passed, and more may follow.
+    /// Nothing of the inputs asked for so far: events of others were passed, and more may follow.
     Passed,
     /// The journal is closed.
     Closed,
@@ -76,9 +77,10 @@ impl fmt::Debug for Reader {
 /// A segment of the file.
 enum OnDisk {
     Segment(Segment),
-    /// Of an input not asked for.
+    /// Of inputs not asked for; so many bytes had to be opened to see that.
     Other {
         end: i64,
+        opened: usize,
     },
     Damaged {
         first: i64,
@@ -91,7 +93,7 @@ impl OnDisk {
     fn end(&self) -> Option<i64> {
         match self {
             OnDisk::Segment(segment) => Some(segment.end()),
-            OnDisk::Other { end } => Some(*end),
+            OnDisk::Other { end, .. } => Some(*end),
             OnDisk::Damaged { .. } => None,
         }
     }
@@ -114,7 +116,7 @@ impl Reader {
         }
     }
 
-    /// Skips the segments of all other inputs; the position moves past them.
+    /// Skips the events of all other inputs; the position moves past them.
     pub fn only(mut self, inputs: &[InputId]) -> Reader {
         self.inputs = Some(inputs.iter().map(|i| i.0).collect());
         self
@@ -173,7 +175,10 @@ impl Reader {
 
     fn take(&mut self, segment: Segment) {
         match &segment {
-            Segment::Events(events) if !self.wants(events.input()) => self.position = segment.end(),
+            // of what is opened for this reader only wanted events are there; what lies in memory is of one input
+            Segment::Events(events) if !events.get(0).is_some_and(|event| self.wants(event.input)) => {
+                self.position = self.position.max(segment.end());
+            }
             _ => {
                 self.position = self.position.max(segment.first());
                 self.current = Some(segment);
@@ -184,22 +189,24 @@ impl Reader {
     /// The next part of the current segment.
     fn serve(&mut self, max_records: usize) -> Option<Read> {
         let segment = self.current.as_ref()?;
-        let (first, end) = (segment.first(), segment.end());
-        let from = usize::try_from(self.position - first).ok()?;
-        let to = from.saturating_add(max_records.max(1)).min(usize::try_from(end - first).ok()?);
-        if from >= to {
-            self.current = None;
-            return None;
-        }
-        let read = match segment {
-            Segment::Events(s) => Read::Events(EventSlice::new(s.clone(), from..to)),
-            Segment::Rows(s) => Read::Rows(RowSlice::new(s.clone(), from..to)),
+        let end = segment.end();
+        let served = match segment {
+            Segment::Events(s) => EventSlice::of_one_input(s, self.position, max_records.max(1))
+                .map(|slice| (slice.end(), Read::Events(slice))),
+            Segment::Rows(s) => {
+                RowSlice::of(s, self.position, max_records.max(1)).map(|slice| (slice.end(), Read::Rows(slice)))
+            }
         };
-        self.position = first + to as i64;
+        let (position, read) = match served {
+            Some((position, read)) => (position, Some(read)),
+            // what is left of the segment is not wanted
+            None => (self.position.max(end), None),
+        };
+        self.position = position;
         if self.position >= end {
             self.current = None;
         }
-        Some(read)
+        read
     }
 
     /// Takes the segment at the position from the redo log or the file; `end` is that of the stream.
@@ -217,7 +224,7 @@ impl Reader {
         }
         match self.ahead.pop_front() {
             Some(OnDisk::Segment(segment)) => self.take(segment),
-            Some(OnDisk::Other { end }) => self.position = end,
+            Some(OnDisk::Other { end, .. }) => self.position = end,
             Some(OnDisk::Damaged { first, damage }) => self.pass_damaged(first, damage, end)?,
             // everything up to the end was set aside
             None => self.position = end,
@@ -227,12 +234,14 @@ impl Reader {
 
     fn load_pending(&mut self, sealed: &Sealed) -> Result<(), JournalError> {
         self.ahead.clear();
-        if sealed.head.stream == super::books::INPUTS && !self.wants(sealed.head.input) {
+        if sealed.head.stream == INPUTS && !sealed.head.may_hold(&|input| self.wants(input)) {
             self.position = sealed.end();
             return Ok(());
         }
         // it was sealed by this process and never left its memory
-        let opened = self.opener.open(&sealed.head, sealed.checksum, sealed.data.clone());
+        let (inputs, opener) = (&self.inputs, &mut self.opener);
+        let wants = |input: u16| inputs.as_ref().is_none_or(|wanted| wanted.contains(&input));
+        let opened = opener.open_for(&sealed.head, sealed.checksum, sealed.data.clone(), &wants);
         self.take(opened.map_err(|damage| JournalError::read(format!("a segment in memory is damaged: {damage}")))?);
         Ok(())
     }
@@ -269,9 +278,11 @@ impl Reader {
                     continue;
                 }
                 let segment = read_segment(&mut opener, row, &wants)?;
-                if let OnDisk::Segment(segment) = &segment {
-                    bytes += segment.bytes();
-                }
+                bytes += match &segment {
+                    OnDisk::Segment(segment) => segment.bytes(),
+                    OnDisk::Other { opened, .. } => *opened,
+                    OnDisk::Damaged { .. } => 0,
+                };
                 found.push_back(segment);
             }
             Ok(found)
@@ -304,18 +315,23 @@ fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool)
         }
         Err(other) => return Err(other),
     };
-    if head.stream == super::books::INPUTS && !wants(head.input) {
-        return Ok(OnDisk::Other { end: head.first + i64::from(head.count) });
+    if head.stream == INPUTS && !head.may_hold(wants) {
+        return Ok(OnDisk::Other { end: head.end(), opened: 0 });
     }
-    Ok(match opener.open(&head, row.get(7)?, row.get(8)?) {
+    Ok(match opener.open_for(&head, row.get(7)?, row.get(8)?, wants) {
+        Ok(Segment::Events(events)) if events.is_empty() => {
+            OnDisk::Other { end: head.end(), opened: head.raw_bytes as usize }
+        }
         Ok(segment) => OnDisk::Segment(segment),
         Err(damage) => OnDisk::Damaged { first: head.first, damage },
     })
 }
 
-/// Reads whole segments of the inputs' stream by their first offsets; those that are gone or damaged are passed over.
+/// Reads the events of one input in segments of the inputs' stream, by their first offsets; those that are gone or
+/// damaged are passed over.
 pub(super) fn read_events(
     db: &Connection,
+    input: u16,
     firsts: &[i64],
     mut each: impl FnMut(EventRef<'_>, Bytes),
 ) -> rusqlite::Result<()> {
@@ -324,9 +340,9 @@ pub(super) fn read_events(
     let mut find = db.prepare(sql)?;
     let mut opener = Opener::default();
     for first in firsts {
-        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|_| true)).optional()?;
+        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|of| of == input)).optional()?;
         let Some(OnDisk::Segment(Segment::Events(events))) = found else { continue };
-        let slice = EventSlice::new(events.clone(), 0..events.len());
+        let slice = EventSlice::all(&events);
         for (i, event) in slice.iter().enumerate() {
             each(event, slice.payload(i).unwrap_or_default());
         }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction as SqlTransaction, TransactionBehavior, params};
 
@@ -18,7 +19,6 @@ use super::config::JournalConfig;
 use super::error::JournalError;
 use super::high_water::{self, HighWater};
 use super::ledger::{Counter, Edge, what};
-
 use super::merge::Merger;
 use super::pending::Pending;
 use super::redo::{self, Age, Misfit, RedoLog};
@@ -61,7 +61,7 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     let age = Age::closed();
     let take_over = || -> rusqlite::Result<()> {
         let sql = SqlTransaction::new_unchecked(&db, TransactionBehavior::Immediate)?;
-        store(&sql, &mut books, found.changes)?;
+        store(&sql, &mut books, found.changes, config.retention)?;
         if let Some(alarm) = &alarm {
             leave_gap(&sql, &mut books, lost.unwrap_or(0))?;
             let text = format!("{}: {alarm}", config.clock.now());
@@ -81,13 +81,13 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     Ok(Opened { db, books, redo, high_water, alarm })
 }
 
-/// Writes what a log held.
-fn store(sql: &Connection, books: &mut Books, changes: Changes) -> rusqlite::Result<()> {
+/// Writes what a log held. `age`: how long records stay that everybody has read.
+fn store(sql: &Connection, books: &mut Books, changes: Changes, age: Option<Duration>) -> rusqlite::Result<()> {
     let (mut opener, mut sealer) = (Opener::default(), Sealer::new());
     let mut pending = Pending::default();
     pending.extend(changes.sealed);
     // nobody knows yet who has read what
-    let keep = Keep { retention: Retention { keep_from: None }, recent: 0, untrimmed: &BTreeSet::new() };
+    let keep = Keep { retention: Retention { keep_from: None, age }, recent: 0, untrimmed: &BTreeSet::new() };
     for stream in pending.streams() {
         let segments = pending.of(stream).cloned().collect();
         let mut merger = Merger { opener: &mut opener, sealer: &mut sealer };

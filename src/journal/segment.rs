@@ -1,10 +1,12 @@
 //! Segments: many records as one blob, one row of the file.
 //!
-//! In: records of one input, or rows of one stream. Out: [`Sealed`] bytes with a checksum over bytes and head, and the
-//! way back to [`Segment`]. Invariant: what is sealed opens to the same records, and no bytes, however bad, make
-//! opening panic or allocate more than the head justifies. Not here: where segments are kept (`stream`, `reader`).
+//! In: events of one input or of several, or rows of one stream. Out: [`Sealed`] bytes with a checksum over bytes and
+//! head, and the way back to [`Segment`]. Invariant: what is sealed opens to the same records, and no bytes, however
+//! bad, make opening panic or allocate more than the head justifies. Not here: where segments are kept (`stream`,
+//! `reader`).
 
 mod events;
+mod mixed;
 mod rows;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use crate::value::codec::Damaged;
 
 pub(super) use events::EventBuilder;
 pub use events::{EventRef, EventSegment, EventSlice};
+pub(super) use mixed::put_inputs;
 pub(super) use rows::encode_rows;
 pub use rows::{RowSegment, RowSlice};
 
@@ -35,6 +38,9 @@ const PACKED_BYTES_KEPT: usize = 2 << 20;
 
 const EVENTS: u8 = 1;
 const ROWS: u8 = 2;
+const MIXED: u8 = 3;
+/// In the head of a mixed segment; inputs are numbered from 1.
+const NO_INPUT: u16 = 0;
 /// Set in the codec byte when the data is compressed with zstd.
 const ZSTD: u8 = 16;
 
@@ -53,11 +59,32 @@ pub enum Damage {
     Count { expected: u32, found: u32 },
 }
 
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SegmentKind {
+    /// Of one input.
+    Events,
+    /// Events of several inputs, in the order of their offsets.
+    Mixed,
+    Rows,
+}
+
+impl SegmentKind {
+    fn codec(self) -> u8 {
+        match self {
+            SegmentKind::Events => EVENTS,
+            SegmentKind::Mixed => MIXED,
+            SegmentKind::Rows => ROWS,
+        }
+    }
+}
+
 /// What the file says about a segment beside its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub stream: u32,
     pub first: i64,
+    /// 0 for rows, and for events of several inputs.
     pub input: u16,
     pub count: u32,
     pub arrival: i64,
@@ -69,6 +96,22 @@ impl Head {
     /// Offset behind the last record.
     pub fn end(&self) -> i64 {
         self.first + i64::from(self.count)
+    }
+
+    /// Whether it holds events of several inputs.
+    pub fn is_mixed(&self) -> bool {
+        Head::is_codec_of_mixed(self.codec)
+    }
+
+    /// As [`Head::is_mixed`], where only the codec was read.
+    pub fn is_codec_of_mixed(codec: u8) -> bool {
+        codec & !ZSTD == MIXED
+    }
+
+    /// Whether it may hold events of an input that is wanted; only its data tells for a mixed one, also where its codec
+    /// is damaged.
+    pub fn may_hold(&self, wants: &dyn Fn(u16) -> bool) -> bool {
+        self.is_mixed() || self.input == NO_INPUT || wants(self.input)
     }
 
     /// Reads the columns `stream, first, input, count, arrival, codec, raw_bytes`, in this order.
@@ -115,11 +158,12 @@ impl Sealed {
 pub(super) struct Draft<'a> {
     pub stream: u32,
     pub first: i64,
+    /// Of one input; it is not looked at for another kind.
     pub input: u16,
     pub count: u32,
     pub arrival: i64,
     pub raw: &'a [u8],
-    pub is_rows: bool,
+    pub kind: SegmentKind,
 }
 
 /// Compresses (level 1, and only where it helps) and signs segments.
@@ -144,10 +188,10 @@ impl Sealer {
         let head = Head {
             stream: draft.stream,
             first: draft.first,
-            input: draft.input,
+            input: if draft.kind == SegmentKind::Events { draft.input } else { NO_INPUT },
             count: draft.count,
             arrival: draft.arrival,
-            codec: flag | if draft.is_rows { ROWS } else { EVENTS },
+            codec: flag | draft.kind.codec(),
             raw_bytes: u32::try_from(draft.raw.len()).unwrap_or(u32::MAX),
         };
         if self.packed.capacity() > PACKED_BYTES_KEPT {
@@ -198,7 +242,7 @@ impl Segment {
     /// Offset behind its last record.
     pub fn end(&self) -> i64 {
         match self {
-            Segment::Events(s) => s.first() + s.len() as i64,
+            Segment::Events(s) => s.end(),
             Segment::Rows(s) => s.first() + s.len() as i64,
         }
     }
@@ -219,6 +263,17 @@ pub(super) struct Opener(Option<zstd::bulk::Decompressor<'static>>);
 
 impl Opener {
     pub fn open(&mut self, head: &Head, stored_checksum: u32, data: Vec<u8>) -> Result<Segment, Damage> {
+        self.open_for(head, stored_checksum, data, &|_| true)
+    }
+
+    /// As [`Opener::open`]; of a mixed segment only the events of the inputs that are wanted.
+    pub fn open_for(
+        &mut self,
+        head: &Head,
+        stored_checksum: u32,
+        data: Vec<u8>,
+        wants: &dyn Fn(u16) -> bool,
+    ) -> Result<Segment, Damage> {
         if checksum(head, &data) != stored_checksum {
             return Err(Damage::Checksum);
         }
@@ -236,6 +291,7 @@ impl Opener {
         }
         let segment = match head.codec & !ZSTD {
             EVENTS => Segment::Events(Arc::new(EventSegment::decode(head.first, head.input, Bytes::from(raw))?)),
+            MIXED => Segment::Events(Arc::new(EventSegment::decode_mixed(head.first, Bytes::from(raw), wants)?)),
             ROWS => Segment::Rows(Arc::new(RowSegment::decode(head.first, &raw)?)),
             other => return Err(Damage::Codec(other)),
         };
@@ -265,23 +321,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn draft(raw: &[u8], is_rows: bool) -> Draft<'_> {
-        Draft { stream: 0, first: 5, input: 1, count: 1, arrival: 9, raw, is_rows }
+    fn draft(raw: &[u8], kind: SegmentKind) -> Draft<'_> {
+        Draft { stream: 0, first: 5, input: 1, count: 1, arrival: 9, raw, kind }
     }
 
     #[test]
     fn only_data_that_shrinks_is_compressed() {
         let mut sealer = Sealer::new();
-        assert_eq!(sealer.seal(draft(&[0; 1000], true)).head.codec, ROWS | ZSTD);
-        assert_eq!(sealer.seal(draft(&[0; 50], true)).head.codec, ROWS);
+        assert_eq!(sealer.seal(draft(&[0; 1000], SegmentKind::Rows)).head.codec, ROWS | ZSTD);
+        assert_eq!(sealer.seal(draft(&[0; 50], SegmentKind::Rows)).head.codec, ROWS);
         let noise: Vec<u8> = (0..1000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        let sealed = sealer.seal(draft(&noise, false));
+        let sealed = sealer.seal(draft(&noise, SegmentKind::Events));
         assert!(sealed.data.len() <= noise.len());
     }
 
     #[test]
     fn a_head_that_was_changed_does_not_open() {
-        let sealed = Sealer::new().seal(draft(b"anything", false));
+        let sealed = Sealer::new().seal(draft(b"anything", SegmentKind::Events));
         for change in 0..6 {
             let mut head = sealed.head;
             match change {
@@ -296,6 +352,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_reader_passes_a_mixed_segment_by_its_head() {
+        let head = |codec, input| Head { stream: 0, first: 0, input, count: 1, arrival: 0, codec, raw_bytes: 1 };
+        let wants = |input| input == 2;
+        for (codec, input, may) in [(MIXED, 0, true), (MIXED | ZSTD, 0, true), (EVENTS, 2, true), (EVENTS, 1, false)] {
+            assert_eq!(head(codec, input).may_hold(&wants), may, "{codec} {input}");
+        }
+        assert!(head(EVENTS, 0).may_hold(&wants), "its codec is damaged, and opening it tells");
+        assert_eq!(Sealer::new().seal(draft(b"any", SegmentKind::Mixed)).head.input, 0);
+    }
+
     proptest! {
         #[test]
         fn bad_bytes_never_panic(
@@ -307,7 +374,7 @@ mod tests {
             let head = Head { stream: 0, first: 0, input: 1, count, arrival: 0, codec, raw_bytes };
             let _ = open(&head, checksum(&head, &data), data.clone());
             // past the length check, into the decoders
-            for codec in [EVENTS, ROWS] {
+            for codec in [EVENTS, ROWS, MIXED] {
                 let head = Head { codec, raw_bytes: data.len() as u32, ..head };
                 let _ = open(&head, checksum(&head, &data), data.clone());
             }

@@ -70,7 +70,7 @@ pub(super) struct Store {
     sealer: Sealer,
     opener: Opener,
     builder: EventBuilder,
-    /// Small segments of the file that are to be joined.
+    /// Small segments at the ends of the file's streams that are to be joined.
     runs: Runs,
 }
 
@@ -192,6 +192,7 @@ impl Store {
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        self.runs.take_up(&sql, &self.books, limits.retention)?;
         let shared = self.shared.clone();
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder, self.clock.now());
         let outcome = step(&mut tx)?;
@@ -217,17 +218,16 @@ impl Store {
             written.extend(stored.kept);
             unread.extend(stored.unread);
         }
-        // records go by age in whole segments: these stay as short as they were written
-        let goes_by_age = |stream: u32| {
-            let ages = books.consumers.values().filter(|consumer| consumer.stream == stream);
-            limits.retention.keep_from.is_some() || ages.into_iter().any(|consumer| consumer.limits.max_age.is_some())
+        // what is read goes soon by itself, unless it is kept
+        let stays_from = |stream| match limits.retention.keep_from {
+            Some(_) => books.streams.get(&stream).map_or(i64::MAX, |book| book.first),
+            None => books.needed_from(stream),
         };
-        let needed = |stream| if goes_by_age(stream) { i64::MAX } else { books.needed_from(stream) };
-        let run = if limits.is_full { None } else { self.runs.next(needed) };
+        let run = if limits.is_full { None } else { self.runs.next(stays_from) };
         if let Some(run) = run {
             let joined = compaction::join(&sql, run, &mut merger)?;
-            if run.stream == INPUTS && !joined.is_empty() {
-                shared.with_recent(|recent| recent.merged(run.input, run.first..run.end, &joined));
+            if run.stream == INPUTS {
+                shared.with_recent(|recent| joined.iter().for_each(|merged| recent.merged(&checkpoint::kept(merged))));
             }
         }
         checkpoint::store_states(&sql, &self.states)?;
@@ -244,7 +244,9 @@ impl Store {
         self.taken_over(age, books);
         count_growth(&shared, &came, &learned);
         shared.with_recent(|recent| push_all(recent, &written));
-        unread.iter().for_each(|head| self.runs.wrote(head));
+        for head in &unread {
+            self.runs.wrote(head, checkpoint::span_max(&self.books, head.stream, limits.retention));
+        }
         Ok(Committed { outcome, segments, trim_more: left.has_more || gave_up, written: 0 })
     }
 
@@ -288,7 +290,7 @@ fn count_growth(shared: &Shared, came: &[(u32, Sizes)], learned: &[(u32, Sizes)]
 }
 
 fn push_all(recent: &mut Recent, written: &[(u16, Kept)]) {
-    written.iter().for_each(|(input, kept)| recent.push(*input, kept.first, kept.records));
+    written.iter().for_each(|(input, kept)| recent.push(*input, *kept));
 }
 
 /// What waits and what is new, by stream, in order.

@@ -20,7 +20,7 @@ use super::ledger::{Counter, Edge, what};
 use super::request::{Append, Commit};
 use super::segment::{
     self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealer, Segment,
-    encode_rows,
+    SegmentKind, encode_rows,
 };
 use crate::batch::{Batch, Rows};
 use crate::time::Timestamp;
@@ -127,8 +127,8 @@ impl<'a> Transaction<'a> {
         let (count, arrival) = (self.builder.count(), self.builder.arrival().ticks());
         let raw = self.builder.finish();
         let (first, input) = (self.builder_first, self.builder_input);
-        let sealed =
-            self.sealer.seal(Draft { stream: INPUTS, first, input, count, arrival, raw: &raw, is_rows: false });
+        let (stream, kind) = (INPUTS, SegmentKind::Events);
+        let sealed = self.sealer.seal(Draft { stream, first, input, count, arrival, raw: &raw, kind });
         self.changes.sealed.push(sealed);
         // readers in this process get what a reader of the file would get
         let decoded = segment::EventSegment::from_raw(first, input, raw).map_err(|e| invalid(e.to_string()))?;
@@ -197,7 +197,7 @@ impl<'a> Transaction<'a> {
             let count = u32::try_from(rows.batch.len()).unwrap_or(u32::MAX);
             // rows begin to wait now, however old the events are that a window or an endpoint held
             let arrival = newest.max(self.now).ticks();
-            let draft = Draft { stream, first, input: 0, count, arrival, raw: &raw, is_rows: true };
+            let draft = Draft { stream, first, input: 0, count, arrival, raw: &raw, kind: SegmentKind::Rows };
             self.changes.sealed.push(self.sealer.seal(draft));
             self.segments.push((stream, Segment::Rows(Arc::new(RowSegment::new(first, rows)))));
         }

@@ -6,6 +6,7 @@
 //! Not here: how full the file is (`budget`).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -24,6 +25,8 @@ const TRIM_BYTES: u64 = 4 << 20;
 pub(super) struct Retention {
     /// Records that arrived at or after this stay.
     pub keep_from: Option<Timestamp>,
+    /// How long records stay that everybody has read, where the budget allows.
+    pub age: Option<Duration>,
 }
 
 /// What a step left.
@@ -89,7 +92,6 @@ struct Candidate {
     id: i64,
     first: i64,
     end: i64,
-    input: u16,
 }
 
 fn trim_stream(
@@ -103,7 +105,7 @@ fn trim_stream(
     let mut mark = book.first;
     let (candidates, end) = below(tx, stream, mark, needed, retention)?;
     for segment in &candidates {
-        let held = stream == INPUTS && recent.holds(segment.input, segment.first);
+        let held = stream == INPUTS && recent.holds(segment.first);
         if !held {
             tx.db.prepare_cached("DELETE FROM segment WHERE id = ?1")?.execute([segment.id])?;
         }
@@ -138,7 +140,7 @@ fn below(
     retention: Retention,
 ) -> rusqlite::Result<(Vec<Candidate>, TrimEnd)> {
     let mut find = tx.db.prepare_cached(
-        "SELECT id, first, first + count, input, arrival, raw_bytes FROM segment
+        "SELECT id, first, first + count, arrival, raw_bytes FROM segment
          WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 ORDER BY first",
     )?;
     let mut rows = find.query(params![stream, mark, needed])?;
@@ -147,12 +149,12 @@ fn below(
         if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
             return Ok((found, TrimEnd::Bound));
         }
-        let arrival: i64 = row.get(4)?;
+        let arrival: i64 = row.get(3)?;
         if retention.keep_from.is_some_and(|keep| arrival >= keep.ticks()) {
             return Ok((found, TrimEnd::Young));
         }
-        found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)?, input: row.get(3)? });
-        bytes += row.get::<_, u32>(5).map_or(0, u64::from);
+        found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)? });
+        bytes += row.get::<_, u32>(4).map_or(0, u64::from);
     }
     Ok((found, TrimEnd::All))
 }
@@ -201,11 +203,9 @@ pub(super) fn drop_stale(db: &Connection, books: &Books, recent: &Recent) -> rus
     let mark = books.streams.get(&INPUTS).map_or(0, |s| s.first);
     let stale: Vec<i64> = {
         let mut find =
-            db.prepare("SELECT first, input FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
-        let rows = find.query_map(params![INPUTS, mark], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u16>(1)?)))?;
-        rows.filter(|row| row.as_ref().map_or(true, |(first, input)| !recent.holds(*input, *first)))
-            .map(|row| row.map(|(first, _)| first))
-            .collect::<rusqlite::Result<_>>()?
+            db.prepare("SELECT first FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
+        let rows = find.query_map(params![INPUTS, mark], |row| row.get::<_, i64>(0))?;
+        rows.filter(|row| row.as_ref().map_or(true, |first| !recent.holds(*first))).collect::<rusqlite::Result<_>>()?
     };
     for first in stale {
         db.execute("DELETE FROM segment WHERE stream = ?1 AND first = ?2", params![INPUTS, first])?;

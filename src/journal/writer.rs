@@ -235,7 +235,8 @@ impl Writer {
     fn limits(&self) -> CommitLimits {
         let is_full = self.budget.is_full();
         // the budget goes before what is only good to have
-        let retention = if is_full { Retention { keep_from: None } } else { retention(&self.config) };
+        let retention =
+            if is_full { Retention { keep_from: None, ..retention(&self.config) } } else { retention(&self.config) };
         CommitLimits {
             retention,
             recent: self.config.recent_records,
@@ -434,7 +435,8 @@ impl Writer {
 
 fn retention(config: &JournalConfig) -> Retention {
     let ticks = |d: Duration| i64::try_from(d.as_nanos() / 100).unwrap_or(i64::MAX);
-    Retention { keep_from: config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep))) }
+    let keep_from = config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep)));
+    Retention { keep_from, age: config.retention }
 }
 
 fn apply_all(

@@ -77,24 +77,19 @@ impl Ahead {
         changes
     }
 
-    /// The records among these that are not done with, in order, those between two spans together.
+    /// The records among these that are not done with, in order; rows between two spans together.
     pub fn left_of(&self, records: Records) -> Vec<Records> {
         if self.spans.is_empty() {
             return vec![records];
         }
         match records {
             Records::Events(runs) => {
-                let left = runs.into_iter().flat_map(|run| {
-                    let Events { input, first, mut events } = run;
-                    let mut pieces = Vec::new();
-                    for piece in self.gaps(first..first + events.len() as i64).into_iter().rev() {
-                        let mut cut = events.split_off((piece.start - first) as usize);
-                        cut.truncate((piece.end - piece.start) as usize);
-                        pieces.push(Events { input, first: piece.start, events: cut });
-                    }
-                    pieces.into_iter().rev()
+                let left = runs.into_iter().map(|Events { input, offsets, events }| {
+                    let is_left = |(offset, _): &(i64, _)| !self.is_done(*offset);
+                    let (offsets, events) = offsets.into_iter().zip(events).filter(is_left).unzip();
+                    Events { input, offsets, events }
                 });
-                vec![Records::Events(left.collect())]
+                vec![Records::Events(left.filter(|run| !run.events.is_empty()).collect())]
             }
             Records::Rows { first, rows } => {
                 let piece = |piece: Range<i64>| {
@@ -108,6 +103,10 @@ impl Ahead {
                 self.gaps(first..first + rows.batch.len() as i64).into_iter().map(piece).collect()
             }
         }
+    }
+
+    fn is_done(&self, offset: i64) -> bool {
+        self.spans.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
     }
 
     /// What of these offsets lies in no span.

@@ -46,14 +46,15 @@ impl Feed {
     /// Pushes the records whose offset is below `end`.
     fn push_before(&mut self, records: &Records, end: i64) {
         self.pushed = true;
-        let count = |first: i64| usize::try_from(end.saturating_sub(first)).unwrap_or(0);
         match records {
             Records::Events(runs) => {
                 for run in runs {
                     let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
-                    let events = run.events.get(..count(run.first)).unwrap_or(&run.events);
-                    if let Some(name) = name {
-                        self.executor.push_events(name, run.first, events);
+                    let before = run.offsets.partition_point(|offset| *offset < end);
+                    if let (Some(name), Some(offsets), Some(events)) =
+                        (name, run.offsets.get(..before), run.events.get(..before))
+                    {
+                        self.executor.push_events_at(name, offsets, events);
                     }
                 }
             }
@@ -68,7 +69,7 @@ impl Feed {
                     Some(columns) if *columns != rows.columns => Cow::Owned(renamed(rows, columns)),
                     _ => Cow::Borrowed(rows),
                 };
-                let most = count(*first);
+                let most = usize::try_from(end.saturating_sub(*first)).unwrap_or(0);
                 if most < rows.batch.len() {
                     let mut left = 0..most;
                     rows.to_mut().batch.retain(|_, _| left.next().is_some());

@@ -27,19 +27,13 @@ impl Bound {
     }
 }
 
-/// Events of one input that follow each other.
+/// Events of one input, in order; those of inputs that are not read may lie between.
 #[derive(Debug)]
 pub struct Events {
     pub input: u16,
-    /// Offset of the first one.
-    pub first: i64,
+    /// Of each event.
+    pub offsets: Vec<i64>,
     pub events: Vec<RawEvent>,
-}
-
-impl Events {
-    fn end(&self) -> i64 {
-        self.first + self.events.len() as i64
-    }
 }
 
 /// The records of a stretch.
@@ -197,15 +191,12 @@ impl Filling {
     }
 
     fn add_events(&mut self, slice: &EventSlice) {
-        let follows = |run: &Events| run.input == slice.input() && run.end() == slice.first();
-        if !self.runs.last().is_some_and(follows) {
-            self.runs.push(Events {
-                input: slice.input(),
-                first: slice.first(),
-                events: Vec::with_capacity(slice.len()),
-            });
+        let input = slice.input();
+        if self.runs.last().is_none_or(|run| run.input != input) {
+            self.runs.push(Events { input, offsets: Vec::new(), events: Vec::new() });
         }
         let Some(run) = self.runs.last_mut() else { return };
+        run.offsets.extend(slice.iter().map(|event| event.offset));
         run.events.extend(slice.events());
         self.len += slice.len();
         self.bytes += slice.bytes();

@@ -22,17 +22,36 @@ use crate::support::{wait_until, write_job};
 
 const EVENTS: i64 = 2_000;
 
-/// A pool whose events were committed one by one, `step_ms` apart. Each lies in a segment of its own: behind each comes
-/// an event of another input, and what is merged is of one input.
+/// A pool whose events were committed one by one, `step_ms` apart, behind each of them one of another input. Each lies
+/// in a segment of its own, as version 0.1.0 left them: what is merged is never longer than a sixteenth of the
+/// retention.
 pub fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
-    let journal = Journal::open(JournalConfig { commit_interval: Duration::ZERO, ..JournalConfig::new(path) }).unwrap();
+    let records = stored_as(path, step_ms, Some(Duration::from_millis(1)), payloads);
+    assert_eq!(segments(path), records, "each record has its own segment");
+}
+
+/// The same, as checkpoints merge them.
+fn stored_merged(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>) {
+    let records = stored_as(path, step_ms, None, payloads);
+    assert!(segments(path) <= records / 1_000, "{} segments", segments(path));
+}
+
+fn segments(path: &Path) -> i64 {
+    let pool = rusqlite::Connection::open(path).unwrap();
+    pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap()
+}
+
+/// Gives how many records there are.
+fn stored_as(path: &Path, step_ms: i64, retention: Option<Duration>, payloads: impl Iterator<Item = String>) -> i64 {
+    let config = JournalConfig { commit_interval: Duration::ZERO, retention, ..JournalConfig::new(path) };
+    let journal = Journal::open(config).unwrap();
     let inputs = ["t", "other"].map(|name| journal.input(name).unwrap());
     let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
     let (done, answers) = mpsc::channel();
     let payloads: Vec<String> = payloads.flat_map(|payload| [payload, "{}".to_owned()]).collect();
     let records = payloads.len() as i64;
     for (i, payload) in payloads.into_iter().enumerate() {
-        let arrival = start.saturating_add(i as i64 / 2 * step_ms * TICKS_PER_MILLISECOND);
+        let arrival = start.saturating_add(i as i64 * step_ms * TICKS_PER_MILLISECOND / 2);
         let input = inputs[i % 2];
         let event = RawEvent { arrival, payload: payload.into(), message: Arc::new(MessageMeta::default()), mark: 0 };
         let done = done.clone();
@@ -49,9 +68,7 @@ pub fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>)
         assert!(answers.recv().unwrap());
     }
     journal.close();
-    let pool = rusqlite::Connection::open(path).unwrap();
-    let segments: i64 = pool.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).unwrap();
-    assert_eq!(segments, records, "each record has its own segment");
+    records
 }
 
 /// A running job over `pool.db` in the folder; its broker is away.
@@ -82,10 +99,18 @@ fn commits(pipeline: &Pipeline) -> u64 {
     pipeline.journal().summary().unwrap().live.unwrap().commits
 }
 
-/// Runs a statement over the backlog; gives the lines of its output.
+/// Runs a statement over the backlog, merged and not; gives the lines of its output.
 async fn in_strides(query: &str, rows: i64) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
-    stored(&dir.path().join("pool.db"), 10, (0..EVENTS).map(|n| format!("{{\"d\":{},\"n\":{n}}}", n % 7)));
+    let payloads = || (0..EVENTS).map(|n| format!("{{\"d\":{},\"n\":{n}}}", n % 7));
+    let [apart, merged] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    stored(&apart.path().join("pool.db"), 10, payloads());
+    stored_merged(&merged.path().join("pool.db"), 10, payloads());
+    let lines = in_strides_of(&apart, query, rows).await;
+    assert_eq!(in_strides_of(&merged, query, rows).await, lines);
+    lines
+}
+
+async fn in_strides_of(dir: &tempfile::TempDir, query: &str, rows: i64) -> Vec<String> {
     let pipeline = running(dir.path(), query, "").await;
     wait_until(&format!("{rows} rows of {query}"), || lines(dir.path()).len() as i64 == rows).await;
     // one a second belongs to the wait and not to the work

@@ -16,6 +16,25 @@ fn stateless_rows_keep_the_offset_of_their_event_and_count_in_it() {
 }
 
 #[test]
+fn events_keep_their_offsets_where_those_of_other_inputs_lie_between() {
+    let options = ExecutorOptions { on_error: OnError::DeadLetter, ..ExecutorOptions::default() };
+    let mut executor = executor("SELECT 6 / v AS x FROM a", options);
+    let events = ["{\"v\":1}", "{\"v\":0}", "{\"v\":3}"].map(|p| event(0, p));
+    executor.push_events_at("a", &[3, 7, 12], &events);
+    let emitted = executor.take();
+    let rows: Vec<_> = emitted.rows.batch.rows().map(|(meta, row)| (meta.offset, row.to_vec())).collect();
+    assert_eq!(rows, [(3, vec![Value::BigInt(6)]), (12, vec![Value::BigInt(2)])]);
+    let failures: Vec<_> = emitted.failures.iter().map(|f| (f.position, f.meta.offset, f.body.clone())).collect();
+    assert_eq!(failures, [(7, 7, FailedBody::Event(events[1].payload.clone()))]);
+
+    let mut executor =
+        self::executor("SELECT COUNT(*) AS n FROM a GROUP BY TumblingWindow(second, 5)", Default::default());
+    executor.push_events_at("a", &[4, 9], &[event(1, "{}"), event(2, "{}")]);
+    executor.tick(at(20));
+    assert_eq!(executor.take().rows.batch.meta().iter().map(|m| m.offset).collect::<Vec<_>>(), [9], "the newest");
+}
+
+#[test]
 fn rows_with_state_count_on_in_the_newest_offset_across_commits() {
     let query = "SELECT k, COUNT(*) AS n FROM a GROUP BY k, TumblingWindow(second, 5)";
     let part = &parts(query)[0];

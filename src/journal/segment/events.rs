@@ -1,9 +1,11 @@
 //! The form of an event segment.
 //!
-//! In: raw events of one input. Out: a dictionary of what their messages carried, a small head an event (arrival as a
-//! difference, message, mark, length), then all payloads; and [`EventSegment`], which reads them in place. Invariant:
-//! arrival never decreases inside a segment. Not here: compression and checksum (the envelope above).
+//! In: raw events. Out: a dictionary of what their messages carried, a small head an event (arrival as a difference,
+//! message, mark, length), then all payloads; and [`EventSegment`], which reads them in place. Invariant: arrival never
+//! decreases inside a segment, and each event keeps its offset, also where those around it are left out. Not here:
+//! compression and checksum (the envelope above), which input an event of a mixed segment came from (`mixed`).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 
+use super::NO_INPUT;
+use super::mixed::InputRuns;
 use crate::batch::{MessageMeta, RawEvent};
 use crate::time::Timestamp;
 use crate::value::codec::{ByteReader, Damaged, put_bytes, put_signed, put_varint};
@@ -146,13 +150,17 @@ struct EventPlace {
     length: u32,
     message: u32,
     mark: u64,
+    /// from the first offset of the segment
+    at: u16,
+    input: u16,
 }
 
-/// Events of one input, in order; payloads stay in the segment's one allocation.
+/// Events in the order of their offsets; payloads stay in the segment's one allocation. Of a mixed segment those of the
+/// inputs that were asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventSegment {
     first: i64,
-    input: u16,
+    end: i64,
     entries: Vec<EventPlace>,
     messages: Vec<Arc<MessageMeta>>,
     raw: Bytes,
@@ -162,6 +170,8 @@ pub struct EventSegment {
 #[derive(Clone, Copy, Debug)]
 pub struct EventRef<'a> {
     pub offset: i64,
+    /// Which input it came from.
+    pub input: u16,
     pub arrival: Timestamp,
     pub payload: &'a [u8],
     pub message: &'a Arc<MessageMeta>,
@@ -175,47 +185,46 @@ impl EventSegment {
         EventSegment::decode(first, input, Bytes::from(raw))
     }
 
+    /// Events of one input.
     pub(super) fn decode(first: i64, input: u16, raw: Bytes) -> Result<EventSegment, Damaged> {
+        let (mut entries, messages) = body(&mut ByteReader::new(&raw), raw.len())?;
+        entries.iter_mut().for_each(|entry| entry.input = input);
+        let end = first.checked_add(entries.len() as i64).ok_or(Damaged { at: 0 })?;
+        Ok(EventSegment { first, end, entries, messages, raw })
+    }
+
+    /// Of a mixed segment the events of the inputs that are wanted; the payloads of others are let go.
+    pub(super) fn decode_mixed(first: i64, raw: Bytes, wants: &dyn Fn(u16) -> bool) -> Result<EventSegment, Damaged> {
         let damaged = Damaged { at: 0 };
         let mut reader = ByteReader::new(&raw);
-        let form = reader.byte()?;
-        if !matches!(form, FORM | FORM_MQTT) {
-            return Err(damaged);
+        let inputs = InputRuns::read(&mut reader)?;
+        let (mut entries, messages) = body(&mut reader, raw.len())?;
+        inputs.give(entries.iter_mut().map(|entry| &mut entry.input))?;
+        let end = first.checked_add(entries.len() as i64).ok_or(damaged)?;
+        let all = entries.len();
+        entries.retain(|entry| wants(entry.input));
+        if entries.len() == all {
+            return Ok(EventSegment { first, end, entries, messages, raw });
         }
-        let mut messages = Vec::new();
-        for _ in 0..reader.length()? {
-            messages.push(Arc::new(message(&mut reader, form)?));
-        }
-        let count = reader.length()?;
-        // an event has at least four bytes of head
-        let mut entries = Vec::with_capacity(count.min(raw.len() / 4));
-        let mut ticks = if count > 0 { reader.signed()? } else { 0 };
-        let mut total = 0usize;
-        for i in 0..count {
-            if i > 0 {
-                ticks = i64::try_from(reader.varint()?).ok().and_then(|d| ticks.checked_add(d)).ok_or(damaged)?;
-            }
-            let arrival = Timestamp::from_ticks(ticks).ok_or(damaged)?;
-            let message = u32::try_from(reader.varint()?).map_err(|_| damaged)?;
-            let mark = reader.varint()?;
-            let length = u32::try_from(reader.varint()?).map_err(|_| damaged)?;
-            if message as usize >= messages.len() {
-                return Err(damaged);
-            }
-            let start = u32::try_from(total).map_err(|_| damaged)?;
-            total = total.checked_add(length as usize).ok_or(damaged)?;
-            entries.push(EventPlace { arrival, start, length, message, mark });
-        }
-        let payloads = raw.len().checked_sub(total).ok_or(damaged)?;
-        reader.take(total)?;
-        if !reader.is_done() {
-            return Err(Damaged { at: payloads });
-        }
-        let base = u32::try_from(payloads).map_err(|_| damaged)?;
+        let mut own = Vec::with_capacity(entries.iter().map(|entry| entry.length as usize).sum());
         for entry in &mut entries {
-            entry.start = entry.start.checked_add(base).ok_or(damaged)?;
+            let start = entry.start as usize;
+            entry.start = u32::try_from(own.len()).map_err(|_| damaged)?;
+            own.extend_from_slice(raw.get(start..start + entry.length as usize).ok_or(damaged)?);
         }
-        Ok(EventSegment { first, input, entries, messages, raw })
+        Ok(EventSegment { first, end, entries, messages, raw: Bytes::from(own) })
+    }
+
+    /// Offset behind the last event, also of those that are left out.
+    pub(super) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// How many events each input has.
+    pub(in crate::journal) fn inputs(&self) -> BTreeMap<u16, usize> {
+        let mut counts = BTreeMap::new();
+        self.entries.iter().for_each(|entry| *counts.entry(entry.input).or_default() += 1);
+        counts
     }
 
     /// Offset of the first event.
@@ -223,11 +232,7 @@ impl EventSegment {
         self.first
     }
 
-    /// Which input it came from.
-    pub fn input(&self) -> u16 {
-        self.input
-    }
-
+    /// How many events there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -245,16 +250,65 @@ impl EventSegment {
         let entry = self.entries.get(i)?;
         let start = entry.start as usize;
         Some(EventRef {
-            offset: self.first + i as i64,
+            offset: self.offset(entry),
+            input: entry.input,
             arrival: entry.arrival,
             payload: self.raw.get(start..start + entry.length as usize)?,
             message: self.messages.get(entry.message as usize)?,
             mark: entry.mark,
         })
     }
+
+    fn offset(&self, entry: &EventPlace) -> i64 {
+        self.first + i64::from(entry.at)
+    }
 }
 
-/// Some of the events of a segment, in order. Cheap to clone and to keep.
+/// Where the events lie, and what their messages carried: what a builder gave, up to the end of the bytes.
+fn body(reader: &mut ByteReader<'_>, all: usize) -> Result<(Vec<EventPlace>, Vec<Arc<MessageMeta>>), Damaged> {
+    let damaged = Damaged { at: 0 };
+    let form = reader.byte()?;
+    if !matches!(form, FORM | FORM_MQTT) {
+        return Err(damaged);
+    }
+    let mut messages = Vec::new();
+    for _ in 0..reader.length()? {
+        messages.push(Arc::new(message(reader, form)?));
+    }
+    let count = reader.length()?;
+    // an event has at least four bytes of head
+    let mut entries = Vec::with_capacity(count.min(all / 4));
+    let mut ticks = if count > 0 { reader.signed()? } else { 0 };
+    let mut total = 0usize;
+    for i in 0..count {
+        if i > 0 {
+            ticks = i64::try_from(reader.varint()?).ok().and_then(|d| ticks.checked_add(d)).ok_or(damaged)?;
+        }
+        let arrival = Timestamp::from_ticks(ticks).ok_or(damaged)?;
+        let message = u32::try_from(reader.varint()?).map_err(|_| damaged)?;
+        let mark = reader.varint()?;
+        let length = u32::try_from(reader.varint()?).map_err(|_| damaged)?;
+        if message as usize >= messages.len() {
+            return Err(damaged);
+        }
+        let start = u32::try_from(total).map_err(|_| damaged)?;
+        total = total.checked_add(length as usize).ok_or(damaged)?;
+        let at = u16::try_from(i).map_err(|_| damaged)?;
+        entries.push(EventPlace { arrival, start, length, message, mark, at, input: NO_INPUT });
+    }
+    let payloads = all.checked_sub(total).ok_or(damaged)?;
+    reader.take(total)?;
+    if !reader.is_done() {
+        return Err(Damaged { at: payloads });
+    }
+    let base = u32::try_from(payloads).map_err(|_| damaged)?;
+    for entry in &mut entries {
+        entry.start = entry.start.checked_add(base).ok_or(damaged)?;
+    }
+    Ok((entries, messages))
+}
+
+/// Some of the events of a segment, in the order of their offsets. Cheap to clone and to keep.
 #[derive(Clone, Debug)]
 pub struct EventSlice {
     segment: Arc<EventSegment>,
@@ -262,23 +316,38 @@ pub struct EventSlice {
 }
 
 impl EventSlice {
-    pub(in crate::journal) fn new(segment: Arc<EventSegment>, range: Range<usize>) -> EventSlice {
-        EventSlice { segment, range }
+    /// All events of a segment, of whichever inputs they are.
+    pub(in crate::journal) fn all(segment: &Arc<EventSegment>) -> EventSlice {
+        EventSlice { segment: segment.clone(), range: 0..segment.len() }
+    }
+
+    /// Events of one input, up to `max` of them, from an offset on. `None`: the segment has no more.
+    pub(in crate::journal) fn of_one_input(segment: &Arc<EventSegment>, from: i64, max: usize) -> Option<EventSlice> {
+        let start = segment.entries.partition_point(|entry| segment.offset(entry) < from);
+        let left = segment.entries.get(start..)?;
+        let input = left.first()?.input;
+        let len = left.iter().take(max).take_while(|entry| entry.input == input).count();
+        Some(EventSlice { segment: segment.clone(), range: start..start + len })
     }
 
     /// Which input the events came from.
     pub fn input(&self) -> u16 {
-        self.segment.input
+        self.segment.entries.get(self.range.start).map_or(NO_INPUT, |entry| entry.input)
     }
 
     /// Offset of the first event.
     pub fn first(&self) -> i64 {
-        self.segment.first + self.range.start as i64
+        self.offset_at(self.range.start)
     }
 
-    /// Offset behind the last event: the position to commit once all of them are done.
+    /// Offset of the next event that was asked for, or behind the segment: the position to commit once all of these
+    /// are done.
     pub fn end(&self) -> i64 {
-        self.segment.first + self.range.end as i64
+        self.offset_at(self.range.end)
+    }
+
+    fn offset_at(&self, i: usize) -> i64 {
+        self.segment.entries.get(i).map_or(self.segment.end, |entry| self.segment.offset(entry))
     }
 
     pub fn len(&self) -> usize {
@@ -321,114 +390,4 @@ pub(super) fn share(bytes: usize, n: usize, all: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn metas() -> impl Strategy<Value = MessageMeta> {
-        let pairs = || prop::collection::vec((".{0,5}", ".{0,5}").prop_map(|(n, v)| (n.into(), v.into())), 0..3);
-        (".{0,30}", pairs(), pairs()).prop_map(|(name, properties, facts)| MessageMeta {
-            name: name.into(),
-            properties,
-            facts,
-        })
-    }
-
-    /// Arrival step, payload, which meta, mark.
-    type Given = (i64, Vec<u8>, prop::sample::Index, u64);
-
-    fn events() -> impl Strategy<Value = (Vec<MessageMeta>, Vec<Given>)> {
-        let event =
-            (0i64..1 << 40, prop::collection::vec(any::<u8>(), 0..40), any::<prop::sample::Index>(), any::<u64>());
-        (prop::collection::vec(metas(), 1..4), prop::collection::vec(event, 0..40))
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes((metas, events) in events(), first in 0..i64::MAX / 2) {
-            let shared: Vec<Arc<MessageMeta>> = metas.into_iter().map(Arc::new).collect();
-            let mut builder = EventBuilder::default();
-            let mut arrival = Timestamp::MIN;
-            let mut given = Vec::new();
-            for (step, payload, meta, mark) in events {
-                arrival = arrival.saturating_add(step);
-                let message = meta.get(&shared).clone();
-                let event = RawEvent { arrival, payload: Bytes::from(payload), message, mark };
-                builder.push(&event, arrival);
-                given.push(event);
-            }
-            let segment = EventSegment::decode(first, 7, Bytes::from(builder.finish())).unwrap();
-            prop_assert!(builder.is_empty());
-            prop_assert_eq!(segment.len(), given.len());
-            for (i, event) in given.iter().enumerate() {
-                let read = segment.get(i).unwrap();
-                prop_assert_eq!(read.offset, first + i as i64);
-                prop_assert_eq!(read.arrival, event.arrival);
-                prop_assert_eq!(read.payload, &event.payload[..]);
-                prop_assert_eq!(read.message, &event.message);
-                prop_assert_eq!(read.mark, event.mark);
-            }
-        }
-
-        #[test]
-        fn a_changed_byte_never_panics(
-            (metas, events) in events(),
-            at in any::<prop::sample::Index>(),
-            to in any::<u8>(),
-        ) {
-            let mut builder = EventBuilder::default();
-            for (_, payload, meta, mark) in events {
-                let message = Arc::new(meta.get(&metas).clone());
-                builder.push(
-                    &RawEvent { arrival: Timestamp::MIN, payload: Bytes::from(payload), message, mark },
-                    Timestamp::MIN,
-                );
-            }
-            let mut raw = builder.finish();
-            let at = at.index(raw.len());
-            raw[at] = to;
-            if let Ok(segment) = EventSegment::decode(0, 1, Bytes::from(raw)) {
-                prop_assert!((0..segment.len()).all(|i| segment.get(i).is_some()));
-            }
-        }
-    }
-
-    #[test]
-    fn equal_messages_are_stored_once() {
-        let mut builder = EventBuilder::default();
-        for _ in 0..100 {
-            let message = Arc::new(MessageMeta { name: "plant/line/7/temperature".into(), ..MessageMeta::default() });
-            builder
-                .push(&RawEvent { arrival: Timestamp::MIN, payload: Bytes::new(), message, mark: 0 }, Timestamp::MIN);
-        }
-        assert!(builder.finish().len() < 500);
-    }
-
-    #[test]
-    fn the_first_form_is_still_read() {
-        let mut raw = vec![FORM_MQTT, 2];
-        for (topic, qos, retain, property) in [("a/1", 1, 0, None), ("a/2", 0, 1, Some(("site", "north")))] {
-            put_bytes(&mut raw, topic.as_bytes());
-            raw.extend([qos, retain]);
-            put_varint(&mut raw, property.iter().count() as u64);
-            if let Some((name, value)) = property {
-                put_bytes(&mut raw, name.as_bytes());
-                put_bytes(&mut raw, value.as_bytes());
-            }
-        }
-        raw.push(2);
-        put_signed(&mut raw, 1_000);
-        // message, packet id, length; then the difference of arrivals and the same again
-        raw.extend([0, 7, 1, 5, 1, 0, 2]);
-        raw.extend(b"xyz");
-        let segment = EventSegment::decode(40, 3, Bytes::from(raw)).unwrap();
-        let pair = |name: &str, value: &str| vec![(SmolStr::new(name), SmolStr::new(value))];
-        let read: Vec<_> =
-            (0..2).filter_map(|i| segment.get(i)).map(|e| (e.offset, e.arrival.ticks(), e.mark, e.payload)).collect();
-        assert_eq!(read, [(40, 1_000, 7, &b"x"[..]), (41, 1_005, 0, b"yz")]);
-        let first = MessageMeta { name: "a/1".into(), facts: pair("qos", "1"), ..MessageMeta::default() };
-        let second =
-            MessageMeta { name: "a/2".into(), facts: pair("retain", "true"), properties: pair("site", "north") };
-        assert_eq!([&**segment.get(0).unwrap().message, segment.get(1).unwrap().message], [&first, &second]);
-    }
-}
+mod tests;

@@ -149,8 +149,11 @@ pub struct RowSlice {
 }
 
 impl RowSlice {
-    pub(in crate::journal) fn new(segment: Arc<RowSegment>, range: Range<usize>) -> RowSlice {
-        RowSlice { segment, range }
+    /// Up to `max` rows from a position on. `None`: the segment has no more.
+    pub(in crate::journal) fn of(segment: &Arc<RowSegment>, from: i64, max: usize) -> Option<RowSlice> {
+        let start = usize::try_from(from - segment.first).ok()?;
+        let end = start.saturating_add(max).min(segment.len());
+        (start < end).then(|| RowSlice { segment: segment.clone(), range: start..end })
     }
 
     /// Position of the first row in its stream.

@@ -197,8 +197,9 @@ impl Bench {
             message: Arc::default(),
             mark: 0,
         });
-        let run = Events { input: 0, first: self.at, events: events.collect() };
-        self.at += records.len() as i64;
+        let (first, end) = (self.at, self.at + records.len() as i64);
+        let run = Events { input: 0, offsets: (first..end).collect(), events: events.collect() };
+        self.at = end;
         let stretch =
             Stretch { records: Records::Events(vec![run]), len: records.len(), position: self.at, is_at_end: true };
         let ends = |gave: Gave, end| Gave { end: Some(end), ..gave };
@@ -350,7 +351,7 @@ fn what_lies_behind_a_stop_is_not_counted() {
         message: Arc::default(),
         mark: 0,
     });
-    let records = Records::Events(vec![Events { input: 0, first: 2, events: events.into() }]);
+    let records = Records::Events(vec![Events { input: 0, offsets: (2..9).collect(), events: events.into() }]);
     let rows = bench.deliverer.rows(Stretch { records, len: 7, position: 9, is_at_end: true }).unwrap();
     assert_eq!((rows.batch.len(), bench.deliverer.pending.position, bench.deliverer.pending.letters.len()), (1, 5, 1));
     assert_eq!(
@@ -401,7 +402,7 @@ fn an_output_is_in_trouble_until_each_of_its_consumers_gets_through() {
         message: Arc::default(),
         mark: 0,
     };
-    let records = Records::Events(vec![Events { input: 0, first: 0, events: vec![event] }]);
+    let records = Records::Events(vec![Events { input: 0, offsets: vec![0], events: vec![event] }]);
     let rows = bench.deliverer.rows(Stretch { records, len: 1, position: 1, is_at_end: true }).unwrap();
     let (rows, output) = (Arc::new(rows), bench.deliverer.output.clone());
     let full = Delivery::try_again("full");

@@ -57,3 +57,42 @@ fn a_damaged_last_segment_does_not_hold_its_readers() {
     pool.store_some(1);
     assert_eq!(read_payloads(&mut reader).len(), 1);
 }
+
+#[test]
+fn a_damaged_mixed_segment_is_set_aside_with_what_each_input_has_in_it() {
+    let pool = Pool::new();
+    let zones = pool.journal.input("zones").unwrap();
+    let text = |i: usize| format!("{i} {}", "the quick brown fox jumps over it ".repeat(i % 5 + 2)).into_bytes();
+    for checkpoint in 0..3 {
+        for turn in 0..6 {
+            let input = if turn % 2 == 0 { pool.input } else { zones };
+            let (batch, answer) = append(input, vec![text(checkpoint * 6 + turn)]);
+            pool.journal.append(batch);
+            answer.recv_timeout(PATIENCE).unwrap().unwrap();
+        }
+        pool.journal.sync().unwrap();
+    }
+    let names = ["rides", "zones"];
+    let ids = names.map(|name| pool.consumer(name, StreamId::INPUTS).id);
+    pool.journal.close();
+    damage(&pool.path, 6);
+    let pool = pool.reopen();
+    assert_eq!(pool.segments(StreamId::INPUTS), [0, 6, 12], "nothing was looked at so far");
+    for (turn, input) in [pool.input, zones].into_iter().enumerate() {
+        let mut reader = pool.journal.reader(StreamId::INPUTS, 0).only(&[input]);
+        let read = read_payloads(&mut reader);
+        let own = (0..6).chain(12..18).skip(turn).step_by(2).map(|i| (i as i64, text(i)));
+        assert_eq!(read, own.collect::<Vec<_>>(), "{}", names[turn]);
+        assert_eq!(reader.position(), 18);
+    }
+    for (id, name) in ids.into_iter().zip(names) {
+        pool.commit(Commit::at(id, 18));
+        let ledger = pool.journal.ledger();
+        assert_eq!(ledger.sum(Edge::Consumer, name, what::READ), 12);
+        assert_eq!(ledger.get(&Counter::new(Edge::Consumer, name, what::SKIPPED).because("damaged")), 6);
+    }
+    let status = pool.status();
+    assert_eq!((status.quarantine[0].first, status.quarantine[0].end), (6, 12));
+    let report = verify(&pool.path).unwrap();
+    assert!(report.is_good() && report.quarantined == 1, "{report:?}");
+}
