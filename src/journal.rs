@@ -28,6 +28,7 @@ mod ledger;
 mod lock;
 mod merge;
 mod pace;
+mod paths;
 mod pending;
 mod pin;
 mod progress;

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use super::schema::beside;
+use super::paths::beside;
 
 /// A block or two of the file system.
 const PROBE_BYTES: usize = 8 << 10;
@@ -45,8 +45,8 @@ pub enum JournalError {
     #[error("cannot open the journal {path}: {reason}")]
     Unusable { path: String, reason: String },
     #[error(
-        "the disk under the journal {path} is full, or a quota is used up ({reason}): free some room there, or move the \
-         pool to another disk by `path` under [journal]; what is stored stays"
+        "the disk under the journal {path} is full, or a quota is used up ({reason}): free some room there, or move \
+         the pool to another disk by `path` under [journal]; what is stored stays"
     )]
     NoRoom { path: String, reason: String },
     #[error(
