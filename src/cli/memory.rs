@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// Between two times that free pages are given back. A burst takes memory in many small pieces, and a few that stay keep
-/// the rest from going back by itself: 50 MB after 45 minutes with an outage each ten, and 40 with this.
+/// Between two times that free pages are given back. A burst takes memory in many small pieces, and a few that stay
+/// keep the rest from going back by itself: 50 MB after 45 minutes with an outage each ten, and 40 with this.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// glibc gives threads arenas of their own, and each keeps what its busiest moment took: at full speed 75 MB instead of
