@@ -167,6 +167,12 @@ impl Journal {
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let is_disk_short = Budget::new(&path, config.max_bytes).make_room_to_start();
         let db = schema::open_writer(&path, config.max_bytes)?;
+        // what an earlier process left in the write-ahead log may be in memory alone, where its last sync failed: it
+        // goes into the file before anything is written behind it
+        match upkeep::empty_log(&db, upkeep::READERS_WAIT) {
+            Err(error) if !error::is_no_room(&error, &path) => return Err(unusable(error)),
+            _ => {}
+        }
         let mut opened = recovery::open(&config, db)?;
         prepare(&mut opened).map_err(unusable)?;
         let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());

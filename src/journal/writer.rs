@@ -27,13 +27,11 @@ use super::store::{CommitLimits, Committed, Store};
 use super::stream::StreamEnds;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
-use super::upkeep::{Upkeep, empty_log};
+use super::upkeep::{READERS_WAIT, Upkeep, empty_log};
 use crate::time::Clock;
 
 /// How often a quiet journal looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long emptying the write-ahead log waits for readers of this process, which are done in a moment.
-const READERS_WAIT: Duration = Duration::from_millis(50);
 /// What was committed is in the redo log alone for this long at most, so that a start has little to take over.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Commands of this size together go into the file at once: its pages are well filled by them, and each byte is
