@@ -169,14 +169,20 @@ impl Journal {
         let db = schema::open_writer(&path, config.max_bytes)?;
         // what an earlier process left in the write-ahead log may be in memory alone, where its last sync failed: it
         // goes into the file before anything is written behind it
-        match upkeep::empty_log(&db, upkeep::READERS_WAIT) {
+        match upkeep::empty_log(&db, schema::BUSY_TIMEOUT) {
             Err(error) if !error::is_no_room(&error, &path) => return Err(unusable(error)),
+            Ok(Some(_)) => tracing::warn!(
+                "another program reads the pool, so its write-ahead log cannot be emptied at this start: where an \
+                 earlier process had a failed sync, a power cut could now lose what follows; close that program and \
+                 start again"
+            ),
             _ => {}
         }
         let mut opened = recovery::open(&config, db)?;
         prepare(&mut opened).map_err(unusable)?;
         let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());
-        let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
+        let mark = books.streams.get(&books::INPUTS).map_or(0, |inputs| inputs.first);
+        let recent = Recent::load(db, config.recent_records, books.inputs.len(), mark).map_err(unusable)?;
         trim::drop_stale(db, books, &recent).map_err(unusable)?;
         let incarnation = schema::incarnation(db, &path)?;
         let growth = GrowthStatus::read(db).map_err(unusable)?;

@@ -10,6 +10,7 @@
 
 pub mod time;
 pub mod backoff;
+pub mod aside;
 pub mod value;
 pub mod batch;
 pub mod diagnostic;

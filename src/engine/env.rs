@@ -130,7 +130,8 @@ impl Env {
         }
     }
 
-    /// A row failed in an expression; at a correction no statement stops, by a fault neither. `direct`: rows are one to
+    /// Handles a row that failed in an expression. A correction never stops its statement, not even by a fault of
+    /// forebay. `direct`: rows are one to
     /// one with what was read, so that the failure belongs to the equation of rows read.
     pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> RowFate {
         let EvalError { error, span, policy } = error;
