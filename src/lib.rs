@@ -7,6 +7,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod time;
+pub mod arrival;
 pub mod backoff;
 pub mod value;
 pub mod batch;
