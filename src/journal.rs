@@ -350,7 +350,8 @@ impl Journal {
         self.0.shared.streams.ends(stream.0)
     }
 
-    /// Arrival time of the newest stored event; arrival never decreases.
+    /// How far arrival time has come: that of the newest stored event, or how far a consumer let it pass, if that is
+    /// later. It never decreases.
     pub fn last_arrival(&self) -> Timestamp {
         Timestamp::saturating_from_ticks(self.0.shared.last_arrival.load(Ordering::Acquire))
     }

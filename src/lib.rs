@@ -9,6 +9,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod time;
+pub mod arrival;
 pub mod backoff;
 pub mod aside;
 pub mod value;

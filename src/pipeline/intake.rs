@@ -109,18 +109,24 @@ impl Intake {
     /// Gives how many payloads were empty.
     fn split(&self, message: Arrived, events: &mut Vec<RawEvent>, undecodable: &mut Vec<DeadLetter>) -> u64 {
         let split = self.payloads.split(&message.payload, &message.message.name);
+        let arrival = message.arrival.at;
+        // what the clock said is a fact of the message: an event has to tell it whenever it is read
+        let meta = match message.arrival.is_trusted {
+            true => message.message,
+            false => Arc::new(message.message.untimed()),
+        };
         let is_part = split.events.len() + split.bad.len() > 1;
         events.extend(split.events.into_iter().map(|payload| RawEvent {
-            arrival: message.arrival,
+            arrival,
             payload,
-            message: message.message.clone(),
+            message: meta.clone(),
             mark: message.mark,
         }));
         undecodable.extend(split.bad.into_iter().map(|bad| DeadLetter {
-            at: message.arrival,
+            at: arrival,
             stage: SmolStr::new(format!("input {}", self.name)),
             reason: SmolStr::new_static("undecodable"),
-            message: format!("{} ({}topic {})", bad.error, place(&bad, is_part), message.message.name),
+            message: format!("{} ({}topic {})", bad.error, place(&bad, is_part), meta.name),
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,

@@ -30,7 +30,9 @@ use super::reading::{Bound, Reading};
 use super::scoring::{Scoring, Unanswered};
 use super::stop::Stop;
 use super::tables::Tables;
+use super::untimely::Untimely;
 use super::{PipelineError, Worker};
+use crate::arrival::ArrivalClock;
 use crate::backoff::Backoff;
 use crate::batch::Column;
 use crate::engine::{Executor, Functions, OnError};
@@ -62,6 +64,7 @@ pub struct StatementBuild<'a> {
     pub stop: &'a Stop,
     pub health: &'a Arc<Health>,
     pub clock: &'a Clock,
+    pub arrival: &'a ArrivalClock,
 }
 
 /// A consumer of the job as the journal knows it.
@@ -418,6 +421,8 @@ impl StatementBuild<'_> {
             query_version: self.prepared.query_version.clone(),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            arrival: self.arrival.clone(),
+            untimely: Untimely::default(),
         };
         Ok((flow, reader))
     }
