@@ -9,10 +9,11 @@ use smol_str::SmolStr;
 
 use super::reading::Records;
 use super::tables::Tables;
+use crate::arrival::Eras;
 use crate::batch::{Batch, Column, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::engine::{Emitted, EngineError, Executor, FailedBody, FailedRow};
-use crate::journal::{InputId, StateChange};
+use crate::journal::{InputId, Journal, StateChange};
 use crate::value::Value;
 
 /// An executor and the names of the inputs it may be given.
@@ -25,6 +26,8 @@ pub struct Feed {
     /// Rows of other columns, where they are refused until the next take; `None`: they are brought to these columns.
     pub refused: Option<Vec<FailedRow>>,
     pub tables: Tables,
+    /// Knows where eras of arrival time begin.
+    pub journal: Journal,
     /// Something was pushed since the last take.
     pub pushed: bool,
 }
@@ -43,18 +46,39 @@ impl Feed {
         self.push_before(records, i64::MAX);
     }
 
+    /// Begins the eras of arrival time that lie up to this offset of the inputs; whether there were any. Everything
+    /// before it was pushed.
+    pub fn begin_eras(&mut self, offset: i64) -> bool {
+        let eras = self.journal.eras();
+        let begun = eras.behind(self.executor.era()).filter(|(first, _)| *first <= offset).last();
+        if let Some((_, era)) = begun {
+            self.executor.begin_era(era);
+        }
+        begun.is_some()
+    }
+
     /// Pushes the records whose offset is below `end`.
     fn push_before(&mut self, records: &Records, end: i64) {
         self.pushed = true;
+        let eras = self.journal.eras();
         let count = |first: i64| usize::try_from(end.saturating_sub(first)).unwrap_or(0);
         match records {
             Records::Events(runs) => {
                 for run in runs {
-                    let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
-                    let events = run.events.get(..count(run.first)).unwrap_or(&run.events);
-                    if let Some(name) = name {
-                        self.executor.push_events(name, run.first, events);
+                    let Some((_, name)) = self.inputs.iter().find(|(id, _)| id.0 == run.input) else { continue };
+                    let mut events = run.events.get(..count(run.first)).unwrap_or(&run.events);
+                    let mut first = run.first;
+                    for (begins, era) in eras.behind(self.executor.era()) {
+                        let before = usize::try_from(begins.saturating_sub(first)).unwrap_or(0);
+                        let Some((former, rest)) = events.split_at_checked(before).filter(|(_, r)| !r.is_empty())
+                        else {
+                            break;
+                        };
+                        self.executor.push_events(name, first, former);
+                        self.executor.begin_era(era);
+                        (first, events) = (first.max(begins), rest);
                     }
+                    self.executor.push_events(name, first, events);
                 }
             }
             Records::Rows { first, rows } => {
@@ -73,9 +97,26 @@ impl Feed {
                     let mut left = 0..most;
                     rows.to_mut().batch.retain(|_, _| left.next().is_some());
                 }
-                self.executor.push_rows(*first, &rows);
+                self.push_rows(*first, &rows, &eras);
             }
         }
+    }
+
+    /// Pushes rows of a stream. They tell by the newest event in them of which era they are.
+    fn push_rows(&mut self, mut first: i64, rows: &Rows, eras: &Eras) {
+        let mut rows = Cow::Borrowed(rows);
+        for (begins, era) in eras.behind(self.executor.era()) {
+            let Some(before) = rows.batch.meta().iter().position(|meta| meta.offset >= begins) else { break };
+            let mut left = 0..before;
+            let mut former = rows.clone().into_owned();
+            former.batch.retain(|_, _| left.next().is_some());
+            self.executor.push_rows(first, &former);
+            self.executor.begin_era(era);
+            let mut left = 0..before;
+            rows.to_mut().batch.retain(|_, _| left.next().is_none());
+            first += before as i64;
+        }
+        self.executor.push_rows(first, &rows);
     }
 
     /// What came out since the last call; all of it belongs into one commit.

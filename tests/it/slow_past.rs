@@ -43,6 +43,7 @@ pub fn stored(path: &Path, step_ms: i64, payloads: impl Iterator<Item = String>)
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            era: 0,
             urgency: Urgency::InBudget,
             on_durable: Box::new(move |result| done.send(result.is_ok()).unwrap()),
         });
