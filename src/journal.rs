@@ -21,6 +21,7 @@ mod compaction;
 mod config;
 mod consumer;
 mod dead_letter;
+mod eras;
 mod error;
 mod growth;
 mod high_water;
@@ -64,6 +65,7 @@ use bytes::Bytes;
 use rusqlite::OptionalExtension;
 use smol_str::SmolStr;
 
+use crate::arrival::{Eras, WayBack};
 use crate::batch::MessageMeta;
 use crate::time::{Clock, Timestamp};
 
@@ -351,9 +353,24 @@ impl Journal {
     }
 
     /// How far arrival time has come: that of the newest stored event, or how far a consumer let it pass, if that is
-    /// later. It never decreases.
+    /// later. It decreases where an era begins.
     pub fn last_arrival(&self) -> Timestamp {
         Timestamp::saturating_from_ticks(self.0.shared.last_arrival.load(Ordering::Acquire))
+    }
+
+    /// Which arrival times the pool has used, and where in the inputs its eras begin.
+    pub fn eras(&self) -> Arc<Eras> {
+        self.0.shared.with_eras(|eras| eras.clone())
+    }
+
+    /// Keeps eras in which arrival time has leapt ahead; durable when it returns.
+    pub fn keep_eras(&self, eras: Eras) -> Result<(), JournalError> {
+        self.control(move |tx| eras::keep(tx, eras.clone()))
+    }
+
+    /// Begins an era behind everything that is stored; durable when it returns.
+    pub fn begin_era(&self, way: WayBack) -> Result<Eras, JournalError> {
+        self.control(move |tx| eras::begin(tx, &way))
     }
 
     /// Whether the byte budget or the disk is used up, so that intake waits.

@@ -7,6 +7,7 @@
 mod ahead;
 mod catch_up;
 mod catch_ups;
+mod clock_watch;
 mod commits;
 mod consumer;
 mod cycle;
@@ -50,7 +51,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::arrival::ArrivalClock;
+use crate::arrival::{ArrivalClock, Eras};
 use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::{Journal, JournalConfig, JournalError};
@@ -137,7 +138,9 @@ impl Pipeline {
     /// What keeps the job from starting; nothing runs then, and the pool is free again.
     pub async fn start(job: &Job, prepared: &Prepared, clock: Clock) -> Result<Pipeline, PipelineError> {
         let journal = tokio::task::block_in_place(|| Journal::open(journal_config(job, &clock)))?;
-        let arrival = ArrivalClock::new(clock.clone(), journal.last_arrival());
+        let margin = clock_watch::margin(&prepared.plan, prepared.options.policies.late_tolerance);
+        let eras = Eras::clone(&journal.eras());
+        let arrival = ArrivalClock::of_pool(clock.clone(), journal.last_arrival(), eras, margin);
         let health = Arc::new(Health::new(job.state_bytes_max));
         let versions = Versions::new(&prepared.bindings);
         let watched = Arc::new(WatchedStages::new(
@@ -216,8 +219,9 @@ impl Pipeline {
         let catch_ups = self.watched.catch_ups().clone();
         let fill = job.outputs.iter().map(|output| output.settings.fill().time).max().unwrap_or_default();
         tokio::task::block_in_place(|| catch_ups.begin(&self.journal, fill))?;
-        let watch =
-            catch_ups.watch(self.journal.clone(), clock.clone(), self.watched.arrival().clone(), loading.clone());
+        let watch = catch_ups.watch(self.journal.clone(), clock.clone(), loading.clone());
+        self.loaders.push(tokio::spawn(watch));
+        let watch = clock_watch::watch(self.journal.clone(), self.watched.arrival().clone(), loading.clone());
         self.loaders.push(tokio::spawn(watch));
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);

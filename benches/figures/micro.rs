@@ -85,6 +85,7 @@ fn journal(folder: &Path) {
                     undecodable,
                     dropped,
                     ledger,
+                    era: 0,
                     urgency: Urgency::InBudget,
                     on_durable,
                 });

@@ -74,6 +74,7 @@ pub fn write(folder: &Path, name: &str, events: u64, stored: Stored) -> PathBuf 
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            era: 0,
             urgency: Urgency::InBudget,
             on_durable: Box::new(move |result| durable.send(result.is_ok()).unwrap_or_default()),
         });

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::say::{answer, complain};
+use crate::arrival::Eras;
 use crate::job;
 use crate::journal::{
     ConsumerStatus, JournalStatus, LedgerLine, StoredDeadLetter, dead_letters_readonly, size, verify,
@@ -130,6 +131,7 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
     if let Some(alarm) = &status.alarm {
         let _ = writeln!(out, "ALARM: {alarm}");
     }
+    out.push_str(&set_back(&status.eras));
     let _ = writeln!(out, "{}", wear(status, settings));
     let _ = writeln!(out, "\nstreams");
     for s in &status.streams {
@@ -162,6 +164,15 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
     }
     out
+}
+
+/// How often the machine's clock was wrong for so long that it was trusted, and which times its events have.
+fn set_back(eras: &Eras) -> String {
+    if eras.number() == 0 {
+        return String::new();
+    }
+    let used: Vec<String> = eras.used().map(|(from, to)| format!("{from} to {to}")).collect();
+    format!("arrival time was set back {}; used before: {}\n", counted(eras.number().into(), "time"), used.join(", "))
 }
 
 /// What a consumer was moved past, by reason.

@@ -112,6 +112,9 @@ pub struct Emitted {
     pub watermark: Option<Timestamp>,
     /// The latest arrival or tick that is in it: arrival time must not fall behind it any more.
     pub now: Timestamp,
+    /// The era of arrival time that it was in at the last take, and the one it is in now.
+    pub begun_in: u32,
+    pub era: u32,
     /// The row at which the executor stopped; it takes nothing more. Without state, `rows` are those of the records
     /// before `position`, which may be committed up to there. With state nothing else is given: feed a new executor
     /// with the records before `position` to commit those.

@@ -6,24 +6,22 @@
 
 mod lane;
 mod output;
+mod stored;
 mod substreams;
 
 use std::fmt;
 use std::sync::Arc;
 
 use self::lane::{Lane, Moment, Weight};
-use self::output::{IDS, Ids, OutputRows};
+use self::output::{Ids, OutputRows};
 use self::substreams::{Substreams, named};
 use super::emitted::{Emitted, StateUpdate};
 use super::env::{Env, InputEvent, StepOrigin};
-use super::fault::Unloadable;
 use super::ingress::Ingress;
 use super::options::{EngineError, ExecutorOptions, Functions};
-use super::state::Loaded;
 use crate::batch::{Batch, Column, Provenance, RawEvent, Rows};
 use crate::query::plan::{Expr, External, Node, Part};
 use crate::time::Timestamp;
-use crate::value::codec::Damaged;
 use crate::value::{SmolStr, Value};
 
 /// State rows of user functions.
@@ -48,6 +46,11 @@ pub struct Executor {
     /// How many operators lie on top of each other.
     depth: i64,
     output: OutputRows,
+    /// Which era of arrival time it is in, and was in at the last take without a stop.
+    era: u32,
+    taken_era: u32,
+    /// Changes of state since the last take that belong to eras before.
+    of_former: Vec<StateUpdate>,
     /// Latest arrival or tick.
     now: i64,
     /// The same, at the last take without a stop.
@@ -129,6 +132,9 @@ impl Executor {
             substream: None,
             asks_substream,
             depth,
+            era: 0,
+            taken_era: 0,
+            of_former: Vec::new(),
             now: Timestamp::MIN.ticks(),
             taken_at: Timestamp::MIN.ticks(),
             rows_watermark: i64::MIN,
@@ -359,11 +365,12 @@ impl Executor {
     /// Everything that came out and changed since the last call; it belongs into one commit.
     pub fn take(&mut self) -> Emitted {
         let stopped = self.env.stopped.clone();
+        let begun_in = self.taken_era;
         if stopped.is_none() {
-            self.taken_at = self.now;
+            (self.taken_at, self.taken_era) = (self.now, self.era);
         }
         let batch = self.output.take(stopped.is_some());
-        let mut state = Vec::new();
+        let mut state = std::mem::take(&mut self.of_former);
         if stopped.is_none() || !self.output.is_whole() {
             self.changes(&mut state);
         }
@@ -376,6 +383,8 @@ impl Executor {
             state,
             watermark: self.watermark(),
             now: Timestamp::saturating_from_ticks(self.now),
+            begun_in,
+            era: self.era,
             stopped,
         }
     }
@@ -391,7 +400,8 @@ impl Executor {
             Trees::BySubstream(_) => Trees::BySubstream(Substreams::default()),
         };
         self.env.stopped = None;
-        self.now = self.taken_at;
+        self.of_former.clear();
+        (self.now, self.era) = (self.taken_at, self.taken_era);
         Ok(())
     }
 
@@ -417,53 +427,6 @@ impl Executor {
             functions.take_state(&mut changed);
             state.extend(changed.into_iter().map(|(key, value)| StateUpdate { op: FUNCTIONS, key, value }));
         }
-    }
-
-    /// Takes back the state of a commit, before anything is pushed.
-    ///
-    /// # Errors
-    /// A row is damaged.
-    pub fn load_state<'a>(
-        &mut self,
-        rows: impl IntoIterator<Item = (u32, &'a [u8], &'a [u8])>,
-    ) -> Result<(), EngineError> {
-        for (op, key, value) in rows {
-            self.load_row(op, key, value).map_err(|why| EngineError::unloadable(op, why))?;
-        }
-        match &mut self.trees {
-            Trees::One(lane) => {
-                lane.tree.loaded();
-                lane.weigh();
-            }
-            Trees::BySubstream(substreams) => substreams.loaded(),
-        }
-        Ok(())
-    }
-
-    fn load_row(&mut self, op: u32, key: &[u8], value: &[u8]) -> Result<(), Unloadable> {
-        match op {
-            IDS => return Ok(self.output.load(value)?),
-            FUNCTIONS => {
-                return match (&mut self.env.functions, self.remembers) {
-                    (Some(functions), true) => Ok(functions.load_state(key, value)?),
-                    // rows of a function that is called no more stay where they are
-                    _ => Ok(()),
-                };
-            }
-            _ => {}
-        }
-        let loaded = Loaded::parse(key, value)?;
-        let lane = match &mut self.trees {
-            Trees::One(lane) if loaded.substream.is_empty() => lane,
-            // the row is of a substream, and there are none
-            Trees::One(_) => return Err(Damaged { at: 0 }.into()),
-            Trees::BySubstream(substreams) => {
-                let inboxes = self.ingresses.len().max(1);
-                let make = || Lane::new(&self.root, &self.env.options, inboxes);
-                substreams.lane(loaded.substream, make)?
-            }
-        };
-        lane.tree.load(op, &loaded)
     }
 
     fn weight(&self) -> Weight {

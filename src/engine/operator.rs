@@ -245,6 +245,12 @@ impl OperatorTree {
         self.0.is_idle(floor) && self.0.inputs_mut().iter_mut().all(|input| input.is_idle(floor))
     }
 
+    /// Lets go of everything: no row can need it.
+    pub(super) fn end(&mut self) {
+        self.0.is_idle(i64::MAX);
+        self.0.inputs_mut().iter_mut().for_each(OperatorTree::end);
+    }
+
     /// Removes the last state rows of an idle tree.
     pub(super) fn retire(&mut self, substream: &[u8], out: &mut Vec<StateUpdate>) {
         if let Some(op) = self.0.id() {

@@ -5,6 +5,7 @@ mod analytic;
 mod bad_input;
 mod bounds;
 mod calls;
+mod eras;
 mod faults;
 mod joins;
 mod laws;

@@ -5,17 +5,22 @@
 //! transaction is open. Not here: segments and state rows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::config::BacklogLimits;
 use super::ledger::Ledger;
+use crate::arrival::Eras;
 use crate::time::Timestamp;
 
 /// The sequence of all inputs; the other streams hold rows.
 pub(super) const INPUTS: u32 = 0;
+
+/// Where the eras are kept in `meta`, as JSON.
+pub(super) const ERAS: &str = "eras";
 
 /// How many dead letters there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -80,6 +85,8 @@ pub(super) struct Books {
     pub consumers: BTreeMap<u32, ConsumerBook>,
     pub ledger: Ledger,
     pub dead_letters: DeadLetterCount,
+    /// Which arrival times the pool has used.
+    pub eras: Arc<Eras>,
     /// Segments set aside; while there are none nobody looks for them.
     pub quarantined: u64,
     /// Whether all consumers of this run are known: before that nothing may be trimmed.
@@ -88,7 +95,8 @@ pub(super) struct Books {
 
 impl Books {
     pub fn load(db: &Connection) -> rusqlite::Result<Books> {
-        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: load_count(db)?, ..Books::default() };
+        let eras = Arc::new(load_eras(db)?);
+        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: load_count(db)?, eras, ..Books::default() };
         let mut statement = db.prepare("SELECT id, name, first, next, last_arrival FROM stream")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -154,6 +162,13 @@ impl Books {
         let end = self.streams.get(&stream).map_or(0, |s| s.next);
         self.consumers.values().filter(|c| c.stream == stream).map(|c| c.position).min().unwrap_or(end)
     }
+}
+
+/// Those of the file. A pool that has none has used all times up to its last arrival.
+fn load_eras(db: &Connection) -> rusqlite::Result<Eras> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    let stored: Option<Vec<u8>> = db.query_row(sql, [ERAS], |row| row.get(0)).optional()?;
+    Ok(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
 }
 
 fn load_count(db: &Connection) -> rusqlite::Result<DeadLetterCount> {

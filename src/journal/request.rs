@@ -48,6 +48,8 @@ pub struct Append {
     pub dropped: Vec<(Reason, u64)>,
     /// Whatever else the source counts (`redelivered`, …).
     pub ledger: Vec<(Counter, u64)>,
+    /// Of which era the arrivals are; see [`Eras`](crate::arrival::Eras).
+    pub era: u32,
     pub urgency: Urgency,
     pub on_durable: OnDurable,
 }
@@ -87,8 +89,10 @@ pub struct Commit {
     pub aside: Option<(StreamId, Rows)>,
     pub dead_letters: Vec<DeadLetter>,
     pub ledger: Vec<(Counter, u64)>,
-    /// How far the consumer let arrival time pass: no event that is stored later gets a lower one.
+    /// How far the consumer let arrival time pass, and in which era: no event of that era that is stored later gets a
+    /// lower one.
     pub reached: Timestamp,
+    pub era: u32,
     /// A crash that loses it costs no more than doing the same again, so it may go with the next commit.
     pub can_wait: bool,
 }
@@ -105,6 +109,7 @@ impl Commit {
             dead_letters: Vec::new(),
             ledger: Vec::new(),
             reached: Timestamp::MIN,
+            era: 0,
             can_wait: false,
         }
     }
@@ -115,7 +120,8 @@ impl Commit {
         self.state.extend(later.state);
         self.dead_letters.extend(later.dead_letters);
         self.ledger.extend(later.ledger);
-        self.reached = self.reached.max(later.reached);
+        self.reached = if later.era > self.era { later.reached } else { self.reached.max(later.reached) };
+        self.era = self.era.max(later.era);
         self.can_wait &= later.can_wait;
     }
 

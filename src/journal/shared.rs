@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::config::BacklogLimits;
@@ -16,6 +16,7 @@ use super::pin::Pin;
 use super::queue::Queue;
 use super::recent::Recent;
 use super::stream::Streams;
+use crate::arrival::Eras;
 use crate::time::Clock;
 
 /// What the writer shares with callers and readers.
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub limits: Mutex<BTreeMap<u32, BacklogLimits>>,
     /// Ticks of the newest record of stream 0.
     pub last_arrival: AtomicI64,
+    pub eras: Mutex<Arc<Eras>>,
     pub commits: AtomicU64,
     /// When the next group commit may be made at the earliest: nanoseconds since `started`.
     pub next_commit: AtomicU64,
@@ -62,6 +64,7 @@ impl Shared {
             pin: Mutex::new(None),
             limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
+            eras: Mutex::default(),
             next_commit: AtomicU64::new(0),
             started: now,
             commits: AtomicU64::new(0),
@@ -82,6 +85,10 @@ impl Shared {
 
     pub fn with_limits<T>(&self, f: impl FnOnce(&mut BTreeMap<u32, BacklogLimits>) -> T) -> T {
         f(&mut self.limits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn with_eras<T>(&self, f: impl FnOnce(&mut Arc<Eras>) -> T) -> T {
+        f(&mut self.eras.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn with_pin<T>(&self, f: impl FnOnce(&mut Option<Pin>) -> T) -> T {

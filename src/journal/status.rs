@@ -23,6 +23,7 @@ use super::progress::{self, ConsumerAt, ConsumerPace};
 use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
 use super::schema::{self, redo_path, wal_path};
+use crate::arrival::Eras;
 use crate::time::{Clock, pause};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -58,6 +59,8 @@ pub struct JournalStatus {
     pub left: Option<Left>,
     /// Another program that reads the file and pins its log.
     pub pin: Option<Pin>,
+    /// Which arrival times were used, and where arrival time was set back.
+    pub eras: Eras,
     /// Known to the running journal only.
     pub live: Option<LiveStatus>,
 }
@@ -230,6 +233,7 @@ impl JournalStatus {
                     None => recovery::last_alarm(db)?,
                 },
                 pin: None,
+                eras: Eras::clone(&books.eras),
                 live: None,
             })
         };

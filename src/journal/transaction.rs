@@ -78,6 +78,7 @@ impl<'a> Transaction<'a> {
         let stream =
             |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
         let (first, mut arrival) = stream(&self.books);
+        let is_present = append.era >= self.books.eras.number();
         let mut next = first;
         for event in &append.events {
             let full = self.builder.count() as usize >= SEGMENT_RECORDS_MAX
@@ -89,7 +90,8 @@ impl<'a> Transaction<'a> {
             if self.builder.is_empty() {
                 self.builder_first = next;
             }
-            arrival = arrival.max(event.arrival);
+            // what was stamped before arrival time was set back comes after it
+            arrival = if is_present { arrival.max(event.arrival) } else { arrival };
             self.builder.push(event, arrival);
             next += 1;
         }
@@ -161,7 +163,8 @@ impl<'a> Transaction<'a> {
         for (counter, n) in &commit.ledger {
             self.books.ledger.add(counter.clone(), *n);
         }
-        if let Some(inputs) = self.books.streams.get_mut(&INPUTS) {
+        let is_present = commit.era >= self.books.eras.number();
+        if let Some(inputs) = self.books.streams.get_mut(&INPUTS).filter(|_| is_present) {
             inputs.last_arrival = inputs.last_arrival.max(commit.reached);
         }
         self.advance(id, commit.position)?;

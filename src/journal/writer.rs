@@ -269,6 +269,7 @@ impl Writer {
         if let Some(inputs) = books.streams.get(&INPUTS) {
             self.shared.last_arrival.store(inputs.last_arrival.ticks(), Ordering::Release);
         }
+        self.shared.with_eras(|eras| *eras = books.eras.clone());
         let ends = books.streams.iter().map(|(id, stream)| StreamEnds {
             stream: *id,
             first: stream.first,

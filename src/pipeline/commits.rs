@@ -7,10 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::mark::Mark;
+use super::mark::{EraTime, Mark};
 use crate::journal::{Commit, Journal, JournalError, Receipt};
 use crate::score::Berth;
-use crate::time::Timestamp;
 
 /// With one alone a part would go at the pace of the commit interval. A crash repeats as many deliveries at most; the
 /// journal's queue bounds the bytes.
@@ -22,7 +21,7 @@ pub struct DueCommit {
     /// `None`: nothing has to be stored.
     pub commit: Option<Commit>,
     /// How far the part is in event time once that is stored.
-    pub watermark: Option<Timestamp>,
+    pub watermark: Option<EraTime>,
     /// Places of rows at an endpoint, which are given back once that is stored.
     pub places: Vec<Arc<Berth>>,
 }
@@ -32,7 +31,7 @@ pub struct DueCommit {
 pub struct Commits {
     journal: Journal,
     mark: Mark,
-    under_way: VecDeque<(Receipt, Option<Timestamp>)>,
+    under_way: VecDeque<(Receipt, Option<EraTime>)>,
 }
 
 impl Commits {
@@ -108,7 +107,7 @@ mod tests {
     use crate::journal::{ConsumerId, ConsumerSpec, JournalConfig, StreamId};
     use crate::pipeline::PipelineError;
     use crate::pipeline::cycle::{self, Cycle, Go};
-    use crate::time::TICKS_PER_SECOND;
+    use crate::time::{TICKS_PER_SECOND, Timestamp};
     use std::time::Duration;
 
     /// A journal that commits nothing before it is asked to, and a consumer.
@@ -128,8 +127,9 @@ mod tests {
         (journal, consumer)
     }
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::parse("2026-05-01T10:00:00Z").unwrap().saturating_add(second * TICKS_PER_SECOND)
+    fn at(second: i64) -> EraTime {
+        let start = Timestamp::parse("2026-05-01T10:00:00Z").unwrap();
+        EraTime { era: 0, time: start.saturating_add(second * TICKS_PER_SECOND) }
     }
 
     /// A commit behind which the part is at this second; `position` over what there is makes the journal refuse it.

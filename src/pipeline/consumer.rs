@@ -18,14 +18,14 @@ use super::cycle::{Cycle, Go};
 use super::due::{Done, SinceCommit};
 use super::feed::Feed;
 use super::flow::Flow;
-use super::mark::Mark;
+use super::mark::{EraTime, Mark};
 use super::reading::{Reading, Records, Stretch};
 use super::scoring::SentChunk;
 use super::state_budget::Share;
 use crate::engine::Emitted;
 use crate::journal::{Commit, StreamId};
 use crate::score::{self, Room, Scorer};
-use crate::time::{TICKS_PER_SECOND, Timestamp};
+use crate::time::TICKS_PER_SECOND;
 use crate::value::Value;
 
 /// Longest wait for input: how late a stop is noticed and a tick is given.
@@ -90,7 +90,7 @@ pub struct Consumer {
 #[derive(Debug)]
 pub struct FoundStretch {
     stretch: Stretch,
-    upstream: Option<Timestamp>,
+    upstream: Option<EraTime>,
     has_room: bool,
 }
 
@@ -141,6 +141,7 @@ impl Cycle for Consumer {
         }
         // all rows up to the watermark were taken before
         let watermark = self.feed.executor.watermark().filter(|_| self.feeds_part && !done.has_output);
+        let watermark = watermark.map(|time| EraTime { era: self.feed.executor.era(), time });
         Ok(self.tell(watermark).then_some(DueCommit { watermark, ..DueCommit::default() }))
     }
 }
@@ -154,17 +155,29 @@ impl Consumer {
 
     /// Lets time pass for windows of quiet devices: up to the clock when everything stored has been read, else up to
     /// the first record that is not: time must not overtake data.
-    fn pass_time(&mut self, upstream: Option<Timestamp>, next: Option<&Stretch>) {
+    fn pass_time(&mut self, upstream: Option<EraTime>, next: Option<&Stretch>) {
         let arrived = next.and_then(Stretch::first_arrival);
         self.feed.between_commits();
+        self.has_ticked |= match upstream {
+            None if self.upstream.is_none() => self.feed.begin_eras(self.position),
+            // all rows up to it have been read, where none waits
+            Some(EraTime { era, .. }) if next.is_none() && era > self.feed.executor.era() => {
+                self.feed.executor.begin_era(era);
+                true
+            }
+            _ => false,
+        };
         let executor = &mut self.feed.executor;
         let happened = next.and_then(Stretch::first_time).zip(arrived);
         let happened = happened.map(|(time, arrived)| executor.earliest_behind(time, arrived));
-        if let Some(watermark) = upstream {
-            executor.advance(happened.map_or(watermark, |time| time.min(watermark)));
+        // what is told of another era says nothing of this one
+        let watermark = upstream.filter(|reached| reached.era == executor.era()).map(|reached| reached.time);
+        if let Some(watermark) = watermark.into_iter().chain(happened).min().filter(|_| upstream.is_some()) {
+            executor.advance(watermark);
         }
-        let now = self.flow.arrival.now().at.saturating_add(-TICK_LAG);
-        let now = arrived.map_or(now, |arrived| now.min(arrived));
+        let stamp = self.flow.arrival.now();
+        let now = (stamp.era == executor.era()).then(|| stamp.at.saturating_add(-TICK_LAG));
+        let Some(now) = now.into_iter().chain(arrived).min() else { return };
         let is_due = executor.next_tick().is_some_and(|due| due <= now);
         if self.feeds_part || is_due {
             executor.tick(now);
@@ -173,7 +186,7 @@ impl Consumer {
     }
 
     /// Tells how far this part is in event time; whether that is for a commit to tell.
-    fn tell(&self, watermark: Option<Timestamp>) -> bool {
+    fn tell(&self, watermark: Option<EraTime>) -> bool {
         match &self.sink {
             Sink::Stream(_) => true,
             Sink::Score(to) => {
@@ -186,7 +199,10 @@ impl Consumer {
 
     /// What came out since the last time, to be committed or handed on to be scored.
     fn finish(&mut self) -> Result<Option<DueCommit>, PipelineError> {
-        let Emitted { rows, failures, counts, untimely, waiting, state, watermark, now, stopped } = self.feed.take();
+        let emitted = self.feed.take();
+        let Emitted { rows, failures, counts, untimely, waiting, state, watermark, now, begun_in, era, stopped } =
+            emitted;
+        let watermark = watermark.map(|time| EraTime { era, time });
         if let Some(failure) = stopped {
             return Err(self.flow.stopped(&failure));
         }
@@ -197,6 +213,7 @@ impl Consumer {
             dead_letters: self.flow.letters(failures),
             ledger,
             reached: now,
+            era,
             ..Commit::at(self.flow.consumer, self.position)
         };
         let to = match &self.sink {
@@ -219,7 +236,7 @@ impl Consumer {
         let ticket = to.scorer.submit_blocking(chunk, bytes, &to.room);
         let is_sent = match ticket {
             Ok(ticket) => {
-                let is_sent = to.chunks.send(SentChunk { commit, batch, ticket }).is_ok();
+                let is_sent = to.chunks.send(SentChunk { commit, batch, ticket, era: begun_in }).is_ok();
                 to.came.notify_one();
                 is_sent
             }

@@ -9,10 +9,11 @@ use smol_str::SmolStr;
 
 use super::reading::Records;
 use super::tables::Tables;
+use crate::arrival::Eras;
 use crate::batch::{Batch, Column, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::engine::{Emitted, EngineError, Executor, FailedBody, FailedRow};
-use crate::journal::{InputId, StateChange};
+use crate::journal::{InputId, Journal, StateChange};
 use crate::value::Value;
 
 /// An executor and the names of the inputs it may be given.
@@ -25,6 +26,8 @@ pub struct Feed {
     /// Rows of other columns, where they are refused until the next take; `None`: they are brought to these columns.
     pub refused: Option<Vec<FailedRow>>,
     pub tables: Tables,
+    /// Knows where eras of arrival time begin.
+    pub journal: Journal,
     /// Something was pushed since the last take.
     pub pushed: bool,
 }
@@ -43,19 +46,41 @@ impl Feed {
         self.push_before(records, i64::MAX);
     }
 
+    /// Begins the eras of arrival time that lie up to this offset of the inputs; whether there were any. Everything
+    /// before it was pushed.
+    pub fn begin_eras(&mut self, offset: i64) -> bool {
+        let eras = self.journal.eras();
+        let begun = eras.behind(self.executor.era()).filter(|(first, _)| *first <= offset).last();
+        if let Some((_, era)) = begun {
+            self.executor.begin_era(era);
+        }
+        begun.is_some()
+    }
+
     /// Pushes the records whose offset is below `end`.
     fn push_before(&mut self, records: &Records, end: i64) {
         self.pushed = true;
+        let eras = self.journal.eras();
         match records {
             Records::Events(runs) => {
                 for run in runs {
-                    let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
-                    let before = run.offsets.partition_point(|offset| *offset < end);
-                    if let (Some(name), Some(offsets), Some(events)) =
-                        (name, run.offsets.get(..before), run.events.get(..before))
-                    {
-                        self.executor.push_events_at(name, offsets, events);
+                    let Some((_, name)) = self.inputs.iter().find(|(id, _)| id.0 == run.input) else { continue };
+                    let most = run.offsets.partition_point(|offset| *offset < end);
+                    let all = run.offsets.get(..most).zip(run.events.get(..most));
+                    let (mut offsets, mut events) = all.unwrap_or_default();
+                    for (begins, era) in eras.behind(self.executor.era()) {
+                        let before = offsets.partition_point(|offset| *offset < begins);
+                        let split = offsets.split_at_checked(before).zip(events.split_at_checked(before));
+                        let Some(((old_offsets, new_offsets), (old, new))) =
+                            split.filter(|((_, new_offsets), _)| !new_offsets.is_empty())
+                        else {
+                            break;
+                        };
+                        self.executor.push_events_at(name, old_offsets, old);
+                        self.executor.begin_era(era);
+                        (offsets, events) = (new_offsets, new);
                     }
+                    self.executor.push_events_at(name, offsets, events);
                 }
             }
             Records::Rows { first, rows } => {
@@ -74,9 +99,26 @@ impl Feed {
                     let mut left = 0..most;
                     rows.to_mut().batch.retain(|_, _| left.next().is_some());
                 }
-                self.executor.push_rows(*first, &rows);
+                self.push_rows(*first, &rows, &eras);
             }
         }
+    }
+
+    /// Pushes rows of a stream. They tell by the newest event in them of which era they are.
+    fn push_rows(&mut self, mut first: i64, rows: &Rows, eras: &Eras) {
+        let mut rows = Cow::Borrowed(rows);
+        for (begins, era) in eras.behind(self.executor.era()) {
+            let Some(before) = rows.batch.meta().iter().position(|meta| meta.offset >= begins) else { break };
+            let mut left = 0..before;
+            let mut former = rows.clone().into_owned();
+            former.batch.retain(|_, _| left.next().is_some());
+            self.executor.push_rows(first, &former);
+            self.executor.begin_era(era);
+            let mut left = 0..before;
+            rows.to_mut().batch.retain(|_, _| left.next().is_none());
+            first += before as i64;
+        }
+        self.executor.push_rows(first, &rows);
     }
 
     /// What came out since the last call; all of it belongs into one commit.

@@ -86,7 +86,13 @@ impl Intake {
         let mut events = Vec::with_capacity(messages.len());
         let mut undecodable = Vec::new();
         let mut empty = 0;
-        for message in messages {
+        let era = messages.iter().map(|message| message.arrival.era).max().unwrap_or_default();
+        // what was stamped before arrival time was set back comes before what was stamped after it
+        let first = messages.iter().find(|message| message.arrival.era == era).map(|message| message.arrival.at);
+        for mut message in messages {
+            if let Some(first) = first.filter(|_| message.arrival.era < era) {
+                message.arrival.at = first;
+            }
             empty += self.split(message, &mut events, &mut undecodable);
         }
         Append {
@@ -96,6 +102,7 @@ impl Intake {
             undecodable,
             dropped: (empty > 0).then_some(("empty", empty)).into_iter().collect(),
             ledger,
+            era,
             urgency,
             // a token that is dropped acknowledges nothing: the broker keeps the messages
             on_durable: Box::new(move |stored| {

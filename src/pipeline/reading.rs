@@ -230,6 +230,7 @@ pub(super) mod tests {
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            era: 0,
             urgency: Urgency::InBudget,
             on_durable: Box::new(move |result| done.send(result).unwrap()),
         });

@@ -21,13 +21,12 @@ use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::flow::{Flow, stage_of};
 use super::local_answers::LocalAnswers;
-use super::mark::Mark;
+use super::mark::{EraTime, Mark};
 use super::tables::Tables;
 use crate::batch::{Batch, Provenance, Reason, RowMeta, Rows, ScoredBy};
 use crate::engine::{Counts, Emitted, Executor, FailedRow, OnError};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId, what};
 use crate::score::{self, Answers, Berth, Ended, Order, Outcome, Ticket};
-use crate::time::Timestamp;
 use crate::value::Value;
 
 /// One commit that waits for the answers to its rows.
@@ -37,6 +36,8 @@ pub struct SentChunk {
     /// Carried columns, then the argument.
     pub batch: Batch,
     pub ticket: Ticket,
+    /// Of arrival time, that of its oldest rows.
+    pub era: u32,
 }
 
 /// Chunks without all their answers.
@@ -45,7 +46,7 @@ pub struct Unanswered {
     /// By number, the oldest first.
     chunks: BTreeMap<u64, Open>,
     /// Earliest event time of the rows of each chunk that has any.
-    earliest: BTreeSet<(Timestamp, u64)>,
+    earliest: BTreeSet<(EraTime, u64)>,
     last: u64,
     /// Offset behind the last chunk.
     position: i64,
@@ -58,7 +59,7 @@ struct Open {
     batch: Batch,
     /// The records that it was made of.
     span: Range<i64>,
-    earliest: Option<Timestamp>,
+    earliest: Option<EraTime>,
 }
 
 /// Where the answers come.
@@ -84,10 +85,10 @@ impl Unanswered {
     }
 
     fn push(&mut self, chunk: SentChunk) {
-        let SentChunk { commit, batch, ticket } = chunk;
+        let SentChunk { commit, batch, ticket, era } = chunk;
         self.last += 1;
-        let earliest = batch.meta().iter().map(|meta| meta.time).min();
-        self.earliest.extend(earliest.map(|time| (time, self.last)));
+        let earliest = batch.meta().iter().map(|meta| EraTime { era, time: meta.time }).min();
+        self.earliest.extend(earliest.map(|reached| (reached, self.last)));
         let span = self.position..commit.position;
         self.position = commit.position;
         self.chunks.insert(self.last, Open { commit, batch, span, earliest });
@@ -145,8 +146,8 @@ impl Unanswered {
     }
 
     /// The earliest event time of a row that waits.
-    fn earliest(&self) -> Option<Timestamp> {
-        self.earliest.first().map(|(time, _)| *time)
+    fn earliest(&self) -> Option<EraTime> {
+        self.earliest.first().map(|(reached, _)| *reached)
     }
 }
 
@@ -203,7 +204,7 @@ pub struct Scoring {
     /// Which records are done with.
     pub ahead: Ahead,
     /// No row that is still to be answered is earlier.
-    pub reached: Option<Timestamp>,
+    pub reached: Option<EraTime>,
     /// The endpoint ended the statement; what it answered before is committed first.
     pub ended: Option<Ended>,
     /// What is to be committed next, and the places of its rows.

@@ -457,6 +457,7 @@ impl StatementBuild<'_> {
             columns: None,
             refused: None,
             tables: self.tables(part),
+            journal: self.journal.clone(),
             pushed: false,
         })
     }

@@ -185,6 +185,7 @@ fn append(input: InputId, payloads: Vec<Vec<u8>>) -> (Append, Receiver<Result<Ra
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            era: 0,
             urgency: Urgency::InBudget,
             on_durable,
         },

@@ -62,6 +62,7 @@ fn stored_as(path: &Path, step_ms: i64, retention: Option<Duration>, payloads: i
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            era: 0,
             urgency: Urgency::InBudget,
             on_durable: Box::new(move |result| done.send(result.is_ok()).unwrap()),
         });

@@ -5,6 +5,7 @@
 
 use crate::batch::Batch;
 use crate::engine::build::build;
+use crate::engine::emitted::StateUpdate;
 use crate::engine::env::{Env, StepOrigin};
 use crate::engine::fault::Fault;
 use crate::engine::operator::{OperatorTree, Produced, StepContext};
@@ -86,6 +87,14 @@ impl Lane {
     /// The greatest event time that came here.
     pub(super) fn newest(&self) -> Option<i64> {
         self.tree.newest().or(Some(self.newest).filter(|newest| *newest > i64::MIN))
+    }
+
+    /// Writes what changed since the last take, and removes the last state rows: nothing is open any more.
+    pub(super) fn retire(&mut self, substream: &[u8], state: &mut Vec<StateUpdate>) -> Result<(), Fault> {
+        self.tree.end();
+        let changed = self.tree.changes(substream, state);
+        self.tree.retire(substream, state);
+        changed
     }
 
     /// Weighs it anew.

@@ -174,6 +174,13 @@ impl Substreams {
         found
     }
 
+    /// Writes what changed since the last take, and removes the last rows of all: nothing is open any more.
+    pub(super) fn retire(&mut self, state: &mut Vec<StateUpdate>) -> Result<(), Fault> {
+        let mut members: Vec<(&Key, &mut Member)> = self.members.iter_mut().collect();
+        members.sort_unstable_by_key(|(key, _)| *key);
+        members.into_iter().map(|(key, member)| member.lane.retire(key, state)).fold(Ok(()), Result::and)
+    }
+
     fn forget(&mut self, key: &Key) {
         let Some(member) = self.members.remove(key) else { return };
         if let Some(deadline) = member.deadline {

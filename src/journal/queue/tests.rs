@@ -22,6 +22,7 @@ fn append(records: usize, urgency: Urgency) -> Command {
         undecodable: vec![],
         dropped: vec![],
         ledger: vec![],
+        era: 0,
         urgency,
         on_durable: Box::new(|_| {}),
     })

@@ -1,9 +1,9 @@
 //! The form of an event segment.
 //!
 //! In: raw events. Out: a dictionary of what their messages carried, a small head an event (arrival as a difference,
-//! message, mark, length), then all payloads; and [`EventSegment`], which reads them in place. Invariant: arrival never
-//! decreases inside a segment, and each event keeps its offset, also where those around it are left out. Not here:
-//! compression and checksum (the envelope above), which input an event of a mixed segment came from (`mixed`).
+//! message, mark, length), then all payloads; and [`EventSegment`], which reads them in place. Invariant: arrival
+//! decreases only where an era begins, and each event keeps its offset, also where those around it are left out. Not
+//! here: compression and checksum (the envelope above), which input an event of a mixed segment came from (`mixed`).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -56,7 +56,7 @@ impl EventBuilder {
         self.last_arrival
     }
 
-    /// Adds an event; `arrival` must not be below that of the event before.
+    /// Adds an event. Its arrival is below that of the event before only where an era begins.
     pub fn push(&mut self, event: &RawEvent, arrival: Timestamp) {
         let message = match &self.last_message {
             Some((last, index)) if Arc::ptr_eq(last, &event.message) => *index,
@@ -65,7 +65,9 @@ impl EventBuilder {
         if self.count == 0 {
             put_signed(&mut self.heads, arrival.ticks());
         } else {
-            put_varint(&mut self.heads, arrival.ticks().abs_diff(self.last_arrival.ticks()));
+            // a difference below 0 is written as 64 bits of two's complement
+            let difference = arrival.ticks().wrapping_sub(self.last_arrival.ticks());
+            put_varint(&mut self.heads, difference.cast_unsigned());
         }
         self.last_arrival = arrival;
         put_varint(&mut self.heads, message);
@@ -282,7 +284,7 @@ fn body(reader: &mut ByteReader<'_>, all: usize) -> Result<(Vec<EventPlace>, Vec
     let mut total = 0usize;
     for i in 0..count {
         if i > 0 {
-            ticks = i64::try_from(reader.varint()?).ok().and_then(|d| ticks.checked_add(d)).ok_or(damaged)?;
+            ticks = ticks.checked_add(reader.varint()?.cast_signed()).ok_or(damaged)?;
         }
         let arrival = Timestamp::from_ticks(ticks).ok_or(damaged)?;
         let message = u32::try_from(reader.varint()?).map_err(|_| damaged)?;

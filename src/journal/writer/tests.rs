@@ -35,6 +35,7 @@ fn append(input: InputId, seed: u8, bytes: usize) -> (Append, Answers) {
         undecodable: vec![],
         dropped: vec![],
         ledger: vec![],
+        era: 0,
         urgency: Urgency::InBudget,
         on_durable,
     };

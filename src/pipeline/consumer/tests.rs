@@ -24,7 +24,7 @@ use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputK
 use crate::query::plan::Part;
 use crate::score::ScoreConfig;
 use crate::score::azureml::AzureMl;
-use crate::time::{Clock, TICKS_PER_MILLISECOND};
+use crate::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
 
 /// A second of the day of the tests.
 fn at(second: i64) -> Timestamp {
@@ -65,6 +65,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             columns: None,
             refused: None,
             tables: Tables::new(&[], Default::default()),
+            journal: journal.clone(),
             pushed: false,
         },
         sink,
@@ -299,7 +300,7 @@ impl Bench {
     }
 
     fn moved(&mut self) -> Option<i64> {
-        let now = self.mark.get();
+        let now = self.mark.get().map(|reached| reached.time);
         let moved = now.filter(|_| now != self.told);
         self.told = now;
         moved.map(|mark| (mark.ticks() - at(START).ticks()).div_euclid(TICKS_PER_MILLISECOND))
@@ -452,7 +453,7 @@ fn rows_of_a_scored_stream_that_may_not_be_read_still_let_time_pass_up_to_them()
     let mut consumer = consumer(&journal, part, OnError::Stop, from, Sink::Stream(into), &clock);
     (consumer.upstream, consumer.share) = (Some(Mark::default()), budget.share("windows".into()));
     let mut round = |upstream: i64| {
-        consumer.upstream.as_ref().unwrap().set(Some(at(upstream)));
+        consumer.upstream.as_ref().unwrap().set(Some(EraTime { era: 0, time: at(upstream) }));
         let found = consumer.read().unwrap().unwrap();
         assert_eq!(consumer.work(found).unwrap(), Go::On);
         let step = consumer.due(false).unwrap().and_then(|step| step.commit);

@@ -158,6 +158,7 @@ impl Bench {
                 columns: None,
                 refused: None,
                 tables: Tables::new(&[], Default::default()),
+                journal: journal.clone(),
                 pushed: false,
             }),
             output,

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
-use crate::arrival::ArrivalTime;
+use crate::arrival::{ArrivalTime, Eras};
 use crate::batch::{MessageMeta, RawEvent, Urgency};
 use crate::engine::TimePolicies;
 use crate::journal::{Append, Edge};
+use crate::pipeline::clock_watch;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -62,6 +63,20 @@ fn journal(dir: &Path, clock: &Clock) -> Journal {
     Journal::open(config).unwrap()
 }
 
+/// Windows are 10 s long, and events 5 s late.
+const MARGIN: i64 = 15 * TICKS_PER_SECOND;
+
+fn of_pool(journal: &Journal, clock: &Clock) -> ArrivalClock {
+    ArrivalClock::of_pool(clock.clone(), journal.last_arrival(), Eras::clone(&journal.eras()), MARGIN)
+}
+
+/// What the job does each second.
+fn look(journal: &Journal, arrival: &ArrivalClock) {
+    if let Some(news) = clock_watch::look(arrival) {
+        clock_watch::keep(journal, arrival, news).unwrap();
+    }
+}
+
 impl Machine {
     /// The wall clock is wrong by so many seconds at the start of a new pool.
     fn new(query: &str, policies: TimePolicies, wrong: i64) -> Machine {
@@ -70,7 +85,7 @@ impl Machine {
         let part = parts(query).remove(0);
         let journal = journal(dir.path(), &clock);
         let (input, into) = (journal.input("a").unwrap(), journal.stream("windows").unwrap());
-        let arrival = ArrivalClock::new(clock.clone(), journal.last_arrival());
+        let arrival = of_pool(&journal, &clock);
         let consumer = consumer(&journal, &part, OnError::DeadLetter, StreamId::INPUTS, Sink::Stream(into), &clock);
         let commits = Commits::new(journal.clone(), Mark::default());
         let (sent, rows) = (0, Vec::new());
@@ -101,7 +116,7 @@ impl Machine {
         self.commits.drain().unwrap();
         self.journal.close();
         self.journal = journal(self.dir.path(), &self.clock);
-        self.arrival = ArrivalClock::new(self.clock.clone(), self.journal.last_arrival());
+        self.arrival = of_pool(&self.journal, &self.clock);
         let into = self.journal.stream("windows").unwrap();
         let (part, sink) = (&self.part, Sink::Stream(into));
         self.consumer = consumer(&self.journal, part, OnError::DeadLetter, StreamId::INPUTS, sink, &self.clock);
@@ -122,7 +137,7 @@ impl Machine {
 
     /// One event of a device whose clock is right.
     fn send(&mut self) {
-        let ArrivalTime { at: arrival, is_trusted } = self.arrival.now();
+        let ArrivalTime { at: arrival, era, is_trusted } = self.arrival.now();
         let payload = Bytes::from(format!("{{\"n\":{},\"t\":\"{}\"}}", self.sent, self.right()));
         let message = MessageMeta { name: "t".into(), ..MessageMeta::default() };
         let message = Arc::new(if is_trusted { message } else { message.untimed() });
@@ -134,6 +149,7 @@ impl Machine {
             undecodable: Vec::new(),
             dropped: Vec::new(),
             ledger: Vec::new(),
+            era,
             urgency: Urgency::AtOnce,
             on_durable: Box::new(move |result| done.send(result).unwrap()),
         });
@@ -143,8 +159,9 @@ impl Machine {
         self.round();
     }
 
-    /// Nothing comes for as long as a read waits.
+    /// Nothing comes for as long as a read waits, and the clock is looked at.
     fn idle(&mut self) {
+        look(&self.journal, &self.arrival);
         let records = Records::Events(Vec::new());
         let position = self.consumer.reading.position();
         self.consumer.unread.get_or_insert(Stretch { records, len: 0, position, is_at_end: true });
@@ -226,11 +243,12 @@ impl Machine {
 }
 
 /// A way that a clock goes wrong: how wrong it is at the start, then for how many seconds each wrong time lasts. After
-/// the last one it is right for two minutes.
+/// the last one it is right for `then` seconds.
 struct Story {
     name: &'static str,
     start: i64,
     steps: &'static [(i64, i64)],
+    then: i64,
     /// Nothing tells that the clock is wrong, at least for a while: events whose own time is right are early or late.
     is_late: bool,
 }
@@ -239,13 +257,18 @@ struct Story {
 const IN_1970: i64 = -1_777_629_000;
 
 const STORIES: &[Story] = &[
-    Story { name: "30 s ahead", start: 0, steps: &[(0, 30), (30, 60)], is_late: true },
-    Story { name: "30 s behind", start: 0, steps: &[(0, 30), (-30, 80), (0, 10)], is_late: true },
-    Story { name: "5 h ahead and soon back", start: 0, steps: &[(0, 30), (5 * HOUR, 40)], is_late: false },
-    Story { name: "5 h behind and back", start: 0, steps: &[(0, 30), (-5 * HOUR, 90)], is_late: false },
-    Story { name: "400 days ahead and soon back", start: 0, steps: &[(0, 30), (400 * DAY, 40)], is_late: false },
-    Story { name: "1970, then right", start: IN_1970, steps: &[(IN_1970, 60)], is_late: false },
-    Story { name: "5 h behind from the start on", start: -5 * HOUR, steps: &[(-5 * HOUR, 60)], is_late: true },
+    Story { name: "30 s ahead", start: 0, steps: &[(0, 30), (30, 60)], then: 120, is_late: true },
+    Story { name: "30 s behind", start: 0, steps: &[(0, 30), (-30, 80), (0, 10)], then: 120, is_late: true },
+    Story { name: "5 h ahead, soon back", start: 0, steps: &[(0, 30), (5 * HOUR, 40)], then: 120, is_late: true },
+    Story { name: "5 h ahead, and back", start: 0, steps: &[(0, 30), (5 * HOUR, 100)], then: 120, is_late: true },
+    Story { name: "5 h behind, and back", start: 0, steps: &[(0, 30), (-5 * HOUR, 50)], then: 120, is_late: false },
+    Story { name: "5 h behind for long", start: 0, steps: &[(0, 30), (-5 * HOUR, 100)], then: 120, is_late: true },
+    Story { name: "400 days ahead, soon back", start: 0, steps: &[(0, 30), (400 * DAY, 40)], then: 120, is_late: true },
+    Story { name: "400 days ahead, and back", start: 0, steps: &[(0, 30), (400 * DAY, 100)], then: 120, is_late: true },
+    Story { name: "into a used time", start: 0, steps: &[(0, 30), (400, 160)], then: 600, is_late: true },
+    Story { name: "400 days ahead at first", start: 400 * DAY, steps: &[(400 * DAY, 60)], then: 120, is_late: true },
+    Story { name: "1970, then right", start: IN_1970, steps: &[(IN_1970, 60)], then: 120, is_late: false },
+    Story { name: "5 h behind at first", start: -5 * HOUR, steps: &[(-5 * HOUR, 60)], then: 120, is_late: true },
 ];
 
 fn policies(adjust: bool) -> TimePolicies {
@@ -264,15 +287,13 @@ fn by_event_time_windows_go_on_and_every_event_is_reported_once_whatever_the_clo
 
 /// Runs all stories; each query with restarts in every other of them.
 fn tell_all(timed: bool) {
-    for (i, Story { name, start, steps, is_late }) in STORIES.iter().enumerate() {
+    for (i, Story { name, start, steps, then, is_late }) in STORIES.iter().enumerate() {
         let queries = QUERIES.iter().filter(|(query, _)| query.contains("TIMESTAMP BY") == timed);
         for (j, (query, shape)) in queries.enumerate() {
-            // a start takes a clock that is ahead of the pool
-            let soon_back = steps.iter().any(|(wrong, seconds)| *wrong >= HOUR && *seconds < 60);
-            let restarts = (i + j) % 2 == 1 && !soon_back;
+            let restarts = (i + j) % 2 == 1;
             let what = format!("{name}, {query}, restarts: {restarts}");
             let may_be_late = *is_late && timed;
-            let mut machine = Machine::new(query, policies(false), *start);
+            let mut machine = Machine::new(query, policies((i + j / 2) % 2 == 1), *start);
             for (wrong, seconds) in *steps {
                 machine.set_wrong(*wrong);
                 let before = machine.rows.len();
@@ -285,7 +306,7 @@ fn tell_all(timed: bool) {
                 assert!(machine.rows.len() >= before + needed, "{what}: nothing came out at {wrong} s wrong");
             }
             machine.set_wrong(0);
-            machine.pass_slowly(120);
+            machine.pass_slowly(*then);
             assert!(machine.arrival.now().is_trusted, "{what}: {:?}", machine.arrival.status());
             assert!(machine.is_right_within(20), "{what}: {:?} at {}", machine.rows.last(), machine.right());
             machine.check(*shape, &what);
@@ -314,7 +335,7 @@ fn a_window_that_a_tick_closed_gets_no_row_more_after_a_start_with_an_earlier_cl
         machine.set_wrong(wrong);
         machine.restart();
         assert!(!machine.arrival.now().is_trusted);
-        machine.pass(60);
+        machine.pass(50);
         machine.set_wrong(0);
         machine.pass(60);
         machine.check(Shape::Counts, &format!("{wrong} s"));
@@ -344,5 +365,62 @@ fn nobody_is_early_by_a_clock_that_is_not_trusted() {
         let mut machine = Machine::new(QUERIES[1].0, policies(false), wrong);
         machine.pass(5);
         assert_eq!(machine.dropped().get("early").copied().unwrap_or(0), early, "{wrong} s");
+    }
+}
+
+/// A pool of two events whose clock was a year ahead: arrival time was set back behind them.
+fn set_back(journal: &Journal) {
+    let year = 365 * DAY * TICKS_PER_SECOND;
+    let clock = Clock::manual(at(0).saturating_add(year));
+    let arrival = ArrivalClock::new(clock.clone(), Timestamp::MIN);
+    let input = journal.input("a").unwrap();
+    store_each(journal, input, clock.now(), vec![Bytes::from_static(b"{}"); 2]);
+    clock.set(at(0));
+    arrival.now();
+    clock.advance(Duration::from_secs(60));
+    look(journal, &arrival);
+    assert_eq!((arrival.now().era, arrival.now().at), (1, at(60)));
+}
+
+#[test]
+fn a_part_behind_a_stream_begins_anew_with_the_first_row_of_an_era_or_by_the_mark() {
+    for by_row in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(at(0));
+        let journal = journal(dir.path(), &clock);
+        set_back(&journal);
+        let (from, into) = (journal.stream("answers").unwrap(), journal.stream("windows").unwrap());
+        let scoring = journal.register_consumer(ConsumerSpec::new("scoring", StreamId::INPUTS)).unwrap().id;
+        let answer = |offset: i64, second: i64| {
+            let mut rows = rows(&[second]);
+            rows.batch.meta_mut()[0].offset = offset;
+            let commit = Commit { emit: Some((from, rows)), ..Commit::at(scoring, 0) };
+            journal.commit(commit).wait().unwrap();
+        };
+        let parts = parts(
+            "WITH s AS (SELECT udf.score(v) AS p FROM a) SELECT SUM(p) AS n FROM s GROUP BY TumblingWindow(second, 10)",
+        );
+        let part = parts.last().unwrap();
+        let mut consumer = consumer(&journal, part, OnError::Stop, from, Sink::Stream(into), &clock);
+        consumer.upstream = Some(Mark::default());
+        let mut round = |era: u32, second: i64| -> Vec<(Timestamp, Value)> {
+            consumer.upstream.as_ref().unwrap().set(Some(EraTime { era, time: at(second) }));
+            let found = consumer.read().unwrap().unwrap();
+            assert_eq!(consumer.work(found).unwrap(), Go::On);
+            let step = consumer.due(false).unwrap().and_then(|step| step.commit).and_then(|commit| commit.emit);
+            step.map_or_else(Vec::new, |(_, r)| r.batch.rows().map(|(m, row)| (m.time, row[0].clone())).collect())
+        };
+        let window = |second| vec![(at(second), Value::BigInt(1))];
+        answer(0, 1_001);
+        assert_eq!(round(0, 1_001), [], "the window is open");
+        if by_row {
+            answer(2, 61);
+        }
+        assert_eq!(round(1, 61), window(1_010), "what was before closes");
+        if !by_row {
+            answer(2, 61);
+            assert_eq!(round(1, 61), []);
+        }
+        assert_eq!(round(1, 75), window(70), "and what comes then is of its own time");
     }
 }

@@ -1,0 +1,150 @@
+//! Which arrival times a pool has used, and where in it arrival time was set back.
+//!
+//! In: that arrival time is set back at an offset. Out: whether a moment was used before, and which era a record is
+//! of. Invariant: an era begins outside of all used times, so in no two eras a window ends at the same moment. Not
+//! here: when arrival time is set back (`arrival`), where this is stored (`journal`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// Ranges of used time, and beginnings of eras, that a pool keeps.
+const KEPT_MAX: usize = 32;
+
+/// The eras of a pool: in each of them arrival time never goes back. Times are ticks of 100 ns since year one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eras {
+    /// Of the present era, from 0.
+    number: u32,
+    /// Where arrival time was when it began, or when it last leapt ahead.
+    from: i64,
+    /// The times before that, in order and apart from each other.
+    used: Vec<(i64, i64)>,
+    /// The offset of the inputs at which each of the newest eras began, and its number.
+    begins: Vec<(i64, u32)>,
+}
+
+impl Eras {
+    /// Of a new pool.
+    pub fn starting(from: Timestamp) -> Eras {
+        Eras { from: from.ticks(), ..Eras::default() }
+    }
+
+    /// The number of the present era.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Begins an era at `from`, with the record `first`; the present one has come up to `until`.
+    pub fn begin(&mut self, first: i64, from: Timestamp, until: Timestamp) {
+        self.leap(until, from);
+        self.number += 1;
+        self.begins.push((first, self.number));
+        if self.begins.len() > KEPT_MAX {
+            self.begins.remove(0);
+        }
+    }
+
+    /// Arrival time leaps from `until` to `from`: what lies between is not used.
+    pub(super) fn leap(&mut self, until: Timestamp, from: Timestamp) {
+        self.used.push((self.from, until.ticks().max(self.from)));
+        self.used.sort_unstable();
+        while let Some(i) = self.to_join() {
+            let (_, end) = self.used.remove(i + 1);
+            if let Some(range) = self.used.get_mut(i) {
+                range.1 = range.1.max(end);
+            }
+        }
+        self.from = from.ticks();
+    }
+
+    /// The first of two neighbours that meet, or are the nearest of too many.
+    fn to_join(&self) -> Option<usize> {
+        let gaps = self.used.iter().zip(self.used.iter().skip(1)).map(|(a, b)| b.0.saturating_sub(a.1));
+        let (i, gap) = gaps.enumerate().min_by_key(|(_, gap)| *gap)?;
+        (gap <= 0 || self.used.len() > KEPT_MAX).then_some(i)
+    }
+
+    /// The times that were used before the last leap or step back.
+    pub fn used(&self) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+        let time = Timestamp::saturating_from_ticks;
+        self.used.iter().map(move |(from, to)| (time(*from), time(*to)))
+    }
+
+    /// Whether a window that has something to do with `moment` may have ended before: it lies in a used time, or no
+    /// more than `margin` ticks from it. `now` is how far arrival time has come.
+    pub(super) fn is_used(&self, moment: Timestamp, margin: i64, now: Timestamp) -> bool {
+        let present = (self.from, now.ticks().max(self.from));
+        let is_in = |(from, to): &(i64, i64)| {
+            (from.saturating_sub(margin)..=to.saturating_add(margin)).contains(&moment.ticks())
+        };
+        self.used.iter().chain([&present]).any(is_in)
+    }
+
+    /// `moment`, or where arrival time stands while that lies in the time of an earlier era.
+    pub(super) fn outside(&self, moment: Timestamp, margin: i64) -> Timestamp {
+        // those before the present era were passed by the step back
+        let ahead = self.used.iter().rev().filter(|(from, _)| *from >= self.from);
+        let widened = ahead.map(|(from, to)| (from.saturating_sub(margin), to.saturating_add(margin)));
+        let stands = |at: i64, (from, to): (i64, i64)| if (from..=to).contains(&at) { from } else { at };
+        Timestamp::saturating_from_ticks(widened.fold(moment.ticks(), stands))
+    }
+
+    /// Where the eras behind `era` begin, in order: the first offset of each, and its number.
+    pub fn behind(&self, era: u32) -> impl Iterator<Item = (i64, u32)> {
+        self.begins.iter().copied().filter(move |(_, number)| *number > era)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ticks: i64) -> Timestamp {
+        Timestamp::saturating_from_ticks(ticks)
+    }
+
+    fn used(eras: &Eras) -> Vec<(i64, i64)> {
+        eras.used().map(|(from, to)| (from.ticks(), to.ticks())).collect()
+    }
+
+    #[test]
+    fn what_an_era_had_is_used_and_stood_before() {
+        let mut eras = Eras::starting(at(1_000));
+        assert!(eras.is_used(at(1_500), 10, at(2_000)) && eras.is_used(at(990), 10, at(2_000)));
+        assert!(!eras.is_used(at(989), 10, at(2_000)));
+        eras.begin(7, at(100), at(2_000));
+        assert_eq!((eras.number(), used(&eras)), (1, vec![(1_000, 2_000)]));
+        assert_eq!(eras.behind(0).collect::<Vec<_>>(), [(7, 1)]);
+        assert_eq!(eras.behind(1).count(), 0);
+        let stands = [(989, 989), (990, 990), (1_500, 990), (2_010, 990), (2_011, 2_011)];
+        stands.iter().for_each(|(moment, told)| assert_eq!(eras.outside(at(*moment), 10), at(*told), "{moment}"));
+    }
+
+    #[test]
+    fn neighbours_that_meet_are_one_range_and_of_too_many_the_nearest() {
+        let mut eras = Eras::starting(at(0));
+        for i in 1..=KEPT_MAX as i64 {
+            eras.begin(i, at(i * 1_000), at((i - 1) * 1_000 + 10));
+        }
+        assert_eq!(used(&eras).len(), KEPT_MAX);
+        eras.begin(99, at(90_000), at(KEPT_MAX as i64 * 1_000 + 500));
+        assert_eq!(used(&eras).len(), KEPT_MAX);
+        assert_eq!(used(&eras)[0], (0, 1_010), "the first two of equals");
+        assert_eq!(eras.behind(0).count(), KEPT_MAX);
+        eras.begin(100, at(80_000), at(200_000));
+        eras.begin(101, at(70_000), at(95_000));
+        assert_eq!(used(&eras).last(), Some(&(80_000, 200_000)));
+    }
+
+    #[test]
+    fn what_a_leap_passes_is_not_used() {
+        let mut eras = Eras::starting(at(100));
+        eras.leap(at(200), at(900));
+        assert_eq!((eras.number(), used(&eras)), (0, vec![(100, 200)]));
+        assert!(!eras.is_used(at(500), 10, at(950)) && eras.is_used(at(895), 10, at(950)));
+        eras.begin(3, at(300), at(1_000));
+        assert_eq!(used(&eras), [(100, 200), (900, 1_000)]);
+        assert_eq!([880, 889, 890, 1_011].map(|t| eras.outside(at(t), 10).ticks()), [880, 889, 890, 1_011]);
+    }
+}
