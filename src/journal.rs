@@ -25,6 +25,7 @@ mod error;
 mod growth;
 mod high_water;
 mod ledger;
+mod letter_origin;
 mod lock;
 mod merge;
 mod pace;
@@ -69,10 +70,11 @@ use crate::time::{Clock, Timestamp};
 pub use books::DeadLetterCount;
 pub use config::{BacklogLimits, JournalConfig};
 pub use consumer::consumer_span;
-pub use dead_letter::{DeadLetter, StoredDeadLetter};
+pub use dead_letter::{DeadLetter, LetterCount, LetterFilter, StoredDeadLetter};
 pub use error::JournalError;
 pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, lasting, size};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
+pub use letter_origin::LetterOrigin;
 pub use pace::WearStatus;
 pub use pin::Pin;
 pub use progress::ConsumerPace;
@@ -407,9 +409,9 @@ impl Journal {
         status.with_room(self.0.max_bytes)
     }
 
-    /// Up to `max` dead letters with an id above `after`, oldest first.
-    pub fn dead_letters(&self, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
-        dead_letters_readonly(&self.0.path, after, max)
+    /// Up to `max` dead letters, oldest first.
+    pub fn dead_letters(&self, filter: &LetterFilter, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
+        dead_letters_readonly(&self.0.path, filter, max)
     }
 
     /// Stores dead letters outside of any commit; durable when it returns.
@@ -419,9 +421,9 @@ impl Journal {
         })
     }
 
-    /// Removes the dead letters with these ids, or all; how many there were.
-    pub fn remove_dead_letters(&self, ids: Option<Vec<i64>>) -> Result<u64, JournalError> {
-        self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, ids.as_deref()).map_err(StepError::Sql))
+    /// Removes dead letters; how many there were.
+    pub fn remove_dead_letters(&self, filter: LetterFilter) -> Result<u64, JournalError> {
+        self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, &filter).map_err(StepError::Sql))
     }
 
     /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be
@@ -463,6 +465,15 @@ impl Journal {
 }
 
 /// Dead letters of any journal, also while its job runs; see [`Journal::dead_letters`].
-pub fn dead_letters_readonly(path: &Path, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
-    dead_letter::list(&schema::open_reader(path)?, after, max)
+pub fn dead_letters_readonly(
+    path: &Path,
+    filter: &LetterFilter,
+    max: usize,
+) -> Result<Vec<StoredDeadLetter>, JournalError> {
+    dead_letter::list(&schema::open_reader(path)?, filter, max)
+}
+
+/// How many dead letters each stage has for each reason, also while the job runs.
+pub fn count_dead_letters(path: &Path, filter: &LetterFilter) -> Result<Vec<LetterCount>, JournalError> {
+    dead_letter::count(&schema::open_reader(path)?, filter)
 }

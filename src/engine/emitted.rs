@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
-use crate::batch::{Reason, RowMeta, Rows};
+use crate::batch::{RawEvent, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::time::Timestamp;
 
@@ -29,7 +27,7 @@ pub struct FailedRow {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FailedBody {
     /// The event as it was received.
-    Event(Bytes),
+    Event(RawEvent),
     /// A row inside the query, as a JSON array of its columns.
     Row(String),
 }

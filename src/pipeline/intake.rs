@@ -16,7 +16,7 @@ use tracing::Instrument;
 use super::health::Health;
 use crate::batch::RawEvent;
 use crate::decode::{BadPayload, Payloads};
-use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError};
+use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError, LetterOrigin};
 use crate::source::{Arrivals, Arrived, SourceStats};
 
 /// One input's way into the journal.
@@ -125,6 +125,11 @@ impl Intake {
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,
+            origin: Some(LetterOrigin::Message {
+                arrival: message.arrival,
+                message: message.message.clone(),
+                mark: message.mark,
+            }),
             ..DeadLetter::default()
         }));
         split.empty

@@ -19,11 +19,11 @@ use super::PipelineError;
 use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
-use super::flow::{Flow, stage_of};
+use super::flow::{Flow, origin_of_row, stage_of};
 use super::local_answers::LocalAnswers;
 use super::mark::Mark;
 use super::tables::Tables;
-use crate::batch::{Batch, Provenance, Reason, RowMeta, Rows, ScoredBy};
+use crate::batch::{Batch, Column, Provenance, Reason, RowMeta, Rows, ScoredBy, write_row_json};
 use crate::engine::{Counts, Emitted, Executor, FailedRow, OnError};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId, what};
 use crate::score::{self, Answers, Berth, Ended, Order, Outcome, Ticket};
@@ -194,6 +194,10 @@ pub struct Scoring {
     /// Its rows were answered before: what the endpoint says corrects that, and where it says nothing, that stands.
     pub corrects: bool,
     pub into: StreamId,
+    /// Of the rows as they are sent, for people: carried columns, then the argument.
+    pub columns: Arc<[Column]>,
+    /// Tells under which text of the statement its rows mean the same.
+    pub text: SmolStr,
     pub chunks: Receiver<SentChunk>,
     /// A chunk was sent.
     pub came: Arc<Notify>,
@@ -361,7 +365,9 @@ impl Scoring {
         commit.ledger.extend(local.nulled.iter().map(|(reason, n)| (scored("nulled").because(*reason), *n)));
         if !local.failures.is_empty() {
             let fallback = Flow { statement: SmolStr::new(format!("{} (fallback)", flow.statement)), ..flow.clone() };
-            commit.dead_letters.extend(fallback.letters(local.failures));
+            let mut letters = fallback.letters(local.failures);
+            self.add_origins(&mut letters, &batch);
+            commit.dead_letters.extend(letters);
         }
         let kept = aside.zip(again.filter(|again| !again.is_empty()));
         commit.aside = kept.map(|(aside, batch)| (aside.stream, Rows { columns: aside.columns.clone(), batch }));
@@ -377,7 +383,9 @@ impl Scoring {
         let answers = SmolStr::new(format!("{}/answers", self.flow.statement));
         let of_tail = Flow { statement: answers, ..self.flow.clone() };
         commit.ledger.extend(of_tail.counts(&counts, &mut 0, 0));
-        commit.dead_letters.extend(self.flow.letters(failures));
+        let mut letters = self.flow.letters(failures);
+        self.add_origins(&mut letters, &batch);
+        commit.dead_letters.extend(letters);
         commit.state.extend(state.into_iter().map(super::feed::state_change));
         if !rows.batch.is_empty() {
             commit.emit = Some((self.into, rows));
@@ -415,7 +423,7 @@ impl Scoring {
 
     fn letter(&self, meta: &RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {
         let mut payload = String::new();
-        Value::array(row.to_vec()).write_json(&mut payload);
+        write_row_json(&self.columns, row, &mut payload);
         DeadLetter {
             at: self.flow.clock.now(),
             stage: stage_of(&format!("statement {} (score)", self.flow.statement), meta),
@@ -428,7 +436,20 @@ impl Scoring {
             response: Some(failure.response.into_bytes()),
             query_version: self.flow.query_version.clone(),
             attempts: failure.attempts,
+            origin: Some(origin_of_row(self.text.clone(), &self.columns, meta, row)),
             ..DeadLetter::default()
+        }
+    }
+
+    /// Gives letters of rows that came from these the rows as they were sent: to be scored again.
+    fn add_origins(&self, letters: &mut [DeadLetter], sent: &Batch) {
+        if letters.is_empty() {
+            return;
+        }
+        let ids: BTreeMap<_, _> = sent.rows().map(|(meta, row)| ((meta.offset, meta.ordinal), (meta, row))).collect();
+        for letter in letters {
+            let found = letter.offset.and_then(|offset| ids.get(&(offset, letter.ordinal)));
+            letter.origin = found.map(|(meta, row)| origin_of_row(self.text.clone(), &self.columns, meta, row));
         }
     }
 }

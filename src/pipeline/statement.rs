@@ -25,7 +25,7 @@ use super::gathering::Gathering;
 use super::health::Health;
 use super::mark::Mark;
 use super::outputs::OutputHandle;
-use super::prepare::Prepared;
+use super::prepare::{self, Prepared};
 use super::reading::{Bound, Reading};
 use super::scoring::{Scoring, Unanswered};
 use super::stop::Stop;
@@ -272,6 +272,8 @@ impl StatementBuild<'_> {
                     local,
                     corrects: again.is_some(),
                     into,
+                    columns: external.names.iter().map(|name| Column { name: name.clone(), spread: false }).collect(),
+                    text: prepare::version(&statement.fingerprint),
                     chunks: received,
                     sent: sent.clone(),
                     came: came.clone(),
