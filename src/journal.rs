@@ -52,6 +52,7 @@ mod upkeep;
 mod verify;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -70,7 +71,9 @@ use crate::time::{Clock, Timestamp};
 pub use books::DeadLetterCount;
 pub use config::{BacklogLimits, JournalConfig};
 pub use consumer::consumer_span;
-pub use dead_letter::{DeadLetter, LetterCount, LetterFilter, StoredDeadLetter};
+pub use dead_letter::{
+    DeadLetter, LetterCount, LetterFilter, StoredDeadLetter, count_dead_letters, dead_letters_readonly,
+};
 pub use error::JournalError;
 pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, lasting, size};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
@@ -82,7 +85,7 @@ pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
     Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt,
-    RemovedConsumer, Start, StateChange, StateEntry, StreamId,
+    RemovedConsumer, Replayed, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, LiveStatus, QuarantinedSegment, StreamStatus};
@@ -421,8 +424,27 @@ impl Journal {
         })
     }
 
-    /// Removes dead letters; how many there were.
-    pub fn remove_dead_letters(&self, filter: LetterFilter) -> Result<u64, JournalError> {
+    /// Has a consumer leave out the record of a letter from the next start on, and stores the letter; durable when it
+    /// returns.
+    pub fn put_aside(&self, consumer: SmolStr, letter: DeadLetter) -> Result<(), JournalError> {
+        self.control(move |tx| consumer::put_aside(tx, &consumer, &letter))
+    }
+
+    /// The offsets that a consumer of the inputs leaves out, from its position on.
+    pub fn asides(&self, consumer: SmolStr, position: i64) -> Result<BTreeSet<i64>, JournalError> {
+        self.control(move |tx| consumer::asides(tx, &consumer, position))
+    }
+
+    /// Stores what became of dead letters; durable when it returns.
+    ///
+    /// # Errors
+    /// When nothing of it is stored.
+    pub fn replay(&self, replayed: Replayed) -> Result<(), JournalError> {
+        self.control(move |tx| tx.replay(&replayed))
+    }
+
+    /// Drops dead letters; how many there were.
+    pub fn drop_dead_letters(&self, filter: LetterFilter) -> Result<u64, JournalError> {
         self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, &filter).map_err(StepError::Sql))
     }
 
@@ -464,16 +486,7 @@ impl Journal {
     }
 }
 
-/// Dead letters of any journal, also while its job runs; see [`Journal::dead_letters`].
-pub fn dead_letters_readonly(
-    path: &Path,
-    filter: &LetterFilter,
-    max: usize,
-) -> Result<Vec<StoredDeadLetter>, JournalError> {
-    dead_letter::list(&schema::open_reader(path)?, filter, max)
-}
-
-/// How many dead letters each stage has for each reason, also while the job runs.
-pub fn count_dead_letters(path: &Path, filter: &LetterFilter) -> Result<Vec<LetterCount>, JournalError> {
-    dead_letter::count(&schema::open_reader(path)?, filter)
+/// A file beside a journal, named after it: where the journal itself is, if its path is a symbolic link.
+pub fn beside_journal(journal: &Path, suffix: &str) -> PathBuf {
+    schema::beside(journal, suffix)
 }

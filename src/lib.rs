@@ -29,6 +29,7 @@ pub mod score;
 pub mod output;
 pub mod job;
 pub mod telemetry;
+pub mod control;
 pub mod pipeline;
 pub mod demo;
 pub mod cli;

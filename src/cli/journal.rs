@@ -1,6 +1,7 @@
 //! `forebay journal …`: looks into a job's pool, also while the job runs.
 
 mod dead_letters;
+mod letter_changes;
 mod letter_lines;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,11 @@ impl WhichPool {
 
     /// What the job says of its pool; a job whose functions or query are broken still has a pool to look into.
     fn settings(&self) -> Result<job::JournalSection, NotDone> {
+        self.job().map(|job| job.journal)
+    }
+
+    /// A job that has a pool.
+    fn job(&self) -> Result<job::Job, NotDone> {
         let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
         let pool = &job.journal.config.path;
@@ -59,7 +65,7 @@ impl WhichPool {
                 format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display()),
             ));
         }
-        Ok(job.journal)
+        Ok(job)
     }
 }
 

@@ -4,8 +4,11 @@
 //! the table stays below its own cap; the oldest go first, counted. One row of one stage is stored once, however often
 //! it fails. Not here: what to do with them (the commands that export and replay).
 
+use std::path::Path;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::books::{Books, DeadLetterCount};
@@ -65,17 +68,18 @@ const COLUMNS: &str =
     "id, at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts";
 
 /// Which dead letters are meant; what is not said is not looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LetterFilter {
     /// A stage, or its first words: `output` means all outputs.
     pub stage: Option<String>,
     pub reason: Option<String>,
     /// Those of a statement, in whichever of its parts.
     pub statement: Option<String>,
-    /// Not earlier than this.
-    pub since: Option<Timestamp>,
-    /// Earlier than this.
-    pub until: Option<Timestamp>,
+    /// Not earlier than this, in ticks.
+    pub since: Option<i64>,
+    /// Earlier than this, in ticks.
+    pub until: Option<i64>,
     /// With a number above this.
     pub after: i64,
     /// With a number up to this.
@@ -114,10 +118,10 @@ impl LetterFilter {
             add("reason = ?", vec![Value::from(reason.clone())]);
         }
         if let Some(since) = self.since {
-            add("at >= ?", vec![Value::from(since.ticks())]);
+            add("at >= ?", vec![Value::from(since)]);
         }
         if let Some(until) = self.until {
-            add("at < ?", vec![Value::from(until.ticks())]);
+            add("at < ?", vec![Value::from(until)]);
         }
         if let Some(up_to) = self.up_to {
             add("id <= ?", vec![Value::from(up_to)]);
@@ -161,6 +165,8 @@ pub struct LetterCount {
     pub bytes: u64,
     pub first: Timestamp,
     pub last: Timestamp,
+    /// The highest of their numbers.
+    pub last_id: i64,
 }
 
 /// Up to `max` dead letters, oldest first.
@@ -177,13 +183,17 @@ pub(super) fn list(db: &Connection, filter: &LetterFilter, max: usize) -> Result
     read().map_err(JournalError::read)
 }
 
-/// How many there are of each stage and reason, the most first.
-pub(super) fn count(db: &Connection, filter: &LetterFilter) -> Result<Vec<LetterCount>, JournalError> {
+/// How many dead letters each stage has for each reason, the most first, also while the job runs.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn count_dead_letters(path: &Path, filter: &LetterFilter) -> Result<Vec<LetterCount>, JournalError> {
+    let db = &schema::open_reader(path)?;
     let read = || -> rusqlite::Result<Vec<LetterCount>> {
         let (condition, values) = filter.condition();
         let sql = format!(
-            "SELECT stage, reason, count(*), sum(bytes), min(at), max(at) FROM dead_letter WHERE {condition} GROUP BY \
-            stage, reason ORDER BY count(*) DESC, stage, reason"
+            "SELECT stage, reason, count(*), sum(bytes), min(at), max(at), max(id) FROM dead_letter WHERE {condition} \
+            GROUP BY stage, reason ORDER BY count(*) DESC, stage, reason"
         );
         let mut statement = db.prepare(&sql)?;
         let rows = statement.query_map(params_from_iter(values), |row| {
@@ -197,6 +207,7 @@ pub(super) fn count(db: &Connection, filter: &LetterFilter) -> Result<Vec<Letter
                 bytes: number(3)?,
                 first: time(4)?,
                 last: time(5)?,
+                last_id: row.get(6)?,
             })
         })?;
         rows.collect()
@@ -286,7 +297,47 @@ pub(super) fn enforce_cap(db: &Connection, books: &mut Books, max_bytes: u64) ->
     Ok(())
 }
 
-/// Removes those that are meant; how many there were.
+/// Has one fail again: it keeps its number, stage and source. One that is gone meanwhile is stored anew.
+pub(super) fn fail_again(db: &Connection, books: &mut Books, id: i64, letter: &DeadLetter) -> rusqlite::Result<()> {
+    let mut find = db.prepare_cached("SELECT bytes FROM dead_letter WHERE id = ?1")?;
+    let Some(before) = find.query_row([id], |row| row.get::<_, i64>(0)).optional()? else {
+        return store(db, books, letter);
+    };
+    let bytes = letter.bytes();
+    let mut update = db.prepare_cached(
+        "UPDATE dead_letter SET reason = ?2, message = ?3, payload = ?4, request = ?5, response = ?6, query_version = \
+        ?7, attempts = ?8, bytes = ?9, origin = ?10 WHERE id = ?1",
+    )?;
+    update.execute(params![
+        id,
+        letter.reason.as_str(),
+        letter.message,
+        letter.payload,
+        letter.request,
+        letter.response,
+        letter.query_version.as_str(),
+        letter.attempts,
+        bytes as i64,
+        letter.origin.as_ref().and_then(LetterOrigin::to_bytes)
+    ])?;
+    books.dead_letters.bytes = books.dead_letters.bytes.saturating_sub(before as u64) + bytes;
+    books.ledger.add(Counter::new(Edge::DeadLetters, "", "repeated"), 1);
+    Ok(())
+}
+
+/// Takes out those that went through.
+pub(super) fn replayed(db: &Connection, books: &mut Books, ids: &[i64]) -> rusqlite::Result<()> {
+    let mut one = db.prepare_cached("DELETE FROM dead_letter WHERE id = ?1 RETURNING bytes")?;
+    for id in ids {
+        if let Some(bytes) = one.query_row([id], |row| row.get(0)).optional()? {
+            forget(books, bytes);
+            books.ledger.add(Counter::new(Edge::DeadLetters, "", what::REMOVED).because("replayed"), 1);
+        }
+    }
+    Ok(())
+}
+
+/// Drops those that are meant; how many there were.
 pub(super) fn remove(db: &Connection, books: &mut Books, filter: &LetterFilter) -> rusqlite::Result<u64> {
     let (condition, values) = filter.condition();
     let mut statement = db.prepare(&format!("DELETE FROM dead_letter WHERE {condition} RETURNING bytes"))?;
@@ -296,7 +347,7 @@ pub(super) fn remove(db: &Connection, books: &mut Books, filter: &LetterFilter) 
         forget(books, row.get(0)?);
         removed += 1;
     }
-    books.ledger.add(Counter::new(Edge::DeadLetters, "", what::REMOVED), removed);
+    books.ledger.add(Counter::new(Edge::DeadLetters, "", what::DROPPED).because("command"), removed);
     Ok(removed)
 }
 

@@ -15,16 +15,23 @@ use crate::value::codec::{ByteReader, Damaged, put_bytes};
 
 const MESSAGE: u8 = 1;
 const ROW: u8 = 2;
+const FINISHED: u8 = 3;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LetterOrigin {
     /// An event, or a payload that became none; the payload itself is the letter's.
     Message { arrival: Timestamp, message: Arc<MessageMeta>, mark: u64 },
-    /// One row, with the names of its columns.
+    /// One row on its way to an endpoint, with the names of its columns.
     Row {
-        /// Digest of the text of the statement that it was made for; empty where any text will do.
+        /// Digest of the text of the statement that it was made for.
         text: SmolStr,
+        rows: Rows,
+    },
+    /// One row on its way to an output.
+    Finished {
+        /// The statement that made it: part of the row's id.
+        statement: SmolStr,
         rows: Rows,
     },
 }
@@ -44,9 +51,10 @@ impl LetterOrigin {
                 builder.push(&RawEvent { arrival, payload: Bytes::new(), message, mark }, arrival);
                 Some([vec![MESSAGE], builder.finish()].concat())
             }
-            LetterOrigin::Row { text, rows } => {
-                let mut bytes = vec![ROW];
-                put_bytes(&mut bytes, text.as_bytes());
+            LetterOrigin::Row { text: of, rows } | LetterOrigin::Finished { statement: of, rows } => {
+                let is_finished = matches!(self, LetterOrigin::Finished { .. });
+                let mut bytes = vec![if is_finished { FINISHED } else { ROW }];
+                put_bytes(&mut bytes, of.as_bytes());
                 bytes.extend(encode_rows(rows, 0..rows.batch.len()).ok()?);
                 Some(bytes)
             }
@@ -68,13 +76,16 @@ impl LetterOrigin {
                 let (arrival, message, mark) = (event.arrival, event.message.clone(), event.mark);
                 Ok(LetterOrigin::Message { arrival, message, mark })
             }
-            ROW => {
-                let text = SmolStr::new(reader.str()?);
+            form @ (ROW | FINISHED) => {
+                let of = SmolStr::new(reader.str()?);
                 let rows = rows_from_raw(bytes.get(reader.position()..).unwrap_or_default())?;
                 if rows.batch.len() != 1 {
                     return Err(damaged);
                 }
-                Ok(LetterOrigin::Row { text, rows })
+                Ok(match form {
+                    ROW => LetterOrigin::Row { text: of, rows },
+                    _ => LetterOrigin::Finished { statement: of, rows },
+                })
             }
             _ => Err(damaged),
         }
@@ -98,8 +109,10 @@ mod tests {
         let row = RowMeta { provenance, ..RowMeta::new(at, Timestamp::MIN, 7, 3) };
         batch.push(row, [Value::DateTime(at), Value::Float(1.0), Value::array(vec![Value::Null])]);
         let columns = ["a", "b", "argument"].map(|name| Column { name: name.into(), spread: name == "b" }).into();
-        let row = LetterOrigin::Row { text: "0123".into(), rows: Rows { columns, batch } };
-        for origin in [message, row] {
+        let rows = Rows { columns, batch };
+        let finished = LetterOrigin::Finished { statement: "alerts~2".into(), rows: rows.clone() };
+        let row = LetterOrigin::Row { text: "0123".into(), rows };
+        for origin in [message, row, finished] {
             let bytes = origin.to_bytes().unwrap();
             assert_eq!(LetterOrigin::from_bytes(&bytes), Ok(origin));
             for cut in 0..bytes.len() {

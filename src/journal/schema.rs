@@ -88,6 +88,10 @@ CREATE TABLE IF NOT EXISTS reference (
 );
 -- Apart from the data, which is large: an error is written without it.
 CREATE TABLE IF NOT EXISTS reference_error (name TEXT PRIMARY KEY, at INTEGER NOT NULL, message TEXT NOT NULL);
+-- Records that a consumer of the inputs does not read: a person put them aside.
+CREATE TABLE IF NOT EXISTS aside (
+    consumer TEXT NOT NULL, source INTEGER NOT NULL, PRIMARY KEY (consumer, source)
+) WITHOUT ROWID;
 ";
 
 /// Where SQLite keeps the write-ahead log of this file.

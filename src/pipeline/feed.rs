@@ -3,6 +3,8 @@
 //! Invariant: everything that is read is pushed, in order. Not here: when to commit.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -20,6 +22,8 @@ use crate::value::Value;
 pub struct Feed {
     pub executor: Executor,
     pub inputs: Vec<(InputId, SmolStr)>,
+    /// Offsets of events that it does not read: a person put them aside.
+    pub aside: BTreeSet<i64>,
     /// The columns that the plan expects of a stream's rows; `None` for a part that reads inputs.
     pub columns: Option<Arc<[Column]>>,
     /// Rows of other columns, where they are refused until the next take; `None`: they are brought to these columns.
@@ -51,10 +55,11 @@ impl Feed {
                 for run in runs {
                     let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
                     let before = run.offsets.partition_point(|offset| *offset < end);
-                    if let (Some(name), Some(offsets), Some(events)) =
-                        (name, run.offsets.get(..before), run.events.get(..before))
-                    {
-                        self.executor.push_events_at(name, offsets, events);
+                    let Some(name) = name else { continue };
+                    for read in without(&self.aside, run.offsets.get(..before).unwrap_or_default()) {
+                        if let (Some(offsets), Some(events)) = (run.offsets.get(read.clone()), run.events.get(read)) {
+                            self.executor.push_events_at(name, offsets, events);
+                        }
                     }
                 }
             }
@@ -113,6 +118,18 @@ impl Feed {
     }
 }
 
+/// The stretches of these offsets without those that are aside.
+fn without(aside: &BTreeSet<i64>, offsets: &[i64]) -> Vec<Range<usize>> {
+    let mut read = Vec::with_capacity(1);
+    let mut start = 0;
+    let ends = offsets.iter().enumerate().filter(|(_, offset)| aside.contains(offset)).map(|(i, _)| i);
+    for end in ends.chain([offsets.len()]) {
+        read.extend(Some(start..end).filter(|stretch| !stretch.is_empty()));
+        start = end + 1;
+    }
+    read
+}
+
 /// Reason of rows that belong to an earlier text of their statement.
 const FORMER: Reason = "statement_changed";
 
@@ -144,4 +161,26 @@ fn renamed(rows: &Rows, columns: &Arc<[Column]>) -> Rows {
 /// The engine's change of state as the journal stores it.
 pub fn state_change(change: crate::engine::StateUpdate) -> StateChange {
     StateChange { op: change.op, key: change.key, value: change.value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_aside_is_left_out_and_nothing_else() {
+        let offsets = [3, 5, 6, 9];
+        for (aside, wanted) in [
+            (&[][..], vec![0..4]),
+            (&[4, 10], vec![0..4]),
+            (&[3], vec![1..4]),
+            (&[5, 9], vec![0..1, 2..3]),
+            (&[5, 6], vec![0..1, 3..4]),
+            (&[3, 5, 6, 9], vec![]),
+        ] {
+            let aside = aside.iter().copied().collect();
+            assert_eq!(without(&aside, &offsets), wanted, "{aside:?}");
+            assert_eq!(without(&aside, &[]), vec![]);
+        }
+    }
 }

@@ -114,7 +114,10 @@ impl Flow {
                     payload: payload.into_bytes(),
                     query_version: self.query_version.clone(),
                     attempts: 1,
-                    origin: Some(origin_of_row(SmolStr::default(), &rows.columns, meta, rows.batch.row(i))),
+                    origin: Some(LetterOrigin::Finished {
+                        statement: self.statement.clone(),
+                        rows: one_row(&rows.columns, meta, rows.batch.row(i)),
+                    }),
                     ..DeadLetter::default()
                 })
             })
@@ -154,11 +157,11 @@ pub fn stage_of(stage: &str, meta: &RowMeta) -> SmolStr {
     }
 }
 
-/// A row as a stage was given it; `text` tells the statement that it was made for.
-pub fn origin_of_row(text: SmolStr, columns: &Arc<[Column]>, meta: &RowMeta, row: &[Value]) -> LetterOrigin {
+/// One row alone.
+pub fn one_row(columns: &Arc<[Column]>, meta: &RowMeta, row: &[Value]) -> Rows {
     let mut batch = Batch::with_capacity(row.len(), 1);
     batch.push(*meta, row.iter().cloned());
-    LetterOrigin::Row { text, rows: Rows { columns: columns.clone(), batch } }
+    Rows { columns: columns.clone(), batch }
 }
 
 /// The error of a part that the engine cannot run.

@@ -19,13 +19,13 @@ use super::PipelineError;
 use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
-use super::flow::{Flow, origin_of_row, stage_of};
+use super::flow::{Flow, one_row, stage_of};
 use super::local_answers::LocalAnswers;
 use super::mark::Mark;
 use super::tables::Tables;
 use crate::batch::{Batch, Column, Provenance, Reason, RowMeta, Rows, ScoredBy, write_row_json};
 use crate::engine::{Counts, Emitted, Executor, FailedRow, OnError};
-use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId, what};
+use crate::journal::{Commit, Counter, DeadLetter, Edge, LetterOrigin, StreamId, what};
 use crate::score::{self, Answers, Berth, Ended, Order, Outcome, Ticket};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -435,8 +435,9 @@ impl Scoring {
             request: Some(failure.request.into_bytes()),
             response: Some(failure.response.into_bytes()),
             query_version: self.flow.query_version.clone(),
-            attempts: failure.attempts,
-            origin: Some(origin_of_row(self.text.clone(), &self.columns, meta, row)),
+            // one that was never sent was tried all the same
+            attempts: failure.attempts.max(1),
+            origin: Some(self.origin(meta, row)),
             ..DeadLetter::default()
         }
     }
@@ -449,7 +450,21 @@ impl Scoring {
         let ids: BTreeMap<_, _> = sent.rows().map(|(meta, row)| ((meta.offset, meta.ordinal), (meta, row))).collect();
         for letter in letters {
             let found = letter.offset.and_then(|offset| ids.get(&(offset, letter.ordinal)));
-            letter.origin = found.map(|(meta, row)| origin_of_row(self.text.clone(), &self.columns, meta, row));
+            letter.origin = found.map(|(meta, row)| self.origin(meta, row));
         }
+    }
+
+    fn origin(&self, meta: &RowMeta, row: &[Value]) -> LetterOrigin {
+        LetterOrigin::Row { text: self.text.clone(), rows: one_row(&self.columns, meta, row) }
+    }
+
+    /// Joins answers to rows that are replayed. What it gives is for another transaction than a consumer's.
+    ///
+    /// # Errors
+    /// As the part itself.
+    pub fn again(&mut self, batch: Batch, outcomes: Vec<Outcome>) -> Result<Commit, PipelineError> {
+        let commit = Commit::at(self.flow.consumer, self.ahead.position());
+        let scored = Scored { commit, spans: Vec::new(), batch, outcomes, places: Vec::new() };
+        self.joined(scored).map(|(commit, _)| commit)
     }
 }

@@ -1,5 +1,8 @@
 //! What could not go on, as the commands show it, and the way back.
 
+#[path = "dead_letters/replays.rs"]
+mod replays;
+
 use std::path::Path;
 
 use forebay::journal::{DeadLetter, Journal, JournalConfig, verify};
@@ -136,4 +139,24 @@ fn an_export_has_every_byte_and_is_for_its_owner_alone() {
     assert!(code == 1 && err.starts_with("error: kept: "), "{err}");
     assert_eq!(std::fs::read_to_string(dir.path().join("kept")).unwrap(), "mine");
     assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+}
+
+#[test]
+fn a_job_that_does_not_run_has_its_letters_dropped_by_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    pool_with(dir.path(), several());
+    let which = refuses(dir.path(), &["journal", "dead-letters", "drop", "--job", "job.toml"]);
+    assert!(which.starts_with("error: which ones? say so by --stage") && which.contains("--all"), "{which}");
+    assert_eq!(letters(dir.path(), &["drop", "--statement", "alerts"]), "2 dead letters dropped\n");
+    assert_eq!(letters(dir.path(), &["drop", "--reason", "none"]), "0 dead letters dropped\n");
+    assert_eq!(ids(&letters(dir.path(), &["ls", "--json"])), [1, 4, 5]);
+    // whoever has the pool open without a socket is not raced
+    let open = Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap();
+    let (code, _, err) = cli(dir.path(), &["journal", "dead-letters", "drop", "--all", "--job", "job.toml"]);
+    assert!(code == 1 && err.contains("is in use, but no job listens beside it"), "{err}");
+    open.close();
+    assert_eq!(letters(dir.path(), &["drop", "--all"]), "3 dead letters dropped\n");
+    assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
+    let status = succeeds(dir.path(), &["journal", "status", "--job", "job.toml"]);
+    assert!(status.contains("dead letters: dropped (command) 5, stored 5"), "{status}");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::{NotDone, WhichPool, counted, ended, failure, letter_lines, number};
+use super::{NotDone, WhichPool, counted, ended, failure, letter_changes, letter_lines, number};
 use crate::cli::say::print;
 use crate::journal::{LetterFilter, StoredDeadLetter, count_dead_letters, dead_letters_readonly, size};
 use crate::settings::units::duration;
@@ -53,6 +53,43 @@ pub enum DeadLetterCommand {
         #[arg(long)]
         to: Option<PathBuf>,
     },
+    /// Drop them for good, also while the job runs
+    Drop {
+        #[command(flatten)]
+        of: WhichPool,
+        #[command(flatten)]
+        which: LetterArgs,
+        /// Every one
+        #[arg(long)]
+        all: bool,
+    },
+    /// Put the record aside at which a statement stands (on_error = "stop"); it goes on behind it at its next start
+    Add {
+        #[command(flatten)]
+        of: WhichPool,
+        /// The statement, by the name of its output
+        #[arg(long)]
+        statement: String,
+        /// The offset that its message names
+        #[arg(long)]
+        offset: i64,
+    },
+    /// Have the running job try them again, with its present query, functions and outputs
+    Replay {
+        #[command(flatten)]
+        of: WhichPool,
+        #[command(flatten)]
+        which: LetterArgs,
+        /// Change them in $EDITOR first; those that were changed are replayed
+        #[arg(long)]
+        edit: bool,
+        /// Take them, with their payloads, from a file that `export` wrote
+        #[arg(
+            long,
+            conflicts_with_all = ["edit", "stage", "reason", "statement", "since", "until", "ids"]
+        )]
+        from: Option<PathBuf>,
+    },
 }
 
 /// Which of them.
@@ -94,12 +131,12 @@ fn moment(text: &str) -> Result<LetterMoment, String> {
 }
 
 impl LetterMoment {
-    fn time(self) -> Timestamp {
+    fn ticks(self) -> i64 {
         match self {
-            LetterMoment::At(time) => time,
+            LetterMoment::At(time) => time.ticks(),
             LetterMoment::Ago(ago) => {
                 let ticks = i64::try_from(ago.as_nanos() / 100).unwrap_or(i64::MAX);
-                Clock::Real.now().saturating_add(-ticks)
+                Clock::Real.now().saturating_add(-ticks).ticks()
             }
         }
     }
@@ -112,8 +149,8 @@ impl LetterArgs {
             stage,
             reason,
             statement,
-            since: since.map(LetterMoment::time),
-            until: until.map(LetterMoment::time),
+            since: since.map(LetterMoment::ticks),
+            until: until.map(LetterMoment::ticks),
             ids: (!ids.is_empty()).then_some(ids),
             ..LetterFilter::default()
         }
@@ -141,6 +178,17 @@ pub fn run(command: &DeadLetterCommand) -> ExitCode {
             Ok(pool) => export(&pool, which.filter()),
             Err(failed) => ended(Err(failed)),
         },
+        DeadLetterCommand::Drop { of, which, all } => {
+            ended(of.job().and_then(|job| letter_changes::drop_letters(&job, which.filter(), *all)))
+        }
+        DeadLetterCommand::Add { of, statement, offset } => {
+            ended(of.job().and_then(|job| letter_changes::add(&job, statement, *offset)))
+        }
+        DeadLetterCommand::Replay { of, which, edit, from } => ended(of.job().and_then(|job| match (from, edit) {
+            (Some(file), _) => letter_changes::replay_from(&job, file),
+            (None, true) => letter_changes::replay_edited(&job, which.filter()),
+            (None, false) => letter_changes::replay(&job, which.filter()),
+        })),
     }
 }
 
@@ -160,7 +208,7 @@ fn list(pool: &Path, filter: &LetterFilter, limit: usize, json: bool) -> Result<
     Ok(out)
 }
 
-fn none(filter: &LetterFilter) -> &'static str {
+pub fn none(filter: &LetterFilter) -> &'static str {
     if filter.is_narrow() { "no such dead letters\n" } else { "no dead letters\n" }
 }
 
@@ -253,7 +301,7 @@ fn body(bytes: &[u8]) -> String {
 }
 
 /// Gives lines of letters, page by page; how many there were.
-fn each_page<E: From<NotDone>>(
+pub fn each_page<E: From<NotDone>>(
     pool: &Path,
     mut filter: LetterFilter,
     mut take: impl FnMut(&str) -> Result<(), E>,

@@ -51,7 +51,6 @@ pub fn line(stored: &StoredDeadLetter) -> String {
 ///
 /// # Errors
 /// What is wrong with it, and where.
-#[cfg_attr(not(test), expect(dead_code, reason = "read where letters come back"))]
 pub fn parse(line: &str) -> Result<StoredDeadLetter, String> {
     let Json::Object(fields) = serde_json::from_str(line).map_err(|e| format!("it is no JSON: {e}"))? else {
         return Err("it is no JSON object".to_owned());

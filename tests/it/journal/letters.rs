@@ -43,12 +43,11 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
         [left[2].clone()]
     );
     assert_eq!(
-        pool.journal
-            .remove_dead_letters(LetterFilter { ids: Some(vec![left[0].id, 12345]), ..LetterFilter::default() }),
+        pool.journal.drop_dead_letters(LetterFilter { ids: Some(vec![left[0].id, 12345]), ..LetterFilter::default() }),
         Ok(1)
     );
     assert!(verify(&pool.path).unwrap().is_good());
-    assert_eq!(pool.journal.remove_dead_letters(LetterFilter::default()), Ok(3));
+    assert_eq!(pool.journal.drop_dead_letters(LetterFilter::default()), Ok(3));
     assert_eq!(pool.status().dead_letters, DeadLetterCount::default());
     assert!(verify(&pool.path).unwrap().is_good());
 }
