@@ -31,15 +31,15 @@ test: tools test-peers ## install the test peers and pass all tests
 check: export FOREBAY_GUESTS = all
 check: tools fmt clippy doc deny test ## what continuous integration runs: formatting, lints, docs, dependencies, tests
 
-bench: tools peers-mosquitto ## print the figures; BENCH=rates prints one part (release build; needs mosquitto)
-	$(CARGO) build --release --locked
-	sh udfs/build.sh target/release/forebay
-	$(CARGO) bench --locked --bench figures -- $(BENCH)
+bench: tools peers-mosquitto ## print the figures; BENCH=rates prints one part (dist build, which is what a gateway gets; needs mosquitto)
+	$(CARGO) build --profile dist --locked
+	sh udfs/build.sh target/dist/forebay
+	$(CARGO) bench --profile dist --locked --bench figures -- $(BENCH)
 
 soak: tools peers-mosquitto ## two hours at 20 events/s with an outage every ten minutes: does anything grow? (FOREBAY_BENCH_SECONDS makes it shorter)
-	$(CARGO) build --release --locked
-	FOREBAY_GUESTS=rust sh udfs/build.sh target/release/forebay
-	$(CARGO) bench --locked --bench figures -- soak
+	$(CARGO) build --profile dist --locked
+	FOREBAY_GUESTS=rust sh udfs/build.sh target/dist/forebay
+	$(CARGO) bench --profile dist --locked --bench figures -- soak
 
 # mosquitto's clients send and receive
 brokers: tools peers-mosquitto ## a job that is killed twice at six brokers: what came out (npm, go, mvn, java, network)

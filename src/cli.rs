@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use memory::share_memory;
 pub use say::{LogLines, told};
 
 pub mod check;
@@ -14,6 +15,7 @@ pub mod demo;
 pub mod eval;
 pub mod journal;
 pub mod run;
+mod memory;
 mod say;
 pub mod test;
 pub mod udf;

@@ -29,6 +29,7 @@ mod letter_origin;
 mod lock;
 mod merge;
 mod pace;
+mod paths;
 mod pending;
 mod pin;
 mod progress;
@@ -91,6 +92,7 @@ pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSli
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, LiveStatus, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
+use budget::Budget;
 use command::{Command, ask};
 use error::StepError;
 use lock::Lock;
@@ -168,7 +170,14 @@ impl Journal {
         let path = config.path.clone();
         let lock = Lock::take(&path)?;
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
+        let is_disk_short = Budget::new(&path, config.max_bytes).make_room_to_start();
         let db = schema::open_writer(&path, config.max_bytes)?;
+        // what an earlier process left in the write-ahead log may be in memory alone, where its last sync failed: it
+        // goes into the file before anything is written behind it
+        match upkeep::empty_log(&db, upkeep::READERS_WAIT) {
+            Err(error) if !error::is_no_room(&error, &path) => return Err(unusable(error)),
+            _ => {}
+        }
         let mut opened = recovery::open(&config, db)?;
         prepare(&mut opened).map_err(unusable)?;
         let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());
@@ -179,7 +188,7 @@ impl Journal {
         let shared = Arc::new(Shared::new(config.tail_bytes_max, recent, growth));
         let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
         let store = Store::new(opened, shared.clone(), config.clock.clone());
-        let writer = Writer::new(config, store, shared.clone()).map_err(unusable)?;
+        let writer = Writer::new(config, store, shared.clone(), is_disk_short).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
         Ok(Journal(Arc::new(Inner {

@@ -345,7 +345,7 @@ fn ended_well(joined: std::thread::Result<Result<(), PipelineError>>) -> Result<
         Ok(Err(
             PipelineError::StatementStopped { .. }
             | PipelineError::ScoringEnded { .. }
-            | PipelineError::Journal(JournalError::Closed),
+            | PipelineError::Journal(JournalError::Closed | JournalError::NoRoom { .. }),
         )) => Ok(()),
         Ok(result) => result,
         Err(_) => Err(PipelineError::Panicked { who: SmolStr::new_static("a thread of the job") }),

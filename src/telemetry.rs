@@ -100,8 +100,8 @@ async fn ready(State(report): State<ReportSource>) -> impl IntoResponse {
     let lost = LOG_LINES_LOST.load(Ordering::Relaxed);
     if lost > 0 {
         degraded.push(format!(
-            "{lost} lines of the log are lost, since standard error did not take them: see who reads it, and whether its \
-             disk is full"
+            "{lost} lines of the log are lost, since standard error did not take them: see who reads it, and whether \
+             its disk is full"
         ));
     }
     verdict(not_ready, degraded)

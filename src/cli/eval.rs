@@ -128,9 +128,7 @@ pub fn run(args: EvalArgs) -> ExitCode {
                 // drawn with its own title
                 QueryFailure::Run(
                     RunError::Compile(problems) | RunError::Stopped(problems) | RunError::Job(problems),
-                ) => {
-                    complain(problems)
-                }
+                ) => complain(problems),
                 _ => complain(format_args!("error: {error}\n")),
             }
             error.exit_code()

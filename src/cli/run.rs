@@ -96,6 +96,7 @@ enum Interruption {
 fn serve(path: &Path, loaded: LoadedJob) -> Result<(), String> {
     runtime().map_err(|e| e.to_string())?.block_on(async {
         let mut signals = Signals::listen()?;
+        tokio::spawn(super::memory::give_back_each_minute());
         let mut running = loaded;
         let mut pipeline = running.start().await?;
         loop {

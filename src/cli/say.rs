@@ -1,7 +1,7 @@
 //! What a command tells a person.
 //!
-//! In: text. Out: standard output, standard error, the log. Invariant: no stream that is closed or full ends the process
-//! in a panic, and text that is lost for want of room is an exit code of 1. Not here: wording.
+//! In: text. Out: standard output, standard error, the log. Invariant: no stream that is closed or full makes a command
+//! panic, and text that is lost for want of room is an exit code of 1. Not here: wording.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

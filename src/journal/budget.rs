@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::error::has_no_room;
 use super::growth::disk_free;
 use super::schema::{PAGE_BYTES, beside, log_bytes_max, redo_path, wal_path};
 use crate::backoff::Backoff;
 
 /// Enough for the write-ahead log between two checkpoints.
 const RESERVE_BYTES: u64 = 4 << 20;
+/// What a start writes: both logs, and what it takes over.
+const START_BYTES: u64 = 1 << 20;
 /// How long until the reserve is tried again on a disk that stays full: each try writes it anew. The disk is our own,
 /// so the steps are taken whole.
 const RESERVE_PAUSE: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
@@ -68,6 +71,17 @@ impl Budget {
             ask_disk: disk_free,
             again: None,
         }
+    }
+
+    /// A start on a disk that has no room for what it writes gets the reserve of the process before. Whether the disk
+    /// is full.
+    pub fn make_room_to_start(&self) -> bool {
+        let is_short = (self.ask_disk)(&self.path).is_some_and(|free| free < START_BYTES) || has_no_room(&self.path);
+        if is_short && self.reserve.exists() {
+            tracing::warn!("the disk of the pool is full: its reserve is given back for the start");
+            self.release_reserve();
+        }
+        is_short
     }
 
     /// Whether intake has to wait.
@@ -242,6 +256,18 @@ mod tests {
         assert_eq!(tries(&mut budget, 0, 8), 4, "after 0, 1, 3 and 7 seconds");
         assert_eq!(tries(&mut budget, 3_600, 7_200), 65, "once a minute in the end");
         assert_eq!(tries(&mut budget, 8_000, 8_001), 1, "at once after a long time");
+    }
+
+    #[test]
+    fn a_start_on_a_full_disk_gets_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut budget = Budget::new(&dir.path().join("job.db"), 1 << 20);
+        assert!(budget.keep_reserve() && budget.reserve.exists());
+        budget.ask_disk = |_| Some(START_BYTES);
+        assert!(!budget.make_room_to_start() && budget.reserve.exists());
+        budget.ask_disk = |_| Some(START_BYTES - 1);
+        assert!(budget.make_room_to_start() && !budget.reserve.exists());
+        assert!(budget.make_room_to_start(), "also without a reserve");
     }
 
     #[test]

@@ -4,7 +4,14 @@
 //! callers. Invariant: every message carries the path or the value that matters and the next step. Not here: damaged
 //! segments (they are set aside and counted, never an error).
 
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
+
+use super::paths::beside;
+
+/// A block or two of the file system.
+const PROBE_BYTES: usize = 8 << 10;
 
 /// Why the journal did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -34,7 +41,14 @@ pub enum JournalError {
     )]
     Schema { path: String, found: i64, expected: i64 },
     #[error("cannot open the journal {path}: {reason}; its directory must exist and be writable")]
+    Folder { path: String, reason: String },
+    #[error("cannot open the journal {path}: {reason}")]
     Unusable { path: String, reason: String },
+    #[error(
+        "the disk under the journal {path} is full, or a quota is used up ({reason}): free some room there, or move \
+         the pool to another disk by `path` under [journal]; what is stored stays"
+    )]
+    NoRoom { path: String, reason: String },
     #[error(
         "the journal {path} did not take the setting {name} = {wanted} (it is {found}); is the file on a network file \
         system?"
@@ -73,7 +87,14 @@ impl JournalError {
         if path.is_dir() {
             return JournalError::Foreign { path: path_text };
         }
-        JournalError::Unusable { path: path_text, reason: reason.to_string() }
+        let reason = reason.to_string();
+        if !is_folder_writable(path) {
+            return JournalError::Folder { path: path_text, reason };
+        }
+        if has_no_room(path) {
+            return JournalError::NoRoom { path: path_text, reason };
+        }
+        JournalError::Unusable { path: path_text, reason }
     }
 
     pub(super) fn read(error: impl ToString) -> JournalError {
@@ -105,6 +126,31 @@ impl From<JournalError> for StepError {
 /// Whether another program (`sqlite3 job.db`) held the file for too long: nothing was written, it may be tried again.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
+fn is_folder_writable(path: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
+
+/// Whether nothing more can be written beside this file: the disk is full, or a quota is used up. Tried, because a
+/// quota is told nowhere else, and because SQLite has one word for all errors of a disk.
+pub(super) fn has_no_room(path: &Path) -> bool {
+    let probe = beside(path, "-probe");
+    let tried = File::create(&probe).and_then(|mut file| {
+        file.write_all(&[0x5a; PROBE_BYTES])?;
+        file.sync_all()
+    });
+    let _ = fs::remove_file(&probe);
+    tried.is_err_and(|error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
+/// Whether a transaction failed for want of room. An error of the disk is one if nothing more can be written: what
+/// failed is written anew, whole, when there is room.
+pub(super) fn is_no_room(error: &rusqlite::Error, path: &Path) -> bool {
+    let is_of_disk = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
+    is_disk_full(error) || (is_of_disk && has_no_room(path))
 }
 
 /// Whether there was no room: such a transaction is rolled back cleanly and may be tried again.

@@ -6,13 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::error::JournalError;
+
+pub(super) use super::paths::{beside, redo_path, wal_path};
 
 /// `fbay`: tells our files from other SQLite files.
 const APPLICATION_ID: i64 = 0x6662_6179;
@@ -93,37 +95,6 @@ CREATE TABLE IF NOT EXISTS aside (
     consumer TEXT NOT NULL, source INTEGER NOT NULL, PRIMARY KEY (consumer, source)
 ) WITHOUT ROWID;
 ";
-
-/// Where SQLite keeps the write-ahead log of this file.
-pub(super) fn wal_path(path: &Path) -> PathBuf {
-    beside(path, "-wal")
-}
-
-/// Where the redo log of this file is.
-pub(super) fn redo_path(path: &Path) -> PathBuf {
-    beside(path, "-redo")
-}
-
-/// A file beside the journal, named after it: beside the file itself where the path is a symbolic link, as SQLite
-/// keeps its own, so that whoever comes by another name meets the same lock and the same logs.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = real(path).into_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Where the links of a path lead; what cannot be read is left to whoever opens it.
-fn real(path: &Path) -> PathBuf {
-    /// As many as the system follows.
-    const LINKS_MAX: usize = 40;
-    let mut found = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let Ok(to) = fs::read_link(&found) else { break };
-        // relative to the folder of the link
-        found = found.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
-    }
-    found
-}
 
 /// Opens the writing connection, making the tables in a new file.
 pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, JournalError> {

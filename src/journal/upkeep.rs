@@ -23,6 +23,8 @@ const VACUUM_PAGES: i64 = 256;
 /// A step of giving pages back takes up to this long, while events come and while none do.
 const STEP: Duration = Duration::from_millis(20);
 const QUIET_STEP: Duration = Duration::from_millis(500);
+/// How long emptying the write-ahead log waits for readers of this process, which are done in a moment.
+pub(super) const READERS_WAIT: Duration = Duration::from_millis(50);
 /// Between two looks for a program that pins the log; longer while nothing is committed and nobody was seen.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const QUIET_LOOK_INTERVAL: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
-use super::error::{JournalError, is_busy, is_disk_full};
+use super::error::{JournalError, is_busy, is_no_room};
 use super::growth::size;
 use super::pace::{Excess, ExcessNews, Pace};
 use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
@@ -27,13 +27,11 @@ use super::store::{CommitLimits, Committed, Store};
 use super::stream::StreamEnds;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
-use super::upkeep::{Upkeep, empty_log};
+use super::upkeep::{READERS_WAIT, Upkeep, empty_log};
 use crate::time::Clock;
 
 /// How often a quiet journal looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long emptying the write-ahead log waits for readers of this process, which are done in a moment.
-const READERS_WAIT: Duration = Duration::from_millis(50);
 /// What was committed is in the redo log alone for this long at most, so that a start has little to take over.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Commands of this size together go into the file at once: its pages are well filled by them, and each byte is
@@ -70,10 +68,14 @@ enum Applied {
 struct Failed(rusqlite::Error);
 
 impl Writer {
-    pub fn new(config: JournalConfig, store: Store, shared: Arc<Shared>) -> rusqlite::Result<Writer> {
+    /// `is_short`: the disk had no room to start with.
+    pub fn new(config: JournalConfig, store: Store, shared: Arc<Shared>, is_short: bool) -> rusqlite::Result<Writer> {
         let mut budget = Budget::new(&config.path, config.max_bytes);
-        budget.keep_reserve();
+        let has_room = !is_short && budget.keep_reserve();
         budget.measure(&store.db)?;
+        if !has_room {
+            budget.found_disk_full();
+        }
         let now = Clock::Real.monotonic();
         let pace = Pace::new(config.write_budget, config.commit_interval_min, config.commit_interval, now);
         let upkeep = Upkeep::new(&config.path, config.max_bytes, now);
@@ -153,7 +155,7 @@ impl Writer {
                 }
                 Ok(())
             }
-            Err(error) if is_disk_full(&error) => self.on_disk_full(entries, &error),
+            Err(error) if is_no_room(&error, &self.config.path) => self.on_disk_full(entries, &error),
             Err(error) if is_busy(&error) && !self.shared.queue.is_closing() => {
                 tracing::warn!(%error, "another program holds the journal's file; trying again");
                 self.shared.queue.give_back(entries);
@@ -288,14 +290,10 @@ impl Writer {
         let was_full = self.shared.is_full.swap(stops, Ordering::Release);
         if stops != was_full {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
-            if stops {
-                tracing::warn!(
-                    used_bytes,
-                    max_bytes,
-                    log_pinned = is_log_over,
-                    disk_full = self.budget.is_disk_full(),
-                    "the journal is full; intake waits"
-                );
+            if self.budget.is_disk_full() {
+                tracing::warn!(used_bytes, "the disk of the pool is full; intake waits until there is room");
+            } else if stops {
+                tracing::warn!(used_bytes, max_bytes, log_pinned = is_log_over, "the journal is full; intake waits");
             } else {
                 tracing::info!(used_bytes, max_bytes, "the journal has room again");
             }
@@ -317,7 +315,7 @@ impl Writer {
         self.look_for_excess();
         let result = self.try_maintain();
         match result {
-            Err(error) if is_disk_full(&error) || is_busy(&error) => {
+            Err(error) if is_busy(&error) || is_no_room(&error, &self.config.path) => {
                 self.trim_more = false;
                 Ok(())
             }

@@ -23,9 +23,9 @@ impl Writer {
         let again = !self.budget.found_disk_full();
         self.set_gate();
         if self.shared.queue.is_closing() && !has_moved {
-            let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
             self.shared.queue.release(&entries);
-            let full = JournalError::Full { used_bytes, max_bytes };
+            let path = self.config.path.display().to_string();
+            let full = JournalError::NoRoom { path, reason: error.to_string() };
             // what waits behind these must not be stored without them
             let waiting = self.shared.queue.stop(full.clone());
             entries.into_iter().chain(waiting).for_each(|e| e.command.refuse(full.clone()));
@@ -34,7 +34,7 @@ impl Writer {
         self.shared.queue.give_back(entries);
         self.shared.queue.shrink();
         if again && !has_moved {
-            tracing::warn!(%error, "no room on the disk even for small commits; trying again in a second");
+            tracing::debug!(%error, "no room on the disk even for small commits; trying again in a second");
             self.shared.queue.pause(MAINTENANCE_INTERVAL);
         }
         Ok(())

@@ -189,3 +189,22 @@ fn a_directory_that_cannot_be_written_is_named() {
         assert!(error.contains(&path.display().to_string()) && error.contains("writable"), "{error}");
     }
 }
+
+#[test]
+fn what_the_log_of_an_earlier_process_holds_is_in_the_file_before_anything_follows() {
+    let pool = Pool::new();
+    (0..20).for_each(|_| drop(pool.store_segment(10)));
+    let bytes = |path: &Path, log: &str| fs::read(beside(path, log)).unwrap();
+    let salts = |log: &[u8]| log[16..24].to_vec();
+    let left = bytes(&pool.path, "-wal");
+    assert!(left.len() > 20 * 4096, "it holds what was stored: {}", left.len());
+    // its last sync may have failed: then the next start sees in memory what the disk does not have
+    let image = pool.crash_image();
+    assert_ne!(salts(&bytes(&image.path, "-wal")), salts(&left), "the log begins anew");
+    let alone = TempDir::new().unwrap();
+    let file = alone.path().join("job.db");
+    fs::copy(&image.path, &file).unwrap();
+    let db = rusqlite::Connection::open(&file).unwrap();
+    let stored: i64 = db.query_row("SELECT sum(count) FROM segment WHERE stream = 0", [], |row| row.get(0)).unwrap();
+    assert_eq!(stored, 200);
+}

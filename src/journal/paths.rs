@@ -1,0 +1,38 @@
+//! The files of a pool by their names.
+//!
+//! In: the path of the SQLite file. Out: the paths of those beside it. Invariant: whoever comes by a symbolic link gets
+//! the same paths as by the file itself. Not here: opening them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where SQLite keeps the write-ahead log of this file.
+pub(super) fn wal_path(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+/// Where the redo log of this file is.
+pub(super) fn redo_path(path: &Path) -> PathBuf {
+    beside(path, "-redo")
+}
+
+/// A file beside the journal, named after it: beside the file itself where the path is a symbolic link, as SQLite
+/// keeps its own, so that whoever comes by another name meets the same lock and the same logs.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = real(path).into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Where the links of a path lead; what cannot be read is left to whoever opens it.
+fn real(path: &Path) -> PathBuf {
+    /// As many as the system follows.
+    const LINKS_MAX: usize = 40;
+    let mut found = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = fs::read_link(&found) else { break };
+        // relative to the folder of the link
+        found = found.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
+    }
+    found
+}
