@@ -80,6 +80,7 @@ pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, l
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use letter_origin::LetterOrigin;
 pub use pace::WearStatus;
+pub use paths::beside as beside_journal;
 pub use pin::Pin;
 pub use progress::ConsumerPace;
 pub use reader::{Read, Reader};
@@ -493,9 +494,4 @@ impl Journal {
         self.0.shared.queue.push(Lane::Control, command);
         answer.recv().unwrap_or(Err(JournalError::Closed))
     }
-}
-
-/// A file beside a journal, named after it: where the journal itself is, if its path is a symbolic link.
-pub fn beside_journal(journal: &Path, suffix: &str) -> PathBuf {
-    schema::beside(journal, suffix)
 }

@@ -169,8 +169,16 @@ pub struct LetterCount {
     pub last_id: i64,
 }
 
-/// Up to `max` dead letters, oldest first.
-pub(super) fn list(db: &Connection, filter: &LetterFilter, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
+/// Up to `max` dead letters of any journal, oldest first, also while its job runs.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn dead_letters_readonly(
+    path: &Path,
+    filter: &LetterFilter,
+    max: usize,
+) -> Result<Vec<StoredDeadLetter>, JournalError> {
+    let db = &schema::open_reader(path)?;
     let read = || -> rusqlite::Result<Vec<StoredDeadLetter>> {
         let origin = if schema::has_origins(db)? { "origin" } else { "NULL" };
         let (condition, values) = filter.condition();

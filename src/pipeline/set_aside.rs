@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::prepare;
 use crate::batch::RawEvent;
-use crate::job::Job;
+use crate::job::{InputSettings, Job};
 use crate::journal::{DeadLetter, Journal, LetterOrigin, Read, StreamId};
 use crate::time::Clock;
 use crate::value::SmolStr;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What a letter says of its job.
 #[derive(Clone, Debug)]
 pub struct AsideJob {
-    /// Names of the inputs.
+    /// Names of the inputs that are streams.
     inputs: Vec<SmolStr>,
     query_version: SmolStr,
 }
@@ -29,7 +29,8 @@ impl AsideJob {
     pub fn of(job: &Job) -> AsideJob {
         let text = std::fs::read_to_string(&job.query);
         let query_version = text.map_or_else(|_| SmolStr::default(), |text| prepare::version(&text));
-        AsideJob { inputs: job.inputs.iter().map(|input| SmolStr::new(&input.name)).collect(), query_version }
+        let streams = job.inputs.iter().filter(|input| matches!(input.kind, InputSettings::Stream(_)));
+        AsideJob { inputs: streams.map(|input| SmolStr::new(&input.name)).collect(), query_version }
     }
 }
 
@@ -49,8 +50,8 @@ pub fn set_aside(journal: &Journal, of: &AsideJob, statement: &str, offset: i64)
     let position = reader.position;
     if offset < position {
         return Err(format!(
-            "statement {statement} has passed offset {offset}, it stands at {position}: what failed there failed behind a \
-             stored stream; correct the query, or set on_error = \"dead-letter\""
+            "statement {statement} has passed offset {offset}, it stands at {position}: what failed there failed \
+             behind a stored stream; correct the query, or set on_error = \"dead-letter\""
         ));
     }
     let none = || format!("there is no record at offset {offset}: see `forebay journal status`");

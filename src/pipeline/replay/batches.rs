@@ -166,17 +166,23 @@ impl Replayer {
         &self,
         part: &ReplayPart,
         call: &ReplayCall,
-        batch: Batch,
-        gave: Vec<(StoredDeadLetter, usize)>,
+        mut batch: Batch,
+        mut gave: Vec<(StoredDeadLetter, usize)>,
         turn: &mut ReplayTurn,
     ) {
-        let outcomes = match self.outcomes(call, &batch) {
-            Ok(outcomes) => outcomes,
-            Err(why) => {
-                turn.gave_up = true;
-                return turn.refuse(why, gave.len());
+        let (mut outcomes, trouble) = self.outcomes(call, &batch);
+        if let Some(why) = trouble {
+            // what was answered is not asked for again
+            let (mut rows, mut letters) = (0, 0);
+            while let Some((_, n)) = gave.get(letters).filter(|(_, n)| rows + n <= outcomes.len()) {
+                (rows, letters) = (rows + n, letters + 1);
             }
-        };
+            turn.refuse(why, gave.split_off(letters).len());
+            turn.gave_up = true;
+            outcomes.truncate(rows);
+            let mut answered = 0..rows;
+            batch.retain(|_, _| answered.next().is_some());
+        }
         let commit = self
             .scoring(part, call)
             .and_then(|mut scoring| scoring.again(batch, outcomes).map_err(|error| error.to_string()));
@@ -205,31 +211,45 @@ impl Replayer {
         turn.replayed.emit = commit.emit;
     }
 
-    /// What the endpoint says of rows whose last column is the argument.
-    fn outcomes(&self, call: &ReplayCall, batch: &Batch) -> Result<Vec<Outcome>, String> {
+    /// What the endpoint says of rows whose last column is the argument: of the first ones alone, and why, where it
+    /// does not answer for all of them in time.
+    fn outcomes(&self, call: &ReplayCall, batch: &Batch) -> (Vec<Outcome>, Option<String>) {
         let deadline = self.deadline();
         let args: Vec<_> = batch.rows().map(|(_, row)| row.last().cloned().unwrap_or_default()).collect();
-        let mut outcomes = Vec::with_capacity(args.len());
+        let mut tickets = Vec::new();
+        let mut trouble = None;
         // a chunk is at most a request
         for args in args.chunks(call.scorer.rows_max().max(1)) {
             let bytes = args.iter().map(|arg| 24 + arg.heap_bytes()).sum();
             let chunk = Chunk { is_patient: true, ..Chunk::new(LANE, args.to_vec()) };
-            // a room for each: what is scored here is stored at once
-            let room = call.scorer.new_room();
-            let ticket = call.scorer.submit_blocking(chunk, bytes, &room);
-            let mut ticket = ticket.map_err(|ended| ended.to_string())?;
+            // with a room for each none waits for another
+            match call.scorer.submit_blocking(chunk, bytes, &call.scorer.new_room()) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(ended) => {
+                    trouble = Some(ended.to_string());
+                    break;
+                }
+            }
+        }
+        let mut outcomes = Vec::with_capacity(args.len());
+        for mut ticket in tickets {
             let answer = loop {
                 match ticket.wait(LOOK) {
-                    Some(answer) => break answer,
-                    None if self.is_over(deadline) => {
-                        return Err("the endpoint gave no answer in 30 s: replay when it does".to_owned());
-                    }
+                    None if self.is_over(deadline) => break None,
                     None => {}
+                    answer => break answer,
                 }
             };
-            outcomes.extend(answer.map_err(|ended| ended.to_string())?);
+            match answer {
+                Some(Ok(answer)) => outcomes.extend(answer),
+                Some(Err(ended)) => return (outcomes, Some(ended.to_string())),
+                None => {
+                    let why = "the endpoint gave no answer in 30 s: replay when it does";
+                    return (outcomes, Some(why.to_owned()));
+                }
+            }
         }
-        Ok(outcomes)
+        (outcomes, trouble)
     }
 
     /// Rows of a part without a call: into its stream, or to the output.

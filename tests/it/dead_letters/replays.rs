@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,15 +17,26 @@ use crate::harness::{Forebay, binary, cli, cli_in, until, write};
 use crate::support::{JobFolder, Message, publish, publish_numbers, rows_of, succeeds, write_job};
 
 /// Gives each number its double, after a pause.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Doubler {
     pause_ms: AtomicU64,
+    /// Answers no request with a number from this on.
+    hangs_from: AtomicI64,
+}
+
+impl Default for Doubler {
+    fn default() -> Doubler {
+        Doubler { pause_ms: AtomicU64::new(0), hangs_from: AtomicI64::new(i64::MAX) }
+    }
 }
 
 async fn double(State(model): State<Arc<Doubler>>, body: Body) -> String {
     tokio::time::sleep(Duration::from_millis(model.pause_ms.load(Ordering::Relaxed))).await;
     let body: Json = serde_json::from_slice(&body).unwrap();
     let doubles: Vec<i64> = body["data"].as_array().unwrap().iter().map(|n| 2 * n.as_i64().unwrap()).collect();
+    if doubles.iter().any(|double| *double >= model.hangs_from.load(Ordering::Relaxed).saturating_mul(2)) {
+        std::future::pending::<()>().await;
+    }
     serde_json::to_string(&doubles).unwrap()
 }
 
@@ -59,7 +70,7 @@ impl Place {
         let scored = if query.contains("udf.score") {
             format!(
                 "[functions.score]\ntype = \"azureml\"\nurl = \"http://{endpoint}/score\"\ninput_kind = \"vector\"\n\
-                 columns = [{{ name = \"n\", type = \"{takes}\" }}]\n"
+                 columns = [{{ name = \"n\", type = \"{takes}\" }}]\nmax_batch_count = 50\n"
             )
         } else {
             String::new()
@@ -322,6 +333,50 @@ fn a_record_at_which_a_statement_stands_is_put_aside_and_comes_back_when_the_que
     assert_eq!(place.letters(&["replay"]), "1 dead letter replayed\n");
     let rows = place.rows("out.jsonl");
     assert!(rows[&0].first().unwrap().0.ends_with("-out-1-0") && place.lines("out.jsonl") == 3, "{rows:?}");
+    forebay.stop();
+    place.folder.is_good();
+}
+
+#[test]
+fn a_replay_that_waits_too_long_for_an_endpoint_keeps_what_was_answered() {
+    let place = Place::new(SCORED);
+    let forebay = place.folder.run();
+    place.folder.runtime.block_on(publish_numbers(&place.folder.broker.url(), "t", 0..200));
+    place.wait_for_letters(&forebay, 200);
+    forebay.stop();
+    place.job(RIGHT, SCORED, "");
+    let forebay = place.folder.run();
+    place.model.hangs_from.store(100, Ordering::Relaxed);
+    let told = place.refused(&["replay"]);
+    let waits = "left as they are: the endpoint gave no answer in 30 s: replay when it does\nthe others were not tried";
+    assert_eq!(told, format!("100 dead letters replayed\n100 {waits}\n"));
+    until("the rows that were answered", || (place.lines("out.jsonl") == 100).then_some(()));
+    place.model.hangs_from.store(i64::MAX, Ordering::Relaxed);
+    assert_eq!(place.letters(&["replay"]), "100 dead letters replayed\n");
+    until("the others", || (place.rows("out.jsonl").len() == 200).then_some(()));
+    assert_eq!(place.lines("out.jsonl"), 200, "each came once");
+    forebay.stop();
+    place.folder.is_good();
+}
+
+#[test]
+fn an_event_of_a_statement_with_times_of_its_own_gets_an_id_that_no_live_row_has() {
+    let place = Place::new("SELECT n, 6 / n AS x INTO out FROM t TIMESTAMP BY at");
+    let forebay = place.folder.run();
+    let payload = |n: i64, second: i64| format!("{{\"n\":{n},\"at\":\"2026-11-28T08:00:0{second}Z\"}}");
+    place.send(&[&payload(1, 1), &payload(0, 2), &payload(3, 3)]);
+    place.wait_for_letters(&forebay, 1);
+    until("the rows of the others", || (place.lines("out.jsonl") == 2).then_some(()));
+    forebay.stop();
+    place.job(RIGHT, "SELECT n, CASE WHEN n = 0 THEN -1 ELSE 6 / n END AS x INTO out FROM t TIMESTAMP BY at", "");
+    let forebay = place.folder.run();
+    assert_eq!(place.letters(&["replay"]), "1 dead letter replayed\n");
+    until("its row", || place.rows("out.jsonl").contains_key(&0).then_some(()));
+    let rows = place.rows("out.jsonl");
+    let (id, row) = rows[&0].first().unwrap();
+    assert!(id.ends_with("-out-1-2147483648") && row.contains("\"x\":-1"), "{id} {row}");
+    let ids: BTreeSet<&str> = rows.values().flatten().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids.len(), 3);
     forebay.stop();
     place.folder.is_good();
 }
