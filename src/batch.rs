@@ -282,11 +282,25 @@ pub struct MessageMeta {
     pub name: SmolStr,
     /// What its sender wrote beside it, in the sender's order; a name may repeat.
     pub properties: Vec<(SmolStr, SmolStr)>,
-    /// What its transport says of it, by the transport's own words, each once: `qos`, `retain`.
+    /// What its transport says of it, by the transport's own words, each once: `qos`, `retain`. Of one that came while
+    /// the machine's clock was not trusted, also `clock`.
     pub facts: Vec<(SmolStr, SmolStr)>,
 }
 
 impl MessageMeta {
+    /// The same of a message that came while the machine's clock was not trusted.
+    #[must_use]
+    pub fn untimed(&self) -> MessageMeta {
+        let mut untimed = self.clone();
+        untimed.facts.push((SmolStr::new_static("clock"), SmolStr::new_static("untrusted")));
+        untimed
+    }
+
+    /// Whether the clock that gave its arrival was trusted.
+    pub fn is_timed(&self) -> bool {
+        self.fact("clock").is_none()
+    }
+
     /// What the transport says under a word.
     pub fn fact(&self, word: &str) -> Option<&str> {
         self.facts.iter().find(|(known, _)| known == word).map(|(_, value)| value.as_str())

@@ -53,7 +53,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use emitted::{Counts, Emitted, FailedBody, FailedRow, StateUpdate};
+pub use emitted::{Counts, Emitted, FailedBody, FailedRow, StateUpdate, UntimelyEvent};
 pub use executor::Executor;
 pub use index::Indexes;
 pub use options::{EngineError, ExecutorOptions, Functions, OnError, TimePolicies};

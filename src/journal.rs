@@ -175,14 +175,20 @@ impl Journal {
         let db = schema::open_writer(&path, config.max_bytes)?;
         // what an earlier process left in the write-ahead log may be in memory alone, where its last sync failed: it
         // goes into the file before anything is written behind it
-        match upkeep::empty_log(&db, upkeep::READERS_WAIT) {
+        match upkeep::empty_log(&db, schema::BUSY_TIMEOUT) {
             Err(error) if !error::is_no_room(&error, &path) => return Err(unusable(error)),
+            Ok(Some(_)) => tracing::warn!(
+                "another program reads the pool, so its write-ahead log cannot be emptied at this start: where an \
+                 earlier process had a failed sync, a power cut could now lose what follows; close that program and \
+                 start again"
+            ),
             _ => {}
         }
         let mut opened = recovery::open(&config, db)?;
         prepare(&mut opened).map_err(unusable)?;
         let (db, books, alarm) = (&opened.db, &opened.books, opened.alarm.clone());
-        let recent = Recent::load(db, config.recent_records, books.inputs.len()).map_err(unusable)?;
+        let mark = books.streams.get(&books::INPUTS).map_or(0, |inputs| inputs.first);
+        let recent = Recent::load(db, config.recent_records, books.inputs.len(), mark).map_err(unusable)?;
         trim::drop_stale(db, books, &recent).map_err(unusable)?;
         let incarnation = schema::incarnation(db, &path)?;
         let growth = GrowthStatus::read(db).map_err(unusable)?;
@@ -350,7 +356,8 @@ impl Journal {
         self.0.shared.streams.ends(stream.0)
     }
 
-    /// Arrival time of the newest stored event; arrival never decreases.
+    /// How far arrival time has come: that of the newest stored event, or how far a consumer let it pass, if that is
+    /// later. It never decreases.
     pub fn last_arrival(&self) -> Timestamp {
         Timestamp::saturating_from_ticks(self.0.shared.last_arrival.load(Ordering::Acquire))
     }
@@ -420,11 +427,6 @@ impl Journal {
         });
         status.pin = self.0.shared.with_pin(|pin| pin.clone());
         status.with_room(self.0.max_bytes)
-    }
-
-    /// Up to `max` dead letters, oldest first.
-    pub fn dead_letters(&self, filter: &LetterFilter, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
-        dead_letters_readonly(&self.0.path, filter, max)
     }
 
     /// Stores dead letters outside of any commit; durable when it returns.

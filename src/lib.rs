@@ -9,7 +9,9 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod time;
+pub mod arrival;
 pub mod backoff;
+pub mod aside;
 pub mod value;
 pub mod batch;
 pub mod diagnostic;

@@ -41,6 +41,7 @@ mod statement;
 mod steering;
 mod stop;
 mod tables;
+mod untimely;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::arrival::ArrivalClock;
 use crate::connections::Connections;
 use crate::job::Job;
 use crate::journal::{Journal, JournalConfig, JournalError};
@@ -144,10 +146,17 @@ impl Pipeline {
     /// What keeps the job from starting; nothing runs then, and the pool is free again.
     pub async fn start(job: &Job, prepared: &Prepared, clock: Clock) -> Result<Pipeline, PipelineError> {
         let journal = tokio::task::block_in_place(|| Journal::open(journal_config(job, &clock)))?;
+        let arrival = ArrivalClock::new(clock.clone(), journal.last_arrival());
         let health = Arc::new(Health::new(job.state_bytes_max));
         let versions = Versions::new(&prepared.bindings);
-        let watched =
-            Arc::new(WatchedStages::new(job, journal.clone(), health.clone(), &prepared.bindings, versions.clone()));
+        let watched = Arc::new(WatchedStages::new(
+            job,
+            journal.clone(),
+            health.clone(),
+            arrival,
+            &prepared.bindings,
+            versions.clone(),
+        ));
         let loading = CancellationToken::new();
         let (looks, watching) = functions::start(job, prepared, &versions, loading.clone());
         let mut pipeline = Pipeline {
@@ -209,22 +218,24 @@ impl Pipeline {
             stop: &self.stop,
             health: &self.health,
             clock,
+            arrival: self.watched.arrival(),
         };
         let (parts, consumers) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored
-        (self.sources, self.intakes) =
-            sources::start(job, &self.journal, clock, &self.watched, &self.health, &connections)?;
+        (self.sources, self.intakes) = sources::start(job, &self.journal, &self.watched, &self.health, &connections)?;
         tokio::task::block_in_place(|| build.keep_only(&consumers))?;
         let catch_ups = self.watched.catch_ups().clone();
         let fill = job.outputs.iter().map(|output| output.settings.fill().time).max().unwrap_or_default();
         tokio::task::block_in_place(|| catch_ups.begin(&self.journal, fill))?;
-        let watch = catch_ups.watch(self.journal.clone(), clock.clone(), loading.clone());
+        let watch =
+            catch_ups.watch(self.journal.clone(), clock.clone(), self.watched.arrival().clone(), loading.clone());
         self.loaders.push(tokio::spawn(watch));
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);
         }
         let plan = tokio::task::block_in_place(|| build.replay_plan())?;
-        let replayer = Replayer::new(self.journal.clone(), plan, self.stop.clone(), clock.clone());
+        let arrival = self.watched.arrival().clone();
+        let replayer = Replayer::new(self.journal.clone(), plan, self.stop.clone(), clock.clone(), arrival);
         self.steering = steering::listen(&self.journal, replayer, AsideJob::of(job), self.unheard.clone());
         (self.metrics, self.server) =
             listener.map(|listener| serve(listener, &self.watched, &self.serving)).transpose()?.unzip();

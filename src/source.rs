@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::arrival::{ArrivalClock, ArrivalTime};
 use crate::batch::{MessageMeta, Urgency};
 use crate::connections::Connections;
 use crate::settings::{Problems, Secret, Section};
-use crate::time::{Clock, Timestamp};
 
 pub use mqtt::{MqttSource, MqttSourceConfig};
 pub use stats::SourceStats;
@@ -111,7 +111,7 @@ pub struct Site<'a> {
     /// What is stored is the payload as it came, or pieces of it; else a message is recognised by its mark alone.
     pub keeps_bytes: bool,
     pub stored_in: StoredIn,
-    pub clock: Clock,
+    pub clock: ArrivalClock,
 }
 
 /// A stored record as the journal gives it back at start. A message may have given several records.
@@ -161,8 +161,8 @@ pub struct Arrived {
     pub payload: Bytes,
     /// Shared by messages of one name with equal properties.
     pub message: Arc<MessageMeta>,
-    /// When it was received, by the clock the source was given; not yet made to never decrease.
-    pub arrival: Timestamp,
+    /// When it was received, by the clock the source was given. Two sources may hand over in another order.
+    pub arrival: ArrivalTime,
     /// By which the source recognises it when it comes again; 0 for none.
     pub mark: u64,
     /// The other end says that it sent it before.

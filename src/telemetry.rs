@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -23,6 +24,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+
+use crate::time::Clock;
 
 /// One number with its labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,10 +57,20 @@ pub struct Report {
 }
 
 static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
+/// When the last one was lost.
+static LOG_LOST_AT: Mutex<Option<Instant>> = Mutex::new(None);
+/// A line that was lost is told of for this long.
+const LOG_LOST_TOLD: Duration = Duration::from_secs(600);
 
 /// Standard error did not take a line of the log.
 pub fn log_line_lost() {
     LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
+    *LOG_LOST_AT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Clock::Real.monotonic());
+}
+
+fn is_log_lost() -> bool {
+    let at = *LOG_LOST_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    at.is_some_and(|at| Clock::Real.since(at) < LOG_LOST_TOLD)
 }
 
 type ReportSource = Arc<dyn Fn() -> Report + Send + Sync>;
@@ -73,7 +86,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|State(report): State<ReportSource>| async move { verdict(report().sick, Vec::new()) }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .with_state(report);
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
@@ -95,10 +108,20 @@ pub struct BindError {
     source: std::io::Error,
 }
 
+/// Asks in a thread of its own: the pool is read for it, and the runtime's thread must not wait for a disk.
+async fn asked(report: ReportSource) -> Report {
+    let told = tokio::task::spawn_blocking(move || report()).await;
+    told.unwrap_or_else(|error| Report { not_ready: vec![format!("the report failed: {error}")], ..Report::default() })
+}
+
+async fn health(State(report): State<ReportSource>) -> impl IntoResponse {
+    verdict(asked(report).await.sick, Vec::new())
+}
+
 async fn ready(State(report): State<ReportSource>) -> impl IntoResponse {
-    let Report { not_ready, mut degraded, .. } = report();
-    let lost = LOG_LINES_LOST.load(Ordering::Relaxed);
-    if lost > 0 {
+    let Report { not_ready, mut degraded, .. } = asked(report).await;
+    if is_log_lost() {
+        let lost = LOG_LINES_LOST.load(Ordering::Relaxed);
         degraded.push(format!(
             "{lost} lines of the log are lost, since standard error did not take them: see who reads it, and whether \
              its disk is full"
@@ -117,7 +140,7 @@ fn verdict(problems: Vec<String>, degraded: Vec<String>) -> impl IntoResponse + 
 }
 
 async fn metrics(State(report): State<ReportSource>) -> impl IntoResponse {
-    let mut samples = report().samples;
+    let mut samples = asked(report).await.samples;
     samples.push(Sample {
         name: "log_lines_lost",
         help: "lines of the log that standard error did not take",

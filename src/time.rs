@@ -63,6 +63,11 @@ impl Timestamp {
         self.0
     }
 
+    /// From seconds since 1970, for moments that are known when this is compiled.
+    pub const fn from_unix_seconds(seconds: i32) -> Timestamp {
+        Timestamp(seconds as i64 * TICKS_PER_SECOND + UNIX_EPOCH_TICKS)
+    }
+
     /// From milliseconds since 1970; clamped.
     pub fn from_unix_millis(ms: i64) -> Timestamp {
         Self::saturating_from_ticks(ms.saturating_mul(TICKS_PER_MILLISECOND).saturating_add(UNIX_EPOCH_TICKS))

@@ -75,7 +75,8 @@ impl LoadedJob {
     }
 }
 
-/// Threads of the runtime: sources, outputs and endpoints wait most of the time.
+/// Threads of the runtime: sources, intakes, outputs and endpoints wait most of the time. A second one would be woken
+/// for nothing by each event of a slow stream; what takes long goes to threads of its own.
 const RUNTIME_THREADS: usize = 1;
 
 /// The runtime that all network stages share.

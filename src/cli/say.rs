@@ -66,7 +66,8 @@ pub fn told(text: &clap::Error) -> ExitCode {
     }
 }
 
-/// Where lines of the log go: to standard error. One that it does not take is counted, and stops nobody.
+/// Where lines of the log go: to standard error. One that it refuses is counted. A reader that is there and does not
+/// read makes the writer wait, as with any program.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLines;
 

@@ -76,11 +76,14 @@ impl Payloads {
         self.compression.is_none() && self.format.keeps_bytes()
     }
 
-    /// About how many bytes are looked at to split a payload of `bytes`.
+    /// How many bytes are looked at, at most, to split a payload of `bytes`.
     pub fn work(&self, bytes: usize) -> usize {
-        /// What text shrinks to when it is packed, at best.
-        const PACKED: usize = 16;
-        if self.compression.is_some() { bytes.saturating_mul(PACKED) } else { bytes }
+        /// What deflate makes of a byte at most.
+        const UNPACKED: usize = 1032;
+        match self.compression {
+            Some(_) => bytes.saturating_mul(UNPACKED).min(self.unpacked_bytes_max),
+            None => bytes,
+        }
     }
 
     /// Splits a payload into events; `name` is that of its message.

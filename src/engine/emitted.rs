@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use smol_str::SmolStr;
+
 use crate::batch::{RawEvent, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::time::Timestamp;
@@ -38,6 +40,19 @@ pub struct StateUpdate {
     pub op: u32,
     pub key: Vec<u8>,
     pub value: Option<Vec<u8>>,
+}
+
+/// An event that the early or the late rule dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UntimelyEvent {
+    /// `early` or `late`.
+    pub reason: Reason,
+    pub input: SmolStr,
+    /// Under which its message came: a topic.
+    pub message: SmolStr,
+    /// Its own time.
+    pub time: Timestamp,
+    pub arrival: Timestamp,
 }
 
 /// Counts since the last [`Executor::take`](super::Executor::take). `rows = filtered + failed + dropped + evaluated +
@@ -86,12 +101,16 @@ pub struct Emitted {
     pub rows: Rows,
     pub failures: Vec<FailedRow>,
     pub counts: Counts,
+    /// The first event that the early or the late rule dropped, if one did.
+    pub untimely: Option<UntimelyEvent>,
     /// Rows read that wait for earlier ones (not since the last take, but now).
     pub waiting: u64,
     pub state: Vec<StateUpdate>,
     /// No later row of this part will be earlier than this; a part that reads the rows may be told by
     /// [`Executor::advance`](super::Executor::advance) once it has read them all. `None` before anything is known.
     pub watermark: Option<Timestamp>,
+    /// The latest arrival or tick that is in it: arrival time must not fall behind it any more.
+    pub now: Timestamp,
     /// The row at which the executor stopped; it takes nothing more. Without state, `rows` are those of the records
     /// before `position`, which may be committed up to there. With state nothing else is given: feed a new executor
     /// with the records before `position` to commit those.

@@ -3,7 +3,7 @@
 //! In: errors of rows. Out: what becomes of the row, noted in the counters. Invariant: no row is dropped without a
 //! count under its reason. Not here: evaluation (`eval`), operators.
 
-use super::emitted::{Counts, FailedBody, FailedRow};
+use super::emitted::{Counts, FailedBody, FailedRow, UntimelyEvent};
 use super::fault::Fault;
 use super::held::Held;
 use super::options::{ExecutorOptions, Functions, OnError};
@@ -22,6 +22,8 @@ pub(super) struct Env {
     pub functions: Option<Functions>,
     pub counts: Counts,
     pub failures: Vec<FailedRow>,
+    /// The first event since the last take that the early or the late rule dropped.
+    pub untimely: Option<UntimelyEvent>,
     pub stopped: Option<FailedRow>,
     /// Levels of `TryEvaluate` around what is evaluated now: inside, an error goes up to it whatever the policy.
     pub trying: u32,
@@ -124,13 +126,15 @@ impl Env {
             functions,
             counts: Counts::default(),
             failures: Vec::new(),
+            untimely: None,
             stopped: None,
             trying: 0,
             substream: Value::Null,
         }
     }
 
-    /// A row failed in an expression; at a correction no statement stops, by a fault neither. `direct`: rows are one to
+    /// Handles a row that failed in an expression. A correction never stops its statement, not even by a fault of
+    /// forebay. `direct`: rows are one to
     /// one with what was read, so that the failure belongs to the equation of rows read.
     pub(super) fn fail(&mut self, origin: &StepOrigin<'_>, row: Row<'_>, error: EvalError, direct: bool) -> RowFate {
         let EvalError { error, span, policy } = error;

@@ -371,9 +371,11 @@ impl Executor {
             rows: Rows { columns: Arc::clone(&self.columns), batch },
             failures: std::mem::take(&mut self.env.failures),
             counts: std::mem::take(&mut self.env.counts),
+            untimely: self.env.untimely.take(),
             waiting: self.waiting(),
             state,
             watermark: self.watermark(),
+            now: Timestamp::saturating_from_ticks(self.now),
             stopped,
         }
     }

@@ -4,8 +4,9 @@
 //! reason (`undecodable`, `schema`, `invalid_timestamp`, `invalid_timestamp_key`, `early`, `late`). Not here: order by
 //! event time (`scan`), which each substream has for itself.
 
+use super::emitted::UntimelyEvent;
 use super::env::{Env, EvalError, InputEvent, Row};
-use crate::batch::{Batch, MessageMeta, RawEvent, RowMeta};
+use crate::batch::{Batch, MessageMeta, RawEvent, Reason, RowMeta};
 use crate::decode::{Decoder, Schema};
 use crate::query::plan::{Metadata, Scan, ScanColumn};
 use crate::time::Timestamp;
@@ -92,8 +93,9 @@ impl Ingress {
         };
         let policies = &env.options.policies;
         let ahead = time.ticks() - meta.arrival.ticks();
-        if policies.early_limit.is_some_and(|limit| ahead > limit) {
-            env.counts.add_dropped("early");
+        // a clock that was not trusted says nothing of who is early
+        if policies.early_limit.is_some_and(|limit| ahead > limit) && event.message.is_timed() {
+            self.drop_event(env, "early", event, time, meta);
             return None;
         }
         match policies.late_tolerance {
@@ -102,11 +104,22 @@ impl Ingress {
                 Some(meta.arrival.saturating_add(-late))
             }
             Some(late) if -ahead > late => {
-                env.counts.add_dropped("late");
+                self.drop_event(env, "late", event, time, meta);
                 None
             }
             _ => Some(time),
         }
+    }
+
+    fn drop_event(&self, env: &mut Env, reason: Reason, event: &RawEvent, time: Timestamp, meta: RowMeta) {
+        env.counts.add_dropped(reason);
+        env.untimely.get_or_insert_with(|| UntimelyEvent {
+            reason,
+            input: SmolStr::new(&self.scan.input),
+            message: SmolStr::new(&event.message.name),
+            time,
+            arrival: meta.arrival,
+        });
     }
 
     /// The key of the substream that the last row of `out` belongs to; takes the row back when a part of it is NULL.

@@ -39,7 +39,8 @@ pub struct TimePolicies {
     pub out_of_order: i64,
     /// Late and out-of-order events are moved to the bound (`true`) or dropped.
     pub adjust: bool,
-    /// Events ahead of their arrival by more than this are dropped. `None` while the clock is not trusted.
+    /// Events ahead of their arrival by more than this are dropped, but for those of a clock that was not trusted.
+    /// `None`: none is.
     pub early_limit: Option<i64>,
 }
 

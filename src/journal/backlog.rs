@@ -269,7 +269,7 @@ mod tests {
                 checkpoint::insert_segment(&db, &sealed).unwrap();
                 clock.advance(Duration::from_secs(3_600));
             }
-            let recent = Recent::load(&db, 0, 1).unwrap();
+            let recent = Recent::load(&db, 0, 1, 0).unwrap();
             Place { _dir: dir, db, books, shared: Shared::new(0, recent, GrowthStatus::default()), clock }
         }
 

@@ -129,8 +129,9 @@ impl Books {
         let mut update =
             db.prepare_cached("UPDATE stream SET first = ?2, next = ?3, last_arrival = ?4 WHERE id = ?1")?;
         for (id, stream) in &self.streams {
-            let same = before.streams.get(id).is_some_and(|b| (b.first, b.next) == (stream.first, stream.next));
-            if !same {
+            // a commit may let arrival time pass without an event
+            let of = |s: &StreamBook| (s.first, s.next, s.last_arrival);
+            if before.streams.get(id).map(of) != Some(of(stream)) {
                 update.execute(params![id, stream.first, stream.next, stream.last_arrival.ticks()])?;
             }
         }

@@ -8,10 +8,10 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use super::paths::beside;
+use super::paths::{beside, folder};
 
-/// A block or two of the file system.
-const PROBE_BYTES: usize = 8 << 10;
+/// About what a commit of a busy second takes.
+const PROBE_BYTES: usize = 256 << 10;
 
 /// Why the journal did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -130,14 +130,15 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 fn is_folder_writable(path: &Path) -> bool {
     use rustix::fs::{Access, access};
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+    access(folder(path), Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 /// Whether nothing more can be written beside this file: the disk is full, or a quota is used up. Tried, because a
 /// quota is told nowhere else, and because SQLite has one word for all errors of a disk.
 pub(super) fn has_no_room(path: &Path) -> bool {
     let probe = beside(path, "-probe");
+    // one that another user's command left would be in the way
+    let _ = fs::remove_file(&probe);
     let tried = File::create(&probe).and_then(|mut file| {
         file.write_all(&[0x5a; PROBE_BYTES])?;
         file.sync_all()

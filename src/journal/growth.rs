@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::pace::{ByteWindow, DAY_PIECE};
+use super::paths::folder;
 use super::schema::PAGE_BYTES;
 
 /// Where the writer keeps a [`GrowthStatus`] in `meta`, as JSON.
@@ -231,8 +232,7 @@ impl PoolRoom {
 
 /// Bytes of the file system of this file that we may use; `None` where it does not tell.
 pub(super) fn disk_free(path: &Path) -> Option<u64> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let stat = rustix::fs::statvfs(folder).ok()?;
+    let stat = rustix::fs::statvfs(folder(path)).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 

@@ -24,6 +24,12 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The folder of the file itself.
+pub(super) fn folder(path: &Path) -> PathBuf {
+    let path = real(path);
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
 /// Where the links of a path lead; what cannot be read is left to whoever opens it.
 fn real(path: &Path) -> PathBuf {
     /// As many as the system follows.
@@ -35,4 +41,26 @@ fn real(path: &Path) -> PathBuf {
         found = found.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_leads_to_the_folder_of_the_file_itself() {
+        let (card, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (file, link, again) = (card.path().join("job.db"), home.path().join("job.db"), home.path().join("again"));
+        symlink(&file, &link).unwrap();
+        symlink("job.db", &again).unwrap();
+        for path in [&file, &link, &again] {
+            assert_eq!((folder(path), beside(path, "-x")), (card.path().to_owned(), card.path().join("job.db-x")));
+        }
+        assert_eq!(folder(Path::new("job.db")), Path::new("."));
+        let round = home.path().join("round");
+        symlink(&round, &round).unwrap();
+        assert_eq!(folder(&round), home.path(), "a link to itself ends");
+    }
 }

@@ -15,11 +15,12 @@ use super::segment::{Head, Opener, Segment};
 /// Segments looked at on start; reading their heads takes well under a second.
 const LOOK_BACK_SEGMENTS: i64 = 50_000;
 
-/// Mixed segments opened on start, since only their data tells their inputs: each takes about a millisecond.
-const LOOK_BACK_MIXED: usize = 128;
+/// Mixed segments opened on start that somebody has still to read, since only their data tells their inputs: each takes
+/// about a millisecond. Those that everybody has read are there for these windows alone, and all are opened.
+const LOOK_BACK_MIXED: usize = 1024;
 
-/// Records of others in the mixed segments that one input keeps, as many as 64 full segments hold: a quiet one would
-/// keep a segment for each of its records. Its sender repeats what was on its way, which are the last few.
+/// An input gives up its oldest segments once they hold more than this many records of other inputs (64 full segments).
+/// Otherwise a quiet input would keep a full segment for each of its records.
 const OTHERS_MAX: usize = 64 * 4096;
 
 /// Segments given up at a time when the journal is full: a few free enough pages to go on.
@@ -81,9 +82,10 @@ impl Recent {
         Recent { keep, inputs: BTreeMap::new(), left: Vec::new() }
     }
 
-    /// Reads the windows back at start. An input whose newest segments lie further back than [`LOOK_BACK_SEGMENTS`], or
-    /// [`LOOK_BACK_MIXED`] of them, has been quiet for so long that its sender has nothing left to repeat.
-    pub fn load(db: &Connection, keep: usize, inputs: usize) -> rusqlite::Result<Recent> {
+    /// Reads the windows back at start; `mark`: everybody has read what lies before it. Not recognised, and counted as
+    /// possible redeliveries, are messages of an input whose newest records lie further back than
+    /// [`LOOK_BACK_SEGMENTS`], or behind [`LOOK_BACK_MIXED`] that are unread.
+    pub fn load(db: &Connection, keep: usize, inputs: usize, mark: i64) -> rusqlite::Result<Recent> {
         if keep == 0 {
             return Ok(Recent::new(keep));
         }
@@ -102,9 +104,12 @@ impl Recent {
             };
             let first: i64 = row.get(1)?;
             let held = if Head::is_codec_of_mixed(codec) {
-                opened += 1;
-                if opened > LOOK_BACK_MIXED {
-                    break;
+                if first >= mark {
+                    opened += 1;
+                }
+                if opened > LOOK_BACK_MIXED && first >= mark {
+                    // those before may be of one input, which their heads tell
+                    continue;
                 }
                 inputs_of(db, first, &mut opener)?
             } else {

@@ -152,7 +152,8 @@ fn read_log(path: &Path, db: &Connection, books: &mut Books, with_changes: bool)
     let found = redo::read(&log, age).map_err(|e| JournalError::unusable(&log, e))?;
     for body in found.bodies {
         let changes = Changes::decode(&body, books).map_err(|e| {
-            JournalError::unusable(&log, format!("a record is of another version of this program, or damaged ({e})"))
+            let reason = format!("a record is of another version of this program, or damaged ({e})");
+            JournalError::Unusable { path: log.display().to_string(), reason }
         })?;
         if with_changes {
             all.sealed.extend(changes.sealed);

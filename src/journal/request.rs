@@ -14,6 +14,7 @@ use super::dead_letter::DeadLetter;
 use super::error::JournalError;
 use super::ledger::Counter;
 use crate::batch::{RawEvent, Reason, Rows, Urgency};
+use crate::time::Timestamp;
 
 /// Number of an input in this journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +87,8 @@ pub struct Commit {
     pub aside: Option<(StreamId, Rows)>,
     pub dead_letters: Vec<DeadLetter>,
     pub ledger: Vec<(Counter, u64)>,
+    /// How far the consumer let arrival time pass: no event that is stored later gets a lower one.
+    pub reached: Timestamp,
     /// A crash that loses it costs no more than doing the same again, so it may go with the next commit.
     pub can_wait: bool,
 }
@@ -101,6 +104,7 @@ impl Commit {
             aside: None,
             dead_letters: Vec::new(),
             ledger: Vec::new(),
+            reached: Timestamp::MIN,
             can_wait: false,
         }
     }
@@ -111,6 +115,7 @@ impl Commit {
         self.state.extend(later.state);
         self.dead_letters.extend(later.dead_letters);
         self.ledger.extend(later.ledger);
+        self.reached = self.reached.max(later.reached);
         self.can_wait &= later.can_wait;
     }
 

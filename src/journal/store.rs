@@ -218,7 +218,7 @@ impl Store {
             written.extend(stored.kept);
             unread.extend(stored.unread);
         }
-        // what is read goes soon by itself, unless it is kept
+        // records that everybody has read are deleted soon, unless `retention` keeps them: joining them is not worth it
         let stays_from = |stream| match limits.retention.keep_from {
             Some(_) => books.streams.get(&stream).map_or(i64::MAX, |book| book.first),
             None => books.needed_from(stream),

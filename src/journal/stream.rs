@@ -110,7 +110,7 @@ impl Streams {
         }
         state.evict(self.bytes_max);
         drop(state);
-        // not to wake a reader before it can have the lock
+        // readers are woken after the lock is free; otherwise they would wake and wait for it
         grown.iter().for_each(|ready| ready.notify_all());
     }
 

@@ -195,6 +195,9 @@ impl<'a> Transaction<'a> {
         for (counter, n) in &commit.ledger {
             self.books.ledger.add(counter.clone(), *n);
         }
+        if let Some(inputs) = self.books.streams.get_mut(&INPUTS) {
+            inputs.last_arrival = inputs.last_arrival.max(commit.reached);
+        }
         self.advance(id, commit.position)?;
         Ok(())
     }

@@ -67,7 +67,8 @@ impl Upkeep {
         self.worked = now;
     }
 
-    /// Once a second: empties a log that is too long, and tells who keeps it from being emptied. `None`: too soon.
+    /// Once a second, each 5 s while nothing is committed: empties a log that is too long, and tells who keeps it from
+    /// being emptied. `None`: too soon.
     pub fn look(&mut self, db: &Connection, now: Instant) -> rusqlite::Result<Option<Option<Pin>>> {
         let is_too_soon = self.looked.is_some_and(|looked| {
             let is_quiet = self.worked < looked && !self.watch.sees_somebody();

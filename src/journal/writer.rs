@@ -17,7 +17,7 @@ use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
-use super::error::{JournalError, is_busy, is_no_room};
+use super::error::{JournalError, has_no_room, is_busy, is_no_room};
 use super::growth::size;
 use super::pace::{Excess, ExcessNews, Pace};
 use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
@@ -71,7 +71,7 @@ impl Writer {
     /// `is_short`: the disk had no room to start with.
     pub fn new(config: JournalConfig, store: Store, shared: Arc<Shared>, is_short: bool) -> rusqlite::Result<Writer> {
         let mut budget = Budget::new(&config.path, config.max_bytes);
-        let has_room = !is_short && budget.keep_reserve();
+        let has_room = !is_short && (budget.keep_reserve() || !has_no_room(&config.path));
         budget.measure(&store.db)?;
         if !has_room {
             budget.found_disk_full();

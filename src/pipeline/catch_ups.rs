@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::catch_up::{CatchUp, HowFar};
+use crate::arrival::ArrivalClock;
 use crate::journal::{ConsumerStatus, Edge, Journal, JournalError, Ledger, StreamId, consumer_span, what};
 use crate::telemetry::{Sample, SampleKind};
 use crate::time::Clock;
@@ -46,11 +47,12 @@ impl CatchUps {
         Ok(())
     }
 
-    /// Looks once a second until it is cancelled.
-    pub async fn watch(self, journal: Journal, clock: Clock, ended: CancellationToken) {
+    /// Looks once a second until it is cancelled; at the job's clock too, so that a jump is seen while nothing comes.
+    pub async fn watch(self, journal: Journal, clock: Clock, arrival: ArrivalClock, ended: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while ended.run_until_cancelled(ticks.tick()).await.is_some() {
+            arrival.now();
             self.look(&journal, &clock);
         }
     }

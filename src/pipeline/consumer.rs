@@ -163,7 +163,7 @@ impl Consumer {
         if let Some(watermark) = upstream {
             executor.advance(happened.map_or(watermark, |time| time.min(watermark)));
         }
-        let now = self.flow.clock.now().saturating_add(-TICK_LAG);
+        let now = self.flow.arrival.now().at.saturating_add(-TICK_LAG);
         let now = arrived.map_or(now, |arrived| now.min(arrived));
         let is_due = executor.next_tick().is_some_and(|due| due <= now);
         if self.feeds_part || is_due {
@@ -186,15 +186,17 @@ impl Consumer {
 
     /// What came out since the last time, to be committed or handed on to be scored.
     fn finish(&mut self) -> Result<Option<DueCommit>, PipelineError> {
-        let Emitted { rows, failures, counts, waiting, state, watermark, stopped } = self.feed.take();
+        let Emitted { rows, failures, counts, untimely, waiting, state, watermark, now, stopped } = self.feed.take();
         if let Some(failure) = stopped {
             return Err(self.flow.stopped(&failure));
         }
+        self.flow.tell_untimely(&counts, untimely);
         let ledger = self.flow.counts(&counts, &mut self.held, waiting);
         let mut commit = Commit {
             state: state.into_iter().map(super::feed::state_change).collect(),
             dead_letters: self.flow.letters(failures),
             ledger,
+            reached: now,
             ..Commit::at(self.flow.consumer, self.position)
         };
         let to = match &self.sink {

@@ -173,7 +173,8 @@ impl Deliverer {
                 feed.pushed = !is_between;
                 feed.push(&records);
                 let emitted = feed.take_up_to_stop(&records).map_err(|error| engine(&self.flow.statement, &error))?;
-                let Emitted { rows, failures, counts, waiting, stopped, .. } = emitted;
+                let Emitted { rows, failures, counts, untimely, waiting, stopped, .. } = emitted;
+                self.flow.tell_untimely(&counts, untimely);
                 if let Some(failure) = &stopped {
                     self.pending.position = failure.position;
                 }

@@ -11,8 +11,10 @@ use smol_str::SmolStr;
 
 use super::PipelineError;
 use super::stop::Stop;
+use super::untimely::Untimely;
+use crate::arrival::ArrivalClock;
 use crate::batch::{Batch, Column, Reason, RowMeta, Rows, write_row_json};
-use crate::engine::{Counts, EngineError, FailedBody, FailedRow};
+use crate::engine::{Counts, EngineError, FailedBody, FailedRow, UntimelyEvent};
 use crate::journal::{ConsumerId, Counter, DeadLetter, Edge, LetterOrigin};
 use crate::time::Clock;
 use crate::value::Value;
@@ -29,6 +31,9 @@ pub struct Flow {
     pub query_version: SmolStr,
     pub stop: Stop,
     pub clock: Clock,
+    /// By which time passes for windows.
+    pub arrival: ArrivalClock,
+    pub untimely: Untimely,
 }
 
 impl Flow {
@@ -38,6 +43,13 @@ impl Flow {
             Clock::Real => self.stop.sleep(pause),
             Clock::Manual(_) => self.stop.is_set(),
         }
+    }
+
+    /// Tells of events that the early or the late rule dropped.
+    pub fn tell_untimely(&self, counts: &Counts, first: Option<UntimelyEvent>) {
+        let Some(first) = first else { return };
+        let n = counts.dropped.iter().filter(|(reason, _)| matches!(**reason, "early" | "late")).map(|(_, n)| n).sum();
+        self.untimely.tell(&self.statement, n, &first, self.clock.monotonic());
     }
 
     fn counter(&self, what: &'static str) -> Counter {
@@ -189,6 +201,8 @@ mod tests {
             query_version: SmolStr::default(),
             stop: Stop::default(),
             clock: Clock::Real,
+            arrival: ArrivalClock::new(Clock::Real, Timestamp::MIN),
+            untimely: Untimely::default(),
         };
         let failed = |meta| FailedRow {
             meta,

@@ -35,8 +35,8 @@ impl Health {
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running;
     /// all else ends the job.
     pub fn ended(&self, who: &SmolStr, error: &PipelineError) {
-        if let PipelineError::Journal(JournalError::Closed) = error {
-            // the job stops, and what was refused is done again at the next start
+        if let PipelineError::Journal(JournalError::Closed | JournalError::NoRoom { .. }) = error {
+            // the job stops, on a full disk too, and what was refused is done again at the next start
             return;
         }
         tracing::error!("{error}");

@@ -4,7 +4,6 @@
 //! the dead letters for what does not decode. Invariant: a token is told `stored` only after the commit that holds all
 //! of its messages. Not here: receiving, decoding fields.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::health::Health;
+use crate::aside::{INLINE_BYTES, aside};
 use crate::batch::RawEvent;
 use crate::decode::{BadPayload, Payloads};
 use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError, LetterOrigin};
@@ -30,15 +30,12 @@ pub struct Intake {
     pub health: Arc<Health>,
 }
 
-/// Bytes that are split in the task itself, in a tenth of a millisecond; more of them are split aside.
-const WORK_INLINE: usize = 64 << 10;
-
 /// What the source counts and the ledger keeps.
 const COUNTED: [&str; 3] = ["redelivered", "redelivered_possible", "lost_qos0"];
 
 impl Intake {
     /// Runs until the source is gone or the journal refuses; the task's result is the journal's error, if any. Needs a
-    /// tokio runtime: it is a task, so that an event of a slow stream wakes no thread more.
+    /// tokio runtime. It is a task and not a thread: an event of a slow stream then wakes one thread less.
     pub fn spawn(self, arrivals: mpsc::Receiver<Arrivals>) -> JoinHandle<Result<(), JournalError>> {
         let (health, name) = (self.health.clone(), self.name.clone());
         let running = tokio::spawn(Arc::new(self).run(arrivals).in_current_span());
@@ -60,7 +57,7 @@ impl Intake {
         while let Some(arrivals) = arrivals.recv().await {
             let news = self.news(&mut counted);
             let work: usize = arrivals.messages.iter().map(|m| self.payloads.work(m.payload.len())).sum();
-            let append = if work <= WORK_INLINE {
+            let append = if work <= INLINE_BYTES {
                 self.append(arrivals, news)
             } else {
                 let intake = self.clone();
@@ -76,7 +73,9 @@ impl Intake {
                 aside(move || journal.append(append)).await;
             }
             if let Some(error) = self.journal.refusal() {
-                self.health.fail(error.to_string());
+                if !matches!(error, JournalError::Closed | JournalError::NoRoom { .. }) {
+                    self.health.fail(error.to_string());
+                }
                 return Err(error);
             }
         }
@@ -110,26 +109,28 @@ impl Intake {
     /// Gives how many payloads were empty.
     fn split(&self, message: Arrived, events: &mut Vec<RawEvent>, undecodable: &mut Vec<DeadLetter>) -> u64 {
         let split = self.payloads.split(&message.payload, &message.message.name);
+        let arrival = message.arrival.at;
+        // what the clock said is a fact of the message: an event has to tell it whenever it is read
+        let meta = match message.arrival.is_trusted {
+            true => message.message.clone(),
+            false => Arc::new(message.message.untimed()),
+        };
         let is_part = split.events.len() + split.bad.len() > 1;
         events.extend(split.events.into_iter().map(|payload| RawEvent {
-            arrival: message.arrival,
+            arrival,
             payload,
-            message: message.message.clone(),
+            message: meta.clone(),
             mark: message.mark,
         }));
         undecodable.extend(split.bad.into_iter().map(|bad| DeadLetter {
-            at: message.arrival,
+            at: arrival,
             stage: SmolStr::new(format!("input {}", self.name)),
             reason: SmolStr::new_static("undecodable"),
-            message: format!("{} ({}topic {})", bad.error, place(&bad, is_part), message.message.name),
+            message: format!("{} ({}topic {})", bad.error, place(&bad, is_part), meta.name),
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,
-            origin: Some(LetterOrigin::Message {
-                arrival: message.arrival,
-                message: message.message.clone(),
-                mark: message.mark,
-            }),
+            origin: Some(LetterOrigin::Message { arrival, message: message.message.clone(), mark: message.mark }),
             ..DeadLetter::default()
         }));
         split.empty
@@ -147,18 +148,6 @@ impl Intake {
             }
         }
         news
-    }
-}
-
-/// Does in a thread of its own what would hold up the tasks of the runtime.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // the runtime ends, and this task with it
-            Err(_) => std::future::pending().await,
-        },
     }
 }
 

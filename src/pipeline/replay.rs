@@ -11,15 +11,18 @@ mod plan;
 mod way;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::stop::Stop;
+use crate::arrival::ArrivalClock;
 use crate::batch::RawEvent;
 use crate::control::{ReplayOutcome, ReplayRequest};
-use crate::journal::{Counter, DeadLetter, Edge, Journal, LetterOrigin, Replayed, StoredDeadLetter, what};
+use crate::journal::{
+    Counter, DeadLetter, Edge, Journal, LetterOrigin, Replayed, StoredDeadLetter, dead_letters_readonly, what,
+};
 use crate::time::Clock;
 use crate::value::{SmolStr, from_base64};
 use plan::ReplayInput;
@@ -38,6 +41,7 @@ pub struct Replayer {
     pub plan: ReplayPlan,
     pub stop: Stop,
     pub clock: Clock,
+    pub arrival: ArrivalClock,
     /// Two at once would send a row twice.
     busy: Mutex<()>,
 }
@@ -80,8 +84,8 @@ impl ReplayTurn {
 }
 
 impl Replayer {
-    pub fn new(journal: Journal, plan: ReplayPlan, stop: Stop, clock: Clock) -> Replayer {
-        Replayer { journal, plan, stop, clock, busy: Mutex::default() }
+    pub fn new(journal: Journal, plan: ReplayPlan, stop: Stop, clock: Clock, arrival: ArrivalClock) -> Replayer {
+        Replayer { journal, plan, stop, clock, arrival, busy: Mutex::default() }
     }
 
     /// Replays a bounded number of letters; on a thread that may block.
@@ -111,7 +115,8 @@ impl Replayer {
             filter.ids = Some(edited.keys().copied().collect());
             payloads = Some(edited);
         }
-        let mut letters = self.journal.dead_letters(&filter, LETTERS_MAX).map_err(|e| e.to_string())?;
+        let mut letters =
+            dead_letters_readonly(self.journal.path(), &filter, LETTERS_MAX).map_err(|e| e.to_string())?;
         let mut outcome = ReplayOutcome { next: letters.last().map(|last| last.id), ..ReplayOutcome::default() };
         if letters.len() < LETTERS_MAX {
             outcome.next = None;
@@ -158,9 +163,12 @@ impl Replayer {
             let letter = &stored.letter;
             let Some(LetterOrigin::Message { message, .. }) = &letter.origin else { continue };
             let split = input.payloads.split_again(&Bytes::from(letter.payload.clone()), &message.name);
-            let arrival = self.clock.now();
+            let now = self.arrival.now();
+            let arrival = now.at;
+            // as an event that comes now
+            let meta = if now.is_trusted { message.clone() } else { Arc::new(message.untimed()) };
             // no mark: it is no redelivery of what its broker may still send
-            let event = |payload| RawEvent { arrival, payload, message: message.clone(), mark: 0 };
+            let event = |payload| RawEvent { arrival, payload, message: meta.clone(), mark: 0 };
             let found = split.events.len();
             let mut bad: Vec<(Vec<u8>, String)> =
                 split.bad.into_iter().map(|b| (b.payload.to_vec(), b.error)).collect();

@@ -13,6 +13,7 @@ use super::catch_ups::CatchUps;
 use super::health::Health;
 use super::outputs::OutputHandle;
 use super::pool;
+use crate::arrival::ArrivalClock;
 use crate::job::Job;
 use crate::journal::{Edge, Journal, StreamId, what};
 use crate::reference::Reference;
@@ -30,6 +31,7 @@ pub struct WatchedStages {
     warn_below: Option<Duration>,
     card_endurance: Option<u64>,
     health: Arc<Health>,
+    arrival: ArrivalClock,
     catch_ups: CatchUps,
     versions: Versions,
     stages: Mutex<Stages>,
@@ -66,6 +68,7 @@ impl WatchedStages {
         job: &Job,
         journal: Journal,
         health: Arc<Health>,
+        arrival: ArrivalClock,
         functions: &[FunctionBinding],
         versions: Versions,
     ) -> WatchedStages {
@@ -76,10 +79,16 @@ impl WatchedStages {
             warn_below: job.journal.warn_below,
             card_endurance: job.journal.card_endurance,
             health,
+            arrival,
             catch_ups: CatchUps::default(),
             versions,
             stages: Mutex::new(Stages { functions, ..Stages::default() }),
         }
+    }
+
+    /// The job's arrival time.
+    pub fn arrival(&self) -> &ArrivalClock {
+        &self.arrival
     }
 
     pub fn catch_ups(&self) -> &CatchUps {
@@ -159,6 +168,7 @@ impl WatchedStages {
     /// The job goes on with what it has.
     fn degraded(&self) -> Vec<String> {
         let mut found: Vec<String> = self.health.noted().into_iter().collect();
+        found.extend(self.arrival.status().trouble);
         found.extend(self.journal.alarm().map(|alarm| format!("the pool at the start of this process: {alarm}")));
         self.with(|stages| {
             for reference in &stages.references {
@@ -236,6 +246,11 @@ impl WatchedStages {
                 .collect();
             samples.push(Sample { name, help, kind, labels, value });
         };
+        let clock = self.arrival.status();
+        let is_trusted = f64::from(u8::from(clock.trouble.is_none()));
+        add("clock_trusted", "1 while arrival time goes by the machine's clock", Gauge, &[], is_trusted);
+        let offset = "the machine's clock minus arrival time";
+        add("clock_offset_seconds", offset, Gauge, &[], clock.offset_seconds);
         for (part, bytes) in self.health.state.parts() {
             add(
                 "state_bytes",

@@ -17,7 +17,6 @@ use crate::connections::Connections;
 use crate::job::{InputSettings, Job};
 use crate::journal::{Journal, JournalError};
 use crate::source::{RecentRecord, Site, Source};
-use crate::time::Clock;
 
 /// How many of the newest records the journal keeps at hand.
 pub fn recent_records(job: &Job) -> usize {
@@ -34,7 +33,6 @@ type Intakes = Vec<JoinHandle<Result<(), JournalError>>>;
 pub fn start(
     job: &Job,
     journal: &Journal,
-    clock: &Clock,
     watched: &WatchedStages,
     health: &Arc<Health>,
     connections: &Connections,
@@ -68,7 +66,7 @@ pub fn start(
                 let journal = journal.clone();
                 Arc::new(move || journal.next_commit_in())
             },
-            clock: clock.clone(),
+            clock: watched.arrival().clone(),
         };
         let started =
             stream.source.start(site).map_err(|reason| PipelineError::Input { name: name.clone(), reason })?;

@@ -31,7 +31,9 @@ use super::reading::{Bound, Reading};
 use super::scoring::{Scoring, Unanswered};
 use super::stop::Stop;
 use super::tables::Tables;
+use super::untimely::Untimely;
 use super::{PipelineError, Worker};
+use crate::arrival::ArrivalClock;
 use crate::backoff::Backoff;
 use crate::batch::Column;
 use crate::engine::{Executor, Functions, OnError};
@@ -63,6 +65,7 @@ pub struct StatementBuild<'a> {
     pub stop: &'a Stop,
     pub health: &'a Arc<Health>,
     pub clock: &'a Clock,
+    pub arrival: &'a ArrivalClock,
 }
 
 /// A consumer of the job as the journal knows it.
@@ -414,6 +417,8 @@ impl StatementBuild<'_> {
             query_version: self.prepared.query_version.clone(),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            arrival: self.arrival.clone(),
+            untimely: Untimely::default(),
         };
         Ok((flow, reader))
     }

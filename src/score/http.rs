@@ -20,6 +20,7 @@ use super::desk::{Answer, Request};
 use super::dialect::Dialect;
 use super::policy::{Answered, Details, HttpStatus};
 use super::{ScoreConfig, StartError, clipped};
+use crate::aside::{INLINE_BYTES, aside};
 
 /// Longest answer that is read: 100 bytes a row for the largest batch there is, and room for wide results.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -107,7 +108,13 @@ impl EndpointClient {
             details.text = clipped(&self.dialect.error_text(&body), TEXT_MAX);
             return Answer { outcome: Answered::Status(status), values: Vec::new(), details };
         }
-        match self.dialect.results(&body, request.rows, &request.results) {
+        let results = if body.len() <= INLINE_BYTES {
+            self.dialect.results(&body, request.rows, &request.results)
+        } else {
+            let dialect = self.dialect.clone();
+            aside(move || dialect.results(&body, request.rows, &request.results)).await
+        };
+        match results {
             Ok(values) => Answer { outcome: Answered::Results, values, details },
             Err(bad) => {
                 details.text = bad.to_string();

@@ -29,9 +29,10 @@ use tracing::Instrument;
 
 use super::stats::SourceStats;
 use super::{Arrivals, Identity, RecentRecord, Source, StoredIn};
+use crate::arrival::ArrivalClock;
 use crate::mqtt::Connector;
 use crate::mqtt::line::Line;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use hand_over::Sorter;
 use intern::Interner;
 use link::Link;
@@ -75,7 +76,8 @@ type Current = Arc<Mutex<Option<Arc<Link>>>>;
 
 impl MqttSource {
     /// Starts receiving. `recent` are the newest records of this input in the journal, oldest first; a few thousand do.
-    /// `keeps_bytes`: what is stored is the payload as it came. It does not tell the broker of its job. The channel
+    /// `keeps_bytes`: what is stored is the payload as it came. It does not tell the broker of its job, and stamps by
+    /// `clock` as it is at the start of a new pool. The channel
     /// ends when the source was stopped. Needs a tokio runtime.
     pub fn start<'a>(
         config: MqttSourceConfig,
@@ -87,7 +89,7 @@ impl MqttSource {
         let broker = Connector::new(config.broker.clone(), identity.name);
         let stored_in: StoredIn = Arc::new(|| Duration::ZERO);
         let way = Way { line: Arc::default(), broker, is_known: identity.is_known, stored_in };
-        Self::start_on(way, config, recent, keeps_bytes, clock)
+        Self::start_on(way, config, recent, keeps_bytes, ArrivalClock::new(clock, Timestamp::MIN))
     }
 
     /// As [`MqttSource::start`]; the connection is offered on a line, and the connector may have a status to tell.
@@ -96,7 +98,7 @@ impl MqttSource {
         config: MqttSourceConfig,
         recent: impl IntoIterator<Item = RecentRecord<'a>>,
         keeps_bytes: bool,
-        clock: Clock,
+        clock: ArrivalClock,
     ) -> (MqttSource, mpsc::Receiver<Arrivals>) {
         let stats = Arc::new(SourceStats::default());
         let stop = CancellationToken::new();

@@ -239,7 +239,7 @@ async fn both(tolerance_s: i64, phases: &[&[usize]]) -> Outcome {
     Outcome { rows: rows.into(), adjusted }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn rows_after_outages_are_those_without() {
     let all = [INPUT, ENDPOINT, OUTPUT];
     let outcome = both(OUTAGE_S + 20, &[&[], &[INPUT], &[ENDPOINT], &[OUTPUT], &all, &[]]).await;
@@ -249,7 +249,7 @@ async fn rows_after_outages_are_those_without() {
     assert_eq!(outcome.adjusted[0], outcome.adjusted[1]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_outage_of_the_link_beyond_the_tolerance_moves_events_and_others_do_not() {
     let tolerance_s = OUTAGE_S - 10;
     let outcome = both(tolerance_s, &[&[], &[ENDPOINT, OUTPUT], &[]]).await;

@@ -107,7 +107,7 @@ impl Hanging {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_more_rows_are_sent_before_the_oldest_are_stored_than_requests_may_hold() {
     let job = Hanging::new("stream", "").await;
     let pipeline = job.run().await;
@@ -122,7 +122,7 @@ async fn no_more_rows_are_sent_before_the_oldest_are_stored_than_requests_may_ho
     assert_eq!(job.model.asked(), EVENTS as usize + BATCH * PARALLEL, "scored again");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn without_an_order_one_request_that_hangs_holds_back_its_own_rows_alone() {
     let job = Hanging::new("none", "").await;
     let pipeline = job.run().await;
@@ -140,7 +140,7 @@ async fn without_an_order_one_request_that_hangs_holds_back_its_own_rows_alone()
     assert_eq!(job.model.asked(), EVENTS as usize + 2 * BATCH, "only what hung is scored again");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn where_requests_cross_chunks_what_is_not_stored_is_scored_again_and_nothing_else() {
     for order in ["stream", "none"] {
         let job = Hanging::new(order, THIRDS).await;

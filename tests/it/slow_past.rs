@@ -121,7 +121,7 @@ async fn in_strides_of(dir: &tempfile::TempDir, query: &str, rows: i64) -> Vec<S
     lines(dir.path())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn statements_with_state_commit_in_strides() {
     let query = "SELECT d, n, LAG(n) OVER (PARTITION BY d LIMIT DURATION(hour, 1)) AS b INTO out FROM t";
     for (n, line) in in_strides(query, EVENTS).await.iter().enumerate() {
@@ -139,14 +139,14 @@ async fn statements_with_state_commit_in_strides() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn stateless_statements_commit_in_strides() {
     for (n, line) in in_strides("SELECT n INTO out FROM t", EVENTS).await.iter().enumerate() {
         assert_eq!(*line, format!("{{\"n\":{n}}}"));
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_backlog_is_scored_in_large_requests() {
     let dir = tempfile::tempdir().unwrap();
     stored(&dir.path().join("pool.db"), 10, (0..EVENTS).map(|n| format!("{{\"n\":{n}}}")));
@@ -192,7 +192,7 @@ async fn once(State(requests): State<Arc<AtomicUsize>>, _body: Body) -> String {
     "[1]".to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn windows_behind_an_endpoint_that_is_away_close_as_far_as_it_has_answered() {
     let dir = tempfile::tempdir().unwrap();
     // the second row is ten seconds later, and its answer never comes
@@ -212,7 +212,7 @@ async fn windows_behind_an_endpoint_that_is_away_close_as_far_as_it_has_answered
     serving.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
     let dir = tempfile::tempdir().unwrap();
     let from = root("tests/pools/v0.1.0");
@@ -246,7 +246,7 @@ async fn a_pool_of_the_first_version_opens_drains_and_verifies() {
     assert!(verify(&dir.path().join("pool.db")).unwrap().is_good());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_statement_that_stops_at_a_row_leaves_a_ledger_that_holds() {
     let dir = tempfile::tempdir().unwrap();
     let values = ["0", "1", "2", "\"z\"", "0", "3", "0"];

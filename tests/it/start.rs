@@ -29,7 +29,7 @@ fn threads_of_jobs() -> Vec<String> {
     names.map(|name| name.trim().to_owned()).filter(|name| name == "output gone").collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_start_that_fails_leaves_nothing_running() {
     let dir = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -62,7 +62,7 @@ async fn a_start_that_fails_leaves_nothing_running() {
     Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_start_that_fails_late_leaves_the_state_of_a_changed_statement() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start();

@@ -1,5 +1,7 @@
 //! A consumer by hand, by a clock that the test moves: what it runs, commits and tells, and when.
 
+mod clocks;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 
 use super::*;
+use crate::arrival::ArrivalClock;
 use crate::batch::{Batch, Column, RowMeta, Rows};
 use crate::engine::{Executor, ExecutorOptions, OnError};
 use crate::journal::{ConsumerId, ConsumerSpec, InputId, Journal, JournalConfig};
@@ -16,6 +19,7 @@ use crate::pipeline::reading::{Bound, Records};
 use crate::pipeline::state_budget::StateBudget;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::tables::Tables;
+use crate::pipeline::untimely::Untimely;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
 use crate::query::plan::Part;
 use crate::score::ScoreConfig;
@@ -51,6 +55,8 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             query_version: SmolStr::default(),
             stop: Stop::default(),
             clock: clock.clone(),
+            arrival: ArrivalClock::new(clock.clone(), Timestamp::MIN),
+            untimely: Untimely::default(),
         },
         reading: Reading::new(journal.reader(from, 0), Bound::records(10)),
         feed: Feed {

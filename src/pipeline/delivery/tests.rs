@@ -148,6 +148,8 @@ impl Bench {
                 query_version: SmolStr::default(),
                 stop: stop.clone(),
                 clock: clock.clone(),
+                arrival: crate::arrival::ArrivalClock::new(clock.clone(), Timestamp::MIN),
+                untimely: crate::pipeline::untimely::Untimely::default(),
             },
             reading: Reading::new(journal.reader(StreamId::INPUTS, 0), Bound::records(10)),
             feed: Some(Feed {

@@ -25,6 +25,7 @@ use crate::pipeline::mark::Mark;
 use crate::pipeline::outputs::OutputHandle;
 use crate::pipeline::scoring::{Scoring, Unanswered};
 use crate::pipeline::tables::Tables;
+use crate::pipeline::untimely::Untimely;
 use crate::query::plan::Part;
 use crate::score::{Chunk, Order, Outcome};
 use crate::udf::Host;
@@ -335,6 +336,8 @@ impl Replayer {
             query_version: self.plan.query_version.clone(),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            arrival: self.arrival.clone(),
+            untimely: Untimely::default(),
         }
     }
 

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::intern::Interner;
 use super::link::Link;
 use super::redelivery::{self, Recognition, Seen};
+use crate::arrival::ArrivalClock;
 use crate::mqtt::wire::Message;
 use crate::source::Arrived;
 use crate::source::stats::{SourceStats, add};
-use crate::time::Clock;
 
 /// What a message costs in memory beside topic and payload, about: the client's and our own records.
 const MESSAGE_OVERHEAD: usize = 256;
@@ -35,7 +35,7 @@ pub(super) struct Sorter {
     pub keeps_bytes: bool,
     /// For messages without an acknowledgement; others are held back by the connection.
     pub unacked_bytes_max: usize,
-    pub clock: Clock,
+    pub clock: ArrivalClock,
     pub stats: Arc<SourceStats>,
 }
 

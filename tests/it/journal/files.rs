@@ -193,7 +193,7 @@ fn a_directory_that_cannot_be_written_is_named() {
 #[test]
 fn what_the_log_of_an_earlier_process_holds_is_in_the_file_before_anything_follows() {
     let pool = Pool::new();
-    (0..20).for_each(|_| _ = pool.store_segment(10));
+    (0..20).for_each(|_| assert_eq!(pool.store_segment(10).count(), 10));
     let bytes = |path: &Path, log: &str| fs::read(beside(path, log)).unwrap();
     let salts = |log: &[u8]| log[16..24].to_vec();
     let left = bytes(&pool.path, "-wal");

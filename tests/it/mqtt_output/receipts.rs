@@ -240,7 +240,7 @@ async fn rows_outlast_missing_receipts(version: &str, is_shared: bool) {
 }
 
 /// One test: the log is that of the process, and no other says the same of this topic.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn rows_without_a_receipt_are_sent_again_and_hold_up_no_others_for_ever() {
     for version in ["5", "3.1.1"] {
         for is_shared in [false, true] {
@@ -249,7 +249,7 @@ async fn rows_without_a_receipt_are_sent_again_and_hold_up_no_others_for_ever() 
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn rows_that_are_never_confirmed_hold_up_no_others() {
     let both = |is_shared, outputs| async move {
         tokio::join!(

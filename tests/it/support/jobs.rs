@@ -45,7 +45,7 @@ impl JobFolder {
 
 /// A runtime for the test's own clients, beside a running job.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 }
 
 /// Writes `job.toml` and the query that it names, `job.asaql`; answers the path of the job.
