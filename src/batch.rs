@@ -308,7 +308,7 @@ impl MessageMeta {
 }
 
 /// One event as it is stored: exactly one JSON object, checked to be one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RawEvent {
     pub arrival: Timestamp,
     pub payload: Bytes,

@@ -26,6 +26,7 @@ mod error;
 mod growth;
 mod high_water;
 mod ledger;
+mod letter_origin;
 mod lock;
 mod merge;
 mod pace;
@@ -53,6 +54,7 @@ mod upkeep;
 mod verify;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -72,18 +74,22 @@ use crate::time::{Clock, Timestamp};
 pub use books::DeadLetterCount;
 pub use config::{BacklogLimits, JournalConfig};
 pub use consumer::consumer_span;
-pub use dead_letter::{DeadLetter, StoredDeadLetter};
+pub use dead_letter::{
+    DeadLetter, LetterCount, LetterFilter, StoredDeadLetter, count_dead_letters, dead_letters_readonly,
+};
 pub use error::JournalError;
 pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, lasting, size};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
+pub use letter_origin::LetterOrigin;
 pub use pace::WearStatus;
+pub use paths::beside as beside_journal;
 pub use pin::Pin;
 pub use progress::ConsumerPace;
 pub use reader::{Read, Reader};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
     Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt,
-    RemovedConsumer, Start, StateChange, StateEntry, StreamId,
+    RemovedConsumer, Replayed, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, LiveStatus, QuarantinedSegment, StreamStatus};
@@ -440,11 +446,6 @@ impl Journal {
         status.with_room(self.0.max_bytes)
     }
 
-    /// Up to `max` dead letters with an id above `after`, oldest first.
-    pub fn dead_letters(&self, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
-        dead_letters_readonly(&self.0.path, after, max)
-    }
-
     /// Stores dead letters outside of any commit; durable when it returns.
     pub fn add_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<(), JournalError> {
         self.control(move |tx| {
@@ -452,9 +453,28 @@ impl Journal {
         })
     }
 
-    /// Removes the dead letters with these ids, or all; how many there were.
-    pub fn remove_dead_letters(&self, ids: Option<Vec<i64>>) -> Result<u64, JournalError> {
-        self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, ids.as_deref()).map_err(StepError::Sql))
+    /// Has a consumer leave out the record of a letter from the next start on, and stores the letter; durable when it
+    /// returns.
+    pub fn put_aside(&self, consumer: SmolStr, letter: DeadLetter) -> Result<(), JournalError> {
+        self.control(move |tx| consumer::put_aside(tx, &consumer, &letter))
+    }
+
+    /// The offsets that a consumer of the inputs leaves out, from its position on.
+    pub fn asides(&self, consumer: SmolStr, position: i64) -> Result<BTreeSet<i64>, JournalError> {
+        self.control(move |tx| consumer::asides(tx, &consumer, position))
+    }
+
+    /// Stores what became of dead letters; durable when it returns.
+    ///
+    /// # Errors
+    /// When nothing of it is stored.
+    pub fn replay(&self, replayed: Replayed) -> Result<(), JournalError> {
+        self.control(move |tx| tx.replay(&replayed))
+    }
+
+    /// Drops dead letters; how many there were.
+    pub fn drop_dead_letters(&self, filter: LetterFilter) -> Result<u64, JournalError> {
+        self.control(move |tx| dead_letter::remove(tx.db, &mut tx.books, &filter).map_err(StepError::Sql))
     }
 
     /// The newest `max` stored events of an input, oldest first; at most as many as `recent_records` are sure to be
@@ -493,9 +513,4 @@ impl Journal {
         self.0.shared.queue.push(Lane::Control, command);
         answer.recv().unwrap_or(Err(JournalError::Closed))
     }
-}
-
-/// Dead letters of any journal, also while its job runs; see [`Journal::dead_letters`].
-pub fn dead_letters_readonly(path: &Path, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
-    dead_letter::list(&schema::open_reader(path)?, after, max)
 }

@@ -31,6 +31,7 @@ pub mod score;
 pub mod output;
 pub mod job;
 pub mod telemetry;
+pub mod control;
 pub mod pipeline;
 pub mod demo;
 pub mod cli;

@@ -24,18 +24,22 @@ mod intake;
 pub mod lateness;
 mod local_answers;
 mod mark;
+mod names;
 mod outputs;
 mod pool;
 pub mod prepare;
 mod reading;
 mod references;
+mod replay;
 mod report;
 mod rescoring;
 mod scorers;
 mod scoring;
+pub mod set_aside;
 mod sources;
 mod state_budget;
 mod statement;
+mod steering;
 mod stop;
 mod tables;
 mod untimely;
@@ -66,8 +70,10 @@ use functions::{LookOutcome, Looks};
 use health::Health;
 use outputs::OutputHandle;
 pub use prepare::{PrepareError, Prepared};
+use replay::Replayer;
 pub use report::Snapshot;
 use report::WatchedStages;
+use set_aside::AsideJob;
 use stop::Stop;
 
 /// Why a job cannot start or go on.
@@ -126,6 +132,9 @@ pub struct Pipeline {
     looks: Looks,
     /// Ends deliveries that wait for somebody else.
     hurry: CancellationToken,
+    /// Ends the answers to commands, and their task.
+    unheard: CancellationToken,
+    steering: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// How long a stop waits for answers that are on their way.
@@ -169,6 +178,8 @@ impl Pipeline {
             loaders: vec![watching],
             looks,
             hurry: CancellationToken::new(),
+            unheard: CancellationToken::new(),
+            steering: None,
             scorers: Vec::new(),
         };
         if let Err(error) = pipeline.begin(job, prepared, &versions, &loading, &clock).await {
@@ -226,6 +237,10 @@ impl Pipeline {
         for part in parts {
             self.workers.push(part.spawn(&self.health)?);
         }
+        let plan = tokio::task::block_in_place(|| build.replay_plan())?;
+        let arrival = self.watched.arrival().clone();
+        let replayer = Replayer::new(self.journal.clone(), plan, self.stop.clone(), clock.clone(), arrival);
+        self.steering = steering::listen(&self.journal, replayer, AsideJob::of(job), self.unheard.clone());
         (self.metrics, self.server) =
             listener.map(|listener| serve(listener, &self.watched, &self.serving)).transpose()?.unzip();
         Ok(())
@@ -277,6 +292,7 @@ impl Pipeline {
         let mut sources: JoinSet<()> = self.sources.into_iter().map(|source| source.stop()).collect();
         while sources.join_next().await.is_some() {}
         self.stop.set();
+        self.unheard.cancel();
         self.journal.wake_readers();
         self.watched.release();
         let ended = CancellationToken::new();
@@ -295,6 +311,10 @@ impl Pipeline {
         for loader in self.loaders {
             // one that was cancelled has nothing to say
             let _ = loader.await;
+        }
+        if let Some(steering) = self.steering {
+            // it has handles of the outputs; a task that panicked has given them back
+            let _ = steering.await;
         }
         for (handle, task) in self.outputs {
             drop(handle);
@@ -347,7 +367,8 @@ fn ended_well(joined: std::thread::Result<Result<(), PipelineError>>) -> Result<
     }
 }
 
-fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
+/// How the pool of a job is opened, whoever does it: what a source needs of it stays there.
+pub fn journal_config(job: &Job, clock: &Clock) -> JournalConfig {
     JournalConfig { recent_records: sources::recent_records(job), clock: clock.clone(), ..job.journal.config.clone() }
 }
 

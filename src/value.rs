@@ -4,12 +4,14 @@
 //! Invariant: a `Float` in a value that leaves a query is finite or is written as `null`. Not here: conversions by
 //! `CAST` (`query/builtins`), reading JSON (`decode`), the stored form ([`codec`]).
 
+mod base64;
 pub mod codec;
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+pub use base64::{base64, from_base64};
 pub use smol_str::SmolStr;
 
 use crate::time::Timestamp;

@@ -1,16 +1,19 @@
 //! `forebay journal …`: looks into a job's pool, also while the job runs.
 
+mod dead_letters;
+mod letter_changes;
+mod letter_lines;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use self::dead_letters::DeadLetterCommand;
 use super::say::{answer, complain};
 use crate::arrival::Eras;
 use crate::job;
-use crate::journal::{
-    ConsumerStatus, JournalStatus, LedgerLine, StoredDeadLetter, dead_letters_readonly, size, verify,
-};
+use crate::journal::{ConsumerStatus, JournalStatus, LedgerLine, size, verify};
 use crate::pipeline::Trend;
 
 #[derive(Debug, Subcommand)]
@@ -30,25 +33,7 @@ pub enum JournalCommand {
     },
     /// Rows that could not go on, each with its reason
     #[command(subcommand)]
-    DeadLetters(DeadLetters),
-}
-
-#[derive(Debug, Subcommand)]
-pub enum DeadLetters {
-    /// List them, oldest first
-    Ls {
-        #[command(flatten)]
-        of: WhichPool,
-        /// Begin behind this number
-        #[arg(long, default_value_t = 0)]
-        after: i64,
-        /// List this number at most
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        /// Print JSON, one object a line, with whole payloads
-        #[arg(long)]
-        json: bool,
-    },
+    DeadLetters(DeadLetterCommand),
 }
 
 /// Which pool.
@@ -61,12 +46,17 @@ pub struct WhichPool {
 
 impl WhichPool {
     /// The pool's path.
-    fn pool(&self) -> Result<PathBuf, (u8, String)> {
+    fn pool(&self) -> Result<PathBuf, NotDone> {
         self.settings().map(|settings| settings.config.path)
     }
 
     /// What the job says of its pool; a job whose functions or query are broken still has a pool to look into.
-    fn settings(&self) -> Result<job::JournalSection, (u8, String)> {
+    fn settings(&self) -> Result<job::JournalSection, NotDone> {
+        self.job().map(|job| job.journal)
+    }
+
+    /// A job that has a pool.
+    fn job(&self) -> Result<job::Job, NotDone> {
         let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
         let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
         let pool = &job.journal.config.path;
@@ -76,7 +66,7 @@ impl WhichPool {
                 format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display()),
             ));
         }
-        Ok(job.journal)
+        Ok(job)
     }
 }
 
@@ -85,10 +75,13 @@ pub fn run(command: &JournalCommand) -> ExitCode {
     let done = match command {
         JournalCommand::Status { of, json } => of.settings().and_then(|settings| status(&settings, *json)),
         JournalCommand::Verify { of } => of.pool().and_then(|pool| verified(&pool)),
-        JournalCommand::DeadLetters(DeadLetters::Ls { of, after, limit, json }) => {
-            of.pool().and_then(|pool| letters(&pool, *after, *limit, *json))
-        }
+        JournalCommand::DeadLetters(command) => return dead_letters::run(command),
     };
+    ended(done)
+}
+
+/// Says how a command ended.
+fn ended(done: Result<String, NotDone>) -> ExitCode {
     match done {
         Ok(text) => answer(&text, ExitCode::SUCCESS),
         Err((code, text)) => {
@@ -98,11 +91,14 @@ pub fn run(command: &JournalCommand) -> ExitCode {
     }
 }
 
-fn failure(error: impl std::fmt::Display) -> (u8, String) {
+/// Exit code and text of a command that did not do what it was asked.
+type NotDone = (u8, String);
+
+fn failure(error: impl std::fmt::Display) -> NotDone {
     (1, format!("error: {error}"))
 }
 
-fn status(settings: &job::JournalSection, json: bool) -> Result<String, (u8, String)> {
+fn status(settings: &job::JournalSection, json: bool) -> Result<String, NotDone> {
     let status = JournalStatus::watch_readonly(&settings.config.path).map_err(failure)?;
     let status = status.with_room(settings.config.max_bytes).with_card(settings.card_endurance);
     if json {
@@ -263,7 +259,7 @@ pub fn ledger(status: &JournalStatus) -> String {
 }
 
 /// Checks the whole pool: a line that says so, or exit code and problems.
-pub(super) fn verified(pool: &Path) -> Result<String, (u8, String)> {
+pub(super) fn verified(pool: &Path) -> Result<String, NotDone> {
     let report = verify(pool).map_err(failure)?;
     let summary = format!(
         "{}, {}, {}, {} quarantined",
@@ -276,51 +272,6 @@ pub(super) fn verified(pool: &Path) -> Result<String, (u8, String)> {
         return Ok(format!("{summary}: all checksums and all equations hold\n"));
     }
     Err((1, format!("{summary}\n{}\nerror: {}", report.problems.join("\n"), counted(report.problem_count, "problem"))))
-}
-
-fn letters(pool: &Path, after: i64, limit: usize, json: bool) -> Result<String, (u8, String)> {
-    let letters = dead_letters_readonly(pool, after, limit).map_err(failure)?;
-    let mut out = String::new();
-    for letter in &letters {
-        out.push_str(&if json { as_json(letter).map_err(failure)? } else { as_text(letter) });
-        out.push('\n');
-    }
-    if letters.len() == limit && !json {
-        out.push_str(&format!("there may be more: --after {}\n", letters.last().map_or(after, |l| l.id)));
-    }
-    if letters.is_empty() && !json {
-        out.push_str("no dead letters\n");
-    }
-    Ok(out)
-}
-
-fn as_json(stored: &StoredDeadLetter) -> Result<String, serde_json::Error> {
-    let l = &stored.letter;
-    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    serde_json::to_string(&serde_json::json!({
-        "id": stored.id, "at": l.at.to_string(), "stage": l.stage.as_str(), "reason": l.reason.as_str(),
-        "message": l.message, "input": l.input.as_deref(), "offset": l.offset, "ordinal": l.ordinal,
-        "payload": text(&l.payload),
-        "request": l.request.as_ref().map(text), "response": l.response.as_ref().map(text),
-        "query_version": l.query_version.as_str(), "attempts": l.attempts,
-    }))
-}
-
-/// Longest part of a payload that a listing shows, characters.
-const SHOWN: usize = 120;
-
-fn as_text(stored: &StoredDeadLetter) -> String {
-    let l = &stored.letter;
-    let payload = String::from_utf8_lossy(&l.payload);
-    let mut shown: String = payload.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if payload.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    if shown.trim().is_empty() {
-        shown = "(empty)".to_owned();
-    }
-    let offset = l.offset.map(|o| format!(" offset {o}")).unwrap_or_default();
-    format!("{:>6}  {}  {}{offset}: {}: {}\n        {shown}", stored.id, l.at, l.stage, l.reason, l.message)
 }
 
 /// `12,345`

@@ -109,6 +109,16 @@ impl Payloads {
         }
     }
 
+    /// As [`Payloads::split`], of a payload that may be a part of one that was unpacked.
+    pub fn split_again(&self, payload: &Bytes, name: &str) -> Split {
+        let whole = self.split(payload, name);
+        if self.compression.is_none() || !whole.events.is_empty() {
+            return whole;
+        }
+        let part = Payloads { compression: None, ..self.clone() }.split(payload, name);
+        if part.events.is_empty() { whole } else { part }
+    }
+
     fn unpacked(&self, payload: &Bytes) -> Result<Bytes, String> {
         let Some(compression) = self.compression.filter(|_| !payload.is_empty()) else { return Ok(payload.clone()) };
         match compression {

@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use smol_str::SmolStr;
 
-use crate::batch::{Reason, RowMeta, Rows};
+use crate::batch::{RawEvent, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::time::Timestamp;
 
@@ -30,7 +29,7 @@ pub struct FailedRow {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FailedBody {
     /// The event as it was received.
-    Event(Bytes),
+    Event(RawEvent),
     /// A row inside the query, as a JSON array of its columns.
     Row(String),
 }

@@ -252,14 +252,14 @@ impl Env {
     /// An event is no valid input: dropped and reported whatever the policy, as the service does.
     pub(super) fn refuse(&mut self, event: &RawEvent, meta: RowMeta, reason: Reason, message: String) {
         self.counts.add_failed(reason, true);
-        let body = FailedBody::Event(event.payload.clone());
+        let body = FailedBody::Event(event.clone());
         self.failures.push(FailedRow { meta, position: meta.offset, reason, message, body, span: Span::default() });
     }
 }
 
 fn failed_row(origin: &StepOrigin<'_>, meta: &RowMeta, values: &[Value]) -> FailedBody {
     match origin.event(meta.offset) {
-        Some(event) => FailedBody::Event(event.payload.clone()),
+        Some(event) => FailedBody::Event(event.clone()),
         None => FailedBody::Row(row_json(values)),
     }
 }

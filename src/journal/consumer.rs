@@ -4,10 +4,13 @@
 //! and state are kept as long as its name is part of the job, state only under an unchanged fingerprint. Not here: what
 //! a consumer commits (`transaction`), trimming behind it (`trim`).
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, params};
 use smol_str::SmolStr;
 
 use super::books::{Asked, ConsumerBook, INPUTS, StreamBook};
+use super::dead_letter::{self, DeadLetter};
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
 use super::request::{
@@ -26,6 +29,23 @@ pub fn consumer_span(consumer: &str) -> tracing::Span {
         Some(("statement", name)) => tracing::error_span!("statement", %name),
         _ => tracing::error_span!("consumer", name = %consumer),
     }
+}
+
+/// Has a consumer of the inputs leave out the record of a letter, which is stored with the note.
+pub(super) fn put_aside(tx: &mut Transaction<'_>, consumer: &SmolStr, letter: &DeadLetter) -> Result<(), StepError> {
+    let sql = "INSERT OR IGNORE INTO aside VALUES (?1, ?2)";
+    if tx.db.execute(sql, params![consumer.as_str(), letter.offset])? > 0 {
+        dead_letter::store(tx.db, &mut tx.books, letter)?;
+    }
+    Ok(())
+}
+
+/// The records that a consumer leaves out, from its position on; those before it are forgotten.
+pub(super) fn asides(tx: &mut Transaction<'_>, consumer: &SmolStr, position: i64) -> Result<BTreeSet<i64>, StepError> {
+    tx.db.execute("DELETE FROM aside WHERE consumer = ?1 AND source < ?2", params![consumer.as_str(), position])?;
+    let mut statement = tx.db.prepare("SELECT source FROM aside WHERE consumer = ?1")?;
+    let found = statement.query_map([consumer.as_str()], |row| row.get(0))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The number of an input, new names get one.

@@ -4,12 +4,18 @@
 //! the table stays below its own cap; the oldest go first, counted. One row of one stage is stored once, however often
 //! it fails. Not here: what to do with them (the commands that export and replay).
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::books::{Books, DeadLetterCount};
 use super::error::JournalError;
 use super::ledger::{Counter, Edge, what};
+use super::letter_origin::LetterOrigin;
+use super::schema;
 use crate::time::Timestamp;
 
 /// Something that did not go on.
@@ -33,6 +39,8 @@ pub struct DeadLetter {
     /// Tells under which text of the query it failed.
     pub query_version: SmolStr,
     pub attempts: u32,
+    /// What it takes to do the same again; `None` where nothing would do, and in letters of an earlier version.
+    pub origin: Option<LetterOrigin>,
 }
 
 impl DeadLetter {
@@ -42,7 +50,9 @@ impl DeadLetter {
         const ROW_BYTES: usize = 128;
         let optional = |b: &Option<Vec<u8>>| b.as_ref().map_or(0, Vec::len);
         let texts = self.stage.len() + self.reason.len() + self.message.len() + self.query_version.len();
-        (ROW_BYTES + texts + self.payload.len() + optional(&self.request) + optional(&self.response)) as u64
+        // about: it is not encoded for that
+        let origin = self.origin.as_ref().map_or(0, |_| self.payload.len() + ROW_BYTES);
+        (ROW_BYTES + texts + self.payload.len() + origin + optional(&self.request) + optional(&self.response)) as u64
     }
 }
 
@@ -57,12 +67,157 @@ pub struct StoredDeadLetter {
 const COLUMNS: &str =
     "id, at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts";
 
-/// Up to `max` dead letters with an id above `after`, oldest first.
-pub(super) fn list(db: &Connection, after: i64, max: usize) -> Result<Vec<StoredDeadLetter>, JournalError> {
+/// Which dead letters are meant; what is not said is not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LetterFilter {
+    /// A stage, or its first words: `output` means all outputs.
+    pub stage: Option<String>,
+    pub reason: Option<String>,
+    /// Those of a statement, in whichever of its parts.
+    pub statement: Option<String>,
+    /// Not earlier than this, in ticks.
+    pub since: Option<i64>,
+    /// Earlier than this, in ticks.
+    pub until: Option<i64>,
+    /// With a number above this.
+    pub after: i64,
+    /// With a number up to this.
+    pub up_to: Option<i64>,
+    /// With one of these numbers.
+    pub ids: Option<Vec<i64>>,
+}
+
+impl LetterFilter {
+    /// Whether it leaves any out by what they are.
+    pub fn is_narrow(&self) -> bool {
+        let LetterFilter { stage, reason, statement, since, until, after, up_to, ids } = self;
+        let texts = [stage, reason, statement].iter().any(|text| text.is_some());
+        texts || since.is_some() || until.is_some() || *after > 0 || up_to.is_some() || ids.is_some()
+    }
+
+    /// What SQLite is asked, and by what.
+    fn condition(&self) -> (String, Vec<Value>) {
+        let mut all = vec!["id > ?".to_owned()];
+        let mut values = vec![Value::from(self.after)];
+        let mut add = |text: &str, more: Vec<Value>| {
+            all.push(text.to_owned());
+            values.extend(more);
+        };
+        if let Some(stage) = &self.stage {
+            let more = vec![Value::from(stage.clone()), Value::from(format!("{stage} "))];
+            add("(stage = ? COLLATE NOCASE OR substr(stage, 1, length(?2)) = ?2 COLLATE NOCASE)", more);
+        }
+        if let Some(statement) = &self.statement {
+            let of = |more: &str| Value::from(format!("statement {statement}{more}"));
+            let text = "(stage = ? COLLATE NOCASE OR substr(stage, 1, length(?2)) = ?2 COLLATE NOCASE \
+                OR substr(stage, 1, length(?3)) = ?3 COLLATE NOCASE)";
+            add(text, vec![of(""), of(" "), of("/")]);
+        }
+        if let Some(reason) = &self.reason {
+            add("reason = ?", vec![Value::from(reason.clone())]);
+        }
+        if let Some(since) = self.since {
+            add("at >= ?", vec![Value::from(since)]);
+        }
+        if let Some(until) = self.until {
+            add("at < ?", vec![Value::from(until)]);
+        }
+        if let Some(up_to) = self.up_to {
+            add("id <= ?", vec![Value::from(up_to)]);
+        }
+        if let Some(ids) = &self.ids {
+            let listed: Vec<String> = ids.iter().map(i64::to_string).collect();
+            add(&format!("id IN ({})", listed.join(", ")), Vec::new());
+        }
+        (numbered(&all), values)
+    }
+}
+
+/// Joins conditions, whose parameters count within each, under numbers that count through all.
+fn numbered(conditions: &[String]) -> String {
+    let mut before = 0;
+    let mut all = Vec::with_capacity(conditions.len());
+    for condition in conditions {
+        let mut out = String::with_capacity(condition.len() + 8);
+        let mut most = 0;
+        let mut signs = condition.chars().peekable();
+        while let Some(sign) = signs.next() {
+            out.push(sign);
+            if sign == '?' {
+                let digit = signs.next_if(char::is_ascii_digit).and_then(|digit| digit.to_digit(10)).unwrap_or(1);
+                most = most.max(digit);
+                out.push_str(&(before + digit).to_string());
+            }
+        }
+        before += most;
+        all.push(out);
+    }
+    all.join(" AND ")
+}
+
+/// How many dead letters a stage has for a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterCount {
+    pub stage: SmolStr,
+    pub reason: SmolStr,
+    pub letters: u64,
+    pub bytes: u64,
+    pub first: Timestamp,
+    pub last: Timestamp,
+    /// The highest of their numbers.
+    pub last_id: i64,
+}
+
+/// Up to `max` dead letters of any journal, oldest first, also while its job runs.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn dead_letters_readonly(
+    path: &Path,
+    filter: &LetterFilter,
+    max: usize,
+) -> Result<Vec<StoredDeadLetter>, JournalError> {
+    let db = &schema::open_reader(path)?;
     let read = || -> rusqlite::Result<Vec<StoredDeadLetter>> {
-        let mut statement =
-            db.prepare(&format!("SELECT {COLUMNS} FROM dead_letter WHERE id > ?1 ORDER BY id LIMIT ?2"))?;
-        let rows = statement.query_map(params![after, i64::try_from(max).unwrap_or(i64::MAX)], read_row)?;
+        let origin = if schema::has_origins(db)? { "origin" } else { "NULL" };
+        let (condition, values) = filter.condition();
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let sql = format!("SELECT {COLUMNS}, {origin} FROM dead_letter WHERE {condition} ORDER BY id LIMIT {max}");
+        let mut statement = db.prepare(&sql)?;
+        let rows = statement.query_map(params_from_iter(values), read_row)?;
+        rows.collect()
+    };
+    read().map_err(JournalError::read)
+}
+
+/// How many dead letters each stage has for each reason, the most first, also while the job runs.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn count_dead_letters(path: &Path, filter: &LetterFilter) -> Result<Vec<LetterCount>, JournalError> {
+    let db = &schema::open_reader(path)?;
+    let read = || -> rusqlite::Result<Vec<LetterCount>> {
+        let (condition, values) = filter.condition();
+        let sql = format!(
+            "SELECT stage, reason, count(*), sum(bytes), min(at), max(at), max(id) FROM dead_letter WHERE {condition} \
+            GROUP BY stage, reason ORDER BY count(*) DESC, stage, reason"
+        );
+        let mut statement = db.prepare(&sql)?;
+        let rows = statement.query_map(params_from_iter(values), |row| {
+            let text = |i| row.get::<_, String>(i).map(SmolStr::from);
+            let number = |i| row.get::<_, i64>(i).map(|n| u64::try_from(n).unwrap_or(0));
+            let time = |i| row.get::<_, i64>(i).map(Timestamp::saturating_from_ticks);
+            Ok(LetterCount {
+                stage: text(0)?,
+                reason: text(1)?,
+                letters: number(2)?,
+                bytes: number(3)?,
+                first: time(4)?,
+                last: time(5)?,
+                last_id: row.get(6)?,
+            })
+        })?;
         rows.collect()
     };
     read().map_err(JournalError::read)
@@ -70,6 +225,8 @@ pub(super) fn list(db: &Connection, after: i64, max: usize) -> Result<Vec<Stored
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     let text = |i| row.get::<_, String>(i).map(SmolStr::from);
+    // one that is damaged, or of a newer program, cannot be replayed; the letter itself is there
+    let origin = row.get::<_, Option<Vec<u8>>>(13)?.and_then(|bytes| LetterOrigin::from_bytes(&bytes).ok());
     Ok(StoredDeadLetter {
         id: row.get(0)?,
         letter: DeadLetter {
@@ -85,6 +242,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
             response: row.get(10)?,
             query_version: text(11)?,
             attempts: row.get(12)?,
+            origin,
         },
     })
 }
@@ -107,8 +265,8 @@ pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> 
     let bytes = letter.bytes();
     let mut insert = db.prepare_cached(
         "INSERT INTO dead_letter (at, stage, reason, message, input, source, ordinal, payload, request, response, \
-        query_version, attempts, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        query_version, attempts, bytes, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     insert.execute(params![
         letter.at.ticks(),
@@ -123,7 +281,8 @@ pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> 
         letter.response,
         letter.query_version.as_str(),
         letter.attempts,
-        bytes as i64
+        bytes as i64,
+        letter.origin.as_ref().and_then(LetterOrigin::to_bytes)
     ])?;
     books.dead_letters.letters += 1;
     books.dead_letters.bytes += bytes;
@@ -146,25 +305,57 @@ pub(super) fn enforce_cap(db: &Connection, books: &mut Books, max_bytes: u64) ->
     Ok(())
 }
 
-/// Removes those with these ids (all of them for `None`); how many there were.
-pub(super) fn remove(db: &Connection, books: &mut Books, ids: Option<&[i64]>) -> rusqlite::Result<u64> {
-    let mut removed = 0;
-    match ids {
-        None => {
-            removed = db.execute("DELETE FROM dead_letter", [])? as u64;
-            books.dead_letters = DeadLetterCount::default();
-        }
-        Some(ids) => {
-            for id in ids {
-                let mut one = db.prepare_cached("DELETE FROM dead_letter WHERE id = ?1 RETURNING bytes")?;
-                if let Some(bytes) = one.query_row([id], |row| row.get::<_, i64>(0)).optional()? {
-                    forget(books, bytes);
-                    removed += 1;
-                }
-            }
+/// Has one fail again: it keeps its number, stage and source. One that is gone meanwhile is stored anew.
+pub(super) fn fail_again(db: &Connection, books: &mut Books, id: i64, letter: &DeadLetter) -> rusqlite::Result<()> {
+    let mut find = db.prepare_cached("SELECT bytes FROM dead_letter WHERE id = ?1")?;
+    let Some(before) = find.query_row([id], |row| row.get::<_, i64>(0)).optional()? else {
+        return store(db, books, letter);
+    };
+    let bytes = letter.bytes();
+    let mut update = db.prepare_cached(
+        "UPDATE dead_letter SET reason = ?2, message = ?3, payload = ?4, request = ?5, response = ?6, query_version = \
+        ?7, attempts = ?8, bytes = ?9, origin = ?10 WHERE id = ?1",
+    )?;
+    update.execute(params![
+        id,
+        letter.reason.as_str(),
+        letter.message,
+        letter.payload,
+        letter.request,
+        letter.response,
+        letter.query_version.as_str(),
+        letter.attempts,
+        bytes as i64,
+        letter.origin.as_ref().and_then(LetterOrigin::to_bytes)
+    ])?;
+    books.dead_letters.bytes = books.dead_letters.bytes.saturating_sub(before as u64) + bytes;
+    books.ledger.add(Counter::new(Edge::DeadLetters, "", "repeated"), 1);
+    Ok(())
+}
+
+/// Takes out those that went through.
+pub(super) fn replayed(db: &Connection, books: &mut Books, ids: &[i64]) -> rusqlite::Result<()> {
+    let mut one = db.prepare_cached("DELETE FROM dead_letter WHERE id = ?1 RETURNING bytes")?;
+    for id in ids {
+        if let Some(bytes) = one.query_row([id], |row| row.get(0)).optional()? {
+            forget(books, bytes);
+            books.ledger.add(Counter::new(Edge::DeadLetters, "", what::REMOVED).because("replayed"), 1);
         }
     }
-    books.ledger.add(Counter::new(Edge::DeadLetters, "", what::REMOVED), removed);
+    Ok(())
+}
+
+/// Drops those that are meant; how many there were.
+pub(super) fn remove(db: &Connection, books: &mut Books, filter: &LetterFilter) -> rusqlite::Result<u64> {
+    let (condition, values) = filter.condition();
+    let mut statement = db.prepare(&format!("DELETE FROM dead_letter WHERE {condition} RETURNING bytes"))?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut removed = 0;
+    while let Some(row) = rows.next()? {
+        forget(books, row.get(0)?);
+        removed += 1;
+    }
+    books.ledger.add(Counter::new(Edge::DeadLetters, "", what::DROPPED).because("command"), removed);
     Ok(removed)
 }
 

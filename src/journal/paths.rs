@@ -18,7 +18,7 @@ pub(super) fn redo_path(path: &Path) -> PathBuf {
 
 /// A file beside the journal, named after it: beside the file itself where the path is a symbolic link, as SQLite
 /// keeps its own, so that whoever comes by another name meets the same lock and the same logs.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = real(path).into_os_string();
     name.push(suffix);
     PathBuf::from(name)

@@ -206,6 +206,23 @@ pub struct RemovedConsumer {
     pub unread: u64,
 }
 
+/// What became of dead letters that were tried again; all of it is stored, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Replayed {
+    /// Went through, or further than before: they leave the table.
+    pub done: Vec<i64>,
+    /// Failed as before, by number.
+    pub again: Vec<(i64, DeadLetter)>,
+    /// Came out of those that are done, and failed further on.
+    pub letters: Vec<DeadLetter>,
+    pub emit: Option<(StreamId, Rows)>,
+    /// Events that payloads gave after all.
+    pub events: Option<(InputId, Vec<RawEvent>)>,
+    /// The era of arrival time in which those were stamped.
+    pub era: u32,
+    pub ledger: Vec<(Counter, u64)>,
+}
+
 /// The answer to a commit, to be waited for.
 #[derive(Debug)]
 pub struct Receipt(pub(super) Receiver<Result<(), JournalError>>);

@@ -79,7 +79,8 @@ INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', CA
 INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);
 ";
 
-/// Tables that came later and that an earlier program does not miss: made in a file of any age when it is opened.
+/// Tables that came later and that an earlier program does not miss: made in a file of any age when it is opened. So is
+/// the column `origin` of `dead_letter`.
 const LATER_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS reference (
     name TEXT PRIMARY KEY, digest TEXT NOT NULL, form TEXT NOT NULL, rows INTEGER NOT NULL,
@@ -89,6 +90,10 @@ CREATE TABLE IF NOT EXISTS reference (
 );
 -- Apart from the data, which is large: an error is written without it.
 CREATE TABLE IF NOT EXISTS reference_error (name TEXT PRIMARY KEY, at INTEGER NOT NULL, message TEXT NOT NULL);
+-- Records that a consumer of the inputs does not read: a person put them aside.
+CREATE TABLE IF NOT EXISTS aside (
+    consumer TEXT NOT NULL, source INTEGER NOT NULL, PRIMARY KEY (consumer, source)
+) WITHOUT ROWID;
 ";
 
 /// Opens the writing connection, making the tables in a new file.
@@ -119,9 +124,18 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
         make_tables(&mut db).map_err(unusable)?;
     }
     db.execute_batch(LATER_TABLES).map_err(unusable)?;
+    if !has_origins(&db).map_err(unusable)? {
+        db.execute_batch("ALTER TABLE dead_letter ADD COLUMN origin BLOB").map_err(unusable)?;
+    }
     // about two dozen statements are used again and again
     db.set_prepared_statement_cache_capacity(48);
     Ok(db)
+}
+
+/// Whether dead letters have their origin beside them; a file that no job of this version has opened lacks the column.
+pub(super) fn has_origins(db: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM pragma_table_info('dead_letter') WHERE name = 'origin'";
+    db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n > 0)
 }
 
 /// Random, made with the file.

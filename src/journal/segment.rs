@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::growth::Sizes;
+use crate::batch::Rows;
 use crate::value::codec::Damaged;
 
 pub(super) use events::EventBuilder;
@@ -254,6 +255,11 @@ impl Segment {
             Segment::Rows(s) => s.bytes(),
         }
     }
+}
+
+/// What [`encode_rows`] wrote.
+pub(super) fn rows_from_raw(raw: &[u8]) -> Result<Rows, Damaged> {
+    RowSegment::decode(0, raw).map(RowSegment::into_rows)
 }
 
 /// Checks, decompresses and decodes segments. A context for decompression is 150 KB, and making one takes longer than

@@ -17,12 +17,12 @@ use super::changes::Changes;
 use super::dead_letter;
 use super::error::{JournalError, StepError, invalid};
 use super::ledger::{Counter, Edge, what};
-use super::request::{Append, Commit};
+use super::request::{Append, Commit, InputId, Replayed};
 use super::segment::{
     self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealer, Segment,
     SegmentKind, encode_rows,
 };
-use crate::batch::{Batch, Rows};
+use crate::batch::{Batch, RawEvent, Rows};
 use crate::time::Timestamp;
 
 pub(super) struct Transaction<'a> {
@@ -69,23 +69,61 @@ impl<'a> Transaction<'a> {
 
     /// Gives the events their offsets and counts them.
     pub fn append(&mut self, append: &Append) -> Result<Range<i64>, StepError> {
-        let Some(name) = self.books.inputs.get(&append.input.0).cloned() else {
-            return Err(JournalError::Unknown { what: "input", number: u32::from(append.input.0) }.into());
-        };
-        if let Some(large) = append.events.iter().map(|e| e.payload.len()).find(|n| *n > PAYLOAD_BYTES_MAX) {
+        let name = self.input_name(append.input)?;
+        let range = self.take_events(append.input, &append.events, append.era)?;
+        for letter in &append.undecodable {
+            dead_letter::store(self.db, &mut self.books, letter)?;
+        }
+        self.count_append(append, &name);
+        Ok(range)
+    }
+
+    fn input_name(&self, input: InputId) -> Result<SmolStr, JournalError> {
+        let name = self.books.inputs.get(&input.0).cloned();
+        name.ok_or(JournalError::Unknown { what: "input", number: u32::from(input.0) })
+    }
+
+    /// Stores what became of dead letters.
+    pub fn replay(&mut self, replayed: &Replayed) -> Result<(), StepError> {
+        let emitted = replayed.emit.iter();
+        let encoded = emitted.map(|(stream, rows)| Ok((stream.0, self.encode(stream.0, rows, &"replay".into())?)));
+        let encoded = encoded.collect::<Result<Vec<_>, JournalError>>()?;
+        if let Some((input, events)) = &replayed.events {
+            self.input_name(*input)?;
+            self.take_events(*input, events, replayed.era)?;
+        }
+        // nothing is refused from here on
+        for (stream, parts) in encoded {
+            self.add_rows(stream, parts);
+        }
+        for (id, letter) in &replayed.again {
+            dead_letter::fail_again(self.db, &mut self.books, *id, letter)?;
+        }
+        for letter in &replayed.letters {
+            dead_letter::store(self.db, &mut self.books, letter)?;
+        }
+        dead_letter::replayed(self.db, &mut self.books, &replayed.done)?;
+        for (counter, n) in &replayed.ledger {
+            self.books.ledger.add(counter.clone(), *n);
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self, input: InputId, events: &[RawEvent], era: u32) -> Result<Range<i64>, StepError> {
+        if let Some(large) = events.iter().map(|e| e.payload.len()).find(|n| *n > PAYLOAD_BYTES_MAX) {
             return Err(JournalError::Payload { bytes: large, max: PAYLOAD_BYTES_MAX }.into());
         }
         let stream =
             |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
         let (first, mut arrival) = stream(&self.books);
-        let is_present = append.era >= self.books.eras.number();
+        let is_present = era >= self.books.eras.number();
         let mut next = first;
-        for event in &append.events {
+        for event in events {
             let full = self.builder.count() as usize >= SEGMENT_RECORDS_MAX
                 || (!self.builder.is_empty() && self.builder.bytes() + event.payload.len() > SEGMENT_RAW_BYTES);
-            if full || self.builder_input != append.input.0 {
+            if full || self.builder_input != input.0 {
                 self.close_segment()?;
-                self.builder_input = append.input.0;
+                self.builder_input = input.0;
             }
             if self.builder.is_empty() {
                 self.builder_first = next;
@@ -98,10 +136,6 @@ impl<'a> Transaction<'a> {
         if let Some(inputs) = self.books.streams.get_mut(&INPUTS) {
             (inputs.next, inputs.last_arrival) = (next, arrival);
         }
-        for letter in &append.undecodable {
-            dead_letter::store(self.db, &mut self.books, letter)?;
-        }
-        self.count_append(append, &name);
         Ok(first..next)
     }
 

@@ -3,6 +3,8 @@
 //! Invariant: everything that is read is pushed, in order. Not here: when to commit.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -10,7 +12,7 @@ use smol_str::SmolStr;
 use super::reading::Records;
 use super::tables::Tables;
 use crate::arrival::Eras;
-use crate::batch::{Batch, Column, Reason, RowMeta, Rows};
+use crate::batch::{Batch, Column, RawEvent, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::engine::{Emitted, EngineError, Executor, FailedBody, FailedRow};
 use crate::journal::{InputId, Journal, StateChange};
@@ -21,6 +23,8 @@ use crate::value::Value;
 pub struct Feed {
     pub executor: Executor,
     pub inputs: Vec<(InputId, SmolStr)>,
+    /// Offsets of events that it does not read: a person put them aside.
+    pub aside: BTreeSet<i64>,
     /// The columns that the plan expects of a stream's rows; `None` for a part that reads inputs.
     pub columns: Option<Arc<[Column]>>,
     /// Rows of other columns, where they are refused until the next take; `None`: they are brought to these columns.
@@ -64,23 +68,14 @@ impl Feed {
         match records {
             Records::Events(runs) => {
                 for run in runs {
-                    let Some((_, name)) = self.inputs.iter().find(|(id, _)| id.0 == run.input) else { continue };
-                    let most = run.offsets.partition_point(|offset| *offset < end);
-                    let all = run.offsets.get(..most).zip(run.events.get(..most));
-                    let (mut offsets, mut events) = all.unwrap_or_default();
-                    for (begins, era) in eras.behind(self.executor.era()) {
-                        let before = offsets.partition_point(|offset| *offset < begins);
-                        let split = offsets.split_at_checked(before).zip(events.split_at_checked(before));
-                        let Some(((old_offsets, new_offsets), (old, new))) =
-                            split.filter(|((_, new_offsets), _)| !new_offsets.is_empty())
-                        else {
-                            break;
-                        };
-                        self.executor.push_events_at(name, old_offsets, old);
-                        self.executor.begin_era(era);
-                        (offsets, events) = (new_offsets, new);
+                    let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
+                    let before = run.offsets.partition_point(|offset| *offset < end);
+                    let Some(name) = name else { continue };
+                    for read in without(&self.aside, run.offsets.get(..before).unwrap_or_default()) {
+                        if let (Some(offsets), Some(events)) = (run.offsets.get(read.clone()), run.events.get(read)) {
+                            push_run(&mut self.executor, &eras, name, offsets, events);
+                        }
                     }
-                    self.executor.push_events_at(name, offsets, events);
                 }
             }
             Records::Rows { first, rows } => {
@@ -155,6 +150,35 @@ impl Feed {
     }
 }
 
+/// Pushes events of one input, each in the era that its offset lies in.
+fn push_run(executor: &mut Executor, eras: &Eras, name: &str, mut offsets: &[i64], mut events: &[RawEvent]) {
+    for (begins, era) in eras.behind(executor.era()) {
+        let before = offsets.partition_point(|offset| *offset < begins);
+        let split = offsets.split_at_checked(before).zip(events.split_at_checked(before));
+        let Some(((old_offsets, new_offsets), (old, new))) =
+            split.filter(|((_, new_offsets), _)| !new_offsets.is_empty())
+        else {
+            break;
+        };
+        executor.push_events_at(name, old_offsets, old);
+        executor.begin_era(era);
+        (offsets, events) = (new_offsets, new);
+    }
+    executor.push_events_at(name, offsets, events);
+}
+
+/// The stretches of these offsets without those that are aside.
+fn without(aside: &BTreeSet<i64>, offsets: &[i64]) -> Vec<Range<usize>> {
+    let mut read = Vec::with_capacity(1);
+    let mut start = 0;
+    let ends = offsets.iter().enumerate().filter(|(_, offset)| aside.contains(offset)).map(|(i, _)| i);
+    for end in ends.chain([offsets.len()]) {
+        read.extend(Some(start..end).filter(|stretch| !stretch.is_empty()));
+        start = end + 1;
+    }
+    read
+}
+
 /// Reason of rows that belong to an earlier text of their statement.
 const FORMER: Reason = "statement_changed";
 
@@ -186,4 +210,29 @@ fn renamed(rows: &Rows, columns: &Arc<[Column]>) -> Rows {
 /// The engine's change of state as the journal stores it.
 pub fn state_change(change: crate::engine::StateUpdate) -> StateChange {
     StateChange { op: change.op, key: change.key, value: change.value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_aside_is_left_out_and_nothing_else() {
+        let offsets = [3, 5, 6, 9];
+        for (aside, wanted) in [
+            (&[][..], &[3, 5, 6, 9][..]),
+            (&[4, 10], &[3, 5, 6, 9]),
+            (&[3], &[5, 6, 9]),
+            (&[5, 9], &[3, 6]),
+            (&[5, 6], &[3, 9]),
+            (&[3, 5, 6, 9], &[]),
+        ] {
+            let aside = aside.iter().copied().collect();
+            let stretches = without(&aside, &offsets);
+            assert!(stretches.iter().all(|stretch| !stretch.is_empty()), "{stretches:?}");
+            let read: Vec<i64> = stretches.into_iter().flat_map(|stretch| offsets[stretch].to_vec()).collect();
+            assert_eq!(read, wanted, "{aside:?}");
+            assert!(without(&aside, &[]).is_empty());
+        }
+    }
 }

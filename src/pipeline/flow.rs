@@ -13,10 +13,11 @@ use super::PipelineError;
 use super::stop::Stop;
 use super::untimely::Untimely;
 use crate::arrival::ArrivalClock;
-use crate::batch::{Column, Reason, RowMeta, Rows, write_row_json};
+use crate::batch::{Batch, Column, Reason, RowMeta, Rows, write_row_json};
 use crate::engine::{Counts, EngineError, FailedBody, FailedRow, UntimelyEvent};
-use crate::journal::{ConsumerId, Counter, DeadLetter, Edge};
+use crate::journal::{ConsumerId, Counter, DeadLetter, Edge, LetterOrigin};
 use crate::time::Clock;
+use crate::value::Value;
 
 /// A consumer's place in the job.
 #[derive(Clone, Debug)]
@@ -85,21 +86,24 @@ impl Flow {
         let stage = format!("statement {}", self.statement);
         failures
             .into_iter()
-            .map(|failure| DeadLetter {
-                at: failure.meta.arrival,
-                stage: stage_of(&stage, &failure.meta),
-                reason: SmolStr::new_static(failure.reason),
-                message: failure.message,
-                input: None,
-                offset: Some(failure.meta.offset),
-                ordinal: failure.meta.ordinal,
-                payload: match failure.body {
-                    FailedBody::Event(bytes) => bytes.to_vec(),
-                    FailedBody::Row(text) => text.into_bytes(),
-                },
-                query_version: self.query_version.clone(),
-                attempts: 1,
-                ..DeadLetter::default()
+            .map(|failure| {
+                let (payload, origin) = match failure.body {
+                    FailedBody::Event(event) => (event.payload.to_vec(), Some(LetterOrigin::of_event(&event))),
+                    FailedBody::Row(text) => (text.into_bytes(), None),
+                };
+                DeadLetter {
+                    at: failure.meta.arrival,
+                    stage: stage_of(&stage, &failure.meta),
+                    reason: SmolStr::new_static(failure.reason),
+                    message: failure.message,
+                    offset: Some(failure.meta.offset),
+                    ordinal: failure.meta.ordinal,
+                    payload,
+                    query_version: self.query_version.clone(),
+                    attempts: 1,
+                    origin,
+                    ..DeadLetter::default()
+                }
             })
             .collect()
     }
@@ -122,6 +126,10 @@ impl Flow {
                     payload: payload.into_bytes(),
                     query_version: self.query_version.clone(),
                     attempts: 1,
+                    origin: Some(LetterOrigin::Finished {
+                        statement: self.statement.clone(),
+                        rows: one_row(&rows.columns, meta, rows.batch.row(i)),
+                    }),
                     ..DeadLetter::default()
                 })
             })
@@ -159,6 +167,13 @@ pub fn stage_of(stage: &str, meta: &RowMeta) -> SmolStr {
         true => SmolStr::new(format!("{stage} (correction)")),
         false => SmolStr::new(stage),
     }
+}
+
+/// One row alone.
+pub fn one_row(columns: &Arc<[Column]>, meta: &RowMeta, row: &[Value]) -> Rows {
+    let mut batch = Batch::with_capacity(row.len(), 1);
+    batch.push(*meta, row.iter().cloned());
+    Rows { columns: columns.clone(), batch }
 }
 
 /// The error of a part that the engine cannot run.

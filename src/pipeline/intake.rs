@@ -16,7 +16,7 @@ use super::health::Health;
 use crate::aside::{INLINE_BYTES, aside};
 use crate::batch::RawEvent;
 use crate::decode::{BadPayload, Payloads};
-use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError};
+use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError, LetterOrigin};
 use crate::source::{Arrivals, Arrived, SourceStats};
 
 /// One input's way into the journal.
@@ -119,7 +119,7 @@ impl Intake {
         let arrival = message.arrival.at;
         // what the clock said is a fact of the message: an event has to tell it whenever it is read
         let meta = match message.arrival.is_trusted {
-            true => message.message,
+            true => message.message.clone(),
             false => Arc::new(message.message.untimed()),
         };
         let is_part = split.events.len() + split.bad.len() > 1;
@@ -137,6 +137,7 @@ impl Intake {
             input: Some(self.name.clone()),
             payload: bad.payload.to_vec(),
             attempts: 1,
+            origin: Some(LetterOrigin::Message { arrival, message: message.message.clone(), mark: message.mark }),
             ..DeadLetter::default()
         }));
         split.empty

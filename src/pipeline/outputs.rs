@@ -141,6 +141,11 @@ impl OutputHandle {
         delivery
     }
 
+    /// A consumer has given up what it waited with.
+    pub fn forget(&self, consumer: &str) {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).note(consumer, &Delivery::Delivered);
+    }
+
     /// Why rows of any consumer wait just now.
     pub fn trouble(&self) -> Option<String> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).shown()

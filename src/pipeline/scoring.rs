@@ -19,13 +19,13 @@ use super::PipelineError;
 use super::ahead::Ahead;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
-use super::flow::{Flow, stage_of};
+use super::flow::{Flow, one_row, stage_of};
 use super::local_answers::LocalAnswers;
 use super::mark::{EraTime, Mark};
 use super::tables::Tables;
-use crate::batch::{Batch, Provenance, Reason, RowMeta, Rows, ScoredBy};
+use crate::batch::{Batch, Column, Provenance, Reason, RowMeta, Rows, ScoredBy, write_row_json};
 use crate::engine::{Counts, Emitted, Executor, FailedRow, OnError};
-use crate::journal::{Commit, Counter, DeadLetter, Edge, StreamId, what};
+use crate::journal::{Commit, Counter, DeadLetter, Edge, LetterOrigin, StreamId, what};
 use crate::score::{self, Answers, Berth, Ended, Order, Outcome, Ticket};
 use crate::value::Value;
 
@@ -195,6 +195,10 @@ pub struct Scoring {
     /// Its rows were answered before: what the endpoint says corrects that, and where it says nothing, that stands.
     pub corrects: bool,
     pub into: StreamId,
+    /// Of the rows as they are sent, for people: carried columns, then the argument.
+    pub columns: Arc<[Column]>,
+    /// Tells under which text of the statement its rows mean the same.
+    pub text: SmolStr,
     pub chunks: Receiver<SentChunk>,
     /// A chunk was sent.
     pub came: Arc<Notify>,
@@ -362,7 +366,9 @@ impl Scoring {
         commit.ledger.extend(local.nulled.iter().map(|(reason, n)| (scored("nulled").because(*reason), *n)));
         if !local.failures.is_empty() {
             let fallback = Flow { statement: SmolStr::new(format!("{} (fallback)", flow.statement)), ..flow.clone() };
-            commit.dead_letters.extend(fallback.letters(local.failures));
+            let mut letters = fallback.letters(local.failures);
+            self.add_origins(&mut letters, &batch);
+            commit.dead_letters.extend(letters);
         }
         let kept = aside.zip(again.filter(|again| !again.is_empty()));
         commit.aside = kept.map(|(aside, batch)| (aside.stream, Rows { columns: aside.columns.clone(), batch }));
@@ -378,7 +384,9 @@ impl Scoring {
         let answers = SmolStr::new(format!("{}/answers", self.flow.statement));
         let of_tail = Flow { statement: answers, ..self.flow.clone() };
         commit.ledger.extend(of_tail.counts(&counts, &mut 0, 0));
-        commit.dead_letters.extend(self.flow.letters(failures));
+        let mut letters = self.flow.letters(failures);
+        self.add_origins(&mut letters, &batch);
+        commit.dead_letters.extend(letters);
         commit.state.extend(state.into_iter().map(super::feed::state_change));
         if !rows.batch.is_empty() {
             commit.emit = Some((self.into, rows));
@@ -416,7 +424,7 @@ impl Scoring {
 
     fn letter(&self, meta: &RowMeta, row: &[Value], failure: score::Failure) -> DeadLetter {
         let mut payload = String::new();
-        Value::array(row.to_vec()).write_json(&mut payload);
+        write_row_json(&self.columns, row, &mut payload);
         DeadLetter {
             at: self.flow.clock.now(),
             stage: stage_of(&format!("statement {} (score)", self.flow.statement), meta),
@@ -428,8 +436,36 @@ impl Scoring {
             request: Some(failure.request.into_bytes()),
             response: Some(failure.response.into_bytes()),
             query_version: self.flow.query_version.clone(),
-            attempts: failure.attempts,
+            // one that was never sent was tried all the same
+            attempts: failure.attempts.max(1),
+            origin: Some(self.origin(meta, row)),
             ..DeadLetter::default()
         }
+    }
+
+    /// Gives letters of rows that came from these the rows as they were sent: to be scored again.
+    fn add_origins(&self, letters: &mut [DeadLetter], sent: &Batch) {
+        if letters.is_empty() {
+            return;
+        }
+        let ids: BTreeMap<_, _> = sent.rows().map(|(meta, row)| ((meta.offset, meta.ordinal), (meta, row))).collect();
+        for letter in letters {
+            let found = letter.offset.and_then(|offset| ids.get(&(offset, letter.ordinal)));
+            letter.origin = found.map(|(meta, row)| self.origin(meta, row));
+        }
+    }
+
+    fn origin(&self, meta: &RowMeta, row: &[Value]) -> LetterOrigin {
+        LetterOrigin::Row { text: self.text.clone(), rows: one_row(&self.columns, meta, row) }
+    }
+
+    /// Joins answers to rows that are replayed. What it gives is for another transaction than a consumer's.
+    ///
+    /// # Errors
+    /// As the part itself.
+    pub fn again(&mut self, batch: Batch, outcomes: Vec<Outcome>) -> Result<Commit, PipelineError> {
+        let commit = Commit::at(self.flow.consumer, self.ahead.position());
+        let scored = Scored { commit, spans: Vec::new(), batch, outcomes, places: Vec::new() };
+        self.joined(scored).map(|(commit, _)| commit)
     }
 }

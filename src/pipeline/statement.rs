@@ -24,8 +24,9 @@ use super::flow::{Flow, engine};
 use super::gathering::Gathering;
 use super::health::Health;
 use super::mark::Mark;
+use super::names::{named, sent_columns};
 use super::outputs::OutputHandle;
-use super::prepare::Prepared;
+use super::prepare::{self, Prepared};
 use super::reading::{Bound, Reading};
 use super::scoring::{Scoring, Unanswered};
 use super::stop::Stop;
@@ -115,16 +116,7 @@ impl StatementBuild<'_> {
     pub fn make(&self) -> Result<(Vec<Thread>, Vec<Registered>), PipelineError> {
         let mut consumers = Vec::new();
         let mut jobs = Vec::new();
-        let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        for statement in &self.prepared.plan.statements {
-            let place = places.entry(statement.output.to_lowercase()).or_default();
-            // two statements may write to one output
-            let name = if *place == 0 {
-                statement.output.clone()
-            } else {
-                SmolStr::new(format!("{}~{}", statement.output, *place + 1))
-            };
-            *place += 1;
+        for (name, statement) in named(&self.prepared.plan) {
             self.statement(&name, statement, &mut consumers, &mut jobs)?;
         }
         Ok((jobs, consumers))
@@ -275,6 +267,8 @@ impl StatementBuild<'_> {
                     local,
                     corrects: again.is_some(),
                     into,
+                    columns: sent_columns(external),
+                    text: prepare::version(&statement.fingerprint),
                     chunks: received,
                     sent: sent.clone(),
                     came: came.clone(),
@@ -296,7 +290,8 @@ impl StatementBuild<'_> {
         };
         let refused = again.is_some().then(Vec::new);
         let before = again.or_else(|| from.as_ref().and_then(|_| self.columns_before(statement, part)));
-        let feed = Feed { columns: before, refused, ..feed };
+        let aside = self.journal.asides(consumer_name.clone(), reader.position())?;
+        let feed = Feed { aside, columns: before, refused, ..feed };
         let position = reader.position();
         let consumer = Consumer {
             due: SinceCommit::new(position, self.clock.monotonic()),
@@ -363,8 +358,9 @@ impl StatementBuild<'_> {
         let feed =
             part.map(|part| self.executor(name, part).and_then(|executor| self.feed(executor, part))).transpose()?;
         let before = part.filter(|_| from.is_some()).and_then(|part| self.columns_before(statement, part));
-        let feed = feed.map(|feed| Feed { columns: before, ..feed });
         let position = reader.position();
+        let aside = self.journal.asides(consumer_name.clone(), position)?;
+        let feed = feed.map(|feed| Feed { aside, columns: before, ..feed });
         let fill = output.fill();
         let stride = delivery::RECORDS_FIRST.max(fill.rows);
         let deliverer = Deliverer {
@@ -454,6 +450,7 @@ impl StatementBuild<'_> {
         Ok(Feed {
             executor,
             inputs: inputs.collect::<Result<_, PipelineError>>()?,
+            aside: BTreeSet::new(),
             columns: None,
             refused: None,
             tables: self.tables(part),
@@ -488,7 +485,7 @@ impl StatementBuild<'_> {
     }
 
     /// What becomes of a row that the endpoint refuses: the function's own setting, else the job's.
-    fn on_error(&self, external: &External) -> OnError {
+    pub(super) fn on_error(&self, external: &External) -> OnError {
         let own =
             self.job.functions.iter().find(|f| folded(&f.name) == folded(&external.function)).and_then(|f| f.on_error);
         own.unwrap_or(self.prepared.options.on_error)

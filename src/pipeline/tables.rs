@@ -32,14 +32,18 @@ impl Tables {
 
     /// Waits until each table that the plan joins with has a version; `false` when the job stops first.
     pub fn wait(&self, stop: &Stop) -> bool {
-        let is_missing =
-            |(reference, _): &(Reference, _)| self.needed.contains(reference.name()) && reference.current().is_none();
-        while self.all.iter().any(is_missing) {
+        while !self.are_there() {
             if stop.sleep(LOOK) {
                 return false;
             }
         }
         true
+    }
+
+    /// Whether each table that the plan joins with has a version.
+    pub fn are_there(&self) -> bool {
+        let is_needed = |(reference, _): &&(Reference, _)| self.needed.contains(reference.name());
+        self.all.iter().filter(is_needed).all(|(reference, _)| reference.current().is_some())
     }
 
     /// Gives the executor the present versions. Only between commits.

@@ -93,6 +93,9 @@ pub struct External {
     pub function: SmolStr,
     /// The function as the query writes it, for messages.
     pub span: Span,
+    /// Of the rows of `root`, for people: each has a name of its own, that of the last is `argument`
+    /// unless a column has it.
+    pub names: Arc<[SmolStr]>,
     /// Runs on rows of `root`'s columns with the argument replaced by the answer; no operator of it keeps state,
     /// functions may. Its leaf is [`Node::Rows`].
     pub tail: Node,

@@ -349,7 +349,7 @@ fn first_timestamped<'a>(plan: &'a Plan, input: &str) -> Option<&'a Scan> {
 /// The row that a statement stopped at, at its place in the query.
 fn stop(failure: &FailedRow) -> Diagnostic {
     let row = match &failure.body {
-        FailedBody::Event(payload) => format!("the event: {}", String::from_utf8_lossy(payload)),
+        FailedBody::Event(event) => format!("the event: {}", String::from_utf8_lossy(&event.payload)),
         FailedBody::Row(json) => format!("the row inside the query: {json}"),
     };
     let shown: String = row.chars().take(SHOWN_MAX).collect();

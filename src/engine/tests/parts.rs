@@ -25,7 +25,7 @@ fn events_keep_their_offsets_where_those_of_other_inputs_lie_between() {
     let rows: Vec<_> = emitted.rows.batch.rows().map(|(meta, row)| (meta.offset, row.to_vec())).collect();
     assert_eq!(rows, [(3, vec![Value::BigInt(6)]), (12, vec![Value::BigInt(2)])]);
     let failures: Vec<_> = emitted.failures.iter().map(|f| (f.position, f.meta.offset, f.body.clone())).collect();
-    assert_eq!(failures, [(7, 7, FailedBody::Event(events[1].payload.clone()))]);
+    assert_eq!(failures, [(7, 7, FailedBody::Event(events[1].clone()))]);
 
     let mut executor =
         self::executor("SELECT COUNT(*) AS n FROM a GROUP BY TumblingWindow(second, 5)", Default::default());

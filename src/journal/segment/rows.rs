@@ -124,6 +124,10 @@ impl RowSegment {
         self.first
     }
 
+    pub(super) fn into_rows(self) -> Rows {
+        self.rows
+    }
+
     pub(in crate::journal) fn rows(&self) -> &Rows {
         &self.rows
     }

@@ -62,6 +62,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
         feed: Feed {
             executor,
             inputs: vec![(journal.input("a").unwrap(), "a".into())],
+            aside: Default::default(),
             columns: None,
             refused: None,
             tables: Tables::new(&[], Default::default()),

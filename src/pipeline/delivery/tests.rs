@@ -155,6 +155,7 @@ impl Bench {
             feed: Some(Feed {
                 executor,
                 inputs: vec![(InputId(0), "a".into())],
+                aside: Default::default(),
                 columns: None,
                 refused: None,
                 tables: Tables::new(&[], Default::default()),

@@ -7,6 +7,7 @@
 //! forebay.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
@@ -19,6 +20,8 @@ use crate::query::plan::{Analytic, Expr, External, Match, Navigation, Node, Part
 
 /// The column that tells the substream of a row on its way behind a call; above all ids of the binder.
 const SUBSTREAM: ColumnId = ColumnId::MAX;
+/// What people read where a row has the argument of its call.
+const ARGUMENT: &str = "argument";
 
 /// Column ids that something above reads.
 type Need = BTreeSet<ColumnId>;
@@ -47,6 +50,7 @@ struct Lowered {
 
 struct CallToCut {
     root: Node,
+    names: Arc<[SmolStr]>,
     function: SmolStr,
     span: Span,
 }
@@ -281,10 +285,13 @@ impl Cut<'_> {
         }
         let mut exprs = below.all(&kept)?;
         exprs.push(below.bind(argument)?);
+        let mut names = self.names(&kept)?;
+        let is_taken = names.iter().any(|name| name == ARGUMENT);
+        names.push(if is_taken { format_smolstr!("{ARGUMENT}_{}", names.len()) } else { ARGUMENT.into() });
         let ids: Vec<ColumnId> = kept.into_iter().chain([*out]).collect();
         let root = below.replace(ids, exprs);
         let width = root.node.width();
-        let pending = CallToCut { root: root.node, function: function.clone(), span: *span };
+        let pending = CallToCut { root: root.node, names: names.into(), function: function.clone(), span: *span };
         Ok(Lowered { node: Node::Rows { width }, slots: root.slots, pending: Some(pending) })
     }
 
@@ -300,16 +307,7 @@ impl Cut<'_> {
         if self.has_substreams && !ids.contains(&SUBSTREAM) {
             ids.push(SUBSTREAM);
         }
-        let mut columns: Vec<Column> = Vec::with_capacity(ids.len());
-        for (i, id) in ids.iter().enumerate() {
-            let name = match self.infos.get(*id) {
-                Some(info) => info.name.clone(),
-                None if *id == SUBSTREAM => SmolStr::new_static("substream"),
-                None => return Err(CutFault::NoColumn(*id)),
-            };
-            let taken = name.is_empty() || columns.iter().any(|c| c.name == name);
-            columns.push(Column { name: if taken { format_smolstr!("{name}_{i}") } else { name }, spread: false });
-        }
+        let columns = self.names(&ids)?.into_iter().map(|name| Column { name, spread: false }).collect();
         self.finish(lowered, &ids, columns)?;
         self.next_id = 0;
         let node = Node::Rows { width: ids.len() };
@@ -319,12 +317,27 @@ impl Cut<'_> {
         Ok(Lowered { node, slots, pending: None })
     }
 
+    /// A name of its own for each column.
+    fn names(&self, ids: &[ColumnId]) -> Result<Vec<SmolStr>, CutFault> {
+        let mut names: Vec<SmolStr> = Vec::with_capacity(ids.len());
+        for (i, id) in ids.iter().enumerate() {
+            let name = match self.infos.get(*id) {
+                Some(info) => info.name.clone(),
+                None if *id == SUBSTREAM => SmolStr::new_static("substream"),
+                None => return Err(CutFault::NoColumn(*id)),
+            };
+            let taken = name.is_empty() || names.contains(&name);
+            names.push(if taken { format_smolstr!("{name}_{i}") } else { name });
+        }
+        Ok(names)
+    }
+
     fn finish(&mut self, lowered: Lowered, ids: &[ColumnId], columns: Vec<Column>) -> Result<(), CutFault> {
         let exprs = lowered.all(ids)?;
         let Lowered { node, pending, .. } = lowered.replace(ids.iter().copied(), exprs);
         let (root, external) = match pending {
             None => (node, None),
-            Some(p) => (p.root, Some(External { function: p.function, span: p.span, tail: node })),
+            Some(p) => (p.root, Some(External { function: p.function, span: p.span, names: p.names, tail: node })),
         };
         self.parts.push(Part { root, external, substream: self.substream, columns: columns.into() });
         Ok(())

@@ -20,7 +20,7 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
     for _ in 0..2 {
         pool.commit(Commit { dead_letters: vec![letter(0, 100), letter(1, 100)], ..Commit::at(consumer.id, 0) });
     }
-    let stored = pool.journal.dead_letters(0, 10).unwrap();
+    let stored = dead_letters_readonly(&pool.path, &LetterFilter::default(), 10).unwrap();
     assert_eq!(
         stored.iter().map(|l| (l.letter.offset, l.letter.attempts)).collect::<Vec<_>>(),
         [(Some(0), 2), (Some(1), 2)]
@@ -31,17 +31,23 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
     }
     let count = pool.status().dead_letters;
     assert!(count.bytes <= 5_000 && count.letters == 4, "{count:?}");
-    let left = pool.journal.dead_letters(0, 100).unwrap();
+    let left = dead_letters_readonly(&pool.path, &LetterFilter::default(), 100).unwrap();
     assert_eq!(
         left.iter().map(|l| l.letter.offset.unwrap()).collect::<Vec<_>>(),
         [6, 7, 8, 9],
         "the oldest went first"
     );
     assert_eq!(pool.journal.ledger().get(&Counter::new(Edge::DeadLetters, "", what::DROPPED).because("cap")), 6);
-    assert_eq!(dead_letters_readonly(&pool.path, left[1].id, 1).unwrap(), [left[2].clone()]);
-    assert_eq!(pool.journal.remove_dead_letters(Some(vec![left[0].id, 12345])), Ok(1));
+    assert_eq!(
+        dead_letters_readonly(&pool.path, &LetterFilter { after: left[1].id, ..LetterFilter::default() }, 1).unwrap(),
+        [left[2].clone()]
+    );
+    assert_eq!(
+        pool.journal.drop_dead_letters(LetterFilter { ids: Some(vec![left[0].id, 12345]), ..LetterFilter::default() }),
+        Ok(1)
+    );
     assert!(verify(&pool.path).unwrap().is_good());
-    assert_eq!(pool.journal.remove_dead_letters(None), Ok(3));
+    assert_eq!(pool.journal.drop_dead_letters(LetterFilter::default()), Ok(3));
     assert_eq!(pool.status().dead_letters, DeadLetterCount::default());
     assert!(verify(&pool.path).unwrap().is_good());
 }
