@@ -155,19 +155,18 @@ async fn converse(stream: UnixStream, handler: ControlHandler, ended: Cancellati
             return;
         }
         let is_whole = line.len() <= LINE_BYTES_MAX && line.ends_with(b"\n");
-        let response = match ControlRequest::from_line(&line) {
-            _ if !is_whole => {
-                ControlResponse::refused(format!("a request is one line of {LINE_BYTES_MAX} bytes at most"))
-            }
-            Err(why) => ControlResponse::refused(why),
-            Ok(request) => {
-                let handler = handler.clone();
-                let done = tokio::task::spawn_blocking(move || handler(request)).await;
-                let failed = || ControlResponse::refused("forebay failed at it: please report the log".to_owned());
-                done.unwrap_or_else(|_| failed())
-            }
+        let line = if is_whole {
+            let handler = handler.clone();
+            let respond = move || match ControlRequest::from_line(&line) {
+                Err(why) => ControlResponse::refused(why).to_line(),
+                Ok(request) => handler(request).to_line(),
+            };
+            // also reading the line: it may be long, and the runtime has one thread
+            let failed = || ControlResponse::refused("forebay failed at it: please report the log".to_owned());
+            tokio::task::spawn_blocking(respond).await.unwrap_or_else(|_| failed().to_line())
+        } else {
+            ControlResponse::refused(format!("a request is one line of {LINE_BYTES_MAX} bytes at most")).to_line()
         };
-        let line = response.to_line();
         let sent = tokio::time::timeout(LINE_TIME, write.write_all(line.as_bytes())).await;
         if !is_whole || !matches!(sent, Ok(Ok(()))) {
             return;

@@ -67,9 +67,10 @@ pub struct StoredDeadLetter {
 const COLUMNS: &str =
     "id, at, stage, reason, message, input, source, ordinal, payload, request, response, query_version, attempts";
 
-/// Which dead letters are meant; what is not said is not looked at.
+/// Which dead letters are meant; what is not said is not looked at. A field that is not known is refused: without it
+/// more would be meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct LetterFilter {
     /// A stage, or its first words: `output` means all outputs.
     pub stage: Option<String>,

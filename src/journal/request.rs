@@ -3,6 +3,7 @@
 //! In and out: [`Append`], [`Commit`], [`ConsumerSpec`], [`Receipt`] and the numbers of inputs, streams and consumers.
 //! Not here: how they wait (`queue`) and what is done with them (`transaction`, `consumer`).
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -120,7 +121,12 @@ impl Commit {
         self.state.extend(later.state);
         self.dead_letters.extend(later.dead_letters);
         self.ledger.extend(later.ledger);
-        self.reached = if later.era > self.era { later.reached } else { self.reached.max(later.reached) };
+        // answers in any order bring those of an earlier era behind those of a later one
+        self.reached = match later.era.cmp(&self.era) {
+            Ordering::Greater => later.reached,
+            Ordering::Equal => self.reached.max(later.reached),
+            Ordering::Less => self.reached,
+        };
         self.era = self.era.max(later.era);
         self.can_wait &= later.can_wait;
     }

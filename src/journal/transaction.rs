@@ -197,7 +197,9 @@ impl<'a> Transaction<'a> {
         for (counter, n) in &commit.ledger {
             self.books.ledger.add(counter.clone(), *n);
         }
-        let is_present = commit.era >= self.books.eras.number();
+        // a row of an earlier era that is replayed, or answered late, carries the time of that one
+        let is_past = self.books.eras.used().any(|(from, to)| (from..=to).contains(&commit.reached));
+        let is_present = commit.era >= self.books.eras.number() && !is_past;
         if let Some(inputs) = self.books.streams.get_mut(&INPUTS).filter(|_| is_present) {
             inputs.last_arrival = inputs.last_arrival.max(commit.reached);
         }

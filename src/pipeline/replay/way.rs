@@ -40,6 +40,8 @@ const EARLIER: &str =
 const OF_SEVERAL: &str = "the statement made the row of an event beside other rows, or an earlier version of forebay \
     stored it: its id cannot be given again";
 const STANDS: &str = "it was a correction, and the first answer of the row stands";
+const SENT_AS_IT_WAS: &str =
+    "this row goes to the endpoint as it was, and an edit of it would change nothing: correct the query instead";
 const CHANGED: &str = "the statement has another text than when the row was made: export the letters, change what has \
     to be changed, and replay them with --from, or with --edit";
 const FEEDS_STATE: &str = "a window, join or analytic function behind it has gone on without the row";
@@ -83,6 +85,9 @@ impl Replayer {
             return Err(trouble.to_owned());
         }
         match &letter.origin {
+            Some(LetterOrigin::Row { .. }) if is_edited && !stage.ends_with(" (score)") => {
+                Err(SENT_AS_IT_WAS.to_owned())
+            }
             Some(LetterOrigin::Row { text, rows }) => {
                 let call = part.call.as_ref().ok_or(CHANGED)?;
                 let has_columns = call.columns == rows.columns;

@@ -205,6 +205,11 @@ fn arrival_goes_back_where_an_era_begins_and_nowhere_else() {
     let commit = |era, ms| Commit { era, reached: unix(ms), ..Commit::at(reader, 0) };
     pool.journal.commit(commit(0, 1_800_000_000_400)).wait().unwrap();
     pool.journal.commit(commit(1, 1_790_500_062_000)).wait().unwrap();
+    // nor does a row of the earlier era that a part of the present one has read
+    pool.journal.commit(commit(1, 1_800_000_000_300)).wait().unwrap();
+    let mut both = commit(1, 1_790_500_062_000);
+    both.then(commit(0, 1_800_000_000_300));
+    assert_eq!((both.era, both.reached), (1, unix(1_790_500_062_000)), "answers came in another order");
     let expected =
         [1_800_000_000_000, 1_800_000_000_500, 1_790_500_060_000, 1_790_500_061_000, 1_790_500_061_000].to_vec();
     assert_eq!(arrivals(&pool), expected);
