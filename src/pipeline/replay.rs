@@ -11,7 +11,7 @@ mod plan;
 mod way;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +21,8 @@ use crate::arrival::ArrivalClock;
 use crate::batch::RawEvent;
 use crate::control::{ReplayOutcome, ReplayRequest};
 use crate::journal::{
-    Counter, DeadLetter, Edge, Journal, LetterOrigin, Replayed, StoredDeadLetter, dead_letters_readonly, what,
+    Counter, DeadLetter, Edge, Journal, LetterFilter, LetterOrigin, Replayed, StoredDeadLetter, dead_letters_readonly,
+    what,
 };
 use crate::time::Clock;
 use crate::value::{SmolStr, from_base64};
@@ -88,18 +89,32 @@ impl Replayer {
         Replayer { journal, plan, stop, clock, arrival, busy: Mutex::default() }
     }
 
+    /// Keeps others from changing dead letters: the number of one that is dropped may be given out anew.
+    fn alone(&self) -> Result<MutexGuard<'_, ()>, String> {
+        match self.busy.try_lock() {
+            Ok(busy) => Ok(busy),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err("another replay is under way: ask again when it is through".to_owned())
+            }
+        }
+    }
+
+    /// Drops dead letters for good; gives how many.
+    ///
+    /// # Errors
+    /// A replay is under way, or the journal takes nothing.
+    pub fn drop_letters(&self, filter: LetterFilter) -> Result<u64, String> {
+        let _busy = self.alone()?;
+        self.journal.drop_dead_letters(filter).map_err(|e| e.to_string())
+    }
+
     /// Replays a bounded number of letters; on a thread that may block.
     ///
     /// # Errors
     /// Why nothing more was done, for whoever asked; what was done before stays.
     pub fn replay(&self, request: ReplayRequest) -> Result<ReplayOutcome, String> {
-        let _busy = match self.busy.try_lock() {
-            Ok(busy) => busy,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err("another replay is under way: ask again when it is through".to_owned());
-            }
-        };
+        let _busy = self.alone()?;
         if self.journal.is_full() {
             return Err("the pool is full: replay when there is room for what comes out".to_owned());
         }

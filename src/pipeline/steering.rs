@@ -39,8 +39,7 @@ pub fn listen(
 fn answer(journal: &Journal, replayer: &Replayer, job: &AsideJob, request: ControlRequest) -> ControlResponse {
     let done = match request {
         ControlRequest::DropDeadLetters { filter } => {
-            let dropped = journal.drop_dead_letters(filter).map_err(|e| e.to_string());
-            dropped.map(|letters| ControlResponse::Dropped { letters })
+            replayer.drop_letters(filter).map(|letters| ControlResponse::Dropped { letters })
         }
         ControlRequest::SetAside { statement, offset } => {
             set_aside(journal, job, &statement, offset).map(|()| ControlResponse::IsAside)
