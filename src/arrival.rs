@@ -206,10 +206,17 @@ impl ArrivalClock {
         );
     }
 
-    /// The eras where the pool does not know them yet; whoever asks stores them.
+    /// The eras where the pool does not know them yet. Whoever asks stores them, and then calls
+    /// [`ArrivalClock::saved`].
     pub fn unsaved_eras(&self) -> Option<Eras> {
+        let hands = self.0.hands.lock().unwrap_or_else(PoisonError::into_inner);
+        hands.is_unsaved.then(|| hands.eras.clone())
+    }
+
+    /// The pool knows these eras; a leap that came meanwhile is still to be stored.
+    pub fn saved(&self, eras: &Eras) {
         let mut hands = self.0.hands.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut hands.is_unsaved).then(|| hands.eras.clone())
+        hands.is_unsaved &= hands.eras != *eras;
     }
 
     fn look<T>(&self, tell: impl FnOnce(&Hands) -> T) -> T {

@@ -11,7 +11,7 @@
 pub mod time;
 pub mod arrival;
 pub mod backoff;
-pub mod aside;
+pub mod blocking;
 pub mod value;
 pub mod batch;
 pub mod diagnostic;

@@ -175,7 +175,12 @@ fn any_other_clock_far_behind_is_taken_after_a_minute_unless_its_time_was_used()
         // the pool begins two hours before
         let start = moment().saturating_add(-2 * HOUR * TICKS_PER_SECOND);
         let (clock, arrival) = clocks(start, Timestamp::MIN);
-        assert!(arrival.unsaved_eras().is_some() && arrival.unsaved_eras().is_none(), "the pool is told once");
+        let eras = arrival.unsaved_eras().unwrap();
+        assert_eq!(arrival.unsaved_eras(), Some(eras.clone()), "a pool that refused is told again");
+        arrival.saved(&Eras::starting(Timestamp::MAX));
+        assert!(arrival.unsaved_eras().is_some(), "it was told of others");
+        arrival.saved(&eras);
+        assert_eq!(arrival.unsaved_eras(), None);
         pass(&clock, &arrival, 2 * HOUR as u64);
         step(&clock, -behind);
         arrival.now();

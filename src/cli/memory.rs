@@ -1,8 +1,8 @@
 //! What glibc keeps of memory that is free.
 //!
 //! In: the beginning of the process, and a minute that passed. Out: calls to glibc; elsewhere nothing. Invariant: no
-//! allocation is moved; one that comes meanwhile waits for a walk over the free pieces (27 MB: below a millisecond,
-//! more with a larger heap). Not here: using less.
+//! allocation is moved; one that comes meanwhile waits for a walk over the free pieces, which is longer with a
+//! larger heap. Not here: using less.
 
 use std::time::Duration;
 

@@ -27,13 +27,17 @@ pub enum ClockNews {
 pub async fn watch(journal: Journal, arrival: ArrivalClock, ended: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_told = false;
     while ended.run_until_cancelled(ticks.tick()).await.is_some() {
         let Some(news) = look(&arrival) else { continue };
         let (journal, arrival) = (journal.clone(), arrival.clone());
         let kept = tokio::task::spawn_blocking(move || keep(&journal, &arrival, news)).await;
-        if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "the pool cannot keep what becomes of arrival time");
+        let refusal = kept.ok().and_then(Result::err);
+        // it is tried again each second, and told once
+        if let Some(error) = refusal.as_ref().filter(|_| !is_told) {
+            tracing::warn!(%error, "the pool cannot keep what becomes of arrival time; trying again each second");
         }
+        is_told = refusal.is_some();
     }
 }
 
@@ -51,7 +55,11 @@ pub fn look(arrival: &ArrivalClock) -> Option<ClockNews> {
 /// The pool refuses; arrival time goes on as it is.
 pub fn keep(journal: &Journal, arrival: &ArrivalClock, news: ClockNews) -> Result<(), JournalError> {
     match news {
-        ClockNews::Leapt(eras) => journal.keep_eras(eras),
+        ClockNews::Leapt(eras) => {
+            journal.keep_eras(eras.clone())?;
+            arrival.saved(&eras);
+            Ok(())
+        }
         ClockNews::Back(way) => {
             let eras = journal.begin_era(way.clone())?;
             arrival.begin_era(&way, eras);

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::health::Health;
-use crate::aside::{INLINE_BYTES, aside};
 use crate::batch::RawEvent;
+use crate::blocking::{INLINE_BYTES, run_blocking};
 use crate::decode::{BadPayload, Payloads};
 use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError, LetterOrigin};
 use crate::source::{Arrivals, Arrived, SourceStats};
@@ -61,16 +61,16 @@ impl Intake {
                 self.append(arrivals, news)
             } else {
                 let intake = self.clone();
-                aside(move || intake.append(arrivals, news)).await
+                run_blocking(move || intake.append(arrivals, news)).await
             };
             // nothing is acknowledged meanwhile: the broker keeps what comes
             if !self.health.state.has_room() {
                 let health = self.health.clone();
-                aside(move || health.state.wait_for_room()).await;
+                run_blocking(move || health.state.wait_for_room()).await;
             }
             if let Some(append) = self.journal.try_append(append) {
                 let journal = self.journal.clone();
-                aside(move || journal.append(append)).await;
+                run_blocking(move || journal.append(append)).await;
             }
             if let Some(error) = self.journal.refusal() {
                 if !matches!(error, JournalError::Closed | JournalError::NoRoom { .. }) {

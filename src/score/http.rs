@@ -20,7 +20,7 @@ use super::desk::{Answer, Request};
 use super::dialect::Dialect;
 use super::policy::{Answered, Details, HttpStatus};
 use super::{ScoreConfig, StartError, clipped};
-use crate::aside::{INLINE_BYTES, aside};
+use crate::blocking::{INLINE_BYTES, run_blocking};
 
 /// Longest answer that is read: 100 bytes a row for the largest batch there is, and room for wide results.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -112,7 +112,7 @@ impl EndpointClient {
             self.dialect.results(&body, request.rows, &request.results)
         } else {
             let dialect = self.dialect.clone();
-            aside(move || dialect.results(&body, request.rows, &request.results)).await
+            run_blocking(move || dialect.results(&body, request.rows, &request.results)).await
         };
         match results {
             Ok(values) => Answer { outcome: Answered::Results, values, details },

@@ -1,7 +1,7 @@
 //! Standard output and standard error that are closed or full: no command panics, and what is lost is an exit code.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::{CHECK, Taxi};
 use crate::harness::{binary, component, http, until};
@@ -74,23 +74,32 @@ fn a_standard_error_that_takes_nothing_changes_no_exit_code() {
     }
 }
 
+/// A process that ends with its test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_job_whose_log_nobody_reads_runs_on_and_says_so() {
     let place = Taxi::new();
     let address = format!("127.0.0.1:{}", free_port());
     place.job("127.0.0.1:0", &address);
-    let mut child = Command::new(binary())
-        .args(["run", "taxi.toml"])
+    let mut job = Command::new(binary());
+    job.args(["run", "taxi.toml"])
         .current_dir(place.path())
         .env("AML_KEY", "secret")
         .stdout(Stdio::null())
-        .stderr(closed())
-        .spawn()
-        .unwrap();
+        .stderr(closed());
+    let mut job = Ended(job.spawn().unwrap());
     let address = address.parse().unwrap();
     // the broker is away, which the log would tell
     let told = until("the lines that are lost", || {
-        assert!(child.try_wait().unwrap().is_none(), "the job ended");
+        assert!(job.0.try_wait().unwrap().is_none(), "the job ended");
         std::net::TcpStream::connect(address).ok()?;
         let told = http(address, "GET", "/readyz", "").1;
         told.contains("broker").then_some(told).filter(|told| told.contains("lines of the log are lost"))
@@ -98,7 +107,5 @@ fn a_job_whose_log_nobody_reads_runs_on_and_says_so() {
     let metrics = http(address, "GET", "/metrics", "").1;
     let lost = metrics.lines().find(|line| line.starts_with("forebay_log_lines_lost_total"));
     let lost = lost.and_then(|line| line.rsplit(' ').next()).unwrap_or("none");
-    child.kill().unwrap();
-    child.wait().unwrap();
     assert!(lost.parse::<f64>().unwrap() >= 2.0, "{lost}: {told}");
 }

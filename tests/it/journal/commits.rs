@@ -187,7 +187,9 @@ fn arrival_goes_back_where_an_era_begins_and_nowhere_else() {
     let reader = pool.consumer("reader", StreamId::INPUTS).id;
     let clock = Clock::manual(unix(1_800_000_000_000));
     let arrival = ArrivalClock::of_pool(clock.clone(), unix(1_790_000_000_000), Eras::default(), 1);
-    pool.journal.keep_eras(arrival.unsaved_eras().unwrap()).unwrap();
+    let eras = arrival.unsaved_eras().unwrap();
+    pool.journal.keep_eras(eras.clone()).unwrap();
+    arrival.saved(&eras);
     store_at(&pool, 0, &[1_800_000_000_000, 1_800_000_000_500]);
     // the clock was a year ahead
     clock.set(unix(1_790_500_000_000));

@@ -5,11 +5,11 @@
 
 use std::panic::resume_unwind;
 
-/// Up to this many bytes of JSON are read in a task: about 0.1 ms. All tasks share one thread.
+/// Up to this many bytes of JSON are read in a task. All tasks share one thread, and more would hold up the others.
 pub const INLINE_BYTES: usize = 64 << 10;
 
 /// Does in a thread of its own what would hold up the tasks of the runtime.
-pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let span = tracing::Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(done) => done,
