@@ -188,6 +188,12 @@ impl ArrivalClock {
     /// Sets arrival time back: the pool says that the present era ended where it was.
     pub fn begin_era(&self, way: &WayBack, eras: Eras) {
         let mut hands = self.0.hands.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut eras = eras;
+        // it leapt while the pool stored that
+        let is_unsaved = hands.eras != way.eras;
+        if is_unsaved {
+            eras.also_used(&hands.eras, hands.arrival);
+        }
         *hands = Hands {
             expected: way.to,
             arrival: way.to,
@@ -195,7 +201,7 @@ impl ArrivalClock {
             doubt: None,
             leapt: None,
             eras,
-            is_unsaved: false,
+            is_unsaved,
             ..hands.clone()
         };
         tracing::info!(

@@ -11,6 +11,7 @@
 //! own and use them only when they are behind the segments kept in memory (`stream`).
 
 mod ages;
+mod arrived;
 mod backlog;
 mod books;
 mod budget;

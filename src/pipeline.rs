@@ -240,7 +240,13 @@ impl Pipeline {
         let plan = tokio::task::block_in_place(|| build.replay_plan())?;
         let arrival = self.watched.arrival().clone();
         let replayer = Replayer::new(self.journal.clone(), plan, self.stop.clone(), clock.clone(), arrival);
-        self.steering = steering::listen(&self.journal, replayer, AsideJob::of(job), self.unheard.clone());
+        let heard = steering::Heard {
+            journal: self.journal.clone(),
+            replayer,
+            job: AsideJob::of(job),
+            health: self.health.clone(),
+        };
+        self.steering = steering::listen(heard, self.unheard.clone());
         (self.metrics, self.server) =
             listener.map(|listener| serve(listener, &self.watched, &self.serving)).transpose()?.unzip();
         Ok(())

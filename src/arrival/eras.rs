@@ -48,6 +48,20 @@ impl Eras {
     /// Arrival time leaps from `until` to `from`: what lies between is not used.
     pub(super) fn leap(&mut self, until: Timestamp, from: Timestamp) {
         self.used.push((self.from, until.ticks().max(self.from)));
+        self.from = from.ticks();
+        self.join();
+    }
+
+    /// What was used beside, up to `until`, by those that were made of the same.
+    pub(super) fn also_used(&mut self, others: &Eras, until: Timestamp) {
+        let last = (others.from, until.ticks().max(others.from));
+        let more: Vec<_> =
+            others.used.iter().chain([&last]).filter(|range| !self.used.contains(range)).copied().collect();
+        self.used.extend(more);
+        self.join();
+    }
+
+    fn join(&mut self) {
         self.used.sort_unstable();
         while let Some(i) = self.to_join() {
             let (_, end) = self.used.remove(i + 1);
@@ -55,13 +69,15 @@ impl Eras {
                 range.1 = range.1.max(end);
             }
         }
-        self.from = from.ticks();
     }
 
-    /// The first of two neighbours that meet, or are the nearest of too many.
+    /// The first of two neighbours that meet, or are the nearest of too many. The present era stays between those
+    /// that it lies between.
     fn to_join(&self) -> Option<usize> {
-        let gaps = self.used.iter().zip(self.used.iter().skip(1)).map(|(a, b)| b.0.saturating_sub(a.1));
-        let (i, gap) = gaps.enumerate().min_by_key(|(_, gap)| *gap)?;
+        let pairs = self.used.iter().zip(self.used.iter().skip(1)).enumerate();
+        let gaps = pairs.map(|(i, (a, b))| (i, b.0.saturating_sub(a.1), a.1 <= self.from && self.from <= b.0));
+        let apart = gaps.filter(|(_, gap, is_around)| *gap <= 0 || !is_around);
+        let (i, gap, _) = apart.min_by_key(|(_, gap, _)| *gap)?;
         (gap <= 0 || self.used.len() > KEPT_MAX).then_some(i)
     }
 
@@ -135,6 +151,31 @@ mod tests {
         eras.begin(100, at(80_000), at(200_000));
         eras.begin(101, at(70_000), at(95_000));
         assert_eq!(used(&eras).last(), Some(&(80_000, 200_000)));
+    }
+
+    #[test]
+    fn too_many_ranges_are_not_joined_across_the_present_era() {
+        let mut eras = Eras::starting(at(0));
+        for i in 1..=KEPT_MAX as i64 {
+            eras.leap(at((i - 1) * 1_000 + 10), at(i * 1_000));
+        }
+        // between two that are nearer to each other than any others
+        let last = KEPT_MAX as i64 * 1_000;
+        eras.begin(1, at(600), at(last + 10));
+        eras.used[1] = (650, 1_010);
+        eras.leap(at(620), at(630));
+        assert!(used(&eras).iter().all(|(from, to)| !(*from..=*to).contains(&630)), "{:?}", used(&eras));
+        assert_eq!(eras.outside(at(700), 0), at(650), "it is used");
+    }
+
+    #[test]
+    fn what_was_used_while_an_era_was_stored_is_used() {
+        let seen = Eras::starting(at(1_000));
+        let (mut stored, mut now) = (seen.clone(), seen);
+        stored.begin(5, at(100), at(2_000));
+        now.leap(at(2_100), at(9_000));
+        stored.also_used(&now, at(9_500));
+        assert_eq!((stored.number(), used(&stored)), (1, vec![(1_000, 2_100), (9_000, 9_500)]));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! panic, and text that is lost for want of room is an exit code of 1. Not here: wording.
 
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::telemetry;
 
@@ -57,6 +59,17 @@ pub(super) fn complain(text: impl std::fmt::Display) {
     let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
 }
 
+/// Whether standard error takes something, at once or within [`READER_WAIT_MS`].
+fn is_writable(out: &io::StderrLock<'_>) -> bool {
+    let wait_ms = if IS_STUCK.load(Ordering::Relaxed) { 0 } else { READER_WAIT_MS };
+    let mut polled = libc::pollfd { fd: out.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the pointer is to one structure of ours, as the second argument says.
+    #[expect(unsafe_code, reason = "the standard library has no other way to ask")]
+    let is_stuck = unsafe { libc::poll(&raw mut polled, 1, wait_ms) } == 0;
+    IS_STUCK.store(is_stuck, Ordering::Relaxed);
+    !is_stuck
+}
+
 /// Prints what the arguments alone ask for, or what is wrong with them.
 pub fn told(text: &clap::Error) -> ExitCode {
     let code = u8::try_from(text.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
@@ -66,14 +79,27 @@ pub fn told(text: &clap::Error) -> ExitCode {
     }
 }
 
-/// Where lines of the log go: to standard error. One that it refuses is counted. A reader that is there and does not
-/// read makes the writer wait, as with any program.
+/// Where lines of the log go: to standard error. One that it refuses is counted, and so is one that comes while a
+/// reader is there and does not read.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLines;
 
+/// How long a reader may keep the first line waiting: one that is busy reads again by then.
+const READER_WAIT_MS: libc::c_int = 1_000;
+/// A pipe that says that it can be written takes at least this much without waiting (PIPE_BUF).
+const PIPE_BYTES: usize = 4096;
+
+/// The reader let a line wait for [`READER_WAIT_MS`], and has not read since.
+static IS_STUCK: AtomicBool = AtomicBool::new(false);
+
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if io::stderr().lock().write_all(line).is_err() {
+        let mut out = io::stderr().lock();
+        let written = line.chunks(PIPE_BYTES).try_for_each(|part| match is_writable(&out) {
+            true => out.write_all(part),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        if written.is_err() {
             telemetry::log_line_lost();
         }
         Ok(line.len())

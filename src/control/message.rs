@@ -55,6 +55,9 @@ pub struct ReplayOutcome {
     /// An endpoint or an output was waited for too long: more would wait as long.
     #[serde(default)]
     pub gave_up: bool,
+    /// Why the rest of the request was not done.
+    #[serde(default)]
+    pub ended: Option<String>,
 }
 
 /// What the job says to it.

@@ -57,6 +57,12 @@ impl Ages {
         monotonic
     }
 
+    /// No record that arrived from then on is older than `age`; some that arrived before are not either while the wall
+    /// clock is ahead of what it told before.
+    pub fn keep_from(&self, age: Duration) -> Timestamp {
+        self.wall.saturating_add(-ticks(age)).saturating_add(-self.leapt.ahead())
+    }
+
     /// Whether a record that arrived at this moment is older than `age`.
     pub fn is_older(&self, arrival: i64, age: Duration) -> bool {
         let cutoff = self.wall.ticks().saturating_sub(ticks(age));

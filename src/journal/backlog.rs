@@ -90,7 +90,7 @@ impl Backlogs {
                 }
             };
             if let Some(age) = consumer.limits.max_age.filter(|_| is_aging) {
-                let to = self.beyond_age(db, shared, backlog, age)?;
+                let to = self.beyond_age(db, books, shared, backlog, age)?;
                 moved(&mut backlog, to, AGE);
             }
             if let Some(max) = consumer.limits.max_bytes {
@@ -114,10 +114,18 @@ impl Backlogs {
     }
 
     /// Up to where the segments go that are too old; the position if none is.
-    fn beyond_age(&self, db: &Connection, shared: &Shared, backlog: Backlog, age: Duration) -> rusqlite::Result<i64> {
+    fn beyond_age(
+        &self,
+        db: &Connection,
+        books: &Books,
+        shared: &Shared,
+        backlog: Backlog,
+        age: Duration,
+    ) -> rusqlite::Result<i64> {
         let (mut to, mut left) = (backlog.position, AGED_MAX);
         each_segment(db, shared, backlog, |segment| {
-            let is_old = self.ages.is_older(segment.arrival, age);
+            let arrival = books.arrived.of(backlog.stream, segment.end - 1, segment.arrival);
+            let is_old = self.ages.is_older(arrival, age);
             to = if is_old { segment.end } else { to };
             left -= 1;
             is_old && left > 0

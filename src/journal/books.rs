@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use smol_str::SmolStr;
 
+use super::arrived::ArrivalBounds;
 use super::config::BacklogLimits;
 use super::ledger::Ledger;
 use crate::arrival::Eras;
@@ -87,6 +88,8 @@ pub(super) struct Books {
     pub dead_letters: DeadLetterCount,
     /// Which arrival times the pool has used.
     pub eras: Arc<Eras>,
+    /// Where the arrival that a record tells is too late.
+    pub arrived: Arc<ArrivalBounds>,
     /// Segments set aside; while there are none nobody looks for them.
     pub quarantined: u64,
     /// Whether all consumers of this run are known: before that nothing may be trimmed.
@@ -96,7 +99,13 @@ pub(super) struct Books {
 impl Books {
     pub fn load(db: &Connection) -> rusqlite::Result<Books> {
         let eras = Arc::new(load_eras(db)?);
-        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: load_count(db)?, eras, ..Books::default() };
+        let mut books = Books {
+            ledger: Ledger::load(db)?,
+            dead_letters: load_count(db)?,
+            eras,
+            arrived: Arc::new(ArrivalBounds::load(db)?),
+            ..Books::default()
+        };
         let mut statement = db.prepare("SELECT id, name, first, next, last_arrival FROM stream")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {

@@ -55,7 +55,9 @@ pub(super) fn store_segments(
     let Some(stream) = segments.first().map(|sealed| sealed.head.stream) else { return Ok(Stored::default()) };
     let may_skip = books.consumers_known && !keep.untrimmed.contains(&stream);
     let needed = if may_skip { books.needed_from(stream) } else { i64::MIN };
-    let is_old = |sealed: &Sealed| keep.retention.keep_from.is_none_or(|from| sealed.head.arrival < from.ticks());
+    let arrived = books.arrived.clone();
+    let arrival = |sealed: &Sealed| arrived.of(stream, sealed.end() - 1, sealed.head.arrival);
+    let is_old = |sealed: &Sealed| keep.retention.keep_from.is_none_or(|from| arrival(sealed) < from.ticks());
     let passed = segments.iter().take_while(|sealed| sealed.end() <= needed && is_old(sealed)).count();
     let recent = recent_ones(&segments, keep.recent);
     let mut read: Vec<Arc<Sealed>> = segments;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::arrived::is_set_back;
 use super::books::Books;
 use super::checkpoint::{insert_segment, span_max};
 use super::merge::{Merged, Merger, Together, is_small};
@@ -117,6 +118,7 @@ impl Runs {
         let tail = tails.remove(&head.stream);
         // the head tells the newest record; the oldest came no earlier than what lies before, or than one segment holds
         let before = tail.as_ref().filter(|tail| tail.end == head.first).map(|tail| tail.arrival);
+        let before = before.filter(|before| !is_set_back(*before, head.arrival));
         let since = before.unwrap_or(head.arrival.saturating_sub(span.unwrap_or(0)));
         let together = Together { inputs: true, span };
         let next = match tail.and_then(|tail| tail.open) {

@@ -265,10 +265,13 @@ pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> 
     }
     let bytes = letter.bytes();
     let mut insert = db.prepare_cached(
-        "INSERT INTO dead_letter (at, stage, reason, message, input, source, ordinal, payload, request, response, \
+        "INSERT INTO dead_letter (id, at, stage, reason, message, input, source, ordinal, payload, request, response, \
         query_version, attempts, bytes, origin)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         VALUES (1 + max(?15, (SELECT coalesce(max(id), 0) FROM dead_letter)), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, \
+        ?10, ?11, ?12, ?13, ?14)",
     )?;
+    // a number is not given out anew: commands name letters by it
+    let stored = books.ledger.sum(Edge::DeadLetters, "", what::STORED);
     insert.execute(params![
         letter.at.ticks(),
         letter.stage.as_str(),
@@ -283,7 +286,8 @@ pub(super) fn store(db: &Connection, books: &mut Books, letter: &DeadLetter) -> 
         letter.query_version.as_str(),
         letter.attempts,
         bytes as i64,
-        letter.origin.as_ref().and_then(LetterOrigin::to_bytes)
+        letter.origin.as_ref().and_then(LetterOrigin::to_bytes),
+        stored as i64
     ])?;
     books.dead_letters.letters += 1;
     books.dead_letters.bytes += bytes;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
+use super::arrived::ArrivalBounds;
 use super::books::{ERAS, INPUTS};
 use super::error::StepError;
 use super::transaction::Transaction;
@@ -28,6 +29,12 @@ pub(super) fn begin(tx: &mut Transaction<'_>, way: &WayBack) -> Result<Eras, Ste
         eras.begin(inputs.next, way.to, way.from.max(inputs.last_arrival));
         inputs.last_arrival = way.to;
     }
+    let mut arrived = ArrivalBounds::clone(&tx.books.arrived);
+    for (id, stream) in &tx.books.streams {
+        arrived.add(*id, stream.first, stream.next, way.to.ticks());
+    }
+    arrived.save(tx.db)?;
+    tx.books.arrived = Arc::new(arrived);
     keep(tx, eras.clone())?;
     Ok(eras)
 }

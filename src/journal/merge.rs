@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::arrived::is_set_back;
 use super::segment::{
     Damage, Draft, EventBuilder, EventSegment, EventSlice, Head, Opener, RowSegment, SEGMENT_RAW_BYTES,
     SEGMENT_RECORDS_MAX, Sealed, Sealer, Segment, SegmentKind, encode_rows, put_inputs,
@@ -31,9 +32,10 @@ pub(super) struct Together {
 }
 
 impl Together {
-    /// Whether records that came up to then may be with those that came from then on.
+    /// Whether records that came up to then may be with those that came from then on. Those of two eras are apart:
+    /// a segment has one arrival.
     pub fn reaches(self, since: i64, until: i64) -> bool {
-        self.span.is_none_or(|span| until.saturating_sub(since) <= span)
+        !is_set_back(since, until) && self.span.is_none_or(|span| until.saturating_sub(since) <= span)
     }
 }
 

@@ -230,10 +230,15 @@ impl<'a> Transaction<'a> {
     }
 
     fn add_rows(&mut self, stream: u32, parts: Vec<(Vec<u8>, Rows)>) {
+        // a row of an earlier era carries the time of that one
+        let present = self.books.streams.get(&INPUTS).map_or(Timestamp::MAX, |inputs| inputs.last_arrival);
+        let eras = self.books.eras.clone();
+        let is_used = |at: Timestamp| eras.used().any(|(from, to)| (from..=to).contains(&at));
         for (raw, rows) in parts {
             let Some(book) = self.books.streams.get_mut(&stream) else { break };
             let first = book.next;
             let newest = rows.batch.rows().map(|(meta, _)| meta.arrival).max().unwrap_or_default();
+            let newest = if newest > present && is_used(newest) { present } else { newest };
             book.last_arrival = book.last_arrival.max(newest);
             book.next += rows.batch.len() as i64;
             let count = u32::try_from(rows.batch.len()).unwrap_or(u32::MAX);

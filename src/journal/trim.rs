@@ -149,7 +149,7 @@ fn below(
         if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
             return Ok((found, TrimEnd::Bound));
         }
-        let arrival: i64 = row.get(3)?;
+        let arrival = tx.books.arrived.of(stream, row.get::<_, i64>(2)? - 1, row.get(3)?);
         if retention.keep_from.is_some_and(|keep| arrival >= keep.ticks()) {
             return Ok((found, TrimEnd::Young));
         }
@@ -180,8 +180,9 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
         )?;
         let found: Option<(i64, i64)> =
             find.query_row(params![stream, book.first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let arrived = |(arrival, end): (i64, i64)| (tx.books.arrived.of(stream, end - 1, arrival), end);
         let Some((arrival, end)) =
-            found.filter(|(arrival, _)| oldest.as_ref().is_none_or(|(least, ..)| arrival < least))
+            found.map(arrived).filter(|(arrival, _)| oldest.as_ref().is_none_or(|(least, ..)| arrival < least))
         else {
             continue;
         };

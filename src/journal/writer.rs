@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::ages::Ages;
 use super::backlog::Backlogs;
 use super::books::INPUTS;
 use super::budget::Budget;
@@ -47,6 +48,8 @@ pub(super) struct Writer {
     excess: Excess,
     upkeep: Upkeep,
     backlogs: Backlogs,
+    /// Of what `retention` keeps.
+    ages: Ages,
     last_maintenance: Instant,
     last_checkpoint: Instant,
     /// Consumers of which a commit was refused: those behind it would pass what it did not store.
@@ -80,6 +83,7 @@ impl Writer {
         let pace = Pace::new(config.write_budget, config.commit_interval_min, config.commit_interval, now);
         let upkeep = Upkeep::new(&config.path, config.max_bytes, now);
         let backlogs = Backlogs::new(config.clock.clone());
+        let ages = Ages::new(config.clock.clone());
         let mut writer = Writer {
             config,
             store,
@@ -89,6 +93,7 @@ impl Writer {
             excess: Excess::default(),
             upkeep,
             backlogs,
+            ages,
             last_maintenance: Clock::Real.monotonic(),
             last_checkpoint: Clock::Real.monotonic(),
             refused: BTreeMap::new(),
@@ -234,13 +239,15 @@ impl Writer {
             && self.budget.has_room(self.store.waiting_bytes())
     }
 
-    fn limits(&self) -> CommitLimits {
-        let is_full = self.budget.is_full();
+    fn limits(&mut self) -> CommitLimits {
+        let (is_full, age) = (self.budget.is_full(), self.config.retention);
+        if let Some(age) = age {
+            self.ages.look(age);
+        }
         // the budget goes before what is only good to have
-        let retention =
-            if is_full { Retention { keep_from: None, ..retention(&self.config) } } else { retention(&self.config) };
+        let keep_from = age.filter(|_| !is_full).map(|age| self.ages.keep_from(age));
         CommitLimits {
-            retention,
+            retention: Retention { keep_from, age },
             recent: self.config.recent_records,
             dead_letters_max_bytes: self.config.dead_letters_max_bytes,
             is_full,
@@ -430,12 +437,6 @@ impl Writer {
         }
         Ok(moved)
     }
-}
-
-fn retention(config: &JournalConfig) -> Retention {
-    let ticks = |d: Duration| i64::try_from(d.as_nanos() / 100).unwrap_or(i64::MAX);
-    let keep_from = config.retention.map(|keep| config.clock.now().saturating_add(-ticks(keep)));
-    Retention { keep_from, age: config.retention }
 }
 
 fn apply_all(

@@ -12,11 +12,21 @@ use super::PipelineError;
 use super::state_budget::StateBudget;
 use crate::journal::JournalError;
 
+/// A statement that stopped.
+#[derive(Debug)]
+struct StoppedStatement {
+    /// The statement's name and the offset of the record at fault, if one is.
+    stands: Option<(SmolStr, i64)>,
+    why: String,
+}
+
 /// Problems that last until a person acts.
 #[derive(Debug)]
 pub struct Health {
-    stopped: Mutex<Vec<(SmolStr, String)>>,
+    stopped: Mutex<Vec<StoppedStatement>>,
     note: Mutex<Option<String>>,
+    /// What is amiss since the start, until the next one.
+    since_start: Mutex<Vec<String>>,
     fatal: watch::Sender<Option<String>>,
     /// What the statements hold.
     pub state: Arc<StateBudget>,
@@ -27,6 +37,7 @@ impl Health {
         Health {
             stopped: Mutex::default(),
             note: Mutex::default(),
+            since_start: Mutex::default(),
             fatal: watch::Sender::new(None),
             state: Arc::new(StateBudget::new(state_bytes_max)),
         }
@@ -34,7 +45,7 @@ impl Health {
 
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running;
     /// all else ends the job.
-    pub fn ended(&self, who: &SmolStr, error: &PipelineError) {
+    pub fn ended(&self, error: &PipelineError) {
         if let PipelineError::Journal(JournalError::Closed | JournalError::NoRoom { .. }) = error {
             // the job stops, on a full disk too, and what was refused is done again at the next start
             return;
@@ -42,7 +53,12 @@ impl Health {
         tracing::error!("{error}");
         match error {
             PipelineError::StatementStopped { .. } | PipelineError::ScoringEnded { .. } => {
-                self.stopped.lock().unwrap_or_else(PoisonError::into_inner).push((who.clone(), error.to_string()));
+                let stands = match error {
+                    PipelineError::StatementStopped { statement, offset, .. } => Some((statement.clone(), *offset)),
+                    _ => None,
+                };
+                let stopped = StoppedStatement { stands, why: error.to_string() };
+                self.stopped.lock().unwrap_or_else(PoisonError::into_inner).push(stopped);
             }
             _ => self.fail(error.to_string()),
         }
@@ -65,14 +81,29 @@ impl Health {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
-    /// What was noted.
-    pub fn noted(&self) -> Option<String> {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Something that is amiss and stays so until the next start.
+    pub fn is_amiss(&self, text: String) {
+        tracing::warn!("{text}");
+        self.since_start.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// What was noted, and what is amiss since the start.
+    pub fn noted(&self) -> Vec<String> {
+        let mut all = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.extend(self.note.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        all
     }
 
     /// Statements that stopped, and why.
     pub fn stopped(&self) -> Vec<String> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, why)| why.clone()).collect()
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|s| s.why.clone()).collect()
+    }
+
+    /// At which offset a statement stands, if it stopped at a record.
+    pub fn stands_at(&self, statement: &str) -> Option<i64> {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let stands = stopped.iter().filter_map(|stopped| stopped.stands.as_ref());
+        stands.filter(|(name, _)| name.eq_ignore_ascii_case(statement)).map(|(_, offset)| *offset).next_back()
     }
 
     /// Why the job cannot go on, if so.

@@ -10,7 +10,7 @@ mod edit;
 mod plan;
 mod way;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use crate::arrival::ArrivalClock;
 use crate::batch::RawEvent;
 use crate::control::{ReplayOutcome, ReplayRequest};
 use crate::journal::{
-    Counter, DeadLetter, Edge, Journal, LetterFilter, LetterOrigin, Replayed, StoredDeadLetter, dead_letters_readonly,
-    what,
+    Counter, DeadLetter, Edge, Journal, JournalError, LetterFilter, LetterOrigin, Replayed, StoredDeadLetter,
+    dead_letters_readonly, what,
 };
 use crate::time::Clock;
 use crate::value::{SmolStr, from_base64};
@@ -32,8 +32,10 @@ use way::ReplayWay;
 
 /// Letters of one request: rows of a request to an endpoint or an output.
 const LETTERS_MAX: usize = 200;
-/// How long a request waits for an endpoint or an output before it leaves its letters as they are.
+/// How long a request waits for endpoints and outputs, all together, before it leaves letters as they are.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Why an edit is not tried.
+const GONE: &str = "they are no dead letters of this pool any more";
 
 /// What replays the letters of a running job.
 #[derive(Debug)]
@@ -45,6 +47,14 @@ pub struct Replayer {
     pub arrival: ArrivalClock,
     /// Two at once would send a row twice.
     busy: Mutex<()>,
+}
+
+/// A letter on its way: the rows it has given so far, and what is counted once it has an outcome.
+#[derive(Debug)]
+struct Tried {
+    stored: StoredDeadLetter,
+    rows: usize,
+    counts: Vec<(Counter, u64)>,
 }
 
 /// Letters that go one way, and what became of them.
@@ -67,8 +77,15 @@ impl ReplayTurn {
         }
     }
 
+    /// A letter went through.
+    fn pass(&mut self, tried: Tried) {
+        self.replayed.ledger.extend(tried.counts);
+        self.replayed.done.push(tried.stored.id);
+    }
+
     /// A letter failed: as before, or further on as a new one.
-    fn fail(&mut self, stored: &StoredDeadLetter, letter: DeadLetter) {
+    fn fail(&mut self, Tried { stored, counts, .. }: Tried, letter: DeadLetter) {
+        self.replayed.ledger.extend(counts);
         self.failed += 1;
         let old = &stored.letter;
         let letter = DeadLetter { attempts: old.attempts.saturating_add(1), ..letter };
@@ -89,7 +106,7 @@ impl Replayer {
         Replayer { journal, plan, stop, clock, arrival, busy: Mutex::default() }
     }
 
-    /// Keeps others from changing dead letters: the number of one that is dropped may be given out anew.
+    /// Keeps others from changing dead letters: one that is dropped while it is tried would come back.
     fn alone(&self) -> Result<MutexGuard<'_, ()>, String> {
         match self.busy.try_lock() {
             Ok(busy) => Ok(busy),
@@ -131,12 +148,12 @@ impl Replayer {
             payloads = Some(edited);
         }
         let mut letters =
-            dead_letters_readonly(self.journal.path(), &filter, LETTERS_MAX).map_err(|e| e.to_string())?;
-        let mut outcome = ReplayOutcome { next: letters.last().map(|last| last.id), ..ReplayOutcome::default() };
-        if letters.len() < LETTERS_MAX {
-            outcome.next = None;
-        }
-        let mut refused = BTreeMap::new();
+            dead_letters_readonly(self.journal.path(), &filter, LETTERS_MAX + 1).map_err(|e| e.to_string())?;
+        let has_more = letters.len() > LETTERS_MAX;
+        letters.truncate(LETTERS_MAX);
+        let next = letters.last().map(|last| last.id).filter(|_| has_more);
+        let mut outcome = ReplayOutcome { next, ..ReplayOutcome::default() };
+        let mut refused: BTreeMap<String, u64> = BTreeMap::new();
         let mut ways: Vec<(ReplayWay<'_>, Vec<StoredDeadLetter>)> = Vec::new();
         for stored in &mut letters {
             let edit = payloads.as_mut().and_then(|edited| edited.remove(&stored.id));
@@ -152,21 +169,47 @@ impl Replayer {
                 Err(why) => *refused.entry(why).or_default() += 1,
             }
         }
-        for (way, letters) in ways {
-            let turn = match way {
-                ReplayWay::Decode(input) => self.decoded(input, letters),
-                ReplayWay::Events(part, input) => self.executed(part, &input, letters),
-                ReplayWay::Scoring(part, call) => self.scored(part, call, letters),
-                ReplayWay::Delivery(output, statement) => self.delivered(output, &statement, letters),
-            };
+        // what came behind a full page is asked for next
+        let gone = payloads.filter(|_| outcome.next.is_none()).map_or(0, |edited| edited.len());
+        if gone > 0 {
+            *refused.entry(GONE.to_owned()).or_default() += gone as u64;
+        }
+        let deadline = self.clock.monotonic() + PATIENCE;
+        let mut waiting: VecDeque<_> = ways.into();
+        while let Some((way, letters)) = waiting.pop_front() {
+            let turn = self.turn(&way, letters.clone(), deadline);
+            let done = (turn.replayed.done.len() as u64).saturating_sub(turn.further);
+            match self.journal.replay(turn.replayed) {
+                Ok(()) => outcome.done += done,
+                // nothing of it was stored: the letter at fault is found, and the others go on
+                Err(JournalError::Rows { .. } | JournalError::Payload { .. }) if letters.len() > 1 => {
+                    letters.into_iter().rev().for_each(|letter| waiting.push_front((way.clone(), vec![letter])));
+                    continue;
+                }
+                Err(error @ (JournalError::Rows { .. } | JournalError::Payload { .. })) => {
+                    *refused.entry(format!("what comes out cannot be stored: {error}")).or_default() += 1;
+                    continue;
+                }
+                Err(error) => {
+                    outcome.ended = Some(error.to_string());
+                    break;
+                }
+            }
             outcome.failed += turn.failed;
             outcome.gave_up |= turn.gave_up;
-            outcome.done += (turn.replayed.done.len() as u64).saturating_sub(turn.further);
             turn.refused.into_iter().for_each(|(why, n)| *refused.entry(why).or_default() += n);
-            self.journal.replay(turn.replayed).map_err(|e| e.to_string())?;
         }
         outcome.refused = refused.into_iter().collect();
         Ok(outcome)
+    }
+
+    fn turn(&self, way: &ReplayWay<'_>, letters: Vec<StoredDeadLetter>, deadline: Instant) -> ReplayTurn {
+        match way {
+            ReplayWay::Decode(input) => self.decoded(input, letters),
+            ReplayWay::Events(part, input) => self.executed(part, input, letters, deadline),
+            ReplayWay::Scoring(part, call) => self.scored(part, call, letters, deadline),
+            ReplayWay::Delivery(output, statement) => self.delivered(output, statement, letters, deadline),
+        }
     }
 
     /// Payloads that were no events.
@@ -216,11 +259,6 @@ impl Replayer {
         turn.replayed.ledger.push((counter(what::STORED), stored_events as u64));
         turn.replayed.events = Some((input.id, events)).filter(|(_, events)| !events.is_empty());
         turn
-    }
-
-    /// When a request that begins now gives up.
-    fn deadline(&self) -> Instant {
-        self.clock.monotonic() + PATIENCE
     }
 
     fn is_over(&self, deadline: Instant) -> bool {

@@ -167,7 +167,7 @@ impl WatchedStages {
 
     /// The job goes on with what it has.
     fn degraded(&self) -> Vec<String> {
-        let mut found: Vec<String> = self.health.noted().into_iter().collect();
+        let mut found = self.health.noted();
         found.extend(self.arrival.status().trouble);
         found.extend(self.journal.alarm().map(|alarm| format!("the pool at the start of this process: {alarm}")));
         self.with(|stages| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::prepare;
 use crate::batch::RawEvent;
 use crate::job::{InputSettings, Job};
-use crate::journal::{DeadLetter, Journal, LetterOrigin, Read, StreamId};
+use crate::journal::{ConsumerStatus, DeadLetter, Journal, LetterOrigin, Read, StreamId};
 use crate::time::Clock;
 use crate::value::SmolStr;
 
@@ -34,19 +34,27 @@ impl AsideJob {
     }
 }
 
+/// The consumer by which a statement reads the inputs.
+///
+/// # Errors
+/// There is none of that name; those that there are.
+pub fn reading(journal: &Journal, statement: &str) -> Result<ConsumerStatus, String> {
+    let status = journal.summary().map_err(|e| e.to_string())?;
+    let wanted = format!("statement {statement}");
+    let readers = || status.consumers.iter().filter(|consumer| consumer.stream == StreamId::INPUTS.0);
+    readers().find(|consumer| consumer.name.eq_ignore_ascii_case(&wanted)).cloned().ok_or_else(|| {
+        let known: Vec<&str> = readers().filter_map(|consumer| consumer.name.strip_prefix("statement ")).collect();
+        format!("no statement `{statement}` reads the inputs: there are `{}`", known.join("`, `"))
+    })
+}
+
 /// Puts the record aside for one statement, whether the job runs or not. It goes on behind it from its next start on.
 ///
 /// # Errors
 /// Why not, for whoever asked; nothing was changed then.
 pub fn set_aside(journal: &Journal, of: &AsideJob, statement: &str, offset: i64) -> Result<(), String> {
     let told = |e: crate::journal::JournalError| e.to_string();
-    let status = journal.summary().map_err(told)?;
-    let wanted = format!("statement {statement}");
-    let readers = || status.consumers.iter().filter(|consumer| consumer.stream == StreamId::INPUTS.0);
-    let Some(reader) = readers().find(|consumer| consumer.name.eq_ignore_ascii_case(&wanted)) else {
-        let known: Vec<&str> = readers().filter_map(|consumer| consumer.name.strip_prefix("statement ")).collect();
-        return Err(format!("no statement `{statement}` reads the inputs: there are `{}`", known.join("`, `")));
-    };
+    let reader = reading(journal, statement)?;
     let position = reader.position;
     if offset < position {
         return Err(format!(

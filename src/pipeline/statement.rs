@@ -97,7 +97,7 @@ impl Thread {
             let result = catch_unwind(AssertUnwindSafe(self.run))
                 .unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
             if let Err(error) = &result {
-                health.ended(&name, error);
+                health.ended(error);
             }
             result
         };

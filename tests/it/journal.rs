@@ -12,6 +12,8 @@ mod commits;
 mod consumers;
 #[path = "journal/damage.rs"]
 mod damage;
+#[path = "journal/eras.rs"]
+mod eras;
 #[path = "journal/faults.rs"]
 mod faults;
 #[path = "journal/files.rs"]

@@ -20,7 +20,7 @@ use crate::pipeline::set_aside::{AsideJob, set_aside};
 use crate::time::Clock;
 use crate::value::base64;
 
-/// How long a job may take for one request: it gives endpoints and outputs 30 s each.
+/// How long a job may take for one request: it waits 30 s for endpoints and outputs, and for a delivery in hand.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Edited letters of one request, and their bytes as text.
 const EDITS_MAX: usize = 100;
@@ -96,31 +96,65 @@ struct ReplayTally {
     refused: BTreeMap<String, u64>,
     /// Somebody had to be waited for too long.
     gave_up: bool,
+    /// Why it ended before its time.
+    ended: Option<String>,
+    /// There are letters that were not asked for.
+    is_cut: bool,
 }
 
 impl ReplayTally {
+    /// Has letters replayed; gives the number of the last one that was looked at if there are more. What was done
+    /// before is told, also where this fails.
+    fn ask(&mut self, client: &mut ControlClient, request: ReplayRequest) -> Option<i64> {
+        let answer = client.ask(&ControlRequest::ReplayDeadLetters(request), PATIENCE);
+        self.ended = Some(match answer {
+            Ok(ControlResponse::Replayed(outcome)) => {
+                let next = outcome.next;
+                self.add(outcome);
+                return next;
+            }
+            Ok(ControlResponse::Refused { why }) => why,
+            Ok(other) => format!("the job answers something else than it was asked ({other:?})"),
+            Err(error) => error.to_string(),
+        });
+        None
+    }
+
+    /// Whether to ask for more would be in vain.
+    fn is_over(&self) -> bool {
+        self.gave_up || self.ended.is_some()
+    }
+
     fn add(&mut self, outcome: ReplayOutcome) {
         self.done += outcome.done;
         self.failed += outcome.failed;
         self.gave_up |= outcome.gave_up;
+        self.ended = outcome.ended;
         outcome.refused.into_iter().for_each(|(why, n)| *self.refused.entry(why).or_default() += n);
     }
 
     /// Whether each letter went through.
     fn is_good(&self) -> bool {
-        self.failed == 0 && self.refused.is_empty() && !self.gave_up
+        self.failed == 0 && self.refused.is_empty() && !self.gave_up && self.ended.is_none()
     }
 
     fn told(&self) -> String {
-        let mut out = format!("{} replayed\n", counted(self.done, "dead letter"));
+        let is_refused = self.ended.is_some() && self.done == 0 && self.failed == 0 && self.refused.is_empty();
+        let mut out = match is_refused {
+            true => String::new(),
+            false => format!("{} replayed\n", counted(self.done, "dead letter")),
+        };
         if self.failed > 0 {
             out.push_str(&format!("{} failed again, with one attempt more\n", number(self.failed)));
         }
         for (why, n) in &self.refused {
             out.push_str(&format!("{} left as they are: {why}\n", number(*n)));
         }
-        if self.gave_up {
+        if self.is_cut {
             out.push_str("the others were not tried\n");
+        }
+        if let Some(why) = &self.ended {
+            out.push_str(&format!("error: {why}\n"));
         }
         out
     }
@@ -150,20 +184,14 @@ pub fn replay(job: &Job, filter: LetterFilter) -> Result<String, NotDone> {
     let (mut tally, mut after) = (ReplayTally::default(), filter.after);
     loop {
         let filter = LetterFilter { after, up_to: Some(up_to), ..filter.clone() };
-        let outcome = replayed(&mut client, ReplayRequest { filter, edits: None })?;
-        let next = outcome.next;
-        tally.add(outcome);
+        let next = tally.ask(&mut client, ReplayRequest { filter, edits: None });
         match next {
-            Some(next) if !tally.gave_up => after = next,
-            _ => return tally.ended(),
+            Some(next) if !tally.is_over() => after = next,
+            next => {
+                tally.is_cut = next.is_some();
+                return tally.ended();
+            }
         }
-    }
-}
-
-fn replayed(client: &mut ControlClient, request: ReplayRequest) -> Result<ReplayOutcome, NotDone> {
-    match ask(client, &ControlRequest::ReplayDeadLetters(request))? {
-        ControlResponse::Replayed(outcome) => Ok(outcome),
-        other => Err(unexpected(&other)),
     }
 }
 
@@ -234,7 +262,7 @@ fn edited(job: &Job, letters: Vec<StoredDeadLetter>, unchanged: u64) -> Result<S
     let mut client = running(job)?;
     let mut tally = ReplayTally::default();
     let mut rest = letters.as_slice();
-    while !rest.is_empty() && !tally.gave_up {
+    while !rest.is_empty() && !tally.is_over() {
         let mut bytes = 0;
         let fits = rest.iter().take(EDITS_MAX).take_while(|stored| {
             bytes += stored.letter.payload.len() * 4 / 3 + 64;
@@ -263,8 +291,9 @@ fn edited(job: &Job, letters: Vec<StoredDeadLetter>, unchanged: u64) -> Result<S
                 gone as u64;
         }
         if !edits.is_empty() {
-            tally.add(replayed(&mut client, ReplayRequest { filter: LetterFilter::default(), edits: Some(edits) })?);
+            tally.ask(&mut client, ReplayRequest { filter: LetterFilter::default(), edits: Some(edits) });
         }
     }
+    tally.is_cut = !rest.is_empty();
     tally.ended().map(|told| format!("{told}{left}"))
 }

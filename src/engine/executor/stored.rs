@@ -102,9 +102,12 @@ impl Executor {
             Ok(trees) => self.trees = trees,
             Err(fault) => self.env.report(&StepOrigin::default(), fault),
         }
-        let mut value = Vec::new();
-        put_varint(&mut value, u64::from(era));
-        state.push(StateUpdate { op: ERA, key: Vec::new(), value: Some(value) });
+        // a part without state learns it by its position, which may lie before the era: rows of before may be open
+        if self.root.is_stateful() || self.remembers {
+            let mut value = Vec::new();
+            put_varint(&mut value, u64::from(era));
+            state.push(StateUpdate { op: ERA, key: Vec::new(), value: Some(value) });
+        }
         self.of_former.append(&mut state);
         self.era = era;
         self.now = Timestamp::MIN.ticks();

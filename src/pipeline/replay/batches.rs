@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol_str::SmolStr;
 use tokio::sync::Notify;
 
 use super::edit::edited;
 use super::plan::{ReplayCall, ReplayPart};
-use super::{ReplayTurn, Replayer, consumer_of};
+use super::{ReplayTurn, Replayer, Tried, consumer_of};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::{Batch, Column, RawEvent, Rows, ScoredBy};
 use crate::engine::{Emitted, Executor, Functions};
@@ -44,9 +44,42 @@ fn key(letter: &DeadLetter) -> RowKey {
     (letter.offset, letter.ordinal)
 }
 
+/// Where finished rows go.
+struct OutputWay<'a> {
+    output: &'a OutputHandle,
+    statement: &'a SmolStr,
+    scorers: Option<&'a ScorerNames>,
+}
+
+impl ReplayTurn {
+    /// Letters whose rows came to an end: one of which no row failed went through. `keys`: of the rows, in order.
+    fn settle(&mut self, gave: Vec<Tried>, keys: &[RowKey], failed: Vec<DeadLetter>) {
+        let mut failed: HashMap<RowKey, DeadLetter> = failed.into_iter().map(|letter| (key(&letter), letter)).collect();
+        let mut at = 0;
+        for tried in gave {
+            let own = keys.get(at..at + tried.rows).unwrap_or_default();
+            at += tried.rows;
+            let mut again = own.iter().filter_map(|key| failed.remove(key));
+            match again.next() {
+                Some(letter) => {
+                    self.fail(tried, letter);
+                    self.replayed.letters.extend(again);
+                }
+                None => self.pass(tried),
+            }
+        }
+    }
+}
+
 impl Replayer {
     /// Events through the part that reads them, and what comes out further on.
-    pub(super) fn executed(&self, part: &ReplayPart, input: &str, mut letters: Vec<StoredDeadLetter>) -> ReplayTurn {
+    pub(super) fn executed(
+        &self,
+        part: &ReplayPart,
+        input: &str,
+        mut letters: Vec<StoredDeadLetter>,
+        deadline: Instant,
+    ) -> ReplayTurn {
         // arrival never decreases in an executor
         letters.sort_by_key(|stored| stored.letter.offset);
         let mut turn = ReplayTurn::default();
@@ -78,29 +111,35 @@ impl Replayer {
                 // the next event is not to be put in order after this one
                 executor = None;
             }
-            turn.replayed.ledger.extend(flow.counts(&counts, &mut 0, 0));
+            let mut rows = rows.batch;
+            let tried = Tried { stored, rows: rows.len(), counts: flow.counts(&counts, &mut 0, 0) };
             if let Some(failed) = flow.letters(failures).into_iter().next() {
-                turn.fail(&stored, failed);
+                turn.fail(tried, failed);
                 continue;
             }
-            let mut rows = rows.batch;
             if is_ordered {
                 for (meta, i) in rows.meta_mut().iter_mut().zip(0..) {
                     (meta.offset, meta.ordinal) = (offset, ORDINAL | i);
                 }
             }
-            gave.push((stored, rows.len()));
+            gave.push(tried);
             batch.append(&mut rows);
         }
         match &part.call {
-            Some(call) => self.score(part, call, batch, gave, &mut turn),
-            None => self.hand_on(part, batch, gave, &mut turn),
+            Some(call) => self.score(part, call, batch, gave, deadline, &mut turn),
+            None => self.hand_on(part, batch, gave, deadline, &mut turn),
         }
         turn
     }
 
     /// Rows to the endpoint, and what comes of the answers further on.
-    pub(super) fn scored(&self, part: &ReplayPart, call: &ReplayCall, letters: Vec<StoredDeadLetter>) -> ReplayTurn {
+    pub(super) fn scored(
+        &self,
+        part: &ReplayPart,
+        call: &ReplayCall,
+        letters: Vec<StoredDeadLetter>,
+        deadline: Instant,
+    ) -> ReplayTurn {
         let mut turn = ReplayTurn::default();
         let (mut batch, mut gave) = (Batch::new(call.columns.len()), Vec::new());
         for stored in letters {
@@ -115,12 +154,12 @@ impl Replayer {
             match values {
                 Ok(values) => {
                     batch.push(meta, values);
-                    gave.push((stored, 1));
+                    gave.push(Tried { stored, rows: 1, counts: Vec::new() });
                 }
                 Err(why) => turn.refuse(why, 1),
             }
         }
-        self.score(part, call, batch, gave, &mut turn);
+        self.score(part, call, batch, gave, deadline, &mut turn);
         turn
     }
 
@@ -130,6 +169,7 @@ impl Replayer {
         output: &OutputHandle,
         statement: &SmolStr,
         letters: Vec<StoredDeadLetter>,
+        deadline: Instant,
     ) -> ReplayTurn {
         let mut turn = ReplayTurn::default();
         let scorers = self.plan.parts.iter().find(|part| part.statement == *statement);
@@ -156,27 +196,30 @@ impl Replayer {
             }
         }
         for (columns, batch, of_kind) in kinds {
-            let gave: Vec<_> = of_kind.into_iter().map(|stored| (stored, 1)).collect();
-            self.deliver(output, statement, scorers, Rows { columns, batch }, gave, &mut turn);
+            let tried = |stored| Tried { stored, rows: 1, counts: Vec::new() };
+            let gave = of_kind.into_iter().map(tried).collect();
+            let way = OutputWay { output, statement, scorers };
+            self.deliver(way, Rows { columns, batch }, gave, deadline, &mut turn);
         }
         turn
     }
 
-    /// Scores rows and runs the tail on the answers. `gave`: how many of the rows each letter gave, in order.
+    /// Scores rows and runs the tail on the answers. `gave`: the letters that gave the rows, in order.
     fn score(
         &self,
         part: &ReplayPart,
         call: &ReplayCall,
         mut batch: Batch,
-        mut gave: Vec<(StoredDeadLetter, usize)>,
+        mut gave: Vec<Tried>,
+        deadline: Instant,
         turn: &mut ReplayTurn,
     ) {
-        let (mut outcomes, trouble) = self.outcomes(call, &batch);
+        let (mut outcomes, trouble) = self.outcomes(call, &batch, deadline);
         if let Some(why) = trouble {
             // what was answered is not asked for again
             let (mut rows, mut letters) = (0, 0);
-            while let Some((_, n)) = gave.get(letters).filter(|(_, n)| rows + n <= outcomes.len()) {
-                (rows, letters) = (rows + n, letters + 1);
+            while let Some(tried) = gave.get(letters).filter(|tried| rows + tried.rows <= outcomes.len()) {
+                (rows, letters) = (rows + tried.rows, letters + 1);
             }
             turn.refuse(why, gave.split_off(letters).len());
             turn.gave_up = true;
@@ -184,6 +227,7 @@ impl Replayer {
             let mut answered = 0..rows;
             batch.retain(|_, _| answered.next().is_some());
         }
+        let keys: Vec<RowKey> = batch.meta().iter().map(|meta| (Some(meta.offset), meta.ordinal)).collect();
         let commit = self
             .scoring(part, call)
             .and_then(|mut scoring| scoring.again(batch, outcomes).map_err(|error| error.to_string()));
@@ -192,18 +236,7 @@ impl Replayer {
             Err(why) => return turn.refuse(why, gave.len()),
         };
         turn.replayed.ledger.extend(commit.ledger);
-        let mut failed: HashMap<RowKey, DeadLetter> =
-            commit.dead_letters.drain(..).map(|letter| (key(&letter), letter)).collect();
-        // an event that is put in order has an ordinal of its own
-        let ordered = |stored: &StoredDeadLetter| (stored.letter.offset, ORDINAL);
-        for (stored, _) in &gave {
-            match failed.remove(&key(&stored.letter)).or_else(|| failed.remove(&ordered(stored))) {
-                Some(letter) => turn.fail(stored, letter),
-                None => turn.replayed.done.push(stored.id),
-            }
-        }
-        // rows of an event that gave several
-        turn.replayed.letters.extend(failed.into_values());
+        turn.settle(gave, &keys, std::mem::take(&mut commit.dead_letters));
         if let Some((_, rows)) = &mut commit.emit
             && call.scorer.fallback().is_some()
         {
@@ -214,8 +247,7 @@ impl Replayer {
 
     /// What the endpoint says of rows whose last column is the argument: of the first ones alone, and why, where it
     /// does not answer for all of them in time.
-    fn outcomes(&self, call: &ReplayCall, batch: &Batch) -> (Vec<Outcome>, Option<String>) {
-        let deadline = self.deadline();
+    fn outcomes(&self, call: &ReplayCall, batch: &Batch, deadline: Instant) -> (Vec<Outcome>, Option<String>) {
         let args: Vec<_> = batch.rows().map(|(_, row)| row.last().cloned().unwrap_or_default()).collect();
         let mut tickets = Vec::new();
         let mut trouble = None;
@@ -254,35 +286,35 @@ impl Replayer {
     }
 
     /// Rows of a part without a call: into its stream, or to the output.
-    fn hand_on(&self, part: &ReplayPart, batch: Batch, gave: Vec<(StoredDeadLetter, usize)>, turn: &mut ReplayTurn) {
+    fn hand_on(&self, part: &ReplayPart, batch: Batch, gave: Vec<Tried>, deadline: Instant, turn: &mut ReplayTurn) {
         let rows = Rows { columns: part.part.columns.clone(), batch };
         let Some(into) = part.into else {
             let output = self.plan.outputs.iter().find(|output| output.name().eq_ignore_ascii_case(&part.output));
             return match output {
                 Some(output) => {
-                    self.deliver(output, &part.statement, part.scorers.as_ref(), rows, gave, turn);
+                    let (statement, scorers) = (&part.statement, part.scorers.as_ref());
+                    self.deliver(OutputWay { output, statement, scorers }, rows, gave, deadline, turn);
                 }
                 None => turn.refuse(format!("the job has no output `{}`", part.output), gave.len()),
             };
         };
-        turn.replayed.done.extend(gave.iter().map(|(stored, _)| stored.id));
+        gave.into_iter().for_each(|tried| turn.pass(tried));
         turn.replayed.emit = Some((into, rows)).filter(|(_, rows)| !rows.batch.is_empty());
     }
 
     /// Gives rows to an output, and waits for a while.
     fn deliver(
         &self,
-        output: &OutputHandle,
-        statement: &SmolStr,
-        scorers: Option<&ScorerNames>,
+        OutputWay { output, statement, scorers }: OutputWay<'_>,
         rows: Rows,
-        gave: Vec<(StoredDeadLetter, usize)>,
+        gave: Vec<Tried>,
+        deadline: Instant,
         turn: &mut ReplayTurn,
     ) {
         if rows.batch.is_empty() {
-            return turn.replayed.done.extend(gave.iter().map(|(stored, _)| stored.id));
+            return gave.into_iter().for_each(|tried| turn.pass(tried));
         }
-        let (rows, consumer, deadline) = (Arc::new(rows), consumer_of(statement), self.deadline());
+        let (rows, consumer) = (Arc::new(rows), consumer_of(statement));
         let mut retry = Retry::new(Backoff::BROKER);
         let refused = loop {
             match output.deliver(&rows, statement, &consumer, scorers) {
@@ -290,7 +322,8 @@ impl Replayer {
                 Delivery::Rejected { rows } => break rows,
                 Delivery::Gone { reason } => return turn.refuse(reason, gave.len()),
                 Delivery::TryAgain { reason, .. } => {
-                    if self.is_over(deadline) || self.stop.sleep(retry.failed()) {
+                    let left = deadline.saturating_duration_since(self.clock.monotonic());
+                    if left.is_zero() || self.stop.sleep(retry.failed().min(left)) {
                         output.forget(&consumer);
                         turn.gave_up = true;
                         let why = format!("the output takes no rows ({reason}): replay when it does");
@@ -305,22 +338,8 @@ impl Replayer {
         turn.replayed.ledger.extend(counts.map(|(what, n)| (counter(what), n)).into_iter().filter(|(_, n)| *n > 0));
         let flow = self.flow_of(statement, rows.columns.clone());
         let letters = flow.rejected(output.name(), &rows, refused);
-        let mut failed: HashMap<RowKey, DeadLetter> =
-            letters.into_iter().map(|letter| (key(&letter), letter)).collect();
-        let metas = rows.batch.meta();
-        let mut at = 0;
-        for (stored, n) in gave {
-            let own = metas.get(at..at + n).unwrap_or_default();
-            at += n;
-            let mut again = own.iter().filter_map(|meta| failed.remove(&(Some(meta.offset), meta.ordinal)));
-            match again.next() {
-                Some(letter) => {
-                    turn.fail(&stored, letter);
-                    turn.replayed.letters.extend(again);
-                }
-                None => turn.replayed.done.push(stored.id),
-            }
-        }
+        let keys: Vec<RowKey> = rows.batch.meta().iter().map(|meta| (Some(meta.offset), meta.ordinal)).collect();
+        turn.settle(gave, &keys, letters);
     }
 
     fn flow(&self, part: &ReplayPart) -> Flow {

@@ -11,7 +11,7 @@ use crate::journal::{DeadLetter, LetterOrigin};
 use crate::pipeline::outputs::OutputHandle;
 
 /// Where a letter enters.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ReplayWay<'a> {
     /// A payload is split into events.
     Decode(&'a ReplayInput),

@@ -1,6 +1,7 @@
 //! Standard output and standard error that are closed or full: no command panics, and what is lost is an exit code.
 
 use std::fs::{self, File};
+use std::io::{PipeReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use super::{CHECK, Taxi};
@@ -84,17 +85,28 @@ impl Drop for Ended {
     }
 }
 
+/// A pipe that is full, and whose reader is there and does not read.
+fn stuck() -> (PipeReader, Stdio) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filling = writer.try_clone().unwrap();
+    // as much as Linux gives one
+    filling.write_all(&[b'.'; 1 << 16]).unwrap();
+    (reader, writer.into())
+}
+
 #[test]
 fn a_job_whose_log_nobody_reads_runs_on_and_says_so() {
+    runs_on(closed());
+    let (_reader, stuck) = stuck();
+    runs_on(stuck);
+}
+
+fn runs_on(log: Stdio) {
     let place = Taxi::new();
     let address = format!("127.0.0.1:{}", free_port());
     place.job("127.0.0.1:0", &address);
     let mut job = Command::new(binary());
-    job.args(["run", "taxi.toml"])
-        .current_dir(place.path())
-        .env("AML_KEY", "secret")
-        .stdout(Stdio::null())
-        .stderr(closed());
+    job.args(["run", "taxi.toml"]).current_dir(place.path()).env("AML_KEY", "secret").stdout(Stdio::null()).stderr(log);
     let mut job = Ended(job.spawn().unwrap());
     let address = address.parse().unwrap();
     // the broker is away, which the log would tell

@@ -1,7 +1,5 @@
 //! What was answered "stored" is there again, as a whole and in order.
 
-use forebay::arrival::{ArrivalClock, Eras};
-
 use super::*;
 
 #[test]
@@ -153,72 +151,6 @@ fn a_refused_commit_leaves_no_trace_and_harms_no_other() {
     let back = pool.journal.commit(Commit::at(second.id, 3));
     pool.journal.flush();
     assert!(matches!(back.wait(), Err(JournalError::Position { position: 3, stored: 4, .. })));
-    assert!(verify(&pool.path).unwrap().is_good());
-}
-
-fn unix(ms: i64) -> Timestamp {
-    Timestamp::from_unix_millis(ms)
-}
-
-/// Stores one event an append, at these milliseconds.
-fn store_at(pool: &Pool, era: u32, times: &[i64]) {
-    for ms in times {
-        let (mut batch, answer) = append(pool.input, Vec::new());
-        let payload = Bytes::from(format!("{{\"n\":{ms}}}"));
-        batch.events = vec![RawEvent { arrival: unix(*ms), payload, message: Arc::default(), mark: 0 }];
-        (batch.received, batch.era) = (1, era);
-        pool.journal.append(batch);
-        answer.recv_timeout(PATIENCE).unwrap().unwrap();
-    }
-}
-
-fn arrivals(pool: &Pool) -> Vec<i64> {
-    let mut reader = pool.journal.reader(StreamId::INPUTS, 0);
-    let mut found = Vec::new();
-    while let Read::Events(slice) = reader.next_now(100).unwrap() {
-        found.extend(slice.events().map(|event| event.arrival.unix_millis()));
-    }
-    found
-}
-
-#[test]
-fn arrival_goes_back_where_an_era_begins_and_nowhere_else() {
-    let pool = Pool::new();
-    let reader = pool.consumer("reader", StreamId::INPUTS).id;
-    let clock = Clock::manual(unix(1_800_000_000_000));
-    let arrival = ArrivalClock::of_pool(clock.clone(), unix(1_790_000_000_000), Eras::default(), 1);
-    let eras = arrival.unsaved_eras().unwrap();
-    pool.journal.keep_eras(eras.clone()).unwrap();
-    arrival.saved(&eras);
-    store_at(&pool, 0, &[1_800_000_000_000, 1_800_000_000_500]);
-    // the clock was a year ahead
-    clock.set(unix(1_790_500_000_000));
-    arrival.now();
-    clock.advance(Duration::from_secs(60));
-    let way = arrival.way_back().unwrap();
-    let eras = pool.journal.begin_era(way.clone()).unwrap();
-    arrival.begin_era(&way, eras.clone());
-    assert_eq!((eras.number(), eras.behind(0).collect::<Vec<_>>()), (1, vec![(2, 1)]));
-    assert_eq!(pool.journal.last_arrival(), unix(1_790_500_060_000));
-    // stamped before, stored behind; then by the right clock
-    store_at(&pool, 0, &[1_800_000_000_900]);
-    store_at(&pool, 1, &[1_790_500_061_000, 1_790_500_060_500]);
-    // a part that had let time pass before says nothing of the present
-    let commit = |era, ms| Commit { era, reached: unix(ms), ..Commit::at(reader, 0) };
-    pool.journal.commit(commit(0, 1_800_000_000_400)).wait().unwrap();
-    pool.journal.commit(commit(1, 1_790_500_062_000)).wait().unwrap();
-    // nor does a row of the earlier era that a part of the present one has read
-    pool.journal.commit(commit(1, 1_800_000_000_300)).wait().unwrap();
-    let mut both = commit(1, 1_790_500_062_000);
-    both.then(commit(0, 1_800_000_000_300));
-    assert_eq!((both.era, both.reached), (1, unix(1_790_500_062_000)), "answers came in another order");
-    let expected =
-        [1_800_000_000_000, 1_800_000_000_500, 1_790_500_060_000, 1_790_500_061_000, 1_790_500_061_000].to_vec();
-    assert_eq!(arrivals(&pool), expected);
-    let pool = pool.reopen();
-    assert_eq!((&*pool.journal.eras(), pool.journal.last_arrival()), (&eras, unix(1_790_500_062_000)));
-    store_at(&pool, 1, &[1_790_500_061_000]);
-    assert_eq!(arrivals(&pool), [expected, vec![1_790_500_062_000]].concat());
     assert!(verify(&pool.path).unwrap().is_good());
 }
 
