@@ -39,6 +39,7 @@ mod quarantine;
 mod queue;
 mod reader;
 mod recent;
+mod records;
 mod recovery;
 mod redo;
 mod reference;
@@ -87,6 +88,7 @@ pub use paths::beside as beside_journal;
 pub use pin::Pin;
 pub use progress::ConsumerPace;
 pub use reader::{Read, Reader};
+pub use records::{RecordFilter, StoredRecord, each_record};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
 pub use request::{
     Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt,

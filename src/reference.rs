@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::journal::Journal;
+use crate::journal::{Journal, StoredReference};
 use crate::time::{Clock, Timestamp};
 use crate::value::Value;
 
@@ -136,6 +136,15 @@ fn form(format: ReferenceFormat) -> String {
 }
 
 /// The other way round; `None` for a form of another program.
+/// The rows of a table that a pool keeps.
+///
+/// # Errors
+/// They were kept by another version of the program.
+pub fn kept_rows(stored: &StoredReference) -> Result<Vec<Value>, LoadError> {
+    let format = format_of(&stored.form).ok_or(LoadError::Empty)?;
+    rows(&stored.bytes, format, usize::MAX)
+}
+
 fn format_of(form: &str) -> Option<ReferenceFormat> {
     match form.as_bytes() {
         b"json" => Some(ReferenceFormat::Json),

@@ -115,8 +115,13 @@ impl QueryFailure {
 
 /// Runs the command.
 pub fn run(args: EvalArgs) -> ExitCode {
+    printing(|out| eval(&args, out))
+}
+
+/// Has rows printed, and says how that ended.
+pub(super) fn printing(eval: impl FnOnce(&mut BufWriter<io::StdoutLock<'_>>) -> Result<(), QueryFailure>) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = eval(&args, &mut out).and_then(|()| out.flush().map_err(QueryFailure::Output));
+    let done = eval(&mut out).and_then(|()| out.flush().map_err(QueryFailure::Output));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // a reader that is gone has seen what it wanted
@@ -154,15 +159,24 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), QueryFailure> {
         run.load_functions(job)?;
     }
     for (name, file) in &args.input {
-        let events = read_rows(name, file)?.into_iter().map(|payload| Event { arrival: None, payload }).collect();
+        let events = read_rows(name, file)?.into_iter().map(Event::now).collect();
         run.inputs.push((name.clone(), with_arrival(name, events, args.arrival_field.as_deref())?));
     }
     for (name, file) in &args.reference {
         run.references.push((name.clone(), read_rows(name, file)?));
     }
+    print_rows(&run, (&text, &file), out)
+}
+
+/// Runs a query, and prints its rows as they come.
+pub(super) fn print_rows(
+    run: &FiniteRun,
+    (text, file): (&str, &str),
+    out: &mut impl Write,
+) -> Result<(), QueryFailure> {
     let mut line = String::new();
     let mut broken = None;
-    let report = run.run(&text, &file, |output, columns, row| {
+    let report = run.run(text, file, |output, columns, row| {
         line.clear();
         line.push_str("{\"output\":");
         write_json_text(output, &mut line);
@@ -183,7 +197,7 @@ fn eval(args: &EvalArgs, out: &mut impl Write) -> Result<(), QueryFailure> {
 }
 
 /// The text of the query and the name shown in errors.
-fn query(given: &str) -> Result<(String, String), QueryFailure> {
+pub(super) fn query(given: &str) -> Result<(String, String), QueryFailure> {
     let help = "give a file with a query, `-` for standard input, or the query itself";
     let read = |path: &str, source| QueryFailure::File { path: path.into(), source, help };
     if given == "-" {
@@ -362,7 +376,7 @@ mod tests {
 
     #[test]
     fn arrival_times_are_text_or_milliseconds() {
-        let event = |payload: &'static str| Event { arrival: None, payload: Bytes::from_static(payload.as_bytes()) };
+        let event = |payload: &'static str| Event::now(Bytes::from_static(payload.as_bytes()));
         let events =
             with_arrival("a", vec![event(r#"{"at":"2024-01-01T00:00:00Z"}"#), event(r#"{"at":1000}"#)], Some("at"))
                 .unwrap();

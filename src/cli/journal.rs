@@ -3,6 +3,7 @@
 mod dead_letters;
 mod letter_changes;
 mod letter_lines;
+mod records;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use self::dead_letters::DeadLetterCommand;
+use self::records::RecordArgs;
+use super::eval::OnErrorArg;
 use super::say::{answer, complain};
 use crate::arrival::Eras;
 use crate::job;
@@ -30,6 +33,33 @@ pub enum JournalCommand {
     Verify {
         #[command(flatten)]
         of: WhichPool,
+    },
+    /// What the pool still holds of each input
+    Ls {
+        #[command(flatten)]
+        of: WhichPool,
+        #[command(flatten)]
+        which: RecordArgs,
+    },
+    /// Write events that the pool still holds as lines of JSON, byte for byte
+    Export {
+        #[command(flatten)]
+        of: WhichPool,
+        #[command(flatten)]
+        which: RecordArgs,
+    },
+    /// Run another query over events that the pool still holds, and print the rows
+    Replay {
+        #[command(flatten)]
+        of: WhichPool,
+        #[command(flatten)]
+        which: RecordArgs,
+        /// File with the query, `-` for standard input, or the query itself
+        #[arg(long)]
+        query: String,
+        /// What becomes of a row whose evaluation fails
+        #[arg(long, value_name = "POLICY", default_value = "stop")]
+        on_error: OnErrorArg,
     },
     /// Rows that could not go on, each with its reason
     #[command(subcommand)]
@@ -75,6 +105,15 @@ pub fn run(command: &JournalCommand) -> ExitCode {
     let done = match command {
         JournalCommand::Status { of, json } => of.settings().and_then(|settings| status(&settings, *json)),
         JournalCommand::Verify { of } => of.pool().and_then(|pool| verified(&pool)),
+        JournalCommand::Ls { of, which } => of.job().and_then(|job| records::list(&job, which)),
+        JournalCommand::Export { of, which } => match of.job() {
+            Ok(job) => return records::export(&job, which),
+            Err(failed) => Err(failed),
+        },
+        JournalCommand::Replay { of, which, query, on_error } => match of.job() {
+            Ok(job) => return records::replay(&job, &of.job, which, query, *on_error),
+            Err(failed) => Err(failed),
+        },
         JournalCommand::DeadLetters(command) => return dead_letters::run(command),
     };
     ended(done)

@@ -16,6 +16,8 @@ mod job_files;
 mod late;
 #[path = "cli/queries.rs"]
 mod queries;
+#[path = "cli/records.rs"]
+mod records;
 #[path = "cli/streams.rs"]
 mod streams;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::notes::Notes;
-use crate::batch::{Column, RawEvent, Rows};
+use crate::batch::{Column, MessageMeta, RawEvent, Rows};
 use crate::decode::{DecodeError, Decoder};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::engine::{
@@ -43,6 +43,14 @@ pub struct Event {
     pub arrival: Option<Timestamp>,
     /// One JSON object.
     pub payload: Bytes,
+    pub message: Arc<MessageMeta>,
+}
+
+impl Event {
+    /// Arrives when it happens.
+    pub fn now(payload: Bytes) -> Event {
+        Event { arrival: None, payload, message: Arc::default() }
+    }
 }
 
 /// The time policies in the units of the command line.
@@ -193,7 +201,6 @@ impl FiniteRun {
         for (name, events) in &self.inputs {
             lanes.push(self.arrivals(plan, name, events)?);
         }
-        let message = Arc::default();
         let mut next = vec![0usize; lanes.len()];
         let mut sequence = Vec::with_capacity(lanes.iter().map(Vec::len).sum());
         loop {
@@ -201,8 +208,8 @@ impl FiniteRun {
             let Some((arrival, input)) = heads.min() else { return Ok(sequence) };
             let Some(at) = next.get_mut(input) else { return Ok(sequence) };
             if let Some(event) = self.inputs.get(input).and_then(|(_, events)| events.get(*at)) {
-                let payload = event.payload.clone();
-                sequence.push((input, RawEvent { arrival, payload, message: Arc::clone(&message), mark: 0 }));
+                let (payload, message) = (event.payload.clone(), event.message.clone());
+                sequence.push((input, RawEvent { arrival, payload, message, mark: 0 }));
             }
             *at += 1;
         }
@@ -240,7 +247,7 @@ impl FiniteRun {
         let raw = |e: &Event| RawEvent {
             arrival: Timestamp::MIN,
             payload: e.payload.clone(),
-            message: Arc::default(),
+            message: e.message.clone(),
             mark: 0,
         };
         executor.push_events(&scan.input, 0, &events.iter().map(raw).collect::<Vec<_>>());
@@ -377,7 +384,7 @@ mod tests {
     use crate::query::catalog::FunctionKind;
 
     fn events(lines: &[&str]) -> Vec<Event> {
-        lines.iter().map(|l| Event { arrival: None, payload: Bytes::copy_from_slice(l.as_bytes()) }).collect()
+        lines.iter().map(|l| Event::now(Bytes::copy_from_slice(l.as_bytes()))).collect()
     }
 
     /// The rows as JSON, a line each, then what `run` answered.

@@ -106,10 +106,10 @@ pub struct LetterArgs {
     statement: Option<String>,
     /// From this time on: ISO 8601 in UTC, or how long ago, such as 2h
     #[arg(long, value_parser = moment)]
-    since: Option<LetterMoment>,
+    since: Option<GivenMoment>,
     /// Up to this time, itself not included
     #[arg(long, value_parser = moment)]
-    until: Option<LetterMoment>,
+    until: Option<GivenMoment>,
     /// With this number; may be given several times
     #[arg(long = "id")]
     ids: Vec<i64>,
@@ -117,24 +117,24 @@ pub struct LetterArgs {
 
 /// A time as a person gives it.
 #[derive(Clone, Copy, Debug)]
-enum LetterMoment {
+pub enum GivenMoment {
     At(Timestamp),
     Ago(Duration),
 }
 
-fn moment(text: &str) -> Result<LetterMoment, String> {
-    let ago = || duration(text).map(LetterMoment::Ago);
+pub fn moment(text: &str) -> Result<GivenMoment, String> {
+    let ago = || duration(text).map(GivenMoment::Ago);
     Timestamp::parse(text)
-        .map(LetterMoment::At)
+        .map(GivenMoment::At)
         .or_else(ago)
         .ok_or_else(|| "write a time such as 2026-11-28T08:00:00Z, or how long ago, such as 30m or 2h".to_owned())
 }
 
-impl LetterMoment {
-    fn ticks(self) -> i64 {
+impl GivenMoment {
+    pub fn ticks(self) -> i64 {
         match self {
-            LetterMoment::At(time) => time.ticks(),
-            LetterMoment::Ago(ago) => {
+            GivenMoment::At(time) => time.ticks(),
+            GivenMoment::Ago(ago) => {
                 let ticks = i64::try_from(ago.as_nanos() / 100).unwrap_or(i64::MAX);
                 Clock::Real.now().saturating_add(-ticks).ticks()
             }
@@ -149,8 +149,8 @@ impl LetterArgs {
             stage,
             reason,
             statement,
-            since: since.map(LetterMoment::ticks),
-            until: until.map(LetterMoment::ticks),
+            since: since.map(GivenMoment::ticks),
+            until: until.map(GivenMoment::ticks),
             ids: (!ids.is_empty()).then_some(ids),
             ..LetterFilter::default()
         }

@@ -158,7 +158,7 @@ fn events(rows: Vec<RowObject>) -> Result<Vec<Event>, String> {
             },
             Some(other) => return Err(format!("`{ARRIVAL}` is no date in ISO 8601: {other}")),
         };
-        Ok(Event { arrival, payload: payload(&row) })
+        Ok(Event { arrival, ..Event::now(payload(&row)) })
     };
     rows.into_iter().map(event).collect()
 }

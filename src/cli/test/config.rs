@@ -98,7 +98,7 @@ impl RawCase {
             let rows = input.rows(file)?;
             match input.r#type.to_ascii_lowercase().replace(' ', "").as_str() {
                 "" | "datastream" | "stream" => {
-                    let events = rows.into_iter().map(|payload| Event { arrival: None, payload }).collect();
+                    let events = rows.into_iter().map(Event::now).collect();
                     inputs.push((input.input_alias, events));
                 }
                 "referencedata" | "reference" => reference.push((input.input_alias, rows)),

@@ -48,10 +48,10 @@ fn dead_letters_stay_below_their_cap_and_are_stored_once() {
     );
     assert!(verify(&pool.path).unwrap().is_good());
     assert_eq!(pool.journal.drop_dead_letters(LetterFilter::default()), Ok(3));
+    assert_eq!(pool.status().dead_letters, DeadLetterCount::default());
     pool.journal.add_dead_letters(vec![letter(20, 10)]).unwrap();
     let next = dead_letters_readonly(&pool.path, &LetterFilter::default(), 1).unwrap();
     assert_eq!(next.first().unwrap().id, left[3].id + 1, "no number is given out twice");
-    assert_eq!(pool.status().dead_letters, DeadLetterCount::default());
     assert!(verify(&pool.path).unwrap().is_good());
 }
 

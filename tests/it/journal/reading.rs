@@ -138,3 +138,50 @@ fn many_writers_and_readers_see_one_order() {
     }
     assert!(verify(&pool.path).unwrap().is_good());
 }
+
+/// Offsets of the events that a look from outside gives, and how many are damaged.
+fn looked(pool: &Pool, filter: &RecordFilter) -> (Vec<i64>, u64) {
+    let mut offsets = Vec::new();
+    let damaged = each_record(&pool.path, filter, |record| {
+        offsets.push(record.offset);
+        true
+    });
+    (offsets, damaged.unwrap())
+}
+
+#[test]
+fn what_the_pool_holds_is_given_once_whatever_the_writer_does_meanwhile() {
+    let pool = Pool::new();
+    let other = pool.journal.input("other").unwrap();
+    // more segments than one page has, of two inputs, and some that the redo log alone has
+    for i in 0..600 {
+        let (batch, answer) = append(if i % 2 == 0 { other } else { pool.input }, vec![noise(700, i + 1)]);
+        pool.journal.append(batch);
+        answer.recv_timeout(PATIENCE).unwrap().unwrap();
+        pool.journal.sync().unwrap();
+    }
+    pool.store_some(10);
+    let all: Vec<i64> = (0..610).collect();
+    assert_eq!(looked(&pool, &RecordFilter::default()), (all.clone(), 0));
+    let of_other = RecordFilter { input: Some("OTHER".into()), ..RecordFilter::default() };
+    assert_eq!(looked(&pool, &of_other).0, (0..600).step_by(2).collect::<Vec<i64>>());
+    let never = RecordFilter { from: Some(Timestamp::MAX), ..RecordFilter::default() };
+    assert_eq!(looked(&pool, &never), (Vec::new(), 0));
+    // between two pages more comes, and what was in the log goes into the file
+    let mut offsets = Vec::new();
+    each_record(&pool.path, &RecordFilter::default(), |record| {
+        if record.offset == 3 {
+            pool.store_segment(5);
+        }
+        offsets.push(record.offset);
+        record.offset < 612
+    })
+    .unwrap();
+    assert_eq!(offsets, (0..613).collect::<Vec<i64>>(), "the last that was wanted is the last");
+    let db = rusqlite::Connection::open(&pool.path).unwrap();
+    let changed =
+        db.execute("UPDATE segment SET data = zeroblob(length(data)) WHERE first <= 5 AND first + count > 5", []);
+    assert_eq!(changed.unwrap(), 1);
+    let (offsets, damaged) = looked(&pool, &RecordFilter::default());
+    assert!(damaged > 0 && offsets.len() as u64 + damaged == 615 && !offsets.contains(&5), "{damaged}");
+}
