@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
 use super::config::BacklogLimits;
@@ -21,6 +22,8 @@ pub(super) const INPUTS: u32 = 0;
 
 /// Where the eras are kept in `meta`, as JSON.
 pub(super) const ERAS: &str = "eras";
+/// Where it is kept when outputs last delivered.
+const DELIVERED: &str = "delivered";
 
 /// How many dead letters there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -85,6 +88,8 @@ pub(super) struct Books {
     pub consumers: BTreeMap<u32, ConsumerBook>,
     pub ledger: Ledger,
     pub dead_letters: DeadLetterCount,
+    /// When each output last delivered a row, ticks of the wall clock. Known to the file as of the last checkpoint.
+    pub delivered: BTreeMap<String, i64>,
     /// Which arrival times the pool has used.
     pub eras: Arc<Eras>,
     /// Segments set aside; while there are none nobody looks for them.
@@ -95,8 +100,10 @@ pub(super) struct Books {
 
 impl Books {
     pub fn load(db: &Connection) -> rusqlite::Result<Books> {
-        let eras = Arc::new(load_eras(db)?);
-        let mut books = Books { ledger: Ledger::load(db)?, dead_letters: load_count(db)?, eras, ..Books::default() };
+        // a pool that has none has used all times up to its last arrival
+        let eras = Arc::new(load_json(db, ERAS)?);
+        let (dead_letters, delivered) = (load_count(db)?, load_json(db, DELIVERED)?);
+        let mut books = Books { ledger: Ledger::load(db)?, dead_letters, delivered, eras, ..Books::default() };
         let mut statement = db.prepare("SELECT id, name, first, next, last_arrival FROM stream")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -149,6 +156,10 @@ impl Books {
                 update.execute(params![id, consumer.position])?;
             }
         }
+        if self.delivered != before.delivered {
+            let json = serde_json::to_vec(&self.delivered).unwrap_or_default();
+            db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![DELIVERED, json])?;
+        }
         self.ledger.save(db, &before.ledger)
     }
 
@@ -164,10 +175,10 @@ impl Books {
     }
 }
 
-/// Those of the file. A pool that has none has used all times up to its last arrival.
-fn load_eras(db: &Connection) -> rusqlite::Result<Eras> {
+/// What is kept in `meta` as JSON.
+fn load_json<T: DeserializeOwned + Default>(db: &Connection, key: &str) -> rusqlite::Result<T> {
     let sql = "SELECT value FROM meta WHERE key = ?1";
-    let stored: Option<Vec<u8>> = db.query_row(sql, [ERAS], |row| row.get(0)).optional()?;
+    let stored: Option<Vec<u8>> = db.query_row(sql, [key], |row| row.get(0)).optional()?;
     Ok(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
 }
 

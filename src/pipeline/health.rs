@@ -75,6 +75,11 @@ impl Health {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, why)| why.clone()).collect()
     }
 
+    /// Names of the threads that ended so: `statement NAME`, `score NAME`, `output NAME`.
+    pub fn stopped_parts(&self) -> Vec<SmolStr> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(who, _)| who.clone()).collect()
+    }
+
     /// Why the job cannot go on, if so.
     pub fn fatal(&self) -> Option<String> {
         self.fatal.borrow().clone()
