@@ -5,8 +5,10 @@
 //! `job`).
 
 mod draw;
+mod numbers;
 mod suggest;
 
+pub use numbers::{Seconds, Thousands};
 pub use suggest::suggest;
 
 /// `1 row`, `2 rows`.

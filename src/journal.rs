@@ -30,6 +30,8 @@ mod ledger;
 mod letter_origin;
 mod lock;
 mod merge;
+mod oldest;
+mod outputs;
 mod pace;
 mod paths;
 mod pending;
@@ -83,6 +85,7 @@ pub use error::JournalError;
 pub use growth::{GrowthStatus, Left, PoolRoom, RoomBound, Sizes, StreamGrowth, lasting, size};
 pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use letter_origin::LetterOrigin;
+pub use outputs::OutputStatus;
 pub use pace::WearStatus;
 pub use paths::beside as beside_journal;
 pub use pin::Pin;
@@ -428,6 +431,12 @@ impl Journal {
     /// What a job looks at again and again; see [`JournalStatus::summary_readonly`].
     pub fn summary(&self) -> Result<JournalStatus, JournalError> {
         Ok(self.with_live(JournalStatus::summary_readonly(&self.0.path)?))
+    }
+
+    /// A status with how long the oldest record of each consumer has waited; `now` is how far arrival time has come.
+    pub fn with_oldest(&self, status: JournalStatus, now: Timestamp) -> JournalStatus {
+        let Inner { shared, path, .. } = &*self.0;
+        status.with_oldest(now, |stream, position| oldest::arrival_at(shared, path, stream, position).ok().flatten())
     }
 
     fn with_live(&self, mut status: JournalStatus) -> JournalStatus {

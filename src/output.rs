@@ -19,7 +19,7 @@ mod troubles;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -29,7 +29,8 @@ use crate::connections::Connections;
 use crate::diagnostic::Span;
 use crate::settings::{Problems, Secret, Section};
 use crate::source::Neighbour;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
+use crate::tls::TlsFiles;
 
 pub use body::{BatchPolicy, Body};
 pub use counted::CountedOutput;
@@ -70,6 +71,21 @@ pub trait OutputSettings: fmt::Debug + Send + Sync {
     /// Tells what does not go together with an input of the job.
     fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
         let _ = (inputs, problems);
+    }
+
+    /// The files of TLS that it reads anew while it goes on with what it read before.
+    fn tls(&self) -> Option<&TlsFiles> {
+        None
+    }
+
+    /// How long an attempt may take, at most, until a row is confirmed or it is given up.
+    fn attempt_max(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether it may have to wait for other outputs, whose connection it shares.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// How many rows it would like to be given at once.
@@ -191,6 +207,28 @@ pub struct OutputStats {
     pub opened: AtomicU64,
     /// rows that a broker took and told that nobody had subscribed to their topic; they are among those delivered
     pub without_subscriber: AtomicU64,
+    /// rows confirmed or refused, within a delivery too
+    pub settled: AtomicU64,
+    /// when a row was last delivered: ticks, 0 for never
+    delivered_at: AtomicI64,
+    /// The log says that it is connected, and nothing since that rows wait.
+    told_connected: AtomicBool,
+}
+
+impl OutputStats {
+    /// When a row was last delivered, since the start.
+    pub fn delivered_at(&self) -> Option<Timestamp> {
+        let ticks = self.delivered_at.load(Ordering::Relaxed);
+        (ticks > 0).then(|| Timestamp::saturating_from_ticks(ticks))
+    }
+
+    /// Says in the log that the output has its receiver: once, until rows have to wait, however often a connection is
+    /// made. `to`: the receiver.
+    fn tell_connected(&self, to: &dyn fmt::Display) {
+        if !self.told_connected.swap(true, Ordering::Relaxed) {
+            tracing::info!(%to, "connected");
+        }
+    }
 }
 
 /// Appends row `i` as a JSON object, with what it tells of itself as last columns where they are asked for.

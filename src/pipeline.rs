@@ -13,6 +13,8 @@ mod consumer;
 mod cycle;
 mod delivery;
 mod due;
+mod failing;
+mod failures;
 mod fallbacks;
 mod feed;
 mod flow;
@@ -30,6 +32,8 @@ mod pool;
 pub mod prepare;
 mod reading;
 mod references;
+mod registered;
+mod reloads;
 mod replay;
 mod report;
 mod rescoring;
@@ -37,12 +41,13 @@ mod scorers;
 mod scoring;
 pub mod set_aside;
 mod sources;
+mod stalls;
+mod standings;
 mod state_budget;
 mod statement;
 mod steering;
 mod stop;
 mod tables;
-mod untimely;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -155,6 +160,7 @@ impl Pipeline {
         let watched = Arc::new(WatchedStages::new(
             job,
             journal.clone(),
+            &clock,
             health.clone(),
             arrival,
             &prepared.bindings,
@@ -222,6 +228,9 @@ impl Pipeline {
             health: &self.health,
             clock,
             arrival: self.watched.arrival(),
+            failures: self.watched.failures(),
+            catch_ups: self.watched.catch_ups(),
+            stalls: &self.watched.stalls,
         };
         let (parts, consumers) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored
@@ -231,6 +240,10 @@ impl Pipeline {
         let fill = job.outputs.iter().map(|output| output.settings.fill().time).max().unwrap_or_default();
         tokio::task::block_in_place(|| catch_ups.begin(&self.journal, fill))?;
         let watch = catch_ups.watch(self.journal.clone(), clock.clone(), loading.clone());
+        self.loaders.push(tokio::spawn(watch));
+        let watch = self.watched.failures().clone().watch(self.journal.clone(), clock.clone(), loading.clone());
+        self.loaders.push(tokio::spawn(watch));
+        let watch = standings::watch(self.watched.clone(), clock.clone(), loading.clone());
         self.loaders.push(tokio::spawn(watch));
         let watch = clock_watch::watch(self.journal.clone(), self.watched.arrival().clone(), loading.clone());
         self.loaders.push(tokio::spawn(watch));

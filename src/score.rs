@@ -54,7 +54,7 @@ pub use policy::Mode;
 pub use room::{Berth, Room};
 pub use settings::{NanPolicy, Order, ScoreConfig, Timing};
 pub use signature::EndpointSignature;
-pub use status::{LATENCY_BOUNDS_MS, ScorerStatus, State};
+pub use status::{CountBacklog, LATENCY_BOUNDS_MS, ScorerStatus, State};
 
 /// What keeps a scorer from starting.
 #[derive(Debug, thiserror::Error)]
@@ -283,6 +283,11 @@ impl Scorer {
     /// Who answers in place of the endpoint where rows end in [`Outcome::Away`].
     pub fn fallback(&self) -> Option<&Fallback> {
         self.fallback.as_ref()
+    }
+
+    /// Another part calls the endpoint, and has as many records to read as this says.
+    pub fn add_backlog(&self, backlog: CountBacklog) {
+        self.status.add_backlog(backlog);
     }
 
     /// Hands in a chunk. Waits while too much is under way; a chunk larger than all of that waits until it is alone.

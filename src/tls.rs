@@ -32,6 +32,9 @@ pub use refusal::alert;
 /// error, not a full memory.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// Of what [`Told`] tells where a renewed pair cannot be used.
+const PAIR_OF_BEFORE: &str = "the pair of before";
+
 const COPY_AGAIN: &str = "copy the whole file again from where it was issued";
 
 /// What a section says of TLS.
@@ -82,6 +85,11 @@ impl Told {
         {
             tracing::warn!("{text}");
         }
+    }
+
+    /// Why files that were renewed are not in use, where the pair of before goes on.
+    pub fn refused(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(PAIR_OF_BEFORE).cloned()
     }
 
     /// Whether this is not what was said last of `subject`; now it is.

@@ -60,6 +60,8 @@ mod reference;
 mod score;
 #[path = "it/sent_again.rs"]
 mod sent_again;
+#[path = "it/silence.rs"]
+mod silence;
 #[path = "it/slow_past.rs"]
 mod slow_past;
 #[path = "it/start.rs"]

@@ -106,6 +106,20 @@ impl Eras {
         Timestamp::saturating_from_ticks(widened.fold(moment.ticks(), stands))
     }
 
+    /// How many ticks of arrival time have passed since `arrival`, at least: leaps do not count, and where arrival time
+    /// was set back what was used before counts to its end. Never less than 0. `now` is how far arrival time has come.
+    pub fn age(&self, arrival: Timestamp, now: Timestamp) -> i64 {
+        let (at, now) = (arrival.ticks(), now.ticks());
+        let present = now.saturating_sub(self.from).max(0);
+        if (self.from..=now).contains(&at) {
+            return now - at;
+        }
+        let Some((_, end)) = self.used.iter().find(|(from, to)| (*from..=*to).contains(&at)) else { return 0 };
+        // of used ranges before the present one in time, those in between were passed after it
+        let between = self.used.iter().filter(|(from, to)| *from > *end && *to < self.from).map(|(from, to)| to - from);
+        (end - at).saturating_add(present).saturating_add(between.sum())
+    }
+
     /// Where the eras behind `era` begin, in order: the first offset of each, and its number.
     pub fn behind(&self, era: u32) -> impl Iterator<Item = (i64, u32)> {
         self.begins.iter().copied().filter(move |(_, number)| *number > era)
@@ -135,6 +149,27 @@ mod tests {
         assert_eq!(eras.behind(1).count(), 0);
         let stands = [(989, 989), (990, 990), (1_500, 990), (2_010, 990), (2_011, 2_011)];
         stands.iter().for_each(|(moment, told)| assert_eq!(eras.outside(at(*moment), 10), at(*told), "{moment}"));
+    }
+
+    #[test]
+    fn an_age_is_what_passed_and_never_a_leap() {
+        // a clock that leapt ahead by far, and another time
+        let mut eras = Eras::starting(at(100));
+        eras.leap(at(200), at(900_000));
+        assert_eq!(eras.age(at(150), at(900_070)), 120);
+        assert_eq!(eras.age(at(900_050), at(900_070)), 20);
+        assert_eq!(eras.age(at(900_080), at(900_070)), 0, "it was stamped since");
+        eras.leap(at(900_100), at(2_000_000));
+        assert_eq!(eras.age(at(150), at(2_000_001)), 50 + 100 + 1);
+        // a clock that was ahead and is set back
+        let mut eras = Eras::starting(at(500_000));
+        eras.begin(7, at(1_000), at(500_300));
+        assert_eq!(eras.age(at(500_100), at(1_040)), 200 + 40);
+        assert_eq!(eras.age(at(1_010), at(1_040)), 30);
+        assert_eq!(eras.age(at(1_050), at(1_040)), 0);
+        // a pool that knows of none
+        assert_eq!(Eras::default().age(at(5), at(9)), 4);
+        assert_eq!(Eras::default().age(at(9), at(5)), 0);
     }
 
     #[test]

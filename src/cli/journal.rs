@@ -7,6 +7,7 @@ mod records;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -15,6 +16,7 @@ use self::records::RecordArgs;
 use super::eval::OnErrorArg;
 use super::say::{answer, complain};
 use crate::arrival::Eras;
+use crate::diagnostic::Seconds;
 use crate::job;
 use crate::journal::{ConsumerStatus, JournalStatus, LedgerLine, size, verify};
 use crate::pipeline::Trend;
@@ -186,10 +188,12 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
     for c in &status.consumers {
         let pins = if c.pins && c.pending > 0 { ", holds the oldest segment" } else { "" };
         let skipped = skipped(status, &c.name);
-        let _ =
-            writeln!(out, "  {:<24} at {:>12}, {:>12} pending{pins}{skipped}", c.name, c.position, number(c.pending));
+        let oldest = c.oldest_seconds.map_or(String::new(), |age| format!(", the oldest for {}", lasted(age)));
+        let pending = number(c.pending);
+        let _ = writeln!(out, "  {:<24} at {:>12}, {pending:>12} pending{pins}{skipped}{oldest}", c.name, c.position);
         out.push_str(&progress(c));
     }
+    out.push_str(&outputs(status));
     out.push_str(&references(status));
     out.push('\n');
     out.push_str(&ledger(status));
@@ -229,6 +233,22 @@ fn progress(consumer: &ConsumerStatus) -> String {
         }
         None => String::new(),
     }
+}
+
+/// When outputs last delivered, and for how long their oldest records have waited.
+fn outputs(status: &JournalStatus) -> String {
+    let mut out = String::from("\noutputs\n");
+    for output in &status.outputs {
+        let delivered =
+            output.delivered_at.as_ref().map_or("no delivery yet".to_owned(), |at| format!("last delivery {at}"));
+        let oldest = output.oldest_seconds.map_or(String::new(), |age| format!(", the oldest for {}", lasted(age)));
+        out.push_str(&format!("  {:<24} {delivered}, {} pending{oldest}\n", output.name, number(output.pending)));
+    }
+    out
+}
+
+fn lasted(seconds: u64) -> Seconds {
+    Seconds(Duration::from_secs(seconds))
 }
 
 /// How long the pool lasts while its readers are away.
@@ -351,6 +371,7 @@ mod tests {
                 start: 0,
                 position: 0,
                 pending: 1_200_000,
+                oldest_seconds: Some(20),
                 pins: true,
                 drop_oldest: false,
                 limits: None,

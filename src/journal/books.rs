@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
 use super::arrived::ArrivalBounds;
@@ -22,6 +23,8 @@ pub(super) const INPUTS: u32 = 0;
 
 /// Where the eras are kept in `meta`, as JSON.
 pub(super) const ERAS: &str = "eras";
+/// Where it is kept when outputs last delivered.
+const DELIVERED: &str = "delivered";
 
 /// How many dead letters there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -86,6 +89,8 @@ pub(super) struct Books {
     pub consumers: BTreeMap<u32, ConsumerBook>,
     pub ledger: Ledger,
     pub dead_letters: DeadLetterCount,
+    /// When each output last delivered a row, ticks of the wall clock. Known to the file as of the last checkpoint.
+    pub delivered: BTreeMap<String, i64>,
     /// Which arrival times the pool has used.
     pub eras: Arc<Eras>,
     /// Where the arrival that a record tells is too late.
@@ -98,10 +103,12 @@ pub(super) struct Books {
 
 impl Books {
     pub fn load(db: &Connection) -> rusqlite::Result<Books> {
-        let eras = Arc::new(load_eras(db)?);
+        // a pool that has none has used all times up to its last arrival
+        let eras = Arc::new(load_json(db, ERAS)?);
         let mut books = Books {
             ledger: Ledger::load(db)?,
             dead_letters: load_count(db)?,
+            delivered: load_json(db, DELIVERED)?,
             eras,
             arrived: Arc::new(ArrivalBounds::load(db)?),
             ..Books::default()
@@ -158,6 +165,10 @@ impl Books {
                 update.execute(params![id, consumer.position])?;
             }
         }
+        if self.delivered != before.delivered {
+            let json = serde_json::to_vec(&self.delivered).unwrap_or_default();
+            db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![DELIVERED, json])?;
+        }
         self.ledger.save(db, &before.ledger)
     }
 
@@ -173,10 +184,10 @@ impl Books {
     }
 }
 
-/// Those of the file. A pool that has none has used all times up to its last arrival.
-fn load_eras(db: &Connection) -> rusqlite::Result<Eras> {
+/// What is kept in `meta` as JSON.
+fn load_json<T: DeserializeOwned + Default>(db: &Connection, key: &str) -> rusqlite::Result<T> {
     let sql = "SELECT value FROM meta WHERE key = ?1";
-    let stored: Option<Vec<u8>> = db.query_row(sql, [ERAS], |row| row.get(0)).optional()?;
+    let stored: Option<Vec<u8>> = db.query_row(sql, [key], |row| row.get(0)).optional()?;
     Ok(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
 }
 

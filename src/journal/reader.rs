@@ -138,6 +138,11 @@ impl Reader {
         self.position
     }
 
+    /// The offset behind everything stored.
+    pub fn end(&self) -> i64 {
+        self.shared.streams.ends(self.stream).1
+    }
+
     /// Up to `max_records` (at least one) records; waits for them until `deadline`.
     pub fn next(&mut self, max_records: usize, deadline: Instant) -> Result<Read, JournalError> {
         let passing = Clock::Real.monotonic() + self.passing;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::growth::Sizes;
 use crate::batch::Rows;
+use crate::time::Timestamp;
 use crate::value::codec::Damaged;
 
 pub(super) use events::EventBuilder;
@@ -245,6 +246,20 @@ impl Segment {
         match self {
             Segment::Events(s) => s.end(),
             Segment::Rows(s) => s.first() + s.len() as i64,
+        }
+    }
+
+    /// The arrival of the first record from this offset on.
+    pub(super) fn arrival_from(&self, offset: i64) -> Option<Timestamp> {
+        match self {
+            Segment::Events(s) => {
+                let mut events = (0..s.len()).filter_map(|i| s.get(i));
+                events.find(|event| event.offset >= offset).map(|event| event.arrival)
+            }
+            Segment::Rows(s) => {
+                let row = usize::try_from(offset.saturating_sub(s.first())).unwrap_or(0);
+                s.rows().batch.meta().get(row).map(|meta| meta.arrival)
+            }
         }
     }
 

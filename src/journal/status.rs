@@ -17,14 +17,17 @@ use super::config::BacklogLimits;
 use super::error::JournalError;
 use super::growth::{GrowthStatus, Left, PoolRoom};
 use super::ledger::{Edge, what};
+use super::oldest;
+use super::outputs::{self, OutputStatus};
 use super::pace::{WEAR, WearStatus};
 use super::pin::{self, Pin};
 use super::progress::{self, ConsumerAt, ConsumerPace};
 use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
+use super::request::StreamId;
 use super::schema::{self, redo_path, wal_path};
 use crate::arrival::Eras;
-use crate::time::{Clock, pause};
+use crate::time::{Clock, TICKS_PER_SECOND, Timestamp, pause};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct JournalStatus {
@@ -41,6 +44,7 @@ pub struct JournalStatus {
     pub free_bytes: u64,
     pub streams: Vec<StreamStatus>,
     pub consumers: Vec<ConsumerStatus>,
+    pub outputs: Vec<OutputStatus>,
     pub ledger: Vec<LedgerLine>,
     pub dead_letters: DeadLetterCount,
     pub quarantine: Vec<QuarantinedSegment>,
@@ -93,7 +97,7 @@ pub struct StreamStatus {
     pub bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ConsumerStatus {
     pub id: u32,
     pub name: String,
@@ -101,6 +105,8 @@ pub struct ConsumerStatus {
     pub start: i64,
     pub position: i64,
     pub pending: u64,
+    /// Seconds since the oldest of these arrived; not known to a summary.
+    pub oldest_seconds: Option<u64>,
     /// Its position is the lowest of its stream, so trimming waits for it.
     pub pins: bool,
     pub drop_oldest: bool,
@@ -180,6 +186,32 @@ impl JournalStatus {
         self
     }
 
+    /// An output delivered at this time, if the file does not know of a later one.
+    pub fn note_delivery(&mut self, output: &str, at: Option<Timestamp>) {
+        for known in self.outputs.iter_mut().filter(|known| known.name.eq_ignore_ascii_case(output)) {
+            known.delivered_at = known.delivered_at.max(at);
+        }
+    }
+
+    /// With how long the oldest record of each consumer has waited. `find` gives the arrival of the record at a
+    /// position, `now` is how far arrival time has come.
+    pub(super) fn with_oldest(
+        mut self,
+        now: Timestamp,
+        mut find: impl FnMut(StreamId, i64) -> Option<Timestamp>,
+    ) -> JournalStatus {
+        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.pending > 0) {
+            let arrival = find(StreamId(consumer.stream), consumer.position);
+            let age = arrival.map(|arrival| self.eras.age(arrival, now));
+            consumer.oldest_seconds = age.map(|ticks| (ticks / TICKS_PER_SECOND).unsigned_abs());
+        }
+        for output in &mut self.outputs {
+            let its = self.consumers.iter().filter(|consumer| output.consumers.contains(&consumer.name));
+            output.oldest_seconds = its.filter_map(|consumer| consumer.oldest_seconds).max();
+        }
+        self
+    }
+
     fn consumer_at(&self, id: u32) -> Option<ConsumerAt> {
         let consumer = self.consumers.iter().find(|consumer| consumer.id == id)?;
         let is_skip =
@@ -204,7 +236,7 @@ impl JournalStatus {
         let Look { books, changes, .. } = &look;
         let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let read = || -> rusqlite::Result<JournalStatus> {
-            Ok(JournalStatus {
+            let status = JournalStatus {
                 path: path.display().to_string(),
                 incarnation: db.query_row(
                     "SELECT lower(hex(value)) FROM meta WHERE key = 'incarnation'",
@@ -218,6 +250,7 @@ impl JournalStatus {
                 redo_bytes: length(&redo_path(path)),
                 free_bytes: free_bytes(db)?,
                 streams: if with_streams { streams(db, books, changes)? } else { Vec::new() },
+                outputs: outputs::outputs(books),
                 consumers: consumers(books),
                 ledger: ledger(books),
                 dead_letters: books.dead_letters,
@@ -235,7 +268,9 @@ impl JournalStatus {
                 pin: None,
                 eras: Eras::clone(&books.eras),
                 live: None,
-            })
+            };
+            let find = |stream, position| oldest::looked_up(db, &changes.sealed, stream, position);
+            Ok(if with_streams { status.with_oldest(Clock::Real.now(), find) } else { status })
         };
         read().map_err(JournalError::read)
     }
@@ -277,6 +312,7 @@ fn consumers(books: &Books) -> Vec<ConsumerStatus> {
         start: c.start,
         position: c.position,
         pending: (end(c.stream) - c.position).max(0) as u64,
+        oldest_seconds: None,
         pins: c.position < end(c.stream) && c.position == books.needed_from(c.stream),
         drop_oldest: c.drop_oldest,
         limits: None,

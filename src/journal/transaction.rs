@@ -103,9 +103,7 @@ impl<'a> Transaction<'a> {
             dead_letter::store(self.db, &mut self.books, letter)?;
         }
         dead_letter::replayed(self.db, &mut self.books, &replayed.done)?;
-        for (counter, n) in &replayed.ledger {
-            self.books.ledger.add(counter.clone(), *n);
-        }
+        self.count(&replayed.ledger);
         Ok(())
     }
 
@@ -194,9 +192,7 @@ impl<'a> Transaction<'a> {
         for letter in &commit.dead_letters {
             dead_letter::store(self.db, &mut self.books, letter)?;
         }
-        for (counter, n) in &commit.ledger {
-            self.books.ledger.add(counter.clone(), *n);
-        }
+        self.count(&commit.ledger);
         // a row of an earlier era that is replayed, or answered late, carries the time of that one
         let is_past = self.books.eras.used().any(|(from, to)| (from..=to).contains(&commit.reached));
         let is_present = commit.era >= self.books.eras.number() && !is_past;
@@ -205,6 +201,16 @@ impl<'a> Transaction<'a> {
         }
         self.advance(id, commit.position)?;
         Ok(())
+    }
+
+    /// Adds to counters, and takes note of what was delivered.
+    fn count(&mut self, counters: &[(Counter, u64)]) {
+        for (counter, n) in counters {
+            if counter.edge == Edge::Output && counter.what == what::DELIVERED && *n > 0 {
+                self.books.delivered.insert(counter.name.to_string(), self.now.ticks());
+            }
+            self.books.ledger.add(counter.clone(), *n);
+        }
     }
 
     fn encode(&self, stream: u32, rows: &Rows, consumer: &SmolStr) -> Result<Vec<(Vec<u8>, Rows)>, JournalError> {

@@ -92,8 +92,8 @@ pub enum Incoming {
         packet_bytes_max: Option<u32>,
     },
     Message(Message),
-    /// What it said to each filter: `Err` with its word for a refusal.
-    Subscribed(Vec<Result<(), String>>),
+    /// What it said to each filter: the QoS that it grants, or `Err` with its word for a refusal.
+    Subscribed(Vec<Result<u8, String>>),
     Other,
 }
 

@@ -6,10 +6,12 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::{Change, Delivery, Output, OutputSettings, OutputStats, RowIds, Site, Troubles};
 use crate::batch::Rows;
 use crate::connections::Connections;
+use crate::diagnostic::{Seconds, Thousands};
 use crate::time::Clock;
 
 /// Where the rows of statements go, and what became of them.
@@ -19,6 +21,11 @@ pub struct CountedOutput {
     stats: Arc<OutputStats>,
     /// What was logged.
     troubles: Troubles,
+    clock: Clock,
+    /// Since when rows wait.
+    since: Option<Instant>,
+    /// Records that wait in the pool, as far as its consumer knows.
+    waiting: u64,
 }
 
 impl CountedOutput {
@@ -34,12 +41,17 @@ impl CountedOutput {
         clock: Clock,
     ) -> Result<CountedOutput, String> {
         let stats = Arc::new(OutputStats::default());
-        let output = settings.build(Site { job, connections, identify, clock, stats: stats.clone() })?;
-        Ok(CountedOutput { output, stats, troubles: Troubles::default() })
+        let output = settings.build(Site { job, connections, identify, clock: clock.clone(), stats: stats.clone() })?;
+        Ok(CountedOutput { output, stats, troubles: Troubles::default(), clock, since: None, waiting: 0 })
     }
 
     pub fn stats(&self) -> &Arc<OutputStats> {
         &self.stats
+    }
+
+    /// So many records of the pool wait for the next delivery and what follows it.
+    pub fn waits(&mut self, records: u64) {
+        self.waiting = records;
     }
 
     /// As [`Output::deliver`]; no rows are delivered at once.
@@ -64,6 +76,7 @@ impl CountedOutput {
 
     fn account(&mut self, consumer: &str, delivery: &Delivery, rows: usize) {
         let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
+        let before = self.stats.delivered.load(Ordering::Relaxed);
         match delivery {
             Delivery::Delivered => {
                 add(&self.stats.delivered, rows);
@@ -76,12 +89,26 @@ impl CountedOutput {
                 add(&self.stats.failed_attempts, 1);
             }
         }
+        add(&self.stats.settled, 1);
+        if self.stats.delivered.load(Ordering::Relaxed) > before {
+            self.stats.delivered_at.store(self.clock.now().ticks(), Ordering::Relaxed);
+        }
         match (self.troubles.note(consumer, delivery), delivery) {
-            (Change::New, Delivery::TryAgain { reason, .. } | Delivery::Gone { reason }) => {
-                tracing::warn!(to = %self, "{reason}");
+            (Change::New, Delivery::TryAgain { reason, .. }) => {
+                self.since.get_or_insert_with(|| self.clock.monotonic());
+                self.stats.told_connected.store(false, Ordering::Relaxed);
+                tracing::warn!(to = %self, "{reason}; rows wait in the pool meanwhile");
             }
-            (Change::Over, _) => tracing::info!(to = %self, "delivering again"),
+            (Change::New, Delivery::Gone { reason }) => tracing::warn!(to = %self, "{reason}"),
+            (Change::Over, _) => {
+                let after = self.since.take().map_or(Duration::ZERO, |since| self.clock.since(since));
+                let (after, waited) = (Seconds(after), Thousands(self.waiting));
+                tracing::info!(to = %self, "delivering again after {after}: {waited} records waited");
+            }
             _ => {}
+        }
+        if matches!(delivery, Delivery::Delivered | Delivery::Rejected { .. }) {
+            self.stats.tell_connected(&self.output);
         }
     }
 }

@@ -14,6 +14,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 
 use super::body::{Encoded, Piece, pieces};
 use super::progress::Progress;
-use super::{Delivering, Delivery, Output, RowIds};
+use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::http::{self, ClientSettings, http_date, key_header, retry_after};
@@ -89,7 +90,7 @@ impl From<String> for Again {
 }
 
 impl HttpOutput {
-    fn new(config: HttpOutputConfig) -> Result<HttpOutput, String> {
+    fn new(config: HttpOutputConfig, stats: Arc<OutputStats>) -> Result<HttpOutput, String> {
         let settings = ClientSettings {
             connect_timeout: CONNECT_TIMEOUT.min(config.timeout),
             idle_connections: 1,
@@ -99,7 +100,7 @@ impl HttpOutput {
         };
         Ok(HttpOutput {
             client: http::client(settings).map_err(|e| e.to_string())?,
-            progress: Progress::default(),
+            progress: Progress::counted(stats),
             retry: Retry::new(Backoff::ENDPOINT),
             not_before: None,
             rows_max: config.batch.rows,

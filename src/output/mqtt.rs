@@ -102,7 +102,7 @@ type UnderWay = VecDeque<(RowMessage, Notice)>;
 
 impl MqttOutput {
     fn new(config: MqttOutputConfig, way: Way, stats: Arc<OutputStats>) -> MqttOutput {
-        let (progress, retry) = (Progress::default(), Retry::new(Backoff::BROKER));
+        let (progress, retry) = (Progress::counted(stats.clone()), Retry::new(Backoff::BROKER));
         let bytes_max = config.batch.bytes;
         let searches = HashMap::new();
         MqttOutput {
@@ -308,6 +308,7 @@ impl MqttOutput {
             self.session = Some(self.way.open().await?);
             self.suspects.connected();
             self.stats.opened.fetch_add(1, Ordering::Relaxed);
+            self.stats.tell_connected(&self.way);
         }
         if let Some(session) = &mut self.session
             && let Err(trouble) = self.way.greeted(session).await

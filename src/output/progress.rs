@@ -4,14 +4,18 @@
 //! when the same batch is given again. Not here: sending.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::{Delivery, RowIds};
+use super::{Delivery, OutputStats, RowIds};
 use crate::batch::{RowMeta, Rows};
 
 /// The batch at hand, and those of other consumers that are not through. Of each consumer only the newest is
 /// remembered: it gives one batch again until it is through.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// Counts rows as they are settled.
+    stats: Arc<OutputStats>,
     now: OpenDelivery,
     /// By consumer.
     others: HashMap<String, OpenDelivery>,
@@ -29,6 +33,10 @@ struct OpenDelivery {
 }
 
 impl Progress {
+    pub fn counted(stats: Arc<OutputStats>) -> Progress {
+        Progress { stats, ..Progress::default() }
+    }
+
     /// Starts on a batch or comes back to it (`true`), or goes on with it when it is the one at hand.
     pub fn begin(&mut self, rows: &Rows, ids: RowIds<'_>) -> bool {
         let is_other = self.now.consumer != ids.consumer;
@@ -54,6 +62,7 @@ impl Progress {
     pub fn confirm(&mut self, row: usize) {
         if let Some(settled) = self.now.settled.get_mut(row) {
             *settled = true;
+            self.stats.settled.fetch_add(1, Ordering::Relaxed);
         }
     }
 

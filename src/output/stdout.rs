@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Delivering, Delivery, Output, OutputSettings, RowIds, Site, ToldColumns, lines};
 use crate::batch::Rows;
@@ -24,6 +25,11 @@ pub(super) fn read(section: &mut Section) -> Option<Arc<dyn OutputSettings>> {
 }
 
 impl OutputSettings for StdoutOutputConfig {
+    /// A reader that pauses is outside of the process.
+    fn attempt_max(&self) -> Duration {
+        Duration::MAX
+    }
+
     fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
         Ok(Box::new(StdoutOutput { told: self.told.clone() }))
     }

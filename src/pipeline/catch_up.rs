@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::diagnostic::{Seconds, Thousands};
+
 /// A backlog that is read in less is none.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A busy stream is never read to its very end.
@@ -197,18 +199,6 @@ impl fmt::Display for Trend {
     }
 }
 
-/// With commas.
-struct Thousands(u64);
-
-impl fmt::Display for Thousands {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0 / 1_000, self.0 % 1_000) {
-            (0, rest) => rest.fmt(f),
-            (more, rest) => write!(f, "{},{rest:03}", Thousands(more)),
-        }
-    }
-}
-
 /// With two digits that count.
 struct Rounded(f64);
 
@@ -220,20 +210,6 @@ impl fmt::Display for Rounded {
                 let step = 10_u64.pow((rate.max(1.0).log10() as u32).saturating_sub(1));
                 Thousands((rate / step as f64).round() as u64 * step).fmt(f)
             }
-        }
-    }
-}
-
-/// As seconds up to five minutes, then minutes, then hours.
-struct Seconds(Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs_f64();
-        match seconds.round() as u64 {
-            0..300 => write!(f, "{} s", (seconds.ceil() as u64).max(1)),
-            300..18_000 => write!(f, "{} min", (seconds / 60.0).round()),
-            _ => write!(f, "{} h", Thousands((seconds / 3_600.0).round() as u64)),
         }
     }
 }
@@ -406,8 +382,5 @@ mod tests {
     fn numbers_are_written_for_people() {
         let rate = |rate: f64| Rounded(rate).to_string();
         assert_eq!([0.0, 0.25, 9.94, 12.4, 1_234.0].map(rate), ["0", "0.2", "9.9", "12", "1,200"]);
-        let time = |seconds: u64| Seconds(Duration::from_secs(seconds)).to_string();
-        assert_eq!([0, 299, 300, 7_200, 36_000].map(time), ["1 s", "299 s", "5 min", "120 min", "10 h"]);
-        assert_eq!(Thousands(1_002_003).to_string(), "1,002,003");
     }
 }

@@ -7,10 +7,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smol_str::SmolStr;
 use tokio_util::sync::CancellationToken;
 
 use super::catch_up::{CatchUp, HowFar};
 use crate::journal::{ConsumerStatus, Edge, Journal, JournalError, Ledger, StreamId, consumer_span, what};
+use crate::score::CountBacklog;
 use crate::telemetry::{Sample, SampleKind};
 use crate::time::Clock;
 
@@ -28,6 +30,15 @@ struct ConsumerCatchUp {
     /// Where it was at the start, and what it had read and skipped by then.
     start: (i64, Passed),
     catch_up: CatchUp,
+}
+
+impl ConsumerCatchUp {
+    /// Where it is by the counters, and how many records it has skipped since the start.
+    fn position(&self, ledger: &Ledger) -> (i64, u64) {
+        let ((position, then), passed) = (self.start, passed(ledger, &self.consumer));
+        let (read, skipped) = (passed.read.saturating_sub(then.read), passed.skipped.saturating_sub(then.skipped));
+        (position.saturating_add_unsigned(read).saturating_add_unsigned(skipped), skipped)
+    }
 }
 
 impl CatchUps {
@@ -58,16 +69,36 @@ impl CatchUps {
     fn look(&self, journal: &Journal, clock: &Clock) {
         let (ledger, now) = (journal.ledger(), clock.monotonic());
         for reader in self.lock().iter_mut() {
-            let (position, then) = reader.start;
-            let passed = passed(&ledger, &reader.consumer);
-            let (read, skipped) = (passed.read.saturating_sub(then.read), passed.skipped.saturating_sub(then.skipped));
-            let position = position.saturating_add_unsigned(read).saturating_add_unsigned(skipped);
+            let (position, skipped) = reader.position(&ledger);
             let place = HowFar { position, skipped, end: journal.ends(reader.stream).1 };
             if let Some(told) = reader.catch_up.look(place, now) {
                 let _span = consumer_span(&reader.consumer).entered();
                 tracing::info!("{told}");
             }
         }
+    }
+
+    /// Where each consumer is, and how many records it has to read.
+    pub fn places(&self, journal: &Journal) -> Vec<(String, i64, u64)> {
+        let ledger = journal.ledger();
+        let place = |reader: &ConsumerCatchUp| {
+            let position = reader.position(&ledger).0;
+            let pending = u64::try_from(journal.ends(reader.stream).1.saturating_sub(position)).unwrap_or(0);
+            (reader.consumer.clone(), position, pending)
+        };
+        self.lock().iter().map(place).collect()
+    }
+
+    /// Counts what a consumer has to read, again and again.
+    pub fn counting(&self, journal: &Journal, consumer: &SmolStr) -> CountBacklog {
+        let (all, journal, consumer) = (self.clone(), journal.clone(), consumer.clone());
+        Box::new(move || all.pending(&journal, &consumer))
+    }
+
+    /// How many records a consumer has to read; 0 before the job has begun.
+    fn pending(&self, journal: &Journal, consumer: &str) -> u64 {
+        let all = self.places(journal);
+        all.into_iter().find(|(name, ..)| name == consumer).map_or(0, |(_, _, pending)| pending)
     }
 
     /// How long each of those that catch up takes from here.

@@ -206,7 +206,7 @@ impl Consumer {
         if let Some(failure) = stopped {
             return Err(self.flow.stopped(&failure));
         }
-        self.flow.tell_untimely(&counts, untimely);
+        self.flow.tell_untimely(untimely.as_ref());
         let ledger = self.flow.counts(&counts, &mut self.held, waiting);
         let mut commit = Commit {
             state: state.into_iter().map(super::feed::state_change).collect(),

@@ -174,7 +174,7 @@ impl Deliverer {
                 feed.push(&records);
                 let emitted = feed.take_up_to_stop(&records).map_err(|error| engine(&self.flow.statement, &error))?;
                 let Emitted { rows, failures, counts, untimely, waiting, stopped, .. } = emitted;
-                self.flow.tell_untimely(&counts, untimely);
+                self.flow.tell_untimely(untimely.as_ref());
                 if let Some(failure) = &stopped {
                     self.pending.position = failure.position;
                 }
@@ -199,7 +199,8 @@ impl Deliverer {
         let pending = &mut self.pending;
         pending.is_delivered = true;
         loop {
-            match self.output.deliver(rows, &self.statement, &self.consumer, self.scorers.as_ref()) {
+            let waiting = self.reading.behind(self.due.position());
+            match self.output.deliver(rows, &self.statement, &self.consumer, self.scorers.as_ref(), waiting) {
                 Delivery::Delivered => {
                     pending.count([(counter("rows_in"), count), (counter("delivered"), count)]);
                     return Ok(true);

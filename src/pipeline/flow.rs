@@ -10,8 +10,8 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::PipelineError;
+use super::failures::Failures;
 use super::stop::Stop;
-use super::untimely::Untimely;
 use crate::arrival::ArrivalClock;
 use crate::batch::{Batch, Column, Reason, RowMeta, Rows, write_row_json};
 use crate::engine::{Counts, EngineError, FailedBody, FailedRow, UntimelyEvent};
@@ -33,7 +33,8 @@ pub struct Flow {
     pub clock: Clock,
     /// By which time passes for windows.
     pub arrival: ArrivalClock,
-    pub untimely: Untimely,
+    /// Is told of rows that fail.
+    pub failures: Failures,
 }
 
 impl Flow {
@@ -45,11 +46,9 @@ impl Flow {
         }
     }
 
-    /// Tells of events that the early or the late rule dropped.
-    pub fn tell_untimely(&self, counts: &Counts, first: Option<UntimelyEvent>) {
-        let Some(first) = first else { return };
-        let n = counts.dropped.iter().filter(|(reason, _)| matches!(**reason, "early" | "late")).map(|(_, n)| n).sum();
-        self.untimely.tell(&self.statement, n, &first, self.clock.monotonic());
+    /// Tells of an event that the early or the late rule dropped.
+    pub fn tell_untimely(&self, first: Option<&UntimelyEvent>) {
+        first.into_iter().for_each(|first| self.failures.note_untimely(&self.statement, first));
     }
 
     fn counter(&self, what: &'static str) -> Counter {
@@ -84,7 +83,7 @@ impl Flow {
     /// Rows that failed in this statement.
     pub fn letters(&self, failures: Vec<FailedRow>) -> Vec<DeadLetter> {
         let stage = format!("statement {}", self.statement);
-        failures
+        let letters: Vec<DeadLetter> = failures
             .into_iter()
             .map(|failure| {
                 let (payload, origin) = match failure.body {
@@ -105,12 +104,14 @@ impl Flow {
                     ..DeadLetter::default()
                 }
             })
-            .collect()
+            .collect();
+        self.failures.note(&letters);
+        letters
     }
 
     /// Rows that an output refused.
     pub fn rejected(&self, output: &str, rows: &Rows, refused: Vec<(usize, String)>) -> Vec<DeadLetter> {
-        refused
+        let letters: Vec<DeadLetter> = refused
             .into_iter()
             .filter_map(|(i, message)| {
                 let meta = rows.batch.meta().get(i)?;
@@ -133,7 +134,9 @@ impl Flow {
                     ..DeadLetter::default()
                 })
             })
-            .collect()
+            .collect();
+        self.failures.note(&letters);
+        letters
     }
 
     /// The error of a statement whose policy is to stop.
@@ -202,7 +205,7 @@ mod tests {
             stop: Stop::default(),
             clock: Clock::Real,
             arrival: ArrivalClock::new(Clock::Real, Timestamp::MIN),
-            untimely: Untimely::default(),
+            failures: Failures::default(),
         };
         let failed = |meta| FailedRow {
             meta,

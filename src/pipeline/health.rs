@@ -15,6 +15,8 @@ use crate::journal::JournalError;
 /// A statement that stopped.
 #[derive(Debug)]
 struct StoppedStatement {
+    /// The thread that ended so.
+    who: SmolStr,
     /// The statement's name and the offset of the record at fault, if one is.
     stands: Option<(SmolStr, i64)>,
     why: String,
@@ -45,7 +47,7 @@ impl Health {
 
     /// A consumer ended with an error. A statement that stopped by its own policy leaves the rest of the job running;
     /// all else ends the job.
-    pub fn ended(&self, error: &PipelineError) {
+    pub fn ended(&self, who: &SmolStr, error: &PipelineError) {
         if let PipelineError::Journal(JournalError::Closed | JournalError::NoRoom { .. }) = error {
             // the job stops, on a full disk too, and what was refused is done again at the next start
             return;
@@ -57,7 +59,7 @@ impl Health {
                     PipelineError::StatementStopped { statement, offset, .. } => Some((statement.clone(), *offset)),
                     _ => None,
                 };
-                let stopped = StoppedStatement { stands, why: error.to_string() };
+                let stopped = StoppedStatement { who: who.clone(), stands, why: error.to_string() };
                 self.stopped.lock().unwrap_or_else(PoisonError::into_inner).push(stopped);
             }
             _ => self.fail(error.to_string()),
@@ -87,11 +89,14 @@ impl Health {
         self.since_start.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
-    /// What was noted, and what is amiss since the start.
-    pub fn noted(&self) -> Vec<String> {
-        let mut all = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        all.extend(self.note.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        all
+    /// What is amiss since the start.
+    pub fn amiss(&self) -> Vec<String> {
+        self.since_start.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was noted.
+    pub fn noted(&self) -> Option<String> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Statements that stopped, and why.
@@ -104,6 +109,11 @@ impl Health {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let stands = stopped.iter().filter_map(|stopped| stopped.stands.as_ref());
         stands.filter(|(name, _)| name.eq_ignore_ascii_case(statement)).map(|(_, offset)| *offset).next_back()
+    }
+
+    /// Names of the threads that ended so: `statement NAME`, `score NAME`, `output NAME`.
+    pub fn stopped_parts(&self) -> Vec<SmolStr> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|s| s.who.clone()).collect()
     }
 
     /// Why the job cannot go on, if so.

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use super::failures::Failures;
 use super::health::Health;
 use crate::batch::RawEvent;
 use crate::blocking::{INLINE_BYTES, run_blocking};
@@ -28,6 +29,7 @@ pub struct Intake {
     pub journal: Journal,
     pub stats: Arc<SourceStats>,
     pub health: Arc<Health>,
+    pub failures: Failures,
 }
 
 /// What the source counts and the ledger keeps.
@@ -95,6 +97,7 @@ impl Intake {
             }
             empty += self.split(message, &mut events, &mut undecodable);
         }
+        self.failures.note(&undecodable);
         Append {
             input: self.input,
             received: (events.len() + undecodable.len()) as u64 + empty,

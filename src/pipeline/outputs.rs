@@ -56,6 +56,8 @@ struct Handed {
     statement: SmolStr,
     consumer: SmolStr,
     scorers: Option<ScorerNames>,
+    /// Records that its consumer has to read, these among them.
+    waiting: u64,
     reply: oneshot::Sender<Delivery>,
 }
 
@@ -87,7 +89,8 @@ impl OutputHandle {
                     request = waiting.recv() => request,
                     () = output.tend() => continue,
                 };
-                let Some(Handed { rows, statement, consumer, scorers, reply }) = request else { break };
+                let Some(Handed { rows, statement, consumer, scorers, waiting, reply }) = request else { break };
+                output.waits(waiting);
                 let (statement, consumer, scorers) = (statement.as_str(), consumer.as_str(), scorers.as_ref());
                 let ids = RowIds { incarnation: &incarnation, statement, consumer, scorers };
                 let delivery = tokio::select! {
@@ -119,17 +122,19 @@ impl OutputHandle {
         self.fill
     }
 
-    /// Delivers rows of a statement for a consumer, by its name, and waits for the answer. Called from a plain thread.
+    /// Delivers rows of a statement for a consumer, by its name, which has so many records to read, and waits for the
+    /// answer. Called from a plain thread.
     pub fn deliver(
         &self,
         rows: &Arc<Rows>,
         statement: &SmolStr,
         consumer: &SmolStr,
         scorers: Option<&ScorerNames>,
+        waiting: u64,
     ) -> Delivery {
         let (reply, answer) = oneshot::channel();
         let (statement, scorers) = (statement.clone(), scorers.cloned());
-        let request = Handed { rows: rows.clone(), statement, consumer: consumer.clone(), scorers, reply };
+        let request = Handed { rows: rows.clone(), statement, consumer: consumer.clone(), scorers, waiting, reply };
         // the task ends after the last handle, so this means that it failed
         let gone = || Delivery::Gone { reason: "its task ended; please report this with the log".to_owned() };
         if self.requests.blocking_send(request).is_err() {

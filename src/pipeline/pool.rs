@@ -80,6 +80,15 @@ pub fn samples(job: &str, status: &JournalStatus, is_full: bool, samples: &mut V
         let labels = vec![("job", job.to_owned())];
         samples.push(Sample { name: "pool_card_years", help, kind: SampleKind::Gauge, labels, value: years });
     }
+    for (name, at) in status.outputs.iter().filter_map(|output| Some((&output.name, output.delivered_at?))) {
+        samples.push(Sample {
+            name: "output_last_delivery_seconds",
+            help: "when an output last delivered a row, seconds since 1970",
+            kind: SampleKind::Gauge,
+            labels: vec![("job", job.to_owned()), ("output", name.clone())],
+            value: at.unix_millis() as f64 / 1e3,
+        });
+    }
     let mut gauge = |name, help, labels: Vec<(&'static str, String)>, value: u64| {
         let labels = [("job", job.to_owned())].into_iter().chain(labels).collect();
         samples.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });
@@ -110,7 +119,17 @@ pub fn samples(job: &str, status: &JournalStatus, is_full: bool, samples: &mut V
     gauge("pool_written_minute_bytes", help, vec![], status.wear.last_minute);
     for consumer in &status.consumers {
         let of = vec![("consumer", consumer.name.clone())];
-        gauge("consumer_pending", "records a consumer has not read", of, consumer.pending);
+        gauge("consumer_pending", "records a consumer has not read", of.clone(), consumer.pending);
+        if let Some(seconds) = consumer.oldest_seconds.or((consumer.pending == 0).then_some(0)) {
+            let help = "seconds since the oldest record arrived that a consumer has not read";
+            gauge("consumer_oldest_seconds", help, of, seconds);
+        }
+    }
+    for output in &status.outputs {
+        if let Some(seconds) = output.oldest_seconds.or((output.pending == 0).then_some(0)) {
+            let help = "seconds since the oldest record arrived that waits for an output";
+            gauge("output_oldest_seconds", help, vec![("output", output.name.clone())], seconds);
+        }
     }
 }
 
@@ -139,6 +158,7 @@ mod tests {
             start: 0,
             position: 1_000_000 - pending as i64,
             pending,
+            oldest_seconds: None,
             pins,
             drop_oldest: false,
             limits: None,

@@ -105,6 +105,11 @@ impl Reading {
         }
     }
 
+    /// How many records its stream has from this offset on.
+    pub fn behind(&self, position: i64) -> u64 {
+        u64::try_from(self.reader.end().saturating_sub(position)).unwrap_or(0)
+    }
+
     /// Changes how many records a stretch has at most.
     pub fn limit(&mut self, records: usize) {
         self.bound.records = records;

@@ -10,9 +10,12 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::catch_ups::CatchUps;
+use super::failures::Failures;
 use super::health::Health;
 use super::outputs::OutputHandle;
 use super::pool;
+use super::reloads::{self, Renewal};
+use super::stalls::Stalls;
 use crate::arrival::ArrivalClock;
 use crate::job::Job;
 use crate::journal::{Edge, Journal, StreamId, what};
@@ -20,30 +23,35 @@ use crate::reference::Reference;
 use crate::score::{Scorer, State};
 use crate::source::SourceStats;
 use crate::telemetry::{Report, Sample, SampleKind};
+use crate::time::Clock;
+use crate::tls::TlsFiles;
 use crate::udf::{FunctionBinding, Stats, Versions};
 
 /// The stages that are asked.
 #[derive(Debug)]
 pub struct WatchedStages {
     job: SmolStr,
-    journal: Journal,
+    pub(super) journal: Journal,
     /// The pool is to be told of once its room lasts for less.
     warn_below: Option<Duration>,
     card_endurance: Option<u64>,
-    health: Arc<Health>,
+    pub(super) health: Arc<Health>,
     arrival: ArrivalClock,
     catch_ups: CatchUps,
+    failures: Failures,
+    pub(super) stalls: Stalls,
     versions: Versions,
+    certificates: Vec<(String, TlsFiles)>,
     stages: Mutex<Stages>,
 }
 
 #[derive(Debug, Default)]
-struct Stages {
+pub(super) struct Stages {
     sources: Vec<(SmolStr, Arc<SourceStats>)>,
-    outputs: Vec<OutputHandle>,
-    scorers: Vec<Scorer>,
-    references: Vec<Reference>,
-    functions: Vec<(String, Arc<Stats>)>,
+    pub outputs: Vec<OutputHandle>,
+    pub scorers: Vec<Scorer>,
+    pub references: Vec<Reference>,
+    pub functions: Vec<(String, Arc<Stats>)>,
 }
 
 /// A few numbers for a status line.
@@ -67,6 +75,7 @@ impl WatchedStages {
     pub fn new(
         job: &Job,
         journal: Journal,
+        clock: &Clock,
         health: Arc<Health>,
         arrival: ArrivalClock,
         functions: &[FunctionBinding],
@@ -75,6 +84,8 @@ impl WatchedStages {
         let functions = functions.iter().map(|f| (f.name.clone(), f.stats.clone())).collect();
         WatchedStages {
             job: SmolStr::new(&job.name),
+            failures: Failures::of(&job.path, &journal.ledger(), clock.monotonic()),
+            stalls: Stalls::new(job.metrics.stalled_after),
             journal,
             warn_below: job.journal.warn_below,
             card_endurance: job.journal.card_endurance,
@@ -82,6 +93,7 @@ impl WatchedStages {
             arrival,
             catch_ups: CatchUps::default(),
             versions,
+            certificates: reloads::certificates(job),
             stages: Mutex::new(Stages { functions, ..Stages::default() }),
         }
     }
@@ -93,6 +105,10 @@ impl WatchedStages {
 
     pub fn catch_ups(&self) -> &CatchUps {
         &self.catch_ups
+    }
+
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     pub fn add_source(&self, name: SmolStr, stats: Arc<SourceStats>) {
@@ -116,7 +132,7 @@ impl WatchedStages {
         self.with(|s| *s = Stages::default());
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Stages) -> T) -> T {
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Stages) -> T) -> T {
         f(&mut self.stages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -153,48 +169,52 @@ impl WatchedStages {
         let mut degraded = self.degraded();
         match self.journal.summary() {
             Ok(status) => {
-                let status = status.with_card(self.card_endurance);
+                let now = self.arrival.now().at;
+                let mut status = self.journal.with_oldest(status.with_card(self.card_endurance), now);
+                self.with(|s| s.outputs.iter().for_each(|o| status.note_delivery(o.name(), o.stats().delivered_at())));
                 pool::samples(&self.job, &status, self.journal.is_full(), &mut samples);
                 degraded.extend(pool::degraded(&self.journal, &status, self.warn_below));
             }
             Err(error) => tracing::warn!("the pool's status cannot be read: {error}"),
         }
         self.catch_ups.samples(&self.job, &mut samples);
+        self.failures.samples(&self.job, &mut samples);
+        self.stalls.samples(&self.job, &mut samples);
+        reloads::samples(&self.reloads(), &self.job, &mut samples);
         self.stage_samples(&mut samples);
-        let sick = self.health.fatal().into_iter().chain(self.journal.refusal().map(|e| e.to_string())).collect();
+        let refusal = self.journal.refusal().map(|e| e.to_string());
+        let sick = self.health.fatal().into_iter().chain(refusal).chain(self.stalls.stalled()).collect();
         Report { samples, sick, not_ready: self.not_ready(), degraded }
     }
 
     /// The job goes on with what it has.
     fn degraded(&self) -> Vec<String> {
-        let mut found = self.health.noted();
+        let mut found = self.health.amiss();
         found.extend(self.arrival.status().trouble);
+        found.extend(self.failures.degraded());
         found.extend(self.journal.alarm().map(|alarm| format!("the pool at the start of this process: {alarm}")));
         self.with(|stages| {
             for reference in &stages.references {
                 let (name, status) = (reference.name(), reference.status());
-                let Some(version) = status.version else { continue };
-                if let Some(trouble) = status.trouble {
-                    found.push(format!(
-                        "input {name}: the version loaded {} stays in use: {trouble}",
-                        version.loaded_at
-                    ));
-                }
-                if let Some(why) = status.not_kept {
+                if let Some(why) = status.not_kept.filter(|_| status.version.is_some()) {
                     found.push(format!("input {name}: its version is not kept for a start offline: {why}"));
                 }
             }
         });
         self.with(|stages| found.extend(of_scorers(stages, |scorer| scorer.status().away_since().is_some())));
-        let of_functions = self.versions.statuses().into_iter();
-        found.extend(of_functions.filter_map(|(name, status)| Some(format!("function {name}: {}", status.trouble?))));
+        found.extend(reloads::degraded(self.reloads()));
         found
+    }
+
+    fn reloads(&self) -> Vec<Renewal> {
+        self.with(|s| reloads::all(self.health.noted(), &self.versions, &s.references, &self.certificates))
     }
 
     /// What a person who looks at `/readyz` wants to know.
     fn not_ready(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.health.fatal().into_iter().collect();
         problems.extend(self.health.stopped());
+        problems.extend(self.stalls.stalled());
         problems.extend(pool::full(&self.journal));
         problems.extend(self.health.state.alarm());
         self.with(|stages| {

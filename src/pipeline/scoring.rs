@@ -345,7 +345,9 @@ impl Scoring {
                     OnError::DeadLetter => {
                         failed += 1;
                         commit.ledger.push((scored("failed").because(failure.reason), 1));
-                        commit.dead_letters.push(self.letter(meta, row, *failure));
+                        let letter = self.letter(meta, row, *failure);
+                        flow.failures.note(std::slice::from_ref(&letter));
+                        commit.dead_letters.push(letter);
                     }
                 },
                 Outcome::Away => {

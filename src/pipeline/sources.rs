@@ -78,6 +78,7 @@ pub fn start(
             journal: journal.clone(),
             stats: started.source.stats().clone(),
             health: health.clone(),
+            failures: watched.failures().clone(),
         };
         intakes.push(intake.spawn(started.arrivals));
         sources.push(started.source);

@@ -9,16 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::sync::Notify;
 
 use super::ahead::Ahead;
+use super::catch_ups::CatchUps;
 use super::commits::Commits;
 use super::consumer::{Consumer, Sink, ToScore};
 use super::cycle;
 use super::delivery::{self, Deliverer, Uncommitted};
 use super::due::SinceCommit;
+use super::failures::Failures;
 use super::feed::Feed;
 use super::flow::{Flow, engine};
 use super::gathering::Gathering;
@@ -28,17 +31,18 @@ use super::names::{named, sent_columns};
 use super::outputs::OutputHandle;
 use super::prepare::{self, Prepared};
 use super::reading::{Bound, Reading};
+use super::registered::Registered;
 use super::scoring::{Scoring, Unanswered};
+use super::stalls::{ConsumerNeed, Stalls};
 use super::stop::Stop;
 use super::tables::Tables;
-use super::untimely::Untimely;
 use super::{PipelineError, Worker};
 use crate::arrival::ArrivalClock;
 use crate::backoff::Backoff;
 use crate::batch::Column;
 use crate::engine::{Executor, Functions, OnError};
-use crate::job::{self, BacklogSettings, Job};
-use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId, consumer_span};
+use crate::job::{self, BacklogSettings, FunctionSettings, Job};
+use crate::journal::{ConsumerSpec, InputId, Journal, Reader, Start, StreamId};
 use crate::query::catalog::folded;
 use crate::query::plan::{External, Part, Statement};
 use crate::reference::Reference;
@@ -66,15 +70,9 @@ pub struct StatementBuild<'a> {
     pub health: &'a Arc<Health>,
     pub clock: &'a Clock,
     pub arrival: &'a ArrivalClock,
-}
-
-/// A consumer of the job as the journal knows it.
-#[derive(Debug)]
-pub struct Registered {
-    name: SmolStr,
-    statement: SmolStr,
-    /// Its position, where the text of its statement is another one than before.
-    changed_at: Option<i64>,
+    pub failures: &'a Failures,
+    pub catch_ups: &'a CatchUps,
+    pub stalls: &'a Stalls,
 }
 
 /// A thread to be started once everything is made.
@@ -97,7 +95,7 @@ impl Thread {
             let result = catch_unwind(AssertUnwindSafe(self.run))
                 .unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
             if let Err(error) = &result {
-                health.ended(error);
+                health.ended(&name, error);
             }
             result
         };
@@ -120,33 +118,6 @@ impl StatementBuild<'_> {
             self.statement(&name, statement, &mut consumers, &mut jobs)?;
         }
         Ok((jobs, consumers))
-    }
-
-    /// Closes the consumers that are gone from the job and clears the state of those that were changed: once everything
-    /// else has been built, so that a start that fails has taken nothing from the former job.
-    ///
-    /// # Errors
-    /// When the journal refuses.
-    pub fn keep_only(&self, consumers: &[Registered]) -> Result<(), PipelineError> {
-        let names: Vec<SmolStr> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
-        for removed in self.journal.keep_only_consumers(&names)? {
-            let _span = consumer_span(&removed.name).entered();
-            let unread = removed.unread;
-            tracing::warn!(
-                unread,
-                "no longer part of the job: closed, its unread records are counted consumer_removed"
-            );
-        }
-        for Registered { statement, changed_at, .. } in consumers {
-            if let Some(position) = changed_at {
-                let _of = span(statement).entered();
-                tracing::warn!(
-                    position,
-                    "the statement was changed: it keeps its position and starts with empty state"
-                );
-            }
-        }
-        Ok(())
     }
 
     fn statement(
@@ -283,6 +254,9 @@ impl StatementBuild<'_> {
                 let run = Box::new(move || cycle::run(scoring, commits));
                 jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
                 let room = scorer.new_room();
+                let need = || ConsumerNeed::Endpoint(scorer.name().into(), self.answer_max(scorer.name()));
+                self.stalls.add(&consumer_name, if again.is_some() { ConsumerNeed::Leftovers } else { need() });
+                scorer.add_backlog(self.catch_ups.counting(self.journal, &consumer_name));
                 // each part takes its turn at the endpoint
                 let (lane, is_patient) = (jobs.len(), again.is_some());
                 Sink::Score(Box::new(ToScore { scorer, room, is_patient, lane, chunks, came, sent }))
@@ -343,8 +317,8 @@ impl StatementBuild<'_> {
         let start = if from.is_none() { self.job.start } else { Start::Oldest };
         let last = statement.parts.last();
         let columns = last.map_or_else(|| Arc::from([]), |part| part.columns.clone());
-        let backlog = self.job.outputs.iter().find(|o| o.name.eq_ignore_ascii_case(&statement.output));
-        let backlog = backlog.map_or(BacklogSettings::default(), |output| output.backlog);
+        let section = self.job.outputs.iter().find(|o| o.name.eq_ignore_ascii_case(&statement.output));
+        let backlog = section.map_or(BacklogSettings::default(), |output| output.backlog);
         let (flow, reader) = self.flow(
             consumer_name.clone(),
             name.clone(),
@@ -362,6 +336,10 @@ impl StatementBuild<'_> {
         let aside = self.journal.asides(consumer_name.clone(), position)?;
         let feed = feed.map(|feed| Feed { aside, columns: before, ..feed });
         let fill = output.fill();
+        let patience =
+            section.map_or(Duration::ZERO, |output| output.settings.attempt_max()).saturating_add(fill.time * 2);
+        let is_shared = section.is_some_and(|output| output.settings.is_shared());
+        self.stalls.add(&consumer_name, ConsumerNeed::Output { name: output.name().clone(), patience, is_shared });
         let stride = delivery::RECORDS_FIRST.max(fill.rows);
         let deliverer = Deliverer {
             due: SinceCommit::new(position, self.clock.monotonic()),
@@ -418,7 +396,7 @@ impl StatementBuild<'_> {
             stop: self.stop.clone(),
             clock: self.clock.clone(),
             arrival: self.arrival.clone(),
-            untimely: Untimely::default(),
+            failures: self.failures.clone(),
         };
         Ok((flow, reader))
     }
@@ -477,6 +455,15 @@ impl StatementBuild<'_> {
         })
     }
 
+    /// How long it may take until an endpoint answers, the wait at the start of a job included.
+    fn answer_max(&self, function: &str) -> Duration {
+        let function = self.job.functions.iter().find(|f| f.name == function);
+        match function.map(|function| &function.kind) {
+            Some(FunctionSettings::Endpoint(config)) => config.catchup_jitter + config.request_timeout,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// What the endpoint that a part calls says of rows that wait for it.
     fn backlog_of(&self, part: &Part) -> BacklogSettings {
         let called = part.external.as_ref().map(|external| folded(&external.function));
@@ -492,6 +479,6 @@ impl StatementBuild<'_> {
     }
 }
 
-fn span(statement: &SmolStr) -> tracing::Span {
+pub fn span(statement: &SmolStr) -> tracing::Span {
     tracing::error_span!("statement", name = %statement)
 }

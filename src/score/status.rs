@@ -3,8 +3,9 @@
 //! In: counts and states from its task. Out: the same, to be read at any time by metrics and health. Invariant:
 //! counters only grow. Not here: names of metrics.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::time::Timestamp;
@@ -38,6 +39,20 @@ pub struct ScorerStatus {
     /// All latencies together, microseconds.
     pub latency_sum_us: AtomicU64,
     text: Mutex<StatusText>,
+    backlogs: Mutex<BacklogCounts>,
+}
+
+/// Ask how many records wait for the endpoint, one for each part that calls it.
+#[derive(Default)]
+struct BacklogCounts(Vec<CountBacklog>);
+
+/// Counts the records that a part has to read.
+pub type CountBacklog = Box<dyn Fn() -> u64 + Send + Sync>;
+
+impl fmt::Debug for BacklogCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BacklogCounts({})", self.0.len())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,12 +96,19 @@ impl ScorerStatus {
         self.text().last_error.clone()
     }
 
-    /// Sets the state; says whether it is another kind of state than before.
-    pub(super) fn set_state(&self, state: State) -> bool {
-        let mut text = self.text();
-        let is_new = std::mem::discriminant(&text.state) != std::mem::discriminant(&state);
-        text.state = state;
-        is_new
+    /// Sets the state; gives what it was.
+    pub(super) fn set_state(&self, state: State) -> State {
+        std::mem::replace(&mut self.text().state, state)
+    }
+
+    /// Another part calls the endpoint.
+    pub(super) fn add_backlog(&self, backlog: CountBacklog) {
+        self.backlogs.lock().unwrap_or_else(PoisonError::into_inner).0.push(backlog);
+    }
+
+    /// How many records wait in the pool for the endpoint.
+    pub fn backlog(&self) -> u64 {
+        self.backlogs.lock().unwrap_or_else(PoisonError::into_inner).0.iter().map(|backlog| backlog()).sum()
     }
 
     /// Since when the endpoint is away, while somebody else answers in its place.

@@ -449,8 +449,16 @@ impl Task {
         };
         let since = self.desk.away_since().map(at);
         let before = status.set_away_since(since);
-        let is_new = status.set_state(state.clone());
-        let change = EndpointChange { state: &state, is_new, away: (before, since), by: self.fallback.as_deref() };
+        let was = status.set_state(state.clone());
+        let waiting = || status.backlog();
+        let change = EndpointChange {
+            state: &state,
+            was: &was,
+            away: (before, since),
+            by: self.fallback.as_deref(),
+            now: at(self.now()),
+            waiting: &waiting,
+        };
         let Some((level, text)) = change.line() else { return };
         let error = status.last_error().unwrap_or_default();
         match level {
@@ -460,7 +468,6 @@ impl Task {
                 let rows = status.away_rows.load(Ordering::Relaxed);
                 tracing::info!(since = before.map(tracing::field::display), rows, "{text}");
             }
-            _ if matches!(state, State::BackingOff { .. }) => tracing::info!(error, "{text}"),
             _ => tracing::info!("{text}"),
         }
     }

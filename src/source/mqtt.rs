@@ -17,6 +17,7 @@ mod receiver;
 pub mod redelivery;
 mod send_window;
 mod settings;
+mod subscription;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -28,6 +28,8 @@ pub struct SourceStats {
     /// bytes received and not stored
     pub unacked_bytes: AtomicU64,
     connected: AtomicBool,
+    /// The log says that the input is connected, and nothing since that it is not.
+    told_connected: AtomicBool,
     alarm: Mutex<Option<Alarm>>,
 }
 
@@ -73,8 +75,17 @@ impl SourceStats {
         let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if alarm.as_ref().is_none_or(|a| a.text != text) {
             tracing::warn!(broker = who, "{text}");
+            self.told_connected.store(false, Ordering::Relaxed);
         }
         *alarm = Some(Alarm { text, until });
+    }
+
+    /// Says in the log that the input is connected: once, until something new is wrong, however often a connection
+    /// comes and goes.
+    pub(in crate::source) fn tell_connected(&self, who: &str, how: &str) {
+        if !self.told_connected.swap(true, Ordering::Relaxed) {
+            tracing::info!(broker = who, "connected, {how}");
+        }
     }
 
     /// What `until` stands for has come about.

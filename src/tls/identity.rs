@@ -14,7 +14,9 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
 
-use super::{COPY_AGAIN, ClientFiles, TlsFileError, Told, certificates, contents, garbled, has, not_text};
+use super::{
+    COPY_AGAIN, ClientFiles, PAIR_OF_BEFORE, TlsFileError, Told, certificates, contents, garbled, has, not_text,
+};
 use crate::time::{Clock, Timestamp};
 
 const KINDS: &str = "expected RSA of 2048 bits or more, EC P-256 or P-384, or Ed25519";
@@ -173,7 +175,7 @@ impl ResolvesClientCert for ReadAnew {
         let read = self.files.load(&self.told);
         let problem = read.as_ref().err();
         let problem = problem.map(|e| format!("{e}; the client certificate that was read before is used"));
-        self.told.warn("the pair of before", problem);
+        self.told.warn(PAIR_OF_BEFORE, problem);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(pair) = read {
             *last = pair;

@@ -2,6 +2,8 @@
 // helpers of tests fail like tests
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "journal/ages.rs"]
+mod ages;
 #[path = "journal/backlogs.rs"]
 mod backlogs;
 #[path = "journal/budget.rs"]

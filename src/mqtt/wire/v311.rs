@@ -84,7 +84,7 @@ impl Inbound {
             }
             Ok(rumqttc_v4::Event::Incoming(Packet::SubAck(suback))) => {
                 let answer = |code: SubscribeReasonCode| match code {
-                    SubscribeReasonCode::Success(_) => Ok(()),
+                    SubscribeReasonCode::Success(qos) => Ok(qos as u8),
                     SubscribeReasonCode::Failure => Err("Failure".to_owned()),
                 };
                 Ok(Incoming::Subscribed(suback.return_codes.into_iter().map(answer).collect()))

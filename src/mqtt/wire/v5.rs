@@ -96,7 +96,7 @@ impl Inbound {
             }
             Ok(rumqttc::Event::Incoming(Packet::SubAck(suback))) => {
                 let answer = |code: SubscribeReasonCode| match code {
-                    SubscribeReasonCode::Success(_) => Ok(()),
+                    SubscribeReasonCode::Success(qos) => Ok(qos as u8),
                     code => Err(format!("{code:?}")),
                 };
                 Ok(Incoming::Subscribed(suback.return_codes.into_iter().map(answer).collect()))

@@ -198,11 +198,19 @@ impl OutputSettings for HttpOutputConfig {
         headers.chain(&self.key).collect()
     }
 
+    fn tls(&self) -> Option<&TlsFiles> {
+        Some(&self.tls)
+    }
+
+    fn attempt_max(&self) -> Duration {
+        self.timeout
+    }
+
     fn fill(&self) -> Fill {
         self.batch.fill()
     }
 
-    fn build(&self, _: Site<'_>) -> Result<Box<dyn Output>, String> {
-        Ok(Box::new(HttpOutput::new(self.clone())?))
+    fn build(&self, site: Site<'_>) -> Result<Box<dyn Output>, String> {
+        Ok(Box::new(HttpOutput::new(self.clone(), site.stats)?))
     }
 }

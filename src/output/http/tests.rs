@@ -41,7 +41,7 @@ impl Receiver {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let batch = BatchPolicy { rows: batch, bytes: 1 << 20, time: Duration::ZERO };
         let config = HttpOutputConfig { batch, body: Body::Array, ..HttpOutputConfig::new(url) };
-        let mut output = HttpOutput::new(config).unwrap();
+        let mut output = HttpOutput::new(config, Arc::default()).unwrap();
         output.retry = Retry::new(Backoff { base: Duration::ZERO, cap: Duration::ZERO });
         (receiver, output)
     }

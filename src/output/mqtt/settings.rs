@@ -161,6 +161,15 @@ impl OutputSettings for MqttOutputConfig {
         }
     }
 
+    fn attempt_max(&self) -> Duration {
+        // others that share the connection may go first
+        4 * self.puback_timeout
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.connection, Connection::Input { .. })
+    }
+
     fn check_beside(&self, inputs: &[Neighbour<'_>], problems: &Problems) {
         let broker = match &self.connection {
             Connection::Own(broker) => {

@@ -14,12 +14,12 @@ use crate::batch::{Batch, Column, RowMeta, Rows};
 use crate::engine::{Executor, ExecutorOptions, OnError};
 use crate::journal::{ConsumerId, ConsumerSpec, InputId, Journal, JournalConfig};
 use crate::pipeline::commits::Commits;
+use crate::pipeline::failures::Failures;
 use crate::pipeline::reading::tests::store_each;
 use crate::pipeline::reading::{Bound, Records};
 use crate::pipeline::state_budget::StateBudget;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::tables::Tables;
-use crate::pipeline::untimely::Untimely;
 use crate::query::catalog::{Catalog, FunctionDef, FunctionKind, InputDef, InputKind};
 use crate::query::plan::Part;
 use crate::score::ScoreConfig;
@@ -56,7 +56,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             stop: Stop::default(),
             clock: clock.clone(),
             arrival: ArrivalClock::new(clock.clone(), Timestamp::MIN),
-            untimely: Untimely::default(),
+            failures: Failures::default(),
         },
         reading: Reading::new(journal.reader(from, 0), Bound::records(10)),
         feed: Feed {

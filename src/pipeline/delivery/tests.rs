@@ -149,7 +149,7 @@ impl Bench {
                 stop: stop.clone(),
                 clock: clock.clone(),
                 arrival: crate::arrival::ArrivalClock::new(clock.clone(), Timestamp::MIN),
-                untimely: crate::pipeline::untimely::Untimely::default(),
+                failures: crate::pipeline::failures::Failures::default(),
             },
             reading: Reading::new(journal.reader(StreamId::INPUTS, 0), Bound::records(10)),
             feed: Some(Feed {
@@ -419,7 +419,7 @@ fn an_output_is_in_trouble_until_each_of_its_consumers_gets_through() {
         ("statement a", Delivery::Delivered, None),
     ] {
         bench.script.written().answers.push_back(answer.clone());
-        assert_eq!(output.deliver(&rows, &"a".into(), &consumer.into(), None), answer);
+        assert_eq!(output.deliver(&rows, &"a".into(), &consumer.into(), None, 0), answer);
         assert_eq!(output.trouble().as_deref(), trouble, "after {consumer}");
     }
 }

@@ -20,12 +20,12 @@ use crate::engine::{Emitted, Executor, Functions};
 use crate::journal::{ConsumerId, Counter, DeadLetter, Edge, LetterOrigin, StoredDeadLetter};
 use crate::output::{Delivery, ScorerNames};
 use crate::pipeline::ahead::Ahead;
+use crate::pipeline::failures::Failures;
 use crate::pipeline::flow::Flow;
 use crate::pipeline::mark::Mark;
 use crate::pipeline::outputs::OutputHandle;
 use crate::pipeline::scoring::{Scoring, Unanswered};
 use crate::pipeline::tables::Tables;
-use crate::pipeline::untimely::Untimely;
 use crate::query::plan::Part;
 use crate::score::{Chunk, Order, Outcome};
 use crate::udf::Host;
@@ -317,7 +317,7 @@ impl Replayer {
         let (rows, consumer) = (Arc::new(rows), consumer_of(statement));
         let mut retry = Retry::new(Backoff::BROKER);
         let refused = loop {
-            match output.deliver(&rows, statement, &consumer, scorers) {
+            match output.deliver(&rows, statement, &consumer, scorers, rows.batch.len() as u64) {
                 Delivery::Delivered => break Vec::new(),
                 Delivery::Rejected { rows } => break rows,
                 Delivery::Gone { reason } => return turn.refuse(reason, gave.len()),
@@ -356,7 +356,7 @@ impl Replayer {
             stop: self.stop.clone(),
             clock: self.clock.clone(),
             arrival: self.arrival.clone(),
-            untimely: Untimely::default(),
+            failures: Failures::default(),
         }
     }
 

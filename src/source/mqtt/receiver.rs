@@ -28,6 +28,7 @@ use super::lull::Lull;
 use super::poison::Poison;
 use super::send_window::SendWindow;
 use super::settings::MqttSourceConfig;
+use super::subscription::SubscribeAnswer;
 use crate::backoff::{Backoff, GOOD_AFTER, Retry};
 use crate::batch::Urgency;
 use crate::mqtt::line::Line;
@@ -298,6 +299,9 @@ impl Receiver {
         self.session_known = true;
         // The first time in a session of an earlier process too: the job may name other topics now.
         self.stats.set_connected(self.is_subscribed);
+        if self.is_subscribed {
+            self.stats.tell_connected(&self.who, "the broker has kept the session and its subscriptions");
+        }
         if !self.is_subscribed {
             self.subscribe(client);
         }
@@ -435,20 +439,18 @@ impl Receiver {
         }
     }
 
-    fn subscribed(&mut self, answers: &[Result<(), String>]) {
-        let refused: Vec<String> = std::iter::zip(&self.config.topics, answers)
-            .filter_map(|(filter, answer)| Some(format!("`{filter}` ({})", answer.as_ref().err()?)))
-            .collect();
-        if refused.is_empty() {
-            self.is_subscribed = true;
-            self.stats.set_connected(true);
-            self.stats.clear(&self.who, Until::Subscribed);
-        } else {
-            let text = format!(
-                "the broker refused the subscription to {}: correct `topics` or the broker's access rules",
-                refused.join(", ")
-            );
+    fn subscribed(&mut self, answers: &[Result<u8, String>]) {
+        let answer = SubscribeAnswer::of(&self.config.topics, self.config.qos as u8, answers);
+        if let Some(text) = answer.refused {
             self.stats.raise(&self.who, text, Until::Subscribed);
+            return;
+        }
+        self.is_subscribed = true;
+        self.stats.set_connected(true);
+        self.stats.clear(&self.who, Until::Subscribed);
+        self.stats.tell_connected(&self.who, &format!("subscribed to {}", answer.granted));
+        if let Some(text) = answer.lowered {
+            tracing::warn!(broker = self.who, "{text}");
         }
     }
 
