@@ -44,6 +44,12 @@ fn answer(journal: &Journal, replayer: &Replayer, job: &AsideJob, request: Contr
         ControlRequest::SetAside { statement, offset } => {
             set_aside(journal, job, &statement, offset).map(|()| ControlResponse::IsAside)
         }
+        ControlRequest::DropQuarantine => {
+            let seen = journal.acknowledge_quarantine();
+            let told =
+                seen.map(|n| ControlResponse::QuarantineSeen { ranges: n.unseen_ranges, records: n.unseen_records });
+            told.map_err(|e| e.to_string())
+        }
         ControlRequest::ReplayDeadLetters(request) => replayer.replay(request).map(ControlResponse::Replayed),
     };
     done.unwrap_or_else(ControlResponse::refused)
