@@ -141,8 +141,8 @@ pub struct RowIds<'a> {
 }
 
 impl<'a> RowIds<'a> {
-    /// `incarnation-statement-offset-ordinal`: the same for each repetition of a row, and for no other row. Where the pool
-    /// may have lost rows of that offset, the incarnation is followed by a dot and a mark.
+    /// `incarnation-statement-offset-ordinal`: the same for each repetition of a row, and for no other row. Where the
+    /// pool may have lost rows of that offset, the incarnation is followed by a dot and a mark.
     pub fn id(&self, row: &RowMeta) -> String {
         let renewed = self.renewals.iter().rfind(|renewal| renewal.from <= row.offset);
         let (dot, mark) = renewed.map_or(("", ""), |renewal| (".", renewal.mark.as_str()));

@@ -49,7 +49,7 @@ pub enum JournalCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum QuarantineCommand {
-    /// Say that you have seen them: their bytes go, and `/readyz` says nothing of them any more; also while the job runs
+    /// Say that you have seen them: their bytes go, `/readyz` says nothing of them any more; also while the job runs
     Drop {
         #[command(flatten)]
         of: WhichPool,

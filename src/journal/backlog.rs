@@ -196,8 +196,8 @@ struct SegmentFound {
     bytes: u64,
 }
 
-/// Shows the segments that a consumer has before it, oldest first, as long as they are wanted. Those that cannot be read
-/// are left out.
+/// Shows the segments that a consumer has before it, oldest first, as long as they are wanted. Those that cannot be
+/// read are left out.
 fn each_segment(
     db: &Connection,
     shared: &Shared,

@@ -1,7 +1,7 @@
 //! What to do where a page of the file cannot be read.
 //!
-//! In: an error of SQLite. Out: whether it is damage; an index made anew. Invariant: SQLite takes no write any more in a
-//! transaction that met a damaged page, be it by reading: so what may be damaged is read outside of one, and such a
+//! In: an error of SQLite. Out: whether it is damage; an index made anew. Invariant: SQLite takes no write any more in
+//! a transaction that met a damaged page, be it by reading: so what may be damaged is read outside of one, and such a
 //! transaction is rolled back whole. Not here: ranges that are set aside (`quarantine`), how the writer goes on
 //! (`writer`), a file that is beyond use (`error`).
 
@@ -36,8 +36,8 @@ pub(super) fn check_index(db: &Connection) -> rusqlite::Result<()> {
     db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(drop)
 }
 
-/// Makes the index of the segments anew if it is damaged; whether it was, and could be. Not inside a transaction. SQLite
-/// would clear the old one first, and fails there; so a new one takes its place, and its pages are left alone.
+/// Makes the index of the segments anew if it is damaged; whether it was, and could be. Not inside a transaction.
+/// SQLite would clear the old one first, and fails there; so a new one takes its place, and its pages are left alone.
 pub(super) fn mend_index(db: &Connection) -> bool {
     if !check_index(db).is_err_and(|error| is_of_page(&error)) {
         return false;

@@ -2,9 +2,9 @@
 //!
 //! In: segments from the memory tail, older ones from the file by a connection of the reader's own. Out: [`Read`]s,
 //! never across a segment's border, and of events never of two inputs. Invariant: every record from the position on is
-//! handed out once and in order, but those that are trimmed, set aside since they cannot be read, or of inputs not asked
-//! for; no offset is passed without a segment but the writer is told. [`Reader::position`] is what to commit. Not here:
-//! who remembers the position (the consumer's commits do).
+//! handed out once and in order, but those that are trimmed, set aside since they cannot be read, or of inputs not
+//! asked for; no offset is passed without a segment but the writer is told. [`Reader::position`] is what to commit. Not
+//! here: who remembers the position (the consumer's commits do).
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! What tells the ids of rows apart where offsets may be given out twice.
 //!
 //! In: the end of the inputs at a start that cannot be sure of it: the pool lacked something, or the file that says how
-//! far it was acknowledged says something else. Out: from that offset on, ids carry a mark of their own. Invariant: rows
-//! of events that the pool had by then keep their ids, so a row that is repeated after a crash is recognised. Not here:
-//! ids (`output`).
+//! far it was acknowledged says something else. Out: from that offset on, ids carry a mark of their own. Invariant:
+//! rows of events that the pool had by then keep their ids, so a row that is repeated after a crash is recognised. Not
+//! here: ids (`output`).
 
 use std::sync::Arc;
 

@@ -81,8 +81,8 @@ impl Upkeep {
         self.failing.as_ref().map(|failing| failing.why.as_str())
     }
 
-    /// Empties the log, or copies it at least. A file that cannot be written is no error: the log keeps everything. That
-    /// is tried again once a second.
+    /// Empties the log, or copies it at least. A file that cannot be written is no error: the log keeps everything.
+    /// That is tried again once a second.
     pub fn empty(&mut self, db: &Connection, wait: Duration, now: Instant) -> rusqlite::Result<Option<Reached>> {
         self.unless_failing(now, || empty_log(db, wait))
     }
@@ -99,9 +99,9 @@ impl Upkeep {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !has_no_room(&self.path) => {
                 let path = self.path.display();
                 let why = format!(
-                    "{path} cannot be written ({error}), so what is committed stays in its write-ahead log, which grows \
-                     until max_bytes is used up: see the kernel's log (dmesg), and repair or replace the disk; nothing \
-                     is lost so far"
+                    "{path} cannot be written ({error}), so what is committed stays in its write-ahead log, which \
+                     grows until max_bytes is used up: see the kernel's log (dmesg), and repair or replace the \
+                     disk; nothing is lost so far"
                 );
                 if self.failing.is_none() {
                     tracing::error!("{why}");

@@ -42,8 +42,9 @@ fn unreadable(status: &JournalStatus) -> Option<String> {
     (unseen_ranges > 0).then(|| {
         let places = if unseen_ranges == 1 { "place" } else { "places" };
         format!(
-            "the pool: records that cannot be read were skipped, {unseen_records} in {unseen_ranges} {places}: check the \
-             disk; `forebay journal status` lists them, and `forebay journal quarantine drop` says that you have seen it"
+            "the pool: records that cannot be read were skipped, {unseen_records} in {unseen_ranges} {places}: \
+             check the disk; `forebay journal status` lists them, and `forebay journal quarantine drop` says that you \
+             have seen it"
         )
     })
 }

@@ -164,8 +164,8 @@ fn a_statement_whose_state_is_damaged_stops_alone_until_it_is_given_up() {
     forebay.stop();
 
     let db = rusqlite::Connection::open(dir.path().join("pool.db")).unwrap();
-    let sql = "UPDATE state SET value = value || x'00' WHERE consumer = (SELECT id FROM consumer WHERE name = 'statement \
-               out')";
+    let sql = "UPDATE state SET value = value || x'00' WHERE consumer = (SELECT id FROM consumer WHERE name = \
+               'statement out')";
     assert!(db.execute(sql, []).unwrap() > 0);
     drop(db);
     let forebay = Forebay::run(&path);

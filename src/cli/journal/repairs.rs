@@ -47,8 +47,8 @@ fn reset(journal: &Journal, statement: &str) -> Result<String, NotDone> {
     let lines: String = reset.iter().map(line).collect();
     Ok(format!(
         "{lines}What the statement held is given up: windows that were open, rows that waited in joins and for others, \
-         values of LAG and other analytic functions, what its functions remember. It begins empty at the next start, and \
-         records that were scored ahead of its offset are scored again; row ids stay the same\n"
+         values of LAG and other analytic functions, what its functions remember. It begins empty at the next start, \
+         and records that were scored ahead of its offset are scored again; row ids stay the same\n"
     ))
 }
 

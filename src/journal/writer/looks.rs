@@ -67,8 +67,8 @@ impl Writer {
             return false;
         }
         tracing::error!(
-            "a page of the pool's file is damaged: {error}. What can be done without it goes on; check the disk, and see \
-             `forebay journal verify`"
+            "a page of the pool's file is damaged: {error}. What can be done without it goes on; check the disk, and \
+             see `forebay journal verify`"
         );
         let is_mended = mend_index(&self.store.db);
         self.store.expect_damage() || is_mended
