@@ -21,6 +21,7 @@ mod command;
 mod compaction;
 mod config;
 mod consumer;
+mod damage;
 mod dead_letter;
 mod eras;
 mod error;
@@ -39,16 +40,19 @@ mod pin;
 mod progress;
 mod quarantine;
 mod queue;
+mod ranges;
 mod reader;
 mod recent;
 mod records;
 mod recovery;
 mod redo;
 mod reference;
+mod renewal;
 mod request;
 mod schema;
 mod segment;
 mod shared;
+mod state;
 mod status;
 mod store;
 mod stream;
@@ -76,7 +80,7 @@ use crate::batch::MessageMeta;
 use crate::time::{Clock, Timestamp};
 
 pub use books::DeadLetterCount;
-pub use config::{BacklogLimits, JournalConfig};
+pub use config::{BacklogLimits, JournalConfig, OnDamage};
 pub use consumer::consumer_span;
 pub use dead_letter::{
     DeadLetter, LetterCount, LetterFilter, StoredDeadLetter, count_dead_letters, dead_letters_readonly,
@@ -90,14 +94,17 @@ pub use pace::WearStatus;
 pub use paths::beside as beside_journal;
 pub use pin::Pin;
 pub use progress::ConsumerPace;
+pub use ranges::QuarantineCount;
 pub use reader::{Read, Reader};
 pub use records::{RecordFilter, StoredRecord, each_record};
 pub use reference::{ReferenceError, ReferenceStatus, ReferenceVersion, StoredReference, reference_readonly};
+pub use renewal::IdRenewal;
 pub use request::{
     Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt,
     RemovedConsumer, Replayed, Start, StateChange, StateEntry, StreamId,
 };
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
+pub use state::ResetState;
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, LiveStatus, QuarantinedSegment, StreamStatus};
 pub use verify::{VerifyReport, verify};
 
@@ -132,6 +139,7 @@ struct Inner {
     max_bytes: u64,
     write_budget: Option<u64>,
     incarnation: [u8; 16],
+    renewals: Arc<[IdRenewal]>,
     alarm: Option<String>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -166,18 +174,51 @@ impl Inner {
 }
 
 impl Journal {
-    /// Opens the journal, or makes a new one, and starts its writer. An error leaves the file as it was.
+    /// Opens the journal, or makes a new one, and starts its writer. An error leaves the file as it was. One that is
+    /// beyond use is moved aside where the settings say so, and a fresh one is begun.
     pub fn open(config: JournalConfig) -> Result<Journal, JournalError> {
-        Journal::start(config, |_| Ok(()))
+        let lock = Lock::take(&config.path)?;
+        match Journal::start_locked(&config, lock, |_| Ok(())) {
+            Err((JournalError::BeyondUse { reason }, lock)) if config.on_damage == OnDamage::Fresh => {
+                let alarm = recovery::move_aside(&config, &reason)?;
+                let begun = Journal::start_locked(&config, lock, |opened| recovery::tell(opened, &config, alarm));
+                begun.map_err(|(error, _)| error)
+            }
+            opened => opened.map_err(|(error, _)| error),
+        }
     }
 
-    /// Opens with file and redo log prepared; tests give them limits of their own.
+    /// Opens with file and redo log prepared, as tests want them.
+    #[cfg(test)]
     fn start(
         config: JournalConfig,
         prepare: impl FnOnce(&mut Opened) -> rusqlite::Result<()>,
     ) -> Result<Journal, JournalError> {
+        let lock = Lock::take(&config.path)?;
+        Journal::start_locked(&config, lock, prepare).map_err(|(error, _)| error)
+    }
+
+    /// Opens with file and redo log prepared; gives the lock back where that fails.
+    fn start_locked(
+        config: &JournalConfig,
+        lock: Lock,
+        prepare: impl FnOnce(&mut Opened) -> rusqlite::Result<()>,
+    ) -> Result<Journal, (JournalError, Lock)> {
+        match Journal::begin(config.clone(), prepare) {
+            Ok(inner) => {
+                *inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+                Ok(Journal(Arc::new(inner)))
+            }
+            Err(error) => Err((error, lock)),
+        }
+    }
+
+    /// What holds the lock calls it.
+    fn begin(
+        config: JournalConfig,
+        prepare: impl FnOnce(&mut Opened) -> rusqlite::Result<()>,
+    ) -> Result<Inner, JournalError> {
         let path = config.path.clone();
-        let lock = Lock::take(&path)?;
         let unusable = |e: rusqlite::Error| JournalError::unusable(&path, e);
         let is_disk_short = Budget::new(&path, config.max_bytes).make_room_to_start();
         let db = schema::open_writer(&path, config.max_bytes)?;
@@ -200,22 +241,15 @@ impl Journal {
         trim::drop_stale(db, books, &recent).map_err(unusable)?;
         let incarnation = schema::incarnation(db, &path)?;
         let growth = GrowthStatus::read(db).map_err(unusable)?;
+        let renewals = renewal::load(db).map_err(unusable)?;
         let shared = Arc::new(Shared::new(config.tail_bytes_max, recent, growth));
         let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
         let store = Store::new(opened, shared.clone(), config.clock.clone());
         let writer = Writer::new(config, store, shared.clone(), is_disk_short).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
-        Ok(Journal(Arc::new(Inner {
-            path,
-            max_bytes,
-            write_budget,
-            incarnation,
-            alarm,
-            shared,
-            writer: Mutex::new(Some(thread)),
-            lock: Mutex::new(Some(lock)),
-        })))
+        let (writer, lock) = (Mutex::new(Some(thread)), Mutex::default());
+        Ok(Inner { path, max_bytes, write_budget, incarnation, renewals, alarm, shared, writer, lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -230,6 +264,11 @@ impl Journal {
     /// [`Journal::incarnation`] in hexadecimal.
     pub fn incarnation_hex(&self) -> String {
         self.0.incarnation.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// From which offsets on row ids carry a mark of their own; rising.
+    pub fn id_renewals(&self) -> Arc<[IdRenewal]> {
+        self.0.renewals.clone()
     }
 
     /// What the pool lacked when it was opened, if anything: its redo log, or events that had been acknowledged.
@@ -290,8 +329,23 @@ impl Journal {
     }
 
     /// The state a consumer had at its last commit, by operator and key.
+    ///
+    /// # Errors
+    /// [`JournalError::State`] where it is not what was stored; the others have theirs.
     pub fn load_state(&self, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
-        self.control(move |tx| consumer::load_state(tx.db, consumer).map_err(StepError::Refused))
+        self.sync()?;
+        // a damaged page would end the writer's transaction
+        state::load(&schema::open_reader(&self.0.path)?, consumer)
+    }
+
+    /// Removes the state of consumers, by their names, where they stand now.
+    pub fn reset_state(&self, consumers: Vec<SmolStr>) -> Result<Vec<ResetState>, JournalError> {
+        self.control(move |tx| state::reset(tx, &consumers))
+    }
+
+    /// Says that a person has seen what could not be read and was set aside; gives what was new of it.
+    pub fn acknowledge_quarantine(&self) -> Result<QuarantineCount, JournalError> {
+        self.control(quarantine::acknowledge)
     }
 
     /// Stores events. Waits while the lane of intake is full, which it soon is when the byte budget is used up: so the
@@ -401,6 +455,11 @@ impl Journal {
         Some((pin, self.0.shared.waits_for_pin.load(Ordering::Relaxed)))
     }
 
+    /// Why the pool's file cannot be written while its log can, if so.
+    pub fn file_failing(&self) -> Option<String> {
+        self.0.shared.with_failing(|failing| failing.clone())
+    }
+
     /// Bytes used of the budget, as of the last commit.
     pub fn used_bytes(&self) -> u64 {
         self.0.shared.used_bytes.load(Ordering::Relaxed)
@@ -444,6 +503,8 @@ impl Journal {
             max_bytes: self.0.max_bytes,
             is_full: self.is_full(),
             refusal: self.refusal().map(|e| e.to_string()),
+            file_failing: self.file_failing(),
+            has_alarm: self.0.alarm.is_some(),
             tail_bytes: self.0.shared.streams.bytes(),
             commits: self.0.shared.commits.load(Ordering::Relaxed),
             write_budget: self.0.write_budget,
@@ -493,20 +554,19 @@ impl Journal {
     /// there.
     pub fn recent_messages(&self, input: InputId, max: usize) -> Result<Vec<StoredMessage>, JournalError> {
         let shared = self.0.shared.clone();
-        let mut found = self.control(move |tx| {
-            let segments = shared.with_recent(|recent| recent.segments(input.0));
-            let mut found = Vec::new();
-            let firsts: Vec<i64> = segments.iter().map(|s| s.first).collect();
-            reader::read_events(tx.db, input.0, &firsts, |event, payload| {
-                found.push(StoredMessage {
-                    offset: event.offset,
-                    mark: event.mark,
-                    message: event.message.clone(),
-                    payload,
-                });
-            })?;
-            Ok(found)
-        })?;
+        let segments = self.control(move |_| Ok(shared.with_recent(|recent| recent.segments(input.0))))?;
+        let firsts: Vec<i64> = segments.iter().map(|s| s.first).collect();
+        let mut found = Vec::new();
+        // a damaged page would end the writer's transaction
+        let read = reader::read_events(&schema::open_reader(&self.0.path)?, input.0, &firsts, |event, payload| {
+            found.push(StoredMessage {
+                offset: event.offset,
+                mark: event.mark,
+                message: event.message.clone(),
+                payload,
+            });
+        });
+        read.map_err(JournalError::read)?;
         Ok(found.split_off(found.len().saturating_sub(max)))
     }
 

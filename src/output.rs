@@ -27,6 +27,7 @@ use smol_str::SmolStr;
 use crate::batch::{RowMeta, Rows, ScoredBy, write_row_json};
 use crate::connections::Connections;
 use crate::diagnostic::Span;
+use crate::journal::IdRenewal;
 use crate::settings::{Problems, Secret, Section};
 use crate::source::Neighbour;
 use crate::time::{Clock, Timestamp};
@@ -145,6 +146,8 @@ pub trait Output: fmt::Debug + fmt::Display + Send {
 pub struct RowIds<'a> {
     /// Random id of the journal file.
     pub incarnation: &'a str,
+    /// From which offsets on the id of the file has a mark more; rising.
+    pub renewals: &'a [IdRenewal],
     pub statement: &'a str,
     /// Whose position moves behind the rows; no part of their ids. A statement may have two for a while: one delivers
     /// what its former text gave.
@@ -154,9 +157,12 @@ pub struct RowIds<'a> {
 }
 
 impl<'a> RowIds<'a> {
-    /// `incarnation-statement-offset-ordinal`: the same for each repetition of a row, and for no other row.
+    /// `incarnation-statement-offset-ordinal`: the same for each repetition of a row, and for no other row. Where the
+    /// pool may have lost rows of that offset, the incarnation is followed by a dot and a mark.
     pub fn id(&self, row: &RowMeta) -> String {
-        format!("{}-{}-{}-{}", self.incarnation, self.statement, row.offset, row.ordinal)
+        let renewed = self.renewals.iter().rfind(|renewal| renewal.from <= row.offset);
+        let (dot, mark) = renewed.map_or(("", ""), |renewal| (".", renewal.mark.as_str()));
+        format!("{}{dot}{mark}-{}-{}-{}", self.incarnation, self.statement, row.offset, row.ordinal)
     }
 
     /// The function that scored a row, where that is told.
@@ -259,7 +265,7 @@ pub(crate) mod tests {
     use crate::value::Value;
 
     pub const IDS: RowIds<'static> =
-        RowIds { incarnation: "inc", statement: "s", consumer: "statement s", scorers: None };
+        RowIds { incarnation: "inc", renewals: &[], statement: "s", consumer: "statement s", scorers: None };
 
     /// Rows with one column `n`, at offsets equal to `n`.
     pub fn rows(numbers: impl IntoIterator<Item = i64>) -> Rows {
@@ -285,6 +291,15 @@ pub(crate) mod tests {
             },
         };
         assert_eq!(lines(&empty, &id, IDS), "{\"id\":\"inc-s-3-0\"}\n");
+    }
+
+    #[test]
+    fn an_id_has_the_mark_of_the_offset_that_it_begins_at() {
+        let renewal = |from, mark: &str| IdRenewal { from, mark: mark.into() };
+        let renewals = [renewal(3, "aa"), renewal(5, "bb")];
+        let ids = RowIds { renewals: &renewals, ..IDS };
+        let all: Vec<String> = rows(2..7).batch.meta().iter().map(|meta| ids.id(meta)).collect();
+        assert_eq!(all, ["inc-s-2-0", "inc.aa-s-3-0", "inc.aa-s-4-0", "inc.bb-s-5-0", "inc.bb-s-6-0"]);
     }
 
     #[test]

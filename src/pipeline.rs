@@ -98,6 +98,12 @@ pub enum PipelineError {
         it instead"
     )]
     ScoringEnded { statement: SmolStr, why: String },
+    #[error(
+        "statement {statement} stopped: its state in the pool is damaged ({reason}), the other statements go on. Stop \
+        the job, give up what the statement holds (windows that are open, joins, LAG, what functions remember) by \
+        `forebay journal reset-state --job JOB {statement}`, and start again"
+    )]
+    StateDamaged { statement: SmolStr, reason: String },
     #[error("input {name}: {reason}")]
     Input { name: SmolStr, reason: String },
     #[error("output {name}: {reason}")]

@@ -16,6 +16,8 @@ mod certificates;
 mod cli;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/damaged_pool.rs"]
+mod damaged_pool;
 #[path = "it/dead_letters.rs"]
 mod dead_letters;
 #[path = "it/dead_output.rs"]

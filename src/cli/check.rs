@@ -12,7 +12,7 @@ use super::journal::{counted, number};
 use super::say::{answer, complain};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionSettings, InputSettings, Job};
-use crate::journal::{JournalStatus, lasting, reference_readonly};
+use crate::journal::{JournalStatus, OnDamage, lasting, reference_readonly};
 use crate::pipeline::Prepared;
 use crate::pipeline::lateness::{Outlived, outlived};
 use crate::query::catalog::Shape;
@@ -110,6 +110,14 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
             "\nwarning: the pool's folder {} is not there: make it before the job starts\n",
             folder.display()
         ));
+    }
+    let pool = &job.journal.config.path;
+    if let Some(error) = pool.exists().then(|| JournalStatus::summary_readonly(pool).err()).flatten() {
+        let then = match job.journal.config.on_damage {
+            OnDamage::Stop => "a start ends with this",
+            OnDamage::Fresh => "where it is beyond use, a start moves it aside and begins a fresh one",
+        };
+        out.push_str(&format!("\nwarning: the pool cannot be read: {error}; {then}\n"));
     }
     for warning in &prepared.warnings {
         out.push_str(&format!("\n{warning}"));

@@ -4,6 +4,7 @@ mod dead_letters;
 mod letter_changes;
 mod letter_lines;
 mod records;
+mod repairs;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,6 +67,25 @@ pub enum JournalCommand {
     /// Rows that could not go on, each with its reason
     #[command(subcommand)]
     DeadLetters(DeadLetterCommand),
+    /// Give up what a statement holds (open windows, joins, LAG, what functions remember); the job must not run
+    ResetState {
+        #[command(flatten)]
+        of: WhichPool,
+        /// The statement, by the name of its output
+        statement: String,
+    },
+    /// Records that cannot be read and were set aside
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Say that you have seen them: their bytes go, `/readyz` says nothing of them any more; also while the job runs
+    Drop {
+        #[command(flatten)]
+        of: WhichPool,
+    },
 }
 
 /// Which pool.
@@ -117,6 +137,10 @@ pub fn run(command: &JournalCommand) -> ExitCode {
             Err(failed) => Err(failed),
         },
         JournalCommand::DeadLetters(command) => return dead_letters::run(command),
+        JournalCommand::ResetState { of, statement } => of.job().and_then(|job| repairs::reset_state(&job, statement)),
+        JournalCommand::Quarantine(QuarantineCommand::Drop { of }) => {
+            of.job().and_then(|job| repairs::drop_quarantine(&job))
+        }
     };
     ended(done)
 }
@@ -199,6 +223,15 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
     out.push_str(&ledger(status));
     let _ =
         writeln!(out, "\ndead letters {} ({})", number(status.dead_letters.letters), size(status.dead_letters.bytes));
+    if status.quarantined.ranges > 0 {
+        let q = status.quarantined;
+        let seen = match q.unseen_ranges {
+            0 => ", seen by somebody",
+            _ => "; `forebay journal quarantine drop` says that you have seen it",
+        };
+        let records = counted(q.records, "record");
+        let _ = writeln!(out, "quarantined {records} in {}{seen}", counted(q.ranges, "place"));
+    }
     for q in &status.quarantine {
         let _ = writeln!(out, "quarantined: stream {} offsets {} to {}: {}", q.stream, q.first, q.end, q.reason);
     }
@@ -321,11 +354,15 @@ pub fn ledger(status: &JournalStatus) -> String {
 pub(super) fn verified(pool: &Path) -> Result<String, NotDone> {
     let report = verify(pool).map_err(failure)?;
     let summary = format!(
-        "{}, {}, {}, {} quarantined",
+        "{}, {}, {}, {} quarantined{}",
         counted(report.segments, "segment"),
         counted(report.records, "record"),
         size(report.bytes),
-        report.quarantined
+        report.quarantined,
+        match report.quarantined_records {
+            0 => String::new(),
+            n => format!(" ({})", counted(n, "record")),
+        }
     );
     if report.is_good() {
         return Ok(format!("{summary}: all checksums and all equations hold\n"));

@@ -22,6 +22,8 @@ pub enum ControlRequest {
     SetAside { statement: String, offset: i64 },
     /// Sends dead letters through the present query once more.
     ReplayDeadLetters(ReplayRequest),
+    /// Says that a person has seen the records that cannot be read.
+    DropQuarantine,
 }
 
 /// Which letters are replayed, up to a bounded number a request.
@@ -69,6 +71,10 @@ pub enum ControlResponse {
     },
     IsAside,
     Replayed(ReplayOutcome),
+    QuarantineSeen {
+        ranges: u64,
+        records: u64,
+    },
     /// It was not done, or not all of it.
     Refused {
         why: String,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::backlog;
-use crate::journal::{JournalConfig, OnFull};
+use crate::journal::{JournalConfig, OnDamage, OnFull};
 use crate::settings::{Problems, Section, units};
 
 const MB: u64 = 1_000_000;
@@ -78,6 +78,8 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
     let commit_interval = section.duration("commit_interval", second / 1_000, 10 * second, base.commit_interval);
     let records = section.count("commit_records", 1, 100_000, base.commit_records as u64);
     let write_budget = write_budget(&mut section, base.write_budget);
+    let on_damage = [("stop", OnDamage::Stop), ("fresh", OnDamage::Fresh)];
+    let on_damage = section.choice("on_damage", &on_damage, base.on_damage);
     let help = "take it from the data sheet (TBW), or leave the key out";
     let card_endurance = section.optional_size("card_endurance", GB, ENDURANCE_MAX, help);
     section.finish();
@@ -89,6 +91,7 @@ pub(super) fn read(section: Option<Section>, job: &str, problems: &Problems) -> 
         commit_interval,
         write_budget,
         commit_records: usize::try_from(records).unwrap_or(usize::MAX),
+        on_damage,
         ..base
     };
     let warn_below = Some(warn_below).filter(|warn_below| !warn_below.is_zero());

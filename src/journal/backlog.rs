@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 
 use super::ages::Ages;
 use super::books::{Books, INPUTS};
+use super::damage::{is_damage, next_first};
 use super::growth::Sizes;
 use super::segment::Sealed;
 use super::shared::Shared;
@@ -203,7 +204,8 @@ struct SegmentFound {
     bytes: u64,
 }
 
-/// Shows the segments that a consumer has before it, oldest first, as long as they are wanted.
+/// Shows the segments that a consumer has before it, oldest first, as long as they are wanted. Those that cannot be
+/// read are left out.
 fn each_segment(
     db: &Connection,
     shared: &Shared,
@@ -214,12 +216,27 @@ fn each_segment(
          AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2) ORDER BY first";
     let Backlog { stream, position } = backlog;
     let mut find = db.prepare_cached(SQL)?;
-    let mut rows = find.query(params![stream, position])?;
-    while let Some(row) = rows.next()? {
-        let (end, length): (i64, i64) = (row.get(0)?, row.get(2)?);
-        let found = SegmentFound { end, arrival: row.get(1)?, bytes: Sizes::of(0, length.max(0) as u64).stored };
-        if end > position && !wants_more(found) {
-            return Ok(());
+    let mut from = position;
+    loop {
+        let mut rows = find.query(params![stream, from])?;
+        let row = loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                other => break other.map(drop),
+            };
+            let (end, length): (i64, i64) = (row.get(0)?, row.get(2)?);
+            let found = SegmentFound { end, arrival: row.get(1)?, bytes: Sizes::of(0, length.max(0) as u64).stored };
+            from = from.max(end);
+            if end > position && !wants_more(found) {
+                return Ok(());
+            }
+        };
+        match row {
+            Err(error) if is_damage(&error) => match next_first(db, stream, from)? {
+                Some(next) => from = next,
+                None => break,
+            },
+            end => break end?,
         }
     }
     let waiting: Vec<Arc<Sealed>> = shared.with_pending(|pending| pending.of(stream).cloned().collect());

@@ -17,9 +17,6 @@ use super::recent::Kept;
 use super::segment::{Head, Sealed};
 use super::trim::Retention;
 
-/// State rows by consumer, operator and key; `None` for a key that is gone. Of one that changed often the last counts.
-pub(super) type States = BTreeMap<(u32, u32, Vec<u8>), Option<Vec<u8>>>;
-
 /// What a checkpoint has to keep of what everybody has read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keep<'a> {
@@ -166,17 +163,5 @@ pub(super) fn insert_segment(db: &Connection, sealed: &Sealed) -> rusqlite::Resu
         sealed.checksum,
         sealed.data
     ])?;
-    Ok(())
-}
-
-pub(super) fn store_states(db: &Connection, states: &States) -> rusqlite::Result<()> {
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3, ?4)")?;
-    let mut delete = db.prepare_cached("DELETE FROM state WHERE consumer = ?1 AND op = ?2 AND key = ?3")?;
-    for ((consumer, op, key), value) in states {
-        match value {
-            Some(value) => put.execute(params![consumer, op, key, value])?,
-            None => delete.execute(params![consumer, op, key])?,
-        };
-    }
     Ok(())
 }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 use super::arrived::is_set_back;
 use super::books::Books;
 use super::checkpoint::{insert_segment, span_max};
+use super::damage::{is_damage, is_of_page};
 use super::merge::{Merged, Merger, Together, is_small};
 use super::segment::{Head, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed};
 use super::trim::Retention;
@@ -99,7 +100,13 @@ impl Runs {
         for (stream, book) in &books.streams {
             let mut rows = find.query(params![stream, book.first, TAKEN_UP_MAX])?;
             let mut heads = Vec::new();
-            while let Some(row) = rows.next()? {
+            loop {
+                let row = match rows.next() {
+                    // nothing is joined over a damaged page
+                    Err(error) if is_damage(&error) => break,
+                    row => row?,
+                };
+                let Some(row) = row else { break };
                 // behind a head that is damaged a run begins anew
                 heads.extend(Head::read(row));
             }
@@ -166,9 +173,9 @@ pub(super) fn join(db: &Connection, run: Run, merger: &mut Merger<'_>) -> rusqli
             Ok(Arc::new(Sealed { head: Head::read(row)?, checksum: row.get(7)?, data: row.get(8)? }))
         };
         let found = find.query_map(params![run.stream, run.first, run.end], sealed)?;
-        // a head that cannot be read is damage, and whoever reads it sets it aside
+        // a head that does not fit is damage, and whoever reads it sets it aside
         match found.collect() {
-            Err(rusqlite::Error::IntegralValueOutOfRange(..) | rusqlite::Error::InvalidColumnType(..)) => Vec::new(),
+            Err(error) if is_damage(&error) && !is_of_page(&error) => Vec::new(),
             found => found?,
         }
     };

@@ -33,7 +33,18 @@ pub struct JournalConfig {
     pub retention: Option<Duration>,
     /// Newest records of each input that stay so that redeliveries can be recognised: the receive window.
     pub recent_records: usize,
+    pub on_damage: OnDamage,
     pub clock: Clock,
+}
+
+/// What a start does with a pool that is beyond use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It ends, and says by which commands a person goes on.
+    #[default]
+    Stop,
+    /// It moves the files aside and begins a fresh pool.
+    Fresh,
 }
 
 impl JournalConfig {
@@ -51,6 +62,7 @@ impl JournalConfig {
             tail_bytes_max: 3 << 20,
             retention: None,
             recent_records: 1000,
+            on_damage: OnDamage::Stop,
             clock: Clock::Real,
         }
     }

@@ -6,16 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 use smol_str::SmolStr;
 
 use super::books::{Asked, ConsumerBook, INPUTS, StreamBook};
 use super::dead_letter::{self, DeadLetter};
 use super::error::{JournalError, StepError};
 use super::ledger::{Counter, Edge, what};
-use super::request::{
-    ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StateEntry, StreamId,
-};
+use super::request::{ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnFull, RemovedConsumer, Start, StreamId};
 use super::transaction::Transaction;
 use crate::time::Timestamp;
 
@@ -194,15 +192,4 @@ fn remove(tx: &mut Transaction<'_>, id: u32) -> Result<Option<RemovedConsumer>, 
     tx.db.execute("DELETE FROM consumer WHERE id = ?1", [id])?;
     tx.books.consumers.remove(&id);
     Ok(Some(RemovedConsumer { name: consumer.name, unread: (end - consumer.position).max(0) as u64 }))
-}
-
-/// All state of a consumer.
-pub(super) fn load_state(db: &Connection, consumer: ConsumerId) -> Result<Vec<StateEntry>, JournalError> {
-    let read = || -> rusqlite::Result<Vec<StateEntry>> {
-        let mut statement = db.prepare("SELECT op, key, value FROM state WHERE consumer = ?1 ORDER BY op, key")?;
-        let rows = statement
-            .query_map([consumer.0], |row| Ok(StateEntry { op: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
-        rows.collect()
-    };
-    read().map_err(JournalError::read)
 }

@@ -181,7 +181,7 @@ pub fn dead_letters_readonly(
 ) -> Result<Vec<StoredDeadLetter>, JournalError> {
     let db = &schema::open_reader(path)?;
     let read = || -> rusqlite::Result<Vec<StoredDeadLetter>> {
-        let origin = if schema::has_origins(db)? { "origin" } else { "NULL" };
+        let origin = if schema::has_column(db, "dead_letter", "origin")? { "origin" } else { "NULL" };
         let (condition, values) = filter.condition();
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let sql = format!("SELECT {COLUMNS}, {origin} FROM dead_letter WHERE {condition} ORDER BY id LIMIT {max}");

@@ -78,6 +78,14 @@ pub enum JournalError {
     TooMany { what: &'static str, max: usize },
     #[error("cannot read the journal: {reason}; run `forebay journal verify`")]
     Read { reason: String },
+    #[error(
+        "the pool is damaged where nothing works without it ({reason}). Stop the job; `forebay journal salvage --job \
+        JOB` then makes a new pool of what can be read. To begin anew instead, move the pool and the files beside it \
+        away, or let the next start do so by `on_damage = \"fresh\"` under [journal]"
+    )]
+    BeyondUse { reason: String },
+    #[error("the state of {consumer} in the pool is damaged: {reason}")]
+    State { consumer: String, reason: String },
 }
 
 impl JournalError {
@@ -88,6 +96,9 @@ impl JournalError {
             return JournalError::Foreign { path: path_text };
         }
         let reason = reason.to_string();
+        if is_malformed(&reason) {
+            return JournalError::BeyondUse { reason: format!("{path_text}: {reason}") };
+        }
         if !is_folder_writable(path) {
             return JournalError::Folder { path: path_text, reason };
         }
@@ -98,7 +109,20 @@ impl JournalError {
     }
 
     pub(super) fn read(error: impl ToString) -> JournalError {
-        JournalError::Read { reason: error.to_string() }
+        let reason = error.to_string();
+        match is_malformed(&reason) {
+            true => JournalError::BeyondUse { reason },
+            false => JournalError::Read { reason },
+        }
+    }
+
+    /// A write failed, and nobody knows what is on the disk.
+    pub(super) fn write(error: &rusqlite::Error) -> JournalError {
+        let reason = error.to_string();
+        match is_malformed(&reason) {
+            true => JournalError::BeyondUse { reason },
+            false => JournalError::Poisoned { reason },
+        }
     }
 }
 
@@ -126,6 +150,11 @@ impl From<JournalError> for StepError {
 /// Whether another program (`sqlite3 job.db`) held the file for too long: nothing was written, it may be tried again.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
+/// Whether these are SQLite's words for a file that is damaged: where they come to be told, nothing could go on.
+fn is_malformed(reason: &str) -> bool {
+    reason.contains("malformed") || reason.contains("not a database")
 }
 
 fn is_folder_writable(path: &Path) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! In: segments from the memory tail, older ones from the file by a connection of the reader's own. Out: [`Read`]s,
 //! never across a segment's border, and of events never of two inputs. Invariant: every record from the position on is
-//! handed out once and in order, but those that are trimmed, set aside as damaged, or of inputs not asked for;
-//! [`Reader::position`] is what to commit. Not here: who remembers the position (the consumer's commits do).
+//! handed out once and in order, but those that are trimmed, set aside since they cannot be read, or of inputs not
+//! asked for; no offset is passed without a segment but the writer is told. [`Reader::position`] is what to commit. Not
+//! here: who remembers the position (the consumer's commits do).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,13 +17,15 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::books::INPUTS;
 use super::command::ask;
+use super::damage::{check_index, is_damage, is_of_page, next_first};
 use super::error::JournalError;
 use super::pending::Whereabouts;
 use super::quarantine;
 use super::queue::Lane;
+use super::ranges::set_aside_between;
 use super::request::{ConsumerId, InputId, StreamId};
 use super::schema;
-use super::segment::{Damage, EventRef, EventSlice, Head, Opener, RowSlice, Sealed, Segment};
+use super::segment::{EventRef, EventSlice, Head, Opener, RowSlice, Sealed, Segment};
 use super::shared::Shared;
 use super::stream::Found;
 use crate::time::Clock;
@@ -45,6 +48,8 @@ pub enum Read {
 /// Segments read from the file at once, and their bytes: those of a quiet stream hold one record each.
 const AHEAD_SEGMENTS: usize = 512;
 const AHEAD_BYTES: usize = 1 << 20;
+/// The same where one of them is known not to be read.
+const SINGLE_SEGMENTS: i64 = 32;
 /// Long beside what passing one segment takes, short beside a window of a second.
 const PASSING: Duration = Duration::from_millis(20);
 
@@ -79,16 +84,25 @@ enum OnDisk {
     Segment(Segment),
     /// Of inputs not asked for; so many bytes had to be opened to see that.
     Other {
+        first: i64,
         end: i64,
         opened: usize,
     },
+    /// `on_page`: SQLite cannot read it.
     Damaged {
         first: i64,
-        damage: Damage,
+        on_page: bool,
     },
 }
 
 impl OnDisk {
+    fn first(&self) -> i64 {
+        match self {
+            OnDisk::Segment(segment) => segment.first(),
+            OnDisk::Other { first, .. } | OnDisk::Damaged { first, .. } => *first,
+        }
+    }
+
     /// Where it ends, as far as is known.
     fn end(&self) -> Option<i64> {
         match self {
@@ -227,12 +241,30 @@ impl Reader {
         if self.ahead.is_empty() {
             self.ahead = self.read_ahead(end)?;
         }
-        match self.ahead.pop_front() {
+        let next = self.ahead.pop_front();
+        self.pass_gap(next.as_ref().map_or(end, OnDisk::first))?;
+        match next {
             Some(OnDisk::Segment(segment)) => self.take(segment),
             Some(OnDisk::Other { end, .. }) => self.position = end,
-            Some(OnDisk::Damaged { first, damage }) => self.pass_damaged(first, damage, end)?,
-            // everything up to the end was set aside
+            Some(OnDisk::Damaged { first, on_page }) => self.pass_damaged(first, on_page, end)?,
+            // everything up to the end is aside
             None => self.position = end,
+        }
+        Ok(())
+    }
+
+    /// Goes on where the next segment begins. What lies before that was set aside, or the writer looks where it is.
+    fn pass_gap(&mut self, next: i64) -> Result<(), JournalError> {
+        let (stream, from) = (self.stream, self.position);
+        if next <= from {
+            return Ok(());
+        }
+        self.position = next;
+        let (aside, _) = set_aside_between(self.connection()?, stream, from, next).map_err(JournalError::read)?;
+        if aside < (next - from).unsigned_abs() {
+            let (command, _answer) = ask(move |tx| quarantine::set_missing_aside(tx, stream, from, next));
+            // it is done before a commit that passes them
+            self.shared.queue.push(Lane::Control, command);
         }
         Ok(())
     }
@@ -292,20 +324,66 @@ impl Reader {
             }
             Ok(found)
         };
-        let found = read().map_err(JournalError::read);
+        let found = read();
         self.opener = opener;
-        found
+        match found {
+            Err(error) if is_damage(&error) => self.read_singly(end),
+            found => found.map_err(JournalError::read),
+        }
     }
 
-    /// Goes on behind a damaged segment and has the writer set it aside.
-    fn pass_damaged(&mut self, first: i64, damage: Damage, end: i64) -> Result<(), JournalError> {
+    /// As [`Reader::read_ahead`], up to the first segment that cannot be read.
+    fn read_singly(&mut self, end: i64) -> Result<VecDeque<OnDisk>, JournalError> {
+        match self.try_singly(end) {
+            // their index is damaged: the writer makes it anew, if anybody can
+            Err(error) if is_damage(&error) => {
+                let (command, answer) = ask(|tx| Ok(check_index(tx.db)?));
+                self.shared.queue.push(Lane::Control, command);
+                answer.recv().unwrap_or(Err(JournalError::Closed))?;
+                self.try_singly(end).map_err(JournalError::read)
+            }
+            found => found.map_err(JournalError::read),
+        }
+    }
+
+    fn try_singly(&mut self, end: i64) -> rusqlite::Result<VecDeque<OnDisk>> {
+        const FIRSTS: &str = "SELECT first FROM segment WHERE stream = ?1 AND first < ?3
+             AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2)
+             ORDER BY first LIMIT ?4";
+        const SQL: &str = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment
+             WHERE stream = ?1 AND first = ?2";
+        let (stream, position, inputs) = (self.stream, self.position, &self.inputs);
+        let wants = |input: u16| inputs.as_ref().is_none_or(|wanted| wanted.contains(&input));
+        let Some(db) = &self.db else { return Ok(VecDeque::new()) };
+        // of one moment
+        let db = db.unchecked_transaction()?;
+        let mut firsts = db.prepare(FIRSTS)?;
+        // the index has them
+        let firsts = firsts.query_map(params![stream, position, end, SINGLE_SEGMENTS], |row| row.get(0))?;
+        let firsts: Vec<i64> = firsts.collect::<rusqlite::Result<_>>()?;
+        let (mut found, mut segment) = (VecDeque::new(), db.prepare(SQL)?);
+        for first in firsts {
+            match segment.query_row(params![stream, first], |row| read_segment(&mut self.opener, row, &wants)) {
+                Err(error) if is_damage(&error) => {
+                    found.push_back(OnDisk::Damaged { first, on_page: is_of_page(&error) });
+                    break;
+                }
+                Ok(segment) if segment.end().is_some_and(|end| end <= position) => {}
+                segment => found.push_back(segment?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Goes on behind a segment that cannot be read and has the writer set it aside.
+    fn pass_damaged(&mut self, first: i64, on_page: bool, end: i64) -> Result<(), JournalError> {
         let stream = self.stream;
-        let sql = "SELECT min(first) FROM segment WHERE stream = ?1 AND first > ?2";
-        let next: Option<i64> =
-            self.connection()?.query_row(sql, params![stream, first], |row| row.get(0)).map_err(JournalError::read)?;
+        let next = next_first(self.connection()?, stream, first).map_err(JournalError::read)?;
         self.position = next.unwrap_or(end).max(self.position);
-        tracing::error!(stream, first, %damage, "a segment of the journal is damaged; it is set aside and counted");
-        let (command, _answer) = ask(move |tx| quarantine::set_aside(tx, stream, first));
+        let (command, _answer) = ask(move |tx| match on_page {
+            true => quarantine::set_page_aside(tx, stream, first),
+            false => quarantine::set_aside(tx, stream, first),
+        });
         // a journal that takes no commands any more does so after the next start
         self.shared.queue.push(Lane::Control, command);
         Ok(())
@@ -313,22 +391,27 @@ impl Reader {
 }
 
 fn read_segment(opener: &mut Opener, row: &Row<'_>, wants: &dyn Fn(u16) -> bool) -> rusqlite::Result<OnDisk> {
+    let first: i64 = row.get(1)?;
     let head = match Head::read(row) {
-        Ok(head) => head,
-        Err(rusqlite::Error::IntegralValueOutOfRange(..) | rusqlite::Error::InvalidColumnType(..)) => {
-            return Ok(OnDisk::Damaged { first: row.get(1)?, damage: Damage::Checksum });
-        }
-        Err(other) => return Err(other),
+        Err(error) if is_damage(&error) => return Ok(OnDisk::Damaged { first, on_page: is_of_page(&error) }),
+        head => head?,
     };
     if head.stream == INPUTS && !head.may_hold(wants) {
-        return Ok(OnDisk::Other { end: head.end(), opened: 0 });
+        return Ok(OnDisk::Other { first, end: head.end(), opened: 0 });
     }
-    Ok(match opener.open_for(&head, row.get(7)?, row.get(8)?, wants) {
+    let (checksum, data) = match (row.get(7), row.get(8)) {
+        (Ok(checksum), Ok(data)) => (checksum, data),
+        (Err(error), _) | (_, Err(error)) if is_damage(&error) => {
+            return Ok(OnDisk::Damaged { first, on_page: is_of_page(&error) });
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(error),
+    };
+    Ok(match opener.open_for(&head, checksum, data, wants) {
         Ok(Segment::Events(events)) if events.is_empty() => {
-            OnDisk::Other { end: head.end(), opened: head.raw_bytes as usize }
+            OnDisk::Other { first, end: head.end(), opened: head.raw_bytes as usize }
         }
         Ok(segment) => OnDisk::Segment(segment),
-        Err(damage) => OnDisk::Damaged { first: head.first, damage },
+        Err(_) => OnDisk::Damaged { first, on_page: false },
     })
 }
 
@@ -345,7 +428,8 @@ pub(super) fn read_events(
     let mut find = db.prepare(sql)?;
     let mut opener = Opener::default();
     for first in firsts {
-        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|of| of == input)).optional()?;
+        let found = find.query_row([first], |row| read_segment(&mut opener, row, &|of| of == input)).optional();
+        let found = if matches!(&found, Err(error) if is_damage(error)) { None } else { found? };
         let Some(OnDisk::Segment(Segment::Events(events))) = found else { continue };
         let slice = EventSlice::all(&events);
         for (i, event) in slice.iter().enumerate() {

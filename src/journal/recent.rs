@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::books::INPUTS;
+use super::damage::is_damage;
 use super::segment::{Head, Opener, Segment};
 
 /// Segments looked at on start; reading their heads takes well under a second.
@@ -94,9 +95,18 @@ impl Recent {
         let mut rows = statement.query([i64::from(INPUTS), LOOK_BACK_SEGMENTS])?;
         let (mut newest, mut records, mut complete) = (Vec::new(), BTreeMap::<u16, usize>::new(), 0);
         let (mut opener, mut opened) = (Opener::default(), 0);
-        while complete < inputs.max(1)
-            && let Some(row) = rows.next()?
-        {
+        while complete < inputs.max(1) {
+            let row = match rows.next() {
+                Err(error) if is_damage(&error) => {
+                    tracing::error!(
+                        "a page of the pool's file is damaged among the newest events ({error}): redeliveries of those \
+                         before it are not recognised; check the disk, and run `forebay journal verify`"
+                    );
+                    break;
+                }
+                row => row?,
+            };
+            let Some(row) = row else { break };
             // whoever reads a segment with a damaged head sets it aside
             let (Ok(input), Ok(count), Ok(codec)) = (row.get::<_, u16>(0), row.get::<_, u32>(2), row.get::<_, u8>(3))
             else {
@@ -203,8 +213,9 @@ fn inputs_of(db: &Connection, first: i64, opener: &mut Opener) -> rusqlite::Resu
         let Ok(head) = Head::read(row) else { return Ok(None) };
         Ok(opener.open(&head, row.get(7)?, row.get(8)?).ok())
     });
-    match opened.optional()?.flatten() {
-        Some(Segment::Events(events)) => Ok(events.inputs()),
+    match opened.optional() {
+        Ok(Some(Some(Segment::Events(events)))) => Ok(events.inputs()),
+        Err(error) if !is_damage(&error) => Err(error),
         _ => Ok(BTreeMap::new()),
     }
 }

@@ -22,8 +22,10 @@ use super::ledger::{Counter, Edge, what};
 use super::merge::Merger;
 use super::pending::Pending;
 use super::redo::{self, Age, Misfit, RedoLog};
+use super::renewal;
 use super::schema::{self, beside, redo_path};
 use super::segment::{Opener, Sealer};
+use super::state;
 use super::trim::Retention;
 
 /// Where the last alarm is kept in `meta`, as text.
@@ -47,7 +49,10 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     let stored = Books::load(&db).map_err(unusable)?;
     let mut books = stored.clone();
     let found = read_log(path, &db, &mut books, true)?;
-    let lost = lost(&books, high_water::read(path, incarnation));
+    let acknowledged = high_water::read(path, incarnation);
+    // a pool of before had neither, and a new one has given nothing out
+    let is_sure = found.age.is_none() || acknowledged == Some(books.inputs_end());
+    let lost = lost(&books, acknowledged);
     let alarm = wording(found.misfit, lost);
     let log = redo_path(path);
     let io = |e: std::io::Error| JournalError::unusable(path, format!("{}: {e}", log.display()));
@@ -66,6 +71,10 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
             leave_gap(&sql, &mut books, lost.unwrap_or(0))?;
             let text = format!("{}: {alarm}", config.clock.now());
             sql.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![ALARM, text.into_bytes()])?;
+        }
+        if !is_sure || alarm.is_some() {
+            // more may have been given out than anybody can tell
+            renewal::renew(&sql, books.inputs_end())?;
         }
         books.save(&sql, &stored)?;
         age.save(&sql)?;
@@ -95,7 +104,7 @@ fn store(sql: &Connection, books: &mut Books, changes: Changes, age: Option<Dura
     }
     // a consumer that the file does not have was never part of a job that ran; its number is given to another one
     let states = changes.state.into_iter().filter(|(id, _)| books.consumers.contains_key(id));
-    checkpoint::store_states(sql, &states.map(|(id, change)| ((id, change.op, change.key), change.value)).collect())
+    state::store(sql, &states.map(|(id, change)| ((id, change.op, change.key), change.value)).collect())
 }
 
 /// Offsets that were given out are not given out again, since rows are recognised by them: what is lost is a gap that
@@ -138,6 +147,8 @@ fn wording(misfit: Option<Misfit>, lost: Option<u64>) -> Option<String> {
 
 /// What the redo log of a file holds.
 struct FoundLog {
+    /// What the file says of it; `None`: it never had one.
+    age: Option<Age>,
     changes: Changes,
     misfit: Option<Misfit>,
 }
@@ -147,7 +158,7 @@ fn read_log(path: &Path, db: &Connection, books: &mut Books, with_changes: bool)
     let log = redo_path(path);
     let mut all = Changes::default();
     let Some(age) = Age::read(db).map_err(JournalError::read)? else {
-        return Ok(FoundLog { changes: all, misfit: None });
+        return Ok(FoundLog { age: None, changes: all, misfit: None });
     };
     let found = redo::read(&log, age).map_err(|e| JournalError::unusable(&log, e))?;
     for body in found.bodies {
@@ -160,7 +171,38 @@ fn read_log(path: &Path, db: &Connection, books: &mut Books, with_changes: bool)
             all.state.extend(changes.state);
         }
     }
-    Ok(FoundLog { changes: all, misfit: found.misfit })
+    Ok(FoundLog { age: Some(age), changes: all, misfit: found.misfit })
+}
+
+/// Moves the files of a pool that is beyond use aside; says where they are and what that means.
+pub(super) fn move_aside(config: &JournalConfig, reason: &str) -> Result<String, JournalError> {
+    let at: String = config.clock.now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+    let to = format!("-damaged-{at}");
+    for suffix in ["", "-wal", "-shm", "-redo", "-high-water"] {
+        let from = beside(&config.path, suffix);
+        // found by the same program, were it to look into them
+        match fs::rename(&from, beside(&config.path, &format!("{to}{suffix}"))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(JournalError::unusable(&config.path, format!("{}: {error}", from.display())));
+            }
+            _ => {}
+        }
+    }
+    let moved = beside(&config.path, &to);
+    Ok(format!(
+        "the pool could not be used ({reason}), so a fresh one was begun: what was stored and not delivered is in {}, \
+         and in the files beside it; statements begin anew",
+        moved.display()
+    ))
+}
+
+/// Keeps an alarm for whoever looks, and logs it.
+pub(super) fn tell(opened: &mut Opened, config: &JournalConfig, alarm: String) -> rusqlite::Result<()> {
+    tracing::error!("{alarm}");
+    let text = format!("{}: {alarm}", config.clock.now());
+    opened.db.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![ALARM, text.into_bytes()])?;
+    opened.alarm = Some(alarm);
+    Ok(())
 }
 
 /// A pool as it is at one moment.
@@ -189,7 +231,7 @@ pub(super) fn look<'a>(db: &'a Connection, path: &Path, with_changes: bool) -> R
         let acknowledged = high_water::read(path, incarnation);
         let snapshot = db.unchecked_transaction().map_err(JournalError::read)?;
         let mut books = Books::load(db).map_err(JournalError::read)?;
-        let FoundLog { changes, misfit } = read_log(path, db, &mut books, with_changes)?;
+        let FoundLog { changes, misfit, .. } = read_log(path, db, &mut books, with_changes)?;
         let alarm = wording(misfit, lost(&books, acknowledged));
         if alarm.is_none() || looks >= LOOKS_MAX {
             return Ok(Look { _snapshot: snapshot, books, changes, alarm });

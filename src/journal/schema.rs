@@ -79,8 +79,11 @@ INSERT INTO meta VALUES ('incarnation', randomblob(16)), ('client_id_suffix', CA
 INSERT INTO stream VALUES (0, 'inputs', 0, 0, 0);
 ";
 
-/// Tables that came later and that an earlier program does not miss: made in a file of any age when it is opened. So is
-/// the column `origin` of `dead_letter`.
+/// Columns that came later, made in the same way: where a dead letter came from, and the checksum of a state row, which
+/// rows of before do not have.
+const LATER_COLUMNS: [(&str, &str, &str); 2] = [("dead_letter", "origin", "BLOB"), ("state", "checksum", "INTEGER")];
+
+/// Tables that came later and that an earlier program does not miss: made in a file of any age when it is opened.
 const LATER_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS reference (
     name TEXT PRIMARY KEY, digest TEXT NOT NULL, form TEXT NOT NULL, rows INTEGER NOT NULL,
@@ -96,8 +99,20 @@ CREATE TABLE IF NOT EXISTS aside (
 ) WITHOUT ROWID;
 ";
 
+/// A file that was emptied is no new one.
+fn check_emptied(path: &Path) -> Result<(), JournalError> {
+    let length = fs::metadata(path).map(|file| file.len()).ok();
+    if length == Some(0) && redo_path(path).exists() {
+        let path = path.display();
+        let reason = format!("{path}: the file is empty, and the redo log beside it tells that it was not");
+        return Err(JournalError::BeyondUse { reason });
+    }
+    Ok(())
+}
+
 /// Opens the writing connection, making the tables in a new file.
 pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, JournalError> {
+    check_emptied(path)?;
     check_sqlite_version(rusqlite::version_number(), rusqlite::version())?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(|e| JournalError::unusable(path, e))?;
@@ -124,18 +139,20 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
         make_tables(&mut db).map_err(unusable)?;
     }
     db.execute_batch(LATER_TABLES).map_err(unusable)?;
-    if !has_origins(&db).map_err(unusable)? {
-        db.execute_batch("ALTER TABLE dead_letter ADD COLUMN origin BLOB").map_err(unusable)?;
+    for (table, column, kind) in LATER_COLUMNS {
+        if !has_column(&db, table, column).map_err(unusable)? {
+            db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}")).map_err(unusable)?;
+        }
     }
     // about two dozen statements are used again and again
     db.set_prepared_statement_cache_capacity(48);
     Ok(db)
 }
 
-/// Whether dead letters have their origin beside them; a file that no job of this version has opened lacks the column.
-pub(super) fn has_origins(db: &Connection) -> rusqlite::Result<bool> {
-    let sql = "SELECT count(*) FROM pragma_table_info('dead_letter') WHERE name = 'origin'";
-    db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n > 0)
+/// Whether a table has a column that came later: a file that no job of this version has opened lacks it.
+pub(super) fn has_column(db: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+    db.query_row(sql, [table, column], |row| row.get::<_, i64>(0)).map(|n| n > 0)
 }
 
 /// Random, made with the file.
@@ -150,6 +167,7 @@ pub(super) fn incarnation(db: &Connection, path: &Path) -> Result<[u8; 16], Jour
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    check_emptied(path)?;
     let mut db = Connection::open_with_flags(path, flags).map_err(unusable)?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     let is_new = match check_identity(&db, path) {
@@ -224,6 +242,8 @@ fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
         ))
     };
     let foreign = || JournalError::Foreign { path: path.display().to_string() };
+    // a file of ours has these beside it
+    let was_ours = || redo_path(path).exists() || beside(path, "-high-water").exists();
     match read() {
         Ok((0, 0, 0)) => Ok(true),
         Ok((_, APPLICATION_ID, SCHEMA_VERSION | SCHEMA_VERSION_BEFORE)) => Ok(false),
@@ -231,6 +251,9 @@ fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
             Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION })
         }
         Ok(_) => Err(foreign()),
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) && was_ours() => {
+            Err(JournalError::BeyondUse { reason: format!("{}: the file is no database any more", path.display()) })
+        }
         Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(foreign()),
         Err(e) => Err(JournalError::unusable(path, e)),
     }

@@ -35,6 +35,8 @@ pub(super) struct Shared {
     /// Of that: the reason is a log that another program pins.
     pub waits_for_pin: AtomicBool,
     pub pin: Mutex<Option<Pin>>,
+    /// Why the file cannot be written, while its log can.
+    pub failing: Mutex<Option<String>>,
     /// How far each consumer of the job may be behind.
     pub limits: Mutex<BTreeMap<u32, BacklogLimits>>,
     /// Ticks of the newest record of stream 0.
@@ -62,6 +64,7 @@ impl Shared {
             is_disk_full: AtomicBool::new(false),
             waits_for_pin: AtomicBool::new(false),
             pin: Mutex::new(None),
+            failing: Mutex::default(),
             limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
             eras: Mutex::default(),
@@ -93,6 +96,10 @@ impl Shared {
 
     pub fn with_pin<T>(&self, f: impl FnOnce(&mut Option<Pin>) -> T) -> T {
         f(&mut self.pin.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn with_failing<T>(&self, f: impl FnOnce(&mut Option<String>) -> T) -> T {
+        f(&mut self.failing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn with_pending<T>(&self, f: impl FnOnce(&mut Pending) -> T) -> T {

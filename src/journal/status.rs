@@ -14,6 +14,7 @@ use super::books::{Books, DeadLetterCount};
 use super::budget::{free_bytes, used_bytes};
 use super::changes::Changes;
 use super::config::BacklogLimits;
+use super::damage::is_damage;
 use super::error::JournalError;
 use super::growth::{GrowthStatus, Left, PoolRoom};
 use super::ledger::{Edge, what};
@@ -22,6 +23,7 @@ use super::outputs::{self, OutputStatus};
 use super::pace::{WEAR, WearStatus};
 use super::pin::{self, Pin};
 use super::progress::{self, ConsumerAt, ConsumerPace};
+use super::ranges::QuarantineCount;
 use super::recovery::{self, Look};
 use super::reference::{self, ReferenceStatus};
 use super::request::StreamId;
@@ -47,7 +49,9 @@ pub struct JournalStatus {
     pub outputs: Vec<OutputStatus>,
     pub ledger: Vec<LedgerLine>,
     pub dead_letters: DeadLetterCount,
+    /// Of records that cannot be read, a hundred ranges at most.
     pub quarantine: Vec<QuarantinedSegment>,
+    pub quarantined: QuarantineCount,
     pub references: Vec<ReferenceStatus>,
     /// What the pool lacks, or lacked at its last start that found something missing.
     pub alarm: Option<String>,
@@ -76,6 +80,10 @@ pub struct LiveStatus {
     pub is_full: bool,
     /// Why nothing is stored any more.
     pub refusal: Option<String>,
+    /// Why the file cannot be written, while its write-ahead log can.
+    pub file_failing: Option<String>,
+    /// The pool lacked something when the process started, or could not be used.
+    pub has_alarm: bool,
     /// Bytes of recent segments in memory.
     pub tail_bytes: usize,
     /// Transactions since start.
@@ -255,6 +263,7 @@ impl JournalStatus {
                 ledger: ledger(books),
                 dead_letters: books.dead_letters,
                 quarantine: quarantine(db)?,
+                quarantined: QuarantineCount::read(db)?,
                 references: reference::statuses(db)?,
                 wear: wear(db)?,
                 card_years: None,
@@ -283,7 +292,10 @@ fn streams(db: &Connection, books: &Books, changes: &Changes) -> rusqlite::Resul
     let mut found = Vec::new();
     for (id, stream) in &books.streams {
         let (segments, records, bytes): (i64, i64, i64) =
-            sums.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            match sums.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))) {
+                Err(error) if is_damage(&error) => readable(db, *id)?,
+                sums => sums?,
+            };
         let mut status = StreamStatus {
             id: *id,
             name: stream.name.to_string(),
@@ -301,6 +313,20 @@ fn streams(db: &Connection, books: &Books, changes: &Changes) -> rusqlite::Resul
         found.push(status);
     }
     Ok(found)
+}
+
+/// Segments, records and bytes of a stream that has some on damaged pages.
+fn readable(db: &Connection, stream: u32) -> rusqlite::Result<(i64, i64, i64)> {
+    let mut firsts = db.prepare("SELECT first FROM segment WHERE stream = ?1 ORDER BY first")?;
+    let mut one = db.prepare("SELECT count, length(data) FROM segment WHERE stream = ?1 AND first = ?2")?;
+    let mut sums = (0, 0, 0);
+    // the index may be damaged too: what it gives is counted
+    for first in firsts.query_map([stream], |row| row.get::<_, i64>(0))?.map_while(Result::ok) {
+        let found = one.query_row([i64::from(stream), first], |row| Ok((row.get(0)?, row.get(1)?)));
+        let (count, bytes): (i64, i64) = found.unwrap_or_default();
+        sums = (sums.0 + 1, sums.1 + count, sums.2 + bytes);
+    }
+    Ok(sums)
 }
 
 fn consumers(books: &Books) -> Vec<ConsumerStatus> {

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction as SqlTransaction, TransactionBehavior, p
 
 use super::books::{Books, INPUTS};
 use super::changes::{self, Changes, state_bytes};
-use super::checkpoint::{self, Keep, States};
+use super::checkpoint::{self, Keep};
 use super::compaction::{self, Runs};
 use super::dead_letter;
 use super::error::invalid;
@@ -27,8 +27,9 @@ use super::recovery::Opened;
 use super::redo::{Age, RedoLog};
 use super::segment::{EventBuilder, Opener, Sealed, Sealer, Segment};
 use super::shared::Shared;
+use super::state::{self, States};
 use super::transaction::Transaction;
-use super::trim::{self, Retention};
+use super::trim::{self, Retention, Sweep};
 use crate::time::Clock;
 
 /// What a commit may let go of.
@@ -72,6 +73,8 @@ pub(super) struct Store {
     builder: EventBuilder,
     /// Small segments at the ends of the file's streams that are to be joined.
     runs: Runs,
+    /// How the file is trimmed once a damaged page was met.
+    sweep: Option<Sweep>,
 }
 
 impl Store {
@@ -92,7 +95,18 @@ impl Store {
             opener: Opener::default(),
             builder: EventBuilder::default(),
             runs: Runs::default(),
+            sweep: None,
         }
+    }
+
+    /// A damaged page was met: from now on only what has to be done is done in the transaction of a checkpoint. Whether
+    /// that changes anything.
+    pub fn expect_damage(&mut self) -> bool {
+        self.sweep.replace(Sweep::default()).is_none()
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.sweep.is_some()
     }
 
     /// When the oldest commit was made that the file lacks.
@@ -191,17 +205,26 @@ impl Store {
         limits: CommitLimits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
+        let is_damaged = self.is_damaged();
+        if !is_damaged {
+            self.runs.take_up(&self.db, &self.books, limits.retention)?;
+        }
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        self.runs.take_up(&sql, &self.books, limits.retention)?;
         let shared = self.shared.clone();
         let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder, self.clock.now());
         let outcome = step(&mut tx)?;
         tx.close_segment()?;
         let (left, gave_up) = shared.with_recent(|recent| {
-            let left = trim::step(&mut tx, recent, limits.retention)?;
+            let left = match is_damaged {
+                false => trim::step(&mut tx, recent, limits.retention)?,
+                true => Sweep::move_marks(&mut tx, limits.retention)?,
+            };
             let mark = tx.books.streams.get(&INPUTS).map_or(0, |s| s.first);
             let gave_up = limits.is_full && recent.give_up(mark);
-            trim::drop_left(&tx, &recent.take_left(mark))?;
+            let left_windows = recent.take_left(mark);
+            if !is_damaged {
+                trim::drop_left(&tx, &left_windows)?;
+            }
             Ok::<_, rusqlite::Error>((left, gave_up))
         })?;
         dead_letter::enforce_cap(&sql, &mut tx.books, limits.dead_letters_max_bytes)?;
@@ -223,16 +246,16 @@ impl Store {
             Some(_) => books.streams.get(&stream).map_or(i64::MAX, |book| book.first),
             None => books.needed_from(stream),
         };
-        let run = if limits.is_full { None } else { self.runs.next(stays_from) };
+        let run = if limits.is_full || is_damaged { None } else { self.runs.next(stays_from) };
         if let Some(run) = run {
             let joined = compaction::join(&sql, run, &mut merger)?;
             if run.stream == INPUTS {
                 shared.with_recent(|recent| joined.iter().for_each(|merged| recent.merged(&checkpoint::kept(merged))));
             }
         }
-        checkpoint::store_states(&sql, &self.states)?;
+        state::store(&sql, &self.states)?;
         let new = changes.state.into_iter().map(|(id, change)| ((id, change.op, change.key), change.value));
-        checkpoint::store_states(&sql, &new.collect())?;
+        state::store(&sql, &new.collect())?;
         books.save(&sql, &self.stored)?;
         if self.since.is_some() {
             save_pace(&sql, &shared)?;
@@ -247,7 +270,16 @@ impl Store {
         for head in &unread {
             self.runs.wrote(head, checkpoint::span_max(&self.books, head.stream, limits.retention));
         }
-        Ok(Committed { outcome, segments, trim_more: left.has_more || gave_up, written: 0 })
+        let more = self.sweep();
+        Ok(Committed { outcome, segments, trim_more: left.has_more || gave_up || more, written: 0 })
+    }
+
+    /// Deletes beside the damaged pages what nobody needs, if there are any. It is no part of a commit, and may fail.
+    fn sweep(&mut self) -> bool {
+        let Some(mut sweep) = self.sweep.take() else { return false };
+        let done = self.shared.with_recent(|recent| sweep.delete(&self.db, &self.books, recent));
+        self.sweep = Some(sweep);
+        done.inspect_err(|error| tracing::debug!(%error, "nothing is deleted")).unwrap_or(false)
     }
 
     /// From here on readers find everything in the file.

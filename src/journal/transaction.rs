@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use smol_str::SmolStr;
 
 use super::books::{Books, INPUTS};
@@ -17,6 +17,7 @@ use super::changes::Changes;
 use super::dead_letter;
 use super::error::{JournalError, StepError, invalid};
 use super::ledger::{Counter, Edge, what};
+use super::ranges::set_aside_between;
 use super::request::{Append, Commit, InputId, Replayed};
 use super::segment::{
     self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealer, Segment,
@@ -262,27 +263,20 @@ impl<'a> Transaction<'a> {
         if to <= consumer.position {
             return Ok(());
         }
-        let damaged = self.damaged_between(consumer.stream, consumer.position, to)?;
+        // while nothing was, nobody looks
+        let (aside, missing) = match self.books.quarantined {
+            0 => (0, 0),
+            _ => set_aside_between(self.db, consumer.stream, consumer.position, to)?,
+        };
         let passed = (to - consumer.position) as u64;
         let counter = |what: &'static str| Counter::new(Edge::Consumer, consumer.name.clone(), what);
-        self.books.ledger.add(counter(what::READ), passed.saturating_sub(damaged));
-        self.books.ledger.add(counter(what::SKIPPED).because("damaged"), damaged);
+        self.books.ledger.add(counter(what::READ), passed.saturating_sub(aside));
+        self.books.ledger.add(counter(what::SKIPPED).because("damaged"), aside - missing);
+        self.books.ledger.add(counter(what::SKIPPED).because("missing"), missing);
         if let Some(book) = self.books.consumers.get_mut(&id) {
             book.position = to;
         }
         Ok(())
-    }
-
-    fn damaged_between(&self, stream: u32, from: i64, to: i64) -> rusqlite::Result<u64> {
-        if self.books.quarantined == 0 {
-            return Ok(0);
-        }
-        let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first \
-            < ?3 AND past > ?2";
-        self.db
-            .prepare_cached(sql)?
-            .query_row(params![stream, from, to], |row| row.get::<_, i64>(0))
-            .map(|n| n.max(0) as u64)
     }
 
     /// Moves a consumer past records that it will not read, for a reason.

@@ -3,14 +3,15 @@
 //! In: positions of consumers, retention, the windows for redeliveries. Out: deleted segments, a few with each
 //! transaction, so that no commit waits for a long deletion. Invariant: a segment that reaches to or above the lowest
 //! position of its stream is deleted by [`drop_oldest`] alone, which first moves the consumer and counts what it skips.
-//! Not here: how full the file is (`budget`).
+//! What lies on a damaged page is passed and stays in the file ([`Sweep`]). Not here: how full the file is (`budget`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction as SqlTransaction, TransactionBehavior, params};
 
 use super::books::{Books, INPUTS};
+use super::damage::{is_damage, next_first};
 use super::recent::Recent;
 use super::transaction::Transaction;
 use crate::time::Timestamp;
@@ -77,7 +78,13 @@ pub(super) fn is_worthwhile(db: &Connection, books: &Books, stored: &Books) -> r
              WHERE stream = ?1 AND first >= ?2 AND first < ?3 AND first + count <= ?3 LIMIT ?4",
         )?;
         let mut rows = find.query(params![id, stream.first, needed, WORTHWHILE_SEGMENTS as i64])?;
-        while let Some(row) = rows.next()? {
+        loop {
+            let row = match rows.next() {
+                // the next checkpoint meets it too, and passes it
+                Err(error) if is_damage(&error) => break,
+                row => row?,
+            };
+            let Some(row) = row else { break };
             segments += 1;
             bytes += row.get::<_, u32>(0).map_or(0, u64::from);
             if segments >= WORTHWHILE_SEGMENTS || bytes >= WORTHWHILE_BYTES {
@@ -168,9 +175,84 @@ pub(super) fn drop_left(tx: &Transaction<'_>, firsts: &[i64]) -> rusqlite::Resul
     Ok(())
 }
 
+/// Trims a file that has damaged pages: marks are moved inside of the transaction of a checkpoint, by the index alone,
+/// and deletes have transactions of their own behind it, of which some fail.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// Rows that cannot be deleted: on a damaged page, or beside one.
+    stuck: BTreeSet<i64>,
+}
+
+impl Sweep {
+    /// Moves the marks as far as the index shows that nobody needs what lies before.
+    pub fn move_marks(tx: &mut Transaction<'_>, retention: Retention) -> rusqlite::Result<TrimLeft> {
+        let mut left = TrimLeft::default();
+        if !tx.books.consumers_known {
+            return Ok(left);
+        }
+        if retention.keep_from.is_some() {
+            // their ages lie in the rows
+            left.streams = tx.books.streams.keys().copied().collect();
+            return Ok(left);
+        }
+        let needed: Vec<(u32, i64)> = tx.books.streams.keys().map(|id| (*id, tx.books.needed_from(*id))).collect();
+        for (stream, needed) in needed {
+            let sql = "SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2";
+            let mark: Option<i64> = tx.db.prepare_cached(sql)?.query_row(params![stream, needed], |row| row.get(0))?;
+            if let Some((book, mark)) = tx.books.streams.get_mut(&stream).zip(mark) {
+                book.first = book.first.max(mark);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Deletes what lies before the marks, as far as that can be done; whether there is more.
+    pub fn delete(&mut self, db: &Connection, books: &Books, recent: &Recent) -> rusqlite::Result<bool> {
+        let mut has_more = false;
+        for (stream, book) in &books.streams {
+            let found: Vec<(i64, i64)> = {
+                let mut find =
+                    db.prepare_cached("SELECT id, first FROM segment WHERE stream = ?1 AND first < ?2 ORDER BY first")?;
+                let rows = find.query_map(params![stream, book.first], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                rows.collect::<rusqlite::Result<_>>()?
+            };
+            let may_go =
+                |(id, first): &&(i64, i64)| !self.stuck.contains(id) && !(*stream == INPUTS && recent.holds(*first));
+            let ids: Vec<i64> = found.iter().filter(may_go).map(|(id, _)| *id).take(TRIM_SEGMENTS).collect();
+            has_more |= ids.len() == TRIM_SEGMENTS;
+            self.delete_all(db, &ids)?;
+        }
+        Ok(has_more)
+    }
+
+    /// Together, and where that meets damage in halves.
+    fn delete_all(&mut self, db: &Connection, ids: &[i64]) -> rusqlite::Result<()> {
+        let Some(first) = ids.first() else { return Ok(()) };
+        let together = || -> rusqlite::Result<()> {
+            let sql = SqlTransaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+            let mut delete = sql.prepare_cached("DELETE FROM segment WHERE id = ?1")?;
+            ids.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
+            drop(delete);
+            sql.commit()
+        };
+        match together() {
+            Err(error) if is_damage(&error) && ids.len() == 1 => {
+                self.stuck.insert(*first);
+                Ok(())
+            }
+            Err(error) if is_damage(&error) => {
+                let (before, behind) = ids.split_at(ids.len() / 2);
+                self.delete_all(db, before)?;
+                self.delete_all(db, behind)
+            }
+            done => done,
+        }
+    }
+}
+
 /// Makes room when the budget is used up: of the streams whose oldest needed segment is held by consumers on
 /// `drop-oldest` alone, the one where it arrived first; moves those consumers past it. Whether anything moved.
-pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
+pub(super) fn drop_oldest(tx: &mut Transaction<'_>, is_damaged: bool) -> rusqlite::Result<bool> {
     let mut oldest: Option<(i64, Vec<u32>, i64)> = None;
     for (&stream, book) in &tx.books.streams {
         let needed = tx.books.needed_from(stream);
@@ -178,8 +260,13 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>) -> rusqlite::Result<bool> {
             "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER \
             BY first LIMIT 1",
         )?;
-        let found: Option<(i64, i64)> =
-            find.query_row(params![stream, book.first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found: Option<(i64, i64)> = match is_damaged {
+            // the index alone is asked
+            true => next_first(tx.db, stream, needed)?.map(|next| (i64::MIN, next)),
+            false => {
+                find.query_row(params![stream, book.first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?
+            }
+        };
         let arrived = |(arrival, end): (i64, i64)| (tx.books.arrived.of(stream, end - 1, arrival), end);
         let Some((arrival, end)) =
             found.map(arrived).filter(|(arrival, _)| oldest.as_ref().is_none_or(|(least, ..)| arrival < least))
@@ -206,10 +293,16 @@ pub(super) fn drop_stale(db: &Connection, books: &Books, recent: &Recent) -> rus
         let mut find =
             db.prepare("SELECT first FROM segment WHERE stream = ?1 AND first < ?2 AND first + count <= ?2")?;
         let rows = find.query_map(params![INPUTS, mark], |row| row.get::<_, i64>(0))?;
+        // up to a damaged page, behind which it is left
+        let rows = rows.take_while(|row| !matches!(row, Err(error) if is_damage(error)));
         rows.filter(|row| row.as_ref().map_or(true, |first| !recent.holds(*first))).collect::<rusqlite::Result<_>>()?
     };
     for first in stale {
-        db.execute("DELETE FROM segment WHERE stream = ?1 AND first = ?2", params![INPUTS, first])?;
+        match db.execute("DELETE FROM segment WHERE stream = ?1 AND first = ?2", params![INPUTS, first]) {
+            // what is on a damaged page, or beside one, stays
+            Err(error) if is_damage(&error) => {}
+            deleted => drop(deleted?),
+        }
     }
     Ok(())
 }

@@ -1,16 +1,18 @@
 //! Gives room that the journal does not need back to the file system.
 //!
 //! In: the writing connection, once a second. Out: a shorter file and shorter logs; and whether a log stays long
-//! because another program reads it. Invariant: nothing is written once everything is given back, and no step takes
-//! longer than its bound, so that commits do not wait. Not here: deleting segments (`trim`), when a checkpoint is due
-//! (`writer`).
+//! because another program reads it, or because the file cannot be written. Invariant: nothing is written once
+//! everything is given back, and no step takes longer than its bound, so that commits do not wait. Not here: deleting
+//! segments (`trim`), when a checkpoint is due (`writer`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
+use super::damage::is_of_page;
+use super::error::has_no_room;
 use super::pin::{Pin, Reached, Watch};
 use super::schema::{BUSY_TIMEOUT, log_bytes_max, wal_path};
 use crate::time::Clock;
@@ -47,6 +49,16 @@ pub(super) struct Upkeep {
     has_tail: bool,
     /// The changes that this connection had made when few pages were free.
     few_free_at: Option<u64>,
+    /// How long the log was at the last look.
+    last_log_bytes: u64,
+    failing: Option<FileFailing>,
+}
+
+/// The file takes nothing from its log, which does: commits are durable there, and the log grows.
+#[derive(Debug)]
+struct FileFailing {
+    why: String,
+    tried: Instant,
 }
 
 impl Upkeep {
@@ -59,6 +71,51 @@ impl Upkeep {
             worked: now,
             has_tail: true,
             few_free_at: None,
+            last_log_bytes: 0,
+            failing: None,
+        }
+    }
+
+    /// Why the file cannot be written, if it cannot.
+    pub fn failing(&self) -> Option<&str> {
+        self.failing.as_ref().map(|failing| failing.why.as_str())
+    }
+
+    /// Empties the log, or copies it at least. A file that cannot be written is no error: the log keeps everything.
+    /// That is tried again once a second.
+    pub fn empty(&mut self, db: &Connection, wait: Duration, now: Instant) -> rusqlite::Result<Option<Reached>> {
+        self.unless_failing(now, || empty_log(db, wait))
+    }
+
+    fn unless_failing(
+        &mut self,
+        now: Instant,
+        copy: impl FnOnce() -> rusqlite::Result<Option<Reached>>,
+    ) -> rusqlite::Result<Option<Reached>> {
+        if self.failing.as_ref().is_some_and(|failing| now.saturating_duration_since(failing.tried) < LOOK_INTERVAL) {
+            return Ok(None);
+        }
+        match copy() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !has_no_room(&self.path) => {
+                let path = self.path.display();
+                let why = format!(
+                    "{path} cannot be written ({error}), so what is committed stays in its write-ahead log, which \
+                     grows until max_bytes is used up: see the kernel's log (dmesg), and repair or replace the \
+                     disk; nothing is lost so far"
+                );
+                if self.failing.is_none() {
+                    tracing::error!("{why}");
+                }
+                self.failing = Some(FileFailing { why, tried: now });
+                Ok(None)
+            }
+            copied => {
+                let copied = copied?;
+                if self.failing.take().is_some() {
+                    tracing::info!("{} can be written again: its write-ahead log is copied", self.path.display());
+                }
+                Ok(copied)
+            }
         }
     }
 
@@ -81,10 +138,15 @@ impl Upkeep {
         self.looked = Some(now);
         let mut log_bytes = self.log_bytes();
         let mut reached = None;
+        // SQLite copies a log of half that length, and says nothing where it could not
+        let has_grown = log_bytes > self.last_log_bytes && log_bytes > self.log_bytes_max / 2;
         if log_bytes > self.log_bytes_max {
-            reached = empty_log(db, Duration::ZERO)?;
+            reached = self.empty(db, Duration::ZERO, now)?;
             log_bytes = self.log_bytes();
+        } else if has_grown || self.failing.is_some() {
+            self.unless_failing(now, || copy_log(db, "PASSIVE"))?;
         }
+        self.last_log_bytes = log_bytes;
         Ok(Some(self.watch.look(reached, log_bytes)))
     }
 
@@ -97,16 +159,22 @@ impl Upkeep {
             let free: i64 = db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
             if free > FREE_PAGES_KEPT {
                 let step = if quiet >= QUIET { QUIET_STEP } else { STEP };
-                vacuum(db, free - FREE_PAGES_KEPT, now + step)?;
-                self.has_tail = true;
-                return Ok(false);
+                match vacuum(db, free - FREE_PAGES_KEPT, now + step) {
+                    // the pages stay in the file
+                    Err(error) if is_of_page(&error) => tracing::debug!(%error, "free pages are not given back"),
+                    given => {
+                        given?;
+                        self.has_tail = true;
+                        return Ok(false);
+                    }
+                }
             }
             self.few_free_at = Some(changes);
         }
         let are_useless = is_stored && quiet >= LOGS_QUIET;
         if are_useless && (self.has_tail || self.log_bytes() > LOG_BYTES_KEPT) {
             // one that another program pins stays, and is tried again
-            self.has_tail = empty_log(db, Duration::ZERO)?.is_some();
+            self.has_tail = self.empty(db, Duration::ZERO, now)?.is_some() || self.failing.is_some();
         }
         Ok(are_useless)
     }
@@ -136,11 +204,16 @@ fn vacuum(db: &Connection, pages: i64, until: Instant) -> rusqlite::Result<()> {
 /// empty. Waits for readers up to `wait`.
 pub(super) fn empty_log(db: &Connection, wait: Duration) -> rusqlite::Result<Option<Reached>> {
     db.busy_timeout(wait)?;
-    let found = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-        Ok((row.get::<_, bool>(0)?, Reached { pages: row.get(1)?, done: row.get(2)? }))
-    });
+    let found = copy_log(db, "TRUNCATE");
     db.busy_timeout(BUSY_TIMEOUT)?;
-    let (is_busy, reached) = found?;
+    found
+}
+
+/// Copies the log into the file as far as readers let. `None`: all of it.
+fn copy_log(db: &Connection, mode: &str) -> rusqlite::Result<Option<Reached>> {
+    let (is_busy, reached) = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        Ok((row.get::<_, bool>(0)?, Reached { pages: row.get(1)?, done: row.get(2)? }))
+    })?;
     Ok(is_busy.then_some(reached))
 }
 

@@ -10,12 +10,15 @@ use rusqlite::{Connection, params};
 
 use super::books::{Books, StreamBook};
 use super::changes::Changes;
+use super::damage::{is_damage, next_first};
 use super::error::JournalError;
 use super::ledger::{Edge, Imbalance, what};
+use super::ranges::{QuarantineCount, end_of_aside, set_aside_between};
 use super::recovery;
 use super::reference;
 use super::schema;
 use super::segment::{self, Sealed};
+use super::state;
 
 /// Problems listed in words; a file with more is lost anyway, and all are counted.
 const PROBLEMS_LISTED: usize = 100;
@@ -25,8 +28,9 @@ pub struct VerifyReport {
     pub segments: u64,
     pub records: u64,
     pub bytes: u64,
-    /// Segments set aside earlier, with their records counted as skipped.
+    /// Ranges set aside earlier, with their records counted as skipped, and those records.
     pub quarantined: u64,
+    pub quarantined_records: u64,
     /// At most a hundred of them.
     pub problems: Vec<String>,
     pub problem_count: u64,
@@ -43,6 +47,17 @@ impl VerifyReport {
             self.problems.push(text.to_string());
         }
     }
+
+    /// Where the check itself met a damaged page, that is a problem, and the others are looked for.
+    fn or_problem(&mut self, of: &str, checked: rusqlite::Result<()>) -> rusqlite::Result<()> {
+        match checked {
+            Err(error) if is_damage(&error) => {
+                self.problem(format_args!("{of}: {error}"));
+                Ok(())
+            }
+            other => other,
+        }
+    }
 }
 
 /// Checks the whole journal.
@@ -51,16 +66,23 @@ pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
     let look = recovery::look(&db, path, true)?;
     let (books, changes) = (&look.books, &look.changes);
     let check = || -> rusqlite::Result<VerifyReport> {
-        let mut report = VerifyReport { quarantined: books.quarantined, ..VerifyReport::default() };
+        let aside = QuarantineCount::read(&db)?;
+        let mut report =
+            VerifyReport { quarantined: aside.ranges, quarantined_records: aside.records, ..VerifyReport::default() };
         look.alarm.iter().for_each(|alarm| report.problem(alarm));
-        check_file(&db, &mut report)?;
+        let checked = check_file(&db, &mut report);
+        report.or_problem("file", checked)?;
         for (id, stream) in &books.streams {
-            check_segments(&db, *id, stream, changes, &mut report)?;
+            let checked = check_segments(&db, *id, stream, changes, &mut report);
+            report.or_problem(&format!("stream {id}"), checked)?;
         }
+        let checked = state::damaged(&db, books).map(|found| found.iter().for_each(|text| report.problem(text)));
+        report.or_problem("state", checked)?;
         books.ledger.imbalances().iter().for_each(|i| report.problem(i));
         consumer_imbalances(books).iter().for_each(|i| report.problem(i));
         check_sums(books, &mut report);
-        reference::damaged(&db)?.iter().for_each(|text| report.problem(text));
+        let checked = reference::damaged(&db).map(|found| found.iter().for_each(|text| report.problem(text)));
+        report.or_problem("reference data", checked)?;
         Ok(report)
     };
     check().map_err(JournalError::read)
@@ -87,17 +109,41 @@ fn check_segments(
 ) -> rusqlite::Result<()> {
     let mut statement = db.prepare(
         "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream = ?1 \
-        ORDER BY first",
+        AND first > ?2 ORDER BY first",
     )?;
-    let mut rows = statement.query([stream])?;
     let mut expected = book.first;
-    while let Some(row) = rows.next()? {
-        let Ok(head) = segment::Head::read(row) else {
-            report.problem(format!("stream {stream}: the head of a segment is damaged"));
-            continue;
+    let mut last = i64::MIN;
+    loop {
+        let mut rows = statement.query(params![stream, last])?;
+        let met = loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                other => break other.map(drop),
+            };
+            last = row.get(1)?;
+            let (Ok(head), Ok(checksum), Ok(data)) = (segment::Head::read(row), row.get(7), row.get(8)) else {
+                match end_of_aside(db, stream, last)? {
+                    Some(end) => expected = expected.max(end),
+                    None => report.problem(format!("stream {stream}: the head of the segment at {last} is damaged")),
+                }
+                continue;
+            };
+            check_segment(db, Sealed { head, checksum, data }, book.first, &mut expected, report)?;
         };
-        let sealed = Sealed { head, checksum: row.get(7)?, data: row.get(8)? };
-        check_segment(db, sealed, book.first, &mut expected, report)?;
+        let error = match met {
+            Err(error) if is_damage(&error) => error,
+            other => break other?,
+        };
+        // the index has the place of what cannot be read, and of what follows
+        let Some(at) = next_first(db, stream, last)? else { break };
+        let next = next_first(db, stream, at)?;
+        if set_aside_between(db, stream, at, at + 1)?.0 == 0 {
+            report.problem(format!("stream {stream}: the segment at {at} cannot be read: {error}"));
+        }
+        check_gap(db, stream, expected, at, report)?;
+        let waiting = changes.sealed.iter().find(|sealed| sealed.head.stream == stream).map(|sealed| sealed.head.first);
+        expected = expected.max(next.or(waiting).unwrap_or(book.next));
+        last = at;
     }
     for sealed in changes.sealed.iter().filter(|sealed| sealed.head.stream == stream) {
         check_segment(db, sealed.clone(), book.first, &mut expected, report)?;
@@ -119,8 +165,11 @@ fn check_segment(
     let end = match segment::open(&head, checksum, data) {
         Ok(segment) => segment.end(),
         Err(damage) => {
-            report.problem(format!("stream {stream}: the segment at {} is damaged: {damage}", head.first));
-            head.first + i64::from(head.count)
+            let aside = end_of_aside(db, stream, head.first)?;
+            if aside.is_none() {
+                report.problem(format!("stream {stream}: the segment at {} is damaged: {damage}", head.first));
+            }
+            aside.unwrap_or(head.first + i64::from(head.count))
         }
     };
     report.records += (end - head.first) as u64;
@@ -139,11 +188,13 @@ fn check_gap(db: &Connection, stream: u32, from: i64, to: i64, report: &mut Veri
     if from >= to {
         return Ok(());
     }
-    let sql = "SELECT coalesce(sum(min(past, ?3) - max(first, ?2)), 0) FROM quarantine WHERE stream = ?1 AND first < \
-        ?3 AND past > ?2";
-    let aside: i64 = db.query_row(sql, params![stream, from, to], |row| row.get(0))?;
-    if aside < to - from {
-        report.problem(format!("stream {stream}: {} records between {from} and {to} are missing", to - from - aside));
+    let (aside, _) = set_aside_between(db, stream, from, to)?;
+    let missing = (to - from).unsigned_abs().saturating_sub(aside);
+    if missing > 0 {
+        report.problem(format!(
+            "stream {stream}: {missing} records between {from} and {to} are missing; they are counted and set aside \
+             once somebody reads there"
+        ));
     }
     Ok(())
 }

@@ -19,8 +19,7 @@ use super::budget::Budget;
 use super::command::Command;
 use super::config::JournalConfig;
 use super::error::{JournalError, has_no_room, is_busy, is_no_room};
-use super::growth::size;
-use super::pace::{Excess, ExcessNews, Pace};
+use super::pace::{Excess, Pace};
 use super::queue::{Gate, Lane, LaneCommand, Rule, Turn};
 use super::segment::Segment;
 use super::shared::Shared;
@@ -111,7 +110,7 @@ impl Writer {
         let ended = catch_unwind(AssertUnwindSafe(|| self.work_until_closed()));
         let error = match ended {
             Ok(Ok(())) => JournalError::Closed,
-            Ok(Err(Failed(error))) => JournalError::Poisoned { reason: error.to_string() },
+            Ok(Err(Failed(error))) => JournalError::write(&error),
             Err(_) => JournalError::Poisoned { reason: "the writer thread panicked".to_string() },
         };
         if error != JournalError::Closed {
@@ -166,8 +165,12 @@ impl Writer {
                 self.shared.queue.give_back(entries);
                 Ok(())
             }
+            Err(error) if self.goes_on(&error) => {
+                self.shared.queue.give_back(entries);
+                Ok(())
+            }
             Err(error) => {
-                let poisoned = JournalError::Poisoned { reason: error.to_string() };
+                let poisoned = JournalError::write(&error);
                 // before the answers, so that whoever hears of one finds the others refused as well
                 let waiting = self.shared.queue.stop(poisoned.clone());
                 entries.into_iter().chain(waiting).for_each(|entry| entry.command.refuse(poisoned.clone()));
@@ -265,7 +268,8 @@ impl Writer {
         self.budget.measure(&self.store.db)?;
         if self.budget.is_full() {
             let wait = if self.budget.is_log_pinned() { Duration::ZERO } else { READERS_WAIT };
-            empty_log(&self.store.db, wait)?;
+            self.upkeep.empty(&self.store.db, wait, Clock::Real.monotonic())?;
+            self.tell_failing();
             self.budget.measure(&self.store.db)?;
         }
         Ok(())
@@ -298,10 +302,12 @@ impl Writer {
         let was_full = self.shared.is_full.swap(stops, Ordering::Release);
         if stops != was_full {
             let (used_bytes, max_bytes) = (self.budget.used_bytes, self.budget.max_bytes);
+            let file_failing = self.upkeep.failing().is_some();
             if self.budget.is_disk_full() {
                 tracing::warn!(used_bytes, "the disk of the pool is full; intake waits until there is room");
             } else if stops {
-                tracing::warn!(used_bytes, max_bytes, log_pinned = is_log_over, "the journal is full; intake waits");
+                let log_pinned = is_log_over;
+                tracing::warn!(used_bytes, max_bytes, log_pinned, file_failing, "the journal is full; intake waits");
             } else {
                 tracing::info!(used_bytes, max_bytes, "the journal has room again");
             }
@@ -323,7 +329,7 @@ impl Writer {
         self.look_for_excess();
         let result = self.try_maintain();
         match result {
-            Err(error) if is_busy(&error) || is_no_room(&error, &self.config.path) => {
+            Err(error) if is_busy(&error) || is_no_room(&error, &self.config.path) || self.goes_on(&error) => {
                 self.trim_more = false;
                 Ok(())
             }
@@ -348,48 +354,6 @@ impl Writer {
         }
         self.look_for_pin()?;
         self.set_gate();
-        Ok(())
-    }
-
-    /// Says that more is written than the budget allows, where stretching commits is not enough.
-    fn look_for_excess(&mut self) {
-        let Some(budget) = self.config.write_budget else { return };
-        let now = Clock::Real.monotonic();
-        let minute = self.shared.with_written(|written| written.whole_minute(now));
-        let is_stretched = self.pace.is_stretched(now);
-        let Some(news) = self.excess.look(minute, budget, is_stretched, now) else { return };
-        let (a_day, budget_text) = (size(minute), size(budget));
-        match news {
-            ExcessNews::Over => tracing::warn!(
-                "the pool writes {a_day} a day at this pace, and write_budget is {budget_text}, although commits wait \
-                 for commit_interval: raise write_budget in [journal] if the card can take it, or lower the rate of \
-                 events, or raise commit_interval"
-            ),
-            ExcessNews::Inside => {
-                tracing::info!(
-                    "the pool writes {a_day} a day at this pace: inside of write_budget ({budget_text}) again"
-                );
-            }
-        }
-    }
-
-    /// Names a program that keeps the write-ahead log from being used anew: its length is not the budget's then.
-    fn look_for_pin(&mut self) -> rusqlite::Result<()> {
-        let now = Clock::Real.monotonic();
-        let Some(found) = self.upkeep.look(&self.store.db, now)? else { return Ok(()) };
-        let is_pinned = found.is_some();
-        let was_pinned = self.shared.with_pin(|pin| {
-            match (&*pin, &found) {
-                (None, Some(found)) => tracing::warn!("{found}"),
-                (Some(_), None) => tracing::info!("no other program pins the write-ahead log any more"),
-                _ => {}
-            }
-            std::mem::replace(pin, found).is_some()
-        });
-        if is_pinned || was_pinned {
-            self.budget.set_log_pinned(is_pinned);
-            self.measure()?;
-        }
         Ok(())
     }
 
@@ -429,7 +393,8 @@ impl Writer {
 
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
         let limits = self.limits();
-        let step = |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx)?);
+        let is_damaged = self.store.is_damaged();
+        let step = |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx, is_damaged)?);
         let Committed { outcome: moved, segments, written, .. } = self.store.checkpoint(limits, step)?;
         self.wrote(written);
         if moved {
@@ -494,5 +459,6 @@ fn answer(command: Command, outcome: Applied) {
 }
 
 mod full_disk;
+mod looks;
 #[cfg(test)]
 mod tests;

@@ -179,6 +179,12 @@ pub fn one_row(columns: &Arc<[Column]>, meta: &RowMeta, row: &[Value]) -> Rows {
     Rows { columns: columns.clone(), batch }
 }
 
+/// The error of a part whose stored state cannot be taken back; its name begins with that of its statement.
+pub fn state_damaged(part: &SmolStr, reason: &impl ToString) -> PipelineError {
+    let statement = part.split_once('/').map_or(part.as_str(), |(statement, _)| statement);
+    PipelineError::StateDamaged { statement: SmolStr::new(statement), reason: reason.to_string() }
+}
+
 /// The error of a part that the engine cannot run.
 pub fn engine(statement: &SmolStr, error: &EngineError) -> PipelineError {
     PipelineError::Function { name: statement.clone(), reason: error.to_string() }

@@ -54,7 +54,9 @@ impl Health {
         }
         tracing::error!("{error}");
         match error {
-            PipelineError::StatementStopped { .. } | PipelineError::ScoringEnded { .. } => {
+            PipelineError::StatementStopped { .. }
+            | PipelineError::ScoringEnded { .. }
+            | PipelineError::StateDamaged { .. } => {
                 let stands = match error {
                     PipelineError::StatementStopped { statement, offset, .. } => Some((statement.clone(), *offset)),
                     _ => None,
@@ -63,6 +65,20 @@ impl Health {
                 self.stopped.lock().unwrap_or_else(PoisonError::into_inner).push(stopped);
             }
             _ => self.fail(error.to_string()),
+        }
+    }
+
+    /// A part whose state is damaged stops its statement alone: the rest is started.
+    ///
+    /// # Errors
+    /// What else kept it from being made.
+    pub fn or_stopped(&self, who: &SmolStr, made: Result<(), PipelineError>) -> Result<(), PipelineError> {
+        match made {
+            Err(error @ PipelineError::StateDamaged { .. }) => {
+                self.ended(who, &error);
+                Ok(())
+            }
+            made => made,
         }
     }
 

@@ -17,7 +17,7 @@ use super::report::WatchedStages;
 use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::job::Job;
-use crate::journal::Journal;
+use crate::journal::{IdRenewal, Journal};
 use crate::output::{CountedOutput, Delivery, Fill, OutputStats, RowIds, ScorerNames, Troubles};
 use crate::time::Clock;
 
@@ -44,7 +44,7 @@ pub fn start(
         let end = CountedOutput::build(output.settings.as_ref(), &job.name, &identify, connections, clock.clone());
         let end = end.map_err(|reason| PipelineError::Output { name: name.clone(), reason })?;
         let (handle, task) =
-            OutputHandle::spawn(name, output.settings.fill(), end, journal.incarnation_hex(), hurry.clone());
+            OutputHandle::spawn(name, output.settings.fill(), end, PoolIds::of(journal), hurry.clone());
         watched.add_output(handle.clone());
         made.push((handle, task));
     }
@@ -59,6 +59,19 @@ struct Handed {
     /// Records that its consumer has to read, these among them.
     waiting: u64,
     reply: oneshot::Sender<Delivery>,
+}
+
+/// What the ids of all rows of a pool have.
+#[derive(Clone, Debug, Default)]
+pub struct PoolIds {
+    incarnation: String,
+    renewals: Arc<[IdRenewal]>,
+}
+
+impl PoolIds {
+    pub fn of(journal: &Journal) -> PoolIds {
+        PoolIds { incarnation: journal.incarnation_hex(), renewals: journal.id_renewals() }
+    }
 }
 
 /// The sending end of an output.
@@ -77,7 +90,7 @@ impl OutputHandle {
         name: SmolStr,
         fill: Fill,
         mut output: CountedOutput,
-        incarnation: String,
+        pool: PoolIds,
         hurry: CancellationToken,
     ) -> (OutputHandle, JoinHandle<()>) {
         let (requests, mut waiting) = mpsc::channel::<Handed>(WAITING_MAX);
@@ -92,7 +105,8 @@ impl OutputHandle {
                 let Some(Handed { rows, statement, consumer, scorers, waiting, reply }) = request else { break };
                 output.waits(waiting);
                 let (statement, consumer, scorers) = (statement.as_str(), consumer.as_str(), scorers.as_ref());
-                let ids = RowIds { incarnation: &incarnation, statement, consumer, scorers };
+                let (incarnation, renewals) = (pool.incarnation.as_str(), pool.renewals.as_ref());
+                let ids = RowIds { incarnation, renewals, statement, consumer, scorers };
                 let delivery = tokio::select! {
                     delivery = output.deliver(&rows, ids) => delivery,
                     () = hurry.cancelled() => Delivery::try_again("the job stops"),

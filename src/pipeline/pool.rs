@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::journal::{ConsumerStatus, Journal, JournalStatus, RoomBound};
+use crate::journal::{ConsumerStatus, Journal, JournalStatus, QuarantineCount, RoomBound};
 use crate::telemetry::{Sample, SampleKind};
 
 /// A share of the budget that a job uses without anybody being away: logs, the windows for redeliveries.
@@ -14,7 +14,9 @@ const QUIET_SHARE: u64 = 4;
 /// Why intake waits, if it does.
 pub fn full(journal: &Journal) -> Option<String> {
     let pin = journal.pin().filter(|(_, waits)| *waits);
+    let failing = journal.file_failing();
     journal.is_full().then(|| match pin {
+        _ if failing.is_some() => format!("the pool is full, intake waits: {}", failing.unwrap_or_default()),
         Some((pin, _)) => format!("the pool is full, intake waits: {pin}"),
         None if journal.is_disk_full() => {
             "the disk of the pool is full: intake waits until there is room; delete what is not needed there, or move \
@@ -30,7 +32,21 @@ pub fn full(journal: &Journal) -> Option<String> {
 /// What is not as it should be with the pool while the job does all of its work.
 pub fn degraded(journal: &Journal, status: &JournalStatus, warn_below: Option<Duration>) -> Vec<String> {
     let pin = journal.pin().filter(|(_, waits)| !waits).map(|(pin, _)| format!("the pool: {pin}"));
-    pin.into_iter().chain(short(status, warn_below)).collect()
+    let failing = journal.file_failing().filter(|_| !journal.is_full()).map(|why| format!("the pool: {why}"));
+    pin.into_iter().chain(failing).chain(unreadable(status)).chain(short(status, warn_below)).collect()
+}
+
+/// That records were lost that nobody has acknowledged yet.
+fn unreadable(status: &JournalStatus) -> Option<String> {
+    let QuarantineCount { unseen_ranges, unseen_records, .. } = status.quarantined;
+    (unseen_ranges > 0).then(|| {
+        let places = if unseen_ranges == 1 { "place" } else { "places" };
+        format!(
+            "the pool: records that cannot be read were skipped, {unseen_records} in {unseen_ranges} {places}: \
+             check the disk; `forebay journal status` lists them, and `forebay journal quarantine drop` says that you \
+             have seen it"
+        )
+    })
 }
 
 /// That the room lasts for less than `warn_below`, once a quarter of the budget is used and somebody is behind who has
@@ -96,9 +112,17 @@ pub fn samples(job: &str, status: &JournalStatus, is_full: bool, samples: &mut V
     gauge("pool_used_bytes", "bytes of the pool's budget in use", vec![], status.used_bytes);
     gauge("pool_full", "1 while intake waits because the budget is used up", vec![], u64::from(is_full));
     gauge("dead_letters", "dead letters in the pool", vec![], status.dead_letters.letters);
-    gauge("quarantined_segments", "damaged segments that were set aside", vec![], status.quarantine.len() as u64);
+    let aside = status.quarantined;
+    gauge("quarantined_segments", "damaged or missing segments that were set aside", vec![], aside.ranges);
+    gauge("quarantined_records", "records in them", vec![], aside.records);
+    let help = "those that nobody has acknowledged by `journal quarantine drop`";
+    gauge("quarantined_records_unseen", help, vec![], aside.unseen_records);
     if let Some(live) = &status.live {
         gauge("pool_max_bytes", "the pool's budget", vec![], live.max_bytes);
+        let help = "1 while the pool's file cannot be written, and its log grows instead";
+        gauge("pool_file_failing", help, vec![], u64::from(live.file_failing.is_some()));
+        let help = "1 where the pool lacked something when the process started, or a fresh one was begun";
+        gauge("pool_alarm", help, vec![], u64::from(live.has_alarm));
         if let Some(budget) = live.write_budget {
             let help = "bytes a day that may be written before commits are stretched";
             gauge("pool_write_budget_bytes", help, vec![], budget);
@@ -147,6 +171,8 @@ mod tests {
             max_bytes: 1_000_000_000,
             is_full: false,
             refusal: None,
+            file_failing: None,
+            has_alarm: false,
             tail_bytes: 0,
             commits: 0,
             write_budget: None,
@@ -195,6 +221,17 @@ mod tests {
             "the pool lasts about 21 hours at 41.7 MB an hour into the 900.0 MB that are left of the disk: make room \
              on the disk"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_until_somebody_has_seen_it() {
+        let mut pool = pool(0, RoomBound::MaxBytes, 0);
+        let all = QuarantineCount { ranges: 3, records: 12, unseen_ranges: 2, unseen_records: 10 };
+        pool.quarantined = all;
+        let told = unreadable(&pool).unwrap();
+        assert!(told.starts_with("the pool: records that cannot be read were skipped, 10 in 2 places: "), "{told}");
+        pool.quarantined = QuarantineCount { unseen_ranges: 0, unseen_records: 0, ..all };
+        assert_eq!(unreadable(&pool), None);
     }
 
     #[test]

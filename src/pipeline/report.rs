@@ -175,7 +175,10 @@ impl WatchedStages {
                 pool::samples(&self.job, &status, self.journal.is_full(), &mut samples);
                 degraded.extend(pool::degraded(&self.journal, &status, self.warn_below));
             }
-            Err(error) => tracing::warn!("the pool's status cannot be read: {error}"),
+            Err(error) => {
+                tracing::warn!("the pool's status cannot be read: {error}");
+                degraded.push(format!("the pool's status cannot be read: {error}"));
+            }
         }
         self.catch_ups.samples(&self.job, &mut samples);
         self.failures.samples(&self.job, &mut samples);
@@ -283,6 +286,8 @@ impl WatchedStages {
         add("state_bytes_max", "what all statements together may hold", Gauge, &[], self.health.state.max() as f64);
         let waits = f64::from(u8::from(self.health.state.alarm().is_some()));
         add("state_full", "1 while intake waits because statements hold too much", Gauge, &[], waits);
+        let stopped = self.health.stopped().len() as f64;
+        add("statements_stopped", "parts of statements that stopped; /readyz says why", Gauge, &[], stopped);
         let n = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
         self.with(|stages| {
             for (name, s) in &stages.sources {

@@ -8,12 +8,12 @@ use smol_str::SmolStr;
 
 use super::PipelineError;
 use super::fallbacks;
-use super::flow::engine;
+use super::flow::{engine, state_damaged};
 use super::local_answers::{Aside, LocalAnswers, columns_of};
 use super::mark::Mark;
 use super::registered::Registered;
 use super::statement::{StatementBuild, Thread};
-use crate::journal::StreamId;
+use crate::journal::{ConsumerId, JournalError, StateEntry, StreamId};
 use crate::output::ScorerNames;
 use crate::query::plan::{Node, Part, Statement};
 
@@ -65,7 +65,16 @@ impl StatementBuild<'_> {
         let from = Some((self.journal.stream(&name)?, Mark::default()));
         let columns = Some(columns_of(&statement.fingerprint, width));
         let part = Part { root: Node::Rows { width }, substream: None, ..part.clone() };
-        self.part(&name, statement, &part, from, (into, Mark::default()), columns, consumers, jobs)
+        let made = self.part(&name, statement, &part, from, (into, Mark::default()), columns, consumers, jobs);
+        self.health.or_stopped(&name, made)
+    }
+
+    /// The state that a part had at its last commit.
+    pub(super) fn stored_state(&self, name: &SmolStr, part: ConsumerId) -> Result<Vec<StateEntry>, PipelineError> {
+        self.journal.load_state(part).map_err(|error| match error {
+            JournalError::State { reason, .. } => state_damaged(name, &reason),
+            other => other.into(),
+        })
     }
 
     /// How outputs name who scores the rows of a statement: of several calls with a fallback, the last.

@@ -23,7 +23,7 @@ use super::delivery::{self, Deliverer, Uncommitted};
 use super::due::SinceCommit;
 use super::failures::Failures;
 use super::feed::Feed;
-use super::flow::{Flow, engine};
+use super::flow::{Flow, engine, state_damaged};
 use super::gathering::Gathering;
 use super::health::Health;
 use super::mark::Mark;
@@ -142,7 +142,8 @@ impl StatementBuild<'_> {
             let part_name = if i == 0 { name.clone() } else { SmolStr::new(format!("{name}/{}", i + 1)) };
             let into = self.journal.stream(&part_name)?;
             let mark = Mark::default();
-            self.part(&part_name, statement, part, from.take(), (into, mark.clone()), None, consumers, jobs)?;
+            let made = self.part(&part_name, statement, part, from.take(), (into, mark.clone()), None, consumers, jobs);
+            self.health.or_stopped(&part_name, made)?;
             self.rescoring(&part_name, statement, part, into, consumers, jobs)?;
             from = Some((into, mark));
         }
@@ -204,12 +205,12 @@ impl StatementBuild<'_> {
         let feeds_part = statement.parts.last().is_some_and(|last| !std::ptr::eq(last, part));
         // of another text it means nothing, and it is still there
         let has_state = consumers.last().is_some_and(|registered| registered.changed_at.is_none());
-        let state = if has_state { self.journal.load_state(flow.consumer)? } else { Vec::new() };
+        let state = if has_state { self.stored_state(name, flow.consumer)? } else { Vec::new() };
         let mut executor = self.executor(name, part)?;
         let of_operators = || state.iter().filter(|entry| !Ahead::has(entry));
         let rows = || of_operators().map(|entry| (entry.op, entry.key.as_slice(), entry.value.as_slice()));
         let ahead = Ahead::load(reader.position(), &state);
-        executor.load_state(rows()).map_err(|e| engine(name, &e))?;
+        executor.load_state(rows()).map_err(|e| state_damaged(name, &e))?;
         let held = executor.waiting();
         let share = self.health.state.share(name.clone());
         share.tell(executor.state_bytes());
@@ -228,7 +229,7 @@ impl StatementBuild<'_> {
                 let options = self.prepared.options.clone();
                 let mut tail = Executor::for_tail(external, &part.columns, options, self.functions()?)
                     .map_err(|e| engine(name, &e))?;
-                tail.load_state(rows()).map_err(|e| engine(name, &e))?;
+                tail.load_state(rows()).map_err(|e| state_damaged(name, &e))?;
                 let local = if again.is_none() { self.local(name, statement, part)? } else { None };
                 let scoring = Scoring {
                     flow: flow.clone(),

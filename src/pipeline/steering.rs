@@ -49,6 +49,12 @@ impl Heard {
             ControlRequest::SetAside { statement, offset } => {
                 self.put_aside(&statement, offset).map(|()| ControlResponse::IsAside)
             }
+            ControlRequest::DropQuarantine => {
+                let seen = self.journal.acknowledge_quarantine();
+                let told = seen
+                    .map(|n| ControlResponse::QuarantineSeen { ranges: n.unseen_ranges, records: n.unseen_records });
+                told.map_err(|e| e.to_string())
+            }
             ControlRequest::ReplayDeadLetters(request) => self.replayer.replay(request).map(ControlResponse::Replayed),
         };
         done.unwrap_or_else(ControlResponse::refused)

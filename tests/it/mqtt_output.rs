@@ -22,7 +22,8 @@ use super::support::{Message, Mosquitto, Subscriber, publish, succeeds, wait_unt
 use crate::support::wordless::WordlessBroker;
 use crate::support::{dead_letters, runtime};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
+const IDS: RowIds<'static> =
+    RowIds { incarnation: "inc", renewals: &[], statement: "s1", consumer: "statement s1", scorers: None };
 
 /// The settings of a section with a connection of its own.
 fn read(url: &str, keys: &str) -> Result<MqttOutputConfig, Diagnostics> {

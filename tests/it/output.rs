@@ -20,7 +20,8 @@ use forebay::value::Value;
 
 use super::support::{AnyBroker, Mosquitto, Subscriber, wait_until, within};
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
+const IDS: RowIds<'static> =
+    RowIds { incarnation: "inc", renewals: &[], statement: "s1", consumer: "statement s1", scorers: None };
 
 /// Rows with one text column `v`; offsets count from `first`.
 fn rows(first: i64, values: impl IntoIterator<Item = String>) -> Rows {

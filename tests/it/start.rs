@@ -22,6 +22,14 @@ fn job_file(dir: &Path, broker: u16, metrics: &str) -> std::path::PathBuf {
     write_job(dir, &text, "SELECT n INTO out FROM t")
 }
 
+/// Has the pool refuse the last step in which a part is made.
+fn refuse(consumer: &str) -> String {
+    format!(
+        "INSERT INTO aside VALUES ('{consumer}', -1);
+         CREATE TRIGGER refused BEFORE DELETE ON aside BEGIN SELECT RAISE(ABORT, 'refused by the test'); END;"
+    )
+}
+
 /// Threads of this process that deliver to the output `gone`.
 fn threads_of_jobs() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
@@ -41,7 +49,7 @@ async fn a_start_that_fails_leaves_nothing_running() {
     // the pool is free: nobody holds its lock
     Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
 
-    // a statement whose state is damaged fails after outputs and endpoints were built
+    // a statement that the pool refuses fails after outputs and endpoints were built
     let query = "SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO gone FROM t";
     let text = "[job]\nname = \"start\"\nquery = \"job.asaql\"\n[metrics]\nenabled = false\n[journal]\n\
         path = \"pool.db\"\n\
@@ -54,10 +62,10 @@ async fn a_start_that_fails_leaves_nothing_running() {
     wait_until("the thread of the output", || threads_of_jobs() == ["output gone"]).await;
     pipeline.stop().await.unwrap();
     let db = rusqlite::Connection::open(dir.path().join("pool.db")).unwrap();
-    db.execute("INSERT INTO state SELECT id, 0, x'ff', x'ff' FROM consumer WHERE name = 'statement gone'", []).unwrap();
+    db.execute_batch(&refuse("statement gone")).unwrap();
     drop(db);
     let error = Pipeline::start(&job, &prepared, Clock::Real).await.map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("stored state of operator 0"), "{error}");
+    assert!(error.to_string().contains("refused by the test"), "{error}");
     assert_eq!(threads_of_jobs(), [""; 0]);
     Journal::open(JournalConfig::new(dir.path().join("pool.db"))).unwrap().close();
 }
@@ -89,17 +97,17 @@ async fn a_start_that_fails_late_leaves_the_state_of_a_changed_statement() {
     wait_until("three rows of each", || rows("out.jsonl") == 3 && rows("other.jsonl") == 3).await;
     pipeline.stop().await.unwrap();
 
-    // the state of the statement behind the changed one does not load
+    // the statement behind the changed one cannot be made
     let damage = |sql: &str| {
         let db = rusqlite::Connection::open(dir.path().join("pool.db")).unwrap();
-        assert_eq!(db.execute(sql, []).unwrap(), 1);
+        db.execute_batch(sql).unwrap();
         db.query_row("SELECT group_concat(name || fingerprint) FROM consumer", [], |row| row.get::<_, String>(0))
             .unwrap()
     };
-    let before = damage("INSERT INTO state SELECT id, 0, x'ff', x'ff' FROM consumer WHERE name = 'statement other'");
+    let before = damage(&refuse("statement other"));
     let error = start(2).await.map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("stored state of operator 0"), "{error}");
-    let after = damage("DELETE FROM state WHERE key = x'ff'");
+    assert!(error.to_string().contains("refused by the test"), "{error}");
+    let after = damage("DROP TRIGGER refused; DELETE FROM aside");
     assert_eq!(before, after, "the start that failed has changed a consumer");
 
     let pipeline = start(1).await.unwrap();
@@ -137,4 +145,57 @@ fn a_reload_that_cannot_start_goes_on_with_the_former_job_and_says_so() {
     runtime.block_on(publish_numbers(&broker.url(), "t", 10..20));
     until("twenty rows", || (rows() == 20).then_some(()));
     forebay.stop();
+}
+
+#[test]
+fn a_statement_whose_state_is_damaged_stops_alone_until_it_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = runtime();
+    let broker = Mosquitto::start();
+    let path = job_file(dir.path(), broker.port, "127.0.0.1:0");
+    let text = std::fs::read_to_string(&path).unwrap();
+    write(dir.path(), "job.toml", &format!("{text}[outputs.other]\ntype = \"file\"\npath = \"other.jsonl\"\n"));
+    let lag = |output: &str| format!("SELECT n, LAG(n) OVER (LIMIT DURATION(hour, 1)) AS b INTO {output} FROM t\n");
+    write(dir.path(), "job.asaql", &(lag("out") + &lag("other")));
+    let rows = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default().lines().count();
+    let forebay = Forebay::run(&path);
+    runtime.block_on(publish_numbers(&broker.url(), "t", 0..3));
+    until("three rows of each", || (rows("out.jsonl") == 3 && rows("other.jsonl") == 3).then_some(()));
+    forebay.stop();
+
+    let db = rusqlite::Connection::open(dir.path().join("pool.db")).unwrap();
+    let sql = "UPDATE state SET value = value || x'00' WHERE consumer = (SELECT id FROM consumer WHERE name = \
+               'statement out')";
+    assert!(db.execute(sql, []).unwrap() > 0);
+    drop(db);
+    let forebay = Forebay::run(&path);
+    runtime.block_on(publish_numbers(&broker.url(), "t", 3..5));
+    until("five rows of the other", || (rows("other.jsonl") == 5).then_some(()));
+    assert_eq!(rows("out.jsonl"), 3);
+    let (status, body) = forebay.get("/readyz");
+    let remedy = "statement out stopped: its state in the pool is damaged";
+    assert!(status == 503 && body.contains(remedy), "{body}");
+    assert!(body.contains("`forebay journal reset-state --job JOB out`"), "{body}");
+    assert!(forebay.log().contains(remedy), "{}", forebay.log());
+    assert_eq!(forebay.metric("forebay_statements_stopped"), 1.0);
+    assert_eq!(forebay.get("/healthz").0, 200);
+    let reset =
+        |statement: &str| crate::harness::cli(dir.path(), &["journal", "reset-state", "--job", "job.toml", statement]);
+    let (code, _, err) = reset("out");
+    assert!(code == 1 && err.contains("is in use: stop the job, run this again"), "{err}");
+    forebay.stop();
+    let (code, _, err) = reset("nobody");
+    assert!(code == 1 && err.contains("no statement `nobody`: there are `out`, `other`"), "{err}");
+    let (code, out, err) = reset("OUT");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("statement out: ") && out.contains("removed; it goes on at offset 3\n"), "{out}");
+    assert!(out.contains("windows that were open"), "{out}");
+
+    let forebay = Forebay::run(&path);
+    until("five rows of both", || (rows("out.jsonl") == 5).then_some(()));
+    let out = std::fs::read_to_string(dir.path().join("out.jsonl")).unwrap();
+    assert!(out.ends_with("{\"n\":3,\"b\":null}\n{\"n\":4,\"b\":3}\n"), "{out}");
+    assert_eq!(forebay.metric("forebay_statements_stopped"), 0.0);
+    forebay.stop();
+    crate::support::assert_pool_is_good(dir.path());
 }

@@ -22,7 +22,8 @@ use crate::support::{
     Mosquitto, assert_pool_is_good, publish_numbers, runtime, wait_for_alarm, wait_until, within, write_job,
 };
 
-const IDS: RowIds<'static> = RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
+const IDS: RowIds<'static> =
+    RowIds { incarnation: "inc", renewals: &[], statement: "s1", consumer: "statement s1", scorers: None };
 
 fn broker(url: &str, protocol: Option<Protocol>) -> BrokerConfig {
     BrokerConfig { protocol, ..BrokerConfig::new(MqttAddress::parse(url).unwrap()) }

@@ -26,7 +26,7 @@ use crate::harness::{Forebay, until};
 use crate::support::{Mosquitto, assert_pool_is_good, publish_numbers, refused, runtime, within, write_job};
 
 pub const IDS: RowIds<'static> =
-    RowIds { incarnation: "inc", statement: "s1", consumer: "statement s1", scorers: None };
+    RowIds { incarnation: "inc", renewals: &[], statement: "s1", consumer: "statement s1", scorers: None };
 
 /// What came in one request.
 #[derive(Clone, Debug)]

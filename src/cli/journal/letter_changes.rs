@@ -13,7 +13,8 @@ use super::{NotDone, counted, failure, letter_lines, number};
 use crate::control::{ControlClient, ControlRequest, ControlResponse, ReplayEdit, ReplayOutcome, ReplayRequest};
 use crate::job::Job;
 use crate::journal::{
-    DeadLetter, Journal, JournalError, LetterFilter, StoredDeadLetter, count_dead_letters, dead_letters_readonly,
+    DeadLetter, Journal, JournalConfig, JournalError, LetterFilter, OnDamage, StoredDeadLetter, count_dead_letters,
+    dead_letters_readonly,
 };
 use crate::pipeline::journal_config;
 use crate::pipeline::set_aside::{AsideJob, set_aside};
@@ -64,8 +65,10 @@ pub fn add(job: &Job, statement: &str, offset: i64) -> Result<String, NotDone> {
 }
 
 /// Does something with the pool of a job that does not run.
-fn alone<T>(job: &Job, done: impl FnOnce(&Journal) -> Result<T, JournalError>) -> Result<T, NotDone> {
-    let journal = Journal::open(journal_config(job, &Clock::Real)).map_err(|error| match error {
+pub(super) fn alone<T>(job: &Job, done: impl FnOnce(&Journal) -> Result<T, JournalError>) -> Result<T, NotDone> {
+    // a command begins no fresh pool
+    let config = JournalConfig { on_damage: OnDamage::Stop, ..journal_config(job, &Clock::Real) };
+    let journal = Journal::open(config).map_err(|error| match error {
         JournalError::Locked { path, .. } => failure(format_args!(
             "{path} is in use, but no job listens beside it: it just starts or stops, or is of an earlier version; try \
              again, or stop it first"
@@ -77,14 +80,14 @@ fn alone<T>(job: &Job, done: impl FnOnce(&Journal) -> Result<T, JournalError>) -
     result
 }
 
-fn ask(client: &mut ControlClient, request: &ControlRequest) -> Result<ControlResponse, NotDone> {
+pub(super) fn ask(client: &mut ControlClient, request: &ControlRequest) -> Result<ControlResponse, NotDone> {
     match client.ask(request, PATIENCE).map_err(failure)? {
         ControlResponse::Refused { why } => Err(failure(why)),
         answer => Ok(answer),
     }
 }
 
-fn unexpected(answer: &ControlResponse) -> NotDone {
+pub(super) fn unexpected(answer: &ControlResponse) -> NotDone {
     failure(format_args!("the job answers something else than it was asked ({answer:?}): use the program that it runs"))
 }
 

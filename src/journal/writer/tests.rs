@@ -268,3 +268,77 @@ fn behind_a_gate_that_opens_intake_begins_small_and_only_full_batches_grow() {
     };
     assert_eq!(sizes(&[1, 1, 1, 2, 4, 8]), [1, 2, 2, 2, 4, 8], "what was smaller than it might be makes none larger");
 }
+
+/// Puts another open file in the place of the one that SQLite writes the pool's file by.
+#[allow(unsafe_code)]
+fn swap_file(path: &std::path::Path, with: &std::fs::File) {
+    use std::os::fd::AsRawFd;
+    let of_path = |fd: &i32| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|to| to == path);
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    let open: Vec<i32> = open.filter(of_path).filter(|fd| *fd != with.as_raw_fd()).collect();
+    assert!(!open.is_empty());
+    for fd in open {
+        // SAFETY: both are open, and SQLite, which owns the one that is replaced, goes on with the same number
+        assert_eq!(unsafe { libc::dup2(with.as_raw_fd(), fd) }, fd);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_while_its_log_can_is_told_with_the_cause_and_so_is_its_end() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().canonicalize().unwrap().join("job.db");
+    // a log of 256 KiB is copied
+    let config = JournalConfig {
+        commit_interval: Duration::from_millis(1),
+        max_bytes: 4 << 20,
+        recent_records: 0,
+        ..JournalConfig::new(&path)
+    };
+    let journal = Journal::open(config.clone()).unwrap();
+    let input = journal.input("rides").unwrap();
+    let mut stored = 0;
+    let mut store = || {
+        let (batch, answer) = append(input, stored, 50_000);
+        journal.append(batch);
+        stored = stored.wrapping_add(1);
+        // into the file, by way of SQLite's log
+        answer.recv_timeout(PATIENCE).unwrap().unwrap();
+        journal.sync().unwrap();
+    };
+    store();
+    let begin = Clock::Real.monotonic();
+    let is_late = || Clock::Real.since(begin) > PATIENCE;
+    swap_file(&path, &std::fs::File::open(&path).unwrap());
+    let why = loop {
+        assert!(!is_late(), "never told");
+        assert!(!journal.is_full(), "told before the budget is used up");
+        if let Some(why) = journal.file_failing() {
+            break why;
+        }
+        if std::fs::metadata(schema::wal_path(&path)).unwrap().len() < 600_000 {
+            store();
+        }
+        crate::time::pause(Duration::from_millis(20));
+    };
+    assert!(why.contains("job.db cannot be written (disk I/O error)") && why.contains("repair or replace"), "{why}");
+    assert_eq!(journal.status().unwrap().live.unwrap().file_failing, Some(why));
+    // intake goes on in the log, and the cause is told beside the budget
+    let mut waiting = Vec::new();
+    while !journal.is_full() {
+        assert!(!is_late(), "never full");
+        let (batch, answer) = append(input, 1, 50_000);
+        waiting.extend(journal.try_append(batch).is_none().then_some(answer));
+        crate::time::pause(Duration::from_millis(1));
+    }
+    assert!(journal.file_failing().is_some());
+    assert_eq!(journal.refusal(), None);
+
+    swap_file(&path, &std::fs::File::options().read(true).write(true).open(&path).unwrap());
+    while journal.file_failing().is_some() {
+        assert!(!is_late(), "its end is never told");
+        crate::time::pause(Duration::from_millis(20));
+    }
+    journal.close();
+    let report = verify(&path).unwrap();
+    assert!(report.is_good() && report.records > 5, "{report:?}");
+}

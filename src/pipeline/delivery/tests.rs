@@ -138,7 +138,13 @@ impl Bench {
         )
         .unwrap();
         let _entered = runtime.enter();
-        let (output, _) = OutputHandle::spawn("out".into(), fill, output, "inc".to_owned(), CancellationToken::new());
+        let (output, _) = OutputHandle::spawn(
+            "out".into(),
+            fill,
+            output,
+            crate::pipeline::outputs::PoolIds::default(),
+            CancellationToken::new(),
+        );
         let (clock, stop) = (Clock::manual(Timestamp::MIN), Stop::default());
         let deliverer = Deliverer {
             flow: Flow {

@@ -149,7 +149,7 @@ fn bad_arguments() {
         ),
     ];
     place.expect_each(cases);
-    for group in [&[][..], &["journal"], &["udf"], &["journal", "dead-letters"]] {
+    for group in [&[][..], &["journal"], &["udf"], &["journal", "dead-letters"], &["journal", "quarantine"]] {
         let (code, out, err) = cli_in(place.path(), &[], group);
         assert_eq!((code, out.as_str()), (2, ""), "{group:?}");
         assert!(err.contains("Usage: forebay"), "{err}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use forebay::job::*;
-use forebay::journal::{BacklogLimits, OnFull};
+use forebay::journal::{BacklogLimits, OnDamage, OnFull};
 use forebay::score::EndpointSignature;
 use forebay::score::signature::{Cell, Layout, SignatureColumn};
 use forebay::time::TICKS_PER_SECOND;
@@ -106,6 +106,7 @@ fn every_setting_can_be_set() {
         commit_records = 10
         write_budget = "2GB/day"
         card_endurance = "30TB"
+        on_damage = "fresh"
 
         [metrics]
         listen = "0.0.0.0:9000"
@@ -321,6 +322,7 @@ fn every_setting_can_be_set() {
     assert_eq!((job.journal.max_age, job.journal.warn_below), (Some(30 * day), Some(2 * day)));
     assert_eq!(job.journal.config.write_budget, Some(2_000_000_000));
     assert_eq!(job.journal.card_endurance, Some(30_000_000_000_000));
+    assert_eq!(job.journal.config.on_damage, OnDamage::Fresh);
     let limits = |max_age, max_bytes| BacklogLimits { max_age: Some(max_age), max_bytes };
     let within = |backlog: BacklogSettings| backlog.within(&job.journal);
     assert_eq!(within(job.outputs[0].backlog), (OnFull::DropOldest, limits(day, Some(20 << 20))));

@@ -208,3 +208,87 @@ fn what_the_log_of_an_earlier_process_holds_is_in_the_file_before_anything_follo
     let stored: i64 = db.query_row("SELECT sum(count) FROM segment WHERE stream = 0", [], |row| row.get(0)).unwrap();
     assert_eq!(stored, 200);
 }
+
+/// A pool that was closed, with something in it.
+fn closed() -> Pool {
+    let pool = Pool::new();
+    pool.store_segment(50);
+    pool.journal.close();
+    pool
+}
+
+/// What may become of the file of a pool.
+fn ruined() -> Vec<(&'static str, fn(&Path))> {
+    vec![
+        ("empty", |path| fs::write(path, b"").unwrap()),
+        ("other bytes", |path| fs::write(path, [7; 40_960]).unwrap()),
+        ("its first page is gone", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[..4096].fill(0);
+            fs::write(path, bytes).unwrap();
+        }),
+        ("cut off", |path| fs::File::options().write(true).open(path).unwrap().set_len(4096).unwrap()),
+    ]
+}
+
+#[test]
+fn a_pool_beyond_use_stops_the_start_with_the_commands_and_is_left_as_it_is() {
+    for (what, ruin) in ruined() {
+        let pool = closed();
+        ruin(&pool.path);
+        let before = fs::read(&pool.path).unwrap();
+        let error = Journal::open(pool.config.clone()).unwrap_err();
+        assert!(matches!(error, JournalError::BeyondUse { .. }), "{what}: {error}");
+        let told = error.to_string();
+        for words in ["`forebay journal salvage --job JOB`", "`on_damage = \"fresh\"` under [journal]", "job.db: "] {
+            assert!(told.contains(words), "{what}: {told}");
+        }
+        assert!(fs::read(&pool.path).unwrap() == before, "{what}: it was changed");
+        assert!(matches!(verify(&pool.path), Err(JournalError::BeyondUse { .. })), "{what}");
+    }
+}
+
+#[test]
+fn where_the_settings_say_so_a_pool_beyond_use_is_moved_aside_and_a_fresh_one_is_begun() {
+    for (what, ruin) in ruined() {
+        let pool = closed();
+        ruin(&pool.path);
+        let before = fs::read(&pool.path).unwrap();
+        let folder = pool.path.parent().unwrap().to_owned();
+        let incarnation = pool.journal.incarnation();
+        let config = JournalConfig { on_damage: OnDamage::Fresh, ..pool.config.clone() };
+        let journal = Journal::open(config.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_ne!(journal.incarnation(), incarnation, "no row id is that of a row before");
+        assert_eq!(journal.ends(StreamId::INPUTS), (0, 0));
+        let alarm = journal.alarm().unwrap().to_owned();
+        assert!(alarm.contains("could not be used") && alarm.contains("a fresh one was begun"), "{what}: {alarm}");
+        let status = journal.status().unwrap();
+        assert!(status.alarm.unwrap().ends_with(&alarm) && status.live.unwrap().has_alarm);
+        assert!(
+            matches!(Journal::open(config.clone()), Err(JournalError::Locked { .. })),
+            "the lock is held throughout"
+        );
+        let names: Vec<String> =
+            fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let aside = names.iter().find(|n| n.starts_with("job.db-damaged-") && n.ends_with('Z'));
+        let aside = aside.unwrap_or_else(|| panic!("{names:?}"));
+        assert!(alarm.contains(aside.as_str()), "{alarm}");
+        assert!(fs::read(folder.join(aside)).unwrap() == before, "{what}: every byte is kept");
+        assert!(names.iter().any(|n| n == &format!("{aside}-redo")), "with its log: {names:?}");
+        journal.close();
+        let journal = Journal::open(config).unwrap();
+        assert_eq!(journal.alarm(), None, "the next start is well");
+        assert!(verify(&pool.path).unwrap().is_good());
+    }
+}
+
+#[test]
+fn what_never_was_a_pool_is_not_touched() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("job.db");
+    fs::write(&path, "notes of somebody").unwrap();
+    let config = JournalConfig { on_damage: OnDamage::Fresh, ..config(&path) };
+    let error = Journal::open(config).unwrap_err();
+    assert!(matches!(error, JournalError::Foreign { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "notes of somebody");
+}

@@ -49,6 +49,11 @@ fn pool() -> Pool {
     pool
 }
 
+/// From which offsets on row ids have another mark.
+fn renewed(pool: &Pool) -> Vec<i64> {
+    pool.journal.id_renewals().iter().map(|renewal| renewal.from).collect()
+}
+
 fn offsets(pool: &Pool) -> Vec<i64> {
     pool.payloads(0).iter().map(|(offset, _)| *offset).collect()
 }
@@ -72,7 +77,9 @@ fn is_told(copy: Copy, pool: &Pool, why: &str, kept: i64) {
     assert_eq!(ledger.get(&counter(what::READ)), kept as u64 + 1);
     assert_eq!(ledger.get(&Counter::new(Edge::Input, "", what::LOST)), 8 - kept as u64);
     assert_eq!(verify(&opened.path).unwrap().problems, [] as [&str; 0]);
+    assert_eq!(renewed(&opened), [8], "row ids from there on are others than those that may be lost");
     let opened = opened.reopen();
+    assert_eq!(renewed(&opened), [8]);
     assert_eq!(opened.journal.alarm(), None, "it is told once");
     assert!(opened.status().alarm.unwrap().ends_with(&alarm), "and kept for whoever looks");
 }
@@ -189,4 +196,37 @@ fn two_copies_of_a_pool_do_not_take_each_others_log() {
     let mixed = Copy::of(&a, &ALL);
     mixed.take(&b, &["-redo"]);
     assert!(mixed.told().0.unwrap().starts_with("the redo log is that of another pool"));
+}
+
+#[test]
+fn row_ids_of_what_comes_are_others_where_nobody_knows_how_far_the_pool_was() {
+    let pool = pool();
+    assert_eq!(renewed(&pool), [0; 0]);
+    // a process that was killed: file, log and mark agree, and everything is as it was
+    let killed = Copy::of(&pool, &ALL).open(&pool);
+    assert_eq!((offsets(&killed), renewed(&killed)), ((0..8).collect(), vec![]));
+    let killed = killed.reopen();
+    assert_eq!(renewed(&killed), [0; 0], "a stop and a start");
+
+    // a power cut: the mark is older than the log, or gone, and the log may have lost its end
+    let before = fs::read(beside(&pool.path, "-high-water")).unwrap();
+    pool.store_some(2);
+    for mark in [Some(before), None] {
+        let copy = Copy::of(&pool, &["", "-wal", "-redo"]);
+        if let Some(mark) = mark {
+            fs::write(beside(&copy.path, "-high-water"), mark).unwrap();
+        }
+        let opened = copy.open(&pool);
+        assert_eq!((opened.journal.alarm(), offsets(&opened)), (None, (0..10).collect()));
+        assert_eq!(renewed(&opened), [10], "what is there keeps its ids");
+        // nothing came: the same offset is given out once more, and not the same id
+        let image = opened.crash_image();
+        assert_eq!(renewed(&image), [10]);
+        assert_ne!(image.journal.id_renewals(), opened.journal.id_renewals());
+        opened.store_some(5);
+        assert_eq!(renewed(&opened.crash_image()), [10, 15]);
+    }
+    // two starts from one copy give the same offsets to other rows
+    let marks = || Copy::of(&pool, &["", "-wal", "-redo"]).open(&pool).journal.id_renewals();
+    assert_ne!(marks(), marks());
 }
