@@ -217,7 +217,7 @@ impl Sweep {
                 rows.collect::<rusqlite::Result<_>>()?
             };
             let may_go =
-                |(id, first): &&(i64, i64)| !self.stuck.contains(id) && !(*stream == INPUTS && recent.holds(*first));
+                |(id, first): &&(i64, i64)| !(self.stuck.contains(id) || *stream == INPUTS && recent.holds(*first));
             let ids: Vec<i64> = found.iter().filter(may_go).map(|(id, _)| *id).take(TRIM_SEGMENTS).collect();
             has_more |= ids.len() == TRIM_SEGMENTS;
             self.delete_all(db, &ids)?;

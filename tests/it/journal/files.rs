@@ -217,8 +217,11 @@ fn closed() -> Pool {
     pool
 }
 
+/// What is done to the file of a pool.
+type Ruin = fn(&Path);
+
 /// What may become of the file of a pool.
-fn ruined() -> Vec<(&'static str, fn(&Path))> {
+fn ruined() -> Vec<(&'static str, Ruin)> {
     vec![
         ("empty", |path| fs::write(path, b"").unwrap()),
         ("other bytes", |path| fs::write(path, [7; 40_960]).unwrap()),
