@@ -42,6 +42,9 @@ pub use stdout::StdoutOutputConfig;
 pub use told::{ScorerNames, ToldColumns};
 pub use troubles::{Change, Troubles};
 
+/// Begins the name of a consumer that replays dead letters.
+pub const REPLAY: &str = "replay ";
+
 /// Reads the section of one kind of output.
 pub type ReadOutput = fn(&mut Section) -> Option<Arc<dyn OutputSettings>>;
 

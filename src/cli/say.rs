@@ -6,9 +6,11 @@
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::telemetry;
+use crate::time::Clock;
 
 /// Why a text did not reach standard output.
 #[derive(Debug)]
@@ -56,17 +58,31 @@ pub(super) fn answer(text: &str, code: ExitCode) -> ExitCode {
 
 /// Writes to standard error, as far as that takes it: there is nowhere else to say that it does not.
 pub(super) fn complain(text: impl std::fmt::Display) {
-    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
+    let _ = write_in_parts(text.to_string().as_bytes());
 }
 
-/// Whether standard error takes something, at once or within [`READER_WAIT_MS`].
+/// To standard error, unless its reader does not read.
+fn write_in_parts(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stderr().lock();
+    text.chunks(PIPE_BYTES).try_for_each(|part| match is_writable(&out) {
+        true => out.write_all(part),
+        false => Err(io::ErrorKind::WouldBlock.into()),
+    })
+}
+
+/// Whether standard error takes something, at once or within [`READER_WAIT_MS`] once in [`WAIT_INTERVAL`].
 fn is_writable(out: &io::StderrLock<'_>) -> bool {
-    let wait_ms = if IS_STUCK.load(Ordering::Relaxed) { 0 } else { READER_WAIT_MS };
+    let mut waited = WAITED.lock().unwrap_or_else(PoisonError::into_inner);
+    let may_wait = waited.is_none_or(|at| Clock::Real.since(at) >= WAIT_INTERVAL);
+    let wait_ms = if may_wait { READER_WAIT_MS } else { 0 };
+    let begin = Clock::Real.monotonic();
     let mut polled = libc::pollfd { fd: out.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: the pointer is to one structure of ours, as the second argument says.
     #[expect(unsafe_code, reason = "the standard library has no other way to ask")]
     let is_stuck = unsafe { libc::poll(&raw mut polled, 1, wait_ms) } == 0;
-    IS_STUCK.store(is_stuck, Ordering::Relaxed);
+    if Clock::Real.since(begin) >= LONG_WAIT {
+        *waited = Some(Clock::Real.monotonic());
+    }
     !is_stuck
 }
 
@@ -89,17 +105,16 @@ const READER_WAIT_MS: libc::c_int = 1_000;
 /// A pipe that says that it can be written takes at least this much without waiting (PIPE_BUF).
 const PIPE_BYTES: usize = 4096;
 
-/// The reader let a line wait for [`READER_WAIT_MS`], and has not read since.
-static IS_STUCK: AtomicBool = AtomicBool::new(false);
+/// A reader that is slow makes the job wait once in this time at most.
+const WAIT_INTERVAL: Duration = Duration::from_secs(60);
+const LONG_WAIT: Duration = Duration::from_millis(100);
+
+/// When a line last waited for its reader for [`LONG_WAIT`] or more.
+static WAITED: Mutex<Option<Instant>> = Mutex::new(None);
 
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut out = io::stderr().lock();
-        let written = line.chunks(PIPE_BYTES).try_for_each(|part| match is_writable(&out) {
-            true => out.write_all(part),
-            false => Err(io::ErrorKind::WouldBlock.into()),
-        });
-        if written.is_err() {
+        if write_in_parts(line).is_err() {
             telemetry::log_line_lost();
         }
         Ok(line.len())

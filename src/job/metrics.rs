@@ -22,7 +22,7 @@ pub(super) fn read(section: Option<Section>) -> Metrics {
     let mut metrics = Metrics { enabled: true, listen, stalled_after: Some(STALLED_AFTER) };
     let Some(mut section) = section else { return metrics };
     metrics.enabled = section.boolean("enabled", metrics.enabled);
-    let (least, most) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let (least, most) = (Duration::from_secs(10), Duration::from_secs(86_400));
     metrics.stalled_after = section.duration_or_forever("stalled_after", least, most, metrics.stalled_after);
     let allow_remote = section.boolean("allow_remote", false);
     if let Some(text) = section.text("listen") {

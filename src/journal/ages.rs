@@ -57,6 +57,11 @@ impl Ages {
         monotonic
     }
 
+    /// What the wall clock told at the last look.
+    pub fn wall(&self) -> Timestamp {
+        self.wall
+    }
+
     /// No record that arrived from then on is older than `age`; some that arrived before are not either while the wall
     /// clock is ahead of what it told before.
     pub fn keep_from(&self, age: Duration) -> Timestamp {

@@ -44,8 +44,12 @@ impl ArrivalBounds {
         }
     }
 
-    /// When the record of a stream at `offset` arrived at the latest, whose segment says `arrival`.
-    pub fn of(&self, stream: u32, offset: i64, arrival: i64) -> i64 {
+    /// When the record of a stream at `offset` arrived at the latest, whose segment says `arrival`. A time that has
+    /// passed by now is taken as it is: the clock that was wrong may be the one that arrival time was set back to.
+    pub fn of(&self, stream: u32, offset: i64, arrival: i64, now: i64) -> i64 {
+        if arrival <= now {
+            return arrival;
+        }
         let bounds = self.0.get(&stream).into_iter().flatten();
         bounds.filter(|(past, _)| offset < *past).fold(arrival, |least, (_, until)| least.min(*until))
     }
@@ -63,21 +67,22 @@ mod tests {
     #[test]
     fn what_was_stored_before_a_step_back_arrived_before_it() {
         let mut bounds = ArrivalBounds::default();
-        assert_eq!(bounds.of(0, 5, 900), 900);
+        assert_eq!(bounds.of(0, 5, 900, 90), 900);
         bounds.add(0, 0, 10, 500);
         bounds.add(1, 0, 3, 500);
         bounds.add(2, 7, 7, 500);
         assert_eq!(
-            [(0, 9), (0, 10), (1, 3), (2, 6)].map(|(stream, at)| bounds.of(stream, at, 900)),
+            [(0, 9), (0, 10), (1, 3), (2, 6)].map(|(stream, at)| bounds.of(stream, at, 900, 90)),
             [500, 900, 900, 900]
         );
-        assert_eq!(bounds.of(0, 9, 400), 400, "it was right");
+        assert_eq!(bounds.of(0, 9, 400, 90), 400, "it was right");
         bounds.add(0, 0, 20, 800);
-        assert_eq!([9, 10, 20].map(|at| bounds.of(0, at, 900)), [500, 800, 900]);
+        assert_eq!([9, 10, 20].map(|at| bounds.of(0, at, 900, 90)), [500, 800, 900]);
         bounds.add(0, 0, 30, 300);
-        assert_eq!([9, 20, 29, 30].map(|at| bounds.of(0, at, 900)), [300, 300, 300, 900]);
+        assert_eq!([9, 20, 29, 30].map(|at| bounds.of(0, at, 900, 90)), [300, 300, 300, 900]);
+        assert_eq!(bounds.of(0, 9, 900, 900), 900, "that time has come");
         bounds.add(0, 30, 30, 100);
-        assert_eq!(bounds.of(0, 29, 900), 900, "nothing is left of that");
+        assert_eq!(bounds.of(0, 29, 900, 90), 900, "nothing is left of that");
     }
 
     #[test]

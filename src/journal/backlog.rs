@@ -125,7 +125,7 @@ impl Backlogs {
     ) -> rusqlite::Result<i64> {
         let (mut to, mut left) = (backlog.position, AGED_MAX);
         each_segment(db, shared, backlog, |segment| {
-            let arrival = books.arrived.of(backlog.stream, segment.end - 1, segment.arrival);
+            let arrival = books.arrived.of(backlog.stream, segment.end - 1, segment.arrival, self.ages.wall().ticks());
             let is_old = self.ages.is_older(arrival, age);
             to = if is_old { segment.end } else { to };
             left -= 1;
@@ -224,8 +224,12 @@ fn each_segment(
                 Ok(Some(row)) => row,
                 other => break other.map(drop),
             };
-            let (end, length): (i64, i64) = (row.get(0)?, row.get(2)?);
-            let found = SegmentFound { end, arrival: row.get(1)?, bytes: Sizes::of(0, length.max(0) as u64).stored };
+            let (end, length): (i64, i64) = (row.get(0).unwrap_or(from + 1), row.get(2).unwrap_or(0));
+            let found = SegmentFound {
+                end,
+                arrival: row.get(1).unwrap_or(i64::MIN),
+                bytes: Sizes::of(0, length.max(0) as u64).stored,
+            };
             from = from.max(end);
             if end > position && !wants_more(found) {
                 return Ok(());

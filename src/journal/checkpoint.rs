@@ -53,7 +53,8 @@ pub(super) fn store_segments(
     let may_skip = books.consumers_known && !keep.untrimmed.contains(&stream);
     let needed = if may_skip { books.needed_from(stream) } else { i64::MIN };
     let arrived = books.arrived.clone();
-    let arrival = |sealed: &Sealed| arrived.of(stream, sealed.end() - 1, sealed.head.arrival);
+    let arrival =
+        |sealed: &Sealed| arrived.of(stream, sealed.end() - 1, sealed.head.arrival, keep.retention.now.ticks());
     let is_old = |sealed: &Sealed| keep.retention.keep_from.is_none_or(|from| arrival(sealed) < from.ticks());
     let passed = segments.iter().take_while(|sealed| sealed.end() <= needed && is_old(sealed)).count();
     let recent = recent_ones(&segments, keep.recent);

@@ -196,6 +196,7 @@ pub(super) fn join(db: &Connection, run: Run, merger: &mut Merger<'_>) -> rusqli
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     fn head(stream: u32, input: u16, first: i64, count: u32, raw_bytes: u32) -> Head {
         Head { stream, first, input, count, arrival: 0, codec: 1, raw_bytes }
@@ -258,7 +259,7 @@ mod tests {
     fn runs_go_on_where_an_earlier_process_ended() {
         let dir = tempfile::TempDir::new().unwrap();
         let db = crate::journal::schema::open_writer(&dir.path().join("job.db"), 1 << 30).unwrap();
-        let retention = Retention { keep_from: None, age: None };
+        let retention = Retention { keep_from: None, now: Timestamp::MAX, age: None };
         let mut books = Books::load(&db).unwrap();
         let write = |head: Head| insert_segment(&db, &Sealed { head, checksum: 0, data: vec![7; 100] }).unwrap();
         db.execute_batch("BEGIN").unwrap();

@@ -79,9 +79,9 @@ pub enum JournalError {
     #[error("cannot read the journal: {reason}; run `forebay journal verify`")]
     Read { reason: String },
     #[error(
-        "the pool is damaged where nothing works without it ({reason}). Stop the job; `forebay journal salvage --job \
-        JOB` then makes a new pool of what can be read. To begin anew instead, move the pool and the files beside it \
-        away, or let the next start do so by `on_damage = \"fresh\"` under [journal]"
+        "the pool is damaged where nothing works without it ({reason}). Stop the job; with `on_damage = \"fresh\"` \
+        under [journal] the next start moves the pool and the files beside it away and begins a fresh one. What was \
+        stored stays in the files that were moved: `.recover` of the `sqlite3` shell reads what can be read of them"
     )]
     BeyondUse { reason: String },
     #[error("the state of {consumer} in the pool is damaged: {reason}")]

@@ -41,13 +41,15 @@ pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Re
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream \
         = ?1 AND first = ?2";
     let found = tx.db.prepare_cached(sql)?.query_row(params![stream, first], |row| {
-        let (Ok(head), Ok(checksum)) = (segment::Head::read(row), row.get(7)) else {
+        let (Ok(head), Ok(checksum), Ok(data)) = (segment::Head::read(row), row.get(7), row.get(8)) else {
             return Ok(Err("its head is damaged".to_string()));
         };
-        Ok(segment::open(&head, checksum, row.get(8)?).map(drop).map_err(|damage| damage.to_string()))
+        Ok(segment::open(&head, checksum, data).map(drop).map_err(|damage| damage.to_string()))
     });
     let Some(Err(reason)) = found.optional()? else { return Ok(()) };
-    let past = past(tx, stream, first)?;
+    let next = "SELECT min(first) FROM quarantine WHERE stream = ?1 AND first > ?2";
+    let next: Option<i64> = tx.db.query_row(next, params![stream, first], |row| row.get(0))?;
+    let past = past(tx, stream, first)?.min(next.unwrap_or(i64::MAX));
     let held: i64 = tx.db.query_row("SELECT coalesce(sum(length(data)), 0) FROM quarantine", [], |row| row.get(0))?;
     let added = tx.db.execute(
         "INSERT OR IGNORE INTO quarantine (stream, first, past, input, codec, raw_bytes, checksum, reason, at, data)
@@ -103,6 +105,9 @@ fn gaps(db: &Connection, stream: u32, mut from: i64, to: i64) -> rusqlite::Resul
 /// Whether the range is new.
 fn keep_range(tx: &Transaction<'_>, stream: u32, first: i64, past: i64, reason: &str) -> rusqlite::Result<bool> {
     let at = tx.books.streams.get(&stream).map_or(0, |book| book.last_arrival.ticks());
+    let next = "SELECT min(first) FROM quarantine WHERE stream = ?1 AND first > ?2";
+    let next: Option<i64> = tx.db.query_row(next, params![stream, first], |row| row.get(0))?;
+    let past = next.map_or(past, |next| past.min(next));
     let sql = "INSERT OR IGNORE INTO quarantine (stream, first, past, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)";
     Ok(tx.db.execute(sql, params![stream, first, past, reason, at])? > 0)
 }

@@ -71,6 +71,8 @@ pub struct Reader {
     ahead: VecDeque<OnDisk>,
     /// Open only while behind the memory tail.
     db: Option<Connection>,
+    /// Where something was missing or damaged, and another connection looked again.
+    looked_again: Option<i64>,
 }
 
 impl fmt::Debug for Reader {
@@ -127,6 +129,7 @@ impl Reader {
             passing: PASSING,
             ahead: VecDeque::new(),
             db: None,
+            looked_again: None,
         }
     }
 
@@ -242,6 +245,17 @@ impl Reader {
             self.ahead = self.read_ahead(end)?;
         }
         let next = self.ahead.pop_front();
+        let is_whole = match &next {
+            Some(OnDisk::Segment(_) | OnDisk::Other { .. }) => {
+                next.as_ref().is_some_and(|n| n.first() <= self.position)
+            }
+            Some(OnDisk::Damaged { .. }) | None => false,
+        };
+        // a read may fail once, and what failed may lie in the cache of the connection
+        if !is_whole && self.looked_again.replace(self.position) != Some(self.position) {
+            (self.db, self.ahead) = (None, VecDeque::new());
+            return Ok(());
+        }
         self.pass_gap(next.as_ref().map_or(end, OnDisk::first))?;
         match next {
             Some(OnDisk::Segment(segment)) => self.take(segment),
@@ -340,6 +354,8 @@ impl Reader {
                 let (command, answer) = ask(|tx| Ok(check_index(tx.db)?));
                 self.shared.queue.push(Lane::Control, command);
                 answer.recv().unwrap_or(Err(JournalError::Closed))?;
+                self.db = None;
+                self.connection()?;
                 self.try_singly(end).map_err(JournalError::read)
             }
             found => found.map_err(JournalError::read),

@@ -17,7 +17,7 @@ use super::recovery::{self, Look};
 use super::schema;
 use super::segment::{EventSlice, Head, Opener, Sealed, Segment};
 use crate::batch::MessageMeta;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 /// Bytes of segments, as they lie in the file, that one page takes at most, if it takes more than one segment.
 const PAGE_BYTES: usize = 4 << 20;
@@ -61,12 +61,15 @@ pub fn each_record(
         let db = schema::open_reader(path)?;
         let look = recovery::look(&db, path, true)?;
         let books = &look.books;
-        let inputs = &books.inputs;
         position = position.max(books.streams.get(&INPUTS).map_or(0, |stream| stream.first));
         let page = page(&db, &look, position).map_err(JournalError::read)?;
         if page.is_empty() {
             return Ok(damaged);
         }
+        // whoever takes the events may be slow, and the snapshot would keep the log of the job from being emptied
+        let (inputs, arrived, now) = (books.inputs.clone(), books.arrived.clone(), Clock::Real.now().ticks());
+        drop(look);
+        drop(db);
         for sealed in page {
             let (head, from) = (sealed.head, position);
             position = position.max(head.end());
@@ -78,7 +81,7 @@ pub fn each_record(
             for (stored, event) in slice.iter().zip(slice.events()) {
                 let offset = stored.offset;
                 let input = inputs.get(&stored.input).cloned().unwrap_or_default();
-                let arrival = books.arrived.of(INPUTS, offset, event.arrival.ticks());
+                let arrival = arrived.of(INPUTS, offset, event.arrival.ticks(), now);
                 let is_meant = offset >= from
                     && filter.input.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(&input))
                     && filter.from.is_none_or(|from| arrival >= from.ticks())

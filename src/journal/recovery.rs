@@ -27,6 +27,7 @@ use super::schema::{self, beside, redo_path};
 use super::segment::{Opener, Sealer};
 use super::state;
 use super::trim::Retention;
+use crate::time::Timestamp;
 
 /// Where the last alarm is kept in `meta`, as text.
 const ALARM: &str = "alarm";
@@ -96,7 +97,11 @@ fn store(sql: &Connection, books: &mut Books, changes: Changes, age: Option<Dura
     let mut pending = Pending::default();
     pending.extend(changes.sealed);
     // nobody knows yet who has read what
-    let keep = Keep { retention: Retention { keep_from: None, age }, recent: 0, untrimmed: &BTreeSet::new() };
+    let keep = Keep {
+        retention: Retention { keep_from: None, now: Timestamp::MAX, age },
+        recent: 0,
+        untrimmed: &BTreeSet::new(),
+    };
     for stream in pending.streams() {
         let segments = pending.of(stream).cloned().collect();
         let mut merger = Merger { opener: &mut opener, sealer: &mut sealer };
@@ -178,7 +183,8 @@ fn read_log(path: &Path, db: &Connection, books: &mut Books, with_changes: bool)
 pub(super) fn move_aside(config: &JournalConfig, reason: &str) -> Result<String, JournalError> {
     let at: String = config.clock.now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     let to = format!("-damaged-{at}");
-    for suffix in ["", "-wal", "-shm", "-redo", "-high-water"] {
+    // the file itself last: a start that is killed in between finds it, and does this again
+    for suffix in ["-wal", "-shm", "-redo", "-high-water", ""] {
         let from = beside(&config.path, suffix);
         // found by the same program, were it to look into them
         match fs::rename(&from, beside(&config.path, &format!("{to}{suffix}"))) {

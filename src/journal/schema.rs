@@ -242,6 +242,16 @@ fn check_identity(db: &Connection, path: &Path) -> Result<bool, JournalError> {
         ))
     };
     let foreign = || JournalError::Foreign { path: path.display().to_string() };
+    // the header alone tells these, also where this SQLite cannot read the schema
+    if let (Ok(id), Ok(found)) = (number("PRAGMA application_id"), number("PRAGMA user_version")) {
+        match id {
+            APPLICATION_ID if found > SCHEMA_VERSION => {
+                return Err(JournalError::Schema { path: path.display().to_string(), found, expected: SCHEMA_VERSION });
+            }
+            APPLICATION_ID | 0 => {}
+            _ => return Err(foreign()),
+        }
+    }
     // a file of ours has these beside it
     let was_ours = || redo_path(path).exists() || beside(path, "-high-water").exists();
     match read() {

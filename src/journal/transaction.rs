@@ -35,7 +35,7 @@ pub(super) struct Transaction<'a> {
     /// The same segments for readers.
     pub segments: Vec<(u32, Segment)>,
     /// By the job's clock.
-    now: Timestamp,
+    pub now: Timestamp,
     sealer: &'a mut Sealer,
     /// Events of `builder_input` that have offsets but no segment yet.
     builder: &'a mut EventBuilder,
@@ -270,7 +270,7 @@ impl<'a> Transaction<'a> {
         };
         let passed = (to - consumer.position) as u64;
         let counter = |what: &'static str| Counter::new(Edge::Consumer, consumer.name.clone(), what);
-        self.books.ledger.add(counter(what::READ), passed.saturating_sub(aside));
+        self.books.ledger.add(counter(what::READ), passed.saturating_sub(aside.min(passed)));
         self.books.ledger.add(counter(what::SKIPPED).because("damaged"), aside - missing);
         self.books.ledger.add(counter(what::SKIPPED).because("missing"), missing);
         if let Some(book) = self.books.consumers.get_mut(&id) {

@@ -26,6 +26,8 @@ const TRIM_BYTES: u64 = 4 << 20;
 pub(super) struct Retention {
     /// Records that arrived at or after this stay.
     pub keep_from: Option<Timestamp>,
+    /// By the job's clock.
+    pub now: Timestamp,
     /// How long records stay that everybody has read, where the budget allows.
     pub age: Option<Duration>,
 }
@@ -156,11 +158,14 @@ fn below(
         if found.len() >= TRIM_SEGMENTS || bytes >= TRIM_BYTES {
             return Ok((found, TrimEnd::Bound));
         }
-        let arrival = tx.books.arrived.of(stream, row.get::<_, i64>(2)? - 1, row.get(3)?);
+        // a head that is damaged keeps nothing: its reader has set it aside
+        let (first, end): (i64, i64) = (row.get(1)?, row.get(2).unwrap_or(i64::MIN));
+        let (end, arrival) = (end.max(first + 1), row.get(3).unwrap_or(i64::MIN));
+        let arrival = tx.books.arrived.of(stream, end - 1, arrival, tx.now.ticks());
         if retention.keep_from.is_some_and(|keep| arrival >= keep.ticks()) {
             return Ok((found, TrimEnd::Young));
         }
-        found.push(Candidate { id: row.get(0)?, first: row.get(1)?, end: row.get(2)? });
+        found.push(Candidate { id: row.get(0)?, first, end });
         bytes += row.get::<_, u32>(4).map_or(0, u64::from);
     }
     Ok((found, TrimEnd::All))
@@ -263,11 +268,13 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>, is_damaged: bool) -> rusqlit
         let found: Option<(i64, i64)> = match is_damaged {
             // the index alone is asked
             true => next_first(tx.db, stream, needed)?.map(|next| (i64::MIN, next)),
-            false => {
-                find.query_row(params![stream, book.first, needed], |row| Ok((row.get(0)?, row.get(1)?))).optional()?
-            }
+            false => find
+                .query_row(params![stream, book.first, needed], |row| {
+                    Ok((row.get(0).unwrap_or(i64::MIN), row.get(1).unwrap_or(needed + 1)))
+                })
+                .optional()?,
         };
-        let arrived = |(arrival, end): (i64, i64)| (tx.books.arrived.of(stream, end - 1, arrival), end);
+        let arrived = |(arrival, end): (i64, i64)| (tx.books.arrived.of(stream, end - 1, arrival, tx.now.ticks()), end);
         let Some((arrival, end)) =
             found.map(arrived).filter(|(arrival, _)| oldest.as_ref().is_none_or(|(least, ..)| arrival < least))
         else {

@@ -250,7 +250,7 @@ impl Writer {
         // the budget goes before what is only good to have
         let keep_from = age.filter(|_| !is_full).map(|age| self.ages.keep_from(age));
         CommitLimits {
-            retention: Retention { keep_from, age },
+            retention: Retention { keep_from, now: self.config.clock.now(), age },
             recent: self.config.recent_records,
             dead_letters_max_bytes: self.config.dead_letters_max_bytes,
             is_full,

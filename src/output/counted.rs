@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Change, Delivery, Output, OutputSettings, OutputStats, RowIds, Site, Troubles};
+use super::{Change, Delivery, Output, OutputSettings, OutputStats, REPLAY, RowIds, Site, Troubles};
 use crate::batch::Rows;
 use crate::connections::Connections;
 use crate::diagnostic::{Seconds, Thousands};
@@ -93,7 +93,12 @@ impl CountedOutput {
         if self.stats.delivered.load(Ordering::Relaxed) > before {
             self.stats.delivered_at.store(self.clock.now().ticks(), Ordering::Relaxed);
         }
-        match (self.troubles.note(consumer, delivery), delivery) {
+        // a replay waits for as long as a person does, and its rows are still dead letters
+        let change = match consumer.starts_with(REPLAY) {
+            true => Change::Nothing,
+            false => self.troubles.note(consumer, delivery),
+        };
+        match (change, delivery) {
             (Change::New, Delivery::TryAgain { reason, .. }) => {
                 self.since.get_or_insert_with(|| self.clock.monotonic());
                 self.stats.told_connected.store(false, Ordering::Relaxed);

@@ -68,14 +68,14 @@ impl Health {
         }
     }
 
-    /// A part whose state is damaged stops its statement alone: the rest is started.
+    /// The part `who` of a statement, whose state is damaged, stops its statement alone: the rest is started.
     ///
     /// # Errors
     /// What else kept it from being made.
     pub fn or_stopped(&self, who: &SmolStr, made: Result<(), PipelineError>) -> Result<(), PipelineError> {
         match made {
             Err(error @ PipelineError::StateDamaged { .. }) => {
-                self.ended(who, &error);
+                self.ended(&SmolStr::new(format!("statement {who}")), &error);
                 Ok(())
             }
             made => made,

@@ -24,6 +24,7 @@ use crate::journal::{
     Counter, DeadLetter, Edge, Journal, JournalError, LetterFilter, LetterOrigin, Replayed, StoredDeadLetter,
     dead_letters_readonly, what,
 };
+use crate::output::REPLAY;
 use crate::time::Clock;
 use crate::value::{SmolStr, from_base64};
 use plan::ReplayInput;
@@ -268,5 +269,5 @@ impl Replayer {
 
 /// The consumer by which outputs tell a replay from the statements' own ways.
 fn consumer_of(statement: &SmolStr) -> SmolStr {
-    SmolStr::new(format!("replay {statement}"))
+    SmolStr::new(format!("{REPLAY}{statement}"))
 }

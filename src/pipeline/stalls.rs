@@ -13,6 +13,9 @@ use smol_str::SmolStr;
 use crate::diagnostic::{Seconds, Thousands};
 use crate::telemetry::{Sample, SampleKind};
 
+/// Looks are a second apart; longer than this the process was frozen.
+const FROZEN: Duration = Duration::from_secs(10);
+
 /// What a consumer needs beside the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ConsumerNeed {
@@ -81,6 +84,8 @@ pub struct Stalls {
 struct WatchedConsumers {
     needs: BTreeMap<SmolStr, ConsumerNeed>,
     seen: BTreeMap<String, SeenConsumer>,
+    /// When it was last looked.
+    looked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -110,6 +115,11 @@ impl Stalls {
     pub fn look(&self, now: Instant, standings: Vec<ConsumerStanding>) {
         let Some(after) = self.after else { return };
         let mut shared = self.lock();
+        // a process that was frozen moved nothing meanwhile
+        let gap = shared.looked.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if gap > FROZEN {
+            shared.seen.values_mut().for_each(|seen| seen.moved += gap);
+        }
         for ConsumerStanding { consumer, pending, progress, is_excused, patience } in standings {
             let seen =
                 shared.seen.entry(consumer.clone()).or_insert(SeenConsumer { progress, moved: now, stall: None });

@@ -33,8 +33,8 @@ fn standings(watched: &WatchedStages) -> Vec<ConsumerStanding> {
     // a statement ends whole: the parts of one that stopped have their own reason
     let statement = |name: &str| name.split(' ').nth(1).and_then(|name| name.split('/').next()).map(str::to_owned);
     let is_stopped = |consumer: &str| stopped.iter().any(|who| statement(who) == statement(consumer));
-    // a pool that is full lets consumers go on, and a disk that is full does not
-    let all_wait = journal.is_disk_full() || health.state.alarm().is_some();
+    // while the pool is full, rows wait for a stream whose reader has still something to read
+    let all_wait = journal.is_full() || health.state.alarm().is_some();
     let consumers = watched.catch_ups().places(journal);
     watched.with(|stages| {
         let waits_for_table = stages.references.iter().any(|reference| reference.status().version.is_none());

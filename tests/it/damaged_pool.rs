@@ -109,7 +109,7 @@ fn a_pool_beyond_use_stops_the_job_or_is_put_aside_as_the_job_says() {
     let pool = dir.path().join("pool.db");
     let bytes = vec![0x5a; 40_960];
     fs::write(&pool, &bytes).unwrap();
-    let remedy = "`forebay journal salvage --job JOB`";
+    let remedy = "`on_damage = \"fresh\"`";
     for command in [
         &["run", "job.toml"][..],
         &["journal", "status", "--job", "job.toml"],

@@ -10,7 +10,7 @@ use crate::support::{Message, Mosquitto, publish, publish_numbers, rows_of, runt
 
 fn job(dir: &Path, broker: &Mosquitto, query: &str, more: &str) -> PathBuf {
     let text = format!(
-        "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\nstalled_after = \"2s\"\n\
+        "[job]\nname = \"test\"\nquery = \"job.asaql\"\n[metrics]\nlisten = \"127.0.0.1:0\"\nstalled_after = \"10s\"\n\
          [inputs.rides]\ntype = \"mqtt\"\nurl = \"{}\"\ntopics = [\"a/+\", \"b\"]\n\
          [outputs.rows]\ntype = \"file\"\npath = \"rows.jsonl\"\nrow_id = \"id\"\n{more}",
         broker.url()

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use serde_json::json;
 
 use super::dead_letters::{GivenMoment, moment};
@@ -34,8 +35,9 @@ pub struct RecordArgs {
     to: Option<GivenMoment>,
 }
 
-/// A query is run in memory: so many bytes of events it may read.
-const REPLAY_BYTES_MAX: usize = 512 << 20;
+/// A query is run in memory: so many bytes of events it may read, each with what it costs beside its payload.
+const REPLAY_BYTES_MAX: usize = 128 << 20;
+const EVENT_BYTES: usize = 256;
 /// Lines of an export that are written at once, in bytes.
 const LINES_BYTES: usize = 64 << 10;
 
@@ -196,15 +198,18 @@ fn over_pool(job: &Job, file: &Path, filter: &RecordFilter, on_error: OnErrorArg
         let lane = run.inputs.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case(&record.input));
         // of an input that the job has no more
         let Some((_, events)) = lane else { return true };
-        is_over = record.payload.len() > left;
-        left = left.saturating_sub(record.payload.len());
-        events.push(Event { arrival: Some(record.arrival), payload: record.payload, message: record.message });
+        let bytes = record.payload.len() + EVENT_BYTES;
+        is_over = bytes > left;
+        left = left.saturating_sub(bytes);
+        // a slice would keep its segment
+        let payload = Bytes::copy_from_slice(&record.payload);
+        events.push(Event { arrival: Some(record.arrival), payload, message: record.message });
         !is_over
     })
     .map_err(told)?;
     if is_over {
         let text = format!(
-            "the events have more than {}: say which ones by --from, --to or --input",
+            "the events take more than {} of memory: say which ones by --from, --to or --input",
             size(REPLAY_BYTES_MAX as u64)
         );
         return Err(QueryFailure::Input(text));

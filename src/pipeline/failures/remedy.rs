@@ -37,8 +37,8 @@ pub enum FailureFate {
     DeadLetter,
     /// It is gone: an early or a late event.
     Dropped,
-    /// Somebody wants it so, and it is told only where most rows are affected: an empty payload that is skipped, NULL
-    /// in place of an expression.
+    /// Somebody wants it so, and it is not told: an empty payload that is skipped, NULL in place of an expression, of
+    /// which one row may have several.
     Counted,
 }
 
@@ -46,14 +46,13 @@ pub enum FailureFate {
 #[derive(Debug, Default)]
 pub struct StageCounts {
     through: u64,
-    /// Expressions that NULL stands in for, in rows that went through.
-    nulled: u64,
     pub causes: BTreeMap<FailureCause, u64>,
 }
 
 impl StageCounts {
     pub fn tally(&self) -> RowTally {
-        RowTally { through: self.through.saturating_sub(self.nulled), failed: self.causes.values().sum() }
+        let failed = self.causes.iter().filter(|(cause, _)| cause.fate != FailureFate::Counted);
+        RowTally { through: self.through, failed: failed.map(|(_, n)| n).sum() }
     }
 }
 
@@ -85,9 +84,6 @@ pub fn counts(ledger: &Ledger) -> BTreeMap<Stage, StageCounts> {
         match fate {
             None => stage.through += n,
             Some(fate) => {
-                if what == "nulled" {
-                    stage.nulled += n;
-                }
                 let reason = if counter.reason.is_empty() { "rejected".into() } else { counter.reason.clone() };
                 *stage.causes.entry(FailureCause { fate, reason }).or_default() += n;
             }

@@ -315,6 +315,10 @@ impl Replayer {
             return gave.into_iter().for_each(|tried| turn.pass(tried));
         }
         let (rows, consumer) = (Arc::new(rows), consumer_of(statement));
+        if self.is_over(deadline) {
+            turn.gave_up = true;
+            return turn.refuse("others were waited for in the 30 s that a replay has: replay again", gave.len());
+        }
         let mut retry = Retry::new(Backoff::BROKER);
         let refused = loop {
             match output.deliver(&rows, statement, &consumer, scorers, rows.batch.len() as u64) {

@@ -293,7 +293,7 @@ fn no_damaged_page_stops_what_can_go_on_or_is_passed_in_silence() {
         let is_beyond_use = |error: &JournalError| {
             let told = error.to_string();
             assert!(matches!(error, JournalError::BeyondUse { .. }), "page {page}: {told}");
-            assert!(told.contains("`forebay journal salvage --job JOB`"), "{told}");
+            assert!(told.contains("`on_damage = \"fresh\"`"), "{told}");
             assert!(!told.contains("journal verify"), "the advice runs in a circle: {told}");
         };
         let journal = match Journal::open(JournalConfig { path: path.clone(), ..pool.config.clone() }) {

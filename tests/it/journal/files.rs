@@ -243,7 +243,7 @@ fn a_pool_beyond_use_stops_the_start_with_the_commands_and_is_left_as_it_is() {
         let error = Journal::open(pool.config.clone()).unwrap_err();
         assert!(matches!(error, JournalError::BeyondUse { .. }), "{what}: {error}");
         let told = error.to_string();
-        for words in ["`forebay journal salvage --job JOB`", "`on_damage = \"fresh\"` under [journal]", "job.db: "] {
+        for words in ["`on_damage = \"fresh\"` under [journal]", "`.recover`", "job.db: "] {
             assert!(told.contains(words), "{what}: {told}");
         }
         assert!(fs::read(&pool.path).unwrap() == before, "{what}: it was changed");
