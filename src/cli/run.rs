@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::say::complain;
+use super::say::{complain, complain_of_job};
 use crate::diagnostic::Diagnostics;
 use crate::job;
 use crate::pipeline::functions::LookOutcome;
@@ -29,7 +29,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         Ok(loaded) => match serve(&args.job, loaded) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                complain(format_args!("error: {error}\n"));
+                complain_of_job(format_args!("error: {error}\n"));
                 ExitCode::FAILURE
             }
         },

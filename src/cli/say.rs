@@ -58,6 +58,12 @@ pub(super) fn answer(text: &str, code: ExitCode) -> ExitCode {
 
 /// Writes to standard error, as far as that takes it: there is nowhere else to say that it does not.
 pub(super) fn complain(text: impl std::fmt::Display) {
+    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
+}
+
+/// As [`complain`], of a job: it ends also where nobody reads what it says.
+pub(super) fn complain_of_job(text: impl std::fmt::Display) {
+    // nobody can be told any more that it is lost
     let _ = write_in_parts(text.to_string().as_bytes());
 }
 
