@@ -31,6 +31,7 @@ mod ledger;
 mod letter_origin;
 mod lock;
 mod merge;
+mod meta;
 mod oldest;
 mod outputs;
 mod pace;

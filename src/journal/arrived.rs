@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
+
+use super::meta::load_json;
 
 /// Where the bounds are kept in `meta`, as JSON.
 const BOUNDS: &str = "arrival_bounds";
@@ -21,9 +23,7 @@ pub(super) struct ArrivalBounds(BTreeMap<u32, Vec<(i64, i64)>>);
 
 impl ArrivalBounds {
     pub fn load(db: &Connection) -> rusqlite::Result<ArrivalBounds> {
-        let sql = "SELECT value FROM meta WHERE key = ?1";
-        let stored: Option<Vec<u8>> = db.query_row(sql, [BOUNDS], |row| row.get(0)).optional()?;
-        Ok(ArrivalBounds(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()))
+        load_json(db, BOUNDS).map(ArrivalBounds)
     }
 
     pub fn save(&self, db: &Connection) -> rusqlite::Result<()> {

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
 use super::arrived::ArrivalBounds;
 use super::config::BacklogLimits;
 use super::ledger::Ledger;
+use super::meta::load_json;
 use crate::arrival::Eras;
 use crate::time::Timestamp;
 
@@ -182,13 +182,6 @@ impl Books {
         let end = self.streams.get(&stream).map_or(0, |s| s.next);
         self.consumers.values().filter(|c| c.stream == stream).map(|c| c.position).min().unwrap_or(end)
     }
-}
-
-/// What is kept in `meta` as JSON.
-fn load_json<T: DeserializeOwned + Default>(db: &Connection, key: &str) -> rusqlite::Result<T> {
-    let sql = "SELECT value FROM meta WHERE key = ?1";
-    let stored: Option<Vec<u8>> = db.query_row(sql, [key], |row| row.get(0)).optional()?;
-    Ok(stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
 }
 
 fn load_count(db: &Connection) -> rusqlite::Result<DeadLetterCount> {

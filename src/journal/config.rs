@@ -40,7 +40,7 @@ pub struct JournalConfig {
 /// What a start does with a pool that is beyond use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDamage {
-    /// It ends, and says by which commands a person goes on.
+    /// It ends, and says what helps.
     #[default]
     Stop,
     /// It moves the files aside and begins a fresh pool.

@@ -36,6 +36,13 @@ fn past(tx: &Transaction<'_>, stream: u32, first: i64) -> rusqlite::Result<i64> 
     Ok(next.unwrap_or_else(|| tx.books.streams.get(&stream).map_or(first, |s| s.next)))
 }
 
+/// `past`, or where a range begins before that which is aside already.
+fn before_next(tx: &Transaction<'_>, stream: u32, first: i64, past: i64) -> rusqlite::Result<i64> {
+    let sql = "SELECT min(first) FROM quarantine WHERE stream = ?1 AND first > ?2";
+    let next: Option<i64> = tx.db.query_row(sql, params![stream, first], |row| row.get(0))?;
+    Ok(next.map_or(past, |next| past.min(next)))
+}
+
 /// Copies the segment at `first` aside if SQLite can read it and it is damaged. It goes when everybody has passed it.
 pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Result<(), StepError> {
     let sql = "SELECT stream, first, input, count, arrival, codec, raw_bytes, checksum, data FROM segment WHERE stream \
@@ -47,9 +54,7 @@ pub(super) fn set_aside(tx: &mut Transaction<'_>, stream: u32, first: i64) -> Re
         Ok(segment::open(&head, checksum, data).map(drop).map_err(|damage| damage.to_string()))
     });
     let Some(Err(reason)) = found.optional()? else { return Ok(()) };
-    let next = "SELECT min(first) FROM quarantine WHERE stream = ?1 AND first > ?2";
-    let next: Option<i64> = tx.db.query_row(next, params![stream, first], |row| row.get(0))?;
-    let past = past(tx, stream, first)?.min(next.unwrap_or(i64::MAX));
+    let past = before_next(tx, stream, first, past(tx, stream, first)?)?;
     let held: i64 = tx.db.query_row("SELECT coalesce(sum(length(data)), 0) FROM quarantine", [], |row| row.get(0))?;
     let added = tx.db.execute(
         "INSERT OR IGNORE INTO quarantine (stream, first, past, input, codec, raw_bytes, checksum, reason, at, data)
@@ -105,9 +110,7 @@ fn gaps(db: &Connection, stream: u32, mut from: i64, to: i64) -> rusqlite::Resul
 /// Whether the range is new.
 fn keep_range(tx: &Transaction<'_>, stream: u32, first: i64, past: i64, reason: &str) -> rusqlite::Result<bool> {
     let at = tx.books.streams.get(&stream).map_or(0, |book| book.last_arrival.ticks());
-    let next = "SELECT min(first) FROM quarantine WHERE stream = ?1 AND first > ?2";
-    let next: Option<i64> = tx.db.query_row(next, params![stream, first], |row| row.get(0))?;
-    let past = next.map_or(past, |next| past.min(next));
+    let past = before_next(tx, stream, first, past)?;
     let sql = "INSERT OR IGNORE INTO quarantine (stream, first, past, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)";
     Ok(tx.db.execute(sql, params![stream, first, past, reason, at])? > 0)
 }

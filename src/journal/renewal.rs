@@ -7,8 +7,10 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
+
+use super::meta::load_json;
 
 /// Where they are kept in `meta`, as JSON.
 const RENEWALS: &str = "id_renewals";
@@ -24,10 +26,7 @@ pub struct IdRenewal {
 }
 
 pub(super) fn load(db: &Connection) -> rusqlite::Result<Arc<[IdRenewal]>> {
-    let sql = "SELECT value FROM meta WHERE key = ?1";
-    let stored: Option<Vec<u8>> = db.query_row(sql, [RENEWALS], |row| row.get(0)).optional()?;
-    let known: Vec<IdRenewal> = stored.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
-    Ok(known.into())
+    load_json::<Vec<IdRenewal>>(db, RENEWALS).map(Arc::from)
 }
 
 /// Ids carry another mark from this offset on.

@@ -269,8 +269,11 @@ impl<'a> Transaction<'a> {
             _ => set_aside_between(self.db, consumer.stream, consumer.position, to)?,
         };
         let passed = (to - consumer.position) as u64;
+        // damaged heads may make ranges overlap: each record is counted once all the same
+        let aside = aside.min(passed);
+        let missing = missing.min(aside);
         let counter = |what: &'static str| Counter::new(Edge::Consumer, consumer.name.clone(), what);
-        self.books.ledger.add(counter(what::READ), passed.saturating_sub(aside.min(passed)));
+        self.books.ledger.add(counter(what::READ), passed - aside);
         self.books.ledger.add(counter(what::SKIPPED).because("damaged"), aside - missing);
         self.books.ledger.add(counter(what::SKIPPED).because("missing"), missing);
         if let Some(book) = self.books.consumers.get_mut(&id) {

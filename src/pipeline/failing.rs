@@ -91,9 +91,12 @@ impl FailingStage {
         }
     }
 
-    /// While most rows fail, the rows that show it: those of the last minute, or since one last went through.
+    /// While most rows fail, the rows that show it: those of the last minute, or since one last went through. `None`
+    /// too where so few have come by now that they show nothing.
     pub fn most(&self) -> Option<RowTally> {
-        self.begun.map(|_| if self.minute().failed >= HALF_MIN { self.minute() } else { self.alone() })
+        let (minute, alone) = (self.minute(), self.alone());
+        let shows = [(minute, HALF_MIN), (alone, ALL_MIN)].into_iter().find(|(rows, least)| rows.failed >= *least);
+        self.begun.and(shows).map(|(rows, _)| rows)
     }
 
     fn minute(&self) -> RowTally {

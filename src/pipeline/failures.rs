@@ -21,7 +21,7 @@ use crate::engine::UntimelyEvent;
 use crate::journal::{DeadLetter, Journal, Ledger};
 use crate::telemetry::{Sample, SampleKind};
 use crate::time::{Clock, Timestamp};
-use remedy::{FailureCause, FailureFate, Stage, StageCounts};
+use remedy::{FailureCause, Stage, StageCounts};
 
 /// How often it is looked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ impl Failures {
             }
             for (cause, count) in &mut found.causes {
                 let is_due = count.told.is_none_or(|told| now.saturating_duration_since(told) >= MINUTE);
-                if cause.fate == FailureFate::Counted || count.untold == 0 || !is_due {
+                if count.untold == 0 || !is_due {
                     continue;
                 }
                 let rows = std::mem::take(&mut count.untold);
@@ -176,8 +176,13 @@ impl Failures {
     pub fn degraded(&self) -> Vec<String> {
         let known = self.lock();
         let of = |(stage, found): (&Stage, &StageFailures)| {
-            let ((since, cause, example), rows) = (found.begun.as_ref()?, found.rows.most()?);
-            let (rows, advice) = (rows_of(rows, stage, cause), stage.advice(cause, &known.command));
+            let (since, cause, example) = found.begun.as_ref()?;
+            let advice = stage.advice(cause, &known.command);
+            // without rows nothing shows that it is over
+            let rows = match found.rows.most() {
+                Some(rows) => rows_of(rows, stage, cause),
+                None => cause.reason.to_string(),
+            };
             Some(format!("{stage}: most {} fail since {since}: {rows}{example}; {advice}", stage.rows()))
         };
         known.stages.iter().filter_map(of).collect()

@@ -37,9 +37,6 @@ pub enum FailureFate {
     DeadLetter,
     /// It is gone: an early or a late event.
     Dropped,
-    /// Somebody wants it so, and it is not told: an empty payload that is skipped, NULL in place of an expression, of
-    /// which one row may have several.
-    Counted,
 }
 
 /// What became of the rows of a stage so far.
@@ -51,8 +48,7 @@ pub struct StageCounts {
 
 impl StageCounts {
     pub fn tally(&self) -> RowTally {
-        let failed = self.causes.iter().filter(|(cause, _)| cause.fate != FailureFate::Counted);
-        RowTally { through: self.through, failed: failed.map(|(_, n)| n).sum() }
+        RowTally { through: self.through, failed: self.causes.values().sum() }
     }
 }
 
@@ -73,7 +69,7 @@ pub fn counts(ledger: &Ledger) -> BTreeMap<Stage, StageCounts> {
             }
             (Edge::Statement, what::FAILED, "early" | "late" | "out_of_order") => Some(FailureFate::Dropped),
             (Edge::Statement, what::FAILED | "failed_derived", _) => Some(FailureFate::DeadLetter),
-            (Edge::Input, what::DROPPED, _) | (Edge::Statement, "nulled", _) => Some(FailureFate::Counted),
+            // empty payloads that are skipped, and NULL in place of an expression, are wanted
             _ => None,
         };
         if !is_through && fate.is_none() {
@@ -168,9 +164,6 @@ impl Stage {
     fn remedy(&self, cause: &FailureCause) -> &'static str {
         let is_answer = self.parts().1 == Some("score");
         match (self.edge, cause.reason.as_str()) {
-            (Edge::Input, "empty") => {
-                "set empty = \"dead-letter\" in the input to keep empty payloads, or correct who sends"
-            }
             (Edge::Input, _) => "correct who sends, or format and compression of the input",
             (Edge::Output, _) => "correct the query or the receiver, then replay them",
             (_, "early") => "set the device's clock right, or this machine's",
@@ -182,7 +175,6 @@ impl Stage {
                 "raise out_of_order_tolerance, or set out_of_order_policy = \"adjust\" to keep such events"
             }
             (_, "fault") => "this is a fault of forebay: please report it with the log",
-            _ if cause.fate == FailureFate::Counted => "NULL stands in for what failed: correct the query or who sends",
             (_, reason) if reason.starts_with("udf_") => "correct the function, or what it is given, then replay them",
             _ if is_answer => "correct the query, or the model that refuses the rows, then replay them",
             _ => "correct the query (TRY_CAST gives NULL) or who sends, then replay them",
