@@ -35,9 +35,12 @@ mod meta;
 mod oldest;
 mod outputs;
 mod pace;
+mod passing;
 mod paths;
 mod pending;
 mod pin;
+#[cfg(test)]
+pub mod planted;
 mod progress;
 mod quarantine;
 mod queue;
@@ -244,6 +247,12 @@ impl Journal {
         let growth = GrowthStatus::read(db).map_err(unusable)?;
         let renewals = renewal::load(db).map_err(unusable)?;
         let shared = Arc::new(Shared::new(config.tail_bytes_max, recent, growth));
+        shared.passing.stored(books.eras.number());
+        #[cfg(test)]
+        {
+            opened.books.planted = config.planted;
+            *shared.planted.lock().unwrap_or_else(PoisonError::into_inner) = config.planted;
+        }
         let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
         let store = Store::new(opened, shared.clone(), config.clock.clone());
         let writer = Writer::new(config, store, shared.clone(), is_disk_short).map_err(unusable)?;
@@ -347,6 +356,11 @@ impl Journal {
     /// Says that a person has seen what could not be read and was set aside; gives what was new of it.
     pub fn acknowledge_quarantine(&self) -> Result<QuarantineCount, JournalError> {
         self.control(quarantine::acknowledge)
+    }
+
+    /// A consumer lets arrival time pass while nothing comes; how far it may. What is stored later arrives no earlier.
+    pub fn let_pass(&self, era: u32, to: Timestamp) -> Timestamp {
+        self.0.shared.passing.let_pass(era, to)
     }
 
     /// Stores events. Waits while the lane of intake is full, which it soon is when the byte budget is used up: so the
@@ -569,6 +583,22 @@ impl Journal {
         });
         read.map_err(JournalError::read)?;
         Ok(found.split_off(found.len().saturating_sub(max)))
+    }
+
+    /// Ends as a process that is killed: what is not durable is gone, and nothing is tidied up.
+    #[cfg(test)]
+    pub fn kill(&self) {
+        self.0.shared.is_killed.store(true, Ordering::Release);
+        for entry in self.0.shared.queue.stop(JournalError::Closed) {
+            entry.command.refuse(JournalError::Closed);
+        }
+        self.close();
+    }
+
+    /// Whether a test has planted this fault.
+    #[cfg(test)]
+    pub fn has_planted(&self, fault: planted::Planted) -> bool {
+        *self.0.shared.planted.lock().unwrap_or_else(PoisonError::into_inner) == Some(fault)
     }
 
     /// Takes no more commands, finishes those that wait (intake that waits for room is refused), and closes the file.

@@ -40,6 +40,8 @@ mod rescoring;
 mod scorers;
 mod scoring;
 pub mod set_aside;
+#[cfg(test)]
+mod simulation;
 mod sources;
 mod stalls;
 mod standings;
@@ -237,6 +239,7 @@ impl Pipeline {
             failures: self.watched.failures(),
             catch_ups: self.watched.catch_ups(),
             stalls: &self.watched.stalls,
+            is_driven: false,
         };
         let (parts, consumers) = tokio::task::block_in_place(|| build.make())?;
         // what comes meanwhile is stored

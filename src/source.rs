@@ -155,6 +155,16 @@ pub trait Acknowledge: Debug + Send {
     fn stored(self: Box<Self>);
 }
 
+/// Was told before, by a fault that a test planted.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Told;
+
+#[cfg(test)]
+impl Acknowledge for Told {
+    fn stored(self: Box<Self>) {}
+}
+
 /// One message as it was received.
 #[derive(Clone, Debug)]
 pub struct Arrived {

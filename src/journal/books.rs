@@ -15,6 +15,7 @@ use super::arrived::ArrivalBounds;
 use super::config::BacklogLimits;
 use super::ledger::Ledger;
 use super::meta::load_json;
+use super::stream::Dropped;
 use crate::arrival::Eras;
 use crate::time::Timestamp;
 
@@ -57,7 +58,10 @@ pub(super) struct ConsumerBook {
     /// Of the job at hand; the file does not know them.
     pub limits: BacklogLimits,
     /// Up to here the journal itself moved it, so it may still commit an older position.
-    pub dropped_to: i64,
+    pub dropped: Option<Dropped>,
+    /// Records before that which its reader had handed out by then: they are read once it commits a position behind
+    /// them. Known to this run only; the ledger knows how many there are.
+    pub in_hand: Vec<InHand>,
     /// What the job at hand asked for and the file does not have yet: a later step of the start can still fail.
     pub asked: Option<Asked>,
 }
@@ -67,6 +71,15 @@ impl ConsumerBook {
     pub fn is_moved(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.is_new)
     }
+}
+
+/// Records that were handed out and not committed when the journal moved their consumer past them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct InHand {
+    pub from: i64,
+    pub to: i64,
+    /// Why it was moved.
+    pub reason: &'static str,
 }
 
 /// How a consumer is to be once the job runs.
@@ -99,6 +112,11 @@ pub(super) struct Books {
     pub quarantined: u64,
     /// Whether all consumers of this run are known: before that nothing may be trimmed.
     pub consumers_known: bool,
+    #[cfg(test)]
+    pub planted: Option<super::planted::Planted>,
+    /// Of a planted fault: what the next commit stores.
+    #[cfg(test)]
+    pub held_back: Vec<(u32, super::request::StateChange)>,
 }
 
 impl Books {
@@ -138,7 +156,8 @@ impl Books {
                 position: row.get(5)?,
                 drop_oldest: row.get(6)?,
                 limits: BacklogLimits::default(),
-                dropped_to: i64::MIN,
+                dropped: None,
+                in_hand: Vec::new(),
                 asked: None,
             };
             books.consumers.insert(row.get(0)?, consumer);
@@ -180,6 +199,10 @@ impl Books {
     /// The lowest position that a consumer of the stream still needs; its end when there is none.
     pub fn needed_from(&self, stream: u32) -> i64 {
         let end = self.streams.get(&stream).map_or(0, |s| s.next);
+        #[cfg(test)]
+        if self.planted == Some(super::planted::Planted::TrimPastConsumer) {
+            return end;
+        }
         self.consumers.values().filter(|c| c.stream == stream).map(|c| c.position).min().unwrap_or(end)
     }
 }

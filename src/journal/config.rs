@@ -35,6 +35,8 @@ pub struct JournalConfig {
     pub recent_records: usize,
     pub on_damage: OnDamage,
     pub clock: Clock,
+    #[cfg(test)]
+    pub planted: Option<super::planted::Planted>,
 }
 
 /// What a start does with a pool that is beyond use.
@@ -64,6 +66,8 @@ impl JournalConfig {
             recent_records: 1000,
             on_damage: OnDamage::Stop,
             clock: Clock::Real,
+            #[cfg(test)]
+            planted: None,
         }
     }
 

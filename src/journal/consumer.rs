@@ -113,7 +113,8 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
         position: start,
         drop_oldest: asked.drop_oldest,
         limits: asked.limits,
-        dropped_to: i64::MIN,
+        dropped: None,
+        in_hand: Vec::new(),
         asked: None,
     };
     if is_moved {
@@ -164,6 +165,11 @@ fn named((id, consumer): (&u32, &ConsumerBook)) -> (u32, SmolStr) {
 fn settle(tx: &mut Transaction<'_>, id: u32) -> Result<(), StepError> {
     let Some(mut book) = tx.books.consumers.get(&id).cloned() else { return Ok(()) };
     let Some(asked) = book.asked.take() else { return Ok(()) };
+    if !asked.is_new {
+        tx.give_up_in_hand(id);
+        book.in_hand.clear();
+    }
+    count_earlier(tx, &book.name);
     let changed = book.fingerprint != asked.fingerprint;
     (book.fingerprint, book.drop_oldest, book.limits) = (asked.fingerprint, asked.drop_oldest, asked.limits);
     if asked.is_new {
@@ -181,11 +187,23 @@ fn settle(tx: &mut Transaction<'_>, id: u32) -> Result<(), StepError> {
     Ok(())
 }
 
+/// What a version that did not count what it gave has read is passed, for the equation.
+fn count_earlier(tx: &mut Transaction<'_>, name: &SmolStr) {
+    let ledger = &mut tx.books.ledger;
+    let sum = |what: &str| ledger.sum(Edge::Consumer, name, what);
+    if sum(what::GIVEN) + sum(what::PASSED) == 0 {
+        let read = sum(what::READ);
+        let earlier = Counter::new(Edge::Consumer, name.clone(), what::PASSED).because("earlier_version");
+        ledger.add(earlier, read);
+    }
+}
+
 /// Closes a consumer: what it had not read is counted, and its whole span, so that its equation can still be checked.
 fn remove(tx: &mut Transaction<'_>, id: u32) -> Result<Option<RemovedConsumer>, StepError> {
     let Some(consumer) = tx.books.consumers.get(&id).cloned() else { return Ok(None) };
     let end = tx.books.streams.get(&consumer.stream).map_or(consumer.position, |s| s.next);
-    tx.skip(id, end, "consumer_removed");
+    tx.give_up_in_hand(id);
+    tx.skip(id, end, "consumer_removed", i64::MIN);
     let span = Counter::new(Edge::Consumer, consumer.name.clone(), what::STORED).because("until_removed");
     tx.books.ledger.add(span, (end - consumer.start).max(0) as u64);
     tx.db.execute("DELETE FROM state WHERE consumer = ?1", [id])?;

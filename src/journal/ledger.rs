@@ -16,7 +16,17 @@ pub mod what {
     pub const UNDECODABLE: &str = "undecodable";
     pub const DROPPED: &str = "dropped";
     pub const READ: &str = "read";
+    /// Of what it has read: what its statement, or its output, took, and what it passed by reason.
+    pub const GIVEN: &str = "given";
+    pub const PASSED: &str = "passed";
+    /// Records that were given ahead of the position, and those of them that it has passed since.
+    pub const AHEAD: &str = "ahead";
+    pub const CAUGHT_UP: &str = "caught_up";
     pub const SKIPPED: &str = "skipped";
+    /// Records that a consumer had in hand when the journal moved it past them, and those of them that it has committed
+    /// since.
+    pub const IN_HAND: &str = "in_hand";
+    pub const SETTLED: &str = "settled";
     pub const ROWS_IN: &str = "rows_in";
     pub const FILTERED: &str = "filtered";
     pub const FAILED: &str = "failed";
@@ -126,6 +136,22 @@ impl Ledger {
 
     pub fn iter(&self) -> impl Iterator<Item = (&Counter, u64)> {
         self.0.iter().map(|(counter, n)| (counter, *n))
+    }
+
+    /// Records that a consumer has in hand although the journal has moved it past them, by the reason for that.
+    pub(super) fn in_hand_by_reason(&self, consumer: &str) -> Vec<(SmolStr, u64)> {
+        let counters = self.0.iter();
+        let held = counters.filter(|(c, _)| c.edge == Edge::Consumer && c.name == consumer && c.what == what::IN_HAND);
+        let left = held.map(|(counter, n)| {
+            let settled = self.get(&Counter { what: what::SETTLED.into(), ..counter.clone() });
+            (counter.reason.clone(), n.saturating_sub(settled))
+        });
+        left.filter(|(_, left)| *left > 0).collect()
+    }
+
+    /// Their number over all reasons.
+    pub fn in_hand(&self, consumer: &str) -> u64 {
+        self.in_hand_by_reason(consumer).iter().map(|(_, n)| n).sum()
     }
 
     /// Names that have counters at this edge.

@@ -73,6 +73,8 @@ pub struct Reader {
     db: Option<Connection>,
     /// Where something was missing or damaged, and another connection looked again.
     looked_again: Option<i64>,
+    /// Records of inputs not asked for that were passed since somebody asked.
+    others: u64,
 }
 
 impl fmt::Debug for Reader {
@@ -130,6 +132,7 @@ impl Reader {
             ahead: VecDeque::new(),
             db: None,
             looked_again: None,
+            others: 0,
         }
     }
 
@@ -139,9 +142,21 @@ impl Reader {
         self
     }
 
-    /// Passes what the journal has moved this consumer past, also while others still need it.
+    /// Passes what the journal has moved this consumer past, also while others still need it. What it hands out is in
+    /// the hands of the consumer: the journal counts it as skipped only if the consumer never commits it.
     pub fn of(self, consumer: ConsumerId) -> Reader {
+        self.shared.streams.begins(consumer.0, self.position);
         Reader { consumer: Some(consumer.0), ..self }
+    }
+
+    /// Why the journal moved the consumer past everything before `position`; `None`: it did not.
+    pub fn dropped(&self, position: i64) -> Option<&'static str> {
+        self.shared.streams.dropped(self.consumer?, position)
+    }
+
+    /// How many records of inputs not asked for were passed since the last call.
+    pub fn take_others(&mut self) -> u64 {
+        std::mem::take(&mut self.others)
     }
 
     /// Looks up behind each segment of another input.
@@ -164,8 +179,10 @@ impl Reader {
     pub fn next(&mut self, max_records: usize, deadline: Instant) -> Result<Read, JournalError> {
         let passing = Clock::Real.monotonic() + self.passing;
         loop {
-            if let Some(read) = self.serve(max_records) {
-                return Ok(read);
+            while self.current.is_some() {
+                if let Some(read) = self.serve(max_records) {
+                    return Ok(read);
+                }
             }
             let before = self.position;
             match self.shared.streams.find(self.stream, self.consumer, self.position, deadline) {
@@ -199,7 +216,7 @@ impl Reader {
         match &segment {
             // of what is opened for this reader only wanted events are there; what lies in memory is of one input
             Segment::Events(events) if !events.get(0).is_some_and(|event| self.wants(event.input)) => {
-                self.position = self.position.max(segment.end());
+                self.pass_others(segment.end());
             }
             _ => {
                 self.position = self.position.max(segment.first());
@@ -222,13 +239,41 @@ impl Reader {
         let (position, read) = match served {
             Some((position, read)) => (position, Some(read)),
             // what is left of the segment is not wanted
-            None => (self.position.max(end), None),
+            None => (end, None),
         };
-        self.position = position;
+        let before = self.position;
+        let is_ours = self.go_on(position);
         if self.position >= end {
             self.current = None;
         }
+        if !is_ours {
+            return None;
+        }
+        let handed = match &read {
+            Some(Read::Events(slice)) => slice.len(),
+            Some(Read::Rows(slice)) => slice.len(),
+            _ => 0,
+        };
+        self.others += ((position - before).max(0) as u64).saturating_sub(handed as u64);
         read
+    }
+
+    /// Moves to a position; `false` where the journal has moved the consumer past the present one: it goes on there.
+    fn go_on(&mut self, to: i64) -> bool {
+        if to <= self.position {
+            return true;
+        }
+        let handed = self.consumer.map_or(Ok(()), |id| self.shared.streams.hand_out(id, self.position, to));
+        self.position = handed.err().unwrap_or(to);
+        handed.is_ok()
+    }
+
+    /// Passes records of inputs that were not asked for.
+    fn pass_others(&mut self, to: i64) {
+        let before = self.position;
+        if self.go_on(to) {
+            self.others += (self.position - before).unsigned_abs();
+        }
     }
 
     /// Takes the segment at the position from the redo log or the file; `end` is that of the stream.
@@ -259,7 +304,7 @@ impl Reader {
         self.pass_gap(next.as_ref().map_or(end, OnDisk::first))?;
         match next {
             Some(OnDisk::Segment(segment)) => self.take(segment),
-            Some(OnDisk::Other { end, .. }) => self.position = end,
+            Some(OnDisk::Other { end, .. }) => self.pass_others(end),
             Some(OnDisk::Damaged { first, on_page }) => self.pass_damaged(first, on_page, end)?,
             // everything up to the end is aside
             None => self.position = end,
@@ -273,7 +318,9 @@ impl Reader {
         if next <= from {
             return Ok(());
         }
-        self.position = next;
+        if !self.go_on(next) {
+            return Ok(());
+        }
         let (aside, _) = set_aside_between(self.connection()?, stream, from, next).map_err(JournalError::read)?;
         if aside < (next - from).unsigned_abs() {
             let (command, _answer) = ask(move |tx| quarantine::set_missing_aside(tx, stream, from, next));
@@ -286,7 +333,7 @@ impl Reader {
     fn load_pending(&mut self, sealed: &Sealed) -> Result<(), JournalError> {
         self.ahead.clear();
         if sealed.head.stream == INPUTS && !sealed.head.may_hold(&|input| self.wants(input)) {
-            self.position = sealed.end();
+            self.pass_others(sealed.end());
             return Ok(());
         }
         // it was sealed by this process and never left its memory
@@ -395,7 +442,9 @@ impl Reader {
     fn pass_damaged(&mut self, first: i64, on_page: bool, end: i64) -> Result<(), JournalError> {
         let stream = self.stream;
         let next = next_first(self.connection()?, stream, first).map_err(JournalError::read)?;
-        self.position = next.unwrap_or(end).max(self.position);
+        if !self.go_on(next.unwrap_or(end)) {
+            return Ok(());
+        }
         let (command, _answer) = ask(move |tx| match on_page {
             true => quarantine::set_page_aside(tx, stream, first),
             false => quarantine::set_aside(tx, stream, first),

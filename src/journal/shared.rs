@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::config::BacklogLimits;
 use super::growth::{Growth, GrowthStatus};
 use super::pace::Written;
+use super::passing::Passing;
 use super::pending::Pending;
 use super::pin::Pin;
 use super::queue::Queue;
@@ -42,10 +43,15 @@ pub(super) struct Shared {
     /// Ticks of the newest record of stream 0.
     pub last_arrival: AtomicI64,
     pub eras: Mutex<Arc<Eras>>,
+    pub passing: Passing,
     pub commits: AtomicU64,
     /// When the next group commit may be made at the earliest: nanoseconds since `started`.
     pub next_commit: AtomicU64,
     pub started: Instant,
+    #[cfg(test)]
+    pub is_killed: AtomicBool,
+    #[cfg(test)]
+    pub planted: Mutex<Option<super::planted::Planted>>,
 }
 
 impl Shared {
@@ -68,9 +74,14 @@ impl Shared {
             limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
             eras: Mutex::default(),
+            passing: Passing::default(),
             next_commit: AtomicU64::new(0),
             started: now,
             commits: AtomicU64::new(0),
+            #[cfg(test)]
+            is_killed: AtomicBool::new(false),
+            #[cfg(test)]
+            planted: Mutex::default(),
         }
     }
 

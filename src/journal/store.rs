@@ -129,8 +129,15 @@ impl Store {
         &mut self,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<Committed<T>>> {
-        let mut tx =
-            Transaction::new(&self.db, self.books.clone(), &mut self.sealer, &mut self.builder, self.clock.now());
+        let shared = self.shared.clone();
+        let mut tx = Transaction::new(
+            &self.db,
+            self.books.clone(),
+            &mut self.sealer,
+            &mut self.builder,
+            self.clock.now(),
+            &shared.passing,
+        );
         let outcome = step(&mut tx)?;
         tx.close_segment()?;
         let Transaction { books, changes, segments, .. } = tx;
@@ -211,7 +218,8 @@ impl Store {
         }
         let sql = SqlTransaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let shared = self.shared.clone();
-        let mut tx = Transaction::new(&sql, self.books.clone(), &mut self.sealer, &mut self.builder, self.clock.now());
+        let (books, now) = (self.books.clone(), self.clock.now());
+        let mut tx = Transaction::new(&sql, books, &mut self.sealer, &mut self.builder, now, &shared.passing);
         let outcome = step(&mut tx)?;
         tx.close_segment()?;
         let (left, gave_up) = shared.with_recent(|recent| {

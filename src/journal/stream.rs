@@ -25,7 +25,11 @@ struct Tail {
 struct Tails {
     tails: BTreeMap<u32, Tail>,
     /// Up to where the journal itself moved each consumer, if it did.
-    moved: BTreeMap<u32, i64>,
+    moved: BTreeMap<u32, Dropped>,
+    /// How far the reader of each consumer has handed records out.
+    handed: BTreeMap<u32, i64>,
+    /// Up to where records of a consumer may be dropped by the transaction that is under way: its reader waits.
+    dropping: BTreeMap<u32, i64>,
     bytes: usize,
     sequence: u64,
     closed: bool,
@@ -37,7 +41,17 @@ struct Tails {
 #[derive(Debug)]
 pub(super) struct Streams {
     state: Mutex<Tails>,
+    /// Signalled when it is decided what is dropped.
+    decided: Condvar,
     bytes_max: usize,
+}
+
+/// Up to where the journal moved a consumer past records that it had not read, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dropped {
+    pub to: i64,
+    /// A reason in the ledger.
+    pub reason: &'static str,
 }
 
 /// What there is for a reader.
@@ -68,7 +82,7 @@ pub(super) struct StreamEnds {
 
 impl Streams {
     pub fn new(bytes_max: usize) -> Streams {
-        Streams { state: Mutex::default(), bytes_max }
+        Streams { state: Mutex::default(), decided: Condvar::new(), bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tails> {
@@ -80,14 +94,14 @@ impl Streams {
     pub fn publish(
         &self,
         ends: impl Iterator<Item = StreamEnds>,
-        moved: impl Iterator<Item = (u32, i64)>,
+        moved: impl Iterator<Item = (u32, Dropped)>,
         segments: Vec<(u32, Segment)>,
         ledger: Arc<Ledger>,
     ) {
         let mut grown = Vec::new();
         let mut state = self.lock();
         state.ledger = ledger;
-        state.moved = moved.filter(|(_, to)| *to > i64::MIN).collect();
+        state.moved = moved.collect();
         for (stream, segment) in segments {
             state.sequence += 1;
             let sequence = state.sequence;
@@ -122,7 +136,7 @@ impl Streams {
             if state.closed {
                 return Found::Closed;
             }
-            let moved = consumer.and_then(|consumer| state.moved.get(&consumer).copied()).unwrap_or(i64::MIN);
+            let moved = consumer.map_or(i64::MIN, |consumer| state.moved_to(consumer));
             let tail = state.tails.entry(stream).or_default();
             let first = tail.first.max(moved);
             if position < first {
@@ -144,6 +158,43 @@ impl Streams {
             }
             state = ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// A reader of the consumer begins here; what an earlier one handed out is nobody's any more.
+    pub fn begins(&self, consumer: u32, position: i64) {
+        self.lock().handed.insert(consumer, position);
+    }
+
+    /// Takes note that a consumer's reader hands out the records from `from` up to `to`. Where the journal has moved
+    /// the consumer past `from`, nothing is handed out: the reader goes on where the error says. Waits while that is
+    /// being decided.
+    pub fn hand_out(&self, consumer: u32, from: i64, to: i64) -> Result<(), i64> {
+        let mut state = self.lock();
+        loop {
+            let moved = state.moved_to(consumer);
+            if from < moved {
+                return Err(moved);
+            }
+            if state.closed || state.dropping.get(&consumer).is_none_or(|end| *end <= from) {
+                let handed = state.handed.entry(consumer).or_insert(to);
+                *handed = to.max(*handed);
+                return Ok(());
+            }
+            state = self.decided.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Holds back the readers of these consumers below these offsets until the answer is dropped: what they have handed
+    /// out by then is in the hands of whoever reads, and is not dropped.
+    pub fn begin_drop(&self, steps: impl Iterator<Item = (u32, i64)>) -> Dropping<'_> {
+        let mut state = self.lock();
+        state.dropping = steps.collect();
+        Dropping { streams: self, handed: state.handed.clone() }
+    }
+
+    /// Why the journal moved the consumer past everything before `position`; `None`: it did not.
+    pub fn dropped(&self, consumer: u32, position: i64) -> Option<&'static str> {
+        self.lock().moved.get(&consumer).filter(|moved| moved.to >= position).map(|moved| moved.reason)
     }
 
     /// First kept offset and end of a stream.
@@ -173,7 +224,32 @@ impl Streams {
     }
 }
 
+/// See [`Streams::begin_drop`].
+#[derive(Debug)]
+pub(super) struct Dropping<'a> {
+    streams: &'a Streams,
+    handed: BTreeMap<u32, i64>,
+}
+
+impl Dropping<'_> {
+    /// How far the reader of the consumer has handed records out.
+    pub fn handed(&self, consumer: u32) -> i64 {
+        self.handed.get(&consumer).copied().unwrap_or(i64::MIN)
+    }
+}
+
+impl Drop for Dropping<'_> {
+    fn drop(&mut self) {
+        self.streams.lock().dropping.clear();
+        self.streams.decided.notify_all();
+    }
+}
+
 impl Tails {
+    fn moved_to(&self, consumer: u32) -> i64 {
+        self.moved.get(&consumer).map_or(i64::MIN, |moved| moved.to)
+    }
+
     fn wake(&mut self) {
         self.wakes += 1;
         self.tails.values().for_each(|tail| tail.ready.notify_all());

@@ -12,17 +12,19 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use smol_str::SmolStr;
 
-use super::books::{Books, INPUTS};
+use super::books::{Books, INPUTS, InHand};
 use super::changes::Changes;
 use super::dead_letter;
 use super::error::{JournalError, StepError, invalid};
 use super::ledger::{Counter, Edge, what};
+use super::passing::Passing;
 use super::ranges::set_aside_between;
 use super::request::{Append, Commit, InputId, Replayed};
 use super::segment::{
     self, Draft, EventBuilder, PAYLOAD_BYTES_MAX, RowSegment, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealer, Segment,
     SegmentKind, encode_rows,
 };
+use super::stream::Dropped;
 use crate::batch::{Batch, RawEvent, Rows};
 use crate::time::Timestamp;
 
@@ -36,6 +38,7 @@ pub(super) struct Transaction<'a> {
     pub segments: Vec<(u32, Segment)>,
     /// By the job's clock.
     pub now: Timestamp,
+    passing: &'a Passing,
     sealer: &'a mut Sealer,
     /// Events of `builder_input` that have offsets but no segment yet.
     builder: &'a mut EventBuilder,
@@ -50,6 +53,7 @@ impl<'a> Transaction<'a> {
         sealer: &'a mut Sealer,
         builder: &'a mut EventBuilder,
         now: Timestamp,
+        passing: &'a Passing,
     ) -> Transaction<'a> {
         // what a transaction that failed left behind
         if !builder.is_empty() {
@@ -61,6 +65,7 @@ impl<'a> Transaction<'a> {
             changes: Changes::default(),
             segments: Vec::new(),
             now,
+            passing,
             sealer,
             builder,
             builder_input: 0,
@@ -116,6 +121,10 @@ impl<'a> Transaction<'a> {
             |books: &Books| books.streams.get(&INPUTS).map_or((0, Timestamp::MIN), |s| (s.next, s.last_arrival));
         let (first, mut arrival) = stream(&self.books);
         let is_present = era >= self.books.eras.number();
+        if let Some(event) = events.first() {
+            let stamped = if is_present { arrival.max(event.arrival) } else { arrival };
+            arrival = self.passing.storing(self.books.eras.number(), stamped);
+        }
         let mut next = first;
         for event in events {
             let full = self.builder.count() as usize >= SEGMENT_RECORDS_MAX
@@ -179,7 +188,7 @@ impl<'a> Transaction<'a> {
         };
         let (name, stored, stream) = (consumer.name.clone(), consumer.position, consumer.stream);
         let end = self.books.streams.get(&stream).map_or(0, |s| s.next);
-        let goes_back = commit.position < stored && stored > consumer.dropped_to;
+        let goes_back = commit.position < stored && consumer.dropped.is_none_or(|dropped| stored > dropped.to);
         if goes_back || commit.position > end {
             return Err(JournalError::Position { consumer: name.into(), position: commit.position, stored, end }.into());
         }
@@ -189,7 +198,13 @@ impl<'a> Transaction<'a> {
         for (stream, parts) in encoded {
             self.add_rows(stream, parts);
         }
-        self.changes.state.extend(commit.state.iter().map(|change| (id, change.clone())));
+        #[allow(unused_mut, reason = "a test plants a fault")]
+        let mut state: Vec<_> = commit.state.iter().map(|change| (id, change.clone())).collect();
+        #[cfg(test)]
+        if self.books.planted == Some(super::planted::Planted::StateApartFromPosition) {
+            std::mem::swap(&mut self.books.held_back, &mut state);
+        }
+        self.changes.state.extend(state);
         for letter in &commit.dead_letters {
             dead_letter::store(self.db, &mut self.books, letter)?;
         }
@@ -257,38 +272,69 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Moves a consumer and counts what it passed: read, or skipped where segments had been set aside.
+    /// Moves a consumer and counts what it passed: read, or skipped where segments had been set aside. What it had in
+    /// hand when the journal moved it on counts now.
     fn advance(&mut self, id: u32, to: i64) -> rusqlite::Result<()> {
-        let Some(consumer) = self.books.consumers.get(&id).cloned() else { return Ok(()) };
-        if to <= consumer.position {
-            return Ok(());
+        let Some(consumer) = self.books.consumers.get_mut(&id) else { return Ok(()) };
+        let (name, stream) = (consumer.name.clone(), consumer.stream);
+        let mut passed: Vec<(i64, i64)> = Vec::new();
+        // what it had in hand when it was moved on
+        for held in consumer.in_hand.iter_mut().filter(|held| held.from < to) {
+            let end = held.to.min(to);
+            let settled = Counter::new(Edge::Consumer, name.clone(), what::SETTLED).because(held.reason);
+            self.books.ledger.add(settled, (end - held.from) as u64);
+            passed.push((held.from, end));
+            held.from = end;
         }
+        consumer.in_hand.retain(|held| held.from < held.to);
+        if to > consumer.position {
+            passed.push((consumer.position, to));
+            consumer.position = to;
+        }
+        passed.into_iter().try_for_each(|(from, to)| self.count_passed(&name, stream, from, to))
+    }
+
+    fn count_passed(&mut self, name: &SmolStr, stream: u32, from: i64, to: i64) -> rusqlite::Result<()> {
         // while nothing was, nobody looks
         let (aside, missing) = match self.books.quarantined {
             0 => (0, 0),
-            _ => set_aside_between(self.db, consumer.stream, consumer.position, to)?,
+            _ => set_aside_between(self.db, stream, from, to)?,
         };
-        let passed = (to - consumer.position) as u64;
+        let passed = (to - from) as u64;
         // damaged heads may make ranges overlap: each record is counted once all the same
         let aside = aside.min(passed);
         let missing = missing.min(aside);
-        let counter = |what: &'static str| Counter::new(Edge::Consumer, consumer.name.clone(), what);
+        let counter = |what: &'static str| Counter::new(Edge::Consumer, name.clone(), what);
         self.books.ledger.add(counter(what::READ), passed - aside);
         self.books.ledger.add(counter(what::SKIPPED).because("damaged"), aside - missing);
         self.books.ledger.add(counter(what::SKIPPED).because("missing"), missing);
-        if let Some(book) = self.books.consumers.get_mut(&id) {
-            book.position = to;
-        }
         Ok(())
     }
 
-    /// Moves a consumer past records that it will not read, for a reason.
-    pub fn skip(&mut self, id: u32, to: i64, reason: &'static str) {
+    /// Moves a consumer past records that it will not read, for a reason. What was handed out to it before the offset
+    /// `handed` it has in hand: that is skipped only if it never commits it.
+    pub fn skip(&mut self, id: u32, to: i64, reason: &'static str, handed: i64) {
         let Some(consumer) = self.books.consumers.get_mut(&id).filter(|c| to > c.position) else { return };
-        let skipped = (to - consumer.position) as u64;
-        (consumer.position, consumer.dropped_to) = (to, to);
-        let counter = Counter::new(Edge::Consumer, consumer.name.clone(), what::SKIPPED).because(reason);
-        self.books.ledger.add(counter, skipped);
+        let (from, held) = (consumer.position, handed.clamp(consumer.position, to));
+        (consumer.position, consumer.dropped) = (to, Some(Dropped { to, reason }));
+        let counter = |what: &'static str| Counter::new(Edge::Consumer, consumer.name.clone(), what).because(reason);
+        self.books.ledger.add(counter(what::IN_HAND), (held - from) as u64);
+        self.books.ledger.add(counter(what::SKIPPED), (to - held) as u64);
+        if held > from {
+            consumer.in_hand.push(InHand { from, to: held, reason });
+        }
+    }
+
+    /// What an earlier reader of the consumer had in hand, and never committed, is skipped after all.
+    pub fn give_up_in_hand(&mut self, id: u32) {
+        let Some(consumer) = self.books.consumers.get_mut(&id) else { return };
+        consumer.in_hand.clear();
+        let (name, ledger) = (consumer.name.clone(), &mut self.books.ledger);
+        for (reason, left) in ledger.in_hand_by_reason(&name) {
+            let counter = |what: &'static str| Counter::new(Edge::Consumer, name.clone(), what).because(reason.clone());
+            ledger.add(counter(what::SETTLED), left);
+            ledger.add(counter(what::SKIPPED), left);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction as SqlTransaction, Tra
 use super::books::{Books, INPUTS};
 use super::damage::{is_damage, next_first};
 use super::recent::Recent;
+use super::stream::Dropping;
 use super::transaction::Transaction;
 use crate::time::Timestamp;
 
@@ -257,7 +258,11 @@ impl Sweep {
 
 /// Makes room when the budget is used up: of the streams whose oldest needed segment is held by consumers on
 /// `drop-oldest` alone, the one where it arrived first; moves those consumers past it. Whether anything moved.
-pub(super) fn drop_oldest(tx: &mut Transaction<'_>, is_damaged: bool) -> rusqlite::Result<bool> {
+pub(super) fn drop_oldest(
+    tx: &mut Transaction<'_>,
+    dropping: &Dropping<'_>,
+    is_damaged: bool,
+) -> rusqlite::Result<bool> {
     let mut oldest: Option<(i64, Vec<u32>, i64)> = None;
     for (&stream, book) in &tx.books.streams {
         let needed = tx.books.needed_from(stream);
@@ -288,7 +293,7 @@ pub(super) fn drop_oldest(tx: &mut Transaction<'_>, is_damaged: bool) -> rusqlit
     }
     let Some((_, holders, end)) = oldest else { return Ok(false) };
     for id in holders {
-        tx.skip(id, end, "budget");
+        tx.skip(id, end, "budget", dropping.handed(id));
     }
     Ok(true)
 }

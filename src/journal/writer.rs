@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ages::Ages;
-use super::backlog::Backlogs;
+use super::backlog::{Backlogs, Move};
 use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
@@ -139,6 +139,10 @@ impl Writer {
                 self.maintain()?;
             }
         }
+        #[cfg(test)]
+        if self.shared.is_killed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         // short start next time; what is durable stays so if this fails
         let limits = self.limits();
         if self.store.close(limits).is_ok() && empty_log(&self.store.db, READERS_WAIT).is_ok() {
@@ -183,7 +187,7 @@ impl Writer {
     fn transact(&mut self, entries: &mut [LaneCommand]) -> rusqlite::Result<Vec<Applied>> {
         let is_quick = self.is_quick(entries);
         let done = self.do_all(entries, is_quick);
-        let Committed { outcome, segments, trim_more, written } = done?;
+        let Committed { outcome, segments, trim_more, written } = done.inspect_err(|_| self.shared.passing.undone())?;
         self.wrote(written);
         self.pace.committed(Clock::Real.monotonic());
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -288,8 +292,9 @@ impl Writer {
             // before all consumers are known nobody can say what is of no use
             needed_from: if books.consumers_known { books.needed_from(*id) } else { i64::MIN },
         });
-        let moved = books.consumers.iter().map(|(id, consumer)| (*id, consumer.dropped_to));
+        let moved = books.consumers.iter().filter_map(|(id, consumer)| Some((*id, consumer.dropped?)));
         self.shared.streams.publish(ends, moved, segments, Arc::new(books.ledger.clone()));
+        self.shared.passing.stored(books.eras.number());
     }
 
     /// While full, intake waits, and so do rows for a stream whose reader has still something to read.
@@ -373,8 +378,12 @@ impl Writer {
         if due.is_empty() {
             return Ok(());
         }
+        let shared = self.shared.clone();
+        let dropping = shared.streams.begin_drop(due.iter().map(|step| (step.consumer, step.to)));
         let step = |tx: &mut Transaction<'_>| {
-            due.iter().for_each(|step| tx.skip(step.consumer, step.to, step.reason));
+            for Move { consumer, to, reason, .. } in &due {
+                tx.skip(*consumer, *to, reason, dropping.handed(*consumer));
+            }
             Ok(())
         };
         let limits = self.limits();
@@ -394,7 +403,11 @@ impl Writer {
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
         let limits = self.limits();
         let is_damaged = self.store.is_damaged();
-        let step = |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx, is_damaged)?);
+        let shared = self.shared.clone();
+        let may_lose = self.store.books.consumers.iter().filter(|(_, consumer)| consumer.drop_oldest);
+        let dropping = shared.streams.begin_drop(may_lose.map(|(id, _)| (*id, i64::MAX)));
+        let step =
+            |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx, &dropping, is_damaged)?);
         let Committed { outcome: moved, segments, written, .. } = self.store.checkpoint(limits, step)?;
         self.wrote(written);
         if moved {

@@ -50,6 +50,16 @@ impl Ahead {
         self.spans.last_key_value().map_or(self.position, |(_, end)| *end)
     }
 
+    /// How many records are done beyond the position.
+    pub fn len(&self) -> u64 {
+        self.spans.iter().map(|(start, end)| (end - start).unsigned_abs()).sum()
+    }
+
+    /// How many of these records are not done with.
+    pub fn left_in(&self, of: Range<i64>) -> u64 {
+        self.gaps(of).iter().map(|gap| (gap.end - gap.start).unsigned_abs()).sum()
+    }
+
     /// These records are done with; gives what changes in the state.
     pub fn add(&mut self, done: Range<i64>) -> Vec<StateChange> {
         let Range { mut start, mut end } = done;
@@ -85,7 +95,7 @@ impl Ahead {
         match records {
             Records::Events(runs) => {
                 let left = runs.into_iter().map(|Events { input, offsets, events }| {
-                    let is_left = |(offset, _): &(i64, _)| !self.is_done(*offset);
+                    let is_left = |(offset, _): &(i64, _)| self.is_left(*offset);
                     let (offsets, events) = offsets.into_iter().zip(events).filter(is_left).unzip();
                     Events { input, offsets, events }
                 });
@@ -105,8 +115,9 @@ impl Ahead {
         }
     }
 
-    fn is_done(&self, offset: i64) -> bool {
-        self.spans.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
+    /// Whether a record is not done with.
+    pub fn is_left(&self, offset: i64) -> bool {
+        self.spans.range(..=offset).next_back().is_none_or(|(_, end)| offset >= *end)
     }
 
     /// What of these offsets lies in no span.

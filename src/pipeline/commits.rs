@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::journal::{ConsumerId, ConsumerSpec, JournalConfig, StreamId};
     use crate::pipeline::PipelineError;
-    use crate::pipeline::cycle::{self, Cycle, Go};
+    use crate::pipeline::cycle::{self, Cycle, Go, Looped};
     use crate::time::{TICKS_PER_SECOND, Timestamp};
     use std::time::Duration;
 
@@ -246,7 +246,8 @@ mod tests {
         ] {
             let mark = Mark::default();
             let mut part = Script { consumer, reads: reads.into(), fails_at, asked: Vec::new() };
-            let ended = cycle::run(&mut part, Commits::new(journal.clone(), mark.clone()));
+            let commits = Commits::new(journal.clone(), mark.clone());
+            let ended = cycle::run(&mut Looped { part: &mut part, commits });
             assert_eq!(part.asked, asked);
             assert_eq!(ended.is_ok(), fails_at.is_none());
             if ended.is_ok() {

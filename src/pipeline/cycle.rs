@@ -37,26 +37,53 @@ pub trait Cycle {
     fn due(&mut self, at_end: bool) -> Result<Option<DueCommit>, PipelineError>;
 }
 
+/// A part with its commits, whatever it does.
+pub trait Rounds: Send {
+    /// One time round; `false` when the part has come to its end.
+    ///
+    /// # Errors
+    /// What the part ended with, or the journal's refusal of a commit.
+    fn round(&mut self) -> Result<bool, PipelineError>;
+
+    /// Waits until its commits are confirmed.
+    ///
+    /// # Errors
+    /// The journal refused one.
+    fn drain(&mut self) -> Result<(), PipelineError>;
+}
+
+/// A part in its loop.
+#[derive(Debug)]
+pub struct Looped<P> {
+    pub part: P,
+    pub commits: Commits,
+}
+
+impl<P: Cycle + Send> Rounds for Looped<P> {
+    fn round(&mut self) -> Result<bool, PipelineError> {
+        let Some(found) = self.part.read()? else {
+            self.part.due(true)?.map_or(Ok(()), |step| self.commits.add(step))?;
+            return Ok(false);
+        };
+        let go = self.part.work(found)?;
+        if let Some(step) = self.part.due(go == Go::Stop)? {
+            self.commits.add(step)?;
+        }
+        self.commits.settle()?;
+        Ok(go == Go::On)
+    }
+
+    fn drain(&mut self) -> Result<(), PipelineError> {
+        Ok(self.commits.drain()?)
+    }
+}
+
 /// Runs a part until it ends.
 ///
 /// # Errors
 /// What the part ended with, or the journal's refusal of a commit.
-pub fn run(mut part: impl Cycle, mut commits: Commits) -> Result<(), PipelineError> {
+pub fn run(rounds: &mut dyn Rounds) -> Result<(), PipelineError> {
     // a part that failed says so at once: its commits are done by the journal, which may have to wait for room
-    rounds(&mut part, &mut commits)?;
-    Ok(commits.drain()?)
-}
-
-fn rounds(part: &mut impl Cycle, commits: &mut Commits) -> Result<(), PipelineError> {
-    while let Some(found) = part.read()? {
-        let go = part.work(found)?;
-        if let Some(step) = part.due(go == Go::Stop)? {
-            commits.add(step)?;
-        }
-        commits.settle()?;
-        if go == Go::Stop {
-            return Ok(());
-        }
-    }
-    part.due(true)?.map_or(Ok(()), |step| Ok(commits.add(step)?))
+    while rounds.round()? {}
+    rounds.drain()
 }

@@ -23,7 +23,7 @@ use super::reading::{Reading, Records, Stretch};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::engine::{Emitted, FailedRow};
-use crate::journal::{Commit, Counter, DeadLetter, Edge};
+use crate::journal::{Commit, Counter, DeadLetter, Edge, what};
 use crate::output::{Delivery, ScorerNames};
 
 /// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
@@ -50,8 +50,6 @@ pub struct Deliverer {
     pub output: OutputHandle,
     /// Names the statement in row ids.
     pub statement: SmolStr,
-    /// The name of the consumer, by which the output tells this way from others of the statement.
-    pub consumer: SmolStr,
     /// Who scores its rows, where a function with a fallback does.
     pub scorers: Option<ScorerNames>,
     /// Between two attempts at the same rows.
@@ -66,6 +64,9 @@ pub struct Deliverer {
     pub due: SinceCommit,
     /// The row at which the statement stops; what was read before it is delivered.
     pub stopped: Option<FailedRow>,
+    /// Of a planted fault: what the next delivery delivers.
+    #[cfg(test)]
+    pub held_back: Option<Arc<Rows>>,
 }
 
 /// What is done with and waits for its commit.
@@ -107,7 +108,7 @@ impl Cycle for Deliverer {
         }
         if !self.flow.stop.is_set() {
             let left = self.gathering.left(self.flow.clock.monotonic());
-            return Ok(self.reading.next(left.map_or(WAIT, |left| left.min(WAIT)))?);
+            return Ok(self.reading.next(self.flow.patience(left.map_or(WAIT, |left| left.min(WAIT))))?);
         }
         // what waits is delivered before the end
         Ok((!self.gathering.is_empty()).then(|| Stretch::nothing(self.pending.position)))
@@ -167,7 +168,7 @@ impl Deliverer {
     fn rows(&mut self, found: Stretch) -> Result<Rows, PipelineError> {
         // what was read before and gave no rows is in the same commit
         let is_between = self.pending.position == self.due.position();
-        self.pending.position = found.position;
+        let before = std::mem::replace(&mut self.pending.position, found.position);
         match (&mut self.feed, found.records) {
             (Some(feed), records) => {
                 feed.pushed = !is_between;
@@ -175,15 +176,23 @@ impl Deliverer {
                 let emitted = feed.take_up_to_stop(&records).map_err(|error| engine(&self.flow.statement, &error))?;
                 let Emitted { rows, failures, counts, untimely, waiting, stopped, .. } = emitted;
                 self.flow.tell_untimely(untimely.as_ref());
+                let mut others = found.others;
                 if let Some(failure) = &stopped {
                     self.pending.position = failure.position;
+                    // what lies behind the row at fault is passed at the next start
+                    let passed = (failure.position - before).unsigned_abs();
+                    others = others.min(passed.saturating_sub(counts.read + feed.left_out));
                 }
                 self.stopped = stopped;
+                self.pending.count(feed.given(&self.flow, counts.read, others));
                 self.pending.count(self.flow.counts(&counts, &mut self.held, waiting));
                 self.pending.set_aside(self.flow.letters(failures));
                 Ok(rows)
             }
-            (None, Records::Rows { rows, .. }) => Ok(rows),
+            (None, Records::Rows { rows, .. }) => {
+                self.pending.count([(self.flow.of_consumer(what::GIVEN), rows.batch.len() as u64)]);
+                Ok(rows)
+            }
             (None, Records::Events(_)) => {
                 Ok(Rows { columns: self.flow.columns.clone(), batch: crate::batch::Batch::default() })
             }
@@ -193,6 +202,16 @@ impl Deliverer {
     /// Delivers all rows, trying again for as long as it takes; `false` when the job stops first.
     fn deliver(&mut self, rows: &Arc<Rows>) -> Result<bool, PipelineError> {
         let mut retry = Retry::new(self.backoff);
+        // a receiver that got further may have taken some of them
+        let mut may_have_some = false;
+        #[cfg(test)]
+        let rows = &match self.feed.as_ref().map(|feed| &feed.journal) {
+            Some(journal) if journal.has_planted(crate::journal::planted::Planted::PositionBeforeDelivery) => {
+                let none = Rows { columns: rows.columns.clone(), batch: crate::batch::Batch::new(rows.batch.width()) };
+                self.held_back.replace(rows.clone()).unwrap_or(Arc::new(none))
+            }
+            _ => rows.clone(),
+        };
         let count = rows.batch.len() as u64;
         let output = self.output.name().clone();
         let counter = |what: &'static str| Counter::new(Edge::Output, output.clone(), what);
@@ -200,7 +219,7 @@ impl Deliverer {
         pending.is_delivered = true;
         loop {
             let waiting = self.reading.behind(self.due.position());
-            match self.output.deliver(rows, &self.statement, &self.consumer, self.scorers.as_ref(), waiting) {
+            match self.output.deliver(rows, &self.statement, &self.flow.consumer_name, self.scorers.as_ref(), waiting) {
                 Delivery::Delivered => {
                     pending.count([(counter("rows_in"), count), (counter("delivered"), count)]);
                     return Ok(true);
@@ -214,6 +233,12 @@ impl Deliverer {
                 }
                 Delivery::Gone { reason } => return Err(PipelineError::Output { name: output, reason }),
                 Delivery::TryAgain { got_further, .. } => {
+                    may_have_some |= got_further;
+                    let dropped = self.reading.dropped(pending.position).filter(|_| !may_have_some);
+                    if let Some(reason) = dropped {
+                        pending.count([(counter("rows_in"), count), (counter(what::DROPPED).because(reason), count)]);
+                        return Ok(true);
+                    }
                     if self.flow.stop.sleep(pause(&mut retry, got_further)) {
                         return Ok(false);
                     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::flow::Flow;
 use super::reading::Records;
 use super::tables::Tables;
 use crate::arrival::Eras;
 use crate::batch::{Batch, Column, RawEvent, Reason, RowMeta, Rows};
 use crate::diagnostic::Span;
 use crate::engine::{Emitted, EngineError, Executor, FailedBody, FailedRow};
-use crate::journal::{InputId, Journal, StateChange};
+use crate::journal::{Counter, InputId, Journal, StateChange, what};
 use crate::value::Value;
 
 /// An executor and the names of the inputs it may be given.
@@ -34,6 +35,8 @@ pub struct Feed {
     pub journal: Journal,
     /// Something was pushed since the last take.
     pub pushed: bool,
+    /// Events that a person put aside and that were left out since the last take.
+    pub left_out: u64,
 }
 
 impl Feed {
@@ -71,7 +74,9 @@ impl Feed {
                     let name = self.inputs.iter().find(|(id, _)| id.0 == run.input).map(|(_, name)| name);
                     let before = run.offsets.partition_point(|offset| *offset < end);
                     let Some(name) = name else { continue };
-                    for read in without(&self.aside, run.offsets.get(..before).unwrap_or_default()) {
+                    let wanted = without(&self.aside, run.offsets.get(..before).unwrap_or_default());
+                    self.left_out += before.saturating_sub(wanted.iter().map(Range::len).sum()) as u64;
+                    for read in wanted {
                         if let (Some(offsets), Some(events)) = (run.offsets.get(read.clone()), run.events.get(read)) {
                             push_run(&mut self.executor, &eras, name, offsets, events);
                         }
@@ -116,6 +121,18 @@ impl Feed {
         self.executor.push_rows(first, &rows);
     }
 
+    /// What its consumer has read since the last call, for the ledger: `read` records were given to the executor, and
+    /// `others` of inputs that it does not read were passed. Call it once behind each take.
+    pub fn given(&mut self, flow: &Flow, read: u64, others: u64) -> Vec<(Counter, u64)> {
+        let left_out = std::mem::take(&mut self.left_out);
+        let counted = [
+            (flow.of_consumer(what::GIVEN), read),
+            (flow.of_consumer(what::PASSED).because("other_input"), others),
+            (flow.of_consumer(what::PASSED).because("put_aside"), left_out),
+        ];
+        counted.into_iter().filter(|(_, n)| *n > 0).collect()
+    }
+
     /// What came out since the last call; all of it belongs into one commit.
     pub fn take(&mut self) -> Emitted {
         self.pushed = false;
@@ -123,6 +140,7 @@ impl Feed {
         let refused = self.refused.as_mut().map(std::mem::take).unwrap_or_default();
         if !refused.is_empty() {
             let n = refused.len() as u64;
+            emitted.counts.read += n;
             emitted.counts.rows += n;
             *emitted.counts.failed.entry(FORMER).or_default() += n;
             emitted.failures.extend(refused);
@@ -142,6 +160,7 @@ impl Feed {
         // operators work batch by batch, so they have counted rows behind the one at fault
         while let Some(failure) = emitted.stopped.take() {
             self.executor.start_over()?;
+            self.left_out = 0;
             self.push_before(records, failure.position);
             emitted = self.take();
             stopped = Some(failure);

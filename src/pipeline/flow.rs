@@ -23,6 +23,8 @@ use crate::value::Value;
 #[derive(Clone, Debug)]
 pub struct Flow {
     pub consumer: ConsumerId,
+    /// As the journal and the ledger name it.
+    pub consumer_name: SmolStr,
     /// The statement it belongs to, as counters and row ids name it.
     pub statement: SmolStr,
     /// Columns of the rows it gives.
@@ -35,9 +37,21 @@ pub struct Flow {
     pub arrival: ArrivalClock,
     /// Is told of rows that fail.
     pub failures: Failures,
+    /// A test takes the parts round by round: they wait for nothing.
+    pub is_driven: bool,
 }
 
 impl Flow {
+    /// How long a part looks for an answer that was asked for. A test waits for it, however busy the machine is.
+    pub fn patience_for_answers(&self, longest: Duration) -> Duration {
+        if self.is_driven { Duration::from_secs(20) } else { longest }
+    }
+
+    /// How long a part waits for what comes.
+    pub fn patience(&self, longest: Duration) -> Duration {
+        if self.is_driven { Duration::ZERO } else { longest }
+    }
+
     /// Sleeps, but not past the word to stop; answers whether it was given. By the clock of a test no time passes.
     pub fn sleep(&self, pause: Duration) -> bool {
         match self.clock {
@@ -49,6 +63,11 @@ impl Flow {
     /// Tells of an event that the early or the late rule dropped.
     pub fn tell_untimely(&self, first: Option<&UntimelyEvent>) {
         first.into_iter().for_each(|first| self.failures.note_untimely(&self.statement, first));
+    }
+
+    /// A counter of the consumer.
+    pub fn of_consumer(&self, what: &'static str) -> Counter {
+        Counter::new(Edge::Consumer, self.consumer_name.clone(), what)
     }
 
     fn counter(&self, what: &'static str) -> Counter {
@@ -205,6 +224,7 @@ mod tests {
         let correction = RowMeta { provenance, ..first };
         let flow = Flow {
             consumer: ConsumerId(1),
+            consumer_name: SmolStr::new("statement out"),
             statement: SmolStr::new("out"),
             columns: Arc::from([]),
             query_version: SmolStr::default(),
@@ -212,6 +232,7 @@ mod tests {
             clock: Clock::Real,
             arrival: ArrivalClock::new(Clock::Real, Timestamp::MIN),
             failures: Failures::default(),
+            is_driven: false,
         };
         let failed = |meta| FailedRow {
             meta,

@@ -84,7 +84,7 @@ impl Intake {
         Ok(())
     }
 
-    fn append(&self, Arrivals { messages, ack, urgency }: Arrivals, ledger: Vec<(Counter, u64)>) -> Append {
+    pub(super) fn append(&self, Arrivals { messages, ack, urgency }: Arrivals, ledger: Vec<(Counter, u64)>) -> Append {
         let mut events = Vec::with_capacity(messages.len());
         let mut undecodable = Vec::new();
         let mut empty = 0;
@@ -98,6 +98,14 @@ impl Intake {
             empty += self.split(message, &mut events, &mut undecodable);
         }
         self.failures.note(&undecodable);
+        #[cfg(test)]
+        let ack = match self.journal.has_planted(crate::journal::planted::Planted::AcknowledgeBeforeCommit) {
+            true => {
+                ack.stored();
+                Box::new(crate::source::Told)
+            }
+            false => ack,
+        };
         Append {
             input: self.input,
             received: (events.len() + undecodable.len()) as u64 + empty,

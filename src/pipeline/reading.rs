@@ -55,6 +55,8 @@ pub struct Stretch {
     pub len: usize,
     /// The offset behind everything read or passed: what to commit once it is done.
     pub position: i64,
+    /// Records of other inputs that were passed.
+    pub others: u64,
     /// Nothing more was stored when the step ended: time may pass.
     pub is_at_end: bool,
 }
@@ -62,7 +64,7 @@ pub struct Stretch {
 impl Stretch {
     /// No records, and time does not pass either.
     pub fn nothing(position: i64) -> Stretch {
-        Stretch { records: Records::Events(Vec::new()), len: 0, position, is_at_end: false }
+        Stretch { records: Records::Events(Vec::new()), len: 0, position, others: 0, is_at_end: false }
     }
 
     /// Arrival time of the first record.
@@ -110,6 +112,11 @@ impl Reading {
         u64::try_from(self.reader.end().saturating_sub(position)).unwrap_or(0)
     }
 
+    /// Why the journal has moved the consumer past everything before this position; `None`: it has not.
+    pub fn dropped(&self, position: i64) -> Option<&'static str> {
+        self.reader.dropped(position)
+    }
+
     /// Changes how many records a stretch has at most.
     pub fn limit(&mut self, records: usize) {
         self.bound.records = records;
@@ -154,7 +161,8 @@ impl Reading {
         }
         let len = filling.len;
         let records = filling.rows.map_or(Records::Events(filling.runs), |(first, rows)| Records::Rows { first, rows });
-        Ok(Some(Stretch { records, len, position: self.position(), is_at_end }))
+        let others = self.reader.take_others();
+        Ok(Some(Stretch { records, len, position: self.position(), others, is_at_end }))
     }
 }
 

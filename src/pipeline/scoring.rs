@@ -239,7 +239,7 @@ impl Cycle for Scoring {
         }
         let answer = match self.ended.take() {
             Some(ended) => Some(Err(ended)),
-            None => self.waiting.wait(WAIT, &self.came),
+            None => self.waiting.wait(self.flow.patience_for_answers(WAIT), &self.came),
         };
         let found = match answer {
             None => None,
@@ -268,7 +268,7 @@ impl Scoring {
     /// Takes the chunks that were sent; waits a while for the first. `false`: there will be none.
     fn receive(&mut self) -> bool {
         if self.waiting.is_empty() {
-            match self.chunks.recv_timeout(WAIT) {
+            match self.chunks.recv_timeout(self.flow.patience(WAIT)) {
                 Ok(chunk) => self.waiting.push(chunk),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
@@ -311,10 +311,14 @@ impl Scoring {
     /// Joins answers to rows and runs the tail.
     fn joined(&mut self, scored: Scored) -> Result<(Commit, Vec<Arc<Berth>>), PipelineError> {
         let Scored { mut commit, spans, batch, outcomes, places } = scored;
+        let before = self.ahead.len();
         for span in spans {
             commit.state.extend(self.ahead.add(span));
         }
         commit.position = self.ahead.position();
+        let beyond = self.ahead.len();
+        commit.ledger.push((self.flow.of_consumer(what::AHEAD), beyond.saturating_sub(before)));
+        commit.ledger.push((self.flow.of_consumer(what::CAUGHT_UP), before.saturating_sub(beyond)));
         let rows_in = batch.len() as u64;
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
         let mut local = self.answered_locally(&batch, &outcomes)?;

@@ -18,7 +18,7 @@ use super::ahead::Ahead;
 use super::catch_ups::CatchUps;
 use super::commits::Commits;
 use super::consumer::{Consumer, Sink, ToScore};
-use super::cycle;
+use super::cycle::{self, Looped, Rounds};
 use super::delivery::{self, Deliverer, Uncommitted};
 use super::due::SinceCommit;
 use super::failures::Failures;
@@ -73,26 +73,37 @@ pub struct StatementBuild<'a> {
     pub failures: &'a Failures,
     pub catch_ups: &'a CatchUps,
     pub stalls: &'a Stalls,
+    /// See [`Flow::is_driven`].
+    pub is_driven: bool,
 }
 
 /// A thread to be started once everything is made.
 #[allow(missing_debug_implementations, reason = "it holds a function")]
 pub struct Thread {
-    name: SmolStr,
+    pub(super) name: SmolStr,
     /// Of the statement that it works for.
     span: tracing::Span,
-    run: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>,
+    /// Reference data and the word to stop: the part begins once all tables are there. `None`: it waits for none.
+    wait: Option<(Tables, Stop)>,
+    pub(super) rounds: Box<dyn Rounds>,
 }
 
 impl Thread {
+    fn run(&mut self) -> Result<(), PipelineError> {
+        match self.wait.as_ref().is_none_or(|(tables, stop)| tables.wait(stop)) {
+            true => cycle::run(self.rounds.as_mut()),
+            false => Ok(()),
+        }
+    }
+
     /// # Errors
     /// When the system gives no thread.
-    pub fn spawn(self, health: &Arc<Health>) -> Result<Worker, PipelineError> {
-        let (health, name) = (health.clone(), self.name.clone());
+    pub fn spawn(mut self, health: &Arc<Health>) -> Result<Worker, PipelineError> {
+        let (health, name, thread) = (health.clone(), self.name.clone(), self.name.to_string());
         let body = move || {
-            let _span = self.span.entered();
+            let _span = self.span.clone().entered();
             // a panic must not leave the job half alive with nobody the wiser
-            let result = catch_unwind(AssertUnwindSafe(self.run))
+            let result = catch_unwind(AssertUnwindSafe(|| self.run()))
                 .unwrap_or_else(|_| Err(PipelineError::Panicked { who: name.clone() }));
             if let Err(error) = &result {
                 health.ended(&name, error);
@@ -100,7 +111,7 @@ impl Thread {
             result
         };
         std::thread::Builder::new()
-            .name(self.name.to_string())
+            .name(thread)
             .spawn(body)
             .map_err(|source| PipelineError::System { what: "a thread", source })
     }
@@ -252,8 +263,8 @@ impl StatementBuild<'_> {
                     rows: 0,
                 };
                 let commits = Commits::new(self.journal.clone(), mark);
-                let run = Box::new(move || cycle::run(scoring, commits));
-                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), run });
+                let rounds = Box::new(Looped { part: scoring, commits });
+                jobs.push(Thread { name: SmolStr::new(format!("score {name}")), span: span(name), wait: None, rounds });
                 let room = scorer.new_room();
                 let need = || ConsumerNeed::Endpoint(scorer.name().into(), self.answer_max(scorer.name()));
                 self.stalls.add(&consumer_name, if again.is_some() { ConsumerNeed::Leftovers } else { need() });
@@ -281,13 +292,12 @@ impl StatementBuild<'_> {
             ahead: Some(ahead).filter(|ahead| ahead.end() > position),
             unread: None,
             position,
+            others: 0,
             has_ticked: false,
         };
-        let run = move || match consumer.feed.tables.wait(&consumer.flow.stop) {
-            true => cycle::run(consumer, commits),
-            false => Ok(()),
-        };
-        jobs.push(Thread { name: consumer_name, span: span(name), run: Box::new(run) });
+        let wait = Some((consumer.feed.tables.clone(), self.stop.clone()));
+        let rounds = Box::new(Looped { part: consumer, commits });
+        jobs.push(Thread { name: consumer_name, span: span(name), wait, rounds });
         Ok(())
     }
 
@@ -349,7 +359,6 @@ impl StatementBuild<'_> {
             feed,
             output,
             statement: name.clone(),
-            consumer: consumer_name,
             scorers: self.scorer_names(statement),
             backoff: Backoff::BROKER,
             held: 0,
@@ -357,13 +366,13 @@ impl StatementBuild<'_> {
             stride,
             pending: Uncommitted::at(position),
             stopped: None,
+            #[cfg(test)]
+            held_back: None,
         };
         let commits = Commits::new(self.journal.clone(), Mark::default());
-        let run = move || match deliverer.feed.as_ref().is_none_or(|feed| feed.tables.wait(&deliverer.flow.stop)) {
-            true => cycle::run(deliverer, commits),
-            false => Ok(()),
-        };
-        Ok(Thread { name: SmolStr::new(format!("output {name}")), span: span(name), run: Box::new(run) })
+        let wait = deliverer.feed.as_ref().map(|feed| (feed.tables.clone(), self.stop.clone()));
+        let rounds = Box::new(Looped { part: deliverer, commits });
+        Ok(Thread { name: SmolStr::new(format!("output {name}")), span: span(name), wait, rounds })
     }
 
     #[expect(clippy::too_many_arguments, reason = "as `part`")]
@@ -384,13 +393,14 @@ impl StatementBuild<'_> {
         let spec = ConsumerSpec { name: consumer, fingerprint: text, stream, start, on_full, limits };
         let info = self.journal.register_consumer(spec)?;
         let changed_at = (info.changed && fingerprint != OF_ANY_TEXT).then_some(info.position);
-        consumers.push(Registered { name: consumer_name, statement: statement.clone(), changed_at });
+        consumers.push(Registered { name: consumer_name.clone(), statement: statement.clone(), changed_at });
         let mut reader = self.journal.reader(stream, info.position).of(info.id);
         if let (None, Some(part)) = (from, part) {
             reader = reader.only(&self.inputs_of(part)?);
         }
         let flow = Flow {
             consumer: info.id,
+            consumer_name,
             statement,
             columns,
             query_version: self.prepared.query_version.clone(),
@@ -398,6 +408,7 @@ impl StatementBuild<'_> {
             clock: self.clock.clone(),
             arrival: self.arrival.clone(),
             failures: self.failures.clone(),
+            is_driven: self.is_driven,
         };
         Ok((flow, reader))
     }
@@ -435,6 +446,7 @@ impl StatementBuild<'_> {
             tables: self.tables(part),
             journal: self.journal.clone(),
             pushed: false,
+            left_out: 0,
         })
     }
 

@@ -403,3 +403,39 @@ fn a_job_writes_to_pythons_server_and_the_row_it_refuses_is_a_dead_letter() {
         "the first ten waited for one another"
     );
 }
+
+#[test]
+fn rows_that_were_dropped_while_their_output_was_away_are_not_delivered_when_it_is_back() {
+    let (dir, runtime, broker) = (tempfile::tempdir().unwrap(), runtime(), Mosquitto::start());
+    let is_back = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let answers = is_back.clone();
+    let server = runtime.block_on(Server::start(move |_| match answers.load(Relaxed) {
+        true => (200, "", Vec::new()),
+        false => (503, "closed", Vec::new()),
+    }));
+    let text = format!(
+        "[job]\nname = \"test\"\nquery = \"job.asaql\"\nstart = \"oldest\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+         [inputs.a]\ntype = \"mqtt\"\nurl = \"{}\"\ntopics = [\"a/+\"]\n\
+         [outputs.o]\ntype = \"http\"\nurl = \"{}\"\nmax_age = \"1s\"\n",
+        broker.url(),
+        server.url
+    );
+    let forebay = Forebay::run(&write_job(dir.path(), &text, "SELECT n INTO o FROM a"));
+    runtime.block_on(publish_numbers(&broker.url(), "a/1", 0..500));
+    let lost = || {
+        let of_consumer = forebay.metric("forebay_consumer_skipped_total");
+        (of_consumer, forebay.metric("forebay_output_dropped_total{job=\"test\",output=\"o\",reason=\"age\""))
+    };
+    until("all of them to be dropped", || (lost().0 + lost().1 == 500.0).then_some(()));
+    let (skipped, dropped) = lost();
+    assert!(skipped > 0.0 && dropped > 0.0, "some were in hand: {skipped} {dropped}");
+    is_back.store(true, Relaxed);
+    let tried = server.requests().len();
+    runtime.block_on(publish_numbers(&broker.url(), "a/1", 500..550));
+    let came = || server.requests().iter().skip(tried).flat_map(Taken::numbers).collect::<HashSet<i64>>();
+    until("what came since", || came().contains(&549).then_some(()));
+    forebay.stop();
+    // a request that was under way at the moment may have been the last of what was dropped, or the first of the rest
+    assert!(came().iter().all(|n| *n >= 500), "{:?}", came());
+    assert_pool_is_good(dir.path());
+}

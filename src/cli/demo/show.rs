@@ -30,10 +30,8 @@ const RIDES_MAX: usize = 10_000_000;
 const UNACKNOWLEDGED_MAX: u64 = 900;
 /// How often the fleet publishes what is due.
 const PACE: Duration = Duration::from_millis(20);
-/// Draining gives up after so long without a ride, when nothing is known to be in the way.
-const GIVE_UP: Duration = Duration::from_secs(15);
-/// The same while the endpoint is away: the job looks for it at least once a minute.
-const GIVE_UP_AWAY: Duration = Duration::from_secs(65);
+/// Draining gives up after so long without a ride: the job looks for an endpoint that was away once a minute at least.
+const GIVE_UP: Duration = Duration::from_secs(65);
 /// After the last ride: time for repeats to come.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -216,13 +214,10 @@ impl Show {
             }
             if task_since(moved) > GIVE_UP {
                 let snapshot = self.snapshot();
-                let is_away = snapshot.trouble.iter().any(|t| t.starts_with("function "));
-                if !is_away || task_since(moved) > GIVE_UP_AWAY {
-                    self.status();
-                    self.say(&format!("nothing came for {} s; giving up on the rest", task_since(moved).as_secs()));
-                    snapshot.trouble.iter().for_each(|t| self.screen.say(&format!("   {t}")));
-                    return Ok(());
-                }
+                self.status();
+                self.say(&format!("nothing came for {} s; giving up on the rest", task_since(moved).as_secs()));
+                snapshot.trouble.iter().for_each(|t| self.screen.say(&format!("   {t}")));
+                return Ok(());
             }
             self.pause(stop).await?;
         }

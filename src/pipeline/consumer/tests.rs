@@ -50,6 +50,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
     Consumer {
         flow: Flow {
             consumer: journal.register_consumer(spec).unwrap().id,
+            consumer_name: SmolStr::new("statement windows"),
             statement: SmolStr::new("windows"),
             columns: part.columns.clone(),
             query_version: SmolStr::default(),
@@ -57,6 +58,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             clock: clock.clone(),
             arrival: ArrivalClock::new(clock.clone(), Timestamp::MIN),
             failures: Failures::default(),
+            is_driven: false,
         },
         reading: Reading::new(journal.reader(from, 0), Bound::records(10)),
         feed: Feed {
@@ -68,6 +70,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
             tables: Tables::new(&[], Default::default()),
             journal: journal.clone(),
             pushed: false,
+            left_out: 0,
         },
         sink,
         upstream: None,
@@ -77,6 +80,7 @@ fn consumer(journal: &Journal, part: &Part, on_error: OnError, from: StreamId, s
         ahead: None,
         unread: None,
         position: 0,
+        others: 0,
         due: SinceCommit::new(0, clock.monotonic()),
         has_ticked: false,
     }
@@ -297,7 +301,7 @@ impl Bench {
     fn nothing_comes(&mut self, is_at_end: bool) {
         let records = Records::Events(Vec::new());
         let position = self.consumer.reading.position();
-        self.consumer.unread.get_or_insert(Stretch { records, len: 0, position, is_at_end });
+        self.consumer.unread.get_or_insert(Stretch { records, len: 0, position, others: 0, is_at_end });
     }
 
     fn moved(&mut self) -> Option<i64> {

@@ -149,6 +149,7 @@ impl Bench {
         let deliverer = Deliverer {
             flow: Flow {
                 consumer,
+                consumer_name: "statement out".into(),
                 statement: "out".into(),
                 columns: part.columns.clone(),
                 query_version: SmolStr::default(),
@@ -156,6 +157,7 @@ impl Bench {
                 clock: clock.clone(),
                 arrival: crate::arrival::ArrivalClock::new(clock.clone(), Timestamp::MIN),
                 failures: crate::pipeline::failures::Failures::default(),
+                is_driven: false,
             },
             reading: Reading::new(journal.reader(StreamId::INPUTS, 0), Bound::records(10)),
             feed: Some(Feed {
@@ -167,10 +169,10 @@ impl Bench {
                 tables: Tables::new(&[], Default::default()),
                 journal: journal.clone(),
                 pushed: false,
+                left_out: 0,
             }),
             output,
             statement: "out".into(),
-            consumer: "statement out".into(),
             scorers: None,
             backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
             held: 0,
@@ -179,6 +181,7 @@ impl Bench {
             pending: Uncommitted::at(0),
             due: SinceCommit::new(0, clock.monotonic()),
             stopped: None,
+            held_back: None,
         };
         Bench { deliverer, script, clock, stop, at: 0, _runtime: runtime, _journal: journal, _dir: dir }
     }
@@ -210,8 +213,13 @@ impl Bench {
         let (first, end) = (self.at, self.at + records.len() as i64);
         let run = Events { input: 0, offsets: (first..end).collect(), events: events.collect() };
         self.at = end;
-        let stretch =
-            Stretch { records: Records::Events(vec![run]), len: records.len(), position: self.at, is_at_end: true };
+        let stretch = Stretch {
+            records: Records::Events(vec![run]),
+            len: records.len(),
+            position: self.at,
+            others: 0,
+            is_at_end: true,
+        };
         let ends = |gave: Gave, end| Gave { end: Some(end), ..gave };
         // what a read answers without the journal
         let found = match self.deliverer.stopped.is_some() || self.stop.is_set() {
@@ -362,7 +370,7 @@ fn what_lies_behind_a_stop_is_not_counted() {
         mark: 0,
     });
     let records = Records::Events(vec![Events { input: 0, offsets: (2..9).collect(), events: events.into() }]);
-    let rows = bench.deliverer.rows(Stretch { records, len: 7, position: 9, is_at_end: true }).unwrap();
+    let rows = bench.deliverer.rows(Stretch { records, len: 7, position: 9, others: 0, is_at_end: true }).unwrap();
     assert_eq!((rows.batch.len(), bench.deliverer.pending.position, bench.deliverer.pending.letters.len()), (1, 5, 1));
     assert_eq!(
         counted(&bench),
@@ -413,7 +421,7 @@ fn an_output_is_in_trouble_until_each_of_its_consumers_gets_through() {
         mark: 0,
     };
     let records = Records::Events(vec![Events { input: 0, offsets: vec![0], events: vec![event] }]);
-    let rows = bench.deliverer.rows(Stretch { records, len: 1, position: 1, is_at_end: true }).unwrap();
+    let rows = bench.deliverer.rows(Stretch { records, len: 1, position: 1, others: 0, is_at_end: true }).unwrap();
     let (rows, output) = (Arc::new(rows), bench.deliverer.output.clone());
     let full = Delivery::try_again("full");
     // two of one statement: one delivers what its former text gave

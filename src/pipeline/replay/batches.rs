@@ -354,6 +354,7 @@ impl Replayer {
         Flow {
             // nothing is committed for a consumer
             consumer: ConsumerId(0),
+            consumer_name: SmolStr::default(),
             statement: statement.clone(),
             columns,
             query_version: self.plan.query_version.clone(),
@@ -361,6 +362,7 @@ impl Replayer {
             clock: self.clock.clone(),
             arrival: self.arrival.clone(),
             failures: Failures::default(),
+            is_driven: false,
         }
     }
 

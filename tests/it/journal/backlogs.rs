@@ -139,3 +139,76 @@ fn at_the_budget_an_output_that_may_lose_rows_does_before_one_that_may_not_stops
     assert_eq!(pool.journal.ledger().sum(Edge::Consumer, "blocking", what::SKIPPED), 0);
     assert!(verify(&pool.path).unwrap().is_good());
 }
+
+/// Records that a consumer has in hand although it was moved past them.
+fn in_hand(pool: &Pool, consumer: &str) -> u64 {
+    pool.journal.ledger().in_hand(consumer)
+}
+
+fn read_by(pool: &Pool, consumer: &str) -> u64 {
+    pool.journal.ledger().sum(Edge::Consumer, consumer, what::READ)
+}
+
+#[test]
+fn what_a_consumer_had_in_hand_when_it_was_moved_on_is_read_or_skipped_and_never_both() {
+    for commits in [true, false] {
+        let clock = Clock::manual(at(0));
+        let pool = Pool::with(|c| JournalConfig { clock: clock.clone(), ..c });
+        let slow = pool.journal.register_consumer(limited("slow", StreamId::INPUTS, aged())).unwrap();
+        pool.journal.keep_only_consumers(&["slow".into()]).unwrap();
+        store_at(&pool, 3, 0);
+        store_at(&pool, 4, 0);
+        let mut reader = pool.journal.reader(StreamId::INPUTS, 0).of(slow.id);
+        assert!(matches!(reader.next(2, Instant::now()).unwrap(), Read::Events(slice) if slice.len() == 2));
+        clock.advance(HOUR + HOUR / 4);
+        // the third was in memory beside the two, and was not handed out
+        wait_for_skipped(&pool, "slow", "age", 5);
+        assert_eq!((in_hand(&pool, "slow"), read_by(&pool, "slow")), (2, 0));
+        assert!(verify(&pool.path).unwrap().is_good());
+        assert_eq!(read_payloads(&mut reader), [], "what is dropped is not handed out");
+        store_at(&pool, 1, HOUR_MS);
+        assert_eq!(read_payloads(&mut reader).len(), 1);
+        if commits {
+            pool.commit(Commit::at(slow.id, 1));
+            assert_eq!((in_hand(&pool, "slow"), read_by(&pool, "slow")), (1, 1));
+            pool.commit(Commit::at(slow.id, 8));
+            assert_eq!((in_hand(&pool, "slow"), read_by(&pool, "slow")), (0, 3));
+            assert_eq!(skipped(&pool, "slow", "age"), 5);
+            assert!(verify(&pool.path).unwrap().is_good());
+            continue;
+        }
+        let again = pool.crash_image();
+        assert_eq!(in_hand(&again, "slow"), 2);
+        again.journal.register_consumer(limited("slow", StreamId::INPUTS, aged())).unwrap();
+        again.journal.keep_only_consumers(&["slow".into()]).unwrap();
+        assert_eq!((in_hand(&again, "slow"), read_by(&again, "slow")), (0, 0));
+        assert_eq!(skipped(&again, "slow", "age"), 7, "nobody has them any more");
+        assert!(verify(&again.path).unwrap().is_good());
+        again.journal.keep_only_consumers(&[]).unwrap();
+        assert!(verify(&again.path).unwrap().is_good(), "also when the consumer is removed");
+    }
+}
+
+#[test]
+fn a_budget_that_is_used_up_drops_nothing_that_is_in_hand() {
+    let pool = Pool::with(|c| JournalConfig { max_bytes: 3 << 20, recent_records: 0, ..c });
+    let slow = ConsumerSpec { on_full: OnFull::DropOldest, ..spec("slow", StreamId::INPUTS) };
+    let slow = pool.journal.register_consumer(slow).unwrap();
+    pool.journal.keep_only_consumers(&["slow".into()]).unwrap();
+    let mut reader = pool.journal.reader(StreamId::INPUTS, 0).of(slow.id);
+    let mut handed = 0;
+    for i in 0..60 {
+        pool.store(vec![noise(100_000, i + 1)]);
+        if i % 20 == 3
+            && let Read::Events(slice) = reader.next(1, Instant::now()).unwrap()
+        {
+            handed += slice.len() as u64;
+        }
+    }
+    let position = reader.position();
+    pool.commit(Commit::at(slow.id, position));
+    let ledger = pool.journal.ledger();
+    assert_eq!((read_by(&pool, "slow"), in_hand(&pool, "slow")), (handed, 0));
+    assert!(handed == 3 && ledger.sum(Edge::Consumer, "slow", what::SETTLED) > 0, "{handed}");
+    assert!(verify(&pool.path).unwrap().is_good());
+}

@@ -164,7 +164,7 @@ impl Machine {
         look(&self.journal, &self.arrival);
         let records = Records::Events(Vec::new());
         let position = self.consumer.reading.position();
-        self.consumer.unread.get_or_insert(Stretch { records, len: 0, position, is_at_end: true });
+        self.consumer.unread.get_or_insert(Stretch { records, len: 0, position, others: 0, is_at_end: true });
         self.round();
     }
 
