@@ -41,7 +41,7 @@ mod scorers;
 mod scoring;
 pub mod set_aside;
 #[cfg(test)]
-mod simulation;
+mod tests;
 mod sources;
 mod stalls;
 mod standings;

@@ -158,10 +158,10 @@ pub trait Acknowledge: Debug + Send {
 /// Was told before, by a fault that a test planted.
 #[cfg(test)]
 #[derive(Debug)]
-pub struct Told;
+pub struct ToldBefore;
 
 #[cfg(test)]
-impl Acknowledge for Told {
+impl Acknowledge for ToldBefore {
     fn stored(self: Box<Self>) {}
 }
 

@@ -2,8 +2,8 @@
 //!
 //! In: moments that consumers want to let pass, and events that are being stored. Out: how far time passes, and the
 //! least arrival that an event may have. Invariant: no event becomes readable that arrived before a moment which a
-//! consumer of the same era let pass; a disk may take seconds for a commit, and events may wait for room. Not here: what
-//! time does (`engine`), the era of an arrival (`crate::arrival`).
+//! consumer of the same era let pass; a disk may take seconds for a commit, and events may wait for room. Not here:
+//! what time does (`engine`), the era of an arrival (`crate::arrival`).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,10 +11,10 @@ use crate::time::Timestamp;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Passing(Mutex<Passed>);
+pub(super) struct TimePassing(Mutex<PassedTime>);
 
 #[derive(Debug, Default)]
-struct Passed {
+struct PassedTime {
     era: u32,
     /// Time has passed so far for some consumer of this era. `None`: for none.
     to: Option<Timestamp>,
@@ -22,8 +22,8 @@ struct Passed {
     storing: Option<Timestamp>,
 }
 
-impl Passing {
-    fn lock(&self) -> MutexGuard<'_, Passed> {
+impl TimePassing {
+    fn lock(&self) -> MutexGuard<'_, PassedTime> {
         // no code that could panic runs under this lock
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn time_waits_for_what_is_being_stored_and_events_come_behind_what_has_passed() {
-        let passing = Passing::default();
+        let passing = TimePassing::default();
         assert_eq!(passing.let_pass(0, at(10)), at(10));
         assert_eq!(passing.storing(0, at(8)), at(10), "it was stamped before, and comes late");
         assert_eq!(passing.storing(0, at(13)), at(13));
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_has_passed_in_another_era_says_nothing() {
-        let passing = Passing::default();
+        let passing = TimePassing::default();
         passing.let_pass(0, at(1_000));
         passing.stored(1);
         assert_eq!(passing.storing(1, at(5)), at(5));

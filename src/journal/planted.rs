@@ -1,5 +1,5 @@
-//! Faults that a test plants in the journal and the parts, to see that the simulation of a whole job finds them. No build
-//! but that of the tests has them.
+//! Faults that a test plants in the journal and the parts, to see that the simulation of a whole job finds them. Only
+//! the build of the tests has them.
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::changes::Changes;
 use super::dead_letter;
 use super::error::{JournalError, StepError, invalid};
 use super::ledger::{Counter, Edge, what};
-use super::passing::Passing;
+use super::passing::TimePassing;
 use super::ranges::set_aside_between;
 use super::request::{Append, Commit, InputId, Replayed};
 use super::segment::{
@@ -38,7 +38,7 @@ pub(super) struct Transaction<'a> {
     pub segments: Vec<(u32, Segment)>,
     /// By the job's clock.
     pub now: Timestamp,
-    passing: &'a Passing,
+    passing: &'a TimePassing,
     sealer: &'a mut Sealer,
     /// Events of `builder_input` that have offsets but no segment yet.
     builder: &'a mut EventBuilder,
@@ -53,7 +53,7 @@ impl<'a> Transaction<'a> {
         sealer: &'a mut Sealer,
         builder: &'a mut EventBuilder,
         now: Timestamp,
-        passing: &'a Passing,
+        passing: &'a TimePassing,
     ) -> Transaction<'a> {
         // what a transaction that failed left behind
         if !builder.is_empty() {

@@ -216,7 +216,8 @@ fn given_imbalances(ledger: &Ledger) -> Vec<Imbalance> {
     names.filter(|_| counts).filter_map(imbalance).collect()
 }
 
-/// stored since its start = read + pending + skipped + in hand, for consumers of this run and for those that were removed.
+/// stored since its start = read + pending + skipped + in hand, for consumers of this run and for those that were
+/// removed.
 fn consumer_imbalances(books: &Books) -> Vec<Imbalance> {
     let ledger = &books.ledger;
     let mut names = ledger.names(Edge::Consumer);

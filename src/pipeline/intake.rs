@@ -102,7 +102,7 @@ impl Intake {
         let ack = match self.journal.has_planted(crate::journal::planted::Planted::AcknowledgeBeforeCommit) {
             true => {
                 ack.stored();
-                Box::new(crate::source::Told)
+                Box::new(crate::source::ToldBefore)
             }
             false => ack,
         };

@@ -359,7 +359,10 @@ fn what_lies_behind_a_stop_is_not_counted() {
         ledger.map(|(counter, n)| (format!("{} {}", counter.what, counter.reason).trim().to_owned(), *n)).collect()
     };
     let named = |counts: &[(&str, u64)]| counts.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect();
-    assert_eq!(counted(&bench), named(&[("evaluated", 1), ("filtered", 1), ("rows_in", 2), ("rows_out", 1)]));
+    assert_eq!(
+        counted(&bench),
+        named(&[("evaluated", 1), ("filtered", 1), ("given", 2), ("rows_in", 2), ("rows_out", 1)])
+    );
     // of two rows at fault the first one counts, and a filter reads all of them before a projection reads the first
     bench.deliverer.due(false).unwrap();
     let run = [r#"{"n":"out"}"#, "{", r#"{"n":"2"}"#, r#"{"n":"x"}"#, "{", r#"{"n":"out"}"#, r#"{"n":"x"}"#];
@@ -374,7 +377,14 @@ fn what_lies_behind_a_stop_is_not_counted() {
     assert_eq!((rows.batch.len(), bench.deliverer.pending.position, bench.deliverer.pending.letters.len()), (1, 5, 1));
     assert_eq!(
         counted(&bench),
-        named(&[("evaluated", 2), ("failed undecodable", 1), ("filtered", 2), ("rows_in", 5), ("rows_out", 2),])
+        named(&[
+            ("evaluated", 2),
+            ("failed undecodable", 1),
+            ("filtered", 2),
+            ("given", 5),
+            ("rows_in", 5),
+            ("rows_out", 2),
+        ])
     );
 }
 

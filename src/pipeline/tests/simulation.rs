@@ -1,9 +1,9 @@
 //! A whole job in virtual time: its broker, endpoint, outputs, pool and clock, moved by one seed.
 //!
 //! In: a seed. Out: what does not hold of the promises. Invariant: one thread takes each step, and the pool stores when
-//! it is told to, so that a seed gives the same run again. The code is that of a job (intake, journal, parts, recognition
-//! of redeliveries); what lies around it is in `world`, and what must hold is in `model`. Not here: threads and sockets
-//! of a running job, torn writes and failing disks.
+//! it is told to, so that a seed gives the same run again. The code is that of a job (intake, journal, parts,
+//! recognition of redeliveries); what lies around it is in `world`, and what must hold is in `model`. Not here: threads
+//! and sockets of a running job, torn writes and failing disks.
 
 mod model;
 mod world;

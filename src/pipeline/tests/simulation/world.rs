@@ -35,7 +35,8 @@ use crate::time::{Clock, TICKS_PER_SECOND, Timestamp};
 use crate::udf::Versions;
 
 const QUERY: &str = "SELECT n, d, System.Timestamp() AS t INTO plain FROM a;
-SELECT d, COUNT(*) AS c, SUM(n) AS s, System.Timestamp() AS t INTO windows FROM a GROUP BY d, TumblingWindow(second, 10);
+SELECT d, COUNT(*) AS c, SUM(n) AS s, System.Timestamp() AS t INTO windows FROM a
+GROUP BY d, TumblingWindow(second, 10);
 SELECT n, LAG(n) OVER (PARTITION BY d LIMIT DURATION(second, 300)) AS l INTO lagged FROM a;
 SELECT n, udf.score(CASE WHEN n % 17 = 16 THEN 'no number' ELSE CAST(n AS nvarchar(max)) END) AS s INTO scored FROM a";
 
@@ -236,7 +237,8 @@ async fn score(Body(asked): Body<Json>) -> Body<Json> {
 
 impl World {
     pub(super) fn new(seed: u64, planted: Option<Planted>) -> World {
-        let dir = tempfile::tempdir().unwrap();
+        // what a kill leaves does not depend on the disk here, and memory is faster
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -249,7 +251,8 @@ impl World {
         let text = format!(
             "[job]\nname = \"simulation\"\nquery = \"job.asaql\"\nstart = \"oldest\"\n[inputs.a]\ntype = \"mqtt\"\n\
              url = \"mqtt://127.0.0.1:1\"\ntopics = [\"a/+\"]\n[functions.score]\ntype = \"azureml\"\n\
-             url = \"http://{address}/score\"\ninput_kind = \"vector\"\ncolumns = [{{ name = \"n\", type = \"bigint\" }}]\n{outputs}"
+             url = \"http://{address}/score\"\ninput_kind = \"vector\"\n\
+             columns = [{{ name = \"n\", type = \"bigint\" }}]\n{outputs}"
         );
         let mut job = job::parse(&text, &dir.path().join("job.toml")).unwrap_or_else(|e| panic!("{e}"));
         let receivers: Arc<Mutex<Receivers>> = Arc::default();

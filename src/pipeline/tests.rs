@@ -1,0 +1,3 @@
+//! The job as a whole, in virtual time.
+
+mod simulation;
