@@ -12,7 +12,7 @@ use super::books::{Books, StreamBook};
 use super::changes::Changes;
 use super::damage::{is_damage, next_first};
 use super::error::JournalError;
-use super::ledger::{Edge, Imbalance, what};
+use super::ledger::{Edge, what};
 use super::ranges::{QuarantineCount, end_of_aside, set_aside_between};
 use super::recovery;
 use super::reference;
@@ -79,7 +79,7 @@ pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
         let checked = state::damaged(&db, books).map(|found| found.iter().for_each(|text| report.problem(text)));
         report.or_problem("state", checked)?;
         books.ledger.imbalances().iter().for_each(|i| report.problem(i));
-        consumer_imbalances(books).iter().for_each(|i| report.problem(i));
+        books.consumer_imbalances().iter().for_each(|i| report.problem(i));
         check_sums(books, &mut report);
         let checked = reference::damaged(&db).map(|found| found.iter().for_each(|text| report.problem(text)));
         report.or_problem("reference data", checked)?;
@@ -197,31 +197,6 @@ fn check_gap(db: &Connection, stream: u32, from: i64, to: i64, report: &mut Veri
         ));
     }
     Ok(())
-}
-
-/// stored since its start = read + pending + skipped, for consumers of this run and for those that were removed.
-fn consumer_imbalances(books: &Books) -> Vec<Imbalance> {
-    let ledger = &books.ledger;
-    let mut names = ledger.names(Edge::Consumer);
-    names.extend(books.consumers.values().map(|c| c.name.clone()));
-    names.sort();
-    names.dedup();
-    let mut found = Vec::new();
-    for name in names {
-        let sum = |what: &str| i128::from(ledger.sum(Edge::Consumer, &name, what));
-        let (mut stored, mut pending) = (sum(what::STORED), 0);
-        if let Some(consumer) = books.consumers.values().find(|c| c.name == name) {
-            let end = books.streams.get(&consumer.stream).map_or(0, |s| s.next);
-            stored += i128::from(end - consumer.start);
-            pending = i128::from(end - consumer.position);
-        }
-        let right = sum(what::READ) + pending + sum(what::SKIPPED);
-        if stored != right {
-            let equation = "stored since its start = read + pending + skipped";
-            found.push(Imbalance { edge: Edge::Consumer, name, equation, left: stored, right });
-        }
-    }
-    found
 }
 
 /// Sums that must agree with something other than a counter.
