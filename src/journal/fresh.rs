@@ -48,7 +48,7 @@ pub(super) fn make_room(config: &JournalConfig, reason: &str) -> Result<String, 
             let written = write(&former, &fresh).and_then(|(new, salvaged)| new.finish().map(|()| salvaged));
             match written {
                 Ok(salvaged) => format!(
-                    "with what can be read of it ({} records are there, {} are missing)",
+                    "with what can be read of it (records there: {}, known to be missing: {})",
                     salvaged.records,
                     salvaged.lost_records()
                 ),

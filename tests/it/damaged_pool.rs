@@ -132,7 +132,7 @@ fn a_pool_beyond_use_stops_the_job_or_is_put_aside_as_the_job_says() {
     let (code, _, _) = cli(dir.path(), &["journal", "reset-state", "--job", "job.toml", "out"]);
     assert!(code == 1 && fs::read(&pool).unwrap() == bytes, "a command moves nothing");
     let forebay = Forebay::start(&job);
-    let alarm = "so a fresh one was begun with what can be read of it (0 records are there, 3 are missing)";
+    let alarm = "so a fresh one was begun with what can be read of it (records there: 1, known to be missing: 0)";
     assert!(forebay.log().contains(alarm), "{}", forebay.log());
     assert!(degraded(&forebay).iter().any(|line| line.contains(alarm)));
     assert_eq!(forebay.metric("forebay_pool_alarm"), 1.0);

@@ -275,7 +275,7 @@ impl NewPool<'_> {
     }
 
     /// Streams reach at least as far as anybody knows of them.
-    fn set_ends(&self, books: &mut Books) -> rusqlite::Result<()> {
+    fn set_ends(&mut self, books: &mut Books) -> rusqlite::Result<()> {
         let ledger = &books.ledger;
         let stored: u64 =
             ledger.names(Edge::Input).iter().map(|name| ledger.sum(Edge::Input, name, what::STORED)).sum();
@@ -291,6 +291,13 @@ impl NewPool<'_> {
             if self.only_named.contains(id) {
                 let from = positions().min().or(first).unwrap_or(stream.next).min(stream.next);
                 stream.first = self.reaches_back_to(*id, from)?;
+                if positions().next().is_none() {
+                    let name = if *id == INPUTS { "inputs" } else { stream.name.as_str() };
+                    self.notes.push(format!(
+                        "nobody can tell what was not read of {name} before offset {}, and is missing",
+                        stream.first
+                    ));
+                }
                 let arrival = arrival.map_or(Timestamp::MIN, Timestamp::saturating_from_ticks);
                 stream.last_arrival = stream.last_arrival.max(arrival);
             }
