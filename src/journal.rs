@@ -13,6 +13,8 @@
 mod ages;
 mod arrived;
 mod backlog;
+mod backup;
+mod beyond_use;
 mod books;
 mod budget;
 mod changes;
@@ -25,6 +27,7 @@ mod damage;
 mod dead_letter;
 mod eras;
 mod error;
+mod fresh;
 mod growth;
 mod high_water;
 mod ledger;
@@ -32,6 +35,7 @@ mod letter_origin;
 mod lock;
 mod merge;
 mod meta;
+mod new_file;
 mod oldest;
 mod outputs;
 mod pace;
@@ -53,6 +57,8 @@ mod redo;
 mod reference;
 mod renewal;
 mod request;
+mod restore;
+mod salvage;
 mod schema;
 mod segment;
 mod shared;
@@ -83,6 +89,7 @@ use crate::arrival::{Eras, WayBack};
 use crate::batch::MessageMeta;
 use crate::time::{Clock, Timestamp};
 
+pub use backup::backup;
 pub use books::DeadLetterCount;
 pub use config::{BacklogLimits, JournalConfig, OnDamage};
 pub use consumer::consumer_span;
@@ -95,7 +102,7 @@ pub use ledger::{Counter, Edge, Imbalance, Ledger, what};
 pub use letter_origin::LetterOrigin;
 pub use outputs::OutputStatus;
 pub use pace::WearStatus;
-pub use paths::beside as beside_journal;
+pub use paths::{beside as beside_journal, left_of_pool};
 pub use pin::Pin;
 pub use progress::ConsumerPace;
 pub use ranges::QuarantineCount;
@@ -107,6 +114,8 @@ pub use request::{
     Append, Commit, ConsumerId, ConsumerInfo, ConsumerSpec, InputId, OnCommitted, OnDurable, OnFull, Receipt,
     RemovedConsumer, Replayed, Start, StateChange, StateEntry, StreamId,
 };
+pub use restore::{Restored, RestoredOn, restore};
+pub use salvage::{LostRange, Salvaged, salvage};
 pub use segment::{Damage, EventRef, EventSegment, EventSlice, RowSegment, RowSlice, Segment};
 pub use state::ResetState;
 pub use status::{ConsumerStatus, JournalStatus, LedgerLine, LiveStatus, QuarantinedSegment, StreamStatus};
@@ -142,6 +151,7 @@ struct Inner {
     path: PathBuf,
     max_bytes: u64,
     write_budget: Option<u64>,
+    on_damage: OnDamage,
     incarnation: [u8; 16],
     renewals: Arc<[IdRenewal]>,
     alarm: Option<String>,
@@ -182,9 +192,16 @@ impl Journal {
     /// beyond use is moved aside where the settings say so, and a fresh one is begun.
     pub fn open(config: JournalConfig) -> Result<Journal, JournalError> {
         let lock = Lock::take(&config.path)?;
-        match Journal::start_locked(&config, lock, |_| Ok(())) {
+        // one that a start had begun to move away is not whole
+        let noted = beyond_use::noted(&config.path)
+            .filter(|note| note.moved_to.is_some() || config.on_damage == OnDamage::Fresh);
+        let opened = match noted {
+            Some(note) => Err((JournalError::BeyondUse { reason: note.reason }, lock)),
+            None => Journal::start_locked(&config, lock, |_| Ok(())),
+        };
+        match opened {
             Err((JournalError::BeyondUse { reason }, lock)) if config.on_damage == OnDamage::Fresh => {
-                let alarm = recovery::move_aside(&config, &reason)?;
+                let alarm = fresh::make_room(&config, &reason)?;
                 let begun = Journal::start_locked(&config, lock, |opened| recovery::tell(opened, &config, alarm));
                 begun.map_err(|(error, _)| error)
             }
@@ -253,13 +270,13 @@ impl Journal {
             opened.books.planted = config.planted;
             *shared.planted.lock().unwrap_or_else(PoisonError::into_inner) = config.planted;
         }
-        let (max_bytes, write_budget) = (config.max_bytes, config.write_budget);
+        let (max_bytes, write_budget, on_damage) = (config.max_bytes, config.write_budget, config.on_damage);
         let store = Store::new(opened, shared.clone(), config.clock.clone());
         let writer = Writer::new(config, store, shared.clone(), is_disk_short).map_err(unusable)?;
         let thread = thread::Builder::new().name("journal".to_string()).spawn(move || writer.run());
         let thread = thread.map_err(|e| JournalError::unusable(&path, e))?;
         let (writer, lock) = (Mutex::new(Some(thread)), Mutex::default());
-        Ok(Inner { path, max_bytes, write_budget, incarnation, renewals, alarm, shared, writer, lock })
+        Ok(Inner { path, max_bytes, write_budget, on_damage, incarnation, renewals, alarm, shared, writer, lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -279,6 +296,12 @@ impl Journal {
     /// From which offsets on row ids carry a mark of their own; rising.
     pub fn id_renewals(&self) -> Arc<[IdRenewal]> {
         self.0.renewals.clone()
+    }
+
+    /// Where the settings want a fresh pool in place of one that is beyond use: has the next start know that this one
+    /// is.
+    pub fn note_beyond_use(&self, error: &JournalError) {
+        beyond_use::tell_next_start(&self.0.path, self.0.on_damage, error);
     }
 
     /// What the pool lacked when it was opened, if anything: its redo log, or events that had been acknowledged.
@@ -348,9 +371,11 @@ impl Journal {
         state::load(&schema::open_reader(&self.0.path)?, consumer)
     }
 
-    /// Removes the state of consumers, by their names, where they stand now.
+    /// Removes the state of consumers, by their names, where they stand now; no job may run.
     pub fn reset_state(&self, consumers: Vec<SmolStr>) -> Result<Vec<ResetState>, JournalError> {
-        self.control(move |tx| state::reset(tx, &consumers))
+        self.sync()?;
+        let damaged = state::mend(&self.0.path)?;
+        self.control(move |tx| state::reset(tx, &consumers, &damaged))
     }
 
     /// Says that a person has seen what could not be read and was set aside; gives what was new of it.
@@ -572,14 +597,13 @@ impl Journal {
         let segments = self.control(move |_| Ok(shared.with_recent(|recent| recent.segments(input.0))))?;
         let firsts: Vec<i64> = segments.iter().map(|s| s.first).collect();
         let mut found = Vec::new();
+        let from = self.get_meta(recent::FROM)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_le_bytes);
         // a damaged page would end the writer's transaction
         let read = reader::read_events(&schema::open_reader(&self.0.path)?, input.0, &firsts, |event, payload| {
-            found.push(StoredMessage {
-                offset: event.offset,
-                mark: event.mark,
-                message: event.message.clone(),
-                payload,
-            });
+            if event.offset >= from {
+                let (offset, mark, message) = (event.offset, event.mark, event.message.clone());
+                found.push(StoredMessage { offset, mark, message, payload });
+            }
         });
         read.map_err(JournalError::read)?;
         Ok(found.split_off(found.len().saturating_sub(max)))

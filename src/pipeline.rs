@@ -197,6 +197,9 @@ impl Pipeline {
             scorers: Vec::new(),
         };
         if let Err(error) = pipeline.begin(job, prepared, &versions, &loading, &clock).await {
+            if let PipelineError::Journal(error) = &error {
+                pipeline.journal.note_beyond_use(error);
+            }
             // its own error could only follow from this one
             let _ = pipeline.stop().await;
             return Err(error);
@@ -354,6 +357,9 @@ impl Pipeline {
         if let Some(server) = self.server {
             // its port is free for a reloaded job once it has ended; a scrape that hangs does not hold that up
             let _ = tokio::time::timeout(DRAIN, server).await;
+        }
+        if let Err(PipelineError::Journal(error)) = &result {
+            self.journal.note_beyond_use(error);
         }
         tokio::task::block_in_place(|| self.journal.close());
         result

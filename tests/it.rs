@@ -8,6 +8,8 @@
 mod after_outage;
 #[path = "it/architecture.rs"]
 mod architecture;
+#[path = "it/backups.rs"]
+mod backups;
 #[path = "it/cases.rs"]
 mod cases;
 #[path = "it/certificates.rs"]

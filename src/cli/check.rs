@@ -12,7 +12,7 @@ use super::journal::{counted, number};
 use super::say::{answer, complain};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::job::{FunctionSettings, InputSettings, Job};
-use crate::journal::{JournalStatus, OnDamage, lasting, reference_readonly};
+use crate::journal::{JournalStatus, OnDamage, lasting, left_of_pool, reference_readonly};
 use crate::pipeline::Prepared;
 use crate::pipeline::lateness::{Outlived, outlived};
 use crate::query::catalog::Shape;
@@ -112,7 +112,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
         ));
     }
     let pool = &job.journal.config.path;
-    if let Some(error) = pool.exists().then(|| JournalStatus::summary_readonly(pool).err()).flatten() {
+    if let Some(error) = left_of_pool(pool).and_then(|_| JournalStatus::summary_readonly(pool).err()) {
         let then = match job.journal.config.on_damage {
             OnDamage::Stop => "a start ends with this",
             OnDamage::Fresh => "where it is beyond use, a start moves it aside and begins a fresh one",

@@ -1,5 +1,6 @@
 //! `forebay journal …`: looks into a job's pool, also while the job runs.
 
+mod copies;
 mod dead_letters;
 mod letter_changes;
 mod letter_lines;
@@ -19,7 +20,7 @@ use super::say::{answer, complain};
 use crate::arrival::Eras;
 use crate::diagnostic::Seconds;
 use crate::job;
-use crate::journal::{ConsumerStatus, JournalStatus, LedgerLine, size, verify};
+use crate::journal::{ConsumerStatus, JournalStatus, LedgerLine, RestoredOn, left_of_pool, size, verify};
 use crate::pipeline::Trend;
 
 #[derive(Debug, Subcommand)]
@@ -64,6 +65,32 @@ pub enum JournalCommand {
         #[arg(long, value_name = "POLICY", default_value = "stop")]
         on_error: OnErrorArg,
     },
+    /// Write the pool into one file, as it is now; also while the job runs
+    Backup {
+        #[command(flatten)]
+        of: WhichPool,
+        /// The file to write; one that is there is not written over
+        file: PathBuf,
+    },
+    /// Make a backup the pool of the job, which has none; row ids of what comes are others than the original's
+    Restore {
+        #[command(flatten)]
+        of: WhichPool,
+        /// The gateway is the one that the backup is of, and the original is gone: keep the client ids, so that
+        /// sessions at brokers go on
+        #[arg(long)]
+        same_gateway: bool,
+        /// The backup
+        file: PathBuf,
+    },
+    /// Write all that can be read of a damaged pool into a new one; the job must not run, and nothing of the pool is
+    /// changed
+    Salvage {
+        #[command(flatten)]
+        of: WhichPool,
+        /// The file to write; one that is there is not written over
+        file: PathBuf,
+    },
     /// Rows that could not go on, each with its reason
     #[command(subcommand)]
     DeadLetters(DeadLetterCommand),
@@ -107,12 +134,17 @@ impl WhichPool {
         self.job().map(|job| job.journal)
     }
 
+    /// A job, whether it has a pool or not.
+    fn any_job(&self) -> Result<job::Job, NotDone> {
+        let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
+        job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))
+    }
+
     /// A job that has a pool.
     fn job(&self) -> Result<job::Job, NotDone> {
-        let text = job::text(&self.job).map_err(|e| (2, e.to_string()))?;
-        let job = job::parse(&text, &self.job).map_err(|e| (2, e.to_string()))?;
+        let job = self.any_job()?;
         let pool = &job.journal.config.path;
-        if !pool.exists() {
+        if left_of_pool(pool).is_none() {
             return Err((
                 1,
                 format!("error: the job has no pool yet: {} does not exist; `forebay run` makes it", pool.display()),
@@ -136,6 +168,12 @@ pub fn run(command: &JournalCommand) -> ExitCode {
             Ok(job) => return records::replay(&job, &of.job, which, query, *on_error),
             Err(failed) => Err(failed),
         },
+        JournalCommand::Backup { of, file } => of.job().and_then(|job| copies::back_up(&job, file)),
+        JournalCommand::Restore { of, same_gateway, file } => {
+            let on = if *same_gateway { RestoredOn::Same } else { RestoredOn::Another };
+            of.any_job().and_then(|job| copies::restore(&job, file, on))
+        }
+        JournalCommand::Salvage { of, file } => of.job().and_then(|job| copies::salvage(&job, &of.job, file)),
         JournalCommand::DeadLetters(command) => return dead_letters::run(command),
         JournalCommand::ResetState { of, statement } => of.job().and_then(|job| repairs::reset_state(&job, statement)),
         JournalCommand::Quarantine(QuarantineCommand::Drop { of }) => {

@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 
 use super::arrived::ArrivalBounds;
 use super::config::BacklogLimits;
-use super::ledger::Ledger;
+use super::ledger::{Edge, Imbalance, Ledger, what};
 use super::meta::load_json;
 use super::stream::Dropped;
 use crate::arrival::Eras;
@@ -189,6 +189,31 @@ impl Books {
             db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![DELIVERED, json])?;
         }
         self.ledger.save(db, &before.ledger)
+    }
+
+    /// stored since its start = read + pending + skipped, for consumers of this run and for those that were removed.
+    pub fn consumer_imbalances(&self) -> Vec<Imbalance> {
+        let ledger = &self.ledger;
+        let mut names = ledger.names(Edge::Consumer);
+        names.extend(self.consumers.values().map(|c| c.name.clone()));
+        names.sort();
+        names.dedup();
+        let mut found = Vec::new();
+        for name in names {
+            let sum = |what: &str| i128::from(ledger.sum(Edge::Consumer, &name, what));
+            let (mut stored, mut pending) = (sum(what::STORED), 0);
+            if let Some(consumer) = self.consumers.values().find(|c| c.name == name) {
+                let end = self.streams.get(&consumer.stream).map_or(0, |s| s.next);
+                stored += i128::from(end - consumer.start);
+                pending = i128::from(end - consumer.position);
+            }
+            let right = sum(what::READ) + pending + sum(what::SKIPPED) + i128::from(ledger.in_hand(&name));
+            if stored != right {
+                let equation = "stored since its start = read + pending + skipped + in hand";
+                found.push(Imbalance { edge: Edge::Consumer, name, equation, left: stored, right });
+            }
+        }
+        found
     }
 
     /// The offset that the next event gets.

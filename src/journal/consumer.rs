@@ -101,8 +101,9 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
     let is_moved = same_name().next().is_some();
     check_room("consumers", tx.books.consumers.len())?;
     let start = match spec.start {
-        Start::Now => stream.next,
-        Start::Oldest => stream.first,
+        // it may be one of those whose positions are lost
+        Start::Now if !were_lost(tx)? => stream.next,
+        Start::Now | Start::Oldest => stream.first,
     };
     let id = tx.books.consumers.last_key_value().map_or(1, |(id, _)| id + 1);
     let mut book = ConsumerBook {
@@ -125,6 +126,14 @@ pub(super) fn register(tx: &mut Transaction<'_>, spec: &ConsumerSpec) -> Result<
     }
     tx.books.consumers.insert(id, book);
     Ok(ConsumerInfo { id: ConsumerId(id), position: start, is_new: true, changed: false })
+}
+
+/// Is in `meta` where positions of consumers could not be read: until the next job runs, new ones read all that is
+/// there.
+pub(super) const LOST: &str = "consumers_lost";
+
+fn were_lost(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
+    tx.db.query_row("SELECT count(*) FROM meta WHERE key = ?1", [LOST], |row| row.get::<_, i64>(0)).map(|n| n > 0)
 }
 
 fn insert(tx: &Transaction<'_>, id: u32, book: &ConsumerBook) -> Result<(), StepError> {
@@ -150,6 +159,7 @@ pub(super) fn keep_only(tx: &mut Transaction<'_>, names: &[SmolStr]) -> Result<V
     for id in asking {
         settle(tx, id)?;
     }
+    tx.db.execute("DELETE FROM meta WHERE key = ?1", [LOST])?;
     tx.books.consumers_known = true;
     for stream in tx.books.streams.values_mut() {
         stream.trimmed_to = i64::MIN;

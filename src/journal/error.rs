@@ -79,13 +79,34 @@ pub enum JournalError {
     #[error("cannot read the journal: {reason}; run `forebay journal verify`")]
     Read { reason: String },
     #[error(
-        "the pool is damaged where nothing works without it ({reason}). Stop the job; with `on_damage = \"fresh\"` \
-        under [journal] the next start moves the pool and the files beside it away and begins a fresh one. What was \
-        stored stays in the files that were moved: `.recover` of the `sqlite3` shell reads what can be read of them"
+        "the pool is damaged where nothing works without it ({reason}). Stop the job. `forebay journal salvage --job \
+        JOB FILE` writes all that can be read into a new pool and changes nothing here; `forebay journal restore --job \
+        JOB --same-gateway FILE` puts that in place, once this one and the files beside it are moved away. Or set \
+        `on_damage = \"fresh\"` under [journal]: the next start moves them away and begins a fresh pool with what can \
+        be read"
     )]
     BeyondUse { reason: String },
     #[error("the state of {consumer} in the pool is damaged: {reason}")]
     State { consumer: String, reason: String },
+    #[error("{path} is there already, and nothing is written over: name another file, or move that one away")]
+    Exists { path: String },
+    #[error("{path} was not written: {reason}; {remedy}")]
+    NotWritten { path: String, reason: String, remedy: &'static str },
+    #[error(
+        "the pool {path} is damaged ({reason}), so there is no backup of it: `forebay journal verify --job JOB` says \
+        where. Stop the job, and write all that can be read into a new pool by `forebay journal salvage --job JOB FILE`"
+    )]
+    NotCopied { path: String, reason: String },
+    #[error(
+        "{path} is no sound backup: {reason}; nothing has changed. Take another one, as `forebay journal backup` or \
+        `forebay journal salvage` writes it"
+    )]
+    NoBackup { path: String, reason: String },
+    #[error(
+        "there is a pool where the backup is to be: {left}. Nothing has changed: stop the job, move {path} and the \
+        files beside it (`-wal`, `-redo`, `-high-water`) away, and run this again"
+    )]
+    PoolIsThere { path: String, left: String },
 }
 
 impl JournalError {

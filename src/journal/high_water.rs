@@ -56,9 +56,15 @@ impl HighWater {
 
 /// How far this pool was acknowledged; `None` when nobody can tell.
 pub(super) fn read(journal: &Path, incarnation: [u8; 16]) -> Option<i64> {
+    read_any(journal).filter(|(of, _)| *of == incarnation).map(|(_, end)| end)
+}
+
+/// The same with the incarnation of the pool that it is of.
+pub(super) fn read_any(journal: &Path) -> Option<([u8; 16], i64)> {
     let found = fs::read(beside(journal, "-high-water")).ok()?;
+    let incarnation = *found.first_chunk::<16>()?;
     let end = i64::from_le_bytes(*found.get(16..)?.first_chunk::<8>()?);
-    (found == bytes(incarnation, end)).then_some(end)
+    (found == bytes(incarnation, end)).then_some((incarnation, end))
 }
 
 fn bytes(incarnation: [u8; 16], end: i64) -> Vec<u8> {

@@ -192,6 +192,20 @@ impl Ledger {
         found
     }
 
+    /// read + ahead = given + passed, for consumers that count what they give.
+    pub fn given_imbalances(&self) -> Vec<Imbalance> {
+        use what::*;
+        let imbalance = |name: SmolStr| {
+            let sum = |what: &str| i128::from(self.sum(Edge::Consumer, &name, what));
+            let (left, right) = (sum(READ) + sum(AHEAD) - sum(CAUGHT_UP), sum(GIVEN) + sum(PASSED));
+            let equation = "read + ahead = given + passed";
+            (left != right).then_some(Imbalance { edge: Edge::Consumer, name, equation, left, right })
+        };
+        // whoever uses a journal without statements need not count
+        let counts = self.0.keys().any(|counter| counter.edge == Edge::Consumer && counter.what == GIVEN);
+        self.names(Edge::Consumer).into_iter().filter(|_| counts).filter_map(imbalance).collect()
+    }
+
     pub(super) fn load(db: &Connection) -> rusqlite::Result<Ledger> {
         let mut statement = db.prepare("SELECT edge, name, what, reason, value FROM ledger")?;
         let mut rows = statement.query([])?;

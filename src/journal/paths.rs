@@ -24,6 +24,20 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A file that tells that there is a pool, or that there was one.
+pub fn left_of_pool(path: &Path) -> Option<PathBuf> {
+    let file = beside(path, "");
+    if file.exists() { Some(file) } else { left_beside(path) }
+}
+
+/// The same where the pool's own file is not looked at.
+pub(super) fn left_beside(path: &Path) -> Option<PathBuf> {
+    let beside = |suffix: &&str| beside(path, suffix);
+    // an empty write-ahead log tells nothing
+    let is_left = |file: &PathBuf| fs::metadata(file).is_ok_and(|file| file.len() > 0);
+    ["-redo", "-high-water", "-wal"].iter().map(beside).find(is_left)
+}
+
 /// The folder of the file itself.
 pub(super) fn folder(path: &Path) -> PathBuf {
     let path = real(path);

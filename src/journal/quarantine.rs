@@ -84,7 +84,7 @@ pub(super) fn set_missing_aside(tx: &mut Transaction<'_>, stream: u32, from: i64
 }
 
 /// The stretches that neither a segment nor the quarantine has.
-fn gaps(db: &Connection, stream: u32, mut from: i64, to: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+pub(super) fn gaps(db: &Connection, stream: u32, mut from: i64, to: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
     let mut find = db.prepare_cached(
         "SELECT first, first + count AS past FROM segment WHERE stream = ?1 AND first < ?3
          AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2)

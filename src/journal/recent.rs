@@ -13,6 +13,9 @@ use super::books::INPUTS;
 use super::damage::is_damage;
 use super::segment::{Head, Opener, Segment};
 
+/// Where `meta` keeps from which offset on a redelivery is recognised: what lies before it came in other sessions.
+pub(super) const FROM: &str = "recent_from";
+
 /// Segments looked at on start; reading their heads takes well under a second.
 const LOOK_BACK_SEGMENTS: i64 = 50_000;
 

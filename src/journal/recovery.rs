@@ -16,7 +16,7 @@ use super::books::{Books, INPUTS};
 use super::changes::Changes;
 use super::checkpoint::{self, Keep};
 use super::config::JournalConfig;
-use super::error::JournalError;
+use super::error::{JournalError, invalid};
 use super::high_water::{self, HighWater};
 use super::ledger::{Counter, Edge, what};
 use super::merge::Merger;
@@ -31,6 +31,9 @@ use crate::time::Timestamp;
 
 /// Where the last alarm is kept in `meta`, as text.
 const ALARM: &str = "alarm";
+
+/// Where a backup has in `meta` when it was made, as text.
+pub(super) const MADE_AT: &str = "backup_made_at";
 
 /// A pool that may be written to.
 pub(super) struct Opened {
@@ -70,8 +73,7 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
         store(&sql, &mut books, found.changes, config.retention)?;
         if let Some(alarm) = &alarm {
             leave_gap(&sql, &mut books, lost.unwrap_or(0))?;
-            let text = format!("{}: {alarm}", config.clock.now());
-            sql.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![ALARM, text.into_bytes()])?;
+            keep_alarm(&sql, config, alarm)?;
         }
         if !is_sure || alarm.is_some() {
             // more may have been given out than anybody can tell
@@ -114,7 +116,7 @@ fn store(sql: &Connection, books: &mut Books, changes: Changes, age: Option<Dura
 
 /// Offsets that were given out are not given out again, since rows are recognised by them: what is lost is a gap that
 /// consumers pass and count.
-fn leave_gap(sql: &Connection, books: &mut Books, lost: u64) -> rusqlite::Result<()> {
+pub(super) fn leave_gap(sql: &Connection, books: &mut Books, lost: u64) -> rusqlite::Result<()> {
     let Some(inputs) = books.streams.get_mut(&INPUTS).filter(|_| lost > 0) else { return Ok(()) };
     let (first, past) = (inputs.next, inputs.next.saturating_add_unsigned(lost));
     let at = inputs.last_arrival.ticks();
@@ -129,7 +131,7 @@ fn leave_gap(sql: &Connection, books: &mut Books, lost: u64) -> rusqlite::Result
 }
 
 /// How many acknowledged events the pool lacks; `None` when nobody can tell.
-fn lost(books: &Books, acknowledged: Option<i64>) -> Option<u64> {
+pub(super) fn lost(books: &Books, acknowledged: Option<i64>) -> Option<u64> {
     acknowledged.map(|end| u64::try_from(end.saturating_sub(books.inputs_end())).unwrap_or(0))
 }
 
@@ -179,36 +181,60 @@ fn read_log(path: &Path, db: &Connection, books: &mut Books, with_changes: bool)
     Ok(FoundLog { age: Some(age), changes: all, misfit: found.misfit })
 }
 
-/// Moves the files of a pool that is beyond use aside; says where they are and what that means.
-pub(super) fn move_aside(config: &JournalConfig, reason: &str) -> Result<String, JournalError> {
-    let at: String = config.clock.now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
-    let to = format!("-damaged-{at}");
-    // the file itself last: a start that is killed in between finds it, and does this again
-    for suffix in ["-wal", "-shm", "-redo", "-high-water", ""] {
-        let from = beside(&config.path, suffix);
-        // found by the same program, were it to look into them
-        match fs::rename(&from, beside(&config.path, &format!("{to}{suffix}"))) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(JournalError::unusable(&config.path, format!("{}: {error}", from.display())));
-            }
-            _ => {}
-        }
+/// What the redo log of a pool held at one moment, apart from its file.
+pub(super) struct LogOf {
+    /// Of the file then; `None`: it never had a log.
+    pub age: Option<Age>,
+    bodies: Vec<Vec<u8>>,
+}
+
+/// Reads the log of a pool that lacks nothing.
+pub(super) fn log_of(path: &Path) -> Result<LogOf, JournalError> {
+    let db = schema::open_reader(path)?;
+    let look = look(&db, path, false)?;
+    if let Some(reason) = look.alarm {
+        return Err(JournalError::NotCopied { path: path.display().to_string(), reason });
     }
-    let moved = beside(&config.path, &to);
-    Ok(format!(
-        "the pool could not be used ({reason}), so a fresh one was begun: what was stored and not delivered is in {}, \
-         and in the files beside it; statements begin anew",
-        moved.display()
-    ))
+    let log = redo_path(path);
+    let age = Age::read(&db).map_err(JournalError::read)?;
+    let bodies = match age {
+        Some(age) => redo::read(&log, age).map_err(|e| JournalError::unusable(&log, e))?.bodies,
+        None => Vec::new(),
+    };
+    Ok(LogOf { age, bodies })
+}
+
+impl LogOf {
+    /// Writes what it holds to a file of its age; the books become what they were at the last record.
+    pub fn take_over(&self, sql: &Connection, books: &mut Books, retention: Option<Duration>) -> rusqlite::Result<()> {
+        let mut all = Changes::default();
+        for body in &self.bodies {
+            let changes = Changes::decode(body, books).map_err(|e| invalid(e.to_string()))?;
+            all.sealed.extend(changes.sealed);
+            all.state.extend(changes.state);
+        }
+        store(sql, books, all, retention)
+    }
+}
+
+/// From the commit on the file is whole without a redo log.
+pub(super) fn close_pool(sql: &Connection) -> rusqlite::Result<()> {
+    Age::closed().save(sql)?;
+    sql.pragma_update(None, "user_version", schema::SCHEMA_VERSION)
 }
 
 /// Keeps an alarm for whoever looks, and logs it.
 pub(super) fn tell(opened: &mut Opened, config: &JournalConfig, alarm: String) -> rusqlite::Result<()> {
     tracing::error!("{alarm}");
-    let text = format!("{}: {alarm}", config.clock.now());
-    opened.db.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![ALARM, text.into_bytes()])?;
+    keep_alarm(&opened.db, config, &alarm)?;
     opened.alarm = Some(alarm);
     Ok(())
+}
+
+/// Keeps an alarm for whoever looks.
+pub(super) fn keep_alarm(db: &Connection, config: &JournalConfig, alarm: &str) -> rusqlite::Result<()> {
+    let text = format!("{}: {alarm}", config.clock.now());
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![ALARM, text.into_bytes()]).map(drop)
 }
 
 /// A pool as it is at one moment.

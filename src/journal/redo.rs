@@ -30,7 +30,7 @@ const BLOCK: u64 = 4096;
 const MAGIC: &[u8; 8] = b"fbayred\x01";
 
 /// The name of an [`Age`] in `meta`.
-const META: &str = "redo_log";
+pub(super) const META: &str = "redo_log";
 
 /// Which records of a log count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +55,23 @@ impl Age {
     pub fn read(db: &Connection) -> rusqlite::Result<Option<Age>> {
         let found: Option<Vec<u8>> =
             db.query_row("SELECT value FROM meta WHERE key = ?1", [META], |row| row.get(0)).optional()?;
+        Ok(found.and_then(|bytes| Age::from_bytes(&bytes)))
+    }
+
+    /// As it is stored.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Age> {
         let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
-        Ok(found.and_then(|bytes| {
-            let (epoch, generation) = bytes.split_at_checked(8)?;
-            Some(Age { epoch: number(epoch)?, generation: number(generation)? })
-        }))
+        let (epoch, generation) = bytes.split_at_checked(8)?;
+        Some(Age { epoch: number(epoch)?, generation: number(generation)? })
+    }
+
+    /// What a log says of itself, where its file does not tell any more; it may have been taken over already.
+    pub fn of_log(path: &Path) -> Option<Age> {
+        let mut bytes = Vec::new();
+        File::open(path).ok()?.take(LENGTH_MAX).read_to_end(&mut bytes).ok()?;
+        let epoch = u64::from_le_bytes(*bytes.get(MAGIC.len()..)?.first_chunk()?);
+        let generation = first_generation(bytes.get(BLOCK as usize..)?, epoch)?;
+        bytes.starts_with(&label(epoch)).then_some(Age { epoch, generation })
     }
 
     /// The records of all other ages are void when the transaction commits.

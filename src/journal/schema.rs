@@ -14,10 +14,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::error::JournalError;
 
+use super::paths::left_beside;
 pub(super) use super::paths::{beside, redo_path, wal_path};
 
 /// `fbay`: tells our files from other SQLite files.
-const APPLICATION_ID: i64 = 0x6662_6179;
+pub(super) const APPLICATION_ID: i64 = 0x6662_6179;
 /// Raised with every change of the tables below, or of what belongs to them, that an earlier program could not work
 /// with. 2: the redo log, without which a file lacks the newest commits.
 pub(super) const SCHEMA_VERSION: i64 = 2;
@@ -99,20 +100,35 @@ CREATE TABLE IF NOT EXISTS aside (
 ) WITHOUT ROWID;
 ";
 
-/// A file that was emptied is no new one.
-fn check_emptied(path: &Path) -> Result<(), JournalError> {
-    let length = fs::metadata(path).map(|file| file.len()).ok();
-    if length == Some(0) && redo_path(path).exists() {
-        let path = path.display();
-        let reason = format!("{path}: the file is empty, and the redo log beside it tells that it was not");
-        return Err(JournalError::BeyondUse { reason });
-    }
-    Ok(())
+/// A file that was emptied or deleted is no new one.
+fn check_gone(path: &Path) -> Result<(), JournalError> {
+    let what = match fs::metadata(path) {
+        Ok(file) if file.len() > 0 => return Ok(()),
+        Ok(_) => "empty",
+        Err(_) => "gone",
+    };
+    let Some(left) = left_beside(path) else { return Ok(()) };
+    let (path, left) = (path.display(), left.display());
+    let reason = format!(
+        "{path}: the file is {what}, and {left} beside it tells that there was a pool; \
+        where that was deleted on purpose, delete the other too"
+    );
+    Err(JournalError::BeyondUse { reason })
+}
+
+/// The table of state under another name.
+pub(super) fn state_table(name: &str) -> String {
+    format!(
+        "CREATE TABLE {name} (
+             consumer INTEGER NOT NULL, op INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, checksum INTEGER,
+             PRIMARY KEY (consumer, op, key)
+         ) WITHOUT ROWID"
+    )
 }
 
 /// Opens the writing connection, making the tables in a new file.
 pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, JournalError> {
-    check_emptied(path)?;
+    check_gone(path)?;
     check_sqlite_version(rusqlite::version_number(), rusqlite::version())?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(|e| JournalError::unusable(path, e))?;
@@ -167,7 +183,7 @@ pub(super) fn incarnation(db: &Connection, path: &Path) -> Result<[u8; 16], Jour
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
-    check_emptied(path)?;
+    check_gone(path)?;
     let mut db = Connection::open_with_flags(path, flags).map_err(unusable)?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     let is_new = match check_identity(&db, path) {
@@ -189,7 +205,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
 }
 
 /// Whether nobody can write there. The file itself is not opened for that: closing it would end SQLite's locks.
-fn is_on_read_only(path: &Path) -> bool {
+pub(super) fn is_on_read_only(path: &Path) -> bool {
     let probe = beside(path, "-probe");
     match File::create_new(&probe) {
         Ok(_) => {
@@ -277,8 +293,13 @@ fn make_tables(db: &mut Connection) -> rusqlite::Result<()> {
     tx.commit()
 }
 
+/// From then on nobody who looks into the file makes others beside it. A start sets the mode that it wants.
+pub(super) fn make_single(db: &Connection) -> rusqlite::Result<()> {
+    db.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)).map(drop)
+}
+
 /// Sets a pragma and reads it back: SQLite ignores what it does not like.
-fn apply(db: &Connection, path: &Path, name: &'static str, wanted: i64) -> Result<(), JournalError> {
+pub(super) fn apply(db: &Connection, path: &Path, name: &'static str, wanted: i64) -> Result<(), JournalError> {
     let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
     // some pragmas answer with a row and some do not
     let mut statement = db.prepare(&format!("PRAGMA {name} = {wanted}")).map_err(unusable)?;

@@ -4,16 +4,18 @@
 //! Invariant: no row is given out that is not the one that was stored; rows of a file that had no checksums yet are
 //! taken as they are, until they change. Not here: what a row means (`engine`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction as SqlTransaction, TransactionBehavior, params};
 use smol_str::SmolStr;
 
 use super::books::Books;
-use super::damage::is_damage;
+use super::damage::{is_damage, is_of_page};
 use super::error::{JournalError, StepError};
 use super::request::{ConsumerId, StateEntry};
-use super::schema::has_column;
+use super::schema::{self, has_column};
 use super::transaction::Transaction;
 
 /// State rows by consumer, operator and key; `None` for a key that is gone. Of one that changed often the last counts.
@@ -33,7 +35,7 @@ pub(super) fn store(db: &Connection, states: &States) -> rusqlite::Result<()> {
 }
 
 /// Covers the place of a row as well.
-fn checksum(consumer: u32, op: u32, key: &[u8], value: &[u8]) -> u32 {
+pub(super) fn checksum(consumer: u32, op: u32, key: &[u8], value: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&consumer.to_le_bytes());
     hasher.update(&op.to_le_bytes());
@@ -101,16 +103,79 @@ pub struct ResetState {
     pub consumer: SmolStr,
     /// Where it goes on.
     pub position: i64,
-    /// State rows that it had.
-    pub rows: u64,
+    /// State rows that it had; `None`: they lay on a damaged page.
+    pub rows: Option<u64>,
 }
 
-/// Removes the state of consumers at their present positions.
-pub(super) fn reset(tx: &mut Transaction<'_>, consumers: &[SmolStr]) -> Result<Vec<ResetState>, StepError> {
+/// Removes the state of consumers at their present positions. `damaged`: those of which nothing is there any more.
+pub(super) fn reset(
+    tx: &mut Transaction<'_>,
+    consumers: &[SmolStr],
+    damaged: &BTreeSet<u32>,
+) -> Result<Vec<ResetState>, StepError> {
     let mut reset = Vec::new();
     for (id, book) in tx.books.consumers.iter().filter(|(_, book)| consumers.contains(&book.name)) {
         let rows = tx.db.execute("DELETE FROM state WHERE consumer = ?1", [id])? as u64;
+        let rows = (!damaged.contains(id)).then_some(rows);
         reset.push(ResetState { consumer: book.name.clone(), position: book.position, rows });
     }
     Ok(reset)
+}
+
+/// Makes the table anew if a page of it is damaged, since SQLite removes nothing beside such a page. Gives the
+/// consumers of which not all can be read: they get a row that tells so, until they are reset. The old pages are left
+/// alone.
+pub(super) fn mend(path: &Path) -> Result<BTreeSet<u32>, JournalError> {
+    let db = schema::open_reader(path)?;
+    let is_whole = db.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, i64>(0));
+    match is_whole {
+        Err(error) if is_of_page(&error) => {}
+        other => return other.map(|_| BTreeSet::new()).map_err(JournalError::read),
+    }
+    tracing::error!(
+        "a page of the pool's state is damaged: the table is made anew of what can be read; check the disk"
+    );
+    make_anew(&db, path).map_err(|error| JournalError::write(&error))
+}
+
+fn make_anew(from: &Connection, path: &Path) -> rusqlite::Result<BTreeSet<u32>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(schema::BUSY_TIMEOUT)?;
+    // the write-ahead log is the writer's
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    let mut find = from.prepare("SELECT id FROM consumer")?;
+    let ids = find.query_map([], |row| row.get::<_, u32>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let sql = SqlTransaction::new_unchecked(&db, TransactionBehavior::Immediate)?;
+    sql.execute_batch(&schema::state_table("state_anew"))?;
+    let mut damaged = BTreeSet::new();
+    let mut put =
+        sql.prepare("INSERT INTO state_anew (consumer, op, key, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for id in ids {
+        match rows(from, id) {
+            Ok(Ok(rows)) => {
+                for StateEntry { op, key, value } in rows {
+                    put.execute(params![id, op, key, value, checksum(id, op, &key, &value)])?;
+                }
+            }
+            Err(error) if !is_damage(&error) => return Err(error),
+            _ => {
+                damaged.insert(id);
+                // it is not what was stored, and whoever loads it is told
+                let none: &[u8] = &[];
+                put.execute(params![id, 0, none, none, !checksum(id, 0, none, none)])?;
+            }
+        }
+    }
+    drop(put);
+    sql.execute_batch(
+        "PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'state_anew')
+             WHERE name = 'state';
+         DELETE FROM sqlite_schema WHERE name = 'state_anew';
+         PRAGMA writable_schema = RESET;",
+    )?;
+    sql.commit()?;
+    Ok(damaged)
 }

@@ -7,13 +7,12 @@
 use std::path::Path;
 
 use rusqlite::{Connection, params};
-use smol_str::SmolStr;
 
 use super::books::{Books, StreamBook};
 use super::changes::Changes;
 use super::damage::{is_damage, next_first};
 use super::error::JournalError;
-use super::ledger::{Edge, Imbalance, Ledger, what};
+use super::ledger::{Edge, what};
 use super::ranges::{QuarantineCount, end_of_aside, set_aside_between};
 use super::recovery;
 use super::reference;
@@ -80,8 +79,8 @@ pub fn verify(path: &Path) -> Result<VerifyReport, JournalError> {
         let checked = state::damaged(&db, books).map(|found| found.iter().for_each(|text| report.problem(text)));
         report.or_problem("state", checked)?;
         books.ledger.imbalances().iter().for_each(|i| report.problem(i));
-        consumer_imbalances(books).iter().for_each(|i| report.problem(i));
-        given_imbalances(&books.ledger).iter().for_each(|i| report.problem(i));
+        books.consumer_imbalances().iter().for_each(|i| report.problem(i));
+        books.ledger.given_imbalances().iter().for_each(|i| report.problem(i));
         check_sums(books, &mut report);
         let checked = reference::damaged(&db).map(|found| found.iter().for_each(|text| report.problem(text)));
         report.or_problem("reference data", checked)?;
@@ -199,47 +198,6 @@ fn check_gap(db: &Connection, stream: u32, from: i64, to: i64, report: &mut Veri
         ));
     }
     Ok(())
-}
-
-/// read + ahead = given + passed, for consumers that count what they give.
-fn given_imbalances(ledger: &Ledger) -> Vec<Imbalance> {
-    let names = ledger.names(Edge::Consumer).into_iter();
-    let imbalance = |name: SmolStr| {
-        let sum = |what: &str| i128::from(ledger.sum(Edge::Consumer, &name, what));
-        let left = sum(what::READ) + sum(what::AHEAD) - sum(what::CAUGHT_UP);
-        let right = sum(what::GIVEN) + sum(what::PASSED);
-        let equation = "read + ahead = given + passed";
-        (left != right).then_some(Imbalance { edge: Edge::Consumer, name, equation, left, right })
-    };
-    // consumers of a program of one's own need not count
-    let counts = ledger.iter().any(|(counter, _)| counter.edge == Edge::Consumer && counter.what == what::GIVEN);
-    names.filter(|_| counts).filter_map(imbalance).collect()
-}
-
-/// stored since its start = read + pending + skipped + in hand, for consumers of this run and for those that were
-/// removed.
-fn consumer_imbalances(books: &Books) -> Vec<Imbalance> {
-    let ledger = &books.ledger;
-    let mut names = ledger.names(Edge::Consumer);
-    names.extend(books.consumers.values().map(|c| c.name.clone()));
-    names.sort();
-    names.dedup();
-    let mut found = Vec::new();
-    for name in names {
-        let sum = |what: &str| i128::from(ledger.sum(Edge::Consumer, &name, what));
-        let (mut stored, mut pending) = (sum(what::STORED), 0);
-        if let Some(consumer) = books.consumers.values().find(|c| c.name == name) {
-            let end = books.streams.get(&consumer.stream).map_or(0, |s| s.next);
-            stored += i128::from(end - consumer.start);
-            pending = i128::from(end - consumer.position);
-        }
-        let right = sum(what::READ) + pending + sum(what::SKIPPED) + i128::from(ledger.in_hand(&name));
-        if stored != right {
-            let equation = "stored since its start = read + pending + skipped + in hand";
-            found.push(Imbalance { edge: Edge::Consumer, name, equation, left: stored, right });
-        }
-    }
-    found
 }
 
 /// Sums that must agree with something other than a counter.

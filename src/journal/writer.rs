@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::ages::Ages;
 use super::backlog::{Backlogs, Move};
+use super::beyond_use;
 use super::books::INPUTS;
 use super::budget::Budget;
 use super::command::Command;
@@ -115,6 +116,7 @@ impl Writer {
         };
         if error != JournalError::Closed {
             tracing::error!(%error, "the journal stopped");
+            beyond_use::tell_next_start(&self.config.path, self.config.on_damage, &error);
         }
         for entry in shared.queue.stop(error.clone()) {
             entry.command.refuse(error.clone());

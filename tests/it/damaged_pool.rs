@@ -132,7 +132,7 @@ fn a_pool_beyond_use_stops_the_job_or_is_put_aside_as_the_job_says() {
     let (code, _, _) = cli(dir.path(), &["journal", "reset-state", "--job", "job.toml", "out"]);
     assert!(code == 1 && fs::read(&pool).unwrap() == bytes, "a command moves nothing");
     let forebay = Forebay::start(&job);
-    let alarm = "so a fresh one was begun: what was stored and not delivered is in ";
+    let alarm = "so a fresh one was begun with what can be read of it (records there: 1, known to be missing: 0)";
     assert!(forebay.log().contains(alarm), "{}", forebay.log());
     assert!(degraded(&forebay).iter().any(|line| line.contains(alarm)));
     assert_eq!(forebay.metric("forebay_pool_alarm"), 1.0);
@@ -143,4 +143,56 @@ fn a_pool_beyond_use_stops_the_job_or_is_put_aside_as_the_job_says() {
     let forebay = Forebay::start(&job);
     assert_eq!(forebay.metric("forebay_pool_alarm"), 0.0);
     forebay.stop();
+}
+
+#[test]
+fn a_pool_that_does_not_open_is_salvaged_put_in_place_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = job_file(dir.path(), "");
+    fill(dir.path(), 0..8);
+    let pool = dir.path().join("pool.db");
+    let mut bytes = fs::read(&pool).unwrap();
+    bytes[..4096].fill(0);
+    fs::write(&pool, &bytes).unwrap();
+    let (code, _, err) = cli(dir.path(), &["run", "job.toml"]);
+    assert!(code == 1 && err.contains("`forebay journal salvage --job JOB FILE` writes all that can be read"), "{err}");
+
+    let salvage = ["journal", "salvage", "--job", "job.toml", "new.db"];
+    let said = succeeds(dir.path(), &salvage);
+    assert!(said.starts_with("new.db: 8 records in "), "{said}");
+    assert!(said.contains("0 records missing in all"), "{said}");
+    assert!(said.contains("note: the first page of the file cannot be read"), "{said}");
+    let next = "forebay journal restore --job job.toml --same-gateway new.db\n";
+    assert!(said.ends_with(next), "{said}");
+    assert!(fs::read(&pool).unwrap() == bytes, "it is left as it is");
+    let restore = ["journal", "restore", "--job", "job.toml", "--same-gateway", "new.db"];
+    let (code, _, err) = cli(dir.path(), &restore);
+    assert!(code == 1 && err.contains("there is a pool where the backup is to be: "), "{err}");
+    for file in ["", "-redo", "-high-water"] {
+        let name = format!("pool.db{file}");
+        fs::rename(dir.path().join(&name), dir.path().join(format!("damaged-{name}"))).unwrap();
+    }
+    succeeds(dir.path(), &restore);
+    let forebay = Forebay::start(&job);
+    until("what was salvaged", || (rows(dir.path()) == 8).then_some(()));
+    forebay.stop();
+    assert_pool_is_good(dir.path());
+    let status = succeeds(dir.path(), &["journal", "status", "--job", "job.toml"]);
+    assert!(status.contains("this pool was salvaged from a damaged one: 0 records are lost"), "{status}");
+}
+
+#[test]
+fn a_pool_that_is_gone_beside_its_logs_is_told_by_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    job_file(dir.path(), "");
+    fill(dir.path(), 0..3);
+    fs::remove_file(dir.path().join("pool.db")).unwrap();
+    let gone = "pool.db: the file is gone, and pool.db-redo beside it tells that there was a pool";
+    for command in [&["run", "job.toml"][..], &["journal", "status", "--job", "job.toml"]] {
+        let (code, _, err) = cli(dir.path(), command);
+        assert!(code == 1 && err.contains(gone), "{command:?}: {code} {err}");
+    }
+    let check = succeeds(dir.path(), &["check", "--offline", "job.toml"]);
+    assert!(check.contains("warning: the pool cannot be read: ") && check.contains(gone), "{check}");
+    assert!(!dir.path().join("pool.db").exists());
 }

@@ -12,6 +12,8 @@ mod budget;
 mod commits;
 #[path = "journal/consumers.rs"]
 mod consumers;
+#[path = "journal/copies.rs"]
+mod copies;
 #[path = "journal/damage.rs"]
 mod damage;
 #[path = "journal/eras.rs"]
@@ -34,6 +36,8 @@ mod pinned;
 mod reading;
 #[path = "journal/redo.rs"]
 mod redo;
+#[path = "journal/salvage.rs"]
+mod salvage;
 #[path = "journal/trimming.rs"]
 mod trimming;
 

@@ -37,12 +37,11 @@ fn reset(journal: &Journal, statement: &str) -> Result<String, NotDone> {
     }
     let reset = journal.reset_state(parts).map_err(failure)?;
     let line = |part: &ResetState| {
-        format!(
-            "{}: {} removed; it goes on at offset {}\n",
-            part.consumer,
-            counted(part.rows, "row of state"),
-            part.position
-        )
+        let rows = match part.rows {
+            Some(rows) => format!("{} removed", counted(rows, "row of state")),
+            None => "its state, of which not all could be read, is removed".to_owned(),
+        };
+        format!("{}: {rows}; it goes on at offset {}\n", part.consumer, part.position)
     };
     let lines: String = reset.iter().map(line).collect();
     Ok(format!(

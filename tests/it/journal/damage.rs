@@ -210,14 +210,14 @@ fn what_was_dropped_or_trimmed_is_not_missing() {
 }
 
 /// Overwrites a page with zeros.
-fn clear_page(path: &Path, page: i64) {
+pub fn clear_page(path: &Path, page: i64) {
     use std::os::unix::fs::FileExt;
     let file = fs::File::options().write(true).open(path).unwrap();
     file.write_all_at(&[0; 4096], (page as u64 - 1) * 4096).unwrap();
 }
 
 /// The pages of a table or index, by their kind.
-fn pages(path: &Path, of: &str, kind: &str) -> Vec<i64> {
+pub fn pages(path: &Path, of: &str, kind: &str) -> Vec<i64> {
     let db = rusqlite::Connection::open(path).unwrap();
     let sql = "SELECT pageno FROM dbstat WHERE name = ?1 AND pagetype = ?2 ORDER BY path";
     let mut find = db.prepare(sql).unwrap();
@@ -383,7 +383,7 @@ fn the_state_of_one_consumer_that_is_damaged_is_told_and_given_up_alone() {
         assert!(matches!(&error, JournalError::State { consumer, .. } if consumer == "a"), "{damage}: {error}");
         assert_eq!(image.journal.load_state(ids[1]).unwrap().len(), 2);
         let reset = image.journal.reset_state(vec!["a".into()]).unwrap();
-        assert_eq!(reset, [ResetState { consumer: "a".into(), position: 2, rows: 2 }]);
+        assert_eq!(reset, [ResetState { consumer: "a".into(), position: 2, rows: Some(2) }]);
         assert_eq!(
             (image.journal.load_state(ids[0]), image.journal.load_state(ids[1]).unwrap().len()),
             (Ok(vec![]), 2)
@@ -402,4 +402,61 @@ fn the_state_of_one_consumer_that_is_damaged_is_told_and_given_up_alone() {
     let db = rusqlite::Connection::open(&pool.path).unwrap();
     let sql = "SELECT count(checksum) FROM state";
     assert_eq!(db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
+#[test]
+fn state_is_given_up_also_where_it_lies_on_a_damaged_page() {
+    let pool = Pool::new();
+    pool.store_some(3);
+    let ids = ["a", "b"].map(|name| pool.consumer(name, StreamId::INPUTS).id);
+    let row = |i: u8| StateChange { op: 2, key: vec![i], value: Some(noise(500, i.into())) };
+    for id in ids {
+        pool.commit(Commit { state: (0..30).map(row).collect(), ..Commit::at(id, 2) });
+    }
+    pool.journal.close();
+    let inner = pages(&pool.path, "state", "internal");
+    let all = [inner.clone(), pages(&pool.path, "state", "leaf")].concat();
+    assert!(inner.len() == 1 && all.len() > 6, "{all:?}");
+    let (mut alone, mut beyond) = (0, 0);
+    for page in all {
+        let image = TempDir::new().unwrap();
+        let path = image.path().join("job.db");
+        for file in ["", "-high-water", "-redo"] {
+            fs::copy(beside(&pool.path, file), beside(&path, file)).unwrap();
+        }
+        clear_page(&path, page);
+        let image = Pool::open(JournalConfig { path, ..pool.config.clone() });
+        let loaded = |id| image.journal.load_state(id).map(|rows| rows.len());
+        let was_whole = ids.map(|id| loaded(id).is_ok());
+        assert!(was_whole != [true, true], "page {page}");
+        let reset = match image.journal.reset_state(vec!["a".into()]) {
+            Ok(reset) => reset,
+            // the leaf that lies where the new table is to begin, and the page above it
+            Err(error) => {
+                assert!(matches!(error, JournalError::BeyondUse { .. }), "page {page}: {error}");
+                beyond += 1;
+                continue;
+            }
+        };
+        let rows = was_whole[0].then_some(30);
+        assert_eq!(reset, [ResetState { consumer: "a".into(), position: 2, rows }], "page {page}");
+        assert_eq!(loaded(ids[0]), Ok(0), "page {page}");
+        // what the other holds is as it was, or it is told
+        match was_whole[1] {
+            true => assert_eq!(loaded(ids[1]), Ok(30), "page {page}"),
+            false => {
+                assert!(matches!(loaded(ids[1]), Err(JournalError::State { .. })), "page {page}");
+                image.journal.reset_state(vec!["b".into()]).unwrap();
+                assert_eq!(loaded(ids[1]), Ok(0), "page {page}");
+            }
+        }
+        alone += u32::from(was_whole != [false, false]);
+        image.commit(Commit { state: vec![row(1)], ..Commit::at(ids[0], 3) });
+        let image = image.reopen();
+        assert_eq!(image.journal.load_state(ids[0]).map(|rows| rows.len()), Ok(1), "page {page}");
+        let problems = verify(&image.path).unwrap().problems;
+        assert!(problems.iter().all(|problem| problem.starts_with("file: ")), "page {page}: {problems:?}");
+    }
+    assert!(alone > 4, "a page costs the state of one alone");
+    assert!(beyond <= 2, "{beyond} pages let nobody give up state");
 }

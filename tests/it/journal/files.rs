@@ -243,7 +243,8 @@ fn a_pool_beyond_use_stops_the_start_with_the_commands_and_is_left_as_it_is() {
         let error = Journal::open(pool.config.clone()).unwrap_err();
         assert!(matches!(error, JournalError::BeyondUse { .. }), "{what}: {error}");
         let told = error.to_string();
-        for words in ["`on_damage = \"fresh\"` under [journal]", "`.recover`", "job.db: "] {
+        for words in ["`on_damage = \"fresh\"` under [journal]", "`forebay journal salvage --job JOB FILE`", "job.db: "]
+        {
             assert!(told.contains(words), "{what}: {told}");
         }
         assert!(fs::read(&pool.path).unwrap() == before, "{what}: it was changed");
@@ -258,13 +259,16 @@ fn where_the_settings_say_so_a_pool_beyond_use_is_moved_aside_and_a_fresh_one_is
         ruin(&pool.path);
         let before = fs::read(&pool.path).unwrap();
         let folder = pool.path.parent().unwrap().to_owned();
-        let incarnation = pool.journal.incarnation();
         let config = JournalConfig { on_damage: OnDamage::Fresh, ..pool.config.clone() };
         let journal = Journal::open(config.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_ne!(journal.incarnation(), incarnation, "no row id is that of a row before");
-        assert_eq!(journal.ends(StreamId::INPUTS), (0, 0));
+        // the file has them where its first page alone is gone, and else the redo log still has
+        let read = read_payloads(&mut journal.reader(StreamId::INPUTS, 0)).len();
+        assert_eq!(read, 50, "{what}");
+        assert_eq!(journal.ends(StreamId::INPUTS).1, 50, "{what}: no offset is given out twice");
+        assert_eq!(journal.id_renewals().last().unwrap().from, 50, "no row id is that of a row before");
         let alarm = journal.alarm().unwrap().to_owned();
-        assert!(alarm.contains("could not be used") && alarm.contains("a fresh one was begun"), "{what}: {alarm}");
+        let content = "a fresh one was begun with what can be read of it (records there: 50, known to be missing: 0)";
+        assert!(alarm.contains("could not be used") && alarm.contains(content), "{what}: {alarm}");
         let status = journal.status().unwrap();
         assert!(status.alarm.unwrap().ends_with(&alarm) && status.live.unwrap().has_alarm);
         assert!(
@@ -294,4 +298,100 @@ fn what_never_was_a_pool_is_not_touched() {
     let error = Journal::open(config).unwrap_err();
     assert!(matches!(error, JournalError::Foreign { .. }), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "notes of somebody");
+}
+
+#[test]
+fn a_pool_that_is_gone_beside_its_logs_is_no_new_one() {
+    for left in [&["-redo", "-high-water"][..], &["-redo"], &["-high-water"]] {
+        let pool = closed();
+        for file in ["", "-redo", "-high-water"].iter().filter(|file| !left.contains(file)) {
+            fs::remove_file(beside(&pool.path, file)).unwrap();
+        }
+        for looked in [Journal::open(pool.config.clone()).map(drop), verify(&pool.path).map(drop)] {
+            let error = looked.unwrap_err();
+            assert!(matches!(error, JournalError::BeyondUse { .. }), "{left:?}: {error}");
+            assert!(error.to_string().contains("job.db: the file is gone, and "), "{left:?}: {error}");
+        }
+        assert!(!pool.path.exists(), "nothing is begun in silence");
+        let config = JournalConfig { on_damage: OnDamage::Fresh, ..pool.config.clone() };
+        let journal = Journal::open(config).unwrap();
+        assert!(journal.alarm().unwrap().contains("the file is gone"), "{left:?}");
+        journal.close();
+        let folder = fs::read_dir(pool.path.parent().unwrap()).unwrap();
+        let names: Vec<String> = folder.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let aside = names.iter().filter(|name| name.contains("-damaged-")).count();
+        assert_eq!(aside, left.len(), "{names:?}");
+    }
+    // all of it was deleted: that is somebody's will
+    let pool = closed();
+    for file in ["", "-redo", "-high-water"] {
+        fs::remove_file(beside(&pool.path, file)).unwrap();
+    }
+    let journal = Journal::open(pool.config.clone()).unwrap();
+    assert_eq!((journal.alarm(), journal.ends(StreamId::INPUTS)), (None, (0, 0)));
+}
+
+#[test]
+fn a_start_that_is_killed_while_it_moves_a_pool_aside_is_gone_on_with() {
+    const MOVED: [&str; 4] = ["-wal", "-redo", "-high-water", ""];
+    for moved in 0..=MOVED.len() {
+        let pool = closed();
+        fs::write(beside(&pool.path, "-wal"), "of no use").unwrap();
+        let bytes: Vec<Vec<u8>> = MOVED.iter().map(|file| fs::read(beside(&pool.path, file)).unwrap()).collect();
+        fs::write(beside(&pool.path, "-beyond-use"), r#"{"reason":"a reason","moved_to":"-damaged-then"}"#).unwrap();
+        let aside = |file: &str| beside(&pool.path, &format!("-damaged-then{file}"));
+        for file in &MOVED[..moved] {
+            fs::rename(beside(&pool.path, file), aside(file)).unwrap();
+        }
+        let error = Journal::open(pool.config.clone()).unwrap_err();
+        assert!(matches!(&error, JournalError::BeyondUse { reason } if reason == "a reason"), "{moved}: {error}");
+        let config = JournalConfig { on_damage: OnDamage::Fresh, ..pool.config.clone() };
+        let journal = Journal::open(config.clone()).unwrap();
+        assert!(journal.alarm().unwrap().contains("(a reason)"), "{moved}");
+        assert_eq!(read_payloads(&mut journal.reader(StreamId::INPUTS, 0)).len(), 50, "{moved}");
+        let kept: Vec<Vec<u8>> = MOVED.iter().map(|file| fs::read(aside(file)).unwrap()).collect();
+        assert!(kept == bytes, "{moved}: every file has the same name, and every byte");
+        assert!(!beside(&pool.path, "-beyond-use").exists());
+        journal.close();
+        assert_eq!(Journal::open(config).unwrap().alarm(), None, "{moved}");
+    }
+}
+
+#[test]
+fn a_pool_that_proves_beyond_use_while_its_job_runs_is_known_to_the_next_start() {
+    let pool = Pool::new();
+    for i in 0..30 {
+        pool.store(vec![noise(600, i)]);
+        pool.journal.sync().unwrap();
+    }
+    pool.journal.close();
+    let count = fs::metadata(&pool.path).unwrap().len() / 4096;
+    let mut noted = 0;
+    for page in 2..=count as i64 {
+        for on_damage in [OnDamage::Fresh, OnDamage::Stop] {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join("job.db");
+            for file in ["", "-high-water", "-redo"] {
+                fs::copy(beside(&pool.path, file), beside(&path, file)).unwrap();
+            }
+            super::damage::clear_page(&path, page);
+            let config = JournalConfig { path, on_damage, ..pool.config.clone() };
+            let Ok(journal) = Journal::open(config.clone()) else { continue };
+            let began_fresh = journal.alarm().is_some();
+            let letter = DeadLetter { stage: "input rides".into(), ..DeadLetter::default() };
+            let _ = journal.add_dead_letters(vec![letter]).and_then(|()| journal.put_meta("key", b"value"));
+            let _ = journal.input("other").map(|_| journal.stream("other"));
+            let is_beyond_use = matches!(journal.refusal(), Some(JournalError::BeyondUse { .. }));
+            journal.close();
+            let note = beside(&config.path, "-beyond-use");
+            assert_eq!(note.exists(), is_beyond_use && on_damage == OnDamage::Fresh, "page {page} {on_damage:?}");
+            if note.exists() && !began_fresh {
+                noted += 1;
+                let journal = Journal::open(config).unwrap();
+                assert!(journal.alarm().unwrap().contains("a fresh one was begun"), "page {page}");
+                assert!(!note.exists());
+            }
+        }
+    }
+    assert!(noted > 0, "no page is missed only by a job that runs");
 }
