@@ -12,7 +12,7 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY ?= $(shell command -v cargo-deny || echo $(CURDIR)/target/tools/bin/cargo-deny)
 CARGO_FUZZ ?= $(shell command -v cargo-fuzz || echo $(CURDIR)/target/tools/bin/cargo-fuzz)
 
-.PHONY: help demo test check bench brokers soak fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
+.PHONY: help demo test torture check bench brokers soak fuzz udfs udfs-release test-peers peers-mosquitto peers-aml tools fmt clippy doc deny clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,20 @@ test: tools test-peers ## install the test peers and pass all tests
 	sh udfs/build.sh target/debug/forebay
 	FOREBAY_AML_VENV="$(AML_VENV)" $(CARGO) test --locked
 	@sed 's/\t.*\t/: NOT TESTED, it was left out; /' $(COMPONENTS)/left_out
+
+# Counts and seed are those of the environment where it has them: FOREBAY_TORTURE_KILLS=50 make torture
+torture: tools ## kill the job, cut its power, break its disk, turn bits of its pool, by the thousand: what was found (about 30 minutes)
+	$(CARGO) build --release --locked
+	@! grep -q FOREBAY_KILL_AT target/release/forebay || { echo "the release build has kill points: see src/kill_point.rs" >&2; exit 1; }
+	$(CARGO) build --locked
+	FOREBAY_GUESTS=rust sh udfs/build.sh target/debug/forebay
+	@rm -rf target/torture && mkdir -p target/torture
+	FOREBAY_TORTURE_SEED="$${FOREBAY_TORTURE_SEED:-$$(date +%s)}" FOREBAY_TORTURE_TABLE="$(CURDIR)/target/torture/table" \
+	FOREBAY_TORTURE_KILLS="$${FOREBAY_TORTURE_KILLS:-500}" FOREBAY_TORTURE_IMAGES="$${FOREBAY_TORTURE_IMAGES:-5000}" \
+	FOREBAY_TORTURE_FAULTS="$${FOREBAY_TORTURE_FAULTS:-1000}" FOREBAY_TORTURE_LIES="$${FOREBAY_TORTURE_LIES:-1000}" \
+	FOREBAY_TORTURE_BITS="$${FOREBAY_TORTURE_BITS:-5000}" \
+	$(CARGO) test --locked --test it torture:: -- --test-threads=1
+	@{ printf '| what | tried | found |\n|---|---|---|\n'; cat target/torture/table; } | tee target/torture/table.md
 
 check: export FOREBAY_GUESTS = all
 check: tools fmt clippy doc deny test ## what continuous integration runs: formatting, lints, docs, dependencies, tests

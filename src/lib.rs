@@ -8,6 +8,7 @@
 // they panic where the stream is closed or full: `cli::say` does not
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod kill_point;
 pub mod time;
 pub mod arrival;
 pub mod backoff;

@@ -74,6 +74,8 @@ mod start;
 mod support;
 #[path = "it/swap.rs"]
 mod swap;
+#[path = "it/torture.rs"]
+mod torture;
 #[path = "it/uda.rs"]
 mod uda;
 #[path = "it/udf.rs"]

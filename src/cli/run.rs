@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::say::{complain, complain_of_job};
 use crate::diagnostic::Diagnostics;
 use crate::job;
+use crate::kill_point;
 use crate::pipeline::functions::LookOutcome;
 use crate::pipeline::{Pipeline, Prepared};
 use crate::time::Clock;
@@ -21,6 +22,10 @@ pub struct RunArgs {
 
 /// Runs the job; 2 for a mistake in the job, 1 for a failure.
 pub fn run(args: &RunArgs) -> ExitCode {
+    if let Err(problem) = kill_point::arm() {
+        complain(format_args!("error: {problem}\n"));
+        return ExitCode::from(2);
+    }
     match LoadedJob::read(&args.job) {
         Err(problems) => {
             complain(problems);

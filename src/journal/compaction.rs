@@ -17,6 +17,7 @@ use super::damage::{is_damage, is_of_page};
 use super::merge::{Merged, Merger, Together, is_small};
 use super::segment::{Head, SEGMENT_RAW_BYTES, SEGMENT_RECORDS_MAX, Sealed};
 use super::trim::Retention;
+use crate::kill_point::{self, KillPoint};
 
 /// A run that ends early, as where a larger segment comes between, is joined from this number of segments on.
 const SEGMENTS_MIN: usize = 8;
@@ -189,6 +190,7 @@ pub(super) fn join(db: &Connection, run: Run, merger: &mut Merger<'_>) -> rusqli
     for merged in &joined {
         insert_segment(db, &merged.sealed)?;
     }
+    kill_point::reached(KillPoint::Merge);
     joined.retain(|merged| merged.inputs.is_some());
     Ok(joined)
 }

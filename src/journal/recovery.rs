@@ -27,6 +27,7 @@ use super::schema::{self, beside, redo_path};
 use super::segment::{Opener, Sealer};
 use super::state;
 use super::trim::Retention;
+use crate::kill_point::{self, KillPoint};
 use crate::time::Timestamp;
 
 /// Where the last alarm is kept in `meta`, as text.
@@ -85,6 +86,7 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
         sql.commit()
     };
     take_over().map_err(unusable)?;
+    kill_point::reached(KillPoint::TakenOver);
     // the log is there before the file says that it counts
     let redo = RedoLog::create(&log, age.next(), config.redo_bytes_max()).map_err(io)?;
     let high_water = HighWater::create(path, incarnation, books.inputs_end()).map_err(io)?;

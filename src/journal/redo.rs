@@ -18,6 +18,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::kill_point::{self, KillPoint};
+
 /// Length of the body, checksum, generation, number in the generation.
 const HEAD_BYTES: usize = 4 + 4 + 8 + 8;
 /// The file grows by doubling from here; bytes that are there already cost no change of the file's own data.
@@ -144,6 +146,7 @@ impl RedoLog {
         self.is_touched = true;
         let grown = self.grow(end)?;
         self.file.write_all_at(&record, self.end)?;
+        kill_point::reached(KillPoint::LogWritten);
         self.file.sync_data()?;
         let blocks = end.div_ceil(BLOCK) - self.end / BLOCK;
         self.records += 1;

@@ -30,6 +30,7 @@ use super::shared::Shared;
 use super::state::{self, States};
 use super::transaction::Transaction;
 use super::trim::{self, Retention, Sweep};
+use crate::kill_point::{self, KillPoint};
 use crate::time::Clock;
 
 /// What a commit may let go of.
@@ -196,6 +197,7 @@ impl Store {
         limits: CommitLimits,
         step: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Committed<T>> {
+        kill_point::reached(KillPoint::CheckpointBegin);
         let before = written_by_this_thread();
         let recent = self.shared.with_recent(|recent| recent.clone());
         let mut done = self.try_checkpoint(age, limits, step).inspect_err(|_| {
@@ -271,7 +273,9 @@ impl Store {
         if let Some(age) = age {
             age.save(&sql)?;
         }
+        kill_point::reached(KillPoint::CheckpointWritten);
         sql.commit()?;
+        kill_point::reached(KillPoint::CheckpointDone);
         self.taken_over(age, books);
         count_growth(&shared, &came, &learned);
         shared.with_recent(|recent| push_all(recent, &written));

@@ -15,6 +15,7 @@ use super::damage::{is_damage, next_first};
 use super::recent::Recent;
 use super::stream::Dropping;
 use super::transaction::Transaction;
+use crate::kill_point::{self, KillPoint};
 use crate::time::Timestamp;
 
 /// Segments of a stream deleted in one transaction, and their bytes: freeing one touches each of its pages. Those of a
@@ -120,6 +121,9 @@ fn trim_stream(
             tx.db.prepare_cached("DELETE FROM segment WHERE id = ?1")?.execute([segment.id])?;
         }
         mark = segment.end;
+    }
+    if !candidates.is_empty() {
+        kill_point::reached(KillPoint::Trim);
     }
     if let Some(book) = tx.books.streams.get_mut(&stream) {
         book.first = mark;

@@ -29,6 +29,7 @@ use super::stream::StreamEnds;
 use super::transaction::Transaction;
 use super::trim::{self, Retention};
 use super::upkeep::{READERS_WAIT, Upkeep, empty_log};
+use crate::kill_point::{self, KillPoint};
 use crate::time::Clock;
 
 /// How often a quiet journal looks after itself.
@@ -154,8 +155,10 @@ impl Writer {
     }
 
     fn work(&mut self, mut entries: Vec<LaneCommand>) -> Result<(), Failed> {
+        kill_point::reached(KillPoint::BeforeCommit);
         match self.transact(&mut entries) {
             Ok(outcomes) => {
+                kill_point::reached(KillPoint::AfterCommit);
                 self.upkeep.worked(Clock::Real.monotonic());
                 self.seek_room = self.budget.is_full();
                 self.shared.queue.grow(&entries);

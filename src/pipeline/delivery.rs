@@ -24,6 +24,7 @@ use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
 use crate::engine::{Emitted, FailedRow};
 use crate::journal::{Commit, Counter, DeadLetter, Edge, what};
+use crate::kill_point::{self, KillPoint};
 use crate::output::{Delivery, ScorerNames};
 
 /// Records of one delivery: large enough to batch, small enough that a repeat after a crash is short.
@@ -219,8 +220,10 @@ impl Deliverer {
         pending.is_delivered = true;
         loop {
             let waiting = self.reading.behind(self.due.position());
+            kill_point::reached(KillPoint::Deliver);
             match self.output.deliver(rows, &self.statement, &self.flow.consumer_name, self.scorers.as_ref(), waiting) {
                 Delivery::Delivered => {
+                    kill_point::reached(KillPoint::Delivered);
                     pending.count([(counter("rows_in"), count), (counter("delivered"), count)]);
                     return Ok(true);
                 }

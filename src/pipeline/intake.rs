@@ -18,6 +18,7 @@ use crate::batch::RawEvent;
 use crate::blocking::{INLINE_BYTES, run_blocking};
 use crate::decode::{BadPayload, Payloads};
 use crate::journal::{Append, Counter, DeadLetter, Edge, InputId, Journal, JournalError, LetterOrigin};
+use crate::kill_point::{self, KillPoint};
 use crate::source::{Arrivals, Arrived, SourceStats};
 
 /// One input's way into the journal.
@@ -85,6 +86,7 @@ impl Intake {
     }
 
     pub(super) fn append(&self, Arrivals { messages, ack, urgency }: Arrivals, ledger: Vec<(Counter, u64)>) -> Append {
+        kill_point::reached(KillPoint::Receive);
         let mut events = Vec::with_capacity(messages.len());
         let mut undecodable = Vec::new();
         let mut empty = 0;

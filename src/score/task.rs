@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::backoff::Backoff;
+use crate::kill_point::{self, KillPoint};
 use crate::settings::Secret;
 use crate::time::{Clock, Timestamp};
 
@@ -242,6 +243,7 @@ impl Task {
             self.spawn(OnWire::Request(request.id), async move { OffWire::Answer(request.id, answer) });
             return;
         }
+        kill_point::reached(KillPoint::ScoreSend);
         let client = self.client.clone();
         self.spawn(OnWire::Request(request.id), async move {
             let (id, answer) = client.score(request, key).await;
@@ -326,6 +328,7 @@ impl Task {
         let now = self.now();
         match arrived {
             OffWire::Answer(id, answer) => {
+                kill_point::reached(KillPoint::ScoreAnswer);
                 self.status.requests.fetch_add(1, Ordering::Relaxed);
                 self.status.observe(answer.details.took);
                 if answer.outcome != Answered::Results {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::acks::Acks;
 use super::send_window::SendWindow;
 use crate::batch::Urgency;
+use crate::kill_point::{self, KillPoint};
 use crate::mqtt::socket::Ending;
 use crate::mqtt::status::{JobState, Status, StatusAnswer};
 use crate::mqtt::wire::{Client, Queued};
@@ -297,6 +298,7 @@ impl LinkState {
             return;
         };
         while let Some(&packet_id) = self.backlog.front() {
+            kill_point::reached(KillPoint::Acknowledge);
             match client.acknowledge(packet_id) {
                 // each acknowledgement that leaves the queue gives the event loop an event, and then we try again
                 Queued::Full => return,
