@@ -40,6 +40,8 @@ torture: tools ## kill the job, cut its power, break its disk, turn bits of its 
 	FOREBAY_TORTURE_FAULTS="$${FOREBAY_TORTURE_FAULTS:-1000}" FOREBAY_TORTURE_LIES="$${FOREBAY_TORTURE_LIES:-1000}" \
 	FOREBAY_TORTURE_BITS="$${FOREBAY_TORTURE_BITS:-5000}" \
 	$(CARGO) test --locked --test it torture:: -- --test-threads=1
+	FOREBAY_TORTURE_TABLE="$(CURDIR)/target/torture/table" FOREBAY_SIMULATION_SEEDS="$${FOREBAY_SIMULATION_SEEDS:-3000}" \
+	$(CARGO) test --locked --lib simulation
 	@{ printf '| what | tried | found |\n|---|---|---|\n'; cat target/torture/table; } | tee target/torture/table.md
 
 check: export FOREBAY_GUESTS = all

@@ -412,9 +412,10 @@ fn serve(
     serving: &CancellationToken,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), PipelineError> {
     let address = listener.local_addr().map_err(|source| PipelineError::System { what: "the metrics port", source })?;
-    let (watched, ended) = (watched.clone(), serving.clone().cancelled_owned());
+    let (of_report, of_sick, ended) = (watched.clone(), watched.clone(), serving.clone().cancelled_owned());
+    let (report, sick) = (Arc::new(move || of_report.report()), Arc::new(move || of_sick.sick()));
     let server = tokio::spawn(async move {
-        if let Err(error) = telemetry::serve(listener, Arc::new(move || watched.report()), ended).await {
+        if let Err(error) = telemetry::serve(listener, report, sick, ended).await {
             tracing::error!("the metrics port failed: {error}");
         }
     });

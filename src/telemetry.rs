@@ -48,8 +48,6 @@ pub enum SampleKind {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub samples: Vec<Sample>,
-    /// Why the process should be replaced; empty when it is well.
-    pub sick: Vec<String>,
     /// Why the job does not do all of its work just now; empty when it is ready.
     pub not_ready: Vec<String>,
     /// What is not as it should be while the job does all of its work.
@@ -74,21 +72,25 @@ fn is_log_lost() -> bool {
 }
 
 type ReportSource = Arc<dyn Fn() -> Report + Send + Sync>;
+type SickSource = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// Serves until `shutdown` resolves. The listener is the caller's, so that its port may be picked by the system.
+/// Serves until `shutdown` resolves. The listener is the caller's, so that its port may be picked by the system. `sick`
+/// tells why the process should be started anew, and waits for nothing: whoever asks for health must not be told that it
+/// is sick because a disk is slow.
 ///
 /// # Errors
 /// What the listener says.
 pub async fn serve(
     listener: TcpListener,
     report: ReportSource,
+    sick: SickSource,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(health))
         .route("/readyz", get(ready))
-        .with_state(report);
+        .with_state(report)
+        .route("/healthz", get(move || async move { verdict(sick(), Vec::new()) }));
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
 }
 
@@ -112,10 +114,6 @@ pub struct BindError {
 async fn asked(report: ReportSource) -> Report {
     let told = tokio::task::spawn_blocking(move || report()).await;
     told.unwrap_or_else(|error| Report { not_ready: vec![format!("the report failed: {error}")], ..Report::default() })
-}
-
-async fn health(State(report): State<ReportSource>) -> impl IntoResponse {
-    verdict(asked(report).await.sick, Vec::new())
 }
 
 async fn ready(State(report): State<ReportSource>) -> impl IntoResponse {

@@ -20,7 +20,7 @@ use super::say::{answer, complain};
 use crate::arrival::Eras;
 use crate::diagnostic::Seconds;
 use crate::job;
-use crate::journal::{ConsumerStatus, JournalStatus, LedgerLine, RestoredOn, left_of_pool, size, verify};
+use crate::journal::{ConsumerStatus, JournalStatus, LedgerLine, RestoredOn, left_of_pool, size, verify, what};
 use crate::pipeline::Trend;
 
 #[derive(Debug, Subcommand)]
@@ -285,11 +285,20 @@ fn set_back(eras: &Eras) -> String {
     format!("arrival time was set back {}; used before: {}\n", counted(eras.number().into(), "time"), used.join(", "))
 }
 
-/// What a consumer was moved past, by reason.
+/// What a consumer was moved past, by reason, and what of that it had in hand.
 fn skipped(status: &JournalStatus, consumer: &str) -> String {
     let is_skip = |l: &&LedgerLine| l.edge == "consumer" && l.name == consumer && l.what == "skipped";
     let skips = status.ledger.iter().filter(is_skip);
-    skips.map(|l| format!(", {} skipped ({})", number(l.value), l.reason)).collect()
+    let mut told: String = skips.map(|l| format!(", {} skipped ({})", number(l.value), l.reason)).collect();
+    let sum = |what| {
+        let of = status.ledger.iter().filter(|l| l.edge == "consumer" && l.name == consumer && l.what == what);
+        of.map(|l| l.value).sum::<u64>()
+    };
+    let in_hand = sum(what::IN_HAND).saturating_sub(sum(what::SETTLED));
+    if in_hand > 0 {
+        told += &format!(", {} in hand", number(in_hand));
+    }
+    told
 }
 
 /// How a consumer that is behind gets on, in the words of the log.

@@ -170,12 +170,13 @@ impl Backlogs {
         Ok(to)
     }
 
-    /// Says what was moved, at once and then once a minute.
-    pub fn tell(&mut self, step: &Move, books: &Books, now: Instant) {
+    /// Says what was dropped, at once and then once a minute; what the consumer had in hand, before the offset `handed`,
+    /// was not.
+    pub fn tell(&mut self, step: &Move, handed: i64, books: &Books, now: Instant) {
         let Some(consumer) = books.consumers.get(&step.consumer) else { return };
         let told = self.told.entry((step.consumer, step.reason)).or_default();
-        told.records += (step.to - step.from).max(0) as u64;
-        if told.at.is_some_and(|at| now.saturating_duration_since(at) < TELL_INTERVAL) {
+        told.records += (step.to - step.from.max(handed)).max(0) as u64;
+        if told.records == 0 || told.at.is_some_and(|at| now.saturating_duration_since(at) < TELL_INTERVAL) {
             return;
         }
         let records = std::mem::take(&mut told.records);

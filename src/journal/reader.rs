@@ -398,7 +398,12 @@ impl Reader {
         match self.try_singly(end) {
             // their index is damaged: the writer makes it anew, if anybody can
             Err(error) if is_damage(&error) => {
-                let (command, answer) = ask(|tx| Ok(check_index(tx.db)?));
+                // the damage undoes the writer's transaction; what could not be mended then is no reason to fail again
+                let mut is_looked_at = false;
+                let (command, answer) = ask(move |tx| match std::mem::replace(&mut is_looked_at, true) {
+                    true => Ok(()),
+                    false => Ok(check_index(tx.db)?),
+                });
                 self.shared.queue.push(Lane::Control, command);
                 answer.recv().unwrap_or(Err(JournalError::Closed))?;
                 self.db = None;

@@ -289,7 +289,8 @@ impl Store {
     /// Deletes beside the damaged pages what nobody needs, if there are any. It is no part of a commit, and may fail.
     fn sweep(&mut self) -> bool {
         let Some(mut sweep) = self.sweep.take() else { return false };
-        let done = self.shared.with_recent(|recent| sweep.delete(&self.db, &self.books, recent));
+        let recent = self.shared.with_recent(|recent| recent.clone());
+        let done = sweep.delete(&self.db, &self.books, &recent);
         self.sweep = Some(sweep);
         done.inspect_err(|error| tracing::debug!(%error, "nothing is deleted")).unwrap_or(false)
     }

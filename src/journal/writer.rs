@@ -400,7 +400,8 @@ impl Writer {
         self.wrote(committed.written);
         self.publish(committed.segments);
         for step in &due {
-            self.backlogs.tell(step, &self.store.books, Clock::Real.monotonic());
+            let handed = dropping.handed(step.consumer);
+            self.backlogs.tell(step, handed, &self.store.books, Clock::Real.monotonic());
         }
         Ok(())
     }

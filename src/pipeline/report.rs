@@ -185,9 +185,13 @@ impl WatchedStages {
         self.stalls.samples(&self.job, &mut samples);
         reloads::samples(&self.reloads(), &self.job, &mut samples);
         self.stage_samples(&mut samples);
+        Report { samples, not_ready: self.not_ready(), degraded }
+    }
+
+    /// Why the process should be started anew.
+    pub fn sick(&self) -> Vec<String> {
         let refusal = self.journal.refusal().map(|e| e.to_string());
-        let sick = self.health.fatal().into_iter().chain(refusal).chain(self.stalls.stalled()).collect();
-        Report { samples, sick, not_ready: self.not_ready(), degraded }
+        self.health.fatal().into_iter().chain(refusal).chain(self.stalls.stalled()).collect()
     }
 
     /// The job goes on with what it has.

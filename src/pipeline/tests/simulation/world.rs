@@ -66,6 +66,17 @@ pub(super) struct Tried {
     pub clock_steps: u64,
 }
 
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tried { events, kills, stops, redelivered, cut_deliveries, clock_steps } = self;
+        write!(
+            f,
+            "{events} events, {kills} kills, {cut_deliveries} of them amid a delivery, {stops} restarts, {redelivered} \
+             redeliveries, {clock_steps} steps of the clock"
+        )
+    }
+}
+
 impl std::ops::AddAssign for Tried {
     fn add_assign(&mut self, more: Tried) {
         self.events += more.events;
