@@ -16,6 +16,7 @@ mod backlog;
 mod backup;
 mod beyond_use;
 mod books;
+mod books_sum;
 mod budget;
 mod changes;
 mod checkpoint;

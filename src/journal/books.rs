@@ -12,6 +12,7 @@ use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::arrived::ArrivalBounds;
+use super::books_sum;
 use super::config::BacklogLimits;
 use super::ledger::{Edge, Imbalance, Ledger, what};
 use super::meta::load_json;
@@ -121,6 +122,7 @@ pub(super) struct Books {
 
 impl Books {
     pub fn load(db: &Connection) -> rusqlite::Result<Books> {
+        books_sum::check(db)?;
         // a pool that has none has used all times up to its last arrival
         let eras = Arc::new(load_json(db, ERAS)?);
         let mut books = Books {
@@ -188,7 +190,8 @@ impl Books {
             let json = serde_json::to_vec(&self.delivered).unwrap_or_default();
             db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![DELIVERED, json])?;
         }
-        self.ledger.save(db, &before.ledger)
+        self.ledger.save(db, &before.ledger)?;
+        books_sum::keep(db)
     }
 
     /// stored since its start = read + pending + skipped, for consumers of this run and for those that were removed.

@@ -176,7 +176,7 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 /// Whether these are SQLite's words for a file that is damaged, or those for a row that holds what no program of ours
 /// has written there: where they come to be told, nothing could go on.
 fn is_malformed(reason: &str) -> bool {
-    let of_row = ["Invalid column type", "out of range", "Conversion error from type", "invalid utf-8"];
+    let of_row = ["Invalid column type", "out of range", "Conversion error from type", "utf-8"];
     let words = ["malformed", "not a database"].into_iter().chain(of_row);
     words.into_iter().any(|word| reason.contains(word))
 }

@@ -141,10 +141,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
         apply(&db, path, "auto_vacuum", 2)?;
     }
     let checkpoint_pages = checkpoint_pages(max_bytes);
-    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(unusable)?;
-    if mode != "wal" {
-        return Err(setting(path, "journal_mode", "wal", mode));
-    }
+    use_log(&db, path)?;
     apply(&db, path, "auto_vacuum", 2)?;
     apply(&db, path, "synchronous", 2)?;
     apply(&db, path, "wal_autocheckpoint", checkpoint_pages)?;
@@ -165,6 +162,22 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Jou
     Ok(db)
 }
 
+/// Has SQLite use a write-ahead log. It answers before it has written that, so the answer is read to its end, where a
+/// disk that fails meanwhile is told: what follows would go into the file without a log.
+fn use_log(db: &Connection, path: &Path) -> Result<(), JournalError> {
+    let unusable = |e: rusqlite::Error| JournalError::unusable(path, e);
+    let mut statement = db.prepare("PRAGMA journal_mode = WAL").map_err(unusable)?;
+    let mut rows = statement.query([]).map_err(unusable)?;
+    let mut mode = String::new();
+    while let Some(row) = rows.next().map_err(unusable)? {
+        mode = row.get(0).map_err(unusable)?;
+    }
+    match mode.as_str() {
+        "wal" => Ok(()),
+        _ => Err(setting(path, "journal_mode", "wal", mode)),
+    }
+}
+
 /// Whether a table has a column that came later: a file that no job of this version has opened lacks it.
 pub(super) fn has_column(db: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
@@ -175,7 +188,12 @@ pub(super) fn has_column(db: &Connection, table: &str, column: &str) -> rusqlite
 pub(super) fn incarnation(db: &Connection, path: &Path) -> Result<[u8; 16], JournalError> {
     let found: Vec<u8> = db
         .query_row("SELECT value FROM meta WHERE key = 'incarnation'", [], |row| row.get(0))
-        .map_err(|e| JournalError::unusable(path, e))?;
+        .map_err(|e| match e {
+            rusqlite::Error::QueryReturnedNoRows => {
+                JournalError::BeyondUse { reason: format!("{}: the pool's own number is gone", path.display()) }
+            }
+            other => JournalError::unusable(path, other),
+        })?;
     found.try_into().map_err(|_| JournalError::Foreign { path: path.display().to_string() })
 }
 

@@ -16,6 +16,7 @@ use super::shapes::{self, RowShape};
 use super::tables::{DamagedTables, put};
 
 use crate::journal::books::{Books, INPUTS};
+use crate::journal::books_sum;
 use crate::journal::changes::Changes;
 use crate::journal::config::JournalConfig;
 use crate::journal::consumer;
@@ -37,6 +38,8 @@ struct NewPool<'a> {
     notes: Vec<String>,
     /// Of the redo log, as the damaged file has it.
     age: Option<Age>,
+    /// Of streams, inputs and consumers, as the damaged file has it.
+    sum: Option<Vec<u8>>,
     /// Consumers whose state begins anew.
     without_state: BTreeSet<u32>,
     /// Streams of which only the name is known.
@@ -47,7 +50,7 @@ struct NewPool<'a> {
 pub(super) fn fill(config: &JournalConfig, pages: &Pages, db: &Connection) -> rusqlite::Result<Salvaged> {
     let mut tables = DamagedTables::of(pages, db)?;
     let (notes, without_state, only_named) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    let mut pool = NewPool { config, db, notes, age: None, without_state, only_named };
+    let mut pool = NewPool { config, db, notes, age: None, sum: None, without_state, only_named };
     if pages.first().is_none() {
         pool.notes
             .push("the first page of the file cannot be read: tables were looked for where a pool has them".into());
@@ -55,6 +58,7 @@ pub(super) fn fill(config: &JournalConfig, pages: &Pages, db: &Connection) -> ru
     pool.take_meta(&mut tables)?;
     pool.take_names(&mut tables)?;
     pool.take_consumers(&mut tables)?;
+    pool.compare_sum()?;
     pool.take_rest(&mut tables)?;
     tables.copy_segments(db)?;
     let stored = Books::load(db)?;
@@ -95,6 +99,7 @@ impl NewPool<'_> {
         tables.each(&shapes::META, shapes::META.name, &mut |row| {
             match row.as_ref().map(|(_, values)| values.as_slice()) {
                 Some([Value::Text(key), Value::Blob(value)]) if key == redo::META => age = Age::from_bytes(value),
+                Some([Value::Text(key), Value::Blob(value)]) if key == books_sum::SUM => self.sum = Some(value.clone()),
                 Some([Value::Text(key), Value::Blob(value)]) if key != MADE_AT && may_be(key, value) => {
                     insert.execute(params![key, value])?;
                     found.insert(key.clone());
@@ -171,6 +176,18 @@ impl NewPool<'_> {
         let mut find = self.db.prepare("SELECT id, name FROM consumer")?;
         let found = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         found.collect()
+    }
+
+    /// What can be read and is not what was written is in one of these tables, and nobody knows in which row.
+    fn compare_sum(&mut self) -> rusqlite::Result<()> {
+        if self.sum.is_some() && self.sum != Some(books_sum::of(self.db)?) {
+            self.notes.push(
+                "where streams end and consumers stand is not what was written last: records may be passed over, or \
+                 delivered again"
+                    .into(),
+            );
+        }
+        Ok(())
     }
 
     /// Takes over the tables of which a part is as good as any.

@@ -131,6 +131,25 @@ fn a_call_that_fails_costs_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_pool_whose_first_syncs_fail_never_goes_on_without_sqlites_log() {
+    let shim = Shim::build();
+    let syncs: Vec<Fault> = (1..=14).map(|from| Fault { kind: "sync", from, count: 1, error: EIO }).collect();
+    let opened = each_of(&syncs, |fault| {
+        let watched = shim.disk();
+        watched.run(faulty(seed(), *fault), Some(*fault));
+        let calls = watched.trace().calls;
+        let is_opened = |call: &Call| matches!(call, Call::Note(note) if note.starts_with("opened"));
+        let is_without = |call: &Call| matches!(call, Call::Open { name, .. } if name == "job.db-journal");
+        let opened = calls.iter().position(is_opened);
+        match opened.is_some_and(|at| calls[at..].iter().any(is_without)) {
+            true => Err(format!("after {fault:?} it went on with a rollback journal")),
+            false => Ok(opened.is_some()),
+        }
+    });
+    assert!(opened.contains(&true) && opened.contains(&false), "some starts fail by it, some go on: {opened:?}");
+}
+
+#[test]
 fn a_sync_that_is_none_is_told_where_the_power_fails_before_the_next_one() {
     let (sample, seed) = (times("FOREBAY_TORTURE_LIES", 12), seed());
     let _told = repeat_with(seed, "FOREBAY_TORTURE_LIES", sample, "torture::disk_faults");
