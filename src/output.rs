@@ -188,8 +188,9 @@ pub enum Delivery {
     /// All rows are confirmed but these, which the receiver will never take: index in the batch, and why.
     Rejected { rows: Vec<(usize, String)> },
     /// Not all are confirmed: give the same rows again. `got_further`: the receiver is there, and something was learned
-    /// of the rows, so the next pause is as short as the first.
-    TryAgain { reason: String, got_further: bool },
+    /// of the rows, so the next pause is as short as the first. `is_untouched`: the receiver can have none of them, of
+    /// this attempt or of one before.
+    TryAgain { reason: String, got_further: bool, is_untouched: bool },
     /// The receiver went away for good (the reader of standard output): there is nothing to wait for.
     Gone { reason: String },
 }
@@ -197,7 +198,17 @@ pub enum Delivery {
 impl Delivery {
     /// Nothing was learned but this.
     pub fn try_again(reason: impl Into<String>) -> Delivery {
-        Delivery::TryAgain { reason: reason.into(), got_further: false }
+        Delivery::TryAgain { reason: reason.into(), got_further: false, is_untouched: false }
+    }
+
+    /// Says of rows that are to be given again whether the receiver can have none of them.
+    fn with_untouched(self, now: bool) -> Delivery {
+        match self {
+            Delivery::TryAgain { reason, got_further, .. } => {
+                Delivery::TryAgain { reason, got_further, is_untouched: now }
+            }
+            other => other,
+        }
     }
 }
 

@@ -155,6 +155,8 @@ pub(super) fn keep_only(tx: &mut Transaction<'_>, names: &[SmolStr]) -> Result<V
     for id in gone {
         removed.extend(remove(tx, id)?);
     }
+    // also of those that were removed earlier
+    tx.books.ledger.names(Edge::Consumer).iter().for_each(|name| count_earlier(tx, name));
     let asking: Vec<u32> = tx.books.consumers.iter().filter(|(_, c)| c.asked.is_some()).map(|(id, _)| *id).collect();
     for id in asking {
         settle(tx, id)?;
@@ -179,7 +181,6 @@ fn settle(tx: &mut Transaction<'_>, id: u32) -> Result<(), StepError> {
         tx.give_up_in_hand(id);
         book.in_hand.clear();
     }
-    count_earlier(tx, &book.name);
     let changed = book.fingerprint != asked.fingerprint;
     (book.fingerprint, book.drop_oldest, book.limits) = (asked.fingerprint, asked.drop_oldest, asked.limits);
     if asked.is_new {

@@ -19,9 +19,8 @@ pub mod what {
     /// Of what it has read: what its statement, or its output, took, and what it passed by reason.
     pub const GIVEN: &str = "given";
     pub const PASSED: &str = "passed";
-    /// Records that were given ahead of the position, and those of them that it has passed since.
+    /// Records that were given while others before them had no answer.
     pub const AHEAD: &str = "ahead";
-    pub const CAUGHT_UP: &str = "caught_up";
     pub const SKIPPED: &str = "skipped";
     /// Records that a consumer had in hand when the journal moved it past them, and those of them that it has committed
     /// since.
@@ -192,14 +191,21 @@ impl Ledger {
         found
     }
 
-    /// read + ahead = given + passed, for consumers that count what they give.
+    /// read = given + passed, for consumers that count what they give. One that was given records ahead of others may
+    /// have been moved past these, and then they are given and not read.
     pub fn given_imbalances(&self) -> Vec<Imbalance> {
         use what::*;
         let imbalance = |name: SmolStr| {
             let sum = |what: &str| i128::from(self.sum(Edge::Consumer, &name, what));
-            let (left, right) = (sum(READ) + sum(AHEAD) - sum(CAUGHT_UP), sum(GIVEN) + sum(PASSED));
-            let equation = "read + ahead = given + passed";
-            (left != right).then_some(Imbalance { edge: Edge::Consumer, name, equation, left, right })
+            let (left, right) = (sum(READ), sum(GIVEN) + sum(PASSED));
+            let equation = "read = given + passed";
+            (left != right && sum(AHEAD) == 0).then_some(Imbalance {
+                edge: Edge::Consumer,
+                name,
+                equation,
+                left,
+                right,
+            })
         };
         // whoever uses a journal without statements need not count
         let counts = self.0.keys().any(|counter| counter.edge == Edge::Consumer && counter.what == GIVEN);

@@ -81,11 +81,13 @@ struct Again {
     reason: String,
     /// The receiver asked for a pause.
     asked: Option<Duration>,
+    /// A request left, and there is no answer to it.
+    is_unsure: bool,
 }
 
 impl From<String> for Again {
     fn from(reason: String) -> Again {
-        Again { reason, asked: None }
+        Again { reason, asked: None, is_unsure: false }
     }
 }
 
@@ -113,7 +115,9 @@ impl HttpOutput {
 
     async fn hand_over(&mut self, rows: &Rows, ids: RowIds<'_>) -> Delivery {
         self.progress.begin(rows, ids);
-        self.trial = self.others.remove(ids.consumer).unwrap_or_default();
+        let trial = self.others.remove(ids.consumer);
+        // what was learned of a batch that was given up says nothing of the next
+        self.trial = trial.filter(|_| !self.progress.is_new()).unwrap_or_default();
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
         }
@@ -124,10 +128,13 @@ impl HttpOutput {
                 self.works = self.trial.has_taken;
                 self.progress.finish()
             }
-            Err(Again { reason, asked }) => {
+            Err(Again { reason, asked, is_unsure }) => {
                 self.not_before = Some(task_now() + self.retry.failed_and_asked(asked));
                 self.others.insert(ids.consumer.to_owned(), self.trial);
-                Delivery::try_again(reason)
+                if is_unsure {
+                    self.progress.touch();
+                }
+                Delivery::try_again(reason).with_untouched(self.progress.is_untouched())
             }
         }
     }
@@ -190,8 +197,8 @@ impl HttpOutput {
                 piece.iter().for_each(|row| self.progress.confirm(row.row));
                 Ok(None)
             }
-            AnswerClass::Again => Err(Again { reason: why, asked: answer.asked }),
-            AnswerClass::Pause(remedy) => Err(Again { reason: format!("{why}: {remedy}"), asked: answer.asked }),
+            AnswerClass::Again => Err(Again { asked: answer.asked, ..why.into() }),
+            AnswerClass::Pause(remedy) => Err(Again { asked: answer.asked, ..format!("{why}: {remedy}").into() }),
             class => Ok(Some((class, why))),
         }
     }
@@ -259,9 +266,13 @@ impl HttpOutput {
     async fn send(&self, piece: &[Encoded], headers: &HeaderMap) -> Result<HttpAnswer, Again> {
         let call = self.client.request(self.config.method.clone(), self.config.url.clone()).headers(headers.clone());
         let call = call.header("idempotency-key", idempotency_key(piece)).timeout(self.config.timeout);
-        let away = |error: reqwest::Error| match error.is_timeout() && !error.is_connect() {
-            true => format!("{self} gave no answer within {:?}", self.config.timeout),
-            false => format!("{self}: {}", http::problem(error, &self.config.tls)),
+        let away = |error: reqwest::Error| {
+            let is_unsure = !error.is_connect();
+            let reason = match error.is_timeout() && is_unsure {
+                true => format!("{self} gave no answer within {:?}", self.config.timeout),
+                false => format!("{self}: {}", http::problem(error, &self.config.tls)),
+            };
+            Again { is_unsure, ..reason.into() }
         };
         let body = body(&self.config, piece).map_err(|e| e.to_string())?;
         let response = call.body(body).send().await.map_err(away)?;

@@ -133,7 +133,7 @@ impl MqttOutput {
                 }
                 // a search comes to its end at once: each step rejects a row, or halves what a message may carry
                 Err(failure) => match self.failed(failure, ids.consumer) {
-                    Some(delivery) => return delivery,
+                    Some(delivery) => return delivery.with_untouched(self.progress.is_untouched()),
                     None => continue,
                 },
             }
@@ -238,6 +238,7 @@ impl MqttOutput {
         loop {
             let has_room = under_way.len() < window;
             if let Some(message) = if has_room { queue.next() } else { None } {
+                self.progress.touch();
                 let sending = match message.outgoing(&self.config, session) {
                     Ok(outgoing) => tokio::select! {
                         biased;
@@ -396,7 +397,7 @@ impl MqttOutput {
                         }
                         HowEnded::Silent(_) => trouble.text,
                     };
-                    return Some(Delivery::TryAgain { reason, got_further });
+                    return Some(Delivery::TryAgain { reason, got_further, is_untouched: false });
                 }
                 Finding::AtFault { why, is_proven } => {
                     rejection = Some(why);

@@ -11,12 +11,14 @@ use super::{Delivery, OutputStats, RowIds};
 use crate::batch::{RowMeta, Rows};
 
 /// The batch at hand, and those of other consumers that are not through. Of each consumer only the newest is
-/// remembered: it gives one batch again until it is through.
+/// remembered: it gives one batch again until it is through, or gives it up.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Counts rows as they are settled.
     stats: Arc<OutputStats>,
     now: OpenDelivery,
+    /// The batch at hand was not given before.
+    is_new: bool,
     /// By consumer.
     others: HashMap<String, OpenDelivery>,
 }
@@ -30,6 +32,8 @@ struct OpenDelivery {
     last: Option<RowMeta>,
     settled: Vec<bool>,
     rejected: BTreeMap<usize, String>,
+    /// The receiver may have some of its rows, or they are settled.
+    is_touched: bool,
 }
 
 impl Progress {
@@ -51,6 +55,7 @@ impl Progress {
         if !is_same {
             self.now = OpenDelivery::new(rows, ids);
         }
+        self.is_new = !is_same;
         is_other || !is_same
     }
 
@@ -59,7 +64,23 @@ impl Progress {
         self.now.settled.iter().skip(from).position(|settled| !settled).map(|i| i + from)
     }
 
+    /// Whether the batch at hand was begun by the last [`Progress::begin`].
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// From here on the receiver may have some of the rows.
+    pub fn touch(&mut self) {
+        self.now.is_touched = true;
+    }
+
+    /// Whether the receiver can have none of the rows at hand, and none is settled.
+    pub fn is_untouched(&self) -> bool {
+        !self.now.is_touched
+    }
+
     pub fn confirm(&mut self, row: usize) {
+        self.touch();
         if let Some(settled) = self.now.settled.get_mut(row) {
             *settled = true;
             self.stats.settled.fetch_add(1, Ordering::Relaxed);
@@ -92,6 +113,7 @@ impl OpenDelivery {
             last: meta.last().copied(),
             settled: vec![false; meta.len()],
             rejected: BTreeMap::new(),
+            is_touched: false,
         }
     }
 

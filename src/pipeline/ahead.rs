@@ -50,16 +50,6 @@ impl Ahead {
         self.spans.last_key_value().map_or(self.position, |(_, end)| *end)
     }
 
-    /// How many records are done beyond the position.
-    pub fn len(&self) -> u64 {
-        self.spans.iter().map(|(start, end)| (end - start).unsigned_abs()).sum()
-    }
-
-    /// How many of these records are not done with.
-    pub fn left_in(&self, of: Range<i64>) -> u64 {
-        self.gaps(of).iter().map(|gap| (gap.end - gap.start).unsigned_abs()).sum()
-    }
-
     /// These records are done with; gives what changes in the state.
     pub fn add(&mut self, done: Range<i64>) -> Vec<StateChange> {
         let Range { mut start, mut end } = done;
@@ -116,7 +106,7 @@ impl Ahead {
     }
 
     /// Whether a record is not done with.
-    pub fn is_left(&self, offset: i64) -> bool {
+    fn is_left(&self, offset: i64) -> bool {
         self.spans.range(..=offset).next_back().is_none_or(|(_, end)| offset >= *end)
     }
 

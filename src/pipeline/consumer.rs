@@ -22,7 +22,7 @@ use super::mark::{EraTime, Mark};
 use super::reading::{Reading, Records, Stretch};
 use super::scoring::SentChunk;
 use super::state_budget::Share;
-use crate::engine::Emitted;
+use crate::engine::{Emitted, Executor};
 use crate::journal::{Commit, StreamId};
 use crate::score::{self, Room, Scorer};
 use crate::time::TICKS_PER_SECOND;
@@ -121,7 +121,7 @@ impl Cycle for Consumer {
             self.flow.sleep(WAIT);
             return Ok(Go::On);
         }
-        self.others += self.passed(&stretch);
+        self.others += stretch.others;
         self.position = stretch.position;
         self.due.read(stretch.len);
         match stretch.len {
@@ -150,17 +150,6 @@ impl Cycle for Consumer {
 }
 
 impl Consumer {
-    /// Records of other inputs in a stretch, but those that an earlier run passed.
-    fn passed(&self, stretch: &Stretch) -> u64 {
-        let Some(ahead) = &self.ahead else { return stretch.others };
-        let left = ahead.left_in(self.position..stretch.position);
-        let own = match &stretch.records {
-            Records::Events(runs) => runs.iter().flat_map(|run| &run.offsets).filter(|at| ahead.is_left(**at)).count(),
-            Records::Rows { .. } => return 0,
-        };
-        left.saturating_sub(own as u64)
-    }
-
     fn push(&mut self, records: Records) {
         let Some(ahead) = &self.ahead else { return self.feed.push(&records) };
         ahead.left_of(records).iter().for_each(|records| self.feed.push(records));
@@ -192,9 +181,17 @@ impl Consumer {
         let stamp = self.flow.arrival.now();
         let now = (stamp.era == executor.era()).then(|| stamp.at.saturating_add(-TICK_LAG));
         let Some(now) = now.into_iter().chain(arrived).min() else { return };
+        let is_due = |executor: &Executor, now| executor.next_tick().is_some_and(|due| due <= now);
+        if !self.feeds_part && !is_due(executor, now) {
+            return;
+        }
         // an event may be on its way into the pool for longer, where the disk is slow
         let now = self.feed.journal.let_pass(executor.era(), now);
-        let is_due = executor.next_tick().is_some_and(|due| due <= now);
+        // and what was stored since the read is read first
+        if next.is_none() && self.reading.behind(self.position) > 0 {
+            return;
+        }
+        let is_due = is_due(executor, now);
         #[cfg(test)]
         if self.feed.journal.has_planted(crate::journal::planted::Planted::LostTick) {
             return;

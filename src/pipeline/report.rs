@@ -472,6 +472,18 @@ fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static st
         (Edge::Consumer, what::SKIPPED) => {
             ("consumer_skipped", "records a consumer was moved past, by reason", "consumer")
         }
+        (Edge::Consumer, what::IN_HAND) => {
+            ("consumer_in_hand", "records a consumer had in hand when it was moved past them, by reason", "consumer")
+        }
+        (Edge::Consumer, what::SETTLED) => {
+            ("consumer_settled", "of consumer_in_hand: those that are read or skipped by now", "consumer")
+        }
+        (Edge::Consumer, what::GIVEN) => {
+            ("consumer_given", "of consumer_read: records that a statement or an output took", "consumer")
+        }
+        (Edge::Consumer, what::PASSED) => {
+            ("consumer_passed", "of consumer_read: records that were passed, by reason", "consumer")
+        }
         (Edge::Statement, what::ROWS_IN) => ("statement_rows_in", "rows a statement was given", "statement"),
         (Edge::Statement, what::FILTERED) => ("statement_filtered", "rows a WHERE left out", "statement"),
         (Edge::Statement, what::FAILED) => ("statement_failed", "rows that failed, by reason", "statement"),

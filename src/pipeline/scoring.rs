@@ -311,14 +311,14 @@ impl Scoring {
     /// Joins answers to rows and runs the tail.
     fn joined(&mut self, scored: Scored) -> Result<(Commit, Vec<Arc<Berth>>), PipelineError> {
         let Scored { mut commit, spans, batch, outcomes, places } = scored;
-        let before = self.ahead.len();
+        let given: u64 = commit.ledger.iter().filter(|(counter, _)| counter.what == what::GIVEN).map(|(_, n)| n).sum();
         for span in spans {
             commit.state.extend(self.ahead.add(span));
         }
         commit.position = self.ahead.position();
-        let beyond = self.ahead.len();
-        commit.ledger.push((self.flow.of_consumer(what::AHEAD), beyond.saturating_sub(before)));
-        commit.ledger.push((self.flow.of_consumer(what::CAUGHT_UP), before.saturating_sub(beyond)));
+        if self.ahead.end() > commit.position {
+            commit.ledger.push((self.flow.of_consumer(what::AHEAD), given));
+        }
         let rows_in = batch.len() as u64;
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
         let mut local = self.answered_locally(&batch, &outcomes)?;

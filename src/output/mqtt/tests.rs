@@ -125,7 +125,8 @@ async fn a_step_of_a_search_that_tells_something_makes_no_pause_longer() {
         assert!(!is_confirmed || output.not_before.unwrap() <= task_now() + first);
         said
     });
-    let again = |got_further| Some(Delivery::TryAgain { reason: "it ended".to_owned(), got_further });
+    let again =
+        |got_further| Some(Delivery::TryAgain { reason: "it ended".to_owned(), got_further, is_untouched: false });
     assert_eq!(steps, [again(false), again(true), again(true), again(true), again(true), None]);
     assert!(matches!(output.progress.finish(), Delivery::Rejected { .. }));
 }
