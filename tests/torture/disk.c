@@ -1,10 +1,11 @@
 /* A disk that tells what is done to it, and fails where a test wants it to.
  *
  * Loaded by LD_PRELOAD into a process that keeps a pool. It stands before the calls of the C library by which SQLite
- * and Rust's standard library change files, and knows the files below one folder. Each call is done, or fails, and becomes
- * a record of the trace; all of them go one after another, so that the order of the records is that of what they did.
- * Nothing is ever synced: what a sync covers is a matter of the trace, from which the test builds what a power cut
- * leaves. Not here: reading (it changes nothing) and the file `-shm` (memory of SQLite that is made anew at a start).
+ * and Rust's standard library change files, and knows the files below one folder. Each call is done, or fails, and
+ * becomes a record of the trace; all of them go one after another, so that the order of the records is that of what
+ * they did. Nothing is ever synced: what a sync covers is a matter of the trace, from which the test builds what a
+ * power cut leaves. Not here: reading (it changes nothing) and the file `-shm` (memory of SQLite that is made anew at
+ * a start).
  *
  *   FOREBAY_DISK_FOLDER  the folder, as an absolute path without links; folders in it are not known
  *   FOREBAY_DISK_TRACE   where the records go, elsewhere
