@@ -111,6 +111,14 @@ fn a_backup_of_a_pool_has_all_of_it_whether_its_job_runs_was_stopped_or_was_kill
     }
 }
 
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn backups_while_events_come_in_have_what_was_acknowledged_before_and_whole_commits() {
     let pool = Pool::with(|c| JournalConfig { retention: Some(Duration::from_secs(1 << 30)), ..c });
@@ -119,6 +127,8 @@ fn backups_while_events_come_in_have_what_was_acknowledged_before_and_whole_comm
     let (acknowledged, is_over) = (AtomicI64::new(0), AtomicBool::new(false));
     let copies = Copies::new();
     std::thread::scope(|scope| {
+        // also where what follows fails
+        let _over = SetWhenDropped(&is_over);
         scope.spawn(|| {
             let mut i = 0;
             while !is_over.load(Ordering::Relaxed) {
@@ -153,7 +163,6 @@ fn backups_while_events_come_in_have_what_was_acknowledged_before_and_whole_comm
             let kept = state.first().map_or(0, |row| i64::from_le_bytes(row.value.clone().try_into().unwrap()));
             assert_eq!(kept, position, "position and state are of one moment");
         }
-        is_over.store(true, Ordering::Relaxed);
         assert!(grew > 0, "nothing was stored while a backup was made");
     });
     assert_eq!(pool.journal.refusal(), None);
