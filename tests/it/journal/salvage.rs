@@ -165,7 +165,8 @@ fn each_page_of_a_pool_may_be_lost_and_costs_the_rows_on_it_alone() {
             assert!(state.len() == 50 || (state.is_empty() && of == "state"), "{what}: {}", state.len());
         } else {
             // it begins with what is there, whatever the job says
-            let by = pool.consumer("by", StreamId::INPUTS);
+            let by = ConsumerSpec { start: Start::Now, ..spec("by", StreamId::INPUTS) };
+            let by = pool.journal.register_consumer(by).unwrap();
             assert!(by.is_new && by.position == 0, "{what}: {by:?}");
         }
         if of != "segment" {
