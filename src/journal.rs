@@ -126,6 +126,7 @@ use budget::Budget;
 use command::{Command, ask};
 use error::StepError;
 use lock::Lock;
+use passing::OnItsWay;
 use queue::Lane;
 use recent::Recent;
 use recovery::Opened;
@@ -386,18 +387,31 @@ impl Journal {
 
     /// A consumer lets arrival time pass while nothing comes; how far it may. What is stored later arrives no earlier.
     pub fn let_pass(&self, era: u32, to: Timestamp) -> Timestamp {
-        self.0.shared.passing.let_pass(era, to)
+        self.0.shared.passing.let_pass(era, to, !self.is_full())
     }
 
     /// Stores events. Waits while the lane of intake is full, which it soon is when the byte budget is used up: so the
     /// caller stops reading. `on_durable` gets the answer in every case.
     pub fn append(&self, append: Append) {
-        self.0.shared.queue.push(Lane::Intake, Command::Append(append));
+        self.0.shared.queue.push(Lane::Intake, Command::Append(self.on_its_way(append)));
+    }
+
+    /// Time waits for its events until they are answered.
+    fn on_its_way(&self, append: Append) -> Append {
+        let Some(earliest) = append.events.iter().map(|event| event.arrival).min() else { return append };
+        let way = OnItsWay::new(self.0.shared.passing.clone(), append.era, earliest);
+        let answered = append.on_durable;
+        let on_durable = Box::new(move |result| {
+            // it can be read by now, or never
+            drop(way);
+            answered(result);
+        });
+        Append { on_durable, ..append }
     }
 
     /// As [`Journal::append`], but gives the append back where that would wait, or while the budget is used up.
     pub fn try_append(&self, append: Append) -> Option<Append> {
-        match self.0.shared.queue.try_push(Lane::Intake, Command::Append(append)) {
+        match self.0.shared.queue.try_push(Lane::Intake, Command::Append(self.on_its_way(append))) {
             Some(Command::Append(append)) => Some(append),
             _ => None,
         }

@@ -43,7 +43,7 @@ pub(super) struct Shared {
     /// Ticks of the newest record of stream 0.
     pub last_arrival: AtomicI64,
     pub eras: Mutex<Arc<Eras>>,
-    pub passing: TimePassing,
+    pub passing: Arc<TimePassing>,
     pub commits: AtomicU64,
     /// When the next group commit may be made at the earliest: nanoseconds since `started`.
     pub next_commit: AtomicU64,
@@ -74,7 +74,7 @@ impl Shared {
             limits: Mutex::default(),
             last_arrival: AtomicI64::new(0),
             eras: Mutex::default(),
-            passing: TimePassing::default(),
+            passing: Arc::default(),
             next_commit: AtomicU64::new(0),
             started: now,
             commits: AtomicU64::new(0),
