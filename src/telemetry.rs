@@ -75,8 +75,8 @@ type ReportSource = Arc<dyn Fn() -> Report + Send + Sync>;
 type SickSource = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Serves until `shutdown` resolves. The listener is the caller's, so that its port may be picked by the system. `sick`
-/// tells why the process should be started anew, and waits for nothing: whoever asks for health must not be told that it
-/// is sick because a disk is slow.
+/// tells why the process should be started anew, and waits for nothing: whoever asks for health must not be told that
+/// it is sick because a disk is slow.
 ///
 /// # Errors
 /// What the listener says.

@@ -170,8 +170,8 @@ impl Backlogs {
         Ok(to)
     }
 
-    /// Says what was dropped, at once and then once a minute; what the consumer had in hand, before the offset `handed`,
-    /// was not.
+    /// Says what was dropped, at once and then once a minute; what the consumer had in hand, before the offset
+    /// `handed`, was not.
     pub fn tell(&mut self, step: &Move, handed: i64, books: &Books, now: Instant) {
         let Some(consumer) = books.consumers.get(&step.consumer) else { return };
         let told = self.told.entry((step.consumer, step.reason)).or_default();

@@ -105,10 +105,12 @@ impl RedoLog {
     /// its name too.
     pub fn create(path: &Path, age: Age, length_max: u64) -> io::Result<RedoLog> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        let length = file.metadata()?.len();
+        let found = file.metadata()?.len();
         let length_max = length_max.min(LENGTH_MAX);
-        let mut log = RedoLog { file, age, records: 0, end: BLOCK, is_touched: false, length, length_max };
+        let mut log = RedoLog { file, age, records: 0, end: BLOCK, is_touched: false, length: 0, length_max };
+        // also where a file of this length is there: a sync that failed may have left it so in memory alone
         log.grow(LENGTH_MIN)?;
+        log.length = log.length.max(found);
         log.file.write_all_at(&label(age.epoch), 0)?;
         log.file.sync_all()?;
         sync_folder_of(path)?;

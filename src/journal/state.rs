@@ -94,6 +94,14 @@ pub(super) fn damaged(db: &Connection, books: &Books) -> rusqlite::Result<Vec<St
             consumer.name
         ));
     }
+    let sql = "SELECT count(*) FROM state WHERE consumer NOT IN (SELECT id FROM consumer)";
+    let nobodys: i64 = db.query_row(sql, [], |row| row.get(0))?;
+    if nobodys > 0 {
+        found.push(format!(
+            "state that belongs to no consumer: {nobodys} rows, which a statement may lack; `forebay journal \
+             reset-state` has one begin anew"
+        ));
+    }
     Ok(found)
 }
 

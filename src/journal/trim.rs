@@ -2,7 +2,7 @@
 //!
 //! In: positions of consumers, retention, the windows for redeliveries. Out: deleted segments, a few with each
 //! transaction, so that no commit waits for a long deletion. Invariant: a segment that reaches to or above the lowest
-//! position of its stream is deleted by [`drop_oldest`] alone, which first moves the consumer and counts what it skips.
+//! position of its stream is deleted only once its consumers were moved past it ([`oldest_to_drop`]), with a count.
 //! What lies on a damaged page is passed and stays in the file ([`Sweep`]). Not here: how full the file is (`budget`).
 
 use std::collections::BTreeSet;
@@ -13,7 +13,6 @@ use rusqlite::{Connection, OptionalExtension, Transaction as SqlTransaction, Tra
 use super::books::{Books, INPUTS};
 use super::damage::{is_damage, next_first};
 use super::recent::Recent;
-use super::stream::Dropping;
 use super::transaction::Transaction;
 use crate::kill_point::{self, KillPoint};
 use crate::time::Timestamp;
@@ -260,46 +259,43 @@ impl Sweep {
     }
 }
 
-/// Makes room when the budget is used up: of the streams whose oldest needed segment is held by consumers on
-/// `drop-oldest` alone, the one where it arrived first; moves those consumers past it. Whether anything moved.
-pub(super) fn drop_oldest(
-    tx: &mut Transaction<'_>,
-    dropping: &Dropping<'_>,
+/// Who is to be moved past the oldest segment when the budget is used up, and how far: of the streams whose oldest
+/// needed segment is held by consumers on `drop-oldest` alone, those of the one where it arrived first.
+pub(super) fn oldest_to_drop(
+    db: &Connection,
+    books: &Books,
+    now: Timestamp,
     is_damaged: bool,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<(Vec<u32>, i64)>> {
     let mut oldest: Option<(i64, Vec<u32>, i64)> = None;
-    for (&stream, book) in &tx.books.streams {
-        let needed = tx.books.needed_from(stream);
-        let mut find = tx.db.prepare_cached(
+    for (&stream, book) in &books.streams {
+        let needed = books.needed_from(stream);
+        let mut find = db.prepare_cached(
             "SELECT arrival, first + count FROM segment WHERE stream = ?1 AND first >= ?2 AND first + count > ?3 ORDER \
             BY first LIMIT 1",
         )?;
         let found: Option<(i64, i64)> = match is_damaged {
             // the index alone is asked
-            true => next_first(tx.db, stream, needed)?.map(|next| (i64::MIN, next)),
+            true => next_first(db, stream, needed)?.map(|next| (i64::MIN, next)),
             false => find
                 .query_row(params![stream, book.first, needed], |row| {
                     Ok((row.get(0).unwrap_or(i64::MIN), row.get(1).unwrap_or(needed + 1)))
                 })
                 .optional()?,
         };
-        let arrived = |(arrival, end): (i64, i64)| (tx.books.arrived.of(stream, end - 1, arrival, tx.now.ticks()), end);
+        let arrived = |(arrival, end): (i64, i64)| (books.arrived.of(stream, end - 1, arrival, now.ticks()), end);
         let Some((arrival, end)) =
             found.map(arrived).filter(|(arrival, _)| oldest.as_ref().is_none_or(|(least, ..)| arrival < least))
         else {
             continue;
         };
-        let holders = tx.books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end);
+        let holders = books.consumers.iter().filter(|(_, c)| c.stream == stream && c.position < end);
         let (ids, may_go): (Vec<u32>, Vec<bool>) = holders.map(|(id, c)| (*id, c.drop_oldest)).unzip();
         if !ids.is_empty() && may_go.iter().all(|may_go| *may_go) {
             oldest = Some((arrival, ids, end));
         }
     }
-    let Some((_, holders, end)) = oldest else { return Ok(false) };
-    for id in holders {
-        tx.skip(id, end, "budget", dropping.handed(id));
-    }
-    Ok(true)
+    Ok(oldest.map(|(_, holders, end)| (holders, end)))
 }
 
 /// Deletes, at start, what lies below the mark of the inputs' stream and is no longer kept for redeliveries.

@@ -406,20 +406,26 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes room when the budget is used up; whether any consumer was moved for it.
     fn drop_oldest(&mut self) -> rusqlite::Result<bool> {
-        let limits = self.limits();
-        let is_damaged = self.store.is_damaged();
-        let shared = self.shared.clone();
-        let may_lose = self.store.books.consumers.iter().filter(|(_, consumer)| consumer.drop_oldest);
-        let dropping = shared.streams.begin_drop(may_lose.map(|(id, _)| (*id, i64::MAX)));
-        let step =
-            |tx: &mut Transaction<'_>| Ok(tx.books.consumers_known && trim::drop_oldest(tx, &dropping, is_damaged)?);
-        let Committed { outcome: moved, segments, written, .. } = self.store.checkpoint(limits, step)?;
-        self.wrote(written);
-        if moved {
-            self.publish(segments);
+        let (limits, now) = (self.limits(), self.config.clock.now());
+        let (db, books) = (&self.store.db, &self.store.books);
+        if !books.consumers_known {
+            return Ok(false);
         }
-        Ok(moved)
+        let Some((holders, end)) = trim::oldest_to_drop(db, books, now, self.store.is_damaged())? else {
+            return Ok(false);
+        };
+        let shared = self.shared.clone();
+        let dropping = shared.streams.begin_drop(holders.iter().map(|id| (*id, end)));
+        let step = |tx: &mut Transaction<'_>| {
+            holders.iter().for_each(|id| tx.skip(*id, end, "budget", dropping.handed(*id)));
+            Ok(())
+        };
+        let Committed { segments, written, .. } = self.store.checkpoint(limits, step)?;
+        self.wrote(written);
+        self.publish(segments);
+        Ok(true)
     }
 }
 

@@ -1,10 +1,11 @@
 /* A disk that tells what is done to it, and fails where a test wants it to.
  *
- * Loaded by LD_PRELOAD into a process that keeps a pool. It stands before the calls of the C library by which SQLite and
- * Rust's standard library change files, and knows the files below one folder. Each call is done, or fails, and becomes
- * a record of the trace; all of them go one after another, so that the order of the records is that of what they did.
- * Nothing is ever synced: what a sync covers is a matter of the trace, from which the test builds what a power cut
- * leaves. Not here: reading (it changes nothing) and the file `-shm` (memory of SQLite that is made anew at a start).
+ * Loaded by LD_PRELOAD into a process that keeps a pool. It stands before the calls of the C library by which SQLite
+ * and Rust's standard library change files, and knows the files below one folder. Each call is done, or fails, and
+ * becomes a record of the trace; all of them go one after another, so that the order of the records is that of what
+ * they did. Nothing is ever synced: what a sync covers is a matter of the trace, from which the test builds what a
+ * power cut leaves. Not here: reading (it changes nothing) and the file `-shm` (memory of SQLite that is made anew at
+ * a start).
  *
  *   FOREBAY_DISK_FOLDER  the folder, as an absolute path without links; folders in it are not known
  *   FOREBAY_DISK_TRACE   where the records go, elsewhere
@@ -366,6 +367,6 @@ int fdatasync(int fd) { return do_sync(fd, 1); }
 
 int rename(const char *from, const char *to) { return do_rename(AT_FDCWD, from, AT_FDCWD, to, 0); }
 int renameat(int a, const char *from, int b, const char *to) { return do_rename(a, from, b, to, 0); }
-int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { return do_rename(a, from, b, to, flags); }
+int renameat2(int a, const char *from, int b, const char *to, unsigned how) { return do_rename(a, from, b, to, how); }
 int unlink(const char *path) { return do_unlink(AT_FDCWD, path, 0); }
 int unlinkat(int at, const char *path, int flags) { return do_unlink(at, path, flags); }

@@ -27,7 +27,6 @@ use crate::journal::quarantine::gaps;
 use crate::journal::ranges::SEEN;
 use crate::journal::recovery::{self, MADE_AT};
 use crate::journal::redo::{self, Age};
-use crate::journal::renewal;
 use crate::journal::schema::redo_path;
 use crate::journal::state;
 use crate::time::Timestamp;
@@ -77,7 +76,6 @@ pub(super) fn fill(config: &JournalConfig, pages: &Pages, db: &Connection) -> ru
     books.save(db, &stored)?;
     let (segments, records) = counts(db)?;
     let salvaged = Salvaged { segments, records, dead_letters: books.dead_letters.letters, lost, notes: pool.notes };
-    renewal::renew(db, books.inputs_end())?;
     let missing = salvaged.lost_records();
     recovery::keep_alarm(
         db,

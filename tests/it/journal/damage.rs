@@ -460,3 +460,17 @@ fn state_is_given_up_also_where_it_lies_on_a_damaged_page() {
     assert!(alone > 4, "a page costs the state of one alone");
     assert!(beyond <= 2, "{beyond} pages let nobody give up state");
 }
+
+#[test]
+fn state_that_belongs_to_nobody_is_told() {
+    let pool = Pool::new();
+    let id = pool.consumer("windows", StreamId::INPUTS).id;
+    let change = StateChange { op: 1, key: b"k".to_vec(), value: Some(b"v".to_vec()) };
+    pool.commit(Commit { state: vec![change], ..Commit::at(id, 0) });
+    pool.journal.close();
+    assert!(verify(&pool.path).unwrap().is_good());
+    in_file(&pool.path, "UPDATE state SET consumer = consumer + 64");
+    let problems = verify(&pool.path).unwrap().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("state that belongs to no consumer: 1 rows"), "{problems:?}");
+}

@@ -356,7 +356,14 @@ fn a_start_that_is_killed_while_it_moves_a_pool_aside_is_gone_on_with() {
         assert!(kept == bytes, "{moved}: every file has the same name, and every byte");
         assert!(!beside(&pool.path, "-beyond-use").exists());
         journal.close();
-        assert_eq!(Journal::open(config).unwrap().alarm(), None, "{moved}");
+        assert_eq!(Journal::open(config.clone()).unwrap().alarm(), None, "{moved}");
+        // killed between the last step and the end of the note
+        let note = r#"{"reason":"a reason","moved_to":"-damaged-then","all_moved":true}"#;
+        fs::write(beside(&pool.path, "-beyond-use"), note).unwrap();
+        let journal = Journal::open(config).unwrap();
+        assert_eq!(read_payloads(&mut journal.reader(StreamId::INPUTS, 0)).len(), 50, "{moved}: it is the fresh one");
+        let kept: Vec<Vec<u8>> = MOVED.iter().map(|file| fs::read(aside(file)).unwrap()).collect();
+        assert!(kept == bytes && !beside(&pool.path, "-beyond-use").exists(), "{moved}");
     }
 }
 

@@ -81,7 +81,7 @@ fn whole() -> Whole {
     pool.commit(Commit { state: (0..50).map(state).collect(), ..Commit::at(other, 2) });
     pool.commit(Commit::at(out, 30));
     for n in 0..20 {
-        let (stage, payload) = ("output o".into(), noise(1000, n));
+        let (stage, payload) = ("output o".into(), noise(6000, n));
         let letter = DeadLetter { stage, payload, offset: Some(n as i64), ..DeadLetter::default() };
         pool.journal.add_dead_letters(vec![letter]).unwrap();
     }
@@ -154,6 +154,7 @@ fn each_page_of_a_pool_may_be_lost_and_costs_the_rows_on_it_alone() {
         assert!(missing <= lost, "{what}: {missing} of {lost}");
 
         assert_eq!(pool.journal.incarnation(), incarnation, "{what}: rows keep their ids");
+        assert_eq!(pool.input, whole.pool.input, "{what}: the input has its name");
         if of != "meta" {
             assert_eq!(pool.journal.client_id_suffix().unwrap(), suffix, "{what}");
         }
@@ -175,10 +176,42 @@ fn each_page_of_a_pool_may_be_lost_and_costs_the_rows_on_it_alone() {
         let letters = status.dead_letters.letters;
         assert!(letters == 20 || of == "dead_letter", "{what}: {letters}");
         assert_eq!(salvaged.dead_letters, letters);
+        for stored in dead_letters_readonly(&pool.path, &LetterFilter::default(), 100).unwrap() {
+            let offset = stored.letter.offset.unwrap();
+            assert!(stored.letter.payload == noise(6000, offset as u64), "{what}: the letter of {offset} is another");
+        }
         assert!(!salvaged.notes.is_empty() || !salvaged.lost.is_empty() || letters == 20, "{what}");
     }
     let tables = ["sqlite_schema", "meta", "input", "stream", "segment", "consumer", "state", "ledger", "dead_letter"];
     assert!(tables.iter().all(|table| seen.contains(table)), "{seen:?}");
+}
+
+#[test]
+fn state_is_whole_or_begins_anew_also_where_a_page_lies_in_the_place_of_another() {
+    let whole = whole();
+    whole.pool.journal.close();
+    let bytes = fs::read(&whole.pool.path).unwrap();
+    let pages = pages_of(&whole.pool.path).into_iter().enumerate();
+    let leaves: Vec<usize> =
+        pages.filter(|(_, (of, kind, _))| of == "state" && kind == "leaf").map(|(n, _)| n).collect();
+    let wanted: Vec<StateEntry> =
+        (0..50).map(|i| StateEntry { op: 0, key: vec![i], value: noise(200, i.into()) }).collect();
+    let ids = [whole.by, ConsumerId(whole.by.0 + 1)];
+    let mut anew = 0;
+    for (from, to) in leaves.iter().flat_map(|from| leaves.iter().map(move |to| (from, to))).filter(|(a, b)| a != b) {
+        let image = Image::of(&whole.pool);
+        let mut bytes = bytes.clone();
+        bytes.copy_within((from - 1) * 4096..from * 4096, (to - 1) * 4096);
+        fs::write(image.path(), bytes).unwrap();
+        let (salvaged, pool) = image.salvaged();
+        for id in ids {
+            let state = pool.journal.load_state(id).unwrap();
+            assert!(state == wanted || state.is_empty(), "page {from} in the place of {to}: {} rows", state.len());
+            anew += u32::from(state.is_empty());
+        }
+        assert!(salvaged.notes.iter().any(|note| note.contains("begins anew")), "{from} {to}: {salvaged:?}");
+    }
+    assert!(leaves.len() > 3 && anew > 0, "{leaves:?}");
 }
 
 #[test]
