@@ -336,8 +336,8 @@ nonsense";
         let pin = Pin { programs: vec![(BACKUP.into(), 12)], log_bytes: 12_300_000 };
         assert_eq!(
             pin.to_string(),
-            "a backup is being made (forebay journal backup, process 12), and SQLite's write-ahead log grows meanwhile, \
-             12.3 MB by now: it is used anew when that is done"
+            "a backup is being made (forebay journal backup, process 12), and SQLite's write-ahead log grows \
+             meanwhile, 12.3 MB by now: it is used anew when that is done"
         );
         let both = Pin { programs: vec![(BACKUP.into(), 12), ("sqlite3".into(), 13)], ..pin };
         assert!(!both.is_backup() && both.to_string().ends_with(": close it"), "{both}");
