@@ -225,7 +225,7 @@ fn describe(status: &JournalStatus, settings: &job::JournalSection) -> String {
     );
     let _ = writeln!(out, "{}", lasts(status));
     if let Some(pin) = &status.pin {
-        let _ = writeln!(out, "ALARM: {pin}");
+        let _ = writeln!(out, "{}{pin}", if pin.is_backup() { "" } else { "ALARM: " });
     }
     if let Some(alarm) = &status.alarm {
         let _ = writeln!(out, "ALARM: {alarm}");

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,15 +27,20 @@ pub(super) struct BeyondUseNote {
     pub all_moved: bool,
 }
 
+/// Where it is.
+pub(super) fn path(pool: &Path) -> PathBuf {
+    beside(pool, SUFFIX)
+}
+
 /// What a note says, if there is one.
 pub(super) fn noted(pool: &Path) -> Option<BeyondUseNote> {
     // nobody else writes there; what is no note has nothing to say
-    serde_json::from_slice(&fs::read(beside(pool, SUFFIX)).ok()?).ok()
+    serde_json::from_slice(&fs::read(path(pool)).ok()?).ok()
 }
 
 /// In place of one that is there; durable when it returns.
 pub(super) fn note(pool: &Path, note: &BeyondUseNote) -> io::Result<()> {
-    let (path, new) = (beside(pool, SUFFIX), beside(pool, "-beyond-use-new"));
+    let (path, new) = (path(pool), beside(pool, "-beyond-use-new"));
     let mut file = File::create(&new)?;
     file.write_all(&serde_json::to_vec(note)?)?;
     file.sync_all()?;
@@ -55,7 +60,7 @@ pub(super) fn tell_next_start(pool: &Path, on_damage: OnDamage, error: &JournalE
 
 /// Takes a note away, if there is one; durable when it returns.
 pub(super) fn forget(pool: &Path) -> io::Result<()> {
-    let path = beside(pool, SUFFIX);
+    let path = path(pool);
     match fs::remove_file(&path) {
         Ok(()) => sync_folder_of(&path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

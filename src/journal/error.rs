@@ -32,12 +32,13 @@ pub enum JournalError {
     )]
     SqliteTooOld { found: String },
     #[error(
-        "{path} is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]"
+        "{path} is not a forebay journal; it was left untouched: move it and the files beside it (`-wal`, `-redo`, \
+        `-high-water`) away, or set another `path` under [journal]"
     )]
     Foreign { path: String },
     #[error(
         "the journal {path} has schema version {found}, this program reads version {expected}: run it with the program \
-        that made it, or move it away to start anew"
+        that made it, or move it and the files beside it (`-wal`, `-redo`, `-high-water`) away to start anew"
     )]
     Schema { path: String, found: i64, expected: i64 },
     #[error("cannot open the journal {path}: {reason}; its directory must exist and be writable")]
@@ -104,9 +105,14 @@ pub enum JournalError {
     NoBackup { path: String, reason: String },
     #[error(
         "there is a pool where the backup is to be: {left}. Nothing has changed: stop the job, move {path} and the \
-        files beside it (`-wal`, `-redo`, `-high-water`) away, and run this again"
+        files beside it (`-wal`, `-redo`, `-high-water`, `-salvaged`) away, and run this again"
     )]
     PoolIsThere { path: String, left: String },
+    #[error(
+        "{path} is restored, but {note}, a note that the former pool is beyond use, cannot be removed ({reason}): \
+        remove it before the job starts, which would take it for one of this pool"
+    )]
+    Noted { path: String, note: String, reason: String },
 }
 
 impl JournalError {

@@ -7,13 +7,17 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::error::{JournalError, has_no_room};
 use super::redo::sync_folder_of;
+
+/// Readable by its owner alone.
+const MODE: u32 = 0o600;
 
 /// What SQLite may keep beside a file.
 const OF_SQLITE: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -41,8 +45,8 @@ impl NewFile {
         let file = locked(&unfinished).map_err(|error| not_written(to, &error))?;
         let new = NewFile { to: to.to_owned(), unfinished, file, is_finished: false };
         new.remove_of_sqlite();
-        let emptied = new.file.set_len(0).and_then(|()| new.file.set_permissions(Permissions::from_mode(0o600)));
-        emptied.map_err(|error| not_written(to, &error))?;
+        let narrowed = || unless_refused(new.file.set_permissions(Permissions::from_mode(MODE)));
+        new.file.set_len(0).and_then(|()| narrowed()).map_err(|error| not_written(to, &error))?;
         Ok(new)
     }
 
@@ -101,7 +105,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// The file of this name, which nobody else has locked.
 fn locked(path: &Path) -> io::Result<File> {
     loop {
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(MODE).open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -118,8 +122,16 @@ fn locked(path: &Path) -> io::Result<File> {
     }
 }
 
+/// A file system without modes of its own, as on a USB stick, refuses to change one.
+fn unless_refused(changed: io::Result<()>) -> io::Result<()> {
+    match changed {
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(()),
+        changed => changed,
+    }
+}
+
 /// Renames a file; one that has the name already stays.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from) {
         // not known to this file system
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
@@ -180,5 +192,15 @@ mod tests {
             (vec!["copy.db".into(), "other.db".into()], b"theirs".to_vec())
         );
         assert!(matches!(NewFile::create(&dir.path().join("no/such")), Err(JournalError::NotWritten { .. })));
+    }
+
+    #[test]
+    fn only_its_owner_may_read_it_from_the_first_moment_and_a_disk_without_modes_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = locked(&dir.path().join("copy.db-unfinished")).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let refused = |errno: Errno| Err(io::Error::from(errno));
+        assert!(unless_refused(refused(Errno::PERM)).is_ok());
+        assert!(unless_refused(refused(Errno::IO)).is_err() && unless_refused(refused(Errno::ROFS)).is_err());
     }
 }

@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Behind the name of a pool: what can be read of one that is beyond use, until it takes its place.
+pub(super) const SALVAGED: &str = "-salvaged";
+
 /// Where SQLite keeps the write-ahead log of this file.
 pub(super) fn wal_path(path: &Path) -> PathBuf {
     beside(path, "-wal")

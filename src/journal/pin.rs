@@ -28,6 +28,8 @@ const OPEN_MARK: u64 = 128;
 /// The system's locks, with the process that holds each. Up to 8 KiB of it are read at once.
 const LOCKS: &str = "/proc/locks";
 const LOCKS_BYTES: usize = 8 << 10;
+/// The name of a process that makes a backup; the system's names of programs are shorter.
+const BACKUP: &str = "forebay journal backup";
 
 /// Who pins the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,12 +40,26 @@ pub struct Pin {
     pub log_bytes: u64,
 }
 
+impl Pin {
+    /// Whether it ends by itself.
+    pub fn is_backup(&self) -> bool {
+        !self.programs.is_empty() && self.programs.iter().all(|(name, _)| name == BACKUP)
+    }
+}
+
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let programs: Vec<String> =
             self.programs.iter().map(|(name, process)| format!("{name}, process {process}")).collect();
         let who = if programs.is_empty() { String::new() } else { format!(" ({})", programs.join("; ")) };
         let megabytes = self.log_bytes as f64 / 1e6;
+        if self.is_backup() {
+            return write!(
+                f,
+                "a backup is being made{who}, and SQLite's write-ahead log grows meanwhile, {megabytes:.1} MB by now: \
+                 it is used anew when that is done"
+            );
+        }
         write!(
             f,
             "another program{who} reads the pool's file and pins its write-ahead log, {megabytes:.1} MB by now: close \
@@ -225,8 +241,19 @@ fn once_each(mut processes: Vec<u32>) -> Vec<u32> {
 }
 
 fn name_of(process: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-    if name.trim().is_empty() { "a program".to_owned() } else { name.trim().to_owned() }
+    let read = |what: &str| fs::read(format!("/proc/{process}/{what}")).unwrap_or_default();
+    if is_of_backup(&read("cmdline")) {
+        return BACKUP.to_owned();
+    }
+    let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
+    if name.is_empty() { "a program".to_owned() } else { name }
+}
+
+/// Whether this is the command line of a backup: words that each end with a zero byte.
+fn is_of_backup(command: &[u8]) -> bool {
+    let mut words = command.split(|byte| *byte == 0);
+    let program = words.next().and_then(|word| word.rsplit(|byte| *byte == b'/').next());
+    program == Some(b"forebay") && [words.next(), words.next()] == [Some(b"journal".as_slice()), Some(b"backup")]
 }
 
 #[cfg(test)]
@@ -306,5 +333,27 @@ nonsense";
              close it"
         );
         assert!(Pin::default().to_string().starts_with("another program reads the pool's file"));
+        let pin = Pin { programs: vec![(BACKUP.into(), 12)], log_bytes: 12_300_000 };
+        assert_eq!(
+            pin.to_string(),
+            "a backup is being made (forebay journal backup, process 12), and SQLite's write-ahead log grows \
+             meanwhile, 12.3 MB by now: it is used anew when that is done"
+        );
+        let both = Pin { programs: vec![(BACKUP.into(), 12), ("sqlite3".into(), 13)], ..pin };
+        assert!(!both.is_backup() && both.to_string().ends_with(": close it"), "{both}");
+    }
+
+    #[test]
+    fn a_backup_is_known_by_its_command_line() {
+        for (command, is_one) in [
+            ("/usr/bin/forebay\0journal\0backup\0--job\0job.toml\0copy.db\0", true),
+            ("forebay\0journal\0backup\0copy.db\0--job\0job.toml\0", true),
+            ("forebay\0journal\0verify\0--job\0backup\0", false),
+            ("forebay\0run\0job.toml\0", false),
+            ("other\0journal\0backup\0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_backup(command.as_bytes()), is_one, "{command:?}");
+        }
     }
 }

@@ -84,12 +84,36 @@ pub(super) fn set_missing_aside(tx: &mut Transaction<'_>, stream: u32, from: i64
 }
 
 /// The stretches that neither a segment nor the quarantine has.
-pub(super) fn gaps(db: &Connection, stream: u32, mut from: i64, to: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
-    let mut find = db.prepare_cached(
+pub(super) fn gaps(db: &Connection, stream: u32, from: i64, to: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    between(
+        db,
         "SELECT first, first + count AS past FROM segment WHERE stream = ?1 AND first < ?3
          AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2)
          UNION ALL SELECT first, past FROM quarantine WHERE stream = ?1 AND first < ?3 AND past > ?2 ORDER BY first",
-    )?;
+        stream,
+        (from, to),
+    )
+}
+
+/// The stretches that no segment has.
+pub(super) fn without_segment(db: &Connection, stream: u32, from: i64, to: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    between(
+        db,
+        "SELECT first, first + count AS past FROM segment WHERE stream = ?1 AND first < ?3
+         AND first >= coalesce((SELECT max(first) FROM segment WHERE stream = ?1 AND first <= ?2), ?2) ORDER BY first",
+        stream,
+        (from, to),
+    )
+}
+
+/// The stretches between two offsets that none of the ranges has that a query gives.
+fn between(
+    db: &Connection,
+    ranges: &str,
+    stream: u32,
+    (mut from, to): (i64, i64),
+) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut find = db.prepare_cached(ranges)?;
     let mut rows = find.query(params![stream, from, to])?;
     let mut gaps = Vec::new();
     while let Some(row) = rows.next()? {

@@ -36,6 +36,9 @@ const ALARM: &str = "alarm";
 /// Where a backup has in `meta` when it was made, as text.
 pub(super) const MADE_AT: &str = "backup_made_at";
 
+/// Where a pool has in `meta` when it was salvaged, as text, until a job runs on it.
+pub(super) const SALVAGED_AT: &str = "salvaged_at";
+
 /// A pool that may be written to.
 pub(super) struct Opened {
     pub db: Connection,
@@ -72,6 +75,7 @@ pub(super) fn open(config: &JournalConfig, db: Connection) -> Result<Opened, Jou
     let take_over = || -> rusqlite::Result<()> {
         let sql = SqlTransaction::new_unchecked(&db, TransactionBehavior::Immediate)?;
         store(&sql, &mut books, found.changes, config.retention)?;
+        sql.execute("DELETE FROM meta WHERE key = ?1", [SALVAGED_AT])?;
         if let Some(alarm) = &alarm {
             leave_gap(&sql, &mut books, lost.unwrap_or(0))?;
             keep_alarm(&sql, config, alarm)?;

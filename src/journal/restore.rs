@@ -15,6 +15,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction as SqlTransaction, TransactionBehavior, params};
 
+use super::beyond_use;
 use super::books::Books;
 use super::config::JournalConfig;
 use super::error::JournalError;
@@ -40,7 +41,7 @@ pub enum RestoredOn {
 /// A pool that was restored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restored {
-    /// When the backup was made; `None` for a pool that was copied or salvaged.
+    /// When the file was made; `None` for a pool that was copied.
     pub made_at: Option<String>,
     /// From this offset of the inputs on row ids have a new mark.
     pub end: i64,
@@ -54,12 +55,15 @@ pub struct Restored {
 pub fn restore(config: &JournalConfig, from: &Path, on: RestoredOn) -> Result<Restored, JournalError> {
     let path = beside(&config.path, "");
     let _lock = Lock::take(&path)?;
-    if let Some(left) = paths::left_of_pool(&path) {
+    let salvaged = || Some(beside(&path, paths::SALVAGED)).filter(|salvaged| salvaged.exists());
+    if let Some(left) = paths::left_of_pool(&path).or_else(salvaged) {
         return Err(JournalError::PoolIsThere { path: path.display().to_string(), left: left.display().to_string() });
     }
     let no_backup = |reason: String| JournalError::NoBackup { path: from.display().to_string(), reason };
     let mut source = File::open(from).map_err(|error| no_backup(error.to_string()))?;
-    if let Some(log) = ["-redo", "-wal"].iter().map(|log| beside(from, log)).find(|log| has_bytes(log)) {
+    // whether the redo log has a part too the file tells: that of a job that was stopped has nothing
+    let log = paths::wal_path(from);
+    if log.metadata().is_ok_and(|log| log.len() > 0) {
         let log = log.display();
         return Err(no_backup(format!("{log} has a part of it, so it is a pool and no backup")));
     }
@@ -73,14 +77,17 @@ pub fn restore(config: &JournalConfig, from: &Path, on: RestoredOn) -> Result<Re
     if Age::read(&db).map_err(|error| new.not_written(&error))?.is_some_and(|age| age.generation > 0) {
         return Err(no_backup("a part of it was in a redo log: it is a copy of a pool whose job ran".to_owned()));
     }
-    let (made_at, end) = make_own(&db, on).map_err(|error| new.not_written(&error))?;
+    let own = make_own(&db, on).and_then(|own| schema::make_single(&db).map(|()| own));
+    let (made_at, end) = own.map_err(|error| new.not_written(&error))?;
     db.close().map_err(|(_, error)| new.not_written(&error))?;
     new.finish()?;
+    // of the pool that was here before
+    beyond_use::forget(&path).map_err(|error| JournalError::Noted {
+        path: path.display().to_string(),
+        note: beyond_use::path(&path).display().to_string(),
+        reason: error.to_string(),
+    })?;
     Ok(Restored { made_at, end, report })
-}
-
-fn has_bytes(path: &Path) -> bool {
-    path.metadata().is_ok_and(|file| file.len() > 0)
 }
 
 fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
@@ -102,11 +109,12 @@ fn why_unsound(error: JournalError) -> String {
     }
 }
 
-/// What the pool must not share with the one that it is a copy of; when the backup was made, and where it ends.
+/// What the pool must not share with the one that it is a copy of; when the file was made, and where it ends.
 fn make_own(db: &Connection, on: RestoredOn) -> rusqlite::Result<(Option<String>, i64)> {
     let sql = SqlTransaction::new_unchecked(db, TransactionBehavior::Immediate)?;
     let find = "DELETE FROM meta WHERE key = ?1 RETURNING value";
-    let made_at: Option<Vec<u8>> = sql.query_row(find, [recovery::MADE_AT], |row| row.get(0)).optional()?;
+    let take = |key| sql.query_row(find, [key], |row| row.get::<_, Vec<u8>>(0)).optional();
+    let (made_at, salvaged_at) = (take(recovery::MADE_AT)?, take(recovery::SALVAGED_AT)?);
     let end = Books::load(&sql)?.inputs_end();
     renewal::renew(&sql, end)?;
     if on == RestoredOn::Another {
@@ -117,11 +125,13 @@ fn make_own(db: &Connection, on: RestoredOn) -> rusqlite::Result<(Option<String>
         // known to no broker any more
         sql.execute("DELETE FROM meta WHERE key LIKE 'client/%'", [])?;
     }
-    if made_at.is_some() || on == RestoredOn::Another {
+    // what was salvaged is the pool as the session at the broker knows it
+    let is_latest = made_at.is_none() && salvaged_at.is_some();
+    if !is_latest || on == RestoredOn::Another {
         // a packet id of the session then may be another message's by now
         sql.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![recent::FROM, end.to_le_bytes()])?;
     }
     recovery::close_pool(&sql)?;
     sql.commit()?;
-    Ok((made_at.map(|at| String::from_utf8_lossy(&at).into_owned()), end))
+    Ok((made_at.or(salvaged_at).map(|at| String::from_utf8_lossy(&at).into_owned()), end))
 }

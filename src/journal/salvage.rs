@@ -9,6 +9,7 @@
 //! tables of known shape, and the rows that matter most, segments and state, have checksums; so they are found page by
 //! page, without the tree above them if need be.
 
+mod aside;
 mod balance;
 mod cells;
 mod fill;

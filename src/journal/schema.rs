@@ -110,8 +110,8 @@ fn check_gone(path: &Path) -> Result<(), JournalError> {
     let Some(left) = left_beside(path) else { return Ok(()) };
     let (path, left) = (path.display(), left.display());
     let reason = format!(
-        "{path}: the file is {what}, and {left} beside it tells that there was a pool; \
-        where that was deleted on purpose, delete the other too"
+        "{path}: the file is {what}, and {left} beside it tells that there was a pool. If it was deleted or moved on \
+        purpose, move the files beside it (`-wal`, `-redo`, `-high-water`) away too, and start anew"
     );
     Err(JournalError::BeyondUse { reason })
 }

@@ -135,8 +135,8 @@ pub(super) fn reset(
 /// alone.
 pub(super) fn mend(path: &Path) -> Result<BTreeSet<u32>, JournalError> {
     let db = schema::open_reader(path)?;
-    let is_whole = db.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, i64>(0));
-    match is_whole {
+    match is_removable(&db) {
+        Ok(false) => {}
         Err(error) if is_of_page(&error) => {}
         other => return other.map(|_| BTreeSet::new()).map_err(JournalError::read),
     }
@@ -146,6 +146,27 @@ pub(super) fn mend(path: &Path) -> Result<BTreeSet<u32>, JournalError> {
     make_anew(&db, path).map_err(|error| JournalError::write(&error))
 }
 
+/// Whether SQLite can remove each row: it reads all of one for that, and what its page says of free room.
+fn is_removable(db: &Connection) -> rusqlite::Result<bool> {
+    let is_sound: bool = db.query_row("PRAGMA quick_check('state')", [], |row| Ok(row.get::<_, String>(0)? == "ok"))?;
+    if !is_sound {
+        return Ok(false);
+    }
+    for id in ids(db)? {
+        match rows(db, id) {
+            Err(error) if !is_damage(&error) || is_of_page(&error) => return Err(error),
+            // a row that is not what was stored is removed like any other
+            _ => {}
+        }
+    }
+    Ok(true)
+}
+
+fn ids(db: &Connection) -> rusqlite::Result<Vec<u32>> {
+    let mut find = db.prepare("SELECT id FROM consumer")?;
+    find.query_map([], |row| row.get(0))?.collect()
+}
+
 fn make_anew(from: &Connection, path: &Path) -> rusqlite::Result<BTreeSet<u32>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
@@ -153,8 +174,7 @@ fn make_anew(from: &Connection, path: &Path) -> rusqlite::Result<BTreeSet<u32>> 
     // the write-ahead log is the writer's
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
-    let mut find = from.prepare("SELECT id FROM consumer")?;
-    let ids = find.query_map([], |row| row.get::<_, u32>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let ids = ids(from)?;
     let sql = SqlTransaction::new_unchecked(&db, TransactionBehavior::Immediate)?;
     sql.execute_batch(&schema::state_table("state_anew"))?;
     let mut damaged = BTreeSet::new();

@@ -38,6 +38,8 @@ mod reading;
 mod redo;
 #[path = "journal/salvage.rs"]
 mod salvage;
+#[path = "journal/state.rs"]
+mod state;
 #[path = "journal/trimming.rs"]
 mod trimming;
 

@@ -35,7 +35,8 @@ pub fn restore(job: &Job, from: &Path, on: RestoredOn) -> Result<String, NotDone
     })?;
     complain_of_problems(&restored.report, "the backup is as its pool was");
     let pool = &config.path;
-    let made = restored.made_at.map_or("which tells no time".to_owned(), |at| format!("made {at}"));
+    let made =
+        restored.made_at.map_or("a copy that does not say when it was made".to_owned(), |at| format!("made {at}"));
     let sessions = match on {
         RestoredOn::Another => {
             "Brokers know this job by new client ids, but for a `client_id` that the job file writes: no two gateways \
@@ -58,8 +59,16 @@ fn contents(pool: &Path) -> Result<String, NotDone> {
     let status = JournalStatus::summary_readonly(pool).map_err(failure)?;
     let consumers = status.consumers.len() as u64;
     let pending = status.consumers.iter().map(|consumer| consumer.pending).max().unwrap_or(0);
-    let waiting = format!("up to {} to read for {}", counted(pending, "record"), counted(consumers, "consumer"));
-    Ok(format!("{waiting}, {}", counted(status.dead_letters.letters, "dead letter")))
+    Ok(format!("{}, {}", waiting(pending, consumers), counted(status.dead_letters.letters, "dead letter")))
+}
+
+/// `pending`: of the consumer that has most to read.
+fn waiting(pending: u64, consumers: u64) -> String {
+    match (pending, consumers) {
+        (0, _) => "no records to read".to_owned(),
+        (_, 1) => format!("{} to read for 1 consumer", counted(pending, "record")),
+        _ => format!("{} to read for the slowest of {}", counted(pending, "record"), counted(consumers, "consumer")),
+    }
 }
 
 /// Writes what can be read of a pool into a new one.
@@ -99,10 +108,22 @@ pub fn salvage(job: &Job, job_file: &Path, to: &Path) -> Result<String, NotDone>
         "Nothing has changed in {}. Move it and the files beside it (`-wal`, `-redo`, `-high-water`) away, then put \
          the new pool in place: forebay journal restore --job {} --same-gateway {}",
         config.path.display(),
-        job_file.display(),
-        to.display()
+        as_word(job_file),
+        as_word(to)
     );
     Ok(out)
+}
+
+/// A path as one word of a shell.
+fn as_word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    // a leading hyphen would be an option
+    match !path.is_empty() && path.chars().all(is_plain) && !path.starts_with('-') {
+        true => path,
+        false if path.starts_with('-') => as_word(&Path::new(".").join(path)),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
 }
 
 fn complain_of_problems(report: &VerifyReport, whose: &str) {
@@ -110,5 +131,31 @@ fn complain_of_problems(report: &VerifyReport, whose: &str) {
         let problems = report.problems.join("\n");
         let n = counted(report.problem_count, "problem");
         complain(format_args!("{problems}\nwarning: {n}: {whose}, see `forebay journal verify`\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_a_printed_command_is_one_word_of_a_shell() {
+        for (path, word) in [
+            ("/mnt/usb/taxi-2026.db", "/mnt/usb/taxi-2026.db"),
+            ("/mnt/my stick/new.db", "'/mnt/my stick/new.db'"),
+            ("it's.db", r"'it'\''s.db'"),
+            ("a$b", "'a$b'"),
+            ("-new.db", "./-new.db"),
+            ("straße.db", "straße.db"),
+        ] {
+            assert_eq!(as_word(Path::new(path)), word);
+        }
+    }
+
+    #[test]
+    fn what_waits_is_told_in_plain_numbers() {
+        assert_eq!(waiting(0, 3), "no records to read");
+        assert_eq!(waiting(1, 1), "1 record to read for 1 consumer");
+        assert_eq!(waiting(12, 3), "12 records to read for the slowest of 3 consumers");
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::aside;
 use super::balance::balance;
 use super::found::{LostRange, Salvaged};
 use super::pages::Pages;
@@ -65,6 +66,7 @@ pub(super) fn fill(config: &JournalConfig, pages: &Pages, db: &Connection) -> ru
     pool.take_log(&mut books)?;
     pool.name_the_nameless(&mut books)?;
     pool.set_ends(&mut books)?;
+    books.quarantined = aside::cut(db)?;
     let lost = pool.leave_gaps(&mut books)?;
     let several = balance(&mut books);
     if several > 0 {

@@ -20,7 +20,7 @@ pub(super) struct RowShape {
     /// `i` integer, `o` an offset or a count, `n` one of 32 bits, `u` one of 16, `t` text, `b` blob; a capital may be
     /// NULL as well.
     columns: &'static str,
-    /// A record that was written before the others were added has so many.
+    /// The number of columns of a record that was written before the others were added.
     needed: usize,
 }
 

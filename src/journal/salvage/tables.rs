@@ -1,8 +1,8 @@
-//! DamagedTables of a damaged pool, row by row, into those of a new one.
+//! Tables of a damaged pool, row by row, into those of a new one.
 //!
 //! In: pages, and a new pool without content. Out: every row that is whole, in the new pool; of each table, whether
 //! anything of it cannot be read. Invariant: what is taken is what was stored, where a checksum tells, and what was in
-//! use, where it does not. Not here: what follows from what is missing (`books`).
+//! use, where it does not. Not here: what follows from what is missing (`fill`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::fill;
 use super::found::Salvaged;
@@ -14,6 +14,7 @@ use crate::journal::config::JournalConfig;
 use crate::journal::error::JournalError;
 use crate::journal::new_file::NewFile;
 use crate::journal::paths::left_beside;
+use crate::journal::recovery;
 use crate::journal::schema;
 
 pub(in crate::journal) fn write(config: &JournalConfig, to: &Path) -> Result<(NewFile, Salvaged), JournalError> {
@@ -26,6 +27,8 @@ pub(in crate::journal) fn write(config: &JournalConfig, to: &Path) -> Result<(Ne
         without_journal(&db)?;
         let sql = db.unchecked_transaction()?;
         let salvaged = fill::fill(config, &pages, &sql)?;
+        let at = config.clock.now().to_string();
+        sql.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![recovery::SALVAGED_AT, at.into_bytes()])?;
         sql.commit()?;
         Ok(salvaged)
     };

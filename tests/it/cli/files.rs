@@ -161,7 +161,7 @@ fn bad_pools() {
     "#]];
     let untouched = expect![[r#"
         exit 1
-        error: pools/taxi.db is not a forebay journal; it was left untouched: move it away, or set another `path` under [journal]
+        error: pools/taxi.db is not a forebay journal; it was left untouched: move it and the files beside it (`-wal`, `-redo`, `-high-water`) away, or set another `path` under [journal]
     "#]];
     let [run, verify]: [&[&str]; 2] = [&["run", "taxi.toml"], &["journal", "verify", "--job", "taxi.toml"]];
     let [status, letters]: [&[&str]; 2] =

@@ -292,3 +292,78 @@ fn a_file_that_is_no_backup_and_a_place_that_is_taken_are_refused() {
     restore(&config, &copies.path("copy.db"), RestoredOn::Another).unwrap();
     assert_eq!(killed.names(), ["job.db", "job.db.lock"]);
 }
+
+/// Whatever a note beside the pool says, it is of the former one.
+#[test]
+fn a_restored_pool_is_not_the_one_that_a_note_beside_it_says_is_beyond_use() {
+    let pool = Pool::new();
+    filled(&pool, true);
+    let copies = Copies::new();
+    backup(&pool.config, &copies.path("copy.db")).unwrap();
+    let (_, end) = pool.journal.ends(StreamId::INPUTS);
+    for note in [
+        // of a job that ran; of a start that was killed while it moved the files; while it salvaged them
+        r#"{"reason":"a reason","moved_to":null}"#,
+        r#"{"reason":"a reason","moved_to":"-damaged-then"}"#,
+        r#"{"reason":"a reason","moved_to":"-damaged-then","all_moved":true}"#,
+    ] {
+        for on_damage in [OnDamage::Stop, OnDamage::Fresh] {
+            let place = Copies::new();
+            let config = JournalConfig { path: place.path("job.db"), on_damage, ..pool.config.clone() };
+            fs::write(place.path("job.db-beyond-use"), note).unwrap();
+            fs::write(place.path("job.db-salvaged"), "of the former").unwrap();
+            let error = restore(&config, &copies.path("copy.db"), RestoredOn::Same).unwrap_err();
+            assert!(matches!(error, JournalError::PoolIsThere { .. }), "{note}: {error}");
+            assert!(error.to_string().contains("job.db-salvaged"), "{error}");
+            assert_eq!(place.names(), ["job.db-beyond-use", "job.db-salvaged", "job.db.lock"], "nothing has changed");
+            fs::remove_file(place.path("job.db-salvaged")).unwrap();
+            restore(&config, &copies.path("copy.db"), RestoredOn::Same).unwrap();
+            assert_eq!(place.names(), ["job.db", "job.db.lock"], "{note}");
+            let restored = Pool::open(config);
+            assert_eq!(restored.journal.alarm(), None, "{note} {on_damage:?}");
+            assert_eq!(restored.journal.ends(StreamId::INPUTS).1, end, "{note} {on_damage:?}");
+            restored.journal.close();
+            let names = place.names();
+            assert!(names.iter().all(|name| !name.contains("-damaged-")), "{note} {on_damage:?}: {names:?}");
+        }
+    }
+}
+
+#[test]
+fn the_file_of_a_job_that_was_stopped_becomes_a_pool_though_its_redo_log_lies_beside_it() {
+    let pool = Pool::new();
+    let stream = filled(&pool, true);
+    let wanted = had(&pool, stream);
+    pool.journal.close();
+    assert!(beside(&pool.path, "-redo").metadata().unwrap().len() > 0);
+    let dir = TempDir::new().unwrap();
+    let config = JournalConfig { path: dir.path().join("job.db"), ..pool.config.clone() };
+    let told = restore(&config, &pool.path, RestoredOn::Same).unwrap();
+    assert_eq!((told.made_at, told.end), (None, 9));
+    let restored = Pool::open(config);
+    assert_eq!(had(&restored, stream), wanted);
+    // how old a copy is nobody can tell
+    let recent = |pool: &Pool| pool.journal.recent_messages(pool.input, 100).unwrap().len();
+    assert_eq!(recent(&restored), 0, "a packet id of then may be another message's by now");
+    restored.journal.close();
+
+    // what was salvaged is as new as its pool
+    let salvaged = dir.path().join("new.db");
+    let of = |name: &str| JournalConfig { path: dir.path().join(name), ..pool.config.clone() };
+    salvage(&pool.config, &salvaged).unwrap();
+    let told = restore(&of("first.db"), &salvaged, RestoredOn::Same).unwrap();
+    assert_eq!(told.made_at, Some(at(0).to_string()));
+    let first = Pool::open(of("first.db"));
+    assert_eq!(recent(&first), 9, "what the broker sends again is known");
+    first.journal.close();
+    restore(&of("another.db"), &salvaged, RestoredOn::Another).unwrap();
+    assert_eq!(recent(&Pool::open(of("another.db"))), 0, "its session is new");
+    // a pool on which a job ran since then is not
+    restore(&of("second.db"), &of("first.db").path, RestoredOn::Same).unwrap();
+    assert_eq!(recent(&Pool::open(of("second.db"))), 0);
+    // put in place by hand
+    fs::rename(&salvaged, of("third.db").path).unwrap();
+    Pool::open(of("third.db")).journal.close();
+    restore(&of("fourth.db"), &of("third.db").path, RestoredOn::Same).unwrap();
+    assert_eq!(recent(&Pool::open(of("fourth.db"))), 0);
+}

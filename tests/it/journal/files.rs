@@ -135,7 +135,10 @@ fn another_schema_version_is_refused() {
         fs::copy(&pool.path, &path).unwrap();
         let error = Journal::open(config(&path)).unwrap_err();
         assert!(matches!(error, JournalError::Schema { found, expected: 2, .. } if found == version), "{error}");
-        assert!(error.to_string().contains("move it away"), "{error}");
+        assert!(
+            error.to_string().contains("move it and the files beside it (`-wal`, `-redo`, `-high-water`) away"),
+            "{error}"
+        );
     }
 }
 
@@ -401,4 +404,45 @@ fn a_pool_that_proves_beyond_use_while_its_job_runs_is_known_to_the_next_start()
         }
     }
     assert!(noted > 0, "no page is missed only by a job that runs");
+}
+
+#[test]
+fn a_fresh_pool_takes_the_place_of_no_file_and_has_the_mode_of_the_former() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // a start was killed behind the salvage, and a person put a pool in place by hand
+    let (pool, other) = (closed(), closed());
+    let aside = |file: &str| beside(&pool.path, &format!("-damaged-then{file}"));
+    let note = r#"{"reason":"a reason","moved_to":"-damaged-then","all_moved":true}"#;
+    fs::write(beside(&pool.path, "-beyond-use"), note).unwrap();
+    fs::write(beside(&pool.path, "-salvaged"), "what was salvaged").unwrap();
+    fs::copy(&other.path, &pool.path).unwrap();
+    for file in ["-redo", "-high-water"] {
+        fs::rename(beside(&pool.path, file), aside(file)).unwrap();
+    }
+    let config = JournalConfig { on_damage: OnDamage::Fresh, ..pool.config.clone() };
+    let journal = Journal::open(config.clone()).unwrap();
+    assert_eq!(journal.ends(StreamId::INPUTS).1, 50);
+    assert_eq!(fs::read(aside("-salvaged")).unwrap(), b"what was salvaged");
+    journal.close();
+
+    // twice in one second, and what was salvaged once is not taken for what is there now
+    let mut kept = Vec::new();
+    for n in ["", "-2"] {
+        fs::write(&pool.path, [7; 40_960]).unwrap();
+        fs::set_permissions(&pool.path, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(beside(&pool.path, "-salvaged"), "of before").unwrap();
+        let journal = Journal::open(config.clone()).unwrap();
+        let alarm = journal.alarm().unwrap().to_owned();
+        assert!(alarm.contains("a fresh one was begun with what can be read of it (records there: "), "{alarm}");
+        assert_eq!(mode(&pool.path), 0o640);
+        journal.close();
+        let name = alarm.split("-damaged-").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        assert!(name.ends_with(&format!("Z{n}")), "{name}");
+        kept.push(beside(&pool.path, &format!("-damaged-{name}")));
+    }
+    for kept in kept {
+        assert_eq!(fs::read(&kept).unwrap(), [7; 40_960]);
+        assert_eq!(fs::read(beside(&kept, "-salvaged")).unwrap(), b"of before");
+    }
 }

@@ -314,3 +314,21 @@ fn who_runs_and_what_is_there_is_not_touched() {
     }
     assert!(!dir.path().join("other.db").exists() && !dir.path().join("other.db-unfinished").exists());
 }
+
+#[test]
+fn records_that_were_set_aside_and_are_found_after_all_are_read_and_not_skipped_too() {
+    let whole = whole();
+    whole.pool.journal.close();
+    // a job met a page that it could not read, and a person has seen it
+    let db = rusqlite::Connection::open(&whole.pool.path).unwrap();
+    for (first, past) in [(10, 20), (30, 31), (59, 60)] {
+        let sql = "INSERT INTO quarantine (stream, first, past, reason, at) VALUES (0, ?1, ?2, 'a page is damaged', 0)";
+        db.execute(sql, [first, past]).unwrap();
+    }
+    db.close().unwrap();
+    let (salvaged, new) = Image::of(&whole.pool).salvaged();
+    assert_eq!(salvaged.lost_records(), 0, "{salvaged:?}");
+    assert_eq!(is_right("found again", &salvaged, &new, &whole.payloads), 0);
+    assert_eq!(new.payloads(0).len(), 61);
+    assert_eq!(new.status().quarantined, QuarantineCount::default(), "nothing is told as lost that is there");
+}

@@ -122,7 +122,13 @@ fn turn(left: &[Left], turned: &Turned) -> Result<Found, String> {
 
 /// Whether a refusal says what to do.
 fn helps(why: &str) -> bool {
-    let remedies = ["on_damage = \"fresh\"", "move it away", "journal reset-state", "journal verify", "run it with"];
+    let remedies = [
+        "on_damage = \"fresh\"",
+        "move it and the files beside it",
+        "journal reset-state",
+        "journal verify",
+        "run it with",
+    ];
     remedies.iter().any(|remedy| why.contains(remedy))
 }
 

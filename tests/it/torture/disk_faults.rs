@@ -23,7 +23,7 @@ fn faulty(seed: u64, fault: Fault) -> Plan {
     Plan { patience, closes: true, ..plan(seed, STEPS, 0) }
 }
 
-/// All cases of a run that has so many calls of each kind, in an order that `rng` decides.
+/// All cases of a run that has this number of calls of each kind, in an order that `rng` decides.
 fn cases(counts: &BTreeMap<&'static str, u64>, rng: &mut fastrand::Rng) -> Vec<Fault> {
     let mut all = Vec::new();
     for (&kind, &calls) in counts {

@@ -33,7 +33,7 @@ const QUERY: &str = "SELECT rideId, udf.score(udf.createArray(vendorid, weekday,
     SELECT COUNT(*) AS n INTO counts FROM rides GROUP BY TumblingWindow(second, 1)
     SELECT rideId INTO late FROM rides";
 
-/// A message that is no event, in each so many rides: its dead letter has the file take over what the log holds. So
+/// One ride of a hundred is a message that is no event: its dead letter has the file take over what the log holds. So
 /// there are small segments that become full ones, and commits without a dead letter.
 const BAD_EVERY: usize = 100;
 /// Rides between two pauses.

@@ -22,7 +22,7 @@ use forebay::value::Value;
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// The state of the consumer `sum` has one row.
 pub const SUM: (u32, &[u8]) = (7, b"sum");
-/// Each of its so many events has a dead letter, in the commit that passes it.
+/// Of as many events one has a dead letter, in the commit that passes it.
 pub const LETTER_EVERY: u64 = 13;
 
 /// Small, so that all that depends on sizes happens soon.
