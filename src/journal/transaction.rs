@@ -331,6 +331,11 @@ impl<'a> Transaction<'a> {
         consumer.in_hand.clear();
         let (name, ledger) = (consumer.name.clone(), &mut self.books.ledger);
         for (reason, left) in ledger.in_hand_by_reason(&name) {
+            let _span = super::consumer::consumer_span(&name).entered();
+            tracing::warn!(
+                records = left,
+                "records that were in hand when the last run ended are dropped: it had been moved past them ({reason})"
+            );
             let counter = |what: &'static str| Counter::new(Edge::Consumer, name.clone(), what).because(reason.clone());
             ledger.add(counter(what::SETTLED), left);
             ledger.add(counter(what::SKIPPED), left);
