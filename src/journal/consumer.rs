@@ -178,7 +178,14 @@ fn settle(tx: &mut Transaction<'_>, id: u32) -> Result<(), StepError> {
     let Some(mut book) = tx.books.consumers.get(&id).cloned() else { return Ok(()) };
     let Some(asked) = book.asked.take() else { return Ok(()) };
     if !asked.is_new {
-        tx.give_up_in_hand(id);
+        let records = tx.give_up_in_hand(id);
+        if records > 0 {
+            let _span = consumer_span(&book.name).entered();
+            tracing::warn!(
+                records,
+                "records that were in hand when the last run ended are dropped: the pool had moved past them"
+            );
+        }
         book.in_hand.clear();
     }
     let changed = book.fingerprint != asked.fingerprint;

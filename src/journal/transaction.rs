@@ -325,21 +325,20 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// What an earlier reader of the consumer had in hand, and never committed, is skipped after all.
-    pub fn give_up_in_hand(&mut self, id: u32) {
-        let Some(consumer) = self.books.consumers.get_mut(&id) else { return };
+    /// What an earlier reader of the consumer had in hand, and never committed, is skipped after all; how many records
+    /// that are.
+    pub fn give_up_in_hand(&mut self, id: u32) -> u64 {
+        let Some(consumer) = self.books.consumers.get_mut(&id) else { return 0 };
         consumer.in_hand.clear();
         let (name, ledger) = (consumer.name.clone(), &mut self.books.ledger);
+        let mut given_up = 0;
         for (reason, left) in ledger.in_hand_by_reason(&name) {
-            let _span = super::consumer::consumer_span(&name).entered();
-            tracing::warn!(
-                records = left,
-                "records that were in hand when the last run ended are dropped: it had been moved past them ({reason})"
-            );
+            given_up += left;
             let counter = |what: &'static str| Counter::new(Edge::Consumer, name.clone(), what).because(reason.clone());
             ledger.add(counter(what::SETTLED), left);
             ledger.add(counter(what::SKIPPED), left);
         }
+        given_up
     }
 }
 
