@@ -249,9 +249,9 @@ fn name_of(process: u32) -> String {
     if name.is_empty() { "a program".to_owned() } else { name }
 }
 
-/// Whether this is the command line of a backup: words that each end with a zero byte.
+/// Whether this is the command line of a backup: words that each end with a zero byte, options anywhere among them.
 fn is_of_backup(command: &[u8]) -> bool {
-    let mut words = command.split(|byte| *byte == 0);
+    let mut words = command.split(|byte| *byte == 0).filter(|word| !word.starts_with(b"-"));
     let program = words.next().and_then(|word| word.rsplit(|byte| *byte == b'/').next());
     program == Some(b"forebay") && [words.next(), words.next()] == [Some(b"journal".as_slice()), Some(b"backup")]
 }
@@ -348,6 +348,7 @@ nonsense";
         for (command, is_one) in [
             ("/usr/bin/forebay\0journal\0backup\0--job\0job.toml\0copy.db\0", true),
             ("forebay\0journal\0backup\0copy.db\0--job\0job.toml\0", true),
+            ("forebay\0--log-json\0journal\0backup\0--job\0job.toml\0copy.db\0", true),
             ("forebay\0journal\0verify\0--job\0backup\0", false),
             ("forebay\0run\0job.toml\0", false),
             ("other\0journal\0backup\0", false),

@@ -76,9 +76,11 @@ fn the_oldest_rows_beyond_their_share_are_not_scored_again_and_those_within_it_a
     }
     until("the oldest to be dropped", || (passed(&forebay, RESCORED, "share") >= 1_000.0).then_some(()));
     assert_eq!(skipped(&forebay, "statement out", "share"), 0.0, "every row has its first answer");
+    let told_before = forebay.log().contains("are dropped");
     assert!(forebay.stop().success());
     place.model.is(Mood::Well);
     let forebay = place.run();
+    assert!(told_before || forebay.log().contains("are dropped"), "{}", forebay.log());
     let dropped = || skipped(&forebay, RESCORED, "share") as i64;
     let rows = until(&format!("the others to be corrected; log:\n{}", forebay.log()), || {
         let rows: BTreeMap<_, _> = place.rows().into_iter().map(|row| ((row.id.clone(), row.revision), row)).collect();
