@@ -108,6 +108,14 @@ __attribute__((constructor)) static void begin(void)
     record('B', -1, 0, 0, 0, "", "", NULL, 0, 0);
 }
 
+/* A process that ends kills its threads amid a call: no record may be cut off by that, so nobody gets a turn any more. */
+__attribute__((destructor)) static void end(void)
+{
+    if (folder) {
+        pthread_mutex_lock(&turn);
+    }
+}
+
 /* Whether this call of a kind is one that fails. */
 static int fails(enum kind kind)
 {
