@@ -5,6 +5,7 @@
 //! needs still there. Not here: what any stage does.
 
 mod ahead;
+mod called;
 mod catch_up;
 mod catch_ups;
 mod clock_watch;

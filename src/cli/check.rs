@@ -186,7 +186,12 @@ fn sent(prepared: &Prepared, function: &str) -> Vec<Sent> {
     for part in prepared.plan.statements.iter().flat_map(|s| &s.parts) {
         let Some(call) = part.external.as_ref().filter(|call| call.function == function) else { continue };
         let Node::Project { exprs, input } = &part.root else { continue };
-        let values = exprs.last().map(|argument| form(argument, input, prepared)).unwrap_or_default();
+        let argument = exprs.last().map(|argument| match argument {
+            // for rows that are not for the call it is NULL
+            Expr::Case { branches, .. } if call.called.is_some() => branches.first().map_or(argument, |(_, sent)| sent),
+            argument => argument,
+        });
+        let values = argument.map(|argument| form(argument, input, prepared)).unwrap_or_default();
         if !values.is_empty() && !forms.iter().any(|known| known.values == values) {
             forms.push(Sent { values, at: Some(call.span) });
         }

@@ -2,7 +2,7 @@
 //!
 //! In: a plan's [`Expr`] and a row. Evaluated: a value (borrowed where the row or the plan already holds it), or the
 //! innermost error that the policy does not turn into NULL. Invariant: nothing is evaluated that the result does not
-//! need (`AND`, `OR`, `CASE` stop early). Not here: what an operator means (`query::builtins`), what becomes of a
+//! need (`AND`, `OR`, `CASE`, `COALESCE` stop early). Not here: what an operator means (`query::builtins`), what becomes of a
 //! failed row.
 
 use std::borrow::Cow;
@@ -135,6 +135,15 @@ impl Env {
                 let holds = like(&value, &pattern, escape.as_deref())
                     .map(|found| Value::Bit(found.is_some_and(|found| found != *negated)));
                 self.value(holds, Span::default(), self.policy(row))
+            }
+            Expr::Builtin { function, args, .. } if function.stops_early => {
+                for arg in args {
+                    let value = self.eval(arg, row)?;
+                    if !value.is_null() {
+                        return Ok(value);
+                    }
+                }
+                owned(Value::Null)
             }
             Expr::Builtin { function, args, span } => {
                 let call = function.call;

@@ -32,6 +32,8 @@ pub mod what {
     pub const EVALUATED: &str = "evaluated";
     /// Rows that a fallback answered in place of an endpoint.
     pub const ANSWERED_LOCALLY: &str = "answered_locally";
+    /// Rows whose evaluation does not reach the call of an endpoint.
+    pub const NOT_CALLED: &str = "not_called";
     /// Rows that began to wait inside a plan for earlier ones, and those that no longer do.
     pub const HELD: &str = "held";
     pub const RELEASED: &str = "released";
@@ -178,9 +180,9 @@ impl Ledger {
         check(Edge::Input, "received = stored + undecodable + dropped", &[RECEIVED], &[STORED, UNDECODABLE, DROPPED]);
         check(
             Edge::Statement,
-            "rows in + released = filtered + failed + evaluated + answered locally + held",
+            "rows in + released = filtered + failed + evaluated + answered locally + not called + held",
             &[ROWS_IN, RELEASED],
-            &[FILTERED, FAILED, EVALUATED, ANSWERED_LOCALLY, HELD],
+            &[FILTERED, FAILED, EVALUATED, ANSWERED_LOCALLY, NOT_CALLED, HELD],
         );
         check(
             Edge::Output,

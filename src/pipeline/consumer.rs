@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::PipelineError;
 use super::ahead::Ahead;
+use super::called::CalledRows;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::due::{Done, SinceCommit};
@@ -26,7 +27,6 @@ use crate::engine::{Emitted, Executor};
 use crate::journal::{Commit, StreamId};
 use crate::score::{self, Room, Scorer};
 use crate::time::TICKS_PER_SECOND;
-use crate::value::Value;
 
 /// Longest wait for input: how late a stop is noticed and a tick is given.
 const WAIT: Duration = Duration::from_millis(200);
@@ -49,6 +49,8 @@ pub enum Sink {
 pub struct ToScore {
     pub scorer: Scorer,
     pub room: Room,
+    /// The other rows pass the endpoint by, in their place among these.
+    pub called: CalledRows,
     /// Its rows wait however long the endpoint is away, and let others go first.
     pub is_patient: bool,
     /// Tells this statement's chunks from those of others that share the endpoint.
@@ -248,7 +250,7 @@ impl Consumer {
         };
         let batch = rows.batch;
         // the rows keep the argument too: a dead letter shows what was asked
-        let args: Vec<Value> = (0..batch.len()).map(|i| batch.row(i).last().cloned().unwrap_or_default()).collect();
+        let args = to.called.arguments(&batch);
         let bytes = batch.bytes() + commit.bytes();
         let chunk = score::Chunk { is_patient: to.is_patient, ..score::Chunk::new(to.lane, args) };
         let ticket = to.scorer.submit_blocking(chunk, bytes, &to.room);

@@ -491,6 +491,9 @@ fn ledger_metric(edge: Edge, counted: &str) -> Option<(&'static str, &'static st
         (Edge::Statement, what::ANSWERED_LOCALLY) => {
             ("statement_answered_locally", "rows that a fallback answered in place of an endpoint", "statement")
         }
+        (Edge::Statement, what::NOT_CALLED) => {
+            ("statement_not_called", "rows whose evaluation does not reach the call of an endpoint", "statement")
+        }
         (Edge::Statement, what::ROWS_OUT) => ("statement_rows_out", "rows a statement gave", "statement"),
         (Edge::Statement, what::HELD) => ("statement_held", "rows that began to wait for earlier ones", "statement"),
         (Edge::Statement, what::RELEASED) => {

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::PipelineError;
 use super::ahead::Ahead;
+use super::called::CalledRows;
 use super::commits::DueCommit;
 use super::cycle::{Cycle, Go};
 use super::flow::{Flow, one_row, stage_of};
@@ -197,6 +198,8 @@ pub struct Scoring {
     pub into: StreamId,
     /// Of the rows as they are sent, for people: carried columns, then the argument.
     pub columns: Arc<[Column]>,
+    /// The rows that were sent; the others have no answer.
+    pub called: CalledRows,
     /// Tells under which text of the statement its rows mean the same.
     pub text: SmolStr,
     pub chunks: Receiver<SentChunk>,
@@ -320,6 +323,7 @@ impl Scoring {
             commit.ledger.push((self.flow.of_consumer(what::AHEAD), given));
         }
         let rows_in = batch.len() as u64;
+        let outcomes = self.called.spread(&batch, outcomes);
         let mut answered = Batch::with_capacity(batch.width(), batch.len());
         let mut local = self.answered_locally(&batch, &outcomes)?;
         let (tells, flow) = (self.local.is_some() || self.corrects, &self.flow);
@@ -333,9 +337,14 @@ impl Scoring {
             false => *meta,
         };
         let aside = self.local.as_ref().and_then(|local| local.rescore.as_ref());
-        let (mut failed, mut again) = (0, aside.map(|_| Batch::new(batch.width())));
+        let (mut failed, mut not_called, mut again) = (0, 0, aside.map(|_| Batch::new(batch.width())));
         for ((meta, row), outcome) in batch.rows().zip(outcomes) {
             let carried = row.get(..row.len().saturating_sub(1)).unwrap_or_default();
+            let Some(outcome) = outcome else {
+                not_called += 1;
+                answered.push(by(meta, ScoredBy::Untold), carried.iter().cloned());
+                continue;
+            };
             match outcome {
                 Outcome::Scored(answer) => {
                     answered.push(by(meta, ScoredBy::Endpoint), carried.iter().cloned().chain([answer]));
@@ -364,7 +373,8 @@ impl Scoring {
             }
         }
         commit.ledger.push((scored("rows_in"), rows_in));
-        commit.ledger.push((scored("evaluated"), rows_in - failed - local.rows_in));
+        commit.ledger.push((scored("evaluated"), rows_in - failed - local.rows_in - not_called));
+        commit.ledger.push((scored(what::NOT_CALLED), not_called));
         if local.rows_in > 0 {
             commit.ledger.push((scored(what::ANSWERED_LOCALLY), local.taken as u64));
         }
@@ -402,8 +412,8 @@ impl Scoring {
     }
 
     /// The rows that are the fallback's, with its answers.
-    fn answered_locally(&mut self, batch: &Batch, outcomes: &[Outcome]) -> Result<Local, PipelineError> {
-        let is_away = |outcome: &Outcome| matches!(outcome, Outcome::Away);
+    fn answered_locally(&mut self, batch: &Batch, outcomes: &[Option<Outcome>]) -> Result<Local, PipelineError> {
+        let is_away = |outcome: &Option<Outcome>| matches!(outcome, Some(Outcome::Away));
         let Some(local) = self.local.as_mut().filter(|_| outcomes.iter().any(is_away)) else {
             return Ok(Local::default());
         };

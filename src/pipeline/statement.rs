@@ -15,6 +15,7 @@ use smol_str::SmolStr;
 use tokio::sync::Notify;
 
 use super::ahead::Ahead;
+use super::called::CalledRows;
 use super::catch_ups::CatchUps;
 use super::commits::Commits;
 use super::consumer::{Consumer, Sink, ToScore};
@@ -235,7 +236,7 @@ impl StatementBuild<'_> {
                 // a chunk is at most a request
                 records = scorer.rows_max().clamp(1, RECORDS_MAX);
                 let (chunks, received) = channel();
-                let (sent, came) = (Mark::default(), Arc::new(Notify::new()));
+                let (sent, came, called) = (Mark::default(), Arc::new(Notify::new()), CalledRows::of(external));
                 let order = if statement.is_stateful() { Order::Stream } else { scorer.order() };
                 let options = self.prepared.options.clone();
                 let mut tail = Executor::for_tail(external, &part.columns, options, self.functions()?)
@@ -251,6 +252,7 @@ impl StatementBuild<'_> {
                     corrects: again.is_some(),
                     into,
                     columns: sent_columns(external),
+                    called,
                     text: prepare::version(&statement.fingerprint),
                     chunks: received,
                     sent: sent.clone(),
@@ -271,7 +273,7 @@ impl StatementBuild<'_> {
                 scorer.add_backlog(self.catch_ups.counting(self.journal, &consumer_name));
                 // each part takes its turn at the endpoint
                 let (lane, is_patient) = (jobs.len(), again.is_some());
-                Sink::Score(Box::new(ToScore { scorer, room, is_patient, lane, chunks, came, sent }))
+                Sink::Score(Box::new(ToScore { scorer, room, called, is_patient, lane, chunks, came, sent }))
             }
         };
         let refused = again.is_some().then(Vec::new);

@@ -44,6 +44,8 @@ pub struct Builtin {
     pub returns: Option<Type>,
     /// The first argument is the name of a date part: [`crate::query::date_part::DatePart::name`] as a constant.
     pub takes_date_part: bool,
+    /// Its value is that of the first argument that is not NULL; those behind it are not evaluated.
+    pub stops_early: bool,
     pub call: fn(&[Value]) -> Result<Value, RowError>,
 }
 
@@ -63,7 +65,7 @@ const fn function(
     returns: Option<Type>,
     call: fn(&[Value]) -> Result<Value, RowError>,
 ) -> Builtin {
-    Builtin { name, args, returns, takes_date_part: false, call }
+    Builtin { name, args, returns, takes_date_part: false, stops_early: false, call }
 }
 
 const fn date_function(
@@ -72,7 +74,7 @@ const fn date_function(
     returns: Type,
     call: fn(&[Value]) -> Result<Value, RowError>,
 ) -> Builtin {
-    Builtin { name, args: (args, args), returns: Some(returns), takes_date_part: true, call }
+    Builtin { name, args: (args, args), returns: Some(returns), takes_date_part: true, stops_early: false, call }
 }
 
 const BIGINT: Option<Type> = Some(Type::BigInt);
@@ -113,7 +115,7 @@ static BUILTINS: &[Builtin] = &[
     function("TRIM", (1, 1), TEXT, string::trim),
     function("UNICODE", (1, 1), BIGINT, string::unicode),
     function("UPPER", (1, 1), TEXT, string::upper),
-    function("COALESCE", (2, MANY), None, conditional::coalesce),
+    Builtin { stops_early: true, ..function("COALESCE", (2, MANY), None, conditional::coalesce) },
     function("NULLIF", (2, 2), None, conditional::nullif),
     function("GetType", (1, 1), TEXT, conditional::get_type),
     date_function("DATEADD", 3, Type::DateTime, date::dateadd_function),

@@ -91,6 +91,9 @@ impl Part {
 pub struct External {
     /// Name of the function in the job file.
     pub function: SmolStr,
+    /// The column of `root` that tells whether a row is for the call; where it is not true the argument is NULL, and so
+    /// is the answer. `None`: every row is.
+    pub called: Option<usize>,
     /// The function as the query writes it, for messages.
     pub span: Span,
     /// Of the rows of `root`, for people: each has a name of its own, that of the last is `argument`

@@ -5,7 +5,7 @@
 //! (`parser`), the values of functions (`builtins`), running (`engine`).
 //!
 //! The files: `scope` finds columns, `expression` and `call` bind expressions, `aggregate`, `analytic`, `window` and
-//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `cut` turns that tree into
+//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `guard` finds the rows that reach a call, `cut` turns that tree into
 //! parts, `keeping` looks at calls of functions that keep state. `binder`, `core` and `source` hold what they share: of
 //! the script, of a `SELECT`, of a source in `FROM`.
 
@@ -21,6 +21,7 @@ mod fingerprint;
 mod foreign;
 mod function;
 mod group;
+mod guard;
 mod hints;
 mod inline;
 mod join;

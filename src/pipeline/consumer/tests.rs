@@ -196,6 +196,7 @@ impl Bench {
             let sent = Mark::default();
             let to = ToScore {
                 room: scorer.new_room(),
+                called: CalledRows::default(),
                 scorer,
                 is_patient: false,
                 lane: 0,

@@ -214,16 +214,16 @@ impl Replayer {
         deadline: Instant,
         turn: &mut ReplayTurn,
     ) {
-        let (mut outcomes, trouble) = self.outcomes(call, &batch, deadline);
+        let (outcomes, trouble) = self.outcomes(call, &batch, deadline);
         if let Some(why) = trouble {
             // what was answered is not asked for again
             let (mut rows, mut letters) = (0, 0);
-            while let Some(tried) = gave.get(letters).filter(|tried| rows + tried.rows <= outcomes.len()) {
+            let answered = call.called.spread(&batch, outcomes.clone()).len();
+            while let Some(tried) = gave.get(letters).filter(|tried| rows + tried.rows <= answered) {
                 (rows, letters) = (rows + tried.rows, letters + 1);
             }
             turn.refuse(why, gave.split_off(letters).len());
             turn.gave_up = true;
-            outcomes.truncate(rows);
             let mut answered = 0..rows;
             batch.retain(|_, _| answered.next().is_some());
         }
@@ -248,7 +248,7 @@ impl Replayer {
     /// What the endpoint says of rows whose last column is the argument: of the first ones alone, and why, where it
     /// does not answer for all of them in time.
     fn outcomes(&self, call: &ReplayCall, batch: &Batch, deadline: Instant) -> (Vec<Outcome>, Option<String>) {
-        let args: Vec<_> = batch.rows().map(|(_, row)| row.last().cloned().unwrap_or_default()).collect();
+        let args = call.called.arguments(batch);
         let mut tickets = Vec::new();
         let mut trouble = None;
         // a chunk is at most a request
@@ -402,6 +402,7 @@ impl Replayer {
             corrects: false,
             into,
             columns: call.columns.clone(),
+            called: call.called,
             text: part.text.clone(),
             chunks: channel().1,
             sent: Mark::default(),

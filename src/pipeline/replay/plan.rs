@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::super::PipelineError;
+use super::super::called::CalledRows;
 use super::super::names::{named, sent_columns};
 use super::super::outputs::OutputHandle;
 use super::super::prepare;
@@ -68,6 +69,7 @@ pub struct ReplayCall {
     pub on_error: OnError,
     /// Of the rows as they are sent.
     pub columns: Arc<[Column]>,
+    pub called: CalledRows,
 }
 
 /// What becomes of a row that fails again.
@@ -126,6 +128,7 @@ impl StatementBuild<'_> {
                         scorer: self.scorer(external)?.clone(),
                         on_error: gentle(self.on_error(external)),
                         columns: sent_columns(external),
+                        called: CalledRows::of(external),
                     }),
                 };
                 parts.push(ReplayPart {

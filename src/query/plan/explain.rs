@@ -47,7 +47,9 @@ fn explain_part(part: &Part, stream: &[String], lines: &mut Lines<'_>) -> Vec<St
     let mut names = lines.node(&part.root, stream);
     if let Some(external) = &part.external {
         let argument = names.pop().unwrap_or_default();
-        lines.add(&format!("call {}({argument})", external.function));
+        let called = external.called.and_then(|slot| names.get(slot));
+        let rows = called.map_or_else(String::new, |guard| format!(" for rows with {guard}"));
+        lines.add(&format!("call {}({argument}){rows}", external.function));
         names.push(format!("{}()", external.function));
         names = lines.node(&external.tail, &names);
     }

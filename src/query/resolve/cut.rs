@@ -13,15 +13,18 @@ use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::relation::{ColumnId, ColumnInfo, Rel, Relation};
-use super::tree::{each_slot, rewrite, rewrite_aggregate, rewrite_analytic};
+use super::tree::{each_slot, null, rewrite, rewrite_aggregate, rewrite_analytic};
 use crate::batch::Column;
 use crate::diagnostic::Span;
 use crate::query::plan::{Analytic, Expr, External, Match, Navigation, Node, Part, Scan};
 
 /// The column that tells the substream of a row on its way behind a call; above all ids of the binder.
 const SUBSTREAM: ColumnId = ColumnId::MAX;
-/// What people read where a row has the argument of its call.
+/// The column that tells whether a row is for its call; below that of substreams.
+const CALLED: ColumnId = ColumnId::MAX - 1;
+/// What people read where a row has the argument of its call, and whether it is for the call.
 const ARGUMENT: &str = "argument";
+const IS_CALLED: &str = "is_called";
 
 /// Column ids that something above reads.
 type Need = BTreeSet<ColumnId>;
@@ -52,6 +55,7 @@ struct CallToCut {
     root: Node,
     names: Arc<[SmolStr]>,
     function: SmolStr,
+    called: Option<usize>,
     span: Span,
 }
 
@@ -273,8 +277,10 @@ impl Cut<'_> {
     }
 
     fn external(&mut self, rel: &Rel, need: &Need) -> Result<Lowered, CutFault> {
-        let Rel::External { input, function, argument, out, span } = rel else { return Err(CutFault::OtherRelation) };
-        let read = with(need, [argument]);
+        let Rel::External { input, function, argument, guard, out, span } = rel else {
+            return Err(CutFault::OtherRelation);
+        };
+        let read = with(need, guard.iter().chain([argument]));
         let mut below = self.lower(input, &read)?;
         if below.pending.is_some() || below.node.is_stateful() {
             below = self.close(below, &read)?;
@@ -284,14 +290,27 @@ impl Cut<'_> {
             kept.push(SUBSTREAM);
         }
         let mut exprs = below.all(&kept)?;
-        exprs.push(below.bind(argument)?);
         let mut names = self.names(&kept)?;
-        let is_taken = names.iter().any(|name| name == ARGUMENT);
-        names.push(if is_taken { format_smolstr!("{ARGUMENT}_{}", names.len()) } else { ARGUMENT.into() });
-        let ids: Vec<ColumnId> = kept.into_iter().chain([*out]).collect();
+        let mut name = |wanted: &str| {
+            let is_taken = names.iter().any(|name| name == wanted);
+            names.push(if is_taken { format_smolstr!("{wanted}_{}", names.len()) } else { wanted.into() });
+        };
+        let mut argument = below.bind(argument)?;
+        let called = guard.as_ref().map(|_| exprs.len());
+        if let Some(guard) = guard {
+            let guard = below.bind(guard)?;
+            name(IS_CALLED);
+            exprs.push(guard.clone());
+            // for the other rows nothing of it may be evaluated
+            argument = Expr::Case { branches: vec![(guard, argument)], otherwise: Box::new(null()) };
+        }
+        name(ARGUMENT);
+        exprs.push(argument);
+        let ids: Vec<ColumnId> = kept.into_iter().chain(called.map(|_| CALLED)).chain([*out]).collect();
         let root = below.replace(ids, exprs);
         let width = root.node.width();
-        let pending = CallToCut { root: root.node, names: names.into(), function: function.clone(), span: *span };
+        let (names, function, span) = (names.into(), function.clone(), *span);
+        let pending = CallToCut { root: root.node, names, function, called, span };
         Ok(Lowered { node: Node::Rows { width }, slots: root.slots, pending: Some(pending) })
     }
 
@@ -337,7 +356,9 @@ impl Cut<'_> {
         let Lowered { node, pending, .. } = lowered.replace(ids.iter().copied(), exprs);
         let (root, external) = match pending {
             None => (node, None),
-            Some(p) => (p.root, Some(External { function: p.function, span: p.span, names: p.names, tail: node })),
+            Some(CallToCut { root, names, function, called, span }) => {
+                (root, Some(External { function, called, span, names, tail: node }))
+            }
         };
         self.parts.push(Part { root, external, substream: self.substream, columns: columns.into() });
         Ok(())
@@ -474,7 +495,7 @@ mod tests {
     fn a_scored_branch_is_a_fault_and_its_answers_are_not_forgotten() {
         let argument = Expr::Slot(7);
         let (function, span) = ("score".into(), Span::default());
-        let scored = Rel::External { input: scan(), function, argument, out: 9, span };
+        let scored = Rel::External { input: scan(), function, argument, guard: None, out: 9, span };
         let union = Rel::Union { inputs: vec![(scored, vec![9])], out: vec![20] };
         assert_eq!(lowered(&union, &[20]).unwrap_err(), CutFault::ScoredInBranch);
     }

@@ -102,11 +102,12 @@ pub(super) enum Rel {
         inputs: Vec<(Rel, Vec<ColumnId>)>,
         out: Vec<ColumnId>,
     },
-    /// Appends the answer of an endpoint.
+    /// Appends the answer of an endpoint; NULL for rows for which the guard is not true.
     External {
         input: Box<Rel>,
         function: SmolStr,
         argument: Expr,
+        guard: Option<Expr>,
         out: ColumnId,
         span: Span,
     },

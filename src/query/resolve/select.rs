@@ -8,13 +8,14 @@ use rustc_hash::FxHashMap;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::binder::Binder;
-use super::core::{Core, ExternalCall};
+use super::core::Core;
+use super::guard::filtered;
 use super::hints::scored_apart;
 use super::join::Condition;
 use super::place::{Clause, Place};
 use super::relation::{ColumnId, ColumnInfo, OutColumn, OverKey, Rel, Relation};
 use super::source::{ScopeSource, SourceKind};
-use super::tree::{both, conjunction, conjuncts, reads, same};
+use super::tree::{both, rewrite_aggregate, same};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::query::ast::{self, ApplyFunction, ExprKind, SelectCore, SelectItem};
 use crate::query::plan::Expr;
@@ -356,16 +357,26 @@ impl Core<'_, '_> {
         }
         // without groups HAVING is one more WHERE
         let (rows, groups) = if self.grouped { (filter, having) } else { (both(filter, having), None) };
-        rel = filtered(rel, rows, row_calls);
-        if self.grouped {
+        let (mut items, mut keys) = (items, std::mem::take(&mut self.keys));
+        let (grouped, mut aggregates) = (self.grouped, std::mem::take(&mut self.aggregates));
+        rel = filtered(self.binder, rel, rows, row_calls, &mut |of| match grouped {
+            true => {
+                keys.iter_mut().for_each(|(_, key)| *key = of(key));
+                aggregates.iter_mut().for_each(|(_, a)| *a = rewrite_aggregate(a, &mut |e| Some(of(e))));
+            }
+            false => items.iter_mut().for_each(|item| item.expr = of(&item.expr)),
+        });
+        if grouped {
             rel = Rel::Aggregate {
                 input: Box::new(rel),
-                keys: std::mem::take(&mut self.keys),
+                keys,
                 windows: std::mem::take(&mut self.windows),
-                aggregates: std::mem::take(&mut self.aggregates),
+                aggregates,
                 window_id: self.window_id,
             };
-            rel = filtered(rel, groups, group_calls);
+            rel = filtered(self.binder, rel, groups, group_calls, &mut |of| {
+                items.iter_mut().for_each(|item| item.expr = of(&item.expr));
+            });
         }
         let (columns, exprs) = self.columns_of(items);
         let over = over.into_iter().map(|key| self.over_above(key, &exprs)).collect();
@@ -447,37 +458,6 @@ impl Core<'_, '_> {
             }
         }
     }
-}
-
-/// Conditions without a call first; then each call just before the first condition that needs it.
-fn filtered(mut rel: Rel, predicate: Option<Expr>, mut calls: Vec<ExternalCall>) -> Rel {
-    let is_answer = |id: ColumnId| calls.iter().any(|c| c.out == id);
-    let (late, early): (Vec<Expr>, Vec<Expr>) =
-        predicate.into_iter().flat_map(conjuncts).partition(|e| reads(e, &is_answer));
-    if let Some(predicate) = conjunction(early) {
-        rel = Rel::Filter { input: Box::new(rel), predicate };
-    }
-    for predicate in late {
-        let mut wanted: Vec<ColumnId> = Vec::new();
-        super::tree::each_slot(&predicate, &mut |id| wanted.push(id));
-        // a call may read the answer of one before it, which stands earlier in the list
-        for call in calls.iter().rev() {
-            if wanted.contains(&call.out) {
-                super::tree::each_slot(&call.argument, &mut |id| wanted.push(id));
-            }
-        }
-        let (now, later): (Vec<ExternalCall>, Vec<ExternalCall>) =
-            calls.into_iter().partition(|c| wanted.contains(&c.out));
-        calls = later;
-        rel = now.into_iter().fold(rel, answered);
-        rel = Rel::Filter { input: Box::new(rel), predicate };
-    }
-    calls.into_iter().fold(rel, answered)
-}
-
-fn answered(rel: Rel, call: ExternalCall) -> Rel {
-    let ExternalCall { out, function, argument, span } = call;
-    Rel::External { input: Box::new(rel), function, argument, out, span }
 }
 
 /// The column name of an expression without an alias.

@@ -180,6 +180,17 @@ pub(super) fn conjunction(list: impl IntoIterator<Item = Expr>) -> Option<Expr> 
     list.into_iter().reduce(|a, b| Expr::And(Box::new(a), Box::new(b)))
 }
 
+/// All of them joined by `OR`, as flat as can be; `None` for none.
+pub(super) fn disjunction(mut list: Vec<Expr>) -> Option<Expr> {
+    match list.len() {
+        0 | 1 => list.pop(),
+        n => {
+            let right = disjunction(list.split_off(n / 2))?;
+            Some(Expr::Or(Box::new(disjunction(list)?), Box::new(right)))
+        }
+    }
+}
+
 /// Both conditions as one.
 pub(super) fn both(a: Option<Expr>, b: Option<Expr>) -> Option<Expr> {
     conjunction(a.into_iter().chain(b))
