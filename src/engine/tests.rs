@@ -7,6 +7,7 @@ mod bounds;
 mod calls;
 mod eras;
 mod faults;
+mod guards;
 mod joins;
 mod laws;
 mod parts;

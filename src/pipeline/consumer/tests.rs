@@ -25,6 +25,7 @@ use crate::query::plan::Part;
 use crate::score::ScoreConfig;
 use crate::score::azureml::AzureMl;
 use crate::time::{Clock, TICKS_PER_MILLISECOND, Timestamp};
+use crate::value::Value;
 
 /// A second of the day of the tests.
 fn at(second: i64) -> Timestamp {

@@ -8,7 +8,7 @@
 //! `CASE`, `COALESCE`, `AND` and `OR` guard what stands behind their first operand. Every other operator is taken to
 //! need all its operands.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smol_str::SmolStr;
@@ -22,6 +22,9 @@ use crate::query::ast::BinaryOp;
 use crate::query::builtins::Builtin;
 use crate::query::plan::Expr;
 use crate::value::Value;
+
+/// Columns that are computed for the sake of guards: each is an operator in a chain that runs by recursion.
+const KEPT_MAX: usize = 64;
 
 /// Rewrites every expression that stands above the conditions.
 pub(super) type Readers<'r> = &'r mut dyn FnMut(&mut dyn FnMut(&Expr) -> Expr);
@@ -127,13 +130,25 @@ struct Guards<'g, 'a> {
     calls: Vec<ExternalCall>,
     /// By the column of a call: the ways that lead to it, each a list of conditions that all hold there.
     ways: FxHashMap<ColumnId, Vec<Vec<Expr>>>,
-    /// Columns that are computed before calls, by id.
-    kept: Vec<(ColumnId, Expr)>,
+    /// Columns that are computed for the sake of guards, in the order in which they may read each other.
+    kept: BTreeMap<ColumnId, Kept>,
+    /// Of a kept column that reads a call: its value for rows that do not reach the call by then.
+    early: FxHashMap<(ColumnId, ColumnId), ColumnId>,
+}
+
+/// A column that is computed for the sake of guards.
+#[derive(Clone)]
+struct Kept {
+    e: Expr,
+    /// The calls whose answers it reads, also by way of other kept columns.
+    calls: BTreeSet<ColumnId>,
+    /// How many ways to each call were known when it was made: all that lie in it, or before it.
+    known: FxHashMap<ColumnId, usize>,
 }
 
 impl<'g, 'a> Guards<'g, 'a> {
     fn new(binder: &'g mut Binder<'a>, calls: Vec<ExternalCall>) -> Guards<'g, 'a> {
-        Guards { binder, calls, ways: FxHashMap::default(), kept: Vec::new() }
+        Guards { binder, calls, ways: FxHashMap::default(), kept: BTreeMap::new(), early: FxHashMap::default() }
     }
 
     /// Takes note of the calls that every row reaches: nothing needs to be computed for their sake.
@@ -294,12 +309,69 @@ impl<'g, 'a> Guards<'g, 'a> {
         let is_same = |known: &Expr| same(known, &e, &|a, b| self.binder.same_column(a, b));
         // what a function answers may differ from call to call
         let is_fixed = !e.any(&|part| matches!(part, Expr::Udf { .. }));
-        if let Some((id, _)) = self.kept.iter().find(|(_, known)| is_fixed && is_same(known)) {
+        if let Some((id, _)) = self.kept.iter().find(|(_, known)| is_fixed && is_same(&known.e)) {
             return Expr::Slot(*id);
         }
-        let id = self.binder.column(ColumnInfo { name: SmolStr::new_static(name), ty, ..ColumnInfo::default() });
-        self.kept.push((id, e));
-        Expr::Slot(id)
+        let info = ColumnInfo { name: SmolStr::new_static(name), ty, ..ColumnInfo::default() };
+        let known = self.ways.iter().map(|(call, ways)| (*call, ways.len())).collect();
+        Expr::Slot(self.add(info, e, known))
+    }
+
+    fn add(&mut self, info: ColumnInfo, e: Expr, known: FxHashMap<ColumnId, usize>) -> ColumnId {
+        let mut calls = BTreeSet::new();
+        each_slot(&e, &mut |id| match self.kept.get(&id) {
+            Some(kept) => calls.extend(&kept.calls),
+            None if self.is_call(id) => drop(calls.insert(id)),
+            None => {}
+        });
+        let id = self.binder.column(info);
+        self.kept.insert(id, Kept { e, calls, known });
+        id
+    }
+
+    /// The expression for rows that do not reach the call in it: over what is known before the call.
+    fn before(&mut self, e: &Expr, call: ColumnId) -> Expr {
+        rewrite(e, &mut |part| match part {
+            Expr::Slot(id) if *id == call => Some(null()),
+            Expr::Slot(id) if self.kept.get(id).is_some_and(|kept| kept.calls.contains(&call)) => {
+                Some(Expr::Slot(self.early(*id, call)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Splits a column that reads a call: for rows that do not reach the call in it, or on a way before it, it is
+    /// computed before the call, so that it may decide whether they reach it later.
+    fn early(&mut self, id: ColumnId, call: ColumnId) -> ColumnId {
+        if let Some(early) = self.early.get(&(id, call)) {
+            return *early;
+        }
+        let Some(Kept { e, known, .. }) = self.kept.get(&id).cloned() else { return id };
+        let ways = self.ways.get(&call).cloned().unwrap_or_default();
+        let known_ways = known.get(&call).copied().unwrap_or_default();
+        let reached = self.any_of(ways.get(..known_ways).unwrap_or_default(), call).unwrap_or_else(|| number(0));
+        let e_before = self.before(&e, call);
+        let either = |then: Expr, otherwise: Expr| Expr::Case {
+            branches: vec![(reached.clone(), then)],
+            otherwise: Box::new(otherwise),
+        };
+        let info = self.binder.columns.get(id).cloned().unwrap_or_default();
+        let early = self.add(info, either(null(), e_before), known);
+        self.early.insert((id, call), early);
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.e = either(e, Expr::Slot(early));
+        }
+        early
+    }
+
+    /// Whether a row comes to the call on any of these ways, as known before the call. `None`: every row does.
+    fn any_of(&mut self, ways: &[Vec<Expr>], call: ColumnId) -> Option<Expr> {
+        let mut reached = Vec::with_capacity(ways.len());
+        for way in ways {
+            let conditions: Vec<Expr> = way.iter().map(|condition| self.before(condition, call)).collect();
+            reached.push(conjunction(conditions)?);
+        }
+        disjunction(reached)
     }
 
     /// Puts the calls that are reached on top of `rel`, and what was computed for them. `is_last`: nothing comes behind
@@ -315,8 +387,7 @@ impl<'g, 'a> Guards<'g, 'a> {
                 made.open.push(call);
                 continue;
             };
-            let conditions = ways.iter().map(|way| conjunction(way.iter().cloned())).collect::<Option<Vec<_>>>();
-            let guard = conditions.and_then(disjunction).map(|guard| match is_last {
+            let guard = self.any_of(&ways, call.out).map(|guard| match is_last {
                 true => guard,
                 // conditions behind ask for it
                 false => self.keep("reached", guard, &[]),
@@ -336,12 +407,17 @@ impl<'g, 'a> Guards<'g, 'a> {
         made.open.reverse();
         made.guarded.reverse();
         ready.reverse();
-        let order: Vec<ColumnId> =
-            ready.iter().map(|(id, _)| *id).chain(self.kept.iter().map(|(id, _)| *id)).collect();
+        let order: Vec<ColumnId> = ready.iter().map(|(id, _)| *id).chain(self.kept.keys().copied()).collect();
         let Guards { binder, kept, .. } = self;
-        let columns = kept.into_iter().map(|(id, e)| (id, Column::Kept(e)));
+        let at = ready.first().map(|(_, call)| call.span).unwrap_or_default();
+        if kept.len() > KEPT_MAX {
+            let problem = Diagnostic::error("too many conditions decide about calls that leave the gateway", at)
+                .label(format!("more than {KEPT_MAX}"));
+            binder.problem(problem.help("make the call in a step of WITH, and use its column in the conditions"));
+        }
+        let columns = kept.into_iter().map(|(id, kept)| (id, Column::Kept(kept.e)));
         let columns = columns.chain(ready.into_iter().map(|(id, call)| (id, Column::Answer(call)))).collect();
-        let mut put = Put { binder, columns, under_way: FxHashSet::default(), rel: Some(made.rel) };
+        let mut put = Put { binder, columns, under_way: FxHashSet::default(), at, rel: Some(made.rel) };
         order.into_iter().for_each(|id| put.column(id));
         made.rel = put.rel.unwrap_or_else(|| super::relation::Relation::poisoned().rel);
         if is_last {
@@ -363,6 +439,8 @@ struct Put<'g, 'a> {
     columns: FxHashMap<ColumnId, Column>,
     /// Taken out of `columns`, and not there yet.
     under_way: FxHashSet<ColumnId>,
+    /// The call that is under way, for messages.
+    at: Span,
     rel: Option<Rel>,
 }
 
@@ -374,17 +452,15 @@ impl Put<'_, '_> {
         match &column {
             Column::Kept(e) => each_slot(e, &mut |id| before.push(id)),
             Column::Answer(call) => {
+                self.at = call.span;
                 call.guard.iter().chain([&call.argument]).for_each(|e| each_slot(e, &mut |id| before.push(id)));
             }
         }
         for read in before {
-            if self.under_way.contains(&read) {
-                if let Column::Answer(call) = &column {
-                    self.binder.problem(each_decides(call.span));
-                }
-                continue;
+            match self.under_way.contains(&read) {
+                true => self.binder.problem(each_decides(self.at)),
+                false => self.column(read),
             }
-            self.column(read);
         }
         self.under_way.remove(&id);
         self.rel = self.rel.take().map(|rel| {
