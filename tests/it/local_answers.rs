@@ -5,6 +5,8 @@
 mod corrections;
 #[path = "local_answers/example.rs"]
 mod example;
+#[path = "local_answers/guards.rs"]
+mod guards;
 #[path = "local_answers/limits.rs"]
 mod limits;
 #[path = "local_answers/outages.rs"]

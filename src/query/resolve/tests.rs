@@ -1,6 +1,7 @@
 //! Shapes of plans, as `explain` tells them.
 
 mod clauses;
+mod guards;
 
 use expect_test::{Expect, expect};
 
