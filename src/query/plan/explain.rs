@@ -47,9 +47,14 @@ fn explain_part(part: &Part, stream: &[String], lines: &mut Lines<'_>) -> Vec<St
     let mut names = lines.node(&part.root, stream);
     if let Some(external) = &part.external {
         let argument = names.pop().unwrap_or_default();
-        let called = external.called.and_then(|slot| names.get(slot));
-        let rows = called.map_or_else(String::new, |guard| format!(" for rows with {guard}"));
-        lines.add(&format!("call {}({argument}){rows}", external.function));
+        lines.add(&match external.called.and_then(|slot| names.get(slot)) {
+            None => format!("call {}({argument})", external.function),
+            Some(guard) => {
+                let before = format!("CASE WHEN {guard} THEN ");
+                let sent = argument.strip_prefix(&before).and_then(|text| text.strip_suffix(" ELSE NULL END"));
+                format!("call {}({}) for rows with {guard}", external.function, sent.unwrap_or(&argument))
+            }
+        });
         names.push(format!("{}()", external.function));
         names = lines.node(&external.tail, &names);
     }
