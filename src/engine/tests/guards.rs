@@ -90,7 +90,11 @@ fn run_of(query: &str, events: &[RawEvent], is_external: bool) -> Option<Came> {
                 let is_called = external.called.is_none_or(|slot| row[slot] == Value::Bit(true));
                 if !is_called {
                     assert_eq!(*argument, Value::Null, "what is not sent is not evaluated: {query}");
-                } else if echo.clone().call(index_of(&external.function), &[argument.clone()], meta.time).is_err() {
+                } else if echo
+                    .clone()
+                    .call(index_of(&external.function), std::slice::from_ref(argument), meta.time)
+                    .is_err()
+                {
                     came.failed.insert(meta.time);
                     continue;
                 }
@@ -174,9 +178,8 @@ fn agree(query: &str) -> bool {
     assert_eq!(came.rows, wanted.rows, "{query}");
     assert_eq!(came.failed, wanted.failed, "{query}");
     // a row that fails may fail before a call or behind it
-    let of_good = |came: &Came| -> Asked {
-        came.asked.iter().filter(|(at, ..)| !came.failed.contains(at)).cloned().collect()
-    };
+    let of_good =
+        |came: &Came| -> Asked { came.asked.iter().filter(|(at, ..)| !came.failed.contains(at)).cloned().collect() };
     assert_eq!(of_good(&came), of_good(&wanted), "{query}");
     true
 }
@@ -263,3 +266,11 @@ fn a_call_in_where_is_made_for_rows_that_reach_it_and_again_only_for_others() {
     assert_eq!(numbers(&came), rows(|x, _, _| x == 2), "a condition without a call goes first");
 }
 
+#[test]
+fn one_call_under_many_conditions_is_made_once() {
+    let branch = |i: usize| format!("WHEN n % 16 = {i} AND udf.score(n) > {} THEN {i}", 2 * i);
+    let branches: Vec<String> = (1..15).map(branch).collect();
+    let query = format!("SELECT n, CASE {} ELSE 0 END AS b INTO o FROM a", branches.join(" "));
+    let wanted: Vec<usize> = (0..48).filter(|n| n % 16 != 0 && n % 16 != 15).collect();
+    assert_eq!(sent(&query), wanted);
+}

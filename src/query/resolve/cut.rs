@@ -286,9 +286,7 @@ impl Cut<'_> {
             below = self.close(below, &read)?;
         }
         let mut kept = below.held(need);
-        if self.has_substreams {
-            kept.push(SUBSTREAM);
-        }
+        kept.extend(self.has_substreams.then_some(SUBSTREAM));
         let mut exprs = below.all(&kept)?;
         let mut names = self.names(&kept)?;
         let mut name = |wanted: &str| {

@@ -80,10 +80,7 @@ fn again(
 ) {
     let GuardedCall { call, guard } = made;
     let out = binder.column(binder.columns.get(call.out).cloned().unwrap_or_default());
-    let either = Expr::Case {
-        branches: vec![(guard, Expr::Slot(call.out))],
-        otherwise: Box::new(Expr::Slot(out)),
-    };
+    let either = Expr::Case { branches: vec![(guard, Expr::Slot(call.out))], otherwise: Box::new(Expr::Slot(out)) };
     let mut is_read = false;
     let mut replaced = |e: &Expr| {
         rewrite(e, &mut |part| match part {
@@ -480,8 +477,8 @@ fn each_decides(span: Span) -> Diagnostic {
     Diagnostic::error("two calls that leave the gateway decide about each other", span)
         .label("the answer of one decides whether the other is made, and the other way round")
         .help(
-            "make one of them for every row in a step, `WITH s AS (SELECT …, udf.f(x) AS y FROM …)`, and use the column \
-            there",
+            "make one of them for every row in a step, `WITH s AS (SELECT …, udf.f(x) AS y FROM …)`, and use the \
+            column there",
         )
 }
 

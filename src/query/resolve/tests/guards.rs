@@ -4,26 +4,32 @@ use super::*;
 
 #[test]
 fn a_call_in_a_branch_has_a_guard() {
-    check("SELECT id, CASE WHEN a IS NULL THEN -1 ELSE udf.score(a) END AS s INTO out FROM x", &expect![[r#"
-        into out
-          read x: id, a
-          call score(CASE WHEN (CASE WHEN a IS NULL THEN 1 ELSE 0 END = 0) THEN a ELSE NULL END) for rows with (CASE WHEN a IS NULL THEN 1 ELSE 0 END = 0)
-          gives id, s = CASE WHEN (CASE WHEN a IS NULL THEN 1 ELSE 0 END = 1) THEN -1 ELSE score() END
-    "#]]);
+    check(
+        "SELECT id, CASE WHEN a IS NULL THEN -1 ELSE udf.score(a) END AS s INTO out FROM x",
+        &expect![[r#"
+            into out
+              read x: id, a
+              call score(a) for rows with (CASE WHEN a IS NULL THEN 1 ELSE 0 END = 0)
+              gives id, s = CASE WHEN (CASE WHEN a IS NULL THEN 1 ELSE 0 END = 1) THEN -1 ELSE score() END
+        "#]],
+    );
 }
 
 #[test]
 fn a_condition_on_an_answer_guards_the_next_call() {
-    check("SELECT CASE WHEN udf.score(a) > 5 THEN udf.rate(b) ELSE 0 END AS r INTO out FROM x", &expect![[r#"
-        into out
-          part 1
-            read x: a, b
-            call score(a)
-            gives b, branch = CASE WHEN (score() > 5) THEN 1 ELSE 0 END
-          part 2
-            call rate(CASE WHEN (branch = 1) THEN b ELSE NULL END) for rows with (branch = 1)
-            gives r = CASE WHEN (branch = 1) THEN rate() ELSE 0 END
-    "#]]);
+    check(
+        "SELECT CASE WHEN udf.score(a) > 5 THEN udf.rate(b) ELSE 0 END AS r INTO out FROM x",
+        &expect![[r#"
+            into out
+              part 1
+                read x: a, b
+                call score(a)
+                gives b, branch = CASE WHEN (score() > 5) THEN 1 ELSE 0 END
+              part 2
+                call rate(b) for rows with (branch = 1)
+                gives r = CASE WHEN (branch = 1) THEN rate() ELSE 0 END
+        "#]],
+    );
 }
 
 #[test]
@@ -48,15 +54,15 @@ fn groups_have_guards_too() {
         &expect![[r#"
             into out
               part 1
-                read x: id, b, a
-                call score(CASE WHEN a IS NULL THEN b ELSE NULL END) for rows with a IS NULL
-                gives id, b, a, score = score()
+                read x: b, a
+                call score(b) for rows with a IS NULL
+                gives b, a, score = score()
               part 2, keeps state
-                group by id in tumbling 5 s: COUNT(*), MAX(b), SUM(COALESCE(a, score))
-                gives id, MAX = MAX(b), SUM = SUM(COALESCE(a, score)), branch = CASE WHEN (COUNT(*) > 3) THEN 1 ELSE 0 END
+                group in tumbling 5 s: COUNT(*), MAX(b), SUM(COALESCE(a, score))
+                gives MAX = MAX(b), SUM = SUM(COALESCE(a, score)), branch = CASE WHEN (COUNT(*) > 3) THEN 1 ELSE 0 END
               part 3
-                call rate(CASE WHEN (branch = 1) THEN MAX ELSE NULL END) for rows with (branch = 1)
-                gives id, r = CASE WHEN (branch = 1) THEN rate() ELSE 0 END, t = SUM
+                call rate(MAX) for rows with (branch = 1)
+                gives r = CASE WHEN (branch = 1) THEN rate() ELSE 0 END, t = SUM
         "#]],
     );
 }
