@@ -5,9 +5,9 @@
 //! (`parser`), the values of functions (`builtins`), running (`engine`).
 //!
 //! The files: `scope` finds columns, `expression` and `call` bind expressions, `aggregate`, `analytic`, `window` and
-//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `guard` finds the rows that reach a call, `cut` turns that tree into
-//! parts, `keeping` looks at calls of functions that keep state. `binder`, `core` and `source` hold what they share: of
-//! the script, of a `SELECT`, of a source in `FROM`.
+//! `join` check their clauses, `select` puts one `SELECT` together as a tree of `relation`, `guard` finds which rows
+//! reach a call, `cut` turns that tree into parts, `keeping` looks at calls of functions that keep state. `binder`,
+//! `core` and `source` hold what they share: of the script, of a `SELECT`, of a source in `FROM`.
 
 mod aggregate;
 mod analytic;

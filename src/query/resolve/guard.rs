@@ -128,14 +128,14 @@ struct Guards<'g, 'a> {
     /// By the column of a call: the ways that lead to it, each a list of conditions that all hold there.
     ways: FxHashMap<ColumnId, Vec<Vec<Expr>>>,
     /// Columns that are computed for the sake of guards, in the order in which they may read each other.
-    kept: BTreeMap<ColumnId, Kept>,
+    kept: BTreeMap<ColumnId, KeptColumn>,
     /// Of a kept column that reads a call: its value for rows that do not reach the call by then.
     early: FxHashMap<(ColumnId, ColumnId), ColumnId>,
 }
 
 /// A column that is computed for the sake of guards.
 #[derive(Clone)]
-struct Kept {
+struct KeptColumn {
     e: Expr,
     /// The calls whose answers it reads, also by way of other kept columns.
     calls: BTreeSet<ColumnId>,
@@ -322,7 +322,7 @@ impl<'g, 'a> Guards<'g, 'a> {
             None => {}
         });
         let id = self.binder.column(info);
-        self.kept.insert(id, Kept { e, calls, known });
+        self.kept.insert(id, KeptColumn { e, calls, known });
         id
     }
 
@@ -343,7 +343,7 @@ impl<'g, 'a> Guards<'g, 'a> {
         if let Some(early) = self.early.get(&(id, call)) {
             return *early;
         }
-        let Some(Kept { e, known, .. }) = self.kept.get(&id).cloned() else { return id };
+        let Some(KeptColumn { e, known, .. }) = self.kept.get(&id).cloned() else { return id };
         let ways = self.ways.get(&call).cloned().unwrap_or_default();
         let known_ways = known.get(&call).copied().unwrap_or_default();
         let reached = self.any_of(ways.get(..known_ways).unwrap_or_default(), call).unwrap_or_else(|| number(0));
@@ -412,8 +412,8 @@ impl<'g, 'a> Guards<'g, 'a> {
                 .label(format!("more than {KEPT_MAX}"));
             binder.problem(problem.help("make the call in a step of WITH, and use its column in the conditions"));
         }
-        let columns = kept.into_iter().map(|(id, kept)| (id, Column::Kept(kept.e)));
-        let columns = columns.chain(ready.into_iter().map(|(id, call)| (id, Column::Answer(call)))).collect();
+        let columns = kept.into_iter().map(|(id, kept)| (id, PutColumn::Kept(kept.e)));
+        let columns = columns.chain(ready.into_iter().map(|(id, call)| (id, PutColumn::Answer(call)))).collect();
         let mut put = Put { binder, columns, under_way: FxHashSet::default(), at, rel: Some(made.rel) };
         order.into_iter().for_each(|id| put.column(id));
         made.rel = put.rel.unwrap_or_else(|| super::relation::Relation::poisoned().rel);
@@ -425,7 +425,7 @@ impl<'g, 'a> Guards<'g, 'a> {
     }
 }
 
-enum Column {
+enum PutColumn {
     Kept(Expr),
     Answer(ReadyCall),
 }
@@ -433,7 +433,7 @@ enum Column {
 /// Columns on their way into a relation, each behind those that it reads.
 struct Put<'g, 'a> {
     binder: &'g mut Binder<'a>,
-    columns: FxHashMap<ColumnId, Column>,
+    columns: FxHashMap<ColumnId, PutColumn>,
     /// Taken out of `columns`, and not there yet.
     under_way: FxHashSet<ColumnId>,
     /// The call that is under way, for messages.
@@ -447,8 +447,8 @@ impl Put<'_, '_> {
         self.under_way.insert(id);
         let mut before = Vec::new();
         match &column {
-            Column::Kept(e) => each_slot(e, &mut |id| before.push(id)),
-            Column::Answer(call) => {
+            PutColumn::Kept(e) => each_slot(e, &mut |id| before.push(id)),
+            PutColumn::Answer(call) => {
                 self.at = call.span;
                 call.guard.iter().chain([&call.argument]).for_each(|e| each_slot(e, &mut |id| before.push(id)));
             }
@@ -463,8 +463,8 @@ impl Put<'_, '_> {
         self.rel = self.rel.take().map(|rel| {
             let input = Box::new(rel);
             match column {
-                Column::Kept(e) => Rel::Extend { input, exprs: vec![(id, e)] },
-                Column::Answer(ReadyCall { function, argument, guard, span }) => {
+                PutColumn::Kept(e) => Rel::Extend { input, exprs: vec![(id, e)] },
+                PutColumn::Answer(ReadyCall { function, argument, guard, span }) => {
                     Rel::External { input, function, argument, guard, out: id, span }
                 }
             }

@@ -211,10 +211,19 @@ fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
            = help: correct the query, or the signature in the job file where it is written there; types are above
     "#]]);
     // a call that not every row reaches too
-    const GUARDED: &str = "SELECT COALESCE(fare, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance))) AS \
-        fare\nINTO scored\nFROM rides\n";
+    const GUARDED: &str = "SELECT COALESCE(fare, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, \
+        distance))) AS fare\nINTO scored\nFROM rides\n";
     place.write("taxi.asaql", GUARDED);
-    errors(&expect![[r#""#]]);
+    errors(&expect![[r#"
+        exit 2
+
+        error: `udf.score` never takes this: it takes 2 columns, and this array has 5
+          --> taxi.asaql:1:23
+           |
+         1 | SELECT COALESCE(fare, udf.score(udf.createArray(vendorid, weekday, pickuphour, passenger, distance))) AS fare
+           |                       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ no row of it can be sent
+           = help: correct the query, or the signature in the job file where it is written there; types are above
+    "#]]);
     place.write("taxi.asaql", QUERY);
     signature("split", &columns(&["a", "b", "c", "d", "e"]).replace("float", "nvarchar(max)"));
     let good = place.answer(&["check", "--offline", "taxi.toml"]);
