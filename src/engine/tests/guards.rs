@@ -185,7 +185,7 @@ fn agree(query: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 300 } else { 3_000 }))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn an_endpoint_is_asked_what_a_function_would_be_asked(a in value(), b in value(), c in value()) {
