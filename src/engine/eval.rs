@@ -2,8 +2,8 @@
 //!
 //! In: a plan's [`Expr`] and a row. Evaluated: a value (borrowed where the row or the plan already holds it), or the
 //! innermost error that the policy does not turn into NULL. Invariant: nothing is evaluated that the result does not
-//! need (`AND`, `OR`, `CASE`, `COALESCE` stop early). Not here: what an operator means (`query::builtins`), what becomes
-//! of a failed row.
+//! need (`AND`, `OR`, `CASE`, `COALESCE` stop early). Not here: what an operator means (`query::builtins`), what
+//! becomes of a failed row.
 
 use std::borrow::Cow;
 use std::sync::Arc;
