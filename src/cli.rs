@@ -16,6 +16,7 @@ pub mod eval;
 pub mod journal;
 pub mod run;
 mod memory;
+pub mod retry;
 mod say;
 pub mod test;
 pub mod udf;
@@ -47,6 +48,8 @@ enum Command {
     /// Build, inspect and call user functions
     #[command(subcommand)]
     Udf(udf::UdfCommand),
+    /// Have a running job look at an endpoint now, since something was repaired
+    Retry(retry::RetryArgs),
     /// Look into a job's pool, also while the job runs
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -70,6 +73,7 @@ impl Cli {
             Command::Eval(args) => eval::run(args),
             Command::Test(args) => test::run(args),
             Command::Udf(command) => udf::run(command),
+            Command::Retry(args) => retry::run(&args),
             Command::Journal(command) => journal::run(&command),
         }
     }

@@ -19,6 +19,7 @@ pub mod diagnostic;
 pub mod settings;
 pub mod tls;
 pub mod http;
+pub mod links;
 pub mod connections;
 pub mod mqtt;
 pub mod decode;

@@ -271,6 +271,7 @@ impl Pipeline {
             replayer,
             job: AsideJob::of(job),
             health: self.health.clone(),
+            watched: self.watched.clone(),
         };
         self.steering = steering::listen(heard, self.unheard.clone());
         (self.metrics, self.server) =

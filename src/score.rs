@@ -18,6 +18,7 @@ mod describe;
 pub mod desk;
 mod dialect;
 mod fallback;
+mod fetching;
 mod http;
 mod notice;
 pub mod parallel;
@@ -32,6 +33,7 @@ mod status;
 mod swagger;
 mod task;
 mod texts;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,11 +48,13 @@ use crate::batch::Reason;
 use crate::tls::TlsError;
 use crate::value::Value;
 
+pub use breaker::Pauses;
 pub use describe::{Given, describe, misfits};
+pub use desk::OnMisfit;
 pub use dialect::{DIALECTS, Dialect, ReadDialect};
 pub use fallback::Fallback;
 pub use http::fetch_signature;
-pub use policy::Mode;
+pub use policy::{Mode, Outage};
 pub use room::{Berth, Room};
 pub use settings::{NanPolicy, Order, ScoreConfig, Timing};
 pub use signature::EndpointSignature;
@@ -155,6 +159,7 @@ pub struct Scorer {
     fallback: Option<Fallback>,
     status: Arc<ScorerStatus>,
     swagger: watch::Receiver<Option<String>>,
+    repaired: Arc<Notify>,
     stop: CancellationToken,
     runtime: tokio::runtime::Handle,
 }
@@ -250,7 +255,7 @@ impl Scorer {
         let (intake, incoming) = mpsc::channel(task::INTAKE_MAX);
         let (swagger_tx, swagger) = watch::channel(None);
         let status = Arc::new(ScorerStatus::default());
-        let stop = CancellationToken::new();
+        let (repaired, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let room = Room::new(config.max_batch_count, config.parallel_requests as usize);
         let left = room.left();
         let scorer = Scorer {
@@ -262,10 +267,11 @@ impl Scorer {
             fallback: config.fallback.clone(),
             status: status.clone(),
             swagger,
+            repaired: repaired.clone(),
             stop: stop.clone(),
             runtime: runtime.clone(),
         };
-        let task = task::Task::new(config, client, left, status, swagger_tx, stop);
+        let task = task::Task::new(config, Box::new(client), left, status, swagger_tx, repaired, stop);
         runtime.spawn(task.run(incoming).in_current_span());
         Ok(scorer)
     }
@@ -337,6 +343,11 @@ impl Scorer {
     /// The text of the endpoint's description each time a new one is fetched: to be kept for the next start.
     pub fn description_updates(&self) -> watch::Receiver<Option<String>> {
         self.swagger.clone()
+    }
+
+    /// Looks at the endpoint at once, whatever it waits for: somebody says that something was repaired.
+    pub fn look_now(&self) {
+        self.repaired.notify_one();
     }
 
     /// Stops at once: requests on their way are given up, tickets end with [`Ended`].

@@ -42,6 +42,8 @@ mod journal;
 mod kills;
 #[path = "it/local_answers.rs"]
 mod local_answers;
+#[path = "it/misfits.rs"]
+mod misfits;
 #[path = "it/mqtt.rs"]
 mod mqtt;
 #[path = "it/mqtt_output.rs"]

@@ -96,7 +96,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
                 "  udf.{}\n    at    {}\n{}{}",
                 function.name,
                 endpoint.url,
-                endpoint.fallback.as_ref().map(stand_in).unwrap_or_default(),
+                endpoint.fallback.as_ref().map(stand_in).unwrap_or_default() + &few_requests(endpoint.linger_idle),
                 indented(&indented(&signature))
             ));
         }
@@ -133,6 +133,23 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
 fn stand_in(fallback: &Fallback) -> String {
     let then = if fallback.rescore { ", and once more by the endpoint when it is back" } else { "" };
     format!("    away  {:?}: rows are answered by {}{then}\n", fallback.after, fallback.shown())
+}
+
+/// Bytes of a request and its answer beside their rows: headers of both, and those of some five packets.
+const REQUEST_BYTES: f64 = 1_200.0;
+
+/// What it means for a metered link that rows wait for others while no request is out.
+fn few_requests(linger_idle: Duration) -> String {
+    if linger_idle.is_zero() {
+        return String::new();
+    }
+    let requests = 86_400.0 / linger_idle.as_secs_f64();
+    let month = requests * 30.0 * REQUEST_BYTES;
+    format!(
+        "    sends {} requests a day at most while the stream is slow: about {} MB a month beside the rows\n",
+        number(requests.round() as u64),
+        number((month / 1e6).round() as u64)
+    )
 }
 
 /// A small event, and what it takes in the file where nothing of it can be compressed.

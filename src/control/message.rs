@@ -24,6 +24,8 @@ pub enum ControlRequest {
     ReplayDeadLetters(ReplayRequest),
     /// Says that a person has seen the records that cannot be read.
     DropQuarantine,
+    /// Looks at the endpoint of a function now, whatever it waits for.
+    Retry { function: String },
 }
 
 /// Which letters are replayed, up to a bounded number a request.
@@ -74,6 +76,11 @@ pub enum ControlResponse {
     QuarantineSeen {
         ranges: u64,
         records: u64,
+    },
+    /// The endpoint was looked at.
+    Retried {
+        /// How it stands; `None`: it is in use.
+        trouble: Option<String>,
     },
     /// It was not done, or not all of it.
     Refused {

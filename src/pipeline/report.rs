@@ -27,6 +27,10 @@ use crate::time::Clock;
 use crate::tls::TlsFiles;
 use crate::udf::{FunctionBinding, Stats, Versions};
 
+/// How long an endpoint that is looked at has to be back, before it is said how it stands.
+const RETRY_CHECK: Duration = Duration::from_millis(100);
+const RETRY_CHECKS: u32 = 50;
+
 /// The stages that are asked.
 #[derive(Debug)]
 pub struct WatchedStages {
@@ -121,6 +125,31 @@ impl WatchedStages {
 
     pub fn add_scorer(&self, scorer: Scorer) {
         self.with(|s| s.scorers.push(scorer));
+    }
+
+    /// Looks at the endpoint of a function now, and gives a few seconds later how it stands; `None`: it is in use.
+    ///
+    /// # Errors
+    /// The job has no such function, or it calls no endpoint.
+    pub fn retry(&self, function: &str) -> Result<Option<String>, String> {
+        let mut named = None;
+        let mut names = Vec::new();
+        self.with(|stages| {
+            named = stages.scorers.iter().find(|scorer| scorer.name().eq_ignore_ascii_case(function)).cloned();
+            names.extend(stages.scorers.iter().map(|scorer| scorer.name().to_owned()));
+        });
+        let scorer = named.ok_or_else(|| match names.is_empty() {
+            true => "the job has no function that calls an endpoint".to_owned(),
+            false => format!("no function `{function}` calls an endpoint: there are `{}`", names.join("`, `")),
+        })?;
+        scorer.look_now();
+        for _ in 0..RETRY_CHECKS {
+            crate::time::pause(RETRY_CHECK);
+            if scorer_trouble(&scorer).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(scorer_trouble(&scorer))
     }
 
     pub fn add_reference(&self, reference: Reference) {
@@ -437,11 +466,16 @@ fn scorer_trouble(scorer: &Scorer) -> Option<String> {
         Some((fallback, _)) => format!("rows are answered by {}", fallback.shown()),
         None => "rows wait".to_owned(),
     };
-    match scorer.status().state() {
+    let state = scorer.status().state();
+    let until = state.long_pause(Clock::Real.now());
+    let till = until.map(|until| format!(", looked at again at {until}")).unwrap_or_default();
+    match state {
         // it is about to be looked at
         State::Ready => stand_in.map(|(_, since)| format!("away since {since}, {rows}")),
         State::UnknownSignature => Some(format!("its signature is not known yet, {rows}{}", last())),
-        State::BackingOff { since, .. } => Some(format!("out of reach since {since}, {rows}{}", last())),
+        State::BackingOff { since, outage, .. } => {
+            Some(format!("{} since {since}{till}, {rows}{}", outage.words(), last()))
+        }
         State::Paused { reason, remedy, .. } if stand_in.is_some() => {
             Some(format!("paused: {reason}; {remedy}; {rows}{}", last()))
         }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::replay::Replayer;
+use super::report::WatchedStages;
 use super::set_aside::{AsideJob, reading, set_aside};
 use crate::control::{ControlHandler, ControlRequest, ControlResponse, ControlSocket};
 use crate::journal::Journal;
@@ -21,6 +22,7 @@ pub struct Heard {
     pub replayer: Replayer,
     pub job: AsideJob,
     pub health: Arc<Health>,
+    pub watched: Arc<WatchedStages>,
 }
 
 /// Listens beside the pool until told to end; `None` where that cannot be. Needs a tokio runtime.
@@ -54,6 +56,9 @@ impl Heard {
                 let told = seen
                     .map(|n| ControlResponse::QuarantineSeen { ranges: n.unseen_ranges, records: n.unseen_records });
                 told.map_err(|e| e.to_string())
+            }
+            ControlRequest::Retry { function } => {
+                self.watched.retry(&function).map(|trouble| ControlResponse::Retried { trouble })
             }
             ControlRequest::ReplayDeadLetters(request) => self.replayer.replay(request).map(ControlResponse::Replayed),
         };

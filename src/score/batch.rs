@@ -15,10 +15,14 @@ use super::policy::{CONNECTION_CLOSED, TOO_SLOW};
 const SUSPECTS_MAX: usize = 3;
 /// Times a request may take too long before it is halved.
 const SLOW_MAX: u32 = 2;
+/// Requests in vain with nothing but this row before it is condemned: one may have failed by chance.
+const TRIES: u32 = 2;
+/// The same where the model fails at random: at one failure in two, one row in 256 is condemned by mistake.
+const TRIES_FLAKY: u32 = 8;
 
 /// Requests that halving may spend on a batch: well above what a few bad rows cost (2·log2(rows) each), well below two
 /// a row. Past it the rest goes row by row, which bounds the whole to this and one a row, two
-/// for a row that is tested again.
+/// for a row that is tested again, eight where the model fails at random.
 fn budget(rows: usize) -> usize {
     rows / 4 + 16
 }
@@ -33,6 +37,8 @@ struct RowRun {
     first_half: bool,
     /// Known to hold a bad row without having been sent.
     guilty: bool,
+    /// What it is a part of was refused by the model, and not by what an outage brings.
+    by_model: bool,
     failures: u32,
     slow: u32,
     busy: u32,
@@ -40,6 +46,8 @@ struct RowRun {
     attempts: u32,
     /// A row that was a suspect when the model was seen to work.
     retest: bool,
+    /// Requests in vain with nothing but this row.
+    alone: u32,
 }
 
 impl RowRun {
@@ -49,11 +57,13 @@ impl RowRun {
             whole: false,
             first_half: false,
             guilty: false,
+            by_model: false,
             failures: 0,
             slow: 0,
             busy: 0,
             attempts: 0,
             retest: false,
+            alone: 0,
         }
     }
 }
@@ -66,6 +76,9 @@ struct Suspect {
     attempts: u32,
     /// It may have failed only because nothing could be scored then.
     retest: bool,
+    alone: u32,
+    /// The same again gives the same.
+    is_final: bool,
 }
 
 /// What a batch wants next.
@@ -102,12 +115,19 @@ pub struct RequestBatch {
     suspects: Vec<Suspect>,
     asking: bool,
     requests: usize,
+    is_flaky: bool,
 }
 
 impl RequestBatch {
-    pub fn new(len: usize) -> RequestBatch {
+    /// `is_flaky`: the model is known to fail at random.
+    pub fn new(len: usize, is_flaky: bool) -> RequestBatch {
         let whole = RowRun { whole: true, ..RowRun::new(0..len) };
-        RequestBatch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0 }
+        RequestBatch { len, pieces: vec![whole], suspects: Vec::new(), asking: false, requests: 0, is_flaky }
+    }
+
+    /// The model has scored rows of it that it had failed on.
+    pub fn is_flaky(&self) -> bool {
+        self.is_flaky
     }
 
     /// What to send now. Asking twice gives the same answer.
@@ -147,11 +167,13 @@ impl RequestBatch {
 
     /// The piece was scored, so the model works: hands back the suspects that are bad indeed.
     pub fn scored(&mut self) -> Vec<(usize, Failure)> {
-        if let Some(done) = self.pieces.pop()
-            && done.first_half
-            && let Some(other) = self.pieces.last_mut()
-        {
-            other.guilty = true;
+        if let Some(done) = self.pieces.pop() {
+            self.is_flaky |= (done.guilty && done.by_model) || done.alone > 0;
+            if done.first_half
+                && let Some(other) = self.pieces.last_mut()
+            {
+                other.guilty = true;
+            }
         }
         self.judge()
     }
@@ -164,10 +186,14 @@ impl RequestBatch {
 
     /// The model works now. That it did when a suspect failed is another matter: an outage may have ended in between.
     fn judge(&mut self) -> Vec<(usize, Failure)> {
-        let (again, bad): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.suspects).into_iter().partition(|suspect| suspect.retest);
-        for Suspect { row, attempts, .. } in again.into_iter().rev() {
-            self.pieces.push(RowRun { retest: true, attempts, ..RowRun::new(row..row + 1) });
+        let (again, bad): (Vec<_>, Vec<_>) = std::mem::take(&mut self.suspects).into_iter().partition(|suspect| {
+            let tries = if self.is_flaky { TRIES_FLAKY } else { TRIES };
+            suspect.retest || (!suspect.is_final && suspect.alone < tries)
+        });
+        for Suspect { row, attempts, alone, retest, .. } in again.into_iter().rev() {
+            // an outage says nothing about the model
+            let alone = if retest { 0 } else { alone };
+            self.pieces.push(RowRun { retest: true, attempts, alone, ..RowRun::new(row..row + 1) });
         }
         bad.into_iter().map(|suspect| (suspect.row, suspect.failure)).collect()
     }
@@ -196,6 +222,8 @@ impl RequestBatch {
     pub fn failed(&mut self, retries: u32, failure: impl FnOnce(usize) -> Failure) -> Reaction {
         let Some(piece) = self.pieces.last_mut() else { return Reaction::Next };
         piece.failures += 1;
+        let (is_final, by_model) = (retries == 0, retries == 1);
+        piece.by_model |= by_model;
         let len = piece.rows.len();
         let single = len <= 1;
         // halving a piece by mistake costs requests, condemning a row by mistake costs the row: where the fault may
@@ -206,7 +234,7 @@ impl RequestBatch {
             return Reaction::Again(piece.failures);
         }
         if single {
-            self.suspect(may_pass, failure);
+            self.suspect(may_pass, is_final, failure);
         } else {
             self.split(len / 2, true);
         }
@@ -222,7 +250,7 @@ impl RequestBatch {
             return Reaction::Again(piece.slow);
         }
         if len <= 1 {
-            self.suspect(true, failure);
+            self.suspect(true, false, failure);
             return Reaction::Next;
         }
         self.split(len / 2, false);
@@ -261,10 +289,10 @@ impl RequestBatch {
         rows
     }
 
-    fn suspect(&mut self, may_pass: bool, failure: impl FnOnce(usize) -> Failure) {
-        if let Some(RowRun { rows, attempts, retest, .. }) = self.pieces.pop() {
-            let row = rows.start;
-            self.suspects.push(Suspect { row, failure: failure(row), attempts, retest: may_pass && !retest });
+    fn suspect(&mut self, may_pass: bool, is_final: bool, failure: impl FnOnce(usize) -> Failure) {
+        if let Some(RowRun { rows, attempts, retest, alone, failures, .. }) = self.pieces.pop() {
+            let (row, retest, alone) = (rows.start, may_pass && !retest, alone + failures.max(1));
+            self.suspects.push(Suspect { row, failure: failure(row), attempts, retest, alone, is_final });
             self.asking = self.suspects.len() >= SUSPECTS_MAX;
         }
     }
@@ -275,7 +303,8 @@ impl RequestBatch {
         let middle = piece.rows.start + at;
         // one more slow answer is enough to halve again
         let slow = piece.slow.min(SLOW_MAX - 1);
-        let half = |rows: Range<usize>| RowRun { slow, attempts: piece.attempts, ..RowRun::new(rows) };
+        let (attempts, by_model) = (piece.attempts, piece.by_model);
+        let half = |rows: Range<usize>| RowRun { slow, attempts, by_model, ..RowRun::new(rows) };
         self.pieces.push(half(middle..piece.rows.end));
         self.pieces.push(RowRun { first_half: isolating, ..half(piece.rows.start..middle) });
     }
@@ -287,7 +316,7 @@ mod tests {
 
     /// Two rows fail with `retries` until row 0 stands alone as a suspect.
     fn row_0_suspected(retries: u32) -> RequestBatch {
-        let mut batch = RequestBatch::new(2);
+        let mut batch = RequestBatch::new(2, false);
         while batch.suspects.is_empty() {
             assert!(matches!(batch.step(), NextSend::Send(_)));
             batch.sent();
@@ -313,11 +342,43 @@ mod tests {
     }
 
     #[test]
-    fn who_was_refused_by_the_model_itself_is_not_sent_again() {
-        for retries in [0, 1] {
-            let mut batch = row_0_suspected(retries);
-            assert_eq!(batch.scored(), [(0, Failure::default())]);
-            assert_eq!(batch.step(), NextSend::Finished);
-        }
+    fn who_breaks_the_rules_of_the_endpoint_is_not_sent_again() {
+        let mut batch = row_0_suspected(0);
+        assert_eq!(batch.scored(), [(0, Failure::default())]);
+        assert_eq!(batch.step(), NextSend::Finished);
+    }
+
+    #[test]
+    fn who_was_refused_by_the_model_alone_has_a_second_try() {
+        let mut batch = row_0_suspected(1);
+        assert_eq!(batch.scored(), []);
+        assert_eq!(batch.step(), NextSend::Send(0..1));
+        let mut good = batch.clone();
+        batch.failed(1, |_| Failure::default());
+        assert_eq!(batch.model_works(), [(0, Failure::default())]);
+        assert!(!batch.is_flaky());
+        assert_eq!(good.scored(), []);
+        assert!(good.is_flaky() && good.step() == NextSend::Finished);
+    }
+
+    #[test]
+    fn where_the_model_fails_at_random_a_row_has_eight_tries() {
+        let mut batch = RequestBatch::new(1, true);
+        let mut sent = 0;
+        let bad = loop {
+            match batch.step() {
+                NextSend::Send(_) => {
+                    batch.sent();
+                    sent += 1;
+                    batch.failed(1, |_| Failure::default());
+                }
+                NextSend::AskModel => match batch.model_works() {
+                    bad if bad.is_empty() => {}
+                    bad => break bad,
+                },
+                NextSend::Finished => panic!("the row is lost"),
+            }
+        };
+        assert_eq!((sent, bad), (TRIES_FLAKY as usize, vec![(0, Failure::default())]));
     }
 }

@@ -21,11 +21,36 @@ const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 pub struct BadRow {
     pub reason: Reason,
     pub message: String,
+    /// Where the form does not fit rather than one value; rows with equal ones fail for the same reason.
+    pub misfit: Option<FormMisfit>,
+}
+
+/// What of a row's form does not fit the signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormMisfit {
+    pub what: String,
+    /// Whatever the values are, no row of this form fits.
+    pub is_certain: bool,
 }
 
 impl BadRow {
     fn new(reason: Reason, message: impl Into<String>) -> BadRow {
-        BadRow { reason, message: message.into() }
+        BadRow { reason, message: message.into(), misfit: None }
+    }
+
+    /// No row of this form can be sent: the message is the same for all of them.
+    fn of_form(reason: Reason, message: impl Into<String>) -> BadRow {
+        let message = message.into();
+        BadRow { reason, misfit: Some(FormMisfit { what: message.clone(), is_certain: true }), message }
+    }
+
+    /// The same of a part of the row.
+    fn within(self, part: &str) -> BadRow {
+        BadRow {
+            reason: self.reason,
+            message: format!("{part}: {}", self.message),
+            misfit: self.misfit.map(|misfit| FormMisfit { what: format!("{part}: {}", misfit.what), ..misfit }),
+        }
     }
 }
 
@@ -77,6 +102,11 @@ impl Form {
         Form { input: input.clone(), head, tail, text_max }
     }
 
+    /// How rows stand in a body.
+    pub fn layout(&self) -> &Layout {
+        &self.input.layout
+    }
+
     /// Bytes of a body without rows.
     pub fn frame_bytes(&self) -> usize {
         self.head.len() + self.tail.len() + 2
@@ -90,8 +120,8 @@ impl Form {
         let mut text = String::new();
         let mut ends = Vec::new();
         match &self.input.layout {
-            Layout::Untyped => self.cell(Cell::Any, row, true, &mut text).map_err(|e| BadRow::new(e.0, e.1))?,
-            Layout::Vector { cell } => self.cell(*cell, row, false, &mut text).map_err(|e| BadRow::new(e.0, e.1))?,
+            Layout::Untyped => self.cell(Cell::Any, row, true, &mut text)?,
+            Layout::Vector { cell } => self.cell(*cell, row, false, &mut text)?,
             Layout::Array { dims, width, cells } => self.list(row, dims.saturating_sub(1), *width, cells, &mut text)?,
             Layout::Records { columns, required } => self.object(row, columns, required, &mut text)?,
             Layout::Index { columns } | Layout::Table { columns, .. } => self.object(row, columns, &[], &mut text)?,
@@ -169,11 +199,11 @@ impl Form {
         out: &mut String,
     ) -> Result<(), BadRow> {
         let Value::Array(items) = row else {
-            return Err(BadRow::new("wrong_shape", format!("the endpoint takes an array, not a {}", kind(row))));
+            return Err(BadRow::of_form("wrong_shape", format!("the endpoint takes an array, not a {}", kind(row))));
         };
         if width.is_some_and(|width| width != items.len()) {
             let width = width.unwrap_or_default();
-            return Err(BadRow::new(
+            return Err(BadRow::of_form(
                 "wrong_width",
                 format!("the endpoint takes {}, the array has {}", counted(width, "column"), items.len()),
             ));
@@ -191,7 +221,7 @@ impl Form {
                 Cells::All(cell) => *cell,
                 Cells::Each(cells) => cells.get(i).copied().unwrap_or(Cell::Any),
             };
-            self.cell(cell, item, false, out).map_err(|e| BadRow::new(e.0, format!("column {}: {}", i + 1, e.1)))?;
+            self.cell(cell, item, false, out).map_err(|bad| bad.within(&format!("column {}", i + 1)))?;
         }
         out.push(']');
         Ok(())
@@ -206,14 +236,14 @@ impl Form {
         out: &mut String,
     ) -> Result<(), BadRow> {
         let Value::Record(record) = row else {
-            return Err(BadRow::new("wrong_shape", format!("the endpoint takes a record, not a {}", kind(row))));
+            return Err(BadRow::of_form("wrong_shape", format!("the endpoint takes a record, not a {}", kind(row))));
         };
         let mut found = 0;
         out.push('{');
         for column in columns {
             let Some(value) = record.find(&column.name) else {
                 if required.is_empty() || required.contains(&column.name) {
-                    return Err(BadRow::new("missing_column", format!("column `{}` is missing", column.name)));
+                    return Err(BadRow::of_form("missing_column", format!("column `{}` is missing", column.name)));
                 }
                 continue;
             };
@@ -237,8 +267,9 @@ impl Form {
         mut between: impl FnMut(u32, &mut String),
         out: &mut String,
     ) -> Result<(), BadRow> {
-        let missing =
-            |column: &SignatureColumn| BadRow::new("missing_column", format!("column `{}` is missing", column.name));
+        let missing = |column: &SignatureColumn| {
+            BadRow::of_form("missing_column", format!("column `{}` is missing", column.name))
+        };
         match row {
             Value::Record(record) => {
                 refuse_extra(record, columns.len(), columns)?;
@@ -246,11 +277,14 @@ impl Form {
             Value::Array(items) if items.len() != columns.len() => {
                 let message =
                     format!("the endpoint takes {}, the array has {}", counted(columns.len(), "column"), items.len());
-                return Err(BadRow::new("wrong_width", message));
+                return Err(BadRow::of_form("wrong_width", message));
             }
             Value::Array(_) => {}
             other => {
-                return Err(BadRow::new("wrong_shape", format!("the endpoint takes a record, not a {}", kind(other))));
+                return Err(BadRow::of_form(
+                    "wrong_shape",
+                    format!("the endpoint takes a record, not a {}", kind(other)),
+                ));
             }
         }
         for (i, column) in columns.iter().enumerate() {
@@ -268,28 +302,28 @@ impl Form {
     }
 
     fn named_cell(&self, column: &SignatureColumn, value: &Value, out: &mut String) -> Result<(), BadRow> {
-        self.cell(column.cell, value, true, out)
-            .map_err(|e| BadRow::new(e.0, format!("column `{}`: {}", column.name, e.1)))
+        self.cell(column.cell, value, true, out).map_err(|bad| bad.within(&format!("column `{}`", column.name)))
     }
 
     /// Writes a value as a cell of this type. `frame`: the row becomes one of a data frame, where text may be missing;
     /// a text array would hold the word "None" instead.
-    fn cell(&self, cell: Cell, value: &Value, frame: bool, out: &mut String) -> Result<(), (Reason, String)> {
+    fn cell(&self, cell: Cell, value: &Value, frame: bool, out: &mut String) -> Result<(), BadRow> {
         if value.is_null() {
             if cell == Cell::Any || (frame && matches!(cell, Cell::Text | Cell::DateTime { .. } | Cell::Array)) {
                 out.push_str("null");
                 return Ok(());
             }
-            return Err(("null", format!("NULL where the endpoint takes {cell}")));
+            return Err(BadRow::new("null", format!("NULL where the endpoint takes {cell}")));
         }
         if !is_finite(value) {
-            return Err(("not_finite", "NaN or an infinity".into()));
+            return Err(BadRow::new("not_finite", "NaN or an infinity"));
         }
-        let converted = convert(cell, value).ok_or_else(|| ("conversion", misfit(cell, value)))?;
+        let converted = convert(cell, value).ok_or_else(|| misfit(cell, value))?;
         if let (Cell::Text, Some(max), Value::Text(text)) = (cell, self.text_max, &converted)
             && text.chars().nth(max).is_some()
         {
-            return Err(("text_length", format!("text longer than the {max} characters the endpoint keeps")));
+            let message = format!("text longer than the {max} characters the endpoint keeps");
+            return Err(BadRow::new("text_length", message));
         }
         match (cell, converted) {
             (Cell::DateTime { zoned: false }, Value::DateTime(t)) => {
@@ -360,13 +394,18 @@ pub(super) fn conversion(from: Type, to: Cell) -> Result<&'static str, &'static 
     }
 }
 
-fn misfit(cell: Cell, value: &Value) -> String {
+fn misfit(cell: Cell, value: &Value) -> BadRow {
     let mut shown = value.to_json();
     if let Some((end, _)) = shown.char_indices().nth(60) {
         shown.truncate(end);
         shown.push('…');
     }
-    format!("{} {shown} where the endpoint takes {cell}", kind(value))
+    let is_certain = value.kind().is_some_and(|kind| conversion(kind, cell).is_err());
+    BadRow {
+        reason: "conversion",
+        message: format!("{} {shown} where the endpoint takes {cell}", kind(value)),
+        misfit: Some(FormMisfit { what: format!("{} where the endpoint takes {cell}", kind(value)), is_certain }),
+    }
 }
 
 fn kind(value: &Value) -> String {
@@ -394,7 +433,7 @@ fn refuse_extra(record: &Record, found: usize, columns: &[SignatureColumn]) -> R
     }
     let known = |name: &str| columns.iter().any(|c| same_ignoring_case(&c.name, name));
     let extra = record.iter().map(|(name, _)| name.as_str()).find(|name| !known(name)).unwrap_or_default();
-    Err(BadRow::new("extra_column", format!("the endpoint has no column `{extra}`")))
+    Err(BadRow::of_form("extra_column", format!("the endpoint has no column `{extra}`")))
 }
 
 fn end_of(text: &str) -> u32 {

@@ -6,10 +6,13 @@
 use std::fmt::Write;
 
 use crate::diagnostic::counted;
-use crate::value::{SmolStr, Type, same_ignoring_case};
+use crate::value::{SmolStr, Type, Value, same_ignoring_case};
 
 use super::body::conversion;
 use super::signature::{Cell, Cells, EndpointSignature, Layout, PerRow, SignatureColumn};
+
+/// Columns that are named where a row does not fit.
+const LISTED_MAX: usize = 12;
 
 /// What is known of a value that a query sends: its name, when it has one, and its type.
 pub type Given = (Option<SmolStr>, Option<Type>);
@@ -103,6 +106,55 @@ fn is(column: &SignatureColumn, name: Option<&SmolStr>) -> bool {
 
 fn columns_of(columns: &[SignatureColumn]) -> String {
     counted(columns.len(), "column")
+}
+
+/// The columns that a signature takes, in a few words.
+pub(super) fn taken(layout: &Layout) -> String {
+    let named = |columns: &[SignatureColumn]| {
+        listed(columns.len(), columns.iter().map(|column| format!("{} {}", column.name, column.cell)))
+    };
+    match layout {
+        Layout::Array { width, cells: Cells::Each(cells), .. } => {
+            let width = width.unwrap_or(cells.len());
+            format!("an array of {}", listed(width, cells.iter().map(Cell::to_string)))
+        }
+        Layout::Array { width, cells: Cells::All(cell), .. } => {
+            let width = width.map_or_else(|| "any width".to_owned(), |width| counted(width, "column"));
+            format!("an array of {width} ({cell})")
+        }
+        Layout::Records { columns, .. } => format!("a record of {}", named(columns)),
+        Layout::Vector { cell } => format!("one {cell}"),
+        Layout::Split { columns }
+        | Layout::Columns { columns }
+        | Layout::Index { columns }
+        | Layout::Table { columns, .. } => format!("a data frame of {}", named(columns)),
+        Layout::Untyped => "anything".to_owned(),
+    }
+}
+
+/// The columns of a row, in a few words.
+pub(super) fn sent(row: &Value) -> String {
+    let kind = |value: &Value| value.kind().map_or_else(|| "NULL".to_owned(), |kind| kind.to_string());
+    match row {
+        Value::Array(items) => format!("an array of {}", listed(items.len(), items.iter().map(kind))),
+        Value::Record(record) => {
+            let columns = record.iter().map(|(name, value)| format!("{name} {}", kind(value)));
+            format!("a record of {}", listed(record.len(), columns))
+        }
+        other => format!("one {}", kind(other)),
+    }
+}
+
+/// This number of columns and the first of them.
+fn listed(len: usize, columns: impl Iterator<Item = String>) -> String {
+    let mut shown: Vec<String> = columns.take(LISTED_MAX).collect();
+    if len > shown.len() && !shown.is_empty() {
+        shown.push("…".to_owned());
+    }
+    match shown.is_empty() {
+        true => counted(len, "column"),
+        false => format!("{} ({})", counted(len, "column"), shown.join(", ")),
+    }
 }
 
 fn layout_words(layout: &Layout) -> String {

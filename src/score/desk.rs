@@ -7,6 +7,7 @@
 mod answers;
 mod away;
 mod looks;
+mod misfits;
 #[cfg(test)]
 mod tests;
 
@@ -14,20 +15,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backoff::Backoff;
 use crate::value::Value;
 
 use super::absence::Absence;
 use super::batch::{NextSend, RequestBatch};
 use super::body::{Form, RowText};
-use super::breaker::{Admission, Cause, Closed, EndpointGate};
+use super::breaker::{Admission, Cause, Closed, EndpointGate, Pauses};
 use super::parallel::Parallel;
-use super::policy::{Answered, Blocked, Details, Mode};
-use super::queue::{RowQueue, RowRef, Taken};
+use super::policy::{Answered, Blocked, Details, Mode, Outage};
+use super::queue::{RowQueue, RowRef, Taken, Unsendable};
 use super::rate::Rate;
 use super::signature::EndpointSignature;
 use super::texts::Texts;
 use super::{Failure, NanPolicy, Outcome};
+use misfits::Misfits;
+pub use misfits::OnMisfit;
 
 /// A learned byte limit does not go below this: a smaller one would be about a single row.
 const BYTES_MIN: usize = 1024;
@@ -49,10 +51,12 @@ pub struct Rules {
     pub catchup_start: Duration,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,
+    /// How long they wait while none is.
+    pub linger_idle: Duration,
     pub mode: Mode,
     pub nan: NanPolicy,
-    pub backoff: Backoff,
-    pub slow_probe: Duration,
+    pub on_misfit: OnMisfit,
+    pub pauses: Pauses,
     /// Longest text in characters for a text cell.
     pub text_max: Option<usize>,
     /// How long rows wait for an endpoint that is away before they end in [`Outcome::Away`]; `None`: without end.
@@ -159,6 +163,13 @@ pub struct Desk {
     absence: Option<Absence>,
     /// It was asked for its signature in vain.
     is_undescribed: bool,
+    misfits: Misfits,
+    /// Both forms in words, where rows wait since they do not fit.
+    misfit: Option<String>,
+    /// Until then a model is taken for one that fails at random.
+    flaky_until: Option<Duration>,
+    /// The last random number that came in, to spread looks by.
+    random: f64,
     failed: Option<String>,
     nan_results: u64,
     texts: Texts,
@@ -178,7 +189,7 @@ impl Desk {
             batches: BTreeMap::new(),
             flights: HashMap::new(),
             last_id: 0,
-            gate: EndpointGate::new(rules.backoff, rules.slow_probe),
+            gate: EndpointGate::new(rules.pauses),
             parallel: Parallel::new(rules.parallel),
             rows_now: rules.max_rows.max(1),
             bytes_now: rules.max_bytes.max(BYTES_MIN),
@@ -190,6 +201,10 @@ impl Desk {
             lost_since: None,
             absence,
             is_undescribed: false,
+            misfits: Misfits::default(),
+            misfit: None,
+            flaky_until: None,
+            random: 0.5,
             failed: None,
             nan_results: 0,
             texts: Texts::default(),
@@ -219,15 +234,29 @@ impl Desk {
             self.events.push(DeskEvent::Done { chunk: id, outcomes: Vec::new() });
             return id;
         }
+        let first_fit = !self.misfits.is_fitted
+            && self.is_blocked_by(Blocked::Misfit)
+            && self.form.as_ref().is_some_and(|form| args.iter().any(|row| form.encode(row).is_ok()));
         self.queue.push(now, id, statement, args, is_patient);
-        if self.proven.is_none()
-            && self.away_since().is_none()
-            && matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. }))
-        {
-            // perhaps only the first rows are bad, and these are the first good ones
-            self.gate.look_by(now + self.rules.backoff.base);
+        if first_fit {
+            self.misfits.is_fitted = true;
+            self.gate.look_now(now);
+        }
+        if self.proven.is_none() && self.away_since().is_none() && self.is_blocked_by(Blocked::Model) {
+            // perhaps only the first rows are bad, and these are the first good ones; a stream of bad ones asks ever
+            // less often
+            self.gate.look_by(now + self.rules.pauses.backoff.step(self.looks.saturating_add(1)));
         }
         id
+    }
+
+    fn is_blocked_by(&self, blocked: Blocked) -> bool {
+        self.gate.closed().is_some_and(|closed| closed.cause == Cause::Blocked(blocked))
+    }
+
+    /// The wait for the next look at an endpoint that somebody has to repair.
+    fn slow(&self) -> Duration {
+        self.rules.pauses.slow(self.random)
     }
 
     /// Drops the rows of a chunk that nobody waits for any more; those on their way are scored all the same.
@@ -254,6 +283,7 @@ impl Desk {
         self.form = Some(Arc::new(Form::new(&signature.input, self.rules.text_max)));
         self.results = signature.output.path.clone().into();
         self.generation += 1;
+        (self.misfits, self.misfit) = (Misfits::default(), None);
         self.proven = None;
         self.parallel.forget();
         let idle: Vec<u64> = self.batches.iter().filter(|(_, open)| !open.flying).map(|(id, _)| *id).collect();
@@ -264,8 +294,8 @@ impl Desk {
         let is_away = self.away_since().is_some();
         if is_away && self.gate.closed().is_none() {
             // it has described itself: it is asked before rows wait for it again
-            self.gate.close(now, Cause::Backoff, Duration::ZERO);
-        } else if is_away || matches!(self.gate.closed(), Some(Closed { cause: Cause::Blocked(Blocked::Model), .. })) {
+            self.gate.close(now, Cause::Backoff(Outage::Failing), Duration::ZERO);
+        } else if is_away || self.is_blocked_by(Blocked::Model) || self.is_blocked_by(Blocked::Misfit) {
             self.gate.look_now(now);
         }
     }
@@ -281,18 +311,24 @@ impl Desk {
         self.note_absence(now);
     }
 
-    /// What was read again for a refused key differs from before.
-    pub fn key_changed(&mut self, now: Duration) {
+    /// Looks at once, for somebody may have repaired something: the key was replaced, or people say so.
+    pub fn look_now(&mut self, now: Duration) {
         self.gate.look_now(now);
+        self.batches.values_mut().for_each(|open| open.not_before = open.not_before.min(now));
     }
 
     /// There is no key to be had.
     pub fn key_missing(&mut self, now: Duration) {
-        self.gate.close(now, Cause::Blocked(Blocked::Key), self.rules.slow_probe);
+        self.gate.close(now, Cause::Blocked(Blocked::Key), self.slow());
     }
 
     pub fn take_events(&mut self) -> Vec<DeskEvent> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Both forms in words, where rows wait since they do not fit the signature.
+    pub fn misfit(&self) -> Option<&str> {
+        self.misfit.as_deref().filter(|_| self.is_blocked_by(Blocked::Misfit))
     }
 
     pub fn is_idle(&self) -> bool {
@@ -330,7 +366,7 @@ impl Desk {
     /// When [`Desk::next_request`] may have something although nothing came in.
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let later = self.batches.values().filter(|open| !open.flying).map(|open| open.not_before);
-        let linger = self.queue.since().map(|since| since + self.rules.linger);
+        let linger = self.queue.since().map(|since| since + self.linger());
         let rate = self.rate.as_ref().and_then(Rate::due).filter(|_| self.queue.ready() > 0);
         let start = Some(self.rules.catchup_start).filter(|_| self.queue.ready() > 0);
         let away = self.absence.as_ref().and_then(Absence::due).filter(|_| self.queue.has_impatient());
@@ -355,7 +391,7 @@ impl Desk {
         let cause = self.gate.closed().map(|closed| closed.cause);
         let reload_key = cause == Some(Cause::Blocked(Blocked::Key));
         match admission {
-            Admission::Closed => None,
+            Admission::Closed | Admission::Knock => None,
             Admission::Probe if self.must_look => self.look(now, &form, reload_key),
             _ => self.next_piece(now, &form, reload_key),
         }
@@ -385,7 +421,7 @@ impl Desk {
                             true => {
                                 self.lost_since.get_or_insert(now);
                                 self.suspect();
-                                self.gate.close(now, Cause::Backoff, Duration::ZERO);
+                                self.gate.close(now, Cause::Backoff(Outage::Silent), Duration::ZERO);
                             }
                             false => self.suspect_model(now, Duration::ZERO),
                         }
@@ -416,13 +452,21 @@ impl Desk {
         Request { id, body, rows, results: self.results.clone(), reload_key }
     }
 
+    /// How long rows wait for more of them now. Whoever lets them wait beside no request lets them wait beside others.
+    fn linger(&self) -> Duration {
+        match self.batches.is_empty() {
+            true => self.rules.linger_idle,
+            false => self.rules.linger.max(self.rules.linger_idle),
+        }
+    }
+
     fn is_batch_due(&self, now: Duration) -> bool {
-        let lingered = self.queue.since().is_some_and(|since| now >= since + self.rules.linger);
+        let lingered = self.queue.since().is_some_and(|since| now >= since + self.linger());
         let ready = self.queue.ready();
         // those behind them wait for commits, and half a request is better than none meanwhile
         let is_short = self.waits_for_commits() && ready >= self.rows_now / 2;
         let is_early = ready >= self.rows_now && now < self.rules.catchup_start;
-        ready > 0 && !is_early && (self.batches.is_empty() || ready >= self.rows_now || is_short || lingered)
+        ready > 0 && !is_early && (ready >= self.rows_now || is_short || lingered)
     }
 
     /// Makes a batch of waiting rows. Rows that do not fit the signature are decided on the way.
@@ -434,17 +478,21 @@ impl Desk {
                 return None;
             }
             let Taken { rows, encoded, bad, .. } = self.queue.take(now, form, rows_max, self.bytes_now);
+            if self.pauses_for(now, form, &rows, &bad) {
+                return None;
+            }
             if let Some(rate) = &mut self.rate {
                 rate.spend(rows.len());
             }
-            for (row, failure) in bad {
+            for Unsendable { row, failure, .. } in bad {
                 self.decide(row, Outcome::Failed(Box::new(failure)));
             }
             if rows.is_empty() {
                 continue;
             }
             let id = self.new_id();
-            let (batch, generation) = (RequestBatch::new(rows.len()), self.generation);
+            let is_flaky = self.flaky_until.is_some_and(|until| now < until);
+            let (batch, generation) = (RequestBatch::new(rows.len(), is_flaky), self.generation);
             self.batches.insert(id, OpenBatch { batch, rows, encoded, not_before: now, flying: false, generation });
             return Some(id);
         }

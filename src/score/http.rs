@@ -10,6 +10,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpStream;
 
 use crate::http::{self, ClientError, ClientSettings, http_date, read, retry_after};
 use crate::settings::Secret;
@@ -26,6 +27,8 @@ use crate::blocking::{INLINE_BYTES, run_blocking};
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// Longest description: real swagger documents have some 10 KB.
 const DESCRIPTION_BYTES_MAX: usize = 4 << 20;
+/// How long a knock may take: with the pause behind it a link that drops packets is found working within 5 s.
+const KNOCK_TIME: Duration = Duration::from_secs(2);
 /// How much of an error's body is kept.
 const TEXT_MAX: usize = 4096;
 /// The http client of one endpoint.
@@ -46,6 +49,13 @@ pub enum Fetched {
     Document(String),
     /// The endpoint has none.
     Absent,
+}
+
+/// Why there is no description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undescribed {
+    pub outcome: Answered,
+    pub why: String,
 }
 
 impl EndpointClient {
@@ -153,26 +163,40 @@ impl EndpointClient {
     }
 
     /// Asks for the endpoint's description, at the first place that has one.
-    pub async fn description(&self, key: Option<SecretString>) -> Result<Fetched, String> {
+    pub async fn description(&self, key: Option<SecretString>) -> Result<Fetched, Undescribed> {
         let shown = self.descriptions.first().map_or("", Url::as_str);
+        let unanswered = |error: reqwest::Error| Undescribed { outcome: self.fault(&error), why: self.problem(error) };
+        let unreadable = |why: String| Undescribed { outcome: Answered::BadResponse, why };
         for url in &self.descriptions {
             let mut call = self.http.get(url.clone()).header(ACCEPT, "application/json").timeout(self.timeout);
             if let Some((name, value)) = key.as_ref().and_then(|key| self.dialect.authorization(key.expose_secret())) {
                 call = call.header(name, value);
             }
-            let response = call.send().await.map_err(|e| self.problem(e))?;
+            let response = call.send().await.map_err(unanswered)?;
             let status = response.status().as_u16();
             if matches!(status, 400 | 404 | 405 | 410 | 501) {
                 continue;
             }
             if status != 200 {
-                return Err(format!("{shown} answered {status}"));
+                let outcome = Answered::Status(HttpStatus { code: status, model: None, function_failed: false });
+                return Err(Undescribed { outcome, why: format!("{shown} answered {status}") });
             }
-            let body = read(response, DESCRIPTION_BYTES_MAX).await.map_err(|e| self.problem(e))?;
-            let body = body.ok_or_else(|| format!("{shown} is longer than {DESCRIPTION_BYTES_MAX} bytes"))?;
-            return String::from_utf8(body).map(Fetched::Document).map_err(|_| format!("{shown} is not UTF-8"));
+            let body = read(response, DESCRIPTION_BYTES_MAX).await.map_err(unanswered)?;
+            let too_long = || unreadable(format!("{shown} is longer than {DESCRIPTION_BYTES_MAX} bytes"));
+            let text = String::from_utf8(body.ok_or_else(too_long)?);
+            return text.map(Fetched::Document).map_err(|_| unreadable(format!("{shown} is not UTF-8")));
         }
         Ok(Fetched::Absent)
+    }
+
+    /// Whether a connection to the endpoint comes about: no request, no key, no handshake of TLS.
+    pub async fn knock(&self) -> bool {
+        let Some(host) = self.score.host_str() else { return false };
+        // an address of version 6 stands in brackets in a URL
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = self.score.port_or_known_default().unwrap_or(443);
+        let connecting = TcpStream::connect((host, port));
+        tokio::time::timeout(KNOCK_TIME, connecting).await.is_ok_and(|connected| connected.is_ok())
     }
 
     /// Reads a key; one that cannot stand in a header is refused here.
@@ -190,7 +214,7 @@ impl EndpointClient {
 pub async fn fetch_signature(config: &ScoreConfig) -> Result<Option<super::EndpointSignature>, String> {
     let client = EndpointClient::new(config).map_err(|e| e.to_string())?;
     let key = config.key.as_ref().map(|secret| client.read_key(secret)).transpose()?;
-    match client.description(key).await? {
+    match client.description(key).await.map_err(|undescribed| undescribed.why)? {
         Fetched::Absent => Ok(None),
         Fetched::Document(text) => {
             let signature = config.dialect.signature(&text).map_err(|e| e.to_string())?;

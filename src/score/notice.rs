@@ -51,13 +51,14 @@ impl EndpointChange<'_> {
             _ if began => (Level::WARN, format!("the endpoint is away: rows are answered by {by} until it is back")),
             _ if ended => (Level::INFO, format!("the endpoint is back: no more rows are answered by {by}")),
             _ if !is_new || self.away.1.is_some() => return None,
-            State::BackingOff { .. } if self.by.is_some() => {
-                let text =
-                    format!("the endpoint is away: rows wait in the pool, and {by} answers them if it stays away");
-                (Level::WARN, text)
-            }
-            State::BackingOff { .. } => {
-                (Level::WARN, "the endpoint is away: rows wait in the pool meanwhile".to_owned())
+            State::BackingOff { outage, .. } => {
+                let until = self.state.long_pause(self.now);
+                let till = until.map(|until| format!(", looked at again at {until}")).unwrap_or_default();
+                let rows = match self.by {
+                    Some(by) => format!("rows wait in the pool, and {by} answers them if it stays away"),
+                    None => "rows wait in the pool meanwhile".to_owned(),
+                };
+                (Level::WARN, format!("the endpoint is {}{till}: {rows}", outage.words()))
             }
             State::Ready => match self.was {
                 State::BackingOff { since, .. } | State::Paused { since, .. } => {
@@ -77,14 +78,15 @@ impl EndpointChange<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::Outage;
     use super::*;
     use crate::time::TICKS_PER_SECOND;
 
     #[test]
     fn an_absence_has_one_line_at_its_beginning_and_one_at_its_end() {
         let at = Timestamp::MIN;
-        let backing_off = State::BackingOff { since: at, until: at };
-        let paused = State::Paused { since: at, reason: "no key", remedy: "give one" };
+        let backing_off = State::BackingOff { since: at, until: at, outage: Outage::NoConnection };
+        let paused = State::Paused { since: at, reason: "no key", remedy: "give one".to_owned() };
         let failed = State::Failed { why: "status 400".to_owned() };
         let ready = State::Ready;
         let answered = "the endpoint is away: rows are answered by udf.f until it is back";
@@ -97,7 +99,7 @@ mod tests {
                 &ready,
                 was,
                 was,
-                "the endpoint is away: rows wait in the pool, and udf.f answers them if it stays away",
+                "the endpoint is out of reach: rows wait in the pool, and udf.f answers them if it stays away",
             ),
             (&backing_off, &backing_off, was, was, ""),
             // in one turn
@@ -138,7 +140,13 @@ mod tests {
             assert_eq!(told, line, "{before:?} -> {state:?}, {:?}", change.away);
         }
         let alone = change(&backing_off, &ready, was, was, None);
-        let text = "the endpoint is away: rows wait in the pool meanwhile".to_owned();
+        let text = "the endpoint is out of reach: rows wait in the pool meanwhile".to_owned();
         assert_eq!(alone.line(), Some((Level::WARN, text)));
+        // a pause that it asked for
+        let until = at.saturating_add((95 + 3_600) * TICKS_PER_SECOND);
+        let asked = State::BackingOff { since: at, until, outage: Outage::Overloaded };
+        let text = "the endpoint is overloaded (429 or 503), looked at again at 0001-01-01T01:01:35.0000000Z: rows \
+                    wait in the pool meanwhile";
+        assert_eq!(change(&asked, &ready, was, was, None).line(), Some((Level::WARN, text.to_owned())));
     }
 }

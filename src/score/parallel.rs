@@ -17,10 +17,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Answers of one endpoint differ by this much anyway.
 const LATENCY_NOISE: Duration = Duration::from_millis(10);
 
+/// The quickest round is measured anew after this time: an endpoint gets slower or quicker with its instances.
+const BEST_FOR: Duration = Duration::from_secs(60);
+
 /// How many requests may be out at once. Each round of as many good answers doubles it, until the endpoint shows that
 /// it is enough: by a sign of overload, or by answers that take longer. From then on a round raises it by one, and a
 /// sign of overload halves it. A limit that was too much is tried again after a pause, which doubles each time that it
 /// is too much again.
+///
+/// A round whose answers take longer than one and a half times the quickest lowers it by that gradient, by a half at
+/// most: requests wait for each other at the endpoint then, and fewer score as many rows. This is the gradient of
+/// Netflix' concurrency-limits (`Gradient2Limit`), with the quickest round of the last minute for its long average, as
+/// BBR does (Cardwell et al., 2016): an average would follow a queue that stays.
 #[derive(Clone, Debug)]
 pub struct Parallel {
     now: u32,
@@ -29,8 +37,8 @@ pub struct Parallel {
     /// Requests up to this one were sent before the last lowering: they say nothing new.
     lowered_at: u64,
     last_sent: u64,
-    /// While it doubles.
-    doubling: Option<Latency>,
+    is_doubling: bool,
+    latency: Latency,
     too_much: Option<TooMuch>,
 }
 
@@ -48,22 +56,36 @@ struct TooMuch {
 struct Latency {
     /// The mean of the quickest round.
     best: Duration,
+    /// Since when that is measured.
+    since: Duration,
     /// Sum of this round.
     of_round: Duration,
 }
 
-impl Default for Latency {
-    fn default() -> Latency {
-        Latency { best: Duration::MAX, of_round: Duration::ZERO }
+impl Latency {
+    fn new(since: Duration) -> Latency {
+        Latency { best: Duration::MAX, since, of_round: Duration::ZERO }
+    }
+
+    /// Longer than this, and requests wait for each other.
+    fn bound(&self) -> Duration {
+        self.best.saturating_mul(3) / 2 + LATENCY_NOISE
     }
 }
 
 impl Parallel {
     pub fn new(max: u32) -> Parallel {
         let max = max.max(1);
-        let now = PARALLEL_START.min(max);
-        let doubling = Some(Latency::default());
-        Parallel { now, max, successes: 0, lowered_at: 0, last_sent: 0, doubling, too_much: None }
+        Parallel {
+            now: PARALLEL_START.min(max),
+            max,
+            successes: 0,
+            lowered_at: 0,
+            last_sent: 0,
+            is_doubling: true,
+            latency: Latency::new(Duration::ZERO),
+            too_much: None,
+        }
     }
 
     /// Begins as at first; a limit that was too much is left alone as before.
@@ -87,24 +109,29 @@ impl Parallel {
             return;
         }
         self.successes += 1;
-        if let Some(latency) = &mut self.doubling {
-            latency.of_round = latency.of_round.saturating_add(took);
-        }
+        self.latency.of_round = self.latency.of_round.saturating_add(took);
         if self.successes < self.now {
             return;
         }
-        let answers = std::mem::take(&mut self.successes);
-        let mean = |latency: &Latency| latency.of_round / answers.max(1);
-        let step = match &mut self.doubling {
-            Some(latency) if mean(latency) <= latency.best.saturating_mul(3) / 2 + LATENCY_NOISE => {
-                *latency = Latency { best: latency.best.min(mean(latency)), of_round: Duration::ZERO };
-                self.now
+        let answers = std::mem::take(&mut self.successes).max(1);
+        let mean = std::mem::take(&mut self.latency.of_round) / answers;
+        let bound = self.latency.bound();
+        if mean > bound && !self.is_doubling {
+            return self.lower_to(self.now.saturating_mul(share(bound, mean)) / 100);
+        }
+        let is_enough = mean > bound;
+        self.latency.best = self.latency.best.min(mean);
+        if at >= self.latency.since + BEST_FOR {
+            // a queue that stays would be taken for the endpoint's pace
+            let was_quick = mean <= self.latency.best + LATENCY_NOISE;
+            self.latency = Latency::new(at);
+            if !was_quick && !self.is_doubling {
+                return self.lower_to(self.now / 2);
             }
-            doubling => {
-                *doubling = None;
-                1
-            }
-        };
+            self.latency.best = mean;
+        }
+        self.is_doubling &= !is_enough;
+        let step = if self.is_doubling { self.now } else { 1 };
         if self.too_much.is_some_and(|too_much| self.now >= too_much.limit) {
             // a whole round came back
             self.too_much = None;
@@ -116,19 +143,25 @@ impl Parallel {
         self.now = self.now.saturating_add(step).min(self.max).min(most.max(self.now));
     }
 
+    /// Requests that are out say nothing about the lower limit.
+    fn lower_to(&mut self, limit: u32) {
+        self.now = limit.max(1);
+        self.successes = 0;
+        self.latency.of_round = Duration::ZERO;
+        self.lowered_at = self.last_sent;
+    }
+
     /// A sign of overload at `at`.
     pub fn overloaded(&mut self, at: Duration, id: u64) {
         if id > self.lowered_at {
-            self.doubling = None;
+            self.is_doubling = false;
             // one request at once is never too many
             if self.now > 1 {
                 let again = self.too_much.filter(|too_much| self.now >= too_much.limit);
                 let pause = again.map_or(PAUSE_FIRST, |too_much| (too_much.pause * 2).min(PAUSE_MAX));
                 self.too_much = Some(TooMuch { limit: self.now, pause, until: at + pause });
             }
-            self.now = (self.now / 2).max(1);
-            self.successes = 0;
-            self.lowered_at = self.last_sent;
+            self.lower_to(self.now / 2);
         }
     }
 
@@ -136,6 +169,12 @@ impl Parallel {
     pub fn forget(&mut self) {
         self.too_much = None;
     }
+}
+
+/// How much of a limit is left where its answers should take this long and take longer: 50 to 99 per cent.
+fn share(bound: Duration, mean: Duration) -> u32 {
+    let percent = 100.0 * bound.as_secs_f64() / mean.as_secs_f64().max(f64::MIN_POSITIVE);
+    (percent as u32).clamp(50, 99)
 }
 
 #[cfg(test)]
@@ -241,6 +280,48 @@ mod tests {
         assert_eq!(parallel.now(), 17, "the requests wait for each other");
         climb(&mut parallel, 31..48, MS(100));
         assert_eq!(parallel.now(), 18);
+    }
+
+    /// Rounds against an endpoint that serves `capacity` requests at once and lets the others wait: the limits, and the
+    /// share of the time in which it had enough to do.
+    fn queued(
+        parallel: &mut Parallel,
+        now: &mut Duration,
+        id: &mut u64,
+        rounds: usize,
+        capacity: u32,
+    ) -> (Vec<u32>, f64) {
+        let (mut limits, mut served, began) = (Vec::new(), 0.0, *now);
+        for _ in 0..rounds {
+            let out = parallel.now();
+            let took = MS(100).mul_f64((f64::from(out) / f64::from(capacity)).max(1.0));
+            let ids: Vec<u64> = (0..out).map(|i| *id + u64::from(i)).collect();
+            *id += u64::from(out);
+            ids.iter().for_each(|id| parallel.sent(*id));
+            *now += took;
+            ids.into_iter().for_each(|id| parallel.succeeded(*now, id, true, took));
+            served += 0.1 * f64::from(out) / f64::from(capacity);
+            limits.push(out);
+        }
+        (limits, served / (*now - began).as_secs_f64())
+    }
+
+    #[test]
+    fn where_requests_wait_for_each_other_fewer_are_sent_and_as_many_rows_are_scored() {
+        for capacity in [1, 4, 16] {
+            let (mut parallel, mut now, mut id) = (Parallel::new(64), Duration::ZERO, 1);
+            // whoever never answered one request alone is found out within a minute
+            queued(&mut parallel, &mut now, &mut id, 1_000, capacity);
+            // an hour: the queue is never taken for the endpoint's pace
+            let (limits, busy) = queued(&mut parallel, &mut now, &mut id, 30_000, capacity);
+            let most = limits.iter().max().unwrap();
+            assert!(*most <= 2 * capacity + 1, "{capacity}: {most} at once");
+            assert!(busy >= 0.97, "{capacity}: {busy} of the time it has enough to do");
+            // more instances
+            let (limits, busy) = queued(&mut parallel, &mut now, &mut id, 3_000, 4 * capacity);
+            assert!(limits.iter().skip(200).all(|limit| *limit >= 2 * capacity), "{capacity}: {limits:?}");
+            assert!(busy >= 0.95, "{capacity}: {busy}");
+        }
     }
 
     #[test]

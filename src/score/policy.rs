@@ -86,6 +86,31 @@ pub enum Class {
     FailJob,
 }
 
+/// What passes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// No connection comes about.
+    NoConnection,
+    /// Connections come about, and no answer comes: it hangs, or hangs up.
+    Silent,
+    /// It takes fewer requests than are sent (429, 503).
+    Overloaded,
+    /// It answers, and not as an endpoint that works.
+    Failing,
+}
+
+impl Outage {
+    /// What the endpoint is meanwhile.
+    pub fn words(self) -> &'static str {
+        match self {
+            Outage::NoConnection => "out of reach",
+            Outage::Silent => "silent (it takes requests and does not answer)",
+            Outage::Overloaded => "overloaded (429 or 503)",
+            Outage::Failing => "failing",
+        }
+    }
+}
+
 /// What an operator has to repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
@@ -105,6 +130,8 @@ pub enum Blocked {
     Protocol(u16),
     /// Every row fails, also rows like those that were scored before: the model or its signature changed.
     Model,
+    /// Rows do not fit the signature, all for the same reason: the query and the model do not belong together.
+    Misfit,
 }
 
 impl Blocked {
@@ -119,13 +146,14 @@ impl Blocked {
             Blocked::ClientCertificate => "client certificate refused",
             Blocked::Protocol(_) => "not a scoring endpoint",
             Blocked::Model => "every row fails",
+            Blocked::Misfit => "rows do not fit the endpoint's signature",
         }
     }
 
     /// What to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Blocked::Key => "put a valid key where `key` points to; it is read again at every look",
+            Blocked::Key => "put a valid key where `key` points to; it is read again every second",
             Blocked::Forbidden => "give the identity the right to score on this endpoint",
             Blocked::NotFound => "check `url`, and that a deployment of the endpoint gets traffic",
             Blocked::Busy => "wait for the operation on the endpoint to end, or end it",
@@ -137,6 +165,10 @@ impl Blocked {
                  `key_file` point to; they are read again"
             }
             Blocked::Protocol(_) => "check that `url` is the scoring address of the endpoint, without redirects",
+            Blocked::Misfit => {
+                "mend the query, deploy the model that belongs to it, or set `on_misfit = \"dead-letter\"` where such \
+                rows are to go to the dead letters"
+            }
             Blocked::Model => {
                 "compare the endpoint's signature (`forebay check`) with what the query sends, and look into the \
                 model's log"

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::value::Value;
 
-use super::body::{Form, RowText};
+use super::body::{Form, FormMisfit, RowText};
 use super::{Failure, Outcome};
 
 /// A row of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowRef {
     pub chunk: u64,
     pub row: usize,
@@ -68,10 +68,19 @@ pub struct Taken {
     /// Their JSON, one each.
     pub encoded: Vec<RowText>,
     /// Rows that cannot be sent.
-    pub bad: Vec<(RowRef, Failure)>,
+    pub bad: Vec<Unsendable>,
     bytes: usize,
     /// The next row would be too many bytes.
     is_full: bool,
+}
+
+/// A row that cannot be sent.
+#[derive(Debug)]
+pub struct Unsendable {
+    pub row: RowRef,
+    pub failure: Failure,
+    /// Where its form does not fit.
+    pub misfit: Option<FormMisfit>,
 }
 
 #[derive(Debug)]
@@ -297,7 +306,10 @@ fn fill(
                 taken.rows.push(row);
                 rows -= 1;
             }
-            Some((Err(bad), value)) => taken.bad.push((row, Failure::before_sending(bad, &value.to_json()))),
+            Some((Err(mut bad), value)) => {
+                let misfit = bad.misfit.take();
+                taken.bad.push(Unsendable { row, failure: Failure::before_sending(bad, &value.to_json()), misfit });
+            }
             None => {}
         }
         waiting.next += 1;

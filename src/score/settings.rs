@@ -9,6 +9,8 @@ use std::time::Duration;
 use reqwest::Url;
 use toml::de::DeValue;
 
+use super::breaker::Pauses;
+use super::desk::OnMisfit;
 use super::dialect::Dialect;
 use super::policy::Mode;
 use super::room::ROWS_MAX;
@@ -65,6 +67,8 @@ pub struct ScoreConfig {
     pub catchup_jitter: Duration,
     /// How long rows wait for more of them while other requests are out.
     pub linger: Duration,
+    /// How long rows wait for more of them while no request is out: fewer, fuller requests on a slow stream.
+    pub linger_idle: Duration,
     /// From sending to the end of the answer: the deployment's own limit and a little.
     pub request_timeout: Duration,
     pub mode: Mode,
@@ -72,6 +76,10 @@ pub struct ScoreConfig {
     /// Where the order is written.
     pub order_span: Option<Span>,
     pub nan: NanPolicy,
+    /// What becomes of rows whose form does not fit the signature.
+    pub on_misfit: OnMisfit,
+    /// How often the description is read anew; `None`: at the start, and where something is wrong.
+    pub refresh_interval: Option<Duration>,
     /// Who answers while the endpoint is away; `None`: rows wait for it.
     pub fallback: Option<Fallback>,
     /// Empty without TLS.
@@ -90,9 +98,7 @@ pub struct ScoreConfig {
 /// Waits that jobs do not set; tests make them short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    pub backoff: Backoff,
-    /// Between looks at an endpoint that somebody has to repair.
-    pub slow_probe: Duration,
+    pub pauses: Pauses,
     /// To a connection.
     pub connect_timeout: Duration,
 }
@@ -100,8 +106,11 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            backoff: Backoff::ENDPOINT,
-            slow_probe: Duration::from_secs(60),
+            pauses: Pauses {
+                backoff: Backoff::ENDPOINT,
+                slow_probe: Duration::from_secs(60),
+                knock: Duration::from_secs(2),
+            },
             // past this a link is as good as down; the next try is the backoff's business
             connect_timeout: Duration::from_secs(5),
         }
@@ -122,11 +131,14 @@ impl ScoreConfig {
             catchup_rate: None,
             catchup_jitter: Duration::from_secs(1),
             linger: Duration::from_millis(20),
+            linger_idle: Duration::ZERO,
             request_timeout: Duration::from_secs(10),
             mode: Mode::Edge,
             order: Order::Stream,
             order_span: None,
             nan: NanPolicy::Null,
+            on_misfit: OnMisfit::Pause,
+            refresh_interval: Some(Duration::from_secs(24 * 3_600)),
             fallback: None,
             tls: TlsFiles::default(),
             constants: Vec::new(),
@@ -159,6 +171,7 @@ impl ScoreConfig {
                 .and_then(|rows| u32::try_from(rows).ok()),
             catchup_jitter: section.duration("catchup_jitter", Duration::ZERO, 3_600 * second, base.catchup_jitter),
             linger: section.duration("linger", Duration::ZERO, 10 * second, base.linger),
+            linger_idle: section.duration("linger_idle", Duration::ZERO, 3_600 * second, base.linger_idle),
             request_timeout: section.duration("request_timeout", second / 100, 600 * second, base.request_timeout),
             mode: section.choice("mode", &[("edge", Mode::Edge), ("asa", Mode::Asa)], base.mode),
             order_span: section.value_span("order"),
@@ -166,6 +179,18 @@ impl ScoreConfig {
             tls: TlsFiles::read(section),
             constants: constants(section),
             nan: section.choice("nan", &[("null", NanPolicy::Null), ("dead-letter", NanPolicy::DeadLetter)], base.nan),
+            on_misfit: section.choice(
+                "on_misfit",
+                &[("pause", OnMisfit::Pause), ("dead-letter", OnMisfit::DeadLetter)],
+                base.on_misfit,
+            ),
+            refresh_interval: Some(section.duration(
+                "refresh_interval",
+                Duration::ZERO,
+                366 * 24 * 3_600 * second,
+                base.refresh_interval.unwrap_or_default(),
+            ))
+            .filter(|interval| !interval.is_zero()),
             fallback: Fallback::read(section),
             signature: super::signature::written::read(section),
             ..base
@@ -197,10 +222,11 @@ impl ScoreConfig {
             // so that a fleet that starts in one moment does not take all of its endpoint
             catchup_start: self.catchup_jitter.mul_f64(fastrand::f64()),
             linger: self.linger,
+            linger_idle: self.linger_idle,
             mode: self.mode,
             nan: self.nan,
-            backoff: self.timing.backoff,
-            slow_probe: self.timing.slow_probe,
+            on_misfit: self.on_misfit,
+            pauses: self.timing.pauses,
             text_max: self.text_max,
             fallback_after: self.fallback.as_ref().map(|fallback| fallback.after),
             request_timeout: self.request_timeout,

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use super::policy::Outage;
+use crate::time::{TICKS_PER_SECOND, Timestamp};
 
 /// Upper bounds of the latency buckets in milliseconds; one more bucket takes the rest.
 pub const LATENCY_BOUNDS_MS: [u64; 12] = [5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000];
@@ -73,17 +74,33 @@ pub enum State {
     BackingOff {
         since: Timestamp,
         until: Timestamp,
+        outage: Outage,
     },
     /// Somebody has to repair something: rows wait, it is looked at now and then.
     Paused {
         since: Timestamp,
         reason: &'static str,
-        remedy: &'static str,
+        remedy: String,
     },
     /// In mode `asa` the endpoint's answer ended the job.
     Failed {
         why: String,
     },
+}
+
+/// A pause longer than this is told.
+const LONG_PAUSE_SECONDS: i64 = 10;
+
+impl State {
+    /// Until when nothing is sent, where that is long: the endpoint asked for it, or has failed often.
+    pub fn long_pause(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            State::BackingOff { until, .. } => {
+                (until.ticks().saturating_sub(now.ticks()) > LONG_PAUSE_SECONDS * TICKS_PER_SECOND).then_some(*until)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl ScorerStatus {

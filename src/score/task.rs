@@ -10,28 +10,35 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use crate::backoff::Backoff;
 use crate::kill_point::{self, KillPoint};
 use crate::settings::Secret;
 use crate::time::{Clock, Timestamp};
 
-use super::breaker::Cause;
+use super::breaker::{Cause, Closed};
+use super::describe;
 use super::desk::{Answer, Desk, DeskEvent, Request, Standing};
-use super::http::{EndpointClient, Fetched};
+use super::fetching::Fetching;
+use super::http::{Fetched, Undescribed};
 use super::notice::EndpointChange;
-use super::policy::{Answered, Details, HttpStatus};
+use super::policy::{Answered, Blocked, Details, HttpStatus};
 use super::room::Leaving;
+use super::wire::Wire;
 use super::{Berth, Chunk, Ended, EndpointSignature, Fallback, Outcome, ScoreConfig, ScorerStatus, State, stopped};
+
+#[cfg(test)]
+mod tests;
 
 /// Chunks handed over and not yet taken: enough to keep the task busy between two of its turns.
 pub(super) const INTAKE_MAX: usize = 64;
 /// This number of answered chunks is remembered before it is looked which of them are durable.
 const ANSWERED_MIN: usize = 1_000;
+/// How often to look whether a key that is refused was replaced.
+const KEY_CHECK: Duration = Duration::from_secs(1);
 /// How often to look whether anybody still waits, once nothing more can come in.
 const ABANDONED_CHECK: Duration = Duration::from_secs(1);
 
@@ -49,7 +56,9 @@ type Reply = oneshot::Sender<Result<Vec<Outcome>, Ended>>;
 /// Something that was on the wire.
 enum OffWire {
     Answer(u64, Answer),
-    Swagger(Result<Fetched, String>),
+    Swagger(Result<Fetched, Undescribed>),
+    /// A knock, and whether it was heard.
+    Knock(u64, bool),
 }
 
 /// What is on the wire.
@@ -57,32 +66,24 @@ enum OffWire {
 enum OnWire {
     Request(u64),
     Swagger,
-}
-
-/// Fetching the swagger document.
-#[derive(Debug, Default)]
-struct Fetching {
-    due: Option<Duration>,
-    out: bool,
-    failures: u32,
-    /// The endpoint has none.
-    absent: bool,
+    Knock(u64),
 }
 
 pub(super) struct Task {
     desk: Desk,
-    client: EndpointClient,
+    wire: Box<dyn Wire>,
     key_source: Option<Secret>,
     key: Option<SecretString>,
+    /// When the key was read last.
+    key_read: Duration,
     constants: Vec<(String, serde_json::Value)>,
-    /// Written in the job file: nothing is fetched.
-    is_written: bool,
     /// Who answers in place of the endpoint, for the log.
     fallback: Option<String>,
     signature: Option<EndpointSignature>,
     fetching: Fetching,
-    backoff: Backoff,
-    slow_probe: Duration,
+    /// Somebody says that something was repaired.
+    repaired: Arc<Notify>,
+    links: watch::Receiver<u64>,
     replies: HashMap<u64, (Reply, Arc<Berth>)>,
     /// Chunks that were answered, and whose places may be held yet.
     answered: Vec<(u64, Weak<Berth>)>,
@@ -103,26 +104,27 @@ pub(super) struct Task {
 impl Task {
     pub fn new(
         config: ScoreConfig,
-        client: EndpointClient,
+        wire: Box<dyn Wire>,
         left: Arc<Leaving>,
         status: Arc<ScorerStatus>,
         swagger: watch::Sender<Option<String>>,
+        repaired: Arc<Notify>,
         stop: CancellationToken,
     ) -> Task {
         let cached = config.cached_description.as_deref().and_then(|text| config.dialect.signature(text).ok());
         let is_written = config.signature.is_some();
         let mut task = Task {
             desk: Desk::new(config.rules()),
-            client,
+            wire,
             key_source: config.key,
             key: None,
+            key_read: Duration::ZERO,
             constants: config.constants,
-            is_written,
             fallback: config.fallback.as_ref().map(Fallback::shown),
             signature: None,
-            fetching: Fetching { due: (!is_written).then_some(Duration::ZERO), ..Fetching::default() },
-            backoff: config.timing.backoff,
-            slow_probe: config.timing.slow_probe,
+            fetching: Fetching::new(config.timing.pauses, config.refresh_interval, is_written),
+            repaired,
+            links: crate::links::changes(),
             replies: HashMap::new(),
             answered: Vec::new(),
             answered_max: ANSWERED_MIN,
@@ -157,6 +159,7 @@ impl Task {
                 return;
             }
             let wake = self.wake(is_open);
+            let repaired = self.repaired.clone();
             tokio::select! {
                 () = self.stop.cancelled() => return self.end(&stopped()),
                 got = incoming.recv(), if is_open => match got {
@@ -165,17 +168,44 @@ impl Task {
                 },
                 Some(joined) = self.on_wire.join_next_with_id() => self.joined(joined),
                 () = self.left.next() => {}
-                () = tokio::time::sleep_until(wake.into()) => self.forget_abandoned(),
+                () = repaired.notified() => self.look_now(),
+                Ok(()) = self.links.changed() => self.desk.links_changed(self.now()),
+                () = tokio::time::sleep_until(wake.into()) => {
+                    self.forget_abandoned();
+                    self.watch_key();
+                }
             }
         }
     }
 
     fn wake(&self, is_open: bool) -> Instant {
         let now = self.now();
-        let due = self.fetching.due.filter(|_| !self.fetching.out);
         let check = if is_open { Duration::from_secs(60) } else { ABANDONED_CHECK };
-        let wake = self.desk.wake(now).into_iter().chain(due).fold(now + check, Duration::min);
-        self.started + wake
+        let key = self.waits_for_key().then_some(self.key_read + KEY_CHECK);
+        let wake = self.desk.wake(now).into_iter().chain(self.fetching.wake()).chain(key);
+        self.started + wake.fold(now + check, Duration::min)
+    }
+
+    fn waits_for_key(&self) -> bool {
+        let blocked = |closed: &Closed| closed.cause == Cause::Blocked(Blocked::Key);
+        self.key_source.is_some() && matches!(self.desk.standing(), Standing::Closed(closed) if blocked(&closed))
+    }
+
+    /// Looks whether a refused key was replaced.
+    fn watch_key(&mut self) {
+        let now = self.now();
+        if self.waits_for_key() && now >= self.key_read + KEY_CHECK && self.load_key() == Ok(true) {
+            self.desk.look_now(now);
+            self.fetching.ask_now(now);
+        }
+    }
+
+    /// Whatever kept it from being looked at is perhaps repaired.
+    fn look_now(&mut self) {
+        let now = self.now();
+        let _ = self.load_key();
+        self.desk.look_now(now);
+        self.fetching.ask_now(now);
     }
 
     fn take(&mut self, incoming: NewChunk) {
@@ -199,6 +229,10 @@ impl Task {
             self.look_for_stored();
             while let Some(request) = self.desk.next_request(now) {
                 self.send(request);
+            }
+            if let Some(id) = self.desk.next_knock(now) {
+                let knock = self.wire.knock();
+                self.spawn(OnWire::Knock(id), async move { OffWire::Knock(id, knock.await) });
             }
             let events = self.desk.take_events();
             if events.is_empty() {
@@ -244,9 +278,10 @@ impl Task {
             return;
         }
         kill_point::reached(KillPoint::ScoreSend);
-        let client = self.client.clone();
-        self.spawn(OnWire::Request(request.id), async move {
-            let (id, answer) = client.score(request, key).await;
+        let id = request.id;
+        let answer = self.wire.score(request, key);
+        self.spawn(OnWire::Request(id), async move {
+            let (id, answer) = answer.await;
             OffWire::Answer(id, answer)
         });
     }
@@ -272,7 +307,8 @@ impl Task {
                 let details = Details { text, ..Details::default() };
                 OffWire::Answer(id, Answer { outcome: Answered::Closed, values: Vec::new(), details })
             }
-            OnWire::Swagger => OffWire::Swagger(Err(text)),
+            OnWire::Swagger => OffWire::Swagger(Err(Undescribed { outcome: Answered::Closed, why: text })),
+            OnWire::Knock(id) => OffWire::Knock(id, false),
         });
     }
 
@@ -291,15 +327,14 @@ impl Task {
                 }
             }
             DeskEvent::ReloadKey => match self.load_key() {
-                Ok(true) => self.desk.key_changed(now),
+                Ok(true) => {
+                    self.desk.look_now(now);
+                    self.fetching.ask_now(now);
+                }
                 Ok(false) => {}
                 Err(()) => self.desk.key_missing(now),
             },
-            DeskEvent::Refetch => {
-                if !self.is_written {
-                    self.fetching.due = Some(now);
-                }
-            }
+            DeskEvent::Refetch => self.fetching.doubt(now),
             DeskEvent::Failed(why) => {
                 self.failed = Some(why.clone());
                 self.end(&Ended { why });
@@ -309,8 +344,9 @@ impl Task {
 
     /// Reads the key again. `Ok(true)`: it is another one.
     fn load_key(&mut self) -> Result<bool, ()> {
+        self.key_read = self.now();
         let Some(source) = &self.key_source else { return Ok(false) };
-        match self.client.read_key(source) {
+        match self.wire.read_key(source) {
             Ok(key) => {
                 let is_new = self.key.as_ref().is_none_or(|old| old.expose_secret() != key.expose_secret());
                 self.key = Some(key);
@@ -337,33 +373,39 @@ impl Task {
                     tracing::debug!(error = shown(&answer), "a scoring request failed");
                 }
                 // without a deployment there is no document either: what took its place is not to be trusted
-                if answer.details.status == Some(404) && self.fetching.absent {
-                    self.fetching.absent = false;
-                    self.fetching.due = Some(now + self.slow_probe);
+                if answer.details.status == Some(404) && self.fetching.undeployed(now, fastrand::f64()) {
                     self.signature = None;
                     self.desk.forget_signature();
                 }
+                if answer.outcome != Answered::Unreachable {
+                    self.fetching.connected(now);
+                }
                 self.desk.answered(now, id, answer, fastrand::f64());
+            }
+            OffWire::Knock(id, is_heard) => {
+                self.desk.knocked(now, id, is_heard, fastrand::f64());
+                if is_heard {
+                    self.fetching.connected(now);
+                }
             }
             OffWire::Swagger(fetched) => self.fetched(now, fetched),
         }
     }
 
     fn fetch_if_due(&mut self, now: Duration) {
-        if self.fetching.out || self.failed.is_some() || self.fetching.due.is_none_or(|due| due > now) {
+        if self.failed.is_some() || !self.fetching.asks(now) {
             return;
         }
-        (self.fetching.due, self.fetching.out) = (None, true);
-        let (client, key) = (self.client.clone(), self.key.clone());
-        self.spawn(OnWire::Swagger, async move { OffWire::Swagger(client.description(key).await) });
+        let description = self.wire.description(self.key.clone());
+        self.spawn(OnWire::Swagger, async move { OffWire::Swagger(description.await) });
     }
 
-    fn fetched(&mut self, now: Duration, fetched: Result<Fetched, String>) {
-        self.fetching.out = false;
-        let why = match fetched {
-            Ok(Fetched::Document(text)) => match self.client.dialect.signature(&text) {
+    fn fetched(&mut self, now: Duration, fetched: Result<Fetched, Undescribed>) {
+        let random = fastrand::f64();
+        let Undescribed { outcome, why } = match fetched {
+            Ok(Fetched::Document(text)) => match self.wire.dialect().signature(&text) {
                 Ok(signature) => {
-                    self.fetching.failures = 0;
+                    self.fetching.described(now, random);
                     self.use_signature(signature);
                     self.swagger.send_if_modified(|old| {
                         let is_new = old.as_deref() != Some(text.as_str());
@@ -372,25 +414,24 @@ impl Task {
                     });
                     return;
                 }
-                Err(error) => error.to_string(),
+                Err(error) => Undescribed { outcome: Answered::BadResponse, why: error.to_string() },
             },
             Ok(Fetched::Absent) => {
-                self.fetching.failures = 0;
+                self.fetching.absent(now, self.signature.is_none(), random);
                 if self.signature.is_none() {
                     tracing::warn!(
                         "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"
                     );
-                    self.fetching.absent = true;
-                    self.use_signature(self.client.dialect.untyped());
+                    self.use_signature(self.wire.dialect().untyped());
                 }
                 return;
             }
-            Err(why) => why,
+            Err(undescribed) => undescribed,
         };
         self.desk.signature_missing(now);
-        self.fetching.failures = self.fetching.failures.saturating_add(1);
-        self.fetching.due = Some(now + self.backoff.wait(self.fetching.failures, fastrand::f64(), None));
-        if self.fetching.failures == 1 && self.signature.is_none() {
+        let is_unreachable = outcome == Answered::Unreachable && self.desk.unreachable(now, random);
+        let failures = self.fetching.failed(now, is_unreachable, random);
+        if failures == 1 && self.signature.is_none() {
             match &self.fallback {
                 // the absence has lines of its own
                 Some(_) => tracing::warn!(why, "the endpoint's signature is not known yet"),
@@ -409,8 +450,9 @@ impl Task {
         if self.signature.as_ref() == Some(&signature) {
             return;
         }
-        if self.signature.is_some() {
-            tracing::warn!("the endpoint's signature has changed: rows are sent by the new one");
+        if let Some(before) = &self.signature {
+            let (before, after) = (describe::taken(&before.input.layout), describe::taken(&signature.input.layout));
+            tracing::warn!(before, after, "the endpoint's signature has changed: rows that fit go by the new one");
         }
         self.desk.set_signature(self.now(), &signature);
         self.signature = Some(signature);
@@ -444,10 +486,17 @@ impl Task {
             Standing::Ready => State::Ready,
             Standing::Failed(why) => State::Failed { why },
             Standing::Closed(closed) => match closed.cause {
-                Cause::Backoff => State::BackingOff { since: at(closed.since), until: at(closed.until) },
-                Cause::Blocked(blocked) => {
-                    State::Paused { since: at(closed.since), reason: blocked.reason(), remedy: blocked.remedy() }
+                Cause::Backoff(outage) => {
+                    State::BackingOff { since: at(closed.since), until: at(closed.until), outage }
                 }
+                Cause::Blocked(blocked) => State::Paused {
+                    since: at(closed.since),
+                    reason: blocked.reason(),
+                    remedy: match self.desk.misfit() {
+                        Some(misfit) => format!("{misfit}; {}", blocked.remedy()),
+                        None => blocked.remedy().to_owned(),
+                    },
+                },
             },
         };
         let since = self.desk.away_since().map(at);

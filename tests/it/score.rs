@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::server::ready;
 use forebay::backoff::Backoff;
 use forebay::score::azureml::AzureMl;
-use forebay::score::{Chunk, Failure, Outcome, ScoreConfig, Scorer, Timing};
+use forebay::score::{Chunk, Failure, Outcome, Pauses, ScoreConfig, Scorer, Timing};
 use forebay::value::{Record, SmolStr, Value};
 use reqwest::Url;
 use tokio::runtime::Handle;
@@ -29,8 +29,11 @@ fn config(url: &str) -> ScoreConfig {
     config.parallel_requests = 4;
     config.request_timeout = Duration::from_secs(60);
     config.timing = Timing {
-        backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(200) },
-        slow_probe: Duration::from_millis(50),
+        pauses: Pauses {
+            backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(200) },
+            slow_probe: Duration::from_millis(50),
+            knock: Duration::from_millis(50),
+        },
         ..Timing::default()
     };
     config

@@ -10,7 +10,7 @@ use crate::value::{Record, Value};
 use super::super::absence::Absence;
 use super::super::batch::{NextSend, Reaction};
 use super::super::breaker::Cause;
-use super::super::policy::{Answered, Blocked, Class, Details, RETRIES_BUSY, TOO_SLOW, classify};
+use super::super::policy::{Answered, Blocked, Class, Details, Outage, RETRIES_BUSY, TOO_SLOW, classify};
 use super::super::queue::{RowQueue, RowRef};
 use super::super::{Failure, KEPT_MAX, NanPolicy, Outcome, clipped};
 use super::{Answer, BYTES_MIN, Desk, DeskEvent, Flight};
@@ -19,12 +19,15 @@ use super::{Answer, BYTES_MIN, Desk, DeskEvent, Flight};
 const GROW_AFTER: u32 = 8;
 /// After this time an endpoint was away, and not only busy or cut off for a moment.
 const OUTAGE: Duration = Duration::from_secs(2);
+/// This long after rows were scored that had failed, a model is taken for one that fails at random.
+const FLAKY_FOR: Duration = Duration::from_secs(600);
 /// Looks at other rows at once, before looking only now and then.
 const LOOKS_AT_ONCE: u32 = 3;
 
 impl Desk {
     /// Takes the answer to a request. `random` is in `[0, 1)`.
     pub fn answered(&mut self, now: Duration, id: u64, answer: Answer, random: f64) {
+        self.random = random;
         self.take_answer(now, id, answer, random);
         self.note_absence(now);
     }
@@ -55,7 +58,7 @@ impl Desk {
         let Some(open) = self.batches.get_mut(&batch) else { return };
         open.flying = false;
         match (flight, class) {
-            (Flight::Piece { .. }, Class::Done) => self.scored(batch, answer.values),
+            (Flight::Piece { .. }, Class::Done) => self.scored(now, batch, answer.values),
             (Flight::Piece { bytes, .. }, class) => self.piece_failed(now, batch, class, &answer, bytes, random),
             (_, Class::Done) => {
                 let bad = open.batch.model_works();
@@ -69,13 +72,16 @@ impl Desk {
                         self.lost_since.get_or_insert(now);
                         self.suspect();
                         if !is_probe {
-                            self.gate.failed(now, id, Cause::Backoff, random, answer.details.retry_after);
+                            let silent = Cause::Backoff(Outage::Silent);
+                            self.gate.failed(now, id, silent, random, answer.details.retry_after);
                         }
                     }
-                    false => self.suspect_model(now, self.rules.slow_probe),
+                    false => self.suspect_model(now, self.slow()),
                 }
             }
-            (_, Class::Busy | Class::Overloaded) => open.not_before = now + self.rules.backoff.wait(1, random, None),
+            (_, Class::Busy | Class::Overloaded) => {
+                open.not_before = now + self.rules.pauses.backoff.wait(1, random, None);
+            }
             _ => {}
         }
         if is_late && let Some(open) = self.batches.get_mut(&batch) {
@@ -105,7 +111,7 @@ impl Desk {
             Class::Offline => {
                 self.lost_since.get_or_insert(now);
                 self.parallel.forget();
-                self.gate.failed(now, id, Cause::Backoff, random, retry_after);
+                self.gate.failed(now, id, Cause::Backoff(offline(answer.outcome)), random, retry_after);
             }
             Class::Overloaded => {
                 let out = self.parallel.now();
@@ -113,7 +119,7 @@ impl Desk {
                 // one request too many says nothing against the others, unless the server asks for silence
                 let one_too_many = answer.details.status == Some(429) && out > 1 && !self.gate.is_probe(id);
                 if !one_too_many || retry_after.is_some() {
-                    self.gate.failed(now, id, Cause::Backoff, random, retry_after);
+                    self.gate.failed(now, id, Cause::Backoff(Outage::Overloaded), random, retry_after);
                 }
             }
             Class::KeyRefused => {
@@ -122,7 +128,7 @@ impl Desk {
             }
             Class::Pause(blocked) => self.gate.failed(now, id, Cause::Blocked(blocked), random, retry_after),
             class if self.gate.is_probe(id) && is_silence(class, answer.outcome) => {
-                self.gate.failed(now, id, Cause::Backoff, random, None);
+                self.gate.failed(now, id, Cause::Backoff(Outage::Silent), random, None);
             }
             Class::Busy
                 if self.gate.is_probe(id)
@@ -132,7 +138,7 @@ impl Desk {
             }
             // its rows were given away meanwhile: only a scored row ends that, so the next request is a look
             Class::Isolate { .. } | Class::TooLarge | Class::Busy if self.away_since().is_some() => {
-                self.gate.failed(now, id, Cause::Backoff, random, retry_after);
+                self.gate.failed(now, id, Cause::Backoff(Outage::Failing), random, retry_after);
             }
             Class::Isolate { .. } | Class::TooLarge | Class::Busy => self.gate.passed(id),
             Class::TooSlow | Class::FailJob => {}
@@ -149,7 +155,7 @@ impl Desk {
         }
     }
 
-    fn scored(&mut self, id: u64, values: Vec<Value>) {
+    fn scored(&mut self, now: Duration, id: u64, values: Vec<Value>) {
         let Some(open) = self.batches.get_mut(&id) else { return };
         let NextSend::Send(range) = open.batch.step() else { return };
         if open.generation == self.generation {
@@ -158,6 +164,9 @@ impl Desk {
         let is_full = range.len() >= self.rows_now;
         let rows: Vec<RowRef> = open.rows.get(range).unwrap_or_default().to_vec();
         let bad = open.batch.scored();
+        if open.batch.is_flaky() {
+            self.flaky_until = Some(now + FLAKY_FOR);
+        }
         self.condemn(id, bad);
         for (row, value) in rows.into_iter().zip(values) {
             let outcome = self.result(value);
@@ -214,12 +223,12 @@ impl Desk {
         }
         match reaction {
             Reaction::Again(failures) => {
-                open.not_before = now + self.rules.backoff.wait(failures, random, details.retry_after)
+                open.not_before = now + self.rules.pauses.backoff.wait(failures, random, details.retry_after)
             }
             Reaction::Next => {}
             Reaction::Fewer(rows) => (self.rows_now, self.full_batches) = (self.rows_now.min(rows.max(1)), 0),
             Reaction::Bad(row, failure) => self.condemn(id, vec![(row, *failure)]),
-            Reaction::GiveUp => self.gate.close(now, Cause::Blocked(Blocked::Busy), self.rules.slow_probe),
+            Reaction::GiveUp => self.gate.close(now, Cause::Blocked(Blocked::Busy), self.slow()),
         }
     }
 
@@ -239,7 +248,7 @@ impl Desk {
             _ => return self.heed(now, id, class, answer, random, false),
         }
         let at_once = self.proven.is_none() && self.looks < LOOKS_AT_ONCE && class != Class::TooLarge;
-        let wait = if at_once { Duration::ZERO } else { self.rules.slow_probe.max(asked.unwrap_or_default()) };
+        let wait = if at_once { Duration::ZERO } else { self.slow().max(asked.unwrap_or_default()) };
         if self.gate.is_probe(id) {
             self.gate.close(now, Cause::Blocked(Blocked::Model), wait);
         }
@@ -258,6 +267,15 @@ impl Desk {
         self.batches.clear();
         self.flights.clear();
         self.events.push(DeskEvent::Failed(why));
+    }
+}
+
+/// What an endpoint is that cannot be used now and will be.
+fn offline(outcome: Answered) -> Outage {
+    match outcome {
+        Answered::Unreachable => Outage::NoConnection,
+        Answered::Closed | Answered::TimedOut => Outage::Silent,
+        _ => Outage::Failing,
     }
 }
 

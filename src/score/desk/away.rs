@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::Outcome;
 use super::super::absence::Absence;
 use super::super::breaker::Cause;
+use super::super::policy::Outage;
 use super::super::queue::RowRef;
 use super::{Desk, OpenBatch};
 
@@ -69,7 +70,7 @@ impl Desk {
         if is_first {
             self.suspect();
             if !is_shut {
-                self.gate.close(now, Cause::Backoff, Duration::ZERO);
+                self.gate.close(now, Cause::Backoff(Outage::Failing), Duration::ZERO);
             }
         }
     }

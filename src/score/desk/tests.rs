@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::breaker::Cause;
-use super::super::policy::{Answered, Blocked, HttpStatus, Mode};
+use super::super::breaker::{Cause, Pauses};
+use super::super::policy::{Answered, Blocked, HttpStatus, Mode, Outage};
 use super::super::signature::{Cell, Cells, EndpointSignature, Layout};
 use super::super::{Failure, NanPolicy, Outcome, texts};
-use super::{Answer, Desk, DeskEvent, Request, Rules, Standing};
+use super::{Answer, Desk, DeskEvent, OnMisfit, Request, Rules, Standing};
 use crate::backoff::Backoff;
 use crate::value::Value;
 
@@ -28,10 +28,15 @@ fn rules() -> Rules {
         catchup_rate: None,
         catchup_start: Duration::ZERO,
         linger: MS(20),
+        linger_idle: MS(0),
         mode: Mode::Edge,
         nan: NanPolicy::Null,
-        backoff: Backoff { base: MS(500), cap: MS(60_000) },
-        slow_probe: MS(60_000),
+        on_misfit: OnMisfit::Pause,
+        pauses: Pauses {
+            backoff: Backoff { base: MS(500), cap: MS(60_000) },
+            slow_probe: MS(60_000),
+            knock: MS(2_000),
+        },
         text_max: None,
         fallback_after: None,
         request_timeout: MS(10_000),
@@ -84,10 +89,18 @@ fn fault(outcome: Answered) -> Answer {
 struct Run {
     chunks: Vec<(u64, Vec<Outcome>)>,
     requests: usize,
+    knocks: usize,
     took: Duration,
     failed: Option<String>,
     /// How often the signature was to be read again.
     refetches: usize,
+}
+
+/// A knock that is due is heard.
+fn hear(desk: &mut Desk, now: Duration) {
+    if let Some(id) = desk.next_knock(now) {
+        desk.knocked(now, id, true, 0.5);
+    }
 }
 
 /// Answers every request at once by `endpoint`; time jumps to the next thing that is due, up to `limit`.
@@ -100,6 +113,11 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
             assert!(run.requests < 20_000, "no end of requests");
             let answer = endpoint(now, &numbers(&request));
             desk.answered(now, request.id, answer, 0.5);
+        }
+        if let Some(id) = desk.next_knock(now) {
+            run.knocks += 1;
+            desk.knocked(now, id, endpoint(now, &[]).outcome != Answered::Unreachable, 0.5);
+            continue;
         }
         for event in desk.take_events() {
             match event {
@@ -183,8 +201,8 @@ fn bisecting_costs_what_the_wire_contract_measured() {
 /// One outage, whenever it begins and ends, condemns no row that the model takes; the bad ones are still found.
 #[test]
 fn an_outage_that_ends_while_rows_are_isolated_condemns_nobody() {
-    type Outage = (&'static str, fn() -> Answer);
-    let outages: [Outage; 5] = [
+    type Line = (&'static str, fn() -> Answer);
+    let outages: [Line; 5] = [
         ("502", || status(502)),
         ("424", || status(424)),
         ("599", || status(599)),
@@ -211,7 +229,7 @@ fn an_outage_that_ends_while_rows_are_isolated_condemns_nobody() {
 }
 
 #[test]
-fn an_endpoint_away_for_hours_costs_few_requests_and_no_row() {
+fn an_endpoint_away_for_hours_costs_no_request_and_no_row() {
     let mut desk = desk(rules());
     for statement in 0..3 {
         desk.submit(Duration::ZERO, statement, rows(0..500));
@@ -226,17 +244,47 @@ fn an_endpoint_away_for_hours_costs_few_requests_and_no_row() {
         );
     assert_eq!(run.chunks.len(), 3);
     assert!(run.chunks.iter().all(|(_, outcomes)| failures(outcomes).is_empty()));
-    // about one look each half minute: half of the cap on average
-    assert!((300..450).contains(&run.requests), "{}", run.requests);
+    // one before it is known, one knock each 3.25 s on average, and two full requests and a half when it is back
+    assert!(run.requests <= 2 + 3, "{}", run.requests);
+    assert!((3_200..3_400).contains(&run.knocks), "{}", run.knocks);
     assert_eq!(desk.standing(), Standing::Ready);
     assert!(desk.is_idle());
+}
+
+/// Whenever it comes back, and however the pauses fall, rows flow within five seconds.
+#[test]
+fn an_endpoint_that_is_back_is_used_within_five_seconds() {
+    let mut random = fastrand::Rng::with_seed(12);
+    for back in (1..200).map(|n| MS(n * 737)) {
+        let mut desk = desk(rules());
+        desk.submit(Duration::ZERO, 0, rows(0..5));
+        let (mut now, mut scored) = (Duration::ZERO, None);
+        while scored.is_none() {
+            while let Some(request) = desk.next_request(now) {
+                let answer = if now < back { fault(Answered::Unreachable) } else { results(&numbers(&request)) };
+                scored = (answer.outcome == Answered::Results).then_some(now);
+                desk.answered(now, request.id, answer, random.f64());
+            }
+            if let Some(id) = desk.next_knock(now) {
+                // a link that drops packets: the second packet of a knock goes a second later, the third after its end
+                let heard = [now, now + MS(1_000)].into_iter().find(|at| *at >= back);
+                now = heard.unwrap_or(now + MS(2_000));
+                desk.knocked(now, id, heard.is_some(), random.f64());
+            } else if scored.is_none() {
+                now = desk.wake(now).unwrap_or(now);
+            }
+        }
+        let after = scored.unwrap() - back;
+        assert!(after <= MS(5_000), "back at {back:?}, used {after:?} later");
+    }
 }
 
 /// The status table, row by row: the state it leads to while it lasts, and what becomes of 8 rows when it ends.
 #[test]
 fn every_row_of_the_status_table() {
     let blocked = |b| Some(Cause::Blocked(b));
-    let back_off = Some(Cause::Backoff);
+    let (silent, overloaded) = (Some(Cause::Backoff(Outage::Silent)), Some(Cause::Backoff(Outage::Overloaded)));
+    let no_connection = Some(Cause::Backoff(Outage::NoConnection));
     let every_row = blocked(Blocked::Model);
     let bad_response = || fault(Answered::BadResponse);
     type Line = (&'static str, fn() -> Answer, Option<Cause>);
@@ -249,24 +297,24 @@ fn every_row_of_the_status_table() {
         ("403", || status(403), blocked(Blocked::Forbidden)),
         ("404", || status(404), blocked(Blocked::NotFound)),
         ("405", || status(405), blocked(Blocked::Protocol(405))),
-        ("408", || status(408), back_off),
+        ("408", || status(408), silent),
         ("409", || status(409), blocked(Blocked::Busy)),
         ("415", || status(415), blocked(Blocked::Protocol(415))),
         ("422", || status(422), every_row),
         ("424", || status(424), every_row),
-        ("429", || status(429), back_off),
+        ("429", || status(429), overloaded),
         ("431", || status(431), blocked(Blocked::Protocol(431))),
         ("500", || status(500), every_row),
         ("501", || status(501), blocked(Blocked::Protocol(501))),
         ("502", || status(502), every_row),
-        ("503", || status(503), back_off),
-        ("504", || status(504), back_off),
+        ("503", || status(503), overloaded),
+        ("504", || status(504), silent),
         ("599", || status(599), every_row),
-        ("unreachable", || fault(Answered::Unreachable), back_off),
+        ("unreachable", || fault(Answered::Unreachable), no_connection),
         ("certificate", || fault(Answered::BadCertificate), blocked(Blocked::Certificate)),
         ("client certificate", || fault(Answered::CertificateRefused), blocked(Blocked::ClientCertificate)),
-        ("closed", || fault(Answered::Closed), back_off),
-        ("timeout", || fault(Answered::TimedOut), back_off),
+        ("closed", || fault(Answered::Closed), silent),
+        ("timeout", || fault(Answered::TimedOut), silent),
         ("bad response", bad_response, every_row),
     ];
     for (name, answer, expected) in table {

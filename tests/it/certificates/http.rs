@@ -156,8 +156,8 @@ async fn reference_data_comes_from_a_server_that_wants_a_certificate() {
 fn scorer(server: &Server) -> Scorer {
     let (_, azureml) = DIALECTS.iter().find(|(word, _)| *word == "azureml").unwrap();
     let mut config: ScoreConfig = server.read(&format!("{NOW}input_kind = \"array\"\n"), azureml);
-    config.timing.backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(200) };
-    config.timing.slow_probe = Duration::from_millis(50);
+    config.timing.pauses.backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(200) };
+    config.timing.pauses.slow_probe = Duration::from_millis(50);
     Scorer::start(config, &tokio::runtime::Handle::current()).unwrap()
 }
 

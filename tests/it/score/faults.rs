@@ -181,8 +181,8 @@ async fn a_hang_is_given_up_and_tried_again_and_the_late_answer_discarded() {
 async fn a_connection_that_closes_without_an_answer_is_tried_again() {
     let mut config = config(&ready("rough").await.url("?exit=1"));
     // one dead worker is enough
-    config.timing.backoff.base = Duration::from_secs(600);
-    config.timing.backoff.cap = Duration::from_secs(600);
+    config.timing.pauses.backoff.base = Duration::from_secs(600);
+    config.timing.pauses.backoff.cap = Duration::from_secs(600);
     let scorer = start(config);
     let _ticket = scorer.submit(Chunk::new(0, two())).await.unwrap();
     until("a closed connection", || scorer.status().last_error().is_some_and(|e| e.starts_with("Closed"))).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::demo::endpoint::{Endpoint, fare};
-use forebay::score::{Chunk, Mode, Scorer, State};
+use forebay::score::{Chunk, Mode, OnMisfit, Scorer, State};
 use forebay::value::Value;
 
 use super::server::ready;
@@ -50,6 +50,7 @@ async fn a_gateway_starts_offline_by_the_signature_it_kept() {
     until("an unknown signature", || without.status().last_error().is_some()).await;
     assert_eq!(without.status().state(), State::UnknownSignature);
     offline.cached_description = kept;
+    offline.on_misfit = OnMisfit::DeadLetter;
     let with = start(offline);
     let bad = Value::array(vec![Value::BigInt(1)]);
     let outcomes = score(&with, vec![bad]).await;

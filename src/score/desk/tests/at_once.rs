@@ -132,6 +132,7 @@ fn rows_that_are_put_back_count_once() {
     desk.submit(MS(0), 0, rows(0..50));
     let mut now = MS(0);
     for _ in 0..20 {
+        hear(&mut desk, now);
         for request in out(&mut desk, now) {
             assert!(numbers(&request).iter().all(|n| *n < 50));
             desk.answered(now, request.id, fault(Answered::Unreachable), 0.0);
@@ -141,6 +142,7 @@ fn rows_that_are_put_back_count_once() {
         now += MS(1_000);
     }
     let mut sent = 0;
+    hear(&mut desk, now);
     while let Some(request) = desk.next_request(now) {
         sent += request.rows;
         desk.answered(now, request.id, results(&numbers(&request)), 0.0);
@@ -170,6 +172,7 @@ fn after_an_outage_sending_begins_with_two_requests_again_and_after_a_hitch_it_d
         for request in out(&mut desk, MS(0)) {
             desk.answered(MS(0), request.id, fault(Answered::Unreachable), 0.0);
         }
+        hear(&mut desk, outage);
         let [probe] = &out(&mut desk, outage)[..] else { panic!("one looks whether it is back") };
         desk.answered(outage, probe.id, results(&numbers(probe)), 0.0);
         assert_eq!(out(&mut desk, outage).len(), at_once);

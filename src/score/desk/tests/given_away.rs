@@ -66,13 +66,15 @@ fn whatever_keeps_rows_waiting_they_are_given_away_after_the_time() {
                 let at = Duration::from_secs(second);
                 desk.submit(at, 0, rows(second as i64 * 10..second as i64 * 10 + 3));
                 let meanwhile = run(&mut desk, at, at + MS(999), |_, numbers| {
-                    assert_eq!(numbers.len(), 1, "{name}");
-                    asked += 1;
+                    assert!(numbers.len() <= 1, "{name}");
+                    asked += numbers.len();
                     answer()
                 });
                 assert_eq!(fates(&meanwhile), (0, 3), "{name} at {second} s");
             }
-            assert!((3..60).contains(&asked), "{name}: {asked} looks in four and a half minutes");
+            // without a connection there are knocks alone
+            let looks = if name == "unreachable" { 0..1 } else { 3..60 };
+            assert!(looks.contains(&asked), "{name}: {asked} looks in four and a half minutes");
             // back: at the next look
             run(&mut desk, MS(300_000), MS(361_000), model);
             assert_eq!((desk.away_since(), desk.standing()), (None, Standing::Ready), "{name}");
@@ -189,7 +191,10 @@ fn rows_that_fit_no_signature_have_it_read_again_while_the_endpoint_is_away() {
     desk.submit(MS(0), 0, rows(0..4));
     run(&mut desk, MS(0), MS(100), away);
     desk.set_signature(MS(200), &array_of(Cell::DateTime { zoned: true }));
-    let run = run(&mut desk, MS(200), MS(300), |_, _| panic!("no row can be sent"));
+    let run = run(&mut desk, MS(200), MS(300), |_, numbers| match numbers.is_empty() {
+        true => results(numbers),
+        false => panic!("no row can be sent"),
+    });
     assert_eq!(run.refetches, 1);
 }
 
@@ -203,7 +208,7 @@ fn patient_rows_wait_for_the_endpoint_and_let_others_go_first() {
     // live rows that come with the endpoint go first, and a request has room for others beside them
     let mut seen = Vec::new();
     let back = run(&mut desk, MS(60_000), MS(120_000), |_, numbers| {
-        seen.push(numbers.to_vec());
+        seen.extend((!numbers.is_empty()).then(|| numbers.to_vec()));
         model(MS(0), numbers)
     });
     assert_eq!((fates(&back), desk.is_idle()), ((30, 0), true));

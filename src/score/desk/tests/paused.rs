@@ -32,7 +32,11 @@ fn a_signature_that_no_row_fits_is_read_again_until_the_one_before_is_back() {
         assert_eq!(cause(&desk), EVERY_ROW);
         desk.set_signature(MS(1_000), &two_columns());
         let hour = run(&mut desk, MS(1_000), MS(3_601_000), |_, n| panic!("{n:?} was sent"));
-        assert_eq!((hour.refetches, cause(&desk)), (61, EVERY_ROW));
+        let misfit = Some(Cause::Blocked(Blocked::Misfit));
+        assert_eq!((hour.refetches, cause(&desk)), (61, misfit));
+        let shown = "the endpoint takes an array of 2 columns (bigint, bigint), the query sends an array of 1 column \
+                     (bigint); the first row is [0]: the endpoint takes 2 columns, the array has 1";
+        assert_eq!(desk.misfit(), Some(shown));
         desk.set_signature(MS(3_601_000), &array_of(Cell::BigInt));
         let after = run(&mut desk, MS(3_601_000), MS(3_602_000), model);
         assert_eq!(after.chunks.len(), 1);
@@ -93,7 +97,7 @@ fn an_endpoint_that_only_hangs_or_hangs_up_is_away() {
                 }
                 now = desk.wake(now).unwrap();
             }
-            assert_eq!(cause(&desk), Some(Cause::Backoff), "{name}");
+            assert_eq!(cause(&desk), Some(Cause::Backoff(Outage::Silent)), "{name}");
             assert!((100..200).contains(&requests), "{name}: {requests} requests in an hour");
             assert!(desk.take_events().is_empty(), "{name}: its signature is not in doubt");
             let after = run(&mut desk, now, now + MS(60_000), model);
@@ -111,15 +115,18 @@ fn a_look_tells_what_it_met() {
     let mut now = MS(1_000);
     for (answer, expected) in [
         (status(404), blocked(Blocked::NotFound)),
-        (status(503), Some(Cause::Backoff)),
+        (status(503), Some(Cause::Backoff(Outage::Overloaded))),
         (status(401), blocked(Blocked::Key)),
         (status(400), EVERY_ROW),
         (status(409), blocked(Blocked::Busy)),
-        (fault(Answered::Unreachable), Some(Cause::Backoff)),
-        (fault(Answered::TimedOut), Some(Cause::Backoff)),
+        (fault(Answered::Unreachable), Some(Cause::Backoff(Outage::NoConnection))),
+        (fault(Answered::TimedOut), Some(Cause::Backoff(Outage::Silent))),
         (status(413), EVERY_ROW),
     ] {
         now = desk.wake(now).unwrap();
+        if let Some(id) = desk.next_knock(now) {
+            desk.knocked(now, id, true, 0.5);
+        }
         let reloads = cause(&desk) == blocked(Blocked::Key);
         let look = desk.next_request(now).unwrap();
         assert_eq!((look.rows, look.reload_key), (1, reloads));

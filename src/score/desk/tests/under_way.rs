@@ -1,5 +1,7 @@
 //! Requests under way when their rows are given away: what their answers may do, and what not.
 
+use std::collections::BTreeMap;
+
 use super::given_away::{AFTER, away, decided, giving};
 use super::*;
 
@@ -28,6 +30,10 @@ fn run_late(
             let (takes, answer) = endpoint(&numbers(&request));
             pending.push((now + takes, request.id, answer));
             assert_looks(desk, "sent");
+        }
+        if let Some(id) = desk.next_knock(now) {
+            desk.knocked(now, id, true, 0.5);
+            continue;
         }
         assert_looks(desk, "nothing to send");
         chunks.extend(desk.take_events().into_iter().filter_map(|event| match event {
@@ -82,7 +88,8 @@ fn whatever_a_probe_brings_whose_rows_were_given_away_the_endpoint_is_looked_at_
                 let first = desk.next_request(MS(0)).unwrap();
                 desk.answered(MS(1), first.id, close(), 0.5);
                 // the gate opens for a probe, which is rows that wait
-                desk.key_changed(MS(100));
+                desk.look_now(MS(100));
+                hear(&mut desk, MS(100));
                 (0..patient).for_each(|n| _ = desk.submit_patiently(MS(100), 1, rows([50 + n])));
                 let probe = desk.next_request(MS(100)).unwrap();
                 assert!(desk.next_request(AFTER + MS(1)).is_none());
@@ -174,4 +181,38 @@ proptest! {
             prop_assert!(!sent[chunk] || !outcomes.contains(&Outcome::Away), "a patient row was given away");
         }
     }
+}
+
+/// Requests for a row every 100 ms in ten seconds, and the longest that a row waited. An answer takes 30 ms.
+fn slow_stream(linger_idle: Duration) -> (usize, Duration) {
+    let mut desk = desk(Rules { linger_idle, ..rules() });
+    let (mut requests, mut longest, mut came) = (0, Duration::ZERO, BTreeMap::new());
+    let mut out: Vec<(Duration, u64, Vec<i64>)> = Vec::new();
+    for at in 0..12_000 {
+        let now = MS(at);
+        if at % 100 == 0 && at < 10_000 {
+            desk.submit(now, 0, rows([at as i64]));
+            came.insert(at as i64, now);
+        }
+        for (_, id, numbers) in out.extract_if(.., |(ends, ..)| *ends <= now) {
+            desk.answered(now, id, results(&numbers), 0.5);
+        }
+        while let Some(request) = desk.next_request(now) {
+            requests += 1;
+            let sent = numbers(&request);
+            longest = sent.iter().map(|n| now - came[n]).fold(longest, Duration::max);
+            out.push((now + MS(30), request.id, sent));
+        }
+        desk.take_events();
+    }
+    assert!(desk.is_idle() && came.len() == 100);
+    (requests, longest)
+}
+
+#[test]
+fn a_slow_stream_goes_in_fewer_requests_where_rows_wait_for_others() {
+    assert_eq!(slow_stream(MS(0)), (100, MS(0)));
+    // six rows: one that waits the whole time, and those of the half second
+    assert_eq!(slow_stream(MS(500)), (17, MS(500)));
+    assert_eq!(slow_stream(MS(2_000)), (5, MS(2_000)));
 }
