@@ -102,7 +102,7 @@ impl Place {
         let what = format!("{shown} on /readyz; log:\n{}", forebay.log());
         until(&what, || forebay.get("/readyz").1.contains(shown).then_some(()));
         assert!(forebay.log().contains("scoring is paused: rows do not fit the endpoint's signature"));
-        assert_eq!(dead_letters(self.folder.dir(), "job.toml"), "");
+        assert_eq!(dead_letters(self.folder.dir(), "job.toml"), "no dead letters\n");
     }
 
     fn retry(&self) -> String {

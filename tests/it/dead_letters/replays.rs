@@ -70,6 +70,7 @@ impl Place {
         let scored = if query.contains("udf.score") {
             format!(
                 "[functions.score]\ntype = \"azureml\"\nurl = \"http://{endpoint}/score\"\ninput_kind = \"vector\"\n\
+                 on_misfit = \"dead-letter\"\n\
                  columns = [{{ name = \"n\", type = \"{takes}\" }}]\nmax_batch_count = 50\n"
             )
         } else {
