@@ -15,6 +15,7 @@ use super::super::signature::{Cell, Cells, EndpointSignature, Layout};
 use super::super::{Failure, NanPolicy, Outcome, texts};
 use super::{Answer, Desk, DeskEvent, Request, Rules, Standing};
 use crate::backoff::Backoff;
+use crate::tls::Mistrust;
 use crate::value::Value;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -263,7 +264,11 @@ fn every_row_of_the_status_table() {
         ("504", || status(504), back_off),
         ("599", || status(599), every_row),
         ("unreachable", || fault(Answered::Unreachable), back_off),
-        ("certificate", || fault(Answered::BadCertificate), blocked(Blocked::Certificate)),
+        (
+            "certificate",
+            || fault(Answered::BadCertificate(Mistrust::Expired)),
+            blocked(Blocked::Certificate(Mistrust::Expired)),
+        ),
         ("client certificate", || fault(Answered::CertificateRefused), blocked(Blocked::ClientCertificate)),
         ("closed", || fault(Answered::Closed), back_off),
         ("timeout", || fault(Answered::TimedOut), back_off),
