@@ -5,6 +5,7 @@
 //! here: what is sent, what an answer means.
 
 mod retry_after;
+mod scrub;
 
 use std::error::Error;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::settings::Secret;
 use crate::tls::{self, TlsError, TlsFiles};
 
 pub use retry_after::{http_date, retry_after};
+pub use scrub::Scrub;
 
 /// A connection that was not used for so long may have been dropped by something in between.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -58,11 +60,10 @@ pub fn client(settings: ClientSettings<'_>) -> Result<Client, ClientError> {
         .pool_idle_timeout(IDLE_MAX)
         .pool_max_idle_per_host(settings.idle_connections)
         .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")));
-    if !settings.tls.is_empty() {
-        builder = builder.tls_backend_preconfigured(settings.tls.for_many_connections()?);
-    } else if settings.is_plain {
-        builder = builder.tls_certs_only([]);
-    }
+    builder = match settings.is_plain && settings.tls.is_empty() {
+        true => builder.tls_certs_only([]),
+        false => builder.tls_backend_preconfigured(settings.tls.for_many_connections()?),
+    };
     builder.build().map_err(|e| ClientError::Client(chain(&e)))
 }
 
@@ -84,25 +85,48 @@ pub fn key_header(secret: &Secret, header: Option<&str>) -> Result<(HeaderName, 
     Ok((name, value))
 }
 
-/// The body, up to a limit; `None` past it.
+/// The body, up to a limit; `None` past it, of which nothing more is read.
 ///
 /// # Errors
 /// When the connection breaks off.
 pub async fn read(mut response: Response, max: usize) -> reqwest::Result<Option<Vec<u8>>> {
-    let mut body = Vec::with_capacity(usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(0).min(max));
+    let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+    if announced > max {
+        return Ok(None);
+    }
+    let mut body = Vec::with_capacity(announced);
     while let Some(part) = response.chunk().await? {
         if body.len() + part.len() > max {
             return Ok(None);
         }
         body.extend_from_slice(&part);
     }
+    // one of unknown length has room for twice as much
+    body.shrink_to_fit();
     Ok(Some(body))
+}
+
+/// The start of the body, as much of it as the limit allows.
+///
+/// # Errors
+/// When the connection breaks off.
+pub async fn read_start(mut response: Response, max: usize) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await?
+        && body.len() < max
+    {
+        body.extend(part.iter().take(max - body.len()));
+    }
+    Ok(body)
 }
 
 /// Why a request came to nothing, without its address, which may hold a signature. Blocks on a file when the server
 /// refused the client certificate.
 pub fn problem(error: reqwest::Error, files: &TlsFiles) -> String {
     let error = error.without_url();
+    if let Some((_, said)) = tls::mistrust(&error) {
+        return said;
+    }
     let text = chain(&error);
     match tls::alert(&error).and_then(|alert| files.refusal(alert)) {
         Some(said) => format!("{text}; {said}"),

@@ -6,7 +6,9 @@
 //! whether a server's certificate is good.
 
 mod identity;
+mod mistrust;
 mod refusal;
+mod verifier;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +27,9 @@ use crate::diagnostic::{Diagnostic, counted};
 use crate::settings::Section;
 use crate::time::Clock;
 use identity::ReadAnew;
+use verifier::Verifier;
 
+pub use mistrust::{Mistrust, mistrust};
 pub use refusal::alert;
 
 /// A list of certificates is a few KB, all authorities of a system 300 KB; whoever names a disk image instead gets an
@@ -222,23 +226,27 @@ impl TlsFiles {
     }
 
     fn trusting(&self) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
-        let roots = match &self.ca_file {
+        let (roots, named) = match &self.ca_file {
             Some(path) => {
                 let authorities = Authorities::read(path)?;
                 self.told.warn("ca_file", authorities.warning(path));
-                authorities.roots
+                (authorities.roots, authorities.named)
             }
-            None => system()?,
+            None => (system()?, Vec::new()),
         };
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions();
-        Ok(builder.map_err(|e| TlsError::Setup(e.to_string()))?.with_root_certificates(roots))
+        let setup = |why: &dyn fmt::Display| TlsError::Setup(why.to_string());
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Verifier::new(roots, named, provider.clone()).map_err(|e| setup(&e))?;
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Ok(builder.map_err(|e| setup(&e))?.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
     }
 }
 
 /// Whom a file says to trust.
 struct Authorities {
     roots: RootCertStore,
+    /// The certificates themselves: a server may show one of them as its own.
+    named: Vec<CertificateDer<'static>>,
     /// Certificates of the file that cannot be read.
     unusable: usize,
     /// Why none of them is valid now.
@@ -251,12 +259,17 @@ impl Authorities {
         let now = Clock::Real.now();
         let outdated: Option<Vec<_>> = certificates.iter().map(|one| identity::validity(one, now)).collect();
         let mut roots = RootCertStore::empty();
-        let (_, unusable) = roots.add_parsable_certificates(certificates);
+        let (_, unusable) = roots.add_parsable_certificates(certificates.iter().cloned());
         if roots.is_empty() {
             let why = format!("no certificate in it can be read; {COPY_AGAIN}");
             return Err(TlsFileError { key: "ca_file", path: path.to_owned(), why });
         }
-        Ok(Authorities { roots, unusable, outdated: outdated.and_then(|all| all.into_iter().next()) })
+        Ok(Authorities {
+            roots,
+            named: certificates,
+            unusable,
+            outdated: outdated.and_then(|all| all.into_iter().next()),
+        })
     }
 
     fn warning(&self, path: &Path) -> Option<String> {

@@ -19,6 +19,7 @@ use crate::query::catalog::Shape;
 use crate::query::plan::{Expr, Node, explain};
 use crate::reference::{ReferenceInput, ReferencePlace, load_once};
 use crate::score::{EndpointSignature, Fallback, Given, ScoreConfig, describe, fetch_signature, misfits};
+use crate::settings::address::masked;
 use crate::value::{SmolStr, Type, Value};
 
 #[derive(Debug, clap::Args)]
@@ -95,7 +96,7 @@ fn report(job: &Job, prepared: &Prepared, offline: bool) -> (String, Diagnostics
             out.push_str(&format!(
                 "  udf.{}\n    at    {}\n{}{}",
                 function.name,
-                endpoint.url,
+                masked(&endpoint.url),
                 endpoint.fallback.as_ref().map(stand_in).unwrap_or_default() + &few_requests(endpoint.linger_idle),
                 indented(&indented(&signature))
             ));

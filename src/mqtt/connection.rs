@@ -134,39 +134,33 @@ impl Connector {
         Trouble { is_passing: true, ..Trouble::new(text) }
     }
 
-    /// The broker refused our certificate, or wants one.
-    fn certificate_refused(&self, error: &(dyn Error + 'static)) -> Option<Trouble> {
-        let said = self.config.tls.refusal(tls::alert(error)?)?;
+    /// The broker's certificate does not verify, or it refused ours, or wants one.
+    fn certificate_problem(&self, error: &(dyn Error + 'static)) -> Option<Trouble> {
+        let said = match tls::mistrust(error) {
+            Some((_, said)) => said,
+            None => self.config.tls.refusal(tls::alert(error)?)?,
+        };
         Some(Trouble::new(format!("TLS with {}: {said}", self.config.address)))
     }
 
     pub(super) fn tls_problem(&self, error: &(dyn Error + 'static)) -> Trouble {
-        if let Some(trouble) = self.certificate_refused(error) {
+        if let Some(trouble) = self.certificate_problem(error) {
             return trouble;
         }
         // all that the library knows
         let (at, text) = (&self.config.address, format!("{error:?}"));
-        let advice = if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
-            "its certificate is not signed by a trusted authority: name the right `ca_file`"
-        } else if text.contains("NotValidForName") {
-            "its certificate is for another host name: use that name in `url`"
-        } else if text.contains("Expired") || text.contains("NotValidYet") {
-            "its certificate is not valid now: check it, and the clock of this machine"
-        } else if text.contains("InvalidContentType")
-            || text.contains("InvalidMessage")
-            || text.contains("UnexpectedEof")
-        {
-            "it does not speak TLS there: check the port, or use `mqtt://`"
-        } else if text.contains("UnsupportedCertVersion") {
-            "its certificate is of X.509 version 1: have it issued as version 3"
-        } else {
-            "check `ca_file` and the broker's certificate"
-        };
+        let advice =
+            if text.contains("InvalidContentType") || text.contains("InvalidMessage") || text.contains("UnexpectedEof")
+            {
+                "it does not speak TLS there: check the port, or use `mqtt://`"
+            } else {
+                "check `ca_file` and the broker's certificate"
+            };
         Trouble::new(format!("TLS with {at}: {advice} ({error})"))
     }
 
     pub(super) fn io_problem(&self, error: &io::Error, was_connected: bool) -> Trouble {
-        if let Some(trouble) = self.certificate_refused(error) {
+        if let Some(trouble) = self.certificate_problem(error) {
             return trouble;
         }
         let at = &self.config.address;

@@ -26,7 +26,7 @@ use super::progress::Progress;
 use super::{Delivering, Delivery, Output, OutputStats, RowIds};
 use crate::backoff::{Backoff, Retry};
 use crate::batch::Rows;
-use crate::http::{self, ClientSettings, http_date, key_header, retry_after};
+use crate::http::{self, ClientSettings, Scrub, http_date, key_header, retry_after};
 use crate::time::{Clock, task_now};
 use answer::{AnswerClass, classify};
 use request::{body, content_type, idempotency_key};
@@ -266,11 +266,14 @@ impl HttpOutput {
     async fn send(&self, piece: &[Encoded], headers: &HeaderMap) -> Result<HttpAnswer, Again> {
         let call = self.client.request(self.config.method.clone(), self.config.url.clone()).headers(headers.clone());
         let call = call.header("idempotency-key", idempotency_key(piece)).timeout(self.config.timeout);
+        let mut scrub = Scrub::of(&self.config.url);
+        let secrets = headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
+        secrets.for_each(|secret| scrub.add(secret));
         let away = |error: reqwest::Error| {
             let is_unsure = !error.is_connect();
             let reason = match error.is_timeout() && is_unsure {
                 true => format!("{self} gave no answer within {:?}", self.config.timeout),
-                false => format!("{self}: {}", http::problem(error, &self.config.tls)),
+                false => scrub.text(format!("{self}: {}", http::problem(error, &self.config.tls))),
             };
             Again { is_unsure, ..reason.into() }
         };
@@ -278,7 +281,8 @@ impl HttpOutput {
         let response = call.body(body).send().await.map_err(away)?;
         let (code, asked) = (response.status().as_u16(), asked(&response));
         // an answer that breaks off or is long says enough by its code
-        let text = http::read(response, ANSWER_BYTES_MAX).await.ok().flatten().unwrap_or_default();
+        let mut text = http::read_start(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
+        scrub.hide(&mut text);
         Ok(HttpAnswer { code, asked, text: String::from_utf8_lossy(&text).trim().chars().take(SHOWN_MAX).collect() })
     }
 }

@@ -14,6 +14,7 @@ use super::report::WatchedStages;
 use crate::job::{FunctionSettings, Job};
 use crate::journal::Journal;
 use crate::score::{ScoreConfig, Scorer};
+use crate::settings::address::masked;
 
 /// Starts a scorer for each endpoint.
 pub fn start(
@@ -27,7 +28,7 @@ pub fn start(
         let name = SmolStr::new(&function.name);
         let _span = tracing::error_span!("function", name = %name).entered();
         let problem = |reason: String| PipelineError::Function { name: name.clone(), reason };
-        let key = format!("swagger/{}/{}", function.name, endpoint.url);
+        let key = format!("swagger/{}/{}", function.name, masked(&endpoint.url));
         let cached = journal.get_meta(&key)?.and_then(|text| String::from_utf8(text).ok());
         let config = ScoreConfig { cached_description: cached, ..endpoint.as_ref().clone() };
         let scorer = Scorer::start(config, &Handle::current()).map_err(|e| problem(e.to_string()))?;

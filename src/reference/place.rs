@@ -15,7 +15,7 @@ use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MO
 use reqwest::{StatusCode, redirect};
 
 use super::{ReferenceAddress, ReferenceInput, ReferencePlace};
-use crate::http::{self, ClientSettings, key_header};
+use crate::http::{self, ClientSettings, Scrub, key_header};
 
 /// A link that is down is noticed after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -209,10 +209,12 @@ impl Address {
 
     async fn fetch(&mut self, all: bool) -> Result<Looked, LookError> {
         let mut call = self.client.get(self.address.url.clone()).timeout(self.address.timeout);
+        let mut scrub = Scrub::of(&self.address.url);
         if let Some(secret) = &self.address.key {
             let (secret, header) = (secret.clone(), self.address.key_header.clone());
             let read = tokio::task::spawn_blocking(move || key_header(&secret, header.as_deref())).await;
             let (name, value) = read.map_err(|e| LookError::Away(e.to_string()))?.map_err(LookError::Away)?;
+            value.to_str().into_iter().for_each(|key| scrub.add(key));
             call = call.header(name, value);
         }
         if !all {
@@ -230,7 +232,11 @@ impl Address {
         }
         self.offered = validators(response.headers());
         match http::read(response, self.bytes_max).await {
-            Ok(Some(bytes)) => Ok(Looked::Bytes(Bytes::from(bytes))),
+            Ok(Some(mut bytes)) => {
+                // what cannot be read as a table is quoted
+                scrub.hide(&mut bytes);
+                Ok(Looked::Bytes(Bytes::from(bytes)))
+            }
             Ok(None) => Err(too_large(self.bytes_max)),
             Err(error) => Err(self.away(error)),
         }

@@ -10,7 +10,7 @@ use reqwest::Url;
 
 use crate::decode;
 use crate::diagnostic::Diagnostic;
-use crate::settings::address::{self, warn_of_open_secret};
+use crate::settings::address::{self, refuse_open_secret};
 use crate::settings::{Secret, Section};
 use crate::tls::TlsFiles;
 
@@ -69,7 +69,7 @@ enum FormatWord {
 }
 
 /// Keys that only an address has.
-const HTTP_KEYS: [&str; 6] = ["key", "key_header", "ca_file", "cert_file", "key_file", "timeout"];
+const HTTP_KEYS: [&str; 7] = ["key", "key_header", "ca_file", "cert_file", "key_file", "timeout", "allow_plain_http"];
 
 impl ReferenceInput {
     pub fn secrets(&self) -> Vec<&Secret> {
@@ -145,8 +145,8 @@ fn http(section: &mut Section) -> Option<ReferenceAddress> {
             section.wrong("key_header", "`key_header` without `key`", "there is nothing to send in it", help);
         }
     }
+    refuse_open_secret(section, url.as_ref(), key.is_some());
     let url = url?;
-    warn_of_open_secret(section, &url, key.is_some());
     match url.scheme() {
         "http" => TlsFiles::refuse(section, "http://", "https://"),
         _ => tls.examine(section),

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::batch::Reason;
+use crate::tls::Mistrust;
 
 /// Whose rules decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,13 +31,15 @@ pub enum Answered {
     /// No connection: refused, no route, no name, or broken off while connecting.
     Unreachable,
     /// The server's certificate did not verify.
-    BadCertificate,
+    BadCertificate(Mistrust),
     /// The server refused our certificate, or wants one.
     CertificateRefused,
     /// The connection ended before the answer did.
     Closed,
     /// Our own time limit passed.
     TimedOut,
+    /// Somebody between us and the endpoint answered in its place: a captive portal, a proxy that asks for a login.
+    Portal,
 }
 
 /// The status facts of an answer.
@@ -95,6 +98,8 @@ pub enum Outage {
     Silent,
     /// It takes fewer requests than are sent (429, 503).
     Overloaded,
+    /// Somebody answers in its place: a captive portal, a proxy that wants a login.
+    Intercepted,
     /// It answers, and not as an endpoint that works.
     Failing,
 }
@@ -106,6 +111,7 @@ impl Outage {
             Outage::NoConnection => "out of reach",
             Outage::Silent => "silent (it takes requests and does not answer)",
             Outage::Overloaded => "overloaded (429 or 503)",
+            Outage::Intercepted => "hidden by a captive portal or a proxy's login page",
             Outage::Failing => "failing",
         }
     }
@@ -123,7 +129,7 @@ pub enum Blocked {
     /// 409 that does not pass
     Busy,
     /// The certificate does not verify.
-    Certificate,
+    Certificate(Mistrust),
     /// The client certificate is refused, or there is none.
     ClientCertificate,
     /// This is no scoring endpoint, or it does not speak the protocol (2xx, 3xx, 405, 415 …).
@@ -142,7 +148,7 @@ impl Blocked {
             Blocked::Forbidden => "forbidden (403)",
             Blocked::NotFound => "not found (404)",
             Blocked::Busy => "endpoint busy (409)",
-            Blocked::Certificate => "certificate not valid",
+            Blocked::Certificate(mistrust) => mistrust.reason(),
             Blocked::ClientCertificate => "client certificate refused",
             Blocked::Protocol(_) => "not a scoring endpoint",
             Blocked::Model => "every row fails",
@@ -157,9 +163,7 @@ impl Blocked {
             Blocked::Forbidden => "give the identity the right to score on this endpoint",
             Blocked::NotFound => "check `url`, and that a deployment of the endpoint gets traffic",
             Blocked::Busy => "wait for the operation on the endpoint to end, or end it",
-            Blocked::Certificate => {
-                "set `ca_file` to the authority that signed the endpoint's certificate, and check the gateway's clock"
-            }
+            Blocked::Certificate(mistrust) => mistrust.remedy(),
             Blocked::ClientCertificate => {
                 "put a certificate that the endpoint takes, and its key, where `cert_file` and \
                  `key_file` point to; they are read again"
@@ -201,8 +205,8 @@ fn edge(outcome: Answered) -> Class {
     let status = match outcome {
         Answered::Results => return Class::Done,
         Answered::BadResponse => return isolate(1, "bad_response"),
-        Answered::Unreachable => return Class::Offline,
-        Answered::BadCertificate => return Class::Pause(Blocked::Certificate),
+        Answered::Unreachable | Answered::Portal => return Class::Offline,
+        Answered::BadCertificate(mistrust) => return Class::Pause(Blocked::Certificate(mistrust)),
         Answered::CertificateRefused => return Class::Pause(Blocked::ClientCertificate),
         Answered::Closed => return isolate(RETRIES_MAYBE_ROW, CONNECTION_CLOSED),
         Answered::TimedOut => return Class::TooSlow,
@@ -230,8 +234,8 @@ fn edge(outcome: Answered) -> Class {
 fn asa(outcome: Answered, edge: Class) -> Class {
     match outcome {
         Answered::Results => Class::Done,
-        Answered::Unreachable | Answered::Closed | Answered::TimedOut => Class::Offline,
-        Answered::BadCertificate | Answered::CertificateRefused | Answered::BadResponse => Class::FailJob,
+        Answered::Unreachable | Answered::Portal | Answered::Closed | Answered::TimedOut => Class::Offline,
+        Answered::BadCertificate(_) | Answered::CertificateRefused | Answered::BadResponse => Class::FailJob,
         Answered::Status(status) => match status.effective() {
             408 | 502 | 504 => Class::Offline,
             429 | 503 => Class::Overloaded,

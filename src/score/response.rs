@@ -1,18 +1,37 @@
 //! Response bodies to results.
 //!
 //! In: the body of a 200 and how many rows were sent. Out: exactly that many results, in the order of the rows, or why
-//! the answer cannot be used. Invariant: never a part of the results: a wrong count pairs nothing. Not here: the status
-//! (`policy`), what a NaN result becomes (`desk`).
+//! the answer cannot be used. Invariant: never a part of the results: a wrong count pairs nothing; and with the body
+//! itself the results take at most three times its bytes, or [`VALUES_MIN`] where that is more. So the body is walked,
+//! never held as a tree, and reading ends at the first result too many. Not here: the status (`policy`), what a NaN
+//! result becomes (`desk`), how long a body may be (`http`).
 
-use jiter::JsonValue;
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use jiter::{Jiter, JiterError, NumberAny, NumberInt, Peek};
 
 use crate::diagnostic::counted;
-use crate::value::{Record, Value, codec::DEPTH_MAX};
+use crate::value::{Record, SmolStr, Value, codec::DEPTH_MAX};
+
+mod unescaped;
+
+use unescaped::unescaped;
 
 /// Keys under which scripts put the list of results, tried in this order.
 const RESULT_KEYS: [&str; 6] = ["Results", "result", "results", "predictions", "outputs", "output"];
 /// Longest part of an answer kept in a message.
 const SHOWN_MAX: usize = 300;
+/// Names of an object that a message shows.
+const NAMES_MAX: usize = 20;
+/// Results of an answer, with the answer, take at most so many times its bytes.
+const TIMES_MAX: usize = 3;
+/// The results may always take this: 10,000 rows with 30 numbers each, which are short to write and 24 bytes to keep.
+pub const VALUES_MIN: usize = 8 << 20;
+/// What a list or an object takes beside its items.
+const HOLDER_BYTES: usize = 40;
+/// From this number of fields on, repeated names are looked for in a set.
+const FEW_FIELDS: usize = 32;
 
 /// A 200 that is not a result.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -23,123 +42,373 @@ pub enum BadResponse {
     ErrorText(String),
     #[error("the answer has {} for {}", counted(*found, "result"), counted(*sent, "row"))]
     WrongCount { sent: usize, found: usize },
+    /// The rest was not read.
+    #[error("the answer has more than {found} results for {}", counted(*sent, "row"))]
+    TooMany { sent: usize, found: usize },
     #[error("the answer holds no list of results: {0}")]
     NoList(String),
     #[error("a result is nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
+    #[error(
+        "the results take more than {0} bytes of memory, which is the most for an answer of this length: send fewer \
+         rows at once (`max_batch_count`), or have the script answer with less for a row"
+    )]
+    TooLarge(usize),
 }
+
+type Understood<T> = Result<T, BadResponse>;
 
 /// Reads the results of `rows` rows. `path`: the keys that lead to them, empty to look under the usual names. Floats
 /// may be NaN or infinite: servers send such tokens although JSON has none.
-pub fn read_results(body: &[u8], rows: usize, path: &[String]) -> Result<Vec<Value>, BadResponse> {
-    let parsed = parse(body)?;
-    let inner;
-    let mut value = &parsed;
+pub fn read_results(body: &[u8], rows: usize, path: &[String]) -> Understood<Vec<Value>> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let most = body.len().saturating_mul(TIMES_MAX - 1);
     // a script that returns `json.dumps(…)` is encoded a second time by the server
-    if let JsonValue::Str(text) = value {
-        inner = JsonValue::parse(text.as_bytes(), true).map_err(|_| BadResponse::ErrorText(clip(text)))?;
-        value = &inner;
-        if let JsonValue::Str(text) = value {
-            return Err(BadResponse::ErrorText(clip(text)));
-        }
+    let whole = Doc { text: body };
+    if whole.kind()? != JsonKind::Text {
+        return results(whole, rows, path, most.max(VALUES_MIN));
     }
-    let named = follow(value, path);
+    let text = whole.text()?;
+    let inner = Doc { text: text.as_bytes() };
+    let copied = if matches!(text, Cow::Owned(_)) { text.len() } else { 0 };
+    match inner.kind() {
+        Ok(JsonKind::Text) => Err(BadResponse::ErrorText(clip(&inner.text()?))),
+        Ok(_) => match results(inner, rows, path, most.saturating_sub(copied).max(VALUES_MIN)) {
+            Err(BadResponse::NotJson(_)) => Err(BadResponse::ErrorText(clip(&text))),
+            read => read,
+        },
+        Err(_) => Err(BadResponse::ErrorText(clip(&text))),
+    }
+}
+
+/// `most`: bytes of memory that the results may take.
+fn results(whole: Doc<'_>, rows: usize, path: &[String], most: usize) -> Understood<Vec<Value>> {
+    if whole.kind()? == JsonKind::Array {
+        return whole.list(rows, most);
+    }
+    let named = match path {
+        [] => None,
+        path => path.iter().try_fold(Some(whole), |at, key| match at {
+            Some(at) if at.kind()? == JsonKind::Object => Ok(at.members(&[key])?.found.first().copied().flatten()),
+            _ => Ok(None),
+        })?,
+    };
+    let is_list = |doc: Doc<'_>| doc.kind().is_ok_and(|kind| kind == JsonKind::Array);
     // what the signature names counts before a field that only looks like an error
-    let complete = matches!(named, Some(JsonValue::Array(items)) if items.len() == rows);
-    if let Some(text) = error_text(value).filter(|_| !complete) {
+    let listed = named.filter(|doc| is_list(*doc)).map(|doc| doc.list(rows, most));
+    if let Some(Ok(values)) = listed {
+        return Ok(values);
+    }
+    if let Some(text) = whole.error_text()? {
         return Err(BadResponse::ErrorText(text));
     }
-    match named.unwrap_or_else(|| descend(value)) {
-        JsonValue::Array(items) if items.len() == rows => items.iter().map(|item| to_value(item, 0)).collect(),
-        JsonValue::Array(items) => Err(BadResponse::WrongCount { sent: rows, found: items.len() }),
-        JsonValue::Object(fields) if fields.is_empty() => Err(BadResponse::NoList("{}".into())),
+    if let Some(unusable) = listed {
+        return unusable;
+    }
+    let place = match named {
+        Some(place) => place,
+        None => whole.descend()?,
+    };
+    match place.kind()? {
+        JsonKind::Array => place.list(rows, most),
+        JsonKind::Object if place.members(&[])?.count == 0 => Err(BadResponse::NoList("{}".into())),
         // one row: its result may stand without a list
-        one if rows == 1 && !matches!(one, JsonValue::Null) => Ok(vec![to_value(one, 0)?]),
-        other => Err(BadResponse::NoList(clip(&shown(other)))),
+        JsonKind::Object | JsonKind::Text | JsonKind::Other if rows == 1 => Ok(vec![place.one(most)?]),
+        _ => Err(BadResponse::NoList(clip(&place.shown()?))),
     }
 }
 
-fn parse(body: &[u8]) -> Result<JsonValue<'_>, BadResponse> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    JsonValue::parse(body, true).map_err(|_| BadResponse::NotJson(clip(&String::from_utf8_lossy(body))))
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum JsonKind {
+    Array,
+    Object,
+    Text,
+    Null,
+    /// A number, or true or false.
+    Other,
 }
 
-fn get<'a, 'j>(value: &'a JsonValue<'j>, key: &str) -> Option<&'a JsonValue<'j>> {
-    match value {
-        // the last of equal keys, as everywhere in JSON practice
-        JsonValue::Object(fields) => fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
-        _ => None,
-    }
+/// A part of a body that is one JSON value, or the whole.
+#[derive(Clone, Copy)]
+struct Doc<'a> {
+    text: &'a [u8],
 }
 
-/// The text of `{"error": …}`, or of an object that holds nothing but a `message`. NULL is no error.
-fn error_text(value: &JsonValue<'_>) -> Option<String> {
-    let JsonValue::Object(fields) = value else { return None };
-    let has_list =
-        RESULT_KEYS.iter().any(|key| matches!(get(value, key), Some(JsonValue::Array(_) | JsonValue::Object(_))));
-    if has_list {
-        return None;
-    }
-    let said = |key: &str| get(value, key).filter(|text| !matches!(text, JsonValue::Null));
-    let text = said("error").or_else(|| said("message").filter(|_| fields.len() == 1))?;
-    Some(clip(&match text {
-        JsonValue::Str(text) => text.to_string(),
-        other => shown(other),
-    }))
+/// What was looked for in an object.
+struct Members<'a> {
+    count: usize,
+    /// For each name that was asked for; the last of equal names, as everywhere in JSON practice.
+    found: Vec<Option<Doc<'a>>>,
+    first: Option<Doc<'a>>,
 }
 
-fn follow<'a, 'j>(value: &'a JsonValue<'j>, path: &[String]) -> Option<&'a JsonValue<'j>> {
-    if path.is_empty() {
-        return None;
+impl<'a> Doc<'a> {
+    fn jiter(self) -> Jiter<'a> {
+        Jiter::new(self.text).with_allow_inf_nan()
     }
-    path.iter().try_fold(value, |value, key| get(value, key))
-}
 
-/// Goes down while the value is an object: the usual names first, else its only key.
-fn descend<'a, 'j>(mut value: &'a JsonValue<'j>) -> &'a JsonValue<'j> {
-    for _ in 0..DEPTH_MAX {
-        let JsonValue::Object(fields) = value else { break };
-        let usual = RESULT_KEYS.iter().find_map(|key| get(value, key));
-        let only = || fields.first().filter(|_| fields.len() == 1).map(|(_, value)| value);
-        let Some(below) = usual.or_else(only) else { break };
-        value = below;
+    fn bad(self) -> BadResponse {
+        // no more of it than a message shows
+        let start = self.text.get(..4 * SHOWN_MAX).unwrap_or(self.text);
+        BadResponse::NotJson(clip(&String::from_utf8_lossy(start)))
     }
-    value
-}
 
-fn to_value(json: &JsonValue<'_>, depth: usize) -> Result<Value, BadResponse> {
-    if depth >= DEPTH_MAX {
-        return Err(BadResponse::TooDeep);
+    fn read<T>(self, got: Result<T, JiterError>) -> Understood<T> {
+        got.map_err(|_| self.bad())
     }
-    Ok(match json {
-        JsonValue::Null => Value::Null,
-        JsonValue::Bool(b) => Value::Bit(*b),
-        JsonValue::Int(n) => Value::BigInt(*n),
-        JsonValue::Float(f) => Value::Float(*f),
-        JsonValue::Str(text) => Value::text(text),
-        JsonValue::Array(items) => {
-            Value::array(items.iter().map(|item| to_value(item, depth + 1)).collect::<Result<_, _>>()?)
-        }
-        JsonValue::Object(fields) => {
-            let mut record = Record::with_capacity(fields.len());
-            for (name, value) in fields.iter() {
-                record.insert(name.as_ref().into(), to_value(value, depth + 1)?);
+
+    fn kind(self) -> Understood<JsonKind> {
+        let peek = self.read(self.jiter().peek())?;
+        Ok(match peek {
+            Peek::Array => JsonKind::Array,
+            Peek::Object => JsonKind::Object,
+            Peek::String => JsonKind::Text,
+            Peek::Null => JsonKind::Null,
+            _ => JsonKind::Other,
+        })
+    }
+
+    /// Looks for members by name. Nothing of the others is kept.
+    fn members(self, names: &[&str]) -> Understood<Members<'a>> {
+        let mut members = Members { count: 0, found: vec![None; names.len()], first: None };
+        let mut jiter = self.jiter();
+        let place = |key: &str| names.iter().position(|name| *name == key);
+        let mut next = self.read(jiter.next_object().map(|key| key.map(place)))?;
+        while let Some(wanted) = next {
+            self.read(jiter.peek())?;
+            let from = jiter.current_index();
+            self.read(jiter.next_skip())?;
+            let value = Doc { text: jiter.slice_to_current(from) };
+            members.count += 1;
+            members.first.get_or_insert(value);
+            if let Some(slot) = wanted.and_then(|wanted| members.found.get_mut(wanted)) {
+                *slot = Some(value);
             }
-            Value::record(record)
+            next = self.read(jiter.next_key().map(|key| key.map(place)))?;
         }
-        // a whole number past 64 bits
-        JsonValue::BigInt(n) => Value::Float(n.to_string().parse().unwrap_or(f64::NAN)),
-    })
+        self.read(jiter.finish())?;
+        Ok(members)
+    }
+
+    /// The results in a list, which are exactly as many as rows.
+    fn list(self, rows: usize, most: usize) -> Understood<Vec<Value>> {
+        let mut jiter = self.jiter();
+        let mut room = MemoryLeft { most, left: most };
+        room.take(rows.saturating_mul(size_of::<Value>()))?;
+        let mut values = Vec::with_capacity(rows);
+        let mut next = self.read(jiter.next_array())?;
+        while let Some(peek) = next {
+            if values.len() == rows {
+                self.read(jiter.known_skip(peek))?;
+                let goes_on = self.read(jiter.array_step())?.is_some();
+                let found = rows + 1;
+                return Err(match goes_on {
+                    true => BadResponse::TooMany { sent: rows, found },
+                    false => BadResponse::WrongCount { sent: rows, found },
+                });
+            }
+            values.push(self.value(&mut jiter, peek, 0, &mut room)?);
+            next = self.read(jiter.array_step())?;
+        }
+        self.read(jiter.finish())?;
+        if values.len() == rows {
+            return Ok(values);
+        }
+        Err(BadResponse::WrongCount { sent: rows, found: values.len() })
+    }
+
+    /// The value that this is.
+    fn one(self, most: usize) -> Understood<Value> {
+        let mut jiter = self.jiter();
+        let peek = self.read(jiter.peek())?;
+        let value = self.value(&mut jiter, peek, 0, &mut MemoryLeft { most, left: most })?;
+        self.read(jiter.finish())?;
+        Ok(value)
+    }
+
+    fn value(self, jiter: &mut Jiter<'a>, peek: Peek, depth: usize, room: &mut MemoryLeft) -> Understood<Value> {
+        if depth >= DEPTH_MAX {
+            return Err(BadResponse::TooDeep);
+        }
+        Ok(match peek {
+            Peek::Null => self.read(jiter.known_null()).map(|()| Value::Null)?,
+            Peek::True | Peek::False => Value::Bit(self.read(jiter.known_bool(peek))?),
+            Peek::String => {
+                let text = self.read(jiter.known_str())?;
+                // shorter ones lie in the value itself
+                room.take(if text.len() > size_of::<Value>() { text.len() } else { 0 })?;
+                Value::text(text)
+            }
+            Peek::Array => {
+                room.take(HOLDER_BYTES)?;
+                let mut items = Vec::new();
+                let mut next = self.read(jiter.known_array())?;
+                while let Some(peek) = next {
+                    if items.len() == items.capacity() {
+                        let more = items.len().max(4);
+                        room.take(more * size_of::<Value>())?;
+                        items.reserve_exact(more);
+                    }
+                    items.push(self.value(jiter, peek, depth + 1, room)?);
+                    next = self.read(jiter.array_step())?;
+                }
+                room.left += (items.capacity() - items.len()) * size_of::<Value>();
+                items.shrink_to_fit();
+                Value::array(items)
+            }
+            Peek::Object => {
+                room.take(HOLDER_BYTES)?;
+                let mut fields = ResultFields::default();
+                let mut next = self.read(jiter.known_object().map(|key| key.map(SmolStr::new)))?;
+                while let Some(name) = next {
+                    room.take(if name.is_heap_allocated() { name.len() } else { 0 })?;
+                    let peek = self.read(jiter.peek())?;
+                    let value = self.value(jiter, peek, depth + 1, room)?;
+                    fields.put(name, value, room)?;
+                    next = self.read(jiter.next_key().map(|key| key.map(SmolStr::new)))?;
+                }
+                Value::record(fields.record)
+            }
+            _ => match self.read(jiter.known_number(peek))? {
+                NumberAny::Int(NumberInt::Int(n)) => Value::BigInt(n),
+                // a whole number past 64 bits
+                NumberAny::Int(NumberInt::BigInt(n)) => Value::Float(n.to_string().parse().unwrap_or(f64::NAN)),
+                NumberAny::Float(f) => Value::Float(f),
+            },
+        })
+    }
+
+    /// The text that this is.
+    fn text(self) -> Understood<Cow<'a, str>> {
+        let mut jiter = self.jiter();
+        self.read(jiter.peek())?;
+        let from = jiter.current_index();
+        self.read(jiter.next_skip())?;
+        let quoted = jiter.slice_to_current(from);
+        self.read(jiter.finish())?;
+        unescaped(quoted).ok_or_else(|| self.bad())
+    }
+
+    /// The text of `{"error": …}`, or of an object that holds nothing but a `message`. NULL is no error.
+    fn error_text(self) -> Understood<Option<String>> {
+        if self.kind()? != JsonKind::Object {
+            return Ok(None);
+        }
+        let names: Vec<&str> = RESULT_KEYS.into_iter().chain(["error", "message"]).collect();
+        let members = self.members(&names)?;
+        let (lists, said) = members.found.split_at(RESULT_KEYS.len());
+        for list in lists.iter().flatten() {
+            if matches!(list.kind()?, JsonKind::Array | JsonKind::Object) {
+                return Ok(None);
+            }
+        }
+        for (place, is_said) in said.iter().zip([true, members.count == 1]) {
+            if let Some(text) = place.filter(|_| is_said)
+                && text.kind()? != JsonKind::Null
+            {
+                return text.shown().map(|text| Some(clip(&text)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes down while the value is an object: the usual names first, else its only key.
+    fn descend(self) -> Understood<Doc<'a>> {
+        let mut at = self;
+        for _ in 0..DEPTH_MAX {
+            if at.kind()? != JsonKind::Object {
+                break;
+            }
+            let members = at.members(&RESULT_KEYS)?;
+            let usual = members.found.iter().flatten().next().copied();
+            let only = members.first.filter(|_| members.count == 1);
+            let Some(below) = usual.or(only) else { break };
+            at = below;
+        }
+        Ok(at)
+    }
+
+    /// In words, for messages.
+    fn shown(self) -> Understood<String> {
+        let mut jiter = self.jiter();
+        Ok(match self.kind()? {
+            JsonKind::Text => self.text()?.into_owned(),
+            JsonKind::Object => {
+                let (mut names, mut count) = (Vec::new(), 0);
+                let clipped = |key: Option<&str>| key.map(clip);
+                let mut next = self.read(jiter.next_object().map(clipped))?;
+                while let Some(name) = next {
+                    count += 1;
+                    if names.len() < NAMES_MAX {
+                        names.push(name);
+                    }
+                    self.read(jiter.next_skip())?;
+                    next = self.read(jiter.next_key().map(clipped))?;
+                }
+                let more =
+                    if count > names.len() { format!(" and {} more", count - names.len()) } else { String::new() };
+                format!("an object with {}{more}", names.join(", "))
+            }
+            JsonKind::Array => {
+                let mut count = 0;
+                let mut next = self.read(jiter.next_array())?;
+                while let Some(peek) = next {
+                    self.read(jiter.known_skip(peek))?;
+                    count += 1;
+                    next = self.read(jiter.array_step())?;
+                }
+                format!("an array of {count}")
+            }
+            JsonKind::Null | JsonKind::Other => self.one(VALUES_MIN)?.to_json(),
+        })
+    }
 }
 
-fn shown(json: &JsonValue<'_>) -> String {
-    match json {
-        JsonValue::Object(fields) => {
-            let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_ref()).collect();
-            format!("an object with {}", names.join(", "))
+/// Memory that the results may still take.
+struct MemoryLeft {
+    most: usize,
+    left: usize,
+}
+
+impl MemoryLeft {
+    fn take(&mut self, bytes: usize) -> Understood<()> {
+        self.left = self.left.checked_sub(bytes).ok_or(BadResponse::TooLarge(self.most))?;
+        Ok(())
+    }
+}
+
+/// The fields of an object; the last of equal names counts.
+#[derive(Default)]
+struct ResultFields {
+    record: Record,
+    /// About how much the record has room for.
+    capacity: usize,
+    /// The names, where they are many.
+    names: HashSet<SmolStr>,
+}
+
+impl ResultFields {
+    fn put(&mut self, name: SmolStr, value: Value, room: &mut MemoryLeft) -> Understood<()> {
+        if self.record.len() == self.capacity {
+            // as a list grows
+            let more = self.capacity.max(4);
+            room.take(more * size_of::<(SmolStr, Value)>())?;
+            self.capacity += more;
         }
-        JsonValue::Array(items) => format!("an array of {}", items.len()),
-        other => to_value(other, 0).map(|v| v.to_json()).unwrap_or_default(),
+        if self.record.len() < FEW_FIELDS {
+            self.record.insert(name, value);
+            return Ok(());
+        }
+        if self.names.is_empty() {
+            self.names = self.record.iter().map(|(name, _)| name.clone()).collect();
+        }
+        // a set that grows holds up to three and a half places a name
+        room.take(4 * (size_of::<SmolStr>() + 1))?;
+        match self.names.insert(name.clone()) {
+            true => self.record.push_unique(name, value),
+            false => self.record.insert(name, value),
+        }
+        Ok(())
     }
 }
 

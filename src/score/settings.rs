@@ -17,7 +17,7 @@ use super::room::ROWS_MAX;
 use super::{EndpointSignature, Fallback, desk};
 use crate::backoff::Backoff;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::settings::address::{self, warn_of_open_secret};
+use crate::settings::address::{self, refuse_open_secret};
 use crate::settings::{Secret, Section};
 use crate::tls::TlsFiles;
 
@@ -59,6 +59,8 @@ pub struct ScoreConfig {
     pub max_batch_count: usize,
     /// Most bytes in a request body.
     pub max_batch_bytes: usize,
+    /// Most bytes of an answer for each row that was asked for.
+    pub max_result_bytes: usize,
     /// Most requests at once; sending starts at 2 and doubles each round.
     pub parallel_requests: u32,
     /// Most rows a second; `None`: as many as the endpoint takes.
@@ -127,6 +129,7 @@ impl ScoreConfig {
             key: None,
             max_batch_count: 1_000,
             max_batch_bytes: 1_000_000,
+            max_result_bytes: 64 << 10,
             parallel_requests: 20,
             catchup_rate: None,
             catchup_jitter: Duration::from_secs(1),
@@ -165,6 +168,7 @@ impl ScoreConfig {
             key,
             max_batch_count: count(section.count("max_batch_count", 1, 10_000, size(base.max_batch_count))),
             max_batch_bytes: count(section.size("max_batch_bytes", KIB, 64 * MIB, size(base.max_batch_bytes))),
+            max_result_bytes: count(section.size("max_result_bytes", KIB, 32 * MIB, size(base.max_result_bytes))),
             parallel_requests: base.parallel_requests,
             catchup_rate: section
                 .optional_count("catchup_rate", 1, 1_000_000, "leave it out to send as much as the endpoint takes")
@@ -199,8 +203,8 @@ impl ScoreConfig {
             parallel_requests: parallel_requests(section, config.max_batch_count, base_parallel),
             ..config
         };
+        refuse_open_secret(section, url.as_ref(), config.key.is_some());
         let url = url?;
-        warn_of_open_secret(section, &url, config.key.is_some());
         match url.scheme() {
             "http" => TlsFiles::refuse(section, "http://", "https://"),
             _ => config.tls.examine(section),

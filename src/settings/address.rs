@@ -1,12 +1,13 @@
 //! Addresses: texts to URLs without a password.
 //!
 //! In: a text. Out: a URL, or what is wrong with the text. Invariant: an address holds no password, and a text that may
-//! hold one is masked. Not here: what is at an address.
+//! hold one is masked; so is a query with a key in it wherever an address is shown. Not here: what is at an address.
 
 use std::fmt;
 
 use reqwest::Url;
 
+use super::secret::is_secretive;
 use super::section::{Section, Text};
 use crate::diagnostic::Diagnostic;
 
@@ -44,7 +45,49 @@ impl std::error::Error for BadAddress {}
 
 /// The address of an HTTP endpoint; `None` with the problem told.
 pub fn http(section: &Section, text: &Text) -> Option<Url> {
-    parse_http(&text.value).map_err(|bad| bad.tell(section, text)).ok()
+    let url = parse_http(&text.value).map_err(|bad| bad.tell(section, text)).ok()?;
+    if !secrets_in(&url).is_empty() {
+        section.problems().mask(text.span);
+    }
+    Some(url)
+}
+
+/// Names of a query that hold a key, besides those that sound like one: Azure Functions' `code`, the signature of a
+/// shared access token.
+const SECRET_QUERIES: [&str; 3] = ["code", "sig", "signature"];
+
+fn is_secret_query(name: &str) -> bool {
+    SECRET_QUERIES.iter().any(|secret| name.eq_ignore_ascii_case(secret)) || is_secretive(name)
+}
+
+/// The keys in an address, as they are meant.
+pub fn secrets_in(url: &Url) -> Vec<String> {
+    let found = url.query_pairs().filter(|(name, value)| is_secret_query(name) && !value.is_empty());
+    found.map(|(_, value)| value.into_owned()).chain(url.password().map(str::to_owned)).collect()
+}
+
+/// An address for a person, with stars for keys and passwords.
+pub fn masked(url: &Url) -> String {
+    let mut shown = url.clone();
+    let query = url.query().map(|query| query.split('&').map(masked_pair).collect::<Vec<_>>().join("&"));
+    shown.set_query(query.as_deref());
+    if !url.username().is_empty() || url.password().is_some() {
+        // refused only for addresses that have no host
+        let _ = shown.set_username("***").and_then(|()| shown.set_password(None));
+    }
+    shown.to_string()
+}
+
+fn masked_pair(pair: &str) -> String {
+    let is_secret = |name: &str| {
+        let decoded = reqwest::Url::parse(&format!("http://h/?{name}")).ok();
+        let decoded = decoded.as_ref().and_then(|url| url.query_pairs().next()).map(|(name, _)| name.into_owned());
+        is_secret_query(&decoded.unwrap_or_else(|| name.to_owned()))
+    };
+    match pair.split_once('=') {
+        Some((name, value)) if !value.is_empty() && is_secret(name) => format!("{name}=***"),
+        _ => pair.to_owned(),
+    }
 }
 
 /// Reads the address of an HTTP endpoint.
@@ -95,12 +138,18 @@ fn has_credentials(url: &str) -> bool {
     authority.is_some_and(|authority| authority.contains('@'))
 }
 
-/// Warns of a secret that crosses the network unencrypted.
-pub fn warn_of_open_secret(section: &Section, url: &Url, has_secret: bool) {
-    if has_secret && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
-        let warning =
-            Diagnostic::warning("the key crosses the network unencrypted", section.key_span("url")).label("no TLS");
-        section.problems().push(warning.help("write the url with `https://`"));
+/// Refuses a secret that would cross a network unencrypted, but where the section allows that. Only this machine is
+/// near enough: whoever is in a private network reads what goes through it.
+pub fn refuse_open_secret(section: &mut Section, url: Option<&Url>, has_secret: bool) {
+    let is_allowed = section.boolean("allow_plain_http", false);
+    let Some(url) = url else { return };
+    let has_secret = has_secret || !secrets_in(url).is_empty();
+    if has_secret && !is_allowed && url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
+        let error =
+            Diagnostic::error("the key would cross the network unencrypted", section.key_span("url")).label("no TLS");
+        let help = "write the url with `https://`; or `allow_plain_http = true` in this section, if whoever can read \
+                    along may have the key";
+        section.problems().push(error.help(help));
     }
 }
 
@@ -114,6 +163,24 @@ pub fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_in_an_address_are_masked_and_nothing_else() {
+        for (text, shown) in [
+            ("https://h/score?code=abc&v=1", "https://h/score?code=***&v=1"),
+            ("https://h/score?SIG=a%3D&se=2030&sp=r", "https://h/score?SIG=***&se=2030&sp=r"),
+            (
+                "https://h/?api-key=1&subscription-key=2&token=3&key=4",
+                "https://h/?api-key=***&subscription-key=***&token=***&key=***",
+            ),
+            ("https://h/?c%6fde=abc", "https://h/?c%6fde=***"),
+            ("https://user:password@h/", "https://***@h/"),
+            ("https://h/?version=3&code=", "https://h/?version=3&code="),
+            ("https://h/codes?x", "https://h/codes?x"),
+        ] {
+            assert_eq!(masked(&Url::parse(text).unwrap()), shown);
+        }
+    }
 
     #[test]
     fn an_address_that_cannot_be_connected_to_is_refused() {

@@ -149,7 +149,7 @@ pub(super) fn validity(certificate: &CertificateDer<'_>, now: Timestamp) -> Opti
     }
 }
 
-fn shown(time: UnixTime) -> String {
+pub(super) fn shown(time: UnixTime) -> String {
     let millis = i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000);
     Timestamp::from_unix_millis(millis).to_string().replace(".0000000Z", "Z")
 }

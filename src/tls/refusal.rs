@@ -12,16 +12,22 @@ use super::TlsFiles;
 
 /// The alert by which a server ended a connection, if that is how it ended.
 pub fn alert(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
+    match in_tls(error)? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// What the TLS library said, however deep it lies in an error.
+pub(super) fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         let inner = cause
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref)
             .map(|inner| inner as &(dyn Error + 'static));
-        if let Some(rustls::Error::AlertReceived(alert)) =
-            cause.downcast_ref().or_else(|| inner.and_then(|e| e.downcast_ref()))
-        {
-            return Some(*alert);
+        if let Some(found) = cause.downcast_ref().or_else(|| inner.and_then(|e| e.downcast_ref())) {
+            return Some(found);
         }
         // what an input or output error holds is no source of it
         next = inner.or_else(|| cause.source());

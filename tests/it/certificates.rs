@@ -3,6 +3,8 @@
 
 #[path = "certificates/http.rs"]
 mod http;
+#[path = "certificates/servers.rs"]
+mod servers;
 #[path = "certificates/settings.rs"]
 mod settings;
 

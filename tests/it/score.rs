@@ -9,6 +9,8 @@ mod outages;
 mod server;
 #[path = "score/shapes.rs"]
 mod shapes;
+#[path = "score/wire.rs"]
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -4,6 +4,8 @@
 //! their own id.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/allocation.rs"]
+pub mod allocation;
 #[path = "support/jobs.rs"]
 mod jobs;
 #[path = "support/wordless.rs"]

@@ -15,7 +15,7 @@ use super::answer::Success;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::output::body::{BatchPolicy, Body};
 use crate::output::{Fill, Output, OutputSettings, Site, ToldColumns};
-use crate::settings::address::{self, warn_of_open_secret};
+use crate::settings::address::{self, refuse_open_secret};
 use crate::settings::{Secret, Section, may_be_secret};
 use crate::tls::TlsFiles;
 
@@ -91,9 +91,9 @@ impl HttpOutputConfig {
         let tls = TlsFiles::read(section);
         let timeout = section.duration("timeout", Duration::from_millis(100), Duration::from_secs(600), base.timeout);
         let told = ToldColumns::read(section);
-        let url = url?;
         let has_secret = key.is_some() || headers.iter().any(|(_, value)| matches!(value, GivenHeader::Secret(_)));
-        warn_of_open_secret(section, &url, has_secret);
+        refuse_open_secret(section, url.as_ref(), has_secret);
+        let url = url?;
         match url.scheme() {
             "http" => TlsFiles::refuse(section, "http://", "https://"),
             _ => tls.examine(section),

@@ -275,6 +275,7 @@ fn offline(outcome: Answered) -> Outage {
     match outcome {
         Answered::Unreachable => Outage::NoConnection,
         Answered::Closed | Answered::TimedOut => Outage::Silent,
+        Answered::Portal => Outage::Intercepted,
         _ => Outage::Failing,
     }
 }

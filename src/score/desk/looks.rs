@@ -90,7 +90,7 @@ impl Desk {
 
     /// An address or a route of the machine changed: who is out of reach or silent may not be any more.
     pub fn links_changed(&mut self, now: Duration) {
-        let lost = [Outage::NoConnection, Outage::Silent].map(Cause::Backoff);
+        let lost = [Outage::NoConnection, Outage::Silent, Outage::Intercepted].map(Cause::Backoff);
         if self.gate.closed().is_some_and(|closed| lost.contains(&closed.cause)) {
             self.gate.look_now(now);
         }

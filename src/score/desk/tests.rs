@@ -15,6 +15,7 @@ use super::super::signature::{Cell, Cells, EndpointSignature, Layout};
 use super::super::{Failure, NanPolicy, Outcome, texts};
 use super::{Answer, Desk, DeskEvent, OnMisfit, Request, Rules, Standing};
 use crate::backoff::Backoff;
+use crate::tls::Mistrust;
 use crate::value::Value;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -311,10 +312,15 @@ fn every_row_of_the_status_table() {
         ("504", || status(504), silent),
         ("599", || status(599), every_row),
         ("unreachable", || fault(Answered::Unreachable), no_connection),
-        ("certificate", || fault(Answered::BadCertificate), blocked(Blocked::Certificate)),
+        (
+            "certificate",
+            || fault(Answered::BadCertificate(Mistrust::Expired)),
+            blocked(Blocked::Certificate(Mistrust::Expired)),
+        ),
         ("client certificate", || fault(Answered::CertificateRefused), blocked(Blocked::ClientCertificate)),
         ("closed", || fault(Answered::Closed), silent),
         ("timeout", || fault(Answered::TimedOut), silent),
+        ("portal", || fault(Answered::Portal), Some(Cause::Backoff(Outage::Intercepted))),
         ("bad response", bad_response, every_row),
     ];
     for (name, answer, expected) in table {

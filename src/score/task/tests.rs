@@ -14,6 +14,7 @@ use super::super::wire::ToCome;
 use super::super::{Order, azureml};
 use super::*;
 use crate::backoff::Backoff;
+use crate::tls::Mistrust;
 use crate::value::Value;
 
 const fn ms(n: u64) -> Duration {
@@ -131,8 +132,14 @@ impl Wire for ScriptedWire {
 fn states() -> Vec<(Says, Describes)> {
     // one of each class
     let statuses = [202, 400, 401, 404, 408, 409, 413, 424, 429, 500, 503, 599];
-    let faults =
-        [Answered::BadResponse, Answered::Unreachable, Answered::BadCertificate, Answered::Closed, Answered::TimedOut];
+    let faults = [
+        Answered::BadResponse,
+        Answered::Unreachable,
+        Answered::BadCertificate(Mistrust::Expired),
+        Answered::Closed,
+        Answered::TimedOut,
+        Answered::Portal,
+    ];
     let says = statuses.into_iter().map(Says::Status).chain(faults.into_iter().map(Says::Fault));
     let describes = [Describes::Fitting, Describes::No, Describes::AsItAnswers];
     let mut states: Vec<_> = says.flat_map(|says| describes.map(|describes| (says, describes))).collect();

@@ -112,7 +112,7 @@ impl Drop for Server {
     }
 }
 
-fn section<T>(folder: &Path, text: &str, read: impl FnOnce(&mut Section) -> Option<T>) -> Result<T, Diagnostics> {
+pub fn section<T>(folder: &Path, text: &str, read: impl FnOnce(&mut Section) -> Option<T>) -> Result<T, Diagnostics> {
     // files that change later are looked at when they are used
     let problems = Problems::new("job.toml", text, folder, false);
     let document = document(text, &[], &problems).unwrap();

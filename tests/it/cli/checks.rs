@@ -234,9 +234,12 @@ fn what_an_endpoint_can_never_take_is_an_error_at_the_call() {
 }
 
 #[test]
-fn warnings_stop_nothing() {
+fn a_key_may_cross_the_network_unencrypted_where_the_job_says_so() {
     let place = Taxi::new();
-    place.job("http://127.0.0.1:5001/score", "http://fares.example/score");
+    place.job(
+        "url = \"http://127.0.0.1:5001/score\"",
+        "url = \"http://fares.example/score?code=abcdef&v=1\"\nallow_plain_http = true",
+    );
     place.check(&expect![[r#"
         exit 0
         job taxi, pool taxi.db
@@ -253,7 +256,7 @@ fn warnings_stop_nothing() {
             WIT   create-array: func(vendorid: string, weekday: string, pickuphour: string, passenger: string, distance: string) -> tuple<string, string, string, string, string>
             from  create_array.wasm
           udf.score
-            at    http://fares.example/score
+            at    http://fares.example/score?code=***&v=1
             its signature was not asked for (--offline)
 
         pool
@@ -261,16 +264,24 @@ fn warnings_stop_nothing() {
           about 69 days at 1 a second, about 6 days at 10, about 16 hours at 100;
           rows that statements store take room beside them
 
-        warning: the key crosses the network unencrypted
-           --> taxi.toml:19:1
-            |
-         19 | url = "http://fares.example/score"
-            | ^^^ no TLS
-            = help: write the url with `https://`
-
         note: while this gateway is away the broker keeps its messages only as far as its own queue limit goes;
               mosquitto keeps 1,000 for a client unless max_queued_messages is raised
 
         the job is valid
+    "#]]);
+}
+
+#[test]
+fn a_key_over_plain_http_to_another_machine_is_refused() {
+    let place = Taxi::new();
+    place.job("http://127.0.0.1:5001/score", "http://192.168.1.5/score?code=abcdef");
+    place.check(&expect![[r#"
+        exit 2
+        error: the key would cross the network unencrypted
+           --> taxi.toml:19:1
+            |
+         19 | url = "************************************"
+            | ^^^ no TLS
+            = help: write the url with `https://`; or `allow_plain_http = true` in this section, if whoever can read along may have the key
     "#]]);
 }

@@ -262,7 +262,7 @@ impl World {
         let text = format!(
             "[job]\nname = \"simulation\"\nquery = \"job.asaql\"\nstart = \"oldest\"\n[inputs.a]\ntype = \"mqtt\"\n\
              url = \"mqtt://127.0.0.1:1\"\ntopics = [\"a/+\"]\n[functions.score]\ntype = \"azureml\"\n\
-             url = \"http://{address}/score\"\ninput_kind = \"vector\"\n\
+             url = \"http://{address}/score\"\ninput_kind = \"vector\"\non_misfit = \"dead-letter\"\n\
              columns = [{{ name = \"n\", type = \"bigint\" }}]\n{outputs}"
         );
         let mut job = job::parse(&text, &dir.path().join("job.toml")).unwrap_or_else(|e| panic!("{e}"));

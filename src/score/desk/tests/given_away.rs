@@ -34,7 +34,7 @@ fn whatever_keeps_rows_waiting_they_are_given_away_after_the_time() {
     type Line = (&'static str, fn() -> Answer);
     let table: [Line; 14] = [
         ("unreachable", || fault(Answered::Unreachable)),
-        ("certificate", || fault(Answered::BadCertificate)),
+        ("certificate", || fault(Answered::BadCertificate(Mistrust::Expired))),
         ("timeout", || fault(Answered::TimedOut)),
         ("closed", || fault(Answered::Closed)),
         ("bad response", || fault(Answered::BadResponse)),

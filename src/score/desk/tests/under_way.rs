@@ -61,7 +61,7 @@ const ANSWERS: [Line; 17] = [
     ("results", || results(&[0])),
     ("bad response", || fault(Answered::BadResponse)),
     ("unreachable", || fault(Answered::Unreachable)),
-    ("certificate", || fault(Answered::BadCertificate)),
+    ("certificate", || fault(Answered::BadCertificate(Mistrust::Expired))),
     ("closed", || fault(Answered::Closed)),
     ("timeout", || fault(Answered::TimedOut)),
     ("204", || status(204)),
