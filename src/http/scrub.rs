@@ -10,7 +10,10 @@ use crate::settings::address::secrets_in;
 use crate::value::{base64, from_base64};
 
 /// Bytes from which on a text is a secret.
-pub const SECRET_MIN: usize = 4;
+pub const SECRET_MIN: usize = 8;
+/// Slashes before a sign: of JSON in a text of JSON in a text of JSON. A longer run is not looked through at each of
+/// its slashes.
+const SLASHES_MAX: usize = 7;
 /// In base64 that begins anywhere, the signs of a secret alone; fewer would be found by chance.
 const CODED_MIN: usize = 8;
 
@@ -127,7 +130,7 @@ fn sign(text: &[u8], byte: u8) -> Option<usize> {
     match text {
         // JSON, also JSON in a text of JSON
         [b'\\', ..] => {
-            let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+            let slashes = text.iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
             match text.get(slashes..)? {
                 [b'u', rest @ ..] => {
                     is_it(number(rest.get(..4)?, 16), slashes + 5).or_else(|| (byte == b'u').then_some(slashes + 1))
