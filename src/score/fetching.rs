@@ -69,6 +69,11 @@ impl Fetching {
         self.ask_by(now);
     }
 
+    /// Whether it is asked as soon as a connection comes about.
+    pub fn waits_for_connection(&self) -> bool {
+        self.waits_for_connection
+    }
+
     /// A connection came about.
     pub fn connected(&mut self, now: Duration) {
         if std::mem::take(&mut self.waits_for_connection) {

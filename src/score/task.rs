@@ -230,7 +230,7 @@ impl Task {
             while let Some(request) = self.desk.next_request(now) {
                 self.send(request);
             }
-            if let Some(id) = self.desk.next_knock(now) {
+            if let Some(id) = self.desk.next_knock(now, self.fetching.waits_for_connection()) {
                 let knock = self.wire.knock();
                 self.spawn(OnWire::Knock(id), async move { OffWire::Knock(id, knock.await) });
             }
@@ -406,6 +406,7 @@ impl Task {
             Ok(Fetched::Document(text)) => match self.wire.dialect().signature(&text) {
                 Ok(signature) => {
                     self.fetching.described(now, random);
+                    self.desk.reached();
                     self.use_signature(signature);
                     self.swagger.send_if_modified(|old| {
                         let is_new = old.as_deref() != Some(text.as_str());
@@ -418,6 +419,7 @@ impl Task {
             },
             Ok(Fetched::Absent) => {
                 self.fetching.absent(now, self.signature.is_none(), random);
+                self.desk.reached();
                 if self.signature.is_none() {
                     tracing::warn!(
                         "the endpoint has no swagger document: rows are sent unchecked as {{\"data\": [row, …]}}"

@@ -99,7 +99,7 @@ struct Run {
 
 /// A knock that is due is heard.
 fn hear(desk: &mut Desk, now: Duration) {
-    if let Some(id) = desk.next_knock(now) {
+    if let Some(id) = desk.next_knock(now, false) {
         desk.knocked(now, id, true, 0.5);
     }
 }
@@ -115,7 +115,7 @@ fn run(desk: &mut Desk, from: Duration, limit: Duration, mut endpoint: impl FnMu
             let answer = endpoint(now, &numbers(&request));
             desk.answered(now, request.id, answer, 0.5);
         }
-        if let Some(id) = desk.next_knock(now) {
+        if let Some(id) = desk.next_knock(now, false) {
             run.knocks += 1;
             desk.knocked(now, id, endpoint(now, &[]).outcome != Answered::Unreachable, 0.5);
             continue;
@@ -266,7 +266,7 @@ fn an_endpoint_that_is_back_is_used_within_five_seconds() {
                 scored = (answer.outcome == Answered::Results).then_some(now);
                 desk.answered(now, request.id, answer, random.f64());
             }
-            if let Some(id) = desk.next_knock(now) {
+            if let Some(id) = desk.next_knock(now, false) {
                 // a link that drops packets: the second packet of a knock goes a second later, the third after its end
                 let heard = [now, now + MS(1_000)].into_iter().find(|at| *at >= back);
                 now = heard.unwrap_or(now + MS(2_000));

@@ -124,7 +124,7 @@ fn a_look_tells_what_it_met() {
         (status(413), EVERY_ROW),
     ] {
         now = desk.wake(now).unwrap();
-        if let Some(id) = desk.next_knock(now) {
+        if let Some(id) = desk.next_knock(now, false) {
             desk.knocked(now, id, true, 0.5);
         }
         let reloads = cause(&desk) == blocked(Blocked::Key);
@@ -161,4 +161,23 @@ fn a_model_that_broke_under_several_batches_condemns_no_row_of_any() {
         let after = run(&mut desk, now, now + MS(600_000), model);
         assert_eq!(failures(&after.chunks[0].1).len(), 0, "seed {seed}");
     }
+}
+
+#[test]
+fn an_endpoint_that_describes_itself_again_is_in_reach_though_no_row_waits() {
+    let mut desk = desk(rules());
+    assert!(desk.unreachable(MS(0), 0.5));
+    assert_eq!(cause(&desk), Some(Cause::Backoff(Outage::NoConnection)));
+    assert_eq!(desk.next_knock(MS(60_000), false), None, "nobody waits");
+    let knock = desk.next_knock(MS(60_000), true).unwrap();
+    desk.knocked(MS(60_000), knock, true, 0.5);
+    desk.reached();
+    assert_eq!(desk.standing(), Standing::Ready);
+    // where rows wait one of them finds out
+    assert!(desk.unreachable(MS(70_000), 0.5));
+    desk.submit(MS(70_000), 0, rows(0..3));
+    desk.reached();
+    assert_eq!(cause(&desk), Some(Cause::Backoff(Outage::NoConnection)));
+    let back = run(&mut desk, MS(70_000), MS(80_000), model);
+    assert_eq!((back.chunks.len(), desk.standing()), (1, Standing::Ready));
 }

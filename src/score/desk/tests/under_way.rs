@@ -31,7 +31,7 @@ fn run_late(
             pending.push((now + takes, request.id, answer));
             assert_looks(desk, "sent");
         }
-        if let Some(id) = desk.next_knock(now) {
+        if let Some(id) = desk.next_knock(now, false) {
             desk.knocked(now, id, true, 0.5);
             continue;
         }
