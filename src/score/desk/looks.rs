@@ -55,8 +55,8 @@ impl Desk {
         Some(self.send(now, Flight::Look { row, generation }, body, 1, reload_key))
     }
 
-    /// The number of a knock that is to go now: a bare connect, while no connection comes about and rows wait for one, or
-    /// the description does (`is_asked`). What came of it goes to [`Desk::knocked`].
+    /// The number of a knock that is to go now: a bare connect, while no connection comes about and rows wait for one,
+    /// or the description does (`is_asked`). What came of it goes to [`Desk::knocked`].
     pub fn next_knock(&mut self, now: Duration, is_asked: bool) -> Option<u64> {
         let is_waited_for =
             is_asked || !self.queue.is_empty() || self.absence.iter().any(|absence| absence.samples().next().is_some());
@@ -87,8 +87,8 @@ impl Desk {
         true
     }
 
-    /// The endpoint has said something about its description: there is a connection. Where rows wait, or are given away,
-    /// one of them finds out.
+    /// The endpoint has said something about its description: there is a connection. Where rows wait, or are given
+    /// away, one of them finds out.
     pub fn reached(&mut self) {
         let is_lost = self.gate.closed().is_some_and(|closed| closed.cause == Cause::Backoff(Outage::NoConnection));
         if is_lost && self.is_idle() && self.away_since().is_none() && !self.must_look {

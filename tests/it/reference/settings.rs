@@ -146,7 +146,7 @@ fn settings_that_do_not_go_together() {
                 |
              10 | qos = 1
                 | ^^^ `[inputs.zones]` has no such key
-                = help: known are type, path, url, key, key_header, ca_file, cert_file, key_file, timeout, format, reload, bytes_max, rows_max
+                = help: known are type, path, url, key, key_header, ca_file, cert_file, key_file, timeout, allow_plain_http, format, reload, bytes_max, rows_max
 
             5 errors
         "#]],
