@@ -4,13 +4,13 @@
 //! there are at most two a second. Where the kernel does not tell, as in some containers, nothing ever changes here:
 //! whoever waits looks by itself now and then too. Not here: what a change means, other systems than Linux.
 
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use std::os::fd::OwnedFd;
 use tokio::sync::watch;
 
 /// Links, addresses and routes of both families: `RTMGRP_LINK`, `…_IPV4_IFADDR`, `…_IPV4_ROUTE`, `…_IPV6_IFADDR` and

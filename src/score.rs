@@ -77,11 +77,14 @@ pub struct Chunk {
     pub args: Vec<Value>,
     /// The rows wait for the endpoint however long it is away, and let others go first.
     pub is_patient: bool,
+    /// They were decided before, and somebody asks for them once more: rows of them that do not fit fail at once, and
+    /// say nothing about those of the stream.
+    pub is_replay: bool,
 }
 
 impl Chunk {
     pub fn new(statement: usize, args: Vec<Value>) -> Chunk {
-        Chunk { statement, args, is_patient: false }
+        Chunk { statement, args, is_patient: false, is_replay: false }
     }
 }
 

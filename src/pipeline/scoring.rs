@@ -374,7 +374,9 @@ impl Scoring {
         }
         commit.ledger.push((scored("rows_in"), rows_in));
         commit.ledger.push((scored("evaluated"), rows_in - failed - local.rows_in - not_called));
-        commit.ledger.push((scored(what::NOT_CALLED), not_called));
+        if not_called > 0 {
+            commit.ledger.push((scored(what::NOT_CALLED), not_called));
+        }
         if local.rows_in > 0 {
             commit.ledger.push((scored(what::ANSWERED_LOCALLY), local.taken as u64));
         }

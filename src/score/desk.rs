@@ -23,7 +23,7 @@ use super::body::{Form, RowText};
 use super::breaker::{Admission, Cause, Closed, EndpointGate, Pauses};
 use super::parallel::Parallel;
 use super::policy::{Answered, Blocked, Details, Mode, Outage};
-use super::queue::{RowQueue, RowRef, Taken, Unsendable};
+use super::queue::{RowQueue, RowRef, Taken, Unsendable, Waits};
 use super::rate::Rate;
 use super::signature::EndpointSignature;
 use super::texts::Texts;
@@ -220,24 +220,30 @@ impl Desk {
 
     /// Takes the arguments of some rows of a statement. The chunk's number comes back in its event.
     pub fn submit(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
-        self.take_in(now, statement, args, false)
+        self.take_in(now, statement, args, Waits { is_patient: false, is_replay: false })
     }
 
     /// The same for rows that wait however long the endpoint is away, and let others go first.
     pub fn submit_patiently(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
-        self.take_in(now, statement, args, true)
+        self.take_in(now, statement, args, Waits { is_patient: true, is_replay: false })
     }
 
-    fn take_in(&mut self, now: Duration, statement: usize, args: Vec<Value>, is_patient: bool) -> u64 {
+    /// The same for rows that were decided before: a form that does not fit says nothing about other rows.
+    pub fn submit_replay(&mut self, now: Duration, statement: usize, args: Vec<Value>) -> u64 {
+        self.take_in(now, statement, args, Waits { is_patient: true, is_replay: true })
+    }
+
+    fn take_in(&mut self, now: Duration, statement: usize, args: Vec<Value>, waits: Waits) -> u64 {
         let id = self.new_id();
         if args.is_empty() {
             self.events.push(DeskEvent::Done { chunk: id, outcomes: Vec::new() });
             return id;
         }
-        let first_fit = !self.misfits.is_fitted
+        let first_fit = !waits.is_replay
+            && !self.misfits.is_fitted
             && self.is_blocked_by(Blocked::Misfit)
             && self.form.as_ref().is_some_and(|form| args.iter().any(|row| form.encode(row).is_ok()));
-        self.queue.push(now, id, statement, args, is_patient);
+        self.queue.push(now, id, statement, args, waits);
         if first_fit {
             self.misfits.is_fitted = true;
             self.gate.look_now(now);

@@ -10,7 +10,8 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
 
 use crate::diagnostic::counted;
 use crate::http::{self, ClientError, ClientSettings, Scrub, http_date, read, read_start, retry_after};
@@ -33,8 +34,6 @@ const ANSWER_BYTES_BESIDE: usize = 256 << 10;
 const ERROR_BYTES_MAX: usize = 64 << 10;
 /// Longest description: real swagger documents have some 10 KB, and each byte of one may take 16 to hold.
 const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
-/// How long a knock may take: with the pause behind it a link that drops packets is found working within 5 s.
-const KNOCK_TIME: Duration = Duration::from_secs(2);
 /// How much of an error's body is kept.
 const TEXT_MAX: usize = 4096;
 /// The http client of one endpoint.
@@ -48,6 +47,7 @@ pub(super) struct EndpointClient {
     timeout: Duration,
     max_result_bytes: usize,
     tls: TlsFiles,
+    connect_timeout: Duration,
     /// The secrets in its addresses.
     scrub: Scrub,
 }
@@ -91,6 +91,7 @@ impl EndpointClient {
             descriptions,
             scrub,
             max_result_bytes: config.max_result_bytes,
+            connect_timeout: config.timing.connect_timeout,
             timeout: config.request_timeout,
             tls: config.tls.clone(),
         })
@@ -253,14 +254,26 @@ impl EndpointClient {
         Ok(Fetched::Absent)
     }
 
-    /// Whether a connection to the endpoint comes about: no request, no key, no handshake of TLS.
+    /// Whether a connection to the endpoint comes about: no request, no key, no handshake of TLS. It takes as long as a
+    /// request's may, and goes to all addresses of the name at once: whatever a request reaches is heard.
     pub async fn knock(&self) -> bool {
         let Some(host) = self.score.host_str() else { return false };
         // an address of version 6 stands in brackets in a URL
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = self.score.port_or_known_default().unwrap_or(443);
-        let connecting = TcpStream::connect((host, port));
-        tokio::time::timeout(KNOCK_TIME, connecting).await.is_ok_and(|connected| connected.is_ok())
+        let connecting = async {
+            let mut tries = JoinSet::new();
+            for address in lookup_host((host, port)).await.into_iter().flatten() {
+                tries.spawn(TcpStream::connect(address));
+            }
+            while let Some(tried) = tries.join_next().await {
+                if matches!(tried, Ok(Ok(_))) {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(self.connect_timeout, connecting).await.unwrap_or(false)
     }
 
     /// Reads a key; one that cannot stand in a header is refused here.

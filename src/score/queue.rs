@@ -26,7 +26,16 @@ struct OpenChunk {
     args: Vec<Value>,
     outcomes: Vec<Option<Outcome>>,
     open: usize,
-    is_patient: bool,
+    waits: Waits,
+}
+
+/// How the rows of a chunk wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// However long the endpoint is away, and behind others.
+    pub is_patient: bool,
+    /// They were decided before.
+    pub is_replay: bool,
 }
 
 /// Rows of a chunk that wait.
@@ -112,13 +121,13 @@ impl RowQueue {
     }
 
     /// Takes in a chunk of at least one row. All of a statement are patient, or none.
-    pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>, is_patient: bool) {
+    pub fn push(&mut self, now: Duration, chunk: u64, statement: usize, args: Vec<Value>, waits: Waits) {
         let rows = args.len();
         let outcomes = vec![None; rows];
-        self.chunks.insert(chunk, OpenChunk { statement, args, outcomes, open: rows, is_patient });
-        self.impatient += usize::from(!is_patient);
+        self.chunks.insert(chunk, OpenChunk { statement, args, outcomes, open: rows, waits });
+        self.impatient += usize::from(!waits.is_patient);
         let lane = self.of(statement);
-        lane.is_patient = is_patient;
+        lane.is_patient = waits.is_patient;
         lane.waiting.push_back(Waiting { chunk, next: 0, end: rows });
         lane.rows += rows;
         self.waiting += rows;
@@ -158,7 +167,7 @@ impl RowQueue {
 
     /// Whether a row is patient.
     pub fn is_patient(&self, row: RowRef) -> bool {
-        self.chunks.get(&row.chunk).is_some_and(|chunk| chunk.is_patient)
+        self.chunks.get(&row.chunk).is_some_and(|chunk| chunk.waits.is_patient)
     }
 
     /// Whether a row is not decided that is not patient.
@@ -258,7 +267,7 @@ impl RowQueue {
 
     fn remove(&mut self, chunk: u64) -> Option<OpenChunk> {
         let chunk = self.chunks.remove(&chunk)?;
-        self.impatient -= usize::from(!chunk.is_patient);
+        self.impatient -= usize::from(!chunk.waits.is_patient);
         Some(chunk)
     }
 
@@ -294,7 +303,8 @@ fn fill(
             return;
         }
         let row = RowRef { chunk: waiting.chunk, row: waiting.next };
-        let value = chunks.get(&row.chunk).and_then(|chunk| chunk.args.get(row.row));
+        let chunk = chunks.get(&row.chunk);
+        let value = chunk.and_then(|chunk| chunk.args.get(row.row));
         match value.map(|value| (form.encode(value), value)) {
             Some((Ok(text), _)) => {
                 if !taken.rows.is_empty() && taken.bytes + text.bytes() > max_bytes {
@@ -307,7 +317,7 @@ fn fill(
                 rows -= 1;
             }
             Some((Err(mut bad), value)) => {
-                let misfit = bad.misfit.take();
+                let misfit = bad.misfit.take().filter(|_| chunk.is_some_and(|chunk| !chunk.waits.is_replay));
                 taken.bad.push(Unsendable { row, failure: Failure::before_sending(bad, &value.to_json()), misfit });
             }
             None => {}

@@ -213,10 +213,11 @@ impl Task {
             let _ = incoming.reply.send(Err(Ended { why: why.clone() }));
             return;
         }
-        let (now, Chunk { statement, args, is_patient }) = (self.now(), incoming.chunk);
-        let id = match is_patient {
-            true => self.desk.submit_patiently(now, statement, args),
-            false => self.desk.submit(now, statement, args),
+        let (now, Chunk { statement, args, is_patient, is_replay }) = (self.now(), incoming.chunk);
+        let id = match (is_replay, is_patient) {
+            (true, _) => self.desk.submit_replay(now, statement, args),
+            (false, true) => self.desk.submit_patiently(now, statement, args),
+            (false, false) => self.desk.submit(now, statement, args),
         };
         self.replies.insert(id, (incoming.reply, incoming.held));
     }

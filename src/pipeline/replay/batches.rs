@@ -254,7 +254,7 @@ impl Replayer {
         // a chunk is at most a request
         for args in args.chunks(call.scorer.rows_max().max(1)) {
             let bytes = args.iter().map(|arg| 24 + arg.heap_bytes()).sum();
-            let chunk = Chunk { is_patient: true, ..Chunk::new(LANE, args.to_vec()) };
+            let chunk = Chunk { is_patient: true, is_replay: true, ..Chunk::new(LANE, args.to_vec()) };
             // with a room for each none waits for another
             match call.scorer.submit_blocking(chunk, bytes, &call.scorer.new_room()) {
                 Ok(ticket) => tickets.push(ticket),

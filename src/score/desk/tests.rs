@@ -267,9 +267,9 @@ fn an_endpoint_that_is_back_is_used_within_five_seconds() {
                 desk.answered(now, request.id, answer, random.f64());
             }
             if let Some(id) = desk.next_knock(now, false) {
-                // a link that drops packets: the second packet of a knock goes a second later, the third after its end
-                let heard = [now, now + MS(1_000)].into_iter().find(|at| *at >= back);
-                now = heard.unwrap_or(now + MS(2_000));
+                // a link that drops packets: those of a knock go after 0, 1 and 3 s, and the next one after its end
+                let heard = [0, 1_000, 3_000].map(|after| now + MS(after)).into_iter().find(|at| *at >= back);
+                now = heard.unwrap_or(now + MS(5_000));
                 desk.knocked(now, id, heard.is_some(), random.f64());
             } else if scored.is_none() {
                 now = desk.wake(now).unwrap_or(now);

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forebay::diagnostic::Span;
 use forebay::score::response::{BadResponse, VALUES_MIN, read_results};
@@ -199,7 +199,7 @@ async fn an_answer_that_announces_too_much_is_not_waited_for() {
     let wire = Wire::start(|_, to| {
         write!(to, "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n[")?;
         // nothing more comes, and the connection stays
-        std::thread::sleep(std::time::Duration::from_secs(3_600));
+        std::thread::sleep(Duration::from_secs(3_600));
         Ok(())
     });
     let scorer = start(wire.config());
@@ -341,7 +341,8 @@ async fn rows_go_on_once_the_portal_is_gone() {
     let ticket = scorer.submit(Chunk::new(0, rides(2))).await.unwrap();
     until("the portal", || wire.heads.lock().unwrap().len() >= 3).await;
     is_open.store(true, Ordering::Relaxed);
-    assert_eq!(scored(&ticket.outcomes().await.unwrap()), [Value::BigInt(1), Value::BigInt(2)]);
+    let outcomes = tokio::time::timeout(Duration::from_secs(60), ticket.outcomes()).await.expect("rows go on");
+    assert_eq!(scored(&outcomes.unwrap()), [Value::BigInt(1), Value::BigInt(2)]);
 }
 
 #[tokio::test]

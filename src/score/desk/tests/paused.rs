@@ -181,3 +181,21 @@ fn an_endpoint_that_describes_itself_again_is_in_reach_though_no_row_waits() {
     let back = run(&mut desk, MS(70_000), MS(80_000), model);
     assert_eq!((back.chunks.len(), desk.standing()), (1, Standing::Ready));
 }
+
+#[test]
+fn rows_that_are_replayed_and_fit_no_better_pause_nothing() {
+    let misfit = |n: i64| Value::array(vec![Value::BigInt(n), Value::BigInt(n)]);
+    for proven in [false, true] {
+        let mut desk = desk(rules());
+        if proven {
+            desk.submit(MS(0), 0, rows([7]));
+            run(&mut desk, MS(0), MS(0), model);
+        }
+        desk.submit_replay(MS(0), 9, (0..200).map(misfit).collect());
+        desk.submit(MS(0), 0, rows(0..8));
+        let run = run(&mut desk, MS(0), MS(1_000), model);
+        let failed: Vec<usize> = run.chunks.iter().map(|(_, outcomes)| failures(outcomes).len()).collect();
+        assert_eq!((failed.iter().sum::<usize>(), failed.len()), (200, 2));
+        assert_eq!((run.took, desk.standing()), (MS(0), Standing::Ready));
+    }
+}
